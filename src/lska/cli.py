@@ -1,0 +1,183 @@
+"""The `lska` command: what Snakemake's rules call, and what a person calls to look at one part."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lska import config as configuration
+from lska.runs import Run
+
+Parser = argparse.ArgumentParser
+Arguments = argparse.Namespace
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0, 1 for an error that was explained, 75 for "call me again"."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True)
+    try:
+        return arguments.command(arguments) or 0
+    except (ValueError, RuntimeError, OSError) as error:
+        if type(error).__name__ == "Interrupted":
+            print(f"lska: stopped: {error}; start it again to go on", file=sys.stderr)
+            return os.EX_TEMPFAIL
+        if os.environ.get("LSKA_TRACEBACK"):
+            raise
+        print(f"lska: error: {error}", file=sys.stderr)
+        return 1
+
+
+def parser() -> Parser:
+    """All commands with their options."""
+    top = Parser(prog="lska", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="command")
+    for add in (_add_data, _add_train, _add_evaluate, _add_complexity, _add_properties, _add_notebook, _add_summary):
+        add(commands)
+    return top
+
+
+def _configured(command: Parser) -> None:
+    group = command.add_argument_group("configuration")
+    group.add_argument("--config", nargs="+", type=Path, default=[Path("config/demo.yaml")], metavar="FILE",
+                       help="configuration files, later ones over earlier ones (default: %(default)s)")  # fmt: skip
+    group.add_argument("--set", type=json.loads, default={}, metavar="JSON", help="settings over those of the files")
+
+
+def _load(arguments: Arguments) -> configuration.Config:
+    return configuration.load(arguments.config, arguments.set)
+
+
+def _runs(arguments: Arguments, config: configuration.Config) -> list[Run]:
+    """The runs named on the command line, or all of the configuration."""
+    return [Run.parse(text) for text in arguments.runs] or list(config.runs)
+
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    actions = commands.add_parser("data", help="prepare and check data sets").add_subparsers(required=True)
+    prepare = actions.add_parser("prepare", help="generate or check the data of a scale and record their manifest")
+    _configured(prepare)
+    prepare.set_defaults(command=_prepare)
+    check = actions.add_parser("check", help="say what is missing or too much in a data set")
+    check.add_argument("name", help="name of a bundled manifest, or the path of one")
+    check.add_argument("--root", type=Path, required=True, help="folder or tar file with the data")
+    check.add_argument("--contents", action="store_true", help="decode every image too")
+    check.set_defaults(command=_check)
+
+
+def _prepare(arguments: Arguments) -> None:
+    from lska.data.prepare import prepare
+
+    prepare(_load(arguments))
+
+
+def _check(arguments: Arguments) -> int:
+    from lska.data.check import check, render
+    from lska.data.manifest import load_manifest
+
+    report = check(load_manifest(arguments.name), arguments.root, arguments.contents)
+    print(render(report), end="")
+    return 0 if report.ok else 1
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("train", help="train one run, or go on with it; exit code 75: call again")
+    command.add_argument("run", help="run id, for example van_tiny-lska-k23-s0")
+    command.add_argument("--budget-hours", type=float, help="stop in time before this wall time is over")
+    _configured(command)
+    command.set_defaults(command=_train)
+
+
+def _train(arguments: Arguments) -> None:
+    config, run = _load(arguments), Run.parse(arguments.run)
+    from lska.train.launch import train
+
+    train(config, run, None if arguments.budget_hours is None else 3600 * arguments.budget_hours)
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    tasks = commands.add_parser("evaluate", help="measure trained runs").add_subparsers(required=True)
+    classification = tasks.add_parser("classification", help="top-1 and top-5, one pass for all runs given")
+    classification.set_defaults(command=_classification)
+    speed = tasks.add_parser("speed", help="inference throughput, side by side")
+    speed.set_defaults(command=_speed)
+    for command in (classification, speed):
+        command.add_argument("runs", nargs="*", help="run ids (default: all of the configuration)")
+        _configured(command)
+
+
+def _classification(arguments: Arguments) -> None:
+    config = _load(arguments)
+    runs = _runs(arguments, config)
+    from lska.evaluate.classify import classify
+
+    classify(config, runs)
+
+
+def _speed(arguments: Arguments) -> None:
+    config = _load(arguments)
+    runs = _runs(arguments, config)
+    from lska.evaluate.speed import measure
+
+    measure(config, runs)
+
+
+def _add_complexity(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("complexity", help="parameters and FLOPs of the paper's networks")
+    command.add_argument("runs", nargs="+", help="run ids; the seed does not matter")
+    _configured(command)
+    command.set_defaults(command=_complexity)
+
+
+def _complexity(arguments: Arguments) -> None:
+    config = _load(arguments)
+    runs = _runs(arguments, config)
+    from lska.evaluate.complexity import measure
+
+    measure(config, runs)
+
+
+def _add_properties(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("properties", help="what attention designs can do (Table I), measured on the modules")
+    _configured(command)
+    command.set_defaults(command=_properties)
+
+
+def _properties(arguments: Arguments) -> None:
+    config = _load(arguments)
+    from lska.evaluate.complexity import measure_properties
+
+    measure_properties(config)
+
+
+def _add_notebook(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("notebook", help="make one table or figure through its notebook")
+    command.add_argument("target", help="for example table_03 or figure_01")
+    command.add_argument("--log", type=Path, required=True, help="where the notebook is executed, kept on failure")
+    command.add_argument("--output", type=Path, required=True, help="where it is copied on success")
+    _configured(command)
+    command.set_defaults(command=_notebook)
+
+
+def _notebook(arguments: Arguments) -> None:
+    _load(arguments)
+    from lska.notebook import execute_target
+
+    execute_target(arguments.target, arguments.config, arguments.set, log=arguments.log, output=arguments.output)
+
+
+def _add_summary(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("summary", help="say where the tables and figures of a scale are")
+    _configured(command)
+    command.set_defaults(command=_summary)
+
+
+def _summary(arguments: Arguments) -> None:
+    from lska.summary import summary
+
+    print(summary(_load(arguments)), end="")

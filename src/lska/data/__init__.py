@@ -1,0 +1,1 @@
+"""Data sets: generated scenes, image folders and the manifests that describe them."""

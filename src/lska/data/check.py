@@ -1,0 +1,159 @@
+"""Compare a data root with its manifest and say exactly what is missing or too much."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lska.data.folders import DataError, Split, decode, list_split
+from lska.data.layouts import SHOWN, shown
+from lska.data.manifest import Manifest, SplitManifest, content_hash, contents_digest, names_digest
+
+CHUNK = 1024  # images handed to the decoding threads at a time
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a check: `findings` are what is wrong, `notes` what is worth knowing; one sentence each."""
+
+    manifest: str
+    digest: str
+    root: Path
+    findings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the data are what the manifest says."""
+        return not self.findings
+
+
+def check(manifest: Manifest, root: Path, contents: bool = False, cache: Path | None = None) -> Report:
+    """Check every split of `manifest` at `root`: classes, counts, empty files, names; with `contents` every image too.
+
+    Nothing about the data raises: a missing root or a damaged archive is a finding like any other.
+    """
+    findings: list[str] = []
+    notes: list[str] = []
+    for name, expected in manifest.splits.items():
+        try:
+            split = list_split(root, name, cache)
+        except DataError as error:
+            findings.append(str(error))
+            continue
+        notes.append(f"{name}: {len(split):,} images in {len(split.classes):,} classes at {split.source}.")
+        if split.ignored:
+            notes.append(f"{name}: other entries, ignored ({split.ignored:,}): {shown(split.ignored_names[:3])}.")
+        findings += [f"{name}: {text}." for text in _problems(manifest, expected, split, contents)]
+    # A missing root fails every split with the same message.
+    return Report(manifest.name, manifest.digest, Path(root), tuple(dict.fromkeys(findings)), tuple(notes))
+
+
+def render(report: Report) -> str:
+    """The report for people, ending in a newline."""
+    verdict = "as its manifest says" if report.ok else f"not as its manifest says ({len(report.findings)})"
+    lines = [f"{report.manifest} at {report.root}: {verdict}", f"manifest digest {report.digest}"]
+    lines += [f"  wrong: {text}" for text in report.findings]
+    lines += [f"  {text}" for text in report.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _problems(manifest: Manifest, expected: SplitManifest, split: Split, contents: bool) -> Iterator[str]:
+    structure = [*_classes(manifest, split), *_counts(manifest, expected, split)]
+    yield from structure
+    # Where images are missing, the names differ for that reason.
+    if expected.names and not structure and (found := names_digest(split)) != expected.names:
+        yield f"the file names differ although the counts agree, expected names digest {expected.names}, found {found}"
+    yield from _empty_files(split)
+    if contents:
+        yield from _contents(expected, split, structure=bool(structure))
+
+
+def _classes(manifest: Manifest, split: Split) -> Iterator[str]:
+    missing = sorted(set(manifest.classes) - set(split.classes))
+    unexpected = sorted(set(split.classes) - set(manifest.classes))
+    if missing:
+        yield f"missing classes ({len(missing):,} of {len(manifest.classes):,}): {shown(missing)}"
+    if unexpected:
+        yield f"class folders that are not in the manifest ({len(unexpected):,}): {shown(unexpected)}"
+    empty = [name for name, count in split.counts().items() if not count]
+    if empty:
+        yield f"class folders without images ({len(empty):,}): {shown(empty)}"
+
+
+def _counts(manifest: Manifest, expected: SplitManifest, split: Split) -> Iterator[str]:
+    if len(split) != expected.count:
+        gap = len(split) - expected.count
+        direction = "too many" if gap > 0 else "too few"
+        yield f"{len(split):,} images, expected {expected.count:,} ({abs(gap):,} {direction})"
+    known = set(manifest.classes)
+    filled = {name: count for name, count in split.counts().items() if count and name in known}
+    few, many = [], []
+    for name, count in filled.items():
+        fewest, most = expected.expected(name)
+        if count < fewest:
+            few.append(f"{name} has {count:,} of {fewest:,}")
+        elif count > most:
+            many.append(f"{name} has {count:,} instead of {most:,}")
+    if few:
+        yield f"classes with too few images ({len(few):,}): {_listed(few)}"
+    if many:
+        yield f"classes with too many images ({len(many):,}): {_listed(many)}"
+
+
+def _listed(items: list[str]) -> str:
+    more = f" and {len(items) - SHOWN:,} more" if len(items) > SHOWN else ""
+    return ", ".join(items[:SHOWN]) + more
+
+
+def _empty_files(split: Split) -> Iterator[str]:
+    empty, unreadable = [], []
+    for index in range(len(split)):
+        try:
+            if split.size(index) == 0:
+                empty.append(split.samples[index].name)
+        except OSError:
+            unreadable.append(split.samples[index].name)
+    if empty:
+        yield f"files without bytes ({len(empty):,}): {shown(empty)}"
+    if unreadable:
+        yield f"files that cannot be opened ({len(unreadable):,}): {shown(unreadable)}"
+
+
+def _contents(expected: SplitManifest, split: Split, structure: bool) -> Iterator[str]:
+    """Decode every image, with a progress bar on a terminal."""
+    hashes, failed = [], []
+    for index, value in enumerate(_decoded(split)):
+        hashes.append(value)
+        if not value:
+            failed.append(split.samples[index].name)
+    if failed:
+        yield f"images that cannot be decoded ({len(failed):,}): {shown(failed)}"
+    elif expected.contents and not structure and (found := contents_digest(split, hashes)) != expected.contents:
+        yield f"the contents differ, expected contents digest {expected.contents}, found {found}"
+
+
+def _decoded(split: Split) -> Iterator[str]:
+    """For each image in order the hash of its file, or an empty string where it cannot be decoded.
+
+    Threads serve, as Pillow decodes outside the interpreter lock.
+    """
+    from tqdm import tqdm
+
+    def attempt(index: int) -> str:
+        try:
+            data = split.read(index)
+            decode(data, split.name(index))
+        except (OSError, DataError):
+            return ""
+        return content_hash(data)
+
+    bar = tqdm(total=len(split), desc=split.split, unit="img", disable=None)
+    with bar, ThreadPoolExecutor(os.cpu_count()) as threads:
+        for start in range(0, len(split), CHUNK):
+            for value in threads.map(attempt, range(start, min(start + CHUNK, len(split)))):
+                bar.update()
+                yield value

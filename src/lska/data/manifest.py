@@ -1,0 +1,204 @@
+"""Manifests: what a data set has to consist of, and the digest that stands for it in every metric file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lska.data.folders import DataError, Split, check_same_classes, open_split
+from lska.provenance import atomic_path, digest
+from lska.strict import build, read_yaml
+
+BUNDLED = Path(__file__).parent / "manifests"
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class SplitManifest:
+    """What one split has to hold.
+
+    `count` images in all, between the two numbers of `per_class` in each class, or exactly `counts[class]` where given.
+    `names` and `contents` are the digests of `names_digest` and `contents_digest`, None where they are not prescribed.
+    """
+
+    count: int
+    per_class: tuple[int, int]
+    counts: dict[str, int] | None = None
+    names: str | None = None
+    contents: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 1 <= self.per_class[0] <= self.per_class[1]:
+            problems.append(f"per_class: expected [fewest, most] from 1 up, found {list(self.per_class)}")
+        if self.counts is not None and sum(self.counts.values()) != self.count:
+            problems.append(f"count: expected the sum of counts, {sum(self.counts.values())}, found {self.count}")
+        for name in ("names", "contents"):
+            value = getattr(self, name)
+            if value is not None and not DIGEST.fullmatch(value):
+                problems.append(f"{name}: expected sha256: and 64 hexadecimal digits, found {value!r}")
+        _refuse(problems)
+
+    def expected(self, label: str) -> tuple[int, int]:
+        """The fewest and the most images that class `label` may have."""
+        return self.per_class if self.counts is None else (self.counts[label],) * 2
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set: `classes` in index order (sorted), its splits, and where it comes from under which terms."""
+
+    name: str
+    title: str
+    source: str
+    terms: str
+    classes: tuple[str, ...]
+    splits: dict[str, SplitManifest]
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.classes or list(self.classes) != sorted(set(self.classes)):
+            problems.append("classes: expected distinct names in sorted order, which is the order of the class indices")
+        if not self.splits:
+            problems.append("splits: expected at least one, found none")
+        for name, split in self.splits.items():
+            fewest, most = (len(self.classes) * bound for bound in split.per_class)
+            if split.counts is not None and set(split.counts) != set(self.classes):
+                problems.append(f"splits.{name}.counts: expected exactly the classes, found other keys")
+            elif split.counts is None and not fewest <= split.count <= most:
+                problems.append(f"splits.{name}.count: expected {fewest} to {most} by per_class, found {split.count}")
+        _refuse(problems)
+
+    @property
+    def digest(self) -> str:
+        """`sha256:...` of what identifies the data; wording (title, source, terms) may change without changing it."""
+        splits = {name: dataclasses.asdict(split) for name, split in self.splits.items()}
+        return digest({"name": self.name, "classes": self.classes, "splits": splits})
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def available() -> tuple[str, ...]:
+    """Names of the bundled manifests."""
+    return tuple(sorted(path.stem for path in BUNDLED.glob("*.yaml")))
+
+
+def load_manifest(name: str | Path) -> Manifest:
+    """Load a bundled manifest by name, or any by the path of its YAML file.
+
+    `classes` is a list, or `<package>:<file>` for a list, one class per line, that an installed package ships.
+
+    Raises:
+        ValueError: no such manifest, or its content is wrong; every unknown key and wrong type is named.
+    """
+    path = BUNDLED / f"{name}.yaml" if str(name) in available() else Path(name)
+    if path.suffix != ".yaml" or not path.is_file():
+        raise DataError(
+            f"no manifest {str(name)!r}: expected one of {', '.join(available())} or the path of a .yaml file; "
+            "correct the name, or make one with lska.data.manifest.make_manifest"
+        )
+    values = read_yaml(path)
+    if isinstance(values.get("classes"), str):
+        values["classes"] = _packaged_classes(values["classes"], path)
+    return build(Manifest, values, str(path))
+
+
+def _packaged_classes(reference: str, where: Path) -> list[str]:
+    """Read `timm:data/_info/imagenet_synsets.txt` without importing timm, which takes seconds."""
+    package, _, name = reference.partition(":")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    found = [path for path in (Path(folder) / name for folder in folders) if name and path.is_file()]
+    if not found:
+        raise DataError(
+            f"{where}: classes: expected a list, or <package>:<file> of an installed package, found {reference!r}; "
+            f"install {package!r} or correct the file name"
+        )
+    return found[0].read_text(encoding="utf-8").split()
+
+
+def save_manifest(manifest: Manifest, path: Path) -> None:
+    """Write a manifest as YAML that `load_manifest` reads, atomically."""
+    import yaml
+
+    values = dataclasses.asdict(manifest)
+    values["classes"] = list(manifest.classes)
+    values["splits"] = {
+        name: {key: _plain(value) for key, value in split.items() if value is not None}
+        for name, split in values["splits"].items()
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def make_manifest(
+    root: Path,
+    name: str,
+    *,
+    title: str = "",
+    source: str = "",
+    terms: str = "",
+    splits: Iterable[str] = ("train", "val"),
+    contents: bool = True,
+    cache: Path | None = None,
+) -> Manifest:
+    """Describe the data at `root` as it is, with the digest of its file names and, if `contents`, of its bytes.
+
+    Raises:
+        DataError: as `open_split`, or the splits differ in their classes.
+        OSError: an image cannot be read.
+    """
+    opened = {split: open_split(root, split, cache) for split in splits}
+    first, *others = opened.values()
+    for other in others:
+        check_same_classes(first, other)
+    described = {split: _describe(data, contents) for split, data in opened.items()}
+    return Manifest(name, title or name, source, terms, first.classes, described)
+
+
+def _describe(split: Split, contents: bool) -> SplitManifest:
+    counts = split.counts()
+    bounds = min(counts.values()), max(counts.values())
+    hashes = (content_hash(split.read(index)) for index in range(len(split)))
+    return SplitManifest(
+        count=len(split),
+        per_class=bounds,
+        counts=None if bounds[0] == bounds[1] else counts,
+        names=names_digest(split),
+        contents=contents_digest(split, hashes) if contents else None,
+    )
+
+
+def content_hash(data: bytes) -> str:
+    """SHA-256 of one image file, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def names_digest(split: Split) -> str:
+    """`sha256:...` of the lines `<class>/<file>`, sorted by class, then file, so that every layout gives the same."""
+    state = hashlib.sha256()
+    for name in split.samples.names:
+        state.update(os.fsencode(name) + b"\n")
+    return f"sha256:{state.hexdigest()}"
+
+
+def contents_digest(split: Split, hashes: Iterable[str]) -> str:
+    """`sha256:...` of the lines `<sha256 of the file> <class>/<file>`, in the order of `names_digest`."""
+    state = hashlib.sha256()
+    for value, name in zip(hashes, split.samples.names, strict=True):
+        state.update(f"{value} ".encode() + os.fsencode(name) + b"\n")
+    return f"sha256:{state.hexdigest()}"

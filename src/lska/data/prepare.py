@@ -1,0 +1,66 @@
+"""Make or check the data of a scale and record their manifest beside the results."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from lska.config import ClassificationData, Config
+from lska.data.folders import DataError
+from lska.data.manifest import Manifest, load_manifest, make_manifest
+from lska.provenance import write_json
+from lska.strict import build
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(config: Config) -> None:
+    """Generate the classification set where the configuration says so, check it otherwise, and write its record.
+
+    Raises:
+        DataError: the root is not what the manifest says; everything missing or too much is listed.
+        ValueError: a setting of the generator is unknown or out of range.
+    """
+    data = config.data
+    manifest = _generated(data) if data.generate is not None else _checked(data, config.work / "cache")
+    write_json(config.data_record, record(manifest))
+    logger.info("%s: %s", data.name, ", ".join(f"{n} {s.count:,}" for n, s in manifest.splits.items()))
+
+
+def record(manifest: Manifest) -> dict[str, Any]:
+    """What results keep of a manifest: its name, digest, number of classes and images per split."""
+    return {
+        "name": manifest.name,
+        "title": manifest.title,
+        "source": manifest.source,
+        "terms": manifest.terms,
+        "digest": manifest.digest,
+        "classes": len(manifest.classes),
+        "splits": {name: split.count for name, split in manifest.splits.items()},
+    }
+
+
+def _generated(data: ClassificationData) -> Manifest:
+    from lska.data.synthetic import ClassificationSettings, write_classification_set
+
+    settings = build(ClassificationSettings, data.generate or {}, f"data.generate of {data.name}")
+    write_classification_set(Path(data.root), settings)
+    return make_manifest(
+        Path(data.root), data.name, title="generated scenes", source="lska.data.synthetic", terms="no restrictions"
+    )
+
+
+def _checked(data: ClassificationData, cache: Path) -> Manifest:
+    from lska.data.check import check, render
+
+    manifest = load_manifest(Path(data.manifest) if data.manifest else data.name)
+    if manifest.name != data.name:
+        raise ValueError(f"data.name is {data.name!r} but the manifest {data.manifest} describes {manifest.name!r}")
+    report = check(manifest, Path(data.root), cache=cache)
+    if not report.ok:
+        raise DataError(
+            f"{render(report)}The root is the setting data.root of the configuration; point it at the data with a "
+            f"file of your own, `--configfile <scale>.yaml <yours>.yaml` (docs/data.md)"
+        )
+    return manifest

@@ -1,0 +1,182 @@
+"""A generated classification set in ImageNet's folder layout: one object per image, the class is its shape."""
+
+import csv
+import json
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from lska.data.synthetic.folder import existing_settings, replaced_folder
+from lska.data.synthetic.render import render
+from lska.data.synthetic.scene import Labels, Scene, SceneSettings, check_range, compose_scene
+from lska.data.synthetic.seeds import HELD_OUT
+from lska.data.synthetic.shapes import SHAPES
+from lska.data.synthetic.textures import TEXTURES
+
+logger = logging.getLogger(__name__)
+
+GENERATOR = 1
+"""Version of the generator, part of a set's digest: raised whenever equal settings would give other images."""
+
+SPLITS = ("train", "val")
+
+COLUMNS = (
+    "path,split,shape,texture,shape_instance,texture_instance,x_min,y_min,x_max,y_max".split(",")
+)
+"""Columns of labels.csv; the box is that of the object's mask in pixels, its maxima one past the last pixel."""
+
+
+@dataclass(frozen=True)
+class ClassificationSettings:
+    """Settings of a generated classification set. Raises ValueError, naming the setting, for a value out of range."""
+
+    image_size: int = 64
+    """Height and width in pixels."""
+    classes: int | tuple[str, ...] = 10
+    """Shape categories, or how many of `SHAPES`, from the first on."""
+    train_per_class: int = 200
+    """Training images of each class."""
+    val_per_class: int = 50
+    """Validation images of each class."""
+    textures: tuple[str, ...] = TEXTURES
+    """Texture categories; every class shows each of them equally often (give or take one image)."""
+    extent: tuple[float, float] = (0.6, 0.88)
+    """Least and largest longer side of the object's box, as a share of the image side."""
+    turn: float = 45.0
+    """Largest turn of the object in degrees, either way."""
+    ground: str = "darker"
+    """Whether the background is `darker` or `lighter` than the object, or `either`, image by image."""
+    contrast: float = 0.3
+    """Least difference in mean luma between object and background."""
+    clutter: float = 0.0
+    """Luma range of a textured background; at 0 the background is a faint gradient. Harder the larger it is."""
+    quality: int = 92
+    """JPEG quality."""
+    seed: int = 0
+    """Seed of everything random in the set."""
+
+    def __post_init__(self) -> None:
+        for name in ("textures", "extent"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.classes, int):
+            object.__setattr__(self, "classes", tuple(self.classes))
+        else:
+            check_range("classes", self.classes, 2, len(SHAPES))
+        for name, least in (("train_per_class", 1), ("val_per_class", 1)):
+            check_range(name, getattr(self, name), least, 1_000_000)
+        check_range("quality", self.quality, 90, 100)
+        self.scene_settings("train")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class folders in alphabetical order, the order of their indices."""
+        return tuple(sorted(SHAPES[: self.classes] if isinstance(self.classes, int) else self.classes))
+
+    def per_class(self, split: str) -> int:
+        """Return the number of images of each class in a split."""
+        return {"train": self.train_per_class, "val": self.val_per_class}[split]
+
+    def scene_settings(self, split: str) -> SceneSettings:
+        """Return the settings of the scenes of a split."""
+        return SceneSettings(
+            image_size=self.image_size,
+            shapes=self.class_names,
+            textures=self.textures,
+            extent=self.extent,
+            turn=self.turn,
+            ground=self.ground,
+            contrast=self.contrast,
+            clutter=self.clutter,
+            held_out=split == "val",
+            seed=self.seed,
+        )
+
+    def description(self) -> dict[str, Any]:
+        """Return what identifies the set, ready for JSON."""
+        settings = asdict(self) | {"classes": list(self.class_names)}
+        return {"kind": "classification", "generator": GENERATOR, "settings": json.loads(json.dumps(settings))}
+
+
+def classification_scene(settings: ClassificationSettings, split: str, shape: str, number: int) -> Scene:
+    """Return the scene of image `number` of a class.
+
+    Its shape instance is new. Texture categories take turns, each class starting with another one, and each image has
+    a texture instance of its own. Instances of the validation split are numbered from `HELD_OUT` on; photographs are
+    cropped from other rows there. No image depends on how many there are: a larger set contains the smaller.
+    """
+    first, index = HELD_OUT * (split == "val"), SHAPES.index(shape)
+    texture = settings.textures[(number + index) % len(settings.textures)]
+    labels = Labels(shape, texture, first + number, first + number * len(SHAPES) + index)
+    key = (SPLITS.index(split), index, number)
+    return compose_scene(settings.scene_settings(split), key, [labels])
+
+
+def write_classification_set(
+    root: Path, settings: ClassificationSettings, *, overwrite: bool = False, workers: int = 1
+) -> dict[str, int]:
+    """Write the set to `root/{train,val}/<class>/<class>_<n>.jpg` with `labels.csv` and `settings.json` beside them.
+
+    The folder appears complete or not at all. A folder that already holds this set is left alone. Equal settings give
+    equal bytes, whatever the number of `workers` (processes).
+
+    Returns:
+        Number of classes, of training and of validation images, and of images written now (0 for a set left alone).
+
+    Raises:
+        FileExistsError: `root` holds a set of other settings and `overwrite` is False, or holds anything else.
+    """
+    check_range("workers", workers, 1, 1024)
+    counts = {split: len(settings.class_names) * settings.per_class(split) for split in SPLITS}
+    counts = {"classes": len(settings.class_names), **counts}
+    if existing_settings(root, settings.description(), overwrite):
+        logger.info("%s already holds this set of %d images, left as it is", root, counts["train"] + counts["val"])
+        return counts | {"written": 0}
+    with replaced_folder(root, settings.description()) as folder:
+        rows = list(_write_images(folder, settings, workers))
+        _write_labels(folder / "labels.csv", rows)
+    logger.info("%s: wrote %d images", root, len(rows))
+    return counts | {"written": len(rows)}
+
+
+def _write_images(folder: Path, settings: ClassificationSettings, workers: int) -> Iterator[list[Any]]:
+    jobs = [(folder, settings, split, shape) for split in SPLITS for shape in settings.class_names]
+    if workers == 1:
+        written = map(_write_class, jobs)
+    else:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            written = list(pool.map(_write_class, jobs))
+    for rows in written:
+        yield from rows
+
+
+def _write_class(job: tuple[Path, ClassificationSettings, str, str]) -> list[list[Any]]:
+    """Write the images of one class of one split and return their rows of labels.csv."""
+    folder, settings, split, shape = job
+    (folder / split / shape).mkdir(parents=True)
+    rows = []
+    for number in range(settings.per_class(split)):
+        scene = classification_scene(settings, split, shape, number)
+        path = f"{split}/{shape}/{shape}_{number:05d}.jpg"
+        _save_jpeg(folder / path, scene, settings.quality)
+        labels = scene.objects[0].labels
+        instances = [labels.shape_instance, labels.texture_instance]
+        rows.append([path, split, shape, labels.texture, *instances, *scene.objects[0].box])
+    return rows
+
+
+def _save_jpeg(path: Path, scene: Scene, quality: int) -> None:
+    from PIL import Image
+
+    # Full-resolution colour: at 64 pixels the usual halving of the chroma planes smears the object's edge.
+    Image.fromarray(render(scene)).save(path, quality=quality, subsampling=0)
+
+
+def _write_labels(path: Path, rows: list[list[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)

@@ -1,0 +1,58 @@
+"""Renderings of a scene: functions from a `Scene` to pixels."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lska.data.synthetic.scene import LUMA, Background, Paint, Scene
+from lska.data.synthetic.seeds import generator
+from lska.data.synthetic.textures import noise, texture_field
+
+
+def render(scene: Scene, style: str = "texture") -> np.ndarray:
+    """Return the scene as uint8 RGB (size, size, 3) in one of `STYLES`; raises ValueError for an unknown style."""
+    if style not in STYLES:
+        raise ValueError(f"unknown style {style!r}; choose from {', '.join(STYLES)}")
+    return np.rint(STYLES[style](scene) * 255).astype(np.uint8)
+
+
+def coloured(field: np.ndarray, paint: Paint, weight: np.ndarray) -> np.ndarray:
+    """Colour a field (size, size), giving RGB (size, size, 3) in [0, 1] whose mean under `weight` is `paint.mean`.
+
+    The texture's contrast is lowered where it would leave the paint's range or a channel [0, 1]: clipping would shift
+    the mean, and with it the contrast between object and background that the scene promises.
+    """
+    mean, step = np.array(paint.mean), np.array(paint.step)
+    centred = field - np.average(field, weights=weight)
+    inside = centred[weight > 0]
+    # The luma is a fourth channel with limits of its own.
+    middles, steps = np.append(mean, mean @ LUMA), np.append(step, step @ LUMA)
+    highest = np.maximum(steps * inside.max(), steps * inside.min())
+    lowest = np.minimum(steps * inside.max(), steps * inside.min())
+    above = np.append(np.ones(3), paint.lightest) - middles
+    below = middles - np.append(np.zeros(3), paint.darkest)
+    share = min(1.0, (above / np.maximum(highest, 1e-9)).min(), (below / np.maximum(-lowest, 1e-9)).min())
+    return mean + max(share, 0.0) * centred[..., None] * step
+
+
+def _background_field(background: Background, size: int, seed: int) -> np.ndarray:
+    if background.texture is not None:
+        return texture_field(background.texture, background.instance, size, seed)
+    rng = generator("background", seed, background.instance)
+    angle, axis = rng.uniform(0, 2 * np.pi), np.linspace(-0.5, 0.5, size)
+    gradient = np.cos(angle) * axis[None, :] + np.sin(angle) * axis[:, None]
+    return 0.5 + 0.6 * gradient + 0.06 * noise(rng, size, 1.5)
+
+
+def _textured(scene: Scene) -> np.ndarray:
+    clear = np.prod([1 - item.coverage for item in scene.objects], axis=0) * np.ones((scene.size, scene.size))
+    field = _background_field(scene.background, scene.size, scene.seed)
+    canvas = coloured(field, scene.background.paint, clear + 1e-6)
+    for item in scene.objects:
+        field = texture_field(item.labels.texture, item.labels.texture_instance, scene.size, scene.seed)
+        alpha = item.coverage[..., None]
+        canvas = canvas * (1 - alpha) + coloured(field, item.paint, item.mask) * alpha
+    return np.clip(canvas, 0, 1)
+
+
+STYLES: dict[str, Callable[[Scene], np.ndarray]] = {"texture": _textured}

@@ -1,0 +1,23 @@
+"""Random streams of the generator.
+
+Everything random is drawn from a stream that is named by a key of integers and strings, never from a shared
+generator. So an image depends on its own key alone: not on the images made before it, nor on the number of processes.
+"""
+
+import zlib
+
+import numpy as np
+
+HELD_OUT = 1 << 30
+"""First instance number of the held-out pool: training instances lie below it, validation instances from it on."""
+
+
+def generator(*key: int | str) -> np.random.Generator:
+    """Return the random stream named by `key` (non-negative integers and strings)."""
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
+
+
+def is_held_out(instance: int) -> bool:
+    """Tell whether an instance number belongs to the validation pool."""
+    return instance >= HELD_OUT

@@ -1,0 +1,1 @@
+"""Evaluation: from weights to metric files."""

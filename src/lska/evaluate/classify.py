@@ -1,0 +1,107 @@
+"""Top-1 and top-5 accuracy of checkpoints on the validation set (Tables III, VIII, XVII; Figures 1, 6)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lska.config import Config
+from lska.data.folders import open_split
+from lska.models.checkpoint import load_weights
+from lska.provenance import file_md5, metric, proportion, write_metrics
+from lska.runs import Run
+from lska.train.launch import build_network
+from lska.train.loading import scoring_loader
+from lska.train.scoring import Scores, score
+
+
+class StaleWeightsError(ValueError):
+    """Weights and sidecar do not belong together."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run with its weights file and what the sidecar says of it."""
+
+    run: Run
+    weights: Path
+    sidecar: dict[str, Any]
+
+    @classmethod
+    def open(cls, config: Config, run: Run) -> Checkpoint:
+        """Read the sidecar of `run` and check that it vouches for the weights beside it.
+
+        Raises:
+            StaleWeightsError: weights or sidecar are missing, or the weights' MD5 is another than the sidecar's.
+        """
+        weights = config.weights_path(run)
+        sidecar_path = weights.with_suffix(".json")
+        for path in (weights, sidecar_path):
+            if not path.is_file():
+                raise StaleWeightsError(f"{path} is missing; make it with `snakemake --cores 2 {weights}`")
+        sidecar = json.loads(sidecar_path.read_text(encoding="utf-8"))
+        md5 = file_md5(weights)
+        if md5 != sidecar["md5"]:
+            raise StaleWeightsError(
+                f"{weights} has MD5 {md5} but {sidecar_path} vouches for {sidecar['md5']}; "
+                "remove both files and run the pipeline again"
+            )
+        return cls(run, weights, sidecar)
+
+    def load(self, config: Config, classes: int, device: torch.device) -> nn.Module:
+        """The network with these weights, in evaluation mode on `device`.
+
+        Raises:
+            ValueError: the weights are of another architecture; the mismatching names are listed.
+        """
+        network = build_network(config, self.run, classes)
+        load_weights(network, self.weights)
+        layout = torch.channels_last if config.recipe.channels_last else torch.contiguous_format
+        return network.eval().to(device, memory_format=layout)
+
+
+def classify(config: Config, runs: Sequence[Run]) -> None:
+    """Score the checkpoints of `runs` in one pass over the validation images and write a metric file for each.
+
+    Raises:
+        DataError: the data set is missing, or an image is unreadable (named).
+        StaleWeightsError, ValueError: a checkpoint is missing, damaged or of another architecture.
+    """
+    started = datetime.now(UTC)
+    torch.set_num_threads(config.evaluation.threads)
+    device = torch.device("cuda" if config.evaluation.gpus else "cpu")
+    split = open_split(Path(config.data.root), "val", config.work / "cache")
+    checkpoints = [Checkpoint.open(config, run) for run in runs]
+    networks = [checkpoint.load(config, len(split.classes), device) for checkpoint in checkpoints]
+    loader = scoring_loader(split, config.recipe, config.evaluation.batch_size, config.evaluation.workers)
+    scores = score(networks, loader, device, config.recipe.channels_last)
+    for checkpoint, counts in zip(checkpoints, scores, strict=True):
+        _write(config, checkpoint, counts, started, str(device))
+
+
+def _write(config: Config, checkpoint: Checkpoint, scores: Scores, started: datetime, device: str) -> None:
+    record = json.loads(config.data_record.read_text(encoding="utf-8"))
+    sidecar = checkpoint.sidecar
+    write_metrics(
+        config.metric_path("classification", checkpoint.run),
+        task="classification",
+        run=str(checkpoint.run),
+        scale=config.scale,
+        metrics={
+            "top1": proportion(scores.top1, scores.n),
+            "top5": proportion(scores.top5, scores.n),
+            "loss": metric(scores.loss / scores.n, "nats", n=scores.n),
+        },
+        weights={"md5": sidecar["md5"], "origin": sidecar["origin"]},
+        recipe=sidecar["recipe"],
+        data={"name": record["name"], "digest": record["digest"]},
+        device=device,
+        started=started,
+    )

@@ -1,0 +1,98 @@
+"""Inference throughput of networks, measured side by side in one process (Figure 6d, Table XVII).
+
+GPU, batch size and precision of the paper's measurement are not known (paper/protocol.md, section 10). Here all
+networks take turns within each repetition, so that a slow moment of the machine touches all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from lska.config import Config, Speed
+from lska.data.folders import open_split
+from lska.provenance import metric, write_metrics
+from lska.runs import Run
+from lska.train.launch import build_network
+
+logger = logging.getLogger(__name__)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@torch.inference_mode()
+def batch_seconds(network: nn.Module, images: torch.Tensor, least_seconds: float) -> float:
+    """Mean seconds per forward pass of `images` (B, 3, H, W), over at least `least_seconds`."""
+    _synchronize(images.device)
+    begun, batches, elapsed = time.perf_counter(), 0, 0.0
+    while elapsed < least_seconds or batches == 0:
+        network(images)
+        _synchronize(images.device)
+        batches += 1
+        elapsed = time.perf_counter() - begun
+    return elapsed / batches
+
+
+def interleaved_seconds(networks: Sequence[nn.Module], images: torch.Tensor, protocol: Speed) -> np.ndarray:
+    """Seconds per batch, shape (repeats, networks); the order of networks is reversed in every other repetition."""
+    for network in networks:
+        for _ in range(protocol.warmup):
+            batch_seconds(network, images, 0.0)
+    times = np.empty((protocol.repeats, len(networks)))
+    for repeat in range(protocol.repeats):
+        order = range(len(networks)) if repeat % 2 == 0 else reversed(range(len(networks)))
+        for index in order:
+            times[repeat, index] = batch_seconds(networks[index], images, protocol.seconds)
+        logger.info("repetition %d of %d", repeat + 1, protocol.repeats)
+    return times
+
+
+def measure(config: Config, runs: Sequence[Run]) -> None:
+    """Measure the throughput of `runs` with fresh weights (it does not depend on them) and write the metric files.
+
+    Raises:
+        DataError: the data set, whose number of classes the networks need, is missing.
+        ValueError: unknown model, attention or kernel size.
+    """
+    started, protocol, recipe = datetime.now(UTC), config.speed, config.recipe
+    torch.set_num_threads(protocol.threads)
+    device = torch.device("cuda" if protocol.gpus else "cpu")
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    classes = len(open_split(Path(config.data.root), "val", config.work / "cache").classes)
+    networks = [build_network(config, run, classes).eval().to(device, memory_format=layout) for run in runs]
+    shape = (protocol.batch_size, 3, recipe.image_size, recipe.image_size)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, memory_format=layout)
+    times = interleaved_seconds(networks, images, protocol)
+    for run, seconds in zip(runs, times.T, strict=True):
+        _write(config, run, seconds, started, str(device))
+
+
+def _write(config: Config, run: Run, seconds: np.ndarray, started: datetime, device: str) -> None:
+    protocol = config.speed
+    low, middle, high = np.quantile(protocol.batch_size / seconds, [0.25, 0.5, 0.75])
+    write_metrics(
+        config.metric_path("speed", run),
+        task="speed",
+        run=str(run),
+        scale=config.scale,
+        metrics={
+            "throughput": metric(float(middle), "images/s", n=len(seconds), interval=(float(low), float(high))),
+            "latency": metric(1000 * float(np.median(seconds)), "ms/batch", n=len(seconds)),
+            "batch_size": metric(protocol.batch_size, "1"),
+            "image_size": metric(config.recipe.image_size, "pixels"),
+        },
+        weights={"md5": None, "origin": "random"},
+        device=device,
+        started=started,
+        extra={"threads": protocol.threads, "warmup_batches": protocol.warmup, "least_seconds": protocol.seconds},
+    )

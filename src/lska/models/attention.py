@@ -1,0 +1,84 @@
+"""Gating units of LKA, LSKA and their trivial forms, and the attention module around them (paper Section III).
+
+All tensors are (batch, channels, height, width); every module keeps the shape of its input.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lska.models.kernels import ATTENTIONS, Depthwise, KernelPlan, kernel_plan
+
+__all__ = ["ATTENTIONS", "Attention", "Depthwise", "DepthwiseConv2d", "GatingUnit", "KernelPlan", "kernel_plan"]
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """Depth-wise convolution with zero padding that keeps the map's size, (B, C, H, W) to (B, C, H, W).
+
+    Taps that can see nothing but padding on a given map (a 53-tap kernel on a 7-pixel map reaches 6 pixels at most) are
+    left out of the computation while ``skip_padding_taps`` is True. The output is the same and so are all gradients: a
+    tap that only meets zeros has none.
+    """
+
+    skip_padding_taps: bool = True
+
+    def __init__(self, channels: int, kernel: tuple[int, int], dilation: int = 1) -> None:
+        spec = Depthwise("", kernel, dilation)
+        super().__init__(channels, channels, kernel, padding=spec.padding, dilation=dilation, groups=channels)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        # A trace would freeze the crop of one map size into a graph that is then used at others.
+        crop = self._unseen_taps(x) if self.skip_padding_taps and not torch.jit.is_tracing() else (0, 0)
+        if not any(crop):
+            return super()._conv_forward(x, weight, bias)
+        (top, left), (height, width) = crop, self.kernel_size
+        weight = weight[:, :, top : height - top, left : width - left]
+        padding = [pad - d * cut for pad, d, cut in zip(self.padding, self.dilation, crop, strict=True)]
+        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    def _unseen_taps(self, x: Tensor) -> tuple[int, int]:
+        """Number of taps on each side (vertically, horizontally) that lie beyond the map wherever the kernel is put."""
+        sides = zip(self.padding, self.dilation, self.kernel_size, x.shape[-2:], strict=True)
+        return tuple(min(max(0, -(-(pad - extent + 1) // d)), (taps - 1) // 2) for pad, d, taps, extent in sides)
+
+
+class GatingUnit(nn.Module):
+    """Depth-wise part, 1x1 convolution, product with the input; no activation between (paper Eq. 3-6, released code).
+
+    Parameters are named as in the published checkpoints: ``conv0``, ``conv_spatial`` (LKA), ``conv0h``, ``conv0v``,
+    ``conv_spatial_h``, ``conv_spatial_v`` (LSKA), the former of these for the trivial forms, and ``conv1``.
+    Raises ValueError for an unknown attention or an impossible kernel size.
+    """
+
+    def __init__(self, channels: int, attention: str = "lska", kernel_size: int = 23) -> None:
+        super().__init__()
+        self.plan = kernel_plan(attention, kernel_size)
+        for spec in self.plan.depthwise:
+            self.add_module(spec.name, DepthwiseConv2d(channels, spec.kernel, spec.dilation))
+        self.conv1 = nn.Conv2d(channels, channels, 1)
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """The input-dependent weights that the input is multiplied by, shape of the input."""
+        weights = x
+        for spec in self.plan.depthwise:
+            weights = getattr(self, spec.name)(weights)
+        return self.conv1(weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.attention_map(x)
+
+
+class Attention(nn.Module):
+    """1x1 convolution, GELU, gating unit, 1x1 convolution and a shortcut around these four (released code)."""
+
+    def __init__(self, channels: int, attention: str = "lska", kernel_size: int = 23) -> None:
+        super().__init__()
+        self.proj_1 = nn.Conv2d(channels, channels, 1)
+        self.activation = nn.GELU()
+        self.spatial_gating_unit = GatingUnit(channels, attention, kernel_size)
+        self.proj_2 = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))

@@ -1,0 +1,211 @@
+"""Where numbers come from: digests, atomic files and the metric file that every result is kept in."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+METRIC_SCHEMA = 1
+WEIGHT_ORIGINS = ("trained", "imported", "random", "none")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` that replaces it, fsynced, when the block ends well and vanishes otherwise.
+
+    Raises:
+        OSError: the folder cannot be written (no space, no permission); `path` keeps its former content.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _fsync(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write `obj` atomically with sorted keys, so that equal content gives equal bytes."""
+    text = json.dumps(obj, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def digest(obj: Any) -> str:
+    """`sha256:<hex>` of the canonical JSON of `obj` (sorted keys, no spaces)."""
+    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_md5(path: Path) -> str:
+    """MD5 of a file's content, the identity that DVC gives weights."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
+
+
+def metric(
+    value: float | int | None,
+    unit: str,
+    n: int | None = None,
+    standard_error: float | None = None,
+    interval: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    """One entry of a metric file: a value with its unit and, where it has one, its sample size and uncertainty."""
+    entry: dict[str, Any] = {"value": value, "unit": unit}
+    if n is not None:
+        entry["n"] = n
+    if standard_error is not None:
+        entry["standard_error"] = standard_error
+    if interval is not None:
+        entry["interval"] = list(interval)
+    return entry
+
+
+def proportion(hits: int, n: int) -> dict[str, Any]:
+    """A share in percent with its binomial standard error sqrt(p (1 - p) / n).
+
+    Raises:
+        ValueError: `n` is not positive.
+    """
+    if n <= 0:
+        raise ValueError(f"a proportion needs at least one observation, got n = {n}")
+    share = hits / n
+    return metric(100 * share, "%", n=n, standard_error=100 * (share * (1 - share) / n) ** 0.5)
+
+
+def write_metrics(
+    path: Path,
+    *,
+    task: str,
+    run: str,
+    scale: str,
+    metrics: Mapping[str, Mapping[str, Any]],
+    started: datetime,
+    weights: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    data: Mapping[str, str] | None = None,
+    device: str = "cpu",
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write a metric file (the one schema of all results) and return its content.
+
+    Args:
+        weights: `{"md5": ..., "origin": ...}` with the origin one of `WEIGHT_ORIGINS`; None for results without weights.
+        recipe: digest of the training that made the weights.
+        data: `{"name": ..., "digest": ...}` of the data set's manifest.
+        extra: facts about the measurement that are not metrics, kept under `detail`.
+
+    Raises:
+        ValueError: the content does not fit the schema; all violations are named.
+    """
+    content = {
+        "schema": METRIC_SCHEMA,
+        "task": task,
+        "run": run,
+        "scale": scale,
+        "metrics": {name: dict(entry) for name, entry in metrics.items()},
+        "weights": dict(weights or {"md5": None, "origin": "none"}),
+        "recipe": recipe,
+        "data": dict(data) if data else None,
+        "code": code_version(),
+        "environment": environment(device),
+        "detail": dict(extra or {}),
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
+    }
+    validate(content, "metrics", str(path))
+    write_json(path, content)
+    return content
+
+
+def validate(content: Any, schema: str, where: str) -> None:
+    """Check `content` against `lska/schemas/<schema>.schema.json`.
+
+    Raises:
+        ValueError: names `where` and every violation at once.
+    """
+    import jsonschema
+
+    rules = json.loads((Path(__file__).parent / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"))
+    errors = sorted(jsonschema.Draft202012Validator(rules).iter_errors(content), key=lambda e: e.json_path)
+    if errors:
+        lines = [f"  {error.json_path.removeprefix('$.') or 'file'}: {error.message}" for error in errors]
+        raise ValueError(f"{where} is not valid ({len(lines)} problem{'s'[:len(lines) > 1]}):\n" + "\n".join(lines))
+
+
+def project_root() -> Path:
+    """The checkout that holds config/, paper/ and envs/."""
+    return Path(__file__).resolve().parents[2]
+
+
+@functools.cache
+def code_version() -> dict[str, Any]:
+    """Commit of the checkout and whether tracked files differ from it; commit None outside a git checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            answer = subprocess.run(
+                ["git", "-C", str(project_root()), *arguments], capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return answer.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    changes = git("status", "--porcelain", "--untracked-files=no", "--", "src", "workflow", "config", "envs", "Snakefile")
+    return {"commit": commit, "dirty": bool(changes) if commit else None}
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Digest of the lock file, versions that decide numbers, and the hardware that `device` stands for."""
+    lock = project_root() / "envs" / "requirements.txt"
+    return {
+        "lock": "sha256:" + hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+        "timm": importlib.metadata.version("timm"),
+        "device": device,
+        "hardware": hardware(device),
+    }
+
+
+def hardware(device: str) -> str:
+    """Name of the GPU behind a CUDA `device`, or of the processor."""
+    if device.startswith("cuda") and "torch" in sys.modules:
+        return sys.modules["torch"].cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()

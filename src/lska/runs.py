@@ -1,0 +1,62 @@
+"""Run ids: which network was trained, with which attention, kernel size and seed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+ATTENTIONS = ("lka_trivial", "lska_trivial", "lka", "lska")
+
+_RUN_ID = re.compile(
+    rf"(?P<model>[a-z0-9_]+)(?:-(?P<attention>{'|'.join(ATTENTIONS)})-k(?P<kernel>[1-9][0-9]*))?-s(?P<seed>[0-9]+)"
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run; `str(run)` is the id that names its files.
+
+    `attention` and `kernel` are both None for networks without a large kernel attention. `kernel` is the maximum
+    receptive field k of the attention module, in pixels of its feature map (paper, Section III).
+    """
+
+    model: str
+    attention: str | None
+    kernel: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if (self.attention is None) != (self.kernel is None):
+            raise ValueError(f"run of {self.model}: attention and kernel go together, got {self.attention}, {self.kernel}")
+        if self.attention is not None and self.attention not in ATTENTIONS:
+            raise ValueError(f"run of {self.model}: unknown attention {self.attention!r}, expected one of {ATTENTIONS}")
+
+    def __str__(self) -> str:
+        middle = "" if self.attention is None else f"-{self.attention}-k{self.kernel}"
+        return f"{self.model}{middle}-s{self.seed}"
+
+    @classmethod
+    def parse(cls, text: str) -> Run:
+        """Read a run id.
+
+        Raises:
+            ValueError: `text` is not of the form `<model>[-<attention>-k<kernel>]-s<seed>`.
+        """
+        match = _RUN_ID.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                f"{text!r} is not a run id; expected <model>-<attention>-k<kernel>-s<seed> with attention one of "
+                f"{', '.join(ATTENTIONS)} (van_tiny-lska-k23-s0), or <model>-s<seed> (convnext_tiny-s0)"
+            )
+        kernel = match["kernel"]
+        return cls(match["model"], match["attention"], int(kernel) if kernel else None, int(match["seed"]))
+
+    def with_seed(self, seed: int) -> Run:
+        """The same network trained from another seed."""
+        return replace(self, seed=seed)
+
+    @property
+    def sort_key(self) -> tuple[str, int, int, int]:
+        """Order of tables: model, attention as the paper lists them, kernel size, seed."""
+        attention = -1 if self.attention is None else ATTENTIONS.index(self.attention)
+        return self.model, attention, self.kernel or 0, self.seed

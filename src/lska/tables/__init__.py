@@ -1,0 +1,64 @@
+"""Tables and figures: what they need (`requirements`), and one call that makes them (`build`).
+
+    from lska import config, tables
+    table = tables.build("table_03", config.load([Path("config/demo.yaml")]), [Path("table_03.md"), Path("table_03.csv")])
+
+Importing this package imports nothing heavy; drawings import matplotlib when they are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lska.tables.specs import TARGETS, ConfigLike, TableSpec, load_spec, requirements
+
+if TYPE_CHECKING:
+    from lska.tables.collect import Table
+
+__all__ = ["TARGETS", "TableSpec", "build", "load_spec", "outputs", "requirements"]
+
+TABLE_FORMATS = (".md", ".tex", ".csv", ".html")
+FIGURE_FORMATS = (".png", ".pdf", ".svg", ".csv")
+
+
+def outputs(target: str, folder: Path) -> tuple[Path, ...]:
+    """Files of a table or figure under `folder` (usually `results/<scale>`): `tables/table_03.md` and so on."""
+    kind = target.partition("_")[0]
+    formats = TABLE_FORMATS if kind == "table" else FIGURE_FORMATS
+    return tuple(folder / f"{kind}s" / f"{target}{suffix}" for suffix in formats)
+
+
+def build(
+    target: str, config: ConfigLike, files: Iterable[Path] | None = None, paper: Path = Path("paper")
+) -> Table:
+    """Fill a table or figure from metric files, write it, and return its numbers.
+
+    Args:
+        target: one of `TARGETS`.
+        config: the scale whose metric files are read from `config.results / "metrics"`.
+        files: what to write, each in the format of its suffix; `outputs(target, config.results)` where None. A figure
+            can be written as a table too.
+        paper: folder with the paper's values.
+
+    Raises:
+        FileNotFoundError: a metric file that the configuration asks for is missing.
+        ValueError: unknown target or format, or a faulty spec, metric file or file of the paper.
+    """
+    from lska.tables.collect import collect
+    from lska.tables.render import write
+
+    spec = load_spec(target)
+    table = collect(spec, config, paper)
+    drawn = []
+    for path in map(Path, outputs(target, config.results) if files is None else files):
+        if spec.drawing and path.suffix not in TABLE_FORMATS:
+            drawn.append(path)
+        else:
+            write(table, path)
+    if drawn:
+        from lska.tables.figures import draw
+
+        draw(table, drawn)
+    return table

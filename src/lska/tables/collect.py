@@ -1,0 +1,237 @@
+"""Filling the cells of a table from metric files and the paper's values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+
+from lska.tables.measurements import Measurement, read_measurement
+from lska.tables.paper import REFERENCE, PaperTable, PaperValue, read_paper
+from lska.tables.specs import DESIGN, ColumnSpec, ConfigLike, Row, TableSpec, expand, sources
+from lska.tables.states import State, compare, pool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a table with everything that is known about it; numbers are in the column's unit.
+
+    `value` is the mean over seeds, or text where the column shows words, and None where nothing was measured.
+    `deviation` is the sample standard deviation over seeds (None for one), `n` the number of runs, `low` and `high` the
+    quartiles of a repeated measurement of one run. `paper` keeps the digits that the paper printed.
+    """
+
+    row: str
+    column: str
+    state: State
+    unit: str
+    digits: int
+    value: float | str | None = None
+    deviation: float | None = None
+    standard_error: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    paper: str | None = None
+    paper_source: str | None = None
+    paper_detail: str = ""
+    other_data: bool = False
+    """Whether it was measured on other data, or on a shrunken model, than the paper's."""
+    note: str = ""
+    data: tuple[str, ...] = ()
+    """Names of the data sets measured on."""
+    conditions: str = ""
+    """Device and settings of the measurement, where the column asks for them."""
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row with its cells in the order of the columns; `source` is None for reference rows."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    source: Row | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A filled table: all that renderers and drawings need."""
+
+    spec: TableSpec
+    scale: str
+    caption: str
+    rows: tuple[TableRow, ...]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, row by row."""
+        return tuple(cell for row in self.rows for cell in row.cells)
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Data sets measured on."""
+        return tuple(dict.fromkeys(name for cell in self.cells for name in cell.data))
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Conditions of measurements, such as the device and batch size of a throughput, each once."""
+        return tuple(dict.fromkeys(f"{cell.column}: {cell.conditions}" for cell in self.cells if cell.conditions))
+
+    def count(self) -> dict[State, int]:
+        """Number of cells in each state that occurs."""
+        found = Counter(cell.state for cell in self.cells)
+        return {state: found[state] for state in State if found[state]}
+
+    def cell(self, row: str, column: str) -> Cell:
+        """The cell of a row and column label.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for cell in self.cells:
+            if (cell.row, cell.column) == (row, column):
+                return cell
+        raise KeyError(f"{self.spec.target} has no cell in row {row!r}, column {column!r}")
+
+
+def collect(spec: TableSpec, config: ConfigLike, paper_folder: Path) -> Table:
+    """Fill every cell of `spec`; no cell is left out and none is invented.
+
+    Raises:
+        FileNotFoundError: a metric file that the configuration asks for is missing; names it and how to make it.
+        ValueError: a metric file or a file of `paper_folder` is faulty; names the file and the field.
+    """
+    paper = read_paper(paper_folder / f"{spec.paper}.csv")
+    measured = [TableRow(row.label, _cells(row, spec, config, paper), row) for row in expand(spec, config)]
+    rows = _with_references(measured, spec, paper) if spec.references else measured
+    return Table(spec, config.scale, config.caption, tuple(rows))
+
+
+def _cells(row: Row, spec: TableSpec, config: ConfigLike, paper: PaperTable) -> tuple[Cell, ...]:
+    return tuple(_cell(row, column, config, paper) for column in spec.columns)
+
+
+def _cell(row: Row, column: ColumnSpec, config: ConfigLike, paper: PaperTable) -> Cell:
+    empty = Cell(row.label, column.label, State.NOT_APPLICABLE, column.unit, column.digits)
+    if not row.applies(column):
+        return empty
+    printed = paper.get(row.paper_label, column.paper_label or column.label)
+    empty = _with_paper(empty, printed)
+    if column.task == DESIGN and row.kernel is not None:
+        return _design_cell(empty, column, row.kernel)
+    found = _measure(row, column, config)
+    if not found:
+        return replace(empty, state=State.NOT_RUN, note=row.spec.pending or "")
+    data = tuple(dict.fromkeys(item.data for item in found if item.data is not None))
+    cell = replace(
+        empty, n=len(found), files=tuple(item.path for item in found), data=data,
+        conditions=_conditions(row, column, config), other_data=_is_other(row, column, data, config),
+    )  # fmt: skip
+    return _measured_cell(cell, column, found)
+
+
+def _with_paper(cell: Cell, printed: PaperValue | None) -> Cell:
+    if printed is None:
+        return cell
+    return replace(cell, paper=printed.value, paper_source=printed.source, paper_detail=printed.detail)
+
+
+def _measure(row: Row, column: ColumnSpec, config: ConfigLike) -> list[Measurement]:
+    metric = column.metric.format(**row.values)
+    found = [read_measurement(config, task, run, metric) for task, run in sources(row, column, config)]
+    for item in found:
+        if column.factor == 1 and column.unit and item.unit != column.unit:
+            raise ValueError(
+                f"{item.path}: field 'metrics.{metric}.unit': expected {column.unit!r}, found {item.unit!r}; "
+                f"the spec of column {column.label!r} or the file is wrong"
+            )
+    return found
+
+
+def _measured_cell(cell: Cell, column: ColumnSpec, found: list[Measurement]) -> Cell:
+    pooled = pool([item.value for item in found], [item.standard_error for item in found])
+    value = Decimal(str(pooled.mean)) * Decimal(str(column.factor))
+    if column.text or column.choices:
+        return _text_cell(cell, _words(column, value, cell.files))
+    low, high = _interval(found, column.factor)
+    deviation = _scaled(pooled.deviation, column.factor)
+    error, spread = _scaled(pooled.standard_error, column.factor), _scaled(pooled.spread, column.factor)
+    cell = replace(cell, value=float(value), deviation=deviation, standard_error=error, low=low, high=high)
+    if cell.paper is None:
+        return replace(cell, state=State.UNKNOWN)
+    if cell.other_data:
+        return replace(cell, state=State.OTHER_DATA)
+    state, note = compare(column, value, cell.paper, error, spread)
+    return replace(cell, state=state, note=note)
+
+
+def _scaled(number: float | None, factor: float) -> float | None:
+    return None if number is None else number * factor
+
+
+def _interval(found: list[Measurement], factor: float) -> tuple[float | None, float | None]:
+    if len(found) != 1 or found[0].interval is None:
+        return None, None
+    return found[0].interval[0] * factor, found[0].interval[1] * factor
+
+
+def _words(column: ColumnSpec, value: Decimal, files: tuple[Path, ...]) -> str:
+    if column.text:
+        return column.text.format(value=f"{value:.{0 if value == value.to_integral_value() else column.digits}f}")
+    if value not in column.choices:
+        known = ", ".join(map(str, column.choices))
+        raise ValueError(f"{files[0]}: field 'metrics.{column.metric}.value': expected one of {known}, found {value}")
+    return column.choices[int(value)]
+
+
+def _text_cell(cell: Cell, text: str) -> Cell:
+    if cell.paper is None:
+        return replace(cell, value=text, state=State.UNKNOWN)
+    return replace(cell, value=text, state=State.REPRODUCED if text == cell.paper else State.DEVIATES)
+
+
+def _design_cell(empty: Cell, column: ColumnSpec, kernel: int) -> Cell:
+    from lska.tables.designs import describe
+
+    return _text_cell(replace(empty, n=1), describe(column.metric, kernel))
+
+
+def _conditions(row: Row, column: ColumnSpec, config: ConfigLike) -> str:
+    """Device and settings of the first run's measurement; the others were made by the same configuration."""
+    if not column.conditions:
+        return ""
+    task, run = sources(row, column, config)[0]
+    found = {name: read_measurement(config, task, run, name) for name in column.conditions}
+    device = next(iter(found.values())).device
+    return ", ".join([device, *(f"{name.replace('_', ' ')} {item.value:g}" for name, item in found.items())])
+
+
+def _is_other(row: Row, column: ColumnSpec, data: tuple[str, ...], config: ConfigLike) -> bool:
+    """Whether the paper's number was measured on something else, so that a comparison would say nothing."""
+    if column.data is None:
+        return False
+    shrunken = row.model in getattr(config, "architecture", {})
+    return shrunken or any(name != column.data for name in data)
+
+
+def _with_references(rows: list[TableRow], spec: TableSpec, paper: PaperTable) -> list[TableRow]:
+    """Put each reference row after the last row of the table that precedes it in the paper's file."""
+    places = {row.source.paper_label: number for number, row in enumerate(rows) if row.source}
+    after: dict[int, list[TableRow]] = {}
+    place = -1
+    for label in paper.rows:
+        if label.startswith(REFERENCE):
+            after.setdefault(place, []).append(_reference(label, spec, paper))
+        place = max(place, places.get(label, -1))
+    return after.get(-1, []) + [item for number, row in enumerate(rows) for item in (row, *after.get(number, []))]
+
+
+def _reference(label: str, spec: TableSpec, paper: PaperTable) -> TableRow:
+    cells = []
+    for column in spec.columns:
+        printed = paper.get(label, column.paper_label or column.label)
+        cell = Cell(label, column.label, State.REFERENCE, column.unit, column.digits)
+        cells.append(_with_paper(cell, printed) if printed else replace(cell, state=State.UNKNOWN))
+    return TableRow(label, tuple(cells), None)

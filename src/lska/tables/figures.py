@@ -1,0 +1,63 @@
+"""Writing figures: from a filled table to PNG, PDF and SVG, with equal bytes for equal numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from lska.provenance import atomic_path
+from lska.tables.collect import Table
+from lska.tables.diagram import designs
+from lska.tables.panels import cost, panels
+from lska.tables.tradeoff import trade_off
+
+DRAWINGS: dict[str, Callable[[Table], Figure]] = {
+    "trade_off": trade_off,
+    "designs": designs,
+    "cost": cost,
+    "panels": panels,
+}
+
+FORMATS = (".png", ".pdf", ".svg")
+DPI = 200
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 4,
+    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "lska",
+}
+"""Readable at the width of a column; fonts are embedded, and ids in SVG files do not depend on chance."""
+
+UNDATED = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Producer": None}, ".svg": {"Date": None}}
+
+
+def draw(table: Table, paths: Sequence[Path]) -> None:
+    """Draw `table` as its spec says and write each path in the format of its suffix, atomically.
+
+    Raises:
+        ValueError: unknown drawing or format.
+    """
+    for path in paths:
+        if path.suffix not in FORMATS:
+            raise ValueError(f"{path}: no such format for figures; expected one of {', '.join(FORMATS)}")
+    if table.spec.drawing not in DRAWINGS:
+        expected = ", ".join(DRAWINGS)
+        raise ValueError(f"{table.spec.target}: drawing: expected one of {expected}, found {table.spec.drawing!r}")
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
+        figure = DRAWINGS[table.spec.drawing](table)
+        for path in paths:
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=UNDATED[path.suffix])

@@ -1,0 +1,112 @@
+"""Reading one metric out of a metric file, with every fault of the file named."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lska.provenance import METRIC_SCHEMA
+from lska.runs import Run
+from lska.tables.specs import ConfigLike
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One metric of one run, as measured (before a column's factor)."""
+
+    value: float | int
+    unit: str
+    n: int | None
+    standard_error: float | None
+    interval: tuple[float, float] | None
+    data: str | None
+    """Name of the data set, None for metrics that need none."""
+    device: str
+    path: Path
+
+
+def metric_path(config: ConfigLike, task: str, run: Run | str) -> Path:
+    """Place of a metric file."""
+    return config.results / "metrics" / task / f"{run}.json"
+
+
+def read_metric_file(config: ConfigLike, task: str, run: Run | str) -> dict[str, Any]:
+    """Read the metric file of `run` and check what tables rely on (schema, task, run and scale).
+
+    Raises:
+        FileNotFoundError: the file is not there; names it and the command that makes it.
+        ValueError: the file is not JSON, or a field is missing or has another value; names the file and the field.
+    """
+    path = metric_path(config, task, run)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        command = f"snakemake --cores 1 --configfile config/{config.scale}.yaml -- {shlex.quote(str(path))}"
+        raise FileNotFoundError(
+            f"{path}: metric file missing, although the configuration of scale {config.scale!r} asks for it; "
+            f"make it with the rule of task {task!r}: {command}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); delete it and run its rule again") from error
+    expected = {"schema": METRIC_SCHEMA, "task": task, "run": str(run), "scale": config.scale}
+    for name, value in expected.items():
+        if _field(content, name, path) != value:
+            raise ValueError(f"{path}: field {name!r}: expected {value!r}, found {content[name]!r}; run its rule again")
+    return content
+
+
+def read_measurement(config: ConfigLike, task: str, run: Run | str, metric: str) -> Measurement:
+    """Read one metric of one run.
+
+    Raises:
+        FileNotFoundError: as `read_metric_file`.
+        ValueError: as `read_metric_file`, or the metric is missing or not a finite number.
+    """
+    path = metric_path(config, task, run)
+    content = read_metric_file(config, task, run)
+    entry = _field(content, f"metrics.{metric}", path)
+    data = _field(content, "data", path)
+    interval = entry.get("interval") if isinstance(entry, dict) else None
+    return Measurement(
+        value=_number(_field(content, f"metrics.{metric}.value", path), f"metrics.{metric}.value", path),
+        unit=str(_field(content, f"metrics.{metric}.unit", path)),
+        n=entry.get("n"),
+        standard_error=_optional(entry, "standard_error", metric, path),
+        interval=tuple(_number(end, f"metrics.{metric}.interval", path) for end in interval) if interval else None,
+        data=None if data is None else str(_field(content, "data.name", path)),
+        device=_device(_field(content, "environment", path)),
+        path=path,
+    )
+
+
+def _field(content: Any, name: str, path: Path) -> Any:
+    """The entry at a dotted `name`."""
+    for part in name.split("."):
+        if not isinstance(content, dict) or part not in content:
+            has = f"has {', '.join(sorted(map(str, content)))}" if isinstance(content, dict) else "is no mapping"
+            raise ValueError(f"{path}: field {name!r}: {part!r} is missing (its place {has}); run its rule again")
+        content = content[part]
+    return content
+
+
+def _number(value: Any, name: str, path: Path) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{path}: field {name!r}: expected a finite number, found {value!r}; run its rule again")
+    return value
+
+
+def _optional(entry: dict[str, Any], key: str, metric: str, path: Path) -> float | None:
+    value = entry.get(key)
+    return None if value is None else _number(value, f"metrics.{metric}.{key}", path)
+
+
+def _device(environment: Any) -> str:
+    """`cuda:0 (NVIDIA H100)`, as far as the file says."""
+    if not isinstance(environment, dict):
+        return "unknown device"
+    device, hardware = environment.get("device"), environment.get("hardware")
+    return f"{device} ({hardware})" if device and hardware else str(device or hardware or "unknown device")

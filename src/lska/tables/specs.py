@@ -1,0 +1,245 @@
+"""What a table or figure shows: rows, columns and their sources, read from `specs/<target>.yaml`.
+
+A figure is described like a table, because its numbers are one; `drawing` names how they are drawn. This module is
+imported while the Snakefile is parsed, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from lska.runs import Run
+from lska.strict import build, read_yaml
+
+SPECS = Path(__file__).parent / "specs"
+TARGETS = tuple(path.stem for kind in ("table", "figure") for path in sorted(SPECS.glob(f"{kind}_*.yaml")))
+"""Every table and figure with a spec."""
+
+DESIGN = "design"
+"""Task of columns that show the kernels of the models' own code instead of a metric."""
+
+_NAME_FIELDS = {"model": "models", "attention": "attentions", "module": "modules"}
+
+
+class ConfigLike(Protocol):
+    """What tables need of a configuration (`lska.config.Config` has it)."""
+
+    scale: str
+    caption: str
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Runs that are trained at this scale."""
+
+    @property
+    def results(self) -> Path:
+        """Folder that holds `metrics/<task>/<run>.json`."""
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """A template of rows: one row per model, attention, kernel size and value, in this order of nesting."""
+
+    label: str
+    """Format string over `model`, `attention`, `kernel`, `module` (as named in names.yaml) and the keys of `values`."""
+    paper_label: str | None = None
+    """Format string of the row's name in the paper's file, where it differs from `label`."""
+    models: tuple[str, ...] = ()
+    attentions: tuple[str, ...] = ()
+    kernels: tuple[int, ...] = ()
+    """The paper's kernel sizes."""
+    extend: bool = False
+    """Whether kernel sizes that the configuration trains for the model, and the paper lacks, get rows too."""
+    modules: tuple[str, ...] = ()
+    """Names of metric files that belong to no run (`properties/<module>.json`)."""
+    values: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    """Further variables of labels, tasks and metrics, such as `stage` or `detector`."""
+    columns: tuple[str, ...] = ()
+    """Labels of the columns that apply; empty for all."""
+    pending: str | None = None
+    """Why nothing can be measured for these rows yet; their cells are "not run"."""
+
+    def __post_init__(self) -> None:
+        if self.attentions and not (self.kernels and self.models):
+            raise ValueError(f"row {self.label!r}: attentions need models and kernels")
+        if self.modules and self.models:
+            raise ValueError(f"row {self.label!r}: give either models or modules")
+        if self.extend and "kernel" not in _variables(self.label):
+            raise ValueError(f"row {self.label!r}: extend needs {{kernel}} in the label, to tell the rows apart")
+        known = {*_NAME_FIELDS, "kernel", *self.values}
+        unknown = sorted((_variables(self.label) | _variables(self.paper_label or "")) - known)
+        if unknown:
+            raise ValueError(f"row {self.label!r}: unknown variables {unknown}, expected some of {sorted(known)}")
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """One column: which metric of which task, how it is shown and how it is compared."""
+
+    label: str
+    task: str
+    """Task whose metric files are read; a format string over the row's `values`; or `design`."""
+    metric: str
+    """Metric in these files; a format string over the row's `values`."""
+    unit: str = ""
+    factor: float = 1.0
+    """What the metric is multiplied with to be in `unit`, such as 1.0e-6 for M."""
+    digits: int = 2
+    """Decimals shown of our value; the comparison uses the decimals that the paper printed."""
+    measured_on: Literal["every seed", "one seed", "architecture"] = "every seed"
+    """`architecture`: seed 0, known for every row without training; otherwise the configuration's runs of the row."""
+    tolerance: Literal["printed", "printed or cut", "noise", "absolute"] = "printed"
+    """`printed`: equal after rounding to the printed decimals; `printed or cut`: or after cutting (protocol.md,
+    Section 11); `noise`: within max(`margin`, 2 standard errors of the difference); `absolute`: within `margin`."""
+    margin: float = 0.0
+    data: str | None = None
+    """Manifest name of the data set that the paper measured on; None where the value depends on no data."""
+    paper_label: str | None = None
+    """Column's name in the paper's file, where it differs from `label`."""
+    text: str | None = None
+    """Format string over `value` for cells that are text, such as "H/{value} x W/{value}"."""
+    choices: dict[int, str] = field(default_factory=dict)
+    """Words for the values of a metric, such as 0: no, 1: yes."""
+    conditions: tuple[str, ...] = ()
+    """Metrics in the same files that the caption must state, with the device, such as batch_size."""
+
+    def __post_init__(self) -> None:
+        if self.tolerance == "absolute" and self.margin <= 0:
+            raise ValueError(f"column {self.label!r}: tolerance absolute needs a positive margin")
+        if self.text and self.choices:
+            raise ValueError(f"column {self.label!r}: give either text or choices")
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table, or a figure when `drawing` is given."""
+
+    target: str
+    title: str
+    stub: str
+    """Head of the column of row labels."""
+    rows: tuple[RowSpec, ...]
+    columns: tuple[ColumnSpec, ...]
+    explanation: str
+    """Prose for a reader of the notebook (Markdown)."""
+    paper: str
+    """Stem of the file in paper/ with the paper's values."""
+    references: bool = True
+    """Whether rows of that file that start with `reference:` are shown."""
+    drawing: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of the drawing."""
+
+    @property
+    def number(self) -> str:
+        """`Table III` or `Figure 3`, as the paper counts."""
+        kind, _, count = self.target.partition("_")
+        return f"{kind.capitalize()} {_roman(int(count)) if kind == 'table' else int(count)}"
+
+    def __post_init__(self) -> None:
+        labels = [column.label for column in self.columns]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"columns listed twice: {', '.join(twice)}")
+        unknown = sorted({name for row in self.rows for name in row.columns} - set(labels))
+        if unknown:
+            raise ValueError(f"rows name columns that do not exist: {', '.join(unknown)}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of an expanded table. `kernel` is None for networks without large kernel attention."""
+
+    label: str
+    paper_label: str
+    spec: RowSpec
+    model: str | None
+    attention: str | None
+    kernel: int | None
+    module: str | None
+    values: dict[str, int | str]
+
+    def applies(self, column: ColumnSpec) -> bool:
+        """Whether the table has a cell for this row in `column`."""
+        return not self.spec.columns or column.label in self.spec.columns
+
+
+def load_spec(target: str, folder: Path = SPECS) -> TableSpec:
+    """Read `<folder>/<target>.yaml`.
+
+    Raises:
+        ValueError: no such table or figure, or unknown keys, missing keys and wrong types, all named with the file.
+    """
+    path = folder / f"{target}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in folder.glob("*_*.yaml"))
+        raise ValueError(f"{target!r} is no table or figure with a spec; expected one of {', '.join(known)}")
+    return build(TableSpec, {"target": target, "paper": target, **read_yaml(path)}, str(path))
+
+
+def expand(spec: TableSpec, config: ConfigLike) -> list[Row]:
+    """All rows of a table in order, without its reference rows."""
+    names = read_yaml(SPECS / "names.yaml")
+    return [row for template in spec.rows for row in _expand_template(template, config.runs, names)]
+
+
+def _expand_template(spec: RowSpec, runs: Sequence[Run], names: dict[str, Any]) -> Iterator[Row]:
+    for module, model in itertools.product(spec.modules or (None,), spec.models or (None,)):
+        axes = (spec.attentions or (None,), _kernels(spec, model, runs) or (None,), *spec.values.values())
+        for attention, kernel, *values in itertools.product(*axes):
+            given = dict(zip(spec.values, values, strict=True))
+            parts = {"model": model, "attention": attention, "module": module}
+            shown = {key: names[_NAME_FIELDS[key]].get(value, value) for key, value in parts.items()}
+            label = spec.label.format(kernel=kernel, **shown, **given)
+            paper_label = (spec.paper_label or spec.label).format(kernel=kernel, **shown, **given)
+            yield Row(label, paper_label, spec, kernel=kernel, values=given, **parts)
+
+
+def _kernels(spec: RowSpec, model: str | None, runs: Sequence[Run]) -> tuple[int, ...]:
+    if not spec.extend:
+        return spec.kernels
+    trained = {run.kernel for run in runs if run.kernel is not None and model in (None, run.model)}
+    return tuple(sorted(trained | set(spec.kernels)))
+
+
+def sources(row: Row, column: ColumnSpec, config: ConfigLike) -> list[tuple[str, Run | str]]:
+    """Metric files of one cell as (task, run) or (task, module); empty where nothing is measured."""
+    if row.spec.pending or column.task == DESIGN or not row.applies(column):
+        return []
+    task = column.task.format(**row.values)
+    if row.module is not None:
+        return [(task, row.module)]
+    if row.model is None:
+        return []
+    if column.measured_on == "architecture":
+        return [(task, Run(row.model, row.attention, row.kernel, 0))]
+    wanted = (row.model, row.attention, row.kernel)
+    runs = sorted((r for r in config.runs if (r.model, r.attention, r.kernel) == wanted), key=lambda r: r.seed)
+    return [(task, run) for run in (runs[:1] if column.measured_on == "one seed" else runs)]
+
+
+def requirements(spec: TableSpec, config: ConfigLike) -> list[tuple[str, Run | str]]:
+    """Exactly the metric files that the table reads, `results/<scale>/metrics/<task>/<run>.json`, each once.
+
+    The second item is a run, or the name of a module for tasks that belong to no run (Table I).
+    """
+    cells = itertools.product(expand(spec, config), spec.columns)
+    return list(dict.fromkeys(source for row, column in cells for source in sources(row, column, config)))
+
+
+def _variables(template: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name}
+
+
+def _roman(number: int) -> str:
+    symbols = ((10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"))
+    text = ""
+    for size, symbol in symbols:
+        count, number = divmod(number, size)
+        text += symbol * count
+    return text

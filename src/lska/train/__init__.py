@@ -1,0 +1,1 @@
+"""Training: recipes, the loop, resumable state and several processes."""

@@ -1,0 +1,276 @@
+"""The training loop: from a recipe and a data set to weights, resumable at every update."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from lska.train.distributed import Processes
+from lska.train.interrupt import Interrupted, StopRequest
+from lska.train.loading import Plan, batch_mixer, seed_everything
+from lska.train.progress import TrainingLog
+from lska.train.recipe import Recipe
+from lska.train.scoring import Scores
+from lska.train.state import load_state, save_state, state_files
+
+logger = logging.getLogger(__name__)
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer finite."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one call of `train` needs beside network and data."""
+
+    recipe: Recipe
+    plan: Plan
+    classes: int
+    folder: Path
+    """Where states and train.jsonl live."""
+    digest: str
+    """Identity of the training; a state of another one is refused."""
+    state_seconds: float = 600.0
+
+
+@dataclass
+class Progress:
+    """Position of a training and what it has cost so far."""
+
+    step: int = 0
+    seconds: float = 0.0
+    last_loss: float = math.nan
+
+
+class Trainer:
+    """Network, optimizer, schedule and average of one training, and their state on disk."""
+
+    def __init__(self, job: Job, network: nn.Module, group: Processes) -> None:
+        recipe = job.recipe
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.job, self.group, self.layout = job, group, layout
+        self.network = network.to(group.device, memory_format=layout).train()
+        self.optimizer = create_optimizer_v2(
+            self.network, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.schedule = _schedule(self.optimizer, recipe, job.plan)
+        self.average = ModelEmaV3(self.network, decay=recipe.ema_decay) if recipe.ema_decay else None
+        self.mixer = batch_mixer(recipe, job.classes)
+        self.loss = _loss(recipe)
+        self.progress = Progress()
+        self._restore()
+        self.forward = self._wrap()
+
+    def _wrap(self) -> nn.Module:
+        forward: nn.Module = self.network
+        if self.group.world > 1:
+            devices = [self.group.device.index] if self.group.device.type == "cuda" else None
+            forward = nn.parallel.DistributedDataParallel(forward, device_ids=devices)
+        return torch.compile(forward) if self.job.recipe.compile else forward
+
+    @property
+    def exported(self) -> nn.Module:
+        """The network whose weights are the result: the average where the recipe keeps one."""
+        return self.network if self.average is None else self.average.module
+
+    def rate(self, step: int) -> float:
+        """Set the learning rate of update `step` (counted from 0) and return it."""
+        if self.job.recipe.schedule_unit == "epoch":
+            self.schedule.step(step // self.job.plan.steps_per_epoch)
+        else:
+            self.schedule.step_update(step)
+        return self.optimizer.param_groups[0]["lr"]
+
+    def update(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        """One update on this process's micro-batches; returns their mean loss, a scalar tensor on the device."""
+        recipe, group = self.job.recipe, self.group
+        share = self.job.plan.share(group.world)
+        total = torch.zeros((), device=group.device)
+        for number in range(share):
+            images, labels = next(batches)
+            seed_everything(self.job.plan.seed, "batch", self.progress.step, number * group.world + group.rank)
+            # Gradients travel between processes once per update, with its last micro-batch.
+            last = number == share - 1
+            quiet = contextlib.nullcontext() if last or group.world == 1 else self.forward.no_sync()
+            with quiet:
+                total += self._backward(images, labels, share)
+        if recipe.clip_gradient is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_gradient)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.network, step=self.progress.step)
+        self.progress.step += 1
+        return total / share
+
+    def _backward(self, images: torch.Tensor, labels: torch.Tensor, share: int) -> torch.Tensor:
+        device = self.group.device
+        images = images.to(device, non_blocking=True, memory_format=self.layout)
+        labels = labels.to(device, non_blocking=True)
+        if self.mixer is not None:
+            images, labels = self.mixer(images, labels)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.job.recipe.precision == "bf16"):
+            loss = self.loss(self.forward(images), labels)
+        (loss / share).backward()
+        return loss.detach()
+
+    def finite(self, loss: torch.Tensor) -> float:
+        """Mean of `loss` over the processes.
+
+        Raises:
+            DivergedError: it is not finite.
+        """
+        value = float(self.group.mean(loss))
+        if not math.isfinite(value):
+            raise DivergedError(self._diverged(f"the loss is {value}"))
+        return value
+
+    def _diverged(self, what: str) -> str:
+        states = state_files(self.job.folder)
+        kept = f"the last good state is {states[-1]}" if states else "no state was saved before"
+        return (
+            f"training diverged: {what} at update {self.progress.step} of {self.job.plan.steps} (rate "
+            f"{self.optimizer.param_groups[0]['lr']:.3g}); {kept}. Lower learning_rate, set clip_gradient, or use "
+            "precision fp32 in the recipe"
+        )
+
+    def save(self) -> None:
+        """Write the state; only the main process does, the others wait for it.
+
+        Raises:
+            DivergedError: a weight is not finite; the state before is kept.
+            StateError: the state cannot be written.
+        """
+        if not all(bool(torch.isfinite(weights).all()) for weights in self.network.parameters()):
+            raise DivergedError(self._diverged("weights are no longer finite"))
+        if self.group.is_main:
+            save_state(self.job.folder, self.progress.step, self._state())
+        self.group.wait()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "digest": self.job.digest,
+            "progress": vars(self.progress).copy(),
+            "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def _restore(self) -> None:
+        state = load_state(self.job.folder)
+        if state is None:
+            return
+        if state["digest"] != self.job.digest:
+            raise ValueError(
+                f"{self.job.folder} holds states of another training ({state['digest']}, expected {self.job.digest}); "
+                "choose another folder or delete it"
+            )
+        self.network.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        logger.info("going on after update %d of %d", self.progress.step, self.job.plan.steps)
+
+
+def _loss(recipe: Recipe) -> nn.Module:
+    # With mixing, the labels are distributions that are smoothed already.
+    return nn.CrossEntropyLoss(label_smoothing=0.0 if recipe.mixes else recipe.label_smoothing)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, plan: Plan) -> CosineLRScheduler:
+    per_epoch = recipe.schedule_unit == "epoch"
+    unit = 1 if per_epoch else plan.steps_per_epoch
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=recipe.epochs * unit,
+        lr_min=recipe.minimum_learning_rate,
+        warmup_t=recipe.warmup_epochs * unit,
+        warmup_lr_init=recipe.warmup_learning_rate,
+        t_in_epochs=per_epoch,
+    )
+
+
+def fit(
+    trainer: Trainer,
+    batches: Iterator[Any],
+    log: TrainingLog,
+    stop: StopRequest,
+    validate: Callable[[], Scores] | None = None,
+) -> None:
+    """Train from the trainer's position to the end of its plan; every process of the training calls this.
+
+    Args:
+        batches: this process's micro-batches from that position on.
+        validate: scores the network on held-out images every `validation_interval` epochs, in the main process.
+
+    Raises:
+        Interrupted: a signal or the wall-time budget ended the attempt; the state is saved.
+        DivergedError: the loss is not finite; the last good state is kept.
+    """
+    plan, progress, group = trainer.job.plan, trainer.progress, trainer.group
+    watch = _Watch(trainer.job.state_seconds)
+    while progress.step < plan.steps:
+        epoch, rate = progress.step // plan.steps_per_epoch, trainer.rate(progress.step)
+        loss = trainer.update(batches)
+        progress.seconds += watch.lap()
+        finished = progress.step == plan.steps
+        reason = stop.reason(watch.longest)
+        stopping = group.any(reason is not None) and not finished
+        saving = stopping or finished or group.any(watch.state_due())
+        due = log.due(progress.step)
+        if due or saving:
+            progress.last_loss = trainer.finite(loss)
+        if due:
+            log.record(progress.step, epoch, progress.last_loss, rate, **_validation(trainer, validate))
+        if saving:
+            trainer.save()
+            watch.state_saved()
+        if stopping:
+            raise Interrupted(f"{reason or 'another process stopped'}; state saved after update {progress.step}")
+
+
+class _Watch:
+    """Times updates and tells when the next state is due."""
+
+    def __init__(self, state_seconds: float) -> None:
+        self.state_seconds = state_seconds
+        self.longest = 0.0
+        self._lap = self._saved = time.monotonic()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.monotonic()
+        seconds, self._lap = now - self._lap, now
+        self.longest = max(self.longest, seconds)
+        return seconds
+
+    def state_due(self) -> bool:
+        """Whether the last state is older than `state_seconds`."""
+        return time.monotonic() - self._saved > self.state_seconds
+
+    def state_saved(self) -> None:
+        """Start counting again."""
+        self._saved = time.monotonic()
+
+
+def _validation(trainer: Trainer, validate: Callable[[], Scores] | None) -> dict[str, float]:
+    recipe, plan, step = trainer.job.recipe, trainer.job.plan, trainer.progress.step
+    period = recipe.validation_interval * plan.steps_per_epoch
+    if validate is None or not period or step % period or not trainer.group.is_main:
+        return {}
+    scores = validate()
+    return {"validation_top1": 100 * scores.top1 / scores.n, "validation_loss": scores.loss / scores.n}

@@ -1,0 +1,142 @@
+"""One training from a configuration and a run id to weights with their sidecar: what `lska train` does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lska.config import Config
+from lska.data.folders import Split, check_same_classes, open_split
+from lska.data.folders_torch import ImageDataset
+from lska.models import create
+from lska.models.checkpoint import save_weights
+from lska.provenance import atomic_path, code_version, environment, file_md5, write_json
+from lska.runs import Run
+from lska.train.distributed import Processes, processes
+from lska.train.engine import Job, Trainer, fit
+from lska.train.interrupt import stop_request
+from lska.train.loading import Plan, scoring_loader, training_loader, training_transform
+from lska.train.progress import TrainingLog
+from lska.train.recipe import Recipe
+from lska.train.scoring import Scores, score
+from lska.train.state import state_files
+
+logger = logging.getLogger(__name__)
+
+
+def build_network(config: Config, run: Run, classes: int, drop_path: float = 0.0) -> nn.Module:
+    """The network of `run` at this scale, with fresh weights from the run's seed.
+
+    Raises:
+        ValueError: unknown model, attention or kernel size.
+    """
+    torch.manual_seed(run.seed)
+    settings = {**config.architecture.get(run.model, {}), "num_classes": classes, "drop_path_rate": drop_path}
+    return create(run.model, attention=run.attention, kernel_size=run.kernel, **settings)
+
+
+def state_folder(config: Config, run: Run) -> Path:
+    """Folder of a training's states; a changed recipe gets another one, so nothing is lost or mixed."""
+    return config.work / "train" / str(run) / config.training_digest(run).removeprefix("sha256:")[:12]
+
+
+def train(config: Config, run: Run, budget_seconds: float | None = None) -> None:
+    """Train `run`, or go on with it, and export weights, sidecar and log.
+
+    Raises:
+        DataError: the data set is missing or incomplete.
+        Interrupted: stopped by a signal or the budget, state saved.
+        DivergedError, StateError, ValueError: as the parts say.
+    """
+    torch.set_num_threads(config.training.threads)
+    recipe = config.recipe
+    split, validation = _data(config)
+    plan = Plan.of(recipe, len(split), run.seed)
+    with processes(config.training.gpus) as group, stop_request(budget_seconds) as stop:
+        plan.share(group.world)
+        network = build_network(config, run, len(split.classes), recipe.drop_path)
+        job = Job(
+            recipe, plan, len(split.classes), state_folder(config, run), config.training_digest(run),
+            60 * config.training.state_minutes,
+        )  # fmt: skip
+        trainer = Trainer(job, network, group)
+        images = ImageDataset(split, training_transform(recipe), on_error="skip")
+        _run(trainer, images, config, stop, _validator(trainer, validation, config))
+        if group.is_main:
+            export(trainer, config, run, images.skipped)
+
+
+def _data(config: Config) -> tuple[Split, Split]:
+    root, cache = Path(config.data.root), config.work / "cache"
+    train_split, validation = open_split(root, "train", cache), open_split(root, "val", cache)
+    check_same_classes(train_split, validation)
+    return train_split, validation
+
+
+def _run(
+    trainer: Trainer, images: ImageDataset, config: Config, stop: Any, validate: Callable[[], Scores]
+) -> None:
+    job, group, start = trainer.job, trainer.group, trainer.progress.step
+    if start == job.plan.steps:
+        return
+    loader = training_loader(images, job.plan, start, group.rank, group.world, config.training.workers)
+    per_step = job.recipe.global_batch
+    record = job.folder / "train.jsonl"
+    log = TrainingLog(record, start, job.plan.steps, job.plan.steps_per_epoch, per_step, group.is_main)
+    try:
+        fit(trainer, iter(loader), log, stop, validate)
+    finally:
+        log.close()
+        if images.skipped:
+            logger.warning("%d unreadable image(s) were skipped; the lines above name them", images.skipped)
+
+
+def _validator(trainer: Trainer, split: Split, config: Config) -> Callable[[], Scores]:
+    def validate() -> Scores:
+        loader = scoring_loader(split, trainer.job.recipe, config.evaluation.batch_size, config.training.workers)
+        return score([trainer.exported], loader, trainer.group.device, trainer.job.recipe.channels_last)[0]
+
+    return validate
+
+
+def export(trainer: Trainer, config: Config, run: Run, skipped: int) -> None:
+    """Write the weights, the record of losses and, last, the sidecar that vouches for them."""
+    weights = config.weights_path(run)
+    save_weights(trainer.exported, weights)
+    with atomic_path(config.training_log(run)) as temporary:
+        shutil.copyfile(trainer.job.folder / "train.jsonl", temporary)
+    write_json(weights.with_suffix(".json"), sidecar(trainer, config, run, weights, skipped))
+    for state in state_files(trainer.job.folder)[:-1]:
+        state.unlink()
+
+
+def sidecar(trainer: Trainer, config: Config, run: Run, weights: Path, skipped: int) -> dict[str, Any]:
+    """What is known of trained weights: identity, recipe, data, code, environment and cost."""
+    data = json.loads(config.data_record.read_text(encoding="utf-8"))
+    device = str(trainer.group.device)
+    return {
+        "run": str(run),
+        "scale": config.scale,
+        "md5": file_md5(weights),
+        "origin": "trained",
+        "recipe": config.training_digest(run),
+        "spec": config.training_spec(run),
+        "data": {"name": data["name"], "digest": data["digest"]},
+        "images_seen": trainer.progress.step * trainer.job.recipe.global_batch,
+        "updates": trainer.progress.step,
+        "final_loss": trainer.progress.last_loss,
+        "skipped_images": skipped,
+        "processes": trainer.group.world,
+        "code": code_version(),
+        "environment": environment(device),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(trainer.progress.seconds, 3),
+    }

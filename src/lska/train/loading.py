@@ -1,0 +1,188 @@
+"""Batches for training and scoring, a function of (seed, epoch, position) alone.
+
+Augmentation, batch mixing and drop-path draw from generators that are seeded for every image and every micro-batch.
+So a training that goes on after an interruption, or with another number of worker processes, sees exactly what the
+uninterrupted one sees, and no generator state has to be saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data import Mixup, create_transform
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lska.data.folders import Split
+from lska.data.folders_torch import ImageDataset
+from lska.train.recipe import Recipe
+
+Key = tuple[int, int]
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed from any parts, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
+
+
+def seed_everything(*parts: int | str) -> None:
+    """Seed the generators of Python, NumPy and torch from `parts`."""
+    seed = seed_of(*parts)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - timm draws from the legacy generator
+    torch.manual_seed(seed)
+
+
+class SeededImages(Dataset):
+    """`images` addressed by (epoch, index), with every random choice of the transform fixed by that key."""
+
+    def __init__(self, images: ImageDataset, seed: int) -> None:
+        self.images, self.seed = images, seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
+        epoch, index = key
+        seed_everything(self.seed, "image", epoch, index)
+        return self.images[index]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How `length` images are cut into updates and micro-batches.
+
+    An update takes `micro_batches` of `micro_batch` images; micro-batch j goes to process j mod world. What a
+    micro-batch holds depends on neither `world` nor where a training was resumed.
+    """
+
+    length: int
+    micro_batch: int
+    micro_batches: int
+    epochs: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.steps_per_epoch == 0:
+            raise ValueError(
+                f"the training set has {self.length} images, fewer than the global batch of "
+                f"{self.micro_batch * self.micro_batches}; lower global_batch in the recipe"
+            )
+
+    @classmethod
+    def of(cls, recipe: Recipe, length: int, seed: int) -> Plan:
+        """The plan of a recipe on a training set of `length` images."""
+        return cls(length, recipe.micro_batch, recipe.global_batch // recipe.micro_batch, recipe.total_epochs, seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates per epoch; images that do not fill a global batch are left out of that epoch."""
+        return self.length // (self.micro_batch * self.micro_batches)
+
+    @property
+    def steps(self) -> int:
+        """Updates of the whole training."""
+        return self.steps_per_epoch * self.epochs
+
+    def share(self, world: int) -> int:
+        """Micro-batches per update and process.
+
+        Raises:
+            ValueError: they cannot be divided evenly among `world` processes.
+        """
+        if self.micro_batches % world:
+            raise ValueError(
+                f"{self.micro_batches} micro-batches (global_batch / micro_batch) cannot be divided among {world} "
+                "processes; change micro_batch in the recipe or the number of GPUs"
+            )
+        return self.micro_batches // world
+
+    def order(self, epoch: int) -> torch.Tensor:
+        """Permutation of the image indices in `epoch`; shape (length,)."""
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
+        return torch.randperm(self.length, generator=generator)
+
+
+class MicroBatches(Sampler[list[Key]]):
+    """The (epoch, index) keys of this process's micro-batches from update `start` to the end of the training."""
+
+    def __init__(self, plan: Plan, start: int, rank: int, world: int) -> None:
+        self.plan, self.start, self.rank, self.world = plan, start, rank, world
+
+    def __len__(self) -> int:
+        return (self.plan.steps - self.start) * self.plan.share(self.world)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        plan, current, order = self.plan, -1, torch.empty(0)
+        for step in range(self.start, plan.steps):
+            epoch, position = divmod(step, plan.steps_per_epoch)
+            if epoch != current:
+                current, order = epoch, plan.order(epoch)
+            for part in range(self.rank, plan.micro_batches, self.world):
+                first = (position * plan.micro_batches + part) * plan.micro_batch
+                yield [(epoch, int(i)) for i in order[first : first + plan.micro_batch]]
+
+
+def training_transform(recipe: Recipe) -> Any:
+    """timm's ImageNet training transform: PIL image to normalised float tensor (3, image_size, image_size)."""
+    return create_transform(
+        recipe.image_size,
+        is_training=True,
+        scale=recipe.crop_scale,
+        ratio=recipe.crop_ratio,
+        hflip=recipe.horizontal_flip,
+        color_jitter=recipe.color_jitter,
+        auto_augment=recipe.rand_augment,
+        interpolation=recipe.train_interpolation,
+        mean=recipe.mean,
+        std=recipe.deviation,
+        re_prob=recipe.erase_probability,
+        re_mode=recipe.erase_mode,
+    )
+
+
+def test_transform(recipe: Recipe) -> Any:
+    """Resize the shorter side to image_size / test_crop, centre crop, normalise (released code's test transform)."""
+    return create_transform(
+        recipe.image_size,
+        is_training=False,
+        crop_pct=recipe.test_crop,
+        interpolation=recipe.test_interpolation,
+        mean=recipe.mean,
+        std=recipe.deviation,
+    )
+
+
+def training_loader(images: ImageDataset, plan: Plan, start: int, rank: int, world: int, workers: int) -> DataLoader:
+    """Micro-batches of this process from update `start` on: images (B, 3, H, W) float, labels (B,) int64."""
+    return DataLoader(
+        SeededImages(images, plan.seed),
+        batch_sampler=MicroBatches(plan, start, rank, world),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def scoring_loader(split: Split, recipe: Recipe, batch_size: int, workers: int) -> DataLoader:
+    """Every image of `split` once, in order; an unreadable one is an error."""
+    images = ImageDataset(split, test_transform(recipe), on_error="raise")
+    return DataLoader(images, batch_size, num_workers=workers, pin_memory=torch.cuda.is_available())
+
+
+def batch_mixer(recipe: Recipe, classes: int) -> Mixup | None:
+    """timm's mixup and cutmix with label smoothing; None where the recipe mixes nothing."""
+    if not recipe.mixes:
+        return None
+    return Mixup(
+        mixup_alpha=recipe.mixup,
+        cutmix_alpha=recipe.cutmix,
+        prob=recipe.mixup_probability,
+        switch_prob=recipe.mixup_switch_probability,
+        label_smoothing=recipe.label_smoothing,
+        num_classes=classes,
+    )

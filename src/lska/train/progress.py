@@ -1,0 +1,79 @@
+"""What a training says while it runs: train.jsonl, and a bar on a terminal or plain lines in a log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from lska.provenance import atomic_path
+
+logger = logging.getLogger(__name__)
+
+LINES_PER_TRAINING = 200
+
+
+class TrainingLog:
+    """train.jsonl with one record per interval: step, epoch, loss (nats), learning rate, images per second.
+
+    A resumed training drops the records after the state it goes on from, so that no update is logged twice. Records
+    fall on the last update of every epoch and on `LINES_PER_TRAINING` evenly spaced ones. Only the main process of a
+    training writes (`active`); the others use `due` alone.
+    """
+
+    def __init__(
+        self, path: Path, start: int, steps: int, steps_per_epoch: int, images_per_step: int, active: bool = True
+    ) -> None:
+        self.path, self.steps, self.steps_per_epoch, self.images_per_step = path, steps, steps_per_epoch, images_per_step
+        self.interval = max(1, steps // LINES_PER_TRAINING)
+        self.active = active
+        self._last, self._since = start, time.perf_counter()
+        if active:
+            self._keep_until(start)
+        self._bar = self._make_bar(start) if active and sys.stderr.isatty() else None
+
+    def _keep_until(self, step: int) -> None:
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        # A killed process may leave half a line at the end.
+        records = [json.loads(line) for line in lines if line.endswith("}")]
+        kept = [json.dumps(record) + "\n" for record in records if record["step"] <= step]
+        with atomic_path(self.path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+    def _make_bar(self, start: int) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(total=self.steps, initial=start, unit="update", dynamic_ncols=True)
+
+    def due(self, step: int) -> bool:
+        """Whether the loss after update `step` (counted from 1) is to be recorded."""
+        return step % self.interval == 0 or step % self.steps_per_epoch == 0 or step == self.steps
+
+    def record(self, step: int, epoch: int, loss: float, rate: float, **more: float) -> None:
+        """Append one record and show it."""
+        if not self.active:
+            return
+        seconds = time.perf_counter() - self._since
+        speed = (step - self._last) * self.images_per_step / seconds
+        entry = {"step": step, "epoch": epoch, "loss": loss, "learning_rate": rate, "images_per_second": speed, **more}
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+        self._show(step, epoch, loss, rate, speed, more)
+        self._last, self._since = step, time.perf_counter()
+
+    def _show(self, step: int, epoch: int, loss: float, rate: float, speed: float, more: dict[str, float]) -> None:
+        extra = "".join(f", {name} {value:.2f}" for name, value in more.items())
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+            self._bar.set_postfix_str(f"epoch {epoch + 1}, loss {loss:.3f}{extra}")
+        elif more or step == self.steps or step % (10 * self.interval) == 0:
+            line = "update %d of %d, epoch %d: loss %.4f, rate %.3g, %.0f images/s%s"
+            logger.info(line, step, self.steps, epoch + 1, loss, rate, speed, extra)
+
+    def close(self) -> None:
+        """Leave the terminal clean."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,92 @@
+"""Training state on disk: written atomically, checksummed, the last two kept, read safely."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from lska.provenance import atomic_path
+
+logger = logging.getLogger(__name__)
+
+_MAGIC = b"LSKASTATE1"
+_NAME = re.compile(r"state-(\d+)\.pt")
+_KEPT = 2
+
+
+class StateError(RuntimeError):
+    """A training state cannot be written or read; the message says which and what to do."""
+
+
+def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the state after update `step` and drop all but the last two.
+
+    The file is a header with the SHA-256 of the rest, then what `torch.save` makes of `state` (tensors and plain
+    containers only, so that reading it back needs no pickled code).
+
+    Raises:
+        StateError: the disk is full or the folder cannot be written; earlier states are untouched.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+    path = folder / f"state-{step:08d}.pt"
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            stream.write(_MAGIC + hashlib.sha256(payload).digest())
+            stream.write(payload)
+    except OSError as error:
+        raise StateError(_write_problem(path, len(payload), error)) from error
+    for old in state_files(folder)[:-_KEPT]:
+        old.unlink()
+    return path
+
+
+def _write_problem(path: Path, size: int, error: OSError) -> str:
+    earlier = state_files(path.parent)
+    kept = f"the last good state is {earlier[-1].name}" if earlier else "no earlier state exists"
+    advice = f"free at least {2 * size / 2**20:.0f} MiB" if error.errno == errno.ENOSPC else "check disk and permissions"
+    return f"cannot write training state {path}: {error.strerror or error}; {kept}; {advice} and start the training again"
+
+
+def state_files(folder: Path) -> list[Path]:
+    """State files of a training, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """Read the newest intact state; None if the training has none yet.
+
+    A damaged newest state is reported and the one before is used.
+
+    Raises:
+        StateError: states exist and none is intact.
+    """
+    files = state_files(folder)
+    for path in reversed(files):
+        try:
+            return _read(path)
+        except StateError as error:
+            logger.warning("%s; trying the state before it", error)
+    if files:
+        raise StateError(f"no training state in {folder} is intact; delete that folder to train from the beginning")
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import torch
+
+    content = path.read_bytes()
+    start = len(_MAGIC) + hashlib.sha256().digest_size
+    if content[: len(_MAGIC)] != _MAGIC or hashlib.sha256(content[start:]).digest() != content[len(_MAGIC) : start]:
+        raise StateError(f"training state {path} is damaged (its checksum does not match; {len(content)} bytes)")
+    return torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)

@@ -1,0 +1,167 @@
+"""The kernel rule and the four gating units."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lska.models.attention import ATTENTIONS, Attention, DepthwiseConv2d, GatingUnit, kernel_plan
+from lska.models.kernels import PAPER_KERNEL_SIZES
+
+ODD_SIZES = st.integers(1, 60).map(lambda half: 2 * half + 1)
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "first", "dilated", "dilation"),
+    [(7, 3, 3, 2), (11, 3, 5, 2), (23, 5, 7, 3), (35, 5, 11, 3), (41, 5, 13, 3), (53, 5, 17, 3), (65, 5, 21, 3)],
+)
+@pytest.mark.parametrize("attention", ["lka", "lska"])
+def test_plan_is_the_published_one(attention: str, kernel_size: int, first: int, dilated: int, dilation: int) -> None:
+    plan = kernel_plan(attention, kernel_size)
+    assert (plan.first, plan.dilated, plan.dilation, plan.receptive_field) == (first, dilated, dilation, kernel_size)
+
+
+@given(ODD_SIZES)
+def test_receptive_field_is_exact_for_every_odd_size(kernel_size: int) -> None:
+    plan = kernel_plan("lka", kernel_size)
+    reached = {a + b for a in offsets(plan.first, 1) for b in offsets(plan.dilated, plan.dilation)}
+    half = kernel_size // 2
+    assert reached == set(range(-half, half + 1))
+    assert plan.receptive_field == kernel_size
+    assert (plan.first, plan.dilated) == (2 * plan.dilation - 1, kernel_size // plan.dilation)
+
+
+def offsets(taps: int, dilation: int) -> list[int]:
+    """Pixel offsets of the taps of a centred kernel."""
+    assert dilation * (taps - 1) % 2 == 0, "a kernel off its centre would shift the map"
+    return [dilation * tap - dilation * (taps - 1) // 2 for tap in range(taps)]
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("kernel_size", [0, 1, 2, 8, 22, -7, 7.0, "7", True, None])
+def test_impossible_size_names_the_possible_ones(attention: str, kernel_size: object) -> None:
+    with pytest.raises(ValueError, match="odd integer from 3 up") as error:
+        kernel_plan(attention, kernel_size)
+    assert repr(kernel_size) in str(error.value)
+    if kernel_size == 22:
+        assert "nearest: 21 or 23" in str(error.value)
+
+
+def test_unknown_attention_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'slka'") as error:
+        GatingUnit(8, "slka", 7)
+    assert all(name in str(error.value) for name in ATTENTIONS)
+
+
+PUBLISHED = {
+    "lka_trivial": {"conv0": (23, 23), "conv1": (1, 1)},
+    "lska_trivial": {"conv0h": (1, 23), "conv0v": (23, 1), "conv1": (1, 1)},
+    "lka": {"conv0": (5, 5), "conv_spatial": (7, 7), "conv1": (1, 1)},
+    "lska": {
+        "conv0h": (1, 5),
+        "conv0v": (5, 1),
+        "conv_spatial_h": (1, 7),
+        "conv_spatial_v": (7, 1),
+        "conv1": (1, 1),
+    },
+}
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_parameters_have_published_names_and_shapes(attention: str) -> None:
+    expected = {}
+    for name, kernel in PUBLISHED[attention].items():
+        expected[f"{name}.weight"] = (6, 6 if name == "conv1" else 1, *kernel)
+        expected[f"{name}.bias"] = (6,)
+    assert {name: tuple(p.shape) for name, p in GatingUnit(6, attention, 23).named_parameters()} == expected
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("kernel_size", [3, 5, 7, 9, 11, 17, 23, 25, 27, 35])
+def test_impulse_spreads_over_exactly_the_kernel_size(attention: str, kernel_size: int) -> None:
+    unit = GatingUnit(2, attention, kernel_size).double()
+    for parameter in unit.parameters():
+        nn.init.constant_(parameter, 0.5)
+    size = 2 * kernel_size + 1
+    x = torch.zeros(1, 2, size, size, dtype=torch.double, requires_grad=True)
+    unit.attention_map(x)[0, 0, kernel_size, kernel_size].backward()
+    half = kernel_size // 2
+    window = slice(kernel_size - half, kernel_size + half + 1)
+    expected = torch.zeros(size, size, dtype=torch.bool)
+    expected[window, window] = True
+    assert torch.equal(x.grad[0, 0] != 0, expected)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("kernel_size", [*PAPER_KERNEL_SIZES, 3, 9, 25])
+def test_shape_is_kept_on_maps_smaller_than_the_kernel(attention: str, kernel_size: int) -> None:
+    unit = Attention(4, attention, kernel_size)
+    assert unit(torch.randn(2, 4, 5, 8)).shape == (2, 4, 5, 8)
+
+
+def test_separable_unit_equals_its_outer_product_kernels() -> None:
+    separable, square = GatingUnit(3, "lska", 23).double(), GatingUnit(3, "lka", 23).double()
+    pairs = (("conv0", "conv0h", "conv0v"), ("conv_spatial", "conv_spatial_h", "conv_spatial_v"))
+    for joint, horizontal, vertical in pairs:
+        h, v = getattr(separable, horizontal), getattr(separable, vertical)
+        nn.init.zeros_(h.bias)
+        getattr(square, joint).weight.data = v.weight.data * h.weight.data
+        getattr(square, joint).bias.data = v.bias.data
+    square.conv1.load_state_dict(separable.conv1.state_dict())
+    x = torch.randn(1, 3, 30, 30, dtype=torch.double)
+    torch.testing.assert_close(separable(x), square(x))
+
+
+def test_gating_is_the_product_of_input_and_linear_map() -> None:
+    unit = GatingUnit(3, "lska", 7).double()
+    for name, parameter in unit.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+    x = torch.randn(1, 3, 9, 9, dtype=torch.double)
+    torch.testing.assert_close(unit(3 * x), 9 * unit(x))
+
+
+CROPPED = [
+    ((53, 53), 1, (7, 7)),
+    ((1, 65), 1, (4, 7)),
+    ((21, 1), 3, (5, 5)),
+    ((4, 4), 2, (1, 2)),
+    ((17, 17), 3, (2, 9)),
+]
+
+
+@pytest.mark.parametrize(("kernel", "dilation", "size"), CROPPED)
+def test_skipping_padding_taps_changes_neither_output_nor_gradients(
+    kernel: tuple[int, int], dilation: int, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    conv = DepthwiseConv2d(3, kernel, dilation).double()
+    assert any(conv._unseen_taps(torch.empty(1, 3, *size))), "the case must be one with something to skip"
+    results = []
+    for skip in (True, False):
+        conv.skip_padding_taps = skip
+        conv.zero_grad()
+        x = torch.linspace(-1, 1, 6 * size[0] * size[1], dtype=torch.double).view(2, 3, *size).requires_grad_()
+        y = conv(x)
+        (y * torch.arange(y.numel(), dtype=torch.double).view_as(y).cos()).sum().backward()
+        results.append((y.detach(), x.grad, conv.weight.grad.clone(), conv.bias.grad.clone()))
+    torch.testing.assert_close(results[0], results[1])
+    assert (results[0][2] == 0).any()
+
+
+@pytest.mark.parametrize("size", [27, 28, 60])
+def test_no_tap_is_skipped_that_can_reach_the_map(size: int) -> None:
+    conv = DepthwiseConv2d(1, (53, 53))
+    unseen = conv._unseen_taps(torch.empty(1, 1, size, size))
+    assert unseen == (0, 0)
+    assert conv._unseen_taps(torch.empty(1, 1, 26, size)) == (1, 0)
+
+
+def test_traced_module_works_at_other_sizes() -> None:
+    conv = DepthwiseConv2d(2, (23, 23))
+    traced = torch.jit.trace(conv, torch.randn(1, 2, 4, 4))
+    x = torch.randn(1, 2, 30, 30)
+    torch.testing.assert_close(traced(x), conv(x))

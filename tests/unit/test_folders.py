@@ -1,0 +1,248 @@
+"""Class folders, tar files and ImageNet's archives: every layout gives the same split, every defect its message."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lska.data.folders import DataError, check_same_classes, decode, open_split
+
+CIFAR10 = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10"
+IMAGES = {"cat": ["1.jpg", "10.JPEG", "2.png"], "sea bird": ['a\'b "c".jpg']}
+
+
+def encoded(shade: int = 0, mode: str = "RGB", kind: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (8, 6), shade).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def members(split: str = "") -> dict[str, bytes]:
+    prefix = f"{split}/" if split else ""
+    names = [f"{prefix}{label}/{file}" for label, files in IMAGES.items() for file in files]
+    return {name: encoded(20 * place) for place, name in enumerate(names)}
+
+
+def write_folder(root: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def tar_bytes(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def of_class(label: str) -> dict[str, bytes]:
+    return {name.partition("/")[2]: data for name, data in members().items() if name.startswith(f"{label}/")}
+
+
+def folders(root: Path) -> Path:
+    return write_folder(root, members("train"))
+
+
+def symlinks(root: Path) -> Path:
+    write_folder(root / "elsewhere", members())
+    (root / "data" / "train").mkdir(parents=True)
+    for label in IMAGES:
+        (root / "data" / "train" / label).symlink_to(root / "elsewhere" / label)
+    (root / "link").symlink_to(root / "data")
+    return root / "link"
+
+
+def archive(name: str, files: Callable[[], dict[str, bytes]]) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        write_folder(root, {name: tar_bytes(files())})
+        return root / name if name == "all.tar" else root
+
+    return make
+
+
+LAYOUTS = {
+    "folders": folders,
+    "symlinks": symlinks,
+    "tar with the split's name": archive("train.tar", lambda: members("train")),
+    "tar of class folders": archive("train.tar", members),
+    "tar made of .": archive("train.tar", lambda: {f"./{name}": data for name, data in members().items()}),
+    "tar with one more folder": archive("train.tar", lambda: members("pets/train")),
+    "whole set in one tar": archive("all.tar", lambda: members("train") | {"val/dog/1.jpg": b"other", "README": b"?"}),
+    "tar of tars": archive(
+        "ILSVRC2012_img_train.tar", lambda: {f"{label}.tar": tar_bytes(of_class(label)) for label in IMAGES}
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("folder", ["plain", 'it\'s "a" space'])
+def test_every_layout_gives_the_same_split(tmp_path: Path, layout: str, folder: str) -> None:
+    root = LAYOUTS[layout](tmp_path / folder)
+    before = sorted(tmp_path.rglob("*"))
+    split = open_split(root, "train")
+    assert split.classes == ("cat", "sea bird")
+    assert list(split.samples) == [("cat/1.jpg", 0), ("cat/10.JPEG", 0), ("cat/2.png", 0), ('sea bird/a\'b "c".jpg', 1)]
+    assert [split.read(index) for index in range(len(split))] == list(members().values())
+    assert [split.size(index) for index in range(len(split))] == [len(data) for data in members().values()]
+    assert split.name(3).startswith(str(root)) and split.name(3).endswith('sea bird/a\'b "c".jpg')
+    assert split.counts() == {"cat": 3, "sea bird": 1}
+    assert split.ignored == 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_place_in_an_archive_is_named_by_archive_and_member(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"val.tar": tar_bytes(members("val"))})
+    assert open_split(tmp_path, "val").name(1) == f"{tmp_path}/val.tar:val/cat/10.JPEG"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_read_only_root(tmp_path: Path) -> None:
+    root = folders(tmp_path / "data")
+    for path in (root, root / "train", root / "train" / "cat"):
+        path.chmod(0o555)
+    assert len(open_split(root, "train")) == 4
+    for path in (root, root / "train", root / "train" / "cat"):
+        path.chmod(0o755)
+
+
+EXTRAS = {"train/cat/.hidden.jpg": b"", "train/cat/notes.txt": b"", "train/.DS_Store": b"", "train/loose.jpg": b""}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_entries_that_are_no_images_are_counted(tmp_path: Path, packed: bool) -> None:
+    files = members("train") | EXTRAS
+    write_folder(tmp_path, {"train.tar": tar_bytes(files)} if packed else files)
+    split = open_split(tmp_path, "train")
+    assert len(split) == 4
+    assert split.ignored == 4
+    assert {name.rpartition("/")[2] for name in split.ignored_names} == {name.rpartition("/")[2] for name in EXTRAS}
+
+
+def refused(root: Path, split: str = "train") -> str:
+    with pytest.raises(DataError) as caught:
+        open_split(root, split)
+    return str(caught.value)
+
+
+def test_missing_root_and_split_are_named(tmp_path: Path) -> None:
+    assert f"data root '{tmp_path / 'absent'}' cannot be read" in refused(tmp_path / "absent")
+    folders(tmp_path)
+    text = refused(tmp_path, "val")
+    assert "no 'val' split" in text and "found 'train'" in text and "val.tar" in text
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_empty_class_folders_are_named(tmp_path: Path, packed: bool) -> None:
+    write_folder(tmp_path / "data", members("train"))
+    (tmp_path / "data" / "train" / "owl").mkdir()
+    root = tmp_path / "data"
+    if packed:
+        root = tmp_path / "packed"
+        root.mkdir()
+        with tarfile.open(root / "train.tar", "w") as tar:
+            tar.add(tmp_path / "data" / "train", "train")
+    assert "class folders without images (1 of 3): 'owl'" in refused(root)
+
+
+def test_empty_split_and_still_packed_classes(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    assert "no class folders" in refused(tmp_path) and "0 images" in refused(tmp_path)
+    write_folder(tmp_path, {"train/n01.tar": b"", "train/n02.tar": b""})
+    text = refused(tmp_path)
+    assert "found 0 images, 2 tar files" in text
+    subprocess.run(["bash", "-n", "-c", text.partition("Unpack one folder per class: ")[2]], check=True)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_flat_imagenet_validation_set_is_told_how_to_sort_it(tmp_path: Path, packed: bool) -> None:
+    files = {f"ILSVRC2012_val_0000000{i}.JPEG": encoded(i) for i in (1, 2, 3)}
+    root = tmp_path / "it's here"
+    packed_files = {"ILSVRC2012_img_val.tar": tar_bytes(files)}
+    write_folder(root, packed_files if packed else {f"val/{name}": data for name, data in files.items()})
+    text = refused(root, "val")
+    assert "found 3 images" in text and "ILSVRC2012_val_00000001.JPEG" in text
+    assert ("valprep.sh" in text) != packed
+    command = shlex.split(re.search("`(.*)`", text)[1])
+    assert command[:2] == ["python", "-c"]
+    call = ast.parse(command[2]).body[1].value
+    assert call.args[0].value == str(root) and call.keywords[0].value.value == "val"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_flat_images_are_sorted_by_a_label_file(tmp_path: Path, packed: bool) -> None:
+    files = {"x 1.jpg": encoded(1), "y,2.jpg": encoded(2), "z.jpg": encoded(3)}
+    write_folder(tmp_path, {"val.tar": tar_bytes(files)} if packed else {f"val/{k}": v for k, v in files.items()})
+    labels = tmp_path / "val_labels.csv"
+    assert str(labels) in refused(tmp_path, "val")
+    labels.write_text('file,class\nz.jpg,ant\n"y,2.jpg",bee\nx 1.jpg,bee\n', encoding="utf-8")
+    split = open_split(tmp_path, "val")
+    assert list(split.samples) == [("ant/z.jpg", 0), ("bee/x 1.jpg", 1), ("bee/y,2.jpg", 1)]
+    assert [split.read(i) for i in range(3)] == [files["z.jpg"], files["x 1.jpg"], files["y,2.jpg"]]
+    labels.write_text("file,class\nz.jpg,ant\ngone.jpg,bee\n", encoding="utf-8")
+    text = refused(tmp_path, "val")
+    assert "Images without a line: 'x 1.jpg', 'y,2.jpg'" in text and "Lines without an image: 'gone.jpg'" in text
+    labels.write_text("name,label\n", encoding="utf-8")
+    assert "columns file and class, found ['name', 'label']" in refused(tmp_path, "val")
+
+
+def test_splits_with_different_classes_are_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, {f"{place}.jpg": b"" for place in ("train/a/1", "train/b/1", "val/b/1", "val/c/1")})
+    train, val = open_split(tmp_path, "train"), open_split(tmp_path, "val")
+    check_same_classes(train, train)
+    with pytest.raises(DataError, match="Only in train: 'a'. Only in val: 'c'"):
+        check_same_classes(train, val)
+
+
+def test_undecodable_file_names_survive(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    write_folder(tmp_path, {f"train/cat/{name}": b"data"})
+    split = open_split(tmp_path, "train")
+    assert split.samples[0].name == f"cat/{name}" and split.read(0) == b"data"
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("L", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("LA", "PNG"), ("RGBA", "PNG"), ("1", "PNG"), ("RGB", "WEBP")],
+)
+def test_every_colour_mode_becomes_rgb(mode: str, kind: str) -> None:
+    image = decode(encoded(0, mode, kind), "x")
+    assert (image.mode, image.size) == ("RGB", (8, 6))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", encoded()[:-40], encoded(kind="PNG")[:-30], encoded(kind="PNG")[:40], encoded()[:2]]
+)
+def test_damaged_images_are_named(data: bytes) -> None:
+    with pytest.raises(DataError, match=rf"^/data/x\.jpg: expected an image, found {len(data)} bytes") as caught:
+        decode(data, "/data/x.jpg")
+    assert " at 0x" not in str(caught.value)
+
+
+def test_folders_does_not_import_torch() -> None:
+    code = "import sys, lska.data.folders, lska.data.manifest, lska.data.check; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
+
+
+@pytest.mark.skipif(not CIFAR10.is_dir(), reason=f"needs the CIFAR-10 archives at {CIFAR10}")
+def test_cifar10_archives() -> None:
+    val = open_split(CIFAR10, "val")
+    assert set(val.counts().values()) == {1000} and len(val.classes) == 10
+    assert decode(val.read(9999), val.name(9999)).size == (32, 32)

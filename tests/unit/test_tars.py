@@ -1,0 +1,120 @@
+"""Tar archives: damage is noticed, the index is kept where asked, and reading survives pickling."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import pickle
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lska.data import tars
+from lska.data.folders import DataError, Split, open_split
+from lska.data.tars import Names
+
+
+def members() -> dict[str, bytes]:
+    return {f"{label}/{i}.jpg": f"{label} {i}".encode() * 100 for label in ("cat", "sea bird") for i in (1, 2)}
+
+
+def tar_bytes(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def write(root: Path, files: dict[str, bytes]) -> Path:
+    root.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (root / name).write_bytes(data)
+    return root
+
+
+def refused(root: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        open_split(root, "train")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data[: len(data) // 2],  # cut inside an image
+        lambda data: data[: data.rindex(b"ustar") + 100],  # cut inside a header
+        lambda data: data[: data.rindex(b"ustar")] + b"XXXXXXXX" + data[data.rindex(b"ustar") + 8 :],
+        lambda data: b"\x1f\x8b" + data,
+        lambda data: b"",
+    ],
+)
+def test_damaged_archives_are_refused(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    write(tmp_path, {"train.tar": spoil(tar_bytes(members()))})
+    text = refused(tmp_path)
+    assert f"{tmp_path}/train.tar cannot be read as a tar archive" in text and "download it again" in text
+
+
+def test_damaged_inner_archive_is_named(tmp_path: Path) -> None:
+    inner = {"n01.tar": tar_bytes(members()), "n02.tar": tar_bytes(members())[:1500]}
+    write(tmp_path, {"ILSVRC2012_img_train.tar": tar_bytes(inner)})
+    assert "ILSVRC2012_img_train.tar:n02.tar cannot be read" in refused(tmp_path)
+
+
+def test_of_entries_with_one_name_the_last_counts(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        for data in (b"old", b"newer"):
+            info = tarfile.TarInfo("cat/1.jpg")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    split = open_split(tmp_path, "train")
+    assert len(split) == 1 and split.read(0) == b"newer"
+
+
+def test_index_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    root, cache = write(tmp_path / "data", {"train.tar": tar_bytes(members())}), tmp_path / "cache"
+    first = open_split(root, "train", cache)
+    (saved,) = cache.iterdir()
+    assert [path.name for path in root.iterdir()] == ["train.tar"]
+    with monkeypatch.context() as patch:
+        patch.setattr(tars, "_entries", None)  # calling it would fail
+        again = open_split(root, "train", cache)
+    assert [again.read(i) for i in range(4)] == [first.read(i) for i in range(4)]
+    saved.write_bytes(b"PK rubbish")
+    with caplog.at_level(logging.WARNING):
+        assert open_split(root, "train", cache).counts() == first.counts()
+    assert str(saved) in caplog.text
+    write(root, {"train.tar": tar_bytes({"dog/1.jpg": b"d"})})
+    assert open_split(root, "train", cache).classes == ("dog",)
+
+
+def test_archive_that_shrinks_while_in_use_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"train.tar": tar_bytes(members())})
+    split = open_split(tmp_path, "train")
+    os.truncate(tmp_path / "train.tar", 600)
+    with pytest.raises(DataError, match=r"train\.tar: expected \d+ bytes at byte \d+, found 0"):
+        split.read(3)
+
+
+def test_pickles_open_their_own_descriptor(tmp_path: Path) -> None:
+    write(tmp_path, {"train.tar": tar_bytes(members())})
+    split = open_split(tmp_path, "train")
+    expected = split.read(2)
+    copy: Split = pickle.loads(pickle.dumps(split))
+    assert copy.read(2) == expected
+    assert copy.files.reader._file.fileno() != split.files.reader._file.fileno()
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))))
+def test_packed_names_are_the_names(names: list[str]) -> None:
+    packed = Names.of(names)
+    assert list(packed) == names and packed[-3:] == names[-3:]
+    with pytest.raises(IndexError):
+        packed[len(names)]
