@@ -57,6 +57,7 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
         DivergedError, StateError, ValueError: as the parts say.
     """
     torch.set_num_threads(config.training.threads)
+    code_version()  # remembered as of now: the checkout may change while a long training runs
     recipe = config.recipe
     split, validation = _data(config)
     plan = Plan.of(recipe, len(split), run.seed)
