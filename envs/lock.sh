@@ -5,3 +5,4 @@ cd "$(dirname "$0")"
 flags=(--universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet --overrides overrides.txt)
 uv pip compile "${flags[@]}" requirements.in -o requirements.txt
 uv pip compile "${flags[@]}" -c requirements.txt requirements-test.in -o requirements-test.txt
+uv pip compile "${flags[@]}" bootstrap.in -o bootstrap.txt

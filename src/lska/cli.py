@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lska import config as configuration
 from lska.runs import Run
+from lska.warm import delegate, run_beside_server
 
 Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
@@ -19,7 +20,10 @@ Arguments = argparse.Namespace
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 for an error that was explained, 75 for "call me again"."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(argv)
+    if arguments.heavy and (code := delegate(argv)) is not None:
+        return code
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True)
     try:
         return arguments.command(arguments) or 0
@@ -36,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> Parser:
     """All commands with their options."""
     top = Parser(prog="lska", description=__doc__)
+    # Commands that import torch and timm, which a server may have done already (lska.warm).
+    top.set_defaults(heavy=False)
     commands = top.add_subparsers(required=True, metavar="command")
-    for add in (_add_data, _add_train, _add_evaluate, _add_complexity, _add_properties, _add_notebook, _add_summary):
+    for add in (
+        _add_data, _add_train, _add_evaluate, _add_complexity, _add_properties, _add_notebook, _add_summary, _add_warm,
+    ):  # fmt: skip
         add(commands)
     return top
 
@@ -90,7 +98,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     command.add_argument("run", help="run id, for example van_tiny-lska-k23-s0")
     command.add_argument("--budget-hours", type=float, help="stop in time before this wall time is over")
     _configured(command)
-    command.set_defaults(command=_train)
+    command.set_defaults(command=_train, heavy=True)
 
 
 def _train(arguments: Arguments) -> None:
@@ -103,9 +111,9 @@ def _train(arguments: Arguments) -> None:
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     tasks = commands.add_parser("evaluate", help="measure trained runs").add_subparsers(required=True)
     classification = tasks.add_parser("classification", help="top-1 and top-5, one pass for all runs given")
-    classification.set_defaults(command=_classification)
+    classification.set_defaults(command=_classification, heavy=True)
     speed = tasks.add_parser("speed", help="inference throughput, side by side")
-    speed.set_defaults(command=_speed)
+    speed.set_defaults(command=_speed, heavy=True)
     for command in (classification, speed):
         command.add_argument("runs", nargs="*", help="run ids (default: all of the configuration)")
         _configured(command)
@@ -131,7 +139,7 @@ def _add_complexity(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("complexity", help="parameters and FLOPs of the paper's networks")
     command.add_argument("runs", nargs="+", help="run ids; the seed does not matter")
     _configured(command)
-    command.set_defaults(command=_complexity)
+    command.set_defaults(command=_complexity, heavy=True)
 
 
 def _complexity(arguments: Arguments) -> None:
@@ -145,7 +153,7 @@ def _complexity(arguments: Arguments) -> None:
 def _add_properties(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("properties", help="what attention designs can do (Table I), measured on the modules")
     _configured(command)
-    command.set_defaults(command=_properties)
+    command.set_defaults(command=_properties, heavy=True)
 
 
 def _properties(arguments: Arguments) -> None:
@@ -181,3 +189,15 @@ def _summary(arguments: Arguments) -> None:
     from lska.summary import summary
 
     print(summary(_load(arguments)), end="")
+
+
+def _add_warm(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("warm", help="run a command whose many `lska` jobs share one start-up")
+    command.add_argument("rest", nargs=argparse.REMAINDER, metavar="COMMAND", help="for example snakemake --cores 2")
+    command.set_defaults(command=_warm)
+
+
+def _warm(arguments: Arguments) -> int:
+    if not arguments.rest:
+        raise ValueError("lska warm needs a command, for example: lska warm snakemake --cores 2")
+    return run_beside_server(arguments.rest)

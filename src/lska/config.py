@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lska.models.kernels import check_kernel_size
 from lska.provenance import digest
 from lska.runs import Run
-from lska.strict import build, read_yaml
+from lska.strict import build, merge, read_yaml
 from lska.train.recipe import Recipe, load_recipe
 
 
@@ -23,6 +25,11 @@ class RunGroup:
     seed: int | tuple[int, ...]
     attention: str | tuple[str, ...] | None = None
     kernel: int | tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for run in self.expand():
+            if run.kernel is not None:
+                check_kernel_size(run.kernel)
 
     def expand(self) -> list[Run]:
         """All runs of the group.
@@ -65,6 +72,9 @@ class Training:
     overrides: dict[str, Any] = field(default_factory=dict)
     """Recipe fields set by the scale or on the command line, without another recipe file."""
 
+    def __post_init__(self) -> None:
+        _check_least(self, threads=1, gpus=0, workers=0, hours=0, state_minutes=0)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -74,6 +84,9 @@ class Evaluation:
     threads: int = 1
     gpus: int = 0
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        _check_least(self, batch_size=1, threads=1, gpus=0, workers=0)
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,9 @@ class Speed:
     threads: int = 1
     gpus: int = 0
 
+    def __post_init__(self) -> None:
+        _check_least(self, batch_size=1, warmup=0, repeats=1, seconds=0, threads=1, gpus=0)
+
 
 @dataclass(frozen=True)
 class Config:
@@ -98,7 +114,7 @@ class Config:
     scale: str
     caption: str
     """What stands in every caption: the scale and the data."""
-    groups: tuple[RunGroup, ...]
+    groups: tuple[RunGroup, ...] = field(metadata={"key": "runs"})
     data: ClassificationData
     training: Training
     evaluation: Evaluation
@@ -111,12 +127,15 @@ class Config:
         if unknown:
             raise ValueError(f"architecture names models that no run uses: {', '.join(unknown)}")
         if len(set(self.runs)) < len(self.runs):
-            raise ValueError("runs lists the same run more than once")
+            twice = sorted({str(run) for run in self.runs if self.runs.count(run) > 1})
+            raise ValueError(f"runs lists the same run more than once: {', '.join(twice)}")
 
     @functools.cached_property
     def runs(self) -> tuple[Run, ...]:
-        """Every run that is trained at this scale, in the order of the tables."""
-        return tuple(sorted(itertools.chain.from_iterable(g.expand() for g in self.groups), key=lambda r: r.sort_key))
+        """Every run that is trained at this scale: models as listed, then attention, kernel size, seed."""
+        runs = list(itertools.chain.from_iterable(group.expand() for group in self.groups))
+        models = list(dict.fromkeys(run.model for run in runs))
+        return tuple(sorted(runs, key=lambda run: (models.index(run.model), *run.sort_key[1:])))
 
     @property
     def results(self) -> Path:
@@ -163,6 +182,28 @@ class Config:
         """The checked data set's manifest with its digest, as evidence beside the metrics."""
         return self.results / "data" / f"{self.data.name}.json"
 
+    def data_identity(self) -> dict[str, str]:
+        """Name and digest of the checked data set, as results keep them.
+
+        Raises:
+            ValueError: the data set was not prepared, or its record is damaged.
+        """
+        try:
+            record = json.loads(self.data_record.read_text(encoding="utf-8"))
+            return {"name": record["name"], "digest": record["digest"]}
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{self.data_record} is missing or damaged ({type(error).__name__}): expected the record of the "
+                f"checked data set {self.data.name!r}; make it with `lska data prepare` and the same configuration"
+            ) from error
+
+
+def _check_least(section: Any, **least: int) -> None:
+    low = {name: getattr(section, name) for name, bound in least.items() if getattr(section, name) < bound}
+    if low:
+        found = ", ".join(f"{name} must be at least {least[name]}, found {value}" for name, value in low.items())
+        raise ValueError(found)
+
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
@@ -175,6 +216,8 @@ def load(paths: Iterable[Path], overrides: Mapping[str, Any] | None = None) -> C
         ValueError: names the file and every unknown key, missing key and wrong type at once.
     """
     paths = list(paths)
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise ValueError(f"overrides: expected a mapping of settings, found {type(overrides).__name__} {overrides!r}")
     merged: dict[str, Any] = {}
     for path in paths:
         merged = merge(merged, read_yaml(path))
@@ -187,21 +230,6 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
     Raises:
         ValueError: as `load`.
     """
-    values = dict(values)
-    if "runs" in values:
-        values["groups"] = values.pop("runs")
-    try:
-        config = build(Config, values, where)
-    except ValueError as error:
-        raise ValueError(str(error).replace("'groups'", "'runs'").replace("  groups:", "  runs:")) from error
+    config = build(Config, values, where)
     config.recipe  # noqa: B018 - resolving it here reports its errors before anything runs
     return config
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` updated by `over`, mappings key by key, everything else replaced (Snakemake's rule for config files)."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
-    return merged

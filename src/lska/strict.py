@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, Union
 
 T = TypeVar("T")
 
@@ -24,114 +26,159 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping of settings, found {type(content).__name__}")
     return content
 
 
-def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Make `cls` (a dataclass) from `values`.
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` updated by `over`, mappings key by key, everything else replaced (Snakemake's rule for config files)."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+    return merged
 
-    Integers are accepted for floats and lists for tuples; nothing else is converted.
+
+def build(cls: type[T], values: Mapping[str, Any], where: str, problems: Iterable[str] = ()) -> T:
+    """Make `cls` (a dataclass) from `values`, nested dataclasses from nested mappings.
+
+    Integers are accepted for floats and lists for tuples; nothing else is converted. A field with the metadata `key` is
+    set by that name instead of its own.
+
+    Args:
+        where: file or setting that the values come from.
+        problems: what the caller found wrong with the values already; named together with the rest.
 
     Raises:
-        ValueError: names `where` and every unknown key, missing key and wrong type.
+        ValueError: names `where`, and every unknown key, missing key and wrong type with its place, such as
+            `runs[1].kernel`; the checks of the dataclasses themselves follow once these are mended.
     """
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    problems = [f"unknown key {key!r}{_suggest(key, fields)}" for key in values if key not in fields]
-    arguments = {}
-    for name, field in fields.items():
-        if name not in values:
-            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                problems.append(f"missing key {name!r}")
-            continue
-        try:
-            arguments[name] = convert(values[name], hints[name])
-        except TypeError as error:
-            problems.append(f"{name}: {error}")
+    found = list(problems)
+    made = _build(cls, values, "", found)
+    refuse(found, where)
+    return made
+
+
+def refuse(problems: Sequence[str], where: str) -> None:
+    """Raise ValueError with all `problems`, one a line, if there are any."""
     if problems:
-        raise ValueError(f"{where}: {len(problems)} problem(s):\n" + "\n".join(f"  {p}" for p in problems))
+        raise ValueError(f"{where}: {len(problems)} problem(s):\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[str]) -> T | None:
+    """An instance of `cls`, or None after appending to `problems`."""
+    before, prefix = len(problems), f"{place}: " if place else ""
+    hints = typing.get_type_hints(cls)
+    fields = {field.metadata.get("key", field.name): field for field in dataclasses.fields(cls)}
+    problems += [f"{prefix}unknown key {key!r}{_suggest(key, fields)}" for key in values if key not in fields]
+    arguments = {}
+    for key, field in fields.items():
+        if key in values:
+            inner = f"{place}.{key}" if place else key
+            arguments[field.name] = _convert(values[key], hints[field.name], inner, problems)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            problems.append(f"{prefix}missing key {key!r}")
+    if len(problems) > before:
+        return None
     try:
         return cls(**arguments)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        problems.append(f"{prefix}{error}")
+        return None
 
 
-def _suggest(key: str, known: Mapping[str, Any]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(key, known, n=1)
+def _suggest(key: Any, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(str(key), known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else f"; known keys: {', '.join(known)}"
 
 
-def convert(value: Any, hint: Any) -> Any:
-    """Check `value` against a type hint made of scalars, unions, tuples and mappings; lists become tuples.
+def _convert(value: Any, hint: Any, place: str, problems: list[str]) -> Any:
+    """Check `value` against a type hint made of scalars, unions, tuples, mappings and dataclasses.
 
-    Raises:
-        TypeError: says what was expected and what was found.
+    Returns the value with lists as tuples; None after appending to `problems`.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _convert_union(value, arguments)
-    if dataclasses.is_dataclass(hint):
-        return _convert_nested(value, hint)
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise TypeError(f"expected one of {', '.join(map(repr, arguments))}, found {value!r}")
+    if hint is Any or (origin is Literal and value in arguments):
         return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise TypeError(f"expected a list, found {_describe(value)}")
-        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(inner) != len(value):
-            raise TypeError(f"expected {len(inner)} values, found {len(value)}: {list(value)}")
-        return tuple(convert(item, kind) for item, kind in zip(value, inner, strict=True))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise TypeError(f"expected a mapping, found {_describe(value)}")
-        return {convert(k, arguments[0]): convert(v, arguments[1]) for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, hint, place, problems)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _build(hint, value, place, problems)
+    if origin is tuple and isinstance(value, list | tuple):
+        return _convert_items(value, arguments, place, problems)
+    if origin is dict and isinstance(value, dict):
+        keys = [_convert(key, arguments[0], f"{place}, key {key!r}", problems) for key in value]
+        items = [_convert(item, arguments[1], f"{place}.{key}", problems) for key, item in value.items()]
+        return dict(zip(keys, items, strict=True))
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    if hint is Any or (isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool)):
+    if isinstance(hint, type) and hint is not float and _is_instance(value, hint):
         return value
-    raise TypeError(f"expected {hint.__name__}, found {_describe(value)}{_scientific(value, hint)}")
+    problems.append(_mismatch(value, hint, place))
+    return None
 
 
-def _convert_union(value: Any, options: tuple[Any, ...]) -> Any:
-    if value is None and type(None) in options:
-        return None
-    kinds = [option for option in options if option is not type(None)]
-    for kind in kinds[:-1]:
-        try:
-            return convert(value, kind)
-        except TypeError:
-            continue
-    return convert(value, kinds[-1])
+def _is_instance(value: Any, kind: type) -> bool:
+    # True and False are integers to Python, never to a person who writes a configuration.
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def _convert_nested(value: Any, cls: type[T]) -> T:
-    if not isinstance(value, dict):
-        raise TypeError(f"expected a mapping, found {_describe(value)}")
-    try:
-        return build(cls, value, "section")
-    except ValueError as error:
-        raise TypeError(str(error).replace("\n", "\n  ")) from error
+def _convert_items(value: Sequence[Any], kinds: tuple[Any, ...], place: str, problems: list[str]) -> tuple[Any, ...]:
+    inner = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else list(kinds)
+    if len(inner) != len(value):
+        problems.append(f"{place}: expected {len(inner)} values, found {len(value)}: {list(value)}")
+        return ()
+    pairs = enumerate(zip(value, inner, strict=True))
+    return tuple(_convert(item, kind, f"{place}[{number}]", problems) for number, (item, kind) in pairs)
 
 
-def _describe(value: Any) -> str:
-    return f"{type(value).__name__} {value!r}"
+def _convert_union(value: Any, hint: Any, place: str, problems: list[str]) -> Any:
+    """The first kind that fits; where none does, what is wrong inside a list or mapping if one was possible."""
+    inside: list[str] = []
+    for kind in typing.get_args(hint):
+        found: list[str] = []
+        converted = _convert(value, kind, place, found)
+        if not found:
+            return converted
+        if _shape(kind) is not None and isinstance(value, _shape(kind)):
+            inside = inside or found
+    problems += inside or [_mismatch(value, hint, place)]
+    return None
+
+
+def _shape(kind: Any) -> Any:
+    if dataclasses.is_dataclass(kind) or typing.get_origin(kind) is dict:
+        return dict
+    return list | tuple if typing.get_origin(kind) is tuple else None
+
+
+def _mismatch(value: Any, hint: Any, place: str) -> str:
+    return f"{place}: expected {_name(hint)}, found {type(value).__name__} {value!r}{_scientific(value, hint)}"
+
+
+def _name(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_name, arguments))
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if hint is type(None):
+        return "null"
+    if _shape(hint) is not None:
+        return "a mapping" if _shape(hint) is dict else "a list"
+    return "a finite float" if hint is float else hint.__name__
 
 
 def _scientific(value: Any, hint: Any) -> str:
     """YAML reads `1e-3` as text, an error that is easier to mend when named."""
-    if hint is not float or not isinstance(value, str):
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if float not in kinds or not isinstance(value, str) or "e" not in value.lower():
         return ""
     try:
-        number = float(value)
+        mantissa, exponent = f"{float(value):e}".split("e")
     except ValueError:
         return ""
-    mantissa = f"{number:e}".split("e")
-    return f"; YAML takes it for text, write {float(mantissa[0])}e{int(mantissa[1]):+d}"
+    return f"; YAML takes it for text, write {float(mantissa)}e{int(exponent):+d}"

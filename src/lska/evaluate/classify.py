@@ -46,8 +46,7 @@ class Checkpoint:
         for path in (weights, sidecar_path):
             if not path.is_file():
                 raise StaleWeightsError(f"{path} is missing; make it with `snakemake --cores 2 {weights}`")
-        sidecar = json.loads(sidecar_path.read_text(encoding="utf-8"))
-        md5 = file_md5(weights)
+        sidecar, md5 = _read_sidecar(sidecar_path), file_md5(weights)
         if md5 != sidecar["md5"]:
             raise StaleWeightsError(
                 f"{weights} has MD5 {md5} but {sidecar_path} vouches for {sidecar['md5']}; "
@@ -67,6 +66,20 @@ class Checkpoint:
         return network.eval().to(device, memory_format=layout)
 
 
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    wanted = ("md5", "origin", "recipe")
+    try:
+        sidecar = json.loads(path.read_text(encoding="utf-8"))
+        absent = [name for name in wanted if name not in sidecar]
+    except (ValueError, TypeError) as error:
+        raise StaleWeightsError(f"{path} is damaged ({error}); remove it and run the pipeline again") from error
+    if absent:
+        raise StaleWeightsError(
+            f"{path}: expected {', '.join(wanted)}, missing {', '.join(absent)}; train the run again"
+        )
+    return sidecar
+
+
 def classify(config: Config, runs: Sequence[Run]) -> None:
     """Score the checkpoints of `runs` in one pass over the validation images and write a metric file for each.
 
@@ -78,16 +91,18 @@ def classify(config: Config, runs: Sequence[Run]) -> None:
     torch.set_num_threads(config.evaluation.threads)
     device = torch.device("cuda" if config.evaluation.gpus else "cpu")
     split = open_split(Path(config.data.root), "val", config.work / "cache")
+    data = config.data_identity()
     checkpoints = [Checkpoint.open(config, run) for run in runs]
     networks = [checkpoint.load(config, len(split.classes), device) for checkpoint in checkpoints]
     loader = scoring_loader(split, config.recipe, config.evaluation.batch_size, config.evaluation.workers)
     scores = score(networks, loader, device, config.recipe.channels_last)
     for checkpoint, counts in zip(checkpoints, scores, strict=True):
-        _write(config, checkpoint, counts, started, str(device))
+        _write(config, checkpoint, counts, data, started, str(device))
 
 
-def _write(config: Config, checkpoint: Checkpoint, scores: Scores, started: datetime, device: str) -> None:
-    record = json.loads(config.data_record.read_text(encoding="utf-8"))
+def _write(
+    config: Config, checkpoint: Checkpoint, scores: Scores, data: dict[str, str], started: datetime, device: str
+) -> None:
     sidecar = checkpoint.sidecar
     write_metrics(
         config.metric_path("classification", checkpoint.run),
@@ -101,7 +116,7 @@ def _write(config: Config, checkpoint: Checkpoint, scores: Scores, started: date
         },
         weights={"md5": sidecar["md5"], "origin": sidecar["origin"]},
         recipe=sidecar["recipe"],
-        data={"name": record["name"], "digest": record["digest"]},
+        data=data,
         device=device,
         started=started,
     )

@@ -1,7 +1,7 @@
 """Tables and figures: what they need (`requirements`), and one call that makes them (`build`).
 
     from lska import config, tables
-    table = tables.build("table_03", config.load([Path("config/demo.yaml")]), [Path("table_03.md"), Path("table_03.csv")])
+    table = tables.build("table_03", config.load([Path("config/demo.yaml")]))
 
 Importing this package imports nothing heavy; drawings import matplotlib when they are made.
 """
@@ -31,16 +31,21 @@ def outputs(target: str, folder: Path) -> tuple[Path, ...]:
 
 
 def build(
-    target: str, config: ConfigLike, files: Iterable[Path] | None = None, paper: Path = Path("paper")
+    target: str,
+    config: ConfigLike,
+    files: Iterable[Path] | None = None,
+    paper: Path = Path("paper"),
+    results: Path | None = None,
 ) -> Table:
     """Fill a table or figure from metric files, write it, and return its numbers.
 
     Args:
         target: one of `TARGETS`.
-        config: the scale whose metric files are read from `config.results / "metrics"`.
-        files: what to write, each in the format of its suffix; `outputs(target, config.results)` where None. A figure
-            can be written as a table too.
+        config: the scale: its runs and captions.
+        files: what to write, each in the format of its suffix; `outputs(target, results)` where None. A figure can be
+            written as a table too.
         paper: folder with the paper's values.
+        results: folder that holds `metrics/<task>/<run>.json`; `config.results` where None.
 
     Raises:
         FileNotFoundError: a metric file that the configuration asks for is missing.
@@ -50,9 +55,10 @@ def build(
     from lska.tables.render import write
 
     spec = load_spec(target)
-    table = collect(spec, config, paper)
+    folder = config.results if results is None else results
+    table = collect(spec, config, paper, folder)
     drawn = []
-    for path in map(Path, outputs(target, config.results) if files is None else files):
+    for path in map(Path, outputs(target, folder) if files is None else files):
         if spec.drawing and path.suffix not in TABLE_FORMATS:
             drawn.append(path)
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
-from lska.tables.measurements import Measurement, read_measurement
+from lska.tables.measurements import Measurement, MetricFolder
 from lska.tables.paper import REFERENCE, PaperTable, PaperValue, read_paper
 from lska.tables.specs import DESIGN, ColumnSpec, ConfigLike, Row, TableSpec, expand, sources
 from lska.tables.states import State, compare, pool
@@ -96,38 +96,48 @@ class Table:
         raise KeyError(f"{self.spec.target} has no cell in row {row!r}, column {column!r}")
 
 
-def collect(spec: TableSpec, config: ConfigLike, paper_folder: Path) -> Table:
+@dataclass(frozen=True)
+class _Sources:
+    """Where the cells of one table come from."""
+
+    config: ConfigLike
+    paper: PaperTable
+    metrics: MetricFolder
+
+
+def collect(spec: TableSpec, config: ConfigLike, paper: Path, results: Path) -> Table:
     """Fill every cell of `spec`; no cell is left out and none is invented.
+
+    Args:
+        paper: folder with the paper's values.
+        results: folder that holds `metrics/`.
 
     Raises:
         FileNotFoundError: a metric file that the configuration asks for is missing; names it and how to make it.
-        ValueError: a metric file or a file of `paper_folder` is faulty; names the file and the field.
+        ValueError: a metric file or a file of `paper` is faulty; names the file and the field.
     """
-    paper = read_paper(paper_folder / f"{spec.paper}.csv")
-    measured = [TableRow(row.label, _cells(row, spec, config, paper), row) for row in expand(spec, config)]
-    rows = _with_references(measured, spec, paper) if spec.references else measured
+    origin = _Sources(config, read_paper(paper / f"{spec.paper}.csv"), MetricFolder(config.scale, results))
+    rows = []
+    for row in expand(spec, config):
+        rows.append(TableRow(row.label, tuple(_cell(row, column, origin) for column in spec.columns), row))
+    rows = _with_references(rows, spec, origin.paper) if spec.references else rows
     return Table(spec, config.scale, config.caption, tuple(rows))
 
 
-def _cells(row: Row, spec: TableSpec, config: ConfigLike, paper: PaperTable) -> tuple[Cell, ...]:
-    return tuple(_cell(row, column, config, paper) for column in spec.columns)
-
-
-def _cell(row: Row, column: ColumnSpec, config: ConfigLike, paper: PaperTable) -> Cell:
+def _cell(row: Row, column: ColumnSpec, origin: _Sources) -> Cell:
     empty = Cell(row.label, column.label, State.NOT_APPLICABLE, column.unit, column.digits)
     if not row.applies(column):
         return empty
-    printed = paper.get(row.paper_label, column.paper_label or column.label)
-    empty = _with_paper(empty, printed)
+    empty = _with_paper(empty, origin.paper.get(row.paper_label, column.paper_label or column.label))
     if column.task == DESIGN and row.kernel is not None:
         return _design_cell(empty, column, row.kernel)
-    found = _measure(row, column, config)
+    found = _measure(row, column, origin)
     if not found:
         return replace(empty, state=State.NOT_RUN, note=row.spec.pending or "")
     data = tuple(dict.fromkeys(item.data for item in found if item.data is not None))
     cell = replace(
         empty, n=len(found), files=tuple(item.path for item in found), data=data,
-        conditions=_conditions(row, column, config), other_data=_is_other(row, column, data, config),
+        conditions=_conditions(row, column, origin), other_data=_is_other(row, column, data, origin.config),
     )  # fmt: skip
     return _measured_cell(cell, column, found)
 
@@ -138,9 +148,9 @@ def _with_paper(cell: Cell, printed: PaperValue | None) -> Cell:
     return replace(cell, paper=printed.value, paper_source=printed.source, paper_detail=printed.detail)
 
 
-def _measure(row: Row, column: ColumnSpec, config: ConfigLike) -> list[Measurement]:
+def _measure(row: Row, column: ColumnSpec, origin: _Sources) -> list[Measurement]:
     metric = column.metric.format(**row.values)
-    found = [read_measurement(config, task, run, metric) for task, run in sources(row, column, config)]
+    found = [origin.metrics.measurement(task, run, metric) for task, run in sources(row, column, origin.config)]
     for item in found:
         if column.factor == 1 and column.unit and item.unit != column.unit:
             raise ValueError(
@@ -198,12 +208,12 @@ def _design_cell(empty: Cell, column: ColumnSpec, kernel: int) -> Cell:
     return _text_cell(replace(empty, n=1), describe(column.metric, kernel))
 
 
-def _conditions(row: Row, column: ColumnSpec, config: ConfigLike) -> str:
+def _conditions(row: Row, column: ColumnSpec, origin: _Sources) -> str:
     """Device and settings of the first run's measurement; the others were made by the same configuration."""
     if not column.conditions:
         return ""
-    task, run = sources(row, column, config)[0]
-    found = {name: read_measurement(config, task, run, name) for name in column.conditions}
+    task, run = sources(row, column, origin.config)[0]
+    found = {name: origin.metrics.measurement(task, run, name) for name in column.conditions}
     device = next(iter(found.values())).device
     return ", ".join([device, *(f"{name.replace('_', ' ')} {item.value:g}" for name, item in found.items())])
 

@@ -1,4 +1,4 @@
-"""Figures 1, 3 and 6: curves of the four attentions, ours filled and the paper's hollow."""
+"""What the drawings share: the points of a filled table, the looks of the attentions, curves, legend and footer."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LOOKS = {
     "lska": ("#009e73", "D"),
 }
 NAMES = {"lka_trivial": "LKA-trivial", "lska_trivial": "LSKA-trivial", "lka": "LKA", "lska": "LSKA"}
-WIDE, NARROW = 7.0, 3.5
-"""Inches: the text width and the column width of a two-column page."""
+WIDTH = 7.0
+"""Inches: the text width of a two-column page."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,27 @@ class Point:
         return value if isinstance(value, float) else None
 
     def paper(self, column: str) -> float | None:
-        """The paper's value, or None where none is known."""
-        text = self.cells[column].paper
-        return None if text is None else float(text)
+        """The published value, or None where none is known; counts made on the official code are not published."""
+        cell = self.cells[column]
+        return None if cell.paper is None or cell.paper_source == "computed" else float(cell.paper)
+
+    def place(self, column: str | None) -> float | None:
+        """Horizontal place: the kernel size where `column` is None, else our value of it, else the paper's.
+
+        The paper rounds FLOPs to two decimals, which would put several of its points on top of each other; ours are the
+        exact counts that round to them.
+        """
+        if column is None:
+            return self.kernel
+        return self.ours(column) if self.ours(column) is not None else self.paper(column)
 
 
-def curves(table: Table) -> dict[str, list[Point]]:
+Series = dict[str, list[Point]]
+
+
+def curves(table: Table) -> Series:
     """Points of each attention by rising kernel size."""
-    found: dict[str, list[Point]] = {name: [] for name in LOOKS}
+    found: Series = {name: [] for name in LOOKS}
     for row in table.rows:
         if row.source is not None and row.source.attention is not None and row.source.kernel is not None:
             cells = {cell.column: cell for cell in row.cells}
@@ -53,74 +66,77 @@ def curves(table: Table) -> dict[str, list[Point]]:
 
 
 def draw_ours(axes: Axes, name: str, points: Sequence[Point], x: str | None, y: str) -> None:
-    """A filled curve of the points that were measured; `x` is a column label, or None for the kernel size.
+    """A curve with filled markers of the points that were measured; `x` is as in `Point.place`.
 
     Bars are the deviation over seeds, the standard error of one run, or the quartiles of repeated measurements.
     """
     colour, marker = LOOKS[name]
-    shown = [(_x(p, x), p.ours(y), p.cells[y]) for p in points if p.ours(y) is not None and _x(p, x) is not None]
-    xs, ys, bars = [a for a, _, _ in shown], [b for _, b, _ in shown], [_bar(cell) for _, _, cell in shown]
+    shown = [p for p in points if p.ours(y) is not None and p.place(x) is not None]
+    xs, ys, bars = [p.place(x) for p in shown], [p.ours(y) for p in shown], [_bar(p.cells[y]) for p in shown]
     axes.plot(xs, ys, color=colour, marker=marker, zorder=3)
     if any(any(bar) for bar in bars):
         axes.errorbar(xs, ys, yerr=list(zip(*bars, strict=True)), fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.6)
 
 
 def draw_paper(axes: Axes, name: str, points: Sequence[Point], x: str | None, y: str) -> None:
-    """A dashed curve with hollow markers of the values that are known from the paper."""
+    """A dashed curve with hollow markers of the values that the paper is known to give."""
     colour, marker = LOOKS[name]
-    known = [p for p in points if p.paper(y) is not None]
-    xs = [p.kernel if x is None else p.paper(x) for p in known]
+    known = [p for p in points if p.paper(y) is not None and p.place(x) is not None]
     axes.plot(
-        xs, [p.paper(y) for p in known], color=colour, marker=marker, markersize=6.5, markerfacecolor="none",
-        markeredgewidth=0.8, linewidth=0.7, linestyle=(0, (4, 2)), zorder=2,
+        [p.place(x) for p in known], [p.paper(y) for p in known], color=colour, marker=marker, markersize=6,
+        markerfacecolor="none", markeredgewidth=0.8, linewidth=0.7, linestyle=(0, (4, 2)), zorder=2,
     )  # fmt: skip
 
 
-def draw_not_run(axes: Axes, series: dict[str, list[Point]], x: str | None, y: str) -> None:
-    """Crosses at the foot of the panel, one line per attention, where a network was not run."""
-    foot = axes.get_xaxis_transform()
+def draw_not_run(axes: Axes, series: Series, x: str | None, y: str, spacing: float = 0.04) -> None:
+    """Crosses at the foot of the panel, one line per attention, where a network was not run.
+
+    Args:
+        spacing: between the lines, as a share of the panel's height.
+    """
+    if not is_missing(series, y):
+        return
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - spacing * (len(series) + 1) * (high - low), high)
     for line, (name, points) in enumerate(series.items()):
-        xs = [_x(p, x) for p in points if p.ours(y) is None and _x(p, x) is not None]
-        height = 0.035 * (len(series) - line)
-        axes.plot(xs, [height] * len(xs), "x", color=LOOKS[name][0], markersize=3, markeredgewidth=0.8, transform=foot)
+        absent = [p for p in points if p.ours(y) is None and p.place(x) is not None]
+        xs, missing = [p.place(x) for p in absent], [p.kernel for p in absent]
+        heights = [spacing * (len(series) - line)] * len(xs)
+        foot = axes.get_xaxis_transform()
+        axes.plot(xs, heights, "x", color=LOOKS[name][0], markersize=3, markeredgewidth=0.8, transform=foot)
+        for place, height, size in zip(xs, heights, missing, strict=True) if x is not None else ():
+            looks = {"fontsize": 5.5, "color": LOOKS[name][0], "va": "center"}
+            axes.annotate(str(size), (place, height), (5, 0), foot, "offset points", **looks)
 
 
-def is_missing(series: dict[str, list[Point]], y: str) -> bool:
+def is_missing(series: Series, y: str) -> bool:
     """Whether any network of the figure has no value of ours in column `y`."""
     return any(p.ours(y) is None for points in series.values() for p in points)
 
 
-def leave_foot(axes: Axes, series: dict[str, list[Point]], y: str) -> None:
-    """Widen the vertical range downwards, so that crosses at the foot lie below all curves."""
-    if is_missing(series, y):
-        low, high = axes.get_ylim()
-        axes.set_ylim(low - 0.035 * (len(series) + 1) * (high - low), high)
+def is_known(series: Series, y: str) -> bool:
+    """Whether the paper's value of column `y` is known for any network of the figure."""
+    return any(p.paper(y) is not None for points in series.values() for p in points)
 
 
-def legend(figure: Figure, series: dict[str, list[Point]], columns: Sequence[str], extra: Sequence[str] = ()) -> None:
+def legend(figure: Figure, series: Series, columns: Sequence[str], extra: Sequence[str] = ()) -> None:
     """The figure's only legend, above the panels; `extra` names curves that are not run."""
     handles = [Line2D([], [], color=LOOKS[n][0], marker=LOOKS[n][1], label=NAMES[n]) for n in series]
-    handles.append(Line2D([], [], color=INK, marker="o", linestyle="", label="ours"))
-    sources = {p.cells[c].paper_source for points in series.values() for p in points for c in columns} - {None}
-    if sources:
-        label = "counted on the official code" if sources == {"computed"} else "paper"
-        hollow = {"marker": "o", "markersize": 6.5, "markerfacecolor": "none", "linestyle": (0, (4, 2))}
-        handles.append(Line2D([], [], color=INK, linewidth=0.7, label=label, **hollow))
+    if any(is_known(series, column) for column in columns):
+        hollow = {"marker": "o", "markersize": 6, "markerfacecolor": "none", "linestyle": (0, (4, 2))}
+        handles.append(Line2D([], [], color=INK, marker="o", label="ours"))
+        handles.append(Line2D([], [], color=INK, linewidth=0.7, label="paper", **hollow))
     if any(is_missing(series, column) for column in columns):
         handles.append(Line2D([], [], color=INK, marker="x", linestyle="", markersize=3, label="not run"))
     handles += [Line2D([], [], color="#999999", linestyle=":", label=f"{name} (not run)") for name in extra]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 4 if extra else 7))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.5, handletextpad=0.5)
 
 
-def footer(figure: Figure, table: Table) -> None:
+def footer(figure: Figure, table: Table, note: str = "") -> None:
     """Scale, data and conditions, in small print below the panels."""
     data = f"; accuracy on {', '.join(table.data)}" if table.data else ""
-    text = "\n".join([table.caption + data, *table.conditions])
-    figure.supxlabel(text, fontsize=6.5, color=INK)
-
-
-def _x(point: Point, x: str | None) -> float | None:
-    return point.kernel if x is None else point.ours(x)
+    lines = (table.caption + data, *table.conditions, note)
+    figure.supxlabel("\n".join(filter(None, lines)), fontsize=6.5, color=INK)
 
 
 def _bar(cell: Cell) -> tuple[float, float]:

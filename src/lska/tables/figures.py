@@ -56,8 +56,12 @@ def draw(table: Table, paths: Sequence[Path]) -> None:
     if table.spec.drawing not in DRAWINGS:
         expected = ", ".join(DRAWINGS)
         raise ValueError(f"{table.spec.target}: drawing: expected one of {expected}, found {table.spec.drawing!r}")
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
         figure = DRAWINGS[table.spec.drawing](table)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # one layout for all formats
         for path in paths:
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=UNDATED[path.suffix])

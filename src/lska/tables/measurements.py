@@ -11,7 +11,6 @@ from typing import Any
 
 from lska.provenance import METRIC_SCHEMA
 from lska.runs import Run
-from lska.tables.specs import ConfigLike
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,6 @@ class Measurement:
 
     value: float | int
     unit: str
-    n: int | None
     standard_error: float | None
     interval: tuple[float, float] | None
     data: str | None
@@ -29,58 +27,64 @@ class Measurement:
     path: Path
 
 
-def metric_path(config: ConfigLike, task: str, run: Run | str) -> Path:
-    """Place of a metric file."""
-    return config.results / "metrics" / task / f"{run}.json"
+@dataclass(frozen=True)
+class MetricFolder:
+    """The metric files of a scale, `<results>/metrics/<task>/<run>.json`."""
 
+    scale: str
+    results: Path
 
-def read_metric_file(config: ConfigLike, task: str, run: Run | str) -> dict[str, Any]:
-    """Read the metric file of `run` and check what tables rely on (schema, task, run and scale).
+    def path(self, task: str, run: Run | str) -> Path:
+        """Place of a metric file."""
+        return self.results / "metrics" / task / f"{run}.json"
 
-    Raises:
-        FileNotFoundError: the file is not there; names it and the command that makes it.
-        ValueError: the file is not JSON, or a field is missing or has another value; names the file and the field.
-    """
-    path = metric_path(config, task, run)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        command = f"snakemake --cores 1 --configfile config/{config.scale}.yaml -- {shlex.quote(str(path))}"
-        raise FileNotFoundError(
-            f"{path}: metric file missing, although the configuration of scale {config.scale!r} asks for it; "
-            f"make it with the rule of task {task!r}: {command}"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); delete it and run its rule again") from error
-    expected = {"schema": METRIC_SCHEMA, "task": task, "run": str(run), "scale": config.scale}
-    for name, value in expected.items():
-        if _field(content, name, path) != value:
-            raise ValueError(f"{path}: field {name!r}: expected {value!r}, found {content[name]!r}; run its rule again")
-    return content
+    def read(self, task: str, run: Run | str) -> dict[str, Any]:
+        """Read the metric file of `run` and check what tables rely on (schema, task, run and scale).
 
+        Raises:
+            FileNotFoundError: the file is not there; names it and the command that makes it.
+            ValueError: it is not JSON, or a field is missing or has another value; names the file and the field.
+        """
+        path = self.path(task, run)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            command = f"snakemake --cores 1 --configfile config/{self.scale}.yaml -- {shlex.quote(str(path))}"
+            raise FileNotFoundError(
+                f"{path}: metric file missing, although the configuration of scale {self.scale!r} asks for it; "
+                f"make it with the rule of task {task!r}: {command}"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"{path}: not valid JSON ({error}); delete it and run its rule again") from error
+        expected = {"schema": METRIC_SCHEMA, "task": task, "run": str(run), "scale": self.scale}
+        for name, value in expected.items():
+            if _field(content, name, path) != value:
+                raise ValueError(
+                    f"{path}: field {name!r}: expected {value!r}, found {content[name]!r}; run its rule again"
+                )
+        return content
 
-def read_measurement(config: ConfigLike, task: str, run: Run | str, metric: str) -> Measurement:
-    """Read one metric of one run.
+    def measurement(self, task: str, run: Run | str, metric: str) -> Measurement:
+        """Read one metric of one run.
 
-    Raises:
-        FileNotFoundError: as `read_metric_file`.
-        ValueError: as `read_metric_file`, or the metric is missing or not a finite number.
-    """
-    path = metric_path(config, task, run)
-    content = read_metric_file(config, task, run)
-    entry = _field(content, f"metrics.{metric}", path)
-    data = _field(content, "data", path)
-    interval = entry.get("interval") if isinstance(entry, dict) else None
-    return Measurement(
-        value=_number(_field(content, f"metrics.{metric}.value", path), f"metrics.{metric}.value", path),
-        unit=str(_field(content, f"metrics.{metric}.unit", path)),
-        n=entry.get("n"),
-        standard_error=_optional(entry, "standard_error", metric, path),
-        interval=tuple(_number(end, f"metrics.{metric}.interval", path) for end in interval) if interval else None,
-        data=None if data is None else str(_field(content, "data.name", path)),
-        device=_device(_field(content, "environment", path)),
-        path=path,
-    )
+        Raises:
+            FileNotFoundError: as `read`.
+            ValueError: as `read`, or the metric is missing or not a finite number.
+        """
+        path = self.path(task, run)
+        content = self.read(task, run)
+        entry = _field(content, f"metrics.{metric}", path)
+        interval = entry.get("interval") if isinstance(entry, dict) else None
+        data = _field(content, "data", path)
+        return Measurement(
+            value=_number(_field(content, f"metrics.{metric}.value", path), f"metrics.{metric}.value", path),
+            unit=str(_field(content, f"metrics.{metric}.unit", path)),
+            standard_error=_optional(entry, "standard_error", metric, path),
+            interval=tuple(_number(end, f"metrics.{metric}.interval", path) for end in interval) if interval else None,
+            data=None if data is None else str(_field(content, "data.name", path)),
+            device=_device(_field(content, "environment", path)),
+            path=path,
+        )
 
 
 def _field(content: Any, name: str, path: Path) -> Any:

@@ -4,84 +4,97 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.gridspec import SubplotSpec
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from lska.tables import curves as c
 from lska.tables.collect import Table
-from lska.tables.curves import (
-    INK, WIDE, Point, curves, draw_not_run, draw_ours, draw_paper, footer, leave_foot, legend,
-)  # fmt: skip
-from lska.tables.render import heading
+from lska.tables.render import COUNTED, heading
 from lska.tables.specs import ColumnSpec
-
-Series = dict[str, list[Point]]
 
 
 def cost(table: Table) -> Figure:
     """Parameters and FLOPs over the kernel size, on logarithmic axes; pending curves are named in the legend."""
-    series = curves(table)
-    figure = Figure(figsize=(WIDE, 3.1))
+    series = c.curves(table)
+    figure = Figure(figsize=(c.WIDTH, 3.1))
     columns = table.spec.columns
     for axes, column in zip(figure.subplots(1, len(columns)), columns, strict=True):
         _panel(axes, series, column)
+        axes.set_ylabel(heading(column))
         axes.set_yscale("log")
         _plain_numbers(axes)
     pending = any(row.source is not None and row.source.spec.pending for row in table.rows)
     extra = [table.spec.options["pending_name"]] if pending else []
-    legend(figure, series, [column.label for column in columns], extra)
-    footer(figure, table)
+    c.legend(figure, series, [column.label for column in columns], extra)
+    c.footer(figure, table, COUNTED)
     return figure
 
 
 def panels(table: Table) -> Figure:
-    """One panel per column, (a) to (d), over the kernel size.
-
-    Accuracies on other data than the paper's get a panel of their own below the paper's, as the two must not be compared.
-    """
-    series = curves(table)
+    """One panel per column, (a) to (d), over the kernel size."""
+    series = c.curves(table)
     columns = table.spec.columns
-    figure = Figure(figsize=(WIDE, 5.0))
+    figure = Figure(figsize=(c.WIDTH, 5.6))
     grid = figure.add_gridspec((len(columns) + 1) // 2, 2)
     for number, column in enumerate(columns):
-        place = grid[divmod(number, 2)]
         title = f"({chr(ord('a') + number)}) {heading(column)}"
         if _stands_apart(series, column):
-            upper, lower = (figure.add_subplot(part) for part in place.subgridspec(2, 1))
-            _panel(upper, series, column, ours=False)
-            _panel(lower, series, column, paper=False)
-            upper.set_xlabel("")
-            upper.set_title(f"{title}, paper, ImageNet-1K", loc="left")
-            lower.set_title(f"ours, {', '.join(table.data)}", loc="left")
+            _split_panel(figure, grid[divmod(number, 2)], series, column, title, ", ".join(table.data))
         else:
-            axes = figure.add_subplot(place)
+            axes = figure.add_subplot(grid[divmod(number, 2)])
             _panel(axes, series, column)
             axes.set_title(title, loc="left")
-    legend(figure, series, [column.label for column in columns])
-    footer(figure, table)
+            if not c.is_known(series, column.label):
+                axes.set_title("no printed value known", loc="right", fontsize=6.5, color=c.INK)
+    c.legend(figure, series, [column.label for column in columns])
+    c.footer(figure, table, COUNTED)
     return figure
 
 
-def _stands_apart(series: Series, column: ColumnSpec) -> bool:
+def _stands_apart(series: c.Series, column: ColumnSpec) -> bool:
+    """Whether ours come from other data than the paper's, so that the two must not be compared in one panel."""
     cells = [point.cells[column.label] for points in series.values() for point in points]
-    return any(cell.other_data for cell in cells) and any(cell.paper is not None for cell in cells)
+    return any(cell.other_data for cell in cells) and c.is_known(series, column.label)
 
 
-def _panel(axes: Axes, series: Series, column: ColumnSpec, ours: bool = True, paper: bool = True) -> None:
+def _split_panel(
+    figure: Figure, place: SubplotSpec, series: c.Series, column: ColumnSpec, title: str, data: str
+) -> None:
+    upper, lower = (figure.add_subplot(part) for part in place.subgridspec(2, 1))
+    _panel(upper, series, column, ours=False)
+    _panel(lower, series, column, paper=False, spacing=0.08)
+    upper.set_title(f"{title}: paper, ImageNet-1K", loc="left")
+    lower.set_title(f"ours, {data}", loc="left")
+    upper.set_xlabel("")
+    upper.tick_params(labelbottom=False)
+
+
+def _panel(
+    axes: Axes, series: c.Series, column: ColumnSpec, ours: bool = True, paper: bool = True, spacing: float = 0.04
+) -> None:
+    axes.margins(y=0.12)
     for name, points in series.items():
         if paper:
-            draw_paper(axes, name, points, None, column.label)
+            c.draw_paper(axes, name, points, None, column.label)
         if ours:
-            draw_ours(axes, name, points, None, column.label)
+            c.draw_ours(axes, name, points, None, column.label)
     if ours:
-        leave_foot(axes, series, column.label)
-        draw_not_run(axes, series, None, column.label)
+        c.draw_not_run(axes, series, None, column.label, spacing)
     axes.set_xlabel("kernel size")
-    axes.set_ylabel(heading(column))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6 if ours and paper else 4, steps=[1, 2, 5, 10]))
     sizes = sorted({point.kernel for points in series.values() for point in points})
-    axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.set_xlim(sizes[0] - 0.04 * sizes[-1], sizes[-1] * 1.04)
-    known = any(p.paper(column.label) is not None for points in series.values() for p in points)
-    if paper and not known:
-        axes.text(0.98, 0.97, "no printed value known", transform=axes.transAxes, fontsize=6.5, color=INK, ha="right")
+    axes.xaxis.set_major_locator(FixedLocator(sizes))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}" if size in _readable(sizes) else ""))
+
+
+def _readable(sizes: list[int]) -> list[int]:
+    """The sizes whose numbers fit side by side below the axis."""
+    kept: list[int] = []
+    for size in sizes:
+        if not kept or size - kept[-1] >= 0.05 * sizes[-1]:
+            kept.append(size)
+    return kept
 
 
 def _plain_numbers(axes: Axes) -> None:

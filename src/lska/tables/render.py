@@ -23,7 +23,7 @@ MARKS = {State.REPRODUCED: "✓", State.DEVIATES: "✗", State.OTHER_DATA: "○"
 CUT = "ᶜ"
 UNKNOWN = "?"
 SOURCES = {"derived": "†", "computed": "‡", "other-paper": "§"}
-COUNTED = "Parameters, FLOPs and layouts are always those of the paper's architectures, at 224x224 pixels"
+COUNTED = "Counts are always those of the paper's own architectures, at 224x224 pixels"
 SOURCE_MEANING = {
     "†": "follows by arithmetic from a printed statement",
     "‡": "not printed; counted on the official model code",
@@ -92,13 +92,13 @@ def legend(table: Table) -> list[str]:
     lines = ["Ours, with the paper's value in brackets."]
     if any(cell.standard_error is not None or cell.deviation is not None for cell in table.cells):
         lines.append("± deviation over seeds, or the standard error where there is one seed.")
-    lines += [f"{mark} {MEANING[state]}." for state, mark in MARKS.items() if _occurs(table, mark)]
+    lines += [f"{mark} {state}: {MEANING[state]}." for state, mark in MARKS.items() if _occurs(table, mark)]
     if _occurs(table, CUT):
         lines.append(f"{CUT} equal to the printed value when ours is cut, not rounded, to its digits.")
     if any(cell_text(cell).paper == UNKNOWN for cell in table.cells):
-        lines.append(f"({UNKNOWN}) {MEANING[State.UNKNOWN]}.")
-    words = {State.NOT_RUN: "not run: ", State.REFERENCE: "", State.NOT_APPLICABLE: "n/a: "}
-    lines += [f"{word}{MEANING[state]}." for state, word in words.items() if state in table.count()]
+        lines.append(f"({UNKNOWN}) {State.UNKNOWN}.")
+    words = {State.NOT_RUN: "not run", State.REFERENCE: "reference rows", State.NOT_APPLICABLE: "n/a"}
+    lines += [f"{word}: {MEANING[state]}." for state, word in words.items() if state in table.count()]
     papers = sorted({cell.paper_source.split(":")[1] for cell in table.cells if ":" in (cell.paper_source or "")})
     named = {"§": f": {', '.join(papers)}"}
     lines += [f"{mark} {text}{named.get(mark, '')}." for mark, text in SOURCE_MEANING.items() if _occurs(table, mark)]

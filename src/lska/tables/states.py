@@ -25,13 +25,13 @@ class State(StrEnum):
 
 
 MEANING = {
-    State.REPRODUCED: "reproduced: equal at the digits in brackets, or within tolerance or noise",
-    State.DEVIATES: "deviates",
-    State.OTHER_DATA: "measured on other data or a shrunken model, so the value in brackets is for reference only",
-    State.UNKNOWN: "no printed value known",
+    State.REPRODUCED: "equal at the printed digits, or within tolerance or noise",
+    State.DEVIATES: "measured as the paper did, with another result",
+    State.OTHER_DATA: "measured on other data or a shrunken model; the paper's value is for reference only",
+    State.UNKNOWN: "the paper's value was not found",
     State.NOT_RUN: "nothing was trained or measured at this scale",
-    State.REFERENCE: "Rows that start with reference: were published elsewhere; nothing is measured here",
-    State.NOT_APPLICABLE: "does not apply",
+    State.REFERENCE: "published elsewhere; nothing is measured here",
+    State.NOT_APPLICABLE: "the row has no such quantity",
 }
 
 

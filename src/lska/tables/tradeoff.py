@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import itertools
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from lska.tables import curves as c
 from lska.tables.collect import Table
-from lska.tables.curves import (
-    LOOKS, WIDE, Point, curves, draw_not_run, draw_ours, draw_paper, footer, leave_foot, legend,
-)  # fmt: skip
 
 TICKS = (0.83, 0.84, 0.86, 0.9, 1.0, 1.2, 1.6, 2.6, 5.0, 10.0)
-# Points; where the numbers beside the markers stand, so that those of neighbouring curves do not meet.
-LABELS = {"lka_trivial": (5, -7), "lska_trivial": (0, -10), "lka": (5, 3), "lska": (-5, 4)}
+NOTE = "Horizontal places are exact counts, also for the paper's points, whose FLOPs are printed to 0.01 G."
+
+Label = tuple[float, float, str, str]
+"""Place in data coordinates, text and colour."""
 
 
 def trade_off(table: Table) -> Figure:
@@ -25,53 +24,83 @@ def trade_off(table: Table) -> Figure:
 
     The paper's points share the panel with ours only if ours were measured on the same data.
     """
-    series = curves(table)
+    series = c.curves(table)
     apart = any(cell.other_data for cell in table.cells)
-    figure = Figure(figsize=(WIDE, 3.4))
-    axes = figure.subplots(1, 2, squeeze=False)[0] if apart else [figure.subplots()] * 2
+    figure = Figure(figsize=(c.WIDTH, 3.4))
+    panels = figure.subplots(1, 1 + apart, squeeze=False)[0]
     x, y = (column.label for column in table.spec.columns)
+    for axes in panels:
+        axes.margins(y=0.12)
     for name, points in series.items():
-        draw_paper(axes[0], name, points, x, y)
-        draw_ours(axes[1], name, points, x, y)
-        _label(axes[0], name, points, lambda p: (p.paper(x), p.paper(y)) if apart else (None, None))
-        _label(axes[1], name, points, lambda p: (p.ours(x), p.ours(y) if p.ours(y) is not None else p.paper(y)))
-    leave_foot(axes[1], series, y)
-    draw_not_run(axes[1], series, x, y)
-    cheapest = min(p.ours(x) for points in series.values() for p in points)
-    for panel, title in zip(axes, ("ImageNet-1K, as printed", ", ".join(table.data)), strict=True):
-        _axis(panel, cheapest)
-        panel.set_title(title if apart else "", loc="left")
-        panel.set_xlabel("FLOPs (G), stretched at the low end")
-        panel.set_ylabel("top-1 (%)")
-    legend(figure, series, [y])
-    footer(figure, table)
+        c.draw_paper(panels[0], name, points, x, y)
+        c.draw_ours(panels[-1], name, points, x, y)
+    c.draw_not_run(panels[-1], series, x, y)
+    for axes, title in zip(panels, ("paper, ImageNet-1K", f"ours, {', '.join(table.data)}"), strict=False):
+        axes.set_title(title if apart else "", loc="left")
+        axes.set(xlabel="FLOPs (G), stretched at the low end", ylabel="top-1 (%)")
+        _stretch(axes, [p.place(x) for points in series.values() for p in points])
+    c.legend(figure, series, [y])
+    c.footer(figure, table, NOTE)
+    figure.draw_without_rendering()
+    for axes in panels:
+        _place_labels(axes, _labels(series, x, y, ours=axes is panels[-1], paper=axes is panels[0]))
     return figure
 
 
-def _label(axes: Axes, name: str, points: list[Point], place: Callable[[Point], tuple[float | None, float | None]]) -> None:
-    for point in points:
-        x, y = place(point)
-        if x is not None and y is not None:
-            axes.annotate(
-                str(point.kernel), (x, y), LABELS[name], textcoords="offset points", fontsize=6.5, color=LOOKS[name][0],
-                ha="center", va="center",
-            )  # fmt: skip
+def _labels(series: c.Series, x: str, y: str, ours: bool, paper: bool) -> list[Label]:
+    """Kernel sizes beside our points, and beside the paper's where ours are elsewhere or missing."""
+    labels = []
+    for name, point in ((name, point) for name, points in series.items() for point in points):
+        height = point.ours(y) if ours and point.ours(y) is not None else point.paper(y) if paper else None
+        if height is not None and point.place(x) is not None:
+            labels.append((point.place(x), height, str(point.kernel), c.LOOKS[name][0]))
+    return labels
 
 
-def _axis(axes: Axes, cheapest: float) -> None:
-    """A logarithmic axis of what a network costs beyond about 98.5 % of the cheapest one.
+def _stretch(axes: Axes, costs: list[float | None]) -> None:
+    """A logarithmic axis of what a network costs beyond 98.5 % of the cheapest one.
 
-    The separable forms differ by hundredths of a GFLOP and the trivial one by whole GFLOPs, so that a common axis would
-    show either ones or the other.
+    The separable forms differ by hundredths of a GFLOP and the trivial one by whole GFLOPs, so that a linear axis would
+    show either the ones or the other.
     """
-    origin = 0.985 * cheapest
+    known = [cost for cost in costs if cost is not None]
+    origin = 0.985 * min(known)
 
     def forward(x: np.ndarray) -> np.ndarray:
         return np.log10(np.maximum(x - origin, 1e-4))
 
     axes.set_xscale("function", functions=(forward, lambda x: 10**x + origin))
-    low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(FixedLocator([tick for tick in TICKS if tick > origin]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlim(origin + (cheapest - origin) * 0.6, max(high, low))
+    axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
+    axes.set_xlim(origin + 0.65 * (min(known) - origin), origin + 1.5 * (max(known) - origin))
+
+
+def _place_labels(axes: Axes, labels: list[Label]) -> None:
+    """Write each label on the side of its marker that is farthest from curves, markers and labels before it."""
+    scale = 72 / axes.figure.dpi
+    taken = _obstacles(axes) * scale
+    for x, y, text, colour in labels:
+        centre = axes.transData.transform((x, y)) * scale
+        sides = [(r * np.cos(a), r * np.sin(a)) for r, a in itertools.product((8, 11), np.arange(8) * np.pi / 4)]
+        crowding = [np.exp(-np.hypot(*(taken - centre - side).T) / 3).sum() + 0.02 * np.hypot(*side) for side in sides]
+        side = sides[int(np.argmin(np.round(crowding, 6)))]
+        box = [(-3, 0), (0, 0), (3, 0)]
+        taken = np.vstack([taken, *(np.add(centre + side, corner) for corner in box for _ in range(2))])
+        axes.annotate(
+            text, (x, y), side, textcoords="offset points", fontsize=6.5, color=colour, ha="center", va="center"
+        )
+
+
+def _obstacles(axes: Axes) -> np.ndarray:
+    """Pixels (N, 2) of all markers, and of points along the lines between them."""
+    found = [np.empty((0, 2))]
+    bars = [np.asarray(bar) for lines in axes.collections for bar in lines.get_segments()]
+    found += [np.linspace(*axes.transData.transform(bar), 5) for bar in bars]
+    for line in axes.get_lines():
+        corners = line.get_transform().transform(line.get_xydata())
+        found += [corners] * 3
+        for start, end in itertools.pairwise(corners) if line.get_linestyle() != "None" else ():
+            found.append(np.linspace(start, end, 2 + int(np.hypot(*(end - start)) // 6)))
+    return np.vstack(found)

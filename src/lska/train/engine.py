@@ -20,7 +20,7 @@ from torch import nn
 from lska.train.distributed import Processes
 from lska.train.interrupt import Interrupted, StopRequest
 from lska.train.loading import Plan, batch_mixer, seed_everything
-from lska.train.progress import TrainingLog
+from lska.train.progress import Progress, TrainingLog
 from lska.train.recipe import Recipe
 from lska.train.scoring import Scores
 from lska.train.state import load_state, save_state, state_files
@@ -44,15 +44,8 @@ class Job:
     digest: str
     """Identity of the training; a state of another one is refused."""
     state_seconds: float = 600.0
-
-
-@dataclass
-class Progress:
-    """Position of a training and what it has cost so far."""
-
-    step: int = 0
-    seconds: float = 0.0
-    last_loss: float = math.nan
+    skipped: Callable[[], int] = lambda: 0
+    """Unreadable images that this process has met in this attempt."""
 
 
 class Trainer:
@@ -72,6 +65,7 @@ class Trainer:
         self.loss = _loss(recipe)
         self.progress = Progress()
         self._restore()
+        self._skipped_before = self.progress.skipped
         self.forward = self._wrap()
 
     def _wrap(self) -> nn.Module:
@@ -156,6 +150,8 @@ class Trainer:
         """
         if not all(bool(torch.isfinite(weights).all()) for weights in self.network.parameters()):
             raise DivergedError(self._diverged("weights are no longer finite"))
+        skipped = self.group.sum(torch.tensor(self.job.skipped(), device=self.group.device))
+        self.progress.skipped = self._skipped_before + int(skipped)
         if self.group.is_main:
             save_state(self.job.folder, self.progress.step, self._state())
         self.group.wait()
@@ -235,28 +231,36 @@ def fit(
         if due or saving:
             progress.last_loss = trainer.finite(loss)
         if due:
-            log.record(progress.step, epoch, progress.last_loss, rate, **_validation(trainer, validate))
+            log.record(progress, epoch, rate, **_validation(trainer, validate))
         if saving:
             trainer.save()
             watch.state_saved()
+        watch.resume()
         if stopping:
             raise Interrupted(f"{reason or 'another process stopped'}; state saved after update {progress.step}")
 
 
 class _Watch:
-    """Times updates and tells when the next state is due."""
+    """Times updates and tells when the next state is due.
+
+    `longest` is the longest update so far in seconds, with the scoring and saving that followed it.
+    """
 
     def __init__(self, state_seconds: float) -> None:
         self.state_seconds = state_seconds
         self.longest = 0.0
-        self._lap = self._saved = time.monotonic()
+        self._begun = self._saved = time.monotonic()
 
     def lap(self) -> float:
-        """Seconds since the last lap."""
-        now = time.monotonic()
-        seconds, self._lap = now - self._lap, now
+        """Seconds of the update that ends now."""
+        seconds = time.monotonic() - self._begun
         self.longest = max(self.longest, seconds)
         return seconds
+
+    def resume(self) -> None:
+        """Begin the next update here, so that scoring and saving do not count as training."""
+        now = time.monotonic()
+        self.longest, self._begun = max(self.longest, now - self._begun), now
 
     def state_due(self) -> bool:
         """Whether the last state is older than `state_seconds`."""

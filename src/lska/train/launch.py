@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -20,12 +19,11 @@ from lska.models import create
 from lska.models.checkpoint import save_weights
 from lska.provenance import atomic_path, code_version, environment, file_md5, write_json
 from lska.runs import Run
-from lska.train.distributed import Processes, processes
+from lska.train.distributed import processes
 from lska.train.engine import Job, Trainer, fit
 from lska.train.interrupt import stop_request
 from lska.train.loading import Plan, scoring_loader, training_loader, training_transform
 from lska.train.progress import TrainingLog
-from lska.train.recipe import Recipe
 from lska.train.scoring import Scores, score
 from lska.train.state import state_files
 
@@ -36,11 +34,19 @@ def build_network(config: Config, run: Run, classes: int, drop_path: float = 0.0
     """The network of `run` at this scale, with fresh weights from the run's seed.
 
     Raises:
-        ValueError: unknown model, attention or kernel size.
+        ValueError: unknown model, attention, kernel size, or setting of `architecture`.
     """
     torch.manual_seed(run.seed)
-    settings = {**config.architecture.get(run.model, {}), "num_classes": classes, "drop_path_rate": drop_path}
-    return create(run.model, attention=run.attention, kernel_size=run.kernel, **settings)
+    architecture = config.architecture.get(run.model, {})
+    settings = {**architecture, "num_classes": classes, "drop_path_rate": drop_path}
+    try:
+        network = create(run.model, attention=run.attention, kernel_size=run.kernel, **settings)
+    except TypeError as error:
+        raise ValueError(f"{run}: architecture.{run.model} {architecture} does not fit the model: {error}") from error
+    if run.attention is None and hasattr(network, "attention"):
+        # timm drops settings that are None, and the model's default would train under a name that hides it.
+        raise ValueError(f"{run}: {run.model} needs an attention and a kernel, for example {run.model}-lska-k23-s0")
+    return network
 
 
 def state_folder(config: Config, run: Run) -> Path:
@@ -52,7 +58,7 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
     """Train `run`, or go on with it, and export weights, sidecar and log.
 
     Raises:
-        DataError: the data set is missing or incomplete.
+        DataError: the data set is missing, or its splits have different classes.
         Interrupted: stopped by a signal or the budget, state saved.
         DivergedError, StateError, ValueError: as the parts say.
     """
@@ -60,19 +66,20 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
     code_version()  # remembered as of now: the checkout may change while a long training runs
     recipe = config.recipe
     split, validation = _data(config)
+    config.data_identity()  # needed at the end: a missing record has to be told of before the training
+    images = ImageDataset(split, training_transform(recipe), on_error="skip")
     plan = Plan.of(recipe, len(split), run.seed)
     with processes(config.training.gpus) as group, stop_request(budget_seconds) as stop:
         plan.share(group.world)
         network = build_network(config, run, len(split.classes), recipe.drop_path)
         job = Job(
             recipe, plan, len(split.classes), state_folder(config, run), config.training_digest(run),
-            60 * config.training.state_minutes,
+            60 * config.training.state_minutes, lambda: images.skipped,
         )  # fmt: skip
         trainer = Trainer(job, network, group)
-        images = ImageDataset(split, training_transform(recipe), on_error="skip")
         _run(trainer, images, config, stop, _validator(trainer, validation, config))
         if group.is_main:
-            export(trainer, config, run, images.skipped)
+            export(trainer, config, run)
 
 
 def _data(config: Config) -> tuple[Split, Split]:
@@ -82,16 +89,14 @@ def _data(config: Config) -> tuple[Split, Split]:
     return train_split, validation
 
 
-def _run(
-    trainer: Trainer, images: ImageDataset, config: Config, stop: Any, validate: Callable[[], Scores]
-) -> None:
+def _run(trainer: Trainer, images: ImageDataset, config: Config, stop: Any, validate: Callable[[], Scores]) -> None:
     job, group, start = trainer.job, trainer.group, trainer.progress.step
     if start == job.plan.steps:
         return
     loader = training_loader(images, job.plan, start, group.rank, group.world, config.training.workers)
     per_step = job.recipe.global_batch
     record = job.folder / "train.jsonl"
-    log = TrainingLog(record, start, job.plan.steps, job.plan.steps_per_epoch, per_step, group.is_main)
+    log = TrainingLog(record, trainer.progress, job.plan.steps, job.plan.steps_per_epoch, per_step, group.is_main)
     try:
         fit(trainer, iter(loader), log, stop, validate)
     finally:
@@ -108,21 +113,19 @@ def _validator(trainer: Trainer, split: Split, config: Config) -> Callable[[], S
     return validate
 
 
-def export(trainer: Trainer, config: Config, run: Run, skipped: int) -> None:
+def export(trainer: Trainer, config: Config, run: Run) -> None:
     """Write the weights, the record of losses and, last, the sidecar that vouches for them."""
     weights = config.weights_path(run)
     save_weights(trainer.exported, weights)
     with atomic_path(config.training_log(run)) as temporary:
         shutil.copyfile(trainer.job.folder / "train.jsonl", temporary)
-    write_json(weights.with_suffix(".json"), sidecar(trainer, config, run, weights, skipped))
+    write_json(weights.with_suffix(".json"), sidecar(trainer, config, run, weights))
     for state in state_files(trainer.job.folder)[:-1]:
         state.unlink()
 
 
-def sidecar(trainer: Trainer, config: Config, run: Run, weights: Path, skipped: int) -> dict[str, Any]:
+def sidecar(trainer: Trainer, config: Config, run: Run, weights: Path) -> dict[str, Any]:
     """What is known of trained weights: identity, recipe, data, code, environment and cost."""
-    data = json.loads(config.data_record.read_text(encoding="utf-8"))
-    device = str(trainer.group.device)
     return {
         "run": str(run),
         "scale": config.scale,
@@ -130,14 +133,14 @@ def sidecar(trainer: Trainer, config: Config, run: Run, weights: Path, skipped: 
         "origin": "trained",
         "recipe": config.training_digest(run),
         "spec": config.training_spec(run),
-        "data": {"name": data["name"], "digest": data["digest"]},
+        "data": config.data_identity(),
         "images_seen": trainer.progress.step * trainer.job.recipe.global_batch,
         "updates": trainer.progress.step,
         "final_loss": trainer.progress.last_loss,
-        "skipped_images": skipped,
+        "skipped_images": trainer.progress.skipped,
         "processes": trainer.group.world,
         "code": code_version(),
-        "environment": environment(device),
+        "environment": environment(str(trainer.group.device)),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(trainer.progress.seconds, 3),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -129,7 +130,21 @@ class MicroBatches(Sampler[list[Key]]):
 
 
 def training_transform(recipe: Recipe) -> Any:
-    """timm's ImageNet training transform: PIL image to normalised float tensor (3, image_size, image_size)."""
+    """timm's ImageNet training transform: PIL image to normalised float tensor (3, image_size, image_size).
+
+    Raises:
+        ValueError: timm cannot read `rand_augment`.
+    """
+    try:
+        return _training_transform(recipe)
+    except (AssertionError, IndexError, KeyError) as error:
+        raise ValueError(
+            f"recipe: rand_augment: expected timm's form such as rand-m9-mstd0.5-inc1, found {recipe.rand_augment!r} "
+            f"({error})"
+        ) from error
+
+
+def _training_transform(recipe: Recipe) -> Any:
     return create_transform(
         recipe.image_size,
         is_training=True,
@@ -165,13 +180,26 @@ def training_loader(images: ImageDataset, plan: Plan, start: int, rank: int, wor
         batch_sampler=MicroBatches(plan, start, rank, world),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_ignore_stop_signals,
     )
+
+
+def _ignore_stop_signals(worker: int) -> None:
+    """Schedulers signal every process of a job; the trainer needs its workers until it has stopped by itself."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def scoring_loader(split: Split, recipe: Recipe, batch_size: int, workers: int) -> DataLoader:
     """Every image of `split` once, in order; an unreadable one is an error."""
     images = ImageDataset(split, test_transform(recipe), on_error="raise")
-    return DataLoader(images, batch_size, num_workers=workers, pin_memory=torch.cuda.is_available())
+    return DataLoader(
+        images,
+        batch_size,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_ignore_stop_signals,
+    )
 
 
 def batch_mixer(recipe: Recipe, classes: int) -> Mixup | None:

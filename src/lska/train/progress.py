@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,19 @@ from lska.provenance import atomic_path
 logger = logging.getLogger(__name__)
 
 LINES_PER_TRAINING = 200
+
+
+@dataclass
+class Progress:
+    """Position of a training (updates done) and what is told of it beside the weights."""
+
+    step: int = 0
+    seconds: float = 0.0
+    """Time spent in updates, in all attempts."""
+    last_loss: float = math.nan
+    """The last loss looked at, in nats."""
+    skipped: int = 0
+    """Unreadable images met, in all attempts and processes; one counts each time it is met."""
 
 
 class TrainingLog:
@@ -25,15 +39,16 @@ class TrainingLog:
     """
 
     def __init__(
-        self, path: Path, start: int, steps: int, steps_per_epoch: int, images_per_step: int, active: bool = True
+        self, path: Path, start: Progress, steps: int, steps_per_epoch: int, images_per_step: int, active: bool = True
     ) -> None:
-        self.path, self.steps, self.steps_per_epoch, self.images_per_step = path, steps, steps_per_epoch, images_per_step
+        self.path, self.steps = path, steps
+        self.steps_per_epoch, self.images_per_step = steps_per_epoch, images_per_step
         self.interval = max(1, steps // LINES_PER_TRAINING)
         self.active = active
-        self._last, self._since = start, time.perf_counter()
+        self._step, self._seconds = start.step, start.seconds
         if active:
-            self._keep_until(start)
-        self._bar = self._make_bar(start) if active and sys.stderr.isatty() else None
+            self._keep_until(start.step)
+        self._bar = self._make_bar(start.step) if active and sys.stderr.isatty() else None
 
     def _keep_until(self, step: int) -> None:
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
@@ -52,17 +67,24 @@ class TrainingLog:
         """Whether the loss after update `step` (counted from 1) is to be recorded."""
         return step % self.interval == 0 or step % self.steps_per_epoch == 0 or step == self.steps
 
-    def record(self, step: int, epoch: int, loss: float, rate: float, **more: float) -> None:
+    def record(self, progress: Progress, epoch: int, rate: float, **more: float) -> None:
         """Append one record and show it."""
         if not self.active:
             return
-        seconds = time.perf_counter() - self._since
-        speed = (step - self._last) * self.images_per_step / seconds
+        step, loss = progress.step, progress.last_loss
+        speed = (step - self._step) * self.images_per_step / (progress.seconds - self._seconds)
         entry = {"step": step, "epoch": epoch, "loss": loss, "learning_rate": rate, "images_per_second": speed, **more}
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+        self._append(json.dumps(entry) + "\n")
         self._show(step, epoch, loss, rate, speed, more)
-        self._last, self._since = step, time.perf_counter()
+        self._step, self._seconds = step, progress.seconds
+
+    def _append(self, line: str) -> None:
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(line)
+        except OSError as error:
+            # Python names no file where writing fails for want of space.
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def _show(self, step: int, epoch: int, loss: float, rate: float, speed: float, more: dict[str, float]) -> None:
         extra = "".join(f", {name} {value:.2f}" for name, value in more.items())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lska.strict import build, read_yaml
+from lska.strict import build, merge, read_yaml
 
 Triple = tuple[float, float, float]
 HALF: Triple = (0.5, 0.5, 0.5)
@@ -91,18 +92,7 @@ class Recipe:
     """Epochs between top-1 measurements during training, for the log only; 0 for none."""
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "learning_rate", "global_batch", "micro_batch", "image_size")
-        problems = [f"{name} must be positive, found {getattr(self, name)}" for name in positive if getattr(self, name) <= 0]
-        if self.micro_batch > 0 and self.global_batch % self.micro_batch:
-            problems.append(
-                f"global_batch {self.global_batch} must be a multiple of micro_batch {self.micro_batch}"
-            )
-        if self.mixes and self.micro_batch % 2:
-            problems.append(f"micro_batch must be even with mixup or cutmix, found {self.micro_batch}")
-        if self.warmup_epochs >= self.epochs:
-            problems.append(f"warmup_epochs {self.warmup_epochs} must be below epochs {self.epochs}")
-        if not 0 < self.test_crop <= 1:
-            problems.append(f"test_crop must be in (0, 1], found {self.test_crop}")
+        problems = [*_out_of_range(self), *_contradictions(self)]
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -121,35 +111,67 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-def load_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
+def _out_of_range(recipe: Recipe) -> Iterator[str]:
+    """Fields whose value is impossible whatever the others are."""
+    positive = ("epochs", "learning_rate", "global_batch", "micro_batch", "image_size", "clip_gradient")
+    least_zero = ("cooldown_epochs", "warmup_epochs", "warmup_learning_rate", "minimum_learning_rate", "weight_decay")
+    least_zero += ("mixup", "cutmix", "color_jitter", "validation_interval")
+    shares = ("drop_path", "label_smoothing", "mixup_probability", "mixup_switch_probability", "horizontal_flip")
+    shares += ("erase_probability", "ema_decay")
+    values = {name: value for name, value in vars(recipe).items() if value is not None}
+    for name, value in values.items():
+        if name in positive and value <= 0:
+            yield f"{name} must be positive, found {value}"
+        if name in least_zero and value < 0:
+            yield f"{name} must not be negative, found {value}"
+        if name in shares and not 0 <= value <= 1:
+            yield f"{name} must be in [0, 1], found {value}"
+    if not 0 < recipe.test_crop <= 1:
+        yield f"test_crop must be in (0, 1], found {recipe.test_crop}"
+    if not 0 < recipe.crop_scale[0] <= recipe.crop_scale[1] <= 1:
+        yield f"crop_scale must be two increasing shares in (0, 1], found {list(recipe.crop_scale)}"
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    """Fields that do not go together."""
+    if recipe.micro_batch > 0 and recipe.global_batch % recipe.micro_batch:
+        yield f"global_batch {recipe.global_batch} must be a multiple of micro_batch {recipe.micro_batch}"
+    if recipe.mixes and recipe.micro_batch % 2:
+        yield f"micro_batch must be even with mixup or cutmix, found {recipe.micro_batch}"
+    if recipe.warmup_epochs >= recipe.epochs:
+        yield f"warmup_epochs {recipe.warmup_epochs} must be below epochs {recipe.epochs}"
+
+
+def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe file, apply `overrides` and resolve its switches.
 
     Raises:
         ValueError: names the file and every unknown key, wrong type, unknown switch, and every field that both a
             switch and the recipe set.
     """
-    values = {**read_yaml(path), **(overrides or {})}
-    return build(Recipe, resolve_switches(values, str(path)), str(path))
+    values, problems = resolve_switches(merge(read_yaml(path), overrides or {}))
+    return build(Recipe, values, str(path), problems)
 
 
-def resolve_switches(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Replace `switches: {name: choice}` by the fields that the choices set.
+def resolve_switches(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Replace `switches: {name: choice}` by the fields that the choices set; also says what is wrong with them.
 
-    Raises:
-        ValueError: an unknown switch or choice, or a field that is also set directly.
+    Wrong are an unknown switch or choice, and a field that is also set directly.
     """
     values = dict(values)
     switches = values.pop("switches", {})
+    if not isinstance(switches, dict):
+        return values, [f"switches: expected a mapping, found {type(switches).__name__} {switches!r}"]
     problems = []
     for name, choice in switches.items():
         choices = SWITCHES.get(name, {})
-        if choice not in choices:
+        if choice not in list(choices):
             known = f"choices of {name}: {', '.join(choices)}" if choices else f"switches: {', '.join(SWITCHES)}"
             problems.append(f"unknown switch {name}: {choice}; {known}")
+            # What a right choice would have set is not missing too.
+            values = {**next(iter(choices.values()), {}), **values}
             continue
         doubled = [field for field in choices[choice] if field in values]
         problems += [f"{field} is set both directly and by switch {name}; remove one" for field in doubled]
-        values.update(choices[choice])
-    if problems:
-        raise ValueError(f"{where}: {len(problems)} problem(s):\n" + "\n".join(f"  {p}" for p in problems))
-    return values
+        values = {**choices[choice], **values}
+    return values, problems

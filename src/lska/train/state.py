@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import logging
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -38,22 +39,34 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
     torch.save(state, buffer)
     payload = buffer.getbuffer()
     path = folder / f"state-{step:08d}.pt"
+    _remove_unfinished(folder)
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
             stream.write(_MAGIC + hashlib.sha256(payload).digest())
             stream.write(payload)
     except OSError as error:
         raise StateError(_write_problem(path, len(payload), error)) from error
-    for old in state_files(folder)[:-_KEPT]:
-        old.unlink()
+    files = state_files(folder)
+    end = files.index(path) + 1
+    # States of later updates are damaged ones that the training fell back from.
+    for surplus in files[: max(0, end - _KEPT)] + files[end:]:
+        surplus.unlink()
     return path
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """A process that is killed while it writes a state leaves the temporary file."""
+    for path in folder.glob(".state-*.tmp.pt"):
+        path.unlink(missing_ok=True)
 
 
 def _write_problem(path: Path, size: int, error: OSError) -> str:
     earlier = state_files(path.parent)
     kept = f"the last good state is {earlier[-1].name}" if earlier else "no earlier state exists"
-    advice = f"free at least {2 * size / 2**20:.0f} MiB" if error.errno == errno.ENOSPC else "check disk and permissions"
-    return f"cannot write training state {path}: {error.strerror or error}; {kept}; {advice} and start the training again"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = f"free at least {math.ceil(2 * size / 2**20)} MiB" if full else "check disk, limits and permissions"
+    reason = error.strerror or error
+    return f"cannot write training state {path}: {reason}; {kept}; {advice} and start the training again"
 
 
 def state_files(folder: Path) -> list[Path]:
@@ -85,7 +98,10 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 def _read(path: Path) -> dict[str, Any]:
     import torch
 
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StateError(f"training state {path} cannot be read ({error.strerror})") from error
     start = len(_MAGIC) + hashlib.sha256().digest_size
     if content[: len(_MAGIC)] != _MAGIC or hashlib.sha256(content[start:]).digest() != content[len(_MAGIC) : start]:
         raise StateError(f"training state {path} is damaged (its checksum does not match; {len(content)} bytes)")

@@ -1,6 +1,10 @@
 """Generated scenes: exact shape labels, texture labels, boxes and masks, without any download."""
 
-from lska.data.synthetic.classification import ClassificationSettings, write_classification_set
+from lska.data.synthetic.classification import (
+    ClassificationSettings,
+    classification_scene,
+    write_classification_set,
+)
 from lska.data.synthetic.render import STYLES, render
 from lska.data.synthetic.scene import (
     Background,
@@ -28,6 +32,7 @@ __all__ = [
     "Scene",
     "SceneObject",
     "SceneSettings",
+    "classification_scene",
     "compose_scene",
     "contact_sheet",
     "is_held_out",

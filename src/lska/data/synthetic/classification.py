@@ -10,9 +10,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from lska.data.synthetic.checks import check_names, check_pair, check_range
 from lska.data.synthetic.folder import existing_settings, replaced_folder
 from lska.data.synthetic.render import render
-from lska.data.synthetic.scene import Labels, Scene, SceneSettings, check_range, compose_scene
+from lska.data.synthetic.scene import Labels, Scene, SceneSettings, compose_scene
 from lska.data.synthetic.seeds import HELD_OUT
 from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
@@ -25,14 +26,19 @@ GENERATOR = 1
 SPLITS = ("train", "val")
 
 COLUMNS = (
-    "path,split,shape,texture,shape_instance,texture_instance,x_min,y_min,x_max,y_max".split(",")
+    *("path", "split", "shape", "texture", "shape_instance", "texture_instance"),
+    *("x_min", "y_min", "x_max", "y_max"),
 )
 """Columns of labels.csv; the box is that of the object's mask in pixels, its maxima one past the last pixel."""
 
 
 @dataclass(frozen=True)
 class ClassificationSettings:
-    """Settings of a generated classification set. Raises ValueError, naming the setting, for a value out of range."""
+    """Settings of a generated classification set.
+
+    Raises:
+        ValueError: a value is out of range or of the wrong type; the message names the setting.
+    """
 
     image_size: int = 64
     """Height and width in pixels."""
@@ -60,16 +66,21 @@ class ClassificationSettings:
     """Seed of everything random in the set."""
 
     def __post_init__(self) -> None:
-        for name in ("textures", "extent"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not isinstance(self.classes, int):
-            object.__setattr__(self, "classes", tuple(self.classes))
+        if isinstance(self.classes, tuple):
+            check_names("classes", self.classes, SHAPES, least=2)
         else:
             check_range("classes", self.classes, 2, len(SHAPES))
-        for name, least in (("train_per_class", 1), ("val_per_class", 1)):
-            check_range(name, getattr(self, name), least, 1_000_000)
+        check_range("train_per_class", self.train_per_class, 1, 1_000_000)
+        check_range("val_per_class", self.val_per_class, 1, 1_000_000)
         check_range("quality", self.quality, 90, 100)
+        # Smaller objects could vanish between the pixels.
+        check_range("image_size", self.image_size, 24, 4096)
+        check_pair("extent", self.extent, 0.3, 0.95)
         self.scene_settings("train")
+        # 0 and 0.0 are one setting and must have one digest.
+        for name in ("turn", "contrast", "clutter"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "extent", tuple(map(float, self.extent)))
 
     @property
     def class_names(self) -> tuple[str, ...]:

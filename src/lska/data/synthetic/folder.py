@@ -44,7 +44,7 @@ def existing_settings(root: Path, description: Mapping[str, Any], overwrite: boo
 def replaced_folder(root: Path, description: Mapping[str, Any]) -> Iterator[Path]:
     """Yield an empty sibling folder that becomes `root` when the block ends well and is removed otherwise.
 
-    `settings.json` with the description and its digest is added. A former `root` goes only when the new one is complete.
+    `settings.json` with the description and its digest is added. A former `root` goes once the new one is complete.
     """
     root = root.resolve()
     root.parent.mkdir(parents=True, exist_ok=True)

@@ -55,4 +55,31 @@ def _textured(scene: Scene) -> np.ndarray:
     return np.clip(canvas, 0, 1)
 
 
-STYLES: dict[str, Callable[[Scene], np.ndarray]] = {"texture": _textured}
+def _flat(scene: Scene) -> np.ndarray:
+    """Every object in its mean colour, without texture, before the mean colour of the background."""
+    canvas = np.broadcast_to(np.array(scene.background.paint.mean), (scene.size, scene.size, 3))
+    for item in scene.objects:
+        alpha = item.coverage[..., None]
+        canvas = canvas * (1 - alpha) + np.array(item.paint.mean) * alpha
+    return canvas
+
+
+def _outline(scene: Scene) -> np.ndarray:
+    """Dark contours on white, drawn just inside every object, each object hiding the lines behind it."""
+    from PIL import Image, ImageFilter
+
+    width = 2 * max(1, scene.size // 64) + 1
+    lines = np.zeros((scene.size, scene.size))
+    for item in scene.objects:
+        inner = Image.fromarray((item.coverage * 255).astype(np.uint8)).filter(ImageFilter.MinFilter(width))
+        contour = np.clip(item.coverage - np.asarray(inner) / 255, 0, 1)
+        lines = lines * (1 - item.coverage) + contour
+    return np.repeat(1 - 0.9 * np.clip(lines, 0, 1)[..., None], 3, axis=2)
+
+
+STYLES: dict[str, Callable[[Scene], np.ndarray]] = {
+    "texture": _textured,
+    "flat": _flat,
+    "outline": _outline,
+}
+"""Ways to draw a scene, by name; each gives RGB (size, size, 3) in [0, 1]."""

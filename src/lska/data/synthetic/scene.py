@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.random import Generator
 
+from lska.data.synthetic.checks import check_choice, check_names, check_pair, check_range
 from lska.data.synthetic.seeds import HELD_OUT, generator
 from lska.data.synthetic.shapes import SHAPES, Outline, shape_family, shape_outline
 from lska.data.synthetic.textures import TEXTURES
@@ -19,13 +20,20 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 GROUNDS = ("darker", "lighter", "either")
 
+SOLID = 0.5
+"""Share of a pixel that an object must cover for the pixel to belong to its mask."""
+
 PLACEMENTS = 30
 """Positions tried for an object before the scene does without it."""
 
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """What scenes are made of. Raises ValueError, naming the setting, for a value out of range."""
+    """What scenes are made of.
+
+    Raises:
+        ValueError: a value is out of range or of the wrong type; the message names the setting.
+    """
 
     image_size: int = 64
     """Height and width in pixels."""
@@ -40,7 +48,7 @@ class SceneSettings:
     turn: float = 45.0
     """Largest turn of an object in degrees, either way; less for shapes that are named by their upright position."""
     overlap: float = 0.2
-    """Largest share of an object that another may cover."""
+    """Largest share of an object that others may cover."""
     ground: str = "darker"
     """Whether the background is `darker` or `lighter` than the objects, or `either`, scene by scene."""
     contrast: float = 0.3
@@ -57,18 +65,15 @@ class SceneSettings:
     """Seed of the whole set. Instances with equal numbers differ between seeds."""
 
     def __post_init__(self) -> None:
-        for name in ("shapes", "textures", "objects", "extent"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        _check_names("shapes", self.shapes, SHAPES)
-        _check_names("textures", self.textures, TEXTURES)
-        _check_pair("objects", self.objects, 1, 99)
-        _check_pair("extent", self.extent, 0.05, 0.95)
+        check_names("shapes", self.shapes, SHAPES)
+        check_names("textures", self.textures, TEXTURES)
+        check_pair("objects", self.objects, 1, 99)
+        check_pair("extent", self.extent, 0.1, 0.95)
         check_range("image_size", self.image_size, 16, 4096)
         check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("contrast", self.contrast, 0.0, 0.5)
         check_range("turn", self.turn, 0.0, 180.0)
-        if self.ground not in GROUNDS:
-            raise ValueError(f"ground must be one of {', '.join(GROUNDS)}, found {self.ground!r}")
+        check_choice("ground", self.ground, GROUNDS)
         for name in ("overlap", "relief", "clutter", "colour"):
             check_range(name, getattr(self, name), 0.0, 1.0)
 
@@ -168,26 +173,6 @@ def compose_scene(settings: SceneSettings, key: Sequence[int], labels: Sequence[
     return Scene(settings.image_size, settings.seed, objects, background)
 
 
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise ValueError, naming the setting, unless low <= value <= high and an integer is one where `low` is."""
-    kind, wanted = ("an integer", int) if isinstance(low, int) else ("a number", (int, float))
-    if isinstance(value, bool) or not isinstance(value, wanted) or not low <= value <= high:
-        raise ValueError(f"{name} must be {kind} from {low} to {high}, found {value!r}")
-
-
-def _check_names(name: str, values: tuple[str, ...], known: tuple[str, ...]) -> None:
-    unknown = [value for value in values if value not in known]
-    if unknown or not values or len(set(values)) < len(values):
-        raise ValueError(f"{name} must be one or more different names out of {', '.join(known)}, found {list(values)}")
-
-
-def _check_pair(name: str, values: tuple[float, ...], low: float, high: float) -> None:
-    if len(values) != 2 or not values[0] <= values[1]:
-        raise ValueError(f"{name} must be two numbers, the smaller first, found {list(values)}")
-    for value in values:
-        check_range(name, value, low, high)
-
-
 def _draw_labels(settings: SceneSettings, rng: Generator) -> list[Labels]:
     first = HELD_OUT if settings.held_out else 0
     return [
@@ -244,9 +229,9 @@ def _place(labels: Labels, settings: SceneSettings, others: list[np.ndarray], rn
     turn = min(settings.turn, shape_family(labels.shape).turn)
     for _ in range(PLACEMENTS):
         coverage = _pose(outline, turn, settings, rng).coverage(settings.image_size)
-        mask = coverage >= 0.5
-        shared = [np.sum(mask & (other >= 0.5)) / min(mask.sum(), np.sum(other >= 0.5)) for other in others]
-        if mask.any() and sum(shared) <= settings.overlap:
+        stack = [*others, coverage]
+        visible, whole = _visible_masks(stack), [item >= SOLID for item in stack]
+        if all(v.sum() >= max(1, (1 - settings.overlap) * w.sum()) for v, w in zip(visible, whole, strict=True)):
             return coverage
     return None
 
@@ -264,7 +249,7 @@ def _pose(outline: Outline, turn: float, settings: SceneSettings, rng: Generator
 
 
 def _visible_masks(coverages: list[np.ndarray]) -> list[np.ndarray]:
-    masks = [coverage >= 0.5 for coverage in coverages]
+    masks = [coverage >= SOLID for coverage in coverages]
     for index, mask in enumerate(masks):
         for front in masks[index + 1 :]:
             mask &= ~front

@@ -183,7 +183,9 @@ def _house(rng: Generator) -> Outline:
     door, chimney = rng.uniform(-0.35, 0.35), rng.choice([-1, 1]) * rng.uniform(0.4, 0.5)
     roof = [[-1, eaves], [0, ridge], [1, eaves]]
     stack = _box(chimney - 0.13, ridge, chimney + 0.13, eaves)
-    return Outline(tuple(_solid(roof, stack, _box(-wall, eaves, wall, 1)) + _hole(_box(door - 0.17, 0.35, door + 0.17, 1.01))))
+    return Outline(
+        tuple(_solid(roof, stack, _box(-wall, eaves, wall, 1)) + _hole(_box(door - 0.17, 0.35, door + 0.17, 1.01)))
+    )
 
 
 def _key(rng: Generator) -> Outline:

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,27 +11,37 @@ from lska.data.synthetic.render import render
 from lska.data.synthetic.scene import Scene
 from lska.provenance import atomic_path
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
 CAPTION = 14
 """Height of the caption under each sample in pixels."""
 
 
 def contact_sheet(source: Path | Sequence[Scene], path: Path, *, per_class: int = 8, columns: int = 16) -> int:
-    """Write a PNG of labelled samples: the first training and validation images of each class, or all given scenes.
+    """Write a PNG of labelled samples, all of one size: all given scenes, or a set's first images of each class.
+
+    From a set come `per_class` training and as many validation images of each class.
 
     Returns:
         Number of samples shown.
 
     Raises:
         FileNotFoundError: `source` is a folder without labels.csv.
+        ValueError: there is nothing to show.
     """
     samples = _samples_of_set(source, per_class) if isinstance(source, Path) else _samples_of_scenes(source)
+    if not samples:
+        raise ValueError(f"{source}: no samples to show on {path}")
     with atomic_path(path) as temporary:
         _tile(samples, columns).save(temporary, format="PNG")
     return len(samples)
 
 
 def _samples_of_scenes(scenes: Sequence[Scene]) -> list[tuple[np.ndarray, str]]:
-    return [(render(scene), "+".join(f"{o.labels.shape}/{o.labels.texture}" for o in scene.objects)) for scene in scenes]
+    return [
+        (render(scene), "+".join(f"{o.labels.shape}/{o.labels.texture}" for o in scene.objects)) for scene in scenes
+    ]
 
 
 def _samples_of_set(root: Path, per_class: int) -> list[tuple[np.ndarray, str]]:
@@ -49,7 +60,7 @@ def _samples_of_set(root: Path, per_class: int) -> list[tuple[np.ndarray, str]]:
     return samples
 
 
-def _tile(samples: Sequence[tuple[np.ndarray, str]], columns: int) -> "Image.Image":
+def _tile(samples: Sequence[tuple[np.ndarray, str]], columns: int) -> "Picture":
     from PIL import Image, ImageDraw
 
     size = samples[0][0].shape[0]

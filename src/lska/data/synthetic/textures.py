@@ -7,7 +7,7 @@ direction, phase and irregularity, or one crop of a photograph.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,11 +25,16 @@ TRAINING_SHARE = 0.625
 
 @dataclass(frozen=True)
 class Photo:
-    """A photographic texture that scikit-image's wheel contains: file name and range of crop sides in its pixels."""
+    """A photographic texture that scikit-image's wheel contains."""
 
     file: str
+    """File name in the package's data folder."""
     smallest: int
+    """Least side of a crop in the photograph's pixels."""
     largest: int
+    """Largest side of a crop in the photograph's pixels."""
+    gamma: float = 1.0
+    """Exponent of the field; below 1 it brings out faint detail."""
 
 
 def texture_field(texture: str, instance: int, size: int, seed: int = 0) -> np.ndarray:
@@ -39,7 +44,8 @@ def texture_field(texture: str, instance: int, size: int, seed: int = 0) -> np.n
     """
     rng = generator("texture", seed, texture, instance)
     if texture in _PHOTOS:
-        return _stretch(_crop(_PHOTOS[texture], rng, size, is_held_out(instance)))
+        photo = _PHOTOS[texture]
+        return _stretch(_crop(photo, rng, size, is_held_out(instance))) ** np.float32(photo.gamma)
     if texture not in _FIELDS:
         raise ValueError(f"unknown texture {texture!r}; choose from {', '.join(TEXTURES)}")
     return _stretch(_FIELDS[texture](rng, size))
@@ -145,7 +151,9 @@ def _marble(rng: Generator, size: int) -> np.ndarray:
 
 def _cracks(rng: Generator, size: int) -> np.ndarray:
     cells = int(rng.integers(5, 8))
-    nodes = (np.stack(np.meshgrid(*[np.arange(-1, cells + 1)] * 2), -1) + rng.uniform(0, 1, (cells + 2, cells + 2, 2))) / cells
+    nodes = (
+        np.stack(np.meshgrid(*[np.arange(-1, cells + 1)] * 2), -1) + rng.uniform(0, 1, (cells + 2, cells + 2, 2))
+    ) / cells
     centre = (np.arange(size) + 0.5) / size
     dx, dy = (centre[:, None] - nodes[..., axis].ravel() for axis in (0, 1))
     squared = np.partition(dy[:, None] ** 2 + dx[None, :] ** 2, 1, axis=2)[..., :2]
@@ -176,7 +184,7 @@ def _crop(photo: Photo, rng: Generator, size: int, held_out: bool) -> np.ndarray
     return np.asarray(resized, dtype=np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _photograph(file: str) -> np.ndarray:
     """Read a photograph from scikit-image's own files as uint8 luma; `skimage.data` itself could start a download."""
     from PIL import Image
@@ -184,7 +192,9 @@ def _photograph(file: str) -> np.ndarray:
     package = find_spec("skimage")
     path = Path(next(iter(package.submodule_search_locations)) if package else "skimage") / "data" / file
     if not path.is_file():
-        raise FileNotFoundError(f"photographic texture not found: {path}; install scikit-image, whose wheel contains it")
+        raise FileNotFoundError(
+            f"photographic texture not found: {path}; install scikit-image, whose wheel contains it"
+        )
     return np.asarray(Image.open(path).convert("L"))
 
 
@@ -206,7 +216,7 @@ _PHOTOS = {
     "brick": Photo("brick.png", 110, 180),
     "grass": Photo("grass.png", 90, 160),
     "gravel": Photo("gravel.png", 90, 150),
-    "starfield": Photo("hubble_deep_field.jpg", 180, 320),
+    "starfield": Photo("hubble_deep_field.jpg", 200, 320, gamma=0.5),
     "tissue": Photo("ihc.png", 110, 180),
 }
 

@@ -1,0 +1,45 @@
+# make demo    everything at demo scale, on generated data, minutes on 2 cores
+# make test    all tests, in the same environment with the test extras
+# make lock    compile the lock files after a change of envs/*.in
+
+PYTHON ?= python3.11
+CORES ?= 2
+ENVIRONMENT := PATH="$(CURDIR)/.venv/bin:$$PATH"
+INSTALL := .venv/bin/uv pip install --quiet --python .venv/bin/python
+
+.PHONY: demo test lint lock clean
+.DELETE_ON_ERROR:
+
+demo: .venv/runtime
+	$(ENVIRONMENT) lska warm snakemake --cores $(CORES) --quiet rules all
+	@$(ENVIRONMENT) lska summary
+
+# The fast tests share the cores; those that run Snakemake need them for themselves.
+test: .venv/test lint
+	$(ENVIRONMENT) OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow"
+	$(ENVIRONMENT) pytest -m workflow
+
+lint: .venv/test
+	$(ENVIRONMENT) ruff check src tests bench
+
+lock: .venv/uv
+	cd envs && $(ENVIRONMENT) ./lock.sh
+
+clean:
+	rm -rf work results/demo checkpoints/demo
+
+# uv installs the lock several times faster than pip; it is itself locked by hash.
+.venv/uv: envs/bootstrap.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/bootstrap.txt
+	touch $@
+
+# The lock is complete, so dependencies are not resolved again (and envs/overrides.txt holds).
+.venv/runtime: .venv/uv envs/requirements.txt pyproject.toml
+	$(INSTALL) --no-deps --require-hashes -r envs/requirements.txt
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/test: .venv/runtime envs/requirements-test.txt
+	$(INSTALL) --no-deps --require-hashes -r envs/requirements-test.txt
+	touch $@

@@ -1,0 +1,34 @@
+"""What a scale has produced, for the end of `make demo`: every target with its state, and the accuracies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from lska.config import Config
+from lska.tables import TARGETS, load_spec, outputs
+
+
+def summary(config: Config) -> str:
+    """A few lines for people: the trained networks with their top-1, then where tables, figures and notebooks are."""
+    lines = [f"\n{config.caption}", "", *_accuracies(config), "", *_targets(config)]
+    return "\n".join([*lines, "", f"Executed notebooks: {config.results / 'notebooks'}", ""])
+
+
+def _accuracies(config: Config) -> Iterator[str]:
+    for run in config.runs:
+        path = config.metric_path("classification", run)
+        if not path.exists():
+            yield f"  {run!s:<32} not evaluated yet"
+            continue
+        top1 = json.loads(path.read_text(encoding="utf-8"))["metrics"]["top1"]
+        yield f"  {run!s:<32} top-1 {top1['value']:5.1f} +- {top1['standard_error']:.1f} % of {top1['n']:,} images"
+
+
+def _targets(config: Config) -> Iterator[str]:
+    for target in TARGETS:
+        spec = load_spec(target)
+        files = outputs(target, config.results)
+        state = "" if all(map(Path.exists, files)) else "  (not made yet)"
+        yield f"  {spec.number:<11} {files[0]}{state}  {spec.title}"

@@ -1,0 +1,174 @@
+"""Many short jobs, one start-up: an interpreter that has imported torch and timm and forks for each `lska` command.
+
+Importing torch and timm takes 4 to 10 seconds, which a pipeline of short jobs pays once per job. `lska warm COMMAND`
+runs COMMAND (a `snakemake` call, say) with a server beside it; every `lska` command started below it hands its
+arguments, working directory, environment and standard streams to the server, whose forked child does the work. The
+`lska` process itself stays as the child's stand-in: it passes signals on, takes over the exit code, and when it is
+killed the child is stopped. Without `lska warm` nothing of this happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+VARIABLE = "LSKA_WARM"
+"""Environment variable with the path of the server's socket."""
+
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_GRACE_SECONDS = 20.0
+_LENGTH = struct.Struct("!I")
+
+
+def run_beside_server(command: Sequence[str]) -> int:
+    """Run `command` with a server beside it and return its exit code."""
+    with tempfile.TemporaryDirectory(prefix="lska-") as folder:
+        path = Path(folder) / "socket"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(128)
+        # The server lives as long as the writing end of this pipe, that is, as long as this process.
+        alive, keep = os.pipe()
+        if os.fork() == 0:
+            _in_child(lambda: _server(listener, alive, keep))
+        listener.close()
+        os.close(alive)
+        try:
+            return subprocess.run(list(command), env={**os.environ, VARIABLE: str(path)}, check=False).returncode
+        finally:
+            os.close(keep)
+
+
+def _in_child(body: Callable[[], int]) -> None:
+    """End this forked process with the result of `body`, whatever happens, without running the parent's clean-up."""
+    code = 1
+    try:
+        code = body()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _server(listener: socket.socket, alive: int, keep: int) -> int:
+    os.close(keep)
+    # Terminal signals are for the command; its `lska` processes pass them on.
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    import lska.evaluate.classify
+    import lska.evaluate.complexity
+    import lska.evaluate.speed  # noqa: F401
+
+    while True:
+        ready, _, _ = select.select([listener, alive], [], [])
+        if alive in ready:
+            return 0
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            _in_child(lambda: _handle(connection))
+        connection.close()
+
+
+def _handle(connection: socket.socket) -> int:
+    """Do one request in a process of its own, watching both it and the client."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    head, streams, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
+    request = json.loads(_receive(connection, _LENGTH.unpack(head)[0]))
+    worker = os.fork()
+    if worker == 0:
+        connection.close()
+        _in_child(lambda: _work(request, streams))
+    for stream in streams:
+        os.close(stream)
+    code = _watch(connection, worker)
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(bytes([code]))
+    return 0
+
+
+def _receive(connection: socket.socket, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        part = connection.recv(length - len(data))
+        if not part:
+            raise EOFError("the client left in the middle of its request")
+        data += part
+    return data
+
+
+def _work(request: dict, streams: list[int]) -> int:
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.setsid()
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.environ.pop(VARIABLE, None)
+    from lska.cli import main
+
+    try:
+        return main(request["arguments"])
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+
+
+def _watch(connection: socket.socket, worker: int) -> int:
+    """Pass signals from the client to the worker until that ends; stop it when the client is gone."""
+    ended = os.pidfd_open(worker)
+    timeout: float | None = None
+    sources: list[int | socket.socket] = [connection, ended]
+    while True:
+        ready, _, _ = select.select(sources, [], [], timeout)
+        if ended in ready:
+            code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+            return code if code >= 0 else 128 - code
+        if not ready:
+            os.killpg(worker, signal.SIGKILL)
+            timeout = None
+            continue
+        number = connection.recv(1)
+        os.kill(worker, number[0] if number else signal.SIGTERM)
+        if not number:
+            sources, timeout = [ended], _GRACE_SECONDS
+
+
+def delegate(arguments: Sequence[str]) -> int | None:
+    """Have the server do `lska *arguments`; its exit code, or None where there is no server."""
+    path = os.environ.get(VARIABLE)
+    if path is None:
+        return None
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(path)
+    except OSError:
+        # The server ended with the command that it was started for.
+        return None
+    request = {"arguments": list(arguments), "folder": str(Path.cwd()), "environment": dict(os.environ)}
+    body = json.dumps(request).encode()
+    socket.send_fds(connection, [_LENGTH.pack(len(body))], [0, 1, 2])
+    connection.sendall(body)
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        connection.sendall(bytes([number]))
+
+    for number in _PASSED_ON:
+        signal.signal(number, pass_on)
+    answer = connection.recv(1)
+    return answer[0] if answer else 1

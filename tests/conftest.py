@@ -1,0 +1,59 @@
+"""Shared fixtures: a small image set, a project that trains on it, and forked processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_project import CLASSES, RECIPE, SETTINGS, Project, in_child, write_images
+
+
+def pytest_configure() -> None:
+    """Set what torch reads when it is imported: tensors this small only lose by more threads."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def image_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four classes of 19 training and 6 validation images of 32 pixels; read only."""
+    root = tmp_path_factory.mktemp("images") / "colours"
+    for label in CLASSES:
+        write_images(root, "train", label, 19)
+        write_images(root, "val", label, 6)
+    return root
+
+
+@pytest.fixture
+def project(tmp_path: Path, image_set: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project in an empty working folder whose `data` is a link to `image_set`."""
+    from lska.data.manifest import make_manifest, save_manifest
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LSKA_WARM", raising=False)
+    Path("data").symlink_to(image_set)
+    Path("recipe.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
+    Path("config.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    save_manifest(make_manifest(image_set, "colours"), Path("colours.yaml"))
+    made = Project(tmp_path, SETTINGS)
+    made.prepare(made.config())
+    return made
+
+
+@pytest.fixture
+def child() -> Callable[[Callable[[], Any]], int]:
+    """Run a function in a forked process; gives its exit code, or minus the signal that ended it."""
+
+    def run(body: Callable[[], Any]) -> int:
+        process = in_child(body)
+        process.join(120)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            pytest.fail("the process did not end within two minutes")
+        return process.exitcode
+
+    return run

@@ -1,0 +1,112 @@
+"""Notebook templates, and how they are run: complete on success, readable on failure."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from lska import config
+from lska.notebook import NotebookError, execute, template_of
+from lska.provenance import project_root, write_json
+from lska.tables import TARGETS, load_spec, requirements
+
+TEMPLATES = sorted((project_root() / "notebooks").glob("*.ipynb"))
+ODD_NAME = "a 'folder' with {braces}"
+
+
+def write_template(path: Path, *cells: str) -> Path:
+    """A template with one parameter, `number`, and code cells."""
+    parameters = nbformat.v4.new_code_cell("number = 1", metadata={"tags": ["parameters"]})
+    notebook = nbformat.v4.new_notebook(cells=[parameters, *map(nbformat.v4.new_code_cell, cells)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def outputs_of(path: Path) -> list[Any]:
+    return [out for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" for out in cell.outputs]
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_templates_are_clean(path: Path) -> None:
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert [cell.metadata.get("tags") for cell in code].count(["parameters"]) == 1
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert str(Path.home()) not in path.read_text(encoding="utf-8")
+
+
+def test_every_target_has_a_template() -> None:
+    assert {template_of(target) for target in TARGETS} == set(TEMPLATES)
+    with pytest.raises(ValueError, match="'picture_01'"):
+        template_of("picture_01")
+
+
+def test_a_table_from_metric_files_to_the_executed_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ODD_NAME
+    for name in ("config", "paper"):
+        shutil.copytree(project_root() / name, folder / name)
+    monkeypatch.chdir(folder)
+    scale = config.load([Path("config/demo.yaml")])
+    for task, module in requirements(load_spec("table_01"), scale):
+        names = ("long_range_dependence", "spatial_adaptability", "channel_adaptability", "scalability")
+        metrics = {name: {"value": int(module == "lska"), "unit": "1"} for name in names}
+        content = {"schema": 1, "task": task, "run": module, "scale": "demo", "metrics": metrics, "data": None}
+        write_json(scale.metric_path(task, module), content | {"environment": {"device": "cpu"}})
+    log, output = Path("logs/table_01.ipynb"), Path("results/demo/notebooks/table_01.ipynb")
+    execute(template_of("table_01"), log, output, {"target": "table_01", "config": ["config/demo.yaml"]})
+    text = json.dumps([out.get("data", {}) for out in outputs_of(output)], ensure_ascii=False)
+    assert "# Table I. Properties of convolution" in text
+    assert "| ✗ deviates | 5 |" in text
+    assert "properties/self_attention" in text
+    assert "<td class='reproduced' title='reproduced; results/demo/metrics/properties/lska.json'>yes" in text
+    assert str(tmp_path) not in output.read_text(encoding="utf-8")
+    assert (scale.results / "tables" / "table_01.md").read_text().count("✓") == 8 + 1  # cells and legend
+    assert {path.suffix for path in (scale.results / "tables").iterdir()} == {".md", ".tex", ".csv", ".html"}
+
+
+def test_failed_notebook_stays_with_its_traceback_and_gives_no_output(tmp_path: Path) -> None:
+    folder = tmp_path / ODD_NAME
+    template = write_template(folder / "t.ipynb", "print('before')", "1 / (number - 5)", "print('after')")
+    log, output = folder / "logs" / "t.ipynb", folder / "out" / "t.ipynb"
+    output.parent.mkdir()
+    output.write_text("of an earlier run")
+    with pytest.raises(NotebookError, match=r"(?s)t\.ipynb: cell 4 failed with ZeroDivisionError.*logs/t\.ipynb"):
+        execute(template, log, output, {"number": 5})
+    assert not output.exists()
+    assert not list(output.parent.iterdir())
+    kinds = [out.output_type for out in outputs_of(log)]
+    error = next(out for out in outputs_of(log) if out.output_type == "error")
+    assert "ZeroDivisionError" in "".join(error.traceback)
+    assert "before" in json.dumps(outputs_of(log))
+    assert kinds.count("stream") == 1
+
+
+def test_kernel_is_this_interpreter_in_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoy = {"argv": ["/bin/false"], "display_name": "Python 3", "language": "python"}
+    write_json(tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json", decoy)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    folder = tmp_path / ODD_NAME
+    template = write_template(folder / "t.ipynb", "import os, sys; print([sys.executable, os.getcwd(), number])")
+    monkeypatch.chdir(folder)
+    execute(template, Path("log.ipynb"), Path("out.ipynb"), {"number": 7})
+    (printed,) = (out.text for out in outputs_of(Path("out.ipynb")))
+    assert printed.strip() == repr([sys.executable, str(folder), 7])
+    assert nbformat.read("out.ipynb", 4).metadata.papermill.input_path == "t.ipynb"
+
+
+def test_unknown_parameters_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    template = write_template(tmp_path / "t.ipynb")
+    with pytest.raises(ValueError, match=r"t\.ipynb: unknown parameters numbre; expected some of number"):
+        execute(template, tmp_path / "log.ipynb", tmp_path / "out.ipynb", {"numbre": 5})
+    assert not (tmp_path / "log.ipynb").exists()

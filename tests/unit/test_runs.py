@@ -1,0 +1,61 @@
+"""Run ids: what they name, and what they refuse."""
+
+from __future__ import annotations
+
+import pytest
+
+from lska.runs import ATTENTIONS, Run
+
+
+@pytest.mark.parametrize(
+    ("text", "run"),
+    [
+        ("van_tiny-lska-k23-s0", Run("van_tiny", "lska", 23, 0)),
+        ("van_base-lka_trivial-k7-s12", Run("van_base", "lka_trivial", 7, 12)),
+        ("van_small-lska_trivial-k65-s3", Run("van_small", "lska_trivial", 65, 3)),
+        ("convnext_tiny-s0", Run("convnext_tiny", None, None, 0)),
+    ],
+)
+def test_an_id_and_its_run_say_the_same(text: str, run: Run) -> None:
+    assert Run.parse(text) == run
+    assert str(run) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "van_tiny", "van_tiny-lska-k23", "van_tiny-k23-s0", "van_tiny-lska-s0", "van_tiny-lska-k23-s"),
+        *("van_tiny-slka-k23-s0", "van_tiny-lska-k023-s0", "van_tiny-lska-k0-s0", "van_tiny-lska-k-7-s0"),
+        *("VAN-lska-k7-s0", "van tiny-lska-k7-s0", "van_tiny-lska-k7-s0\n", " van_tiny-lska-k7-s0", "../x-s0"),
+    ],
+)
+def test_other_texts_are_refused_with_the_expected_form(text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        Run.parse(text)
+    message = str(caught.value)
+    assert repr(text) in message
+    assert "<model>-<attention>-k<kernel>-s<seed>" in message
+    assert all(attention in message for attention in ATTENTIONS)
+
+
+@pytest.mark.parametrize(("attention", "kernel"), [("lska", None), (None, 23)])
+def test_attention_and_kernel_go_together(attention: str | None, kernel: int | None) -> None:
+    with pytest.raises(ValueError, match="van_tiny: attention and kernel go together"):
+        Run("van_tiny", attention, kernel, 0)
+
+
+def test_an_unknown_attention_is_named_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown attention 'lsk', expected one of .*'lka_trivial'.*'lska'"):
+        Run("van_tiny", "lsk", 23, 0)
+
+
+def test_another_seed_changes_nothing_else() -> None:
+    assert str(Run.parse("van_tiny-lska-k23-s0").with_seed(4)) == "van_tiny-lska-k23-s4"
+
+
+def test_tables_order_attentions_as_the_paper_and_kernels_by_size() -> None:
+    ids = [
+        *("convnext_tiny-s0", "van_tiny-lka_trivial-k53-s0", "van_tiny-lska_trivial-k7-s0", "van_tiny-lka-k7-s0"),
+        *("van_tiny-lska-k7-s0", "van_tiny-lska-k7-s1", "van_tiny-lska-k23-s0", "van_tiny-lska-k101-s0"),
+    ]
+    assert [str(run) for run in sorted(map(Run.parse, reversed(ids)), key=lambda run: run.sort_key)] == ids

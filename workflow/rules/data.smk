@@ -1,0 +1,13 @@
+# Data sets: generated or checked, with their manifest recorded beside the results.
+
+
+rule data:
+    output:
+        PLAN.config.data_record,
+    params:
+        root=PLAN.config.data.root,
+        generate=PLAN.config.data.generate,
+    log:
+        LOGS / "data.log",
+    shell:
+        "lska data prepare {SETTINGS} 2> {log:q}"

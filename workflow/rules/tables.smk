@@ -1,0 +1,31 @@
+# Tables and figures: each notebook reads metric files and the paper's values, and writes its output files.
+
+for target in TABLES + FIGURES:
+
+    rule:
+        name:
+            target
+        input:
+            PLAN.notebook(target),
+            PLAN.outputs(target),
+        localrule: True
+
+    rule:
+        name:
+            f"notebook_{target}"
+        input:
+            metrics=PLAN.metrics(target),
+            template=f"notebooks/{target.split('_')[0]}.ipynb",
+            spec=f"src/lska/tables/specs/{target}.yaml",
+            paper=lambda wildcards, target=target: PLAN.paper(target),
+        output:
+            PLAN.outputs(target),
+            notebook=PLAN.notebook(target),
+        params:
+            caption=PLAN.config.caption,
+            name=target,
+        log:
+            notebook=LOGS / "notebooks" / f"{target}.ipynb",
+            text=LOGS / "notebooks" / f"{target}.log",
+        shell:
+            "lska notebook {params.name} {SETTINGS} --log {log.notebook:q} --output {output.notebook:q} 2> {log.text:q}"
