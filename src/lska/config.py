@@ -191,7 +191,7 @@ class Config:
         try:
             record = json.loads(self.data_record.read_text(encoding="utf-8"))
             return {"name": record["name"], "digest": record["digest"]}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.data_record} is missing or damaged ({type(error).__name__}): expected the record of the "
                 f"checked data set {self.data.name!r}; make it with `lska data prepare` and the same configuration"

@@ -58,11 +58,8 @@ def test_the_demo_covers_what_was_asked_of_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_paper_scale_shrinks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = ROOT / "config" / "paper.yaml"
-    if not path.exists():
-        pytest.skip("config/paper.yaml is not written yet")
     monkeypatch.chdir(ROOT)
-    scale = load([path])
+    scale = load([Path("config/paper.yaml")])
     assert scale.architecture == {}
     assert scale.data.name == "imagenet1k"
     assert scale.training.recipe == "config/recipes/imagenet.yaml"

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
-from test_tables import PAPER, STAGES, Scale, demo, put_required
+from table_helpers import PAPER, STAGES, Scale, demo, put_required
 
 from lska.runs import Run
 from lska.tables import TARGETS, build, load_spec

@@ -45,7 +45,7 @@ def _generated(data: ClassificationData) -> Manifest:
     from lska.data.synthetic import ClassificationSettings, write_classification_set
 
     settings = build(ClassificationSettings, data.generate or {}, f"data.generate of {data.name}")
-    write_classification_set(Path(data.root), settings)
+    write_classification_set(Path(data.root), settings, overwrite=True)
     return make_manifest(
         Path(data.root), data.name, title="generated scenes", source="lska.data.synthetic", terms="no restrictions"
     )

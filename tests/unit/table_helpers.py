@@ -1,0 +1,122 @@
+"""Configurations and metric files for the tests of tables and figures."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lska.provenance import project_root, write_json
+from lska.runs import ATTENTIONS, Run
+from lska.tables import load_spec, requirements
+from lska.tables.collect import collect
+from lska.tables.specs import ColumnSpec, RowSpec, TableSpec
+
+PAPER = project_root() / "paper"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What tables need of a configuration."""
+
+    results: Path
+    runs: tuple[Run, ...] = ()
+    scale: str = "demo"
+    caption: str = "demo scale: generated data"
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+
+
+def entry(value: float | None, unit: str, **more: Any) -> dict[str, Any]:
+    return {"value": value, "unit": unit, **more}
+
+
+def put(scale: Scale, task: str, run: Run | str, metrics: Mapping[str, Any], data: str | None = None) -> Path:
+    """Write a metric file as `lska.provenance.write_metrics` does, without asking git and the processor."""
+    path = scale.results / "metrics" / task / f"{run}.json"
+    content = {
+        "schema": 1, "task": task, "run": str(run), "scale": scale.scale, "metrics": metrics, "recipe": None,
+        "weights": {"md5": None, "origin": "none"}, "code": {"commit": None, "dirty": None}, "detail": {},
+        "data": data and {"name": data, "digest": "sha256:" + "0" * 64}, "seconds": 1.0,
+        "environment": {"lock": None, "torch": "2", "device": "cpu", "hardware": "Some CPU"},
+        "started": "2026-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    write_json(path, content)
+    return path
+
+
+def grid() -> dict[Run, dict[str, int]]:
+    """Params, MACs and FLOPs of all networks that were counted on the official code."""
+    attentions = dict(zip(("LKA-trivial", "LSKA-trivial", "LKA", "LSKA"), ATTENTIONS, strict=True))
+    names = {"params": "params", "macs": "macs_conv_linear", "flops": "flops_figure1_convention"}
+    with (PAPER / "complexity_grid.csv").open() as stream:
+        return {
+            Run(line["model"].lower().replace("-", "_"), attentions[line["variant"]], int(line["k"]), 0): {
+                name: int(line[column]) for name, column in names.items()
+            }
+            for line in csv.DictReader(stream)
+        }
+
+
+STAGES = {
+    "van_tiny": ((32, 64, 160, 256), (3, 3, 5, 2)),
+    "van_small": ((64, 128, 320, 512), (2, 2, 4, 2)),
+    "van_base": ((64, 128, 320, 512), (3, 3, 12, 3)),
+}
+
+
+def put_required(target: str, scale: Scale, data: str = "shapes") -> list[Path]:
+    """Write exactly the metric files that `target` requires, with the true counts and invented measurements."""
+    counts = grid()
+    paths = []
+    for number, (task, run) in enumerate(requirements(load_spec(target), scale)):
+        if task == "complexity":
+            found = counts.get(run, {"params": 10**7 + number, "macs": 10**9, "flops": 10**9})
+            metrics = {name: entry(value, "1") for name, value in found.items()} | stage_metrics(run.model)
+        elif task == "classification":
+            metrics = {"top1": entry(60 + number / 7, "%", n=1000, standard_error=1.5)}
+        elif task == "speed":
+            interval = [99.0 + number, 102.5 + number]
+            metrics = {"throughput": entry(100.25 + number, "images/s", n=5, interval=interval)}
+            metrics |= {"batch_size": entry(32, "1"), "image_size": entry(64, "pixels")}
+        else:
+            names = ("long_range_dependence", "spatial_adaptability", "channel_adaptability", "scalability")
+            metrics = {name: entry(1, "1") for name in names}
+        paths.append(put(scale, task, run, metrics, data if task == "classification" else None))
+    return paths
+
+
+def stage_metrics(model: str) -> dict[str, Any]:
+    metrics = {}
+    for stage, (channels, blocks) in enumerate(zip(*STAGES[model], strict=True), start=1):
+        values = {
+            "channels": channels, "blocks": blocks, "expansion": 8 if stage < 3 else 4, "stride": 2 ** (stage + 1),
+            "embedding_kernel": 7 if stage == 1 else 3, "embedding_stride": 4 if stage == 1 else 2,
+        }  # fmt: skip
+        metrics |= {f"stage{stage}_{name}": entry(value, "1") for name, value in values.items()}
+    return metrics
+
+
+def demo(tmp_path: Path, **more: Any) -> Scale:
+    runs = [Run("van_tiny", attention, kernel, 0) for attention in ATTENTIONS for kernel in (7, 23)]
+    runs += [Run(model, attention, 23, 0) for model in ("van_small", "van_base") for attention in ("lka", "lska")]
+    return Scale(tmp_path / "results" / "demo", tuple(runs), **more)
+
+
+TOP1 = ColumnSpec("top-1", "classification", "top1", unit="%", digits=1, tolerance="noise", data="imagenet1k")
+ROW = RowSpec("VAN-{attention}", models=("van_tiny",), attentions=("lka",), kernels=(23,))
+
+
+def one_cell(tmp_path: Path, column: ColumnSpec, printed: str, source: str = "printed", **more: Any) -> TableSpec:
+    """A table of one row and column with the paper's value `printed`, empty for unknown."""
+    lines = [["table", "row", "column", "value", "unit", "source", "detail"]]
+    lines.append(["table_03", "VAN-LKA", column.label, printed, column.unit, source if printed else "null", ""])
+    with (tmp_path / "table_03.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(lines)
+    return TableSpec("table_03", "Title", "model", (more.pop("row", ROW),), (column,), "Prose.", "table_03", **more)
+
+
+def only_cell(spec: TableSpec, scale: Scale, tmp_path: Path) -> Any:
+    (cell,) = collect(spec, scale, tmp_path, scale.results).cells
+    return cell

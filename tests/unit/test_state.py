@@ -1,0 +1,169 @@
+"""Training states on disk: what survives truncation, a full disk and a kill."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lska.train.state import StateError, load_state, save_state, state_files
+
+
+def content(step: int) -> dict[str, Any]:
+    return {"progress": {"step": step}, "network": {"weight": torch.full((1000,), float(step))}}
+
+
+def save(folder: Path, *steps: int) -> None:
+    for step in steps:
+        save_state(folder, step, content(step))
+
+
+def steps(folder: Path) -> list[int]:
+    return [int(path.stem.removeprefix("state-")) for path in state_files(folder)]
+
+
+def step_of(state: dict[str, Any] | None) -> int:
+    assert state is not None
+    assert torch.equal(state["network"]["weight"], content(state["progress"]["step"])["network"]["weight"])
+    return state["progress"]["step"]
+
+
+def truncate(folder: Path, step: int) -> Path:
+    path = folder / f"state-{step:08d}.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
+def flip_a_bit(folder: Path, step: int) -> Path:
+    path = folder / f"state-{step:08d}.pt"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+def test_a_training_without_states_starts_from_the_beginning(tmp_path: Path) -> None:
+    assert load_state(tmp_path) is None
+    assert load_state(tmp_path / "none") is None
+
+
+def test_the_newest_is_read_and_the_last_two_are_kept(tmp_path: Path) -> None:
+    save(tmp_path, 9, 10, 100, 101)
+    assert steps(tmp_path) == [100, 101]
+    assert step_of(load_state(tmp_path)) == 101
+
+
+def test_every_kind_of_content_comes_back_as_it_was(tmp_path: Path) -> None:
+    state = {"a": torch.randn(3, 4, 5, 6).to(memory_format=torch.channels_last), "b": {"c": [1, 2.5, None, "x"]}}
+    save_state(tmp_path, 1, state)
+    loaded = load_state(tmp_path)
+    assert loaded is not None
+    assert torch.equal(loaded["a"], state["a"])
+    assert loaded["a"].stride() == state["a"].stride()
+    assert loaded["b"] == state["b"]
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, lambda folder, step: (folder / f"state-{step:08d}.pt").write_bytes(b"")])
+def test_a_damaged_newest_state_is_reported_and_the_one_before_is_used(
+    tmp_path: Path, damage: Callable[[Path, int], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, 4, 8)
+    damage(tmp_path, 8)
+    with caplog.at_level(logging.WARNING):
+        assert step_of(load_state(tmp_path)) == 4
+    assert "state-00000008.pt is damaged" in caplog.text
+
+
+def test_two_good_states_are_kept_after_falling_back(tmp_path: Path) -> None:
+    save(tmp_path, 4, 8)
+    truncate(tmp_path, 8)
+    save(tmp_path, 5, 6, 7)
+    assert steps(tmp_path) == [6, 7]
+    assert step_of(load_state(tmp_path)) == 7
+
+
+def test_without_an_intact_state_the_folder_is_named(tmp_path: Path) -> None:
+    save(tmp_path, 4, 8)
+    truncate(tmp_path, 4)
+    flip_a_bit(tmp_path, 8)
+    with pytest.raises(StateError) as caught:
+        load_state(tmp_path)
+    assert f"no training state in {tmp_path} is intact; delete that folder" in str(caught.value)
+    assert steps(tmp_path) == [4, 8]
+
+
+def test_a_foreign_file_is_no_state(tmp_path: Path) -> None:
+    torch.save(content(3), tmp_path / "state-00000003.pt")
+    with pytest.raises(StateError, match="no training state in .* is intact"):
+        load_state(tmp_path)
+
+
+def test_states_are_read_without_running_code_in_them(tmp_path: Path) -> None:
+    save_state(tmp_path, 1, {"path": Path("x")})
+    with pytest.raises(Exception, match="[Ww]eights.only"):
+        load_state(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_leaves_the_states_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    save(tmp_path, 4, 8)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(path: Path) -> None:
+        raise OSError(number, "No space left on device")
+
+    monkeypatch.setattr("lska.provenance._fsync", full)
+    with pytest.raises(StateError) as caught:
+        save(tmp_path, 12)
+    message = str(caught.value)
+    assert f"cannot write training state {tmp_path / 'state-00000012.pt'}: No space left on device" in message
+    assert "the last good state is state-00000008.pt" in message
+    assert "free at least 1 MiB and start the training again" in message
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert step_of(load_state(tmp_path)) == 8
+
+
+def test_a_write_that_breaks_off_leaves_the_states_before(
+    tmp_path: Path, child: Callable[[Callable[[], int]], int]
+) -> None:
+    save(tmp_path, 4, 8)
+
+    def body() -> int:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
+        with pytest.raises(StateError, match="state-00000012.pt: File too large; the last good state is state-00000008.pt"):
+            save(tmp_path, 12)
+        return 3
+
+    assert child(body) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state-00000004.pt", "state-00000008.pt"]
+    assert step_of(load_state(tmp_path)) == 8
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match="state-00000001.pt: .*; no earlier state exists; check disk, limits and perm"):
+        save(tmp_path / "file" / "folder", 1)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, child: Callable[[Callable[[], int]], int]) -> None:
+    save(tmp_path, 4)
+
+    def body() -> int:
+        hashlib.sha256 = lambda payload: os.kill(os.getpid(), signal.SIGKILL)
+        save(tmp_path, 8)
+        return 0
+
+    assert child(body) == -9
+    assert len(list(tmp_path.iterdir())) == 2
+    assert step_of(load_state(tmp_path)) == 4
+    save(tmp_path, 8)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state-00000004.pt", "state-00000008.pt"]

@@ -1,0 +1,136 @@
+"""The whole DAG at demo scale, and what has to run again after a change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from lska.tables import TARGETS, outputs
+from lska.workflow import FIGURES, TABLES
+
+pytestmark = pytest.mark.workflow
+
+# Chance is 10 %; the demo promises 60 % for every network.
+LEAST_TOP1 = 60.0
+
+
+def results(project) -> Path:
+    return project.root / "results" / "demo"
+
+
+def metric_files(project, task: str) -> dict[str, dict]:
+    paths = sorted((results(project) / "metrics" / task).glob("*.json"))
+    return {path.stem: json.loads(path.read_text()) for path in paths}
+
+
+def test_every_trained_network_learns(demo):
+    scores = {name: content["metrics"]["top1"]["value"] for name, content in metric_files(demo, "classification").items()}
+    assert len(scores) == 16
+    assert {name: top1 for name, top1 in scores.items() if top1 < LEAST_TOP1} == {}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_target_is_complete_and_names_its_scale(demo, target):
+    for path in outputs(target, Path("results/demo")):
+        assert (demo.root / path).stat().st_size > 200, path
+    frame = pd.read_csv(demo.root / outputs(target, Path("results/demo"))[-1 if target in FIGURES else 2])
+    assert frame["state"].notna().all()
+    if target in TABLES:
+        text = (results(demo) / "tables" / f"{target}.md").read_text()
+        assert "demo scale" in text
+    notebook = json.loads((results(demo) / "notebooks" / f"{target}.ipynb").read_text())
+    outputs_of_cells = [cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert any(outputs_of_cells)
+
+
+def test_table_three_shows_the_metric_files(demo):
+    frame = pd.read_csv(results(demo) / "tables" / "table_03.csv")
+    row = frame[(frame["row"] == "VAN-LSKA-Tiny") & (frame["column"] == "top-1")].iloc[0]
+    metrics = metric_files(demo, "classification")["van_tiny-lska-k23-s0"]["metrics"]
+    assert row["value"] == pytest.approx(metrics["top1"]["value"])
+    assert "van_tiny-lska-k23-s0.json" in row["files"]
+
+
+def test_weights_metrics_and_recipe_form_a_chain(demo):
+    for name, content in metric_files(demo, "classification").items():
+        sidecar = json.loads((demo.root / "checkpoints" / "demo" / f"{name}.json").read_text())
+        assert content["weights"]["md5"] == sidecar["md5"]
+        assert content["recipe"] == sidecar["recipe"]
+        assert content["data"] == sidecar["data"]
+
+
+def test_second_run_has_nothing_to_do(demo):
+    assert demo.planned("all") == {}
+
+
+def with_changes(demo, tmp_path: Path, change) -> str:
+    config = yaml.safe_load((demo.root / "config" / "demo.yaml").read_text())
+    change(config)
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def test_a_new_kernel_size_trains_one_network_and_remakes_what_shows_it(demo, tmp_path):
+    def change(config):
+        config["runs"].append({"model": "van_tiny", "attention": "lska", "kernel": 11, "seed": 0})
+
+    planned = demo.planned("--configfile", with_changes(demo, tmp_path, change), "all")
+    assert planned.pop("all") == 1
+    assert planned.pop("train") == 1
+    assert planned.pop("classification") == 1
+    # Throughput is measured side by side, so all networks of Table XVII are measured again.
+    assert planned.pop("speed") == 1
+    assert planned.pop("complexity", 1) == 1
+    assert "notebook_table_17" in planned
+    assert "notebook_table_01" not in planned
+
+
+def test_an_edited_architecture_trains_its_model_only(demo, tmp_path):
+    def change(config):
+        config["architecture"]["van_small"]["depths"] = [1, 1, 1, 1]
+
+    planned = demo.planned("--configfile", with_changes(demo, tmp_path, change), "all")
+    assert planned["train"] == 2
+    assert planned["classification"] == 2
+    assert "notebook_table_03" in planned
+    assert "notebook_table_17" not in planned
+
+
+def test_one_table_needs_only_its_own_networks(project):
+    planned = project.planned("table_03")
+    assert planned["train"] == planned["classification"] == 6
+    assert "speed" not in planned
+    assert sum(rule.startswith("notebook") for rule in planned) == 1
+
+
+def test_figure_two_needs_no_network(project):
+    assert "train" not in project.planned("figure_02")
+
+
+def test_evaluating_again_gives_the_same_metric_file(demo):
+    path = results(demo) / "metrics" / "classification" / "van_tiny-lska-k23-s0.json"
+    before = json.loads(path.read_text())
+    done = demo.run("lska", "evaluate", "classification", "van_tiny-lska-k23-s0")
+    assert done.returncode == 0, done.stderr
+    after = json.loads(path.read_text())
+    for content in (before, after):
+        content.pop("started"), content.pop("seconds")
+    assert before == after
+
+
+def test_configuration_errors_are_named_at_once(project):
+    done = project.run("snakemake", "--dry-run", "--config", "captoin=x", "training={threads: two}")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "captoin" in said
+    assert "threads" in said
+
+
+def test_other_scales_plan_their_tables(project):
+    planned = project.planned("--configfile", "config/paper.yaml", "all_tables")
+    assert planned["train"] == 24 + 2 + 10
