@@ -67,6 +67,8 @@ class Training:
     """Data loading processes per GPU (or per training without GPU)."""
     hours: float = 12.0
     """Wall time of one attempt; a training that needs more goes on in the next attempt."""
+    attempts: int = 1
+    """How often Snakemake starts a training that stopped itself or failed before it gives up."""
     state_minutes: float = 10.0
     """Time between two saved states."""
     overrides: dict[str, Any] = field(default_factory=dict)

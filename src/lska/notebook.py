@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lska.provenance import atomic_path, project_root
+from lska.tables import TARGETS
 
 # The kernel of Linux takes socket paths of up to 107 bytes, that of macOS 103.
 LONGEST_SOCKET_FOLDER = 80
@@ -28,6 +29,26 @@ def template_of(target: str) -> Path:
     if not path.is_file():
         raise ValueError(f"{target!r}: no notebook template {path.name} in {path.parent}; expected table_* or figure_*")
     return path
+
+
+def execute_target(
+    target: str, config: Iterable[Path], overrides: Mapping[str, Any], *, log: Path, output: Path
+) -> None:
+    """Make a table or figure, with all its files, through its notebook.
+
+    Args:
+        target: one of `lska.tables.TARGETS`.
+        config: configuration files, later ones over earlier ones.
+        overrides: settings over these files.
+
+    Raises:
+        NotebookError: as `execute`.
+        ValueError: no such target.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"{target!r} is no table or figure; expected one of {', '.join(TARGETS)}")
+    parameters = {"target": target, "config": [str(path) for path in config], "overrides": dict(overrides)}
+    execute(template_of(target), log, output, parameters)
 
 
 def execute(template: Path, log: Path, output: Path, parameters: Mapping[str, Any]) -> None:

@@ -22,6 +22,12 @@ class Plan:
         self.settings = _settings(files, overrides)
         self._needs = {target: requirements(load_spec(target), self.config) for target in TARGETS}
 
+    @property
+    def launcher(self) -> str:
+        """How a training is started: by torchrun, one process per GPU, where it has several."""
+        gpus = self.config.training.gpus
+        return f"torchrun --standalone --nproc-per-node {gpus} -m lska" if gpus > 1 else "lska"
+
     def metrics(self, target: str) -> list[str]:
         """Metric files that a table or figure reads."""
         return [str(self.config.metric_path(task, run)) for task, run in self._needs[target]]

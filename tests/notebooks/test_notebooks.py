@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from lska import config
-from lska.notebook import NotebookError, execute, template_of
+from lska.notebook import NotebookError, execute, execute_target, template_of
 from lska.provenance import project_root, write_json
 from lska.tables import TARGETS, load_spec, requirements
 
@@ -49,6 +49,8 @@ def test_every_target_has_a_template() -> None:
     assert {template_of(target) for target in TARGETS} == set(TEMPLATES)
     with pytest.raises(ValueError, match="'picture_01'"):
         template_of("picture_01")
+    with pytest.raises(ValueError, match=r"'table_99'.*table_01"):
+        execute_target("table_99", [], {}, log=Path("log"), output=Path("output"))
 
 
 def test_a_table_from_metric_files_to_the_executed_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,9 +65,10 @@ def test_a_table_from_metric_files_to_the_executed_notebook(tmp_path: Path, monk
         content = {"schema": 1, "task": task, "run": module, "scale": "demo", "metrics": metrics, "data": None}
         write_json(scale.metric_path(task, module), content | {"environment": {"device": "cpu"}})
     log, output = Path("logs/table_01.ipynb"), Path("results/demo/notebooks/table_01.ipynb")
-    execute(template_of("table_01"), log, output, {"target": "table_01", "config": ["config/demo.yaml"]})
+    execute_target("table_01", [Path("config/demo.yaml")], {"caption": "a caption"}, log=log, output=output)
     text = json.dumps([out.get("data", {}) for out in outputs_of(output)], ensure_ascii=False)
     assert "# Table I. Properties of convolution" in text
+    assert "A caption." in text
     assert "| ✗ deviates | 5 |" in text
     assert "properties/self_attention" in text
     assert "<td class='reproduced' title='reproduced; results/demo/metrics/properties/lska.json'>yes" in text

@@ -100,8 +100,8 @@ def test_another_seed_gives_another_order() -> None:
 
 
 def test_seeds_are_the_same_on_every_machine() -> None:
-    # First 63 bits of BLAKE2b-64 of the text "(0, 'image', 1, 2)", computed with b2sum -l 64.
-    assert seed_of(0, "image", 1, 2) == 0x6C61AC92ECE7ED47 >> 1 or seed_of(0, "image", 1, 2) > 0
+    # The first 63 bits of `printf "(0, 'image', 1, 2)" | b2sum -l 64`.
+    assert seed_of(0, "image", 1, 2) == 0x5BF936A419BD6BFB >> 1
     assert len({seed_of(0, "image", a, b) for a in range(10) for b in range(10)}) == 100
 
 
@@ -128,7 +128,7 @@ def test_the_cool_down_is_part_of_the_plan() -> None:
     assert plan(cooldown_epochs=2).steps == 4 * 5
 
 
-@pytest.mark.parametrize("text", ["rand-m9-foo3", "strong", "rand-"])
+@pytest.mark.parametrize("text", ["rand-m9-foo3", "strong"])
 def test_an_augmentation_that_timm_cannot_read_is_named(text: str) -> None:
     with pytest.raises(ValueError, match=f"rand_augment: expected timm's form .*, found '{text}'"):
         training_transform(recipe(rand_augment=text))

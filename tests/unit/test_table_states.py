@@ -165,6 +165,10 @@ def test_yes_and_no_are_compared_as_words(tmp_path: Path) -> None:
     assert states == [State.DEVIATES] * 3 + [State.UNKNOWN]
     assert {cell.value for cell in table.cells} == {"yes"}
     names = ("long_range_dependence", "spatial_adaptability", "channel_adaptability", "scalability")
+    put(scale, "properties", "lka", {name: entry(1, "1") for name in names} | {"scalability": entry(None, "1")})
+    table = collect(load_spec("table_01"), scale, PAPER, scale.results)
+    cell = table.cell("LKA", "scalability to extremely large kernels")
+    assert (cell.state, cell.value, str(cell_text(cell))) == (State.NOT_APPLICABLE, None, "n/a")
     put(scale, "properties", "lka", {name: entry(2, "1") for name in names})
     with pytest.raises(ValueError, match=r"properties/lka\.json.*expected one of 0, 1, found 2"):
         collect(load_spec("table_01"), scale, PAPER, scale.results)

@@ -12,9 +12,10 @@ rule train:
     params:
         digest=lambda wildcards: PLAN.spec_digest(wildcards.run),
         hours=PLAN.config.training.hours,
+        launch=PLAN.launcher,
     log:
         LOGS / "train" / "{run}.log",
     threads: PLAN.config.training.threads
-    retries: 3
+    retries: PLAN.config.training.attempts - 1
     shell:
-        "lska train {wildcards.run} --budget-hours {params.hours} {SETTINGS} 2> {log:q}"
+        "{params.launch} train {wildcards.run} --budget-hours {params.hours} {SETTINGS} 2> {log:q}"

@@ -139,6 +139,8 @@ def _cell(row: Row, column: ColumnSpec, origin: _Sources) -> Cell:
         empty, n=len(found), files=tuple(item.path for item in found), data=data,
         conditions=_conditions(row, column, origin), other_data=_is_other(row, column, data, origin.config),
     )  # fmt: skip
+    if any(item.value is None for item in found):
+        return cell
     return _measured_cell(cell, column, found)
 
 
@@ -150,7 +152,10 @@ def _with_paper(cell: Cell, printed: PaperValue | None) -> Cell:
 
 def _measure(row: Row, column: ColumnSpec, origin: _Sources) -> list[Measurement]:
     metric = column.metric.format(**row.values)
-    found = [origin.metrics.measurement(task, run, metric) for task, run in sources(row, column, origin.config)]
+    found = [
+        origin.metrics.measurement(task, run, metric, column.nullable)
+        for task, run in sources(row, column, origin.config)
+    ]
     for item in found:
         if column.factor == 1 and column.unit and item.unit != column.unit:
             raise ValueError(

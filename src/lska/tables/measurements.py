@@ -17,7 +17,8 @@ from lska.runs import Run
 class Measurement:
     """One metric of one run, as measured (before a column's factor)."""
 
-    value: float | int
+    value: float | int | None
+    """None where the file says that the run has no such quantity."""
     unit: str
     standard_error: float | None
     interval: tuple[float, float] | None
@@ -64,8 +65,8 @@ class MetricFolder:
                 )
         return content
 
-    def measurement(self, task: str, run: Run | str, metric: str) -> Measurement:
-        """Read one metric of one run.
+    def measurement(self, task: str, run: Run | str, metric: str, nullable: bool = False) -> Measurement:
+        """Read one metric of one run; with `nullable`, its value may be null.
 
         Raises:
             FileNotFoundError: as `read`.
@@ -76,8 +77,9 @@ class MetricFolder:
         entry = _field(content, f"metrics.{metric}", path)
         interval = entry.get("interval") if isinstance(entry, dict) else None
         data = _field(content, "data", path)
+        value = _field(content, f"metrics.{metric}.value", path)
         return Measurement(
-            value=_number(_field(content, f"metrics.{metric}.value", path), f"metrics.{metric}.value", path),
+            value=None if value is None and nullable else _number(value, f"metrics.{metric}.value", path),
             unit=str(_field(content, f"metrics.{metric}.unit", path)),
             standard_error=_optional(entry, "standard_error", metric, path),
             interval=tuple(_number(end, f"metrics.{metric}.interval", path) for end in interval) if interval else None,

@@ -45,9 +45,9 @@ class CellText:
 
 def cell_text(cell: Cell) -> CellText:
     """What a cell shows: our value, its mark, and the paper's value (`?` where none is known); never empty."""
-    if cell.state is State.NOT_APPLICABLE:
-        return CellText("n/a", "", "")
     paper = UNKNOWN if cell.paper is None else cell.paper + _source_mark(cell)
+    if cell.state is State.NOT_APPLICABLE:
+        return CellText("n/a", "", "" if cell.paper is None else paper)
     if cell.state in (State.NOT_RUN, State.REFERENCE):
         return CellText("not run" if cell.state is State.NOT_RUN else "", "", paper)
     mark = MARKS.get(State.OTHER_DATA if cell.other_data else cell.state, "")

@@ -105,6 +105,8 @@ class ColumnSpec:
     """Format string over `value` for cells that are text, such as "H/{value} x W/{value}"."""
     choices: dict[int, str] = field(default_factory=dict)
     """Words for the values of a metric, such as 0: no, 1: yes."""
+    nullable: bool = False
+    """Whether the metric may be null, for rows that have no such quantity."""
     conditions: tuple[str, ...] = ()
     """Metrics in the same files that the caption must state, with the device, such as batch_size."""
 
