@@ -1,0 +1,91 @@
+"""One imported interpreter for many commands: results, exit codes and signals as without it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from lska.warm import VARIABLE, delegate
+
+# Runs below `lska warm`, as Snakemake does, and reports what the commands did.
+SCRIPT = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+lska = [sys.executable, "-m", "lska"]
+options = ["--config", "config.yaml", "--set", json.dumps({"training": {"overrides": {"epochs": 400}}})]
+found = {}
+
+def run(*words):
+    done = subprocess.run([*lska, *words], capture_output=True, text=True)
+    return {"code": done.returncode, "out": done.stdout, "err": done.stderr}
+
+def start():
+    return subprocess.Popen([*lska, "train", "van_tiny-lska-k7-s0", *options], stderr=subprocess.PIPE, text=True)
+
+def records():
+    return sum(len(path.read_text().splitlines()) for path in Path("work").rglob("train.jsonl"))
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+found["error"] = run("evaluate", "classification", "van_tiny-lska-k7-s0", "--config", "config.yaml")
+found["count"] = run("complexity", "van_tiny-lska-k7-s0", "--config", "config.yaml")
+training = start()
+wait_until(lambda: records() > 3)
+training.send_signal(signal.SIGTERM)
+found["terminated"] = {"err": training.communicate()[1], "code": training.returncode}
+before = records()
+training = start()
+wait_until(lambda: records() > before + 2)
+training.kill()
+training.communicate()
+wait_until(lambda: run_states() >= 2)
+time.sleep(1)
+stopped = records()
+time.sleep(1)
+found["orphan writes"] = records() - stopped
+print(json.dumps(found))
+""".replace("run_states()", "len(list(Path('work').rglob('state-*.pt')))")
+
+
+@pytest.mark.slow
+def test_commands_below_a_server(project, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "lska", "warm", sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+
+    assert found["error"]["code"] == 1
+    assert "van_tiny-lska-k7-s0.safetensors is missing" in found["error"]["err"]
+    assert found["count"]["code"] == 0
+    counted = json.loads(Path("results/test/metrics/complexity/van_tiny-lska-k7-s0.json").read_text())
+    assert counted["metrics"]["params"]["value"] == 4009800
+    assert found["terminated"]["code"] == os.EX_TEMPFAIL
+    assert "received SIGTERM" in found["terminated"]["err"]
+    # A killed command takes its work in the server with it.
+    assert found["orphan writes"] == 0
+
+
+def test_exit_code_of_the_command_is_passed_on():
+    command = [sys.executable, "-m", "lska", "warm", sys.executable, "-c", "raise SystemExit(7)"]
+    assert subprocess.run(command, timeout=120, check=False).returncode == 7
+
+
+def test_without_a_server_nothing_is_delegated(monkeypatch, tmp_path):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert delegate(["train", "x"]) is None
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
+    assert delegate(["train", "x"]) is None
