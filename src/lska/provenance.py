@@ -122,11 +122,8 @@ def write_metrics(
 ) -> dict[str, Any]:
     """Write a metric file (the one schema of all results) and return its content.
 
-    Args:
-        weights: `{"md5": ..., "origin": ...}` with the origin one of `WEIGHT_ORIGINS`; None for results without weights.
-        recipe: digest of the training that made the weights.
-        data: `{"name": ..., "digest": ...}` of the data set's manifest.
-        extra: facts about the measurement that are not metrics, kept under `detail`.
+    `weights` is `{"md5": ..., "origin": ...}` (an origin of `WEIGHT_ORIGINS`), `recipe` the digest of the training that
+    made them, `data` is `{"name": ..., "digest": ...}` of the manifest, `extra` holds facts that are not metrics.
 
     Raises:
         ValueError: the content does not fit the schema; all violations are named.
@@ -163,7 +160,7 @@ def validate(content: Any, schema: str, where: str) -> None:
     errors = sorted(jsonschema.Draft202012Validator(rules).iter_errors(content), key=lambda e: e.json_path)
     if errors:
         lines = [f"  {error.json_path.removeprefix('$.') or 'file'}: {error.message}" for error in errors]
-        raise ValueError(f"{where} is not valid ({len(lines)} problem{'s'[:len(lines) > 1]}):\n" + "\n".join(lines))
+        raise ValueError(f"{where} is not valid ({len(lines)} problem{'s'[: len(lines) > 1]}):\n" + "\n".join(lines))
 
 
 def project_root() -> Path:
@@ -185,7 +182,9 @@ def code_version() -> dict[str, Any]:
         return answer.stdout.strip()
 
     commit = git("rev-parse", "HEAD")
-    changes = git("status", "--porcelain", "--untracked-files=no", "--", "src", "workflow", "config", "envs", "Snakefile")
+    changes = git(
+        "status", "--porcelain", "--untracked-files=no", "--", "src", "workflow", "config", "envs", "Snakefile"
+    )
     return {"commit": commit, "dirty": bool(changes) if commit else None}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-ATTENTIONS = ("lka_trivial", "lska_trivial", "lka", "lska")
+from lska.models.kernels import ATTENTIONS, check_attention, check_kernel_size
 
 _RUN_ID = re.compile(
     rf"(?P<model>[a-z0-9_]+)(?:-(?P<attention>{'|'.join(ATTENTIONS)})-k(?P<kernel>[1-9][0-9]*))?-s(?P<seed>[0-9]+)"
@@ -27,9 +27,12 @@ class Run:
 
     def __post_init__(self) -> None:
         if (self.attention is None) != (self.kernel is None):
-            raise ValueError(f"run of {self.model}: attention and kernel go together, got {self.attention}, {self.kernel}")
-        if self.attention is not None and self.attention not in ATTENTIONS:
-            raise ValueError(f"run of {self.model}: unknown attention {self.attention!r}, expected one of {ATTENTIONS}")
+            raise ValueError(
+                f"run of {self.model}: attention and kernel go together, got {self.attention}, {self.kernel}"
+            )
+        if self.attention is not None:
+            check_attention(self.attention)
+            check_kernel_size(self.kernel)
 
     def __str__(self) -> str:
         middle = "" if self.attention is None else f"-{self.attention}-k{self.kernel}"

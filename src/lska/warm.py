@@ -10,6 +10,7 @@ killed the child is stopped. Without `lska warm` nothing of this happens.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import select
@@ -81,7 +82,7 @@ def _server(listener: socket.socket, alive: int, keep: int) -> int:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            _in_child(lambda: _handle(connection))
+            _in_child(functools.partial(_handle, connection))
         connection.close()
 
 

@@ -84,6 +84,6 @@ def project(tmp_path: Path) -> Project:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy in which the whole demo has run."""
-    copied = copy_project(tmp_path_factory.mktemp("work") / "it's a \"demo\" of mine")
+    copied = copy_project(tmp_path_factory.mktemp("work") / 'it\'s a "demo" of mine')
     copied.snakemake("all")
     return copied

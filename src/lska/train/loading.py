@@ -8,8 +8,10 @@ uninterrupted one sees, and no generator state has to be saved.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -180,14 +182,21 @@ def training_loader(images: ImageDataset, plan: Plan, start: int, rank: int, wor
         batch_sampler=MicroBatches(plan, start, rank, world),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_ignore_stop_signals,
+        worker_init_fn=_heed_only_the_trainer,
     )
 
 
-def _ignore_stop_signals(worker: int) -> None:
-    """Schedulers signal every process of a job; the trainer needs its workers until it has stopped by itself."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+def _heed_only_the_trainer(worker: int) -> None:
+    """Schedulers signal every process of a job, and the trainer needs its workers until it has stopped by itself."""
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def watch() -> None:
+        while signal.sigwaitinfo(signals).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def scoring_loader(split: Split, recipe: Recipe, batch_size: int, workers: int) -> DataLoader:
@@ -198,7 +207,7 @@ def scoring_loader(split: Split, recipe: Recipe, batch_size: int, workers: int) 
         batch_size,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_ignore_stop_signals,
+        worker_init_fn=_heed_only_the_trainer,
     )
 
 
