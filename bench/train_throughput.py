@@ -163,6 +163,7 @@ def table(rows: list[dict[str, object]]) -> str:
 
 
 def parse_options() -> argparse.Namespace:
+    """Settings from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="van_tiny")
     parser.add_argument("--attention", default="lska")
@@ -179,6 +180,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Measure, print the table and write the file that was asked for."""
     options = parse_options()
     torch.set_num_threads(options.threads)
     load_before = os.getloadavg()

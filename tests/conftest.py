@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,17 @@ def image_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path, image_set: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command does to the logging of its process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def project(tmp_path: Path, image_set: Path, monkeypatch: pytest.MonkeyPatch, logging_as_before: None) -> Project:
     """A project in an empty working folder whose `data` is a link to `image_set`."""
     from lska.data.manifest import make_manifest, save_manifest
 

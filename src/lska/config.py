@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lska.models.kernels import check_kernel_size
 from lska.provenance import digest
 from lska.runs import Run
 from lska.strict import build, merge, read_yaml
@@ -27,15 +26,13 @@ class RunGroup:
     kernel: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        for run in self.expand():
-            if run.kernel is not None:
-                check_kernel_size(run.kernel)
+        self.expand()
 
     def expand(self) -> list[Run]:
         """All runs of the group.
 
         Raises:
-            ValueError: attention without kernel, or an unknown attention.
+            ValueError: attention without kernel, an unknown attention, or an impossible kernel size.
         """
         axes = (_as_tuple(axis) for axis in (self.model, self.attention, self.kernel, self.seed))
         return [Run(*values) for values in itertools.product(*axes)]
@@ -75,7 +72,7 @@ class Training:
     """Recipe fields set by the scale or on the command line, without another recipe file."""
 
     def __post_init__(self) -> None:
-        _check_least(self, threads=1, gpus=0, workers=0, hours=0, state_minutes=0)
+        _check_least(self, threads=1, gpus=0, workers=0, hours=0, attempts=1, state_minutes=0)
 
 
 @dataclass(frozen=True)

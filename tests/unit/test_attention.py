@@ -160,6 +160,7 @@ def test_no_tap_is_skipped_that_can_reach_the_map(size: int) -> None:
     assert conv._unseen_taps(torch.empty(1, 1, 26, size)) == (1, 0)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
 def test_traced_module_works_at_other_sizes() -> None:
     conv = DepthwiseConv2d(2, (23, 23))
     traced = torch.jit.trace(conv, torch.randn(1, 2, 4, 4))

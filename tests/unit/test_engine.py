@@ -34,7 +34,14 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 def job(folder: Path, plan: dict[str, int] | None = None, **changes: Any) -> Job:
     recipe = build(Recipe, {**RECIPE, **changes}, "recipe")
-    sizes = {"length": 76, "micro_batch": 8, "micro_batches": 2, "epochs": recipe.total_epochs, "seed": 0, **(plan or {})}
+    sizes = {
+        "length": 76,
+        "micro_batch": 8,
+        "micro_batches": 2,
+        "epochs": recipe.total_epochs,
+        "seed": 0,
+        **(plan or {}),
+    }
     return Job(recipe, Plan(**sizes), 4, folder, "sha256:mine", state_seconds=math.inf)
 
 
@@ -274,7 +281,9 @@ def test_a_state_brings_everything_back(tmp_path: Path, caplog: pytest.LogCaptur
     for trainer in (first, second):
         trainer.rate(5)
         trainer.update(batches())
-    for found, expected in zip(second.exported.state_dict().values(), first.exported.state_dict().values(), strict=True):
+    for found, expected in zip(
+        second.exported.state_dict().values(), first.exported.state_dict().values(), strict=True
+    ):
         assert torch.equal(found, expected)
     second.save()
     assert second.progress.skipped == 6  # three in the first attempt and three in the second

@@ -30,7 +30,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_an_atomic_file_appears_whole_with_usual_permissions(tmp_path: Path) -> None:
-    path = tmp_path / "new folder" / "it's \"here\".json"
+    path = tmp_path / "new folder" / 'it\'s "here".json'
     former = os.umask(0o027)
     try:
         with atomic_path(path) as temporary:
@@ -92,7 +92,9 @@ def test_md5_is_that_of_the_content(tmp_path: Path) -> None:
     assert file_md5(path) == "900150983cd24fb0d6963f7d28e17f72"  # RFC 1321, A.5
 
 
-@pytest.mark.parametrize(("hits", "n", "value", "error"), [(50, 100, 50.0, 5.0), (9, 10, 90.0, 9.486833), (4, 4, 100, 0)])
+@pytest.mark.parametrize(
+    ("hits", "n", "value", "error"), [(50, 100, 50.0, 5.0), (9, 10, 90.0, 9.486833), (4, 4, 100, 0)]
+)
 def test_a_proportion_has_its_binomial_standard_error(hits: int, n: int, value: float, error: float) -> None:
     entry = proportion(hits, n)
     assert entry["value"] == pytest.approx(value)
@@ -124,7 +126,9 @@ def written(path: Path, **changes: Any) -> dict[str, Any]:
 
 def test_a_metric_file_says_where_it_comes_from(tmp_path: Path) -> None:
     content = written(tmp_path / "m.json", started=datetime.now(UTC) - timedelta(seconds=5))
-    assert content["metrics"] == {"top1": {"value": 50.0, "unit": "%", "n": 2, "standard_error": pytest.approx(35.35534)}}
+    assert content["metrics"] == {
+        "top1": {"value": 50.0, "unit": "%", "n": 2, "standard_error": pytest.approx(35.35534)}
+    }
     assert content["weights"] == {"md5": "0" * 32, "origin": "trained"}
     assert content["environment"]["device"] == "cpu"
     assert content["environment"]["lock"].startswith("sha256:")
@@ -145,7 +149,11 @@ def test_all_violations_of_the_schema_are_named_and_nothing_is_written(tmp_path:
         written(
             path,
             run="",
-            metrics={"top1": {"value": "high", "unit": "%"}, "top5": {"value": 1}, "loss": {"value": 1, "unit": "", "m": 2}},
+            metrics={
+                "top1": {"value": "high", "unit": "%"},
+                "top5": {"value": 1},
+                "loss": {"value": 1, "unit": "", "m": 2},
+            },
             weights={"md5": "short", "origin": "found"},
             recipe="md5:1",
         )

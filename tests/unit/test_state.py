@@ -72,7 +72,9 @@ def test_every_kind_of_content_comes_back_as_it_was(tmp_path: Path) -> None:
     assert loaded["b"] == state["b"]
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_a_bit, lambda folder, step: (folder / f"state-{step:08d}.pt").write_bytes(b"")])
+@pytest.mark.parametrize(
+    "damage", [truncate, flip_a_bit, lambda folder, step: (folder / f"state-{step:08d}.pt").write_bytes(b"")]
+)
 def test_a_damaged_newest_state_is_reported_and_the_one_before_is_used(
     tmp_path: Path, damage: Callable[[Path, int], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -139,7 +141,9 @@ def test_a_write_that_breaks_off_leaves_the_states_before(
 
     def body() -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
-        with pytest.raises(StateError, match="state-00000012.pt: File too large; the last good state is state-00000008.pt"):
+        with pytest.raises(
+            StateError, match="state-00000012.pt: File too large; the last good state is state-00000008.pt"
+        ):
             save(tmp_path, 12)
         return 3
 

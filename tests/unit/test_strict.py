@@ -141,7 +141,7 @@ def test_merging_goes_key_by_key_and_replaces_lists() -> None:
     ],
 )
 def test_files_that_hold_no_mapping_are_named(tmp_path: Path, content: bytes, text: str) -> None:
-    path = tmp_path / "it's \"mine\".yaml"
+    path = tmp_path / 'it\'s "mine".yaml'
     path.write_bytes(content)
     with pytest.raises(ValueError) as caught:
         read_yaml(path)

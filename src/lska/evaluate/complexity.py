@@ -44,11 +44,11 @@ def measure(config: Config, runs: Sequence[Run]) -> None:
 
 def measure_properties(config: Config) -> None:
     """Measure long-range dependence, adaptability and scalability of each design of Table I on its actual module."""
-    from lska.models.properties import MODULES, measure_module
+    from lska.models.properties import MODULES, REASONS, measure_module
 
     for module in MODULES:
         started = datetime.now(UTC)
-        _write(config, "properties", module, measure_module(module), started, {})
+        _write(config, "properties", module, measure_module(module), started, {"reasons": REASONS.get(module, {})})
 
 
 def _write(

@@ -1,7 +1,8 @@
 """Inference throughput of networks, measured side by side in one process (Figure 6d, Table XVII).
 
 GPU, batch size and precision of the paper's measurement are not known (paper/protocol.md, section 10). Here all
-networks take turns within each repetition, so that a slow moment of the machine touches all of them.
+networks take turns within each repetition, so that a slow moment of the machine touches all of them. Convolutions are
+run with all their taps, as in the released code, although those that only meet padding could be left out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import nn
 
 from lska.config import Config, Speed
 from lska.data.folders import open_split
+from lska.models.attention import DepthwiseConv2d
 from lska.provenance import metric, write_metrics
 from lska.runs import Run
 from lska.train.launch import build_network
@@ -57,6 +59,13 @@ def interleaved_seconds(networks: Sequence[nn.Module], images: torch.Tensor, pro
     return times
 
 
+def _with_all_taps(network: nn.Module) -> nn.Module:
+    for module in network.modules():
+        if isinstance(module, DepthwiseConv2d):
+            module.skip_padding_taps = False
+    return network.eval()
+
+
 def measure(config: Config, runs: Sequence[Run]) -> None:
     """Measure the throughput of `runs` with fresh weights (it does not depend on them) and write the metric files.
 
@@ -69,7 +78,7 @@ def measure(config: Config, runs: Sequence[Run]) -> None:
     device = torch.device("cuda" if protocol.gpus else "cpu")
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     classes = len(open_split(Path(config.data.root), "val", config.work / "cache").classes)
-    networks = [build_network(config, run, classes).eval().to(device, memory_format=layout) for run in runs]
+    networks = [_with_all_taps(build_network(config, run, classes)).to(device, memory_format=layout) for run in runs]
     shape = (protocol.batch_size, 3, recipe.image_size, recipe.image_size)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, memory_format=layout)
     times = interleaved_seconds(networks, images, protocol)

@@ -1,0 +1,169 @@
+"""Several processes train as one does: the same batches, losses and rates, one set of files, one decision to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_project import Project, in_child
+
+from lska.config import Config
+from lska.train.distributed import processes
+from lska.train.engine import Trainer
+
+MIXING = {
+    "micro_batch": 4, "mixup": 0.8, "cutmix": 1.0, "mixup_probability": 1.0, "drop_path": 0.3,
+    "erase_probability": 0.5, "ema_decay": 0.9,
+}  # fmt: skip
+
+
+def together(world: int, body: Callable[[], Any]) -> list[int]:
+    """Exit codes of `body` in as many processes as torchrun would start with `--nproc-per-node world`."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    # The loopback device, as a test machine may not resolve its own name.
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(world),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    started = [in_child(body, **common, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(world)]
+    for process in started:
+        process.join(120)
+        process.kill()
+        process.join()
+    return [process.exitcode for process in started]
+
+
+def trained_together(project: Project, changes: dict[str, Any], world: int = 2) -> Config:
+    config = project.config(changes)
+    project.prepare(config)
+    assert together(world, lambda: project.command("train", str(project.run), changes=changes)) == [0] * world
+    return config
+
+
+def sidecar(project: Project, config: Config) -> dict[str, Any]:
+    return json.loads(config.weights_path(project.run).with_suffix(".json").read_text())
+
+
+@pytest.mark.parametrize("overrides", [{}, MIXING], ids=["plain", "mixing"])
+def test_two_processes_have_the_loss_curve_of_one(project: Project, overrides: dict[str, Any]) -> None:
+    settings = {"training": {"overrides": overrides}}
+    alone = project.trained({"scale": "one"}, settings)
+    pair = trained_together(project, {"scale": "two", **settings})
+    curves = [[(r["step"], r["learning_rate"]) for r in project.records(config)] for config in (alone, pair)]
+    assert curves[0] == curves[1]
+    assert len(curves[0]) == 12
+    one, two = ([record["loss"] for record in project.records(config)] for config in (alone, pair))
+    assert two == pytest.approx(one, rel=1e-5)
+    assert len({round(loss, 6) for loss in one}) == 12
+    assert sidecar(project, pair)["processes"] == 2
+    assert sidecar(project, pair)["recipe"] == sidecar(project, alone)["recipe"]
+
+
+def test_two_processes_end_with_the_weights_of_one(project: Project) -> None:
+    from safetensors.torch import load_file
+
+    alone, pair = project.trained({"scale": "one"}), trained_together(project, {"scale": "two"})
+    one, two = (load_file(config.weights_path(project.run)) for config in (alone, pair))
+    assert one.keys() == two.keys()
+    # Running statistics of the normalisation are those of the main process's micro-batches.
+    learned = [name for name in one if "running_" not in name and "num_batches" not in name]
+    assert len(learned) > 50
+    for name in learned:
+        assert torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-5), name
+
+
+def test_a_signal_to_one_process_stops_all_and_one_process_can_go_on(project: Project) -> None:
+    changes = {"scale": "stopped", "training": {"overrides": MIXING, "state_minutes": 1000.0}}
+    config = project.config(changes)
+    project.prepare(config)
+
+    def body() -> int:
+        original = Trainer.update
+
+        def update(trainer: Trainer, batches: Iterator[Any]) -> torch.Tensor:
+            if trainer.progress.step == 5 and trainer.group.rank == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(trainer, batches)
+
+        Trainer.update = update
+        return project.command("train", str(project.run), changes=changes)
+
+    assert together(2, body) == [75, 75]
+    assert [path.name for path in project.states(config)] == ["state-00000006.pt"]
+    project.trained(changes)
+    alone = project.trained({"scale": "one", "training": {"overrides": MIXING}})
+    one, resumed = ([record["loss"] for record in project.records(config)] for config in (alone, config))
+    assert resumed == pytest.approx(one, rel=1e-5)
+
+
+def test_micro_batches_that_cannot_be_divided_are_refused_by_every_process(project: Project, capfd: Any) -> None:
+    assert together(3, lambda: project.command("train", str(project.run))) == [1, 1, 1]
+    message = (
+        "lska: error: 2 micro-batches (global_batch / micro_batch) cannot be divided among 3 processes; change "
+        "micro_batch in the recipe or the number of GPUs"
+    )
+    assert capfd.readouterr().err.count(message) == 3
+    assert not project.config().weights_path(project.run).exists()
+
+
+def test_a_loss_that_is_no_number_stops_all(project: Project, capfd: Any) -> None:
+    changes = {"training": {"overrides": {"learning_rate": 1.0e30, "warmup_epochs": 0, "clip_gradient": None}}}
+    assert together(2, lambda: project.command("train", str(project.run), changes=changes)) == [1, 1]
+    assert capfd.readouterr().err.count("training diverged: the loss is nan") == 2
+
+
+def test_skipped_images_of_all_processes_are_counted(project: Project, image_set: Path) -> None:
+    shutil.copytree(image_set, "damaged")
+    for label in ("blue", "red"):
+        Path("damaged/train", label, "000.jpg").write_bytes(b"")
+    changes = {"data": {"root": "damaged"}}
+    alone = project.config({"scale": "one"}, changes)
+    alone.data_record.parent.mkdir(parents=True)
+    alone.data_record.write_text(project.config().data_record.read_text())
+    assert project.command("train", str(project.run), changes={"scale": "one", **changes}) == 0
+    assert together(2, lambda: project.command("train", str(project.run), changes=changes)) == [0, 0]
+    skipped = [sidecar(project, config)["skipped_images"] for config in (alone, project.config(changes))]
+    assert skipped[0] == skipped[1] > 2
+
+
+def test_a_process_alone_needs_no_group() -> None:
+    with processes(0) as group:
+        assert (group.rank, group.world, group.is_main) == (0, 1, True)
+        assert group.any(True) and not group.any(False)
+        assert group.mean(torch.tensor(3.0)).item() == 3.0
+        assert not torch.distributed.is_initialized()
+
+
+def test_collective_calls_agree() -> None:
+    def body() -> int:
+        with processes(0) as group:
+            value = torch.tensor(float(group.rank))
+            assert group.mean(value).item() == 0.5
+            assert value.item() == group.rank
+            assert group.sum(torch.tensor(group.rank + 1)).item() == 3
+            assert group.any(group.rank == 1)
+            assert not group.any(False)
+            assert group.is_main == (group.rank == 0)
+        return 0 if not torch.distributed.is_initialized() else 1
+
+    assert together(2, body) == [0, 0]
+
+
+def test_missing_gpus_are_told_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    message = r"training\.gpus is 2 but process 1 finds 1 CUDA device.*training\.gpus to 0"
+    with pytest.raises(ValueError, match=message), processes(2):
+        pytest.fail("trains on a device that is not there")

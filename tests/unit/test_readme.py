@@ -1,0 +1,57 @@
+"""The README's numbers are those of the committed metric files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+METRICS = PROJECT / "results" / "small" / "metrics" / "classification"
+ATTENTIONS = {"LKA": "lka", "LSKA": "lska"}
+
+
+def readme_rows() -> dict[str, str]:
+    """The CIFAR-10 column of README's accuracy table, by run id."""
+    rows = {}
+    for line in (PROJECT / "README.md").read_text(encoding="utf-8").splitlines():
+        match = re.match(r"\| VAN-Tiny (LKA|LSKA) k=(\d+) \|[^|]*\| ([^|]+) \|", line)
+        if match:
+            rows[f"van_tiny-{ATTENTIONS[match[1]]}-k{match[2]}-s0"] = match[3].strip()
+    return rows
+
+
+def test_accuracy_table_equals_the_metric_files():
+    top1 = {path.stem: json.loads(path.read_text())["metrics"]["top1"] for path in METRICS.glob("*.json")}
+    assert len(top1) >= 6
+    assert readme_rows() == {
+        run: f"{entry['value']:.1f} ± {entry['standard_error']:.1f}" for run, entry in top1.items()
+    }
+
+
+@pytest.mark.parametrize("command", ["make demo", "make test"])
+def test_commands_exist(command: str):
+    target = command.split()[1]
+    assert re.search(rf"^{target}:", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    assert command in (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def test_small_weights_belong_to_their_sidecars_and_metrics():
+    from lska.provenance import file_md5
+
+    for path in METRICS.glob("*.json"):
+        weights = PROJECT / "checkpoints" / "small" / f"{path.stem}.safetensors"
+        sidecar = json.loads(weights.with_suffix(".json").read_text())
+        assert file_md5(weights) == sidecar["md5"] == json.loads(path.read_text())["weights"]["md5"]
+
+
+def test_small_results_are_of_the_current_configuration(monkeypatch: pytest.MonkeyPatch):
+    from lska.config import load
+
+    monkeypatch.chdir(PROJECT)
+    config = load([Path("config/small.yaml")])
+    for run in config.runs:
+        sidecar = json.loads(config.weights_path(run).with_suffix(".json").read_text())
+        assert sidecar["recipe"] == config.training_digest(run), run
