@@ -4,26 +4,26 @@
 
 PYTHON ?= python3.11
 CORES ?= 2
-ENVIRONMENT := PATH="$(CURDIR)/.venv/bin:$$PATH"
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL := .venv/bin/uv pip install --quiet --python .venv/bin/python
 
 .PHONY: demo test lint lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
-	$(ENVIRONMENT) lska warm snakemake --cores $(CORES) --quiet rules all
-	@$(ENVIRONMENT) lska summary
+	lska warm snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs --quiet rules -- all
+	@lska summary
 
 # The fast tests share the cores; those that run Snakemake need them for themselves.
 test: .venv/test lint
-	$(ENVIRONMENT) OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow"
-	$(ENVIRONMENT) pytest -m workflow
+	OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow"
+	pytest -m workflow
 
 lint: .venv/test
-	$(ENVIRONMENT) ruff check src tests bench
+	ruff check src tests bench
 
 lock: .venv/uv
-	cd envs && $(ENVIRONMENT) ./lock.sh
+	cd envs && ./lock.sh
 
 clean:
 	rm -rf work results/demo checkpoints/demo

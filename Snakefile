@@ -1,10 +1,12 @@
 # The LSKA paper from images to tables. `snakemake --cores 2` makes everything at demo scale; another scale is chosen by
 # `--configfile config/small.yaml`. Tables name what they need, so a target trains and evaluates only that.
+import re
 from pathlib import Path
 
 from snakemake.utils import min_version
 
-from lska.workflow import FIGURES, TABLES, Plan
+from lska.runs import RUN_ID
+from lska.workflow import FIGURES, TABLES, Plan, source_digest
 
 min_version("9.0")
 
@@ -23,8 +25,8 @@ LOGS = PLAN.config.work / "logs"
 
 
 wildcard_constraints:
-    run=r"[a-z0-9_]+(-[a-z_]+-k\d+)?-s\d+",
-    target=r"(table|figure)_\d\d",
+    # Snakemake joins constraints into one expression, in which named groups would be doubled.
+    run=re.sub(r"\?P<\w+>", "?:", RUN_ID),
 
 
 localrules: all, all_tables, all_figures
@@ -33,6 +35,7 @@ localrules: all, all_tables, all_figures
 rule all:
     default_target: True
     input:
+        PLAN.accuracies(),
         [PLAN.notebook(target) for target in TABLES + FIGURES],
         [PLAN.outputs(target) for target in TABLES + FIGURES],
 

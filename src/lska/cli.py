@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if type(error).__name__ == "Interrupted":
             print(f"lska: stopped: {error}; start it again to go on", file=sys.stderr)
             return os.EX_TEMPFAIL
+        if isinstance(error, RuntimeError) and not type(error).__module__.startswith("lska."):
+            raise  # not one of ours: its traceback is needed
         if os.environ.get("LSKA_TRACEBACK"):
             raise
         print(f"lska: error: {error}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from lska.provenance import digest
 from lska.runs import Run
 from lska.strict import build, merge, read_yaml
 from lska.train.recipe import Recipe, load_recipe
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Training:
 
     def __post_init__(self) -> None:
         _check_least(self, threads=1, gpus=0, workers=0, hours=0, attempts=1, state_minutes=0)
+        if self.hours == 0:
+            raise ValueError(f"hours must be positive, found {self.hours}")
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,9 @@ class Config:
     """Keyword arguments by model name that shrink networks; empty for the paper's own."""
 
     def __post_init__(self) -> None:
+        for name, value in (("scale", self.scale), ("data.name", self.data.name)):
+            if _FILE_NAME.fullmatch(value) is None:
+                raise ValueError(f"{name} {value!r} becomes a file name: use letters, digits, '.', '_' and '-' only")
         unknown = sorted(set(self.architecture) - {run.model for run in self.runs})
         if unknown:
             raise ValueError(f"architecture names models that no run uses: {', '.join(unknown)}")
@@ -181,6 +189,12 @@ class Config:
         """The checked data set's manifest with its digest, as evidence beside the metrics."""
         return self.results / "data" / f"{self.data.name}.json"
 
+    @property
+    def data_files(self) -> tuple[Path, ...]:
+        """What says that the data are there: the record and, beside a generated root, a mark that goes with it."""
+        mark = () if self.data.generate is None else (Path(f"{self.data.root}.complete"),)
+        return (self.data_record, *mark)
+
     def data_identity(self) -> dict[str, str]:
         """Name and digest of the checked data set, as results keep them.
 
@@ -230,5 +244,10 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
         ValueError: as `load`.
     """
     config = build(Config, values, where)
-    config.recipe  # noqa: B018 - resolving it here reports its errors before anything runs
+    micro_batches, gpus = config.recipe.global_batch // config.recipe.micro_batch, max(1, config.training.gpus)
+    if micro_batches % gpus:
+        raise ValueError(
+            f"{where}: an update has {micro_batches} micro-batches (global_batch / micro_batch of the recipe), which "
+            f"cannot be divided among training.gpus: {gpus}; change one of them"
+        )
     return config

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from lska.models.kernels import ATTENTIONS, check_attention, check_kernel_size
+from lska.models.kernels import ATTENTIONS, MODELS, check_attention, check_kernel_size
 
-_RUN_ID = re.compile(
-    rf"(?P<model>[a-z0-9_]+)(?:-(?P<attention>{'|'.join(ATTENTIONS)})-k(?P<kernel>[1-9][0-9]*))?-s(?P<seed>[0-9]+)"
-)
+RUN_ID = rf"(?P<model>[a-z0-9_]+)(?:-(?P<attention>{'|'.join(ATTENTIONS)})-k(?P<kernel>[1-9][0-9]*))?-s(?P<seed>[0-9]+)"
+"""Regular expression of run ids."""
+
+_RUN_ID = re.compile(RUN_ID)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Run:
         if self.attention is not None:
             check_attention(self.attention)
             check_kernel_size(self.kernel)
+            if self.model not in MODELS:
+                raise ValueError(f"run {self}: unknown model {self.model!r}; attentions belong to {', '.join(MODELS)}")
+        if _RUN_ID.fullmatch(str(self)) is None:
+            raise ValueError(f"run {self}: expected a model name of a-z, 0-9 and _, and a seed from 0 up")
 
     def __str__(self) -> str:
         middle = "" if self.attention is None else f"-{self.attention}-k{self.kernel}"

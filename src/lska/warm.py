@@ -47,9 +47,23 @@ def run_beside_server(command: Sequence[str]) -> int:
         listener.close()
         os.close(alive)
         try:
-            return subprocess.run(list(command), env={**os.environ, VARIABLE: str(path)}, check=False).returncode
+            return _wait_for(subprocess.Popen(list(command), env={**os.environ, VARIABLE: str(path)}))
         finally:
             os.close(keep)
+
+
+def _wait_for(process: subprocess.Popen) -> int:
+    """Exit code of `process`, which ends when it is ready to: Ctrl-C reaches it by itself, SIGTERM is passed on."""
+    former = {
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: process.terminate()),
+    }
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code
 
 
 def _in_child(body: Callable[[], int]) -> None:
@@ -144,10 +158,18 @@ def _watch(connection: socket.socket, worker: int) -> int:
             os.killpg(worker, signal.SIGKILL)
             timeout = None
             continue
-        number = connection.recv(1)
+        number = _next_signal(connection)
         os.kill(worker, number[0] if number else signal.SIGTERM)
         if not number:
             sources, timeout = [ended], _GRACE_SECONDS
+
+
+def _next_signal(connection: socket.socket) -> bytes:
+    """The number of a signal that the client got, as one byte; nothing when the client is gone."""
+    try:
+        return connection.recv(1)
+    except ConnectionResetError:
+        return b""
 
 
 def delegate(arguments: Sequence[str]) -> int | None:

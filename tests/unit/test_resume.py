@@ -24,10 +24,14 @@ Outcome = Callable[..., dict[str, Any]]
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "averaging": {"overrides": {"ema_decay": 0.9}},
-    "workers": {"workers": 2, "overrides": {"rand_augment": "rand-m9-mstd0.5-inc1", "train_interpolation": "random"}},
     "mixing": {"overrides": {
         "mixup": 0.8, "cutmix": 1.0, "mixup_probability": 1.0, "drop_path": 0.3, "erase_probability": 0.5,
         "schedule_unit": "epoch", "ema_decay": 0.9, "precision": "bf16", "validation_interval": 1,
+    }},
+    # With workers, no image seeds the generators of the main process, which mix and drop.
+    "workers": {"workers": 2, "overrides": {
+        "mixup": 0.8, "cutmix": 1.0, "mixup_probability": 1.0, "drop_path": 0.3,
+        "rand_augment": "rand-m9-mstd0.5-inc1", "train_interpolation": "random",
     }},
 }  # fmt: skip
 EVERY_UPDATE = {"state_minutes": 0.0}

@@ -43,7 +43,7 @@ class Project:
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Rules that a dry run would execute, with the number of jobs of each."""
-        said = self.snakemake("--dry-run", "--quiet", "reason", *arguments)
+        said = self.snakemake("--dry-run", *arguments)
         return job_counts(said)
 
 
@@ -85,5 +85,5 @@ def project(tmp_path: Path) -> Project:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy in which the whole demo has run."""
     copied = copy_project(tmp_path_factory.mktemp("work") / 'it\'s a "demo" of mine')
-    copied.snakemake("all")
+    copied.snakemake("--", "all")
     return copied

@@ -81,7 +81,7 @@ def test_a_new_kernel_size_trains_one_network_and_remakes_what_shows_it(demo, tm
     def change(config):
         config["runs"].append({"model": "van_tiny", "attention": "lska", "kernel": 11, "seed": 0})
 
-    planned = demo.planned("--configfile", with_changes(demo, tmp_path, change), "all")
+    planned = demo.planned("--configfile", with_changes(demo, tmp_path, change), "--", "all")
     assert planned.pop("all") == 1
     assert planned.pop("train") == 1
     assert planned.pop("classification") == 1
@@ -96,7 +96,7 @@ def test_an_edited_architecture_trains_its_model_only(demo, tmp_path):
     def change(config):
         config["architecture"]["van_small"]["depths"] = [1, 1, 1, 1]
 
-    planned = demo.planned("--configfile", with_changes(demo, tmp_path, change), "all")
+    planned = demo.planned("--configfile", with_changes(demo, tmp_path, change), "--", "all")
     assert planned["train"] == 2
     assert planned["classification"] == 2
     assert "notebook_table_03" in planned
@@ -134,5 +134,5 @@ def test_configuration_errors_are_named_at_once(project):
 
 
 def test_other_scales_plan_their_tables(project):
-    planned = project.planned("--configfile", "config/paper.yaml", "all_tables")
+    planned = project.planned("--configfile", "config/paper.yaml", "--", "all_tables")
     assert planned["train"] == 24 + 2 + 10

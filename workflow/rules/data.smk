@@ -3,10 +3,9 @@
 
 rule data:
     output:
-        PLAN.config.data_record,
+        PLAN.config.data_files,
     params:
-        root=PLAN.config.data.root,
-        generate=PLAN.config.data.generate,
+        digest=PLAN.data_digest(),
     log:
         LOGS / "data.log",
     shell:

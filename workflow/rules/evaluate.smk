@@ -1,32 +1,44 @@
 # Measurements: each writes metric files, results/<scale>/metrics/<task>/<run>.json.
 
 
+# A clone gives files arbitrary times, so weights that the metric file names are up to date whatever their time.
+def scored(wildcards):
+    weights = PLAN.config.weights_path(wildcards.run)
+    files = [weights, weights.with_suffix(".json")]
+    return [ancient(file) for file in files] if PLAN.measured(wildcards.run) else files
+
+
 rule classification:
     input:
-        weights=PLAN.config.weights_path("{run}"),
-        sidecar=PLAN.config.weights_path("{run}").with_suffix(".json"),
-        data=ancient(PLAN.config.data_record),
+        weights=scored,
+        data=ancient(PLAN.config.data_files),
     output:
         PLAN.config.metric_path("classification", "{run}"),
+    params:
+        digest=lambda wildcards: PLAN.training_digest(wildcards.run),
     log:
         LOGS / "classification" / "{run}.log",
-    threads: PLAN.config.evaluation.threads
+    threads: max(PLAN.config.evaluation.threads, PLAN.config.evaluation.workers)
+    resources:
+        gpu=PLAN.config.evaluation.gpus,
     shell:
         "lska evaluate classification {wildcards.run} {SETTINGS} 2> {log:q}"
 
 
-# All networks in one process and in turns: throughputs are comparable only when measured side by side.
+# All networks in one process and in turns, and nothing beside it: throughputs are comparable only when measured so.
 rule speed:
     input:
-        data=ancient(PLAN.config.data_record),
+        data=ancient(PLAN.config.data_files),
     output:
         PLAN.files("speed"),
     params:
         runs=PLAN.names("speed"),
-        protocol=str(PLAN.config.speed),
+        digest=PLAN.speed_digest(),
     log:
         LOGS / "speed.log",
-    threads: PLAN.config.speed.threads
+    threads: max(PLAN.config.speed.threads, workflow.cores or 1)
+    resources:
+        gpu=PLAN.config.speed.gpus,
     shell:
         "lska evaluate speed {params.runs} {SETTINGS} 2> {log:q}"
 
@@ -37,6 +49,7 @@ rule complexity:
         PLAN.files("complexity"),
     params:
         runs=PLAN.names("complexity"),
+        digest=source_digest("models", "evaluate"),
     log:
         LOGS / "complexity.log",
     shell:
@@ -46,6 +59,8 @@ rule complexity:
 rule properties:
     output:
         PLAN.files("properties"),
+    params:
+        digest=source_digest("models", "evaluate"),
     log:
         LOGS / "properties.log",
     shell:

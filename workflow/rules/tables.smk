@@ -22,8 +22,9 @@ for target in TABLES + FIGURES:
             PLAN.outputs(target),
             notebook=PLAN.notebook(target),
         params:
-            caption=PLAN.config.caption,
             name=target,
+            caption=lambda wildcards: PLAN.config.caption,
+            digest=source_digest("tables"),
         log:
             notebook=LOGS / "notebooks" / f"{target}.ipynb",
             text=LOGS / "notebooks" / f"{target}.log",

@@ -3,19 +3,19 @@
 
 rule train:
     input:
-        # Checked again for another root, but data that passed the same manifest do not make weights stale.
-        data=ancient(PLAN.config.data_record),
+        # Training itself compares the data with their manifest; that they were checked again makes no weights stale.
+        data=ancient(PLAN.config.data_files),
     output:
         weights=PLAN.config.weights_path("{run}"),
         sidecar=PLAN.config.weights_path("{run}").with_suffix(".json"),
         record=PLAN.config.training_log("{run}"),
     params:
-        digest=lambda wildcards: PLAN.spec_digest(wildcards.run),
-        hours=PLAN.config.training.hours,
-        launch=PLAN.launcher,
+        digest=lambda wildcards: PLAN.training_digest(wildcards.run),
     log:
         LOGS / "train" / "{run}.log",
-    threads: PLAN.config.training.threads
+    threads: PLAN.training_threads
+    resources:
+        gpu=PLAN.config.training.gpus,
     retries: PLAN.config.training.attempts - 1
     shell:
-        "{params.launch} train {wildcards.run} --budget-hours {params.hours} {SETTINGS} 2> {log:q}"
+        "{PLAN.launcher} train {wildcards.run} --budget-hours {PLAN.config.training.hours} {SETTINGS} 2>> {log:q}"

@@ -52,6 +52,18 @@ def check(manifest: Manifest, root: Path, contents: bool = False, cache: Path | 
     return Report(manifest.name, manifest.digest, Path(root), tuple(dict.fromkeys(findings)), tuple(notes))
 
 
+def structure_problems(manifest: Manifest, split: Split) -> list[str]:
+    """What is wrong with the classes, counts and file names of an opened split, one sentence each; reads no image."""
+    expected = manifest.splits[split.split]
+    problems = [*_classes(manifest, split), *_counts(manifest, expected, split)]
+    # Where images are missing, the names differ for that reason.
+    if expected.names and not problems and (found := names_digest(split)) != expected.names:
+        problems.append(
+            f"the file names differ although the counts agree, expected names digest {expected.names}, found {found}"
+        )
+    return problems
+
+
 def render(report: Report) -> str:
     """The report for people, ending in a newline."""
     verdict = "as its manifest says" if report.ok else f"not as its manifest says ({len(report.findings)})"
@@ -62,11 +74,8 @@ def render(report: Report) -> str:
 
 
 def _problems(manifest: Manifest, expected: SplitManifest, split: Split, contents: bool) -> Iterator[str]:
-    structure = [*_classes(manifest, split), *_counts(manifest, expected, split)]
+    structure = structure_problems(manifest, split)
     yield from structure
-    # Where images are missing, the names differ for that reason.
-    if expected.names and not structure and (found := names_digest(split)) != expected.names:
-        yield f"the file names differ although the counts agree, expected names digest {expected.names}, found {found}"
     yield from _empty_files(split)
     if contents:
         yield from _contents(expected, split, structure=bool(structure))

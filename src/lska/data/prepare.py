@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lska.config import ClassificationData, Config
-from lska.data.folders import DataError
+from lska.data.check import check, render, structure_problems
+from lska.data.folders import DataError, Split
 from lska.data.manifest import Manifest, load_manifest, make_manifest
-from lska.provenance import write_json
+from lska.provenance import atomic_path, write_json
 from lska.strict import build
 
 logger = logging.getLogger(__name__)
@@ -46,17 +47,39 @@ def _generated(data: ClassificationData) -> Manifest:
 
     settings = build(ClassificationSettings, data.generate or {}, f"data.generate of {data.name}")
     write_classification_set(Path(data.root), settings, overwrite=True)
+    with atomic_path(Path(f"{data.root}.complete")) as temporary:
+        temporary.write_text("generated\n", encoding="utf-8")
     return make_manifest(
         Path(data.root), data.name, title="generated scenes", source="lska.data.synthetic", terms="no restrictions"
     )
 
 
-def _checked(data: ClassificationData, cache: Path) -> Manifest:
-    from lska.data.check import check, render
+def verify(config: Config, *splits: Split) -> None:
+    """Make sure that opened splits are those of the data record, also where the root was changed after the check.
 
+    Raises:
+        DataError: classes, counts or file names are not the manifest's, or the record is of another manifest.
+    """
+    identity = config.data_identity()
+    if config.data.generate is not None:
+        return
+    manifest = _manifest(config.data)
+    problems = [f"{split.split}: {text}" for split in splits for text in structure_problems(manifest, split)]
+    if identity["digest"] != manifest.digest:
+        problems.append(f"{config.data_record} records another version of the manifest; remove it and run again")
+    if problems:
+        raise DataError(f"{config.data.root} is not {manifest.name}:\n" + "\n".join(f"  {p}" for p in problems))
+
+
+def _manifest(data: ClassificationData) -> Manifest:
     manifest = load_manifest(Path(data.manifest) if data.manifest else data.name)
     if manifest.name != data.name:
         raise ValueError(f"data.name is {data.name!r} but the manifest {data.manifest} describes {manifest.name!r}")
+    return manifest
+
+
+def _checked(data: ClassificationData, cache: Path) -> Manifest:
+    manifest = _manifest(data)
     report = check(manifest, Path(data.root), cache=cache)
     if not report.ok:
         raise DataError(

@@ -14,6 +14,7 @@ from torch import nn
 
 from lska.config import Config
 from lska.data.folders import open_split
+from lska.data.prepare import verify
 from lska.models.checkpoint import load_weights
 from lska.provenance import file_md5, metric, proportion, write_metrics
 from lska.runs import Run
@@ -45,13 +46,16 @@ class Checkpoint:
         sidecar_path = weights.with_suffix(".json")
         for path in (weights, sidecar_path):
             if not path.is_file():
-                raise StaleWeightsError(f"{path} is missing; make it with `snakemake --cores 2 {weights}`")
+                raise StaleWeightsError(
+                    f"{path} is missing; train the run first: `lska train {run}` with the same options"
+                )
         sidecar, md5 = _read_sidecar(sidecar_path), file_md5(weights)
         if md5 != sidecar["md5"]:
             raise StaleWeightsError(
                 f"{weights} has MD5 {md5} but {sidecar_path} vouches for {sidecar['md5']}; "
                 "remove both files and run the pipeline again"
             )
+        _check_origin(config, run, sidecar, sidecar_path)
         return cls(run, weights, sidecar)
 
     def load(self, config: Config, classes: int, device: torch.device) -> nn.Module:
@@ -64,6 +68,19 @@ class Checkpoint:
         load_weights(network, self.weights)
         layout = torch.channels_last if config.recipe.channels_last else torch.contiguous_format
         return network.eval().to(device, memory_format=layout)
+
+
+def _check_origin(config: Config, run: Run, sidecar: dict[str, Any], path: Path) -> None:
+    """Refuse weights that were trained otherwise, or on other data, than the configuration says today."""
+    if sidecar["origin"] != "trained":
+        return
+    expected = {"recipe": config.training_digest(run), "data": config.data_identity()}
+    for name, value in expected.items():
+        if sidecar.get(name) != value:
+            raise StaleWeightsError(
+                f"{path}: the weights were trained with {name} {sidecar.get(name)}, the configuration now has {value}; "
+                "train the run again or restore the configuration"
+            )
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
@@ -92,6 +109,7 @@ def classify(config: Config, runs: Sequence[Run]) -> None:
     device = torch.device("cuda" if config.evaluation.gpus else "cpu")
     split = open_split(Path(config.data.root), "val", config.work / "cache")
     data = config.data_identity()
+    verify(config, split)
     checkpoints = [Checkpoint.open(config, run) for run in runs]
     networks = [checkpoint.load(config, len(split.classes), device) for checkpoint in checkpoints]
     loader = scoring_loader(split, config.recipe, config.evaluation.batch_size, config.evaluation.workers)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ATTENTIONS = ("lka_trivial", "lska_trivial", "lka", "lska")
+MODELS = ("van_tiny", "van_small", "van_base")
 PAPER_KERNEL_SIZES = (7, 11, 23, 35, 53, 65)
 SMALLEST_KERNEL_WITH_DILATION_3 = 23
 

@@ -1,4 +1,8 @@
-"""One process or several: started by plain Python or by torchrun, with the same results."""
+"""One process or several, started by plain Python or by torchrun.
+
+Updates, and so the loss curve, do not depend on the number of processes. BatchNorm's running statistics do: they are
+those that the first process gathers on its share of the micro-batches, as in the released code.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -24,13 +29,13 @@ class Processes:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def any(self, flag: bool) -> bool:
-        """Whether `flag` holds in any process; a collective call."""
+    def largest(self, value: int) -> int:
+        """The largest `value` of any process; a collective call."""
         if self.world == 1:
-            return flag
-        value = torch.tensor(int(flag), device=self.device)
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
-        return bool(value.item())
+            return value
+        shared = torch.tensor(value, device=self.device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        return int(shared.item())
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """Mean of a scalar tensor over the processes; a collective call."""
@@ -72,7 +77,8 @@ def processes(gpus: int) -> Iterator[Processes]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world > 1:
-        dist.init_process_group("nccl" if gpus > 0 else "gloo")
+        # The other processes wait while the first one scores held-out images.
+        dist.init_process_group("nccl" if gpus > 0 else "gloo", timeout=timedelta(hours=2))
     try:
         yield Processes(rank, world, device)
     finally:

@@ -200,6 +200,9 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, plan: Plan) -> C
     )
 
 
+_SAVE, _STOP = 1, 2
+
+
 def fit(
     trainer: Trainer,
     batches: Iterator[Any],
@@ -222,13 +225,15 @@ def fit(
     while progress.step < plan.steps:
         epoch, rate = progress.step // plan.steps_per_epoch, trainer.rate(progress.step)
         loss = trainer.update(batches)
+        finished, due = progress.step == plan.steps, log.due(progress.step)
+        if due or finished:
+            # Waits for the device, so that the time of the updates up to here is complete.
+            progress.last_loss = trainer.finite(loss)
         progress.seconds += watch.lap()
-        finished = progress.step == plan.steps
         reason = stop.reason(watch.longest)
-        stopping = group.any(reason is not None) and not finished
-        saving = stopping or finished or group.any(watch.state_due())
-        due = log.due(progress.step)
-        if due or saving:
+        wish = group.largest(_STOP if reason is not None else _SAVE if watch.state_due() else 0)
+        stopping, saving = wish == _STOP and not finished, wish >= _SAVE or finished
+        if saving and not due:
             progress.last_loss = trainer.finite(loss)
         if due:
             log.record(progress, epoch, rate, **_validation(trainer, validate))

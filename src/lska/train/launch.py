@@ -15,6 +15,7 @@ from torch import nn
 from lska.config import Config
 from lska.data.folders import Split, check_same_classes, open_split
 from lska.data.folders_torch import ImageDataset
+from lska.data.prepare import verify
 from lska.models import create
 from lska.models.checkpoint import save_weights
 from lska.provenance import atomic_path, code_version, environment, file_md5, write_json
@@ -66,7 +67,6 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
     code_version()  # remembered as of now: the checkout may change while a long training runs
     recipe = config.recipe
     split, validation = _data(config)
-    config.data_identity()  # needed at the end: a missing record has to be told of before the training
     images = ImageDataset(split, training_transform(recipe), on_error="skip")
     plan = Plan.of(recipe, len(split), run.seed)
     with processes(config.training.gpus) as group, stop_request(budget_seconds) as stop:
@@ -86,6 +86,7 @@ def _data(config: Config) -> tuple[Split, Split]:
     root, cache = Path(config.data.root), config.work / "cache"
     train_split, validation = open_split(root, "train", cache), open_split(root, "val", cache)
     check_same_classes(train_split, validation)
+    verify(config, train_split, validation)
     return train_split, validation
 
 
@@ -93,6 +94,7 @@ def _run(trainer: Trainer, images: ImageDataset, config: Config, stop: Any, vali
     job, group, start = trainer.job, trainer.group, trainer.progress.step
     if start == job.plan.steps:
         return
+    trainer.progress.attempts.append({"code": code_version(), "environment": environment(str(group.device))})
     loader = training_loader(images, job.plan, start, group.rank, group.world, config.training.workers)
     per_step = job.recipe.global_batch
     record = job.folder / "train.jsonl"
@@ -139,8 +141,9 @@ def sidecar(trainer: Trainer, config: Config, run: Run, weights: Path) -> dict[s
         "final_loss": trainer.progress.last_loss,
         "skipped_images": trainer.progress.skipped,
         "processes": trainer.group.world,
-        "code": code_version(),
-        "environment": environment(str(trainer.group.device)),
+        "code": trainer.progress.attempts[-1]["code"],
+        "environment": trainer.progress.attempts[-1]["environment"],
+        "attempts": trainer.progress.attempts,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(trainer.progress.seconds, 3),
     }

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,15 @@ class Progress:
     seconds: float = 0.0
     """Time spent in updates, in all attempts."""
     last_loss: float = math.nan
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    """Code version and environment of every attempt that trained, in order."""
     """The last loss looked at, in nats."""
     skipped: int = 0
     """Unreadable images met, in all attempts and processes; one counts each time it is met."""
 
 
 class TrainingLog:
-    """train.jsonl with one record per interval: step, epoch, loss (nats), learning rate, images per second.
+    """train.jsonl with one record per interval: step, epoch, loss of that update (nats), rate, images per second.
 
     A resumed training drops the records after the state it goes on from, so that no update is logged twice. Records
     fall on the last update of every epoch and on `LINES_PER_TRAINING` evenly spaced ones. Only the main process of a

@@ -19,9 +19,9 @@ IMAGENET_DEVIATION: Triple = (0.229, 0.224, 0.225)
 # chosen sets the fields on its right; a recipe may set those fields itself instead of naming the switch.
 SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
     "batch": {
-        "published": {"global_batch": 512},  # README of the released code: 4 GPUs x 128
-        "published_script": {"global_batch": 128},  # training script of the released code: 2 GPUs x 64
-        "corrected": {"global_batch": 1024},  # VAN's 8 x 128, for which the learning rate of 1e-3 was chosen
+        "published": {"global_batch": 512, "micro_batch": 128},  # released README: 4 GPUs x 128
+        "published_script": {"global_batch": 128, "micro_batch": 64},  # released script: 2 GPUs x 64
+        "corrected": {"global_batch": 1024, "micro_batch": 128},  # VAN: 8 GPUs x 128
     },
     "averaging": {
         "published": {"ema_decay": None},  # no flag in the published commands
