@@ -182,10 +182,13 @@ def code_version() -> dict[str, Any]:
         return answer.stdout.strip()
 
     commit = git("rev-parse", "HEAD")
+    if commit is None:
+        # A container holds the sources without their history and is told the commit when it is built.
+        return {"commit": os.environ.get("LSKA_COMMIT") or None, "dirty": None}
     changes = git(
         "status", "--porcelain", "--untracked-files=no", "--", "src", "workflow", "config", "envs", "Snakefile"
     )
-    return {"commit": commit, "dirty": bool(changes) if commit else None}
+    return {"commit": commit, "dirty": bool(changes)}
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -28,12 +28,18 @@ from lska.train.launch import build_network
 from lska.train.scoring import Scores, hits, score
 
 
-def publish(config: Config, run: Run, network: nn.Module) -> Path:
+def publish(config: Config, run: Run, network: nn.Module, **changes: Any) -> Path:
     """Weights and sidecar as a training leaves them."""
     path = config.weights_path(run)
     save_weights(network, path)
-    recipe = config.training_digest(run)
-    write_json(path.with_suffix(".json"), {"md5": file_md5(path), "origin": "trained", "recipe": recipe})
+    record = json.loads(Path("results/test/data/colours.json").read_text())
+    sidecar = {
+        "md5": file_md5(path),
+        "origin": "trained",
+        "recipe": config.training_digest(run),
+        "data": {"name": record["name"], "digest": record["digest"]},
+    }
+    write_json(path.with_suffix(".json"), sidecar | changes)
     return path
 
 
@@ -204,7 +210,7 @@ def test_missing_files_are_named_with_how_to_make_them(project: Project, suffix:
     config = project.config()
     path = publish(config, project.run, build_network(config, project.run, 4)).with_suffix(suffix)
     path.unlink()
-    with pytest.raises(StaleWeightsError, match=f"{path} is missing; make it with `snakemake .* checkpoints/test/"):
+    with pytest.raises(StaleWeightsError, match=f"{path} is missing; train the run first: `lska train {project.run}`"):
         classify(config, [project.run])
 
 
@@ -216,6 +222,35 @@ def test_weights_that_their_sidecar_does_not_vouch_for_are_refused(project: Proj
     with pytest.raises(StaleWeightsError, match=f"{path} has MD5 {file_md5(path)} but .*json vouches for {vouched}"):
         classify(config, [project.run])
     assert not config.metric_path("classification", project.run).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": f"sha256:{'0' * 64}"}, "trained with recipe sha256:0000.*, the configuration now has sha256:"),
+        (
+            {"data": {"name": "colours", "digest": "sha256:1"}},
+            "trained with data .*'sha256:1'.*, the configuration now",
+        ),
+    ],
+)
+def test_weights_of_another_recipe_or_other_data_are_refused(
+    project: Project, changes: dict[str, Any], message: str
+) -> None:
+    config = project.config()
+    publish(config, project.run, build_network(config, project.run, 4), **changes)
+    with pytest.raises(StaleWeightsError, match=message):
+        classify(config, [project.run])
+    assert not config.metric_path("classification", project.run).exists()
+
+
+def test_imported_weights_need_no_recipe_of_ours(project: Project) -> None:
+    config = project.config()
+    publish(config, project.run, build_network(config, project.run, 4), origin="imported", recipe=None, data=None)
+    classify(config, [project.run])
+    content = measured(config, project.run)
+    assert (content["weights"]["origin"], content["recipe"]) == ("imported", None)
+    assert content["data"] == config.data_identity()
 
 
 @pytest.mark.parametrize(

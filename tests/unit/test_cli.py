@@ -47,7 +47,8 @@ def test_an_unknown_run_id_is_named(
 @pytest.mark.parametrize(
     ("run", "parts"),
     [
-        ("van_tinny-lska-k7-s0", ["unknown name 'van_tinny'", "van_tiny, van_small, van_base"]),
+        ("van_tinny-lska-k7-s0", ["unknown model 'van_tinny'", "van_tiny, van_small, van_base"]),
+        ("convnext_tinny-s0", ["unknown name 'convnext_tinny'", "did you mean convnext_tiny"]),
         ("van_tiny-lska-k24-s0", ["odd integer from 3 up", "found 24", "23 or 25"]),
     ],
 )

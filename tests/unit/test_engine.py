@@ -1,61 +1,22 @@
-"""One update after another: schedule, accumulation, averaging, records, and when a training stops itself."""
+"""One update after another: schedule, accumulation, averaging, precision, and what a state brings back."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-import math
-import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_project import RECIPE, RUN, Project
+from tiny_project import RUN, Project
+from tiny_trainer import ALONE, batches, job, linear
 from torch import nn
 
-from lska.strict import build
-from lska.train import engine
-from lska.train.distributed import Processes
-from lska.train.engine import DivergedError, Job, Trainer, fit
-from lska.train.interrupt import Interrupted, StopRequest, stop_request
-from lska.train.loading import Plan
-from lska.train.progress import Progress, TrainingLog
-from lska.train.recipe import Recipe
-from lska.train.scoring import Scores
-from lska.train.state import load_state, state_files
-
-ALONE = Processes(0, 1, torch.device("cpu"))
-Batch = tuple[torch.Tensor, torch.Tensor]
-
-
-def job(folder: Path, plan: dict[str, int] | None = None, **changes: Any) -> Job:
-    recipe = build(Recipe, {**RECIPE, **changes}, "recipe")
-    sizes = {
-        "length": 76,
-        "micro_batch": 8,
-        "micro_batches": 2,
-        "epochs": recipe.total_epochs,
-        "seed": 0,
-        **(plan or {}),
-    }
-    return Job(recipe, Plan(**sizes), 4, folder, "sha256:mine", state_seconds=math.inf)
-
-
-def linear(batch_norm: bool = False) -> nn.Sequential:
-    torch.manual_seed(0)
-    norm = [nn.BatchNorm2d(3)] if batch_norm else []
-    return nn.Sequential(*norm, nn.Flatten(), nn.Linear(3 * 4 * 4, 4))
-
-
-def batches() -> Iterator[Batch]:
-    for number in itertools.count():
-        generator = torch.Generator().manual_seed(number)
-        yield torch.randn(8, 3, 4, 4, generator=generator), torch.randint(0, 4, (8,), generator=generator)
-
+from lska.runs import Run
+from lska.train.engine import Trainer
+from lska.train.launch import build_network
 
 # Computed by hand from protocol.md, section 2: 1e-6 + t (1e-3 - 1e-6) / 5 for t < 5, then
 # 1e-6 + (1e-3 - 1e-6) (1 + cos(pi t / 300)) / 2 for t < 300, then 1e-6; t in epochs.
@@ -166,99 +127,6 @@ def test_compilation_is_a_choice_of_the_recipe(tmp_path: Path, monkeypatch: pyte
     assert compiled == [trainer.network]
 
 
-def run(trainer: Trainer, stop: StopRequest | None = None, feed: Iterator[Batch] | None = None, **more: Any) -> Path:
-    plan, path = trainer.job.plan, trainer.job.folder / "train.jsonl"
-    log = TrainingLog(path, trainer.progress, plan.steps, plan.steps_per_epoch, 16)
-    fit(trainer, feed or batches(), log, stop or StopRequest(None), **more)
-    return path
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def test_the_record_has_every_interval_once(tmp_path: Path) -> None:
-    trainer = Trainer(job(tmp_path, epochs=2), linear(), ALONE)
-    lines = records(run(trainer))
-    assert [line["step"] for line in lines] == list(range(1, 9))
-    assert [line["epoch"] for line in lines] == [0] * 4 + [1] * 4
-    assert lines[0]["learning_rate"] == RECIPE["warmup_learning_rate"]
-    assert lines[4]["learning_rate"] == pytest.approx((RECIPE["learning_rate"] + RECIPE["minimum_learning_rate"]) / 2)
-    assert all(line["images_per_second"] > 0 and math.isfinite(line["loss"]) for line in lines)
-    assert trainer.progress.last_loss == lines[-1]["loss"]
-
-
-def test_a_long_training_is_recorded_at_intervals_and_ends_of_epochs(tmp_path: Path) -> None:
-    log = TrainingLog(tmp_path / "train.jsonl", Progress(), steps=1000, steps_per_epoch=333, images_per_step=1)
-    due = [step for step in range(1, 1001) if log.due(step)]
-    assert due == sorted({*range(5, 1001, 5), 333, 666, 999})
-
-
-def test_validation_falls_on_its_epochs(tmp_path: Path) -> None:
-    trainer = Trainer(job(tmp_path, epochs=4, validation_interval=2), linear(), ALONE)
-    lines = records(run(trainer, validate=lambda: Scores(n=8, top1=2, top5=8, loss=4.0)))
-    assert {line["step"]: line["validation_top1"] for line in lines if "validation_top1" in line} == {8: 25.0, 16: 25.0}
-    assert lines[7]["validation_loss"] == 0.5
-
-
-def test_a_resumed_record_drops_what_comes_after_the_state_and_half_lines(tmp_path: Path) -> None:
-    path = tmp_path / "train.jsonl"
-    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 3)) + '{"step": 4, "lo')
-    log = TrainingLog(path, Progress(step=2, seconds=1.0), 10, 5, 1)
-    log.record(Progress(step=3, seconds=1.5, last_loss=0.5), 0, 0.1)
-    assert [line["step"] for line in records(path)] == [1, 2, 3]
-    assert records(path)[2]["images_per_second"] == pytest.approx(2.0)
-
-
-def test_only_the_main_process_writes_a_record(tmp_path: Path) -> None:
-    log = TrainingLog(tmp_path / "train.jsonl", Progress(), 10, 5, 1, active=False)
-    log.record(Progress(step=1, seconds=1.0, last_loss=0.5), 0, 0.1)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_full_disk_is_told_with_the_name_of_the_record(tmp_path: Path) -> None:
-    log = TrainingLog(tmp_path / "train.jsonl", Progress(), 10, 5, 1)
-    log.path = Path("/dev/full")
-    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
-        log.record(Progress(step=1, seconds=1.0, last_loss=0.5), 0, 0.1)
-
-
-def poisoned(after: int) -> Iterator[Batch]:
-    for number, (images, labels) in enumerate(batches()):
-        yield images * (math.nan if number >= 2 * after else 1.0), labels
-
-
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
-    trainer = Trainer(replace(job(tmp_path), state_seconds=-1.0), linear(), ALONE)
-    with pytest.raises(DivergedError) as caught:
-        run(trainer, feed=poisoned(after=5))
-    message = str(caught.value)
-    assert "training diverged: the loss is nan at update 6 of 12" in message
-    assert f"the last good state is {tmp_path / 'state-00000005.pt'}" in message
-    assert "Lower learning_rate, set clip_gradient, or use precision fp32" in message
-    state = load_state(tmp_path)
-    assert state is not None
-    assert state["progress"]["step"] == 5
-    assert all(torch.isfinite(weights).all() for weights in state["network"].values())
-    assert [line["step"] for line in records(tmp_path / "train.jsonl")] == [1, 2, 3, 4, 5]
-
-
-def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
-    trainer = Trainer(job(tmp_path), linear(), ALONE)
-    trainer.save()
-    trainer.progress.step = 1
-    with torch.no_grad():
-        trainer.network[1].bias[0] = math.inf
-    with pytest.raises(DivergedError, match="weights are no longer finite at update 1 of 12"):
-        trainer.save()
-    assert [path.name for path in state_files(tmp_path)] == ["state-00000000.pt"]
-
-
-def test_divergence_before_the_first_state_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match="no state was saved before"):
-        run(Trainer(job(tmp_path), linear(), ALONE), feed=poisoned(after=0))
-
-
 def test_states_of_another_training_are_refused(tmp_path: Path) -> None:
     Trainer(job(tmp_path), linear(), ALONE).save()
     with pytest.raises(ValueError) as caught:
@@ -289,79 +157,7 @@ def test_a_state_brings_everything_back(tmp_path: Path, caplog: pytest.LogCaptur
     assert second.progress.skipped == 6  # three in the first attempt and three in the second
 
 
-def test_the_budget_ends_an_attempt_with_room_for_one_more_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr("lska.train.interrupt.time.monotonic", lambda: now)
-    stop = StopRequest(200.0)  # keeps 10 seconds, a twentieth, for what comes after the last update
-    now = 1150.0
-    assert stop.reason(longest_update=40.0) is None
-    assert stop.reason(longest_update=40.1) == "the wall-time budget is nearly used up"
-    now = 1190.1
-    assert stop.reason() == "the wall-time budget is nearly used up"
-    assert StopRequest(None).reason(1e9) is None
-
-
-def test_the_longest_update_counts_scoring_and_saving_and_the_training_time_does_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = 0.0
-    monkeypatch.setattr(engine.time, "monotonic", lambda: now)
-    watch = engine._Watch(state_seconds=50.0)
-    now = 2.0
-    assert watch.lap() == 2.0
-    now = 32.0  # half a minute of scoring
-    watch.resume()
-    assert watch.longest == 32.0
-    now = 35.0
-    assert watch.lap() == 3.0
-    assert not watch.state_due()
-    now = 50.1
-    assert watch.state_due()
-    watch.state_saved()
-    assert not watch.state_due()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_becomes_a_reason_and_handlers_come_back(number: signal.Signals) -> None:
-    former = signal.getsignal(number)
-    with stop_request(None) as stop:
-        assert stop.reason() is None
-        signal.raise_signal(number)
-        assert stop.reason() == f"received {number.name}"
-    assert signal.getsignal(number) is former
-
-
-def test_a_second_interrupt_from_the_keyboard_stops_at_once() -> None:
-    with pytest.raises(KeyboardInterrupt), stop_request(None):
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-
-
-def test_a_signal_stops_after_the_update_with_a_state(tmp_path: Path) -> None:
-    trainer, stop = Trainer(job(tmp_path), linear(), ALONE), StopRequest(None)
-
-    def feed() -> Iterator[Batch]:
-        for number, batch in enumerate(batches()):
-            if number == 10:
-                stop.handle(signal.SIGTERM, None)
-            yield batch
-
-    with pytest.raises(Interrupted, match="received SIGTERM; state saved after update 6"):
-        run(trainer, stop, feed())
-    assert [path.name for path in state_files(tmp_path)] == ["state-00000006.pt"]
-
-
-def test_a_signal_during_the_last_update_lets_the_training_end(tmp_path: Path) -> None:
-    trainer, stop = Trainer(job(tmp_path), linear(), ALONE), StopRequest(None)
-    trainer.progress.step = 11
-    stop.handle(signal.SIGTERM, None)
-    run(trainer, stop)
-    assert [path.name for path in state_files(tmp_path)] == ["state-00000012.pt"]
-
-
 def test_every_network_of_the_project_takes_the_scales_architecture(project: Project) -> None:
-    from lska.train.launch import build_network
-
     network = build_network(project.config(), RUN, 4, drop_path=0.2)
     assert network.num_features == 8
     assert network.num_classes == 4
@@ -374,18 +170,17 @@ def test_every_network_of_the_project_takes_the_scales_architecture(project: Pro
 @pytest.mark.parametrize(
     ("run_id", "architecture", "message"),
     [
-        ("van_tny-lska-k7-s0", {}, "unknown name 'van_tny'.*van_tiny"),
+        ("vit_tny-s0", {}, "unknown name 'vit_tny'.*did you mean .*vit"),
         ("van_tiny-lska-k8-s0", {}, "kernel_size: .*found 8; nearest: 7 or 9"),
         ("van_tiny-s0", {}, "van_tiny-s0: van_tiny needs an attention and a kernel, for example van_tiny-lska-k23-s0"),
         ("van_tiny-lska-k7-s0", {"embed_dim": [8]}, "unknown setting embed_dim"),
         ("van_tiny-lska-k7-s0", {"embed_dims": 8}, "architecture.van_tiny .*'embed_dims': 8.* does not fit the model"),
-        ("convnext_tiny-lska-k7-s0", {}, "'convnext_tiny' has no attention or kernel_size setting"),
+        ("convnext_tiny-lska-k7-s0", {}, "unknown model 'convnext_tiny'; attentions belong to van_tiny, van_small"),
     ],
 )
-def test_impossible_networks_are_named(project: Project, run_id: str, architecture: dict, message: str) -> None:
-    from lska.runs import Run
-    from lska.train.launch import build_network
-
+def test_impossible_networks_are_named(
+    project: Project, run_id: str, architecture: dict[str, Any], message: str
+) -> None:
     config = project.config({"architecture": {"van_tiny": architecture}})
     with pytest.raises(ValueError, match=message):
         build_network(config, Run.parse(run_id), 4)

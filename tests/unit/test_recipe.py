@@ -68,9 +68,9 @@ def test_no_field_of_the_imagenet_recipe_goes_unchecked() -> None:
 
 
 CHOICES = {
-    ("batch", "published"): {"global_batch": 512},
-    ("batch", "published_script"): {"global_batch": 128},
-    ("batch", "corrected"): {"global_batch": 1024},
+    ("batch", "published"): {"global_batch": 512, "micro_batch": 128},
+    ("batch", "published_script"): {"global_batch": 128, "micro_batch": 64},
+    ("batch", "corrected"): {"global_batch": 1024, "micro_batch": 128},
     ("averaging", "published"): {"ema_decay": None},
     ("averaging", "corrected"): {"ema_decay": 0.9999},
     ("normalization", "published"): {"mean": (0.5, 0.5, 0.5), "deviation": (0.5, 0.5, 0.5)},

@@ -182,7 +182,7 @@ def test_a_signal_to_every_process_does_not_take_the_workers(
 def test_a_budget_stops_the_attempt_and_the_next_one_goes_on(
     project: Project, uninterrupted: Outcome, capsys: pytest.CaptureFixture
 ) -> None:
-    changes = prepared(project, scale("bit by bit", **NEVER))
+    changes = prepared(project, scale("bit-by-bit", **NEVER))
     for attempt in range(1, 12):
         assert project.command("train", str(project.run), "--budget-hours", "1e-9", changes=changes) == 75
         assert steps(project, changes)[-1] == attempt
@@ -191,6 +191,8 @@ def test_a_budget_stops_the_attempt_and_the_next_one_goes_on(
     )
     assert message in capsys.readouterr().err
     assert project.command("train", str(project.run), "--budget-hours", "1e-9", changes=changes) == 0
+    sidecar = json.loads(project.config(changes).weights_path(project.run).with_suffix(".json").read_text())
+    assert len(sidecar["attempts"]) == 12
     assert outcome(project, project.config(changes)) == uninterrupted()
 
 

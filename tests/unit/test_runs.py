@@ -49,6 +49,20 @@ def test_an_unknown_attention_is_named_with_the_known_ones() -> None:
         Run("van_tiny", "lsk", 23, 0)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (("convnext_tiny", "lska", 7, 0), "unknown model 'convnext_tiny'; attentions belong to van_tiny, van_small"),
+        (("van_tiny", "lska", 24, 0), "odd integer from 3 up .*found 24; nearest: 23 or 25"),
+        (("van tiny", None, None, 0), "expected a model name of a-z, 0-9 and _, and a seed from 0 up"),
+        (("convnext_tiny", None, None, -1), "expected a model name of a-z, 0-9 and _, and a seed from 0 up"),
+    ],
+)
+def test_runs_that_cannot_be_are_refused(values: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Run(*values)
+
+
 def test_another_seed_changes_nothing_else() -> None:
     assert str(Run.parse("van_tiny-lska-k23-s0").with_seed(4)) == "van_tiny-lska-k23-s4"
 

@@ -171,3 +171,16 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, child: Callable[[
     assert step_of(load_state(tmp_path)) == 4
     save(tmp_path, 8)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state-00000004.pt", "state-00000008.pt"]
+
+
+def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
+    from lska.train.state import owner
+
+    with owner(tmp_path / "states"):
+        with (
+            pytest.raises(StateError, match=rf"in use by another training \(process {os.getpid()} on .+\); wait"),
+            owner(tmp_path / "states"),
+        ):
+            pytest.fail("the folder had two owners")
+    with owner(tmp_path / "states"):
+        assert (tmp_path / "states" / "owner").read_text().count("\n") == 1

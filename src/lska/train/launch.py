@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from lska.train.interrupt import stop_request
 from lska.train.loading import Plan, scoring_loader, training_loader, training_transform
 from lska.train.progress import TrainingLog
 from lska.train.scoring import Scores, score
-from lska.train.state import state_files
+from lska.train.state import owner, state_files
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +77,11 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
             recipe, plan, len(split.classes), state_folder(config, run), config.training_digest(run),
             60 * config.training.state_minutes, lambda: images.skipped,
         )  # fmt: skip
-        trainer = Trainer(job, network, group)
-        _run(trainer, images, config, stop, _validator(trainer, validation, config))
-        if group.is_main:
-            export(trainer, config, run)
+        with owner(job.folder) if group.is_main else contextlib.nullcontext():
+            trainer = Trainer(job, network, group)
+            _run(trainer, images, config, stop, _validator(trainer, validation, config))
+            if group.is_main:
+                export(trainer, config, run)
 
 
 def _data(config: Config) -> tuple[Split, Split]:

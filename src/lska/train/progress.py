@@ -25,9 +25,9 @@ class Progress:
     seconds: float = 0.0
     """Time spent in updates, in all attempts."""
     last_loss: float = math.nan
+    """The last loss looked at, in nats."""
     attempts: list[dict[str, Any]] = field(default_factory=list)
     """Code version and environment of every attempt that trained, in order."""
-    """The last loss looked at, in nats."""
     skipped: int = 0
     """Unreadable images met, in all attempts and processes; one counts each time it is met."""
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import io
 import logging
 import math
+import os
 import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +72,28 @@ def _write_problem(path: Path, size: int, error: OSError) -> str:
     advice = f"free at least {math.ceil(2 * size / 2**20)} MiB" if full else "check disk, limits and permissions"
     reason = error.strerror or error
     return f"cannot write training state {path}: {reason}; {kept}; {advice} and start the training again"
+
+
+@contextmanager
+def owner(folder: Path) -> Iterator[None]:
+    """Own the state folder inside the block; the system releases it however this process ends.
+
+    Raises:
+        StateError: another training owns it; the message names host and process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "owner").open("a+", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.seek(0)
+            raise StateError(
+                f"{folder} is in use by another training ({stream.read().strip()}); wait for it or stop it"
+            ) from error
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        stream.flush()
+        yield
 
 
 def state_files(folder: Path) -> list[Path]:

@@ -1,0 +1,58 @@
+"""A trainer on random numbers, whose updates can be followed by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_project import RECIPE
+from torch import nn
+
+from lska.strict import build
+from lska.train.distributed import Processes
+from lska.train.engine import Job, Trainer, fit
+from lska.train.interrupt import StopRequest
+from lska.train.loading import Plan
+from lska.train.progress import TrainingLog
+from lska.train.recipe import Recipe
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def job(folder: Path, **changes: Any) -> Job:
+    """A training of four updates per epoch, of two micro-batches each, with `changes` to the recipe."""
+    recipe = build(Recipe, {**RECIPE, **changes}, "recipe")
+    return Job(recipe, Plan.of(recipe, 76, seed=0), 4, folder, "sha256:mine", state_seconds=math.inf)
+
+
+def linear(batch_norm: bool = False) -> nn.Sequential:
+    """A linear classifier of (B, 3, 4, 4) images, the same at every call."""
+    torch.manual_seed(0)
+    norm = [nn.BatchNorm2d(3)] if batch_norm else []
+    return nn.Sequential(*norm, nn.Flatten(), nn.Linear(3 * 4 * 4, 4))
+
+
+def batches() -> Iterator[Batch]:
+    """Random micro-batches without end, the same at every call."""
+    for number in itertools.count():
+        generator = torch.Generator().manual_seed(number)
+        yield torch.randn(8, 3, 4, 4, generator=generator), torch.randint(0, 4, (8,), generator=generator)
+
+
+def run(trainer: Trainer, stop: StopRequest | None = None, feed: Iterator[Batch] | None = None, **more: Any) -> Path:
+    """Train to the end on `feed`; returns the record of losses."""
+    plan, path = trainer.job.plan, trainer.job.folder / "train.jsonl"
+    log = TrainingLog(path, trainer.progress, plan.steps, plan.steps_per_epoch, 16)
+    fit(trainer, feed or batches(), log, stop or StopRequest(None), **more)
+    return path
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The lines of a record."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,174 @@
+"""What a training records, and when it stops itself: divergence, signals, the wall-time budget."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_project import RECIPE
+from tiny_trainer import ALONE, Batch, batches, job, linear, records, run
+
+from lska.train import engine
+from lska.train.engine import DivergedError, Trainer
+from lska.train.interrupt import Interrupted, StopRequest, stop_request
+from lska.train.progress import Progress, TrainingLog
+from lska.train.scoring import Scores
+from lska.train.state import load_state, state_files
+
+
+def test_the_record_has_every_interval_once(tmp_path: Path) -> None:
+    trainer = Trainer(job(tmp_path, epochs=2), linear(), ALONE)
+    lines = records(run(trainer))
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert [line["epoch"] for line in lines] == [0] * 4 + [1] * 4
+    assert lines[0]["learning_rate"] == RECIPE["warmup_learning_rate"]
+    assert lines[4]["learning_rate"] == pytest.approx((RECIPE["learning_rate"] + RECIPE["minimum_learning_rate"]) / 2)
+    assert all(line["images_per_second"] > 0 and math.isfinite(line["loss"]) for line in lines)
+    assert trainer.progress.last_loss == lines[-1]["loss"]
+
+
+def test_a_long_training_is_recorded_at_intervals_and_ends_of_epochs(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path / "train.jsonl", Progress(), steps=1000, steps_per_epoch=333, images_per_step=1)
+    due = [step for step in range(1, 1001) if log.due(step)]
+    assert due == sorted({*range(5, 1001, 5), 333, 666, 999})
+
+
+def test_validation_falls_on_its_epochs(tmp_path: Path) -> None:
+    trainer = Trainer(job(tmp_path, epochs=4, validation_interval=2), linear(), ALONE)
+    lines = records(run(trainer, validate=lambda: Scores(n=8, top1=2, top5=8, loss=4.0)))
+    assert {line["step"]: line["validation_top1"] for line in lines if "validation_top1" in line} == {8: 25.0, 16: 25.0}
+    assert lines[7]["validation_loss"] == 0.5
+
+
+def test_a_resumed_record_drops_what_comes_after_the_state_and_half_lines(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 3)) + '{"step": 4, "lo')
+    log = TrainingLog(path, Progress(step=2, seconds=1.0), 10, 5, 1)
+    log.record(Progress(step=3, seconds=1.5, last_loss=0.5), 0, 0.1)
+    assert [line["step"] for line in records(path)] == [1, 2, 3]
+    assert records(path)[2]["images_per_second"] == pytest.approx(2.0)
+
+
+def test_only_the_main_process_writes_a_record(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path / "train.jsonl", Progress(), 10, 5, 1, active=False)
+    log.record(Progress(step=1, seconds=1.0, last_loss=0.5), 0, 0.1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_record(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path / "train.jsonl", Progress(), 10, 5, 1)
+    log.path = Path("/dev/full")
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        log.record(Progress(step=1, seconds=1.0, last_loss=0.5), 0, 0.1)
+
+
+def poisoned(after: int) -> Iterator[Batch]:
+    for number, (images, labels) in enumerate(batches()):
+        yield images * (math.nan if number >= 2 * after else 1.0), labels
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    trainer = Trainer(replace(job(tmp_path), state_seconds=-1.0), linear(), ALONE)
+    with pytest.raises(DivergedError) as caught:
+        run(trainer, feed=poisoned(after=5))
+    message = str(caught.value)
+    assert "training diverged: the loss is nan at update 6 of 12" in message
+    assert f"the last good state is {tmp_path / 'state-00000005.pt'}" in message
+    assert "Lower learning_rate, set clip_gradient, or use precision fp32" in message
+    state = load_state(tmp_path)
+    assert state is not None
+    assert state["progress"]["step"] == 5
+    assert all(torch.isfinite(weights).all() for weights in state["network"].values())
+    assert [line["step"] for line in records(tmp_path / "train.jsonl")] == [1, 2, 3, 4, 5]
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
+    trainer = Trainer(job(tmp_path), linear(), ALONE)
+    trainer.save()
+    trainer.progress.step = 1
+    with torch.no_grad():
+        trainer.network[1].bias[0] = math.inf
+    with pytest.raises(DivergedError, match="weights are no longer finite at update 1 of 12"):
+        trainer.save()
+    assert [path.name for path in state_files(tmp_path)] == ["state-00000000.pt"]
+
+
+def test_divergence_before_the_first_state_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="no state was saved before"):
+        run(Trainer(job(tmp_path), linear(), ALONE), feed=poisoned(after=0))
+
+
+def test_the_budget_ends_an_attempt_with_room_for_one_more_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("lska.train.interrupt.time.monotonic", lambda: now)
+    stop = StopRequest(200.0)  # keeps 10 seconds, a twentieth, for what comes after the last update
+    now = 1150.0
+    assert stop.reason(longest_update=40.0) is None
+    assert stop.reason(longest_update=40.1) == "the wall-time budget is nearly used up"
+    now = 1190.1
+    assert stop.reason() == "the wall-time budget is nearly used up"
+    assert StopRequest(None).reason(1e9) is None
+
+
+def test_the_longest_update_counts_scoring_and_saving_and_the_training_time_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(engine.time, "monotonic", lambda: now)
+    watch = engine._Watch(state_seconds=50.0)
+    now = 2.0
+    assert watch.lap() == 2.0
+    now = 32.0  # half a minute of scoring
+    watch.resume()
+    assert watch.longest == 32.0
+    now = 35.0
+    assert watch.lap() == 3.0
+    assert not watch.state_due()
+    now = 50.1
+    assert watch.state_due()
+    watch.state_saved()
+    assert not watch.state_due()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_becomes_a_reason_and_handlers_come_back(number: signal.Signals) -> None:
+    former = signal.getsignal(number)
+    with stop_request(None) as stop:
+        assert stop.reason() is None
+        signal.raise_signal(number)
+        assert stop.reason() == f"received {number.name}"
+    assert signal.getsignal(number) is former
+
+
+def test_a_second_interrupt_from_the_keyboard_stops_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), stop_request(None):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_stops_after_the_update_with_a_state(tmp_path: Path) -> None:
+    trainer, stop = Trainer(job(tmp_path), linear(), ALONE), StopRequest(None)
+
+    def feed() -> Iterator[Batch]:
+        for number, batch in enumerate(batches()):
+            if number == 10:
+                stop.handle(signal.SIGTERM, None)
+            yield batch
+
+    with pytest.raises(Interrupted, match="received SIGTERM; state saved after update 6"):
+        run(trainer, stop, feed())
+    assert [path.name for path in state_files(tmp_path)] == ["state-00000006.pt"]
+
+
+def test_a_signal_during_the_last_update_lets_the_training_end(tmp_path: Path) -> None:
+    trainer, stop = Trainer(job(tmp_path), linear(), ALONE), StopRequest(None)
+    trainer.progress.step = 11
+    stop.handle(signal.SIGTERM, None)
+    run(trainer, stop)
+    assert [path.name for path in state_files(tmp_path)] == ["state-00000012.pt"]
