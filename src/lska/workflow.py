@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,13 @@ class Plan:
         sizes = [recipe.image_size, recipe.channels_last]
         return digest([str(self.config.speed), self.config.architecture, sizes, source_digest("models")])
 
-    def measured(self, run: str) -> bool:
+    def scored(self, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
+        """Weights of `run` and their sidecar, marked `ancient` (Snakemake's) where they were scored already."""
+        weights = self.config.weights_path(run)
+        files = [weights, weights.with_suffix(".json")]
+        return [ancient(file) for file in files] if self._measured(run) else files
+
+    def _measured(self, run: str) -> bool:
         """Whether the accuracy file of `run` was measured on exactly the weights that its sidecar vouches for."""
         try:
             metrics = json.loads(self.config.metric_path("classification", run).read_text(encoding="utf-8"))

@@ -176,11 +176,8 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, child: Callable[[
 def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
     from lska.train.state import owner
 
-    with owner(tmp_path / "states"):
-        with (
-            pytest.raises(StateError, match=rf"in use by another training \(process {os.getpid()} on .+\); wait"),
-            owner(tmp_path / "states"),
-        ):
-            pytest.fail("the folder had two owners")
+    busy = rf"in use by another training \(process {os.getpid()} on .+\); wait"
+    with owner(tmp_path / "states"), pytest.raises(StateError, match=busy), owner(tmp_path / "states"):
+        pytest.fail("the folder had two owners")
     with owner(tmp_path / "states"):
         assert (tmp_path / "states" / "owner").read_text().count("\n") == 1

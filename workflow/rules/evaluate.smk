@@ -1,16 +1,10 @@
 # Measurements: each writes metric files, results/<scale>/metrics/<task>/<run>.json.
 
 
-# A clone gives files arbitrary times, so weights that the metric file names are up to date whatever their time.
-def scored(wildcards):
-    weights = PLAN.config.weights_path(wildcards.run)
-    files = [weights, weights.with_suffix(".json")]
-    return [ancient(file) for file in files] if PLAN.measured(wildcards.run) else files
-
-
 rule classification:
     input:
-        weights=scored,
+        # A clone gives files arbitrary times: weights that the metric file names are up to date whatever theirs.
+        weights=lambda wildcards: PLAN.scored(wildcards.run, ancient),
         data=ancient(PLAN.config.data_files),
     output:
         PLAN.config.metric_path("classification", "{run}"),

@@ -1,0 +1,104 @@
+"""What the Snakefile asks for: overrides with their types, quoting, and what makes results stale."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lska.cli import parser
+from lska.provenance import project_root
+from lska.strict import merge, read_yaml
+from lska.workflow import TABLES, Plan, source_digest, typed
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(project_root())
+    return read_yaml(Path("config/demo.yaml"))
+
+
+def plan(values: dict[str, Any], overrides: dict[str, Any] | None = None) -> Plan:
+    return Plan(values, [Path("config/demo.yaml")], overrides or {})
+
+
+def test_overrides_get_the_types_that_yaml_gives_them() -> None:
+    given = {"training": {"overrides": {"epochs": "2", "compile": "true", "rand_augment": "null"}}, "scale": "demo"}
+    assert typed(given) == {
+        "training": {"overrides": {"epochs": 2, "compile": True, "rand_augment": None}},
+        "scale": "demo",
+    }
+    assert typed(["7", "23"]) == [7, 23]
+
+
+def test_an_override_reaches_the_commands(demo: dict[str, Any]) -> None:
+    made = plan(demo, {"training": {"overrides": {"epochs": "3"}}, "caption": 'it\'s "mine"'})
+    assert made.config.recipe.epochs == 3
+    arguments = parser().parse_args(["complexity", "van_tiny-lska-k7-s0", *shlex.split(made.settings)])
+    assert arguments.config == [Path("config/demo.yaml")]
+    assert arguments.set == {"training": {"overrides": {"epochs": 3}}, "caption": 'it\'s "mine"'}
+
+
+def test_every_configured_run_is_evaluated(demo: dict[str, Any]) -> None:
+    extra = {"model": "van_small", "attention": "lska", "kernel": 41, "seed": 0}
+    made = plan(merge(demo, {"runs": [*demo["runs"], extra]}))
+    assert "results/demo/metrics/classification/van_small-lska-k41-s0.json" in made.accuracies()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": {"van_tiny": {"depths": [1, 1, 1, 1]}}},
+        {"speed": {"batch_size": 8}},
+        {"training": {"overrides": {"image_size": 64}}},
+    ],
+)
+def test_throughput_is_measured_again_after(demo: dict[str, Any], change: dict[str, Any]) -> None:
+    assert plan(demo).speed_digest() != plan(merge(demo, change)).speed_digest()
+
+
+def test_data_are_made_again_after_a_change_of_what_they_are(demo: dict[str, Any]) -> None:
+    digests = {
+        plan(merge(demo, {"data": change})).data_digest()
+        for change in ({}, {"root": "elsewhere"}, {"generate": {"seed": 1}}, {"name": "other"})
+    }
+    # The name alone makes other files, by their paths.
+    assert len(digests) == 3
+
+
+def test_sources_have_a_digest_that_tells_them_apart() -> None:
+    assert source_digest("models") == source_digest("models")
+    assert len({source_digest("models"), source_digest("tables"), source_digest("models", "tables")}) == 3
+
+
+def test_weights_are_old_news_only_while_the_metric_file_names_them(
+    demo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan(demo)
+    run = "van_tiny-lska-k23-s0"
+    monkeypatch.chdir(tmp_path)
+    metrics, sidecar = (
+        made.config.metric_path("classification", run),
+        made.config.weights_path(run).with_suffix(".json"),
+    )
+    for path in (metrics, sidecar):
+        path.parent.mkdir(parents=True)
+    sidecar.write_text('{"md5": "a"}')
+
+    def marked() -> list[str]:
+        return [item for item in made.scored(run, lambda path: f"ancient {path}") if isinstance(item, str)]
+
+    assert marked() == []
+    metrics.write_text('{"weights": {"md5": "a"}}')
+    assert len(marked()) == 2
+    metrics.write_text('{"weights": {"md5": "b"}}')
+    assert marked() == []
+
+
+@pytest.mark.parametrize("target", TABLES)
+def test_tables_name_files_of_their_scale(demo: dict[str, Any], target: str) -> None:
+    made = plan(demo)
+    assert made.metrics(target)
+    assert all(path.startswith("results/demo/metrics/") for path in made.metrics(target))
