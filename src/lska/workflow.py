@@ -89,9 +89,11 @@ class Plan:
 
     def speed_digest(self) -> str:
         """Identity of the throughput measurement: protocol, networks and image size."""
-        recipe = self.config.recipe
+        recipe, architecture = self.config.recipe, self.config.architecture
+        models = {Run.parse(name).model for name in self.names("speed")}
+        networks = {model: architecture.get(model, {}) for model in sorted(models)}
         sizes = [recipe.image_size, recipe.channels_last]
-        return digest([str(self.config.speed), self.config.architecture, sizes, source_digest("models")])
+        return digest([str(self.config.speed), networks, sizes, source_digest("models")])
 
     def scored(self, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """Weights of `run` and their sidecar, marked `ancient` (Snakemake's) where they were scored already."""

@@ -37,15 +37,20 @@ def problems(changes: dict[str, Any]) -> list[str]:
     return [line.strip() for line in lines] or [head]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_projects_own_scales_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# Files that are given after another one and override parts of it.
+OVERLAYS = {"small_gpu": "small"}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))
+def test_the_projects_own_scales_load(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    scale = load([path])
-    assert scale.scale == path.stem
-    assert scale.caption.startswith(f"{path.stem} scale: ")
+    base = OVERLAYS.get(name, name)
+    scale = load([Path(f"config/{stem}.yaml") for stem in dict.fromkeys((base, name))])
+    assert scale.scale == name
+    assert scale.caption.startswith(f"{base} scale: ")
     assert len(scale.runs) == len({str(run) for run in scale.runs}) > 0
     assert {run.model for run in scale.runs} <= {"van_tiny", "van_small", "van_base"}
-    assert scale.results == Path("results") / path.stem
+    assert scale.results == Path("results") / name
     assert scale.recipe.total_epochs > 0
 
 

@@ -235,7 +235,8 @@ def test_a_full_disk_is_an_error_and_loses_nothing(
     assert [path.name for path in states] == ["state-00000005.pt", "state-00000006.pt"]
     message = f"lska: error: cannot write training state {states[0].with_name('state-00000007.pt')}: File too large; "
     assert message + "the last good state is state-00000006.pt; check disk" in capfd.readouterr().err
-    assert sorted(path.name for path in states[0].parent.iterdir()) == [*(path.name for path in states), "train.jsonl"]
+    names = sorted(path.name for path in states[0].parent.iterdir())
+    assert names == ["owner", *(path.name for path in states), "train.jsonl"]
     assert resumed(project, changes) == uninterrupted()
 
 

@@ -84,8 +84,9 @@ def owner(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "owner").open("a+", encoding="utf-8") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # Unlike flock, not shared with forked loader workers, which outlive a killed trainer by seconds.
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
             stream.seek(0)
             raise StateError(
                 f"{folder} is in use by another training ({stream.read().strip()}); wait for it or stop it"
