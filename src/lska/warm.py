@@ -85,6 +85,8 @@ def _server(listener: socket.socket, alive: int, keep: int) -> int:
     # Terminal signals are for the command; its `lska` processes pass them on.
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    import jsonschema  # noqa: F401
+
     import lska.evaluate.classify
     import lska.evaluate.complexity
     import lska.evaluate.speed  # noqa: F401

@@ -102,11 +102,15 @@ class Plan:
         return [ancient(file) for file in files] if self._measured(run) else files
 
     def _measured(self, run: str) -> bool:
-        """Whether the accuracy file of `run` was measured on exactly the weights that its sidecar vouches for."""
+        """Whether the accuracy file of `run` was measured on exactly the weights that today's training makes.
+
+        Weights that are about to be trained must not be `ancient`: Snakemake passes nothing on through such inputs.
+        """
         try:
             metrics = json.loads(self.config.metric_path("classification", run).read_text(encoding="utf-8"))
             sidecar = json.loads(self.config.weights_path(run).with_suffix(".json").read_text(encoding="utf-8"))
-            return metrics["weights"]["md5"] == sidecar["md5"]
+            current = self.config.weights_path(run).is_file() and sidecar["recipe"] == self.training_digest(run)
+            return current and metrics["weights"]["md5"] == sidecar["md5"]
         except (OSError, ValueError, KeyError, TypeError):
             return False
 

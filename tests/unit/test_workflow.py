@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def test_weights_are_old_news_only_while_the_metric_file_names_them(
     )
     for path in (metrics, sidecar):
         path.parent.mkdir(parents=True)
-    sidecar.write_text('{"md5": "a"}')
+    made.config.weights_path(run).touch()
+    sidecar.write_text(json.dumps({"md5": "a", "recipe": made.training_digest(run)}))
 
     def marked() -> list[str]:
         return [item for item in made.scored(run, lambda path: f"ancient {path}") if isinstance(item, str)]
@@ -94,6 +96,12 @@ def test_weights_are_old_news_only_while_the_metric_file_names_them(
     metrics.write_text('{"weights": {"md5": "a"}}')
     assert len(marked()) == 2
     metrics.write_text('{"weights": {"md5": "b"}}')
+    assert marked() == []
+    metrics.write_text('{"weights": {"md5": "a"}}')
+    made.config.weights_path(run).unlink()
+    assert marked() == []
+    made.config.weights_path(run).touch()
+    sidecar.write_text(json.dumps({"md5": "a", "recipe": "another"}))
     assert marked() == []
 
 
