@@ -159,7 +159,8 @@ def validate(content: Any, schema: str, where: str) -> None:
     rules = json.loads((Path(__file__).parent / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"))
     errors = sorted(jsonschema.Draft202012Validator(rules).iter_errors(content), key=lambda e: e.json_path)
     if errors:
-        lines = [f"  {error.json_path.removeprefix('$').removeprefix('.') or 'file'}: {error.message}" for error in errors]
+        places = [error.json_path.removeprefix("$").removeprefix(".") or "file" for error in errors]
+        lines = [f"  {place}: {error.message}" for place, error in zip(places, errors, strict=True)]
         raise ValueError(f"{where} is not valid ({len(lines)} problem{'s'[: len(lines) > 1]}):\n" + "\n".join(lines))
 
 
