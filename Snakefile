@@ -20,7 +20,6 @@ PLAN = Plan(
     overrides=workflow.config_settings.config or {},
 )
 SETTINGS = PLAN.settings
-RESULTS = PLAN.config.results
 LOGS = PLAN.config.work / "logs"
 
 

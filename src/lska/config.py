@@ -189,12 +189,6 @@ class Config:
         """The checked data set's manifest with its digest, as evidence beside the metrics."""
         return self.results / "data" / f"{self.data.name}.json"
 
-    @property
-    def data_files(self) -> tuple[Path, ...]:
-        """What says that the data are there: the record and, beside a generated root, a mark that goes with it."""
-        mark = () if self.data.generate is None else (Path(f"{self.data.root}.complete"),)
-        return (self.data_record, *mark)
-
     def data_identity(self) -> dict[str, str]:
         """Name and digest of the checked data set, as results keep them.
 

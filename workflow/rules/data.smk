@@ -3,7 +3,7 @@
 
 rule data:
     output:
-        PLAN.config.data_files,
+        PLAN.config.data_record,
     params:
         digest=PLAN.data_digest(),
     log:

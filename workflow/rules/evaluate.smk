@@ -5,7 +5,7 @@ rule classification:
     input:
         # A clone gives files arbitrary times: weights that the metric file names are up to date whatever theirs.
         weights=lambda wildcards: PLAN.scored(wildcards.run, ancient),
-        data=ancient(PLAN.config.data_files),
+        data=ancient(PLAN.config.data_record),
     output:
         PLAN.config.metric_path("classification", "{run}"),
     params:
@@ -22,7 +22,7 @@ rule classification:
 # All networks in one process and in turns, and nothing beside it: throughputs are comparable only when measured so.
 rule speed:
     input:
-        data=ancient(PLAN.config.data_files),
+        data=ancient(PLAN.config.data_record),
     output:
         PLAN.files("speed"),
     params:

@@ -4,7 +4,7 @@
 rule train:
     input:
         # Training itself compares the data with their manifest; that they were checked again makes no weights stale.
-        data=ancient(PLAN.config.data_files),
+        data=ancient(PLAN.config.data_record),
     output:
         weights=PLAN.config.weights_path("{run}"),
         sidecar=PLAN.config.weights_path("{run}").with_suffix(".json"),

@@ -10,7 +10,7 @@ from lska.config import ClassificationData, Config
 from lska.data.check import check, render, structure_problems
 from lska.data.folders import DataError, Split
 from lska.data.manifest import Manifest, load_manifest, make_manifest
-from lska.provenance import atomic_path, write_json
+from lska.provenance import write_json
 from lska.strict import build
 
 logger = logging.getLogger(__name__)
@@ -47,8 +47,6 @@ def _generated(data: ClassificationData) -> Manifest:
 
     settings = build(ClassificationSettings, data.generate or {}, f"data.generate of {data.name}")
     write_classification_set(Path(data.root), settings, overwrite=True)
-    with atomic_path(Path(f"{data.root}.complete")) as temporary:
-        temporary.write_text("generated\n", encoding="utf-8")
     return make_manifest(
         Path(data.root), data.name, title="generated scenes", source="lska.data.synthetic", terms="no restrictions"
     )
