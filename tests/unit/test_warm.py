@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,28 @@ def test_without_a_server_nothing_is_delegated(monkeypatch, tmp_path):
     assert delegate(["train", "x"]) is None
     monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
     assert delegate(["train", "x"]) is None
+
+
+def test_an_interrupted_command_is_given_time_to_end(tmp_path):
+    body = """
+        import signal, sys, time
+        from pathlib import Path
+
+        def leave(number, frame):
+            time.sleep(1)
+            sys.exit(3)
+
+        signal.signal(signal.SIGINT, leave)
+        Path("ready").touch()
+        time.sleep(60)
+    """
+    script = tmp_path / "command.py"
+    script.write_text(textwrap.dedent(body), encoding="utf-8")
+    command = [sys.executable, "-m", "lska", "warm", sys.executable, str(script)]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    end = time.monotonic() + 60
+    while not (tmp_path / "ready").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 3

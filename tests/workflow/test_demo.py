@@ -66,7 +66,7 @@ def test_weights_metrics_and_recipe_form_a_chain(demo):
 
 
 def test_second_run_has_nothing_to_do(demo):
-    assert demo.planned("all") == {}
+    assert demo.planned("--", "all") == {}
 
 
 def with_changes(demo, tmp_path: Path, change) -> str:
@@ -90,6 +90,20 @@ def test_a_new_kernel_size_trains_one_network_and_remakes_what_shows_it(demo, tm
     assert planned.pop("complexity", 1) == 1
     assert "notebook_table_17" in planned
     assert "notebook_table_01" not in planned
+
+
+def test_the_working_folder_may_be_deleted(demo, tmp_path):
+    def change(config):
+        config["runs"].append({"model": "van_tiny", "attention": "lska", "kernel": 11, "seed": 0})
+
+    away = demo.root / "away"
+    (demo.root / "work").rename(away)
+    try:
+        assert demo.planned("--", "all") == {}
+        planned = demo.planned("--configfile", with_changes(demo, tmp_path, change), "--", "all")
+    finally:
+        away.rename(demo.root / "work")
+    assert planned["train"] == 1
 
 
 def test_an_edited_architecture_trains_its_model_only(demo, tmp_path):
