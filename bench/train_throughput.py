@@ -1,6 +1,6 @@
 """Training throughput on the CPU: what the recipes use against the same network in eager NCHW float32.
 
-    python bench/train_throughput.py --json results/bench/train_throughput.json
+    python bench/train_throughput.py --json bench/results/train_throughput.json
 
 One step is forward, backward and AdamW on random images. The contenders start from equal weights and take turns within
 one process, so that whatever else the machine does meets all of them; ratios are taken within a round. Before timing,
