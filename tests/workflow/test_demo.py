@@ -124,6 +124,12 @@ def test_one_table_needs_only_its_own_networks(project):
     assert sum(rule.startswith("notebook") for rule in planned) == 1
 
 
+def test_planning_and_unlocking_need_no_number_of_cores(project):
+    for arguments in (("--dry-run", "table_03"), ("--unlock",)):
+        done = project.run("snakemake", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_figure_two_needs_no_network(project):
     assert "train" not in project.planned("figure_02")
 

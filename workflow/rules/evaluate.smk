@@ -30,7 +30,7 @@ rule speed:
         digest=PLAN.speed_digest(),
     log:
         LOGS / "speed.log",
-    threads: max(PLAN.config.speed.threads, workflow.cores or 1)
+    threads: max(PLAN.config.speed.threads, workflow.resource_settings.cores or 1)
     resources:
         gpu=PLAN.config.speed.gpus,
     shell:
