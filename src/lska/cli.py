@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lska import config as configuration
 from lska.runs import Run
+from lska.train.interrupt import CONTINUE_LATER, Interrupted
 from lska.warm import delegate, run_beside_server
 
 Parser = argparse.ArgumentParser
@@ -30,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.command(arguments) or 0
     except (ValueError, RuntimeError, OSError) as error:
-        if type(error).__name__ == "Interrupted":
+        if isinstance(error, Interrupted):
             print(f"lska: stopped: {error}; start it again to go on", file=sys.stderr)
-            return os.EX_TEMPFAIL
+            return CONTINUE_LATER
         if isinstance(error, RuntimeError) and not type(error).__module__.startswith("lska."):
             raise  # not one of ours: its traceback is needed
         if os.environ.get("LSKA_TRACEBACK"):

@@ -52,21 +52,24 @@ def _generated(data: ClassificationData) -> Manifest:
     )
 
 
-def verify(config: Config, *splits: Split) -> None:
+def verify(config: Config, *splits: Split) -> dict[str, str]:
     """Make sure that opened splits are those of the data record, also where the root was changed after the check.
+
+    Returns the name and digest of the data, as results keep them.
 
     Raises:
         DataError: classes, counts or file names are not the manifest's, or the record is of another manifest.
     """
     identity = config.data_identity()
     if config.data.generate is not None:
-        return
+        return identity
     manifest = _manifest(config.data)
     problems = [f"{split.split}: {text}" for split in splits for text in structure_problems(manifest, split)]
     if identity["digest"] != manifest.digest:
         problems.append(f"{config.data_record} records another version of the manifest; remove it and run again")
     if problems:
         raise DataError(f"{config.data.root} is not {manifest.name}:\n" + "\n".join(f"  {p}" for p in problems))
+    return identity
 
 
 def _manifest(data: ClassificationData) -> Manifest:

@@ -20,7 +20,7 @@ from lska.provenance import file_md5, metric, proportion, write_metrics
 from lska.runs import Run
 from lska.train.launch import build_network
 from lska.train.loading import scoring_loader
-from lska.train.scoring import Scores, score
+from lska.train.scoring import Scores, memory_format, score
 
 
 class StaleWeightsError(ValueError):
@@ -66,7 +66,7 @@ class Checkpoint:
         """
         network = build_network(config, self.run, classes)
         load_weights(network, self.weights)
-        layout = torch.channels_last if config.recipe.channels_last else torch.contiguous_format
+        layout = memory_format(config.recipe.channels_last)
         return network.eval().to(device, memory_format=layout)
 
 
@@ -108,8 +108,7 @@ def classify(config: Config, runs: Sequence[Run]) -> None:
     torch.set_num_threads(config.evaluation.threads)
     device = torch.device("cuda" if config.evaluation.gpus else "cpu")
     split = open_split(Path(config.data.root), "val", config.work / "cache")
-    data = config.data_identity()
-    verify(config, split)
+    data = verify(config, split)
     checkpoints = [Checkpoint.open(config, run) for run in runs]
     networks = [checkpoint.load(config, len(split.classes), device) for checkpoint in checkpoints]
     loader = scoring_loader(split, config.recipe, config.evaluation.batch_size, config.evaluation.workers)

@@ -23,6 +23,7 @@ from lska.models.attention import DepthwiseConv2d
 from lska.provenance import metric, write_metrics
 from lska.runs import Run
 from lska.train.launch import build_network
+from lska.train.scoring import memory_format
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def measure(config: Config, runs: Sequence[Run]) -> None:
     started, protocol, recipe = datetime.now(UTC), config.speed, config.recipe
     torch.set_num_threads(protocol.threads)
     device = torch.device("cuda" if protocol.gpus else "cpu")
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    layout = memory_format(recipe.channels_last)
     classes = len(open_split(Path(config.data.root), "val", config.work / "cache").classes)
     networks = [_with_all_taps(build_network(config, run, classes)).to(device, memory_format=layout) for run in runs]
     shape = (protocol.batch_size, 3, recipe.image_size, recipe.image_size)

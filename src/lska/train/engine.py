@@ -22,7 +22,7 @@ from lska.train.interrupt import Interrupted, StopRequest
 from lska.train.loading import Plan, batch_mixer, seed_everything
 from lska.train.progress import Progress, TrainingLog
 from lska.train.recipe import Recipe
-from lska.train.scoring import Scores
+from lska.train.scoring import Scores, memory_format
 from lska.train.state import load_state, save_state, state_files
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Trainer:
 
     def __init__(self, job: Job, network: nn.Module, group: Processes) -> None:
         recipe = job.recipe
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        layout = memory_format(recipe.channels_last)
         self.job, self.group, self.layout = job, group, layout
         self.network = network.to(group.device, memory_format=layout).train()
         self.optimizer = create_optimizer_v2(
@@ -226,7 +226,7 @@ def fit(
         epoch, rate = progress.step // plan.steps_per_epoch, trainer.rate(progress.step)
         loss = trainer.update(batches)
         finished, due = progress.step == plan.steps, log.due(progress.step)
-        if due or finished:
+        if due:
             # Waits for the device, so that the time of the updates up to here is complete.
             progress.last_loss = trainer.finite(loss)
         progress.seconds += watch.lap()

@@ -27,6 +27,11 @@ class Scores:
         self.loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
 
 
+def memory_format(channels_last: bool) -> torch.memory_format:
+    """torch's name for the layout that a recipe asks for."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
 def hits(logits: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
     """Whether each label is among its k largest logits (all of them where there are fewer than k classes).
 
@@ -52,7 +57,7 @@ def score(
     """
     modes = [model.training for model in models]
     scores = [Scores() for _ in models]
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    layout = memory_format(channels_last)
     for model in models:
         model.eval()
     for images, labels in tqdm(loader, unit="batch", disable=None, leave=False):
