@@ -5,8 +5,9 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
+from lska.finetuning import HEADS, TASK
 from lska.runs import RUN_ID
-from lska.workflow import FIGURES, TABLES, Plan, source_digest
+from lska.workflow import FIGURES, TABLES, Plan, evaluation_threads, launcher, source_digest, training_threads
 
 min_version("9.0")
 
@@ -26,6 +27,8 @@ LOGS = PLAN.config.work / "logs"
 wildcard_constraints:
     # Snakemake joins constraints into one expression, in which named groups would be doubled.
     run=re.sub(r"\?P<\w+>", "?:", RUN_ID),
+    task=TASK,
+    name="[^/]+",
 
 
 localrules: all, all_tables, all_figures

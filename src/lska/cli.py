@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lska import config as configuration
+from lska.finetuning import HEADS, FineTuningJob
 from lska.runs import Run
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
 from lska.warm import delegate, run_beside_server
@@ -49,7 +50,8 @@ def parser() -> Parser:
     top.set_defaults(heavy=False)
     commands = top.add_subparsers(required=True, metavar="command")
     for add in (
-        _add_data, _add_train, _add_evaluate, _add_complexity, _add_properties, _add_notebook, _add_summary, _add_warm,
+        _add_data, _add_train, _add_mmconfig, _add_evaluate, _add_complexity, _add_properties, _add_notebook,
+        _add_summary, _add_warm,
     ):  # fmt: skip
         add(commands)
     return top
@@ -74,6 +76,8 @@ def _runs(arguments: Arguments, config: configuration.Config) -> list[Run]:
 def _add_data(commands: argparse._SubParsersAction) -> None:
     actions = commands.add_parser("data", help="prepare and check data sets").add_subparsers(required=True)
     prepare = actions.add_parser("prepare", help="generate or check the data of a scale and record their manifest")
+    prepare.add_argument("--kind", choices=("classification", "detection", "segmentation"), default="classification",
+                         help="which of the scale's data sets (default: %(default)s)")  # fmt: skip
     _configured(prepare)
     prepare.set_defaults(command=_prepare)
     check = actions.add_parser("check", help="say what is missing or too much in a data set")
@@ -84,9 +88,18 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
 
 
 def _prepare(arguments: Arguments) -> None:
-    from lska.data.prepare import prepare
+    config, kind = _load(arguments), arguments.kind
+    if kind == "classification":
+        from lska.data.prepare import prepare
 
-    prepare(_load(arguments))
+        prepare(config)
+        return
+    from lska.data import dense
+
+    section = config.dense[kind]
+    if section is None:
+        raise ValueError(f"{' + '.join(map(str, arguments.config))}: scale {config.scale} has no section {kind!r}")
+    dense.prepare(kind, section.data, config.record_of(section.data), config.work / "cache")
 
 
 def _check(arguments: Arguments) -> int:
@@ -102,15 +115,39 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("train", help="train one run, or go on with it; exit code 75: call again")
     command.add_argument("run", help="run id, for example van_tiny-lska-k23-s0")
     command.add_argument("--budget-hours", type=float, help="stop in time before this wall time is over")
+    command.add_argument("--task", help="fine-tune the run for this task, for example detection/retinanet")
     _configured(command)
     command.set_defaults(command=_train, heavy=True)
 
 
 def _train(arguments: Arguments) -> None:
     config, run = _load(arguments), Run.parse(arguments.run)
+    budget = None if arguments.budget_hours is None else 3600 * arguments.budget_hours
+    if arguments.task is not None:
+        job = FineTuningJob(config, arguments.task, run)
+        from lska.openmmlab.launch import fine_tune
+
+        fine_tune(job, budget)
+        return
     from lska.train.launch import train
 
-    train(config, run, None if arguments.budget_hours is None else 3600 * arguments.budget_hours)
+    train(config, run, budget)
+
+
+def _add_mmconfig(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("mmconfig", help="print a fine-tuning's configuration in mmengine's own form")
+    command.add_argument("run", help="run id of the backbone, for example van_tiny-lska-k23-s0")
+    command.add_argument("--task", required=True, help="for example detection/retinanet")
+    _configured(command)
+    command.set_defaults(command=_mmconfig, heavy=True)
+
+
+def _mmconfig(arguments: Arguments) -> None:
+    job = FineTuningJob(_load(arguments), arguments.task, Run.parse(arguments.run))
+    from lska.openmmlab.configs import configuration
+    from lska.openmmlab.launch import open_splits
+
+    print(configuration(job, open_splits(job, "train", "val")).pretty_text)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -122,6 +159,11 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     for command in (classification, speed):
         command.add_argument("runs", nargs="*", help="run ids (default: all of the configuration)")
         _configured(command)
+    dense = tasks.add_parser("dense", help="COCO average precision or mIoU of a fine-tuned run")
+    dense.add_argument("run", help="run id of the backbone")
+    dense.add_argument("--task", required=True, help="for example detection/retinanet")
+    _configured(dense)
+    dense.set_defaults(command=_dense, heavy=True)
 
 
 def _classification(arguments: Arguments) -> None:
@@ -140,9 +182,19 @@ def _speed(arguments: Arguments) -> None:
     measure(config, runs)
 
 
+def _dense(arguments: Arguments) -> None:
+    job = FineTuningJob(_load(arguments), arguments.task, Run.parse(arguments.run))
+    if job.kind == "detection":
+        from lska.evaluate.detection import evaluate
+    else:
+        from lska.evaluate.segmentation import evaluate
+    evaluate(job)
+
+
 def _add_complexity(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("complexity", help="parameters and FLOPs of the paper's networks")
     command.add_argument("runs", nargs="+", help="run ids; the seed does not matter")
+    command.add_argument("--head", choices=sum(HEADS.values(), ()), help="count a detector or segmentor on the network")
     _configured(command)
     command.set_defaults(command=_complexity, heavy=True)
 
@@ -150,6 +202,11 @@ def _add_complexity(commands: argparse._SubParsersAction) -> None:
 def _complexity(arguments: Arguments) -> None:
     config = _load(arguments)
     runs = _runs(arguments, config)
+    if arguments.head is not None:
+        from lska.evaluate.dense_complexity import measure as measure_head
+
+        measure_head(config, arguments.head, runs)
+        return
     from lska.evaluate.complexity import measure
 
     measure(config, runs)

@@ -14,10 +14,12 @@ from typing import Any
 import yaml
 
 from lska.config import Config, from_dict
+from lska.finetuning import FineTuningJob
 from lska.provenance import digest
 from lska.runs import Run
+from lska.sections import DataSource, Evaluation, Training
 from lska.strict import merge
-from lska.tables import TARGETS, load_spec, outputs, requirements
+from lska.tables import TARGETS, load_spec, outputs, requirements, samples
 
 TABLES = tuple(target for target in TARGETS if target.startswith("table"))
 FIGURES = tuple(target for target in TARGETS if target.startswith("figure"))
@@ -34,21 +36,17 @@ class Plan:
         self.settings = _settings(files, overrides)
         self._needs = {target: requirements(load_spec(target), self.config) for target in TARGETS}
 
-    @property
-    def launcher(self) -> str:
-        """How a training is started: by torchrun, one process per GPU, where it has several."""
-        gpus = self.config.training.gpus
-        return f"torchrun --standalone --nproc-per-node {gpus} -m lska" if gpus > 1 else "lska"
-
-    @property
-    def training_threads(self) -> int:
-        """Cores that a training keeps busy: its own threads, or every process with its loaders."""
-        training = self.config.training
-        return max(training.threads, training.gpus * (training.workers + 1))
+    def job(self, task: str, run: str) -> FineTuningJob:
+        """A fine-tuning of the configuration."""
+        return FineTuningJob(self.config, task, Run.parse(run))
 
     def metrics(self, target: str) -> list[str]:
         """Metric files that a table or figure reads."""
         return [str(self.config.metric_path(task, run)) for task, run in self._needs[target]]
+
+    def samples(self, target: str) -> list[str]:
+        """Pictures of sample predictions that the notebook of a table or figure shows."""
+        return [str(path) for path in samples(load_spec(target), self.config)]
 
     def names(self, task: str) -> list[str]:
         """Runs or modules for which any target needs `task`, each once, in a fixed order."""
@@ -60,8 +58,9 @@ class Plan:
         return [str(self.config.metric_path(task, name)) for name in self.names(task)]
 
     def accuracies(self) -> list[str]:
-        """Accuracy files of all configured runs, also of those that no table shows."""
-        return [str(self.config.metric_path("classification", run)) for run in self.config.runs]
+        """Accuracy files of all configured runs and fine-tunings, also of those that no table shows."""
+        classified = [self.config.metric_path("classification", run) for run in self.config.runs]
+        return [str(path) for path in (*classified, *(job.metrics for job in self.config.fine_tunings))]
 
     def outputs(self, target: str) -> list[str]:
         """The files that a table's or figure's notebook writes."""
@@ -79,9 +78,14 @@ class Plan:
         """Identity of a training; Snakemake trains again when it changes."""
         return self.config.training_digest(Run.parse(run))
 
-    def data_digest(self) -> str:
-        """Identity of what makes the data set what it is, as far as it is known before it is read."""
-        data = self.config.data
+    def data_set(self, name: str) -> tuple[str, DataSource]:
+        """Kind and settings of the scale's data set `name`."""
+        dense = {kind: section.data for kind, section in self.config.dense.items() if section is not None}
+        return next((k, d) for k, d in {"classification": self.config.data, **dense}.items() if d.name == name)
+
+    def data_digest(self, name: str) -> str:
+        """Identity of what makes the data set `name` what it is, as far as it is known before it is read."""
+        _, data = self.data_set(name)
         manifest = Path(data.manifest or f"src/lska/data/manifests/{data.name}.yaml")
         described = manifest.read_text(encoding="utf-8") if data.generate is None and manifest.is_file() else None
         sources = source_digest("data/synthetic") if data.generate is not None else None
@@ -97,22 +101,63 @@ class Plan:
 
     def scored(self, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """Weights of `run` and their sidecar, marked `ancient` (Snakemake's) where they were scored already."""
-        weights = self.config.weights_path(run)
+        weights, metrics = self.config.weights_path(run), self.config.metric_path("classification", run)
         files = [weights, weights.with_suffix(".json")]
-        return [ancient(file) for file in files] if self._measured(run) else files
+        return [ancient(file) for file in files] if _measured(weights, metrics, self.training_digest(run)) else files
 
-    def _measured(self, run: str) -> bool:
-        """Whether the accuracy file of `run` was measured on exactly the weights that today's training makes.
+    def dense_scored(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
+        """As `scored`, for a fine-tuning."""
+        job = self.job(task, run)
+        files = [job.weights, job.weights.with_suffix(".json")]
+        return [ancient(file) for file in files] if _measured(job.weights, job.metrics, job.digest()) else files
 
-        Weights that are about to be trained must not be `ancient`: Snakemake passes nothing on through such inputs.
-        """
-        try:
-            metrics = json.loads(self.config.metric_path("classification", run).read_text(encoding="utf-8"))
-            sidecar = json.loads(self.config.weights_path(run).with_suffix(".json").read_text(encoding="utf-8"))
-            current = self.config.weights_path(run).is_file() and sidecar["recipe"] == self.training_digest(run)
-            return current and metrics["weights"]["md5"] == sidecar["md5"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+    def backbone(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
+        """The pretrained weights that a fine-tuning starts from, marked `ancient` where it was done from them."""
+        job = self.job(task, run)
+        if job.backbone is None:
+            return []
+        files = [job.backbone, job.backbone.with_suffix(".json")]
+        return [ancient(file) for file in files] if self._fine_tuned(job) else files
+
+    def _fine_tuned(self, job: FineTuningJob) -> bool:
+        """Whether the fine-tuned weights come from exactly the backbone that today's pretraining makes."""
+        pretrained, sidecar = (_read(path.with_suffix(".json")) for path in (job.backbone, job.weights))
+        current = pretrained.get("recipe") == self.config.training_digest(job.run) and job.backbone.is_file()
+        return current and (sidecar.get("backbone") or {}).get("md5", "none") == pretrained.get("md5")
+
+
+def launcher(training: Training) -> str:
+    """How a training is started: by torchrun, one process per GPU, where it has several."""
+    return f"torchrun --standalone --nproc-per-node {training.gpus} -m lska" if training.gpus > 1 else "lska"
+
+
+def training_threads(training: Training) -> int:
+    """Cores that a training keeps busy: its own threads, or every process with its loaders."""
+    return max(training.threads, training.gpus * (training.workers + 1))
+
+
+def evaluation_threads(evaluation: Evaluation) -> int:
+    """Cores that scoring keeps busy."""
+    return max(evaluation.threads, evaluation.workers)
+
+
+def _measured(weights: Path, metrics: Path, recipe: str) -> bool:
+    """Whether a metric file was measured on exactly the weights that today's training (`recipe`, a digest) makes.
+
+    Weights that are about to be trained must not be `ancient`: Snakemake passes nothing on through such inputs.
+    """
+    sidecar, measured = _read(weights.with_suffix(".json")), _read(metrics)
+    current = weights.is_file() and sidecar.get("recipe") == recipe
+    return current and (measured.get("weights") or {}).get("md5", "none") == sidecar.get("md5")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file's mapping; an empty one where it is missing or damaged, and so vouches for nothing."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 @functools.cache

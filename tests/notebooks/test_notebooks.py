@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import sys
@@ -10,11 +11,12 @@ from typing import Any
 
 import nbformat
 import pytest
+from PIL import Image
 
 from lska import config
 from lska.notebook import NotebookError, execute, execute_target, template_of
 from lska.provenance import project_root, write_json
-from lska.tables import TARGETS, load_spec, requirements
+from lska.tables import TARGETS, load_spec, requirements, samples
 
 TEMPLATES = sorted((project_root() / "notebooks").glob("*.ipynb"))
 ODD_NAME = "a 'folder' with {braces}"
@@ -69,12 +71,44 @@ def test_a_table_from_metric_files_to_the_executed_notebook(tmp_path: Path, monk
     text = json.dumps([out.get("data", {}) for out in outputs_of(output)], ensure_ascii=False)
     assert "# Table I. Properties of convolution" in text
     assert "A caption." in text
+    assert "Sample predictions" not in output.read_text(encoding="utf-8")
     assert "| ✗ deviates | 5 |" in text
     assert "properties/self_attention" in text
     assert "<td class='reproduced' title='reproduced; results/demo/metrics/properties/lska.json'>yes" in text
     assert str(tmp_path) not in output.read_text(encoding="utf-8")
     assert (scale.results / "tables" / "table_01.md").read_text().count("✓") == 8 + 1  # cells and legend
     assert {path.suffix for path in (scale.results / "tables").iterdir()} == {".md", ".tex", ".csv", ".html"}
+
+
+def test_sample_predictions_are_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("config", "paper"):
+        shutil.copytree(project_root() / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    runs = {"model": "van_tiny", "attention": "lska", "kernel": [7, 23], "seed": 0}
+    head = {"recipe": "config/recipes/scenes_semantic_fpn.yaml", "runs": [runs], "untrained": []}
+    section = {"data": {"name": "streets", "root": "nowhere"}, "heads": {"semantic_fpn": head}}
+    scale = config.load([Path("config/demo.yaml")], {"segmentation": section})
+    needed = requirements(load_spec("table_11"), scale)
+    names = ("params", "flops_512x512")
+    for task, run in needed:
+        metrics = {name: {"value": 10**9, "unit": "1"} for name in names} | {"miou": {"value": 40.0, "unit": "%"}}
+        content = {"schema": 1, "task": task, "run": str(run), "scale": "demo", "metrics": metrics, "data": None}
+        write_json(scale.metric_path(task, run), content | {"environment": {"device": "cpu"}})
+    sheets = samples(load_spec("table_11"), scale)
+    for number, path in enumerate(sheets):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    log, output = Path("log.ipynb"), Path("output.ipynb")
+    execute_target("table_11", [Path("config/demo.yaml")], {"segmentation": section}, log=log, output=output)
+    data = [out.data for out in outputs_of(output) if "data" in out]
+    assert [out["text/markdown"].splitlines()[0] for out in data if "text/markdown" in out][1:4] == [
+        "## Sample predictions",
+        "### segmentation/semantic_fpn/van_tiny-lska-k7-s0",
+        "### segmentation/semantic_fpn/van_tiny-lska-k23-s0",
+    ]
+    embedded = [base64.b64decode(out["image/png"]) for out in data if "image/png" in out]
+    assert embedded == [path.read_bytes() for path in sheets]
+    assert str(tmp_path) not in output.read_text(encoding="utf-8")
 
 
 def test_failed_notebook_stays_with_its_traceback_and_gives_no_output(tmp_path: Path) -> None:

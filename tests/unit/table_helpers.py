@@ -26,6 +26,11 @@ class Scale:
     scale: str = "demo"
     caption: str = "demo scale: generated data"
     architecture: Mapping[str, Any] = field(default_factory=dict)
+    fine_tuned: Mapping[str, tuple[Run, ...]] = field(default_factory=dict)
+    """Runs by task of detection or segmentation."""
+
+    def runs_of(self, task: str) -> tuple[Run, ...]:
+        return self.fine_tuned.get(task, ()) if task.startswith(("detection/", "segmentation/")) else self.runs
 
 
 def entry(value: float | None, unit: str, **more: Any) -> dict[str, Any]:
@@ -59,6 +64,29 @@ def grid() -> dict[Run, dict[str, int]]:
         }
 
 
+def downstream() -> dict[tuple[str, Run], dict[str, int]]:
+    """Costs of all detectors and segmentors that were counted on the official code, by head, under our metric names."""
+    heads = {"retina": "retinanet", "mask_rcnn": "mask_rcnn", "semfpn": "semantic_fpn"}
+    found = {}
+    with (PAPER / "complexity_downstream.csv").open() as stream:
+        for line in csv.DictReader(stream):
+            run = Run(line["model"].lower().replace("-", "_"), line["variant"].lower(), int(line["k"]), 0)
+            low, full = int(line["macs_plus_bias"]), int(line["macs_plus_bias_bn_gelu"])
+            costs = {"params": int(line["params"]), f"flops_{line['input']}": full}
+            if line["task"] == "semfpn":
+                # Without attention over pixels, the cost grows with the area, here eightfold.
+                wide = {"flops_low_2048x1024": 8 * low, "flops_high_2048x1024": 8 * low + norms(run.model, 2048 * 1024)}
+                costs |= wide
+            found[heads[line["task"]], run] = costs
+    return found
+
+
+def norms(model: str, pixels: int) -> int:
+    """Two operations per element of every BatchNorm (embedding, two per block) and LayerNorm (one per stage)."""
+    stages = enumerate(zip(*STAGES[model], strict=True))
+    return sum(2 * channels * (2 + 2 * blocks) * (pixels // 16 // 4**stage) for stage, (channels, blocks) in stages)
+
+
 STAGES = {
     "van_tiny": ((32, 64, 160, 256), (3, 3, 5, 2)),
     "van_small": ((64, 128, 320, 512), (2, 2, 4, 2)),
@@ -68,7 +96,7 @@ STAGES = {
 
 def put_required(target: str, scale: Scale, data: str = "shapes") -> list[Path]:
     """Write exactly the metric files that `target` requires, with the true counts and invented measurements."""
-    counts = grid()
+    counts, heads = grid(), downstream()
     paths = []
     for number, (task, run) in enumerate(requirements(load_spec(target), scale)):
         if task == "complexity":
@@ -76,6 +104,10 @@ def put_required(target: str, scale: Scale, data: str = "shapes") -> list[Path]:
             metrics = {name: entry(value, "1") for name, value in found.items()} | stage_metrics(run.model)
         elif task == "classification":
             metrics = {"top1": entry(60 + number / 7, "%", n=1000, standard_error=1.5)}
+        elif task.startswith("complexity/"):
+            metrics = {name: entry(value, "1") for name, value in heads[task.partition("/")[2], run].items()}
+        elif task.startswith(("detection/", "segmentation/")):
+            metrics = {name: entry(30 + number / 7, "%", n=500) for name in dense_metrics(task)}
         elif task == "speed":
             interval = [99.0 + number, 102.5 + number]
             metrics = {"throughput": entry(100.25 + number, "images/s", n=5, interval=interval)}
@@ -83,8 +115,15 @@ def put_required(target: str, scale: Scale, data: str = "shapes") -> list[Path]:
         else:
             names = ("long_range_dependence", "spatial_adaptability", "channel_adaptability", "scalability")
             metrics = {name: entry(1, "1") for name in names}
-        paths.append(put(scale, task, run, metrics, data if task == "classification" else None))
+        paths.append(put(scale, task, run, metrics, data if task in TRAINED else None))
     return paths
+
+
+def dense_metrics(task: str) -> list[str]:
+    if task.startswith("segmentation/"):
+        return ["miou", "aacc", "macc"]
+    kinds = ("box", "mask") if "mask_rcnn" in task else ("box",)
+    return [f"{kind}_{name}" for kind in kinds for name in ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")]
 
 
 def stage_metrics(model: str) -> dict[str, Any]:
@@ -101,7 +140,17 @@ def stage_metrics(model: str) -> dict[str, Any]:
 def demo(tmp_path: Path, **more: Any) -> Scale:
     runs = [Run("van_tiny", attention, kernel, 0) for attention in ATTENTIONS for kernel in (7, 23)]
     runs += [Run(model, attention, 23, 0) for model in ("van_small", "van_base") for attention in ("lka", "lska")]
-    return Scale(tmp_path / "results" / "demo", tuple(runs), **more)
+    return Scale(tmp_path / "results" / "demo", tuple(runs), **{"fine_tuned": DENSE, **more})
+
+
+DENSE = {
+    "detection/retinanet": tuple(Run("van_tiny", attention, 23, 0) for attention in ("lka", "lska")),
+    "detection/retinanet-untrained": (Run("van_tiny", "lska", 23, 0),),
+    "detection/mask_rcnn": (Run("van_tiny", "lska", 23, 0),),
+    "segmentation/semantic_fpn": tuple(Run("van_tiny", "lska", kernel, 0) for kernel in (7, 23)),
+    "segmentation/semantic_fpn-untrained": (Run("van_tiny", "lska", 23, 0),),
+}
+TRAINED = {"classification", *DENSE}
 
 
 TOP1 = ColumnSpec("top-1", "classification", "top1", unit="%", digits=1, tolerance="noise", data="imagenet1k")

@@ -92,7 +92,8 @@ def test_everything_wrong_is_named_at_once_with_its_place() -> None:
         "colour": "red", "architecture": {"van_tiny": 3},
     }  # fmt: skip
     assert problems(changes) == [
-        "unknown key 'colour'; known keys: scale, caption, runs, data, training, evaluation, speed, architecture",
+        "unknown key 'colour'; known keys: scale, caption, runs, data, training, evaluation, speed, architecture, "
+        "detection, segmentation",
         "caption: expected str, found NoneType None",
         "runs[0].kernel: expected int or a list or null, found str '7'",
         "runs[1]: unknown key 'modle' (did you mean 'model'?)",

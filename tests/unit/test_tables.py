@@ -63,6 +63,7 @@ def test_unknown_target_lists_the_known_ones() -> None:
         (lambda: RowSpec("{size}", models=("a",)), "size"),
         (lambda: RowSpec("{model}", models=("a",), kernels=(7,), extend=True), "extend needs"),
         (lambda: RowSpec("x", attentions=("lka",)), "attentions need models and kernels"),
+        (lambda: RowSpec("x", control=True), "control rows need models"),
         (lambda: RowSpec("x", models=("a",), modules=("b",)), "either models or modules"),
         (lambda: ColumnSpec("x", "t", "m", tolerance="absolute"), "positive margin"),
         (lambda: TableSpec("table_03", "", "", (), (TOP1, TOP1), "", "table_03"), "listed twice: top-1"),
@@ -131,7 +132,7 @@ def test_building_a_table_imports_nothing_heavy(tmp_path: Path) -> None:
     put_required("table_01", scale)
     code = (
         "import sys; from pathlib import Path; from types import SimpleNamespace as N; from lska import tables\n"
-        f"scale = N(scale='demo', caption='', runs=(), results=Path({str(scale.results)!r}))\n"
+        f"scale = N(scale='demo', caption='', runs_of=lambda task: (), results=Path({str(scale.results)!r}))\n"
         "for target in tables.TARGETS: tables.requirements(tables.load_spec(target), scale)\n"
         "early = set(sys.modules)\n"
         f"tables.build('table_01', scale, None, Path({str(PAPER)!r}))\n"

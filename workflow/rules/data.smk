@@ -3,10 +3,11 @@
 
 rule data:
     output:
-        PLAN.config.data_record,
+        PLAN.config.results / "data" / "{name}.json",
     params:
-        digest=PLAN.data_digest(),
+        kind=lambda wildcards: PLAN.data_set(wildcards.name)[0],
+        digest=lambda wildcards: PLAN.data_digest(wildcards.name),
     log:
-        LOGS / "data.log",
+        LOGS / "data" / "{name}.log",
     shell:
-        "lska data prepare {SETTINGS} 2> {log:q}"
+        "lska data prepare --kind {params.kind} {SETTINGS} 2> {log:q}"

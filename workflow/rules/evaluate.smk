@@ -12,11 +12,29 @@ rule classification:
         digest=lambda wildcards: PLAN.training_digest(wildcards.run),
     log:
         LOGS / "classification" / "{run}.log",
-    threads: max(PLAN.config.evaluation.threads, PLAN.config.evaluation.workers)
+    threads: evaluation_threads(PLAN.config.evaluation)
     resources:
         gpu=PLAN.config.evaluation.gpus,
     shell:
         "lska evaluate classification {wildcards.run} {SETTINGS} 2> {log:q}"
+
+
+rule dense:
+    input:
+        weights=lambda wildcards: PLAN.dense_scored(wildcards.task, wildcards.run, ancient),
+        data=lambda wildcards: ancient(PLAN.config.record_of(PLAN.job(wildcards.task, wildcards.run).data)),
+    output:
+        metrics=PLAN.config.metric_path("{task}", "{run}"),
+        samples=PLAN.config.results / "samples" / "{task}" / "{run}.png",
+    params:
+        digest=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).digest(),
+    log:
+        LOGS / "dense" / "{task}" / "{run}.log",
+    threads: lambda wildcards: evaluation_threads(PLAN.job(wildcards.task, wildcards.run).section.evaluation)
+    resources:
+        gpu=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).section.evaluation.gpus,
+    shell:
+        "lska evaluate dense {wildcards.run} --task {wildcards.task} {SETTINGS} 2> {log:q}"
 
 
 # All networks in one process and in turns, and nothing beside it: throughputs are comparable only when measured so.
@@ -48,6 +66,23 @@ rule complexity:
         LOGS / "complexity.log",
     shell:
         "lska complexity {params.runs} {SETTINGS} 2> {log:q}"
+
+
+for head in sum(HEADS.values(), ()):
+
+    rule:
+        name:
+            f"complexity_{head}"
+        output:
+            PLAN.files(f"complexity/{head}"),
+        params:
+            head=head,
+            runs=PLAN.names(f"complexity/{head}"),
+            digest=source_digest("models", "evaluate", "openmmlab"),
+        log:
+            LOGS / f"complexity_{head}.log",
+        shell:
+            "lska complexity {params.runs} --head {params.head} {SETTINGS} 2> {log:q}"
 
 
 rule properties:

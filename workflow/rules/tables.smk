@@ -15,6 +15,7 @@ for target in TABLES + FIGURES:
             f"notebook_{target}"
         input:
             metrics=PLAN.metrics(target),
+            samples=PLAN.samples(target),
             template=f"notebooks/{target.split('_')[0]}.ipynb",
             spec=f"src/lska/tables/specs/{target}.yaml",
             paper=lambda wildcards, target=target: PLAN.paper(target),

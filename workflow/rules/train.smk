@@ -1,6 +1,9 @@
 # Training: one rule for every network. State lives in work/, outside the outputs, so that a killed training goes on.
 
 
+START = launcher(PLAN.config.training)
+
+
 rule train:
     input:
         # Training itself compares the data with their manifest; that they were checked again makes no weights stale.
@@ -13,9 +16,32 @@ rule train:
         digest=lambda wildcards: PLAN.training_digest(wildcards.run),
     log:
         LOGS / "train" / "{run}.log",
-    threads: PLAN.training_threads
+    threads: training_threads(PLAN.config.training)
     resources:
         gpu=PLAN.config.training.gpus,
     retries: PLAN.config.training.attempts - 1
     shell:
-        "{PLAN.launcher} train {wildcards.run} --budget-hours {PLAN.config.training.hours} {SETTINGS} 2>> {log:q}"
+        "{START} train {wildcards.run} --budget-hours {PLAN.config.training.hours} {SETTINGS} 2>> {log:q}"
+
+
+# One rule for every head and control. The backbone enters by its weights, and by the digest of how they were trained.
+rule fine_tune:
+    input:
+        data=lambda wildcards: ancient(PLAN.config.record_of(PLAN.job(wildcards.task, wildcards.run).data)),
+        backbone=lambda wildcards: PLAN.backbone(wildcards.task, wildcards.run, ancient),
+    output:
+        weights=PLAN.config.weights_path("{task}/{run}"),
+        sidecar=PLAN.config.weights_path("{task}/{run}").with_suffix(".json"),
+        record=PLAN.config.training_log("{task}/{run}"),
+    params:
+        digest=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).digest(),
+        start=lambda wildcards: launcher(PLAN.job(wildcards.task, wildcards.run).settings),
+        hours=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.hours,
+    log:
+        LOGS / "train" / "{task}" / "{run}.log",
+    threads: lambda wildcards: training_threads(PLAN.job(wildcards.task, wildcards.run).settings)
+    resources:
+        gpu=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.gpus,
+    retries: max((job.settings.attempts for job in PLAN.config.fine_tunings), default=1) - 1
+    shell:
+        "{params.start} train {wildcards.run} --task {wildcards.task} --budget-hours {params.hours} {SETTINGS} 2>> {log:q}"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from lska.data.folders import DataError, Split, decode, list_split
 from lska.data.layouts import SHOWN, shown
 from lska.data.manifest import Manifest, SplitManifest, content_hash, contents_digest, names_digest
-
-CHUNK = 1024  # images handed to the decoding threads at a time
+from lska.data.parallel import mapped
 
 
 @dataclass(frozen=True)
@@ -146,11 +143,7 @@ def _contents(expected: SplitManifest, split: Split, structure: bool) -> Iterato
 
 
 def _decoded(split: Split) -> Iterator[str]:
-    """For each image in order the hash of its file, or an empty string where it cannot be decoded.
-
-    Threads serve, as Pillow decodes outside the interpreter lock.
-    """
-    from tqdm import tqdm
+    """For each image in order the hash of its file, or an empty string where it cannot be decoded."""
 
     def attempt(index: int) -> str:
         try:
@@ -160,9 +153,4 @@ def _decoded(split: Split) -> Iterator[str]:
             return ""
         return content_hash(data)
 
-    bar = tqdm(total=len(split), desc=split.split, unit="img", disable=None)
-    with bar, ThreadPoolExecutor(os.cpu_count()) as threads:
-        for start in range(0, len(split), CHUNK):
-            for value in threads.map(attempt, range(start, min(start + CHUNK, len(split)))):
-                bar.update()
-                yield value
+    return mapped(attempt, len(split), split.split)

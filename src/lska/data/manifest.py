@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,14 @@ def _refuse(problems: list[str]) -> None:
         raise ValueError("; ".join(problems))
 
 
-def available() -> tuple[str, ...]:
-    """Names of the bundled manifests."""
-    return tuple(sorted(path.stem for path in BUNDLED.glob("*.yaml")))
+def available(kind: str = "classification") -> tuple[str, ...]:
+    """Names of the bundled manifests of a kind: classification, detection or segmentation."""
+    return tuple(sorted(path.stem for path in BUNDLED.glob("*.yaml") if kind_of(read_yaml(path)) == kind))
+
+
+def kind_of(values: Mapping[str, Any]) -> Any:
+    """What a manifest's content describes; manifests of image classification need not say it."""
+    return values.get("kind", "classification")
 
 
 def load_manifest(name: str | Path) -> Manifest:
@@ -101,16 +106,32 @@ def load_manifest(name: str | Path) -> Manifest:
     Raises:
         ValueError: no such manifest, or its content is wrong; every unknown key and wrong type is named.
     """
-    path = BUNDLED / f"{name}.yaml" if str(name) in available() else Path(name)
-    if path.suffix != ".yaml" or not path.is_file():
-        raise DataError(
-            f"no manifest {str(name)!r}: expected one of {', '.join(available())} or the path of a .yaml file; "
-            "correct the name, or make one with lska.data.manifest.make_manifest"
-        )
-    values = read_yaml(path)
+    path, values = read_manifest(name, "classification")
     if isinstance(values.get("classes"), str):
         values["classes"] = _packaged_classes(values["classes"], path)
     return build(Manifest, values, str(path))
+
+
+def read_manifest(name: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
+    """The file and the unchecked content, without its kind, of a manifest of `kind`, given by name or by path.
+
+    Raises:
+        ValueError: no such manifest, or it is of another kind.
+    """
+    bundled = BUNDLED / f"{name}.yaml"
+    path = bundled if bundled.is_file() else Path(name)
+    if path.suffix != ".yaml" or not path.is_file():
+        raise DataError(
+            f"no manifest {str(name)!r}: expected one of {', '.join(available(kind))} or the path of a .yaml file; "
+            "correct the name, or make one (docs/data.md)"
+        )
+    values = read_yaml(path)
+    if kind_of(values) != kind:
+        raise DataError(
+            f"{path} is a manifest of {kind_of(values)}, expected one of {kind}: one of "
+            f"{', '.join(available(kind))} or the path of a .yaml file; correct the name"
+        )
+    return path, {key: value for key, value in values.items() if key != "kind"}
 
 
 def _packaged_classes(reference: str, where: Path) -> list[str]:

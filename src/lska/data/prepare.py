@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from lska.config import ClassificationData, Config
+from lska.config import Config, DataSource
 from lska.data.check import check, render, structure_problems
 from lska.data.folders import DataError, Split
 from lska.data.manifest import Manifest, load_manifest, make_manifest
@@ -42,7 +42,7 @@ def record(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _generated(data: ClassificationData) -> Manifest:
+def _generated(data: DataSource) -> Manifest:
     from lska.data.synthetic import ClassificationSettings, write_classification_set
 
     settings = build(ClassificationSettings, data.generate or {}, f"data.generate of {data.name}")
@@ -72,14 +72,14 @@ def verify(config: Config, *splits: Split) -> dict[str, str]:
     return identity
 
 
-def _manifest(data: ClassificationData) -> Manifest:
+def _manifest(data: DataSource) -> Manifest:
     manifest = load_manifest(Path(data.manifest) if data.manifest else data.name)
     if manifest.name != data.name:
         raise ValueError(f"data.name is {data.name!r} but the manifest {data.manifest} describes {manifest.name!r}")
     return manifest
 
 
-def _checked(data: ClassificationData, cache: Path) -> Manifest:
+def _checked(data: DataSource, cache: Path) -> Manifest:
     manifest = _manifest(data)
     report = check(manifest, Path(data.root), cache=cache)
     if not report.ok:

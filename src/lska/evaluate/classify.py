@@ -43,19 +43,8 @@ class Checkpoint:
             StaleWeightsError: weights or sidecar are missing, or the weights' MD5 is another than the sidecar's.
         """
         weights = config.weights_path(run)
-        sidecar_path = weights.with_suffix(".json")
-        for path in (weights, sidecar_path):
-            if not path.is_file():
-                raise StaleWeightsError(
-                    f"{path} is missing; train the run first: `lska train {run}` with the same options"
-                )
-        sidecar, md5 = _read_sidecar(sidecar_path), file_md5(weights)
-        if md5 != sidecar["md5"]:
-            raise StaleWeightsError(
-                f"{weights} has MD5 {md5} but {sidecar_path} vouches for {sidecar['md5']}; "
-                "remove both files and run the pipeline again"
-            )
-        _check_origin(config, run, sidecar, sidecar_path)
+        sidecar = vouched(weights, f"lska train {run}")
+        check_origin(sidecar, weights, config.training_digest(run), config.data_identity())
         return cls(run, weights, sidecar)
 
     def load(self, config: Config, classes: int, device: torch.device) -> nn.Module:
@@ -70,16 +59,41 @@ class Checkpoint:
         return network.eval().to(device, memory_format=layout)
 
 
-def _check_origin(config: Config, run: Run, sidecar: dict[str, Any], path: Path) -> None:
-    """Refuse weights that were trained otherwise, or on other data, than the configuration says today."""
+def vouched(weights: Path, command: str) -> dict[str, Any]:
+    """The sidecar of `weights`, after checking that it vouches for exactly this file.
+
+    Args:
+        command: what trains the weights, for the message where they are missing.
+
+    Raises:
+        StaleWeightsError: weights or sidecar are missing or damaged, or the weights' MD5 is another than the sidecar's.
+    """
+    sidecar_path = weights.with_suffix(".json")
+    for path in (weights, sidecar_path):
+        if not path.is_file():
+            raise StaleWeightsError(f"{path} is missing; train the run first: `{command}` with the same options")
+    sidecar, md5 = _read_sidecar(sidecar_path), file_md5(weights)
+    if md5 != sidecar["md5"]:
+        raise StaleWeightsError(
+            f"{weights} has MD5 {md5} but {sidecar_path} vouches for {sidecar['md5']}; "
+            "remove both files and run the pipeline again"
+        )
+    return sidecar
+
+
+def check_origin(sidecar: dict[str, Any], weights: Path, recipe: str, data: dict[str, str]) -> None:
+    """Refuse weights that were trained otherwise, or on other data, than the configuration says today.
+
+    Raises:
+        StaleWeightsError: the sidecar's recipe digest or data identity is another.
+    """
     if sidecar["origin"] != "trained":
         return
-    expected = {"recipe": config.training_digest(run), "data": config.data_identity()}
-    for name, value in expected.items():
+    for name, value in {"recipe": recipe, "data": data}.items():
         if sidecar.get(name) != value:
             raise StaleWeightsError(
-                f"{path}: the weights were trained with {name} {sidecar.get(name)}, the configuration now has {value}; "
-                "train the run again or restore the configuration"
+                f"{weights.with_suffix('.json')}: the weights were trained with {name} {sidecar.get(name)}, the "
+                f"configuration now has {value}; train the run again or restore the configuration"
             )
 
 

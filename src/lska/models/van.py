@@ -259,27 +259,32 @@ def _cfg(url: str = "") -> dict[str, object]:
 default_cfgs = generate_default_cfgs({f"van_{size}.untrained": _cfg() for size in ("tiny", "small", "base")})
 
 
-def _create_van(variant: str, pretrained: bool, sizes: dict[str, Sequence[int]], **kwargs: object) -> nn.Module:
+SIZES: dict[str, dict[str, Sequence[int]]] = {
+    "van_tiny": {"embed_dims": (32, 64, 160, 256), "depths": (3, 3, 5, 2), "mlp_ratios": (8, 8, 4, 4)},
+    "van_small": {"embed_dims": (64, 128, 320, 512), "depths": (2, 2, 4, 2), "mlp_ratios": (8, 8, 4, 4)},
+    "van_base": {"embed_dims": (64, 128, 320, 512), "depths": (3, 3, 12, 3), "mlp_ratios": (8, 8, 4, 4)},
+}
+"""Layouts of the paper's networks (paper, Table II), by model name."""
+
+
+def _create_van(variant: str, pretrained: bool, **kwargs: object) -> nn.Module:
     feature_cfg = {"out_indices": (0, 1, 2, 3), "feature_cls": "getter"}
-    return build_model_with_cfg(VAN, variant, pretrained, feature_cfg=feature_cfg, **(sizes | kwargs))
+    return build_model_with_cfg(VAN, variant, pretrained, feature_cfg=feature_cfg, **(SIZES[variant] | kwargs))
 
 
 @register_model
 def van_tiny(pretrained: bool = False, **kwargs: object) -> VAN:
     """VAN Tiny, the layout of VAN-B0; see :class:`VAN` for the keyword arguments."""
-    sizes = {"embed_dims": (32, 64, 160, 256), "depths": (3, 3, 5, 2), "mlp_ratios": (8, 8, 4, 4)}
-    return _create_van("van_tiny", pretrained, sizes, **kwargs)
+    return _create_van("van_tiny", pretrained, **kwargs)
 
 
 @register_model
 def van_small(pretrained: bool = False, **kwargs: object) -> VAN:
     """VAN Small, the layout of VAN-B1; see :class:`VAN` for the keyword arguments."""
-    sizes = {"embed_dims": (64, 128, 320, 512), "depths": (2, 2, 4, 2), "mlp_ratios": (8, 8, 4, 4)}
-    return _create_van("van_small", pretrained, sizes, **kwargs)
+    return _create_van("van_small", pretrained, **kwargs)
 
 
 @register_model
 def van_base(pretrained: bool = False, **kwargs: object) -> VAN:
     """VAN Base, the layout of VAN-B2; see :class:`VAN` for the keyword arguments."""
-    sizes = {"embed_dims": (64, 128, 320, 512), "depths": (3, 3, 12, 3), "mlp_ratios": (8, 8, 4, 4)}
-    return _create_van("van_base", pretrained, sizes, **kwargs)
+    return _create_van("van_base", pretrained, **kwargs)

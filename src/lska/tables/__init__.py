@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lska.finetuning import parse_task
 from lska.tables.specs import TARGETS, ConfigLike, TableSpec, load_spec, requirements
 
 if TYPE_CHECKING:
     from lska.tables.collect import Table
 
-__all__ = ["TARGETS", "TableSpec", "build", "load_spec", "outputs", "requirements"]
+__all__ = ["TARGETS", "TableSpec", "build", "load_spec", "outputs", "requirements", "samples"]
 
 TABLE_FORMATS = (".md", ".tex", ".csv", ".html")
 FIGURE_FORMATS = (".png", ".pdf", ".svg", ".csv")
@@ -28,6 +29,19 @@ def outputs(target: str, folder: Path) -> tuple[Path, ...]:
     kind = target.partition("_")[0]
     formats = TABLE_FORMATS if kind == "table" else FIGURE_FORMATS
     return tuple(folder / f"{kind}s" / f"{target}{suffix}" for suffix in formats)
+
+
+def samples(spec: TableSpec, config: ConfigLike, results: Path | None = None) -> list[Path]:
+    """Pictures of sample predictions behind a table, `<results>/samples/<task>/<run>.png`; most tables have none.
+
+    Every fine-tuned detector and segmentor whose metric file the table reads has one.
+
+    Args:
+        results: folder of the scale's results; `config.results` where None.
+    """
+    folder = (config.results if results is None else results) / "samples"
+    fine_tuned = [(task, run) for task, run in requirements(spec, config) if parse_task(task) is not None]
+    return [folder / task / f"{run}.png" for task, run in fine_tuned]
 
 
 def build(

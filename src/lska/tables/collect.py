@@ -133,7 +133,7 @@ def _cell(row: Row, column: ColumnSpec, origin: _Sources) -> Cell:
         return _design_cell(empty, column, row.kernel)
     found = _measure(row, column, origin)
     if not found:
-        return replace(empty, state=State.NOT_RUN, note=row.spec.pending or "")
+        return replace(empty, state=State.NOT_RUN, note=_reason(row, column, origin.config))
     data = tuple(dict.fromkeys(item.data for item in found if item.data is not None))
     cell = replace(
         empty, n=len(found), files=tuple(item.path for item in found), data=data,
@@ -141,7 +141,15 @@ def _cell(row: Row, column: ColumnSpec, origin: _Sources) -> Cell:
     )  # fmt: skip
     if any(item.value is None for item in found):
         return cell
-    return _measured_cell(cell, column, found)
+    cell = _measured_cell(cell, column, found)
+    return replace(cell, state=State.CONTROL) if row.spec.control else cell
+
+
+def _reason(row: Row, column: ColumnSpec, config: ConfigLike) -> str:
+    """Why there is nothing to show."""
+    if row.spec.pending or row.model is None:
+        return row.spec.pending or ""
+    return f"scale {config.scale} has no {row.task(column)} of {row.network}"
 
 
 def _with_paper(cell: Cell, printed: PaperValue | None) -> Cell:
@@ -225,7 +233,7 @@ def _conditions(row: Row, column: ColumnSpec, origin: _Sources) -> str:
 
 def _is_other(row: Row, column: ColumnSpec, data: tuple[str, ...], config: ConfigLike) -> bool:
     """Whether the paper's number was measured on something else, so that a comparison would say nothing."""
-    if column.data is None:
+    if column.data is None or row.spec.control:
         return False
     shrunken = row.model in getattr(config, "architecture", {})
     return shrunken or any(name != column.data for name in data)
@@ -238,15 +246,19 @@ def _with_references(rows: list[TableRow], spec: TableSpec, paper: PaperTable) -
     place = -1
     for label in paper.rows:
         if label.startswith(REFERENCE):
-            after.setdefault(place, []).append(_reference(label, spec, paper))
+            after.setdefault(place, []).append(
+                _reference(label, spec, paper, rows[place].source if place >= 0 else None)
+            )
         place = max(place, places.get(label, -1))
     return after.get(-1, []) + [item for number, row in enumerate(rows) for item in (row, *after.get(number, []))]
 
 
-def _reference(label: str, spec: TableSpec, paper: PaperTable) -> TableRow:
+def _reference(label: str, spec: TableSpec, paper: PaperTable, before: Row | None) -> TableRow:
+    """A row of another publication's values; it has the quantities of the row that it follows."""
     cells = []
     for column in spec.columns:
         printed = paper.get(label, column.paper_label or column.label)
-        cell = Cell(label, column.label, State.REFERENCE, column.unit, column.digits)
-        cells.append(_with_paper(cell, printed) if printed else replace(cell, state=State.UNKNOWN))
+        applies = before is None or before.applies(column)
+        state = State.REFERENCE if printed else State.UNKNOWN if applies else State.NOT_APPLICABLE
+        cells.append(_with_paper(Cell(label, column.label, state, column.unit, column.digits), printed))
     return TableRow(label, tuple(cells), None)

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lska.tables.collect import Cell, Table
+from lska.tables.style import INK
 
-INK = "#4d4d4d"
 # Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same once more.
 LOOKS = {
     "lka_trivial": ("#d55e00", "o"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from lska.provenance import atomic_path
 from lska.tables.collect import Table
 from lska.tables.diagram import designs
 from lska.tables.panels import cost, panels
+from lska.tables.style import styled
 from lska.tables.tradeoff import trade_off
 
 DRAWINGS: dict[str, Callable[[Table], Figure]] = {
@@ -23,24 +23,6 @@ DRAWINGS: dict[str, Callable[[Table], Figure]] = {
 
 FORMATS = (".png", ".pdf", ".svg")
 DPI = 200
-STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 4,
-    "figure.constrained_layout.use": True,
-    "pdf.fonttype": 42,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "lska",
-}
-"""Readable at the width of a column; fonts are embedded, and ids in SVG files do not depend on chance."""
-
 UNDATED = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Producer": None}, ".svg": {"Date": None}}
 
 
@@ -56,9 +38,7 @@ def draw(table: Table, paths: Sequence[Path]) -> None:
     if table.spec.drawing not in DRAWINGS:
         expected = ", ".join(DRAWINGS)
         raise ValueError(f"{table.spec.target}: drawing: expected one of {expected}, found {table.spec.drawing!r}")
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+    with styled():
         figure = DRAWINGS[table.spec.drawing](table)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # one layout for all formats

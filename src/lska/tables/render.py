@@ -23,7 +23,7 @@ MARKS = {State.REPRODUCED: "✓", State.DEVIATES: "✗", State.OTHER_DATA: "○"
 CUT = "ᶜ"
 UNKNOWN = "?"
 SOURCES = {"derived": "†", "computed": "‡", "other-paper": "§"}
-COUNTED = "Counts are always those of the paper's own architectures, at 224x224 pixels"
+COUNTED = "Counts are always those of the paper's own architectures, at {size} pixels"
 SOURCE_MEANING = {
     "†": "follows by arithmetic from a printed statement",
     "‡": "not printed; counted on the official model code",
@@ -48,6 +48,8 @@ def cell_text(cell: Cell) -> CellText:
     paper = UNKNOWN if cell.paper is None else cell.paper + _source_mark(cell)
     if cell.state is State.NOT_APPLICABLE:
         return CellText("n/a", "", "" if cell.paper is None else paper)
+    if cell.state is State.CONTROL:
+        return CellText(ours(cell), "", "")
     if cell.state in (State.NOT_RUN, State.REFERENCE):
         return CellText("not run" if cell.state is State.NOT_RUN else "", "", paper)
     mark = MARKS.get(State.OTHER_DATA if cell.other_data else cell.state, "")
@@ -81,7 +83,7 @@ def caption(table: Table) -> str:
     """Number, title, scale, data and conditions of measurement."""
     parts = [f"{table.spec.number}. {table.spec.title}", table.caption[:1].upper() + table.caption[1:]]
     if any(column.measured_on == "architecture" for column in table.spec.columns):
-        parts.append(COUNTED)
+        parts.append(COUNTED.format(size=table.spec.counted_at))
     if table.data:
         parts.append("Measured on " + ", ".join(table.data))
     return ". ".join(part.rstrip(".") for part in (*parts, *table.conditions)) + "."
@@ -97,7 +99,8 @@ def legend(table: Table) -> list[str]:
         lines.append(f"{CUT} equal to the printed value when ours is cut, not rounded, to its digits.")
     if any(cell_text(cell).paper == UNKNOWN for cell in table.cells):
         lines.append(f"({UNKNOWN}) {State.UNKNOWN}.")
-    words = {State.NOT_RUN: "not run", State.REFERENCE: "reference rows", State.NOT_APPLICABLE: "n/a"}
+    words = {State.NOT_RUN: "not run", State.REFERENCE: "reference rows", State.CONTROL: "control rows"}
+    words[State.NOT_APPLICABLE] = "n/a"
     lines += [f"{word}: {MEANING[state]}." for state, word in words.items() if state in table.count()]
     papers = sorted({cell.paper_source.split(":")[1] for cell in table.cells if ":" in (cell.paper_source or "")})
     named = {"§": f": {', '.join(papers)}"}
@@ -195,7 +198,7 @@ STYLE = (
     ".lska th,.lska td{padding:.2em .8em;text-align:right;white-space:nowrap}"
     ".lska thead th{border-bottom:1px solid}.lska th:first-child{text-align:left;font-weight:normal}"
     ".lska .paper{opacity:.7}.lska .reproduced .mark{color:#00734f}.lska .deviates .mark{color:#b3400e}"
-    ".lska .not-run,.lska .does-not-apply{opacity:.6}.lska tr.reference th{font-style:italic}"
+    ".lska .not-run,.lska .does-not-apply{opacity:.6}.lska tr.reference th,.lska tr.control th{font-style:italic}"
     ".lska figcaption{margin:.4em 0;max-width:60em}.lska ul{font-size:.9em;list-style:none;padding:0}"
 )
 
@@ -218,7 +221,7 @@ def _headings(table: Table) -> Iterator[str]:
 
 
 def _html_row(row: TableRow) -> str:
-    kind = " class='reference'" if row.source is None else ""
+    kind = " class='reference'" if row.source is None else " class='control'" if row.source.spec.control else ""
     cells = "".join(map(_html_cell, row.cells))
     return f"<tr{kind}><th scope='row'>{html.escape(row.label)}</th>{cells}</tr>"
 

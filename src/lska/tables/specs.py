@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from lska.finetuning import CONTROL
 from lska.runs import Run
 from lska.strict import build, read_yaml
 
@@ -23,7 +24,7 @@ TARGETS = tuple(path.stem for kind in ("table", "figure") for path in sorted(SPE
 DESIGN = "design"
 """Task of columns that show the kernels of the models' own code instead of a metric."""
 
-_NAME_FIELDS = {"model": "models", "attention": "attentions", "module": "modules"}
+_AXES = ("model", "attention", "kernel", "module")
 
 
 class ConfigLike(Protocol):
@@ -32,9 +33,8 @@ class ConfigLike(Protocol):
     scale: str
     caption: str
 
-    @property
-    def runs(self) -> tuple[Run, ...]:
-        """Runs that are trained at this scale."""
+    def runs_of(self, task: str) -> tuple[Run, ...]:
+        """Runs that have `task` at this scale: those fine-tuned for it, all trained runs for every other task."""
 
     @property
     def results(self) -> Path:
@@ -46,7 +46,7 @@ class RowSpec:
     """A template of rows: one row per model, attention, kernel size and value, in this order of nesting."""
 
     label: str
-    """Format string over `model`, `attention`, `kernel`, `module` (as named in names.yaml) and the keys of `values`."""
+    """Format string over `model`, `attention`, `kernel`, `module` and the keys of `values`, as named in names.yaml."""
     paper_label: str | None = None
     """Format string of the row's name in the paper's file, where it differs from `label`."""
     models: tuple[str, ...] = ()
@@ -54,15 +54,18 @@ class RowSpec:
     kernels: tuple[int, ...] = ()
     """The paper's kernel sizes."""
     extend: bool = False
-    """Whether kernel sizes that the configuration trains for the model, and the paper lacks, get rows too."""
+    """Whether kernel sizes that have the columns' tasks at the scale, and that the paper lacks, get rows too."""
     modules: tuple[str, ...] = ()
     """Names of metric files that belong to no run (`properties/<module>.json`)."""
     values: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
-    """Further variables of labels, tasks and metrics, such as `stage` or `detector`."""
+    """Further variables of labels, tasks and metrics, such as `stage` or `head`."""
     columns: tuple[str, ...] = ()
     """Labels of the columns that apply; empty for all."""
     pending: str | None = None
     """Why nothing can be measured for these rows yet; their cells are "not run"."""
+    control: bool = False
+    """Whether the rows are controls: the same fine-tuning from a randomly initialised backbone (`<task>-untrained`).
+    They are no entries of the paper; each appears only where the configuration has its run."""
 
     def __post_init__(self) -> None:
         if self.attentions and not (self.kernels and self.models):
@@ -71,10 +74,21 @@ class RowSpec:
             raise ValueError(f"row {self.label!r}: give either models or modules")
         if self.extend and "kernel" not in _variables(self.label):
             raise ValueError(f"row {self.label!r}: extend needs {{kernel}} in the label, to tell the rows apart")
-        known = {*_NAME_FIELDS, "kernel", *self.values}
+        if self.control and not self.models:
+            raise ValueError(f"row {self.label!r}: control rows need models, whose fine-tunings they show")
+        known = {*_AXES, *self.values}
         unknown = sorted((_variables(self.label) | _variables(self.paper_label or "")) - known)
         if unknown:
             raise ValueError(f"row {self.label!r}: unknown variables {unknown}, expected some of {sorted(known)}")
+
+    def applies(self, column: ColumnSpec) -> bool:
+        """Whether the table has cells for these rows in `column`."""
+        return not self.columns or column.label in self.columns
+
+    def task(self, column: ColumnSpec, values: Mapping[str, int | str]) -> str:
+        """Task whose metric files fill the cell of `column` in the row with these `values`."""
+        control = self.control and column.measured_on != "architecture"
+        return column.task.format(**values) + (CONTROL if control else "")
 
 
 @dataclass(frozen=True)
@@ -136,6 +150,8 @@ class TableSpec:
     drawing: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of the drawing."""
+    counted_at: str = "224x224"
+    """Width and height of the images, in pixels, for which costs are counted, as the caption names them."""
 
     @property
     def number(self) -> str:
@@ -166,9 +182,18 @@ class Row:
     module: str | None
     values: dict[str, int | str]
 
+    @property
+    def network(self) -> str:
+        """The network as run ids name it, without a seed."""
+        return "-".join([str(self.model), *([] if self.kernel is None else [str(self.attention), f"k{self.kernel}"])])
+
     def applies(self, column: ColumnSpec) -> bool:
         """Whether the table has a cell for this row in `column`."""
-        return not self.spec.columns or column.label in self.spec.columns
+        return self.spec.applies(column)
+
+    def task(self, column: ColumnSpec) -> str:
+        """Task whose metric files fill the cell in `column`."""
+        return self.spec.task(column, self.values)
 
 
 def load_spec(target: str, folder: Path = SPECS) -> TableSpec:
@@ -185,26 +210,35 @@ def load_spec(target: str, folder: Path = SPECS) -> TableSpec:
 
 
 def expand(spec: TableSpec, config: ConfigLike) -> list[Row]:
-    """All rows of a table in order, without its reference rows."""
+    """All rows of a table in order, without its reference rows; control rows only where the scale has their run."""
     names = read_yaml(SPECS / "names.yaml")
-    return [row for template in spec.rows for row in _expand_template(template, config.runs, names)]
+    rows = itertools.chain.from_iterable(_expand_template(row, spec.columns, config, names) for row in spec.rows)
+    measured = [column for column in spec.columns if column.measured_on != "architecture"]
+    return [row for row in rows if not row.spec.control or any(sources(row, column, config) for column in measured)]
 
 
-def _expand_template(spec: RowSpec, runs: Sequence[Run], names: dict[str, Any]) -> Iterator[Row]:
+def _expand_template(
+    spec: RowSpec, columns: Sequence[ColumnSpec], config: ConfigLike, names: Mapping[str, Mapping[str, str]]
+) -> Iterator[Row]:
     for module, model in itertools.product(spec.modules or (None,), spec.models or (None,)):
-        axes = (spec.attentions or (None,), _kernels(spec, model, runs) or (None,), *spec.values.values())
+        kernels = _kernels(spec, model, columns, config)
+        axes = (spec.attentions or (None,), kernels or (None,), *spec.values.values())
         for attention, kernel, *values in itertools.product(*axes):
             given = dict(zip(spec.values, values, strict=True))
             parts = {"model": model, "attention": attention, "module": module}
-            shown = {key: names[_NAME_FIELDS[key]].get(value, value) for key, value in parts.items()}
-            label = spec.label.format(kernel=kernel, **shown, **given)
-            paper_label = (spec.paper_label or spec.label).format(kernel=kernel, **shown, **given)
+            shown = {key: names.get(f"{key}s", {}).get(value, value) for key, value in {**parts, **given}.items()}
+            label = spec.label.format(kernel=kernel, **shown)
+            paper_label = (spec.paper_label or spec.label).format(kernel=kernel, **shown)
             yield Row(label, paper_label, spec, kernel=kernel, values=given, **parts)
 
 
-def _kernels(spec: RowSpec, model: str | None, runs: Sequence[Run]) -> tuple[int, ...]:
+def _kernels(spec: RowSpec, model: str | None, columns: Sequence[ColumnSpec], config: ConfigLike) -> tuple[int, ...]:
     if not spec.extend:
         return spec.kernels
+    measured = [column for column in columns if spec.applies(column) and column.measured_on != "architecture"]
+    given = [dict(zip(spec.values, values, strict=True)) for values in itertools.product(*spec.values.values())]
+    tasks = {spec.task(column, values) for column, values in itertools.product(measured, given)}
+    runs = [run for task in tasks for run in config.runs_of(task)]
     trained = {run.kernel for run in runs if run.kernel is not None and model in (None, run.model)}
     return tuple(sorted(trained | set(spec.kernels)))
 
@@ -213,7 +247,7 @@ def sources(row: Row, column: ColumnSpec, config: ConfigLike) -> list[tuple[str,
     """Metric files of one cell as (task, run) or (task, module); empty where nothing is measured."""
     if row.spec.pending or column.task == DESIGN or not row.applies(column):
         return []
-    task = column.task.format(**row.values)
+    task = row.task(column)
     if row.module is not None:
         return [(task, row.module)]
     if row.model is None:
@@ -221,7 +255,8 @@ def sources(row: Row, column: ColumnSpec, config: ConfigLike) -> list[tuple[str,
     if column.measured_on == "architecture":
         return [(task, Run(row.model, row.attention, row.kernel, 0))]
     wanted = (row.model, row.attention, row.kernel)
-    runs = sorted((r for r in config.runs if (r.model, r.attention, r.kernel) == wanted), key=lambda r: r.seed)
+    found = [run for run in config.runs_of(task) if (run.model, run.attention, run.kernel) == wanted]
+    runs = sorted(found, key=lambda run: run.seed)
     return [(task, run) for run in (runs[:1] if column.measured_on == "one seed" else runs)]
 
 

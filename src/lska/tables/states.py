@@ -21,6 +21,7 @@ class State(StrEnum):
     UNKNOWN = "no printed value known"
     NOT_RUN = "not run"
     REFERENCE = "reference"
+    CONTROL = "control"
     NOT_APPLICABLE = "does not apply"
 
 
@@ -31,6 +32,7 @@ MEANING = {
     State.UNKNOWN: "the paper's value was not found",
     State.NOT_RUN: "nothing was trained or measured at this scale",
     State.REFERENCE: "published elsewhere; nothing is measured here",
+    State.CONTROL: "fine-tuned in the same way from a random backbone; no entry of the paper",
     State.NOT_APPLICABLE: "the row has no such quantity",
 }
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from lska.tables.collect import Cell, Table
 from lska.tables.render import MARKS, cell_text, ours
 from lska.tables.specs import TableSpec
 from lska.tables.states import MEANING, State
+
+SAMPLES = """## Sample predictions
+
+A few validation images with their ground truth and what each network predicts on them, drawn when it was scored."""
 
 
 def introduction(spec: TableSpec) -> str:
@@ -79,3 +84,22 @@ def printed(table: Table) -> str:
             parts = (cell.row, cell.column, shown, cell.paper, cell.paper_source or "", cell.paper_detail)
             lines.append("| " + " | ".join(part.replace("|", "\\|") for part in parts) + " |")
     return "\n".join(lines)
+
+
+def sheets(paths: Sequence[Path], folder: Path) -> list[object]:
+    """What to display of sample predictions: a heading, and each picture of `folder` under its task and run.
+
+    Returns:
+        Markdown and images for `IPython.display.display`; nothing where there are no pictures.
+
+    Raises:
+        FileNotFoundError: a picture is missing; names it.
+    """
+    from IPython.display import Image, Markdown
+
+    shown: list[object] = [Markdown(SAMPLES)] if paths else []
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: picture of sample predictions missing; run its evaluation again")
+        shown += [Markdown(f"### {path.relative_to(folder).with_suffix('')}"), Image(filename=str(path))]
+    return shown

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -22,7 +22,7 @@ from lska.train.interrupt import Interrupted, StopRequest
 from lska.train.loading import Plan, batch_mixer, seed_everything
 from lska.train.progress import Progress, TrainingLog
 from lska.train.recipe import Recipe
-from lska.train.scoring import Scores, memory_format
+from lska.train.scoring import memory_format
 from lska.train.state import load_state, save_state, state_files
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,16 @@ logger = logging.getLogger(__name__)
 
 class DivergedError(RuntimeError):
     """The loss is no longer finite."""
+
+
+def diverged(what: str, step: int, steps: int, rate: float, folder: Path) -> str:
+    """The message of a DivergedError: `what` happened at which update and rate, the last good state, what to do."""
+    states = state_files(folder)
+    kept = f"the last good state is {states[-1]}" if states else "no state was saved before"
+    return (
+        f"training diverged: {what} at update {step} of {steps} (rate {rate:.3g}); {kept}. Lower learning_rate, set "
+        "clip_gradient, or use precision fp32 in the recipe"
+    )
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ class Trainer:
         recipe = job.recipe
         layout = memory_format(recipe.channels_last)
         self.job, self.group, self.layout = job, group, layout
+        self.plan, self.state_seconds = job.plan, job.state_seconds
         self.network = network.to(group.device, memory_format=layout).train()
         self.optimizer = create_optimizer_v2(
             self.network, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -133,13 +144,8 @@ class Trainer:
         return value
 
     def _diverged(self, what: str) -> str:
-        states = state_files(self.job.folder)
-        kept = f"the last good state is {states[-1]}" if states else "no state was saved before"
-        return (
-            f"training diverged: {what} at update {self.progress.step} of {self.job.plan.steps} (rate "
-            f"{self.optimizer.param_groups[0]['lr']:.3g}); {kept}. Lower learning_rate, set clip_gradient, or use "
-            "precision fp32 in the recipe"
-        )
+        rate = self.optimizer.param_groups[0]["lr"]
+        return diverged(what, self.progress.step, self.job.plan.steps, rate, self.job.folder)
 
     def save(self) -> None:
         """Write the state; only the main process does, the others wait for it.
@@ -203,25 +209,46 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, plan: Plan) -> C
 _SAVE, _STOP = 1, 2
 
 
+class Trainable(Protocol):
+    """What `fit` drives: the trainer of this module, or a loop of another library (lska.openmmlab.loop)."""
+
+    plan: Plan
+    state_seconds: float
+    progress: Progress
+    group: Processes
+
+    def rate(self, step: int) -> float:
+        """Learning rate of update `step`."""
+
+    def update(self, batches: Iterator[Any]) -> torch.Tensor:
+        """One update, which raises `progress.step`; returns the loss, a scalar tensor."""
+
+    def finite(self, loss: torch.Tensor) -> float:
+        """Mean of `loss` over the processes; DivergedError where it is not finite."""
+
+    def save(self) -> None:
+        """Write the state."""
+
+
 def fit(
-    trainer: Trainer,
+    trainer: Trainable,
     batches: Iterator[Any],
     log: TrainingLog,
     stop: StopRequest,
-    validate: Callable[[], Scores] | None = None,
+    validate: Callable[[int], dict[str, float]] = lambda step: {},
 ) -> None:
     """Train from the trainer's position to the end of its plan; every process of the training calls this.
 
     Args:
         batches: this process's micro-batches from that position on.
-        validate: scores the network on held-out images every `validation_interval` epochs, in the main process.
+        validate: scores the network after an update, where that is due; what it returns is logged.
 
     Raises:
         Interrupted: a signal or the wall-time budget ended the attempt; the state is saved.
         DivergedError: the loss is not finite; the last good state is kept.
     """
-    plan, progress, group = trainer.job.plan, trainer.progress, trainer.group
-    watch = _Watch(trainer.job.state_seconds)
+    plan, progress, group = trainer.plan, trainer.progress, trainer.group
+    watch = _Watch(trainer.state_seconds)
     while progress.step < plan.steps:
         epoch, rate = progress.step // plan.steps_per_epoch, trainer.rate(progress.step)
         loss = trainer.update(batches)
@@ -236,7 +263,7 @@ def fit(
         if saving and not due:
             progress.last_loss = trainer.finite(loss)
         if due:
-            log.record(progress, epoch, rate, **_validation(trainer, validate))
+            log.record(progress, epoch, rate, **validate(progress.step))
         if saving:
             trainer.save()
             watch.state_saved()
@@ -274,12 +301,3 @@ class _Watch:
     def state_saved(self) -> None:
         """Start counting again."""
         self._saved = time.monotonic()
-
-
-def _validation(trainer: Trainer, validate: Callable[[], Scores] | None) -> dict[str, float]:
-    recipe, plan, step = trainer.job.recipe, trainer.job.plan, trainer.progress.step
-    period = recipe.validation_interval * plan.steps_per_epoch
-    if validate is None or not period or step % period or not trainer.group.is_main:
-        return {}
-    scores = validate()
-    return {"validation_top1": 100 * scores.top1 / scores.n, "validation_loss": scores.loss / scores.n}

@@ -26,7 +26,7 @@ from lska.train.engine import Job, Trainer, fit
 from lska.train.interrupt import stop_request
 from lska.train.loading import Plan, scoring_loader, training_loader, training_transform
 from lska.train.progress import TrainingLog
-from lska.train.scoring import Scores, score
+from lska.train.scoring import score
 from lska.train.state import owner, state_files
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,9 @@ def _data(config: Config) -> tuple[Split, Split]:
     return train_split, validation
 
 
-def _run(trainer: Trainer, images: ImageDataset, config: Config, stop: Any, validate: Callable[[], Scores]) -> None:
+def _run(
+    trainer: Trainer, images: ImageDataset, config: Config, stop: Any, validate: Callable[[int], dict[str, float]]
+) -> None:
     job, group, start = trainer.job, trainer.group, trainer.progress.step
     if start == job.plan.steps:
         return
@@ -109,10 +111,17 @@ def _run(trainer: Trainer, images: ImageDataset, config: Config, stop: Any, vali
             logger.warning("%d unreadable image(s) were skipped; the lines above name them", images.skipped)
 
 
-def _validator(trainer: Trainer, split: Split, config: Config) -> Callable[[], Scores]:
-    def validate() -> Scores:
-        loader = scoring_loader(split, trainer.job.recipe, config.evaluation.batch_size, config.training.workers)
-        return score([trainer.exported], loader, trainer.group.device, trainer.job.recipe.channels_last)[0]
+def _validator(trainer: Trainer, split: Split, config: Config) -> Callable[[int], dict[str, float]]:
+    """Scores of the held-out images every `validation_interval` epochs, in the main process; else nothing."""
+    recipe = trainer.job.recipe
+    period = recipe.validation_interval * trainer.plan.steps_per_epoch
+
+    def validate(step: int) -> dict[str, float]:
+        if not period or step % period or not trainer.group.is_main:
+            return {}
+        loader = scoring_loader(split, recipe, config.evaluation.batch_size, config.training.workers)
+        scores = score([trainer.exported], loader, trainer.group.device, recipe.channels_last)[0]
+        return {"validation_top1": 100 * scores.top1 / scores.n, "validation_loss": scores.loss / scores.n}
 
     return validate
 

@@ -189,11 +189,11 @@ def training_loader(images: ImageDataset, plan: Plan, start: int, rank: int, wor
         batch_sampler=MicroBatches(plan, start, rank, world),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_heed_only_the_trainer,
+        worker_init_fn=heed_only_the_trainer,
     )
 
 
-def _heed_only_the_trainer(worker: int) -> None:
+def heed_only_the_trainer(worker: int) -> None:
     """Schedulers signal every process of a job, and the trainer needs its workers until it has stopped by itself."""
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -214,7 +214,7 @@ def scoring_loader(split: Split, recipe: Recipe, batch_size: int, workers: int) 
         batch_size,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_heed_only_the_trainer,
+        worker_init_fn=heed_only_the_trainer,
     )
 
 

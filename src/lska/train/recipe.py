@@ -153,10 +153,13 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     return build(Recipe, values, str(path), problems)
 
 
-def resolve_switches(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def resolve_switches(
+    values: Mapping[str, Any], known_switches: Mapping[str, Mapping[str, Mapping[str, Any]]] = SWITCHES
+) -> tuple[dict[str, Any], list[str]]:
     """Replace `switches: {name: choice}` by the fields that the choices set; also says what is wrong with them.
 
-    Wrong are an unknown switch or choice, and a field that is also set directly.
+    Wrong are an unknown switch or choice, and a field that is also set directly. `known_switches` holds the choices of
+    each switch and the fields that each choice sets.
     """
     values = dict(values)
     switches = values.pop("switches", {})
@@ -164,9 +167,9 @@ def resolve_switches(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
         return values, [f"switches: expected a mapping, found {type(switches).__name__} {switches!r}"]
     problems = []
     for name, choice in switches.items():
-        choices = SWITCHES.get(name, {})
+        choices = known_switches.get(name, {})
         if choice not in list(choices):
-            known = f"choices of {name}: {', '.join(choices)}" if choices else f"switches: {', '.join(SWITCHES)}"
+            known = f"choices of {name}: {', '.join(choices)}" if choices else f"switches: {', '.join(known_switches)}"
             problems.append(f"unknown switch {name}: {choice}; {known}")
             # What a right choice would have set is not missing too.
             values = {**next(iter(choices.values()), {}), **values}

@@ -30,20 +30,27 @@ class StateError(RuntimeError):
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write the state after update `step` and drop all but the last two.
+    """Write the state after update `step`, what `torch.save` makes of `state`, and drop all but the last two.
 
-    The file is a header with the SHA-256 of the rest, then what `torch.save` makes of `state` (tensors and plain
-    containers only, so that reading it back needs no pickled code).
+    `state` holds tensors and plain containers only, so that reading it back needs no pickled code.
 
     Raises:
-        StateError: the disk is full or the folder cannot be written; earlier states are untouched.
+        StateError: as `write_state`.
     """
     import torch
 
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    payload = buffer.getbuffer()
-    path = folder / f"state-{step:08d}.pt"
+    return write_state(folder / f"state-{step:08d}.pt", buffer.getbuffer())
+
+
+def write_state(path: Path, payload: bytes | memoryview) -> Path:
+    """Write a state file, a header with the SHA-256 of `payload` and then that, and drop all but the last two.
+
+    Raises:
+        StateError: the disk is full or the folder cannot be written; earlier states are untouched.
+    """
+    folder = path.parent
     _remove_unfinished(folder)
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -107,7 +114,8 @@ def state_files(folder: Path) -> list[Path]:
 def load_state(folder: Path) -> dict[str, Any] | None:
     """Read the newest intact state; None if the training has none yet.
 
-    A damaged newest state is reported and the one before is used.
+    A damaged newest state is reported and the one before is used. Types beyond tensors and plain containers are
+    refused, but for those that the caller allows by `torch.serialization.safe_globals`.
 
     Raises:
         StateError: states exist and none is intact.

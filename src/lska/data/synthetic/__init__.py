@@ -5,6 +5,8 @@ from lska.data.synthetic.classification import (
     classification_scene,
     write_classification_set,
 )
+from lska.data.synthetic.dense import dense_scene
+from lska.data.synthetic.detection import DetectionSettings, write_detection_set
 from lska.data.synthetic.render import STYLES, render
 from lska.data.synthetic.scene import (
     Background,
@@ -16,6 +18,7 @@ from lska.data.synthetic.scene import (
     compose_scene,
 )
 from lska.data.synthetic.seeds import HELD_OUT, is_held_out
+from lska.data.synthetic.segmentation import SegmentationSettings, write_segmentation_set
 from lska.data.synthetic.shapes import SHAPES, shape_outline
 from lska.data.synthetic.sheet import contact_sheet
 from lska.data.synthetic.textures import TEXTURES, texture_field
@@ -27,17 +30,22 @@ __all__ = [
     "TEXTURES",
     "Background",
     "ClassificationSettings",
+    "DetectionSettings",
     "Labels",
     "Paint",
     "Scene",
     "SceneObject",
     "SceneSettings",
+    "SegmentationSettings",
     "classification_scene",
     "compose_scene",
     "contact_sheet",
+    "dense_scene",
     "is_held_out",
     "render",
     "shape_outline",
     "texture_field",
     "write_classification_set",
+    "write_detection_set",
+    "write_segmentation_set",
 ]

@@ -1,0 +1,259 @@
+"""The complete check of a detection split: its COCO annotation file, and every image that the file lists."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lska.data.dense_files import DetectionSplit, Picture, file_hash, file_sizes, lines_digest, read_picture
+from lska.data.dense_manifest import DetectionManifest
+from lska.data.findings import Findings, Outcome, differences
+from lska.data.folders import DataError
+from lska.data.masks import mask_problem
+from lska.data.parallel import mapped
+
+TOLERANCE = 1.0
+"""Pixels by which a box or polygon may not leave its image: annotators' coordinates round over the border by less."""
+
+SECTIONS = ("images", "annotations", "categories")
+IMAGE_KEYS = {"id": int, "file_name": str, "width": int, "height": int}
+# What COCO's own evaluation reads of an annotation; the mask comes on top.
+ID_KEYS = ("id", "image_id", "category_id")
+OTHER_KEYS = ("bbox", "area", "iscrowd")
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as the annotation file lists it."""
+
+    file: str
+    width: int
+    height: int
+
+
+def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Outcome:
+    """Check one split completely: categories, images against their files, boxes, masks and numbers.
+
+    Raises:
+        DataError: the annotation file or the folder of images cannot be read at all.
+    """
+    findings, content = Findings(), read_annotations(split.annotations)
+    _check_categories(manifest, content["categories"], findings)
+    images = _listed_images(content["images"], findings)
+    hashes = _check_files(split, images, findings)
+    objects = _check_objects(manifest, split.split, content["annotations"], images, findings)
+    expected, dropped = manifest.splits[split.split], _left_out(content.get("info"))
+    counts = differences(
+        [
+            ("images", expected.count, len(content["images"])),
+            ("objects", expected.objects, len(content["annotations"])),
+            ("objects left out by the conversion", expected.dropped, len(dropped)),
+        ]
+    )
+    if objects.without_area > expected.without_area:
+        counts += objects.sentences
+    facts = {"objects": len(content["annotations"]), "dropped": dropped, **objects.facts(manifest)}
+    lines = [f"{value} images/{name}" for name, value in sorted(hashes.items())]
+    contents = lines_digest([*lines, f"{file_hash(split.annotations)} annotations"])
+    notes = _notes(split, images, objects, dropped)
+    return Outcome((*findings.sentences(), *counts), facts, notes, contents)
+
+
+def read_annotations(path: Path) -> dict[str, Any]:
+    """Parse a COCO annotation file.
+
+    Raises:
+        DataError: it is missing, no JSON, or lacks one of its sections.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); restore it or correct the data root") from error
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON file ({error}); restore it") from error
+    found = content if isinstance(content, dict) else {}
+    missing = [section for section in SECTIONS if not isinstance(found.get(section), list)]
+    if missing:
+        raise DataError(f"{path} is no COCO annotation file: expected lists {', '.join(missing)}; restore it")
+    return found
+
+
+def _left_out(info: Any) -> list[str]:
+    """What `lska.data.voc.convert` says that it left out; files of other origin say nothing."""
+    return list(info.get("dropped", [])) if isinstance(info, dict) else []
+
+
+def _check_categories(manifest: DetectionManifest, categories: list[Any], findings: Findings) -> None:
+    expected = dict(zip(manifest.category_ids, manifest.classes, strict=True))
+    found: dict[Any, Any] = {}
+    for entry in categories:
+        number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
+        if type(number) is not int:
+            findings.add("categories without a whole id", repr(entry))
+            continue
+        if number in found:
+            findings.add("duplicate category ids", f"{number}: {found[number]!r} and {name!r}")
+        elif expected.get(number) != name:
+            findings.add("unknown categories", f"id {number}: {name!r}, expected {expected.get(number)!r}")
+        found[number] = name
+    for number in sorted(expected.keys() - found.keys()):
+        findings.add("missing categories", f"id {number}: {expected[number]!r}")
+
+
+def _listed_images(entries: list[Any], findings: Findings) -> dict[int, Image]:
+    images: dict[int, Image] = {}
+    files: set[str] = set()
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in IMAGE_KEYS.items()):
+            findings.add("image entries without a whole id, file_name, width and height", f"images[{position}]")
+            continue
+        image = Image(entry["file_name"], entry["width"], entry["height"])
+        if entry["id"] in images:
+            findings.add("duplicate image ids", f"{entry['id']}: {images[entry['id']].file} and {image.file}")
+        elif image.file in files:
+            findings.add("image files listed twice", image.file)
+        images.setdefault(entry["id"], image)
+        files.add(image.file)
+    return images
+
+
+def _check_files(split: DetectionSplit, images: dict[int, Image], findings: Findings) -> dict[str, str]:
+    """Decode every listed image that is there; returns the hashes of the files by name."""
+    there, hashes = file_sizes(split.images), {}
+    present = [image for image in images.values() if image.file in there]
+    for image in images.values():
+        if image.file not in there:
+            findings.add("missing image files", str(split.images / image.file))
+
+    def read(index: int) -> Picture:
+        return read_picture(split.images / present[index].file)
+
+    for image, picture in zip(present, mapped(read, len(present), split.split), strict=True):
+        hashes[image.file] = picture.hash
+        if picture.size is None:
+            findings.add("unreadable images", f"{split.images / image.file} ({picture.error})")
+        elif picture.size != (image.width, image.height):
+            size = "{}x{}".format(*picture.size)
+            findings.add(
+                "images of another size than the annotations say",
+                f"{split.images / image.file} is {size}, stated {image.width}x{image.height}",
+            )
+    return hashes
+
+
+class Objects:
+    """What the annotations of a split add up to."""
+
+    def __init__(self) -> None:
+        self.per_category: Counter[int] = Counter()
+        self.crowds = 0
+        self.thin = 0
+        self._flat = Findings()
+
+    @property
+    def without_area(self) -> int:
+        """Number of boxes of zero width or height."""
+        return len(self._flat)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The boxes of zero width or height, as a finding."""
+        return self._flat.sentences()
+
+    def count(self, annotation: dict[str, Any], place: str) -> None:
+        """Take up an annotation whose box is well-formed."""
+        width, height = annotation["bbox"][2:]
+        self.per_category[annotation["category_id"]] += 1
+        self.crowds += annotation["iscrowd"]
+        if width <= 0 or height <= 0:
+            self._flat.add("boxes without area", f"{place}: {annotation['bbox']}")
+        elif width < 1 or height < 1:
+            self.thin += 1
+
+    def facts(self, manifest: DetectionManifest) -> dict[str, Any]:
+        """Numbers for the record."""
+        pairs = zip(manifest.category_ids, manifest.classes, strict=True)
+        return {
+            "per_class": {name: self.per_category[number] for number, name in pairs},
+            "crowds": self.crowds,
+            "boxes_without_area": self.without_area,
+            "boxes_thinner_than_a_pixel": self.thin,
+        }
+
+
+def _check_objects(
+    manifest: DetectionManifest, split: str, annotations: list[Any], images: dict[int, Image], findings: Findings
+) -> Objects:
+    from tqdm import tqdm
+
+    objects, seen, known = Objects(), set(), frozenset(manifest.category_ids)
+    for position, entry in enumerate(tqdm(annotations, desc=split, unit="obj", disable=None)):
+        if missing := _missing_keys(entry):
+            findings.add("annotations without a usable key", f"annotations[{position}]: {', '.join(missing)}")
+            continue
+        image = images.get(entry["image_id"])
+        place = f"annotation {entry['id']} of {image.file if image else 'image ' + repr(entry['image_id'])}"
+        if entry["id"] in seen:
+            findings.add("duplicate annotation ids", place)
+        seen.add(entry["id"])
+        if image is None:
+            findings.add("annotations of an image that is not listed", place)
+            continue
+        if entry["category_id"] not in known:
+            findings.add("annotations of an unknown category", f"{place}: category {entry['category_id']!r}")
+        problems = list(_object_problems(entry, image, manifest.masks))
+        for kind, detail in problems:
+            findings.add(kind, f"{place}: {detail}")
+        if not problems:
+            objects.count(entry, place)
+    return objects
+
+
+def _missing_keys(entry: Any) -> list[str]:
+    if not isinstance(entry, dict):
+        return ["not a mapping"]
+    return [
+        *(key for key in ID_KEYS if type(entry.get(key)) is not int),
+        *(key for key in OTHER_KEYS if key not in entry),
+    ]
+
+
+def _object_problems(entry: dict[str, Any], image: Image, masks: bool) -> Iterator[tuple[str, str]]:
+    box, size = entry["bbox"], f"{image.width}x{image.height}"
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
+        yield "boxes that are not four numbers", repr(box)
+        return
+    left, top, width, height = box
+    over = max(-left, -top, left + width - image.width, top + height - image.height)
+    if width < 0 or height < 0:
+        yield "boxes of negative size", repr(box)
+    elif over >= TOLERANCE:
+        yield "boxes outside their image", f"{box} in {size}"
+    if not _is_finite(entry["area"]) or entry["area"] < 0 or entry["iscrowd"] not in (0, 1):
+        yield "area or iscrowd of no use", f"area {entry['area']!r}, iscrowd {entry['iscrowd']!r}"
+    mask = entry.get("segmentation")
+    if mask or masks:
+        problem = mask_problem(mask, image.width, image.height, TOLERANCE)
+        if problem:
+            yield "masks that do not fit their image", f"{problem} in {size}"
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _notes(split: DetectionSplit, images: dict[int, Image], objects: Objects, dropped: list[str]) -> tuple[str, ...]:
+    notes = [f"{len(images):,} images with {objects.per_category.total():,} objects at {split.annotations}."]
+    if dropped:
+        notes.append(f"left out by the conversion ({len(dropped):,}): {'; '.join(dropped)}.")
+    if small := objects.without_area + objects.thin:
+        notes.append(
+            f"boxes less than a pixel wide or high, which training leaves out ({small:,}), "
+            f"{objects.without_area:,} of them without area."
+        )
+    return tuple(notes)

@@ -1,0 +1,70 @@
+"""A generated segmentation set in the layout of ADE20K, every pixel labelled exactly."""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lska.data.synthetic.dense import SPLITS, DenseSettings, dense_scene, save_image
+from lska.data.synthetic.folder import existing_settings, replaced_folder
+from lska.data.synthetic.scene import Scene
+from lska.data.synthetic.workers import each
+
+logger = logging.getLogger(__name__)
+
+FOLDERS = {"train": "training", "val": "validation"}
+
+BACKGROUND = "background"
+"""Class of all pixels that show no object; its label is 1, since 0 means unlabelled."""
+
+
+@dataclass(frozen=True)
+class SegmentationSettings(DenseSettings):
+    """Settings of a generated segmentation set."""
+
+    KIND = "segmentation"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of their labels, which run from 1: the background, then the shapes."""
+        return (BACKGROUND, *self.shape_names)
+
+
+def write_segmentation_set(
+    root: Path, settings: SegmentationSettings, *, overwrite: bool = False, workers: int = 1
+) -> dict[str, int]:
+    """Write the set to `root/images/{training,validation}/<name>.jpg` and `root/annotations/.../<name>.png`.
+
+    Label maps hold 1 for the background and 2 on for the shapes, in the order of `class_names`; 0 (unlabelled) does
+    not occur. The folder, repeated calls, `workers`, result and errors are as with `write_detection_set`.
+    """
+    counts = {split: settings.count(split) for split in SPLITS}
+    if existing_settings(root, settings.description(), overwrite):
+        logger.info("%s already holds this set of %d images, left as it is", root, sum(counts.values()))
+        return counts | {"written": 0}
+    with replaced_folder(root, settings.description()) as folder:
+        for split, name in FOLDERS.items():
+            (folder / "images" / name).mkdir(parents=True)
+            (folder / "annotations" / name).mkdir(parents=True)
+            each(partial(_write_pair, folder, settings, split), settings.count(split), workers)
+    logger.info("%s: wrote %d images", root, sum(counts.values()))
+    return counts | {"written": sum(counts.values())}
+
+
+def label_map(scene: Scene, classes: tuple[str, ...]) -> np.ndarray:
+    """Return uint8 (size, size): at each pixel the number, from 1, of its class in `classes`."""
+    background = classes.index(BACKGROUND) + 1
+    values = [background, *(classes.index(item.labels.shape) + 1 for item in scene.objects)]
+    return np.array(values, dtype=np.uint8)[scene.instance_map()]
+
+
+def _write_pair(folder: Path, settings: SegmentationSettings, split: str, number: int) -> None:
+    from PIL import Image
+
+    scene, place = dense_scene(settings, split, number), FOLDERS[split]
+    name = f"{split}_{number + 1:08d}"
+    save_image(folder / "images" / place / f"{name}.jpg", scene, settings.quality)
+    labels = label_map(scene, settings.class_names)
+    Image.fromarray(labels).save(folder / "annotations" / place / f"{name}.png")

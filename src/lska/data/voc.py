@@ -1,0 +1,105 @@
+"""PASCAL VOC's XML annotations as one COCO JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from lska.data.findings import Findings
+from lska.data.folders import DataError
+from lska.provenance import atomic_path
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def convert(xml: Path, names: Sequence[str], classes: Sequence[str], destination: Path) -> dict[str, Any]:
+    """Write the annotations `xml/<name>.xml` of `names` as a COCO JSON file and return its content.
+
+    VOC counts pixels from 1 and its maxima belong to the object, so a box becomes [xmin - 1, ymin - 1,
+    xmax - xmin + 1, ymax - ymin + 1]. Category ids run from 1 in the order of `classes`. Objects marked as difficult
+    become `iscrowd`, which COCO's evaluation does not count either.
+
+    One kind of object is left out and listed under `info.dropped`: a box whose two corners are the same pixel, the
+    trace of a click without a drag. Everything else is taken over as it stands, for the check to judge. Equal input
+    gives equal bytes.
+
+    Raises:
+        DataError: a file is missing or no VOC annotation, or names an unknown class; all are listed.
+    """
+    findings = Findings()
+    numbers = {label: number for number, label in enumerate(classes, start=1)}
+    content: dict[str, Any] = {
+        "info": {"description": f"{xml.name} converted from PASCAL VOC", "dropped": []},
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": number, "name": label} for label, number in numbers.items()],
+    }
+    for name in names:
+        _add(content, xml / f"{name}.xml", numbers, findings)
+    if len(findings):
+        raise DataError(f"{xml} cannot be converted:\n" + "\n".join(f"  {text}" for text in findings.sentences()))
+    with atomic_path(destination) as temporary:
+        temporary.write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
+    return content
+
+
+def _add(content: dict[str, Any], path: Path, numbers: dict[str, int], findings: Findings) -> None:
+    """Append the image and the objects of one XML file."""
+    try:
+        root = ElementTree.parse(path).getroot()
+        width, height = (int(_text(root, f"size/{side}")) for side in ("width", "height"))
+        file = _text(root, "filename")
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        findings.add("XML files that cannot be read", f"{path} ({getattr(error, 'strerror', None) or error})")
+        return
+    image = len(content["images"]) + 1
+    content["images"].append({"id": image, "file_name": file, "width": width, "height": height})
+    if Path(file).stem != path.stem:
+        findings.add("XML files that name another image", f"{path} names {file!r}")
+    for position, item in enumerate(root.findall("object"), start=1):
+        _add_object(content, item, f"{path}, object {position}", numbers, findings)
+
+
+def _add_object(
+    content: dict[str, Any], item: ElementTree.Element, place: str, numbers: dict[str, int], findings: Findings
+) -> None:
+    try:
+        label = _text(item, "name")
+        left, top, right, bottom = (_number(_text(item, f"bndbox/{corner}")) for corner in CORNERS)
+        difficult = int(item.findtext("difficult", "0"))
+    except ValueError as error:
+        findings.add("objects that are no VOC annotation", f"{place} ({error})")
+        return
+    if label not in numbers:
+        findings.add("unknown categories", f"{place}: {label!r}, expected one of {', '.join(numbers)}")
+        return
+    if (left, top) == (right, bottom):
+        content["info"]["dropped"].append(f"{Path(place).name}: {label} at the single pixel {left}, {top}")
+        return
+    box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
+    annotations = content["annotations"]
+    annotations.append(
+        {
+            "id": len(annotations) + 1,
+            "image_id": content["images"][-1]["id"],
+            "category_id": numbers[label],
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": int(difficult != 0),
+        }
+    )
+
+
+def _text(element: ElementTree.Element, path: str) -> str:
+    text = element.findtext(path)
+    if text is None or not text.strip():
+        raise ValueError(f"no {path}")
+    return text.strip()
+
+
+def _number(text: str) -> int | float:
+    value = float(text)
+    return int(value) if value.is_integer() else value

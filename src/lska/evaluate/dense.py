@@ -1,0 +1,119 @@
+"""Predictions of fine-tuned detectors and segmentors over a validation set: what both evaluations share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from lska.data.dense import DetectionSplit, SegmentationSplit
+from lska.evaluate.classify import check_origin, vouched
+from lska.finetuning import FineTuningJob
+from lska.models.checkpoint import load_weights
+from lska.openmmlab.configs import configuration
+from lska.openmmlab.launch import open_splits
+from lska.openmmlab.setup import use
+from lska.provenance import write_metrics
+from lska.train.scoring import memory_format
+
+SAMPLES = 6
+"""Images of the picture with sample predictions."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A fine-tuned network with the validation images and what vouches for its weights."""
+
+    job: FineTuningJob
+    network: nn.Module
+    split: DetectionSplit | SegmentationSplit
+    loader: Any
+    sidecar: dict[str, Any]
+    device: torch.device
+
+    @classmethod
+    def open(cls, job: FineTuningJob) -> Predictor:
+        """Load the weights of `job` and open its validation set.
+
+        Raises:
+            StaleWeightsError: weights or sidecar are missing, or not those of the configuration.
+            DataError, ValueError: the data set is missing or differs from its record.
+        """
+        torch.set_num_threads(job.section.evaluation.threads)
+        device = torch.device("cuda" if job.section.evaluation.gpus else "cpu")
+        sidecar = vouched(job.weights, f"lska train {job.run} --task {job.task}")
+        splits = open_splits(job, "val")
+        check_origin(sidecar, job.weights, job.digest(), job.config.data_identity(job.data))
+        settings = configuration(job, splits)
+        network = build(job, settings["model"])
+        load_weights(network, job.weights)
+        layout = memory_format(job.recipe.channels_last)
+        network = network.eval().to(memory_format=layout).to(device)
+        return cls(job, network, splits["val"], _loader(settings), sidecar, device)
+
+    def __len__(self) -> int:
+        return len(self.loader.dataset)
+
+    def predictions(self) -> Iterator[Any]:
+        """The library's data sample of every validation image, in order, with progress."""
+        with tqdm(total=len(self), unit="image", disable=None) as bar, torch.inference_mode():
+            for batch in self.loader:
+                samples = self.network.test_step(batch)
+                bar.update(len(samples))
+                yield from samples
+
+    def sampled(self) -> set[int]:
+        """Indices of the images that the picture of sample predictions shows, spread evenly over the set."""
+        return set(np.linspace(0, len(self) - 1, min(SAMPLES, len(self))).astype(int).tolist())
+
+    def write(self, metrics: dict[str, Any], started: datetime, **detail: Any) -> None:
+        """Write the metric file."""
+        write_metrics(
+            self.job.metrics,
+            task=self.job.task,
+            run=str(self.job.run),
+            scale=self.job.config.scale,
+            metrics=metrics,
+            weights={"md5": self.sidecar["md5"], "origin": self.sidecar["origin"]},
+            recipe=self.sidecar["recipe"],
+            data=self.job.config.data_identity(self.job.data),
+            device=str(self.device),
+            started=started,
+            extra={"backbone": self.sidecar.get("backbone"), **detail},
+        )
+
+
+def build(job: FineTuningJob, settings: dict[str, Any]) -> nn.Module:
+    """The network of a model configuration, without pretrained weights."""
+    from mmengine.model import revert_sync_batchnorm
+    from mmengine.registry import MODELS, init_default_scope
+
+    init_default_scope(use(job.kind))
+    return revert_sync_batchnorm(MODELS.build(settings))
+
+
+def _loader(settings: Any) -> Any:
+    from mmengine.registry import init_default_scope
+    from mmengine.runner import Runner
+
+    init_default_scope(settings["default_scope"])
+    return Runner.build_dataloader(settings["test_dataloader"])
+
+
+def read_image(path: str) -> np.ndarray:
+    """An image file as uint8 RGB, shape (H, W, 3)."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def now() -> datetime:
+    """The time that a metric file calls `started`."""
+    return datetime.now(UTC)

@@ -1,0 +1,184 @@
+"""Names and identities of fine-tunings: which head, from which backbone, with which recipe, on which data.
+
+Imports nothing heavy: the Snakefile asks here which files a fine-tuning makes and what its result depends on.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lska.models.kernels import MODELS
+from lska.openmmlab.recipe import DETECTORS, SEGMENTORS, DetectionRecipe, SegmentationRecipe, load_recipe
+from lska.provenance import digest
+from lska.runs import Run
+from lska.sections import DataSource, DenseTask, FineTuning, expand_all
+
+if TYPE_CHECKING:
+    from lska.config import Config
+
+HEADS = {"detection": DETECTORS, "segmentation": SEGMENTORS}
+"""The heads of each kind of dense prediction."""
+
+CONTROL = "-untrained"
+"""End of the task of a control: the same training from a randomly initialised backbone."""
+
+TASK = rf"(?:detection/(?:{'|'.join(DETECTORS)})|segmentation/(?:{'|'.join(SEGMENTORS)}))(?:{CONTROL})?"
+"""Regular expression of the tasks that are fine-tuned."""
+
+
+class TaskName(NamedTuple):
+    """The parts of a task such as `detection/retinanet-untrained`."""
+
+    kind: str
+    head: str
+    untrained: bool
+
+
+def parse_task(task: str) -> TaskName | None:
+    """The parts of a fine-tuned task, None for every other task."""
+    if re.fullmatch(TASK, task) is None:
+        return None
+    kind, _, name = task.partition("/")
+    return TaskName(kind, name.removesuffix(CONTROL), name.endswith(CONTROL))
+
+
+def check_dense(sections: Mapping[str, DenseTask | None], runs: Sequence[Run], classification: str) -> None:
+    """Check what the sections `detection` and `segmentation` name against the rest of the configuration.
+
+    Raises:
+        ValueError: a head is unknown, a run is no VAN, is listed twice or has no backbone, or two data sets share a
+            name; all are named.
+    """
+    problems, names = [], [classification]
+    for kind, section in sections.items():
+        if section is None:
+            continue
+        names.append(section.data.name)
+        for head, settings in section.heads.items():
+            place = f"{kind}.heads.{head}"
+            if head not in HEADS[kind]:
+                problems.append(f"{place}: unknown; expected some of {', '.join(HEADS[kind])}")
+            problems += _run_problems(f"{place}.runs", expand_all(settings.runs), runs)
+            problems += _run_problems(f"{place}.untrained", expand_all(settings.untrained), None)
+    if len(set(names)) < len(names):
+        problems.append(f"data sets need different names, found {', '.join(names)}")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _run_problems(place: str, listed: Sequence[Run], backbones: Sequence[Run] | None) -> list[str]:
+    problems = []
+    if twice := sorted({str(run) for run in listed if listed.count(run) > 1}):
+        problems.append(f"{place} lists the same run more than once: {', '.join(twice)}")
+    if foreign := sorted({run.model for run in listed if run.model not in MODELS}):
+        problems.append(f"{place}: no backbone for detection and segmentation: {', '.join(foreign)}; expected a VAN")
+    if backbones is not None and (absent := sorted(str(run) for run in set(listed) - set(backbones))):
+        problems.append(f"{place} needs backbones that `runs` does not train: {', '.join(absent)}")
+    return problems
+
+
+@dataclass(frozen=True)
+class FineTuningJob:
+    """One fine-tuning: `task` (such as `detection/retinanet`) from the backbone of `run` at a scale."""
+
+    config: Config
+    task: str
+    run: Run
+
+    def __post_init__(self) -> None:
+        if parse_task(self.task) is None or self.run not in self.config.runs_of(self.task):
+            listed = [f"{job.task} of {job.run}" for job in self.config.fine_tunings] if parse_task(self.task) else []
+            known = f"fine-tunings of the configuration: {', '.join(listed) or 'none'}"
+            raise ValueError(f"{self.task} of {self.run} is not configured at scale {self.config.scale}; {known}")
+
+    @property
+    def name(self) -> TaskName:
+        """Kind, head, and whether the backbone is a random one."""
+        return parse_task(self.task)
+
+    @property
+    def kind(self) -> str:
+        """`detection` or `segmentation`."""
+        return self.name.kind
+
+    @property
+    def head(self) -> str:
+        """`retinanet`, `mask_rcnn` or `semantic_fpn`."""
+        return self.name.head
+
+    @property
+    def section(self) -> DenseTask:
+        """The configuration's section."""
+        return self.config.dense[self.kind]
+
+    @property
+    def settings(self) -> FineTuning:
+        """Means of the training."""
+        return self.section.heads[self.head]
+
+    @property
+    def data(self) -> DataSource:
+        """The data set."""
+        return self.section.data
+
+    @functools.cached_property
+    def recipe(self) -> DetectionRecipe | SegmentationRecipe:
+        """The resolved recipe."""
+        return load_recipe(self.head, Path(self.settings.recipe), self.settings.overrides)
+
+    @property
+    def pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation that the pixels are normalised with, per channel (RGB, 0 to 1)."""
+        recipe, pretraining = self.recipe, self.config.recipe
+        same = recipe.mean is None
+        return (pretraining.mean, pretraining.deviation) if same else (recipe.mean, recipe.deviation)
+
+    def spec(self) -> dict[str, Any]:
+        """Everything that decides the weights, in plain values; the backbone enters by the digest of its training."""
+        return {
+            "task": self.task,
+            "run": str(self.run),
+            "architecture": self.config.architecture.get(self.run.model, {}),
+            "recipe": {**self.recipe.to_dict(), "mean": self.pixels[0], "deviation": self.pixels[1]},
+            "data": {"name": self.data.name, "generate": self.data.generate},
+            "backbone": None if self.name.untrained else self.config.training_digest(self.run),
+        }
+
+    def digest(self) -> str:
+        """Digest of `spec()`."""
+        return digest(self.spec())
+
+    @property
+    def backbone(self) -> Path | None:
+        """Weights of the pretrained backbone, None for a control."""
+        return None if self.name.untrained else self.config.weights_path(self.run)
+
+    @property
+    def weights(self) -> Path:
+        """Place of the fine-tuned weights; the sidecar has the same name with `.json`."""
+        return self.config.weights_path(f"{self.task}/{self.run}")
+
+    @property
+    def log(self) -> Path:
+        """Place of the record of losses of a finished training."""
+        return self.config.training_log(f"{self.task}/{self.run}")
+
+    @property
+    def metrics(self) -> Path:
+        """Place of the metric file."""
+        return self.config.metric_path(self.task, self.run)
+
+    @property
+    def samples(self) -> Path:
+        """Place of the picture with sample predictions."""
+        return self.config.results / "samples" / self.task / f"{self.run}.png"
+
+    @property
+    def states(self) -> Path:
+        """Folder of the training's states; a changed recipe gets another one, so nothing is lost or mixed."""
+        return self.config.work / "train" / self.task / str(self.run) / self.digest().removeprefix("sha256:")[:12]

@@ -1,0 +1,1 @@
+"""Detection and segmentation with mmdet and mmseg on the backbone of `lska.models`."""

@@ -1,0 +1,124 @@
+"""One fine-tuning from a configuration to weights with their sidecar: what `lska train RUN --task TASK` does."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lska.data import dense
+from lska.evaluate.classify import Checkpoint
+from lska.finetuning import FineTuningJob
+from lska.models.checkpoint import save_weights
+from lska.openmmlab.configs import configuration
+from lska.provenance import atomic_path, code_version, environment, file_md5, write_json
+from lska.train.distributed import Processes, processes
+from lska.train.interrupt import StopRequest, stop_request
+from lska.train.state import owner, state_files
+
+if TYPE_CHECKING:
+    from lska.openmmlab.configs import Splits
+    from lska.openmmlab.loop import FineTuningRunner
+
+logger = logging.getLogger(__name__)
+
+
+def open_splits(job: FineTuningJob, *names: str) -> Splits:
+    """The data of a fine-tuning by split, after a cheap check that they are those of the data record.
+
+    Raises:
+        DataError: the data set is missing or is not what its manifest says.
+        ValueError: it was not prepared, or its record is damaged.
+    """
+    config, opener = job.config, {"detection": dense.open_detection, "segmentation": dense.open_segmentation}[job.kind]
+    splits = {name: opener(job.data, name, config.work / "cache") for name in names}
+    dense.verify(job.kind, job.data, config.record_of(job.data), *splits.values())
+    return splits
+
+
+def fine_tune(job: FineTuningJob, budget_seconds: float | None = None) -> None:
+    """Train a detector or segmentor, or go on with it, and export weights, sidecar and log.
+
+    Raises:
+        DataError: the data set is missing, or differs from its manifest.
+        StaleWeightsError: the backbone's weights are missing, or are not those of the configuration.
+        CheckpointError: they do not fit the backbone.
+        Interrupted: stopped by a signal or the budget, state saved.
+        DivergedError, StateError, ValueError: as the parts say.
+    """
+    torch.set_num_threads(job.settings.threads)
+    code_version()  # remembered as of now: the checkout may change while a long training runs
+    backbone = None if job.backbone is None else Checkpoint.open(job.config, job.run)
+    settings = configuration(job, open_splits(job, "train"))
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(processes(job.settings.gpus))
+        stop = stack.enter_context(stop_request(budget_seconds))
+        if group.is_main:
+            stack.enter_context(owner(job.states))
+        runner = make_runner(job, settings, group, stop)
+        runner.train()
+        if group.is_main:
+            export(runner, job, backbone)
+
+
+def make_runner(job: FineTuningJob, settings: Any, group: Processes, stop: StopRequest) -> FineTuningRunner:
+    """The Runner of a fine-tuning, which goes on from the newest state where there is one."""
+    from lska.openmmlab.loop import SCHEME, FineTuningRunner, Training
+
+    attempt = {"code": code_version(), "environment": environment(str(group.device))}
+    training = Training(
+        group, job.states, job.digest(), 60 * job.settings.state_minutes, stop, job.recipe.channels_last, attempt
+    )
+    started = bool(state_files(job.states))
+    settings = settings.copy()
+    settings.pop("test_dataloader", None)
+    return FineTuningRunner(
+        training,
+        **{key: settings[key] for key in settings},
+        work_dir=str(job.states / "mmengine"),
+        launcher="none" if group.world == 1 else "pytorch",
+        resume=started,
+        load_from=f"{SCHEME}{job.states}" if started else None,
+        experiment_name=f"{job.task}/{job.run}".replace("/", "-"),
+        cfg=settings,
+    )
+
+
+def export(runner: FineTuningRunner, job: FineTuningJob, backbone: Checkpoint | None) -> None:
+    """Write the weights, the record of losses and, last, the sidecar that vouches for them."""
+    save_weights(runner.model, job.weights)
+    with atomic_path(job.log) as temporary:
+        shutil.copyfile(job.states / "train.jsonl", temporary)
+    write_json(job.weights.with_suffix(".json"), sidecar(runner, job, backbone, job.weights))
+    for state in state_files(job.states)[:-1]:
+        state.unlink()
+
+
+def sidecar(runner: FineTuningRunner, job: FineTuningJob, backbone: Checkpoint | None, weights: Path) -> dict[str, Any]:
+    """What is known of fine-tuned weights: identity, backbone, recipe, data, code, environment and cost."""
+    progress, world = runner.train_loop.progress, runner.training.group.world
+    return {
+        "run": str(job.run),
+        "task": job.task,
+        "scale": job.config.scale,
+        "md5": file_md5(weights),
+        "origin": "trained",
+        "backbone": None if backbone is None else {"md5": backbone.sidecar["md5"], "run": str(backbone.run)},
+        "recipe": job.digest(),
+        "spec": job.spec(),
+        "data": job.config.data_identity(job.data),
+        "images_seen": progress.step * job.recipe.global_batch,
+        "updates": progress.step,
+        "final_loss": progress.last_loss,
+        "processes": world,
+        "code": progress.attempts[-1]["code"],
+        "environment": progress.attempts[-1]["environment"],
+        "attempts": progress.attempts,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(progress.seconds, 3),
+    }

@@ -1,0 +1,247 @@
+"""mmengine's Runner with the training loop of this project: updates, budget, states and log work as in classification.
+
+The Runner builds network, optimizer and schedules and resumes them; `lska.train.engine.fit` drives the updates. States
+are files of `lska.train.state`: atomic, checksummed, the last two kept, and read with PyTorch's safe loading.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import LOOPS, MODEL_WRAPPERS
+from mmengine.runner import BaseLoop, CheckpointLoader, Runner
+
+from lska.train.distributed import Processes
+from lska.train.engine import DivergedError, diverged, fit
+from lska.train.interrupt import StopRequest
+from lska.train.loading import seed_everything
+from lska.train.progress import Progress, TrainingLog
+from lska.train.scoring import memory_format
+from lska.train.state import StateError, load_state, write_state
+
+SCHEME = "states:"
+"""Start of the name under which mmengine resumes from the newest intact state of a folder: `states:<folder>`."""
+
+# What mmengine keeps in a checkpoint beyond tensors and plain containers: its log of scalars, in arrays of NumPy.
+SAFE_TYPES = (
+    HistoryBuffer, np.ndarray, np.dtype, np.dtypes.Float64DType, np.dtypes.Int64DType,
+    np._core.multiarray._reconstruct, np._core.multiarray.scalar,
+)  # fmt: skip
+
+
+@register_backend("lska_states")
+class StateBackend(LocalBackend):
+    """Where mmengine's `save_checkpoint` puts the states of a training."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a state file; raises StateError where it cannot be written."""
+        write_state(Path(filepath), obj)
+
+
+@CheckpointLoader.register_scheme(prefixes=SCHEME)
+def load_checkpoint(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Read the newest intact state of the folder in `states:<folder>`, on the processor.
+
+    Raises:
+        StateError: there is none, none is intact, or it holds types that are not allowed.
+    """
+    folder = Path(filename.removeprefix(SCHEME))
+    with torch.serialization.safe_globals(list(SAFE_TYPES)):
+        state = load_state(folder)
+    if state is None:
+        raise StateError(f"{folder} holds no training state")
+    return state
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the loop needs beside what mmengine's configuration says."""
+
+    group: Processes
+    folder: Path
+    """Where states and train.jsonl live."""
+    digest: str
+    """Identity of the training; a state of another one is refused."""
+    state_seconds: float
+    stop: StopRequest
+    channels_last: bool
+    attempt: dict[str, Any]
+    """What is noted of this attempt: code and environment."""
+
+
+class FineTuningRunner(Runner):
+    """mmengine's Runner on the device, and with the memory layout, that the training was given."""
+
+    def __init__(self, training: Training, **settings: Any) -> None:
+        self.training = training
+        super().__init__(**settings)
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: torch.nn.Module) -> torch.nn.Module:
+        """Move the model to the training's device and wrap it where there are several processes."""
+        group = self.training.group
+        model = model.to(memory_format=memory_format(self.training.channels_last)).to(group.device)
+        if group.world == 1:
+            return revert_sync_batchnorm(model)
+        devices = [group.device.index] if group.device.type == "cuda" else None
+        wrapper = {"type": "MMDistributedDataParallel", "module": model, "device_ids": devices}
+        return MODEL_WRAPPERS.build({**wrapper, "broadcast_buffers": False})
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        """Nothing: the environment stands in the sidecar, and collecting it again takes seconds."""
+
+
+class ResumeHook(Hook):
+    """Takes over from a state what mmengine does not know of: the identity of the training and its progress."""
+
+    def __init__(self, training: Training, progress: Progress) -> None:
+        self.training, self.progress = training, progress
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Refuse a state of another training with a ValueError."""
+        found = checkpoint["meta"].get("digest")
+        if found != self.training.digest:
+            raise ValueError(
+                f"{self.training.folder} holds states of another training ({found}, expected {self.training.digest}); "
+                "choose another folder or delete it"
+            )
+        vars(self.progress).update(checkpoint["meta"]["progress"])
+
+
+@LOOPS.register_module()
+class UpdateLoop(BaseLoop):
+    """Updates of `micro_batches` each, driven by `lska.train.engine.fit`.
+
+    mmengine's hooks are called around every update, which it knows as an iteration.
+    """
+
+    def __init__(self, runner: FineTuningRunner, dataloader: dict[str, Any]) -> None:
+        super().__init__(runner, dataloader)
+        self.training = runner.training
+        self.plan = self.dataloader.batch_sampler.plan
+        self.state_seconds, self.group = self.training.state_seconds, self.training.group
+        self.progress = Progress()
+        self.share = self.plan.share(self.group.world)
+        self._epoch = 0
+        runner.register_hook(ResumeHook(self.training, self.progress))
+
+    @property
+    def iter(self) -> int:
+        """Updates done; mmengine's word."""
+        return self.progress.step
+
+    # mmengine sets these two when it resumes; the hook has set the progress by then.
+    @property
+    def _iter(self) -> int:
+        return self.progress.step
+
+    @_iter.setter
+    def _iter(self, value: int) -> None:
+        self.progress.step = value
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.progress.step // self.plan.steps_per_epoch
+
+    @property
+    def max_iters(self) -> int:
+        """Updates of the whole training."""
+        return self.plan.steps
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of the whole training, a begun one included."""
+        return math.ceil(self.plan.steps / self.plan.steps_per_epoch)
+
+    def run(self) -> torch.nn.Module:
+        """Train from the loop's position to the end.
+
+        Raises:
+            Interrupted, DivergedError, StateError: as `lska.train.engine.fit`.
+        """
+        runner, progress = self.runner, self.progress
+        if progress.step >= self.plan.steps:
+            return runner.model
+        progress.attempts.append(self.training.attempt)
+        # mmengine counts the accumulation of gradients in micro-batches.
+        runner.optim_wrapper.initialize_count_status(
+            runner.model, progress.step * self.share, self.plan.steps * self.share
+        )
+        self.dataloader.batch_sampler.start = progress.step
+        images = self.plan.micro_batch * self.plan.micro_batches
+        log = TrainingLog(
+            self.training.folder / "train.jsonl", progress, self.plan.steps, self.plan.steps_per_epoch, images,
+            self.group.is_main,
+        )  # fmt: skip
+        runner.call_hook("before_train")
+        runner.call_hook("before_train_epoch")
+        try:
+            runner.model.train()
+            fit(self, iter(self.dataloader), log, self.training.stop)
+        finally:
+            log.close()
+        runner.call_hook("after_train_epoch")
+        runner.call_hook("after_train")
+        return runner.model
+
+    def rate(self, step: int) -> float:
+        """Learning rate of the update; mmengine's scheduler hook has set it."""
+        return self.runner.optim_wrapper.get_lr()["lr"][0]
+
+    def update(self, batches: Iterator[Any]) -> torch.Tensor:
+        """One update on this process's micro-batches; returns their mean loss, a scalar tensor."""
+        runner, step = self.runner, self.progress.step
+        runner.call_hook("before_train_iter", batch_idx=step, data_batch=None)
+        total, outputs = torch.zeros((), device=self.group.device), {}
+        for number in range(self.share):
+            data = next(batches)
+            seed_everything(self.plan.seed, "batch", step, number * self.group.world + self.group.rank)
+            outputs = runner.model.train_step(data, optim_wrapper=runner.optim_wrapper)
+            total += outputs["loss"].detach()
+        runner.call_hook("after_train_iter", batch_idx=step, data_batch=None, outputs=outputs)
+        self.progress.step += 1
+        return total / self.share
+
+    def finite(self, loss: torch.Tensor) -> float:
+        """Mean of `loss` over the processes.
+
+        Raises:
+            DivergedError: it is not finite.
+        """
+        value = float(self.group.mean(loss))
+        if not math.isfinite(value):
+            self._refuse(f"the loss is {value}")
+        return value
+
+    def _refuse(self, what: str) -> None:
+        rate = self.rate(self.progress.step)
+        raise DivergedError(diverged(what, self.progress.step, self.plan.steps, rate, self.training.folder))
+
+    def save(self) -> None:
+        """Write the state; only the main process does, the others wait for it.
+
+        Raises:
+            DivergedError: a weight is not finite; the state before is kept.
+            StateError: the state cannot be written.
+        """
+        if not all(bool(torch.isfinite(weights).all()) for weights in self.runner.model.parameters()):
+            self._refuse("weights are no longer finite")
+        meta = {
+            "epoch": self.epoch, "iter": self.progress.step, "digest": self.training.digest,
+            "progress": vars(self.progress).copy(),
+        }  # fmt: skip
+        name = f"state-{self.progress.step:08d}.pt"
+        self.runner.save_checkpoint(
+            str(self.training.folder), name, meta=meta, by_epoch=False, backend_args={"backend": "lska_states"}
+        )
+        self.group.wait()

@@ -1,0 +1,140 @@
+"""Sections of a scale's configuration: runs, data sets, and the means of training and measuring."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lska.runs import Run
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs as a product: every model with every attention, kernel size and seed listed."""
+
+    model: str | tuple[str, ...]
+    seed: int | tuple[int, ...]
+    attention: str | tuple[str, ...] | None = None
+    kernel: int | tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self.expand()
+
+    def expand(self) -> list[Run]:
+        """All runs of the group.
+
+        Raises:
+            ValueError: attention without kernel, an unknown attention, or an impossible kernel size.
+        """
+        axes = (_as_tuple(axis) for axis in (self.model, self.attention, self.kernel, self.seed))
+        return [Run(*values) for values in itertools.product(*axes)]
+
+
+def expand_all(groups: Iterable[RunGroup]) -> tuple[Run, ...]:
+    """The runs of all groups: models as listed, then attention, kernel size, seed; one listed twice stays twice."""
+    runs = list(itertools.chain.from_iterable(group.expand() for group in groups))
+    models = list(dict.fromkeys(run.model for run in runs))
+    return tuple(sorted(runs, key=lambda run: (models.index(run.model), *run.sort_key[1:])))
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One data set of a scale."""
+
+    name: str
+    """Name of its manifest (src/lska/data/manifests), or of the generated set."""
+    root: str
+    """Folder of the data set in its public layout, or one that holds it as tar files (docs/data.md)."""
+    manifest: str | None = None
+    """YAML file of the manifest, for a data set whose manifest does not come with the project."""
+    generate: dict[str, Any] | None = None
+    """Settings of the generator for data that is made, not downloaded."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Means of a training; nothing here changes its numbers on one kind of hardware."""
+
+    recipe: str
+    threads: int = 1
+    """Processor threads of a training without GPU."""
+    gpus: int = 0
+    workers: int = 0
+    """Data loading processes per GPU (or per training without GPU)."""
+    hours: float = 12.0
+    """Wall time of one attempt; a training that needs more goes on in the next attempt."""
+    attempts: int = 1
+    """How often Snakemake starts a training that stopped itself or failed before it gives up."""
+    state_minutes: float = 10.0
+    """Time between two saved states."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Recipe fields set by the scale or on the command line, without another recipe file."""
+
+    def __post_init__(self) -> None:
+        _check_least(self, threads=1, gpus=0, workers=0, hours=0, attempts=1, state_minutes=0)
+        if self.hours == 0:
+            raise ValueError(f"hours must be positive, found {self.hours}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means of scoring checkpoints."""
+
+    batch_size: int = 256
+    threads: int = 1
+    gpus: int = 0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        _check_least(self, batch_size=1, threads=1, gpus=0, workers=0)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Protocol of the throughput measurement (Figure 6d, Table XVII); the paper's batch and GPU are not known."""
+
+    batch_size: int
+    warmup: int
+    """Batches before the first timed one."""
+    repeats: int
+    """Timed measurements per network, interleaved over the networks; the median is reported."""
+    seconds: float
+    """Least duration of one timed measurement."""
+    threads: int = 1
+    gpus: int = 0
+
+    def __post_init__(self) -> None:
+        _check_least(self, batch_size=1, warmup=0, repeats=1, seconds=0, threads=1, gpus=0)
+
+
+@dataclass(frozen=True)
+class FineTuning(Training):
+    """Means of fine-tuning one detector or segmentor, and the backbones that it is fine-tuned from."""
+
+    runs: tuple[RunGroup, ...] = ()
+    """Pretrained backbones; each must be a run of the scale."""
+    untrained: tuple[RunGroup, ...] = ()
+    """Networks that are trained in the same way from randomly initialised backbones, as a control."""
+
+
+@dataclass(frozen=True)
+class DenseTask:
+    """Detection or segmentation at a scale: the data, and the heads that are fine-tuned on them."""
+
+    data: DataSource
+    heads: dict[str, FineTuning]
+    """By name: retinanet, mask_rcnn; semantic_fpn."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+
+def _check_least(section: Any, **least: int) -> None:
+    low = {name: getattr(section, name) for name, bound in least.items() if getattr(section, name) < bound}
+    if low:
+        found = ", ".join(f"{name} must be at least {least[name]}, found {value}" for name, value in low.items())
+        raise ValueError(found)
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)

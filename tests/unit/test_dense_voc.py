@@ -1,0 +1,83 @@
+"""PASCAL VOC annotations become COCO JSON: pixel convention, left-out clicks, equal bytes, named errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lska.data.folders import DataError
+from lska.data.voc import convert
+
+CLASSES = ("cell", "plate")
+
+
+def box(label: str, *corners: float, extra: str = "") -> str:
+    names = ("xmin", "ymin", "xmax", "ymax")
+    inside = "".join(f"<{name}>{value}</{name}>" for name, value in zip(names, corners, strict=True))
+    return f"<object><name>{label}</name>{extra}<bndbox>{inside}</bndbox></object>"
+
+
+def write(folder: Path, name: str, *objects: str, file: str | None = None, size: str = "640,480") -> None:
+    width, height = size.split(",")
+    text = f"<size><width>{width}</width><height>{height}</height></size>{''.join(objects)}"
+    (folder / f"{name}.xml").write_text(f"<annotation><filename>{file or name + '.jpg'}</filename>{text}</annotation>")
+
+
+def test_corners_count_from_one_and_belong_to_the_box(tmp_path: Path) -> None:
+    write(tmp_path, "b", box("cell", 1, 1, 640, 480), box("plate", 10, 20, 10, 21))
+    write(tmp_path, "a", box("cell", 2.5, 3, 4.5, 7, extra="<difficult>1</difficult>"))
+    content = convert(tmp_path, ["b", "a"], CLASSES, tmp_path / "out" / "set.json")
+    assert content == json.loads((tmp_path / "out" / "set.json").read_text())
+    assert content["categories"] == [{"id": 1, "name": "cell"}, {"id": 2, "name": "plate"}]
+    size = {"width": 640, "height": 480}
+    assert content["images"] == [{"id": 1, "file_name": "b.jpg", **size}, {"id": 2, "file_name": "a.jpg", **size}]
+    keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+    assert [tuple(entry[key] for key in keys) for entry in content["annotations"]] == [
+        (1, 1, 1, [0, 0, 640, 480], 640 * 480, 0),
+        (2, 1, 2, [9, 19, 1, 2], 2, 0),
+        (3, 2, 1, [1.5, 2, 3.0, 5], 15.0, 1),
+    ]
+
+
+def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
+    write(tmp_path, "a", box("cell", 5, 6, 7, 8))
+    outputs = [tmp_path / f"{number}.json" for number in range(2)]
+    for output in outputs:
+        convert(tmp_path, ["a"], CLASSES, output)
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_a_click_without_a_drag_is_left_out_and_listed(tmp_path: Path) -> None:
+    write(tmp_path, "a", box("cell", 5, 6, 7, 8), box("plate", 30, 31, 30, 31), box("cell", 9, 9, 9, 12))
+    content = convert(tmp_path, ["a"], CLASSES, tmp_path / "set.json")
+    assert content["info"]["dropped"] == ["a.xml, object 2: plate at the single pixel 30, 31"]
+    assert [entry["bbox"] for entry in content["annotations"]] == [[4, 5, 3, 3], [8, 8, 1, 4]]
+    assert [entry["id"] for entry in content["annotations"]] == [1, 2]
+
+
+def test_boxes_out_of_the_image_stay_for_the_check(tmp_path: Path) -> None:
+    write(tmp_path, "a", box("cell", 0, 6, 641, 8), box("cell", 50, 6, 40, 8))
+    content = convert(tmp_path, ["a"], CLASSES, tmp_path / "set.json")
+    assert [entry["bbox"] for entry in content["annotations"]] == [[-1, 5, 642, 3], [49, 5, -9, 3]]
+
+
+def test_everything_that_cannot_be_converted_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "sound", box("cell", 5, 6, 7, 8))
+    write(tmp_path, "label", box("cell", 5, 6, 7, 8), box("dog", 5, 6, 7, 8))
+    write(tmp_path, "other", file="elsewhere.jpg")
+    write(tmp_path, "number", box("cell", 5, 6, "x", 8))
+    write(tmp_path, "size", size="640,wide")
+    (tmp_path / "broken.xml").write_text("<annotation>")
+    names = ["sound", "label", "other", "number", "size", "broken", "absent"]
+    with pytest.raises(DataError) as caught:
+        convert(tmp_path, names, CLASSES, tmp_path / "set.json")
+    message = str(caught.value)
+    assert f"unknown categories (1): {tmp_path / 'label.xml'}, object 2: 'dog', expected one of cell, plate" in message
+    assert f"XML files that name another image (1): {tmp_path / 'other.xml'} names 'elsewhere.jpg'" in message
+    assert f"objects that are no VOC annotation (1): {tmp_path / 'number.xml'}, object 1" in message
+    assert "XML files that cannot be read (3)" in message
+    for name in ("size", "broken", "absent"):
+        assert str(tmp_path / f"{name}.xml") in message
+    assert not (tmp_path / "set.json").exists()
