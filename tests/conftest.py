@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_dense
 import yaml
+from tiny_dense import DenseProject
 from tiny_project import CLASSES, RECIPE, SETTINGS, Project, in_child, write_images
 
 
@@ -52,6 +54,16 @@ def project(tmp_path: Path, image_set: Path, monkeypatch: pytest.MonkeyPatch, lo
     made = Project(tmp_path, SETTINGS)
     made.prepare(made.config())
     return made
+
+
+@pytest.fixture(scope="module")
+def dense_project(tmp_path_factory: pytest.TempPathFactory, image_set: Path) -> Iterator[DenseProject]:
+    """A project with detection and segmentation, shared by the tests of a module, each with scales of its own."""
+    folder = tmp_path_factory.mktemp("dense")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("LSKA_WARM", raising=False)
+        yield tiny_dense.make(folder, image_set)
 
 
 @pytest.fixture

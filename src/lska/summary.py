@@ -9,10 +9,13 @@ from pathlib import Path
 from lska.config import Config
 from lska.tables import TARGETS, load_spec, outputs
 
+HEADLINES = {"box AP": "box_ap", "box AP50": "box_ap50", "mask AP": "mask_ap", "mIoU": "miou"}
+"""Metrics of detectors and segmentors that the summary shows, in percent."""
+
 
 def summary(config: Config) -> str:
-    """A few lines for people: the trained networks with their top-1, then where tables, figures and notebooks are."""
-    lines = [f"\n{config.caption}", "", *_accuracies(config), "", *_targets(config)]
+    """For people: the trained networks with their top-1, AP or mIoU, then where tables, figures and notebooks are."""
+    lines = [f"\n{config.caption}", "", *_accuracies(config), "", *_fine_tunings(config), "", *_targets(config)]
     return "\n".join([*lines, "", f"Executed notebooks: {config.results / 'notebooks'}", ""])
 
 
@@ -24,6 +27,19 @@ def _accuracies(config: Config) -> Iterator[str]:
             continue
         top1 = json.loads(path.read_text(encoding="utf-8"))["metrics"]["top1"]
         yield f"  {run!s:<32} top-1 {top1['value']:5.1f} +- {top1['standard_error']:.1f} % of {top1['n']:,} images"
+
+
+def _fine_tunings(config: Config) -> Iterator[str]:
+    """The headline metrics of every fine-tuned detector and segmentor."""
+    for job in config.fine_tunings:
+        name = f"{job.task.partition('/')[2]:<24} {job.run!s:<24}"
+        if not job.metrics.exists():
+            yield f"  {name} not evaluated yet"
+            continue
+        metrics = json.loads(job.metrics.read_text(encoding="utf-8"))["metrics"]
+        shown = {label: metrics[metric]["value"] for label, metric in HEADLINES.items() if metric in metrics}
+        values = ", ".join(f"{label} {'n/a' if value is None else f'{value:.1f}'}" for label, value in shown.items())
+        yield f"  {name} {values}"
 
 
 def _targets(config: Config) -> Iterator[str]:

@@ -89,8 +89,14 @@ def _server(listener: socket.socket, alive: int, keep: int) -> int:
 
     import lska.evaluate.classify
     import lska.evaluate.complexity
+    import lska.evaluate.dense_complexity
+    import lska.evaluate.detection
+    import lska.evaluate.segmentation
     import lska.evaluate.speed  # noqa: F401
+    from lska.openmmlab.setup import LIBRARIES, use
 
+    for kind in LIBRARIES:
+        use(kind)
     while True:
         ready, _, _ = select.select([listener, alive], [], [])
         if alive in ready:

@@ -105,6 +105,48 @@ def test_each_convention_counts_what_it_says() -> None:
     assert counted.flops_official_utility == conv + 16 // 2
 
 
+def test_kinds_of_work_are_counted_apart() -> None:
+    layers = (nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.GELU(), nn.Flatten(2), nn.LayerNorm(4), nn.Linear(4, 5))
+    counted = count(nn.Sequential(*layers, nn.Linear(5, 1, bias=False)), (3, 2, 2))
+    assert (counted.conv, counted.linear, counted.macs) == (3 * 4 * 4, 4 * (4 * 5 + 5), 48 + 100)
+    assert (counted.conv_biases, counted.linear_biases, counted.biases) == (16, 4 * 5, 36)
+    assert (counted.batch_norm, counted.layer_norm, counted.gelu) == (16, 16, 16)
+    assert counted.params == 16 + 8 + 8 + 25 + 5
+
+
+@pytest.mark.parametrize(("groups", "stride", "padding"), [(1, 2, 0), (2, 1, 1)])
+def test_transposed_convolution_spreads_each_input(groups: int, stride: int, padding: int) -> None:
+    layer = nn.ConvTranspose2d(4, 6, 3, stride=stride, padding=padding, groups=groups, bias=False)
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.zeros(1, 4, 5, 7))
+    counted = count(layer, (4, 5, 7))
+    assert counted.macs == 4 * 5 * 7 * 9 * 6 // groups
+    assert 2 * counted.macs == counter.get_total_flops()
+    assert counted.biases == 0
+
+
+class Parts(nn.Module):
+    """Two parts that only a caller combines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.GELU())
+        self.top = nn.Sequential(nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2), nn.GELU())
+
+
+def test_the_caller_may_run_the_model_and_choose_where_elements_count() -> None:
+    model = Parts()
+    every = count(model, (3, 2, 2), lambda parts, image: parts.top(parts.body(image)))
+    body = count(model, (3, 2, 2), lambda parts, image: parts.top(parts.body(image)), elementwise="body.")
+    assert (every.batch_norm, every.gelu) == (4 * 6, 4 * 6)
+    assert (body.batch_norm, body.gelu) == (4 * 4, 4 * 4)
+    assert every.macs == body.macs == 4 * (3 * 4 + 4 * 2)
+    assert count(model, (3, 2, 2), lambda parts, image: parts.body(image)).uncounted == (
+        "top.0 (Conv2d)",
+        "top.1 (BatchNorm2d)",
+    )
+
+
 class Odd(nn.Module):
     """Multiplies by a matrix that no counter knows of, and uses a linear layer's weight without calling it."""
 

@@ -108,7 +108,7 @@ def test_label_maps_have_the_colours_of_their_classes_and_grey_where_nothing_is_
     assert all(where[low + 1 :].any() for where in drawn)  # the legend
 
 
-@pytest.mark.parametrize("size", [(96, 96), (480, 640), (640, 480)])
+@pytest.mark.parametrize("size", [(480, 640), (640, 480)])
 def test_sheets_stay_small_and_readable(size: tuple[int, int], tmp_path: Path) -> None:
     height, width = size
     rng = np.random.default_rng(0)

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_project import RECIPE
+from tiny_project import RECIPE, Project
 from tiny_trainer import ALONE, Batch, batches, job, linear, records, run
 
 from lska.train import engine
 from lska.train.engine import DivergedError, Trainer
 from lska.train.interrupt import Interrupted, StopRequest, stop_request
 from lska.train.progress import Progress, TrainingLog
-from lska.train.scoring import Scores
 from lska.train.state import load_state, state_files
 
 
@@ -39,11 +38,17 @@ def test_a_long_training_is_recorded_at_intervals_and_ends_of_epochs(tmp_path: P
     assert due == sorted({*range(5, 1001, 5), 333, 666, 999})
 
 
-def test_validation_falls_on_its_epochs(tmp_path: Path) -> None:
-    trainer = Trainer(job(tmp_path, epochs=4, validation_interval=2), linear(), ALONE)
-    lines = records(run(trainer, validate=lambda: Scores(n=8, top1=2, top5=8, loss=4.0)))
+def test_what_validation_returns_is_logged(tmp_path: Path) -> None:
+    trainer = Trainer(job(tmp_path, epochs=4), linear(), ALONE)
+    lines = records(run(trainer, validate=lambda step: {"validation_top1": 25.0} if step % 8 == 0 else {}))
     assert {line["step"]: line["validation_top1"] for line in lines if "validation_top1" in line} == {8: 25.0, 16: 25.0}
-    assert lines[7]["validation_loss"] == 0.5
+
+
+def test_validation_falls_on_its_epochs(project: Project) -> None:
+    config = project.trained({"training": {"overrides": {"validation_interval": 2}}})
+    scored = {line["step"]: line for line in project.records(config) if "validation_top1" in line}
+    assert list(scored) == [8]
+    assert 0 <= scored[8]["validation_top1"] <= 100 and scored[8]["validation_loss"] > 0
 
 
 def test_a_resumed_record_drops_what_comes_after_the_state_and_half_lines(tmp_path: Path) -> None:

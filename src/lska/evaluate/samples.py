@@ -27,6 +27,11 @@ MOST = 20
 CROWD = 10
 """Objects beyond which boxes carry no names, which would hide the image."""
 
+NOTE = (
+    f"Drawn are predictions with a score of at least {SCORE:g}, and at most {MOST} per image. "
+    f"Beyond {CROWD} objects, only colours name the classes."
+)
+
 FONT, SMALL = 5.5, 6.5
 """Points: names at boxes, legend and note."""
 
@@ -94,8 +99,7 @@ def detection_sheet(
         legend = _Legend.of((items.labels for items in (*truths, *best)), classes)
         figure, panels = sheet(images, ("ground truth", "prediction"), caption, legend.height + LINE)
         legend.draw(figure, LINE)
-        note = f"Drawn are predictions with a score of at least {SCORE:g}, and at most {MOST} per image."
-        figure.text(0.5, GAP / figure.get_figheight(), note, ha="center", va="bottom", fontsize=SMALL, color=INK)
+        figure.text(0.5, GAP / figure.get_figheight(), NOTE, ha="center", va="bottom", fontsize=SMALL, color=INK)
         for image, axes, *both in zip(images, panels, truths, best, strict=True):
             for panel, items in zip(axes, both, strict=True):
                 show(panel, image)

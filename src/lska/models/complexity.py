@@ -1,4 +1,4 @@
-"""Parameters and operations of a network, in the conventions that protocol section 11 tells apart.
+"""Parameters and operations of a network, from which the conventions of protocol section 11 are made.
 
 Everything is counted by hooks on the modules of a copy on the meta device: no arithmetic is done, no memory needed.
 Kernels count with all their taps, also those that only meet padding.
@@ -7,8 +7,10 @@ Kernels count with all their taps, also those that only meet padding.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -23,94 +25,123 @@ __all__ = ["Complexity", "architecture_metrics", "count"]
 
 _LOG = logging.getLogger(__name__)
 _Conv = nn.modules.conv._ConvNd
-_Norm = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
-_Gelu = (nn.GELU, timm.layers.activations.GELU, timm.layers.activations.GELUTanh)
+_ELEMENTWISE = {
+    "batch_norm": nn.modules.batchnorm._BatchNorm,
+    "layer_norm": nn.LayerNorm,
+    "gelu": (nn.GELU, timm.layers.activations.GELU, timm.layers.activations.GELUTanh),
+}
 # Parameters that only scale their input: no convention counts them.
 _FREE = (timm.layers.LayerScale, timm.layers.LayerScale2d, nn.PReLU, nn.Embedding)
+
+Forward = Callable[[nn.Module, Tensor], object]
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """Cost of one forward pass of one image.
+    """Cost of one forward pass of one image, counted by kind of work; the conventions are sums of these.
 
-    ``params``: all parameters. ``macs``: multiply-adds of convolutions and linear layers. ``flops``: the paper's
-    counting (reproduces Figure 1): ``macs`` plus 2 per element of each BatchNorm and LayerNorm output plus 1 per GELU
-    output. ``flops_official_utility``: the released code's counter, which sees convolutions only: their multiply-adds
-    plus half an operation per biased output. ``uncounted``: names of modules with parameters whose work is in none of
-    these.
+    ``params``: all parameters. ``conv`` and ``linear``: multiply-adds. ``conv_biases`` and ``linear_biases``: one
+    addition per biased output. ``batch_norm``, ``layer_norm`` and ``gelu``: elements of the outputs. ``uncounted``:
+    names of modules with parameters whose work is in none of these.
     """
 
     params: int
-    macs: int
-    flops: int
-    flops_official_utility: int
-    uncounted: tuple[str, ...] = ()
-
-
-@dataclass
-class _Tally:
-    """Elements and operations seen by the hooks."""
-
     conv: int = 0
     linear: int = 0
     conv_biases: int = 0
-    normalised: int = 0
+    linear_biases: int = 0
+    batch_norm: int = 0
+    layer_norm: int = 0
     gelu: int = 0
+    uncounted: tuple[str, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of convolutions and linear layers."""
+        return self.conv + self.linear
+
+    @property
+    def biases(self) -> int:
+        """Additions of biases in convolutions and linear layers."""
+        return self.conv_biases + self.linear_biases
+
+    @property
+    def flops(self) -> int:
+        """The paper's counting for classification (reproduces Figure 1): ``macs`` plus 2 per normalised element plus 1
+        per GELU output."""
+        return self.macs + 2 * (self.batch_norm + self.layer_norm) + self.gelu
+
+    @property
+    def flops_official_utility(self) -> int:
+        """The released code's counter, which sees convolutions only: their multiply-adds plus half an operation per
+        biased output."""
+        return self.conv + self.conv_biases // 2
 
 
-def count(model: nn.Module, input_size: tuple[int, int, int] = (3, 224, 224)) -> Complexity:
+def count(
+    model: nn.Module,
+    input_size: tuple[int, ...] = (3, 224, 224),
+    forward: Forward | None = None,
+    elementwise: str = "",
+) -> Complexity:
     """Count the cost of ``model`` for one image of ``input_size`` (channels, height, width); the model is not changed.
 
-    Works for any timm model. Products of two inputs (attention's query times key) are in neither convention. A module
-    with parameters that is of unknown kind, or whose parameters are used without calling it, is named in a warning and
-    in ``uncounted``. Raises ValueError where the network refuses the input size.
+    Works for any timm model. Products of two inputs (attention's query times key) are in no convention. A module with
+    parameters that is of unknown kind, or whose parameters are used without calling it, is named in a warning and in
+    ``uncounted``.
+
+    Args:
+        forward: runs a copy of the model on an image (1, *input_size), both on the meta device; None calls the copy.
+        elementwise: start of the names of the modules whose normalisations and GELUs count; all by default.
+
+    Raises:
+        ValueError: the network refuses the input size.
     """
-    model = copy.deepcopy(model).to("meta").eval()
-    tally, called = _Tally(), set()
-    for module in model.modules():
-        module.register_forward_hook(lambda module, _, output: called.add(module))
-        if (observe := _observer(module)) is not None:
-            module.register_forward_hook(lambda module, _, output, observe=observe: observe(tally, module, output))
+    model, image = copy.deepcopy(model).to("meta").eval(), torch.empty(1, *input_size, device="meta")
+    tally, called = Counter(), set()
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda module, inputs, output: called.add(module))
+        observe = _observer(module)
+        if observe is not None and (isinstance(module, _Conv | nn.Linear) or name.startswith(elementwise)):
+            module.register_forward_hook(functools.partial(observe, tally))
     try:
         with torch.no_grad():
-            model(torch.empty(1, *input_size, device="meta"))
+            model(image) if forward is None else forward(model, image)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"cannot count {type(model).__name__} at input size {input_size}: {error}") from error
     uncounted = tuple(_uncounted(model, called))
     if uncounted:
         _LOG.warning("the count of %s leaves out: %s", type(model).__name__, ", ".join(uncounted))
-    macs = tally.conv + tally.linear
-    return Complexity(
-        params=sum(parameter.numel() for parameter in model.parameters()),
-        macs=macs,
-        flops=macs + 2 * tally.normalised + tally.gelu,
-        flops_official_utility=tally.conv + tally.conv_biases // 2,
-        uncounted=uncounted,
-    )
+    return Complexity(sum(parameter.numel() for parameter in model.parameters()), **tally, uncounted=uncounted)
 
 
-def _observer(module: nn.Module) -> Callable[[_Tally, nn.Module, Tensor], None] | None:
-    """What to add to the tally after a call of ``module``; None for a module without work of its own."""
-    kinds = ((_Conv, _observe_conv), (nn.Linear, _observe_linear), (_Norm, _observe_norm), (_Gelu, _observe_gelu))
-    return next((observe for kind, observe in kinds if isinstance(module, kind)), None)
+def _observer(module: nn.Module) -> Callable[..., None] | None:
+    """What adds a call of ``module`` to a tally; None for a module without work of its own."""
+    if isinstance(module, nn.Linear):
+        return _observe_linear
+    if isinstance(module, _Conv):
+        return _observe_conv
+    kind = next((name for name, kind in _ELEMENTWISE.items() if isinstance(module, kind)), None)
+    return None if kind is None else functools.partial(_observe_elements, kind)
 
 
-def _observe_conv(tally: _Tally, module: nn.Module, output: Tensor) -> None:
-    taps = math.prod(module.kernel_size) * module.in_channels // module.groups
-    tally.conv += output.numel() * taps
-    tally.conv_biases += output.numel() * (module.bias is not None)
+def _observe_linear(tally: Counter[str], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    tally["linear"] += output.numel() * module.in_features
+    tally["linear_biases"] += output.numel() * (module.bias is not None)
 
 
-def _observe_linear(tally: _Tally, module: nn.Module, output: Tensor) -> None:
-    tally.linear += output.numel() * module.in_features
+def _observe_conv(tally: Counter[str], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    # A transposed convolution spreads each input over its taps; others gather their taps for each output.
+    transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
+    positions, channels = (inputs[0], module.out_channels) if transposed else (output, module.in_channels)
+    tally["conv"] += positions.numel() * math.prod(module.kernel_size) * channels // module.groups
+    tally["conv_biases"] += output.numel() * (module.bias is not None)
 
 
-def _observe_norm(tally: _Tally, module: nn.Module, output: Tensor) -> None:
-    tally.normalised += output.numel()
-
-
-def _observe_gelu(tally: _Tally, module: nn.Module, output: Tensor) -> None:
-    tally.gelu += output.numel()
+def _observe_elements(
+    kind: str, tally: Counter[str], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+) -> None:
+    tally[kind] += output.numel()
 
 
 def _uncounted(model: nn.Module, called: set[nn.Module]) -> Iterator[str]:

@@ -21,11 +21,12 @@ BYTE = 255.0
 """The libraries normalise pixels from 0 to 255."""
 
 
-def configuration(job: FineTuningJob, splits: Splits) -> Config:
+def configuration(job: FineTuningJob, splits: Splits, world: int | None = None) -> Config:
     """The complete mmengine configuration of a fine-tuning, with which mmengine's Runner trains and tests it.
 
     Args:
         splits: the opened data by split, `train` and `val`.
+        world: processes that train; as many as GPUs are configured where None.
     """
     from mmengine.config import Config
 
@@ -38,7 +39,7 @@ def configuration(job: FineTuningJob, splits: Splits) -> Config:
         {
             "default_scope": scope,
             **parts,
-            "optim_wrapper": optimizer(job),
+            "optim_wrapper": optimizer(job, max(1, job.settings.gpus) if world is None else world),
             "train_cfg": {"type": "mmengine.UpdateLoop"},
             "default_hooks": hooks(),
             "randomness": {"seed": job.run.seed},
@@ -82,7 +83,7 @@ def pixels(job: FineTuningJob) -> dict[str, Any]:
     return {"mean": [BYTE * value for value in mean], "std": [BYTE * value for value in deviation]}
 
 
-def optimizer(job: FineTuningJob) -> dict[str, Any]:
+def optimizer(job: FineTuningJob, world: int) -> dict[str, Any]:
     """AdamW on every parameter, gradients accumulated so that an update takes `global_batch` images."""
     recipe = job.recipe
     wrapper: dict[str, Any] = {
@@ -92,7 +93,7 @@ def optimizer(job: FineTuningJob) -> dict[str, Any]:
             "weight_decay": recipe.weight_decay,
         },
         "clip_grad": None if recipe.clip_gradient is None else {"max_norm": recipe.clip_gradient},
-        "accumulative_counts": micro_batches(job) // max(1, job.settings.gpus),
+        "accumulative_counts": micro_batches(job) // world,
     }  # fmt: skip
     if recipe.precision == "bf16":
         wrapper |= {"type": "AmpOptimWrapper", "dtype": "bfloat16", "loss_scale": 1.0}

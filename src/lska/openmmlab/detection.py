@@ -43,9 +43,10 @@ def schedule(recipe: DetectionRecipe) -> list[dict[str, Any]]:
         "type": "MultiStepLR", "by_epoch": True, "begin": 0, "end": recipe.epochs, "gamma": 0.1,
         "milestones": list(recipe.milestones), "convert_to_iter_based": True,
     }  # fmt: skip
+    # mmengine ends one update before `end`; update `warmup_updates` (from 0) is the first at the full rate.
     warmup = {
         "type": "LinearLR", "start_factor": recipe.warmup_factor, "by_epoch": False, "begin": 0,
-        "end": recipe.warmup_updates,
+        "end": recipe.warmup_updates + 1,
     }  # fmt: skip
     return [warmup, steps] if recipe.warmup_updates else [steps]
 

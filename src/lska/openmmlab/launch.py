@@ -54,13 +54,13 @@ def fine_tune(job: FineTuningJob, budget_seconds: float | None = None) -> None:
     torch.set_num_threads(job.settings.threads)
     code_version()  # remembered as of now: the checkout may change while a long training runs
     backbone = None if job.backbone is None else Checkpoint.open(job.config, job.run)
-    settings = configuration(job, open_splits(job, "train"))
+    splits = open_splits(job, "train")
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(processes(job.settings.gpus))
         stop = stack.enter_context(stop_request(budget_seconds))
         if group.is_main:
             stack.enter_context(owner(job.states))
-        runner = make_runner(job, settings, group, stop)
+        runner = make_runner(job, configuration(job, splits, group.world), group, stop)
         runner.train()
         if group.is_main:
             export(runner, job, backbone)

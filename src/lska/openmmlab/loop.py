@@ -6,13 +6,13 @@ are files of `lska.train.state`: atomic, checksummed, the last two kept, and rea
 
 from __future__ import annotations
 
+import copyreg
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
@@ -32,11 +32,17 @@ from lska.train.state import StateError, load_state, write_state
 SCHEME = "states:"
 """Start of the name under which mmengine resumes from the newest intact state of a folder: `states:<folder>`."""
 
-# What mmengine keeps in a checkpoint beyond tensors and plain containers: its log of scalars, in arrays of NumPy.
-SAFE_TYPES = (
-    HistoryBuffer, np.ndarray, np.dtype, np.dtypes.Float64DType, np.dtypes.Int64DType,
-    np._core.multiarray._reconstruct, np._core.multiarray.scalar,
-)  # fmt: skip
+SAFE_TYPES = (HistoryBuffer,)
+"""What mmengine keeps in a checkpoint beyond tensors and plain containers: its log of scalars."""
+
+
+def _as_columns(log: HistoryBuffer) -> tuple[type, tuple[Any, ...]]:
+    values, counts = log.data
+    return HistoryBuffer, (values.tolist(), counts.tolist(), log.max_length)
+
+
+# By default its pickled form looks up methods by name, which safe loading rightly refuses to do.
+copyreg.pickle(HistoryBuffer, _as_columns)
 
 
 @register_backend("lska_states")

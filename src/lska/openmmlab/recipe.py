@@ -106,7 +106,7 @@ class DetectionRecipe(FineTuningRecipe):
     def problems(self) -> Iterator[str]:
         """As the base class, and what is impossible about detection."""
         yield from super().problems()
-        yield from _not_positive(self, "epochs", "head_channels", "head_convs", "detections")
+        yield from _not_positive(self, "epochs", "warmup_factor", "head_channels", "head_convs", "detections")
         yield from _no_share(self, "warmup_factor", "score_threshold", "suppression_iou")
         if self.warmup_updates < 0 or self.smallest_image < 0:
             yield "warmup_updates and smallest_image must not be negative"

@@ -35,17 +35,20 @@ def parts(job: FineTuningJob, splits: dict[str, SegmentationSplit]) -> dict[str,
         # Labels are loaded after resizing: they are scored at their own size.
         resize = {"type": "Resize", "scale": tuple(recipe.image_scale), "keep_ratio": True}
         steps = [*_load(), resize, *_labels(splits["val"]), {"type": "PackSegInputs"}]
-        loaders["test_dataloader"] = configs.test_loader(job, _dataset(splits["val"], steps, True))
+        # One image at a time: mmseg stacks only images of equal size.
+        loader = configs.test_loader(job, _dataset(splits["val"], steps, True))
+        loaders["test_dataloader"] = {**loader, "batch_size": 1}
     classes = next(iter(splits.values())).classes
     return {"model": model(job, len(classes)), **loaders}
 
 
 def schedule(recipe: SegmentationRecipe) -> list[dict[str, Any]]:
-    """Polynomial decay over the whole training."""
+    """Polynomial decay that ends with the training: the rate after the last update is the minimum."""
+    # mmengine reaches the minimum one update before `end`.
     return [
         {
             "type": "PolyLR", "power": recipe.power, "eta_min": recipe.minimum_learning_rate, "begin": 0,
-            "end": recipe.updates, "by_epoch": False,
+            "end": recipe.updates + 1, "by_epoch": False,
         }
     ]  # fmt: skip
 
@@ -72,7 +75,9 @@ def _load() -> list[dict[str, Any]]:
 
 
 def _labels(split: SegmentationSplit) -> list[dict[str, Any]]:
-    ignore = [{"type": "mmengine.IgnoreLabels", "values": tuple(split.ignore)}] if split.ignore else []
+    # Loading has made class 1 the label 0 where 0 means unlabelled.
+    values = tuple(value - split.zero_is_unlabelled for value in split.ignore)
+    ignore = [{"type": "mmengine.IgnoreLabels", "values": values}] if values else []
     return [{"type": "LoadAnnotations"}, *ignore]
 
 

@@ -138,28 +138,33 @@ LATEX = {
 }  # fmt: skip
 
 
+WIDE = 8
+"""Columns beyond which a table is scaled to the width of the text."""
+
+
 def escape_latex(text: str) -> str:
     """Text for LaTeX without packages: every special character and every mark replaced."""
     return "".join(LATEX.get(character, character) for character in text)
 
 
 def to_latex(table: Table) -> str:
-    r"""A `table` environment for `\input`; the document needs `\usepackage{booktabs}` only."""
+    r"""A `table` environment for `\input`; the document needs booktabs and, for wide tables, graphicx."""
     head = [table.spec.stub, *(heading(column) for column in table.spec.columns)]
     body = [[row.label, *(str(cell_text(cell)) for cell in row.cells)] for row in table.rows]
+    opened, closed = (r"\resizebox{\textwidth}{!}{", "}") if len(table.spec.columns) > WIDE else ("", "")
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering\footnotesize\setlength{\tabcolsep}{4pt}",
             rf"\caption{{{escape_latex(caption(table))}}}",
             rf"\label{{tab:{table.spec.target}}}",
-            rf"\begin{{tabular}}{{l{'r' * len(table.spec.columns)}}}",
+            rf"{opened}\begin{{tabular}}{{l{'r' * len(table.spec.columns)}}}",
             r"\toprule",
             _latex_row(head),
             r"\midrule",
             *map(_latex_row, body),
             r"\bottomrule",
-            r"\end{tabular}",
+            rf"\end{{tabular}}{closed}",
             rf"\par\smallskip\raggedright {escape_latex(' '.join(legend(table)))}",
             r"\end{table}",
             "",
@@ -193,7 +198,7 @@ def _place(path: Path) -> str:
 
 
 STYLE = (
-    ".lska{font:14px/1.45 system-ui,sans-serif;margin:1em 0}"
+    ".lska{font:14px/1.45 system-ui,sans-serif;margin:1em 0;overflow-x:auto}"
     ".lska table{border-collapse:collapse;border-top:2px solid;border-bottom:2px solid}"
     ".lska th,.lska td{padding:.2em .8em;text-align:right;white-space:nowrap}"
     ".lska thead th{border-bottom:1px solid}.lska th:first-child{text-align:left;font-weight:normal}"

@@ -34,7 +34,7 @@ COLOURS = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#333333", "#f8f3aa", "#5c4000",
     "#332288", "#00446b", "#117733", "#ecb78c", "#666666", "#cab2d6", "#999933", "#346c8c", "#fb9a99", "#aa4b00",
 )  # fmt: skip
-SHADES = ((1.0, 0.0), (0.5, 1.0), (0.6, 0.0))
+SHADES = ((1.0, 0.0), (0.5, 1.0), (0.45, 0.0))
 """Share of the colour, and the grey (0 to 1) of the rest, in each further round through the colours."""
 
 Colour = tuple[float, float, float]

@@ -1,0 +1,88 @@
+"""Fine-tunings with the paper's recipes on the paper's networks, and data sets of which only the description exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tiny_project import SETTINGS
+
+from lska.config import Config, from_dict
+from lska.data.dense import DetectionSplit, SegmentationSplit
+from lska.finetuning import FineTuningJob
+from lska.runs import Run
+from lska.strict import merge
+
+RECIPES = Path(__file__).resolve().parents[2] / "config" / "recipes"
+RUN = Run("van_tiny", "lska", 23, 0)
+TASKS = {
+    "retinanet": "detection/retinanet",
+    "mask_rcnn": "detection/mask_rcnn",
+    "semantic_fpn": "segmentation/semantic_fpn",
+}
+
+
+def group(run: Run) -> dict[str, Any]:
+    """The entry of a configuration that stands for one run."""
+    return {"model": run.model, "attention": run.attention, "kernel": run.kernel, "seed": run.seed}
+
+
+def head(recipe: str, **means: Any) -> dict[str, Any]:
+    """The section of a head, with a control."""
+    return {"recipe": str(RECIPES / f"{recipe}.yaml"), "runs": [group(RUN)], "untrained": [group(RUN)], **means}
+
+
+SECTIONS: dict[str, Any] = {
+    **SETTINGS,
+    "runs": [group(RUN)],
+    "architecture": {},
+    "training": {"recipe": str(RECIPES / "imagenet.yaml")},
+    "detection": {
+        "data": {"name": "coco", "root": "coco"},
+        "heads": {"retinanet": head("coco_retinanet"), "mask_rcnn": head("coco_mask_rcnn")},
+    },
+    "segmentation": {
+        "data": {"name": "ade", "root": "ade"},
+        "heads": {"semantic_fpn": head("ade20k_semantic_fpn")},
+    },
+}
+
+
+def config(*changes: dict[str, Any]) -> Config:
+    """The configuration with `changes` merged over it, in order."""
+    settings = SECTIONS
+    for change in changes:
+        settings = merge(settings, change)
+    return from_dict(settings, "here")
+
+
+def means(name: str, **values: Any) -> dict[str, Any]:
+    """A change of how a head is trained."""
+    return {TASKS[name].partition("/")[0]: {"heads": {name: values}}}
+
+
+def job(name: str, *changes: dict[str, Any], control: bool = False) -> FineTuningJob:
+    """The fine-tuning of the head `name` from the one run."""
+    return FineTuningJob(config(*changes), TASKS[name] + "-untrained" * control, RUN)
+
+
+def detection_split(split: str, folder: Path = Path("coco's")) -> DetectionSplit:
+    """As COCO: 80 classes, ids with gaps."""
+    ids = tuple(range(1, 161, 2))
+    classes = tuple(f"thing {number} of 'COCO'" for number in ids)
+    return DetectionSplit(split, folder / split, folder / f"{split}.json", classes, ids, 4, True)
+
+
+def segmentation_split(split: str, folder: Path = Path("ade"), **other: Any) -> SegmentationSplit:
+    """As ADE20K: 150 classes from 1 on, 0 is unlabelled."""
+    values = {"zero_is_unlabelled": True, "ignore": (), **other}
+    classes = tuple(f"stuff {number}" for number in range(1, 151))
+    return SegmentationSplit(
+        split, folder / "images" / split, folder / "labels" / split, ".png", ".png", classes, count=4, **values
+    )
+
+
+def splits(name: str) -> dict[str, Any]:
+    """Both splits of the data set that a head is trained on."""
+    make = segmentation_split if name == "semantic_fpn" else detection_split
+    return {split: make(split) for split in ("train", "val")}

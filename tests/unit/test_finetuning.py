@@ -1,0 +1,199 @@
+"""Names and identities of fine-tunings: tasks, runs, digests, refusals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import paper_jobs
+import pytest
+from paper_jobs import RUN, TASKS, config, group, job, means
+
+from lska.config import Config
+from lska.finetuning import FineTuningJob, parse_task
+from lska.runs import Run
+
+BASE = Run("van_base", "lka", 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "parts"),
+    [
+        ("detection/retinanet", ("detection", "retinanet", False)),
+        ("detection/mask_rcnn-untrained", ("detection", "mask_rcnn", True)),
+        ("segmentation/semantic_fpn", ("segmentation", "semantic_fpn", False)),
+        ("segmentation/semantic_fpn-untrained", ("segmentation", "semantic_fpn", True)),
+    ],
+)
+def test_tasks_have_three_parts(task: str, parts: tuple[str, str, bool]) -> None:
+    assert parse_task(task) == parts
+
+
+@pytest.mark.parametrize(
+    "task",
+    ["classification", "complexity/retinanet", "detection/semantic_fpn", "segmentation/retinanet", "detection",
+     "detection/retinanet-", "detection/retinanet-untrained-untrained", "detection/retinanet/x", "retinanet", ""],
+)  # fmt: skip
+def test_other_tasks_are_not_fine_tuned(task: str) -> None:
+    assert parse_task(task) is None
+
+
+def test_files_are_named_after_task_and_run() -> None:
+    made = job("retinanet")
+    assert (made.kind, made.head, made.name.untrained) == ("detection", "retinanet", False)
+    places = (made.weights, made.log, made.metrics, made.samples, made.backbone)
+    assert list(map(str, places)) == [
+        "checkpoints/test/detection/retinanet/van_tiny-lska-k23-s0.safetensors",
+        "results/test/training/detection/retinanet/van_tiny-lska-k23-s0.jsonl",
+        "results/test/metrics/detection/retinanet/van_tiny-lska-k23-s0.json",
+        "results/test/samples/detection/retinanet/van_tiny-lska-k23-s0.png",
+        "checkpoints/test/van_tiny-lska-k23-s0.safetensors",
+    ]
+    folder = made.states
+    assert folder.parent == Path("work/test/train/detection/retinanet/van_tiny-lska-k23-s0")
+    assert folder.name == made.digest().removeprefix("sha256:")[:12]
+
+
+def test_a_control_has_no_backbone_and_files_of_its_own() -> None:
+    made, control = job("retinanet"), job("retinanet", control=True)
+    assert control.backbone is None
+    assert control.spec()["backbone"] is None
+    assert control.digest() != made.digest()
+    assert control.head == "retinanet"
+    places = [(one.weights, one.log, one.metrics, one.samples, one.states) for one in (made, control)]
+    assert not set(places[0]) & set(places[1])
+    backbone_recipe = {"training": {"overrides": {"epochs": 7}}}
+    assert job("retinanet", backbone_recipe, control=True).digest() == control.digest()
+
+
+DECIDING: list[tuple[str, dict[str, Any]]] = [
+    ("override", means("retinanet", overrides={"epochs": 13})),
+    ("switch", means("retinanet", overrides={"switches": {"normalization": "corrected"}})),
+    ("other switch", means("retinanet", overrides={"switches": {"layer_norm": "corrected"}})),
+    ("recipe of the backbone", {"training": {"overrides": {"learning_rate": 2.0e-3}}}),
+    ("data of the backbone", {"data": {"name": "other"}}),
+    ("architecture", {"architecture": {"van_tiny": {"depths": [1, 1, 1, 1]}}}),
+    ("data", {"detection": {"data": {"name": "other"}}}),
+    ("generated data", {"detection": {"data": {"generate": {"seed": 1}}}}),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), DECIDING, ids=[name for name, _ in DECIDING])
+def test_what_decides_the_weights_changes_the_digest(name: str, change: dict[str, Any]) -> None:
+    assert job("retinanet", change).digest() != job("retinanet").digest()
+    assert job("retinanet", change).states != job("retinanet").states
+
+
+def test_every_choice_gives_another_digest() -> None:
+    digests = [job("retinanet", change).digest() for _, change in DECIDING]
+    digests += [job(head).digest() for head in TASKS] + [job(head, control=True).digest() for head in TASKS]
+    assert len(set(digests)) == len(digests)
+
+
+MEANS: list[dict[str, Any]] = [
+    means("retinanet", threads=3, gpus=8, workers=2, hours=1.5, attempts=4, state_minutes=1.0),
+    means("retinanet", untrained=[]),
+    {"training": {"threads": 4, "gpus": 2, "hours": 2.0}},
+    {"detection": {"data": {"root": "elsewhere"}, "evaluation": {"batch_size": 1, "gpus": 1}}},
+    {"segmentation": None, "scale": "other", "caption": "other"},
+    {"speed": {"batch_size": 7}, "evaluation": {"batch_size": 9}},
+]
+
+
+@pytest.mark.parametrize("change", MEANS, ids=str)
+def test_means_change_no_digest(change: dict[str, Any]) -> None:
+    assert job("retinanet", change).digest() == job("retinanet").digest()
+
+
+def test_pixels_under_the_corrected_switch_are_those_of_pretraining_and_enter_the_digest() -> None:
+    corrected = means("retinanet", overrides={"switches": {"normalization": "corrected"}})
+    pretraining = {"training": {"overrides": {"switches": {"normalization": "corrected"}}}}
+    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert job("retinanet").pixels == imagenet
+    assert job("retinanet", corrected).pixels == ((0.5,) * 3, (0.5,) * 3)
+    assert job("retinanet", corrected, pretraining).pixels == imagenet
+    # A control does not depend on the backbone's training, but on its pixels under this switch.
+    digests = {job("retinanet", corrected, *more, control=True).digest() for more in ((), (pretraining,))}
+    assert len(digests) == 2
+
+
+def runs_by_head() -> Config:
+    settings = [group(RUN), {"model": "van_base", "attention": ["lska", "lka"], "kernel": 7, "seed": 3}]
+    return config({"runs": settings}, means("mask_rcnn", runs=[group(BASE), group(RUN)], untrained=[]))
+
+
+def test_runs_of_a_task() -> None:
+    made = runs_by_head()
+    assert made.runs_of("detection/mask_rcnn") == (BASE, RUN)
+    assert made.runs_of("detection/mask_rcnn-untrained") == ()
+    assert made.runs_of("detection/retinanet") == made.runs_of("detection/retinanet-untrained") == (RUN,)
+    assert made.runs_of("classification") == made.runs_of("complexity/mask_rcnn") == made.runs
+    assert config({"segmentation": None}).runs_of("segmentation/semantic_fpn") == ()
+
+
+def test_fine_tunings_are_listed_by_task_with_the_control_after_it() -> None:
+    assert [(made.task, made.run) for made in runs_by_head().fine_tunings] == [
+        ("detection/retinanet", RUN),
+        ("detection/retinanet-untrained", RUN),
+        ("detection/mask_rcnn", BASE),
+        ("detection/mask_rcnn", RUN),
+        ("segmentation/semantic_fpn", RUN),
+        ("segmentation/semantic_fpn-untrained", RUN),
+    ]
+    assert config({"detection": None, "segmentation": None}).fine_tunings == ()
+
+
+@pytest.mark.parametrize("task", ["classification", "detection/upernet", "detection/retinanet"])
+def test_what_is_not_configured_is_refused_with_what_is(task: str) -> None:
+    pattern = f"{task} of van_base-lka-k7-s3 is not configured at scale test; fine-tunings of the configuration: "
+    with pytest.raises(ValueError, match=pattern) as caught:
+        FineTuningJob(config(), task, BASE)
+    assert "detection/retinanet of van_tiny-lska-k23-s0" in str(caught.value) or task != "detection/retinanet"
+
+
+def test_everything_wrong_is_named_at_once() -> None:
+    foreign = {"model": "convnext_tiny", "seed": 0}
+    changes = {
+        "detection": {
+            "data": {"name": "ade"},
+            "heads": {
+                "upernet": paper_jobs.head("coco_retinanet"),
+                "retinanet": {"runs": [group(RUN), group(RUN)]},
+                "mask_rcnn": {"runs": [group(BASE)], "untrained": [foreign]},
+            },
+        }
+    }
+    with pytest.raises(ValueError, match="here") as caught:
+        config(changes)
+    for part in (
+        "detection.heads.upernet: unknown; expected some of retinanet, mask_rcnn",
+        "detection.heads.retinanet.runs lists the same run more than once: van_tiny-lska-k23-s0",
+        "detection.heads.mask_rcnn.runs needs backbones that `runs` does not train: van_base-lka-k7-s3",
+        "detection.heads.mask_rcnn.untrained: no backbone for detection and segmentation: convnext_tiny",
+        "data sets need different names, found colours, ade, ade",
+    ):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (means("retinanet", recipe="nowhere.yaml"), "nowhere.yaml: cannot be read"),
+        (means("retinanet", overrides={"epoch": 3}), r"unknown key 'epoch' \(did you mean 'epochs'\?\)"),
+        (means("semantic_fpn", gpus=3), "4 micro-batches .* segmentation.heads.semantic_fpn.gpus: 3"),
+        (means("retinanet", hours=0.0), "hours must be positive"),
+        ({"detection": {"data": {"name": "../coco"}}}, "detection.data.name '../coco' becomes a file name"),
+        ({"detection": {"data": {"name": "colours"}}}, "data sets need different names, found colours, colours, ade"),
+    ],
+)
+def test_wrong_sections_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(change)
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = "import lska.finetuning, sys; print([name for name in ('torch', 'mmdet', 'mmseg') if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

@@ -1,0 +1,198 @@
+"""Fine-tuning through mmengine's Runner: interruptions, budget, processes, safe states, what is written in the end."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_dense
+import torch
+from test_distributed import together
+from tiny_dense import UPDATES, DenseProject, outcome, records
+
+from lska.provenance import file_md5
+from lska.train.state import StateError, load_state, save_state, state_files
+
+Child = Callable[[Callable[[], Any]], int]
+Through = Callable[[str], dict[str, Any]]
+HEADS = tuple(UPDATES)
+NEVER = {"state_minutes": 1000.0}
+
+
+@pytest.fixture
+def dense(dense_project: DenseProject, logging_as_before: None) -> DenseProject:
+    return dense_project
+
+
+@pytest.fixture(scope="module")
+def through(dense_project: DenseProject) -> Callable[[str], dict[str, Any]]:
+    """Outcome of the training of a head that runs through, done once."""
+    known: dict[str, dict[str, Any]] = {}
+
+    def run(head: str) -> dict[str, Any]:
+        if head not in known:
+            known[head] = outcome(dense_project.trained(head))
+        return copy.deepcopy(known[head])
+
+    return run
+
+
+def scale(name: str, head: str, **training: Any) -> dict[str, Any]:
+    """A scale with folders of its own, and means of one head's training; neither enters the weights."""
+    kind = tiny_dense.TASKS[head].partition("/")[0]
+    return {"scale": name, kind: {"heads": {head: training}}}
+
+
+def interrupted(dense: DenseProject, head: str, changes: dict[str, Any], number: int, action: Any) -> Callable[[], int]:
+    """A call of `lska train`, for a forked process, that does `action` in the middle."""
+
+    def body() -> int:
+        tiny_dense.before_update(number, action)
+        words = ("train", str(dense.base.run), "--task", tiny_dense.TASKS[head])
+        return dense.command(*words, changes=changes)
+
+    return body
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    dense: DenseProject, child: Child, through: Through, head: str
+) -> None:
+    assert [line["step"] for line in through(head)["records"]] == list(range(1, UPDATES[head] + 1))
+    changes = scale("stopped", head, **NEVER)
+    stop = interrupted(dense, head, changes, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    tiny_dense.prepare(dense.job(head, changes).config)
+    assert child(stop) == 75
+    job = dense.job(head, changes)
+    assert [path.name for path in state_files(job.states)] == ["state-00000005.pt"] and not job.weights.exists()
+    assert outcome(dense.trained(head, changes)) == through(head)
+
+
+def test_a_killed_training_goes_on_from_its_last_state(dense: DenseProject, child: Child, through: Through) -> None:
+    changes = scale("killed", "retinanet", state_minutes=0.0)
+    tiny_dense.prepare(dense.job("retinanet", changes).config)
+    kill = interrupted(dense, "retinanet", changes, 5, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    assert child(kill) == -signal.SIGKILL
+    job = dense.job("retinanet", changes)
+    states = state_files(job.states)
+    assert [path.name for path in states] == ["state-00000004.pt", "state-00000005.pt"]
+    states[-1].write_bytes(states[-1].read_bytes()[:-7])
+    assert outcome(dense.trained("retinanet", changes)) == through("retinanet")
+
+
+def test_the_budget_stops_in_time_and_the_next_call_goes_on(
+    dense: DenseProject, child: Child, through: Through
+) -> None:
+    changes = scale("budget", "semantic_fpn", **NEVER)
+    tiny_dense.prepare(dense.job("semantic_fpn", changes).config)
+    words = ("train", str(dense.base.run), "--task", "segmentation/semantic_fpn", "--budget-hours", "1e-7")
+    codes = [child(lambda: dense.command(*words, changes=changes)) for _ in range(2)]
+    assert codes == [75, 75]
+    assert load_checked(dense.job("semantic_fpn", changes))["meta"]["iter"] == 2
+    assert outcome(dense.trained("semantic_fpn", changes)) == through("semantic_fpn")
+
+
+def load_checked(job: Any) -> dict[str, Any]:
+    """The newest state, read with the types that mmengine's own resuming needs."""
+    from lska.openmmlab.loop import SCHEME, load_checkpoint
+
+    return load_checkpoint(f"{SCHEME}{job.states}")
+
+
+@pytest.mark.parametrize("head", ["retinanet", "semantic_fpn"])
+def test_two_processes_have_the_loss_curve_of_one(dense: DenseProject, through: Through, head: str) -> None:
+    alone = through(head)["records"]
+    changes = scale("two", head)
+    job = dense.job(head, changes)
+    tiny_dense.prepare(job.config)
+    words = ("train", str(dense.base.run), "--task", tiny_dense.TASKS[head])
+    assert together(2, lambda: dense.command(*words, changes=changes)) == [0, 0]
+    found = records(job)
+    assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in alone], rel=1e-3)
+    assert [line["learning_rate"] for line in found] == [line["learning_rate"] for line in alone]
+    assert json.loads(job.weights.with_suffix(".json").read_text())["processes"] == 2
+
+
+def test_workers_change_nothing(dense: DenseProject, through: Through) -> None:
+    changes = scale("workers", "mask_rcnn", workers=2)
+    assert outcome(dense.trained("mask_rcnn", changes)) == through("mask_rcnn")
+
+
+def test_rates_warm_up_and_fall_in_updates_and_epochs(through: Through) -> None:
+    # Three updates an epoch: two of warm-up from a tenth, and a tenth after the second epoch.
+    detection = [line["learning_rate"] for line in through("retinanet")["records"]]
+    assert detection == pytest.approx([1e-4, 5.5e-4, 1e-3, 1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-4])
+    segmentation = [line["learning_rate"] for line in through("semantic_fpn")["records"]]
+    # mmengine's convention: the rate is 0 in the last of the eight updates, not after it.
+    assert segmentation == pytest.approx([1e-3 * (1 - step / 7) ** 0.9 for step in range(8)])
+
+
+def test_a_state_of_another_training_is_refused(dense: DenseProject, child: Child) -> None:
+    changes = scale("foreign", "retinanet", **NEVER)
+    stop = interrupted(dense, "retinanet", changes, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    tiny_dense.prepare(dense.job("retinanet", changes).config)
+    assert child(stop) == 75
+    other = dense.job("retinanet", changes, {"detection": {"heads": {"retinanet": {"overrides": {"epochs": 4}}}}})
+    other.states.parent.mkdir(parents=True, exist_ok=True)
+    dense.job("retinanet", changes).states.rename(other.states)
+    from lska.openmmlab.launch import fine_tune
+
+    with pytest.raises(ValueError, match="holds states of another training"):
+        fine_tune(other)
+
+
+def test_states_with_mmengines_own_log_are_read_safely_and_code_is_refused(tmp_path: Path) -> None:
+    from mmengine.logging import HistoryBuffer
+
+    from lska.openmmlab.loop import SCHEME, load_checkpoint
+
+    log = HistoryBuffer([0.5, 0.25], [1, 1])
+    save_state(tmp_path / "good", 1, {"message_hub": {"log_scalars": {"train/loss": log}}, "weights": torch.ones(2)})
+    found = load_checkpoint(f"{SCHEME}{tmp_path / 'good'}")["message_hub"]["log_scalars"]["train/loss"]
+    assert found.data[0].tolist() == [0.5, 0.25] and found.mean() == 0.375
+    save_state(tmp_path / "bad", 1, {"harm": Path("anything")})
+    with pytest.raises(Exception, match="PosixPath|WeightsUnpickler"):
+        load_state(tmp_path / "bad")
+    with pytest.raises(StateError, match="holds no training state"):
+        load_checkpoint(f"{SCHEME}{tmp_path / 'none'}")
+
+
+def test_the_sidecar_names_the_backbone_and_the_control_has_none(dense: DenseProject) -> None:
+    job = dense.trained("semantic_fpn")
+    sidecar = json.loads(job.weights.with_suffix(".json").read_text())
+    assert sidecar["backbone"] == {"md5": file_md5(job.backbone), "run": str(dense.base.run)}
+    assert sidecar["md5"] == file_md5(job.weights) and sidecar["recipe"] == job.digest()
+    control = dense.trained("semantic_fpn", control=True)
+    assert json.loads(control.weights.with_suffix(".json").read_text())["backbone"] is None
+    first = [records(each)[0]["loss"] for each in (job, control)]
+    assert first[0] != first[1]
+
+
+def test_a_missing_or_damaged_backbone_stops_before_training(dense: DenseProject) -> None:
+    from lska.evaluate.classify import StaleWeightsError
+    from lska.openmmlab.launch import fine_tune
+
+    job = dense.job("retinanet", scale("damaged", "retinanet"))
+    tiny_dense.prepare(job.config)
+    job.backbone.write_bytes(job.backbone.read_bytes() + b"x")
+    with pytest.raises(StaleWeightsError, match="vouches for"):
+        fine_tune(job)
+    job.backbone.unlink()
+    with pytest.raises(StaleWeightsError, match="lska train van_tiny-lska-k7-s0"):
+        fine_tune(job)
+    assert not job.states.exists()
+
+
+def test_the_diverged_training_keeps_its_last_state(dense: DenseProject, child: Child) -> None:
+    changes = {**scale("wild", "semantic_fpn", state_minutes=0.0)}
+    changes["segmentation"]["heads"]["semantic_fpn"]["overrides"] = {"learning_rate": 1e30, "clip_gradient": None}
+    tiny_dense.prepare(dense.job("semantic_fpn", changes).config)
+    words = ("train", str(dense.base.run), "--task", "segmentation/semantic_fpn")
+    assert child(lambda: dense.command(*words, changes=changes)) == 1
+    assert not dense.job("semantic_fpn", changes).weights.exists()
