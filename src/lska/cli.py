@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -127,7 +128,9 @@ def _train(arguments: Arguments) -> None:
         job = FineTuningJob(config, arguments.task, run)
         from lska.openmmlab.launch import fine_tune
 
-        fine_tune(job, budget)
+        # The libraries talk about their reading of annotations on standard output.
+        with contextlib.redirect_stdout(sys.stderr):
+            fine_tune(job, budget)
         return
     from lska.train.launch import train
 
@@ -147,7 +150,9 @@ def _mmconfig(arguments: Arguments) -> None:
     from lska.openmmlab.configs import configuration
     from lska.openmmlab.launch import open_splits
 
-    print(configuration(job, open_splits(job, "train", "val")).pretty_text)
+    with contextlib.redirect_stdout(sys.stderr):
+        settings = configuration(job, open_splits(job, "train", "val"))
+    print(settings.pretty_text)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -188,7 +193,8 @@ def _dense(arguments: Arguments) -> None:
         from lska.evaluate.detection import evaluate
     else:
         from lska.evaluate.segmentation import evaluate
-    evaluate(job)
+    with contextlib.redirect_stdout(sys.stderr):
+        evaluate(job)
 
 
 def _add_complexity(commands: argparse._SubParsersAction) -> None:

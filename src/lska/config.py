@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lska.finetuning import FineTuningJob, check_dense, parse_task
+from lska.openmmlab.recipe import DetectionRecipe, SegmentationRecipe
+from lska.openmmlab.recipe import load_recipe as load_dense_recipe
 from lska.provenance import digest
 from lska.runs import Run
 from lska.sections import DataSource, DenseTask, Evaluation, RunGroup, Speed, Training, expand_all
@@ -60,6 +62,15 @@ class Config:
     def dense(self) -> dict[str, DenseTask | None]:
         """The sections of detection and segmentation, None where a scale has none."""
         return {"detection": self.detection, "segmentation": self.segmentation}
+
+    @functools.cached_property
+    def dense_recipes(self) -> dict[tuple[str, str], DetectionRecipe | SegmentationRecipe]:
+        """The resolved recipes of detection and segmentation by kind and head."""
+        return {
+            (kind, head): load_dense_recipe(head, Path(settings.recipe), settings.overrides)
+            for kind, section in self.dense.items()
+            for head, settings in (section.heads if section is not None else {}).items()
+        }
 
     @functools.cached_property
     def fine_tunings(self) -> tuple[FineTuningJob, ...]:
@@ -171,8 +182,8 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
     """
     config = build(Config, values, where)
     _check_division(config.recipe, config.training.gpus, where, "training.gpus")
-    for job in config.fine_tunings:
-        _check_division(job.recipe, job.settings.gpus, where, f"{job.kind}.heads.{job.head}.gpus")
+    for (kind, head), recipe in config.dense_recipes.items():
+        _check_division(recipe, config.dense[kind].heads[head].gpus, where, f"{kind}.heads.{head}.gpus")
     return config
 
 

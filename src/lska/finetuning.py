@@ -5,7 +5,6 @@ Imports nothing heavy: the Snakefile asks here which files a fine-tuning makes a
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lska.models.kernels import MODELS
-from lska.openmmlab.recipe import DETECTORS, SEGMENTORS, DetectionRecipe, SegmentationRecipe, load_recipe
+from lska.openmmlab.recipe import DETECTORS, SEGMENTORS, DetectionRecipe, SegmentationRecipe
 from lska.provenance import digest
 from lska.runs import Run
 from lska.sections import DataSource, DenseTask, FineTuning, expand_all
@@ -126,10 +125,10 @@ class FineTuningJob:
         """The data set."""
         return self.section.data
 
-    @functools.cached_property
+    @property
     def recipe(self) -> DetectionRecipe | SegmentationRecipe:
         """The resolved recipe."""
-        return load_recipe(self.head, Path(self.settings.recipe), self.settings.overrides)
+        return self.config.dense_recipes[self.kind, self.head]
 
     @property
     def pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,9 +1,12 @@
-"""Fine-tunings with the paper's recipes on the paper's networks, and data sets of which only the description exists."""
+"""Fine-tunings with the paper's recipes and networks, on data sets in name only, and what mmengine builds of them."""
 
 from __future__ import annotations
 
+import copy
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tiny_project import SETTINGS
 
@@ -12,6 +15,9 @@ from lska.data.dense import DetectionSplit, SegmentationSplit
 from lska.finetuning import FineTuningJob
 from lska.runs import Run
 from lska.strict import merge
+
+if TYPE_CHECKING:
+    from torch import nn
 
 RECIPES = Path(__file__).resolve().parents[2] / "config" / "recipes"
 RUN = Run("van_tiny", "lska", 23, 0)
@@ -86,3 +92,69 @@ def splits(name: str) -> dict[str, Any]:
     """Both splits of the data set that a head is trained on."""
     make = segmentation_split if name == "semantic_fpn" else detection_split
     return {split: make(split) for split in ("train", "val")}
+
+
+@functools.cache
+def published(name: str) -> Any:
+    """The paper's configuration of a head, on one process; to be read only."""
+    return generated(name)
+
+
+def generated(name: str, *changes: dict[str, Any], data: dict[str, Any] | None = None) -> Any:
+    """The mmengine configuration with `changes` merged over ours, on `data` or on sets that only exist in name."""
+    from lska.openmmlab.configs import configuration
+
+    return configuration(job(name, *changes), data or splits(name))
+
+
+def on_scope(made: Any, build: Callable[[], Any]) -> Any:
+    """Build with the registries of the configuration's library."""
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope(made.default_scope):
+        return build()
+
+
+def network(made: Any) -> nn.Module:
+    """The detector or segmentor of a configuration on the meta device."""
+    import torch
+    from mmengine.registry import MODELS
+
+    # The libraries write into the settings that they build from.
+    with torch.device("meta"):
+        return on_scope(made, lambda: MODELS.build(copy.deepcopy(made.model)))
+
+
+def data_set(made: Any, loader: str, **settings: Any) -> Any:
+    """The data set of a loader, without what makes its random choices repeatable."""
+    from mmengine.registry import DATASETS
+
+    return on_scope(made, lambda: DATASETS.build({**_samples(made, loader), **settings}))
+
+
+def steps(made: Any, loader: str) -> dict[str, Any]:
+    """The steps of a loader's pipeline by name, in order."""
+    return {step.type: step for step in _samples(made, loader).pipeline}
+
+
+def _samples(made: Any, loader: str) -> Any:
+    values = made[loader].dataset
+    return values.dataset if "dataset" in values else values
+
+
+def rates(made: Any, epoch_length: int, updates: int) -> list[float]:
+    """The rate of every update that mmengine's schedulers set, as its Runner builds and its hook steps them."""
+    import torch
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import PARAM_SCHEDULERS
+
+    wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), made.optim_wrapper.copy())
+    built = {"optimizer": wrapper, "epoch_length": epoch_length}
+    schedulers = [PARAM_SCHEDULERS.build(dict(values), default_args=built) for values in made.param_scheduler]
+    found = []
+    for _ in range(updates):
+        found += wrapper.get_lr()["lr"]
+        wrapper.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return found

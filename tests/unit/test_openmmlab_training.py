@@ -129,8 +129,7 @@ def test_rates_warm_up_and_fall_in_updates_and_epochs(through: Through) -> None:
     detection = [line["learning_rate"] for line in through("retinanet")["records"]]
     assert detection == pytest.approx([1e-4, 5.5e-4, 1e-3, 1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-4])
     segmentation = [line["learning_rate"] for line in through("semantic_fpn")["records"]]
-    # mmengine's convention: the rate is 0 in the last of the eight updates, not after it.
-    assert segmentation == pytest.approx([1e-3 * (1 - step / 7) ** 0.9 for step in range(8)])
+    assert segmentation == pytest.approx([1e-3 * (1 - step / 8) ** 0.9 for step in range(8)])
 
 
 def test_a_state_of_another_training_is_refused(dense: DenseProject, child: Child) -> None:

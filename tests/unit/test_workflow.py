@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lska.cli import parser
-from lska.provenance import project_root
+from lska.provenance import project_root, write_json
 from lska.strict import merge, read_yaml
 from lska.workflow import TABLES, Plan, source_digest, typed
 
@@ -61,12 +61,46 @@ def test_throughput_is_measured_again_after(demo: dict[str, Any], change: dict[s
 
 
 def test_data_are_made_again_after_a_change_of_what_they_are(demo: dict[str, Any]) -> None:
-    digests = {
-        plan(merge(demo, {"data": change})).data_digest()
-        for change in ({}, {"root": "elsewhere"}, {"generate": {"seed": 1}}, {"name": "other"})
-    }
-    # The name alone makes other files, by their paths.
-    assert len(digests) == 3
+    for section, name in {"data": "shapes", "detection": "scenes", "segmentation": "scene_regions"}.items():
+        digests = set()
+        for change in ({}, {"root": "elsewhere"}, {"generate": {"seed": 1}}):
+            changed = {"data": change} if section == "data" else {section: {"data": change}}
+            digests.add(plan(merge(demo, changed)).data_digest(name))
+        assert len(digests) == 3
+
+
+@pytest.mark.parametrize("kind", ["detection", "segmentation"])
+def test_fine_tuning_starts_from_a_backbone_that_is_old_news_only_after_it(
+    demo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    made = plan(demo)
+    job = next(job for job in made.config.fine_tunings if job.kind == kind)
+    control = next(job for job in made.config.fine_tunings if job.kind == kind and job.name.untrained)
+    monkeypatch.chdir(tmp_path)
+    assert made.backbone(control.task, str(control.run), old) == []
+    run, pretrained = str(job.run), {"md5": "a", "recipe": made.config.training_digest(job.run)}
+    write_json(job.backbone.with_suffix(".json"), pretrained)
+    job.backbone.write_bytes(b"weights")
+    files = [job.backbone, job.backbone.with_suffix(".json")]
+    assert made.backbone(job.task, run, old) == files
+    write_json(job.weights.with_suffix(".json"), {"backbone": {"md5": "a"}})
+    assert made.backbone(job.task, run, old) == [("old", file) for file in files]
+    write_json(job.weights.with_suffix(".json"), {"backbone": {"md5": "b"}})
+    assert made.backbone(job.task, run, old) == files
+    write_json(job.weights.with_suffix(".json"), {"backbone": {"md5": "a"}})
+    write_json(job.backbone.with_suffix(".json"), {**pretrained, "recipe": "of another day"})
+    assert made.backbone(job.task, run, old) == files
+
+
+def old(path: Path) -> tuple[str, Path]:
+    """Stands for Snakemake's mark."""
+    return "old", path
+
+
+def test_every_fine_tuning_of_a_scale_is_evaluated(demo: dict[str, Any]) -> None:
+    files = plan(demo).accuracies()
+    assert "results/demo/metrics/detection/retinanet-untrained/van_tiny-lska-k23-s0.json" in files
+    assert sum("semantic_fpn" in file for file in files) == 7
 
 
 def test_sources_have_a_digest_that_tells_them_apart() -> None:

@@ -16,6 +16,8 @@ pytestmark = pytest.mark.workflow
 
 # Chance is 10 %; the demo promises 60 % for every network.
 LEAST_TOP1 = 60.0
+# In percent: what detectors and segmentors reach, and how far they are ahead of the same training without a backbone.
+LEAST_AP50, LEAST_MIOU, LEAST_GAIN = 30.0, 35.0, 3.0
 
 
 def results(project) -> Path:
@@ -33,6 +35,30 @@ def test_every_trained_network_learns(demo):
     }
     assert len(scores) == 16
     assert {name: top1 for name, top1 in scores.items() if top1 < LEAST_TOP1} == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "least", "networks"),
+    [
+        ("detection/retinanet", "box_ap50", LEAST_AP50, 6),
+        ("detection/mask_rcnn", "box_ap50", LEAST_AP50, 2),
+        ("detection/mask_rcnn", "mask_ap50", LEAST_AP50, 2),
+        ("segmentation/semantic_fpn", "miou", LEAST_MIOU, 6),
+    ],
+)
+def test_every_detector_and_segmentor_learns(demo, task, metric, least, networks):
+    found = {name: content["metrics"][metric]["value"] for name, content in metric_files(demo, task).items()}
+    assert len(found) == networks
+    assert {name: value for name, value in found.items() if value < least} == {}
+
+
+@pytest.mark.parametrize(("task", "metric"), [("detection/retinanet", "box_ap"), ("segmentation/semantic_fpn", "miou")])
+def test_a_pretrained_backbone_is_clearly_better_than_an_untrained_one(demo, task, metric):
+    control = metric_files(demo, f"{task}-untrained")
+    assert list(control) == ["van_tiny-lska-k23-s0"]
+    for name, content in control.items():
+        pretrained = metric_files(demo, task)[name]["metrics"][metric]["value"]
+        assert pretrained > content["metrics"][metric]["value"] + LEAST_GAIN
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -63,6 +89,25 @@ def test_weights_metrics_and_recipe_form_a_chain(demo):
         assert content["weights"]["md5"] == sidecar["md5"]
         assert content["recipe"] == sidecar["recipe"]
         assert content["data"] == sidecar["data"]
+
+
+def test_fine_tuned_weights_name_their_backbone(demo):
+    for task in ("detection/retinanet", "detection/mask_rcnn", "segmentation/semantic_fpn"):
+        for name, content in metric_files(demo, task).items():
+            sidecar = json.loads((demo.root / "checkpoints" / "demo" / task / f"{name}.json").read_text())
+            backbone = json.loads((demo.root / "checkpoints" / "demo" / f"{name}.json").read_text())
+            assert content["weights"]["md5"] == sidecar["md5"] and content["recipe"] == sidecar["recipe"]
+            assert sidecar["backbone"] == content["detail"]["backbone"] == {"md5": backbone["md5"], "run": name}
+
+
+def test_tables_of_detection_and_segmentation_show_the_metric_files(demo):
+    frame = pd.read_csv(results(demo) / "tables" / "table_11.csv")
+    row = frame[(frame["row"] == "Semantic FPN / VAN-LSKA-Tiny k=53") & (frame["column"] == "mIoU")].iloc[0]
+    metrics = metric_files(demo, "segmentation/semantic_fpn")["van_tiny-lska-k53-s0"]["metrics"]
+    assert row["value"] == pytest.approx(metrics["miou"]["value"])
+    notebook = json.loads((results(demo) / "notebooks" / "table_04.ipynb").read_text())
+    pictures = [out for cell in notebook["cells"] for out in cell.get("outputs", []) if "image/png" in str(out)]
+    assert pictures
 
 
 def test_second_run_has_nothing_to_do(demo):
@@ -104,6 +149,35 @@ def test_the_working_folder_may_be_deleted(demo, tmp_path):
     finally:
         away.rename(demo.root / "work")
     assert planned["train"] == 1
+    assert "fine_tune" not in planned
+
+
+def test_a_new_kernel_size_in_detection_fine_tunes_one_network(demo, tmp_path):
+    def change(config):
+        new = {"model": "van_tiny", "attention": "lska", "kernel": 11, "seed": 0}
+        config["runs"].append(new)
+        config["detection"]["heads"]["retinanet"]["runs"].append(new)
+
+    planned = demo.planned("--configfile", with_changes(demo, tmp_path, change), "--", "table_09")
+    assert (planned["train"], planned["fine_tune"], planned["dense"]) == (1, 1, 1)
+
+
+def test_an_edited_recipe_of_a_head_trains_that_head_only(demo, tmp_path):
+    def change(config):
+        config["segmentation"]["heads"]["semantic_fpn"]["overrides"] = {"updates": 10}
+
+    planned = demo.planned("--configfile", with_changes(demo, tmp_path, change), "--", "all")
+    assert (planned["fine_tune"], planned["dense"]) == (7, 7)
+    assert "train" not in planned and "notebook_table_09" not in planned and "notebook_table_11" in planned
+
+
+def test_an_edited_pretraining_trains_what_stands_on_it(demo, tmp_path):
+    def change(config):
+        config["architecture"]["van_tiny"]["depths"] = [1, 1, 1, 1]
+
+    planned = demo.planned("--configfile", with_changes(demo, tmp_path, change), "--", "table_05")
+    # The control is another network too.
+    assert (planned["train"], planned["fine_tune"], planned["dense"]) == (2, 3, 3)
 
 
 def test_an_edited_architecture_trains_its_model_only(demo, tmp_path):
@@ -156,3 +230,5 @@ def test_configuration_errors_are_named_at_once(project):
 def test_other_scales_plan_their_tables(project):
     planned = project.planned("--configfile", "config/paper.yaml", "--", "all_tables")
     assert planned["train"] == 24 + 2 + 10
+    # Ten kernel sizes of Tiny, two of Small and Base each, with two detectors and one segmentor.
+    assert planned["fine_tune"] == planned["dense"] == 3 * (10 + 2 + 2)

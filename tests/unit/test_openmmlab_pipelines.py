@@ -1,0 +1,118 @@
+"""What generated configurations do to images and labels, against protocol sections 3 and 4."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import paper_jobs
+import pytest
+from paper_jobs import data_set, generated, means, published, steps
+from PIL import Image
+
+DETECTORS = ("retinanet", "mask_rcnn")
+
+
+@pytest.mark.parametrize("head", DETECTORS)
+def test_detectors_see_coco_as_published(head: str) -> None:
+    config = published(head)
+    train, test = steps(config, "train_dataloader"), steps(config, "test_dataloader")
+    assert list(train) == ["LoadImageFromFile", "LoadAnnotations", "Resize", "RandomFlip", "PackDetInputs"]
+    assert list(test) == ["LoadImageFromFile", "Resize", "PackDetInputs"]
+    assert train["Resize"] == test["Resize"] == {"type": "Resize", "scale": (1333, 800), "keep_ratio": True}
+    assert train["RandomFlip"] == {"type": "RandomFlip", "prob": 0.5}
+    assert train["LoadAnnotations"].with_mask == (head == "mask_rcnn")
+    assert config.train_dataloader.dataset.dataset.filter_cfg == {"filter_empty_gt": True, "min_size": 32}
+    assert config.test_dataloader.dataset.filter_cfg is None
+    preprocessor = config.model.data_preprocessor
+    assert preprocessor.mean == pytest.approx([123.675, 116.28, 103.53])
+    assert preprocessor.std == pytest.approx([58.395, 57.12, 57.375])
+    assert (preprocessor.bgr_to_rgb, preprocessor.pad_size_divisor) == (True, 32)
+
+
+def test_semantic_fpn_trains_on_random_crops_and_is_tested_once_at_one_scale() -> None:
+    config = published("semantic_fpn")
+    train, test = steps(config, "train_dataloader"), steps(config, "test_dataloader")
+    assert list(train) == [
+        "LoadImageFromFile", "LoadAnnotations", "RandomResize", "RandomCrop", "RandomFlip", "PhotoMetricDistortion",
+        "PackSegInputs",
+    ]  # fmt: skip
+    assert train["RandomResize"] == {
+        "type": "RandomResize", "scale": (2048, 512), "ratio_range": (0.5, 2.0), "keep_ratio": True,
+    }  # fmt: skip
+    assert train["RandomCrop"] == {"type": "RandomCrop", "crop_size": (512, 512), "cat_max_ratio": 0.75}
+    assert train["RandomFlip"] == {"type": "RandomFlip", "prob": 0.5}
+    assert list(test) == ["LoadImageFromFile", "Resize", "LoadAnnotations", "PackSegInputs"]
+    assert test["Resize"] == {"type": "Resize", "scale": (2048, 512), "keep_ratio": True}
+    assert config.test_dataloader.dataset.reduce_zero_label is True
+    assert config.test_dataloader.batch_size == 1
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """COCO-style images: of 300x200 pixels with an object, the same without, and a tiny one."""
+    folder = tmp_path / "coco"
+    (folder / "train").mkdir(parents=True)
+    sizes = {"with": (300, 200), "without": (300, 200), "tiny": (31, 40)}
+    for name, size in sizes.items():
+        Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(folder / "train" / f"{name}.png")
+    images = [
+        {"id": number, "file_name": f"{name}.png", "width": width, "height": height}
+        for number, (name, (width, height)) in enumerate(sizes.items())
+    ]
+    shape = {"bbox": [30, 20, 60, 40], "area": 2400, "iscrowd": 0,
+             "segmentation": [[30, 20, 90, 20, 90, 60, 30, 60]]}  # fmt: skip
+    objects = [{"id": 1, "image_id": 0, "category_id": 3, **shape}, {"id": 2, "image_id": 2, "category_id": 1, **shape}]
+    split = paper_jobs.detection_split("train", folder)
+    categories = [{"id": i, "name": name} for i, name in zip(split.category_ids, split.classes, strict=True)]
+    content = {"images": images, "annotations": objects, "categories": categories}
+    split.annotations.write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("head", DETECTORS)
+def test_images_without_objects_are_left_out_and_the_others_resized(head: str, scenes: Path) -> None:
+    split = paper_jobs.detection_split("train", scenes)
+    unflipped = means(head, overrides={"horizontal_flip": 0.0})
+    config = generated(head, unflipped, data={"train": split, "val": split})
+    made = data_set(config, "train_dataloader")
+    assert [Path(made.get_data_info(index)["img_path"]).stem for index in range(len(made))] == ["with"]
+    sample = made[0]
+    assert tuple(sample["inputs"].shape) == (3, 800, 1200)
+    found = sample["data_samples"].gt_instances
+    assert found.labels.tolist() == [1]  # category 3 is the second class
+    assert found.bboxes.tensor.tolist() == [[120, 80, 360, 240]]
+    assert ("masks" in found) == (head == "mask_rcnn")
+    assert len(data_set(config, "test_dataloader")) == 3
+
+
+def write_labels(folder: Path, values: np.ndarray, size: tuple[int, int]) -> None:
+    """An image of `size` (width, height) whose label map has columns of `values`."""
+    for part in ("images", "labels"):
+        (folder / part / "val").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(folder / "images" / "val" / "a.png")
+    columns = np.resize(values, size[0]).astype(np.uint8)
+    Image.fromarray(np.tile(columns, (size[1], 1))).save(folder / "labels" / "val" / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("unlabelled", "stored", "expected"),
+    [
+        (True, [0, 1, 2, 150, 200, 255], [255, 0, 1, 149, 255, 255]),
+        (False, [0, 1, 2, 149, 200, 255], [0, 1, 2, 149, 255, 255]),
+    ],
+)
+def test_label_values_become_classes_and_ignored_pixels(
+    unlabelled: bool, stored: list[int], expected: list[int], tmp_path: Path
+) -> None:
+    write_labels(tmp_path, np.array(stored), (100, 60))
+    split = paper_jobs.segmentation_split("val", tmp_path, zero_is_unlabelled=unlabelled, ignore=(200, 255))
+    config = generated("semantic_fpn", data={"val": split})
+    sample = data_set(config, "test_dataloader")[0]
+    labels = sample["data_samples"].gt_sem_seg.data
+    # Shorter side 512, the longer not rounded to a multiple of 32; labels are scored at their own size.
+    assert tuple(sample["inputs"].shape) == (3, 512, 853)
+    assert tuple(labels.shape) == (1, 60, 100)
+    assert labels[0, 0, :6].tolist() == expected
+    assert "param_scheduler" not in config
