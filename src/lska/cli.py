@@ -8,14 +8,19 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lska import config as configuration
 from lska.finetuning import HEADS, FineTuningJob
 from lska.runs import Run
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
 from lska.warm import delegate, run_beside_server
+
+if TYPE_CHECKING:
+    from lska.data.check import Report
 
 Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
@@ -105,11 +110,28 @@ def _prepare(arguments: Arguments) -> None:
 
 def _check(arguments: Arguments) -> int:
     from lska.data.check import check, render
-    from lska.data.manifest import load_manifest
+    from lska.data.manifest import kind_of, load_manifest, manifest_path
+    from lska.strict import read_yaml
 
-    report = check(load_manifest(arguments.name), arguments.root, arguments.contents)
+    path = manifest_path(arguments.name)
+    kind = kind_of(read_yaml(path))
+    if kind == "classification":
+        report = check(load_manifest(arguments.name), arguments.root, arguments.contents)
+    else:
+        report = _check_dense(kind, path, arguments.root)
     print(render(report), end="")
     return 0 if report.ok else 1
+
+
+def _check_dense(kind: str, manifest: Path, root: Path) -> Report:
+    """A set of detection or segmentation; what has to be unpacked or converted for it is thrown away."""
+    from lska.data import dense
+    from lska.data.dense_manifest import load_dense_manifest
+    from lska.sections import DataSource
+
+    name = load_dense_manifest(kind, manifest).name
+    with tempfile.TemporaryDirectory(prefix="lska-") as cache:
+        return dense.check(kind, DataSource(name, str(root), str(manifest)), Path(cache))
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

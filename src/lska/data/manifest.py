@@ -112,19 +112,30 @@ def load_manifest(name: str | Path) -> Manifest:
     return build(Manifest, values, str(path))
 
 
+def manifest_path(name: str | Path, known: Iterable[str] | None = None) -> Path:
+    """The file of a manifest given by name (bundled) or by path.
+
+    Raises:
+        DataError: no such manifest; the message names those of `known`, by default all.
+    """
+    bundled = BUNDLED / f"{name}.yaml"
+    path = bundled if bundled.is_file() else Path(name)
+    if path.suffix != ".yaml" or not path.is_file():
+        names = sorted(known if known is not None else (file.stem for file in BUNDLED.glob("*.yaml")))
+        raise DataError(
+            f"no manifest {str(name)!r}: expected one of {', '.join(names)} or the path of a .yaml file; "
+            "correct the name, or make one (docs/data.md)"
+        )
+    return path
+
+
 def read_manifest(name: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
     """The file and the unchecked content, without its kind, of a manifest of `kind`, given by name or by path.
 
     Raises:
         ValueError: no such manifest, or it is of another kind.
     """
-    bundled = BUNDLED / f"{name}.yaml"
-    path = bundled if bundled.is_file() else Path(name)
-    if path.suffix != ".yaml" or not path.is_file():
-        raise DataError(
-            f"no manifest {str(name)!r}: expected one of {', '.join(available(kind))} or the path of a .yaml file; "
-            "correct the name, or make one (docs/data.md)"
-        )
+    path = manifest_path(name, available(kind))
     values = read_yaml(path)
     if kind_of(values) != kind:
         raise DataError(

@@ -1,0 +1,100 @@
+"""Batches for mmengine's Runner: orders, orientations, positions, seeds and ignored labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lska.openmmlab.loading import IGNORED, DensePlan, IgnoreLabels, SeededSamples, UpdateBatches
+
+
+class Samples:
+    """A data set of images of alternating shape, whose samples are random numbers."""
+
+    metainfo = {"classes": ("thing",)}
+
+    def __init__(self, landscape: list[bool]) -> None:
+        self.landscape = landscape
+
+    def __len__(self) -> int:
+        return len(self.landscape)
+
+    def get_data_info(self, index: int) -> dict[str, int]:
+        return {"width": 4, "height": 3} if self.landscape[index] else {"width": 3, "height": 4}
+
+    def __getitem__(self, index: int) -> tuple[int, float, float]:
+        return index, float(torch.rand(())), float(np.random.rand())  # noqa: NPY002 - what the libraries draw from
+
+
+class Ordered:
+    """Stands for mmengine's sampler, which is asked for its data set only."""
+
+    def __init__(self, dataset: SeededSamples) -> None:
+        self.dataset = dataset
+
+
+def batches(landscape: list[bool], **settings: Any) -> UpdateBatches:
+    samples = SeededSamples(Samples(landscape), seed=3)
+    settings = {"batch_size": 2, "micro_batches": 2, "seed": 3, **settings}
+    return UpdateBatches(Ordered(samples), **settings)
+
+
+MIXED = [True, True, False, True, True, False, True, False, False, True, True, False, True]
+
+
+def test_micro_batches_hold_one_orientation_and_the_rest_comes_last() -> None:
+    plan = batches(MIXED, by_orientation=True, epochs=2).plan
+    for epoch in range(5):
+        order = plan.order(epoch)
+        assert sorted(order.tolist()) == list(range(13))
+        kinds = [Counter(MIXED[i] for i in order[start : start + 2].tolist()) for start in range(0, 12, 2)]
+        assert all(len(kind) == 1 for kind in kinds)
+    assert len({tuple(plan.order(epoch).tolist()) for epoch in range(5)}) == 5
+    # Orientations alternate instead of coming in two blocks.
+    firsts = "".join("wt"[not MIXED[int(i)]] for epoch in range(5) for i in plan.order(epoch)[:12:2])
+    assert "wt" in firsts and "tw" in firsts
+
+
+def test_without_orientations_the_order_is_the_plain_one() -> None:
+    plan = batches(MIXED).plan
+    plain = DensePlan(13, 2, 2, 1, 3)
+    assert plan.landscape is None and torch.equal(plan.order(1), plain.order(1))
+
+
+@pytest.mark.parametrize(("length", "steps"), [({"epochs": 4}, 12), ({"updates": 7}, 7)])
+def test_length_is_given_in_epochs_or_updates(length: dict[str, int], steps: int) -> None:
+    sampler = batches(MIXED, **length)
+    assert (len(sampler), sampler.plan.steps) == (3, steps)
+    keys = list(sampler)
+    assert len(keys) == 2 * steps and all(len(batch) == 2 for batch in keys)
+    assert [batch[0][0] for batch in keys[::2]] == [step // 3 for step in range(steps)]
+
+
+def test_a_later_start_leaves_out_what_was_done() -> None:
+    through = list(batches(MIXED, updates=7, by_orientation=True))
+    resumed = batches(MIXED, updates=7, by_orientation=True)
+    resumed.start = 4
+    assert list(resumed) == through[8:]
+
+
+def test_a_set_smaller_than_an_update_is_refused() -> None:
+    with pytest.raises(ValueError, match="fewer than the global batch of 4"):
+        batches([True] * 3)
+
+
+def test_samples_depend_on_their_key_alone() -> None:
+    samples = SeededSamples(Samples([True] * 4), seed=3)
+    first = samples[0, 1]
+    assert samples[0, 2] != first and samples[1, 1] != first
+    assert samples[0, 1] == first and len(samples) == 4 and samples.metainfo == {"classes": ("thing",)}
+    assert SeededSamples(Samples([True] * 4), seed=4)[0, 1] != first
+
+
+def test_labels_that_are_not_scored_are_ignored() -> None:
+    labels = np.array([[0, 11], [12, 3]], dtype=np.uint8)
+    result = IgnoreLabels((11, 12))({"gt_seg_map": labels})
+    assert result["gt_seg_map"].tolist() == [[0, IGNORED], [IGNORED, 3]]
