@@ -45,8 +45,14 @@ class Plan:
         return [str(self.config.metric_path(task, run)) for task, run in self._needs[target]]
 
     def samples(self, target: str) -> list[str]:
-        """Pictures of sample predictions that the notebook of a table or figure shows."""
-        return [str(path) for path in samples(load_spec(target), self.config)]
+        """Pictures of sample predictions that the notebook of a table or figure shows.
+
+        They show images of the data set, so a clone has the metric files of a scale without them; that is no reason to
+        measure again.
+        """
+        wanted = set(samples(load_spec(target), self.config))
+        jobs = [job for job in self.config.fine_tunings if job.samples in wanted]
+        return [str(job.samples) for job in jobs if job.samples.exists() or not self._dense_measured(job)]
 
     def names(self, task: str) -> list[str]:
         """Runs or modules for which any target needs `task`, each once, in a fixed order."""
@@ -109,7 +115,11 @@ class Plan:
         """As `scored`, for a fine-tuning."""
         job = self.job(task, run)
         files = [job.weights, job.weights.with_suffix(".json")]
-        return [ancient(file) for file in files] if _measured(job.weights, job.metrics, job.digest()) else files
+        return [ancient(file) for file in files] if self._dense_measured(job) else files
+
+    @staticmethod
+    def _dense_measured(job: FineTuningJob) -> bool:
+        return _measured(job.weights, job.metrics, job.digest())
 
     def backbone(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """The pretrained weights that a fine-tuning starts from, marked `ancient` where it was done from them."""

@@ -28,9 +28,11 @@ def load(head: str, **overrides: Any) -> Any:
 
 
 @pytest.mark.parametrize("path", sorted(path.name for path in RECIPES.glob("*_*.yaml")))
-def test_every_recipe_of_the_project_loads(path: str) -> None:
+def test_every_recipe_of_the_project_loads_and_opens_with_how_to_use_it(path: str) -> None:
     head = next(head for head in FILES if path.endswith(f"_{head}.yaml"))
     assert type(load_recipe(head, RECIPES / path)) is KINDS[head]
+    text = (RECIPES / path).read_text(encoding="utf-8")
+    assert all(f"\n# {word} " in text for word in ("command", "hardware", "duration", "expect"))
 
 
 def test_heads_have_their_own_kind_of_recipe() -> None:

@@ -31,6 +31,31 @@ def test_accuracy_table_equals_the_metric_files():
     }
 
 
+TASKS = {"RetinaNet": "detection/retinanet", "Semantic FPN": "segmentation/semantic_fpn"}
+NAMES = {"box AP": "box_ap", "box AP50": "box_ap50", "mIoU": "miou"}
+
+
+def dense_rows() -> dict[tuple[str, str, str], str]:
+    """The values of README's table of detection and segmentation by task, run and metric."""
+    pattern = r"\| (RetinaNet|Semantic FPN) / VAN-Tiny (LKA|LSKA) k=(\d+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|"
+    rows = {}
+    for line in (PROJECT / "README.md").read_text(encoding="utf-8").splitlines():
+        if match := re.match(pattern, line):
+            run = f"van_tiny-{ATTENTIONS[match[2]]}-k{match[3]}-s0"
+            rows[TASKS[match[1]], run, NAMES[match[4].strip()]] = match[5].strip()
+    return rows
+
+
+def test_detection_and_segmentation_table_equals_the_metric_files():
+    rows, folder = dense_rows(), METRICS.parent
+    found = {(task, path.stem) for task in TASKS.values() for path in (folder / task).glob("*.json")}
+    assert found == {(task, run) for task, run, _ in rows} and len(rows) >= 3
+    for (task, run, name), shown in rows.items():
+        entry = json.loads((folder / task / f"{run}.json").read_text())["metrics"][name]
+        error = f" ± {entry['standard_error']:.1f}" if "standard_error" in entry else ""
+        assert shown == f"{entry['value']:.1f}{error}"
+
+
 @pytest.mark.parametrize("command", ["make demo", "make test"])
 def test_commands_exist(command: str):
     target = command.split()[1]
@@ -41,8 +66,9 @@ def test_commands_exist(command: str):
 def test_small_weights_belong_to_their_sidecars_and_metrics():
     from lska.provenance import file_md5
 
-    for path in METRICS.glob("*.json"):
-        weights = PROJECT / "checkpoints" / "small" / f"{path.stem}.safetensors"
+    tasks = {"": METRICS} | {task: METRICS.parent / task for task in TASKS.values()}
+    for task, path in [(task, path) for task, folder in tasks.items() for path in folder.glob("*.json")]:
+        weights = PROJECT / "checkpoints" / "small" / task / f"{path.stem}.safetensors"
         sidecar = json.loads(weights.with_suffix(".json").read_text())
         assert file_md5(weights) == sidecar["md5"] == json.loads(path.read_text())["weights"]["md5"]
 
@@ -55,3 +81,8 @@ def test_small_results_are_of_the_current_configuration(monkeypatch: pytest.Monk
     for run in config.runs:
         sidecar = json.loads(config.weights_path(run).with_suffix(".json").read_text())
         assert sidecar["recipe"] == config.training_digest(run), run
+    assert config.fine_tunings
+    for job in config.fine_tunings:
+        sidecar = json.loads(job.weights.with_suffix(".json").read_text())
+        assert sidecar["recipe"] == job.digest(), job
+        assert sidecar["backbone"]["md5"] == json.loads(job.backbone.with_suffix(".json").read_text())["md5"]

@@ -21,7 +21,7 @@ class Project:
 
     root: Path
 
-    def run(self, *command: str, timeout: float = 1500) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 1700) -> subprocess.CompletedProcess[str]:
         """Run a command in the copy with the copy's own sources; output is captured."""
         scripts = Path(sys.executable).parent
         environment = {
@@ -34,7 +34,7 @@ class Project:
             command, cwd=self.root, env=environment, text=True, capture_output=True, timeout=timeout, check=False
         )
 
-    def snakemake(self, *arguments: str, timeout: float = 1500) -> str:
+    def snakemake(self, *arguments: str, timeout: float = 1700) -> str:
         """Run Snakemake on two cores and return all it said; fails the test when it fails."""
         start = () if "--dry-run" in arguments else ("lska", "warm")
         done = self.run(*start, "snakemake", "--cores", "2", *arguments, timeout=timeout)

@@ -12,7 +12,8 @@ import yaml
 from lska.tables import TARGETS, outputs
 from lska.workflow import FIGURES, TABLES
 
-pytestmark = pytest.mark.workflow
+# The first test waits for the whole demo, on machines of any speed.
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]
 
 # Chance is 10 %; the demo promises 60 % for every network.
 LEAST_TOP1 = 60.0

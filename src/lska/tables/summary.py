@@ -89,17 +89,18 @@ def printed(table: Table) -> str:
 def sheets(paths: Sequence[Path], folder: Path) -> list[object]:
     """What to display of sample predictions: a heading, and each picture of `folder` under its task and run.
 
-    Returns:
-        Markdown and images for `IPython.display.display`; nothing where there are no pictures.
+    Pictures show images of the data set, so those of results that were measured elsewhere may be absent; each says so.
 
-    Raises:
-        FileNotFoundError: a picture is missing; names it.
+    Returns:
+        Markdown and images for `IPython.display.display`; nothing where no table row has pictures.
     """
     from IPython.display import Image, Markdown
 
     shown: list[object] = [Markdown(SAMPLES)] if paths else []
     for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: picture of sample predictions missing; run its evaluation again")
-        shown += [Markdown(f"### {path.relative_to(folder).with_suffix('')}"), Image(filename=str(path))]
+        name = path.relative_to(folder).with_suffix("")
+        absent = Markdown(
+            f"Not here: drawn by `lska evaluate dense {name.name} --task {name.parent}`, which needs the data."
+        )
+        shown += [Markdown(f"### {name}"), Image(filename=str(path)) if path.is_file() else absent]
     return shown
