@@ -5,7 +5,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from lska.finetuning import HEADS, TASK
+from lska.finetuning import HEADS, PAPER_RECIPES, TASK
 from lska.runs import RUN_ID
 from lska.workflow import FIGURES, TABLES, Plan, evaluation_threads, launcher, source_digest, training_threads
 

@@ -183,7 +183,10 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
     config = build(Config, values, where)
     _check_division(config.recipe, config.training.gpus, where, "training.gpus")
     for (kind, head), recipe in config.dense_recipes.items():
-        _check_division(recipe, config.dense[kind].heads[head].gpus, where, f"{kind}.heads.{head}.gpus")
+        gpus, setting = config.dense[kind].heads[head].gpus, f"{kind}.heads.{head}.gpus"
+        _check_division(recipe, gpus, where, setting)
+        if recipe.precision == "bf16" and gpus == 0:
+            raise ValueError(f"{where}: precision bf16 of a fine-tuning needs a GPU, and {setting} is 0; use fp32")
     return config
 
 

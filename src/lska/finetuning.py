@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 HEADS = {"detection": DETECTORS, "segmentation": SEGMENTORS}
 """The heads of each kind of dense prediction."""
 
+PAPER_RECIPES = {
+    "retinanet": "config/recipes/coco_retinanet.yaml",
+    "mask_rcnn": "config/recipes/coco_mask_rcnn.yaml",
+    "semantic_fpn": "config/recipes/ade20k_semantic_fpn.yaml",
+}
+"""The paper's recipe of each head, whose networks the complexity tables count at every scale."""
+
 CONTROL = "-untrained"
 """End of the task of a control: the same training from a randomly initialised backbone."""
 
@@ -146,7 +153,13 @@ class FineTuningJob:
             "recipe": {**self.recipe.to_dict(), "mean": self.pixels[0], "deviation": self.pixels[1]},
             "data": {"name": self.data.name, "generate": self.data.generate},
             "backbone": None if self.name.untrained else self.config.training_digest(self.run),
+            **self._statistics(),
         }
+
+    def _statistics(self) -> dict[str, int]:
+        """Images that BatchNorm sees at once, where that follows from the number of GPUs (SyncBN in segmentation)."""
+        together = self.settings.gpus * self.recipe.micro_batch
+        return {"normalized_together": together} if self.kind == "segmentation" and self.settings.gpus > 1 else {}
 
     def digest(self) -> str:
         """Digest of `spec()`."""

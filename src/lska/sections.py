@@ -55,7 +55,8 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Training:
-    """Means of a training; nothing here changes its numbers on one kind of hardware."""
+    """Means of a training; on one kind of hardware nothing here changes its numbers, but for segmentation on several
+    GPUs, where BatchNorm takes its statistics over all of them."""
 
     recipe: str
     threads: int = 1
@@ -126,7 +127,9 @@ class DenseTask:
     data: DataSource
     heads: dict[str, FineTuning]
     """By name: retinanet, mask_rcnn; semantic_fpn."""
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    evaluation: Evaluation = field(default_factory=lambda: Evaluation(batch_size=1))
+    """With more than one image per batch, detectors see images of different sizes padded to a common one; segmentation
+    always takes one image at a time."""
 
 
 def _check_least(section: Any, **least: int) -> None:

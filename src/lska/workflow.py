@@ -87,7 +87,11 @@ class Plan:
     def data_set(self, name: str) -> tuple[str, DataSource]:
         """Kind and settings of the scale's data set `name`."""
         dense = {kind: section.data for kind, section in self.config.dense.items() if section is not None}
-        return next((k, d) for k, d in {"classification": self.config.data, **dense}.items() if d.name == name)
+        for kind, data in {"classification": self.config.data, **dense}.items():
+            if data.name == name:
+                return kind, data
+        known = ", ".join(data.name for data in (self.config.data, *dense.values()))
+        raise ValueError(f"{name!r} is no data set of scale {self.config.scale}; expected one of {known}")
 
     def data_digest(self, name: str) -> str:
         """Identity of what makes the data set `name` what it is, as far as it is known before it is read."""
@@ -117,9 +121,10 @@ class Plan:
         files = [job.weights, job.weights.with_suffix(".json")]
         return [ancient(file) for file in files] if self._dense_measured(job) else files
 
-    @staticmethod
-    def _dense_measured(job: FineTuningJob) -> bool:
-        return _measured(job.weights, job.metrics, job.digest())
+    def _dense_measured(self, job: FineTuningJob) -> bool:
+        """As `_measured`; weights whose backbone is another by now are about to be trained too."""
+        current = job.backbone is None or self._fine_tuned(job)
+        return current and _measured(job.weights, job.metrics, job.digest())
 
     def backbone(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """The pretrained weights that a fine-tuning starts from, marked `ancient` where it was done from them."""

@@ -188,10 +188,17 @@ def test_a_missing_or_damaged_backbone_stops_before_training(dense: DenseProject
     assert not job.states.exists()
 
 
-def test_the_diverged_training_keeps_its_last_state(dense: DenseProject, child: Child) -> None:
+def test_a_diverged_training_says_so_and_keeps_no_bad_state(
+    dense: DenseProject, child: Child, capfd: pytest.CaptureFixture[str]
+) -> None:
     changes = {**scale("wild", "semantic_fpn", state_minutes=0.0)}
     changes["segmentation"]["heads"]["semantic_fpn"]["overrides"] = {"learning_rate": 1e30, "clip_gradient": None}
     tiny_dense.prepare(dense.job("semantic_fpn", changes).config)
     words = ("train", str(dense.base.run), "--task", "segmentation/semantic_fpn")
     assert child(lambda: dense.command(*words, changes=changes)) == 1
-    assert not dense.job("semantic_fpn", changes).weights.exists()
+    assert "lska: error: training diverged" in capfd.readouterr().err
+    job = dense.job("semantic_fpn", changes)
+    assert not job.weights.exists()
+    if state_files(job.states):
+        weights = load_checked(job)["state_dict"].values()
+        assert all(bool(torch.isfinite(tensor).all()) for tensor in weights)

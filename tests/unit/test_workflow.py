@@ -92,6 +92,33 @@ def test_fine_tuning_starts_from_a_backbone_that_is_old_news_only_after_it(
     assert made.backbone(job.task, run, old) == files
 
 
+def test_metrics_of_a_backbone_that_is_gone_are_measured_again(
+    demo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan(demo)
+    job = next(job for job in made.config.fine_tunings if job.kind == "detection")
+    monkeypatch.chdir(tmp_path)
+    for path, md5 in ((job.backbone, "a"), (job.weights, "w")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"weights")
+        recipe = made.config.training_digest(job.run) if path == job.backbone else job.digest()
+        write_json(path.with_suffix(".json"), {"md5": md5, "recipe": recipe, "backbone": {"md5": "a"}})
+    write_json(job.metrics, {"weights": {"md5": "w"}})
+    files = [job.weights, job.weights.with_suffix(".json")]
+    arguments = job.task, str(job.run), old
+    assert made.dense_scored(*arguments) == [("old", file) for file in files]
+    assert str(job.samples) not in made.samples("table_04") + made.samples("table_09")
+    # A retrained backbone has another md5 under the same recipe; its detector is about to be trained again.
+    write_json(job.backbone.with_suffix(".json"), {"md5": "b", "recipe": made.config.training_digest(job.run)})
+    assert made.dense_scored(*arguments) == files
+    assert str(job.samples) in made.samples("table_04") + made.samples("table_09")
+
+
+def test_an_unknown_data_set_is_named(demo: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="'nothing' is no data set of scale demo; expected one of shapes, scenes"):
+        plan(demo).data_set("nothing")
+
+
 def old(path: Path) -> tuple[str, Path]:
     """Stands for Snakemake's mark."""
     return "old", path

@@ -73,6 +73,8 @@ for head in sum(HEADS.values(), ()):
     rule:
         name:
             f"complexity_{head}"
+        input:
+            recipe=PAPER_RECIPES[head],
         output:
             PLAN.files(f"complexity/{head}"),
         params:

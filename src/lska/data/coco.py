@@ -101,6 +101,10 @@ def _check_categories(manifest: DetectionManifest, categories: list[Any], findin
         elif expected.get(number) != name:
             findings.add("unknown categories", f"id {number}: {name!r}, expected {expected.get(number)!r}")
         found[number] = name
+    order = [number for number in found if number in expected]
+    if not findings.sentences() and order != list(manifest.category_ids):
+        # mmdet numbers the labels in the order of the file.
+        findings.add("categories in another order", f"ids {order}, expected {list(manifest.category_ids)}")
     for number in sorted(expected.keys() - found.keys()):
         findings.add("missing categories", f"id {number}: {expected[number]!r}")
 
@@ -219,6 +223,8 @@ def _missing_keys(entry: Any) -> list[str]:
         return ["not a mapping"]
     return [
         *(key for key in ID_KEYS if type(entry.get(key)) is not int),
+        # pycocotools takes a match with annotation 0 for no match.
+        *(["id of at least 1"] if entry.get("id") == 0 else []),
         *(key for key in OTHER_KEYS if key not in entry),
     ]
 

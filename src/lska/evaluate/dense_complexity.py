@@ -21,15 +21,12 @@ from tqdm import tqdm
 
 from lska.config import Config
 from lska.evaluate.dense import build
-from lska.finetuning import CONTROL, HEADS, FineTuningJob
+from lska.finetuning import CONTROL, HEADS, PAPER_RECIPES, FineTuningJob
 from lska.models.complexity import Complexity, count
 from lska.openmmlab import configs, detection, segmentation
 from lska.provenance import metric, project_root, write_metrics
 from lska.runs import Run
 from lska.sections import DataSource, DenseTask, FineTuning, RunGroup
-
-RECIPES = {"retinanet": "coco_retinanet", "mask_rcnn": "coco_mask_rcnn", "semantic_fpn": "ade20k_semantic_fpn"}
-"""The paper's recipe of each head (config/recipes)."""
 
 SIZES = {"detection": (detection.SIZE,), "segmentation": segmentation.SIZES}
 """Width and height in pixels of the images that are counted."""
@@ -70,8 +67,8 @@ def paper_job(config: Config, head: str, run: Run) -> FineTuningJob:
     """
     kind = next((kind for kind, heads in HEADS.items() if head in heads), None)
     if kind is None:
-        raise ValueError(f"{head!r} is no detector or segmentor; expected one of {', '.join(RECIPES)}")
-    recipe = project_root() / "config" / "recipes" / f"{RECIPES[head]}.yaml"
+        raise ValueError(f"{head!r} is no detector or segmentor; expected one of {', '.join(PAPER_RECIPES)}")
+    recipe = project_root() / PAPER_RECIPES[head]
     # Counting needs no data and, as for a control, no backbone that the scale trains.
     settings = FineTuning(str(recipe), untrained=(RunGroup(run.model, run.seed, run.attention, run.kernel),))
     sections = {**dict.fromkeys(HEADS), kind: DenseTask(DataSource("none", root="none"), {head: settings})}

@@ -70,7 +70,7 @@ class VANBackbone(VAN):
             nn.SyncBatchNorm.convert_sync_batchnorm(self)
 
     def init_weights(self) -> None:
-        """Load the pretrained weights, if any; mmengine calls this once, before a training that is not resumed.
+        """Load the pretrained weights, if any; mmengine calls this once, before it takes over a saved state.
 
         Raises:
             CheckpointError: a tensor is missing, unknown or of another shape, the classifier's apart; the message names

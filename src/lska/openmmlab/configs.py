@@ -100,6 +100,11 @@ def optimizer(job: FineTuningJob, world: int) -> dict[str, Any]:
     return wrapper
 
 
+def load_image() -> dict[str, Any]:
+    """Reading an image as it is stored: annotations are made for, and checked against, the pixels before any turn."""
+    return {"type": "LoadImageFromFile", "color_type": "color_ignore_orientation"}
+
+
 def micro_batches(job: FineTuningJob) -> int:
     """Micro-batches of an update in all processes together."""
     return job.recipe.global_batch // job.recipe.micro_batch

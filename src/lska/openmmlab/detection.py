@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from lska.data.tars import DataError
 from lska.finetuning import FineTuningJob
 from lska.openmmlab import configs
 from lska.openmmlab.recipe import DetectionRecipe, MaskRCNNRecipe
@@ -123,10 +124,12 @@ def _limit_regions(train: dict[str, Any], test: dict[str, Any], recipe: MaskRCNN
 def _dataset(job: FineTuningJob, split: DetectionSplit, name: str) -> dict[str, Any]:
     recipe: DetectionRecipe = job.recipe
     masks = job.head == "mask_rcnn"
+    if masks and not split.masks:
+        raise DataError(f"{split.annotations}: {job.task} needs objects with masks, and {job.data.name} has boxes only")
     load = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": masks}
     # The recipe gives the longest side first, as the library does.
     resize = {"type": "Resize", "scale": tuple(recipe.image_scale), "keep_ratio": True}
-    steps: list[dict[str, Any]] = [{"type": "LoadImageFromFile"}]
+    steps: list[dict[str, Any]] = [configs.load_image()]
     if name == "train":
         steps += [load, resize, {"type": "RandomFlip", "prob": recipe.horizontal_flip}, {"type": "PackDetInputs"}]
     else:

@@ -56,7 +56,7 @@ def fine_tune(job: FineTuningJob, budget_seconds: float | None = None) -> None:
     backbone = None if job.backbone is None else Checkpoint.open(job.config, job.run)
     splits = open_splits(job, "train")
     with contextlib.ExitStack() as stack:
-        group = stack.enter_context(processes(job.settings.gpus))
+        group = stack.enter_context(processes(job.settings.gpus, f"{job.kind}.heads.{job.head}.gpus"))
         stop = stack.enter_context(stop_request(budget_seconds))
         if group.is_main:
             stack.enter_context(owner(job.states))

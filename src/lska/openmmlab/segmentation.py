@@ -71,7 +71,7 @@ def model(job: FineTuningJob, classes: int) -> dict[str, Any]:
 
 
 def _load() -> list[dict[str, Any]]:
-    return [{"type": "LoadImageFromFile"}]
+    return [configs.load_image()]
 
 
 def _labels(split: SegmentationSplit) -> list[dict[str, Any]]:

@@ -58,11 +58,12 @@ class Processes:
 
 
 @contextmanager
-def processes(gpus: int) -> Iterator[Processes]:
+def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
     """Join the group that torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK) describe; alone without them.
 
     Args:
         gpus: GPUs that the training was given; 0 trains on the processor, then several processes talk through gloo.
+        setting: where the configuration says so, for the message.
 
     Raises:
         ValueError: `gpus` were asked for and CUDA sees fewer.
@@ -70,8 +71,8 @@ def processes(gpus: int) -> Iterator[Processes]:
     rank, world, local = (int(os.environ.get(n, d)) for n, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     if gpus > 0 and torch.cuda.device_count() <= local:
         raise ValueError(
-            f"training.gpus is {gpus} but process {local} finds {torch.cuda.device_count()} CUDA device(s); "
-            "set training.gpus to 0 to train on the processor"
+            f"{setting} is {gpus} but process {local} finds {torch.cuda.device_count()} CUDA device(s); "
+            f"set {setting} to 0 to train on the processor"
         )
     device = torch.device("cuda", local) if gpus > 0 else torch.device("cpu")
     if device.type == "cuda":

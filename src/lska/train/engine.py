@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -24,6 +24,7 @@ from lska.train.progress import Progress, TrainingLog
 from lska.train.recipe import Recipe
 from lska.train.scoring import memory_format
 from lska.train.state import load_state, save_state, state_files
+from lska.train.trainable import Trainable
 
 logger = logging.getLogger(__name__)
 
@@ -207,27 +208,6 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, plan: Plan) -> C
 
 
 _SAVE, _STOP = 1, 2
-
-
-class Trainable(Protocol):
-    """What `fit` drives: the trainer of this module, or a loop of another library (lska.openmmlab.loop)."""
-
-    plan: Plan
-    state_seconds: float
-    progress: Progress
-    group: Processes
-
-    def rate(self, step: int) -> float:
-        """Learning rate of update `step`."""
-
-    def update(self, batches: Iterator[Any]) -> torch.Tensor:
-        """One update, which raises `progress.step`; returns the loss, a scalar tensor."""
-
-    def finite(self, loss: torch.Tensor) -> float:
-        """Mean of `loss` over the processes; DivergedError where it is not finite."""
-
-    def save(self) -> None:
-        """Write the state."""
 
 
 def fit(
