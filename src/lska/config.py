@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lska.finetuning import FineTuningJob, check_dense, parse_task
+from lska.finetuning import CONTROL, FineTuningJob, check_dense, parse_task
 from lska.openmmlab.recipe import DetectionRecipe, SegmentationRecipe
 from lska.openmmlab.recipe import load_recipe as load_dense_recipe
 from lska.provenance import digest
@@ -79,7 +79,7 @@ class Config:
             FineTuningJob(self, task, run)
             for kind, section in self.dense.items()
             for head in (section.heads if section is not None else ())
-            for task in (f"{kind}/{head}", f"{kind}/{head}-untrained")
+            for task in (f"{kind}/{head}", f"{kind}/{head}{CONTROL}")
             for run in self.runs_of(task)
         )
 

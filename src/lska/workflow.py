@@ -112,14 +112,12 @@ class Plan:
     def scored(self, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """Weights of `run` and their sidecar, marked `ancient` (Snakemake's) where they were scored already."""
         weights, metrics = self.config.weights_path(run), self.config.metric_path("classification", run)
-        files = [weights, weights.with_suffix(".json")]
-        return [ancient(file) for file in files] if _measured(weights, metrics, self.training_digest(run)) else files
+        return _with_sidecar(weights, _measured(weights, metrics, self.training_digest(run)), ancient)
 
     def dense_scored(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """As `scored`, for a fine-tuning."""
         job = self.job(task, run)
-        files = [job.weights, job.weights.with_suffix(".json")]
-        return [ancient(file) for file in files] if self._dense_measured(job) else files
+        return _with_sidecar(job.weights, self._dense_measured(job), ancient)
 
     def _dense_measured(self, job: FineTuningJob) -> bool:
         """As `_measured`; weights whose backbone is another by now are about to be trained too."""
@@ -129,10 +127,7 @@ class Plan:
     def backbone(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """The pretrained weights that a fine-tuning starts from, marked `ancient` where it was done from them."""
         job = self.job(task, run)
-        if job.backbone is None:
-            return []
-        files = [job.backbone, job.backbone.with_suffix(".json")]
-        return [ancient(file) for file in files] if self._fine_tuned(job) else files
+        return [] if job.backbone is None else _with_sidecar(job.backbone, self._fine_tuned(job), ancient)
 
     def _fine_tuned(self, job: FineTuningJob) -> bool:
         """Whether the fine-tuned weights come from exactly the backbone that today's pretraining makes."""
@@ -154,6 +149,12 @@ def training_threads(training: Training) -> int:
 def evaluation_threads(evaluation: Evaluation) -> int:
     """Cores that scoring keeps busy."""
     return max(evaluation.threads, evaluation.workers)
+
+
+def _with_sidecar(weights: Path, used: bool, ancient: Callable[[Path], Any]) -> list[Any]:
+    """Weights and their sidecar, marked `ancient` where what is made of them was made of exactly these (`used`)."""
+    files = [weights, weights.with_suffix(".json")]
+    return [ancient(file) for file in files] if used else files
 
 
 def _measured(weights: Path, metrics: Path, recipe: str) -> bool:

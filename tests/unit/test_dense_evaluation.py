@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tiny_dense import DenseProject
 
-from lska.evaluate.detection import average_precision, coco_results
+from lska.evaluate.detection import average_precision, coco_results, read_truth
 from lska.evaluate.segmentation import Areas, areas, as_metrics, scores, standard_errors
 from lska.provenance import file_md5, validate
 
@@ -49,7 +49,7 @@ def test_a_perfect_detection_has_full_precision(tmp_path: Path) -> None:
     path = annotations(tmp_path, [[10, 10, 20, 20], [40, 40, 50, 50]])
     results = list(coco_results(1, found([10, 10, 30, 30], [40, 40, 90, 90], scores=[0.9, 0.8]), (7,)))
     # One object is small (400 pixels), one medium (2,500); there is no large one.
-    found_values = values(average_precision(path, results, "box"))
+    found_values = values(average_precision(read_truth(path), results, "box"))
     assert found_values.pop("box_ap_large") is None
     names = ("box_ap", "box_ap50", "box_ap75", "box_ap_small", "box_ap_medium")
     assert found_values == pytest.approx(dict.fromkeys(names, 100))
@@ -58,13 +58,15 @@ def test_a_perfect_detection_has_full_precision(tmp_path: Path) -> None:
 def test_a_box_that_overlaps_by_three_fifths_counts_at_three_of_ten_thresholds(tmp_path: Path) -> None:
     path = annotations(tmp_path, [[0, 0, 10, 10]])
     # Intersection 62 of union 100: above the thresholds 0.5, 0.55 and 0.6.
-    metrics = values(average_precision(path, list(coco_results(1, found([0, 0, 10, 6.2], scores=[1.0]), (7,))), "box"))
+    metrics = values(
+        average_precision(read_truth(path), list(coco_results(1, found([0, 0, 10, 6.2], scores=[1.0]), (7,))), "box")
+    )
     assert metrics["box_ap50"] == pytest.approx(100) and metrics["box_ap75"] == 0
     assert metrics["box_ap"] == pytest.approx(30)
 
 
 def test_without_detections_precision_is_zero(tmp_path: Path) -> None:
-    metrics = values(average_precision(annotations(tmp_path, [[0, 0, 10, 10]]), [], "box"))
+    metrics = values(average_precision(read_truth(annotations(tmp_path, [[0, 0, 10, 10]])), [], "box"))
     assert metrics["box_ap"] == metrics["box_ap50"] == 0 and metrics["box_ap_large"] is None
 
 
@@ -76,9 +78,9 @@ def test_masks_are_scored_by_their_pixels(tmp_path: Path) -> None:
     mask = np.zeros((1, 100, 100), dtype=bool)
     mask[0, :10, :8] = True
     results = list(coco_results(1, {**found([0, 0, 10, 10], scores=[1.0]), "masks": mask}, (7,)))
-    assert values(average_precision(path, results, "box"))["box_ap"] == pytest.approx(100)
+    assert values(average_precision(read_truth(path), results, "box"))["box_ap"] == pytest.approx(100)
     # Four fifths of the object: above seven of ten thresholds, 0.5 to 0.8.
-    assert values(average_precision(path, results, "mask"))["mask_ap"] == pytest.approx(70)
+    assert values(average_precision(read_truth(path), results, "mask"))["mask_ap"] == pytest.approx(70)
 
 
 def test_areas_of_an_image_by_hand() -> None:

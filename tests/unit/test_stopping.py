@@ -15,10 +15,11 @@ from tiny_project import RECIPE, Project
 from tiny_trainer import ALONE, Batch, batches, job, linear, records, run
 
 from lska.train import engine
-from lska.train.engine import DivergedError, Trainer
+from lska.train.engine import Trainer
 from lska.train.interrupt import Interrupted, StopRequest, stop_request
 from lska.train.progress import Progress, TrainingLog
 from lska.train.state import load_state, state_files
+from lska.train.trainable import DivergedError
 
 
 def test_the_record_has_every_interval_once(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from lska.data.folders import DECODE_ERRORS, DataError
 from lska.data.layouts import is_image
 from lska.data.manifest import content_hash
 
+IGNORED = 255
+"""Label of pixels that neither train nor score, as in mmseg."""
+
 
 @dataclass(frozen=True)
 class DetectionSplit:

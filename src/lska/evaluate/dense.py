@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from lska.data.dense import DetectionSplit, SegmentationSplit
+from lska.data.folders import decode
 from lska.evaluate.classify import check_origin, vouched
 from lska.finetuning import FineTuningJob
 from lska.models.checkpoint import load_weights
@@ -107,13 +109,5 @@ def _loader(settings: Any) -> Any:
 
 
 def read_image(path: str) -> np.ndarray:
-    """An image file as uint8 RGB, shape (H, W, 3)."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def now() -> datetime:
-    """The time that a metric file calls `started`."""
-    return datetime.now(UTC)
+    """An image file as uint8 RGB, shape (H, W, 3); raises DataError where it is damaged."""
+    return np.asarray(decode(Path(path).read_bytes(), path))

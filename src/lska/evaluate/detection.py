@@ -6,13 +6,17 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from lska.data.dense import DetectionSplit
-from lska.evaluate.dense import Predictor, now, read_image
+from lska.evaluate.dense import Predictor, read_image
 from lska.evaluate.samples import Instances, detection_sheet
 from lska.finetuning import FineTuningJob
 from lska.provenance import metric
@@ -31,19 +35,19 @@ def evaluate(job: FineTuningJob) -> None:
     Raises:
         StaleWeightsError, DataError, ValueError: as `Predictor.open`.
     """
-    started, predictor = now(), Predictor.open(job)
+    started, predictor = datetime.now(UTC), Predictor.open(job)
     masks, chosen = job.head == "mask_rcnn", predictor.sampled()
     _check_order(predictor)
-    results, shown = [], []
+    truth, results, shown = read_truth(predictor.split.annotations), [], []
     for index, sample in enumerate(predictor.predictions()):
         found = _arrays(sample.pred_instances, masks)
         results += coco_results(sample.img_id, found, predictor.split.category_ids)
         if index in chosen:
             shown.append((sample.img_id, sample.img_path, found))
-    draw(job, predictor.split, shown, job.samples)
+    draw(job, predictor.split, truth, shown)
     metrics: dict[str, Any] = {}
     for kind in ("box", "mask") if masks else ("box",):
-        metrics |= average_precision(predictor.split.annotations, results, kind)
+        metrics |= average_precision(truth, results, kind)
     predictor.write(metrics, started, detections=len(results))
 
 
@@ -67,8 +71,6 @@ def _arrays(instances: Any, masks: bool) -> dict[str, np.ndarray]:
 
 def coco_results(image: int, found: dict[str, np.ndarray], category_ids: tuple[int, ...]) -> Iterator[dict[str, Any]]:
     """Detections of one image in COCO's result format, boxes as x, y, width, height and masks run-length encoded."""
-    from pycocotools import mask as rle
-
     for index, (box, score, label) in enumerate(zip(found["bboxes"], found["scores"], found["labels"], strict=True)):
         left, top, right, bottom = map(float, box)
         result = {
@@ -80,18 +82,20 @@ def coco_results(image: int, found: dict[str, np.ndarray], category_ids: tuple[i
         yield result
 
 
-def average_precision(annotations: Path, results: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
+def read_truth(annotations: Path) -> COCO:
+    """Parse a COCO annotation file; pycocotools says on standard output what it does, which is kept back."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(annotations))
+
+
+def average_precision(truth: COCO, results: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
     """COCO's six average precisions of `kind` (`box` or `mask`) as metric entries in percent.
 
     Averages over IoU 0.5 to 0.95 but for `ap50` and `ap75`; small, medium and large are areas up to 32^2, up to 96^2,
     and above, in pixels of the original image. None where the set has no object of that size.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        truth = COCO(str(annotations))
         found = truth.loadRes(_for(kind, results)) if results else _nothing(truth)
         scoring = COCOeval(truth, found, _KINDS[kind])
         scoring.evaluate()
@@ -111,10 +115,8 @@ def _for(kind: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in result.items() if key != left_out} for result in results]
 
 
-def _nothing(truth: Any) -> Any:
+def _nothing(truth: COCO) -> COCO:
     """No detection at all, which `loadRes` cannot read."""
-    from pycocotools.coco import COCO
-
     empty = COCO()
     empty.dataset = {**truth.dataset, "annotations": []}
     empty.createIndex()
@@ -122,13 +124,9 @@ def _nothing(truth: Any) -> Any:
 
 
 def draw(
-    job: FineTuningJob, split: DetectionSplit, shown: list[tuple[int, str, dict[str, np.ndarray]]], path: Path
+    job: FineTuningJob, split: DetectionSplit, truth: COCO, shown: list[tuple[int, str, dict[str, np.ndarray]]]
 ) -> None:
     """The picture of sample predictions: objects and detections on each of `shown`."""
-    from pycocotools.coco import COCO
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(split.annotations))
     label = {category: index for index, category in enumerate(split.category_ids)}
     truths = [_truth(truth, image, label, "masks" in found) for image, _, found in shown]
     images = [read_image(place) for _, place, _ in shown]
@@ -136,10 +134,10 @@ def draw(
         Instances(found["bboxes"], found["labels"], found["scores"], found.get("masks")) for _, _, found in shown
     ]
     caption = f"{job.config.caption}: {job.task}, {job.run}"
-    detection_sheet(images, truths, predictions, split.classes, path, caption)
+    detection_sheet(images, truths, predictions, split.classes, job.samples, caption)
 
 
-def _truth(truth: Any, image: int, label: dict[int, int], masks: bool) -> Instances:
+def _truth(truth: COCO, image: int, label: dict[int, int], masks: bool) -> Instances:
     objects = truth.loadAnns(truth.getAnnIds(imgIds=image))
     boxes = np.array([item["bbox"] for item in objects], dtype=float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]

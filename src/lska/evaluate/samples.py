@@ -12,11 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
+from lska.data.dense_files import IGNORED
 from lska.tables.sheets import GAP, LINE, WIDTH, Colour, class_colour, save, sheet, show
 from lska.tables.style import INK, styled
-
-IGNORED = 255
-"""Value of label maps for pixels that are not scored."""
 
 SCORE = 0.3
 """Least score of a prediction that is drawn."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from lska.evaluate.dense import Predictor, now, read_image
+from lska.data.dense_files import IGNORED
+from lska.evaluate.dense import Predictor, read_image
 from lska.evaluate.samples import segmentation_sheet
 from lska.finetuning import FineTuningJob
-from lska.openmmlab.loading import IGNORED
 from lska.provenance import metric
 
 RESAMPLES = 200
@@ -68,7 +68,7 @@ def evaluate(job: FineTuningJob) -> None:
     Raises:
         StaleWeightsError, DataError, ValueError: as `Predictor.open`.
     """
-    started, predictor = now(), Predictor.open(job)
+    started, predictor = datetime.now(UTC), Predictor.open(job)
     classes, shown, chosen = predictor.split.classes, [], predictor.sampled()
     rows = []
     for index, sample in enumerate(predictor.predictions()):
@@ -78,7 +78,7 @@ def evaluate(job: FineTuningJob) -> None:
         if index in chosen:
             shown.append((read_image(sample.img_path), labels, predicted))
     total = Areas(*(np.stack(part) for part in zip(*rows, strict=True)))
-    draw(job, shown, classes, job.samples)
+    draw(job, shown, classes)
     predictor.write(as_metrics(total, classes), started)
 
 
@@ -93,7 +93,9 @@ def as_metrics(total: Areas, classes: tuple[str, ...]) -> dict[str, dict[str, An
     return metrics
 
 
-def draw(job: FineTuningJob, shown: list[tuple[Any, Any, Any]], classes: tuple[str, ...], path: Path) -> None:
+def draw(job: FineTuningJob, shown: list[tuple[Any, Any, Any]], classes: tuple[str, ...]) -> None:
     """The picture of sample predictions: image, labels and prediction of each of `shown`."""
     images, truths, predictions = (list(part) for part in zip(*shown, strict=True))
-    segmentation_sheet(images, truths, predictions, classes, path, f"{job.config.caption}: {job.task}, {job.run}")
+    segmentation_sheet(
+        images, truths, predictions, classes, job.samples, f"{job.config.caption}: {job.task}, {job.run}"
+    )

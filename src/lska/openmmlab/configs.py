@@ -5,6 +5,7 @@ A configuration inherits from the library's own base files, as the released ones
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lska.finetuning import FineTuningJob
@@ -30,15 +31,13 @@ def configuration(job: FineTuningJob, splits: Splits, world: int | None = None) 
     """
     from mmengine.config import Config
 
-    from lska.openmmlab import detection, segmentation
     from lska.openmmlab.setup import use
 
     scope = use(job.kind)
-    parts = {"detection": detection, "segmentation": segmentation}[job.kind].parts(job, splits)
     return Config(
         {
             "default_scope": scope,
-            **parts,
+            **_module(job).parts(job, splits),
             "optim_wrapper": optimizer(job, max(1, job.settings.gpus) if world is None else world),
             "train_cfg": {"type": "mmengine.UpdateLoop"},
             "default_hooks": hooks(),
@@ -50,9 +49,14 @@ def configuration(job: FineTuningJob, splits: Splits, world: int | None = None) 
 
 def model(job: FineTuningJob, classes: int) -> dict[str, Any]:
     """The network's configuration alone, for `classes` classes; needs no data."""
+    return _module(job).model(job, classes)
+
+
+def _module(job: FineTuningJob) -> ModuleType:
+    """The module of the job's kind, which builds on this one."""
     from lska.openmmlab import detection, segmentation
 
-    return {"detection": detection, "segmentation": segmentation}[job.kind].model(job, classes)
+    return {"detection": detection, "segmentation": segmentation}[job.kind]
 
 
 def backbone(job: FineTuningJob) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,10 @@ from lska.evaluate.classify import Checkpoint
 from lska.finetuning import FineTuningJob
 from lska.models.checkpoint import save_weights
 from lska.openmmlab.configs import configuration
-from lska.provenance import atomic_path, code_version, environment, file_md5, write_json
+from lska.provenance import atomic_path, code_version, environment, write_json
 from lska.train.distributed import Processes, processes
 from lska.train.interrupt import StopRequest, stop_request
+from lska.train.launch import trained
 from lska.train.state import owner, state_files
 
 if TYPE_CHECKING:
@@ -101,24 +101,13 @@ def export(runner: FineTuningRunner, job: FineTuningJob, backbone: Checkpoint | 
 
 def sidecar(runner: FineTuningRunner, job: FineTuningJob, backbone: Checkpoint | None, weights: Path) -> dict[str, Any]:
     """What is known of fine-tuned weights: identity, backbone, recipe, data, code, environment and cost."""
-    progress, world = runner.train_loop.progress, runner.training.group.world
     return {
         "run": str(job.run),
         "task": job.task,
         "scale": job.config.scale,
-        "md5": file_md5(weights),
-        "origin": "trained",
         "backbone": None if backbone is None else {"md5": backbone.sidecar["md5"], "run": str(backbone.run)},
         "recipe": job.digest(),
         "spec": job.spec(),
         "data": job.config.data_identity(job.data),
-        "images_seen": progress.step * job.recipe.global_batch,
-        "updates": progress.step,
-        "final_loss": progress.last_loss,
-        "processes": world,
-        "code": progress.attempts[-1]["code"],
-        "environment": progress.attempts[-1]["environment"],
-        "attempts": progress.attempts,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(progress.seconds, 3),
+        **trained(runner.train_loop, weights),
     }

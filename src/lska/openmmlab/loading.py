@@ -15,10 +15,8 @@ from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, TRANSFORMS
 from torch.utils.data import Sampler
 
+from lska.data.dense_files import IGNORED
 from lska.train.loading import Key, MicroBatches, Plan, heed_only_the_trainer, seed_processor
-
-IGNORED = 255
-"""Label of pixels that neither train nor score, as in mmseg."""
 
 FUNCTIONS.register_module(name="heed_only_the_trainer", module=heed_only_the_trainer)
 

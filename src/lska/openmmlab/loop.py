@@ -22,12 +22,13 @@ from mmengine.registry import LOOPS, MODEL_WRAPPERS
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 
 from lska.train.distributed import Processes
-from lska.train.engine import DivergedError, diverged, fit
+from lska.train.engine import fit
 from lska.train.interrupt import StopRequest
 from lska.train.loading import seed_everything
 from lska.train.progress import Progress, TrainingLog
 from lska.train.scoring import memory_format
 from lska.train.state import StateError, load_state, write_state
+from lska.train.trainable import Trainable
 
 SCHEME = "states:"
 """Start of the name under which mmengine resumes from the newest intact state of a folder: `states:<folder>`."""
@@ -124,7 +125,7 @@ class ResumeHook(Hook):
 
 
 @LOOPS.register_module()
-class UpdateLoop(BaseLoop):
+class UpdateLoop(BaseLoop, Trainable):
     """Updates of `micro_batches` each, driven by `lska.train.engine.fit`.
 
     mmengine's hooks are called around every update, which it knows as an iteration.
@@ -135,6 +136,7 @@ class UpdateLoop(BaseLoop):
         self.training = runner.training
         self.plan = self.dataloader.batch_sampler.plan
         self.state_seconds, self.group = self.training.state_seconds, self.training.group
+        self.folder = self.training.folder
         self.progress = Progress()
         self.share = self.plan.share(self.group.world)
         self._epoch = 0
@@ -202,6 +204,10 @@ class UpdateLoop(BaseLoop):
 
     def rate(self, step: int) -> float:
         """Learning rate of the update; mmengine's scheduler hook has set it."""
+        return self.current_rate()
+
+    def current_rate(self) -> float:
+        """Learning rate that the optimizer has now."""
         return self.runner.optim_wrapper.get_lr()["lr"][0]
 
     def update(self, batches: Iterator[Any]) -> torch.Tensor:
@@ -218,21 +224,6 @@ class UpdateLoop(BaseLoop):
         self.progress.step += 1
         return total / self.share
 
-    def finite(self, loss: torch.Tensor) -> float:
-        """Mean of `loss` over the processes.
-
-        Raises:
-            DivergedError: it is not finite.
-        """
-        value = float(self.group.mean(loss))
-        if not math.isfinite(value):
-            self._refuse(f"the loss is {value}")
-        return value
-
-    def _refuse(self, what: str) -> None:
-        rate = self.rate(self.progress.step)
-        raise DivergedError(diverged(what, self.progress.step, self.plan.steps, rate, self.training.folder))
-
     def save(self) -> None:
         """Write the state; only the main process does, the others wait for it.
 
@@ -240,8 +231,7 @@ class UpdateLoop(BaseLoop):
             DivergedError: a weight is not finite; the state before is kept.
             StateError: the state cannot be written.
         """
-        if not all(bool(torch.isfinite(weights).all()) for weights in self.runner.model.parameters()):
-            self._refuse("weights are no longer finite")
+        self.require_finite(self.runner.model)
         meta = {
             "epoch": self.epoch, "iter": self.progress.step, "digest": self.training.digest,
             "progress": vars(self.progress).copy(),

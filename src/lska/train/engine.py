@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,24 +22,10 @@ from lska.train.loading import Plan, batch_mixer, seed_everything
 from lska.train.progress import Progress, TrainingLog
 from lska.train.recipe import Recipe
 from lska.train.scoring import memory_format
-from lska.train.state import load_state, save_state, state_files
+from lska.train.state import load_state, save_state
 from lska.train.trainable import Trainable
 
 logger = logging.getLogger(__name__)
-
-
-class DivergedError(RuntimeError):
-    """The loss is no longer finite."""
-
-
-def diverged(what: str, step: int, steps: int, rate: float, folder: Path) -> str:
-    """The message of a DivergedError: `what` happened at which update and rate, the last good state, what to do."""
-    states = state_files(folder)
-    kept = f"the last good state is {states[-1]}" if states else "no state was saved before"
-    return (
-        f"training diverged: {what} at update {step} of {steps} (rate {rate:.3g}); {kept}. Lower learning_rate, set "
-        "clip_gradient, or use precision fp32 in the recipe"
-    )
 
 
 @dataclass(frozen=True)
@@ -59,14 +44,14 @@ class Job:
     """Unreadable images that this process has met in this attempt."""
 
 
-class Trainer:
+class Trainer(Trainable):
     """Network, optimizer, schedule and average of one training, and their state on disk."""
 
     def __init__(self, job: Job, network: nn.Module, group: Processes) -> None:
         recipe = job.recipe
         layout = memory_format(recipe.channels_last)
         self.job, self.group, self.layout = job, group, layout
-        self.plan, self.state_seconds = job.plan, job.state_seconds
+        self.plan, self.state_seconds, self.folder = job.plan, job.state_seconds, job.folder
         self.network = network.to(group.device, memory_format=layout).train()
         self.optimizer = create_optimizer_v2(
             self.network, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -98,6 +83,10 @@ class Trainer:
             self.schedule.step(step // self.job.plan.steps_per_epoch)
         else:
             self.schedule.step_update(step)
+        return self.current_rate()
+
+    def current_rate(self) -> float:
+        """Learning rate that the optimizer has now."""
         return self.optimizer.param_groups[0]["lr"]
 
     def update(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
@@ -133,21 +122,6 @@ class Trainer:
         (loss / share).backward()
         return loss.detach()
 
-    def finite(self, loss: torch.Tensor) -> float:
-        """Mean of `loss` over the processes.
-
-        Raises:
-            DivergedError: it is not finite.
-        """
-        value = float(self.group.mean(loss))
-        if not math.isfinite(value):
-            raise DivergedError(self._diverged(f"the loss is {value}"))
-        return value
-
-    def _diverged(self, what: str) -> str:
-        rate = self.optimizer.param_groups[0]["lr"]
-        return diverged(what, self.progress.step, self.job.plan.steps, rate, self.job.folder)
-
     def save(self) -> None:
         """Write the state; only the main process does, the others wait for it.
 
@@ -155,8 +129,7 @@ class Trainer:
             DivergedError: a weight is not finite; the state before is kept.
             StateError: the state cannot be written.
         """
-        if not all(bool(torch.isfinite(weights).all()) for weights in self.network.parameters()):
-            raise DivergedError(self._diverged("weights are no longer finite"))
+        self.require_finite(self.network)
         skipped = self.group.sum(torch.tensor(self.job.skipped(), device=self.group.device))
         self.progress.skipped = self._skipped_before + int(skipped)
         if self.group.is_main:

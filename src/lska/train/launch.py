@@ -28,6 +28,7 @@ from lska.train.loading import Plan, scoring_loader, training_loader, training_t
 from lska.train.progress import TrainingLog
 from lska.train.scoring import score
 from lska.train.state import owner, state_files
+from lska.train.trainable import Trainable
 
 logger = logging.getLogger(__name__)
 
@@ -142,19 +143,27 @@ def sidecar(trainer: Trainer, config: Config, run: Run, weights: Path) -> dict[s
     return {
         "run": str(run),
         "scale": config.scale,
-        "md5": file_md5(weights),
-        "origin": "trained",
         "recipe": config.training_digest(run),
         "spec": config.training_spec(run),
         "data": config.data_identity(),
-        "images_seen": trainer.progress.step * trainer.job.recipe.global_batch,
-        "updates": trainer.progress.step,
-        "final_loss": trainer.progress.last_loss,
         "skipped_images": trainer.progress.skipped,
+        **trained(trainer, weights),
+    }
+
+
+def trained(trainer: Trainable, weights: Path) -> dict[str, Any]:
+    """What every sidecar says of a training that made `weights`: their MD5, its length, attempts and cost."""
+    progress, plan = trainer.progress, trainer.plan
+    return {
+        "md5": file_md5(weights),
+        "origin": "trained",
+        "images_seen": progress.step * plan.micro_batch * plan.micro_batches,
+        "updates": progress.step,
+        "final_loss": progress.last_loss,
         "processes": trainer.group.world,
-        "code": trainer.progress.attempts[-1]["code"],
-        "environment": trainer.progress.attempts[-1]["environment"],
-        "attempts": trainer.progress.attempts,
+        "code": progress.attempts[-1]["code"],
+        "environment": progress.attempts[-1]["environment"],
+        "attempts": progress.attempts,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(trainer.progress.seconds, 3),
+        "seconds": round(progress.seconds, 3),
     }

@@ -4,19 +4,18 @@ import csv
 import json
 import logging
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from lska.data.synthetic.checks import check_names, check_pair, check_range
 from lska.data.synthetic.folder import existing_settings, replaced_folder
-from lska.data.synthetic.render import render
+from lska.data.synthetic.render import save_jpeg
 from lska.data.synthetic.scene import Labels, Scene, SceneSettings, compose_scene
 from lska.data.synthetic.seeds import HELD_OUT
 from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
+from lska.data.synthetic.workers import each
 
 logger = logging.getLogger(__name__)
 
@@ -155,12 +154,7 @@ def write_classification_set(
 
 def _write_images(folder: Path, settings: ClassificationSettings, workers: int) -> Iterator[list[Any]]:
     jobs = [(folder, settings, split, shape) for split in SPLITS for shape in settings.class_names]
-    if workers == 1:
-        written = map(_write_class, jobs)
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            written = list(pool.map(_write_class, jobs))
-    for rows in written:
+    for rows in each(_write_class, jobs, workers, chunk=1):
         yield from rows
 
 
@@ -172,18 +166,11 @@ def _write_class(job: tuple[Path, ClassificationSettings, str, str]) -> list[lis
     for number in range(settings.per_class(split)):
         scene = classification_scene(settings, split, shape, number)
         path = f"{split}/{shape}/{shape}_{number:05d}.jpg"
-        _save_jpeg(folder / path, scene, settings.quality)
+        save_jpeg(folder / path, scene, settings.quality)
         labels = scene.objects[0].labels
         instances = [labels.shape_instance, labels.texture_instance]
         rows.append([path, split, shape, labels.texture, *instances, *scene.objects[0].box])
     return rows
-
-
-def _save_jpeg(path: Path, scene: Scene, quality: int) -> None:
-    from PIL import Image
-
-    # Full-resolution colour: at 64 pixels the usual halving of the chroma planes smears the object's edge.
-    Image.fromarray(render(scene)).save(path, quality=quality, subsampling=0)
 
 
 def _write_labels(path: Path, rows: list[list[Any]]) -> None:

@@ -1,15 +1,19 @@
 """What generated detection and segmentation sets have in common: settings, scenes and images."""
 
 import json
+import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lska.data.synthetic.checks import check_names, check_pair, check_range
-from lska.data.synthetic.render import render
+from lska.data.synthetic.folder import existing_settings, replaced_folder
 from lska.data.synthetic.scene import Scene, SceneSettings, compose_scene
 from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
+
+logger = logging.getLogger(__name__)
 
 GENERATOR = 1
 """Version of these generators, part of a set's digest: raised whenever equal settings would give other files."""
@@ -119,9 +123,19 @@ def dense_scene(settings: DenseSettings, split: str, number: int) -> Scene:
     return compose_scene(settings.scene_settings(split), (STREAM + SPLITS.index(split), number))
 
 
-def save_image(path: Path, scene: Scene, quality: int) -> None:
-    """Write a scene as JPEG."""
-    from PIL import Image
+def write_set(
+    root: Path, settings: DenseSettings, overwrite: bool, write_split: Callable[[Path, str], None]
+) -> dict[str, int]:
+    """Have `write_split(folder, split)` write each split into the folder that becomes `root`, complete or not at all.
 
-    # Full-resolution colour: in small images the usual halving of the chroma planes smears the objects' edges.
-    Image.fromarray(render(scene)).save(path, quality=quality, subsampling=0)
+    Returns and raises as `lska.data.synthetic.write_detection_set`.
+    """
+    counts = {split: settings.count(split) for split in SPLITS}
+    if existing_settings(root, settings.description(), overwrite):
+        logger.info("%s already holds this set of %d images, left as it is", root, sum(counts.values()))
+        return counts | {"written": 0}
+    with replaced_folder(root, settings.description()) as folder:
+        for split in SPLITS:
+            write_split(folder, split)
+    logger.info("%s: wrote %d images", root, sum(counts.values()))
+    return counts | {"written": sum(counts.values())}

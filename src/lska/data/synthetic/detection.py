@@ -1,18 +1,15 @@
 """A generated detection set in the layout of COCO 2017, with exact boxes and masks."""
 
 import json
-import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lska.data.synthetic.dense import SPLITS, DenseSettings, dense_scene, save_image
-from lska.data.synthetic.folder import existing_settings, replaced_folder
+from lska.data.synthetic.dense import DenseSettings, dense_scene, write_set
+from lska.data.synthetic.render import save_jpeg
 from lska.data.synthetic.scene import Scene, SceneObject
 from lska.data.synthetic.workers import each
-
-logger = logging.getLogger(__name__)
 
 SMALLEST = 16
 """Visible pixels below which an object is not annotated: so small a rest names no shape."""
@@ -41,17 +38,13 @@ def write_detection_set(
     Raises:
         FileExistsError: `root` holds a set of other settings and `overwrite` is False, or holds anything else.
     """
-    counts = {split: settings.count(split) for split in SPLITS}
-    if existing_settings(root, settings.description(), overwrite):
-        logger.info("%s already holds this set of %d images, left as it is", root, sum(counts.values()))
-        return counts | {"written": 0}
-    with replaced_folder(root, settings.description()) as folder:
-        for split in SPLITS:
-            (folder / f"{split}2017").mkdir()
-            made = each(partial(_write_image, folder, settings, split), settings.count(split), workers)
-            _write_annotations(folder / "annotations" / f"instances_{split}2017.json", settings, made)
-    logger.info("%s: wrote %d images", root, sum(counts.values()))
-    return counts | {"written": sum(counts.values())}
+    return write_set(root, settings, overwrite, partial(_write_split, settings, workers))
+
+
+def _write_split(settings: DetectionSettings, workers: int, folder: Path, split: str) -> None:
+    (folder / f"{split}2017").mkdir()
+    made = each(partial(_write_image, folder, settings, split), range(settings.count(split)), workers)
+    _write_annotations(folder / "annotations" / f"instances_{split}2017.json", settings, made)
 
 
 def annotated(scene: Scene) -> list[SceneObject]:
@@ -62,7 +55,7 @@ def annotated(scene: Scene) -> list[SceneObject]:
 def _write_image(folder: Path, settings: DetectionSettings, split: str, number: int) -> list[dict[str, Any]]:
     """Write one image and return its annotations without their ids."""
     scene = dense_scene(settings, split, number)
-    save_image(folder / f"{split}2017" / _file_name(number), scene, settings.quality)
+    save_jpeg(folder / f"{split}2017" / _file_name(number), scene, settings.quality)
     return [_annotation(item, settings.class_names) for item in annotated(scene)]
 
 

@@ -1,6 +1,7 @@
 """Renderings of a scene: functions from a `Scene` to pixels."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,14 @@ def render(scene: Scene, style: str = "texture") -> np.ndarray:
     if style not in STYLES:
         raise ValueError(f"unknown style {style!r}; choose from {', '.join(STYLES)}")
     return np.rint(STYLES[style](scene) * 255).astype(np.uint8)
+
+
+def save_jpeg(path: Path, scene: Scene, quality: int) -> None:
+    """Write the scene as JPEG."""
+    from PIL import Image
+
+    # Full-resolution colour: in small images the usual halving of the chroma planes smears the objects' edges.
+    Image.fromarray(render(scene)).save(path, quality=quality, subsampling=0)
 
 
 def coloured(field: np.ndarray, paint: Paint, weight: np.ndarray) -> np.ndarray:

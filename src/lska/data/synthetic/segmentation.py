@@ -1,18 +1,15 @@
 """A generated segmentation set in the layout of ADE20K, every pixel labelled exactly."""
 
-import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from lska.data.synthetic.dense import SPLITS, DenseSettings, dense_scene, save_image
-from lska.data.synthetic.folder import existing_settings, replaced_folder
+from lska.data.synthetic.dense import DenseSettings, dense_scene, write_set
+from lska.data.synthetic.render import save_jpeg
 from lska.data.synthetic.scene import Scene
 from lska.data.synthetic.workers import each
-
-logger = logging.getLogger(__name__)
 
 FOLDERS = {"train": "training", "val": "validation"}
 
@@ -40,17 +37,13 @@ def write_segmentation_set(
     Label maps hold 1 for the background and 2 on for the shapes, in the order of `class_names`; 0 (unlabelled) does
     not occur. The folder, repeated calls, `workers`, result and errors are as with `write_detection_set`.
     """
-    counts = {split: settings.count(split) for split in SPLITS}
-    if existing_settings(root, settings.description(), overwrite):
-        logger.info("%s already holds this set of %d images, left as it is", root, sum(counts.values()))
-        return counts | {"written": 0}
-    with replaced_folder(root, settings.description()) as folder:
-        for split, name in FOLDERS.items():
-            (folder / "images" / name).mkdir(parents=True)
-            (folder / "annotations" / name).mkdir(parents=True)
-            each(partial(_write_pair, folder, settings, split), settings.count(split), workers)
-    logger.info("%s: wrote %d images", root, sum(counts.values()))
-    return counts | {"written": sum(counts.values())}
+    return write_set(root, settings, overwrite, partial(_write_split, settings, workers))
+
+
+def _write_split(settings: SegmentationSettings, workers: int, folder: Path, split: str) -> None:
+    for kind in ("images", "annotations"):
+        (folder / kind / FOLDERS[split]).mkdir(parents=True)
+    each(partial(_write_pair, folder, settings, split), range(settings.count(split)), workers)
 
 
 def label_map(scene: Scene, classes: tuple[str, ...]) -> np.ndarray:
@@ -65,6 +58,6 @@ def _write_pair(folder: Path, settings: SegmentationSettings, split: str, number
 
     scene, place = dense_scene(settings, split, number), FOLDERS[split]
     name = f"{split}_{number + 1:08d}"
-    save_image(folder / "images" / place / f"{name}.jpg", scene, settings.quality)
+    save_jpeg(folder / "images" / place / f"{name}.jpg", scene, settings.quality)
     labels = label_map(scene, settings.class_names)
     Image.fromarray(labels).save(folder / "annotations" / place / f"{name}.png")
