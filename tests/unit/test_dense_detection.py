@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask
 
 from lska.config import DataSource
-from lska.data.masks import mask_problem, run_lengths
+from lska.data.masks import read_mask, run_lengths
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -46,6 +46,8 @@ def test_sound_data_pass(data: DataSource, tmp_path: Path) -> None:
     [
         (lambda c: first(c, bbox=[30, 5, 11, 4]), "boxes outside their image (1): annotation 1 of 000000000001.jpg"),
         (lambda c: first(c, bbox=[-1, 5, 11, 4]), "boxes outside their image (1)"),
+        (lambda c: first(c, bbox=[40, 5, 0.5, 4]), "boxes outside their image (1)"),
+        (lambda c: first(c, bbox=[3, -0.5, 11, 0.5]), "boxes outside their image (1)"),
         (lambda c: first(c, bbox=[3, 5, 11, -4]), "boxes of negative size (1)"),
         (
             lambda c: first(c, bbox=[3, 5, 11, 0]),
@@ -57,6 +59,7 @@ def test_sound_data_pass(data: DataSource, tmp_path: Path) -> None:
         (lambda c: first(c, image_id=999), "annotations of an image that is not listed (1): annotation 1 of image 999"),
         (lambda c: first(c, id=2), "duplicate annotation ids (1): annotation 2"),
         (lambda c: first(c, id="one"), "annotations without a usable key (1): annotations[0]: id"),
+        (lambda c: first(c, id=0), "annotations without a usable key (1): annotations[0]: id of at least 1"),
         (lambda c: c["annotations"][0].pop("area"), "annotations without a usable key (1): annotations[0]: area"),
         (lambda c: first(c, iscrowd=2), "area or iscrowd of no use (1)"),
         (lambda c: first(c, area=-3), "area or iscrowd of no use (1)"),
@@ -79,6 +82,10 @@ def test_sound_data_pass(data: DataSource, tmp_path: Path) -> None:
         (lambda c: c["images"].pop(), "5 images, expected 6 (1 too few)"),
         (lambda c: c["categories"][0].update(name="cube"), "unknown categories (1): id 1: 'cube', expected 'arrow'"),
         (lambda c: c["categories"].pop(), "missing categories (1): id 3: 'circle'"),
+        (
+            lambda c: c["categories"].reverse(),
+            "categories in another order (1): ids [3, 2, 1], expected [1, 2, 3]",
+        ),
         (lambda c: c["categories"].append({"id": 3, "name": "ring"}), "duplicate category ids (1): 3"),
         (lambda c: c["categories"].append({"id": None}), "categories without a whole id (1)"),
         (lambda c: c.pop("images"), "is no COCO annotation file: expected lists images"),
@@ -209,4 +216,4 @@ def test_run_lengths_read_what_pycocotools_writes() -> None:
     ],
 )
 def test_broken_masks_are_named(broken: Any, message: str) -> None:
-    assert message in mask_problem(broken, width=12, height=10, tolerance=1.0)
+    assert message in read_mask(broken, width=12, height=10, overhang=1.0).problem

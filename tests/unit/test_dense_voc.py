@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from lska.config import DataSource
+from lska.data import voc
+from lska.data.dense import open_detection
 from lska.data.folders import DataError
 from lska.data.voc import convert
 
@@ -47,6 +52,40 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     for output in outputs:
         convert(tmp_path, ["a"], CLASSES, output)
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_another_json_needs_another_version(tmp_path: Path) -> None:
+    folder = tmp_path / "xml"
+    folder.mkdir()
+    write(folder, "a", box("cell", 5, 6, 7, 8), box("plate", 3, 3, 3, 3), box("plate", 1.5, 2, 9, 9))
+    write(folder, "b", box("cell", 5, 6, 7, 8, extra="<difficult>1</difficult>"))
+    convert(folder, ["a", "b"], CLASSES, tmp_path / "set.json")
+    # Where this fails for a good reason: raise lska.data.voc.VERSION, and state the new pair here.
+    found = hashlib.sha256((tmp_path / "set.json").read_bytes()).hexdigest()
+    assert (voc.VERSION, found[:16]) == (1, "0e59e68440328c30")
+
+
+def test_a_cached_conversion_of_another_version_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("Annotations", "JPEGImages"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "Annotations", "a", box("cell", 5, 6, 7, 8))
+    (tmp_path / "train.txt").write_text("a\n")
+    split = {"images": "JPEGImages", "annotations": "Annotations", "names": "train.txt", "count": 1}
+    about = {"kind": "detection", "name": "own", "title": "Own", "source": "made here", "terms": "none"}
+    values = about | {"classes": list(CLASSES), "category_ids": [1, 2], "format": "voc", "splits": {"train": split}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(values))
+    data = DataSource("own", str(tmp_path), str(tmp_path / "own.yaml"))
+
+    def converted() -> Path:
+        return open_detection(data, "train", tmp_path / "cache").annotations
+
+    before = converted()
+    before.write_text("kept")
+    assert converted() == before and before.read_text() == "kept"
+    monkeypatch.setattr(voc, "VERSION", voc.VERSION + 1)
+    after = converted()
+    assert after != before
+    assert len(json.loads(after.read_text())["annotations"]) == 1
 
 
 def test_a_click_without_a_drag_is_left_out_and_listed(tmp_path: Path) -> None:

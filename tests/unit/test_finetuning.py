@@ -107,6 +107,16 @@ def test_means_change_no_digest(change: dict[str, Any]) -> None:
     assert job("retinanet", change).digest() == job("retinanet").digest()
 
 
+def test_batch_norm_over_several_gpus_changes_the_digest_of_a_segmentation_only() -> None:
+    digests = {gpus: job("semantic_fpn", means("semantic_fpn", gpus=gpus)).digest() for gpus in (0, 1, 2, 4)}
+    assert digests[0] == digests[1] == job("semantic_fpn").digest()
+    assert len(set(digests.values())) == 3
+    # Four micro-batches of four images: what counts is how many images are normalised together.
+    together = {gpus: job("semantic_fpn", means("semantic_fpn", gpus=gpus)).spec() for gpus in (2, 4)}
+    assert [spec["normalized_together"] for spec in together.values()] == [8, 16]
+    assert "normalized_together" not in job("retinanet", means("retinanet", gpus=2)).spec()
+
+
 def test_pixels_under_the_corrected_switch_are_those_of_pretraining_and_enter_the_digest() -> None:
     corrected = means("retinanet", overrides={"switches": {"normalization": "corrected"}})
     pretraining = {"training": {"overrides": {"switches": {"normalization": "corrected"}}}}
@@ -183,6 +193,10 @@ def test_everything_wrong_is_named_at_once() -> None:
         (means("retinanet", recipe="nowhere.yaml"), "nowhere.yaml: cannot be read"),
         (means("retinanet", overrides={"epoch": 3}), r"unknown key 'epoch' \(did you mean 'epochs'\?\)"),
         (means("semantic_fpn", gpus=3), "4 micro-batches .* segmentation.heads.semantic_fpn.gpus: 3"),
+        (
+            means("retinanet", overrides={"precision": "bf16"}),
+            "here: precision bf16 of a fine-tuning needs a GPU, and detection.heads.retinanet.gpus is 0; use fp32",
+        ),
         (means("retinanet", hours=0.0), "hours must be positive"),
         ({"detection": {"data": {"name": "../coco"}}}, "detection.data.name '../coco' becomes a file name"),
         ({"detection": {"data": {"name": "colours"}}}, "data sets need different names, found colours, colours, ade"),
@@ -191,6 +205,11 @@ def test_everything_wrong_is_named_at_once() -> None:
 def test_wrong_sections_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(change)
+
+
+def test_bf16_is_allowed_on_a_gpu() -> None:
+    made = config(means("retinanet", overrides={"precision": "bf16"}, gpus=1))
+    assert made.dense_recipes["detection", "retinanet"].precision == "bf16"
 
 
 def test_nothing_heavy_is_imported() -> None:

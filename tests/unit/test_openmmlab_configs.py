@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from paper_jobs import RUN, TASKS, data_set, generated, means, network, publishe
 from tiny_project import RECIPE
 from torch import nn
 
+from lska.data.folders import DataError
 from lska.finetuning import FineTuningJob
 from lska.openmmlab.configs import configuration
 from lska.runs import Run
@@ -184,3 +186,11 @@ def test_the_printed_configuration_is_the_same_and_can_be_built(head: str) -> No
         made = data_set(again, loader, lazy_init=True)
         assert [type(step).__name__ for step in made.pipeline.transforms] == list(steps(config, loader))
         assert made.metainfo["classes"] == paper_jobs.splits(head)["train"].classes
+
+
+def test_mask_rcnn_on_a_set_of_boxes_is_refused_and_retinanet_is_not() -> None:
+    boxes = {name: replace(split, masks=False) for name, split in paper_jobs.splits("retinanet").items()}
+    message = r"train.json: detection/mask_rcnn needs objects with masks, and coco has boxes only"
+    with pytest.raises(DataError, match=message):
+        generated("mask_rcnn", data=boxes)
+    assert "train_dataloader" in generated("retinanet", data=boxes)

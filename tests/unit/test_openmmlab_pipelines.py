@@ -87,6 +87,22 @@ def test_images_without_objects_are_left_out_and_the_others_resized(head: str, s
     assert len(data_set(config, "test_dataloader")) == 3
 
 
+def test_boxes_are_cut_off_at_the_border_and_short_polygons_dropped(scenes: Path) -> None:
+    split = paper_jobs.detection_split("train", scenes)
+    content = json.loads(split.annotations.read_text())
+    # What the manifest of COCO 2017 tolerates: 2.9 pixels over two borders, polygons of two points and of one.
+    outline = [[290, -2.9, 302.9, -2.9, 302.9, 9, 290, 9], [250, 20, 260, 40], [5, 5]]
+    content["annotations"][0].update(bbox=[290, -2.9, 12.9, 11.9], segmentation=outline)
+    split.annotations.write_text(json.dumps(content))
+    unchanged = means("mask_rcnn", overrides={"horizontal_flip": 0.0, "image_scale": [300, 200]})
+    config = generated("mask_rcnn", unchanged, data={"train": split})
+    found = data_set(config, "train_dataloader")[0]["data_samples"].gt_instances
+    assert found.bboxes.tensor.tolist() == [[290, 0, 300, 9]]
+    expected = np.zeros((200, 300), np.uint8)
+    expected[:9, 290:] = 1
+    assert np.array_equal(found.masks.masks[0], expected)
+
+
 def write_labels(folder: Path, values: np.ndarray, size: tuple[int, int]) -> None:
     """An image of `size` (width, height) whose label map has columns of `values`."""
     for part in ("images", "labels"):

@@ -105,7 +105,7 @@ def load_checked(job: Any) -> dict[str, Any]:
     return load_checkpoint(f"{SCHEME}{job.states}")
 
 
-@pytest.mark.parametrize("head", ["retinanet", "semantic_fpn"])
+@pytest.mark.parametrize("head", HEADS)
 def test_two_processes_have_the_loss_curve_of_one(dense: DenseProject, through: Through, head: str) -> None:
     alone = through(head)["records"]
     changes = scale("two", head)

@@ -42,6 +42,7 @@ rule fine_tune:
     threads: lambda wildcards: training_threads(PLAN.job(wildcards.task, wildcards.run).settings)
     resources:
         gpu=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.gpus,
+    # A number of the rule, not of a job, in Snakemake: the largest of all heads.
     retries: max((job.settings.attempts for job in PLAN.config.fine_tunings), default=1) - 1
     shell:
         "{params.start} train {wildcards.run} --task {wildcards.task} --budget-hours {params.hours} {SETTINGS} 2>> {log:q}"

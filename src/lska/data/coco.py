@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lska.data.dense_files import DetectionSplit, Picture, file_hash, file_sizes, lines_digest, read_picture
-from lska.data.dense_manifest import DetectionManifest
+from lska.data.dense_manifest import ROUNDING, DetectionManifest
 from lska.data.findings import Findings, Outcome, differences
 from lska.data.folders import DataError
-from lska.data.masks import mask_problem
+from lska.data.masks import Mask, read_mask
 from lska.data.parallel import mapped
-
-TOLERANCE = 1.0
-"""Pixels by which a box or polygon may not leave its image: annotators' coordinates round over the border by less."""
 
 SECTIONS = ("images", "annotations", "categories")
 IMAGE_KEYS = {"id": int, "file_name": str, "width": int, "height": int}
@@ -157,6 +154,8 @@ class Objects:
         self.per_category: Counter[int] = Counter()
         self.crowds = 0
         self.thin = 0
+        self.over_border = 0
+        self.short_polygons = 0
         self._flat = Findings()
 
     @property
@@ -169,9 +168,11 @@ class Objects:
         """The boxes of zero width or height, as a finding."""
         return self._flat.sentences()
 
-    def count(self, annotation: dict[str, Any], place: str) -> None:
-        """Take up an annotation whose box is well-formed."""
+    def count(self, annotation: dict[str, Any], image: Image, mask: Mask, place: str) -> None:
+        """Take up an annotation without problems."""
         width, height = annotation["bbox"][2:]
+        self.over_border += max(_over(annotation["bbox"], image), mask.over) >= ROUNDING
+        self.short_polygons += mask.short
         self.per_category[annotation["category_id"]] += 1
         self.crowds += annotation["iscrowd"]
         if width <= 0 or height <= 0:
@@ -182,11 +183,13 @@ class Objects:
     def facts(self, manifest: DetectionManifest) -> dict[str, Any]:
         """Numbers for the record."""
         pairs = zip(manifest.category_ids, manifest.classes, strict=True)
+        tolerated = {"objects_over_the_border": self.over_border, "short_polygons": self.short_polygons}
         return {
             "per_class": {name: self.per_category[number] for number, name in pairs},
             "crowds": self.crowds,
             "boxes_without_area": self.without_area,
             "boxes_thinner_than_a_pixel": self.thin,
+            **(tolerated if manifest.tolerant else {}),
         }
 
 
@@ -210,11 +213,12 @@ def _check_objects(
             continue
         if entry["category_id"] not in known:
             findings.add("annotations of an unknown category", f"{place}: category {entry['category_id']!r}")
-        problems = list(_object_problems(entry, image, manifest.masks))
+        mask = _mask(entry.get("segmentation"), image, manifest)
+        problems = list(_object_problems(entry, image, mask, manifest.overhang))
         for kind, detail in problems:
             findings.add(kind, f"{place}: {detail}")
         if not problems:
-            objects.count(entry, place)
+            objects.count(entry, image, mask, place)
     return objects
 
 
@@ -229,24 +233,38 @@ def _missing_keys(entry: Any) -> list[str]:
     ]
 
 
-def _object_problems(entry: dict[str, Any], image: Image, masks: bool) -> Iterator[tuple[str, str]]:
+def _object_problems(entry: dict[str, Any], image: Image, mask: Mask, overhang: float) -> Iterator[tuple[str, str]]:
     box, size = entry["bbox"], f"{image.width}x{image.height}"
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
         yield "boxes that are not four numbers", repr(box)
         return
-    left, top, width, height = box
-    over = max(-left, -top, left + width - image.width, top + height - image.height)
-    if width < 0 or height < 0:
+    if box[2] < 0 or box[3] < 0:
         yield "boxes of negative size", repr(box)
-    elif over >= TOLERANCE:
+    elif _over(box, image) >= overhang or _beside(box, image):
         yield "boxes outside their image", f"{box} in {size}"
     if not _is_finite(entry["area"]) or entry["area"] < 0 or entry["iscrowd"] not in (0, 1):
         yield "area or iscrowd of no use", f"area {entry['area']!r}, iscrowd {entry['iscrowd']!r}"
-    mask = entry.get("segmentation")
-    if mask or masks:
-        problem = mask_problem(mask, image.width, image.height, TOLERANCE)
-        if problem:
-            yield "masks that do not fit their image", f"{problem} in {size}"
+    if mask.problem:
+        yield "masks that do not fit their image", f"{mask.problem} in {size}"
+
+
+def _over(box: list[float], image: Image) -> float:
+    """Pixels by which a box leaves its image."""
+    left, top, width, height = box
+    return max(-left, -top, left + width - image.width, top + height - image.height)
+
+
+def _beside(box: list[float], image: Image) -> bool:
+    """Whether no part of a box that has an area lies in its image; mmdet would leave the object out of training."""
+    left, top, width, height = box
+    inside = left < image.width and top < image.height and left + width > 0 and top + height > 0
+    return width > 0 and height > 0 and not inside
+
+
+def _mask(mask: Any, image: Image, manifest: DetectionManifest) -> Mask:
+    if not mask and not manifest.masks:
+        return Mask()
+    return read_mask(mask, image.width, image.height, manifest.overhang, manifest.short_polygons)
 
 
 def _is_finite(value: Any) -> bool:
@@ -261,5 +279,10 @@ def _notes(split: DetectionSplit, images: dict[int, Image], objects: Objects, dr
         notes.append(
             f"boxes less than a pixel wide or high, which training leaves out ({small:,}), "
             f"{objects.without_area:,} of them without area."
+        )
+    if objects.over_border or objects.short_polygons:
+        notes.append(
+            f"tolerated, as the manifest says: {objects.over_border:,} objects that leave their image by a pixel or "
+            f"more, where they are cut off; {objects.short_polygons:,} polygons of one or two points, without area."
         )
     return tuple(notes)

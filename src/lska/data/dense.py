@@ -158,14 +158,17 @@ def _open_detection(manifest: DetectionManifest, folder: Path, split: str, cache
 
 
 def _converted(manifest: DetectionManifest, folder: Path, expected: DetectionSplitManifest, cache: Path) -> Path:
-    """The COCO JSON file of a VOC split, converted anew whenever a source has another name, size or time."""
-    from lska.data.voc import convert
+    """The COCO JSON file of a VOC split, converted anew whenever a source has another name, size or time.
+
+    The same holds for another version of the conversion.
+    """
+    from lska.data.voc import VERSION, convert
 
     xml, names_file = existing_folder(folder / expected.annotations), folder / str(expected.names)
     if not names_file.is_file():
         raise DataError(f"{names_file} is missing: expected the names of the split, one a line; restore it")
     names = names_file.read_text(encoding="utf-8").split()
-    state = hashlib.sha256(repr((str(xml.resolve()), names, manifest.classes)).encode())
+    state = hashlib.sha256(repr((VERSION, str(xml.resolve()), names, manifest.classes)).encode())
     for path in sorted(xml.glob("*.xml")):
         state.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
     destination = cache / f"{manifest.name}-{names_file.stem}-{state.hexdigest()[:16]}.json"

@@ -16,6 +16,12 @@ LARGEST_LABEL = 255  # label maps have 8 bits
 # What says where the files lie or how the data are spoken of, and may change without changing them.
 NO_IDENTITY = ("title", "source", "terms", "archive", "folder")
 
+ROUNDING = 1.0
+"""Pixels: annotators' coordinates round over the border by less."""
+
+# Left out of the digest at these values, so that results from before these fields stay those of the same data.
+DEFAULTS = {"overhang": ROUNDING, "short_polygons": False}
+
 
 @dataclass(frozen=True)
 class DetectionSplitManifest:
@@ -74,6 +80,10 @@ class DetectionManifest:
     format: Literal["coco", "voc"] = "coco"
     masks: bool = False
     """Whether every object has a mask."""
+    overhang: float = ROUNDING
+    """Pixels by which a box or polygon must not leave its image. pycocotools clips masks to the image, mmdet boxes."""
+    short_polygons: bool = False
+    """Whether polygons of one or two points may follow the first of a mask (`lska.data.masks.read_mask`)."""
     archive: str | None = None
     folder: str | None = None
 
@@ -84,7 +94,14 @@ class DetectionManifest:
         for name, split in self.splits.items():
             if (split.names is not None) != (self.format == "voc"):
                 problems.append(f"splits.{name}.names: expected the file of names with format voc, and only with it")
+        if self.overhang <= 0:
+            problems.append(f"overhang: expected a positive number of pixels, found {self.overhang}")
         _refuse(problems)
+
+    @property
+    def tolerant(self) -> bool:
+        """Whether it states more than rounding as known of the data; such cases are then counted."""
+        return self.overhang > ROUNDING or self.short_polygons
 
     @property
     def digest(self) -> str:
@@ -150,7 +167,11 @@ def load_dense_manifest(kind: str, name: str | Path) -> DenseManifest:
 
 
 def _digest(manifest: DenseManifest, kind: str) -> str:
-    values = {key: value for key, value in dataclasses.asdict(manifest).items() if key not in NO_IDENTITY}
+    values = {
+        key: value
+        for key, value in dataclasses.asdict(manifest).items()
+        if key not in NO_IDENTITY and (key not in DEFAULTS or value != DEFAULTS[key])
+    }
     return digest({"kind": kind, **values})
 
 

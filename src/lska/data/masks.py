@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-CORNERS = 3  # of the smallest polygon
+CORNERS = 3  # of the smallest polygon that has an area
 
 
-def mask_problem(mask: Any, width: int, height: int, tolerance: float) -> str:
-    """Why `mask` cannot be the mask of an object in an image of `width` x `height` pixels; empty if it can.
+@dataclass(frozen=True)
+class Mask:
+    """What the check of an object's mask found."""
+
+    problem: str = ""
+    """Why it cannot be used; empty if it can."""
+    over: float = 0.0
+    """Pixels by which its polygons leave the image, negative where they keep away from the border."""
+    short: int = 0
+    """Polygons of one or two points."""
+
+
+def read_mask(mask: Any, width: int, height: int, overhang: float, short_polygons: bool = False) -> Mask:
+    """Check whether `mask` can be the mask of an object in an image of `width` x `height` pixels.
+
+    Polygons of one or two points have no area. pycocotools 2.0.11 draws no pixel for them after a first polygon of
+    three points or more, and mmdet drops them; a first polygon of two points is a box to pycocotools.
 
     Args:
         mask: polygons (lists of x, y, x, y, ...), or a run-length encoding {"size": [height, width], "counts": ...}
             with the counts as a list of numbers or in COCO's compressed text.
-        tolerance: pixels by which a polygon may not leave the image.
+        overhang: pixels by which a polygon must not leave the image.
+        short_polygons: whether polygons after the first may have one or two points.
     """
     if isinstance(mask, dict):
-        return _encoding_problem(mask, width, height)
-    if isinstance(mask, list) and mask:
-        return next(filter(None, (_polygon_problem(polygon, width, height, tolerance) for polygon in mask)), "")
-    return f"expected polygons or a run-length encoding, found {mask!r}"
+        return Mask(_encoding_problem(mask, width, height))
+    if not isinstance(mask, list) or not mask:
+        return Mask(f"expected polygons or a run-length encoding, found {mask!r}")
+    found = list(_polygons(mask, width, height, overhang, short_polygons))
+    problem = next((polygon.problem for polygon in found if polygon.problem), "")
+    return Mask(problem, max(polygon.over for polygon in found), sum(polygon.short for polygon in found))
 
 
-def _polygon_problem(polygon: Any, width: int, height: int, tolerance: float) -> str:
+def _polygons(mask: list[Any], width: int, height: int, overhang: float, short_polygons: bool) -> Iterator[Mask]:
+    for index, polygon in enumerate(mask):
+        yield _polygon(polygon, width, height, overhang, 1 if short_polygons and index else CORNERS)
+
+
+def _polygon(polygon: Any, width: int, height: int, overhang: float, least: int) -> Mask:
+    """What one polygon adds, which is to have at least `least` points."""
     import numpy as np
 
     try:
         points = np.asarray(polygon).reshape(-1, 2)
     except ValueError:
-        return f"polygon that is no list of coordinate pairs: {str(polygon)[:60]}"
-    if points.dtype.kind not in "iuf" or len(points) < CORNERS or not np.isfinite(points).all():
-        return f"polygon of {len(points)} points, expected at least {CORNERS} of finite numbers"
-    over = max((-points).max(), (points - (width, height)).max())
-    if over >= tolerance:
-        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
-        return f"polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g})"
-    return ""
+        return Mask(f"polygon that is no list of coordinate pairs: {str(polygon)[:60]}")
+    if points.dtype.kind not in "iuf" or len(points) < least or not np.isfinite(points).all():
+        return Mask(f"polygon of {len(points)} points, expected at least {least} of finite numbers")
+    over = float(max((-points).max(), (points - (width, height)).max()))
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    problem = f"polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g})" if over >= overhang else ""
+    return Mask(problem, over, int(len(points) < CORNERS))
 
 
 def _encoding_problem(mask: dict[str, Any], width: int, height: int) -> str:
