@@ -1,5 +1,6 @@
 """Generated scenes: exact shape labels, texture labels, boxes and masks, without any download."""
 
+from lska.data.synthetic.adversarial import AdversarialSettings, adversarial_scene, write_adversarial_set
 from lska.data.synthetic.classification import (
     ClassificationSettings,
     classification_scene,
@@ -8,6 +9,7 @@ from lska.data.synthetic.classification import (
 from lska.data.synthetic.dense import dense_scene
 from lska.data.synthetic.detection import DetectionSettings, write_detection_set
 from lska.data.synthetic.render import STYLES, render
+from lska.data.synthetic.renditions import RenditionSettings, write_rendition_set
 from lska.data.synthetic.scene import (
     Background,
     Labels,
@@ -28,15 +30,18 @@ __all__ = [
     "SHAPES",
     "STYLES",
     "TEXTURES",
+    "AdversarialSettings",
     "Background",
     "ClassificationSettings",
     "DetectionSettings",
     "Labels",
     "Paint",
+    "RenditionSettings",
     "Scene",
     "SceneObject",
     "SceneSettings",
     "SegmentationSettings",
+    "adversarial_scene",
     "classification_scene",
     "compose_scene",
     "contact_sheet",
@@ -45,7 +50,9 @@ __all__ = [
     "render",
     "shape_outline",
     "texture_field",
+    "write_adversarial_set",
     "write_classification_set",
     "write_detection_set",
+    "write_rendition_set",
     "write_segmentation_set",
 ]

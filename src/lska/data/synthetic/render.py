@@ -1,10 +1,12 @@
 """Renderings of a scene: functions from a `Scene` to pixels."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from lska.data.synthetic.render_styles import emboss, pencil, sketch
 from lska.data.synthetic.scene import LUMA, Background, Paint, Scene
 from lska.data.synthetic.seeds import generator
 from lska.data.synthetic.textures import noise, texture_field
@@ -17,12 +19,19 @@ def render(scene: Scene, style: str = "texture") -> np.ndarray:
     return np.rint(STYLES[style](scene) * 255).astype(np.uint8)
 
 
-def save_jpeg(path: Path, scene: Scene, quality: int) -> None:
-    """Write the scene as JPEG."""
+def encode_jpeg(scene: Scene, quality: int, style: str = "texture") -> bytes:
+    """Return the scene, drawn in one of `STYLES`, as the bytes of a JPEG file."""
     from PIL import Image
 
+    stream = io.BytesIO()
     # Full-resolution colour: in small images the usual halving of the chroma planes smears the objects' edges.
-    Image.fromarray(render(scene)).save(path, quality=quality, subsampling=0)
+    Image.fromarray(render(scene, style)).save(stream, "JPEG", quality=quality, subsampling=0)
+    return stream.getvalue()
+
+
+def save_jpeg(path: Path, scene: Scene, quality: int, style: str = "texture") -> None:
+    """Write the scene, drawn in one of `STYLES`, as JPEG."""
+    path.write_bytes(encode_jpeg(scene, quality, style))
 
 
 def coloured(field: np.ndarray, paint: Paint, weight: np.ndarray) -> np.ndarray:
@@ -90,5 +99,8 @@ STYLES: dict[str, Callable[[Scene], np.ndarray]] = {
     "texture": _textured,
     "flat": _flat,
     "outline": _outline,
+    "pencil": pencil,
+    "emboss": emboss,
+    "sketch": sketch,
 }
 """Ways to draw a scene, by name; each gives RGB (size, size, 3) in [0, 1]."""
