@@ -6,8 +6,9 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
+from lska.robustness import source_digest
 from lska.runs import RUN_ID
-from lska.workflow import FIGURES, TABLES, Plan, evaluation_threads, launcher, source_digest, training_threads
+from lska.workflow import FIGURES, TABLES, Plan, evaluation_threads, launcher, training_threads
 
 min_version("9.0")
 
@@ -55,4 +56,5 @@ rule all_figures:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/robustness.smk"
 include: "workflow/rules/tables.smk"

@@ -14,10 +14,14 @@ from lska.finetuning import CONTROL, FineTuningJob, check_dense, parse_task
 from lska.openmmlab.recipe import DetectionRecipe, SegmentationRecipe
 from lska.openmmlab.recipe import load_recipe as load_dense_recipe
 from lska.provenance import digest
+from lska.robustness import PerturbedSet, check_robustness, set_of
 from lska.runs import Run
-from lska.sections import DataSource, DenseTask, Evaluation, RunGroup, Speed, Training, expand_all
+from lska.sections import DataSource, DenseTask, Evaluation, Robustness, RunGroup, Speed, Training, expand_all
 from lska.strict import build, merge, read_yaml
 from lska.train.recipe import Recipe, load_recipe
+
+KINDS = ("classification", "detection", "segmentation")
+"""What data sets serve besides robustness."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -38,14 +42,14 @@ class Config:
     """Keyword arguments by model name that shrink networks; empty for the paper's own."""
     detection: DenseTask | None = None
     segmentation: DenseTask | None = None
+    robustness: Robustness | None = None
 
     def __post_init__(self) -> None:
-        dense = {kind: task for kind, task in self.dense.items() if task is not None}
-        names = {"scale": self.scale, "data.name": self.data.name}
-        for name, value in {**names, **{f"{kind}.data.name": task.data.name for kind, task in dense.items()}}.items():
+        for name, value in {"scale": self.scale, **{_place(kind): data.name for kind, data in self.sources}}.items():
             if _FILE_NAME.fullmatch(value) is None:
                 raise ValueError(f"{name} {value!r} becomes a file name: use letters, digits, '.', '_' and '-' only")
-        unknown = sorted(set(self.architecture) - {run.model for run in self.runs})
+        check_robustness(self.robustness, self.runs, [data for kind, data in self.sources if kind in KINDS])
+        unknown = sorted(set(self.architecture) - {run.model for run in (*self.runs, *self.references)})
         if unknown:
             raise ValueError(f"architecture names models that no run uses: {', '.join(unknown)}")
         if len(set(self.runs)) < len(self.runs):
@@ -57,6 +61,23 @@ class Config:
     def runs(self) -> tuple[Run, ...]:
         """Every run that is trained at this scale: models as listed, then attention, kernel size, seed."""
         return expand_all(self.groups)
+
+    @property
+    def sources(self) -> tuple[tuple[str, DataSource], ...]:
+        """Every data set with what it serves: one of `KINDS`, or the name of a perturbed set."""
+        dense = [(kind, section.data) for kind, section in self.dense.items() if section is not None]
+        perturbed = self.robustness.sets.items() if self.robustness is not None else ()
+        return (("classification", self.data), *dense, *perturbed)
+
+    @functools.cached_property
+    def perturbed(self) -> tuple[PerturbedSet, ...]:
+        """The perturbed sets of the scale."""
+        return tuple(PerturbedSet(self, name) for name in (self.robustness.sets if self.robustness is not None else ()))
+
+    @property
+    def references(self) -> tuple[Run, ...]:
+        """Runs that are trained to choose images and are compared nowhere."""
+        return tuple(item.reference for item in self.perturbed if item.reference is not None)
 
     @property
     def dense(self) -> dict[str, DenseTask | None]:
@@ -84,8 +105,12 @@ class Config:
         )
 
     def runs_of(self, task: str) -> tuple[Run, ...]:
-        """The runs that have `task`: those that a head is fine-tuned from, all runs for every other task."""
-        parsed = parse_task(task)
+        """The runs that have `task`: those that a head is fine-tuned from or that are measured on a perturbed set, all
+        runs for every other task."""
+        parsed, perturbed = parse_task(task), set_of(task)
+        if perturbed is not None:
+            has = self.robustness is not None and perturbed in self.robustness.sets
+            return expand_all(self.robustness.runs) if has else ()
         if parsed is None:
             return self.runs
         section = self.dense[parsed.kind]
@@ -157,6 +182,13 @@ class Config:
                 f"{path} is missing or damaged ({type(error).__name__}): expected the record of the "
                 f"checked data set {data.name!r}; make it with `lska data prepare` and the same configuration"
             ) from error
+
+
+def _place(kind: str) -> str:
+    """Setting that names the data set serving `kind`, an item of `Config.sources`."""
+    if kind == "classification":
+        return "data.name"
+    return f"{kind}.data.name" if kind in KINDS else f"robustness.sets.{kind}.name"
 
 
 def load(paths: Iterable[Path], overrides: Mapping[str, Any] | None = None) -> Config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from lska.runs import Run
 
@@ -130,6 +130,33 @@ class DenseTask:
     evaluation: Evaluation = field(default_factory=lambda: Evaluation(batch_size=1))
     """With more than one image per batch, detectors see images of different sizes padded to a common one; segmentation
     always takes one image at a time."""
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """The perturbed sets of a scale and the runs that are measured on them (paper/protocol.md, section 5)."""
+
+    sets: dict[str, DataSource]
+    """By name: c, c_bar, a, r, sketch."""
+    runs: tuple[RunGroup, ...]
+    """Each must be a run of the scale."""
+    stored_images: Literal["corrected", "published"] = "corrected"
+    """How images of ImageNet-C and -C-bar, which are stored at the size of the networks' input, are read: `corrected`
+    takes them as they are; `published` enlarges and crops them as any other image, as the released script does."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    passes: int = 1
+    """Jobs per set among which the runs are divided; each decodes every image once for all of its runs."""
+    shard: int = 10_000
+    """Images after which the predictions are saved: what an interruption can lose."""
+    hours: float = 12.0
+    """Wall time of one attempt of a pass; one that needs more goes on in the next attempt."""
+    attempts: int = 1
+    """How often Snakemake starts a pass that stopped itself or failed before it gives up."""
+
+    def __post_init__(self) -> None:
+        _check_least(self, passes=1, shard=1, hours=0, attempts=1)
+        if self.hours == 0:
+            raise ValueError(f"hours must be positive, found {self.hours}")
 
 
 def _check_least(section: Any, **least: int) -> None:

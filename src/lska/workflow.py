@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lska.config import Config, from_dict
+from lska.config import KINDS, Config, from_dict
 from lska.finetuning import FineTuningJob
-from lska.provenance import digest
+from lska.provenance import digest, write_json
+from lska.robustness import PerturbedSet, data_inputs, source_digest
 from lska.runs import Run
 from lska.sections import DataSource, Evaluation, Training
 from lska.strict import merge
@@ -64,9 +65,11 @@ class Plan:
         return [str(self.config.metric_path(task, name)) for name in self.names(task)]
 
     def accuracies(self) -> list[str]:
-        """Accuracy files of all configured runs and fine-tunings, also of those that no table shows."""
+        """Accuracy files of all configured runs, fine-tunings and perturbed sets, also of those that no table shows."""
         classified = [self.config.metric_path("classification", run) for run in self.config.runs]
-        return [str(path) for path in (*classified, *(job.metrics for job in self.config.fine_tunings))]
+        tuned = [job.metrics for job in self.config.fine_tunings]
+        perturbed = [item.metrics(run) for item in self.config.perturbed for run in self.config.runs_of(item.task)]
+        return [str(path) for path in (*classified, *tuned, *perturbed)]
 
     def outputs(self, target: str) -> list[str]:
         """The files that a table's or figure's notebook writes."""
@@ -85,21 +88,17 @@ class Plan:
         return self.config.training_digest(Run.parse(run))
 
     def data_set(self, name: str) -> tuple[str, DataSource]:
-        """Kind and settings of the scale's data set `name`."""
-        dense = {kind: section.data for kind, section in self.config.dense.items() if section is not None}
-        for kind, data in {"classification": self.config.data, **dense}.items():
+        """Kind (one of `KINDS`, or the name of a perturbed set) and settings of the scale's data set `name`."""
+        for kind, data in self.config.sources:
             if data.name == name:
                 return kind, data
-        known = ", ".join(data.name for data in (self.config.data, *dense.values()))
+        known = ", ".join(data.name for _, data in self.config.sources)
         raise ValueError(f"{name!r} is no data set of scale {self.config.scale}; expected one of {known}")
 
     def data_digest(self, name: str) -> str:
         """Identity of what makes the data set `name` what it is, as far as it is known before it is read."""
-        _, data = self.data_set(name)
-        manifest = Path(data.manifest or f"src/lska/data/manifests/{data.name}.yaml")
-        described = manifest.read_text(encoding="utf-8") if data.generate is None and manifest.is_file() else None
-        sources = source_digest("data/synthetic") if data.generate is not None else None
-        return digest({"root": data.root, "generate": data.generate, "manifest": described, "sources": sources})
+        kind, data = self.data_set(name)
+        return data_inputs(data) if kind in KINDS else digest([data.root, PerturbedSet(self.config, kind).inputs()])
 
     def speed_digest(self) -> str:
         """Identity of the throughput measurement: protocol, networks and image size."""
@@ -134,6 +133,105 @@ class Plan:
         pretrained, sidecar = (_read(path.with_suffix(".json")) for path in (job.backbone, job.weights))
         current = pretrained.get("recipe") == self.config.training_digest(job.run) and job.backbone.is_file()
         return current and (sidecar.get("backbone") or {}).get("md5", "none") == pretrained.get("md5")
+
+    def made_of(self, name: str, ancient: Callable[[Path], Any]) -> list[Any]:
+        """What a data set is generated from: clean images, by their record, or the classifier that chooses images."""
+        kind, data = self.data_set(name)
+        if kind in KINDS or data.generate is None:
+            return []
+        item = PerturbedSet(self.config, kind)
+        if item.reference is not None:
+            return _with_sidecar(self.config.weights_path(item.reference), self._chosen(item), ancient)
+        return [ancient(self.config.data_record)] if item.corrupted else []
+
+    def _chosen(self, item: PerturbedSet) -> bool:
+        """Whether a set was chosen by exactly the weights that today's training of its reference makes."""
+        sidecar = _read(self.config.weights_path(item.reference).with_suffix(".json"))
+        current = sidecar.get("recipe") == self.config.training_digest(item.reference)
+        return current and (_read(item.record).get("reference") or {}).get("md5", "none") == sidecar.get("md5")
+
+    def perturbed(self, name: str) -> PerturbedSet:
+        """A perturbed set of the scale."""
+        return PerturbedSet(self.config, name)
+
+    @functools.cached_property
+    def passes(self) -> list[Pass]:
+        """The passes that have something to measure; what was measured on today's weights and data is in none.
+
+        A run's pass follows from its place among the configured runs, so that neither what is measured already nor the
+        node that asks changes it.
+        """
+        passes = []
+        for item in self.config.perturbed:
+            runs = self.config.runs_of(item.task)
+            for number in range(item.section.passes):
+                share = runs[number :: item.section.passes]
+                pending = [run for run in share if not self._robustness_measured(item, run)]
+                if pending:
+                    passes.append(Pass(item, number, tuple(pending)))
+        return passes
+
+    def _robustness_measured(self, item: PerturbedSet, run: Run) -> bool:
+        record, measured = _read(item.record), _read(item.metrics(run))
+        same_data = (measured.get("data") or {}).get("digest", "none") == record.get("digest")
+        same_way = (measured.get("detail") or {}).get("protocol") == item.protocol()
+        current = record.get("inputs") == item.inputs() and (item.reference is None or self._chosen(item))
+        sound = current and same_data and same_way
+        return sound and _measured(self.config.weights_path(run), item.metrics(run), self.config.training_digest(run))
+
+    def examples(self, target: str) -> list[str]:
+        """Pictures of the perturbed sets that the notebook of a table or figure shows, as `samples`."""
+        shown = [item for item in self.config.perturbed if item.task in {task for task, _ in self._needs[target]}]
+        pending = {one.item.name for one in self.passes}
+        return [str(item.strips) for item in shown if item.strips.exists() or item.name in pending]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One job: runs that are measured on a perturbed set together, each image being decoded once."""
+
+    item: PerturbedSet
+    number: int
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of its rule."""
+        return f"robustness_{self.item.name}_{self.number}"
+
+    @property
+    def outputs(self) -> list[Path]:
+        """Metric files of its runs."""
+        return [self.item.metrics(run) for run in self.runs]
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Weights with their sidecars."""
+        weights = [self.item.config.weights_path(run) for run in self.runs]
+        return [file for path in weights for file in (path, path.with_suffix(".json"))]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the measurement apart from the weights."""
+        recipes = [self.item.config.training_digest(run) for run in self.runs]
+        return digest([self.item.inputs(), self.item.protocol(), recipes])
+
+    @property
+    def outdated(self) -> list[Path]:
+        """A file younger than its metric files where there are some already, which are known to be outdated.
+
+        Snakemake knows what a file was made from only in the folder where it was made, not in a clone.
+        """
+        return [self._mark] if any(path.exists() for path in self.outputs) else []
+
+    @property
+    def _mark(self) -> Path:
+        return self.item.config.work / "outdated" / f"{self.name}.json"
+
+    def mark(self) -> None:
+        """Write the file that `outdated` names, if it names one."""
+        for path in self.outdated:
+            write_json(path, [str(output) for output in self.outputs])
 
 
 def launcher(training: Training) -> str:
@@ -174,17 +272,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-@functools.cache
-def source_digest(*places: str) -> str:
-    """SHA-256 of the sources and specs below folders of the package, so that results of older code are remade."""
-    package = Path(__file__).parent
-    state = hashlib.sha256()
-    for path in sorted(path for place in places for path in (package / place).rglob("*")):
-        if path.suffix in (".py", ".yaml"):
-            state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return state.hexdigest()
 
 
 def typed(overrides: Any) -> Any:

@@ -2,6 +2,8 @@
 
 
 rule data:
+    input:
+        lambda wildcards: PLAN.made_of(wildcards.name, ancient),
     output:
         PLAN.config.results / "data" / "{name}.json",
     params:

@@ -61,7 +61,7 @@ rule complexity:
         PLAN.files("complexity"),
     params:
         runs=PLAN.names("complexity"),
-        digest=source_digest("models", "evaluate"),
+        digest=source_digest("models", "evaluate/complexity.py"),
     log:
         LOGS / "complexity.log",
     shell:
@@ -80,7 +80,7 @@ for head in sum(HEADS.values(), ()):
         params:
             head=head,
             runs=PLAN.names(f"complexity/{head}"),
-            digest=source_digest("models", "evaluate", "openmmlab"),
+            digest=source_digest("models", "evaluate/dense_complexity.py", "openmmlab"),
         log:
             LOGS / f"complexity_{head}.log",
         shell:
@@ -91,7 +91,7 @@ rule properties:
     output:
         PLAN.files("properties"),
     params:
-        digest=source_digest("models", "evaluate"),
+        digest=source_digest("models", "evaluate/complexity.py"),
     log:
         LOGS / "properties.log",
     shell:

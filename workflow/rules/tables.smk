@@ -15,7 +15,7 @@ for target in TABLES + FIGURES:
             f"notebook_{target}"
         input:
             metrics=PLAN.metrics(target),
-            samples=PLAN.samples(target),
+            samples=PLAN.samples(target) + PLAN.examples(target),
             template=f"notebooks/{target.split('_')[0]}.ipynb",
             spec=f"src/lska/tables/specs/{target}.yaml",
             paper=lambda wildcards, target=target: PLAN.paper(target),

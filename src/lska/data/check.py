@@ -129,6 +129,11 @@ def _empty_files(split: Split) -> Iterator[str]:
         yield f"files that cannot be opened ({len(unreadable):,}): {shown(unreadable)}"
 
 
+def undecodable(split: Split) -> list[str]:
+    """Names of the images that cannot be decoded; reads all, with a progress bar on a terminal."""
+    return [split.samples[index].name for index, value in enumerate(_decoded(split)) if not value]
+
+
 def _contents(expected: SplitManifest, split: Split, structure: bool) -> Iterator[str]:
     """Decode every image, with a progress bar on a terminal."""
     hashes, failed = [], []

@@ -108,7 +108,7 @@ def load_manifest(name: str | Path) -> Manifest:
     """
     path, values = read_manifest(name, "classification")
     if isinstance(values.get("classes"), str):
-        values["classes"] = _packaged_classes(values["classes"], path)
+        values["classes"] = packaged_classes(values["classes"], path)
     return build(Manifest, values, str(path))
 
 
@@ -145,8 +145,12 @@ def read_manifest(name: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
     return path, {key: value for key, value in values.items() if key != "kind"}
 
 
-def _packaged_classes(reference: str, where: Path) -> list[str]:
-    """Read `timm:data/_info/imagenet_synsets.txt` without importing timm, which takes seconds."""
+def packaged_classes(reference: str, where: Path) -> list[str]:
+    """Read a list such as `timm:data/_info/imagenet_synsets.txt` without importing timm, which takes seconds.
+
+    Raises:
+        DataError: no such package or file; names the manifest `where` it is asked for.
+    """
     package, _, name = reference.partition(":")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     folders = [] if spec is None else spec.submodule_search_locations or []

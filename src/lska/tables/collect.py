@@ -140,9 +140,19 @@ def _cell(row: Row, column: ColumnSpec, origin: _Sources) -> Cell:
         conditions=_conditions(row, column, origin), other_data=_is_other(row, column, data, origin.config),
     )  # fmt: skip
     if any(item.value is None for item in found):
-        return cell
+        return _without_value(cell, row, column, origin)
     cell = _measured_cell(cell, column, found)
     return replace(cell, state=State.CONTROL) if row.spec.control else cell
+
+
+def _without_value(cell: Cell, row: Row, column: ColumnSpec, origin: _Sources) -> Cell:
+    """The cell of a metric that is null: the row has no such quantity, or a part of the data set is missing."""
+    if not column.partial:
+        return cell
+    contents = [origin.metrics.read(task, run) for task, run in sources(row, column, origin.config)]
+    missing = {name: found for content in contents for name, found in (content["detail"].get("missing") or {}).items()}
+    listed = "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in missing.items())
+    return replace(cell, state=State.PARTIAL, note=f"missing: {listed}")
 
 
 def _reason(row: Row, column: ColumnSpec, config: ConfigLike) -> str:
@@ -161,7 +171,7 @@ def _with_paper(cell: Cell, printed: PaperValue | None) -> Cell:
 def _measure(row: Row, column: ColumnSpec, origin: _Sources) -> list[Measurement]:
     metric = column.metric.format(**row.values)
     found = [
-        origin.metrics.measurement(task, run, metric, column.nullable)
+        origin.metrics.measurement(task, run, metric, column.nullable or column.partial)
         for task, run in sources(row, column, origin.config)
     ]
     for item in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lska.tables.collect import Cell, Table
+from lska.tables.render import COUNTED
 from lska.tables.style import INK
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same once more.
@@ -22,6 +24,8 @@ LOOKS = {
 NAMES = {"lka_trivial": "LKA-trivial", "lska_trivial": "LSKA-trivial", "lka": "LKA", "lska": "LSKA"}
 WIDTH = 7.0
 """Inches: the text width of a two-column page."""
+FOOTER_LETTERS = 135
+"""Letters of small print that fit into this width."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +137,13 @@ def legend(figure: Figure, series: Series, columns: Sequence[str], extra: Sequen
 
 
 def footer(figure: Figure, table: Table, note: str = "") -> None:
-    """Scale, data and conditions, in small print below the panels."""
+    """Scale, data and conditions, in small print below the panels; says of counted costs which networks they are of."""
     data = f"; accuracy on {', '.join(table.data)}" if table.data else ""
-    lines = (table.caption + data, *table.conditions, note)
-    figure.supxlabel("\n".join(filter(None, lines)), fontsize=6.5, color=INK)
+    lines = [table.caption + data, *table.conditions, note]
+    if any(column.measured_on == "architecture" for column in table.spec.columns):
+        lines.append(COUNTED.format(size=table.spec.counted_at))
+    wrapped = [part for line in lines for part in textwrap.wrap(line, FOOTER_LETTERS)]
+    figure.supxlabel("\n".join(wrapped), fontsize=6.5, color=INK)
 
 
 def _bar(cell: Cell) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from lska.provenance import atomic_path
 from lska.tables.collect import Table
 from lska.tables.diagram import designs
+from lska.tables.heatmaps import heat_maps
 from lska.tables.panels import cost, panels
 from lska.tables.style import styled
 from lska.tables.tradeoff import trade_off
@@ -19,6 +20,7 @@ DRAWINGS: dict[str, Callable[[Table], Figure]] = {
     "designs": designs,
     "cost": cost,
     "panels": panels,
+    "heat_maps": heat_maps,
 }
 
 FORMATS = (".png", ".pdf", ".svg")

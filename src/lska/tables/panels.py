@@ -9,8 +9,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from lska.tables import curves as c
 from lska.tables.collect import Table
-from lska.tables.render import COUNTED, heading
+from lska.tables.render import heading
 from lska.tables.specs import ColumnSpec
+
+ROW, LOW_ROW, MANY = 2.5, 1.8, 3
+"""Inches of a row of panels; of one where there are `MANY` or more."""
 
 
 def cost(table: Table) -> Figure:
@@ -26,7 +29,7 @@ def cost(table: Table) -> Figure:
     pending = any(row.source is not None and row.source.spec.pending for row in table.rows)
     extra = [table.spec.options["pending_name"]] if pending else []
     c.legend(figure, series, [column.label for column in columns], extra)
-    c.footer(figure, table, COUNTED)
+    c.footer(figure, table)
     return figure
 
 
@@ -34,8 +37,9 @@ def panels(table: Table) -> Figure:
     """One panel per column, (a) to (d), over the kernel size."""
     series = c.curves(table)
     columns = table.spec.columns
-    figure = Figure(figsize=(c.WIDTH, 5.6))
-    grid = figure.add_gridspec((len(columns) + 1) // 2, 2)
+    rows = (len(columns) + 1) // 2
+    figure = Figure(figsize=(c.WIDTH, 0.6 + rows * (ROW if rows < MANY else LOW_ROW)))
+    grid = figure.add_gridspec(rows, 2)
     for number, column in enumerate(columns):
         title = f"({chr(ord('a') + number)}) {heading(column)}"
         if _stands_apart(series, column):
@@ -47,7 +51,7 @@ def panels(table: Table) -> Figure:
             if not c.is_known(series, column.label):
                 axes.set_title("no printed value known", loc="right", fontsize=6.5, color=c.INK)
     c.legend(figure, series, [column.label for column in columns])
-    c.footer(figure, table, COUNTED)
+    c.footer(figure, table)
     return figure
 
 

@@ -50,6 +50,8 @@ def cell_text(cell: Cell) -> CellText:
         return CellText("n/a", "", "" if cell.paper is None else paper)
     if cell.state is State.CONTROL:
         return CellText(ours(cell), "", "")
+    if cell.state is State.PARTIAL:
+        return CellText("partial", "", paper)
     if cell.state in (State.NOT_RUN, State.REFERENCE):
         return CellText("not run" if cell.state is State.NOT_RUN else "", "", paper)
     mark = MARKS.get(State.OTHER_DATA if cell.other_data else cell.state, "")
@@ -100,7 +102,7 @@ def legend(table: Table) -> list[str]:
     if any(cell_text(cell).paper == UNKNOWN for cell in table.cells):
         lines.append(f"({UNKNOWN}) {State.UNKNOWN}.")
     words = {State.NOT_RUN: "not run", State.REFERENCE: "reference rows", State.CONTROL: "control rows"}
-    words[State.NOT_APPLICABLE] = "n/a"
+    words |= {State.PARTIAL: "partial", State.NOT_APPLICABLE: "n/a"}
     lines += [f"{word}: {MEANING[state]}." for state, word in words.items() if state in table.count()]
     papers = sorted({cell.paper_source.split(":")[1] for cell in table.cells if ":" in (cell.paper_source or "")})
     named = {"§": f": {', '.join(papers)}"}

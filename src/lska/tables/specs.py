@@ -21,6 +21,9 @@ SPECS = Path(__file__).parent / "specs"
 TARGETS = tuple(path.stem for kind in ("table", "figure") for path in sorted(SPECS.glob(f"{kind}_*.yaml")))
 """Every table and figure with a spec."""
 
+SUPPLEMENT = "s"
+"""Start of the number of a target that the paper lacks: `figure_s1`."""
+
 DESIGN = "design"
 """Task of columns that show the kernels of the models' own code instead of a metric."""
 
@@ -121,6 +124,8 @@ class ColumnSpec:
     """Words for the values of a metric, such as 0: no, 1: yes."""
     nullable: bool = False
     """Whether the metric may be null, for rows that have no such quantity."""
+    partial: bool = False
+    """Whether the metric is null where a part of the data set, which the file names, was not there."""
     conditions: tuple[str, ...] = ()
     """Metrics in the same files that the caption must state, with the device, such as batch_size."""
 
@@ -155,9 +160,10 @@ class TableSpec:
 
     @property
     def number(self) -> str:
-        """`Table III` or `Figure 3`, as the paper counts."""
+        """`Table III` or `Figure 3`, as the paper counts; `Figure S1` for those that the paper lacks."""
         kind, _, count = self.target.partition("_")
-        return f"{kind.capitalize()} {_roman(int(count)) if kind == 'table' else int(count)}"
+        shown = count.upper() if count.startswith(SUPPLEMENT) else _roman(int(count)) if kind == "table" else int(count)
+        return f"{kind.capitalize()} {shown}"
 
     def __post_init__(self) -> None:
         labels = [column.label for column in self.columns]

@@ -22,6 +22,7 @@ class State(StrEnum):
     NOT_RUN = "not run"
     REFERENCE = "reference"
     CONTROL = "control"
+    PARTIAL = "partial"
     NOT_APPLICABLE = "does not apply"
 
 
@@ -33,6 +34,7 @@ MEANING = {
     State.NOT_RUN: "nothing was trained or measured at this scale",
     State.REFERENCE: "published elsewhere; nothing is measured here",
     State.CONTROL: "fine-tuned in the same way from a random backbone; no entry of the paper",
+    State.PARTIAL: "a part of the data set was not there, so that there is no mean over it",
     State.NOT_APPLICABLE: "the row has no such quantity",
 }
 

@@ -1,0 +1,32 @@
+"""What the commands of `lska` have in common: how they are given a configuration and runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from lska import config as configuration
+from lska.runs import Run
+
+Parser = argparse.ArgumentParser
+Arguments = argparse.Namespace
+Commands = argparse._SubParsersAction
+
+
+def configured(command: Parser) -> None:
+    """Add the options that name configuration files and settings."""
+    group = command.add_argument_group("configuration")
+    group.add_argument("--config", nargs="+", type=Path, default=[Path("config/demo.yaml")], metavar="FILE",
+                       help="configuration files, later ones over earlier ones (default: %(default)s)")  # fmt: skip
+    group.add_argument("--set", type=json.loads, default={}, metavar="JSON", help="settings over those of the files")
+
+
+def load(arguments: Arguments) -> configuration.Config:
+    """The configuration that the options name; raises ValueError as `lska.config.load`."""
+    return configuration.load(arguments.config, arguments.set)
+
+
+def runs_of(arguments: Arguments, config: configuration.Config) -> list[Run]:
+    """The runs named on the command line, or all of the configuration."""
+    return [Run.parse(text) for text in arguments.runs] or list(config.runs)

@@ -1,0 +1,1 @@
+"""Corrupted, rendered and otherwise shifted test sets of the robustness tables."""

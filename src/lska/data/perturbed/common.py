@@ -1,0 +1,66 @@
+"""The 19 corruptions of ImageNet-C, by the library `imagecorruptions` made deterministic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from lska.data.perturbed.names import FAMILIES, SEVERITIES
+from lska.data.synthetic.checks import check_choice, check_range
+
+SMALLEST = 32
+"""Least side of an image in pixels; the library refuses smaller ones."""
+
+OWN_SEED = ("impulse_noise", "glass_blur")
+"""Corruptions that draw from a generator of their own; the others use NumPy's global one."""
+
+
+def corrupt(image: np.ndarray, corruption: str, severity: int, seed: int) -> np.ndarray:
+    """Return a corrupted copy of an image; uint8 RGB (H, W, 3) in and out.
+
+    Equal arguments give equal pixels, and NumPy's global generator is left as it was. Strengths are those of ImageNet-C
+    (224 pixels) whatever the image size. Spatter on a small image may have no drop, which the published formula divides
+    by; the image then stays clean.
+
+    Args:
+        corruption: one of `FAMILIES["c"]`.
+        severity: 1 to 5.
+        seed: any non-negative integer; the library's generators use its lowest 32 bits.
+
+    Raises:
+        ValueError: unknown corruption, severity or seed out of range, or an image of another kind or below 32 pixels.
+    """
+    check_arguments(image, corruption, severity, seed, FAMILIES["c"])
+    import imagecorruptions
+
+    own = {"seed": seed % 2**32} if corruption in OWN_SEED else {}
+    try:
+        with _global_generator(seed % 2**32), np.errstate(invalid="raise" if corruption == "spatter" else "warn"):
+            return imagecorruptions.corrupt(image, severity, corruption, **own)
+    except FloatingPointError:
+        return image.copy()
+
+
+def check_arguments(image: np.ndarray, corruption: str, severity: int, seed: int, known: Sequence[str]) -> None:
+    """Check what `corrupt` is called with; raises ValueError that names the argument at fault."""
+    check_choice("corruption", corruption, known)
+    check_range("severity", severity, SEVERITIES[0], SEVERITIES[-1])
+    check_range("seed", seed, 0, 2**64 - 1)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < SMALLEST:
+        raise ValueError(
+            f"image must be uint8 RGB (H, W, 3) with sides of at least {SMALLEST} pixels, "
+            f"found {image.dtype} {image.shape}; convert it or choose a larger size"
+        )
+
+
+@contextmanager
+def _global_generator(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, and put its state back afterwards."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

@@ -1,0 +1,271 @@
+"""ImageNet-C and ImageNet-C-bar of any clean validation set, in the published folder layout, restartable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lska.data.folders import Split
+from lska.data.perturbed.clean import chosen_images, clean_image, corrupted_name, hashed
+from lska.data.perturbed.names import FAMILIES, GENERATOR, SEVERITIES, severity_folder
+from lska.data.synthetic.checks import check_choice, check_range
+from lska.data.synthetic.folder import SETTINGS_FILE, existing_settings
+from lska.provenance import digest, write_json
+
+logger = logging.getLogger(__name__)
+
+KIND = "corrupted"
+"""Kind of the set in its settings.json."""
+
+CHUNK = 128
+"""Images that a process takes at a time, at the most."""
+
+
+@dataclass(frozen=True)
+class CorruptionSettings:
+    """Settings of a corrupted set.
+
+    Raises:
+        ValueError: a value is out of range or of the wrong type; the message names the setting.
+    """
+
+    family: str
+    """`c` for the 19 corruptions of ImageNet-C, `c_bar` for the 10 of ImageNet-C-bar."""
+    image_size: int
+    """Height and width of the corrupted images in pixels."""
+    resize: int | None = None
+    """Shorter side in pixels before the centre crop; None for the published proportion 256 / 224."""
+    images: int | None = None
+    """Clean images to corrupt, spread evenly over the classes; None for all."""
+    severities: tuple[int, ...] = SEVERITIES
+    """Severities of each corruption, 1 to 5."""
+    quality: int = 85
+    """JPEG quality (published: 85)."""
+    seed: int = 0
+    """Seed of the choice of images and of everything random in the corruptions."""
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, tuple(FAMILIES))
+        check_range("image_size", self.image_size, 32, 4096)
+        if self.resize is not None:
+            check_range("resize", self.resize, self.image_size, 8192)
+        if self.images is not None:
+            check_range("images", self.images, 1, 10_000_000)
+        if not isinstance(self.severities, tuple) or not self.severities:
+            raise ValueError(f"severities must be a tuple of at least one severity, found {self.severities!r}")
+        for severity in self.severities:
+            check_range("severities", severity, SEVERITIES[0], SEVERITIES[-1])
+        if len(set(self.severities)) < len(self.severities):
+            raise ValueError(f"severities must be different, found {self.severities!r}")
+        check_range("quality", self.quality, 1, 100)
+        check_range("seed", self.seed, 0, 2**32 - 1)
+        # One set has one digest, in whatever order its severities are listed.
+        object.__setattr__(self, "severities", tuple(sorted(self.severities)))
+
+    @property
+    def shorter_side(self) -> int:
+        """Shorter side of a clean image before the centre crop in pixels."""
+        return round(self.image_size * 256 / 224) if self.resize is None else self.resize
+
+    def description(self, origin: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what identifies the set made from clean data that `origin` names, ready for JSON."""
+        settings = asdict(self) | {"resize": self.shorter_side}
+        content = {"kind": KIND, "generator": GENERATOR, "settings": settings, "origin": dict(origin)}
+        return json.loads(json.dumps(content))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Some images of one corruption, and the folder of each severity that they go to."""
+
+    source: Split
+    settings: CorruptionSettings
+    corruption: str
+    folders: dict[int, Path]
+    indices: tuple[int, ...]
+
+
+def write_corrupted_set(
+    source: Split, root: Path, settings: CorruptionSettings, origin: Mapping[str, Any], workers: int = 1
+) -> dict[str, int]:
+    """Write `root/<corruption>/<severity folder>/<class>/<file stem>.jpg`, with `settings.json` in `root`.
+
+    As the published sets were made: shorter side resized (bilinear), centre crop, corruption, JPEG. A file that is a
+    JPEG keeps its name. A cell, one severity of a corruption, appears complete or not at all; a second call keeps the
+    complete ones and makes the rest. The cells of a set of other settings are removed first. One call at a time may
+    write to `root`. Equal settings give equal bytes, whatever the number of `workers` (processes) and interruptions.
+
+    Args:
+        source: clean validation images.
+        origin: names the clean data and its digest; part of the set's own digest.
+
+    Returns:
+        Number of cells, of images in each cell, and of images written now (0 where nothing was left to do).
+
+    Raises:
+        DataError: a clean image cannot be read, or there are fewer than `settings.images`, or two get the same name.
+        FileExistsError: `root` holds anything but a corrupted set.
+        ValueError: there is not at least one worker.
+    """
+    check_range("workers", workers, 1, 1024)
+    root, indices = Path(root), chosen_images(source, settings.images, settings.seed)
+    _prepare(root, settings.description(origin))
+    missing = _missing(root, settings)
+    cells = len(FAMILIES[settings.family]) * len(settings.severities)
+    written = len(indices) * sum(map(len, missing.values()))
+    if not missing:
+        logger.info("%s already holds this set of %d x %d images, left as it is", root, cells, len(indices))
+    else:
+        _write_missing(source, root, settings, indices, missing, workers)
+        logger.info("%s: wrote %d images", root, written)
+    return {"cells": cells, "images": len(indices), "written": written}
+
+
+def _write_missing(
+    source: Split,
+    root: Path,
+    settings: CorruptionSettings,
+    indices: Sequence[int],
+    missing: Mapping[str, Sequence[int]],
+    workers: int,
+) -> None:
+    """Write the `missing` severities of each corruption."""
+    from tqdm import tqdm
+
+    total = len(FAMILIES[settings.family]) * len(settings.severities) * len(indices)
+    done = total - len(indices) * sum(map(len, missing.values()))
+    bar = tqdm(total=total, initial=done, desc=root.name, unit="img", disable=None)
+    try:
+        with bar, _processes(workers) as mapper:
+            for corruption, severities in missing.items():
+                folders = {severity: _partial(_cell(root, settings, corruption, severity)) for severity in severities}
+                jobs = [_Job(source, settings, corruption, folders, part) for part in _parts(indices, workers)]
+                _write_cells(root, jobs, mapper, bar.update)
+    finally:
+        _remove_leftovers(root)
+
+
+def _write_cells(
+    root: Path, jobs: Sequence[_Job], mapper: Callable[..., Iterator[int]], advance: Callable[[int], Any]
+) -> None:
+    """Run the jobs of one corruption, then give its cells their names.
+
+    All severities at a time, so that a clean image is decoded once for all of them.
+    """
+    source, settings, corruption, folders = jobs[0].source, jobs[0].settings, jobs[0].corruption, jobs[0].folders
+    classes = {source.classes[source.samples[index].target] for job in jobs for index in job.indices}
+    for folder in (folder / name for folder in folders.values() for name in classes):
+        folder.mkdir(parents=True)
+    for written in mapper(_write_images, jobs):
+        advance(written)
+    for severity, folder in folders.items():
+        folder.replace(_cell(root, settings, corruption, severity))
+
+
+def _write_images(job: _Job) -> int:
+    """Write the job's images at all its severities and return how many those are."""
+    from PIL import Image
+
+    settings, corrupt = job.settings, _corrupter(job.settings.family)
+    for index in job.indices:
+        name = job.source.samples[index].name
+        clean = clean_image(job.source, index, settings.shorter_side, settings.image_size)
+        for severity, folder in job.folders.items():
+            seed = hashed(settings.seed, job.corruption, severity, name)
+            picture = Image.fromarray(corrupt(clean, job.corruption, severity, seed))
+            picture.save(folder / corrupted_name(name), "JPEG", quality=settings.quality, optimize=True)
+    return len(job.indices) * len(job.folders)
+
+
+def _corrupter(family: str) -> Callable[[np.ndarray, str, int, int], np.ndarray]:
+    if family == "c":
+        from lska.data.perturbed.common import corrupt
+    else:
+        from lska.data.perturbed.c_bar import corrupt
+    return corrupt
+
+
+def _prepare(root: Path, description: Mapping[str, Any]) -> None:
+    """Make `root` a folder of this set, with or without cells: other settings' cells go, the settings are written."""
+    if not existing_settings(root, description, overwrite=True):
+        settings = root / SETTINGS_FILE
+        if settings.exists():
+            _refuse_other_kind(root, json.loads(settings.read_text(encoding="utf-8")).get("kind"))
+            logger.warning("%s holds a corrupted set of other settings, which is replaced", root)
+        # Renamed before it is removed: half a cell must never look like one of the former set's.
+        for corruption in (name for names in FAMILIES.values() for name in names if (root / name).is_dir()):
+            (root / corruption).replace(root / f".{corruption}.{uuid.uuid4().hex[:8]}.former")
+        write_json(settings, {**description, "digest": digest(description)})
+    _remove_leftovers(root)
+
+
+def _refuse_other_kind(root: Path, kind: Any) -> None:
+    if kind != KIND:
+        raise FileExistsError(f"{root} holds a generated set of kind {kind!r}, not {KIND!r}; choose another folder")
+
+
+def _remove_leftovers(root: Path) -> None:
+    for leftover in (*root.glob(".*.former"), *root.glob("*/.*.partial")):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _cell(root: Path, settings: CorruptionSettings, corruption: str, severity: int) -> Path:
+    return root / corruption / severity_folder(settings.family, corruption, severity)
+
+
+def _missing(root: Path, settings: CorruptionSettings) -> dict[str, list[int]]:
+    """Severities without a cell, of the corruptions that lack any."""
+    lacking = {
+        corruption: [s for s in settings.severities if not _cell(root, settings, corruption, s).is_dir()]
+        for corruption in FAMILIES[settings.family]
+    }
+    return {corruption: severities for corruption, severities in lacking.items() if severities}
+
+
+def _partial(cell: Path) -> Path:
+    """A hidden sibling of a cell."""
+    return cell.with_name(f".{cell.name}.{uuid.uuid4().hex[:8]}.partial")
+
+
+def _parts(indices: Sequence[int], workers: int) -> Iterator[tuple[int, ...]]:
+    """Cut the images into parts small enough for all processes to have several."""
+    size = min(CHUNK, max(1, len(indices) // (4 * workers)))
+    for start in range(0, len(indices), size):
+        yield tuple(indices[start : start + size])
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Callable[..., Iterator[int]]]:
+    """Yield a `map` that runs in `workers` processes; those end with the block, or with this process."""
+    if workers == 1:
+        yield map
+        return
+    # Spawned, since a fork would copy the locks of a parent's threads as they are.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A process of a pool whose parent was killed would wait for its next job for ever."""
+
+    def watch() -> None:
+        connection.wait([parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

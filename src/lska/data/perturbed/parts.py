@@ -1,0 +1,127 @@
+"""The parts of a prepared perturbed set, opened for evaluation."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lska.data.folders import DataError, Split, list_split, open_split
+from lska.data.manifest import names_digest
+from lska.data.perturbed.check import corruption_folder, open_test
+from lska.data.perturbed.manifests import TEST
+from lska.data.perturbed.names import severity_folder
+from lska.data.perturbed.prepare import changed, verify
+from lska.provenance import digest
+from lska.robustness import PerturbedSet
+
+logger = logging.getLogger(__name__)
+
+CLEAN = "clean"
+"""Part with the clean images that the corruptions were applied to, for the relative errors of ImageNet-C."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Images that are scored together: a corruption at a severity, the clean images, or a whole set."""
+
+    name: str
+    """`gaussian_noise/3`, `clean` or `test`."""
+    split: Split
+    identity: str
+    """Digest of what the images are; predictions on them are kept under it."""
+    indices: tuple[int, ...] | None = None
+    """Images of `split` that belong to the part, in the order of the other parts; None for all."""
+    stored: bool = False
+    """Whether the images are stored at the size of the networks' input."""
+
+    def __len__(self) -> int:
+        return len(self.split) if self.indices is None else len(self.indices)
+
+    def index(self, position: int) -> int:
+        """Index in `split` of the image at `position`."""
+        return position if self.indices is None else self.indices[position]
+
+    @property
+    def cell(self) -> tuple[str, int] | None:
+        """Corruption and severity; None for the clean images and for whole sets."""
+        corruption, _, severity = self.name.partition("/")
+        return (corruption, int(severity)) if severity else None
+
+
+def read_record(item: PerturbedSet) -> dict[str, Any]:
+    """The record of a prepared set.
+
+    Raises:
+        DataError: it is missing or damaged; says how to make it.
+    """
+    wanted = ("name", "digest", "names", "contents", *(("parts", "manifest") if item.corrupted else ()))
+    try:
+        stored = json.loads(item.record.read_text(encoding="utf-8"))
+        absent = [key for key in wanted if key not in stored]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{item.record} is missing or damaged ({type(error).__name__}): expected the record of the checked set "
+            f"{item.data.name!r}; make it with `lska data prepare --kind {item.name}` and the same configuration"
+        ) from error
+    if absent:
+        raise DataError(f"{item.record}: {', '.join(absent)} missing; remove it and prepare the set again")
+    return stored
+
+
+def open_parts(item: PerturbedSet) -> list[Part]:
+    """Every part that the record of a set names, in the published order, and for ImageNet-C the clean images first.
+
+    Raises:
+        DataError: the record is missing, or the images are not the recorded ones any more.
+    """
+    stored = read_record(item)
+    if not item.corrupted:
+        split = open_test(Path(item.data.root), item.config.work / "cache")
+        verify(item, stored, split)
+        return [Part(TEST, split, digest([stored["digest"], stored["names"]]))]
+    parts = [
+        _corrupted_part(item, stored, corruption, severity)
+        for corruption, severities in stored["parts"].items()
+        for severity in severities
+    ]
+    clean = _clean_part(item, parts[0].split) if item.name == "c" else None
+    return parts if clean is None else [clean, *parts]
+
+
+def _corrupted_part(item: PerturbedSet, stored: dict[str, Any], corruption: str, severity: int) -> Part:
+    name, root = f"{corruption}/{severity}", Path(item.data.root)
+    folder = corruption_folder(root, item.name, corruption)
+    if folder is None:
+        raise DataError(changed(item, [f"{name}: {root / corruption} is gone"]))
+    split = list_split(folder, severity_folder(item.name, corruption, severity))
+    if names_digest(split) != stored["names"]:
+        raise DataError(changed(item, [f"{name}: its file names are not the recorded ones"]))
+    identity = digest([stored["manifest"], name, stored["names"], stored["contents"].get(name)])
+    return Part(name, split, identity, stored=True)
+
+
+def _clean_part(item: PerturbedSet, corrupted: Split) -> Part | None:
+    """The clean validation images with the names of the corrupted ones; None where they are not at hand."""
+    config = item.config
+    try:
+        clean = open_split(Path(config.data.root), "val", config.work / "cache")
+    except DataError as error:
+        logger.warning("relative errors need the clean validation images: %s", error)
+        return None
+    places = {_stem(sample.name): index for index, sample in enumerate(clean.samples)}
+    indices = [places.get(_stem(sample.name)) for sample in corrupted.samples]
+    if None in indices:
+        logger.warning(
+            "%s: %d images of %s are not among them; no relative errors", clean.source, indices.count(None), item.name
+        )
+        return None
+    identity = digest([config.data_identity(config.data), sorted(indices)])
+    return Part(CLEAN, clean, identity, tuple(indices))
+
+
+def _stem(name: str) -> str:
+    """`<class>/<file>` without its suffix: a corrupted copy of a PNG file is a JPEG file."""
+    return name.rpartition(".")[0]

@@ -1,0 +1,133 @@
+"""From a configuration and runs to metric files on a perturbed set: what `lska evaluate robustness` does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lska.config import Config
+from lska.data.perturbed.names import FAMILIES, SEVERITIES
+from lska.data.perturbed.parts import CLEAN, Part, open_parts, read_record
+from lska.evaluate.robustness.members import Member, open_file, open_run
+from lska.evaluate.robustness.passes import Labels, Pass
+from lska.evaluate.robustness.scores import Errors, corruption_metrics, masked_metrics, plain_metrics
+from lska.evaluate.robustness.store import Store
+from lska.provenance import write_metrics
+from lska.robustness import MASKED, PerturbedSet
+from lska.runs import Run
+from lska.train.interrupt import stop_request
+
+logger = logging.getLogger(__name__)
+
+
+def training_classes(config: Config) -> tuple[str, ...]:
+    """Names of the classes that the networks of a scale tell apart, in the order of their outputs; reads no image.
+
+    Raises:
+        ValueError: no manifest of the training data, or a setting of their generator is wrong.
+    """
+    from lska.data.manifest import load_manifest
+    from lska.data.synthetic import ClassificationSettings
+    from lska.strict import build
+
+    data = config.data
+    if data.generate is not None:
+        settings = build(ClassificationSettings, data.generate, f"data.generate of {data.name}")
+        return tuple(sorted(settings.class_names))
+    return load_manifest(Path(data.manifest) if data.manifest else data.name).classes
+
+
+def measure(item: PerturbedSet, chosen: Sequence[Run | Path], budget_seconds: float | None = None) -> None:
+    """Score checkpoints on a perturbed set in one pass and write a metric file for each.
+
+    Args:
+        chosen: runs of the configuration, or weight files with a sidecar beside them.
+        budget_seconds: wall time in which to stop; complete shards are kept.
+
+    Raises:
+        DataError: the set was not prepared, was changed since, or holds an unreadable image.
+        StaleWeightsError, ValueError: a checkpoint is missing, damaged or of another architecture, or one of a run that
+            another one is of.
+        PredictionError: a file of predictions is damaged.
+        Interrupted: stopped by a signal or the budget.
+    """
+    started = datetime.now(UTC)
+    evaluation = item.section.evaluation
+    torch.set_num_threads(evaluation.threads)
+    device = torch.device("cuda" if evaluation.gpus else "cpu")
+    with stop_request(budget_seconds) as stop:
+        parts, classes = open_parts(item), training_classes(item.config)
+        members = [_open(item.config, one, len(classes), device) for one in chosen]
+        _check_distinct(members, chosen)
+        labels = {part.name: Labels.of(part, classes, item.name in MASKED) for part in parts}
+        scoring = Pass(
+            members, parts, labels, Store(item.predictions), item.section.stored_images == "corrected",
+            item.section.shard, evaluation.batch_size, evaluation.workers, device,
+        )  # fmt: skip
+        decoded = scoring.run(stop)
+    logger.info("%s: %d images decoded for %d checkpoints", item.data.name, decoded, len(members))
+    for member in members:
+        _write(item, member, _metrics(item, scoring, member, parts), started, device)
+
+
+def _open(config: Config, one: Run | Path, classes: int, device: torch.device) -> Member:
+    return open_file(config, one, classes, device) if isinstance(one, Path) else open_run(config, one, classes, device)
+
+
+def _check_distinct(members: Sequence[Member], chosen: Sequence[Run | Path]) -> None:
+    """Results are kept by run: two checkpoints of one run would overwrite each other's."""
+    by_run: dict[Run, list[str]] = {}
+    for member, one in zip(members, chosen, strict=True):
+        by_run.setdefault(member.run, []).append(str(one))
+    twice = "; ".join(f"{run}: {', '.join(names)}" for run, names in by_run.items() if len(names) > 1)
+    if twice:
+        raise ValueError(f"--checkpoints: expected one checkpoint per run, found several of the same ({twice})")
+
+
+def _metrics(item: PerturbedSet, scoring: Pass, member: Member, parts: Sequence[Part]) -> dict[str, dict[str, Any]]:
+    if not item.corrupted:
+        (part,) = parts
+        if item.name in MASKED:
+            return masked_metrics(*(scoring.outcomes(member, part, kind) for kind in ("masked", "full")))
+        return plain_metrics(scoring.outcomes(member, part))
+    cells = {part.cell: scoring.outcomes(member, part) for part in parts if part.cell is not None}
+    clean = next((scoring.outcomes(member, part) for part in parts if part.name == CLEAN), None)
+    return corruption_metrics(Errors(item.name, cells, clean))
+
+
+def _missing(item: PerturbedSet, found: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Severities by corruption that means are taken over and that are not `found`, whether lost or never made."""
+    lacking = {name: [n for n in SEVERITIES if n not in found.get(name, ())] for name in FAMILIES[item.name]}
+    return {name: severities for name, severities in lacking.items() if severities}
+
+
+def _write(
+    item: PerturbedSet, member: Member, metrics: dict[str, dict[str, Any]], started: datetime, device: torch.device
+) -> None:
+    stored, sidecar = read_record(item), member.sidecar
+    detail: dict[str, Any] = {"protocol": item.protocol(), "classes": stored.get("classes")}
+    if item.corrupted:
+        detail |= {
+            "stored_images": item.section.stored_images,
+            "corruptions": len(FAMILIES[item.name]),
+            "parts": sum(map(len, stored["parts"].values())),
+            "missing": _missing(item, stored["parts"]),
+        }
+    write_metrics(
+        item.metrics(member.run),
+        task=item.task,
+        run=str(member.run),
+        scale=item.config.scale,
+        metrics=metrics,
+        weights={"md5": sidecar["md5"], "origin": sidecar["origin"]},
+        recipe=sidecar["recipe"],
+        data={"name": stored["name"], "digest": stored["digest"]},
+        device=str(device),
+        started=started,
+        extra=detail,
+    )

@@ -1,0 +1,34 @@
+"""The classifier that chooses the images of a generated counterpart of ImageNet-A by getting them wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lska.config import Config
+from lska.data.perturbed.prepare import Judge
+from lska.evaluate.robustness.measure import training_classes
+from lska.evaluate.robustness.members import open_run
+from lska.runs import Run
+from lska.train.loading import test_transform
+
+
+def judge(config: Config, run: Run) -> tuple[Judge, dict[str, Any]]:
+    """A function from RGB images to class probabilities (B, classes) by the trained `run`, and what identifies it.
+
+    Raises:
+        StaleWeightsError, ValueError: the run's weights are missing, or not those of the configuration.
+    """
+    torch.set_num_threads(config.evaluation.threads)
+    device = torch.device("cuda" if config.evaluation.gpus else "cpu")
+    member, transform = open_run(config, run, len(training_classes(config)), device), test_transform(config.recipe)
+
+    @torch.inference_mode()
+    def probabilities(images: list[Image.Image]) -> np.ndarray:
+        batch = torch.stack([transform(image) for image in images]).to(device)
+        return member.network(batch).float().softmax(dim=1).cpu().numpy()
+
+    return probabilities, {"run": str(run), "md5": member.sidecar["md5"]}

@@ -1,0 +1,213 @@
+"""Names and identities of the perturbed sets: what is measured on them, and what each result depends on.
+
+Imports nothing heavy: the Snakefile asks here which files a set has and which runs still have to be measured.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lska.data.perturbed.names import GENERATOR
+from lska.provenance import digest
+from lska.runs import Run
+from lska.sections import DataSource, Robustness, expand_all
+
+if TYPE_CHECKING:
+    from lska.config import Config
+
+CORRUPTED = ("c", "c_bar")
+"""Sets of corruptions by severities, made from the clean validation images."""
+
+MASKED = ("a", "r")
+"""Sets of some of the classes, whose outputs are restricted to them (Hendrycks et al., ImageNet-A and -R)."""
+
+SETS = (*CORRUPTED, *MASKED, "sketch")
+"""ImageNet-C, ImageNet-C-bar, ImageNet-A, ImageNet-R and ImageNet-Sketch, or a scale's counterparts."""
+
+TASK = rf"robustness/(?:{'|'.join(SETS)})"
+"""Regular expression of the tasks."""
+
+MANIFESTS = Path(__file__).parent / "data" / "manifests"
+"""Bundled manifests, whose names stand for published data."""
+
+PROTOCOL = 1
+"""Raised when equal weights and data would give other metrics."""
+
+
+def set_of(task: str) -> str | None:
+    """The set of a task such as `robustness/c_bar`; None for every other task."""
+    return task.partition("/")[2] if re.fullmatch(TASK, task) else None
+
+
+def check_robustness(section: Robustness | None, runs: Sequence[Run], others: Sequence[DataSource]) -> None:
+    """Check what the section `robustness` names against the rest of the configuration.
+
+    Args:
+        runs: every run of the scale.
+        others: the scale's other data sets.
+
+    Raises:
+        ValueError: a set is unknown, two data sets share a name, a generated one shares its root, or a run is listed
+            twice or not trained; all named.
+    """
+    if section is None:
+        return
+    unknown = sorted(set(section.sets) - set(SETS))
+    problems = [f"robustness.sets.{name}: unknown; expected some of {', '.join(SETS)}" for name in unknown]
+    used = [*(data.name for data in others), *(data.name for data in section.sets.values())]
+    if len(set(used)) < len(used):
+        problems.append(f"data sets need different names, found {', '.join(used)}")
+    problems += _generated_problems(section, others)
+    listed = expand_all(section.runs)
+    twice = sorted({str(run) for run in listed if listed.count(run) > 1})
+    absent = [str(run) for run in listed if run not in runs]
+    if twice:
+        problems.append(f"robustness.runs lists the same run more than once: {', '.join(twice)}")
+    if absent:
+        problems.append(f"robustness.runs: not among the scale's runs: {', '.join(absent)}; add them to runs")
+    reference = _reference(section)
+    if reference is not None and reference in listed:
+        problems.append(f"robustness.sets.a: the reference {reference} is among the compared runs; choose another")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _generated_problems(section: Robustness, others: Sequence[DataSource]) -> Iterator[str]:
+    """Generated sets under the name of published data, or in the folder of other data, which one would replace."""
+    roots = [Path(data.root) for data in (*others, *section.sets.values())]
+    for name, data in section.sets.items():
+        if data.generate is None:
+            continue
+        if (MANIFESTS / f"{data.name}.yaml").is_file():
+            yield (
+                f"robustness.sets.{name}.name: {data.name} is a published set, and this one is generated; name it "
+                "otherwise"
+            )
+        if roots.count(Path(data.root)) > 1:
+            yield f"robustness.sets.{name}.root: {data.root} is the root of another data set too; choose another folder"
+
+
+def _reference(section: Robustness) -> Run | None:
+    source, place = section.sets.get("a"), "robustness.sets.a.generate"
+    if source is None or source.generate is None:
+        return None
+    reference = source.generate.get("reference")
+    if not isinstance(reference, str):
+        raise ValueError(
+            f"{place}: expected `reference`, the run id of the classifier that chooses the images, found {reference!r}"
+        )
+    try:
+        return Run.parse(reference)
+    except ValueError as error:
+        raise ValueError(f"{place}.reference: {error}") from error
+
+
+@dataclass(frozen=True)
+class PerturbedSet:
+    """One perturbed set of a scale.
+
+    Raises:
+        ValueError: the configuration has no such set.
+    """
+
+    config: Config
+    name: str
+    """One of `SETS`."""
+
+    def __post_init__(self) -> None:
+        section = self.config.robustness
+        if section is None or self.name not in section.sets:
+            known = ", ".join(section.sets) if section is not None else "none"
+            raise ValueError(f"scale {self.config.scale} has no perturbed set {self.name!r}; it has: {known}")
+
+    @property
+    def section(self) -> Robustness:
+        """The configuration's section."""
+        return self.config.robustness
+
+    @property
+    def task(self) -> str:
+        """The task of its metric files."""
+        return f"robustness/{self.name}"
+
+    @property
+    def data(self) -> DataSource:
+        """Where the images are, or how they are made."""
+        return self.section.sets[self.name]
+
+    @property
+    def corrupted(self) -> bool:
+        """Whether it consists of corruptions at severities."""
+        return self.name in CORRUPTED
+
+    @property
+    def record(self) -> Path:
+        """The record of the checked set."""
+        return self.config.record_of(self.data)
+
+    @property
+    def strips(self) -> Path:
+        """Place of the picture with examples of every part."""
+        return self.config.results / "samples" / self.task / "examples.png"
+
+    @property
+    def predictions(self) -> Path:
+        """Folder of the predictions on this set, a cache that may be deleted."""
+        return self.config.work / "predictions" / self.data.name
+
+    @property
+    def reference(self) -> Run | None:
+        """The run whose mistakes choose the images of a generated counterpart of ImageNet-A."""
+        return _reference(self.section) if self.name == "a" else None
+
+    def metrics(self, run: Run | str) -> Path:
+        """Place of the metric file of `run`."""
+        return self.config.metric_path(self.task, run)
+
+    def inputs(self) -> str:
+        """Identity of what makes the set what it is, as far as it is known before it is read; kept in its record."""
+        made = self.data.generate is not None and self.corrupted
+        # Corruptions are numbered by GENERATOR and need no digest of sources; what they are applied to is `clean`.
+        parts: dict[str, Any] = {"data": {"generate": self.data.generate} if made else _content(self.data)}
+        if made:
+            parts |= {"clean": _content(self.config.data), "generator": GENERATOR}
+        if self.reference is not None:
+            parts["reference"] = self.config.training_digest(self.reference)
+        return digest(parts)
+
+    def protocol(self) -> str:
+        """Identity of how predictions become metrics, beside weights and data; kept in every metric file."""
+        stored = self.section.stored_images if self.corrupted else None
+        return digest({"version": PROTOCOL, "set": self.name, "stored_images": stored})
+
+
+def data_inputs(data: DataSource) -> str:
+    """Identity of what makes a data set what it is, as far as it is known before it is read."""
+    return digest({"root": data.root, **_content(data)})
+
+
+def _content(data: DataSource) -> dict[str, Any]:
+    """What `data_inputs` takes in besides the place."""
+    manifest = Path(data.manifest) if data.manifest else MANIFESTS / f"{data.name}.yaml"
+    described = manifest.read_text(encoding="utf-8") if data.generate is None and manifest.is_file() else None
+    sources = source_digest("data/synthetic") if data.generate is not None else None
+    return {"generate": data.generate, "manifest": described, "sources": sources}
+
+
+@functools.cache
+def source_digest(*places: str) -> str:
+    """SHA-256 of sources and specs, files of the package or all below folders of it: results of older code are remade.
+    """
+    package = Path(__file__).parent
+    state = hashlib.sha256()
+    files = [path for place in places for path in (package / place, *(package / place).rglob("*"))]
+    for path in sorted(files):
+        if path.suffix in (".py", ".yaml"):
+            state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return state.hexdigest()
