@@ -10,6 +10,7 @@ from lska.cli_options import Arguments, Commands, configured, load, runs_of
 from lska.finetuning import HEADS, FineTuningJob
 from lska.robustness import SETS, PerturbedSet
 from lska.runs import Run
+from lska.train.interrupt import stop_request
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -72,8 +73,9 @@ def _robustness(arguments: Arguments) -> None:
     chosen = [Path(name) if name.endswith(".safetensors") else Run.parse(name) for name in arguments.checkpoints]
     from lska.evaluate.robustness.measure import measure
 
-    for item in items:
-        measure(item, chosen or config.runs_of(item.task), budget)
+    with stop_request(budget) as stop:
+        for item in items:
+            measure(item, chosen or config.runs_of(item.task), stop)
 
 
 def add_complexity(commands: Commands) -> None:

@@ -17,7 +17,7 @@ from lska.tables.style import INK, styled
 ACROSS = 10
 """Images in a row of a set that is not made of corruptions."""
 
-LABEL = 1.3
+LABEL = 1.4
 """Inches for the name of a corruption."""
 
 
@@ -36,7 +36,7 @@ def draw(item: PerturbedSet) -> None:
 
 
 def _strips(item: PerturbedSet, parts: Sequence[Part], caption: str) -> Figure:
-    """A strip of the five severities for every corruption, in two columns; parts that are missing stay empty."""
+    """A strip of the five severities for every corruption, in two columns; parts that are missing say so."""
     cells = {part.cell: part for part in parts if part.cell is not None}
     names = FAMILIES[item.name]
     rows, side = -(-len(names) // 2), (WIDTH / 2 - LABEL - 7 * GAP) / len(SEVERITIES)
@@ -54,6 +54,9 @@ def _strips(item: PerturbedSet, parts: Sequence[Part], caption: str) -> Figure:
                 axes.set_title(f"severity {severity}", fontsize=6, color=INK, pad=2)
             if (name, severity) in cells:
                 show(axes, _image(cells[name, severity].split, 0))
+            else:
+                axes.set_axis_off()
+                axes.text(0.5, 0.5, "missing", ha="center", va="center", color=INK, fontsize=5)
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lska.config import Config
-from lska.data.perturbed.names import FAMILIES, SEVERITIES
+from lska.data.perturbed.names import FAMILIES
 from lska.data.perturbed.parts import CLEAN, Part, open_parts, read_record
 from lska.evaluate.robustness.members import Member, open_file, open_run
 from lska.evaluate.robustness.passes import Labels, Pass
@@ -20,7 +20,7 @@ from lska.evaluate.robustness.store import Store
 from lska.provenance import write_metrics
 from lska.robustness import MASKED, PerturbedSet
 from lska.runs import Run
-from lska.train.interrupt import stop_request
+from lska.train.interrupt import StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -42,34 +42,33 @@ def training_classes(config: Config) -> tuple[str, ...]:
     return load_manifest(Path(data.manifest) if data.manifest else data.name).classes
 
 
-def measure(item: PerturbedSet, chosen: Sequence[Run | Path], budget_seconds: float | None = None) -> None:
+def measure(item: PerturbedSet, chosen: Sequence[Run | Path], stop: StopRequest | None = None) -> None:
     """Score checkpoints on a perturbed set in one pass and write a metric file for each.
 
     Args:
         chosen: runs of the configuration, or weight files with a sidecar beside them.
-        budget_seconds: wall time in which to stop; complete shards are kept.
+        stop: says when to stop; complete shards are kept. None for never.
 
     Raises:
         DataError: the set was not prepared, was changed since, or holds an unreadable image.
         StaleWeightsError, ValueError: a checkpoint is missing, damaged or of another architecture, or one of a run that
             another one is of.
         PredictionError: a file of predictions is damaged.
-        Interrupted: stopped by a signal or the budget.
+        Interrupted: `stop` asked for it.
     """
     started = datetime.now(UTC)
     evaluation = item.section.evaluation
     torch.set_num_threads(evaluation.threads)
     device = torch.device("cuda" if evaluation.gpus else "cpu")
-    with stop_request(budget_seconds) as stop:
-        parts, classes = open_parts(item), training_classes(item.config)
-        members = [_open(item.config, one, len(classes), device) for one in chosen]
-        _check_distinct(members, chosen)
-        labels = {part.name: Labels.of(part, classes, item.name in MASKED) for part in parts}
-        scoring = Pass(
-            members, parts, labels, Store(item.predictions), item.section.stored_images == "corrected",
-            item.section.shard, evaluation.batch_size, evaluation.workers, device,
-        )  # fmt: skip
-        decoded = scoring.run(stop)
+    parts, classes = open_parts(item), training_classes(item.config)
+    members = [_open(item.config, one, len(classes), device) for one in chosen]
+    _check_distinct(members, chosen)
+    labels = {part.name: Labels.of(part, classes, item.name in MASKED) for part in parts}
+    scoring = Pass(
+        members, parts, labels, Store(item.predictions), item.section.stored_images == "corrected",
+        item.section.shard, evaluation.batch_size, evaluation.workers, device,
+    )  # fmt: skip
+    decoded = scoring.run(StopRequest(None) if stop is None else stop)
     logger.info("%s: %d images decoded for %d checkpoints", item.data.name, decoded, len(members))
     for member in members:
         _write(item, member, _metrics(item, scoring, member, parts), started, device)
@@ -100,12 +99,6 @@ def _metrics(item: PerturbedSet, scoring: Pass, member: Member, parts: Sequence[
     return corruption_metrics(Errors(item.name, cells, clean))
 
 
-def _missing(item: PerturbedSet, found: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    """Severities by corruption that means are taken over and that are not `found`, whether lost or never made."""
-    lacking = {name: [n for n in SEVERITIES if n not in found.get(name, ())] for name in FAMILIES[item.name]}
-    return {name: severities for name, severities in lacking.items() if severities}
-
-
 def _write(
     item: PerturbedSet, member: Member, metrics: dict[str, dict[str, Any]], started: datetime, device: torch.device
 ) -> None:
@@ -116,7 +109,7 @@ def _write(
             "stored_images": item.section.stored_images,
             "corruptions": len(FAMILIES[item.name]),
             "parts": sum(map(len, stored["parts"].values())),
-            "missing": _missing(item, stored["parts"]),
+            "missing": stored["missing"],
         }
     write_metrics(
         item.metrics(member.run),

@@ -80,7 +80,11 @@ def _position(labels: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Store:
-    """Folder of predictions: `<part>/<weights and preprocessing>/<start>-<stop>.parquet`."""
+    """Folder of predictions: `<part>/<images>/<weights and preprocessing>/<start>-<stop>.parquet`.
+
+    A file has the columns `<kind>_label`, `<kind>_top1` to `<kind>_top5` (`Columns.best`), `<kind>_label_probability`
+    and `<kind>_confidence` of each kind, `full` and, for sets of some classes, `masked`; a row for each image.
+    """
 
     folder: Path
 
@@ -158,7 +162,8 @@ def _read(path: Path, kind: str) -> Columns:
         label, probability, confidence = (table[name].to_numpy() for name in names)
         columns = Columns(label, np.stack([table[name].to_numpy() for name in best], axis=1), probability, confidence)
     except (OSError, pa.ArrowException, KeyError) as error:
-        raise PredictionError(f"{path} is damaged ({error}); remove it, the predictions are made again") from error
+        reason = " ".join(str(error).split())
+        raise PredictionError(f"{path} is damaged ({reason}); remove it, the predictions are made again") from error
     start, stop = _range(path)
     if len(columns) != stop - start:
         raise PredictionError(f"{path} has {len(columns)} rows, expected {stop - start} by its name; remove it")
