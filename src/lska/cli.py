@@ -19,6 +19,10 @@ from lska.train.interrupt import CONTINUE_LATER, Interrupted
 from lska.warm import delegate, run_beside_server
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells give it."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 for an error that was explained, 75 for "call me again"."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -30,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         return arguments.command(arguments) or 0
+    except KeyboardInterrupt:
+        print("lska: interrupted; start it again to go on", file=sys.stderr)
+        return INTERRUPTED
     except (ValueError, RuntimeError, OSError) as error:
         if isinstance(error, Interrupted):
             print(f"lska: stopped: {error}; start it again to go on", file=sys.stderr)

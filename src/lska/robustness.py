@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lska.data.perturbed.names import GENERATOR
-from lska.provenance import digest
+from lska.provenance import digest, write_json
 from lska.runs import Run
 from lska.sections import DataSource, Robustness, expand_all
 
@@ -185,6 +185,54 @@ class PerturbedSet:
         """Identity of how predictions become metrics, beside weights and data; kept in every metric file."""
         stored = self.section.stored_images if self.corrupted else None
         return digest({"version": PROTOCOL, "set": self.name, "stored_images": stored})
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One job: runs that are measured on a perturbed set together, each image being decoded once."""
+
+    item: PerturbedSet
+    number: int
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of its rule."""
+        return f"robustness_{self.item.name}_{self.number}"
+
+    @property
+    def outputs(self) -> list[Path]:
+        """Metric files of its runs."""
+        return [self.item.metrics(run) for run in self.runs]
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Weights with their sidecars."""
+        weights = [self.item.config.weights_path(run) for run in self.runs]
+        return [file for path in weights for file in (path, path.with_suffix(".json"))]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the measurement apart from the weights."""
+        recipes = [self.item.config.training_digest(run) for run in self.runs]
+        return digest([self.item.inputs(), self.item.protocol(), recipes])
+
+    @property
+    def outdated(self) -> list[Path]:
+        """A file younger than its metric files where there are some already, which are known to be outdated.
+
+        Snakemake knows what a file was made from only in the folder where it was made, not in a clone.
+        """
+        return [self._mark] if any(path.exists() for path in self.outputs) else []
+
+    @property
+    def _mark(self) -> Path:
+        return self.item.config.work / "outdated" / f"{self.name}.json"
+
+    def mark(self) -> None:
+        """Write the file that `outdated` names, if it names one."""
+        for path in self.outdated:
+            write_json(path, [str(output) for output in self.outputs])
 
 
 def data_inputs(data: DataSource) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -37,6 +37,16 @@ def expand_all(groups: Iterable[RunGroup]) -> tuple[Run, ...]:
     runs = list(itertools.chain.from_iterable(group.expand() for group in groups))
     models = list(dict.fromkeys(run.model for run in runs))
     return tuple(sorted(runs, key=lambda run: (models.index(run.model), *run.sort_key[1:])))
+
+
+def run_problems(place: str, listed: Sequence[Run], trained: Sequence[Run]) -> list[str]:
+    """What is wrong with the runs that the setting `place` lists: one twice, or one that the scale does not train."""
+    problems = []
+    if twice := sorted({str(run) for run in listed if listed.count(run) > 1}):
+        problems.append(f"{place} lists the same run more than once: {', '.join(twice)}")
+    if absent := sorted(str(run) for run in set(listed) - set(trained)):
+        problems.append(f"{place}: not among the scale's runs: {', '.join(absent)}; add them to runs")
+    return problems
 
 
 @dataclass(frozen=True)
@@ -145,7 +155,7 @@ class Robustness:
     takes them as they are; `published` enlarges and crops them as any other image, as the released script does."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     passes: int = 1
-    """Jobs per set among which the runs are divided; each decodes every image once for all of its runs."""
+    """Jobs per set among which the runs that the same tables show are divided; each decodes every image once."""
     shard: int = 10_000
     """Images after which the predictions are saved: what an interruption can lose."""
     hours: float = 12.0
@@ -157,6 +167,71 @@ class Robustness:
         _check_least(self, passes=1, shard=1, hours=0, attempts=1)
         if self.hours == 0:
             raise ValueError(f"hours must be positive, found {self.hours}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What looking inside networks takes, whatever is looked for (paper/protocol.md, sections 6 to 8)."""
+
+    runs: tuple[RunGroup, ...]
+    """Each must be a run of the scale."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    passes: int = 1
+    """Jobs among which the runs that the same tables show are divided; each decodes every image once."""
+    hours: float = 12.0
+    """Wall time of one attempt."""
+    attempts: int = 1
+    """How often Snakemake starts a job that failed before it gives up."""
+
+    def __post_init__(self) -> None:
+        _check_least(self, passes=1, hours=0, attempts=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeTexture(Inspection):
+    """Shape and texture dimensions, and shape bias, on a cue-conflict set (Tables XII, XV)."""
+
+    data: DataSource
+    stage: int | None = None
+    """Stage whose features are taken; None for the end of the network."""
+    pooled: bool = True
+    """Whether features are the mean over positions; otherwise the whole map."""
+    pairs: int | None = None
+    """Pairs drawn that share a factor; None for all."""
+    resamples: int = 1000
+    """Bootstrap samples of the pairs, for the intervals."""
+    seed: int = 0
+    """Of the draw of pairs and of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_least(self, resamples=1, seed=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextureNeighbours(Inspection):
+    """Texture classification by the nearest neighbour among pooled features (Table XIII)."""
+
+    data: DataSource
+    gallery: tuple[str, ...] = ("train",)
+    """Parts of each split that neighbours are taken from: train, val, test."""
+    query: str = "val"
+    """Part that is classified; the paper says validation set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceptiveField(Inspection):
+    """Effective receptive field on the scale's validation images (Table VII, Figures 4 and 8)."""
+
+    images: int = 50
+    size: int = 1024
+    """Pixels that images are squashed to."""
+    normalization: Literal["imagenet", "recipe"] = "imagenet"
+    """Mean and deviation of the pixels: ImageNet's, as RepLKNet's procedure has them, or those of the pretraining."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_least(self, images=1, size=32)
 
 
 def _check_least(section: Any, **least: int) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import yaml
 
 from lska.config import KINDS, Config, from_dict
 from lska.finetuning import FineTuningJob
-from lska.provenance import digest, write_json
-from lska.robustness import PerturbedSet, data_inputs, source_digest
+from lska.provenance import digest
+from lska.robustness import Pass, PerturbedSet, data_inputs, source_digest
 from lska.runs import Run
 from lska.sections import DataSource, Evaluation, Training
 from lska.strict import merge
@@ -158,18 +157,27 @@ class Plan:
     def passes(self) -> list[Pass]:
         """The passes that have something to measure; what was measured on today's weights and data is in none.
 
-        A run's pass follows from its place among the configured runs, so that neither what is measured already nor the
-        node that asks changes it.
+        A run's pass follows from the configuration and the tables alone, so that neither what is measured already nor
+        the node that asks changes it.
         """
-        passes = []
-        for item in self.config.perturbed:
-            runs = self.config.runs_of(item.task)
-            for number in range(item.section.passes):
-                share = runs[number :: item.section.passes]
-                pending = [run for run in share if not self._robustness_measured(item, run)]
-                if pending:
-                    passes.append(Pass(item, number, tuple(pending)))
-        return passes
+        shares = ((item, *share) for item in self.config.perturbed for share in enumerate(self._shares(item)))
+        pending = (
+            Pass(item, number, tuple(run for run in runs if not self._robustness_measured(item, run)))
+            for item, number, runs in shares
+        )
+        return [one for one in pending if one.runs]
+
+    def _shares(self, item: PerturbedSet) -> list[tuple[Run, ...]]:
+        """The runs of a set by pass: those that the same tables and figures show, divided among the configured number.
+
+        A pass for all would make each table wait for the training of networks that it does not show.
+        """
+        alike: dict[tuple[str, ...], list[Run]] = {}
+        for run in self.config.runs_of(item.task):
+            shown = tuple(target for target, needs in self._needs.items() if (item.task, run) in needs)
+            alike.setdefault(shown, []).append(run)
+        count = item.section.passes
+        return [tuple(runs[number::count]) for runs in alike.values() for number in range(count)]
 
     def _robustness_measured(self, item: PerturbedSet, run: Run) -> bool:
         record, measured = _read(item.record), _read(item.metrics(run))
@@ -184,54 +192,6 @@ class Plan:
         shown = [item for item in self.config.perturbed if item.task in {task for task, _ in self._needs[target]}]
         pending = {one.item.name for one in self.passes}
         return [str(item.strips) for item in shown if item.strips.exists() or item.name in pending]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One job: runs that are measured on a perturbed set together, each image being decoded once."""
-
-    item: PerturbedSet
-    number: int
-    runs: tuple[Run, ...]
-
-    @property
-    def name(self) -> str:
-        """Name of its rule."""
-        return f"robustness_{self.item.name}_{self.number}"
-
-    @property
-    def outputs(self) -> list[Path]:
-        """Metric files of its runs."""
-        return [self.item.metrics(run) for run in self.runs]
-
-    @property
-    def inputs(self) -> list[Path]:
-        """Weights with their sidecars."""
-        weights = [self.item.config.weights_path(run) for run in self.runs]
-        return [file for path in weights for file in (path, path.with_suffix(".json"))]
-
-    @property
-    def digest(self) -> str:
-        """Identity of the measurement apart from the weights."""
-        recipes = [self.item.config.training_digest(run) for run in self.runs]
-        return digest([self.item.inputs(), self.item.protocol(), recipes])
-
-    @property
-    def outdated(self) -> list[Path]:
-        """A file younger than its metric files where there are some already, which are known to be outdated.
-
-        Snakemake knows what a file was made from only in the folder where it was made, not in a clone.
-        """
-        return [self._mark] if any(path.exists() for path in self.outputs) else []
-
-    @property
-    def _mark(self) -> Path:
-        return self.item.config.work / "outdated" / f"{self.name}.json"
-
-    def mark(self) -> None:
-        """Write the file that `outdated` names, if it names one."""
-        for path in self.outdated:
-            write_json(path, [str(output) for output in self.outputs])
 
 
 def launcher(training: Training) -> str:

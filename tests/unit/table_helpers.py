@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lska.data.perturbed.names import FAMILIES, GROUPS
 from lska.provenance import project_root, write_json
 from lska.runs import ATTENTIONS, Run
 from lska.tables import load_spec, requirements
@@ -108,6 +109,8 @@ def put_required(target: str, scale: Scale, data: str = "shapes") -> list[Path]:
             metrics = {name: entry(value, "1") for name, value in heads[task.partition("/")[2], run].items()}
         elif task.startswith(("detection/", "segmentation/")):
             metrics = {name: entry(30 + number / 7, "%", n=500) for name in dense_metrics(task)}
+        elif task.startswith("robustness/"):
+            metrics = perturbed_metrics(task, 20 + number / 7)
         elif task == "speed":
             interval = [99.0 + number, 102.5 + number]
             metrics = {"throughput": entry(100.25 + number, "images/s", n=5, interval=interval)}
@@ -115,8 +118,22 @@ def put_required(target: str, scale: Scale, data: str = "shapes") -> list[Path]:
         else:
             names = ("long_range_dependence", "spatial_adaptability", "channel_adaptability", "scalability")
             metrics = {name: entry(1, "1") for name in names}
-        paths.append(put(scale, task, run, metrics, data if task in TRAINED else None))
+        measured = task in TRAINED or task.startswith("robustness/")
+        paths.append(put(scale, task, run, metrics, data if measured else None))
     return paths
+
+
+def perturbed_metrics(task: str, start: float) -> dict[str, Any]:
+    """All metrics of a perturbed set with its parts at hand, each another number from `start` on."""
+    family, severities = task.partition("/")[2], (1, 2, 3, 4, 5)
+    if family not in FAMILIES:
+        names = ["top1", "error", "ece"] + ["top1_unmasked", "error_unmasked"] * (family != "sketch")
+    else:
+        names = [f"top1_{name}_{level}" for name in FAMILIES[family] for level in severities]
+        for means in ("19", "15") if family == "c" else ("10",):
+            names += [f"top1_mean_{means}", f"error_mean_{means}", f"mce_{means}", f"relative_mce_{means}"]
+        names += [f"top1_{group}" for group in GROUPS]
+    return {name: entry(start + place / 100, "%", n=50, standard_error=1.25) for place, name in enumerate(names)}
 
 
 def dense_metrics(task: str) -> list[str]:
@@ -128,7 +145,7 @@ def dense_metrics(task: str) -> list[str]:
 
 def stage_metrics(model: str) -> dict[str, Any]:
     metrics = {}
-    for stage, (channels, blocks) in enumerate(zip(*STAGES[model], strict=True), start=1):
+    for stage, (channels, blocks) in enumerate(zip(*STAGES.get(model, ((), ())), strict=True), start=1):
         values = {
             "channels": channels, "blocks": blocks, "expansion": 8 if stage < 3 else 4, "stride": 2 ** (stage + 1),
             "embedding_kernel": 7 if stage == 1 else 3, "embedding_stride": 4 if stage == 1 else 2,

@@ -69,6 +69,7 @@ def test_coco() -> None:
     assert counts == {"train": (118_287, 860_001, 2), "val": (5_000, 36_781, 0)}
     assert manifest.splits["val"].annotations == "annotations/instances_val2017.json"
     assert manifest.masks
+    assert (manifest.overhang, manifest.short_polygons, manifest.tolerant) == (3.0, True, True)
     assert set(range(1, 91)) - set(manifest.category_ids) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
     assert list(manifest.classes) == listed_in("mmdet", "datasets/coco.py", "classes")
 
@@ -110,6 +111,23 @@ def test_digest_goes_by_the_data_and_not_by_wording_or_place(tmp_path: Path) -> 
         assert digest(kind, splits={"train": OWN[kind]["splits"]["train"] | {"count": 3}}) != first
 
 
+def test_published_results_are_of_the_manifest_of_today() -> None:
+    manifest = load_dense_manifest("detection", "bccd")
+    # As in the published metric files of the small scale; tolerances came later and BCCD has none.
+    assert manifest.digest == "sha256:d6c917267a3ec4e586bef42a2cee6c6f88e4349903dd039a24cf882e0ec19352"
+    assert isinstance(manifest, DetectionManifest)
+    assert (manifest.overhang, manifest.short_polygons, manifest.tolerant) == (1.0, False, False)
+
+
+def test_stated_tolerances_change_the_digest(tmp_path: Path) -> None:
+    digests = set()
+    for changes in ({}, {"overhang": 1.0, "short_polygons": False}, {"overhang": 2.0}, {"short_polygons": True}):
+        path = tmp_path / "own.yaml"
+        path.write_text(yaml.safe_dump(OWN["detection"] | ABOUT | changes))
+        digests.add(load_dense_manifest("detection", path).digest)
+    assert len(digests) == 3
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
@@ -118,6 +136,7 @@ def test_digest_goes_by_the_data_and_not_by_wording_or_place(tmp_path: Path) -> 
         ("detection", {"format": "voc"}, "names: expected the file of names with format voc"),
         ("detection", {"format": "yolo"}, "format: expected one of 'coco', 'voc'"),
         ("detection", {"classes": ["dog", "dog"]}, "classes: expected distinct names"),
+        ("detection", {"overhang": 0}, "overhang: expected a positive number of pixels, found 0.0"),
         ("segmentation", {"ignore": [1]}, "ignore: expected values up to 255 that are no class"),
         ("segmentation", {"ignore": [2], "zero_is_unlabelled": True}, "ignore: expected values"),
         ("segmentation", {"splits": {}}, "splits: expected at least one"),

@@ -23,6 +23,7 @@ from lska.tables.diagram import designs
 from lska.tables.figures import DRAWINGS, draw
 from lska.tables.panels import cost, panels
 from lska.tables.paper import read_paper
+from lska.tables.specs import expand
 from lska.tables.tradeoff import trade_off
 
 FIGURES = [target for target in TARGETS if target.startswith("figure")]
@@ -56,12 +57,13 @@ def test_numbers_beside_a_figure_equal_the_metric_files(target: str, tmp_path: P
     put_required(target, scale)
     build(target, scale, [tmp_path / "numbers.csv"], PAPER)
     spec = load_spec(target)
-    columns = {column.label: column for column in spec.columns}
+    columns, rows = {column.label: column for column in spec.columns}, {row.label: row for row in expand(spec, scale)}
     lines = [line for line in csv.DictReader((tmp_path / "numbers.csv").open()) if line["files"]]
     assert len(lines) > 20 or target == "figure_02"
     for line in lines:
         column = columns[line["column"]]
-        value = json.loads(Path(line["files"]).read_text())["metrics"][column.metric]["value"]
+        name = column.metric.format(**rows[line["row"]].values)
+        value = json.loads(Path(line["files"]).read_text())["metrics"][name]["value"]
         assert float(line["value"]) == pytest.approx(value * column.factor, rel=1e-12)
 
 

@@ -1,5 +1,5 @@
-# Robustness: passes over perturbed sets. Only runs that still have to be measured are in a pass; the metric files of the
-# others are plain inputs of the tables.
+# Robustness: passes over perturbed sets. Only runs that still have to be measured are in a pass, together with those that
+# the same tables show; the metric files of the others are plain inputs of the tables.
 
 for one in PLAN.passes:
     if workflow.is_main_process:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lska.finetuning import parse_task
+from lska.robustness import set_of
 from lska.tables.specs import TARGETS, ConfigLike, TableSpec, load_spec, requirements
 
 if TYPE_CHECKING:
     from lska.tables.collect import Table
 
-__all__ = ["TARGETS", "TableSpec", "build", "load_spec", "outputs", "requirements", "samples"]
+__all__ = ["TARGETS", "TableSpec", "build", "examples", "load_spec", "outputs", "requirements", "samples"]
 
 TABLE_FORMATS = (".md", ".tex", ".csv", ".html")
 FIGURE_FORMATS = (".png", ".pdf", ".svg", ".csv")
@@ -42,6 +43,17 @@ def samples(spec: TableSpec, config: ConfigLike, results: Path | None = None) ->
     folder = (config.results if results is None else results) / "samples"
     fine_tuned = [(task, run) for task, run in requirements(spec, config) if parse_task(task) is not None]
     return [folder / task / f"{run}.png" for task, run in fine_tuned]
+
+
+def examples(spec: TableSpec, config: ConfigLike, results: Path | None = None) -> list[Path]:
+    """Pictures of the perturbed sets that a table reads, `<results>/samples/robustness/<set>/examples.png`.
+
+    Args:
+        results: folder of the scale's results; `config.results` where None.
+    """
+    folder = (config.results if results is None else results) / "samples"
+    tasks = dict.fromkeys(task for task, _ in requirements(spec, config) if set_of(task) is not None)
+    return [folder / task / "examples.png" for task in tasks]
 
 
 def build(

@@ -152,7 +152,7 @@ def _without_value(cell: Cell, row: Row, column: ColumnSpec, origin: _Sources) -
     contents = [origin.metrics.read(task, run) for task, run in sources(row, column, origin.config)]
     missing = {name: found for content in contents for name, found in (content["detail"].get("missing") or {}).items()}
     listed = "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in missing.items())
-    return replace(cell, state=State.PARTIAL, note=f"missing: {listed}")
+    return replace(cell, state=State.PARTIAL, note=f"missing: {listed or 'the clean images'}")
 
 
 def _reason(row: Row, column: ColumnSpec, config: ConfigLike) -> str:

@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lska.tables.collect import Cell, Table
-from lska.tables.render import MARKS, cell_text, ours
+from lska.tables.render import MARKS, caption, cell_text, ours, to_markdown
 from lska.tables.specs import TableSpec
 from lska.tables.states import MEANING, State
+
+LONGEST = 120
+"""Rows of the longest table that a figure's notebook shows."""
+
+EXAMPLES = """## What the images look like
+
+One image of a set of corruptions under each of them, or some images of every class."""
 
 SAMPLES = """## Sample predictions
 
@@ -19,6 +26,13 @@ A few validation images with their ground truth and what each network predicts o
 def introduction(spec: TableSpec) -> str:
     """Heading and explanation, in Markdown."""
     return f"# {spec.number}. {spec.title}\n\n{spec.explanation}"
+
+
+def numbers(table: Table) -> str:
+    """The table of a figure, in Markdown; where it is too long to be read, where its numbers are."""
+    if len(table.rows) <= LONGEST:
+        return to_markdown(table)
+    return f"{len(table.rows)} rows, in the CSV file beside the figure.\n\n**{caption(table)}**"
 
 
 def states(table: Table) -> str:
@@ -84,6 +98,22 @@ def printed(table: Table) -> str:
             parts = (cell.row, cell.column, shown, cell.paper, cell.paper_source or "", cell.paper_detail)
             lines.append("| " + " | ".join(part.replace("|", "\\|") for part in parts) + " |")
     return "\n".join(lines)
+
+
+def strips(paths: Sequence[Path]) -> list[object]:
+    """What to display of perturbed sets: a heading, and each picture `<set>/examples.png` under the name of its set.
+
+    Returns:
+        Markdown and images for `IPython.display.display`; nothing where the table reads no perturbed set.
+    """
+    from IPython.display import Image, Markdown
+
+    shown: list[object] = [Markdown(EXAMPLES)] if paths else []
+    for path in paths:
+        name = path.parent.name
+        absent = Markdown(f"Not here: drawn by `lska data examples {name}`, which needs the data.")
+        shown += [Markdown(f"### {name}"), Image(filename=str(path)) if path.is_file() else absent]
+    return shown
 
 
 def sheets(paths: Sequence[Path], folder: Path) -> list[object]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,15 +33,38 @@ class CorruptedCheck:
     root_problem: str | None = None
 
     def sentences(self) -> tuple[str, ...]:
-        """What is wrong: whole corruptions and single severities that are missing, then parts that are not complete."""
+        """What is wrong: whole corruptions and single severities that are missing, then parts that are not complete.
+
+        Parts with the same problem share a sentence.
+        """
         if self.root_problem is not None:
             return (self.root_problem,)
-        missing: dict[str, list[int]] = {}
-        for corruption, severity in self.absent:
-            missing.setdefault(corruption, []).append(severity)
-        lines = [f"{name}: severities {', '.join(map(str, levels))} are missing." for name, levels in missing.items()]
-        broken = [f"{name}/{severity}: {problem}." for (name, severity), problem in self.problems.items()]
-        return (*lines, *broken)
+        missing = [_missing(name, levels) for name, levels in by_corruption(self.absent).items()]
+        alike: dict[str, list[Cell]] = {}
+        for cell, problem in self.problems.items():
+            alike.setdefault(problem, []).append(cell)
+        broken = [f"{_places(cells)}: {problem}." for problem, cells in alike.items()]
+        return (*missing, *broken)
+
+
+def by_corruption(cells: Iterable[Cell]) -> dict[str, list[int]]:
+    """The severities of each corruption that occurs."""
+    found: dict[str, list[int]] = {}
+    for corruption, severity in cells:
+        found.setdefault(corruption, []).append(severity)
+    return found
+
+
+def _places(cells: Iterable[Cell]) -> str:
+    """`fog/1, 2; snow/3`."""
+    return "; ".join(f"{name}/{', '.join(map(str, levels))}" for name, levels in by_corruption(cells).items())
+
+
+def _missing(corruption: str, levels: list[int]) -> str:
+    archive = next((f"{group}.tar" for group, members in GROUPS.items() if corruption in members), None)
+    source = "" if archive is None else f" (ImageNet-C has them in {archive})"
+    what = "severities" if len(levels) > 1 else "severity"
+    return f"{corruption}: {what} {', '.join(map(str, levels))} missing{source}."
 
 
 def check_corrupted(manifest: CorruptedManifest, root: Path) -> CorruptedCheck:
@@ -49,22 +73,37 @@ def check_corrupted(manifest: CorruptedManifest, root: Path) -> CorruptedCheck:
         return CorruptedCheck(
             root_problem=f"{root} is no folder: expected <corruption>/<severity>/<class>/<image>; correct the root"
         )
-    parts: dict[Cell, Split] = {}
     problems: dict[Cell, str] = {}
-    absent, names = [], None
-    for cell, split in _cells(manifest, root, problems):
-        if split is None:
-            if cell not in problems:
-                absent.append(cell)
-            continue
-        found = names_digest(split)
-        names = found if names is None else names
-        if found != names:
-            first = "/".join(map(str, next(iter(parts))))
-            problems[cell] = f"its file names are not those of {first}, although every part shows the same images"
-            continue
-        parts[cell] = split
-    return CorruptedCheck(parts, problems, tuple(absent), names)
+    splits = dict(_cells(manifest, root, problems))
+    absent = tuple(cell for cell, split in splits.items() if split is None and cell not in problems)
+    if len(absent) == len(splits):
+        found = shown(sorted(path.name for path in root.iterdir()))
+        return CorruptedCheck(
+            absent=absent,
+            root_problem=f"{root} holds no corruption of {manifest.name}: expected <corruption>/<severity>/<class>/"
+            f"<image>, such as {'/'.join(_folders(manifest, absent[0]))}, found {found}; correct the root",
+        )
+    parts = {cell: split for cell, split in splits.items() if split is not None}
+    names = _usual_names(parts, problems)
+    parts = {cell: split for cell, split in parts.items() if cell not in problems}
+    return CorruptedCheck(parts, problems, absent, names)
+
+
+def _usual_names(parts: dict[Cell, Split], problems: dict[Cell, str]) -> str | None:
+    """Digest of the file names that most parts have; the others get an entry in `problems`."""
+    digests = {cell: names_digest(split) for cell, split in parts.items()}
+    if not digests:
+        return None
+    usual, _ = Counter(digests.values()).most_common(1)[0]
+    example = "/".join(map(str, next(cell for cell, found in digests.items() if found == usual)))
+    for cell in (cell for cell, found in digests.items() if found != usual):
+        problems[cell] = f"the file names are not those of {example}, although every part shows the same images"
+    return usual
+
+
+def _folders(manifest: CorruptedManifest, cell: Cell) -> tuple[str, str]:
+    """Folders of a part in the published layout."""
+    return cell[0], severity_folder(manifest.family, *cell)
 
 
 def _cells(
@@ -74,8 +113,8 @@ def _cells(
     from tqdm import tqdm
 
     for cell in tqdm(manifest.cells, unit="part", disable=None, leave=False):
-        folder = corruption_folder(root, manifest.family, cell[0])
-        severity = severity_folder(manifest.family, *cell)
+        corruption, severity = _folders(manifest, cell)
+        folder = corruption_folder(root, manifest.family, corruption)
         if folder is None or not (folder / severity).is_dir():
             yield cell, None
             continue
@@ -115,6 +154,9 @@ def _damaged(cell: Cell, part: Split) -> Iterator[str]:
 
 def report_perturbed(manifest: Manifest, root: Path, contents: bool = False, cache: Path | None = None) -> Report:
     """The check of a set with one folder per class, for people; `root` is that folder or a tar file of it."""
+    absent = _absent(root)
+    if absent is not None:
+        return Report(manifest.name, manifest.digest, root, (absent,), ())
     return replace(check_splits(_renamed(manifest, root), root.parent, contents, cache), root=root)
 
 
@@ -124,7 +166,21 @@ def open_test(root: Path, cache: Path | None = None) -> Split:
     Raises:
         DataError: it is missing, or its images are not sorted into classes.
     """
+    absent = _absent(root)
+    if absent is not None:
+        raise DataError(absent)
     return list_split(root.parent, _split_name(root), cache)
+
+
+def _absent(root: Path) -> str | None:
+    """What to do where neither the folder nor its archive is there."""
+    folder = root.with_name(_split_name(root))
+    if folder.is_dir() or folder.with_name(f"{folder.name}.tar").is_file():
+        return None
+    return (
+        f"{root} does not exist: expected a folder with a folder of images per class, or a tar file of it; correct the "
+        "root"
+    )
 
 
 def perturbed_problems(manifest: Manifest, split: Split) -> list[str]:

@@ -12,7 +12,7 @@ from lska.data.folders import DataError, Split, list_split, open_split
 from lska.data.manifest import names_digest
 from lska.data.perturbed.check import corruption_folder, open_test
 from lska.data.perturbed.manifests import TEST
-from lska.data.perturbed.names import severity_folder
+from lska.data.perturbed.names import FAMILIES, severity_folder
 from lska.data.perturbed.prepare import changed, verify
 from lska.provenance import digest
 from lska.robustness import PerturbedSet
@@ -84,8 +84,8 @@ def open_parts(item: PerturbedSet) -> list[Part]:
         return [Part(TEST, split, digest([stored["digest"], stored["names"]]))]
     parts = [
         _corrupted_part(item, stored, corruption, severity)
-        for corruption, severities in stored["parts"].items()
-        for severity in severities
+        for corruption in FAMILIES[item.name]
+        for severity in stored["parts"].get(corruption, ())
     ]
     clean = _clean_part(item, parts[0].split) if item.name == "c" else None
     return parts if clean is None else [clean, *parts]
@@ -118,7 +118,7 @@ def _clean_part(item: PerturbedSet, corrupted: Split) -> Part | None:
             "%s: %d images of %s are not among them; no relative errors", clean.source, indices.count(None), item.name
         )
         return None
-    identity = digest([config.data_identity(config.data), sorted(indices)])
+    identity = digest([config.data_identity(config.data), indices])
     return Part(CLEAN, clean, identity, tuple(indices))
 
 

@@ -15,7 +15,14 @@ from lska.data.check import Report, render
 from lska.data.folders import DataError, Split, open_split
 from lska.data.manifest import Manifest, SplitManifest, content_hash, contents_digest, names_digest
 from lska.data.parallel import mapped
-from lska.data.perturbed.check import CorruptedCheck, check_corrupted, open_test, perturbed_problems, report_perturbed
+from lska.data.perturbed.check import (
+    CorruptedCheck,
+    by_corruption,
+    check_corrupted,
+    open_test,
+    perturbed_problems,
+    report_perturbed,
+)
 from lska.data.perturbed.clean import chosen_images
 from lska.data.perturbed.generate import CorruptionSettings, write_corrupted_set
 from lska.data.perturbed.manifests import (
@@ -24,6 +31,7 @@ from lska.data.perturbed.manifests import (
     load_corrupted_manifest,
     load_perturbed_manifest,
 )
+from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.data.prepare import record
 from lska.provenance import digest, write_json
 from lska.robustness import PerturbedSet
@@ -66,7 +74,10 @@ def corrupted_manifest(item: PerturbedSet) -> CorruptedManifest:
     if item.data.generate is None:
         manifest = load_corrupted_manifest(Path(item.data.manifest) if item.data.manifest else item.data.name)
         if manifest.family != item.name:
-            raise ValueError(f"robustness.sets.{item.name}: {manifest.name} is a manifest of family {manifest.family}")
+            raise ValueError(
+                f"robustness.sets.{item.name}: {manifest.name} is a manifest of family {manifest.family}, expected one "
+                f"of family {item.name}; correct name or manifest"
+            )
         return _named(manifest, item)
     settings, clean = corruption_settings(item), _clean(item)
     chosen = chosen_images(clean, settings.images, settings.seed)
@@ -104,30 +115,26 @@ def _prepare_corrupted(item: PerturbedSet) -> dict[str, Any]:
         write_corrupted_set(_clean(item), Path(item.data.root), corruption_settings(item), origin, workers)
     manifest = corrupted_manifest(item)
     checked = check_corrupted(manifest, Path(item.data.root))
-    for sentence in checked.sentences():
-        logger.warning("%s: %s", item.data.name, sentence)
     if not checked.parts:
         raise DataError(
             f"{item.data.root}: no part of {manifest.name} is complete:\n"
             + "\n".join(f"  {sentence}" for sentence in checked.sentences())
-            + f"\nthe root is the setting robustness.sets.{item.name}.root; see why with `lska data check`"
+            + f"\nthe root is the setting robustness.sets.{item.name}.root (docs/data.md)"
         )
+    for sentence in checked.sentences():
+        logger.warning("%s: %s", item.data.name, sentence)
     return _corrupted_record(manifest, checked, made)
 
 
 def _corrupted_record(manifest: CorruptedManifest, checked: CorruptedCheck, contents: bool) -> dict[str, Any]:
     """The record; with `contents`, the digest of each part's bytes too."""
-    found: dict[str, list[int]] = {}
-    for corruption, severity in checked.parts:
-        found.setdefault(corruption, []).append(severity)
-    missing: dict[str, list[int]] = {}
-    for corruption, severity in manifest.cells:
-        if (corruption, severity) not in checked.parts:
-            missing.setdefault(corruption, []).append(severity)
+    # Severities that a generated set does without are missing from its means too.
+    whole = [(corruption, severity) for corruption in FAMILIES[manifest.family] for severity in SEVERITIES]
     content = {
         "name": manifest.name, "title": manifest.title, "source": manifest.source, "terms": manifest.terms,
         "family": manifest.family, "classes": len(manifest.classes), "images": manifest.count,
-        "manifest": manifest.digest, "parts": found, "missing": missing, "names": checked.names,
+        "manifest": manifest.digest, "parts": by_corruption(checked.parts), "names": checked.names,
+        "missing": by_corruption(cell for cell in whole if cell not in checked.parts),
         "contents": {f"{c}/{s}": _contents(part) for (c, s), part in checked.parts.items()} if contents else {},
     }  # fmt: skip
     return content | {"digest": digest([content[key] for key in ("manifest", "parts", "names", "contents")])}

@@ -84,7 +84,7 @@ class ShardImages(Dataset):
         # No shard itself: its members are networks, which loading processes have no use for.
         self.sources = [(shard.part, shard.geometries) for shard in shards]
         geometries = dict.fromkeys(geometry for shard in shards for geometry in shard.geometries)
-        self.transforms = {geometry: _transform(geometry) for geometry in geometries}
+        self.transforms = {geometry: cut(geometry) for geometry in geometries}
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[tuple[torch.Tensor, ...], int]:
         number, position = key
@@ -95,7 +95,7 @@ class ShardImages(Dataset):
         return cut, split.samples[index].target
 
 
-def _transform(geometry: Geometry) -> Any:
+def cut(geometry: Geometry) -> Any:
     """timm's test transform up to the pixels: resize, centre crop, uint8 tensor."""
     from torchvision.transforms import Compose, PILToTensor
 

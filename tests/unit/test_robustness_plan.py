@@ -1,0 +1,300 @@
+"""Which perturbed sets are measured again, in which passes, after which change; without Snakemake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lska.provenance import project_root, write_json
+from lska.robustness import SETS, PerturbedSet
+from lska.runs import Run
+from lska.strict import merge, read_yaml
+from lska.workflow import Plan
+
+ONE = Run("van_tiny", "lska", 23, 0)
+Planner = Callable[..., Plan]
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
+    """Make a plan of the demo with changes, which then looks at an empty folder."""
+
+    def make(**changes: Any) -> Plan:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(project_root())
+            values = merge(read_yaml(Path("config/demo.yaml")), changes)
+            return Plan(values, [Path("config/demo.yaml")], {})
+
+    monkeypatch.chdir(tmp_path)
+    return make
+
+
+def put_weights(made: Plan, run: Run, md5: str) -> None:
+    weights = made.config.weights_path(run)
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights.write_bytes(b"weights")
+    write_json(weights.with_suffix(".json"), {"md5": md5, "recipe": made.config.training_digest(run)})
+
+
+def put_record(item: PerturbedSet, digest: str = "as checked") -> None:
+    reference = {} if item.reference is None else {"reference": {"run": str(item.reference), "md5": "reference"}}
+    write_json(item.record, {"digest": digest, "inputs": item.inputs(), **reference})
+
+
+def put_metrics(item: PerturbedSet, run: Run) -> None:
+    content = {"weights": {"md5": f"md5 of {run}"}, "data": {"digest": "as checked"}}
+    write_json(item.metrics(run), content | {"detail": {"protocol": item.protocol()}})
+
+
+def measure(made: Plan) -> None:
+    """Leave everything as after a finished run."""
+    for run in made.config.runs:
+        put_weights(made, run, f"md5 of {run}")
+    put_weights(made, made.config.references[0], "reference")
+    for item in made.config.perturbed:
+        put_record(item)
+        for run in made.config.runs_of(item.task):
+            put_metrics(item, run)
+
+
+def pending(made: Plan) -> dict[str, list[str]]:
+    """Runs to be measured by set."""
+    found: dict[str, list[str]] = {}
+    for one in made.passes:
+        found[one.item.name] = sorted([*found.get(one.item.name, []), *map(str, one.runs)])
+    return found
+
+
+def everything(made: Plan, *names: str) -> dict[str, list[str]]:
+    return {name: sorted(map(str, made.config.runs_of(f"robustness/{name}"))) for name in names or SETS}
+
+
+def test_at_first_every_run_is_in_one_pass_of_every_set(plan: Planner) -> None:
+    made = plan()
+    assert pending(made) == everything(made)
+    assert [one.name for one in made.passes] == [f"robustness_{name}_{number}" for name in SETS for number in range(3)]
+    one = made.passes[0]
+    assert len(one.outputs) == 4 and one.outputs[0].parent == Path("results/demo/metrics/robustness/c")
+    weights = made.config.weights_path(one.runs[0])
+    assert one.inputs[:2] == [weights, weights.with_suffix(".json")] and len(one.inputs) == 8
+
+
+@pytest.mark.parametrize("target", ["table_06", "table_10", "table_14", "table_16", "figure_s1", "figure_s2"])
+def test_no_table_waits_for_networks_that_it_does_not_show(plan: Planner, target: str) -> None:
+    made = plan()
+    shown = set(made.metrics(target))
+    outputs = [set(map(str, one.outputs)) for one in made.passes]
+    assert any(files <= shown for files in outputs)
+    assert all(files <= shown or not files & shown for files in outputs)
+
+
+def test_what_was_measured_is_in_no_pass(plan: Planner) -> None:
+    measure(plan())
+    assert plan().passes == []
+
+
+NEUTRAL: list[dict[str, Any]] = [
+    {"caption": "another"},
+    {
+        "robustness": {
+            "passes": 3,
+            "shard": 10,
+            "hours": 1,
+            "attempts": 2,
+            "evaluation": {"batch_size": 1, "threads": 2},
+        }
+    },
+    {"robustness": {"sets": {"c": {"root": "elsewhere"}}}},
+    {"data": {"root": "elsewhere"}},
+]
+
+
+@pytest.mark.parametrize("changes", NEUTRAL, ids=str)
+def test_means_and_places_measure_nothing_again(plan: Planner, changes: dict[str, Any]) -> None:
+    measure(plan())
+    assert plan(**changes).passes == []
+
+
+def other_weights(made: Plan) -> None:
+    put_weights(made, ONE, "retrained")
+
+
+def no_weights(made: Plan) -> None:
+    made.config.weights_path(ONE).unlink()
+
+
+def no_sidecar(made: Plan) -> None:
+    made.config.weights_path(ONE).with_suffix(".json").unlink()
+
+
+def another_recipe(made: Plan) -> None:
+    sidecar = made.config.weights_path(ONE).with_suffix(".json")
+    write_json(sidecar, json.loads(sidecar.read_text()) | {"recipe": "of another day"})
+
+
+@pytest.mark.parametrize("change", [other_weights, no_weights, no_sidecar, another_recipe])
+def test_other_weights_are_measured_alone_on_every_set(plan: Planner, change: Callable[[Plan], None]) -> None:
+    made = plan()
+    measure(made)
+    change(made)
+    assert pending(plan()) == {name: [str(ONE)] for name in SETS}
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}"])
+def test_a_metric_file_that_is_missing_or_damaged_is_made_again(plan: Planner, content: str | None) -> None:
+    made = plan()
+    measure(made)
+    path = PerturbedSet(made.config, "r").metrics(ONE)
+    path.unlink() if content is None else path.write_text(content)
+    assert pending(plan()) == {"r": [str(ONE)]}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_another_record_measures_its_set(plan: Planner, name: str) -> None:
+    made = plan()
+    measure(made)
+    put_record(PerturbedSet(made.config, name), "of other files")
+    assert pending(plan()) == everything(made, name)
+    PerturbedSet(made.config, name).record.unlink()
+    assert pending(plan()) == everything(made, name)
+
+
+CHANGES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"robustness": {"stored_images": "published"}}, ("c", "c_bar")),
+    ({"robustness": {"sets": {"r": {"generate": {"seed": 1}}}}}, ("r",)),
+    ({"robustness": {"sets": {"c": {"generate": {"images": 49}}}}}, ("c",)),
+    ({"robustness": {"sets": {"a": {"generate": {"reference": "resnet18-s1"}}}}}, ("a",)),
+    ({"architecture": {"resnet18": {"layers": [1, 1, 1, 2]}}}, ("a",)),
+    ({"training": {"overrides": {"learning_rate": 0.0011}}}, SETS),
+    ({"data": {"generate": {"seed": 1}}}, SETS),
+]
+
+
+@pytest.mark.parametrize(("changes", "names"), CHANGES, ids=str)
+def test_what_decides_the_result_measures_it_again(
+    plan: Planner, changes: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    measure(plan())
+    made = plan(**changes)
+    assert pending(made) == everything(made, *names)
+
+
+def test_another_architecture_measures_its_networks_only(plan: Planner) -> None:
+    measure(plan())
+    found = pending(plan(architecture={"van_small": {"depths": [1, 1, 1, 1]}}))
+    assert found == {name: ["van_small-lka-k23-s0", "van_small-lska-k23-s0"] for name in SETS}
+
+
+def test_another_reference_md5_measures_its_set(plan: Planner) -> None:
+    made = plan()
+    measure(made)
+    put_weights(made, made.config.references[0], "retrained")
+    assert pending(plan()) == everything(made, "a")
+
+
+def test_a_run_that_is_added_is_measured_alone(plan: Planner) -> None:
+    measure(plan())
+    new = {"model": "van_tiny", "attention": "lska", "kernel": 11, "seed": 0}
+    groups = read_yaml(project_root() / "config" / "demo.yaml")
+    made = plan(runs=[*groups["runs"], new], robustness={"runs": [*groups["robustness"]["runs"], new]})
+    assert pending(made) == {name: ["van_tiny-lska-k11-s0"] for name in SETS}
+    assert [one.name for one in made.passes] == [f"robustness_{name}_0" for name in SETS]
+
+
+def places(made: Plan) -> dict[tuple[str, str], str]:
+    """The pass of every pending run."""
+    return {(one.item.name, str(run)): one.name for one in made.passes for run in one.runs}
+
+
+def test_a_run_stays_in_its_pass_when_others_are_measured(plan: Planner) -> None:
+    twice = {"robustness": {"passes": 2}}
+    before = places(plan(**twice))
+    assert len(before) == 50 and len(set(before.values())) == 30
+    made = plan(**twice)
+    measure(made)
+    runs = made.config.runs_of("robustness/c")
+    for run in runs[3:6]:
+        PerturbedSet(made.config, "c").metrics(run).unlink()
+    after = places(plan(**twice))
+    assert set(after) == {("c", str(run)) for run in runs[3:6]}
+    assert after == {key: before[key] for key in after}
+    assert len(set(after.values())) == 3
+    assert [len(one.runs) for one in plan(robustness={"passes": 12}).passes] == [1] * 3, "none is empty"
+
+
+def test_metric_files_that_are_there_are_marked_as_outdated(plan: Planner) -> None:
+    made = plan()
+    assert [one.outdated for one in made.passes] == [[]] * 15
+    measure(made)
+    changed = plan(robustness={"stored_images": "published"})
+    assert [one.outdated for one in changed.passes] == [
+        [Path(f"work/demo/outdated/robustness_{name}_{number}.json")] for name in ("c", "c_bar") for number in range(3)
+    ]
+    for one in changed.passes:
+        one.mark()
+        (mark,) = one.outdated
+        assert mark.stat().st_mtime_ns >= max(path.stat().st_mtime_ns for path in one.outputs)
+        assert json.loads(mark.read_text()) == list(map(str, one.outputs))
+
+
+def test_the_digest_of_a_pass_says_what_is_measured_and_how(plan: Planner) -> None:
+    def digests(**changes: Any) -> list[str]:
+        return [one.digest for one in plan(**changes).passes]
+
+    first = digests()
+    assert len(set(first)) == 15 and digests(caption="another") == first
+    changed = digests(robustness={"stored_images": "published"})
+    assert [a != b for a, b in zip(first, changed, strict=True)] == [True] * 6 + [False] * 9
+    assert set(digests(training={"overrides": {"learning_rate": 0.0011}})).isdisjoint(first)
+
+
+def marked(path: Path) -> tuple[str, Path]:
+    """Stands for Snakemake's `ancient`."""
+    return "ancient", path
+
+
+def test_sets_are_made_of_clean_images_or_of_a_classifier(plan: Planner) -> None:
+    made = plan()
+    record = Path("results/demo/data/shapes.json")
+    assert made.made_of("shapes_c", marked) == made.made_of("shapes_c_bar", marked) == [("ancient", record)]
+    assert made.made_of("shapes_r", marked) == made.made_of("shapes_sketch", marked) == made.made_of("shapes", marked)
+    assert made.made_of("shapes", marked) == []
+    weights = made.config.weights_path(made.config.references[0])
+    files = [weights, weights.with_suffix(".json")]
+    assert made.made_of("shapes_a", marked) == files
+    measure(made)
+    assert made.made_of("shapes_a", marked) == [("ancient", path) for path in files]
+    put_weights(made, made.config.references[0], "retrained")
+    assert made.made_of("shapes_a", marked) == files
+
+
+def test_sets_are_made_again_after_a_change_of_what_they_are(plan: Planner) -> None:
+    for name, other in (("c", "images"), ("c_bar", "quality"), ("a", "candidates"), ("r", "per_class")):
+        changes = ({}, {"root": "elsewhere"}, {"generate": {other: 7}})
+        digests = {plan(robustness={"sets": {name: change}}).data_digest(f"shapes_{name}") for change in changes}
+        assert len(digests) == 3
+    assert plan().data_set("shapes_a")[0] == "a" and plan().data_set("scenes")[0] == "detection"
+
+
+def test_corruptions_are_made_again_with_their_clean_images(plan: Planner) -> None:
+    changed = {"data": {"generate": {"seed": 3}}}
+    for name, differs in (("shapes_c", True), ("shapes_c_bar", True), ("shapes_r", False), ("shapes_sketch", False)):
+        assert (plan().data_digest(name) != plan(**changed).data_digest(name)) == differs
+
+
+def test_pictures_of_sets_belong_to_the_tables_that_show_them(plan: Planner) -> None:
+    made = plan()
+    strips = {name: f"results/demo/samples/robustness/{name}/examples.png" for name in SETS}
+    assert made.examples("table_10") == list(strips.values())
+    assert made.examples("figure_s1") == made.examples("table_14") == [strips["c"]]
+    assert made.examples("table_03") == made.examples("table_04") == []
+    measure(made)
+    # A clone has the metric files without the images: no reason to make them.
+    assert plan().examples("table_10") == []
+    PerturbedSet(made.config, "r").strips.parent.mkdir(parents=True)
+    PerturbedSet(made.config, "r").strips.touch()
+    assert plan().examples("table_10") == [strips["r"]]
