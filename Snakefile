@@ -56,5 +56,5 @@ rule all_figures:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/robustness.smk"
+include: "workflow/rules/passes.smk"
 include: "workflow/rules/tables.smk"

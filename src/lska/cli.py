@@ -18,7 +18,6 @@ from lska.runs import Run
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
 from lska.warm import delegate, run_beside_server
 
-
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
 

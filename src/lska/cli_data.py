@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lska.cli_options import Arguments, Commands, configured, load
 from lska.config import KINDS
+from lska.inspection import OWN_DATA, InspectionJob
 from lska.robustness import SETS, PerturbedSet
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def add_data(commands: Commands) -> None:
     """Add the command with its actions."""
     actions = commands.add_parser("data", help="prepare and check data sets").add_subparsers(required=True)
     prepare = actions.add_parser("prepare", help="generate or check the data of a scale and record their manifest")
-    prepare.add_argument("--kind", choices=(*KINDS, *SETS), default="classification",
+    prepare.add_argument("--kind", choices=(*KINDS, *SETS, *OWN_DATA), default="classification",
                          help="which of the scale's data sets (default: %(default)s)")  # fmt: skip
     configured(prepare)
     prepare.set_defaults(command=_prepare, heavy=True)
@@ -42,6 +43,11 @@ def _prepare(arguments: Arguments) -> None:
         return
     if kind in SETS:
         _prepare_perturbed(PerturbedSet(config, kind))
+        return
+    if kind in OWN_DATA:
+        from lska.data.inspection import prepare as prepare_inspection
+
+        prepare_inspection(InspectionJob(config, kind))
         return
     from lska.data import dense
 

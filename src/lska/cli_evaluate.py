@@ -8,9 +8,17 @@ from pathlib import Path
 
 from lska.cli_options import Arguments, Commands, configured, load, runs_of
 from lska.finetuning import HEADS, FineTuningJob
+from lska.inspection import InspectionJob
 from lska.robustness import SETS, PerturbedSet
 from lska.runs import Run
 from lska.train.interrupt import stop_request
+
+INSPECTIONS = {
+    "shape_texture": "shape and texture dimensions, and shape bias",
+    "texture_knn": "nearest textures",
+    "receptive_field": "effective receptive field",
+}
+"""Tasks of `lska.inspection`, with what they measure."""
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -36,6 +44,12 @@ def add_evaluate(commands: Commands) -> None:
     robustness.add_argument("--budget-hours", type=float, help="stop in time before this wall time is over")
     configured(robustness)
     robustness.set_defaults(command=_robustness, heavy=True)
+    for name, text in INSPECTIONS.items():
+        inspection = tasks.add_parser(name, help=f"{text}, one pass for all runs given")
+        inspection.add_argument("--checkpoints", nargs="+", default=[], metavar="RUN",
+                                help="run ids (default: those of the scale's section)")  # fmt: skip
+        configured(inspection)
+        inspection.set_defaults(command=_inspection, heavy=True, inspection=name)
 
 
 def _classification(arguments: Arguments) -> None:
@@ -76,6 +90,14 @@ def _robustness(arguments: Arguments) -> None:
     with stop_request(budget) as stop:
         for item in items:
             measure(item, chosen or config.runs_of(item.task), stop)
+
+
+def _inspection(arguments: Arguments) -> None:
+    job = InspectionJob(load(arguments), arguments.inspection)
+    runs = [Run.parse(text) for text in arguments.checkpoints] or job.config.runs_of(job.task)
+    from lska.evaluate.inspections import measure
+
+    measure(job, runs)
 
 
 def add_complexity(commands: Commands) -> None:

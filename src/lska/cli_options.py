@@ -18,7 +18,7 @@ def configured(command: Parser) -> None:
     """Add the options that name configuration files and settings."""
     group = command.add_argument_group("configuration")
     group.add_argument("--config", nargs="+", type=Path, default=[Path("config/demo.yaml")], metavar="FILE",
-                       help="configuration files, later ones over earlier ones (default: config/demo.yaml)")  # fmt: skip
+                       help="configuration files, later over earlier ones (default: config/demo.yaml)")  # fmt: skip
     group.add_argument("--set", type=json.loads, default={}, metavar="JSON", help="settings over those of the files")
 
 

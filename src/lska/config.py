@@ -11,12 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from lska.finetuning import CONTROL, FineTuningJob, check_dense, parse_task
+from lska.inspection import OWN_DATA, InspectionJob, check_inspections
+from lska.inspection import TASKS as INSPECTIONS
 from lska.openmmlab.recipe import DetectionRecipe, SegmentationRecipe
 from lska.openmmlab.recipe import load_recipe as load_dense_recipe
+from lska.passes import Measured
 from lska.provenance import digest
-from lska.robustness import PerturbedSet, check_robustness, set_of
+from lska.robustness import SETS, PerturbedSet, check_robustness, set_of
 from lska.runs import Run
-from lska.sections import DataSource, DenseTask, Evaluation, Robustness, RunGroup, Speed, Training, expand_all
+from lska.sections import (
+    DataSource,
+    DenseTask,
+    Evaluation,
+    ReceptiveField,
+    Robustness,
+    RunGroup,
+    ShapeTexture,
+    Speed,
+    TextureNeighbours,
+    Training,
+    expand_all,
+)
 from lska.strict import build, merge, read_yaml
 from lska.train.recipe import Recipe, load_recipe
 
@@ -43,12 +58,16 @@ class Config:
     detection: DenseTask | None = None
     segmentation: DenseTask | None = None
     robustness: Robustness | None = None
+    shape_texture: ShapeTexture | None = None
+    texture_knn: TextureNeighbours | None = None
+    receptive_field: ReceptiveField | None = None
 
     def __post_init__(self) -> None:
         for name, value in {"scale": self.scale, **{_place(kind): data.name for kind, data in self.sources}}.items():
             if _FILE_NAME.fullmatch(value) is None:
                 raise ValueError(f"{name} {value!r} becomes a file name: use letters, digits, '.', '_' and '-' only")
-        check_robustness(self.robustness, self.runs, [data for kind, data in self.sources if kind in KINDS])
+        check_robustness(self.robustness, self.runs, [data for kind, data in self.sources if kind not in SETS])
+        check_inspections(self.inspections, self.runs)
         unknown = sorted(set(self.architecture) - {run.model for run in (*self.runs, *self.references)})
         if unknown:
             raise ValueError(f"architecture names models that no run uses: {', '.join(unknown)}")
@@ -64,10 +83,23 @@ class Config:
 
     @property
     def sources(self) -> tuple[tuple[str, DataSource], ...]:
-        """Every data set with what it serves: one of `KINDS`, or the name of a perturbed set."""
+        """Every data set with what it serves: one of `KINDS`, the name of a perturbed set, or an inspection."""
         dense = [(kind, section.data) for kind, section in self.dense.items() if section is not None]
         perturbed = self.robustness.sets.items() if self.robustness is not None else ()
-        return (("classification", self.data), *dense, *perturbed)
+        inside = [(name, self.inspections[name]) for name in OWN_DATA]
+        inspected = [(name, section.data) for name, section in inside if section is not None]
+        return (("classification", self.data), *dense, *perturbed, *inspected)
+
+    @property
+    def inspections(self) -> dict[str, ShapeTexture | TextureNeighbours | ReceptiveField | None]:
+        """The sections of what is looked for inside networks, None where a scale has none."""
+        return {name: getattr(self, name) for name in INSPECTIONS}
+
+    @functools.cached_property
+    def measured(self) -> tuple[Measured, ...]:
+        """Everything that many checkpoints are measured on in one pass."""
+        jobs = [InspectionJob(self, name) for name, section in self.inspections.items() if section is not None]
+        return (*self.perturbed, *jobs)
 
     @functools.cached_property
     def perturbed(self) -> tuple[PerturbedSet, ...]:
@@ -105,9 +137,12 @@ class Config:
         )
 
     def runs_of(self, task: str) -> tuple[Run, ...]:
-        """The runs that have `task`: those that a head is fine-tuned from or that are measured on a perturbed set, all
-        runs for every other task."""
+        """The runs that have `task`: those that a head is fine-tuned from, that are measured on a perturbed set or
+        looked into; all runs for every other task."""
         parsed, perturbed = parse_task(task), set_of(task)
+        if task in INSPECTIONS:
+            section = self.inspections[task]
+            return () if section is None else expand_all(section.runs)
         if perturbed is not None:
             has = self.robustness is not None and perturbed in self.robustness.sets
             return expand_all(self.robustness.runs) if has else ()
@@ -188,7 +223,7 @@ def _place(kind: str) -> str:
     """Setting that names the data set serving `kind`, an item of `Config.sources`."""
     if kind == "classification":
         return "data.name"
-    return f"{kind}.data.name" if kind in KINDS else f"robustness.sets.{kind}.name"
+    return f"robustness.sets.{kind}.name" if kind in SETS else f"{kind}.data.name"
 
 
 def load(paths: Iterable[Path], overrides: Mapping[str, Any] | None = None) -> Config:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lska.data.perturbed.names import GENERATOR
-from lska.provenance import digest, write_json
+from lska.provenance import digest
 from lska.runs import Run
-from lska.sections import DataSource, Robustness, expand_all
+from lska.sections import DataSource, Robustness, expand_all, run_problems
 
 if TYPE_CHECKING:
     from lska.config import Config
@@ -65,12 +65,7 @@ def check_robustness(section: Robustness | None, runs: Sequence[Run], others: Se
         problems.append(f"data sets need different names, found {', '.join(used)}")
     problems += _generated_problems(section, others)
     listed = expand_all(section.runs)
-    twice = sorted({str(run) for run in listed if listed.count(run) > 1})
-    absent = [str(run) for run in listed if run not in runs]
-    if twice:
-        problems.append(f"robustness.runs lists the same run more than once: {', '.join(twice)}")
-    if absent:
-        problems.append(f"robustness.runs: not among the scale's runs: {', '.join(absent)}; add them to runs")
+    problems += run_problems("robustness.runs", listed, runs)
     reference = _reference(section)
     if reference is not None and reference in listed:
         problems.append(f"robustness.sets.a: the reference {reference} is among the compared runs; choose another")
@@ -166,17 +161,31 @@ class PerturbedSet:
         """The run whose mistakes choose the images of a generated counterpart of ImageNet-A."""
         return _reference(self.section) if self.name == "a" else None
 
+    @property
+    def rule(self) -> str:
+        """Start of the names of its rules."""
+        return f"robustness_{self.name}"
+
+    @property
+    def command(self) -> str:
+        """What follows `lska evaluate`."""
+        return f"robustness {self.name}"
+
     def metrics(self, run: Run | str) -> Path:
         """Place of the metric file of `run`."""
         return self.config.metric_path(self.task, run)
+
+    def outputs(self, run: Run | str) -> list[Path]:
+        """The files that a measurement of `run` writes."""
+        return [self.metrics(run)]
 
     def inputs(self) -> str:
         """Identity of what makes the set what it is, as far as it is known before it is read; kept in its record."""
         made = self.data.generate is not None and self.corrupted
         # Corruptions are numbered by GENERATOR and need no digest of sources; what they are applied to is `clean`.
-        parts: dict[str, Any] = {"data": {"generate": self.data.generate} if made else _content(self.data)}
+        parts: dict[str, Any] = {"data": {"generate": self.data.generate} if made else source_identity(self.data)}
         if made:
-            parts |= {"clean": _content(self.config.data), "generator": GENERATOR}
+            parts |= {"clean": source_identity(self.config.data), "generator": GENERATOR}
         if self.reference is not None:
             parts["reference"] = self.config.training_digest(self.reference)
         return digest(parts)
@@ -187,61 +196,13 @@ class PerturbedSet:
         return digest({"version": PROTOCOL, "set": self.name, "stored_images": stored})
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One job: runs that are measured on a perturbed set together, each image being decoded once."""
-
-    item: PerturbedSet
-    number: int
-    runs: tuple[Run, ...]
-
-    @property
-    def name(self) -> str:
-        """Name of its rule."""
-        return f"robustness_{self.item.name}_{self.number}"
-
-    @property
-    def outputs(self) -> list[Path]:
-        """Metric files of its runs."""
-        return [self.item.metrics(run) for run in self.runs]
-
-    @property
-    def inputs(self) -> list[Path]:
-        """Weights with their sidecars."""
-        weights = [self.item.config.weights_path(run) for run in self.runs]
-        return [file for path in weights for file in (path, path.with_suffix(".json"))]
-
-    @property
-    def digest(self) -> str:
-        """Identity of the measurement apart from the weights."""
-        recipes = [self.item.config.training_digest(run) for run in self.runs]
-        return digest([self.item.inputs(), self.item.protocol(), recipes])
-
-    @property
-    def outdated(self) -> list[Path]:
-        """A file younger than its metric files where there are some already, which are known to be outdated.
-
-        Snakemake knows what a file was made from only in the folder where it was made, not in a clone.
-        """
-        return [self._mark] if any(path.exists() for path in self.outputs) else []
-
-    @property
-    def _mark(self) -> Path:
-        return self.item.config.work / "outdated" / f"{self.name}.json"
-
-    def mark(self) -> None:
-        """Write the file that `outdated` names, if it names one."""
-        for path in self.outdated:
-            write_json(path, [str(output) for output in self.outputs])
-
-
 def data_inputs(data: DataSource) -> str:
     """Identity of what makes a data set what it is, as far as it is known before it is read."""
-    return digest({"root": data.root, **_content(data)})
+    return digest({"root": data.root, **source_identity(data)})
 
 
-def _content(data: DataSource) -> dict[str, Any]:
-    """What `data_inputs` takes in besides the place."""
+def source_identity(data: DataSource) -> dict[str, Any]:
+    """What makes a data set what it is apart from its place, as far as it is known before it is read."""
     manifest = Path(data.manifest) if data.manifest else MANIFESTS / f"{data.name}.yaml"
     described = manifest.read_text(encoding="utf-8") if data.generate is None and manifest.is_file() else None
     sources = source_digest("data/synthetic") if data.generate is not None else None

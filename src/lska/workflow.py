@@ -14,8 +14,9 @@ import yaml
 
 from lska.config import KINDS, Config, from_dict
 from lska.finetuning import FineTuningJob
+from lska.passes import Measured, Pass, read_json, trained
 from lska.provenance import digest
-from lska.robustness import Pass, PerturbedSet, data_inputs, source_digest
+from lska.robustness import CORRUPTED, data_inputs, source_digest
 from lska.runs import Run
 from lska.sections import DataSource, Evaluation, Training
 from lska.strict import merge
@@ -44,6 +45,12 @@ class Plan:
         """Metric files that a table or figure reads."""
         return [str(self.config.metric_path(task, run)) for task, run in self._needs[target]]
 
+    def fields(self, target: str) -> list[str]:
+        """Contribution maps that a figure of receptive fields draws."""
+        needs = [run for task, run in self._needs[target] if task == "receptive_field"]
+        drawn = load_spec(target).drawing == "receptive_fields"
+        return [str(path) for run in needs if drawn for path in self.item("receptive_field").outputs(run)[1:]]
+
     def samples(self, target: str) -> list[str]:
         """Pictures of sample predictions that the notebook of a table or figure shows.
 
@@ -64,11 +71,11 @@ class Plan:
         return [str(self.config.metric_path(task, name)) for name in self.names(task)]
 
     def accuracies(self) -> list[str]:
-        """Accuracy files of all configured runs, fine-tunings and perturbed sets, also of those that no table shows."""
+        """Metric files of all configured runs, fine-tunings and passes, also of those that no table shows."""
         classified = [self.config.metric_path("classification", run) for run in self.config.runs]
         tuned = [job.metrics for job in self.config.fine_tunings]
-        perturbed = [item.metrics(run) for item in self.config.perturbed for run in self.config.runs_of(item.task)]
-        return [str(path) for path in (*classified, *tuned, *perturbed)]
+        passed = [item.metrics(run) for item in self.config.measured for run in self.config.runs_of(item.task)]
+        return [str(path) for path in (*classified, *tuned, *passed)]
 
     def outputs(self, target: str) -> list[str]:
         """The files that a table's or figure's notebook writes."""
@@ -87,7 +94,7 @@ class Plan:
         return self.config.training_digest(Run.parse(run))
 
     def data_set(self, name: str) -> tuple[str, DataSource]:
-        """Kind (one of `KINDS`, or the name of a perturbed set) and settings of the scale's data set `name`."""
+        """What the scale's data set `name` serves (see `Config.sources`), and its settings."""
         for kind, data in self.config.sources:
             if data.name == name:
                 return kind, data
@@ -97,7 +104,7 @@ class Plan:
     def data_digest(self, name: str) -> str:
         """Identity of what makes the data set `name` what it is, as far as it is known before it is read."""
         kind, data = self.data_set(name)
-        return data_inputs(data) if kind in KINDS else digest([data.root, PerturbedSet(self.config, kind).inputs()])
+        return data_inputs(data) if kind in KINDS else digest([data.root, self.item(kind).inputs()])
 
     def speed_digest(self) -> str:
         """Identity of the throughput measurement: protocol, networks and image size."""
@@ -107,15 +114,43 @@ class Plan:
         sizes = [recipe.image_size, recipe.channels_last]
         return digest([str(self.config.speed), networks, sizes, source_digest("models")])
 
+    def learned(self, run: str, ancient: Callable[[Path], Any]) -> Any:
+        """The data record that a training needs, marked `ancient` (Snakemake's) where its weights are today's.
+
+        That data were checked again makes no weights stale. But Snakemake forgets every other reason for a job, also
+        missing outputs, whose only input to be remade is ancient; so a record is ancient only for jobs without any.
+        """
+        record = self.config.data_record
+        return ancient(record) if trained(self.config, Run.parse(run)) else record
+
+    def fine_tuned(self, task: str, run: str, ancient: Callable[[Path], Any]) -> Any:
+        """As `learned`, for a fine-tuning."""
+        job = self.job(task, run)
+        record, sidecar = self.config.record_of(job.data), read_json(job.weights.with_suffix(".json"))
+        current = job.weights.is_file() and sidecar.get("recipe") == job.digest()
+        return ancient(record) if current and (job.backbone is None or self._fine_tuned(job)) else record
+
     def scored(self, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
-        """Weights of `run` and their sidecar, marked `ancient` (Snakemake's) where they were scored already."""
+        """Weights of `run`, their sidecar and the data record, marked `ancient` where they were scored already."""
         weights, metrics = self.config.weights_path(run), self.config.metric_path("classification", run)
-        return _with_sidecar(weights, _measured(weights, metrics, self.training_digest(run)), ancient)
+        files = [*_with_sidecar(weights), self.config.data_record]
+        return _ancient(files, _measured(weights, metrics, self.training_digest(run)), ancient)
 
     def dense_scored(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """As `scored`, for a fine-tuning."""
         job = self.job(task, run)
-        return _with_sidecar(job.weights, self._dense_measured(job), ancient)
+        files = [*_with_sidecar(job.weights), self.config.record_of(job.data)]
+        return _ancient(files, self._dense_measured(job), ancient)
+
+    def timed(self, ancient: Callable[[Path], Any]) -> Any:
+        """The data record that the throughput measurement needs, `ancient` where there is one already."""
+        record = self.config.data_record
+        return ancient(record) if all(Path(path).exists() for path in self.files("speed")) else record
+
+    def shown(self, name: str, ancient: Callable[[Path], Any]) -> Any:
+        """The record of a perturbed set, `ancient` where the picture of it is there."""
+        item = self.item(name)
+        return ancient(item.record) if item.strips.exists() else item.record
 
     def _dense_measured(self, job: FineTuningJob) -> bool:
         """As `_measured`; weights whose backbone is another by now are about to be trained too."""
@@ -125,11 +160,11 @@ class Plan:
     def backbone(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """The pretrained weights that a fine-tuning starts from, marked `ancient` where it was done from them."""
         job = self.job(task, run)
-        return [] if job.backbone is None else _with_sidecar(job.backbone, self._fine_tuned(job), ancient)
+        return [] if job.backbone is None else _ancient(_with_sidecar(job.backbone), self._fine_tuned(job), ancient)
 
     def _fine_tuned(self, job: FineTuningJob) -> bool:
         """Whether the fine-tuned weights come from exactly the backbone that today's pretraining makes."""
-        pretrained, sidecar = (_read(path.with_suffix(".json")) for path in (job.backbone, job.weights))
+        pretrained, sidecar = (read_json(path.with_suffix(".json")) for path in (job.backbone, job.weights))
         current = pretrained.get("recipe") == self.config.training_digest(job.run) and job.backbone.is_file()
         return current and (sidecar.get("backbone") or {}).get("md5", "none") == pretrained.get("md5")
 
@@ -138,20 +173,23 @@ class Plan:
         kind, data = self.data_set(name)
         if kind in KINDS or data.generate is None:
             return []
-        item = PerturbedSet(self.config, kind)
+        item = self.item(kind)
         if item.reference is not None:
-            return _with_sidecar(self.config.weights_path(item.reference), self._chosen(item), ancient)
-        return [ancient(self.config.data_record)] if item.corrupted else []
+            files = _with_sidecar(self.config.weights_path(item.reference))
+        else:
+            files = [self.config.data_record] if kind in CORRUPTED else []
+        current = read_json(item.record).get("inputs") == item.inputs()
+        return _ancient(files, current and (item.reference is None or self._chosen(item)), ancient)
 
-    def _chosen(self, item: PerturbedSet) -> bool:
+    def _chosen(self, item: Measured) -> bool:
         """Whether a set was chosen by exactly the weights that today's training of its reference makes."""
-        sidecar = _read(self.config.weights_path(item.reference).with_suffix(".json"))
+        sidecar = read_json(self.config.weights_path(item.reference).with_suffix(".json"))
         current = sidecar.get("recipe") == self.config.training_digest(item.reference)
-        return current and (_read(item.record).get("reference") or {}).get("md5", "none") == sidecar.get("md5")
+        return current and (read_json(item.record).get("reference") or {}).get("md5", "none") == sidecar.get("md5")
 
-    def perturbed(self, name: str) -> PerturbedSet:
-        """A perturbed set of the scale."""
-        return PerturbedSet(self.config, name)
+    def item(self, name: str) -> Measured:
+        """A perturbed set, or what is looked for inside networks, by its name."""
+        return next(item for item in self.config.measured if item.name == name)
 
     @functools.cached_property
     def passes(self) -> list[Pass]:
@@ -160,15 +198,15 @@ class Plan:
         A run's pass follows from the configuration and the tables alone, so that neither what is measured already nor
         the node that asks changes it.
         """
-        shares = ((item, *share) for item in self.config.perturbed for share in enumerate(self._shares(item)))
+        shares = ((item, *share) for item in self.config.measured for share in enumerate(self._shares(item)))
         pending = (
-            Pass(item, number, tuple(run for run in runs if not self._robustness_measured(item, run)))
+            Pass(item, number, tuple(run for run in runs if not self._passed(item, run)))
             for item, number, runs in shares
         )
         return [one for one in pending if one.runs]
 
-    def _shares(self, item: PerturbedSet) -> list[tuple[Run, ...]]:
-        """The runs of a set by pass: those that the same tables and figures show, divided among the configured number.
+    def _shares(self, item: Measured) -> list[tuple[Run, ...]]:
+        """The runs of an item by pass: those that the same tables and figures show, divided by the configured number.
 
         A pass for all would make each table wait for the training of networks that it does not show.
         """
@@ -179,12 +217,13 @@ class Plan:
         count = item.section.passes
         return [tuple(runs[number::count]) for runs in alike.values() for number in range(count)]
 
-    def _robustness_measured(self, item: PerturbedSet, run: Run) -> bool:
-        record, measured = _read(item.record), _read(item.metrics(run))
+    def _passed(self, item: Measured, run: Run) -> bool:
+        """Whether all files of a run were made from today's weights and images, in today's way."""
+        record, measured = read_json(item.record), read_json(item.metrics(run))
         same_data = (measured.get("data") or {}).get("digest", "none") == record.get("digest")
         same_way = (measured.get("detail") or {}).get("protocol") == item.protocol()
         current = record.get("inputs") == item.inputs() and (item.reference is None or self._chosen(item))
-        sound = current and same_data and same_way
+        sound = current and same_data and same_way and all(path.exists() for path in item.outputs(run))
         return sound and _measured(self.config.weights_path(run), item.metrics(run), self.config.training_digest(run))
 
     def examples(self, target: str) -> list[str]:
@@ -209,9 +248,12 @@ def evaluation_threads(evaluation: Evaluation) -> int:
     return max(evaluation.threads, evaluation.workers)
 
 
-def _with_sidecar(weights: Path, used: bool, ancient: Callable[[Path], Any]) -> list[Any]:
-    """Weights and their sidecar, marked `ancient` where what is made of them was made of exactly these (`used`)."""
-    files = [weights, weights.with_suffix(".json")]
+def _with_sidecar(weights: Path) -> list[Path]:
+    return [weights, weights.with_suffix(".json")]
+
+
+def _ancient(files: list[Path], used: bool, ancient: Callable[[Path], Any]) -> list[Any]:
+    """The files, marked `ancient` where what is made of them was made of exactly these (`used`)."""
     return [ancient(file) for file in files] if used else files
 
 
@@ -220,18 +262,9 @@ def _measured(weights: Path, metrics: Path, recipe: str) -> bool:
 
     Weights that are about to be trained must not be `ancient`: Snakemake passes nothing on through such inputs.
     """
-    sidecar, measured = _read(weights.with_suffix(".json")), _read(metrics)
+    sidecar, measured = read_json(weights.with_suffix(".json")), read_json(metrics)
     current = weights.is_file() and sidecar.get("recipe") == recipe
     return current and (measured.get("weights") or {}).get("md5", "none") == sidecar.get("md5")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file's mapping; an empty one where it is missing or damaged, and so vouches for nothing."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def typed(overrides: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -13,22 +14,39 @@ METRICS = PROJECT / "results" / "small" / "metrics" / "classification"
 ATTENTIONS = {"LKA": "lka", "LSKA": "lska"}
 
 
-def readme_rows() -> dict[str, str]:
-    """The CIFAR-10 column of README's accuracy table, by run id."""
+def table_rows(head: str) -> dict[str, list[str]]:
+    """The cells of README's table whose head starts with `head`, after the network, by run id."""
+    lines = iter((PROJECT / "README.md").read_text(encoding="utf-8").splitlines())
+    next(line for line in lines if line.startswith(f"| network | {head}"))
     rows = {}
-    for line in (PROJECT / "README.md").read_text(encoding="utf-8").splitlines():
-        match = re.match(r"\| VAN-Tiny (LKA|LSKA) k=(\d+) \|[^|]*\| ([^|]+) \|", line)
-        if match:
-            rows[f"van_tiny-{ATTENTIONS[match[1]]}-k{match[2]}-s0"] = match[3].strip()
+    for line in itertools.takewhile(lambda line: line.startswith("|"), lines):
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        if match := re.fullmatch(r"VAN-Tiny (LKA|LSKA) k=(\d+)", name):
+            rows[f"van_tiny-{ATTENTIONS[match[1]]}-k{match[2]}-s0"] = cells
     return rows
+
+
+def shown(entry: dict) -> str:
+    """A value with its standard error as README writes it."""
+    return f"{entry['value']:.1f} ± {entry['standard_error']:.1f}"
 
 
 def test_accuracy_table_equals_the_metric_files():
     top1 = {path.stem: json.loads(path.read_text())["metrics"]["top1"] for path in METRICS.glob("*.json")}
     assert len(top1) >= 6
-    assert readme_rows() == {
-        run: f"{entry['value']:.1f} ± {entry['standard_error']:.1f}" for run, entry in top1.items()
+    assert {run: cells[1] for run, cells in table_rows("generated shapes").items()} == {
+        run: shown(entry) for run, entry in top1.items()
     }
+
+
+def test_robustness_table_equals_the_metric_files():
+    rows, folder = table_rows("clean top-1"), METRICS.parent / "robustness"
+    files = {path.stem: json.loads(path.read_text())["metrics"] for path in (folder / "c").glob("*.json")}
+    assert rows.keys() == files.keys() and len(rows) >= 6
+    for run, cells in rows.items():
+        bar = json.loads((folder / "c_bar" / f"{run}.json").read_text())["metrics"]
+        expected = [files[run][name] for name in ("top1_clean", "top1_mean_19", "mce_15")] + [bar["top1_mean_10"]]
+        assert cells == [shown(entry) for entry in expected]
 
 
 TASKS = {"RetinaNet": "detection/retinanet", "Semantic FPN": "segmentation/semantic_fpn"}

@@ -4,8 +4,7 @@
 rule classification:
     input:
         # A clone gives files arbitrary times: weights that the metric file names are up to date whatever theirs.
-        weights=lambda wildcards: PLAN.scored(wildcards.run, ancient),
-        data=ancient(PLAN.config.data_record),
+        lambda wildcards: PLAN.scored(wildcards.run, ancient),
     output:
         PLAN.config.metric_path("classification", "{run}"),
     params:
@@ -21,8 +20,7 @@ rule classification:
 
 rule dense:
     input:
-        weights=lambda wildcards: PLAN.dense_scored(wildcards.task, wildcards.run, ancient),
-        data=lambda wildcards: ancient(PLAN.config.record_of(PLAN.job(wildcards.task, wildcards.run).data)),
+        lambda wildcards: PLAN.dense_scored(wildcards.task, wildcards.run, ancient),
     output:
         metrics=PLAN.config.metric_path("{task}", "{run}"),
         samples=PLAN.config.results / "samples" / "{task}" / "{run}.png",
@@ -40,7 +38,7 @@ rule dense:
 # All networks in one process and in turns, and nothing beside it: throughputs are comparable only when measured so.
 rule speed:
     input:
-        data=ancient(PLAN.config.data_record),
+        data=PLAN.timed(ancient),
     output:
         PLAN.files("speed"),
     params:

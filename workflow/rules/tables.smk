@@ -16,6 +16,7 @@ for target in TABLES + FIGURES:
         input:
             metrics=PLAN.metrics(target),
             samples=PLAN.samples(target) + PLAN.examples(target),
+            fields=PLAN.fields(target),
             template=f"notebooks/{target.split('_')[0]}.ipynb",
             spec=f"src/lska/tables/specs/{target}.yaml",
             paper=lambda wildcards, target=target: PLAN.paper(target),

@@ -6,8 +6,8 @@ START = launcher(PLAN.config.training)
 
 rule train:
     input:
-        # Training itself compares the data with their manifest; that they were checked again makes no weights stale.
-        data=ancient(PLAN.config.data_record),
+        # Training itself compares the data with their manifest.
+        data=lambda wildcards: PLAN.learned(wildcards.run, ancient),
     output:
         weights=PLAN.config.weights_path("{run}"),
         sidecar=PLAN.config.weights_path("{run}").with_suffix(".json"),
@@ -27,7 +27,7 @@ rule train:
 # One rule for every head and control. The backbone enters by its weights, and by the digest of how they were trained.
 rule fine_tune:
     input:
-        data=lambda wildcards: ancient(PLAN.config.record_of(PLAN.job(wildcards.task, wildcards.run).data)),
+        data=lambda wildcards: PLAN.fine_tuned(wildcards.task, wildcards.run, ancient),
         backbone=lambda wildcards: PLAN.backbone(wildcards.task, wildcards.run, ancient),
     output:
         weights=PLAN.config.weights_path("{task}/{run}"),

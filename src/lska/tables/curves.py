@@ -138,7 +138,7 @@ def legend(figure: Figure, series: Series, columns: Sequence[str], extra: Sequen
 
 def footer(figure: Figure, table: Table, note: str = "") -> None:
     """Scale, data and conditions, in small print below the panels; says of counted costs which networks they are of."""
-    data = f"; accuracy on {', '.join(table.data)}" if table.data else ""
+    data = f"; measured on {', '.join(table.data)}" if table.data else ""
     lines = [table.caption + data, *table.conditions, note]
     if any(column.measured_on == "architecture" for column in table.spec.columns):
         lines.append(COUNTED.format(size=table.spec.counted_at))

@@ -11,6 +11,7 @@ from lska.provenance import atomic_path
 from lska.tables.collect import Table
 from lska.tables.diagram import designs
 from lska.tables.heatmaps import heat_maps
+from lska.tables.inside import blocks, estimate, receptive_fields
 from lska.tables.panels import cost, panels
 from lska.tables.style import styled
 from lska.tables.tradeoff import trade_off
@@ -21,6 +22,9 @@ DRAWINGS: dict[str, Callable[[Table], Figure]] = {
     "cost": cost,
     "panels": panels,
     "heat_maps": heat_maps,
+    "receptive_fields": receptive_fields,
+    "blocks": blocks,
+    "estimate": estimate,
 }
 
 FORMATS = (".png", ".pdf", ".svg")

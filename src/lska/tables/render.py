@@ -75,8 +75,9 @@ def _source_mark(cell: Cell) -> str:
 
 
 def heading(column: ColumnSpec) -> str:
-    """Column label with its unit in brackets, within the label's own brackets where it ends with some."""
-    if not column.unit:
+    """Column label with its unit in brackets, within the label's own brackets where it ends with some; pure numbers
+    have none."""
+    if column.unit in ("", "1"):
         return column.label
     return f"{column.label[:-1]}, {column.unit})" if column.label.endswith(")") else f"{column.label} ({column.unit})"
 

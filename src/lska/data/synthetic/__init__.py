@@ -6,6 +6,7 @@ from lska.data.synthetic.classification import (
     classification_scene,
     write_classification_set,
 )
+from lska.data.synthetic.cue_conflict import CueConflictSettings, write_cue_conflict_set
 from lska.data.synthetic.dense import dense_scene
 from lska.data.synthetic.detection import DetectionSettings, write_detection_set
 from lska.data.synthetic.render import STYLES, render
@@ -23,6 +24,7 @@ from lska.data.synthetic.seeds import HELD_OUT, is_held_out
 from lska.data.synthetic.segmentation import SegmentationSettings, write_segmentation_set
 from lska.data.synthetic.shapes import SHAPES, shape_outline
 from lska.data.synthetic.sheet import contact_sheet
+from lska.data.synthetic.texture_set import TextureSettings, texture_image, write_texture_set
 from lska.data.synthetic.textures import TEXTURES, texture_field
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "AdversarialSettings",
     "Background",
     "ClassificationSettings",
+    "CueConflictSettings",
     "DetectionSettings",
     "Labels",
     "Paint",
@@ -41,6 +44,7 @@ __all__ = [
     "SceneObject",
     "SceneSettings",
     "SegmentationSettings",
+    "TextureSettings",
     "adversarial_scene",
     "classification_scene",
     "compose_scene",
@@ -50,9 +54,12 @@ __all__ = [
     "render",
     "shape_outline",
     "texture_field",
+    "texture_image",
     "write_adversarial_set",
     "write_classification_set",
+    "write_cue_conflict_set",
     "write_detection_set",
     "write_rendition_set",
     "write_segmentation_set",
+    "write_texture_set",
 ]

@@ -1,5 +1,5 @@
-# Robustness: passes over perturbed sets. Only runs that still have to be measured are in a pass, together with those that
-# the same tables show; the metric files of the others are plain inputs of the tables.
+# Robustness, and looking inside: passes over images for many checkpoints. Only runs that still have to be measured are in
+# a pass, together with those that the same tables show; the files of the others are plain inputs of the tables.
 
 for one in PLAN.passes:
     if workflow.is_main_process:
@@ -10,30 +10,29 @@ for one in PLAN.passes:
             one.name
         input:
             weights=one.inputs,
-            data=ancient(one.item.record),
+            data=one.item.record,
             outdated=one.outdated,
         output:
             one.outputs,
         params:
-            set=one.item.name,
+            command=one.item.command,
             runs=[str(run) for run in one.runs],
-            hours=one.item.section.hours,
+            budget=f"--budget-hours {one.item.section.hours}" if one.item.task.startswith("robustness") else "",
             digest=one.digest,
         log:
-            LOGS / "robustness" / f"{one.name}.log",
+            LOGS / "passes" / f"{one.name}.log",
         threads: evaluation_threads(one.item.section.evaluation)
         resources:
             gpu=one.item.section.evaluation.gpus,
         retries: one.item.section.attempts - 1
         shell:
-            "lska evaluate robustness {params.set} --checkpoints {params.runs} --budget-hours {params.hours} "
-            "{SETTINGS} 2>> {log:q}"
+            "lska evaluate {params.command} --checkpoints {params.runs} {params.budget} {SETTINGS} 2>> {log:q}"
 
 
 # Pictures of what the perturbed sets look like, for the notebooks.
 rule examples:
     input:
-        data=lambda wildcards: ancient(PLAN.perturbed(wildcards.set).record),
+        data=lambda wildcards: PLAN.shown(wildcards.set, ancient),
     output:
         PLAN.config.results / "samples" / "robustness" / "{set}" / "examples.png",
     log:

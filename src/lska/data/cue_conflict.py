@@ -1,0 +1,245 @@
+"""Cue-conflict images: the shape of one category with the texture of another, in the published layout.
+
+`<category>/<shape><n>-<texture><m>.png`: the folder is the shape's category, the name gives which instance of a shape
+and which of a texture are combined (Geirhos et al., ICLR 2019; github.com/rgeirhos/texture-vs-shape, folder
+stimuli/style-transfer-preprocessed-512, whose images have 224 pixels). Hidden entries, and files beside the category
+folders, are ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from lska.data.findings import Findings, Outcome, differences
+from lska.data.folders import DataError, decode
+from lska.data.parallel import mapped
+from lska.provenance import digest
+
+NAME = re.compile(r"([A-Za-z_]+)([0-9]+)-([A-Za-z_]+)([0-9]+)\.png")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a set has to hold: shape categories, one folder each, and images in each folder."""
+
+    categories: tuple[str, ...]
+    per_category: int
+
+
+def imagenet_categories() -> dict[str, tuple[str, ...]]:
+    """The 16 categories of the published set in alphabetical order, with the ImageNet-1K synsets of each."""
+    text = Path(__file__).with_name("categories16.yaml").read_text(encoding="utf-8")
+    return {name: tuple(synsets) for name, synsets in sorted(yaml.safe_load(text).items())}
+
+
+def published() -> Expected:
+    """The published set: 16 categories of 80 images, 1,280 in all."""
+    return Expected(tuple(imagenet_categories()), 80)
+
+
+class Instance(NamedTuple):
+    """One shape or one texture: `airplane1` is number 1 of its category."""
+
+    category: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.category}{self.number}"
+
+
+@dataclass(frozen=True, eq=False)
+class CueConflictSet:
+    """The images of a set, sorted by category, shape number, texture category and texture number.
+
+    All arrays are int64 (n,) and hold indices: into `categories` (the categories of shapes and of textures, sorted),
+    into `shapes` and into `textures` (the instances that occur, sorted).
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    """`<category>/<file>` of each image."""
+    categories: tuple[str, ...]
+    shapes: tuple[Instance, ...]
+    textures: tuple[Instance, ...]
+    shape_category: np.ndarray = field(repr=False)
+    shape_instance: np.ndarray = field(repr=False)
+    texture_category: np.ndarray = field(repr=False)
+    texture_instance: np.ndarray = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def conflict(self) -> np.ndarray:
+        """bool (n,): whether shape and texture are of different categories."""
+        return self.shape_category != self.texture_category
+
+    def place(self, index: int) -> Path:
+        """Where an image lies."""
+        return self.root / self.names[index]
+
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of an image; raises OSError."""
+        return self.place(index).read_bytes()
+
+
+class _Entry(NamedTuple):
+    shape: Instance
+    texture: Instance
+    name: str
+
+
+def read_cue_conflict(root: Path, expected: Expected | None = None) -> CueConflictSet:
+    """List the set at `root`, without decoding its images.
+
+    Raises:
+        DataError: the root cannot be read, files have wrong names, lie in the wrong folder, are empty or name the same
+            combination twice, or the set is not as `expected`; everything found is named.
+    """
+    root, findings = Path(root), Findings()
+    entries = _entries(root, findings)
+    sentences = [*findings.sentences(), *_deviations(entries, expected)]
+    if sentences:
+        raise DataError(
+            f"{root} is no complete cue-conflict set: {'; '.join(sentences)}. Expected folders of images "
+            "<category>/<shape><n>-<texture><m>.png; restore what is missing from the set's source, remove the rest"
+        )
+    return _indexed(root, entries)
+
+
+def check_cue_conflict(root: Path, expected: Expected | None = None) -> Outcome:
+    """Check the whole set, decoding every image; nothing about the data raises.
+
+    The facts are the numbers of `images`, `categories`, `shape_instances`, `texture_instances` and of images whose
+    cues agree (`without_conflict`); the contents digest covers names and bytes of all images.
+    """
+    root, findings = Path(root), Findings()
+    try:
+        entries = _entries(root, findings)
+    except DataError as error:
+        return Outcome((str(error),))
+    hashes = _decoded(root, entries, findings)
+    sentences = (*findings.sentences(), *_deviations(entries, expected))
+    contents = digest([[entry.name, value] for entry, value in zip(entries, hashes, strict=True)])
+    return Outcome(sentences, _facts(entries), contents=None if sentences else contents)
+
+
+def _facts(entries: list[_Entry]) -> dict[str, Any]:
+    shapes, textures = ({entry[side] for entry in entries} for side in (0, 1))
+    return {
+        "images": len(entries),
+        "categories": len({shape.category for shape in shapes}),
+        "shape_instances": len(shapes),
+        "texture_instances": len(textures),
+        "without_conflict": sum(entry.shape.category == entry.texture.category for entry in entries),
+    }
+
+
+def _entries(root: Path, findings: Findings) -> list[_Entry]:
+    """Every image whose name says what it is, sorted; what is wrong goes to `findings`."""
+    try:
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        entries = sorted(entry for folder in folders for entry in _images(folder, findings))
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or root} cannot be read ({error.strerror}): expected the folder of a cue-conflict set, "
+            "which holds one folder per shape category; correct the path or mount the data"
+        ) from error
+    seen: dict[tuple[Instance, Instance], str] = {}
+    for entry in entries:
+        former = seen.setdefault(entry[:2], entry.name)
+        if former != entry.name:
+            findings.add("combinations of shape and texture that occur twice", f"{former} and {entry.name}")
+    return entries
+
+
+def _images(folder: Path, findings: Findings) -> Iterator[_Entry]:
+    with os.scandir(folder) as files:
+        for file in files:
+            name, match = f"{folder.name}/{file.name}", NAME.fullmatch(file.name)
+            if file.name.startswith("."):
+                continue
+            if match is None:
+                findings.add("names other than <shape><n>-<texture><m>.png", name)
+                continue
+            entry = _Entry(Instance(match[1], int(match[2])), Instance(match[3], int(match[4])), name)
+            if entry.shape.category != folder.name:
+                findings.add("files in the folder of another shape", name)
+            if not file.is_file() or file.stat().st_size == 0:
+                findings.add("files without bytes", name)
+            yield entry
+
+
+def _deviations(entries: list[_Entry], expected: Expected | None) -> list[str]:
+    """Sentences about categories and counts that are not as expected."""
+    if not entries:
+        return ["no image found"]
+    if expected is None:
+        return []
+    findings, counts = Findings(), Counter(entry.name.split("/")[0] for entry in entries)
+    for category in sorted(set(expected.categories) - set(counts)):
+        findings.add("categories without images", category)
+    for category in sorted(set(counts) - set(expected.categories)):
+        findings.add("folders that are no category of the set", category)
+    for category in sorted({entry.texture.category for entry in entries} - set(expected.categories)):
+        findings.add("textures of no category of the set", category)
+    for category in sorted(set(counts) & set(expected.categories)):
+        if counts[category] != expected.per_category:
+            example = f"{category} has {counts[category]} instead of {expected.per_category}"
+            findings.add("categories with another number of images", example)
+    total = len(expected.categories) * expected.per_category
+    return [*differences([("images", total, len(entries))]), *findings.sentences()]
+
+
+def _decoded(root: Path, entries: list[_Entry], findings: Findings) -> list[str]:
+    """SHA-256 of every file; damaged images and files of equal content go to `findings`."""
+
+    def attempt(index: int) -> tuple[str, str | None]:
+        place = root / entries[index].name
+        try:
+            data = place.read_bytes()
+            decode(data, str(place))
+        except (OSError, DataError) as error:
+            return "", str(error)
+        return hashlib.sha256(data).hexdigest(), None
+
+    hashes: list[str] = []
+    first: dict[str, str] = {}
+    for entry, (value, problem) in zip(entries, mapped(attempt, len(entries), root.name), strict=True):
+        hashes.append(value)
+        if problem is not None:
+            findings.add("images that cannot be decoded", problem)
+        elif (former := first.setdefault(value, entry.name)) != entry.name:
+            findings.add("files of equal content", f"{former} and {entry.name}")
+    return hashes
+
+
+def _indexed(root: Path, entries: list[_Entry]) -> CueConflictSet:
+    shapes, textures = (sorted({entry[side] for entry in entries}) for side in (0, 1))
+    categories = sorted({instance.category for instance in (*shapes, *textures)})
+
+    def numbers(values: list[Any], among: list[Any]) -> np.ndarray:
+        place = {value: index for index, value in enumerate(among)}
+        return np.array([place[value] for value in values], dtype=np.int64)
+
+    return CueConflictSet(
+        root,
+        tuple(entry.name for entry in entries),
+        tuple(categories),
+        tuple(shapes),
+        tuple(textures),
+        shape_category=numbers([entry.shape.category for entry in entries], categories),
+        shape_instance=numbers([entry.shape for entry in entries], shapes),
+        texture_category=numbers([entry.texture.category for entry in entries], categories),
+        texture_instance=numbers([entry.texture for entry in entries], textures),
+    )

@@ -1,0 +1,268 @@
+"""The Describable Textures Dataset (DTD), or a generated set in its layout: class folders and several splits of them.
+
+Every split sorts all images into the parts train, val and test. Cimpoi et al., "Describing Textures in the Wild",
+CVPR 2014; the layout is that of release 1.0.1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lska.data.check import Report
+from lska.data.check import check as check_splits
+from lska.data.dense_files import file_hash
+from lska.data.findings import Findings
+from lska.data.folders import DataError, Split, list_split
+from lska.data.layouts import shown
+from lska.data.manifest import Manifest, SplitManifest, read_manifest
+from lska.provenance import digest
+from lska.strict import build
+
+PARTS = ("train", "val", "test")
+FOLDER = "dtd"
+IMAGES, LABELS = "images", "labels"
+
+Splits = dict[int, dict[str, np.ndarray]]
+"""For each split, numbered from 1, and each of `PARTS` the indices of its images, int64 (n,), in the file's order."""
+
+_LABEL_FILE = re.compile(rf"({'|'.join(PARTS)})([1-9]\d*)\.txt")
+
+
+@dataclass(frozen=True)
+class TextureManifest:
+    """What a texture set consists of: `classes` in index order (sorted) and, of each class, images in each part."""
+
+    name: str
+    title: str
+    source: str
+    terms: str
+    classes: tuple[str, ...]
+    parts: dict[str, int]
+    """Images of each class in `train`, `val` and `test` of every split; their sum is the number of images of a class.
+    """
+    splits: int
+    """Number of splits, counted from 1."""
+
+    def __post_init__(self) -> None:
+        if sorted(self.parts) != sorted(PARTS) or min(self.parts.values(), default=0) < 1:
+            raise ValueError(f"parts: expected a number from 1 up for each of {', '.join(PARTS)}, found {self.parts}")
+        if self.splits < 1:
+            raise ValueError(f"splits: expected at least 1, found {self.splits}")
+        if not self.images.classes:
+            raise ValueError("classes: expected at least one, found none")
+
+    @property
+    def per_class(self) -> int:
+        """Images of each class."""
+        return sum(self.parts.values())
+
+    @property
+    def count(self) -> int:
+        """Images in all."""
+        return len(self.classes) * self.per_class
+
+    @property
+    def images(self) -> Manifest:
+        """What the folder of images has to hold."""
+        images = SplitManifest(self.count, (self.per_class, self.per_class))
+        return Manifest(self.name, self.title, self.source, self.terms, self.classes, {IMAGES: images})
+
+    @property
+    def digest(self) -> str:
+        """`sha256:...` of what identifies the data; wording (title, source, terms) may change without changing it."""
+        identity = {"name": self.name, "classes": self.classes, "parts": self.parts, "splits": self.splits}
+        return digest({"kind": "textures", **identity})
+
+
+@dataclass(frozen=True, eq=False)
+class TextureSet:
+    """Images of textures, sorted by class and file name, with the splits of them."""
+
+    folder: Path
+    """Holds the folders `images` and `labels`."""
+    images: Split
+    splits: Splits
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in index order."""
+        return self.images.classes
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """`<class>/<file>` of every image."""
+        return tuple(self.images.samples.names)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Class index of every image, int32 (n,)."""
+        return self.images.samples.targets
+
+    def listing(self) -> list[str]:
+        """Lines that change whenever an image is added, removed, renamed or resized, or a split changed.
+
+        Raises:
+            DataError: a label file cannot be read.
+            OSError: an image is gone.
+        """
+        files = [self.folder / LABELS / f"{part}{number}.txt" for number in self.splits for part in PARTS]
+        sizes = [f"{IMAGES} {name} {self.images.size(index)}" for index, name in enumerate(self.names)]
+        return [*sizes, *(f"{LABELS} {file.name} {file_hash(file)}" for file in files)]
+
+
+def load_texture_manifest(name: str | Path) -> TextureManifest:
+    """Load the manifest of a texture set, bundled by name or any by the path of its YAML file.
+
+    Raises:
+        ValueError: no such manifest, another kind, or wrong content; every unknown key and wrong type is named.
+    """
+    path, values = read_manifest(name, "textures")
+    return build(TextureManifest, values, str(path))
+
+
+def read_textures(root: Path) -> TextureSet:
+    """Read the splits of the texture set at `root`, its own folder or the one that holds it as `dtd`. Reads no image.
+
+    Raises:
+        DataError: folders, images or label files are missing, a line names no image or one of an unknown class, or an
+            image is listed twice in a split; every kind of problem is named with its first examples.
+    """
+    findings = Findings()
+    textures = _read(root, findings)
+    if findings:
+        raise DataError(
+            f"{textures.folder / LABELS} does not describe splits of {textures.images.source}:\n"
+            + "\n".join(f"  {text}" for text in findings.sentences())
+            + "\nrestore the files, or point the data root at a sound copy"
+        )
+    return textures
+
+
+def check_textures(manifest: TextureManifest, root: Path, contents: bool = False) -> Report:
+    """Check a texture set completely: classes, counts, empty files, every line of every split.
+
+    With `contents`, every image is decoded too. Nothing about the data raises: a missing root is a finding like any
+    other.
+    """
+    findings = Findings()
+    try:
+        textures = _read(root, findings)
+    except DataError as error:
+        return Report(manifest.name, manifest.digest, root, (f"{error}.",), ())
+    _compare(manifest, textures, findings)
+    images = check_splits(manifest.images, textures.folder, contents)
+    sizes = ", ".join(f"{part} {count:,}" for part, count in manifest.parts.items())
+    note = f"{LABELS}: {len(textures.splits)} splits, expected of each class {sizes}."
+    sentences = (*images.findings, *(f"{LABELS}: {text}." for text in findings.sentences()))
+    return dataclasses.replace(
+        images, digest=manifest.digest, root=Path(root), findings=sentences, notes=(*images.notes, note)
+    )
+
+
+def texture_folder(root: Path) -> Path:
+    """The folder that holds `images` and `labels`: `root`, or `root/dtd`.
+
+    Raises:
+        DataError: neither does; says what lies there.
+    """
+    root = Path(root)
+    for folder in (root, root / FOLDER):
+        if (folder / IMAGES).is_dir() and (folder / LABELS).is_dir():
+            return folder
+    try:
+        found = f"found {shown(sorted(path.name for path in root.iterdir()))}"
+    except OSError as error:
+        found = f"found none ({error.strerror})"
+    raise DataError(
+        f"data root '{root.absolute()}' holds no texture set: expected the folders {IMAGES} and {LABELS}, or {FOLDER} "
+        f"with them, {found}; unpack the archive there, or correct the data root in the configuration"
+    )
+
+
+def _read(root: Path, findings: Findings) -> TextureSet:
+    """The texture set without the lines that are wrong, which become findings."""
+    folder = texture_folder(root)
+    images = list_split(folder, IMAGES)
+    index = {name: position for position, name in enumerate(images.samples.names)}
+    splits = {
+        number: _split(folder / LABELS, number, index, images.classes, findings)
+        for number in _numbers(folder / LABELS)
+    }
+    return TextureSet(folder, images, splits)
+
+
+def _numbers(labels: Path) -> list[int]:
+    """Numbers of the splits that have a label file."""
+    try:
+        names = sorted(path.name for path in labels.iterdir())
+    except OSError as error:
+        raise DataError(f"{labels} cannot be read ({error.strerror}); check its permissions and mount") from error
+    numbers = {int(match[2]) for match in map(_LABEL_FILE.fullmatch, names) if match}
+    if not numbers:
+        raise DataError(
+            f"{labels} holds no split: expected {', '.join(f'{part}1.txt' for part in PARTS)}, found {shown(names)}; "
+            "restore the label files"
+        )
+    return sorted(numbers)
+
+
+def _split(
+    labels: Path, number: int, index: dict[str, int], classes: tuple[str, ...], findings: Findings
+) -> dict[str, np.ndarray]:
+    """The parts of one split; an image that is listed twice belongs to the part that lists it first."""
+    placed: dict[int, str] = {}
+    # A dictionary keeps the order of the file.
+    members: dict[str, dict[int, None]] = {part: {} for part in PARTS}
+    for part in PARTS:
+        for where, name in _lines(labels / f"{part}{number}.txt", findings):
+            position = index.get(name)
+            if position is None:
+                known = name.partition("/")[0] in classes
+                findings.add("lines that name a missing image" if known else "lines of an unknown class", where)
+            elif placed.setdefault(position, part) != part:
+                findings.add("images in two parts of a split", f"{where} and {placed[position]}{number}.txt")
+            elif position in members[part]:
+                findings.add("images listed twice in a part", where)
+            else:
+                members[part][position] = None
+    return {part: np.array(list(found), dtype=np.int64) for part, found in members.items()}
+
+
+def _lines(path: Path, findings: Findings) -> Iterator[tuple[str, str]]:
+    """Every line with its place."""
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        findings.add("label files that cannot be read", f"{path.name} ({getattr(error, 'strerror', None) or error})")
+        return
+    if not any(names):
+        findings.add("label files that name no image", path.name)
+    for number, name in enumerate(names, start=1):
+        if name:
+            yield f"{name!r} in {path.name} line {number}", name
+
+
+def _compare(manifest: TextureManifest, textures: TextureSet, findings: Findings) -> None:
+    """Compare numbers of splits and of images in each part with the manifest."""
+    expected = set(range(1, manifest.splits + 1))
+    for number in sorted(expected - set(textures.splits)):
+        findings.add("missing splits", f"split {number}")
+    for number in sorted(set(textures.splits) - expected):
+        findings.add("splits that are not in the manifest", f"split {number}")
+    for number, parts in textures.splits.items():
+        for part, indices in parts.items():
+            counts = np.bincount(textures.targets[indices], minlength=len(textures.classes)).tolist()
+            for label, count in zip(textures.classes, counts, strict=True):
+                if label in manifest.classes and count != manifest.parts[part]:
+                    wrong = f"{part}{number}.txt has {count:,} of {label}, expected {manifest.parts[part]:,}"
+                    findings.add("classes with too many or too few images in a part", wrong)

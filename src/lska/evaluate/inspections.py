@@ -1,0 +1,191 @@
+"""Looking inside networks: what `lska evaluate shape_texture`, `texture_knn` and `receptive_field` do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from lska.data.cue_conflict import CueConflictSet, read_cue_conflict
+from lska.data.dtd import read_textures
+from lska.data.folders import decode, open_split
+from lska.data.inspection import verify
+from lska.data.prepare import verify as verify_classification
+from lska.evaluate import receptive_field, shape_bias, shape_texture
+from lska.evaluate.features import features
+from lska.evaluate.neighbours import pooled_features, texture_metrics
+from lska.evaluate.robustness.measure import training_classes
+from lska.evaluate.robustness.members import Geometry, Member, open_run
+from lska.evaluate.robustness.passes import cut, normalized
+from lska.inspection import InspectionJob
+from lska.provenance import atomic_path, write_metrics
+from lska.runs import Run
+from lska.train.launch import build_network
+from lska.train.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, Triple
+
+logger = logging.getLogger(__name__)
+
+Metrics = dict[str, dict[str, Any]]
+
+
+def measure(job: InspectionJob, runs: Sequence[Run]) -> None:
+    """Measure the networks of `runs` and write a metric file for each.
+
+    Raises:
+        DataError: the data were not prepared, were changed since, or hold an unreadable image.
+        StaleWeightsError, ValueError: a checkpoint is missing, damaged or of another architecture.
+    """
+    torch.set_num_threads(job.section.evaluation.threads)
+    started, device = datetime.now(UTC), torch.device("cuda" if job.section.evaluation.gpus else "cpu")
+    classes = training_classes(job.config)
+    members = [open_run(job.config, run, len(classes), device) for run in runs]
+    found: Iterator[tuple[Metrics, dict[str, Any]]] = _MEASURES[job.name](job, members, classes, device)
+    for member, (metrics, detail) in zip(members, found, strict=True):
+        _write(job, member, metrics, detail, started, device)
+
+
+def _write(
+    job: InspectionJob,
+    member: Member,
+    metrics: Metrics,
+    detail: dict[str, Any],
+    started: datetime,
+    device: torch.device,
+) -> None:
+    write_metrics(
+        job.metrics(member.run),
+        task=job.task,
+        run=str(member.run),
+        scale=job.config.scale,
+        metrics=metrics,
+        weights={"md5": member.sidecar["md5"], "origin": member.sidecar["origin"]},
+        recipe=member.sidecar["recipe"],
+        data=job.config.data_identity(job.data),
+        device=str(device),
+        started=started,
+        extra={"protocol": job.protocol(), **detail},
+    )
+
+
+def _shape_texture(
+    job: InspectionJob, members: Sequence[Member], classes: tuple[str, ...], device: torch.device
+) -> Iterator[tuple[Metrics, dict[str, Any]]]:
+    """Dimensions in both forms and shape bias; images are decoded once for all members."""
+    section = job.section
+    cues = read_cue_conflict(Path(job.data.root))
+    verify(job, cues)
+    pairs = [
+        shape_texture.draw(found, section.pairs, section.seed)
+        for found in (shape_texture.shape_pairs(cues), shape_texture.texture_pairs(cues))
+    ]
+    mapping = _mapping(cues, classes)
+    for found, probabilities in _responses(job, members, cues, device):
+        dimensions = shape_texture.dimensions(found, *pairs, resamples=section.resamples, seed=section.seed)
+        bias = shape_bias.shape_bias(shape_bias.decisions(probabilities, mapping), mapping, cues)
+        yield shape_texture.metrics(dimensions) | shape_bias.metrics(bias), {"images": len(cues)}
+
+
+def _mapping(cues: CueConflictSet, classes: tuple[str, ...]) -> shape_bias.CategoryMapping:
+    """Categories that are classes themselves, as in generated sets, or the published 16 of ImageNet."""
+    if set(cues.categories) <= set(classes):
+        return shape_bias.identity_mapping(classes, cues.categories)
+    return shape_bias.imagenet_mapping(classes)
+
+
+def _responses(
+    job: InspectionJob, members: Sequence[Member], cues: CueConflictSet, device: torch.device
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Features (n, N) and class probabilities (n, classes) of each member, in the order of the images."""
+    section, size = job.section, job.section.evaluation.batch_size
+    rows: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in members]
+    with tqdm(total=len(cues), unit="image", disable=None) as bar, torch.inference_mode():
+        for first in range(0, len(cues), size):
+            indices = range(first, min(first + size, len(cues)))
+            images = [decode(cues.read(index), str(cues.place(index))) for index in indices]
+            for member, kept in zip(members, rows, strict=True):
+                how = member.preprocessing(stored=False)
+                batch = normalized(_stack(images, how.geometry).to(device), how, member.channels_last)
+                found = features(member.network, batch, section.stage, section.pooled)
+                probabilities = member.network(batch).float().softmax(dim=1)
+                kept.append((found.cpu().numpy(), probabilities.cpu().numpy()))
+            bar.update(len(indices))
+    for kept in rows:
+        found, probabilities = zip(*kept, strict=True)
+        yield np.concatenate(found), np.concatenate(probabilities)
+
+
+def _stack(images: Sequence[Any], geometry: Geometry) -> torch.Tensor:
+    """uint8 (B, 3, size, size)."""
+    transform = cut(geometry)
+    return torch.stack([transform(image) for image in images])
+
+
+def _texture_knn(
+    job: InspectionJob, members: Sequence[Member], classes: tuple[str, ...], device: torch.device
+) -> Iterator[tuple[Metrics, dict[str, Any]]]:
+    """Nearest-neighbour accuracy per split and over splits."""
+    section, textures = job.section, read_textures(Path(job.data.root))
+    verify(job, textures)
+    evaluation = section.evaluation
+    every = pooled_features(
+        members, textures.images, batch_size=evaluation.batch_size, workers=evaluation.workers, device=device
+    )
+    detail = {"gallery": list(section.gallery), "query": section.query, "classes": len(textures.classes)}
+    for found in every:
+        yield (
+            texture_metrics(
+                found, textures.targets, textures.splits, gallery=section.gallery, query=section.query, device=device
+            ),
+            detail,
+        )
+
+
+def _receptive_field(
+    job: InspectionJob, members: Sequence[Member], classes: tuple[str, ...], device: torch.device
+) -> Iterator[tuple[Metrics, dict[str, Any]]]:
+    """Area ratios of the trained network and, as a control, of the same network before training."""
+    split = open_split(Path(job.data.root), "val", job.config.work / "cache")
+    verify_classification(job.config, split)
+    for member in members:
+        logger.info("%s: effective receptive field", member.run)
+        fresh = build_network(job.config, member.run, len(classes)).eval().to(device)
+        maps = {
+            name: receptive_field.mean_contribution(network, _images(job, split, member), device, job.section.images)
+            for name, network in (("trained", member.network), ("untrained", fresh))
+        }
+        _save_maps(job.field(member.run), {name: found.scores for name, found in maps.items()})
+        metrics = receptive_field.ratios(maps["trained"].scores, maps["trained"].used)
+        control = receptive_field.ratios(maps["untrained"].scores, maps["untrained"].used)
+        metrics |= {f"{name}_untrained": entry for name, entry in control.items()}
+        yield metrics, {"size": job.section.size, "skipped": {name: found.skipped for name, found in maps.items()}}
+
+
+def _images(job: InspectionJob, split: Any, member: Member) -> Iterator[torch.Tensor]:
+    mean, deviation = _pixels(job, member)
+    # All of the set: where images are skipped, the next ones take their place.
+    return receptive_field.erf_images(split, None, job.section.size, mean, deviation)
+
+
+def _pixels(job: InspectionJob, member: Member) -> tuple[Triple, Triple]:
+    if job.section.normalization == "imagenet":
+        return IMAGENET_MEAN, IMAGENET_DEVIATION
+    return tuple(member.recipe["mean"]), tuple(member.recipe["deviation"])
+
+
+def _save_maps(path: Path, maps: dict[str, np.ndarray]) -> None:
+    """Contribution maps as float32 arrays of a NumPy archive."""
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **{name: scores.astype(np.float32) for name, scores in maps.items()})
+
+
+_MEASURES: dict[str, Callable[..., Iterator[tuple[Metrics, dict[str, Any]]]]] = {
+    "shape_texture": _shape_texture,
+    "texture_knn": _texture_knn,
+    "receptive_field": _receptive_field,
+}

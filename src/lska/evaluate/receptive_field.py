@@ -1,0 +1,246 @@
+"""Effective receptive field: which pixels of the image the centre of the last feature map depends on, and how much.
+
+The paper follows RepLKNet (Table VII, Figures 4 and 8; paper/protocol.md, section 6); what RepLKNet's two published
+scripts compute is computed here. Image count, size and normalisation are not known for the LSKA paper, hence arguments;
+RepLKNet takes 50 images of 1024 x 1024 pixels with ImageNet's mean and deviation. Importing this module does not import
+torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lska.data.folders import DataError, Split, decode
+from lska.provenance import metric
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+THRESHOLDS = (20, 30, 50, 99)
+"""Shares of the total contribution in percent (paper Table VII, by RepLKNet's script)."""
+SMALLEST_SIDE = 3
+"""Pixels: side of the first square that RepLKNet's script tries."""
+SCALINGS = ("log", "raw")
+
+
+@dataclass(frozen=True, eq=False)
+class Contribution:
+    """Contribution of each pixel, averaged over images."""
+
+    scores: np.ndarray
+    """float64 (S, S), not negative."""
+    used: int
+    """Images that the mean is over."""
+    skipped: int
+    """Images left out because their scores were not finite."""
+
+
+def contribution(network: nn.Module, image: Tensor) -> np.ndarray:
+    """Contribution scores of one image, float64 (S, S), in the mode that the network is in.
+
+    The last feature map is what `forward_features` returns: for our networks the map after the last stage's LayerNorm.
+    Its vector at the central position (row and column floor(n / 2)) goes through ReLU and is summed; the gradient of
+    this number with respect to the image goes through ReLU and is summed over the image's channels.
+
+    Args:
+        image: normalised, (1, 3, S, S), on the network's device.
+
+    Raises:
+        ValueError: the image has another shape, or the network returns no feature map.
+    """
+    import torch
+
+    if image.ndim != 4 or image.shape[0] != 1 or image.shape[2] != image.shape[3]:
+        raise ValueError(f"image: expected shape (1, channels, S, S), found {tuple(image.shape)}; give one square")
+    with torch.inference_mode(False), torch.enable_grad():
+        # An own copy: one made in inference mode could not be differentiated.
+        image = image.clone().requires_grad_()
+        features = _feature_map(network, image)
+        centre = features[:, :, features.shape[2] // 2, features.shape[3] // 2].relu().sum()
+        (gradient,) = torch.autograd.grad(centre, image)
+    return gradient.relu().sum((0, 1), dtype=torch.float64).cpu().numpy()
+
+
+def _feature_map(network: nn.Module, image: Tensor) -> Tensor:
+    """Last feature map (1, C, h, w); timm's networks say in `output_fmt` where theirs has the channels last."""
+    features = network.forward_features(image)
+    if features.ndim != 4:
+        raise ValueError(
+            f"{type(network).__name__}.forward_features: expected a feature map of 4 dimensions, found shape "
+            f"{tuple(features.shape)}; the procedure needs a network that keeps a map to its end"
+        )
+    return features.permute(0, 3, 1, 2) if getattr(network, "output_fmt", "NCHW") == "NHWC" else features
+
+
+def mean_contribution(
+    network: nn.Module, images: Iterable[Tensor], device: torch.device, count: int | None = None
+) -> Contribution:
+    """Mean contribution of images taken one at a time, in evaluation mode; progress shows on a terminal.
+
+    Activations are recomputed in the backward pass where the network can, parameters get no gradients, and the network
+    is left as it was. Images whose scores are not finite are skipped, and the next ones take their place.
+
+    Args:
+        network: on `device`.
+        images: normalised, each (1, 3, S, S), all of one size.
+        count: images to use; None for all. Fewer are used where `images` ends earlier.
+
+    Raises:
+        ValueError: `count` is below 1, no image gave finite scores, or their sizes differ.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"count: expected an integer from 1 up, or None for all images; found {count}")
+    total, used, skipped = np.zeros(()), 0, 0
+    with _frozen(network), tqdm(total=count, unit="image", disable=None, leave=False) as bar:
+        for image in images:
+            scores = contribution(network, image.to(device))
+            if not np.isfinite(scores).all():
+                skipped += 1
+                continue
+            if used and scores.shape != total.shape:
+                raise ValueError(f"images: expected all of size {total.shape}, found one of {scores.shape}")
+            total, used = total + scores, used + 1
+            bar.update()
+            if used == count:
+                break
+    if not used:
+        raise ValueError(
+            f"{type(network).__name__}: of {skipped} images none gave finite contribution scores; "
+            "expected at least one: check the weights, or give images"
+        )
+    if skipped:
+        logger.warning("%d images left out, their contribution scores are not finite", skipped)
+    return Contribution(total / used, used, skipped)
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients of parameters, activations recomputed; everything as before at the end."""
+    states = [
+        *((module, "training", module.training) for module in network.modules()),
+        *((p, "requires_grad", p.requires_grad) for p in network.parameters()),
+        *(
+            (module, "grad_checkpointing", module.grad_checkpointing)
+            for module in network.modules()
+            if hasattr(module, "grad_checkpointing")
+        ),
+    ]
+    try:
+        network.eval().requires_grad_(False)
+        _recompute(network)
+        yield
+    finally:
+        for owner, name, value in states:
+            setattr(owner, name, value)
+
+
+def _recompute(network: Any) -> None:
+    if not hasattr(network, "set_grad_checkpointing"):
+        return
+    try:
+        network.set_grad_checkpointing(True)
+    except AssertionError:  # what timm's networks raise that cannot
+        logger.info("%s keeps all activations: it cannot recompute them", type(network).__name__)
+
+
+def erf_images(
+    split: Split, count: int | None, size: int, mean: Sequence[float], deviation: Sequence[float]
+) -> Iterator[Tensor]:
+    """The first `count` images (None: all) in folder order, float32 (1, 3, size, size).
+
+    Each is squashed to size x size pixels, bicubic, whatever its aspect ratio, and normalised per channel.
+
+    Raises:
+        DataError: the split has fewer images, or one cannot be decoded.
+    """
+    import torch
+    from PIL import Image
+    from torchvision.transforms import functional as F
+
+    if count is not None and count > len(split):
+        raise DataError(f"{split.source}: expected at least {count} images, found {len(split)}; ask for fewer")
+    for index in range(len(split) if count is None else count):
+        image = decode(split.read(index), split.name(index))
+        squashed = F.to_tensor(image.resize((size, size), Image.Resampling.BICUBIC))
+        yield F.normalize(squashed, mean, deviation)[None].to(torch.float32)
+
+
+def scaled(scores: np.ndarray) -> np.ndarray:
+    """log10(score + 1) over its maximum, float64 (S, S) in [0, 1]: what RepLKNet draws and takes its ratios of.
+
+    Raises:
+        ValueError: the scores are no contribution map.
+    """
+    _check_scores(scores)
+    logarithms = np.log10(scores.astype(np.float64) + 1)
+    return logarithms / logarithms.max()
+
+
+def area_ratio(scores: np.ndarray, threshold: float, on: str = "log") -> tuple[int, float]:
+    """Side in pixels and area share (%) of the smallest centred square with more than `threshold` of the total.
+
+    With `on="log"`, the default and RepLKNet's procedure (`erf/analyze_erf.py`), scores are `scaled` first; `on="raw"`
+    takes them as they are. As in that script, squares have odd sides from 3 up, lie around the pixel (floor(S / 2),
+    floor(S / 2)), and end within the map, so that for even S the first row and column belong to none of them. Where no
+    such square has enough, for which the script has no answer, it is the whole map: S and 100 %.
+
+    Args:
+        scores: contribution map (S, S).
+        threshold: share of the total, between 0 and 1.
+
+    Raises:
+        ValueError: threshold or `on` is none of these, or the scores are no contribution map.
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold: expected a share between 0 and 1, found {threshold}; divide percentages by 100")
+    if on not in SCALINGS:
+        raise ValueError(f"on: expected one of {', '.join(SCALINGS)}; found {on!r}")
+    _check_scores(scores)
+    sums = _square_sums(scaled(scores) if on == "log" else scores.astype(np.float64))
+    size = len(scores)
+    for side in range(SMALLEST_SIDE, size, 2):
+        if sums[side // 2] / sums[-1] > threshold:
+            return side, 100 * (side / size) ** 2
+    return size, 100.0
+
+
+def _square_sums(scores: np.ndarray) -> np.ndarray:
+    """Sums over the squares of side 1, 3, 5, ... around the centre; the last is over the whole map."""
+    distance = np.abs(np.arange(len(scores)) - len(scores) // 2)
+    rings = np.maximum(distance[:, None], distance)
+    return np.bincount(rings.ravel(), weights=scores.ravel()).cumsum()
+
+
+def ratios(scores: np.ndarray, n: int | None = None, on: str = "log") -> dict[str, dict[str, Any]]:
+    """Metric entries for the paper's thresholds: `area_ratio_20` (%), `side_20` (pixels), ... `side_99`.
+
+    Args:
+        scores: contribution map (S, S).
+        n: images that it is the mean of.
+        on: as in `area_ratio`, which see for errors.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for percent in THRESHOLDS:
+        side, share = area_ratio(scores, percent / 100, on)
+        entries[f"area_ratio_{percent}"] = metric(share, "%", n=n)
+        entries[f"side_{percent}"] = metric(side, "pixels", n=n)
+    return entries
+
+
+def _check_scores(scores: np.ndarray) -> None:
+    expected = "scores: expected a contribution map (S, S) of finite values from 0 up and not all 0"
+    if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
+        raise ValueError(f"{expected}, found shape {scores.shape}")
+    low, high = scores.min(), scores.max()
+    if not (np.isfinite(low) and np.isfinite(high) and low >= 0 and high > 0):
+        raise ValueError(f"{expected}, found values from {low} to {high}; compute the map anew from sound weights")

@@ -1,0 +1,154 @@
+"""Shape bias of classifiers: decisions for the shape or for the texture of cue-conflict images.
+
+Geirhos et al., ImageNet-trained CNNs are biased towards texture, ICLR 2019 (github.com/rgeirhos/texture-vs-shape).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lska.data.cue_conflict import CueConflictSet, imagenet_categories
+from lska.data.layouts import shown
+from lska.provenance import metric, proportion
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryMapping:
+    """Which of a network's classes belong to each category; classes in none are not considered."""
+
+    classes: int
+    """How many classes the network has."""
+    categories: tuple[str, ...]
+    members: tuple[np.ndarray, ...]
+    """int (K,) for each category: indices of its classes."""
+
+
+def imagenet_mapping(classes: Sequence[str]) -> CategoryMapping:
+    """The published 16 categories for a network whose outputs are the ImageNet synsets `classes`, in any order.
+
+    Raises:
+        ValueError: a synset of the mapping is not among the classes.
+    """
+    groups = imagenet_categories()
+    return _mapping(classes, tuple(groups), tuple(groups.values()))
+
+
+def identity_mapping(classes: Sequence[str], categories: Sequence[str]) -> CategoryMapping:
+    """Each category is the class of its name, as in generated sets; `categories` are those of the cue-conflict set.
+
+    Raises:
+        ValueError: a category is not among the classes.
+    """
+    names = tuple(sorted(categories))
+    return _mapping(classes, names, tuple((name,) for name in names))
+
+
+def _mapping(
+    classes: Sequence[str], categories: tuple[str, ...], groups: tuple[tuple[str, ...], ...]
+) -> CategoryMapping:
+    place = {name: index for index, name in enumerate(classes)}
+    missing = [name for group in groups for name in group if name not in place]
+    if missing or len(place) < len(classes):
+        problem = f"lack {shown(missing)}" if missing else "have names that occur twice"
+        raise ValueError(
+            f"the network's {len(classes):,} classes {problem}; expected one class for every name in the mapping: the "
+            "cue-conflict set belongs to other training data"
+        )
+    return CategoryMapping(len(classes), categories, tuple(np.array([place[name] for name in g]) for g in groups))
+
+
+def decisions(probabilities: np.ndarray, mapping: CategoryMapping) -> np.ndarray:
+    """The category of each image, int64 (n,) into `mapping.categories`, from softmax outputs (n, classes).
+
+    A category's value is the mean probability of its classes, so that large ones have no advantage; the largest value
+    decides, the first of equal ones, as in the published benchmark.
+
+    Raises:
+        ValueError: not as many columns as the mapping has classes, or values that are no probabilities.
+    """
+    if probabilities.ndim != 2 or probabilities.shape[1] != mapping.classes:
+        raise ValueError(f"probabilities: expected (images, {mapping.classes}), found {probabilities.shape}")
+    # A comparison with NaN is false.
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("probabilities: expected values from 0 to 1; pass the softmax of the network's outputs")
+    values = [probabilities[:, members].astype(np.float64).mean(axis=1) for members in mapping.members]
+    return np.argmax(values, axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeBias:
+    """Decisions on the images whose shape and texture are of different categories.
+
+    Arrays are int64 (categories,), by category of the shape.
+    """
+
+    categories: tuple[str, ...]
+    images: np.ndarray
+    shape: np.ndarray
+    """Decisions for the shape."""
+    texture: np.ndarray
+    """Decisions for the texture."""
+
+
+def shape_bias(decided: np.ndarray, mapping: CategoryMapping, cues: CueConflictSet) -> ShapeBias:
+    """Count the decisions (n,), indices into `mapping.categories`, for the shape and for the texture of each image.
+
+    Images whose cues agree are left out, as in the published analysis.
+
+    Raises:
+        ValueError: not one decision per image, a category of the set that the mapping lacks, or no conflict at all.
+    """
+    _check(decided, mapping, cues)
+    number = np.array([mapping.categories.index(name) for name in cues.categories])
+    kept, shape, texture = cues.conflict, number[cues.shape_category], number[cues.texture_category]
+    chosen = (kept, kept & (decided == shape), kept & (decided == texture))
+    return ShapeBias(
+        mapping.categories, *(np.bincount(shape[which], minlength=len(mapping.categories)) for which in chosen)
+    )
+
+
+def _check(decided: np.ndarray, mapping: CategoryMapping, cues: CueConflictSet) -> None:
+    if decided.shape != (len(cues),):
+        raise ValueError(
+            f"decisions: expected one for each of the {len(cues):,} images of {cues.root}, found an array "
+            f"{decided.shape}; they belong to another set"
+        )
+    unknown = sorted(set(cues.categories) - set(mapping.categories))
+    if unknown:
+        raise ValueError(
+            f"{cues.root} has categories that are not among the decisions: {shown(unknown)}; expected only "
+            f"{shown(mapping.categories)}: choose the mapping that belongs to the set"
+        )
+    if not cues.conflict.any():
+        raise ValueError(f"{cues.root}: expected images whose shape and texture differ in category, found none")
+
+
+def metrics(found: ShapeBias) -> dict[str, dict[str, Any]]:
+    """Metric entries in percent: `shape_bias`, the share of shape decisions among those for shape or texture, with its
+    binomial standard error, null where there are none; `cue_decisions`, the share of decisions for shape or texture
+    among images with a conflict, and `shape_decisions` and `texture_decisions` likewise; `shape_bias_<category>` by the
+    shape's category, and `shape_bias_category_mean`, the mean over the categories that have one.
+    """
+    images, shape, texture = (int(values.sum()) for values in (found.images, found.shape, found.texture))
+    biases = {
+        name: _bias(int(found.shape[i]), int(found.texture[i]))
+        for i, name in enumerate(found.categories)
+        if found.images[i]
+    }
+    values = [entry["value"] for entry in biases.values() if entry["value"] is not None]
+    return {
+        "shape_bias": _bias(shape, texture),
+        "cue_decisions": proportion(shape + texture, images),
+        "shape_decisions": proportion(shape, images),
+        "texture_decisions": proportion(texture, images),
+        "shape_bias_category_mean": metric(float(np.mean(values)) if values else None, "%", n=len(values) or None),
+        **{f"shape_bias_{name}": entry for name, entry in biases.items()},
+    }
+
+
+def _bias(shape: int, texture: int) -> dict[str, Any]:
+    return proportion(shape, shape + texture) if shape + texture else metric(None, "%")

@@ -1,0 +1,125 @@
+"""Names and identities of what is looked for inside networks: which files it has, and what its results depend on.
+
+Imports nothing heavy: the Snakefile asks here which runs still have to be measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lska.provenance import digest
+from lska.robustness import source_identity
+from lska.runs import Run
+from lska.sections import DataSource, ReceptiveField, ShapeTexture, TextureNeighbours, expand_all, run_problems
+
+if TYPE_CHECKING:
+    from lska.config import Config
+
+TASKS = ("shape_texture", "texture_knn", "receptive_field")
+"""Shape and texture dimensions, nearest textures, effective receptive field; also the configuration's sections."""
+
+OWN_DATA = ("shape_texture", "texture_knn")
+"""Tasks with a data set of their own; the others take the scale's validation images."""
+
+PROTOCOL = 1
+"""Raised when equal weights and data would give other metrics."""
+
+Section = ShapeTexture | TextureNeighbours | ReceptiveField
+
+
+def check_inspections(sections: dict[str, Section | None], runs: Sequence[Run]) -> None:
+    """Check what the sections name against the rest of the configuration.
+
+    Raises:
+        ValueError: a run is listed twice or not trained at the scale; all are named.
+    """
+    problems = [
+        problem
+        for name, section in sections.items()
+        if section is not None
+        for problem in run_problems(f"{name}.runs", expand_all(section.runs), runs)
+    ]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class InspectionJob:
+    """One thing that is looked for inside the networks of a scale.
+
+    Raises:
+        ValueError: the configuration has no such section.
+    """
+
+    config: Config
+    name: str
+    """One of `TASKS`."""
+
+    def __post_init__(self) -> None:
+        if self.config.inspections.get(self.name) is None:
+            known = ", ".join(name for name, section in self.config.inspections.items() if section is not None)
+            raise ValueError(f"scale {self.config.scale} has no section {self.name!r}; it has: {known or 'none'}")
+
+    @property
+    def section(self) -> Section:
+        """The configuration's section."""
+        return self.config.inspections[self.name]
+
+    @property
+    def task(self) -> str:
+        """The task of its metric files."""
+        return self.name
+
+    @property
+    def rule(self) -> str:
+        """Start of the names of its rules."""
+        return self.name
+
+    @property
+    def command(self) -> str:
+        """What follows `lska evaluate`."""
+        return self.name
+
+    @property
+    def data(self) -> DataSource:
+        """The images."""
+        return self.section.data if self.name in OWN_DATA else self.config.data
+
+    @property
+    def record(self) -> Path:
+        """The record of the checked data set."""
+        return self.config.record_of(self.data)
+
+    @property
+    def reference(self) -> Run | None:
+        """No run chooses the images."""
+        return None
+
+    def metrics(self, run: Run | str) -> Path:
+        """Place of the metric file of `run`."""
+        return self.config.metric_path(self.task, run)
+
+    def outputs(self, run: Run | str) -> list[Path]:
+        """The files that a measurement of `run` writes."""
+        return [self.metrics(run), *([self.field(run)] if self.name == "receptive_field" else [])]
+
+    def field(self, run: Run | str) -> Path:
+        """Place of the contribution maps of `run`: a NumPy archive with float32 (S, S) `trained` and `untrained`."""
+        return self.config.results / "fields" / f"{run}.npz"
+
+    def inputs(self) -> str | None:
+        """Identity of what makes the data, kept in their record; None where the record keeps none."""
+        return digest({"data": source_identity(self.data)}) if self.name in OWN_DATA else None
+
+    def protocol(self) -> str:
+        """Identity of how weights and data become metrics; kept in every metric file."""
+        settings: dict[str, Any] = {
+            "shape_texture": ("stage", "pooled", "pairs", "resamples", "seed"),
+            "texture_knn": ("gallery", "query"),
+            "receptive_field": ("images", "size", "normalization"),
+        }
+        chosen = {name: getattr(self.section, name) for name in settings[self.name]}
+        return digest({"version": PROTOCOL, "task": self.name, **chosen})

@@ -1,0 +1,130 @@
+"""Passes: many checkpoints that are measured on the same images in one job. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lska.provenance import digest, write_json
+from lska.runs import Run
+from lska.sections import DataSource
+
+if TYPE_CHECKING:
+    from lska.config import Config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's mapping; an empty one where it is missing or damaged, and so vouches for nothing."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def trained(config: Config, run: Run) -> bool:
+    """Whether the weights of a run are there and are those that today's configuration trains."""
+    weights = config.weights_path(run)
+    return weights.is_file() and read_json(weights.with_suffix(".json")).get("recipe") == config.training_digest(run)
+
+
+class Measured(Protocol):
+    """What many checkpoints are measured on in one pass: `PerturbedSet` or `lska.inspection.InspectionJob`."""
+
+    config: Config
+    name: str
+
+    @property
+    def section(self) -> Any:
+        """The configuration's section, with `runs`, `evaluation`, `passes`, `hours` and `attempts`."""
+
+    @property
+    def task(self) -> str:
+        """The task of its metric files."""
+
+    @property
+    def data(self) -> DataSource:
+        """The images."""
+
+    @property
+    def record(self) -> Path:
+        """The record of the checked images."""
+
+    @property
+    def reference(self) -> Run | None:
+        """The run that chooses the images, if one does."""
+
+    @property
+    def rule(self) -> str:
+        """Start of the names of its rules."""
+
+    @property
+    def command(self) -> str:
+        """What follows `lska evaluate`."""
+
+    def metrics(self, run: Run | str) -> Path:
+        """Place of the metric file of `run`."""
+
+    def outputs(self, run: Run | str) -> list[Path]:
+        """The files that a measurement of `run` writes."""
+
+    def inputs(self) -> str | None:
+        """Identity of what makes the images, kept in their record; None where the record keeps none."""
+
+    def protocol(self) -> str:
+        """Identity of how weights and images become metrics, kept in every metric file."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One job: runs that are measured together, each image being decoded once."""
+
+    item: Measured
+    number: int
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of its rule."""
+        return f"{self.item.rule}_{self.number}"
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The files that it writes, metric files among them."""
+        return [path for run in self.runs for path in self.item.outputs(run)]
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Weights with their sidecars, as far as they are still to be trained.
+
+        Snakemake forgets that outputs are missing where a job far above is to run and inputs in between are `ancient`,
+        so weights that are there already must not tie a pass to the data that they were trained on.
+        """
+        config = self.item.config
+        weights = [config.weights_path(run) for run in self.runs if not trained(config, run)]
+        return [file for path in weights for file in (path, path.with_suffix(".json"))]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the measurement apart from the weights."""
+        recipes = [self.item.config.training_digest(run) for run in self.runs]
+        return digest([self.item.inputs(), self.item.protocol(), recipes])
+
+    @property
+    def outdated(self) -> list[Path]:
+        """A file younger than its metric files where there are some already, which are known to be outdated.
+
+        Snakemake knows what a file was made from only in the folder where it was made, not in a clone.
+        """
+        return [self._mark] if any(path.exists() for path in self.outputs) else []
+
+    @property
+    def _mark(self) -> Path:
+        return self.item.config.work / "outdated" / f"{self.name}.json"
+
+    def mark(self) -> None:
+        """Write the file that `outdated` names, if it names one."""
+        for path in self.outdated:
+            write_json(path, [str(output) for output in self.outputs])

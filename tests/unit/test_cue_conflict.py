@@ -1,0 +1,248 @@
+"""Cue-conflict sets: the published layout read and checked, and the generated set in the same layout."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cue_sets import crossed, write_names
+from PIL import Image
+
+from lska.data.cue_conflict import (
+    Expected,
+    Instance,
+    check_cue_conflict,
+    imagenet_categories,
+    published,
+    read_cue_conflict,
+)
+from lska.data.manifest import packaged_classes
+from lska.data.synthetic import SHAPES, TEXTURES, CueConflictSettings, is_held_out, render, write_cue_conflict_set
+from lska.data.synthetic.cue_conflict import GROUND, class_texture, combinations, cue_conflict_scene
+from lska.data.tars import DataError
+
+FEW = ("cat/cat10-dog1.png", "cat/cat2-dog3.png", "cat/cat2-cat1.png", "dog/dog1-cat1.png")
+SMALL = CueConflictSettings(image_size=32, classes=4, shapes_per_class=3, textures_per_class=2, textures_per_shape=4)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+# Reading
+
+
+def test_names_become_categories_and_instances_sorted_by_number(tmp_path: Path) -> None:
+    write_names(tmp_path, FEW)
+    (tmp_path / "settings.json").write_text("{}")
+    (tmp_path / "cat/.DS_Store").write_text("x")
+    cues = read_cue_conflict(tmp_path)
+    assert cues.names == ("cat/cat2-cat1.png", "cat/cat2-dog3.png", "cat/cat10-dog1.png", "dog/dog1-cat1.png")
+    assert cues.categories == ("cat", "dog")
+    assert cues.shapes == (Instance("cat", 2), Instance("cat", 10), Instance("dog", 1))
+    assert [str(texture) for texture in cues.textures] == ["cat1", "dog1", "dog3"]
+    assert cues.shape_category.tolist() == [0, 0, 0, 1]
+    assert cues.texture_category.tolist() == [0, 1, 1, 0]
+    assert cues.shape_instance.tolist() == [0, 0, 1, 2]
+    assert cues.texture_instance.tolist() == [0, 2, 1, 0]
+    assert cues.conflict.tolist() == [False, True, True, True]
+    assert cues.read(3) == (tmp_path / "dog/dog1-cat1.png").read_bytes()
+
+
+def test_the_published_set_has_16_folders_of_80(tmp_path: Path) -> None:
+    expected = published()
+    assert len(expected.categories) == 16 and expected.per_category == 80
+    names = crossed(expected.categories, shapes=10, textures=3, per_shape=8)
+    write_names(tmp_path, names)
+    assert len(read_cue_conflict(tmp_path, expected)) == 1280
+    (tmp_path / names[80]).unlink()
+    with pytest.raises(DataError) as error:
+        read_cue_conflict(tmp_path, expected)
+    assert f"{tmp_path} is no complete" in str(error.value)
+    assert "1,279 images, expected 1,280 (1 too few)" in str(error.value)
+    assert "categories with another number of images (1): bear has 79 instead of 80" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dog/cat3-dog1.png", r"in the folder of another shape \(1\): dog/cat3-dog1.png"),
+        ("cat/cat3-dog1.jpg", r"names other than <shape><n>-<texture><m>.png \(1\): cat/cat3-dog1.jpg"),
+        ("cat/cat-dog1.png", r"names other than .* cat/cat-dog1.png"),
+        ("cat/cat02-dog3.png", r"occur twice \(1\): cat/cat02-dog3.png and cat/cat2-dog3.png"),
+        ("cow/cow1-dog1.png", r"no category of the set \(1\): cow"),
+        ("cat/cat1-cow1.png", r"textures of no category of the set \(1\): cow"),
+    ],
+)
+def test_a_file_that_does_not_belong_is_named(tmp_path: Path, name: str, message: str) -> None:
+    write_names(tmp_path, (*FEW, name))
+    with pytest.raises(DataError, match=message):
+        read_cue_conflict(tmp_path, Expected(("cat", "dog"), 3))
+
+
+def test_a_missing_category_and_an_empty_root_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no image found"):
+        read_cue_conflict(tmp_path)
+    write_names(tmp_path, FEW[:3])
+    with pytest.raises(DataError, match=r"categories without images \(1\): dog"):
+        read_cue_conflict(tmp_path, Expected(("cat", "dog"), 3))
+    with pytest.raises(DataError, match=r"absent cannot be read .* correct the path or mount"):
+        read_cue_conflict(tmp_path / "absent")
+    (finding,) = check_cue_conflict(tmp_path / "absent").findings
+    assert "absent cannot be read" in finding
+
+
+def test_the_complete_check_names_damaged_empty_and_equal_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in FEW:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tmp_path / name)
+    expected = Expected(("cat", "dog"), 2)
+    whole = check_cue_conflict(tmp_path)
+    assert whole.findings == () and whole.contents.startswith("sha256:")
+    assert whole.facts == {
+        "images": 4, "categories": 2, "shape_instances": 3, "texture_instances": 3, "without_conflict": 1,
+    }  # fmt: skip
+    (tmp_path / FEW[0]).write_bytes((tmp_path / FEW[0]).read_bytes()[:60])
+    (tmp_path / FEW[1]).write_bytes(b"")
+    (tmp_path / FEW[3]).write_bytes((tmp_path / FEW[2]).read_bytes())
+    broken = check_cue_conflict(tmp_path, expected)
+    text = "\n".join(broken.findings)
+    assert f"files without bytes (1): {FEW[1]}" in text
+    assert "images that cannot be decoded (2)" in text and FEW[0] in text
+    assert f"files of equal content (1): {FEW[2]} and {FEW[3]}" in text
+    assert "dog has 1 instead of 2" in text and "cat has 3 instead of 2" in text
+    assert broken.contents is None
+    with pytest.raises(DataError, match="files without bytes"):
+        read_cue_conflict(tmp_path)
+
+
+# The 16 categories
+
+
+def test_the_categories_are_groups_of_imagenet_synsets_without_overlap() -> None:
+    synsets = packaged_classes("timm:data/_info/imagenet_synsets.txt", "this test")
+    groups = imagenet_categories()
+    members = [name for group in groups.values() for name in group]
+    assert len(members) == len(set(members)) == 207
+    assert set(members) <= set(synsets)
+    # The published lists of class indices, by their length where they are long.
+    indices = {category: [synsets.index(name) for name in group] for category, group in groups.items()}
+    assert {category: len(group) for category, group in indices.items() if len(group) > 8} == {"bird": 49, "dog": 109}
+    assert {category: group for category, group in indices.items() if len(group) <= 8} == {
+        "airplane": [404], "bear": [294, 295, 296, 297], "bicycle": [444, 671], "boat": [472, 554, 625, 814, 914],
+        "bottle": [440, 720, 737, 898, 899, 901, 907], "car": [436, 511, 817], "cat": [281, 282, 283, 284, 285, 286],
+        "chair": [423, 559, 765, 857], "clock": [409, 530, 892], "elephant": [385, 386], "keyboard": [508, 878],
+        "knife": [499], "oven": [766], "truck": [555, 569, 656, 675, 717, 734, 864, 867],
+    }  # fmt: skip
+    breeds = set(range(152, 269)) - {192, 204, 227, 242, 251, 258, 260, 264}
+    assert indices["dog"] == sorted(breeds)
+    birds = [8, *range(10, 17), 18, 19, 20, 22, 23, 24, *range(80, 84), *range(87, 97), 98, 99, 100]
+    assert indices["bird"] == [*birds, *range(127, 134), *range(135, 146)]
+
+
+# The generated set
+
+
+@pytest.fixture(scope="module")
+def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cues") / "small"
+    assert write_cue_conflict_set(root, SMALL) == {"classes": 4, "images": 48, "written": 48}
+    return root
+
+
+def test_the_generated_set_reads_as_the_published_one(small_set: Path) -> None:
+    expected = Expected(SMALL.class_names, SMALL.per_class)
+    assert check_cue_conflict(small_set, expected).findings == ()
+    cues = read_cue_conflict(small_set, expected)
+    assert len(cues.shapes) == 12 and len(cues.textures) == 8
+    assert {cues.names[i] for i in range(12)} == {f"arrow/{p.name}" for p in (small_set / "arrow").iterdir()}
+    with Image.open(cues.place(0)) as image:
+        assert (image.format, image.size, image.mode) == ("PNG", (32, 32), "RGB")
+
+
+def test_the_defaults_give_the_published_numbers_per_class() -> None:
+    plan = combinations(CueConflictSettings(classes=16))
+    assert len(plan) == len(set(plan)) == 1280
+    assert len({item[:2] for item in plan}) == 160 and len({item[2:] for item in plan}) == 48
+    assert sum(shape == texture for shape, _, texture, _ in plan) == 80
+    assert set(Counter((shape, texture) for shape, _, texture, _ in plan).values()) == {5}
+    assert set(Counter(item[2:] for item in plan).values()) == {26, 27}
+    for shape in {item[:2] for item in plan}:
+        assert len({texture for *one, texture, _ in plan if tuple(one) == shape}) == 8
+
+
+def test_more_textures_than_classes_are_all_different_instances() -> None:
+    plan = combinations(replace(SMALL, textures_per_shape=8))
+    assert len(set(plan)) == len(plan) == 4 * 3 * 8
+
+
+def test_a_shape_keeps_its_pose_and_a_texture_its_colours_on_neutral_grey() -> None:
+    settings = CueConflictSettings(image_size=48, classes=6)
+    scenes = {item: cue_conflict_scene(settings, item) for item in combinations(settings)[::7]}
+    by_shape: dict[tuple, list] = {}
+    by_texture: dict[tuple, list] = {}
+    for item, scene in scenes.items():
+        (shown,) = scene.objects
+        assert shown.labels.shape == item[0] and shown.labels.texture == class_texture(item[2])
+        assert is_held_out(shown.labels.shape_instance) and is_held_out(shown.labels.texture_instance)
+        by_shape.setdefault(item[:2], []).append(shown.coverage.tobytes())
+        by_texture.setdefault(item[2:], []).append(shown.paint)
+        pixels = render(scene)
+        assert (pixels[shown.coverage == 0] == round(255 * GROUND)).all()
+        luma = pixels @ [0.299, 0.587, 0.114] / 255
+        assert luma[shown.mask].mean() - GROUND > 0.25
+    for groups in (by_shape, by_texture):
+        assert all(len(set(values)) == 1 for values in groups.values())
+        assert len({values[0] for values in groups.values()}) == len(groups)
+        assert any(len(values) > 1 for values in groups.values())
+
+
+def test_each_image_may_have_a_pose_of_its_own() -> None:
+    settings = CueConflictSettings(image_size=48, classes=4, pose="image")
+    plan = [item for item in combinations(settings) if item[:2] == ("arrow", 1)]
+    posed = [cue_conflict_scene(settings, item).objects[0] for item in plan]
+    fixed = [cue_conflict_scene(replace(settings, pose="shape"), item).objects[0] for item in plan]
+    assert len({item.coverage.tobytes() for item in posed}) == len(plan) == 8
+    assert [(item.labels, item.paint) for item in posed] == [(item.labels, item.paint) for item in fixed]
+
+
+def test_classes_and_textures_are_paired_once_and_for_all() -> None:
+    assert sorted(map(class_texture, SHAPES)) == sorted(TEXTURES)
+    assert class_texture("star") == TEXTURES[SHAPES.index("star")]
+
+
+def test_equal_settings_give_equal_bytes_and_another_seed_other_images(small_set: Path, tmp_path: Path) -> None:
+    write_cue_conflict_set(tmp_path / "parallel", SMALL, workers=2)
+    assert files(tmp_path / "parallel") == files(small_set)
+    write_cue_conflict_set(tmp_path / "other", replace(SMALL, seed=1))
+    former = set(files(small_set).values())
+    assert not former & set(files(tmp_path / "other").values())
+
+
+def test_a_written_set_is_left_alone_and_others_are_refused(
+    small_set: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = files(small_set)
+    with caplog.at_level(logging.INFO, "lska"):
+        assert write_cue_conflict_set(small_set, SMALL, overwrite=True)["written"] == 0
+    assert "already holds this set of 48 images" in caplog.text
+    with pytest.raises(FileExistsError, match=r"textures_per_shape: 4, not 3"):
+        write_cue_conflict_set(small_set, replace(SMALL, textures_per_shape=3))
+    assert files(small_set) == before
+    (tmp_path / "photo.png").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="no generated set"):
+        write_cue_conflict_set(tmp_path, SMALL, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("textures_per_shape", 9), ("shapes_per_class", 0), ("textures_per_class", 0), ("classes", 17), ("pose", "free")],
+)
+def test_impossible_settings_are_named(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        replace(SMALL, **{name: value})

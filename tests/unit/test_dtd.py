@@ -1,0 +1,251 @@
+"""Texture sets in DTD's layout: reading their splits, and naming everything that is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from torchvision.datasets import DTD
+
+from lska.data.dtd import (
+    PARTS,
+    TextureManifest,
+    check_textures,
+    load_texture_manifest,
+    read_textures,
+    texture_folder,
+)
+from lska.data.folders import DataError
+from lska.data.manifest import available, load_manifest
+
+CLASSES = ("banded", "polka-dotted", "zigzagged")
+NUMBERS = (2, 4, 7, 11)
+"""File numbers of each class; DTD's have gaps too."""
+SPLITS = {1: {"train": (7, 2), "val": (4,), "test": (11,)}, 2: {"train": (2, 4), "val": (11,), "test": (7,)}}
+MANIFEST = TextureManifest("small", "", "", "", CLASSES, {"train": 2, "val": 1, "test": 1}, 2)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A small set in a folder `dtd`, whose parent is returned."""
+    for label in CLASSES:
+        folder = tmp_path / "dtd/images" / label
+        folder.mkdir(parents=True)
+        for number in NUMBERS:
+            Image.new("RGB", (9, 8), (number, 0, 0)).save(folder / f"{label}_{number:04d}.jpg")
+    (tmp_path / "dtd/labels").mkdir()
+    for split, parts in SPLITS.items():
+        for part, numbers in parts.items():
+            lines = [f"{label}/{label}_{number:04d}.jpg\n" for label in CLASSES for number in numbers]
+            labels(tmp_path, part, split).write_text("".join(lines))
+    return tmp_path
+
+
+def labels(root: Path, part: str, split: int) -> Path:
+    return root / "dtd/labels" / f"{part}{split}.txt"
+
+
+def append(root: Path, part: str, line: str) -> None:
+    with labels(root, part, 1).open("a") as stream:
+        stream.write(line)
+
+
+def findings(root: Path, contents: bool = False) -> str:
+    return "\n".join(check_textures(MANIFEST, root, contents).findings)
+
+
+# Manifest
+
+
+def test_the_bundled_manifest_is_that_of_the_published_set() -> None:
+    manifest = load_texture_manifest("dtd")
+    assert available("textures") == ("dtd",)
+    assert (len(manifest.classes), manifest.per_class, manifest.count, manifest.splits) == (47, 120, 5640, 10)
+    assert manifest.parts == {"train": 40, "val": 40, "test": 40}
+    assert manifest.classes[0] == "banded" and manifest.classes[30] == "polka-dotted"
+
+
+def test_the_digest_stands_for_the_data_and_not_for_wording() -> None:
+    assert dataclasses.replace(MANIFEST, title="other", source="other", terms="other").digest == MANIFEST.digest
+    for change in ({"name": "a"}, {"classes": CLASSES[:2]}, {"splits": 3}, {"parts": dict.fromkeys(PARTS, 1)}):
+        assert dataclasses.replace(MANIFEST, **change).digest != MANIFEST.digest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parts": {"train": 1, "val": 1}}, "parts: expected a number from 1 up for each of train, val, test"),
+        ({"parts": {"train": 1, "val": 1, "test": 0}}, "parts: expected a number from 1 up"),
+        ({"splits": 0}, "splits: expected at least 1, found 0"),
+        ({"classes": []}, "classes: expected distinct names"),
+        ({"classes": ["b", "a"]}, "classes: expected distinct names in sorted order"),
+        ({"count": 7}, "unknown key 'count'"),
+    ],
+)
+def test_a_wrong_manifest_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    values = {"kind": "textures", "name": "own", "title": "", "source": "", "terms": "", "classes": ["a", "b"],
+              "parts": {"train": 1, "val": 1, "test": 1}, "splits": 2}  # fmt: skip
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert load_texture_manifest(path).count == 6
+    path.write_text(yaml.safe_dump(values | change))
+    with pytest.raises(ValueError, match=rf"own\.yaml[\s\S]*{message}"):
+        load_texture_manifest(path)
+
+
+def test_kinds_of_manifests_are_not_mixed_up() -> None:
+    with pytest.raises(ValueError, match="is a manifest of textures, expected one of classification"):
+        load_manifest("dtd")
+    with pytest.raises(ValueError, match=r"is a manifest of classification, expected one of textures: one of dtd "):
+        load_texture_manifest("imagenet1k")
+
+
+# Reading
+
+
+def test_names_classes_and_splits_are_read_from_the_folder_or_its_parent(root: Path) -> None:
+    textures = read_textures(root)
+    assert textures.classes == CLASSES and len(textures) == 12
+    assert textures.names[4] == "polka-dotted/polka-dotted_0002.jpg"
+    assert textures.targets.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert textures.splits[1]["train"].tolist() == [2, 0, 6, 4, 10, 8]
+    assert textures.splits[2]["val"].tolist() == [3, 7, 11]
+    assert textures.images.read(4).startswith(b"\xff\xd8")
+    inner = read_textures(root / "dtd")
+    assert inner.folder == textures.folder == texture_folder(root) and inner.names == textures.names
+
+
+def test_every_split_is_read_as_torchvision_reads_it(root: Path) -> None:
+    (root / "outer").mkdir()
+    (root / "outer/dtd").symlink_to(root)
+    textures = read_textures(root)
+    for number, parts in textures.splits.items():
+        for part, indices in parts.items():
+            other = DTD(str(root / "outer"), split=part, partition=number)
+            assert [textures.names[i] for i in indices] == [f"{p.parent.name}/{p.name}" for p in other._image_files]
+            assert textures.targets[indices].tolist() == other._labels
+
+
+def test_blank_lines_other_line_ends_and_other_files_change_nothing(root: Path) -> None:
+    before = read_textures(root)
+    path = labels(root, "val", 1)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n  \r\n")
+    (root / "dtd/labels/labels_joint_anno.txt").write_text("banded/banded_0002.jpg banded\n")
+    (root / "dtd/images/banded/.directory").write_text("")
+    after = read_textures(root)
+    assert after.names == before.names
+    assert all(np.array_equal(after.splits[n][part], before.splits[n][part]) for n in (1, 2) for part in PARTS)
+    assert not findings(root, contents=True)
+
+
+PROBLEMS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing image": (
+        lambda root: (root / "dtd/images/banded/banded_0004.jpg").unlink(),
+        r"lines that name a missing image \(2\): 'banded/banded_0004.jpg' in val1.txt line 1; 'banded/banded_0004.jpg' "
+        r"in train2.txt line 2",
+    ),
+    "two parts": (
+        lambda root: append(root, "test", "banded/banded_0002.jpg\n"),
+        r"images in two parts of a split \(1\): 'banded/banded_0002.jpg' in test1.txt line 4 and train1.txt",
+    ),
+    "twice": (
+        lambda root: append(root, "test", "banded/banded_0011.jpg\n"),
+        r"images listed twice in a part \(1\): 'banded/banded_0011.jpg' in test1.txt line 4",
+    ),
+    "unknown class": (
+        lambda root: append(root, "val", "plaid/plaid_0001.jpg\n"),
+        r"lines of an unknown class \(1\): 'plaid/plaid_0001.jpg' in val1.txt line 4",
+    ),
+    "no path": (
+        lambda root: append(root, "val", "banded_0004.jpg\n"),
+        r"lines of an unknown class \(1\): 'banded_0004.jpg'",
+    ),
+    "missing file": (
+        lambda root: labels(root, "test", 2).unlink(),
+        r"label files that cannot be read \(1\): test2.txt \(No such file or directory\)",
+    ),
+    "empty file": (
+        lambda root: labels(root, "test", 2).write_text("\n"),
+        r"label files that name no image \(1\): test2.txt",
+    ),
+    "no text": (
+        lambda root: labels(root, "test", 2).write_bytes(b"\xff\xfe\x00"),
+        r"label files that cannot be read \(1\): test2.txt \('utf-8' codec",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_what_is_wrong_with_the_splits_is_named(root: Path, name: str) -> None:
+    damage, message = PROBLEMS[name]
+    assert not findings(root)
+    damage(root)
+    with pytest.raises(DataError, match=rf"labels does not describe splits[\s\S]*{message}[\s\S]*restore the files"):
+        read_textures(root)
+    report = check_textures(MANIFEST, root)
+    assert not report.ok
+    assert any(re.search(message, text) for text in report.findings)
+
+
+def test_a_root_of_something_else_is_refused_with_what_lies_there(root: Path, tmp_path: Path) -> None:
+    for place, found in ((root / "nowhere", "found none \\(No such file"), (root / "dtd/images", "found 'banded', ")):
+        with pytest.raises(DataError, match=f"holds no texture set: expected the folders images and labels, .*{found}"):
+            read_textures(place)
+        assert "holds no texture set" in findings(place)
+    for path in (root / "dtd/labels").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="labels holds no split: expected train1.txt, val1.txt, test1.txt, found none"):
+        read_textures(root)
+
+
+# Check
+
+
+def test_a_complete_set_passes_with_notes(root: Path) -> None:
+    report = check_textures(MANIFEST, root, contents=True)
+    assert report.ok and report.digest == MANIFEST.digest and report.manifest == "small" and report.root == root
+    assert report.notes[0].startswith("images: 12 images in 3 classes at ")
+    assert report.notes[1] == "labels: 2 splits, expected of each class train 2, val 1, test 1."
+
+
+def test_counts_are_compared_for_classes_parts_and_splits(root: Path) -> None:
+    (root / "dtd/images/plaid").mkdir()
+    Image.new("RGB", (8, 8)).save(root / "dtd/images/plaid/plaid_0001.jpg")
+    text = labels(root, "val", 1).read_text()
+    labels(root, "val", 1).write_text(text.replace("banded/banded_0004.jpg\n", ""))
+    for part in PARTS:
+        labels(root, part, 2).rename(labels(root, part, 5))
+    found = findings(root)
+    assert "images: class folders that are not in the manifest (1): 'plaid'." in found
+    assert "images: 13 images, expected 12 (1 too many)." in found
+    assert "labels: missing splits (1): split 2." in found
+    assert "labels: splits that are not in the manifest (1): split 5." in found
+    assert "too few images in a part (1): val1.txt has 0 of banded, expected 1." in found
+
+
+def test_empty_files_are_found_and_damaged_ones_where_asked(root: Path) -> None:
+    folder = root / "dtd/images/banded"
+    (folder / "banded_0002.jpg").write_bytes(b"")
+    assert findings(root) == "images: files without bytes (1): 'banded/banded_0002.jpg'."
+    whole = (folder / "banded_0004.jpg").read_bytes()
+    (folder / "banded_0002.jpg").write_bytes(whole)
+    (folder / "banded_0004.jpg").write_bytes(whole[: len(whole) // 2])
+    assert not findings(root)
+    assert findings(root, contents=True) == "images: images that cannot be decoded (1): 'banded/banded_0004.jpg'."
+
+
+def test_the_listing_changes_with_images_and_with_splits(root: Path) -> None:
+    before = read_textures(root).listing()
+    assert len(before) == 12 + 6 and before == read_textures(root / "dtd").listing()
+    path = labels(root, "train", 1)
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    changed = read_textures(root).listing()
+    assert [line.split()[1] for line, old in zip(changed, before, strict=True) if line != old] == ["train1.txt"]
+    Image.new("RGB", (64, 64)).save(root / "dtd/images/banded/banded_0002.jpg")
+    assert sum(a != b for a, b in zip(read_textures(root).listing(), changed, strict=True)) == 1
