@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lska.cli_options import Arguments, Commands, configured, load
 from lska.config import KINDS
 from lska.inspection import OWN_DATA, InspectionJob
-from lska.robustness import SETS, PerturbedSet
+from lska.robustness import CUE_CONFLICT, SETS, PerturbedSet
 
 if TYPE_CHECKING:
     from lska.data.check import Report
@@ -24,7 +24,7 @@ def add_data(commands: Commands) -> None:
     configured(prepare)
     prepare.set_defaults(command=_prepare, heavy=True)
     check = actions.add_parser("check", help="say what is missing or too much in a data set")
-    check.add_argument("name", help="name of a bundled manifest, or the path of one")
+    check.add_argument("name", help="name of a bundled manifest, or the path of one; or cue_conflict")
     check.add_argument("--root", type=Path, required=True, help="folder or tar file with the data")
     check.add_argument("--contents", action="store_true", help="decode every image too")
     check.set_defaults(command=_check)
@@ -80,16 +80,37 @@ def _check(arguments: Arguments) -> int:
     from lska.data.manifest import kind_of, load_manifest, manifest_path
     from lska.strict import read_yaml
 
+    if arguments.name == CUE_CONFLICT:
+        report = _check_cue_conflict(arguments.root)
+        print(render(report), end="")
+        return 0 if report.ok else 1
     path = manifest_path(arguments.name)
     kind = kind_of(read_yaml(path))
     if kind == "classification":
         report = check(load_manifest(arguments.name), arguments.root, arguments.contents)
     elif kind in ("corrupted", "perturbed"):
         report = _check_perturbed(kind, path, arguments.root, arguments.contents)
+    elif kind == "textures":
+        from lska.data.dtd import check_textures, load_texture_manifest
+
+        report = check_textures(load_texture_manifest(path), arguments.root, arguments.contents)
     else:
         report = _check_dense(kind, path, arguments.root)
     print(render(report), end="")
     return 0 if report.ok else 1
+
+
+def _check_cue_conflict(root: Path) -> Report:
+    """The published cue-conflict set, which has no manifest; every image is decoded."""
+    from lska.data.check import Report
+    from lska.data.cue_conflict import check_cue_conflict, published
+    from lska.provenance import digest
+
+    expected = published()
+    outcome = check_cue_conflict(root, expected)
+    notes = (", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in outcome.facts.items()) + ".",)
+    identity = digest([list(expected.categories), expected.per_category])
+    return Report(CUE_CONFLICT, identity, root, outcome.findings, notes if outcome.facts else outcome.notes)
 
 
 def _check_perturbed(kind: str, manifest: Path, root: Path, contents: bool) -> Report:

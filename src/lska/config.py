@@ -67,7 +67,7 @@ class Config:
             if _FILE_NAME.fullmatch(value) is None:
                 raise ValueError(f"{name} {value!r} becomes a file name: use letters, digits, '.', '_' and '-' only")
         check_robustness(self.robustness, self.runs, [data for kind, data in self.sources if kind not in SETS])
-        check_inspections(self.inspections, self.runs)
+        check_inspections(self.inspections, self.runs, [data for kind, data in self.sources if kind not in OWN_DATA])
         unknown = sorted(set(self.architecture) - {run.model for run in (*self.runs, *self.references)})
         if unknown:
             raise ValueError(f"architecture names models that no run uses: {', '.join(unknown)}")

@@ -38,7 +38,7 @@ class Measured(Protocol):
 
     @property
     def section(self) -> Any:
-        """The configuration's section, with `runs`, `evaluation`, `passes`, `hours` and `attempts`."""
+        """The configuration's section, with `runs`, `evaluation`, `passes` and `attempts`."""
 
     @property
     def task(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,9 @@ TASK = rf"robustness/(?:{'|'.join(SETS)})"
 
 MANIFESTS = Path(__file__).parent / "data" / "manifests"
 """Bundled manifests, whose names stand for published data."""
+
+CUE_CONFLICT = "cue_conflict"
+"""Name of the published cue-conflict set, which needs no manifest."""
 
 PROTOCOL = 1
 """Raised when equal weights and data would give other metrics."""
@@ -63,7 +66,7 @@ def check_robustness(section: Robustness | None, runs: Sequence[Run], others: Se
     used = [*(data.name for data in others), *(data.name for data in section.sets.values())]
     if len(set(used)) < len(used):
         problems.append(f"data sets need different names, found {', '.join(used)}")
-    problems += _generated_problems(section, others)
+    problems += generated_problems({f"robustness.sets.{name}": data for name, data in section.sets.items()}, others)
     listed = expand_all(section.runs)
     problems += run_problems("robustness.runs", listed, runs)
     reference = _reference(section)
@@ -73,19 +76,21 @@ def check_robustness(section: Robustness | None, runs: Sequence[Run], others: Se
         raise ValueError("; ".join(problems))
 
 
-def _generated_problems(section: Robustness, others: Sequence[DataSource]) -> Iterator[str]:
-    """Generated sets under the name of published data, or in the folder of other data, which one would replace."""
-    roots = [Path(data.root) for data in (*others, *section.sets.values())]
-    for name, data in section.sets.items():
+def generated_problems(listed: Mapping[str, DataSource], others: Sequence[DataSource]) -> Iterator[str]:
+    """Generated sets under the name of published data, or in the folder of other data, which one would replace.
+
+    Args:
+        listed: data sets by the setting that holds them.
+        others: the scale's other data sets.
+    """
+    roots = [Path(data.root) for data in (*others, *listed.values())]
+    for place, data in listed.items():
         if data.generate is None:
             continue
-        if (MANIFESTS / f"{data.name}.yaml").is_file():
-            yield (
-                f"robustness.sets.{name}.name: {data.name} is a published set, and this one is generated; name it "
-                "otherwise"
-            )
+        if data.name == CUE_CONFLICT or (MANIFESTS / f"{data.name}.yaml").is_file():
+            yield f"{place}.name: {data.name} is a published set, and this one is generated; name it otherwise"
         if roots.count(Path(data.root)) > 1:
-            yield f"robustness.sets.{name}.root: {data.root} is the root of another data set too; choose another folder"
+            yield f"{place}.root: {data.root} is the root of another data set too; choose another folder"
 
 
 def _reference(section: Robustness) -> Run | None:

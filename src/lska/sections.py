@@ -178,13 +178,11 @@ class Inspection:
     evaluation: Evaluation = field(default_factory=Evaluation)
     passes: int = 1
     """Jobs among which the runs that the same tables show are divided; each decodes every image once."""
-    hours: float = 12.0
-    """Wall time of one attempt."""
     attempts: int = 1
     """How often Snakemake starts a job that failed before it gives up."""
 
     def __post_init__(self) -> None:
-        _check_least(self, passes=1, hours=0, attempts=1)
+        _check_least(self, passes=1, attempts=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +203,7 @@ class ShapeTexture(Inspection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_least(self, resamples=1, seed=0)
+        _check_least(self, stage=1, pairs=2, resamples=1, seed=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,10 +211,16 @@ class TextureNeighbours(Inspection):
     """Texture classification by the nearest neighbour among pooled features (Table XIII)."""
 
     data: DataSource
-    gallery: tuple[str, ...] = ("train",)
-    """Parts of each split that neighbours are taken from: train, val, test."""
-    query: str = "val"
+    gallery: tuple[Literal["train", "val", "test"], ...] = ("train",)
+    """Parts of each split that neighbours are taken from."""
+    query: Literal["train", "val", "test"] = "val"
     """Part that is classified; the paper says validation set."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.gallery or self.query in self.gallery:
+            found = ", ".join(self.gallery) or "none"
+            raise ValueError(f"gallery must name parts other than the query {self.query}, found {found}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +239,8 @@ class ReceptiveField(Inspection):
 
 
 def _check_least(section: Any, **least: int) -> None:
-    low = {name: getattr(section, name) for name, bound in least.items() if getattr(section, name) < bound}
+    values = {name: getattr(section, name) for name in least}
+    low = {name: value for name, value in values.items() if value is not None and value < least[name]}
     if low:
         found = ", ".join(f"{name} must be at least {least[name]}, found {value}" for name, value in low.items())
         raise ValueError(found)

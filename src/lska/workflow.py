@@ -142,11 +142,6 @@ class Plan:
         files = [*_with_sidecar(job.weights), self.config.record_of(job.data)]
         return _ancient(files, self._dense_measured(job), ancient)
 
-    def timed(self, ancient: Callable[[Path], Any]) -> Any:
-        """The data record that the throughput measurement needs, `ancient` where there is one already."""
-        record = self.config.data_record
-        return ancient(record) if all(Path(path).exists() for path in self.files("speed")) else record
-
     def shown(self, name: str, ancient: Callable[[Path], Any]) -> Any:
         """The record of a perturbed set, `ancient` where the picture of it is there."""
         item = self.item(name)

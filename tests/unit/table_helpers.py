@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lska.data.perturbed.names import FAMILIES, GROUPS
 from lska.provenance import project_root, write_json
 from lska.runs import ATTENTIONS, Run
@@ -111,6 +113,8 @@ def put_required(target: str, scale: Scale, data: str = "shapes") -> list[Path]:
             metrics = {name: entry(30 + number / 7, "%", n=500) for name in dense_metrics(task)}
         elif task.startswith("robustness/"):
             metrics = perturbed_metrics(task, 20 + number / 7)
+        elif task in INSPECTED:
+            metrics = inspection_metrics(task, 10 + number / 7)
         elif task == "speed":
             interval = [99.0 + number, 102.5 + number]
             metrics = {"throughput": entry(100.25 + number, "images/s", n=5, interval=interval)}
@@ -120,7 +124,35 @@ def put_required(target: str, scale: Scale, data: str = "shapes") -> list[Path]:
             metrics = {name: entry(1, "1") for name in names}
         measured = task in TRAINED or task.startswith("robustness/")
         paths.append(put(scale, task, run, metrics, data if measured else None))
+        if task == "receptive_field":
+            put_field(scale, run)
     return paths
+
+
+def put_field(scale: Scale, run: Run, size: int = 32) -> Path:
+    """Made-up contribution maps beside the metric file, wider for larger kernels and flat before training."""
+    distance = np.abs(np.arange(size) - size // 2)
+    trained = np.exp(-np.maximum(distance[:, None], distance) / run.kernel).astype(np.float32)
+    path = scale.results / "fields" / f"{run}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, trained=trained, untrained=np.ones_like(trained))
+    return path
+
+
+def inspection_metrics(task: str, start: float) -> dict[str, Any]:
+    """The metrics of looking inside that tables show, each another number from `start` on."""
+    factors, forms = ("shape", "texture", "residual"), ("reference", "printed")
+    names = {
+        "shape_texture": {
+            **{f"{factor}_dimensions_{form}": "1" for factor in factors for form in forms},
+            **{f"{factor}_share_{form}": "%" for factor in factors for form in forms},
+            **{f"{factor}_score_{form}": "1" for factor in factors for form in forms},
+            "shape_bias": "%", "cue_decisions": "%",
+        },
+        "texture_knn": {f"top1_{kind}{what}": "%" for kind in ("cosine", "euclidean") for what in ("", "_deviation")},
+        "receptive_field": {f"area_ratio_{t}{what}": "%" for t in (20, 30, 50, 99) for what in ("", "_untrained")},
+    }[task]  # fmt: skip
+    return {name: entry(start + place / 100, unit, n=20) for place, (name, unit) in enumerate(names.items())}
 
 
 def perturbed_metrics(task: str, start: float) -> dict[str, Any]:
@@ -167,7 +199,8 @@ DENSE = {
     "segmentation/semantic_fpn": tuple(Run("van_tiny", "lska", kernel, 0) for kernel in (7, 23)),
     "segmentation/semantic_fpn-untrained": (Run("van_tiny", "lska", 23, 0),),
 }
-TRAINED = {"classification", *DENSE}
+INSPECTED = ("shape_texture", "texture_knn", "receptive_field")
+TRAINED = {"classification", *DENSE, *INSPECTED}
 
 
 TOP1 = ColumnSpec("top-1", "classification", "top1", unit="%", digits=1, tolerance="noise", data="imagenet1k")

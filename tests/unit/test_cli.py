@@ -85,7 +85,7 @@ def test_a_missing_configuration_file_is_named(project: Project, capsys: Capture
     assert error(capsys) == "lska: error: none.yaml: cannot be read (No such file or directory); check the path"
 
 
-@pytest.mark.parametrize("words", [["train"], ["evaluate", "speed"], ["evaluate", "classification"]])
+@pytest.mark.parametrize("words", [["train"], ["evaluate", "classification"]])
 def test_a_missing_data_root_is_named(project: Project, capsys: Capture, words: list[str]) -> None:
     assert project.command(*words, str(project.run), changes={"data": {"root": "no where"}}) == 1
     message = error(capsys)

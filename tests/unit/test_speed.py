@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +108,9 @@ def test_the_real_networks_are_measured_in_evaluation_mode(project: Project, mon
     assert json.loads(other.read_text())["run"] == "van_tiny-lska-k7-s1"
 
 
-def test_the_data_must_be_there_to_know_the_classes(project: Project) -> None:
-    with pytest.raises(ValueError, match="data root .*none' cannot be read"):
-        measure(project.config({"data": {"root": str(Path("none"))}}), [project.run])
+def test_throughput_needs_the_names_of_the_classes_but_no_image(project: Project) -> None:
+    config = project.config({"data": {"root": "none"}})
+    measure(config, [project.run])
+    assert config.metric_path("speed", project.run).exists()
+    with pytest.raises(ValueError, match=r"none\.yaml"):
+        measure(project.config({"data": {"manifest": "none.yaml"}}), [project.run])

@@ -104,7 +104,7 @@ def test_metrics_of_a_backbone_that_is_gone_are_measured_again(
         recipe = made.config.training_digest(job.run) if path == job.backbone else job.digest()
         write_json(path.with_suffix(".json"), {"md5": md5, "recipe": recipe, "backbone": {"md5": "a"}})
     write_json(job.metrics, {"weights": {"md5": "w"}})
-    files = [job.weights, job.weights.with_suffix(".json")]
+    files = [job.weights, job.weights.with_suffix(".json"), made.config.record_of(job.data)]
     arguments = job.task, str(job.run), old
     assert made.dense_scored(*arguments) == [("old", file) for file in files]
     assert str(job.samples) not in made.samples("table_04") + made.samples("table_09")
@@ -155,7 +155,7 @@ def test_weights_are_old_news_only_while_the_metric_file_names_them(
 
     assert marked() == []
     metrics.write_text('{"weights": {"md5": "a"}}')
-    assert len(marked()) == 2
+    assert len(marked()) == 3
     metrics.write_text('{"weights": {"md5": "b"}}')
     assert marked() == []
     metrics.write_text('{"weights": {"md5": "a"}}')
@@ -171,3 +171,58 @@ def test_tables_name_files_of_their_scale(demo: dict[str, Any], target: str) -> 
     made = plan(demo)
     assert made.metrics(target)
     assert all(path.startswith("results/demo/metrics/") for path in made.metrics(target))
+
+
+RUN = "van_tiny-lska-k23-s0"
+
+
+def put_weights(path: Path, **sidecar: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"weights")
+    write_json(path.with_suffix(".json"), sidecar)
+
+
+def test_data_are_old_news_to_a_training_only_while_its_weights_are_todays(
+    demo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan(demo)
+    monkeypatch.chdir(tmp_path)
+    record, weights = made.config.data_record, made.config.weights_path(RUN)
+    assert made.learned(RUN, old) == record
+    put_weights(weights, recipe=made.training_digest(RUN))
+    assert made.learned(RUN, old) == ("old", record)
+    put_weights(weights, recipe="of another day")
+    assert made.learned(RUN, old) == record
+    put_weights(weights, recipe=made.training_digest(RUN))
+    weights.unlink()
+    assert made.learned(RUN, old) == record
+
+
+@pytest.mark.parametrize("task", ["detection/retinanet", "detection/retinanet-untrained"])
+def test_data_are_old_news_to_a_fine_tuning_only_while_it_and_its_backbone_are_todays(
+    demo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    made = plan(demo)
+    monkeypatch.chdir(tmp_path)
+    job = made.job(task, RUN)
+    record = made.config.record_of(job.data)
+    assert made.fine_tuned(task, RUN, old) == record
+    put_weights(made.config.weights_path(RUN), md5="a", recipe=made.training_digest(RUN))
+    put_weights(job.weights, md5="w", recipe=job.digest(), backbone={"md5": "a"})
+    assert made.fine_tuned(task, RUN, old) == ("old", record)
+    put_weights(job.weights, md5="w", recipe=job.digest(), backbone={"md5": "b"})
+    assert made.fine_tuned(task, RUN, old) == (record if job.backbone else ("old", record))
+    put_weights(job.weights, md5="w", recipe="of another day", backbone={"md5": "a"})
+    assert made.fine_tuned(task, RUN, old) == record
+
+
+def test_a_set_is_old_news_to_its_picture(
+    demo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan(demo)
+    monkeypatch.chdir(tmp_path)
+    item = made.item("r")
+    assert made.shown("r", old) == item.record
+    item.strips.parent.mkdir(parents=True)
+    item.strips.touch()
+    assert made.shown("r", old) == ("old", item.record)

@@ -37,8 +37,6 @@ rule dense:
 
 # All networks in one process and in turns, and nothing beside it: throughputs are comparable only when measured so.
 rule speed:
-    input:
-        data=PLAN.timed(ancient),
     output:
         PLAN.files("speed"),
     params:

@@ -11,14 +11,13 @@ import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from lska.config import Config, Speed
-from lska.data.folders import open_split
+from lska.evaluate.robustness.measure import training_classes
 from lska.models.attention import DepthwiseConv2d
 from lska.provenance import metric, write_metrics
 from lska.runs import Run
@@ -71,14 +70,14 @@ def measure(config: Config, runs: Sequence[Run]) -> None:
     """Measure the throughput of `runs` with fresh weights (it does not depend on them) and write the metric files.
 
     Raises:
-        DataError: the data set, whose number of classes the networks need, is missing.
-        ValueError: unknown model, attention or kernel size.
+        ValueError: unknown model, attention or kernel size, or no manifest of the training data, whose number of
+            classes the networks need.
     """
     started, protocol, recipe = datetime.now(UTC), config.speed, config.recipe
     torch.set_num_threads(protocol.threads)
     device = torch.device("cuda" if protocol.gpus else "cpu")
     layout = memory_format(recipe.channels_last)
-    classes = len(open_split(Path(config.data.root), "val", config.work / "cache").classes)
+    classes = len(training_classes(config))
     networks = [_with_all_taps(build_network(config, run, classes)).to(device, memory_format=layout) for run in runs]
     shape = (protocol.batch_size, 3, recipe.image_size, recipe.image_size)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, memory_format=layout)

@@ -85,11 +85,20 @@ def _panel(
     if ours:
         c.draw_not_run(axes, series, None, column.label, spacing)
     axes.set_xlabel("kernel size")
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6 if ours and paper else 4, steps=[1, 2, 5, 10]))
+    if _has_values(series, column, ours, paper):
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6 if ours and paper else 4, steps=[1, 2, 5, 10]))
+    else:
+        axes.set_yticks([])
     sizes = sorted({point.kernel for points in series.values() for point in points})
     axes.set_xlim(sizes[0] - 0.04 * sizes[-1], sizes[-1] * 1.04)
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}" if size in _readable(sizes) else ""))
+
+
+def _has_values(series: c.Series, column: ColumnSpec, ours: bool, paper: bool) -> bool:
+    """Whether a panel has anything to show of ours or of the paper's."""
+    points = [point for points in series.values() for point in points]
+    return any(ours and p.ours(column.label) is not None or paper and p.paper(column.label) is not None for p in points)
 
 
 def _readable(sizes: list[int]) -> list[int]:

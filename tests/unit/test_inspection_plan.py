@@ -1,0 +1,221 @@
+"""Which networks are looked into again, in which passes, after which change; without Snakemake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lska.inspection import OWN_DATA, TASKS, InspectionJob
+from lska.passes import Pass
+from lska.provenance import project_root, write_json
+from lska.runs import Run
+from lska.strict import merge, read_yaml
+from lska.workflow import Plan
+
+ONE = Run("van_tiny", "lska", 23, 0)
+Planner = Callable[..., Plan]
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
+    """Make a plan of the demo without perturbed sets, with changes, which then looks at an empty folder."""
+
+    def make(**changes: Any) -> Plan:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(project_root())
+            values = merge(read_yaml(Path("config/demo.yaml")), changes)
+            del values["robustness"], values["architecture"]["resnet18"]
+            return Plan(values, [Path("config/demo.yaml")], {})
+
+    monkeypatch.chdir(tmp_path)
+    return make
+
+
+def put_weights(made: Plan, run: Run, md5: str | None = None) -> None:
+    weights = made.config.weights_path(run)
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights.write_bytes(b"weights")
+    sidecar = {"md5": md5 or f"md5 of {run}", "recipe": made.config.training_digest(run)}
+    write_json(weights.with_suffix(".json"), sidecar)
+
+
+def put_record(job: InspectionJob, digest: str = "as checked") -> None:
+    write_json(job.record, {"digest": digest, **({"inputs": job.inputs()} if job.inputs() else {})})
+
+
+def measure(made: Plan) -> None:
+    """Leave everything as after a finished run."""
+    for run in made.config.runs:
+        put_weights(made, run)
+    for job in made.config.measured:
+        put_record(job)
+        for run in made.config.runs_of(job.task):
+            content = {"weights": {"md5": f"md5 of {run}"}, "data": {"digest": "as checked"}}
+            write_json(job.metrics(run), content | {"detail": {"protocol": job.protocol()}})
+            for path in job.outputs(run)[1:]:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"maps")
+
+
+def pending(made: Plan) -> dict[str, list[str]]:
+    """Runs to be measured by task."""
+    found: dict[str, list[str]] = {}
+    for one in made.passes:
+        found[one.item.name] = sorted([*found.get(one.item.name, []), *map(str, one.runs)])
+    return found
+
+
+def everything(made: Plan, *tasks: str) -> dict[str, list[str]]:
+    return {task: sorted(map(str, made.config.runs_of(task))) for task in tasks}
+
+
+def passes_of(made: Plan, task: str) -> list[Pass]:
+    return [one for one in made.passes if one.item.name == task]
+
+
+def test_at_first_every_run_is_in_one_pass_of_every_task(plan: Planner) -> None:
+    made = plan()
+    assert pending(made) == everything(made, *TASKS)
+    assert [one.name for one in made.passes] == [
+        "shape_texture_0", "shape_texture_1", "shape_texture_2", "texture_knn_0", "receptive_field_0",
+        "receptive_field_1",
+    ]  # fmt: skip
+    files = [str(path) for one in made.passes for path in one.outputs]
+    assert len(set(files)) == len(files) == 10 + 6 + 2 * 6
+    assert {file for file in files if "/metrics/" in file} == {f for f in made.accuracies() if f in files}
+
+
+TARGETS = ("table_07", "table_12", "table_13", "table_15", "figure_04", "figure_07", "figure_08")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_table_waits_for_networks_that_it_does_not_show(plan: Planner, target: str) -> None:
+    made = plan()
+    shown = {file for file in made.metrics(target) if "/complexity/" not in file}
+    metrics = [{str(one.item.metrics(run)) for run in one.runs} for one in made.passes]
+    assert set.union(*(files for files in metrics if files <= shown)) == shown
+    assert all(files <= shown or not files & shown for files in metrics)
+
+
+def test_the_maps_of_a_figure_belong_to_its_networks(plan: Planner) -> None:
+    made = plan()
+    assert made.fields("figure_04") == [f"results/demo/fields/van_tiny-lska-k{kernel}-s0.npz" for kernel in (7, 23, 53)]
+    assert len(made.fields("figure_08")) == 6
+    # The table's numbers are in the metric files.
+    assert made.fields("table_07") == made.fields("figure_05") == made.fields("figure_07") == []
+    written = {str(path) for one in passes_of(made, "receptive_field") for path in one.outputs}
+    assert set(made.fields("figure_08")) <= written
+
+
+def test_what_was_measured_is_in_no_pass(plan: Planner) -> None:
+    measure(plan())
+    assert plan().passes == []
+
+
+@pytest.mark.parametrize("place", ["metrics/receptive_field/{}.json", "fields/{}.npz"])
+def test_a_file_that_was_deleted_is_made_again_alone(plan: Planner, place: str) -> None:
+    made = plan()
+    measure(made)
+    (made.config.results / place.format(ONE)).unlink()
+    changed = plan()
+    assert pending(changed) == {"receptive_field": [str(ONE)]}
+    (one,) = changed.passes
+    assert len(one.outputs) == 2 and one.inputs == [] and one.outdated == [
+        Path(f"work/demo/outdated/{one.name}.json")
+    ]  # fmt: skip
+
+
+NEUTRAL: list[dict[str, Any]] = [
+    {"caption": "another"},
+    {task: {"passes": 3, "attempts": 2, "evaluation": {"batch_size": 1, "threads": 2}} for task in TASKS},
+    {task: {"data": {"root": f"elsewhere/{task}"}} for task in OWN_DATA},
+    {"data": {"root": "elsewhere"}},
+    {"speed": {"batch_size": 8}},
+]
+
+
+@pytest.mark.parametrize("changes", NEUTRAL, ids=str)
+def test_means_and_places_measure_nothing_again(plan: Planner, changes: dict[str, Any]) -> None:
+    measure(plan())
+    assert plan(**changes).passes == []
+
+
+CHANGES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"shape_texture": {"resamples": 100}}, ("shape_texture",)),
+    ({"shape_texture": {"stage": 3}}, ("shape_texture",)),
+    ({"texture_knn": {"query": "test"}}, ("texture_knn",)),
+    ({"receptive_field": {"size": 64}}, ("receptive_field",)),
+    ({"receptive_field": {"normalization": "imagenet"}}, ("receptive_field",)),
+    ({"shape_texture": {"data": {"generate": {"seed": 1}}}}, ("shape_texture",)),
+    ({"texture_knn": {"data": {"generate": {"crops": 3}}}}, ("texture_knn",)),
+    ({"training": {"overrides": {"learning_rate": 0.0011}}}, TASKS),
+]
+
+
+@pytest.mark.parametrize(("changes", "tasks"), CHANGES, ids=str)
+def test_what_decides_the_result_measures_it_again(
+    plan: Planner, changes: dict[str, Any], tasks: tuple[str, ...]
+) -> None:
+    measure(plan())
+    made = plan(**changes)
+    assert pending(made) == everything(made, *tasks)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_another_record_measures_its_task(plan: Planner, task: str) -> None:
+    made = plan()
+    measure(made)
+    job = InspectionJob(made.config, task)
+    put_record(job, "of other files")
+    assert pending(plan()) == everything(made, task)
+    job.record.unlink()
+    assert pending(plan()) == everything(made, task)
+
+
+def test_other_weights_are_measured_alone_for_every_task(plan: Planner) -> None:
+    made = plan()
+    measure(made)
+    put_weights(made, ONE, "retrained")
+    assert pending(plan()) == {task: [str(ONE)] for task in TASKS}
+
+
+def test_only_weights_that_are_to_be_trained_are_inputs_of_a_pass(plan: Planner) -> None:
+    made = plan()
+    (one,) = passes_of(made, "texture_knn")
+    weights = [made.config.weights_path(run) for run in one.runs]
+    both = [file for path in weights for file in (path, path.with_suffix(".json"))]
+    assert one.inputs == both
+    put_weights(made, one.runs[0])
+    assert one.inputs == both[2:]
+    # A sidecar of another recipe says that Snakemake is about to train.
+    write_json(both[1], {"md5": "a", "recipe": "of another day"})
+    assert one.inputs == both
+    put_weights(made, one.runs[0])
+    weights[0].unlink()
+    assert one.inputs == both
+    for run in one.runs:
+        put_weights(made, run)
+    assert one.inputs == []
+
+
+def test_the_digest_of_a_pass_says_what_is_measured_and_how(plan: Planner) -> None:
+    def digests(**changes: Any) -> dict[str, str]:
+        return {one.name: one.digest for one in plan(**changes).passes}
+
+    first = digests()
+    assert len(set(first.values())) == 6 and digests(caption="another") == first
+    for changes, tasks in CHANGES:
+        changed = {name for name, digest in digests(**changes).items() if digest != first[name]}
+        assert {name.rpartition("_")[0] for name in changed} == set(tasks)
+
+
+def test_sets_are_made_of_nothing_and_again_after_a_change_of_what_they_are(plan: Planner) -> None:
+    for task, name, change in (("shape_texture", "shapes_cue_conflict", "seed"), ("texture_knn", "textures", "crops")):
+        made = plan()
+        assert made.made_of(name, str) == [] and made.data_set(name)[0] == task
+        changes = ({}, {"root": "elsewhere"}, {"generate": {change: 3}})
+        assert len({plan(**{task: {"data": part}}).data_digest(name) for part in changes}) == 3
+        assert plan(**{task: {"passes": 2}}, data={"generate": {"seed": 3}}).data_digest(name) == made.data_digest(name)

@@ -1,0 +1,200 @@
+"""Records of cue-conflict and texture sets: generated, given, wrong, and changed after they were recorded."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_inspection
+from cue_sets import write_names
+from PIL import Image
+from tiny_inspection import InspectionProject
+from tiny_project import Project
+
+from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
+from lska.data.dtd import TextureSet, read_textures
+from lska.data.folders import DataError
+from lska.data.inspection import prepare, verify
+from lska.inspection import InspectionJob
+
+READ = {"shape_texture": read_cue_conflict, "texture_knn": read_textures}
+
+
+@pytest.fixture
+def inspected(project: Project) -> InspectionProject:
+    return tiny_inspection.make(project)
+
+
+def record(job: InspectionJob) -> dict[str, Any]:
+    return json.loads(job.record.read_text(encoding="utf-8"))
+
+
+def opened(job: InspectionJob) -> CueConflictSet | TextureSet:
+    return READ[job.name](Path(job.data.root))
+
+
+@pytest.mark.parametrize(("task", "images"), [("shape_texture", 4 * 3 * 4), ("texture_knn", 4 * 3 * 4)])
+def test_a_generated_set_is_made_and_recorded(inspected: InspectionProject, task: str, images: int) -> None:
+    job = inspected.job(task)
+    found = record(job)
+    assert (found["name"], found["images"], found["task"]) == (job.data.name, images, task)
+    assert found["inputs"] == job.inputs() and found["digest"].startswith("sha256:")
+    assert job.config.data_identity(job.data) == {"name": job.data.name, "digest": found["digest"]}
+    verify(job, opened(job))
+    before = job.record.read_bytes()
+    job.record.unlink()
+    prepare(job)
+    assert job.record.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("task", "change"),
+    [("shape_texture", {"seed": 1}), ("shape_texture", {"pose": "image"}), ("texture_knn", {"seed": 1})],
+)
+def test_other_settings_make_another_set(inspected: InspectionProject, task: str, change: dict[str, Any]) -> None:
+    before = record(inspected.job(task))
+    changed = inspected.job(task, {task: {"data": {"generate": change}}})
+    prepare(changed)
+    after = record(changed)
+    assert all(after[name] != before[name] for name in ("digest", "inputs", "files"))
+    verify(changed, opened(changed))
+
+
+@pytest.mark.parametrize("task", READ)
+def test_unknown_settings_of_a_generator_are_named(inspected: InspectionProject, task: str) -> None:
+    job = inspected.job(task, {task: {"data": {"generate": {"hue": 1}}}})
+    with pytest.raises(ValueError, match=rf"{task}\.data\.generate.*\n.*unknown key 'hue'"):
+        prepare(job)
+
+
+@pytest.mark.parametrize("task", READ)
+def test_a_set_that_changed_after_its_record_is_refused(inspected: InspectionProject, task: str) -> None:
+    job = inspected.job(task)
+    file = sorted(Path(job.data.root).rglob("*.png" if task == "shape_texture" else "*.jpg"))[0]
+    content = file.read_bytes()
+    file.write_bytes(content + b" ")
+    with pytest.raises(DataError, match=f"{job.data.root} is not the set that {job.record} records"):
+        verify(job, opened(job))
+    file.write_bytes(content)
+    verify(job, opened(job))
+    if task == "texture_knn":
+        label = Path(job.data.root) / "labels" / "val1.txt"
+        lines = label.read_text().splitlines()
+        label.write_text("\n".join(reversed(lines)))
+    else:
+        file.unlink()
+    with pytest.raises(DataError, match="files were added, removed or changed"):
+        verify(job, opened(job))
+
+
+@pytest.mark.parametrize("task", READ)
+@pytest.mark.parametrize("content", [None, "", "{}", "[]"])
+def test_a_record_that_is_missing_or_damaged_says_what_makes_it(
+    inspected: InspectionProject, task: str, content: str | None
+) -> None:
+    job = inspected.job(task)
+    job.record.unlink() if content is None else job.record.write_text(content)
+    with pytest.raises(DataError, match=f"{job.record} is missing or damaged .*lska data prepare --kind {task}"):
+        verify(job, opened(job))
+
+
+def given(inspected: InspectionProject, task: str, **data: Any) -> InspectionJob:
+    """The job on data that are not generated."""
+    return inspected.job(task, {task: {"data": {"generate": None, **data}}})
+
+
+def published_layout(root: Path, per_category: int = 80) -> Path:
+    """Tiny images in the published layout: 16 categories, 10 shapes with 8 textures each."""
+    names = list(imagenet_categories())
+    for place, category in enumerate(names):
+        others = [names[(place + step) % 16] for step in range(1, 9)]
+        combinations = [f"{category}{n}-{other}{n % 3 + 1}.png" for n in range(1, 11) for other in others]
+        (root / category).mkdir(parents=True)
+        for number, file in enumerate(combinations[:per_category]):
+            Image.new("RGB", (2, 2), (16 * place, 3 * number, 0)).save(root / category / file)
+    return root
+
+
+def test_the_published_cue_conflict_layout_is_checked_and_recorded(inspected: InspectionProject) -> None:
+    job = given(inspected, "shape_texture", name="cue_conflict", root=str(published_layout(Path("given"))))
+    prepare(job)
+    found = record(job)
+    assert (found["images"], found["title"]) == (1280, "published cue-conflict set")
+    assert found["detail"]["shape_instances"] == 160 and found["detail"]["without_conflict"] == 0
+    verify(job, opened(job))
+    # A pixel more or less is another set, though its files have the same names.
+    Image.new("RGB", (2, 2), (255, 255, 255)).save("given/bear/bear1-bicycle2.png")
+    prepare(job)
+    assert record(job)["digest"] != found["digest"]
+
+
+def test_a_wrong_cue_conflict_set_is_refused_with_everything_found(inspected: InspectionProject) -> None:
+    root = published_layout(Path("given"), per_category=79)
+    shutil.rmtree(root / "bear")
+    write_names(root, ["cat/cat1-dog.png", "dog/cat1-dog1.png"])
+    job = given(inspected, "shape_texture", name="cue_conflict", root="given")
+    with pytest.raises(DataError) as caught:
+        prepare(job)
+    message = str(caught.value)
+    assert message.startswith("given is not cue_conflict:") and "shape_texture.data.root" in message
+    assert all(part in message for part in ("bear", "cat1-dog.png", "cat1-dog1.png"))
+    assert not job.record.exists()
+
+
+def test_a_given_texture_set_is_compared_with_its_manifest(inspected: InspectionProject) -> None:
+    root = Path(inspected.job("texture_knn").data.root)
+    classes = sorted(path.name for path in (root / "images").iterdir())
+    text = json.dumps({
+        "kind": "textures", "name": "patterns", "title": "Patterns", "source": "made here", "terms": "none",
+        "classes": classes, "parts": {"train": 4, "val": 4, "test": 4}, "splits": 2,
+    })  # fmt: skip
+    Path("patterns.yaml").write_text(text)
+    job = given(inspected, "texture_knn", name="patterns", manifest="patterns.yaml")
+    prepare(job)
+    found = record(job)
+    assert (found["title"], found["classes"], found["images"]) == ("Patterns", 4, 48)
+    assert found["inputs"] != inspected.job("texture_knn").inputs()
+    Path("patterns.yaml").write_text(text.replace('"val": 4', '"val": 5'))
+    with pytest.raises(DataError, match=rf"(?s)is not patterns:.*{classes[0]}.*texture_knn\.data\.root"):
+        prepare(job)
+    # DTD is known by its name alone.
+    with pytest.raises(DataError, match=r"is not dtd:"):
+        prepare(given(inspected, "texture_knn", name="dtd"))
+
+
+@pytest.mark.parametrize("task", READ)
+def test_the_command_prepares_the_set(inspected: InspectionProject, task: str) -> None:
+    job = inspected.job(task)
+    job.record.unlink()
+    assert inspected.command("data", "prepare", "--kind", task) == 0
+    assert record(job)["name"] == job.data.name
+
+
+def test_the_command_names_a_section_that_is_absent(inspected: InspectionProject, capsys: Any) -> None:
+    assert inspected.command("data", "prepare", "--kind", "texture_knn", changes={"texture_knn": None}) == 1
+    assert "scale test has no section 'texture_knn'; it has: shape_texture, receptive_field" in capsys.readouterr().err
+
+
+def test_a_texture_set_is_checked_by_command(inspected: InspectionProject, capsys: Any) -> None:
+    from lska.cli import main
+
+    assert main(["data", "check", "dtd", "--root", "made/textures"]) == 1
+    said = capsys.readouterr().out
+    assert re.match(r"dtd at made/textures: not as its manifest says", said) and "banded" in said
+    assert "missing splits" in said
+
+
+def test_the_check_command_names_what_the_published_cue_conflict_set_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lska.cli import main
+
+    write_names(tmp_path, ["cat/cat1-dog2.png", "cat/cat2-dog2.png"])
+    assert main(["data", "check", "cue_conflict", "--root", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "wrong: 2 images, expected 1,280 (1,278 too few)" in said
+    assert "categories without images (15): airplane" in said
