@@ -124,7 +124,12 @@ class InspectionJob:
 
     def inputs(self) -> str | None:
         """Identity of what makes the data, kept in their record; None where the record keeps none."""
-        return digest({"data": source_identity(self.data)}) if self.name in OWN_DATA else None
+        if self.name not in OWN_DATA:
+            return None
+        if self.data.generate is None:
+            return digest({"data": source_identity(self.data)})
+        # The generators' versions, not their sources: results in a clone outlive an edit that changes no image.
+        return digest({"generate": self.data.generate, "version": _generator(self.name)})
 
     def protocol(self) -> str:
         """Identity of how weights and data become metrics; kept in every metric file."""
@@ -135,3 +140,10 @@ class InspectionJob:
         }
         chosen = {name: getattr(self.section, name) for name in settings[self.name]}
         return digest({"version": PROTOCOL, "task": self.name, **chosen})
+
+
+def _generator(task: str) -> list[int]:
+    """Versions of what makes a generated set."""
+    from lska.data.synthetic import classification, cue_conflict, texture_set
+
+    return [texture_set.GENERATOR] if task == "texture_knn" else [cue_conflict.GENERATOR, classification.GENERATOR]

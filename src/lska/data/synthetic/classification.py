@@ -2,22 +2,19 @@
 
 import csv
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lska.data.synthetic.checks import check_names, check_pair, check_range
-from lska.data.synthetic.folder import existing_settings, replaced_folder
+from lska.data.synthetic.folder import generate
 from lska.data.synthetic.render import save_jpeg
 from lska.data.synthetic.scene import Labels, Scene, SceneSettings, compose_scene
 from lska.data.synthetic.seeds import HELD_OUT
 from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
 from lska.data.synthetic.workers import each
-
-logger = logging.getLogger(__name__)
 
 GENERATOR = 1
 """Version of the generator, part of a set's digest: raised whenever equal settings would give other images."""
@@ -142,14 +139,12 @@ def write_classification_set(
     check_range("workers", workers, 1, 1024)
     counts = {split: len(settings.class_names) * settings.per_class(split) for split in SPLITS}
     counts = {"classes": len(settings.class_names), **counts}
-    if existing_settings(root, settings.description(), overwrite):
-        logger.info("%s already holds this set of %d images, left as it is", root, counts["train"] + counts["val"])
-        return counts | {"written": 0}
-    with replaced_folder(root, settings.description()) as folder:
-        rows = list(_write_images(folder, settings, workers))
-        _write_labels(folder / "labels.csv", rows)
-    logger.info("%s: wrote %d images", root, len(rows))
-    return counts | {"written": len(rows)}
+
+    def write(folder: Path) -> None:
+        _write_labels(folder / "labels.csv", list(_write_images(folder, settings, workers)))
+
+    images = counts["train"] + counts["val"]
+    return counts | {"written": generate(root, settings.description(), images, overwrite, write)}
 
 
 def _write_images(folder: Path, settings: ClassificationSettings, workers: int) -> Iterator[list[Any]]:

@@ -1,7 +1,6 @@
 """Generated cue-conflict images in the published layout: the shape of one class filled with the texture of another."""
 
 import json
-import logging
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,15 +11,13 @@ import numpy as np
 from lska.data.synthetic import classification
 from lska.data.synthetic.checks import check_choice, check_range
 from lska.data.synthetic.classification import ClassificationSettings
-from lska.data.synthetic.folder import existing_settings, replaced_folder
+from lska.data.synthetic.folder import generate
 from lska.data.synthetic.render import render
 from lska.data.synthetic.scene import Background, Labels, Paint, Scene, SceneObject, compose_scene
 from lska.data.synthetic.seeds import HELD_OUT, generator
 from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
 from lska.data.synthetic.workers import each
-
-logger = logging.getLogger(__name__)
 
 GENERATOR = 1
 """Version of this generator, part of a set's digest: raised whenever equal settings would give other images."""
@@ -128,17 +125,15 @@ def write_cue_conflict_set(
         FileExistsError: `root` holds a set of other settings and `overwrite` is False, or holds anything else.
     """
     check_range("workers", workers, 1, 1024)
-    names, description = settings.class_names, settings.description()
+    names = settings.class_names
     counts = {"classes": len(names), "images": len(names) * settings.per_class}
-    if existing_settings(root, description, overwrite):
-        logger.info("%s already holds this set of %d images, left as it is", root, counts["images"])
-        return counts | {"written": 0}
-    plan = combinations(settings)
-    with replaced_folder(root, description) as folder:
+
+    def write(folder: Path) -> None:
+        plan = combinations(settings)
         jobs = [[item for item in plan if item[0] == name] for name in names]
         each(partial(_write_class, folder, settings), jobs, workers, chunk=1)
-    logger.info("%s: wrote %d images", root, counts["images"])
-    return counts | {"written": counts["images"]}
+
+    return counts | {"written": generate(root, settings.description(), counts["images"], overwrite, write)}
 
 
 def combinations(settings: CueConflictSettings) -> list[Combination]:

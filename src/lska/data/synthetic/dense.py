@@ -1,19 +1,16 @@
 """What generated detection and segmentation sets have in common: settings, scenes and images."""
 
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lska.data.synthetic.checks import check_names, check_pair, check_range
-from lska.data.synthetic.folder import existing_settings, replaced_folder
+from lska.data.synthetic.folder import generate
 from lska.data.synthetic.scene import Scene, SceneSettings, compose_scene
 from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
-
-logger = logging.getLogger(__name__)
 
 GENERATOR = 1
 """Version of these generators, part of a set's digest: raised whenever equal settings would give other files."""
@@ -131,11 +128,9 @@ def write_set(
     Returns and raises as `lska.data.synthetic.write_detection_set`.
     """
     counts = {split: settings.count(split) for split in SPLITS}
-    if existing_settings(root, settings.description(), overwrite):
-        logger.info("%s already holds this set of %d images, left as it is", root, sum(counts.values()))
-        return counts | {"written": 0}
-    with replaced_folder(root, settings.description()) as folder:
+
+    def write(folder: Path) -> None:
         for split in SPLITS:
             write_split(folder, split)
-    logger.info("%s: wrote %d images", root, sum(counts.values()))
-    return counts | {"written": sum(counts.values())}
+
+    return counts | {"written": generate(root, settings.description(), sum(counts.values()), overwrite, write)}

@@ -1,14 +1,17 @@
 """Folders of generated data that appear complete or not at all and say which settings made them."""
 
 import json
+import logging
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lska.provenance import digest, write_json
+
+logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
 
@@ -38,6 +41,26 @@ def existing_settings(root: Path, description: Mapping[str, Any], overwrite: boo
             "choose another folder, use the same settings, or pass overwrite"
         )
     return False
+
+
+def generate(
+    root: Path, description: Mapping[str, Any], images: int, overwrite: bool, write: Callable[[Path], None]
+) -> int:
+    """Have `write(folder)` fill the folder that becomes `root`, complete or not at all, unless `root` holds this set.
+
+    Returns:
+        Number of images written now: `images`, or 0 where the set is there already.
+
+    Raises:
+        FileExistsError: as `existing_settings`.
+    """
+    if existing_settings(root, description, overwrite):
+        logger.info("%s already holds this set of %d images, left as it is", root, images)
+        return 0
+    with replaced_folder(root, description) as folder:
+        write(folder)
+    logger.info("%s: wrote %d images", root, images)
+    return images
 
 
 @contextmanager

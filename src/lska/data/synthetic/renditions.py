@@ -1,7 +1,6 @@
 """Generated renditions: held-out scenes of the clean set in other styles, as in ImageNet-R and ImageNet-Sketch."""
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,11 +10,9 @@ from typing import Any
 from lska.data.synthetic import classification
 from lska.data.synthetic.checks import check_names, check_range
 from lska.data.synthetic.classification import ClassificationSettings, classification_scene
-from lska.data.synthetic.folder import existing_settings, replaced_folder
+from lska.data.synthetic.folder import generate
 from lska.data.synthetic.render import STYLES, save_jpeg
 from lska.data.synthetic.workers import each
-
-logger = logging.getLogger(__name__)
 
 GENERATOR = 1
 """Version of this generator, part of a set's digest: raised whenever equal settings would give other drawings."""
@@ -106,15 +103,13 @@ def write_rendition_set(
         FileExistsError: `root` holds a set of other settings and `overwrite` is False, or holds anything else.
     """
     check_range("workers", workers, 1, 1024)
-    names, description = settings.class_names, settings.description()
+    names = settings.class_names
     counts = {"classes": len(names), "images": len(names) * settings.per_class}
-    if existing_settings(root, description, overwrite):
-        logger.info("%s already holds this set of %d images, left as it is", root, counts["images"])
-        return counts | {"written": 0}
-    with replaced_folder(root, description) as folder:
+
+    def write(folder: Path) -> None:
         each(partial(_write_class, folder, settings), names, workers, chunk=1)
-    logger.info("%s: wrote %d images", root, counts["images"])
-    return counts | {"written": counts["images"]}
+
+    return counts | {"written": generate(root, settings.description(), counts["images"], overwrite, write)}
 
 
 def _write_class(folder: Path, settings: RenditionSettings, shape: str) -> None:

@@ -6,7 +6,6 @@ the nearest neighbour of an image shows another instance, of which only the fami
 
 import csv
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,14 +17,12 @@ from numpy.random import Generator
 
 from lska.data.dtd import IMAGES, LABELS, PARTS, TextureManifest
 from lska.data.synthetic.checks import check_names, check_pair, check_range
-from lska.data.synthetic.folder import existing_settings, replaced_folder
+from lska.data.synthetic.folder import generate
 from lska.data.synthetic.render import coloured
 from lska.data.synthetic.scene import Paint
 from lska.data.synthetic.seeds import HELD_OUT, generator
 from lska.data.synthetic.textures import texture_field
 from lska.data.synthetic.workers import each
-
-logger = logging.getLogger(__name__)
 
 GENERATOR = 1
 """Version of this generator, part of a set's digest: raised whenever equal settings would give other images."""
@@ -172,17 +169,15 @@ def write_texture_set(
         FileExistsError: `root` holds a set of other settings and `overwrite` is False, or holds anything else.
     """
     check_range("workers", workers, 1, 1024)
-    names, description = settings.class_names, settings.description()
+    names = settings.class_names
     counts = {"classes": len(names), "images": len(names) * settings.per_class, "splits": settings.splits}
-    if existing_settings(root, description, overwrite):
-        logger.info("%s already holds this set of %d images, left as it is", root, counts["images"])
-        return counts | {"written": 0}
-    with replaced_folder(root, description) as folder:
+
+    def write(folder: Path) -> None:
         each(partial(_write_class, folder, settings), names, workers, chunk=1)
         _write_labels(folder / LABELS, settings)
         _write_instances(folder / "instances.csv", settings)
-    logger.info("%s: wrote %d images", root, counts["images"])
-    return counts | {"written": counts["images"]}
+
+    return counts | {"written": generate(root, settings.description(), counts["images"], overwrite, write)}
 
 
 def _name(family: str, number: int) -> str:
