@@ -104,3 +104,14 @@ def test_small_results_are_of_the_current_configuration(monkeypatch: pytest.Monk
         sidecar = json.loads(job.weights.with_suffix(".json").read_text())
         assert sidecar["recipe"] == job.digest(), job
         assert sidecar["backbone"]["md5"] == json.loads(job.backbone.with_suffix(".json").read_text())["md5"]
+
+
+def test_small_results_leave_nothing_to_measure(monkeypatch: pytest.MonkeyPatch):
+    from lska.strict import read_yaml
+    from lska.workflow import Plan
+
+    monkeypatch.chdir(PROJECT)
+    file = Path("config/small.yaml")
+    plan = Plan(read_yaml(file), [file], {})
+    assert plan.config.measured
+    assert [(one.name, list(map(str, one.runs))) for one in plan.passes] == []
