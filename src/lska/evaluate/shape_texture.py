@@ -110,18 +110,14 @@ def dimensions(
     Raises:
         ValueError: features are not finite, or equal for all images; fewer than 2 pairs share a factor; no resamples.
     """
-    if resamples < 1:
-        raise ValueError(f"resamples: expected at least 1 bootstrap sample, found {resamples}")
     pairs = {"shape": sharing_shape, "texture": sharing_texture}
-    _check(features, pairs)
+    _check(features, pairs, resamples)
     factors = tuple(pairs.values())
     centre, scale = _standard(features, np.unique(np.concatenate(factors)))
     ones = tuple(np.ones((1, len(pair))) for pair in factors)
     correlations = np.empty((2, features.shape[1]))
     point = _scores(features, centre, scale, factors, ones, correlations)
-    samples = [
-        _scores(features, centre, scale, factors, weights) for weights in _resampled(factors, resamples, seed)
-    ]
+    samples = [_scores(features, centre, scale, factors, weights) for weights in _resampled(factors, resamples, seed)]
     residual = {"reference": 1.0, "printed": float(features.shape[1]) if printed_residual is None else printed_residual}
     estimates = {
         form: _estimate(point[i], [sample[i] for sample in samples], residual[form], features.shape[1], confidence)
@@ -160,7 +156,9 @@ def metrics(found: Dimensions) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _check(features: np.ndarray, pairs: Mapping[str, np.ndarray]) -> None:
+def _check(features: np.ndarray, pairs: Mapping[str, np.ndarray], resamples: int) -> None:
+    if resamples < 1:
+        raise ValueError(f"resamples: expected at least 1 bootstrap sample, found {resamples}")
     if features.ndim != 2:
         raise ValueError(f"features: expected an array (images, neurons), found {features.shape}")
     if not np.isfinite(features).all():
