@@ -244,10 +244,15 @@ def test_the_command_measures_the_runs_given_or_all(inspected: InspectionProject
     assert all(path.exists() for run in RUNS for path in job.outputs(run))
 
 
-def test_classes_of_other_training_data_are_refused(inspected: InspectionProject) -> None:
+def test_networks_of_other_classes_have_dimensions_and_no_shape_bias(
+    inspected: InspectionProject, caplog: pytest.LogCaptureFixture
+) -> None:
     job = inspected.job("shape_texture", {"shape_texture": {"data": {"generate": {"classes": 5}}}})
     from lska.data.inspection import prepare
 
     prepare(job)
-    with pytest.raises(ValueError, match="the cue-conflict set belongs to other training data"):
-        measure(job, RUNS)
+    measure(job, RUNS[:1])
+    found = metrics_of(job, RUNS[0])["metrics"]
+    assert found["shape_bias"]["value"] is None and found["cue_decisions"]["value"] is None
+    assert found["neurons"]["value"] > 0 and found["shape_dimensions_reference"]["value"] is not None
+    assert f"{job.data.root} shows no classes of these networks" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lska.data.cue_conflict import CueConflictSet, read_cue_conflict
+from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
 from lska.data.dtd import read_textures
 from lska.data.folders import decode, open_split
 from lska.data.inspection import verify
@@ -24,7 +25,7 @@ from lska.evaluate.robustness.measure import training_classes
 from lska.evaluate.robustness.members import Geometry, Member, open_run
 from lska.evaluate.robustness.passes import cut, normalized
 from lska.inspection import InspectionJob
-from lska.provenance import atomic_path, write_metrics
+from lska.provenance import atomic_path, metric, write_metrics
 from lska.runs import Run
 from lska.train.launch import build_network
 from lska.train.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, Triple
@@ -87,15 +88,28 @@ def _shape_texture(
     mapping = _mapping(cues, classes)
     for found, probabilities in _responses(job, members, cues, device):
         dimensions = shape_texture.dimensions(found, *pairs, resamples=section.resamples, seed=section.seed)
-        bias = shape_bias.shape_bias(shape_bias.decisions(probabilities, mapping), mapping, cues)
-        yield shape_texture.metrics(dimensions) | shape_bias.metrics(bias), {"images": len(cues)}
+        yield shape_texture.metrics(dimensions) | _bias(cues, probabilities, mapping), {"images": len(cues)}
 
 
-def _mapping(cues: CueConflictSet, classes: tuple[str, ...]) -> shape_bias.CategoryMapping:
-    """Categories that are classes themselves, as in generated sets, or the published 16 of ImageNet."""
+def _bias(cues: CueConflictSet, probabilities: np.ndarray, mapping: shape_bias.CategoryMapping | None) -> Metrics:
+    """Shape bias of class probabilities (n, classes); null where no class stands for a category."""
+    if mapping is None:
+        return {"shape_bias": metric(None, "%"), "cue_decisions": metric(None, "%")}
+    return shape_bias.metrics(shape_bias.shape_bias(shape_bias.decisions(probabilities, mapping), mapping, cues))
+
+
+def _mapping(cues: CueConflictSet, classes: tuple[str, ...]) -> shape_bias.CategoryMapping | None:
+    """Categories that are classes themselves, as in generated sets, or the published 16 of ImageNet.
+
+    None for networks that were trained on other classes: their features have dimensions, their decisions no bias.
+    """
     if set(cues.categories) <= set(classes):
         return shape_bias.identity_mapping(classes, cues.categories)
-    return shape_bias.imagenet_mapping(classes)
+    groups = imagenet_categories()
+    if set(cues.categories) <= set(groups) and set(itertools.chain(*groups.values())) <= set(classes):
+        return shape_bias.imagenet_mapping(classes)
+    logger.warning("%s shows no classes of these networks: no shape bias", cues.root)
+    return None
 
 
 def _responses(
