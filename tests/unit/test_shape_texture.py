@@ -13,7 +13,7 @@ from cue_sets import planted, random_set, write_names
 
 from lska.data.cue_conflict import CueConflictSet, read_cue_conflict
 from lska.evaluate import shape_texture
-from lska.evaluate.features import features
+from lska.evaluate.features import features, responses
 from lska.evaluate.shape_texture import allocate, dimensions, draw, metrics, shape_pairs, texture_pairs
 from lska.models import create
 from lska.provenance import validate
@@ -285,6 +285,28 @@ def test_features_of_another_network_are_what_its_head_sees() -> None:
     images = torch.randn(2, 3, 64, 64)
     assert torch.allclose(network(images), network.get_classifier()(features(network, images)))
     assert features(network, images, stage=2).shape[0] == 2
+
+
+@pytest.mark.parametrize("stage", [None, 2])
+def test_features_and_logits_together_are_those_of_each(stage: int | None) -> None:
+    torch.manual_seed(0)
+    network = create("van_tiny", attention="lska", kernel_size=7, **TINY).eval()
+    images = torch.randn(2, 3, 64, 64)
+    for pooled in (True, False):
+        found, logits = responses(network, images, stage, pooled)
+        assert torch.equal(found, features(network, images, stage, pooled))
+        assert torch.equal(logits, network(images)) and not logits.requires_grad
+    with pytest.raises(ValueError, match="is in training mode"):
+        responses(network.train(), images, stage)
+
+
+def test_one_forward_pass_gives_the_last_features_and_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = create("van_tiny", attention="lska", kernel_size=7, **TINY).eval()
+    calls: list[torch.Tensor] = []
+    original = network.forward_features
+    monkeypatch.setattr(network, "forward_features", lambda images: calls.append(images) or original(images))
+    responses(network, torch.randn(2, 3, 64, 64))
+    assert len(calls) == 1
 
 
 def test_layout_in_memory_does_not_change_the_order_of_neurons() -> None:

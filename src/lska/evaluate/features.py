@@ -20,17 +20,43 @@ def features(network: nn.Module, images: Tensor, stage: int | None = None, poole
     Raises:
         ValueError: the network is in training mode or has no such stage.
     """
-    if network.training:
-        raise ValueError(f"{type(network).__name__} is in training mode, whose features are random; call eval() first")
+    _check(network)
     with torch.no_grad():
         if stage is None:
-            last = network.forward_features(images)
-            found = network.forward_head(last, pre_logits=True) if pooled else last
-        else:
-            found = _stage(network, images, stage)
-            found = found.mean(dim=(2, 3)) if pooled else found
-        # In the map's logical order, whatever its layout in memory.
-        return found.flatten(1).float()
+            return _last(network, network.forward_features(images), pooled)
+        found = _stage(network, images, stage)
+        return _rows(found.mean(dim=(2, 3)) if pooled else found)
+
+
+def responses(
+    network: nn.Module, images: Tensor, stage: int | None = None, pooled: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Features as `features` gives them and class logits as float32 (B, classes).
+
+    At the end of the network both are of one forward pass; features of an earlier stage take one of their own.
+    """
+    if stage is not None:
+        found = features(network, images, stage, pooled)
+        with torch.no_grad():
+            return found, network(images).float()
+    _check(network)
+    with torch.no_grad():
+        last = network.forward_features(images)
+        return _last(network, last, pooled), network.forward_head(last).float()
+
+
+def _check(network: nn.Module) -> None:
+    if network.training:
+        raise ValueError(f"{type(network).__name__} is in training mode, whose features are random; call eval() first")
+
+
+def _last(network: nn.Module, last: Tensor, pooled: bool) -> Tensor:
+    return _rows(network.forward_head(last, pre_logits=True) if pooled else last)
+
+
+def _rows(found: Tensor) -> Tensor:
+    """float32 (B, D) in the map's logical order, whatever its layout in memory."""
+    return found.flatten(1).float()
 
 
 def _stage(network: nn.Module, images: Tensor, stage: int) -> Tensor:

@@ -19,7 +19,7 @@ from lska.data.folders import decode, open_split
 from lska.data.inspection import verify
 from lska.data.prepare import verify as verify_classification
 from lska.evaluate import receptive_field, shape_bias, shape_texture
-from lska.evaluate.features import features
+from lska.evaluate.features import responses
 from lska.evaluate.neighbours import pooled_features, texture_metrics
 from lska.evaluate.robustness.measure import training_classes
 from lska.evaluate.robustness.members import Geometry, Member, open_run
@@ -125,9 +125,8 @@ def _responses(
             for member, kept in zip(members, rows, strict=True):
                 how = member.preprocessing(stored=False)
                 batch = normalized(_stack(images, how.geometry).to(device), how, member.channels_last)
-                found = features(member.network, batch, section.stage, section.pooled)
-                probabilities = member.network(batch).float().softmax(dim=1)
-                kept.append((found.cpu().numpy(), probabilities.cpu().numpy()))
+                found, logits = responses(member.network, batch, section.stage, section.pooled)
+                kept.append((found.cpu().numpy(), logits.softmax(dim=1).cpu().numpy()))
             bar.update(len(indices))
     for kept in rows:
         found, probabilities = zip(*kept, strict=True)
