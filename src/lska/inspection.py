@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lska.passes import Measured
 from lska.provenance import digest
-from lska.robustness import generated_problems, source_identity
+from lska.robustness import data_problems, source_identity
 from lska.runs import Run
 from lska.sections import DataSource, ReceptiveField, ShapeTexture, TextureNeighbours, expand_all, run_problems
 
@@ -48,10 +49,8 @@ def check_inspections(sections: dict[str, Section | None], runs: Sequence[Run], 
         for name, section in present.items()
         for problem in run_problems(f"{name}.runs", expand_all(section.runs), runs)
     ]
-    used = [data.name for data in (*others, *own.values())]
-    if own and len(set(used)) < len(used):
-        problems.append(f"data sets need different names, found {', '.join(used)}")
-    problems += generated_problems(own, others)
+    if own:
+        problems += data_problems(own, others)
     if "shape_texture" in present and present["shape_texture"].data.manifest is not None:
         problems.append("shape_texture.data.manifest: cue-conflict sets have no manifest; remove it")
     if problems:
@@ -59,7 +58,7 @@ def check_inspections(sections: dict[str, Section | None], runs: Sequence[Run], 
 
 
 @dataclass(frozen=True)
-class InspectionJob:
+class InspectionJob(Measured):
     """One thing that is looked for inside the networks of a scale.
 
     Raises:
@@ -101,22 +100,13 @@ class InspectionJob:
         return self.section.data if self.name in OWN_DATA else self.config.data
 
     @property
-    def record(self) -> Path:
-        """The record of the checked data set."""
-        return self.config.record_of(self.data)
-
-    @property
     def reference(self) -> Run | None:
         """No run chooses the images."""
         return None
 
-    def metrics(self, run: Run | str) -> Path:
-        """Place of the metric file of `run`."""
-        return self.config.metric_path(self.task, run)
-
     def outputs(self, run: Run | str) -> list[Path]:
         """The files that a measurement of `run` writes."""
-        return [self.metrics(run), *([self.field(run)] if self.name == "receptive_field" else [])]
+        return [*super().outputs(run), *([self.field(run)] if self.name == "receptive_field" else [])]
 
     def field(self, run: Run | str) -> Path:
         """Place of the contribution maps of `run`: a NumPy archive with float32 (S, S) `trained` and `untrained`."""

@@ -51,6 +51,7 @@ class Measured(Protocol):
     @property
     def record(self) -> Path:
         """The record of the checked images."""
+        return self.config.record_of(self.data)
 
     @property
     def reference(self) -> Run | None:
@@ -66,9 +67,11 @@ class Measured(Protocol):
 
     def metrics(self, run: Run | str) -> Path:
         """Place of the metric file of `run`."""
+        return self.config.metric_path(self.task, run)
 
     def outputs(self, run: Run | str) -> list[Path]:
         """The files that a measurement of `run` writes."""
+        return [self.metrics(run)]
 
     def inputs(self) -> str | None:
         """Identity of what makes the images, kept in their record; None where the record keeps none."""

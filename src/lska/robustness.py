@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lska.data.perturbed.names import GENERATOR
+from lska.passes import Measured
 from lska.provenance import digest
 from lska.runs import Run
 from lska.sections import DataSource, Robustness, expand_all, run_problems
@@ -63,10 +64,7 @@ def check_robustness(section: Robustness | None, runs: Sequence[Run], others: Se
         return
     unknown = sorted(set(section.sets) - set(SETS))
     problems = [f"robustness.sets.{name}: unknown; expected some of {', '.join(SETS)}" for name in unknown]
-    used = [*(data.name for data in others), *(data.name for data in section.sets.values())]
-    if len(set(used)) < len(used):
-        problems.append(f"data sets need different names, found {', '.join(used)}")
-    problems += generated_problems({f"robustness.sets.{name}": data for name, data in section.sets.items()}, others)
+    problems += data_problems({f"robustness.sets.{name}": data for name, data in section.sets.items()}, others)
     listed = expand_all(section.runs)
     problems += run_problems("robustness.runs", listed, runs)
     reference = _reference(section)
@@ -76,13 +74,17 @@ def check_robustness(section: Robustness | None, runs: Sequence[Run], others: Se
         raise ValueError("; ".join(problems))
 
 
-def generated_problems(listed: Mapping[str, DataSource], others: Sequence[DataSource]) -> Iterator[str]:
-    """Generated sets under the name of published data, or in the folder of other data, which one would replace.
+def data_problems(listed: Mapping[str, DataSource], others: Sequence[DataSource]) -> Iterator[str]:
+    """Names used twice, and generated sets under the name of published data or in the folder of other data.
 
     Args:
         listed: data sets by the setting that holds them.
         others: the scale's other data sets.
     """
+    used = [data.name for data in (*others, *listed.values())]
+    if len(set(used)) < len(used):
+        yield f"data sets need different names, found {', '.join(used)}"
+    # A generated set would replace the other data of its folder.
     roots = [Path(data.root) for data in (*others, *listed.values())]
     for place, data in listed.items():
         if data.generate is None:
@@ -109,7 +111,7 @@ def _reference(section: Robustness) -> Run | None:
 
 
 @dataclass(frozen=True)
-class PerturbedSet:
+class PerturbedSet(Measured):
     """One perturbed set of a scale.
 
     Raises:
@@ -147,11 +149,6 @@ class PerturbedSet:
         return self.name in CORRUPTED
 
     @property
-    def record(self) -> Path:
-        """The record of the checked set."""
-        return self.config.record_of(self.data)
-
-    @property
     def strips(self) -> Path:
         """Place of the picture with examples of every part."""
         return self.config.results / "samples" / self.task / "examples.png"
@@ -175,14 +172,6 @@ class PerturbedSet:
     def command(self) -> str:
         """What follows `lska evaluate`."""
         return f"robustness {self.name}"
-
-    def metrics(self, run: Run | str) -> Path:
-        """Place of the metric file of `run`."""
-        return self.config.metric_path(self.task, run)
-
-    def outputs(self, run: Run | str) -> list[Path]:
-        """The files that a measurement of `run` writes."""
-        return [self.metrics(run)]
 
     def inputs(self) -> str:
         """Identity of what makes the set what it is, as far as it is known before it is read; kept in its record."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import yaml
 from PIL import Image
 from tiny_project import CLASSES, SETTINGS, Project
@@ -116,9 +115,3 @@ def write_partial(project: Project) -> PerturbedSet:
     shutil.rmtree(root / "snow" / "4")
     (root / "frost" / "2" / "red" / NAMES[0]).unlink()
     return stored(project, "c")
-
-
-def few_corruptions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two fast corruptions of each family are enough for what is recorded of a generated set."""
-    monkeypatch.setitem(FAMILIES, "c", ("brightness", "contrast"))
-    monkeypatch.setitem(FAMILIES, "c_bar", ("brownish_noise", "sparkles"))

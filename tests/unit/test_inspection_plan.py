@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plan_helpers import pending, put_weights
 
 from lska.inspection import OWN_DATA, TASKS, InspectionJob
 from lska.passes import Pass
@@ -34,14 +35,6 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
     return make
 
 
-def put_weights(made: Plan, run: Run, md5: str | None = None) -> None:
-    weights = made.config.weights_path(run)
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    weights.write_bytes(b"weights")
-    sidecar = {"md5": md5 or f"md5 of {run}", "recipe": made.config.training_digest(run)}
-    write_json(weights.with_suffix(".json"), sidecar)
-
-
 def put_record(job: InspectionJob, digest: str = "as checked") -> None:
     write_json(job.record, {"digest": digest, **({"inputs": job.inputs()} if job.inputs() else {})})
 
@@ -58,14 +51,6 @@ def measure(made: Plan) -> None:
             for path in job.outputs(run)[1:]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"maps")
-
-
-def pending(made: Plan) -> dict[str, list[str]]:
-    """Runs to be measured by task."""
-    found: dict[str, list[str]] = {}
-    for one in made.passes:
-        found[one.item.name] = sorted([*found.get(one.item.name, []), *map(str, one.runs)])
-    return found
 
 
 def everything(made: Plan, *tasks: str) -> dict[str, list[str]]:

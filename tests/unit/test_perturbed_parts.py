@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from perturbed_sets import (
     corrupted_manifest,
-    few_corruptions,
     generated,
     made,
     perturbed_manifest,
@@ -19,7 +18,6 @@ from perturbed_sets import (
     stored,
     write_corrupted,
     write_part,
-    write_partial,
 )
 from tiny_project import CLASSES, Project
 
@@ -29,16 +27,6 @@ from lska.data.perturbed.names import FAMILIES
 from lska.data.perturbed.parts import CLEAN, _clean_part, open_parts, read_record
 from lska.data.perturbed.prepare import prepare
 from lska.robustness import PerturbedSet
-
-
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    few_corruptions(monkeypatch)
-
-
-@pytest.fixture
-def partial(project: Project) -> PerturbedSet:
-    return write_partial(project)
 
 
 def test_a_partial_set_opens_with_the_parts_that_are_there(partial: PerturbedSet) -> None:

@@ -12,7 +12,6 @@ from perturbed_sets import (
     GENERATED,
     NAMES,
     corrupted_manifest,
-    few_corruptions,
     generated,
     judge,
     made,
@@ -21,7 +20,6 @@ from perturbed_sets import (
     record,
     stored,
     write_part,
-    write_partial,
 )
 from tiny_project import Project
 
@@ -33,16 +31,6 @@ from lska.data.perturbed.parts import open_parts
 from lska.data.perturbed.prepare import prepare
 from lska.data.synthetic import ClassificationSettings
 from lska.robustness import PerturbedSet
-
-
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    few_corruptions(monkeypatch)
-
-
-@pytest.fixture
-def partial(project: Project) -> PerturbedSet:
-    return write_partial(project)
 
 
 def test_a_partial_set_is_recorded_with_what_is_missing(

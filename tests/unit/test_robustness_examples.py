@@ -8,16 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from tiny_project import Project
-from tiny_robustness import RobustProject, make
+from tiny_robustness import RobustProject
 
 from lska.data.perturbed.parts import open_parts
 from lska.evaluate.robustness import examples
-
-
-@pytest.fixture
-def robust(project: Project) -> RobustProject:
-    return make(project)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import yaml
 from table_helpers import one_cell, only_cell
-from tiny_project import Project
 from tiny_robustness import (
     CELLS,
     RUNS,
@@ -23,7 +22,6 @@ from tiny_robustness import (
     RobustProject,
     complete,
     foreign,
-    make,
     members_of,
     metrics_of,
     publish,
@@ -46,11 +44,6 @@ from lska.robustness import PerturbedSet
 from lska.tables.specs import ColumnSpec
 from lska.tables.states import State
 from lska.train.launch import build_network
-
-
-@pytest.fixture
-def robust(project: Project) -> RobustProject:
-    return make(project)
 
 
 def values(item: PerturbedSet, run: Any) -> dict[str, float | None]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_project import CLASSES, Project
+from tiny_project import CLASSES
 from tiny_robustness import (
     CPU,
     OTHER,
@@ -24,34 +24,18 @@ from tiny_robustness import (
     foreign,
     images_of,
     kept,
-    make,
     members_of,
     publish,
     scoring,
 )
 
 from lska.data.perturbed.parts import open_parts
-from lska.evaluate.robustness import passes
 from lska.evaluate.robustness.members import Geometry, Preprocessing
 from lska.evaluate.robustness.passes import Labels, Pass, ShardImages, normalized
 from lska.evaluate.robustness.store import Columns, PredictionError
 from lska.train import loading
 from lska.train.interrupt import StopRequest
 from lska.train.scoring import score
-
-
-@pytest.fixture
-def robust(project: Project) -> RobustProject:
-    return make(project)
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Places of the images that were decoded by passes, in order."""
-    places: list[str] = []
-    original = passes.decode
-    monkeypatch.setattr(passes, "decode", lambda data, place: places.append(place) or original(data, place))
-    return places
 
 
 def test_every_image_is_decoded_once_for_many_checkpoints(robust: RobustProject, decoded: list[str]) -> None:

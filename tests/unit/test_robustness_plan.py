@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plan_helpers import pending, put_weights
 
 from lska.inspection import TASKS
 from lska.provenance import project_root, write_json
@@ -35,13 +36,6 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
     return make
 
 
-def put_weights(made: Plan, run: Run, md5: str) -> None:
-    weights = made.config.weights_path(run)
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    weights.write_bytes(b"weights")
-    write_json(weights.with_suffix(".json"), {"md5": md5, "recipe": made.config.training_digest(run)})
-
-
 def put_record(item: PerturbedSet, digest: str = "as checked") -> None:
     reference = {} if item.reference is None else {"reference": {"run": str(item.reference), "md5": "reference"}}
     write_json(item.record, {"digest": digest, "inputs": item.inputs(), **reference})
@@ -61,14 +55,6 @@ def measure(made: Plan) -> None:
         put_record(item)
         for run in made.config.runs_of(item.task):
             put_metrics(item, run)
-
-
-def pending(made: Plan) -> dict[str, list[str]]:
-    """Runs to be measured by set."""
-    found: dict[str, list[str]] = {}
-    for one in made.passes:
-        found[one.item.name] = sorted([*found.get(one.item.name, []), *map(str, one.runs)])
-    return found
 
 
 def everything(made: Plan, *names: str) -> dict[str, list[str]]:

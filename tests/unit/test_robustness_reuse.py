@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_project import Project
 from tiny_robustness import (
     RUNS,
     RobustProject,
@@ -16,7 +15,6 @@ from tiny_robustness import (
     equal,
     images_of,
     kept,
-    make,
     members_of,
     network,
     publish,
@@ -26,7 +24,6 @@ from tiny_robustness import (
 
 from lska.data.perturbed.parts import open_parts, read_record
 from lska.data.perturbed.prepare import prepare
-from lska.evaluate.robustness import passes
 from lska.evaluate.robustness.store import PredictionError
 from lska.models.checkpoint import save_weights
 from lska.provenance import file_md5, write_json
@@ -35,20 +32,6 @@ from lska.runs import Run
 from lska.train.interrupt import Interrupted, StopRequest
 
 Changed = tuple[PerturbedSet, Run | Path]
-
-
-@pytest.fixture
-def robust(project: Project) -> RobustProject:
-    return make(project)
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Places of the images that were decoded by passes, in order."""
-    places: list[str] = []
-    original = passes.decode
-    monkeypatch.setattr(passes, "decode", lambda data, place: places.append(place) or original(data, place))
-    return places
 
 
 def test_an_interruption_keeps_whole_shards_and_the_rest_is_decoded_later(

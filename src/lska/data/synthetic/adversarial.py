@@ -9,7 +9,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from lska.data.synthetic import classification
 from lska.data.synthetic.checks import check_range
 from lska.data.synthetic.classification import ClassificationSettings
-from lska.data.synthetic.folder import existing_settings, replaced_folder
+from lska.data.synthetic.folder import describe, existing_settings, replaced_folder
 from lska.data.synthetic.render import encode_jpeg
 from lska.data.synthetic.renditions import check_kept, spread
 from lska.data.synthetic.scene import Labels, Scene, compose_scene
@@ -124,12 +124,7 @@ class AdversarialSettings:
     def description(self) -> dict[str, Any]:
         """Return what identifies the candidates and their selection, but for the reference, ready for JSON."""
         names = {"classes": self.scenes.class_names, "kept": self.class_names}
-        return {
-            "kind": "adversarial",
-            "generator": GENERATOR,
-            "scenes": classification.GENERATOR,
-            "settings": json.loads(json.dumps(asdict(self) | names)),
-        }
+        return describe("adversarial", self, names, generator=GENERATOR, scenes=classification.GENERATOR)
 
 
 def adversarial_scene(settings: AdversarialSettings, shape: str, number: int) -> Scene:

@@ -1,14 +1,13 @@
 """A generated classification set in ImageNet's folder layout: one object per image, the class is its shape."""
 
 import csv
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lska.data.synthetic.checks import check_names, check_pair, check_range
-from lska.data.synthetic.folder import generate
+from lska.data.synthetic.folder import describe, generate
 from lska.data.synthetic.render import save_jpeg
 from lska.data.synthetic.scene import Labels, Scene, SceneSettings, compose_scene
 from lska.data.synthetic.seeds import HELD_OUT
@@ -104,8 +103,7 @@ class ClassificationSettings:
 
     def description(self) -> dict[str, Any]:
         """Return what identifies the set, ready for JSON."""
-        settings = asdict(self) | {"classes": list(self.class_names)}
-        return {"kind": "classification", "generator": GENERATOR, "settings": json.loads(json.dumps(settings))}
+        return describe("classification", self, {"classes": self.class_names}, generator=GENERATOR)
 
 
 def classification_scene(settings: ClassificationSettings, split: str, shape: str, number: int) -> Scene:

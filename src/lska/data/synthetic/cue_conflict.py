@@ -1,7 +1,6 @@
 """Generated cue-conflict images in the published layout: the shape of one class filled with the texture of another."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from lska.data.synthetic import classification
 from lska.data.synthetic.checks import check_choice, check_range
 from lska.data.synthetic.classification import ClassificationSettings
-from lska.data.synthetic.folder import generate
+from lska.data.synthetic.folder import describe, generate
 from lska.data.synthetic.render import render
 from lska.data.synthetic.scene import Background, Labels, Paint, Scene, SceneObject, compose_scene
 from lska.data.synthetic.seeds import HELD_OUT, generator
@@ -87,12 +86,7 @@ class CueConflictSettings:
     def description(self) -> dict[str, Any]:
         """Return what identifies the set, ready for JSON."""
         names = {"classes": self.class_names, "textures": [class_texture(name) for name in self.class_names]}
-        return {
-            "kind": "cue_conflict",
-            "generator": GENERATOR,
-            "scenes": classification.GENERATOR,
-            "settings": json.loads(json.dumps(asdict(self) | names)),
-        }
+        return describe("cue_conflict", self, names, generator=GENERATOR, scenes=classification.GENERATOR)
 
 
 def class_texture(shape: str) -> str:

@@ -1,13 +1,12 @@
 """What generated detection and segmentation sets have in common: settings, scenes and images."""
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lska.data.synthetic.checks import check_names, check_pair, check_range
-from lska.data.synthetic.folder import generate
+from lska.data.synthetic.folder import describe, generate
 from lska.data.synthetic.scene import Scene, SceneSettings, compose_scene
 from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
@@ -108,8 +107,7 @@ class DenseSettings:
 
     def description(self) -> dict[str, Any]:
         """Return what identifies the set, ready for JSON."""
-        settings = asdict(self) | {"classes": list(self.shape_names)}
-        return {"kind": self.KIND, "generator": GENERATOR, "settings": json.loads(json.dumps(settings))}
+        return describe(self.KIND, self, {"classes": self.shape_names}, generator=GENERATOR)
 
 
 def dense_scene(settings: DenseSettings, split: str, number: int) -> Scene:

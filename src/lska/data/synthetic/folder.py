@@ -6,6 +6,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,17 @@ from lska.provenance import digest, write_json
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
+
+
+def describe(kind: str, settings: Any, names: Mapping[str, Any], **versions: int) -> dict[str, Any]:
+    """Return what identifies a set, ready for JSON.
+
+    Args:
+        settings: the set's dataclass.
+        names: settings written otherwise than as given, as class names instead of their number.
+        versions: of the generators that make it.
+    """
+    return {"kind": kind, **versions, "settings": json.loads(json.dumps(asdict(settings) | names))}
 
 
 def existing_settings(root: Path, description: Mapping[str, Any], overwrite: bool) -> bool:

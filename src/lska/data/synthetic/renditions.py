@@ -1,8 +1,7 @@
 """Generated renditions: held-out scenes of the clean set in other styles, as in ImageNet-R and ImageNet-Sketch."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from lska.data.synthetic import classification
 from lska.data.synthetic.checks import check_names, check_range
 from lska.data.synthetic.classification import ClassificationSettings, classification_scene
-from lska.data.synthetic.folder import generate
+from lska.data.synthetic.folder import describe, generate
 from lska.data.synthetic.render import STYLES, save_jpeg
 from lska.data.synthetic.workers import each
 
@@ -67,12 +66,7 @@ class RenditionSettings:
     def description(self) -> dict[str, Any]:
         """Return what identifies the set, ready for JSON."""
         names = {"classes": self.clean.class_names, "kept": self.class_names}
-        return {
-            "kind": "renditions",
-            "generator": GENERATOR,
-            "scenes": classification.GENERATOR,
-            "settings": json.loads(json.dumps(asdict(self) | names)),
-        }
+        return describe("renditions", self, names, generator=GENERATOR, scenes=classification.GENERATOR)
 
 
 def check_kept(kept: int | None, names: Sequence[str]) -> None:

@@ -5,9 +5,8 @@ the nearest neighbour of an image shows another instance, of which only the fami
 """
 
 import csv
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.random import Generator
 
 from lska.data.dtd import IMAGES, LABELS, PARTS, TextureManifest
 from lska.data.synthetic.checks import check_names, check_pair, check_range
-from lska.data.synthetic.folder import generate
+from lska.data.synthetic.folder import describe, generate
 from lska.data.synthetic.render import coloured
 from lska.data.synthetic.scene import Paint
 from lska.data.synthetic.seeds import HELD_OUT, generator
@@ -114,8 +113,7 @@ class TextureSettings:
 
     def description(self) -> dict[str, Any]:
         """Return what identifies the set, ready for JSON."""
-        settings = asdict(self) | {"families": self.class_names}
-        return {"kind": "textures", "generator": GENERATOR, "settings": json.loads(json.dumps(settings))}
+        return describe("textures", self, {"families": self.class_names}, generator=GENERATOR)
 
     def manifest(self, name: str) -> TextureManifest:
         """Return what `check_textures` compares the written set with."""
