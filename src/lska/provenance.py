@@ -15,7 +15,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lska.outcomes import Outcomes
 
 METRIC_SCHEMA = 1
 WEIGHT_ORIGINS = ("trained", "imported", "random", "none")
@@ -119,11 +122,14 @@ def write_metrics(
     data: Mapping[str, str] | None = None,
     device: str = "cpu",
     extra: Mapping[str, Any] | None = None,
+    outcomes: Outcomes | None = None,
 ) -> dict[str, Any]:
     """Write a metric file (the one schema of all results) and return its content.
 
     `weights` is `{"md5": ..., "origin": ...}` (an origin of `WEIGHT_ORIGINS`), `recipe` the digest of the training that
     made them, `data` is `{"name": ..., "digest": ...}` of the manifest, `extra` holds facts that are not metrics.
+    `outcomes` are written beside the file, which keeps their MD5. The `seal` is a digest of all the rest of the file, so
+    that a number edited by hand is found.
 
     Raises:
         ValueError: the content does not fit the schema; all violations are named.
@@ -144,8 +150,19 @@ def write_metrics(
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
     }
     validate(content, "metrics", str(path))
+    if outcomes:
+        from lska.outcomes import outcomes_path, write_outcomes
+
+        write_outcomes(outcomes_path(path), outcomes)
+        content["outcomes"] = file_md5(outcomes_path(path))
+    content["seal"] = seal_of(content)
     write_json(path, content)
     return content
+
+
+def seal_of(content: Mapping[str, Any]) -> str:
+    """Digest of a metric file's content but for its `seal`."""
+    return digest({name: value for name, value in content.items() if name != "seal"})
 
 
 def validate(content: Any, schema: str, where: str) -> None:

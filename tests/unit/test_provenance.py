@@ -11,14 +11,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from lska.outcomes import Outcomes, OutcomesError, read_outcomes, resample_counts
 from lska.provenance import (
     atomic_path,
     digest,
     file_md5,
     metric,
     proportion,
+    seal_of,
     validate,
     write_json,
     write_metrics,
@@ -174,3 +177,40 @@ def test_metric_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         written(tmp_path / "m.json", metrics={"loss": metric(float("nan"), "nats")})
     assert names(tmp_path) == []
+
+
+def test_the_seal_covers_every_field_of_a_metric_file(tmp_path: Path) -> None:
+    content = written(tmp_path / "m.json")
+    assert content["seal"] == seal_of(content)
+    for name in set(content) - {"seal"}:
+        assert seal_of({**content, name: "edited"}) != content["seal"], name
+
+
+def test_outcomes_lie_beside_the_metric_file_that_names_their_md5(tmp_path: Path) -> None:
+    outcomes = Outcomes(images={"top1": np.array([0.0, 100.0])}, samples={"miou": np.array([1.5, np.nan])})
+    content = written(tmp_path / "m.json", outcomes=outcomes)
+    assert content["outcomes"] == file_md5(tmp_path / "m.npz")
+    found = read_outcomes(tmp_path / "m.npz", content["outcomes"])
+    np.testing.assert_array_equal(found.images["top1"], [0, 100])
+    np.testing.assert_array_equal(found.samples["miou"], [1.5, np.nan])
+    again = written(tmp_path / "again.json", outcomes=outcomes)
+    assert again["outcomes"] == content["outcomes"]
+
+
+def test_outcomes_of_another_measurement_are_refused(tmp_path: Path) -> None:
+    written(tmp_path / "m.json", outcomes=Outcomes(images={"top1": np.array([0.0, 100.0])}))
+    with pytest.raises(OutcomesError, match=r"m\.npz: MD5 [0-9a-f]{32}, but its metric file was written with 0{32}; "):
+        read_outcomes(tmp_path / "m.npz", "0" * 32)
+    (tmp_path / "m.npz").write_bytes(b"PK")
+    with pytest.raises(OutcomesError, match=r"m\.npz is damaged"):
+        read_outcomes(tmp_path / "m.npz")
+    with pytest.raises(OutcomesError, match=r"absent\.npz: the file of outcomes is missing; measure again"):
+        read_outcomes(tmp_path / "absent.npz")
+
+
+def test_bootstrap_samples_are_the_same_for_every_network() -> None:
+    first, again = (np.stack(list(resample_counts(50, resamples=20))) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (20, 50)
+    assert (first.sum(axis=1) == 50).all()
+    assert (first[0] != first[1]).any()
