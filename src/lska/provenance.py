@@ -128,8 +128,8 @@ def write_metrics(
 
     `weights` is `{"md5": ..., "origin": ...}` (an origin of `WEIGHT_ORIGINS`), `recipe` the digest of the training that
     made them, `data` is `{"name": ..., "digest": ...}` of the manifest, `extra` holds facts that are not metrics.
-    `outcomes` are written beside the file, which keeps their MD5. The `seal` is a digest of all the rest of the file, so
-    that a number edited by hand is found.
+    `outcomes` are written beside the file, which keeps their MD5. The `seal` is a digest of the rest of the file,
+    so that a number edited by hand is found.
 
     Raises:
         ValueError: the content does not fit the schema; all violations are named.
