@@ -11,7 +11,8 @@ from lska.claims.predicates import PredicateError, Quantity, parse
 
 
 def test_quantities_are_named_by_task_metric_and_network() -> None:
-    (found,) = parse("robustness/c.top1_mean_19(convnext_tiny) / complexity/mask_rcnn.flops_1280x800(van_base-lka-k7) > 1")
+    text = "robustness/c.top1_mean_19(convnext_tiny) / complexity/mask_rcnn.flops_1280x800(van_base-lka-k7)"
+    (found,) = parse(f"{text} > 1")
     assert found.quantities == (
         Quantity("robustness/c", "top1_mean_19", "convnext_tiny"),
         Quantity("complexity/mask_rcnn", "flops_1280x800", "van_base-lka-k7"),
