@@ -17,7 +17,7 @@ from lska import config
 from lska.claims import check, read_claims, requirements
 from lska.claims.evidence import Unavailable, collect
 from lska.claims.listing import outputs, runs_of
-from lska.claims.page import few, in_cell, numbers, render, shown, to_json, to_text, write
+from lska.claims.page import few, in_cell, numbers, render, shown, to_json, to_text, verdict_of, write
 from lska.claims.verdicts import Verdict, combine, count, judge
 from lska.cli import main
 from lska.outcomes import OutcomesError
@@ -381,6 +381,14 @@ def test_comparisons_read_as_a_person_writes_them() -> None:
     assert numbers(ordered) == "73 > 71.8 (by 1.2 ± 0.5 points, p = 0.016)"
     (unknown,) = judged(f"{ONE} > 71.8", 73.0, error=None)
     assert numbers(unknown) == "73 > 71.8 (by 1.2 points)"
+
+
+def test_a_percentage_that_came_from_rounding_says_so_beside_its_verdict() -> None:
+    text = "complexity.params(van_tiny-lska-k23)"
+    for paper_numbers, beside in (("agree when rounded", " (the paper's rounded numbers agree)"), ("agree", "")):
+        said = claim(f"{text} = 1", 0.05, paper_numbers=paper_numbers)
+        found = judge(said, {quantity(text): evidence(text, 2.0, standard_error=0.0)})
+        assert verdict_of(to_json([found], Scale(Path("results")))["claims"][0]) == f"✗ fails{beside}"
 
 
 def judged(predicate: str, value: float, *tolerance: float, error: float | None = 0.5) -> list[dict]:

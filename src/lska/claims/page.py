@@ -99,16 +99,16 @@ def render(content: dict[str, Any], suffix: str) -> str:
         loader=PackageLoader("lska.claims", "."), autoescape=suffix == ".html", undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"shown": shown, "numbers": numbers, "few": few, "cell": in_cell}
+    environment.filters |= {"shown": shown, "numbers": numbers, "few": few, "cell": in_cell, "verdict": verdict_of}
     marks = {str(verdict): mark for verdict, mark in MARKS.items()}
     meaning = {str(verdict): text for verdict, text in MEANING.items()}
     return environment.get_template(f"page{suffix}.jinja").render(**content, marks=marks, meaning=meaning)
 
 
 def shown(value: float, digits: int = 4) -> str:
-    """A number with so many significant digits, without an exponent."""
+    """A number with so many significant digits, without an exponent; whole numbers in full."""
     text = f"{value:.{digits}g}"
-    return f"{float(text):,.0f}" if "e+" in text else text
+    return f"{value:,.0f}" if float(value).is_integer() or "e+" in text else text
 
 
 def numbers(comparison: dict[str, Any]) -> str:
@@ -123,6 +123,16 @@ def numbers(comparison: dict[str, Any]) -> str:
     by += f", p = {p:.2g}" if p is not None else ""
     how = "off by" if sign == "=" else "by"
     return f"{shown(comparison['left'])} {sign} {shown(comparison['right'])}{tolerance} ({how} {by})"
+
+
+def verdict_of(claim: dict[str, Any]) -> str:
+    """The verdict with its mark, and what a reader must know beside it."""
+    beside = ""
+    if claim["verdict"] != claim["measured"]:
+        beside = f" (ours: {claim['measured']})"
+    elif claim["verdict"] == Verdict.FAILS and claim["paper_numbers"] == "agree when rounded":
+        beside = " (the paper's rounded numbers agree)"
+    return f"{MARKS[Verdict(claim['verdict'])]} {claim['verdict']}{beside}"
 
 
 def in_cell(text: str) -> str:
@@ -140,8 +150,7 @@ def to_text(content: dict[str, Any]) -> str:
     """For a terminal: every claim with its verdict, statement and numbers, then the counts."""
     lines = [content["caption"], ""]
     for claim in content["claims"]:
-        head = f"{claim['id']:<5} {MARKS[Verdict(claim['verdict'])]} {claim['verdict']}"
-        lines.append(f"{head}  ({claim['source']})")
+        lines.append(f"{claim['id']:<5} {verdict_of(claim)}  ({claim['source']})")
         said = [claim["statement"], *map(numbers, claim["comparisons"]), few(claim["missing"])]
         for text in said:
             lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 10)
