@@ -121,10 +121,10 @@ def _unit(entry: Mapping[str, Any]) -> str:
 
 
 def _uncertainty(entry: Mapping[str, Any]) -> dict[str, str]:
-    interval = entry.get("interval")
+    interval, error = entry.get("interval"), entry.get("standard_error")
     facts = {
         "n": number(entry["n"]) if "n" in entry else "",
-        "standard error": f"{_full(entry['standard_error'])} {_unit(entry)}".strip() if "standard_error" in entry else "",
+        "standard error": "" if error is None else f"{_full(error)} {_unit(entry)}".strip(),
         "quartiles": f"{_full(interval[0])} to {_full(interval[1])}" if interval else "",
     }
     return {name: text for name, text in facts.items() if text}

@@ -108,7 +108,8 @@ def _md5(path: Path, size: int, modified: int) -> str:
 def _recipe(config: Config, sidecar: Mapping[str, Any], task: str, run: str) -> Link:
     spec, stated = sidecar.get("spec") or {}, sidecar.get("recipe")
     trained = task if parse_task(task) is not None else "classification"
-    whole = "computed again from the settings below" if digest(spec) == stated else f"BUT the settings give {digest(spec)}"
+    again = digest(spec)
+    whole = "computed again from the settings below" if again == stated else f"BUT the settings give {again}"
     architecture = ", ".join(f"{name} {value}" for name, value in (spec.get("architecture") or {}).items())
     facts = {
         "digest": f"{stated}, {whole}",

@@ -28,8 +28,9 @@ def to_text(chain: Chain, width: int = WIDTH) -> str:
 
 def _lines(link: Link, indent: str, last: bool, width: int, told: set[str]) -> Iterator[str]:
     below, place = indent + ("   " if last else "│  "), "" if link.file is None else link.file.as_posix()
-    again = bool(place) and place in told and link.kind not in ("paper", "differences")
-    told.add(place)
+    content = f"{place} {list(link.facts.items())}"
+    again = bool(place) and content in told
+    told.add(content)
     words = [link.label, "" if place in link.label else place, "(as above)" if again else ""]
     yield f"{indent}{'└─ ' if last else '├─ '}{' '.join(filter(None, words))}"
     if again:
