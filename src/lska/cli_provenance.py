@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from lska.cli_options import Arguments, Commands, configured, load
 
@@ -29,3 +30,30 @@ def _explain(arguments: Arguments) -> None:
         return
     found = chain.of(table, chain.choose(table, *arguments.cell), config)
     print(json.dumps(chain.to_json(found), indent=2, ensure_ascii=False) if arguments.json else chain.to_text(found))
+
+
+def add_verify(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add_parser("verify", help="check every chain of a scale, offline; exit code 1: one is broken")
+    command.add_argument("--strict", action="store_true", help="fail for outdated and unsealed files too")
+    command.add_argument("--json", action="store_true", help="for scripts")
+    configured(command)
+    command.set_defaults(command=_verify)
+
+
+def _verify(arguments: Arguments) -> int:
+    config = load(arguments)
+    from lska import verify
+
+    report = verify.verify(config, progress=_bar)
+    if arguments.json:
+        print(json.dumps(verify.to_json(report), indent=2, ensure_ascii=False))
+    else:
+        print(verify.to_text(report), end="")
+    return 0 if report.sound(arguments.strict) else 1
+
+
+def _bar(targets: Iterable[str]) -> Iterable[str]:
+    from tqdm import tqdm
+
+    return tqdm(targets, unit="target", leave=False, disable=None)
