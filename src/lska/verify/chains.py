@@ -63,16 +63,25 @@ def _target(target: str, evidence: Evidence, paper: Path) -> Shown:
     files = [path for path in outputs(target, config.results) if path.suffix in WRITERS and path.is_file()]
     needed = [config.metric_path(task, run) for task, run in requirements(load_spec(target), config)]
     unreadable = [path for path in needed if not evidence.metric(path).content]
+    distrusted = [path for path in needed if evidence.metric(path).broken]
     if unreadable:
-        text = f"not compared with its metric files, since {unreadable[0]} cannot be read"
-        notes = tuple(Finding(Level.NOTE, path, "", text) for path in files[:1])
-        return Shown(target, len(files), {("all rows", "all columns"): tuple(unreadable)}, notes, {})
+        return _uncompared(target, files, unreadable, f"since {unreadable[0]} cannot be read")
     try:
         table = collect(load_spec(target), config, paper, config.results, seals=False)
     except ValueError as error:
-        faults = tuple(broken(path, "", f"cannot be made again: {error}") for path in files[:1])
+        if distrusted:
+            return _uncompared(target, files, distrusted, f"which cannot fill it: {error}")
+        faults = tuple(broken(path, "", f"cannot be filled: {error}") for path in files)
         return Shown(target, len(files), {}, faults, {})
-    return _compared(table, files, [path for path in needed if evidence.metric(path).broken])
+    return _compared(table, files, distrusted)
+
+
+def _uncompared(target: str, files: list[Path], metrics: list[Path], reason: str) -> Shown:
+    """A target that cannot be made again; all of it hangs on `metrics`."""
+    notes = tuple(
+        Finding(Level.NOTE, path, "", f"not compared with its metric files, {reason}") for path in files[:1]
+    )
+    return Shown(target, len(files), {("all rows", "all columns"): tuple(metrics)}, notes, {})
 
 
 def _compared(table: Table, files: list[Path], distrusted: list[Path]) -> Shown:

@@ -30,15 +30,15 @@ def check(config: Config) -> Iterator[Finding]:
         yield broken(path, "", f"cannot be read as JSON ({error})")
         return
     try:
-        expected = json.loads(json.dumps(to_json(judge(config), config)))
+        judged = to_json(judge(config), config)
     except ValueError as error:
         yield Finding(Level.NOTE, path, "", f"not compared: {error}")
         return
-    differing = list(_differences(_named(found), _named(expected), ""))
+    differing = list(_differences(_named(found), _named(json.loads(json.dumps(judged))), ""))
     for place, ours, theirs in differing:
         yield broken(path, place, f"is {ours!r}, the metric files and the paper's statements give {theirs!r}")
     for page in pages if not differing else ():
-        yield from _page(page, render(found, page.suffix))
+        yield from _page(page, render(judged | {name: found.get(name) for name in RECORDED}, page.suffix))
 
 
 def _page(path: Path, expected: str) -> Iterator[Finding]:

@@ -33,7 +33,7 @@ def differences(table: Table, path: Path, distrusted: Collection[Path] = ()) -> 
     Raises:
         OSError: the file cannot be read.
     """
-    found, expected = path.read_text(encoding="utf-8"), WRITERS[path.suffix](table)
+    found, expected = path.read_bytes().decode("utf-8", "replace"), WRITERS[path.suffix](table)
     if found == expected:
         return []
     known = {(cell.row, cell.column): cell for cell in table.cells}
