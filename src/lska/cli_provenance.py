@@ -21,15 +21,21 @@ def add_explain(commands: Commands) -> None:
 
 def _explain(arguments: Arguments) -> None:
     config = load(arguments)
-    from lska import chain
+    from lska import chain, verify
 
     table = chain.filled(arguments.target, config)
     if arguments.cell is None:
         cells = [{"row": cell.row, "column": cell.column, "state": str(cell.state)} for cell in table.cells]
         print(json.dumps(cells, indent=2, ensure_ascii=False) if arguments.json else "\n".join(chain.listing(table)))
         return
-    found = chain.of(table, chain.choose(table, *arguments.cell), config)
-    print(json.dumps(chain.to_json(found), indent=2, ensure_ascii=False) if arguments.json else chain.to_text(found))
+    cell = chain.choose(table, *arguments.cell)
+    found, broken = chain.of(table, cell, config), verify.first_broken(table, cell, config)
+    if arguments.json:
+        content = chain.to_json(found) | {"first_broken": None if broken is None else verify.finding_json(broken)}
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    print(chain.to_text(found), end="")
+    print("Every link holds." if broken is None else f"BROKEN: {broken.file.as_posix()}: {broken.place} {broken.text}")
 
 
 def add_verify(commands: Commands) -> None:

@@ -9,7 +9,7 @@ metric files, `claims` the verdicts. A chain is broken where the first of its li
 nothing heavy.
 """
 
-from lska.verify.chains import verify
-from lska.verify.findings import Finding, Level, Report, to_json, to_text
+from lska.verify.chains import first_broken, verify
+from lska.verify.findings import Finding, Level, Report, finding_json, to_json, to_text
 
-__all__ = ["Finding", "Level", "Report", "to_json", "to_text", "verify"]
+__all__ = ["Finding", "Level", "Report", "finding_json", "first_broken", "to_json", "to_text", "verify"]

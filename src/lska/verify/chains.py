@@ -10,7 +10,7 @@ from pathlib import Path
 from lska.chain.checkout import changed_files, commit_text
 from lska.config import Config
 from lska.tables import TARGETS, load_spec, outputs, requirements
-from lska.tables.collect import Table, collect
+from lska.tables.collect import Cell, Table, collect
 from lska.tables.render import WRITERS
 from lska.verify.claims import check as check_claims
 from lska.verify.files import broken
@@ -46,6 +46,21 @@ def verify(config: Config, paper: Path = Path("paper"), progress: Progress = ite
     )
 
 
+def first_broken(table: Table, cell: Cell, config: Config) -> Finding | None:
+    """The first broken link of one cell's chain, None where it is sound.
+
+    Args:
+        table: filled from metric files as they are, also edited ones.
+        cell: one of its cells.
+    """
+    evidence = Evidence(config)
+    behind = [next(evidence.broken_links(path), None) for path in cell.files]
+    files = [path for path in outputs(table.spec.target, config.results) if path.suffix in WRITERS and path.is_file()]
+    shown = _compared(table, files, [path for path in cell.files if evidence.metric(path).broken])
+    found = [shown.by_cell.get((cell.row, cell.column)), *behind]
+    return next((finding for finding in found if finding is not None), None)
+
+
 @dataclass(frozen=True)
 class Shown:
     """A table or figure on disk: its cells' metric files, and what is wrong with its own files."""
@@ -78,9 +93,7 @@ def _target(target: str, evidence: Evidence, paper: Path) -> Shown:
 
 def _uncompared(target: str, files: list[Path], metrics: list[Path], reason: str) -> Shown:
     """A target that cannot be made again; all of it hangs on `metrics`."""
-    notes = tuple(
-        Finding(Level.NOTE, path, "", f"not compared with its metric files, {reason}") for path in files[:1]
-    )
+    notes = tuple(Finding(Level.NOTE, path, "", f"not compared with its metric files, {reason}") for path in files[:1])
     return Shown(target, len(files), {("all rows", "all columns"): tuple(metrics)}, notes, {})
 
 

@@ -79,17 +79,14 @@ def to_json(report: Report) -> dict[str, Any]:
         "sound": report.sound(),
         "checked": dict(report.checked),
         "chains": {"followed": report.chains, "broken": report.broken_chains},
-        "findings": [
-            {
-                "level": str(finding.level),
-                "file": finding.file.as_posix(),
-                "place": finding.place,
-                "text": finding.text,
-                "first_broken_of": list(finding.chains),
-            }
-            for finding in report.findings
-        ],
+        "findings": [finding_json(finding) | {"first_broken_of": list(finding.chains)} for finding in report.findings],
     }
+
+
+def finding_json(finding: Finding) -> dict[str, Any]:
+    """Plain values of one finding, without its chains."""
+    file, level = finding.file.as_posix(), str(finding.level)
+    return {"level": level, "file": file, "place": finding.place, "text": finding.text}
 
 
 def to_text(report: Report) -> str:

@@ -26,23 +26,23 @@ class Evidence:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.folder = config.results / "metrics"
+        self._metrics: dict[Path, Checked] = {}
         self._sidecars: dict[Path, Checked] = {}
         self._records: dict[Path, Checked] = {}
 
     @cached_property
     def metrics(self) -> dict[Path, Checked]:
-        """Every metric file that is there, by path."""
-        return {path: self._metric(path) for path in sorted(self.folder.rglob("*.json"))}
+        """Every metric file that is there or was asked for, by path."""
+        for path in sorted(self.folder.rglob("*.json")):
+            self.metric(path)
+        return self._metrics
 
     def metric(self, path: Path) -> Checked:
-        """A metric file, also a missing one."""
-        if path not in self.metrics:
-            self.metrics[path] = self._metric(path)
-        return self.metrics[path]
-
-    def _metric(self, path: Path) -> Checked:
-        place = path.relative_to(self.folder)
-        return metric_file(path, place.parent.as_posix(), place.stem, self.config.scale)
+        """A metric file by its path, also a missing one."""
+        if path not in self._metrics:
+            place = path.relative_to(self.folder)
+            self._metrics[path] = metric_file(path, place.parent.as_posix(), place.stem, self.config.scale)
+        return self._metrics[path]
 
     def sidecar(self, path: Path) -> Checked:
         """A sidecar by its path, also a missing one."""
