@@ -51,7 +51,7 @@ def test_the_facts_are_those_of_the_files(scale: Proven) -> None:
     assert recipe.facts["today"] == "what the configuration asks for"
     assert recipe.facts["network"].startswith("depths [1, 1, 1, 1]")
     assert differences.facts["updates"] == "8, not 80000"
-    assert "weight_decay" not in differences.facts
+    assert "horizontal_flip" not in differences.facts
     assert backbone.facts["md5"].endswith("as the sidecar above says")
 
 

@@ -147,6 +147,20 @@ def test_weights_measured_elsewhere_are_named_with_both_files(scale: Proven) -> 
     assert all(scale.sidecar.as_posix() in text for text in found.values())
 
 
+def test_a_sidecar_of_another_run_is_found(scale: Proven) -> None:
+    edit(scale.fine_tuned, "run", lambda run: run.replace("s0", "s1"), sealed=True)
+    assert (scale.fine_tuned, "run") in [(found.file, found.place) for found in scale.broken()]
+
+
+@pytest.mark.parametrize("place", ["backbone.run", "backbone.md5", "spec.backbone"])
+def test_another_backbone_is_found_at_the_fine_tuned_weights(scale: Proven, place: str) -> None:
+    edit(scale.fine_tuned, place, lambda value: value[:-1] + ("1" if value[-1] == "0" else "0"), sealed=True)
+    assert any(f"{TABLE}: {ROW} / {COLUMN}" in found.chains for found in scale.broken())
+    blamed = {found.file.as_posix() for found in scale.broken()}
+    # A name of another run leads to a sidecar that is not there.
+    assert blamed & {scale.fine_tuned.as_posix(), "checkpoints/test/van_tiny-lska-k7-s1.json"}
+
+
 def test_other_weights_beside_a_sidecar_are_found(scale: Proven) -> None:
     scale.config.weights_path(RUN).write_bytes(b"other")
     assert only(scale)[:2] == (scale.sidecar.as_posix(), "md5")

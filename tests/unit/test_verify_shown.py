@@ -16,7 +16,7 @@ from lska.claims.page import write as write_claims
 from lska.tables import TARGETS, load_spec
 from lska.tables.collect import Table, collect
 from lska.tables.render import WRITERS
-from lska.verify import Finding, Level
+from lska.verify import Finding, Level, verify
 from lska.verify.shown import differences
 
 TABLES = tuple(target for target in TARGETS if target.startswith("table") and target != "table_01")
@@ -183,3 +183,15 @@ def test_formats_that_were_not_made_are_no_fault(scale: Proven) -> None:
         if path.suffix != ".md":
             path.unlink()
     assert scale.faults() == []
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".png"])
+def test_an_edited_drawing_is_found_when_figures_are_drawn_anew(scale: Proven, suffix: str) -> None:
+    path = next(path for path in tables.outputs(FIGURE, scale.config.results) if path.suffix == suffix)
+    tables.build(FIGURE, scale.config, [path])
+    assert [found for found in verify(scale.config, drawings=True).findings if found.level is not Level.NOTE] == []
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    (finding,) = verify(scale.config, drawings=True).of(Level.BROKEN)
+    assert finding.file == path and "drawn now" in finding.text
+    assert scale.broken() == []

@@ -13,6 +13,7 @@ from lska.tables import TARGETS, load_spec, outputs, requirements
 from lska.tables.collect import Cell, Table, collect
 from lska.tables.render import WRITERS
 from lska.verify.claims import check as check_claims
+from lska.verify.drawn import check as check_drawings
 from lska.verify.files import broken
 from lska.verify.findings import Finding, Level, Report
 from lska.verify.links import Evidence
@@ -21,7 +22,7 @@ from lska.verify.shown import differences, name_of
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
 
-def verify(config: Config, paper: Path = Path("paper"), progress: Progress = iter) -> Report:
+def verify(config: Config, paper: Path = Path("paper"), progress: Progress = iter, drawings: bool = False) -> Report:
     """Follow every cell of a scale's tables and figures to its origins, and check every file on the way.
 
     Needs neither data nor weights; weights that are there are compared by their MD5.
@@ -29,6 +30,7 @@ def verify(config: Config, paper: Path = Path("paper"), progress: Progress = ite
     Args:
         paper: folder with the paper's values.
         progress: goes through the names of what is checked and may show them.
+        drawings: whether figures are drawn anew too, which takes half a minute.
 
     Raises:
         ValueError: the scale has no results.
@@ -37,7 +39,7 @@ def verify(config: Config, paper: Path = Path("paper"), progress: Progress = ite
     targets = [target for target in TARGETS if any(path.is_file() for path in outputs(target, config.results))]
     if not evidence.metrics and not targets:
         raise ValueError(f"{config.results} holds no metric files, tables or figures to verify; run snakemake first")
-    shown = [_target(target, evidence, paper) for target in progress(targets)]
+    shown = [_target(target, evidence, paper, drawings) for target in progress(targets)]
     findings = [*_of_files(evidence), *(finding for one in shown for finding in one.findings)]
     findings += [*evidence.outdated(), *check_claims(config), *_history(config, evidence)]
     chains = _chains(shown, evidence)
@@ -73,7 +75,7 @@ class Shown:
     """The first finding of a file about each cell."""
 
 
-def _target(target: str, evidence: Evidence, paper: Path) -> Shown:
+def _target(target: str, evidence: Evidence, paper: Path, drawings: bool) -> Shown:
     config = evidence.config
     files = [path for path in outputs(target, config.results) if path.suffix in WRITERS and path.is_file()]
     needed = [config.metric_path(task, run) for task, run in requirements(load_spec(target), config)]
@@ -88,7 +90,12 @@ def _target(target: str, evidence: Evidence, paper: Path) -> Shown:
             return _uncompared(target, files, distrusted, f"which cannot fill it: {error}")
         faults = tuple(broken(path, "", f"cannot be filled: {error}") for path in files)
         return Shown(target, len(files), {}, faults, {})
-    return _compared(table, files, distrusted)
+    compared = _compared(table, files, distrusted)
+    drawn = [path for path in outputs(target, config.results) if path.suffix not in WRITERS and path.is_file()]
+    if not drawings or distrusted or not drawn:
+        return compared
+    faults = tuple(check_drawings(table, drawn))
+    return replace(compared, files=compared.files + len(drawn), findings=(*compared.findings, *faults))
 
 
 def _uncompared(target: str, files: list[Path], metrics: list[Path], reason: str) -> Shown:

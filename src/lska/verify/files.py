@@ -137,13 +137,15 @@ def sidecar(path: Path, log: Path) -> Checked:
 
 
 def _recipe(checked: Checked) -> Iterator[Finding]:
+    if checked.get("run") != checked.path.stem:
+        yield broken(checked.path, "run", f"is {checked.get('run')!r}, but the file is {checked.path.name}")
     spec, stated = checked.get("spec"), checked.get("recipe")
     if not isinstance(spec, Mapping):
         yield broken(checked.path, "spec", "is missing; nothing says how the weights were trained")
         return
     if digest(spec) != stated:
         yield broken(checked.path, "recipe", f"is {stated}, the settings in its field 'spec' give {digest(spec)}")
-    for name, other in (("run", "spec.run"), ("data.name", "spec.data.name")):
+    for name, other in (("task", "spec.task"), ("run", "spec.run"), ("data.name", "spec.data.name")):
         if checked.get(name) != checked.get(other):
             yield broken(checked.path, name, f"is {checked.get(name)!r}, its field {other!r} {checked.get(other)!r}")
     batch, updates, seen = (checked.get(name) for name in ("spec.recipe.global_batch", "updates", "images_seen"))

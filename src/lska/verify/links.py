@@ -140,9 +140,8 @@ class Evidence:
         yield from _broken(weights)
         if weights.broken:
             return
-        backbone = weights.get("backbone")
-        if backbone:
-            started = self.sidecar(sidecar_path(self.config, "classification", backbone["run"]))
+        if weights.get("backbone"):
+            started = self.sidecar(sidecar_path(self.config, "classification", weights.get("backbone.run")))
             if not started.broken:
                 yield from _started_from(weights, started)
             yield from self._behind(started)
@@ -160,11 +159,11 @@ class Evidence:
         if digest != recorded.get("digest"):
             alone = self.witnesses.get(name, Counter())[recorded.get("digest")] > 0
             yield _other_data(user if alone else recorded, user, recorded, digest)
-        reference = recorded.get("reference")
-        if reference:
-            chose = self.sidecar(sidecar_path(self.config, "classification", reference["run"]))
-            if not chose.broken and chose.get("md5") != reference["md5"]:
-                text = f"is {reference['md5']}, {chose.path} has {chose.get('md5')}: other weights chose the images"
+        if recorded.get("reference"):
+            stated = recorded.get("reference.md5")
+            chose = self.sidecar(sidecar_path(self.config, "classification", recorded.get("reference.run")))
+            if not chose.broken and chose.get("md5") != stated:
+                text = f"is {stated}, {chose.path} has {chose.get('md5')}: other weights chose the images"
                 yield broken(recorded.path, "reference.md5", text)
             yield from _broken(chose)
 
