@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +178,18 @@ def test_chains_and_verification_import_neither_torch_nor_drawings() -> None:
     code = f"import sys, lska.chain, lska.verify, lska.cli; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_weights_whose_sidecar_has_no_settings_have_a_chain_too(scale: Proven) -> None:
+    content = json.loads(scale.sidecar.read_text())
+    del content["spec"]
+    scale.sidecar.write_text(json.dumps(content | {"origin": "imported"}))
+    weights, recipe = list(behind(scale, FIGURE, "VAN-Tiny LSKA k=7", "ImageNet-1K top-1").walk())[1:3]
+    assert (weights.facts["origin"], recipe.facts["settings"]) == ("imported", "none recorded")
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error(scale: Proven) -> None:
+    command = f"{sys.executable} -m lska explain {TABLE} --config config.yaml | head -n 1"
+    environment = {**os.environ, "PYTHONPATH": str(project_root() / "src")}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.startswith("Table XI.") and done.stderr == ""

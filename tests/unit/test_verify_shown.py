@@ -53,7 +53,7 @@ def test_a_digit_edited_in_a_table_names_file_row_and_column(scale: Proven, suff
     edit_number(path, lambda line: "LSKA" in line and "k=7" in line and "random" not in line, shown)
     finding = only(scale)
     assert (finding.file, finding.place) == (path, f"row {ROW!r}, column {COLUMN!r}")
-    ours, theirs = finding.text.split(", the metric files give ")
+    ours, theirs = finding.text.split(f", {scale.segmentor} gives ")
     assert other(shown) in ours and shown in theirs
     assert finding.chains == (f"{TABLE}: {ROW} / {COLUMN}",)
 
@@ -64,7 +64,7 @@ def test_a_digit_edited_in_a_csv_file_names_the_field_too(scale: Proven) -> None
     edit_number(path, lambda line: f"{ROW},{COLUMN}" in line, value)
     finding = only(scale)
     assert (finding.file, finding.place) == (path, f"row {ROW!r}, column {COLUMN!r}, value")
-    assert finding.text == f"shows {other(value)!r}, the metric files give {value!r}"
+    assert finding.text == f"shows {other(value)!r}, {scale.segmentor} gives {value!r}"
 
 
 def test_an_edited_point_of_a_figure_names_it(scale: Proven) -> None:
@@ -79,12 +79,12 @@ def test_an_edited_value_of_the_paper_is_told_from_one_of_ours(scale: Proven) ->
     edit_number(path, lambda line: "VAN-Tiny LSKA k=7,ImageNet-1K top-1" in line, "73.5")
     finding = only(scale)
     assert finding.place.endswith("column 'ImageNet-1K top-1', paper")
-    assert finding.text == "shows '73.6', the paper/figure_01.csv give '73.5'"
+    assert finding.text == "shows '73.6', paper/figure_01.csv gives '73.5'"
 
 
 def test_a_changed_file_of_the_paper_no_longer_fits_the_figure(scale: Proven) -> None:
     edit_number(Path("paper/figure_01.csv"), lambda line: "LSKA k=7,ImageNet-1K top-1" in line, "73.5")
-    assert only(scale).text == "shows '73.5', the paper/figure_01.csv give '73.6'"
+    assert only(scale).text == "shows '73.5', paper/figure_01.csv gives '73.6'"
 
 
 def test_the_cell_of_an_edited_metric_file_is_blamed_on_that_file_alone(scale: Proven) -> None:

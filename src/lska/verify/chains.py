@@ -14,7 +14,7 @@ from lska.tables.collect import Cell, Table, collect
 from lska.tables.render import WRITERS
 from lska.verify.claims import check as check_claims
 from lska.verify.drawn import check as check_drawings
-from lska.verify.files import broken
+from lska.verify.files import broken, edited_fields
 from lska.verify.findings import Finding, Level, Report
 from lska.verify.links import Evidence
 from lska.verify.shown import differences, name_of
@@ -159,7 +159,8 @@ def _order(finding: Finding) -> int:
 def _history(config: Config, evidence: Evidence) -> Iterator[Finding]:
     """What git knows: files that differ from the commit, and results of unknown commits or of changed sources."""
     for name in changed_files(config.results, config.weights_path("any").parent, Path("paper")):
-        yield Finding(Level.NOTE, Path(name), "", "differs from the commit")
+        text = ": ".join(filter(None, ["differs from the commit", edited_fields(Path(name))]))
+        yield Finding(Level.NOTE, Path(name), "", text)
     every = [*evidence.metrics.values(), *evidence.sidecars.values()]
     commits = Counter((checked.get("code.commit"), checked.get("code.dirty")) for checked in every if checked.content)
     for (commit, dirty), number in commits.items():

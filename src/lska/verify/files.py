@@ -60,19 +60,22 @@ def read(path: Path, kind: str) -> Checked:
         return Checked(path, {}, (broken(path, "", f"expected a mapping, found {type(content).__name__}"),))
     problem = seal_problem(content)
     if problem is not None:
-        text = problem.removeprefix("field 'seal': ") + _since_commit(path, content)
+        text, edited = problem.removeprefix("field 'seal': "), edited_fields(path)
+        text += f"; since the commit: {edited}" if edited else ""
         return Checked(path, content, (broken(path, "seal", text),))
     return Checked(path, content, () if "seal" in content else (Finding(Level.UNSEALED, path, "seal", kind),))
 
 
-def _since_commit(path: Path, content: Mapping[str, Any]) -> str:
-    """Which fields differ from the committed file, where there is one."""
+def edited_fields(path: Path) -> str:
+    """Which fields of a JSON file differ from the committed one; nothing where there is none."""
     try:
-        committed = json.loads(committed_text(path) or "{}")
-    except ValueError:
+        committed, content = json.loads(committed_text(path) or "null"), json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return ""
-    found = changes(committed, content) if committed else []
-    return f"; since the commit: {'; '.join(found[:EDITS])}" if found else ""
+    known = isinstance(committed, Mapping) and isinstance(content, Mapping)
+    found = changes(committed, content) if known else []
+    more = f" and {len(found) - EDITS} more fields" if len(found) > EDITS else ""
+    return "; ".join(found[:EDITS]) + more
 
 
 def metric_file(path: Path, task: str, run: str, scale: str) -> Checked:

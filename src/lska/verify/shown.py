@@ -15,6 +15,9 @@ from lska.tables.render import WRITERS, heading
 from lska.verify.files import broken
 from lska.verify.findings import Finding
 
+REST = "code and metric files give"
+"""Source of captions, legends and whatever else is outside of cells."""
+
 AROUND = 30
 """Characters shown on each side of a difference within a long text."""
 
@@ -65,7 +68,7 @@ def _compare_csv(table: Table, path: Path, found: str, expected: str) -> Iterato
         for name, value in line.items():
             if lines[key].get(name) != value:
                 differing = True
-                text = _says(lines[key].get(name), value, _source(table, name))
+                text = _says(lines[key].get(name), value, _source(table, key, name))
                 yield key, broken(path, f"{_place(key)}, {name}", text)
     for key in [key for key in lines if key not in wanted]:
         differing = True
@@ -87,12 +90,12 @@ def _compare_lines(table: Table, path: Path, found: str, expected: str) -> Itera
         given = places.split(line)
         row = places.row(parts)
         if row is None or len(given) != len(parts):
-            yield None, broken(path, f"line {number}", _says(line, wanted, "metric files and code"))
+            yield None, broken(path, f"line {number}", _says(line, wanted, REST))
             continue
         for column, (text, right) in enumerate(zip(given, parts, strict=True)):
             if text != right:
                 key = (row, places.column(column))
-                yield key if column else None, broken(path, _place(key), _says(text, right, "metric files"))
+                yield key if column else None, broken(path, _place(key), _says(text, right, _source(table, key)))
     if found.splitlines() == theirs:
         yield None, broken(path, "", "line endings, or the end of the file, are others than those written")
 
@@ -108,7 +111,7 @@ class _Places:
 
     def split(self, line: str) -> list[str]:
         """The parts of a line that stand for a label and its cells; remembers the head of columns."""
-        parts = self._pattern.split(line)
+        parts = self._pattern.split(line.removesuffix(r" \\"))
         parts = parts[1:] if self._pattern.pattern.startswith(("(?<!\\\\)\\|", "(?=<")) else parts
         if len(parts) > 1 and _plain(parts[0]) == self._stub:
             self._head = [self._columns.get(_plain(part), "") for part in parts]
@@ -133,8 +136,12 @@ def _place(key: tuple[str, str]) -> str:
     return f"row {key[0]!r}, column {key[1]!r}"
 
 
-def _source(table: Table, name: str) -> str:
-    return f"paper/{table.spec.paper}.csv" if name.startswith("paper") else "metric files"
+def _source(table: Table, key: tuple[str, str], name: str = "") -> str:
+    """What says otherwise than the file: the paper's values, or the metric file of the cell where it has one."""
+    if name.startswith("paper"):
+        return f"paper/{table.spec.paper}.csv gives"
+    files = next((cell.files for cell in table.cells if (cell.row, cell.column) == key), ())
+    return f"{files[0]} gives" if len(files) == 1 else "the metric files give"
 
 
 def _says(found: str | None, expected: str | None, source: str) -> str:
@@ -142,7 +149,7 @@ def _says(found: str | None, expected: str | None, source: str) -> str:
     ours, theirs = ((re.sub(r"<[^>]*>", "", html.unescape(text or ""))).strip() for text in (found, expected))
     if ours == theirs or max(len(ours), len(theirs)) > 3 * AROUND:
         ours, theirs = _around(found or "", expected or "")
-    return f"shows {ours!r}, the {source} give {theirs!r}"
+    return f"shows {ours!r}, {source} {theirs!r}"
 
 
 def _around(one: str, other: str) -> tuple[str, str]:
@@ -158,4 +165,4 @@ def _first_line(path: Path, found: str, expected: str) -> Finding:
     number = next(place for place, (a, b) in enumerate(itertools.zip_longest(ours, theirs), start=1) if a != b)
     line, wanted = (lines[number - 1] if number <= len(lines) else "" for lines in (ours, theirs))
     counts = "" if len(ours) == len(theirs) else f" (the file has {len(ours)} lines, expected {len(theirs)})"
-    return broken(path, f"line {number}", _says(line, wanted, "metric files and code") + counts)
+    return broken(path, f"line {number}", _says(line, wanted, REST) + counts)
