@@ -55,7 +55,7 @@ def _trained(config: Config, path: Path, kind: str, task: str, run: str, md5: st
     """The link of a sidecar; `witness` is who names its weights by `md5`."""
     sidecar, label = read_json(path), LABELS[kind]
     if not sidecar:
-        return Link(kind, label, {"md5": md5, "sidecar": "MISSING or damaged: nothing says how they were trained"}, path)
+        return Link(kind, label, {"md5": md5, "sidecar": "MISSING or damaged: nothing says how they came"}, path)
     agrees = f"as {witness} says" if sidecar.get("md5") == md5 else f"OTHERS than {witness} names, {md5}"
     facts = {
         "md5": f"{sidecar.get('md5')}, {agrees}",
