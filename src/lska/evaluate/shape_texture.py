@@ -25,6 +25,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from lska.data.cue_conflict import CueConflictSet
+from lska.outcomes import Outcomes, resample_columns
 from lska.provenance import metric
 
 FACTORS = ("shape", "texture", "residual")
@@ -84,6 +85,8 @@ class Dimensions:
     """float64 (N,) by shared factor: correlation of each neuron over the pairs, -1 to 1."""
     estimates: Mapping[str, Estimate]
     """By form."""
+    samples: Mapping[str, np.ndarray]
+    """float64 (resamples, 3) by form: scores on bootstrap samples of the images, NaN where none has a pair."""
 
 
 def dimensions(
@@ -100,7 +103,9 @@ def dimensions(
 
     A pair has no order: both are taken, so that its two images have one mean and one variance per neuron. Both factors
     count the same in the variance of all images, as the released code draws them evenly. Intervals are percentiles over
-    bootstrap samples of the pairs: the uncertainty of having drawn these pairs, not of having these images.
+    bootstrap samples of the pairs: the uncertainty of having drawn these pairs, not of having these images. The latter
+    is in `samples`, where a pair counts as often as both its images are drawn; it is larger, since each image is in
+    many pairs.
 
     Args:
         features: (n, N) floats, one row per image.
@@ -118,6 +123,10 @@ def dimensions(
     correlations = np.empty((2, features.shape[1]))
     point = _scores(features, centre, scale, factors, ones, correlations)
     samples = [_scores(features, centre, scale, factors, weights) for weights in _resampled(factors, resamples, seed)]
+    images = [
+        _scores(features, centre, scale, factors, weights)
+        for weights in _image_weights(factors, len(features), resamples)
+    ]
     residual = {"reference": 1.0, "printed": float(features.shape[1]) if printed_residual is None else printed_residual}
     estimates = {
         form: _estimate(point[i], [sample[i] for sample in samples], residual[form], features.shape[1], confidence)
@@ -125,7 +134,11 @@ def dimensions(
     }
     counts = {name: len(pair) for name, pair in pairs.items()}
     by_factor = dict(zip(pairs, correlations, strict=True))
-    return Dimensions(features.shape[1], int((scale == 0).sum()), counts, by_factor, estimates)
+    drawn = {
+        form: np.insert(np.concatenate([part[i] for part in images]), 2, residual[form], axis=1)
+        for i, form in enumerate(FORMS)
+    }
+    return Dimensions(features.shape[1], int((scale == 0).sum()), counts, by_factor, estimates, drawn)
 
 
 def allocate(scores: np.ndarray, neurons: int) -> np.ndarray:
@@ -154,6 +167,23 @@ def metrics(found: Dimensions) -> dict[str, dict[str, Any]]:
             interval = estimate.score_intervals[i]
             entries[f"{factor}_score_{form}"] = metric(estimate.scores[i], "1", n=n, interval=interval)
     return entries
+
+
+def outcomes(found: Dimensions) -> Outcomes:
+    """What is kept: bootstrap samples over the images of all scores, dimensions and shares of `metrics`, but for the
+    residual's score, which is a constant.
+    """
+    samples = {}
+    for form, scores in found.samples.items():
+        defined = ~np.isnan(scores).any(axis=1)
+        counts = np.full(scores.shape, np.nan)
+        counts[defined] = allocate(scores[defined], found.neurons)
+        for i, factor in enumerate(FACTORS):
+            samples[f"{factor}_dimensions_{form}"] = counts[:, i]
+            samples[f"{factor}_share_{form}"] = 100 / found.neurons * counts[:, i]
+            if factor != "residual":
+                samples[f"{factor}_score_{form}"] = scores[:, i]
+    return Outcomes(samples=samples)
 
 
 def _check(features: np.ndarray, pairs: Mapping[str, np.ndarray], resamples: int) -> None:
@@ -208,6 +238,15 @@ def _resampled(factors: tuple[np.ndarray, ...], resamples: int, seed: int) -> It
         )
 
 
+def _image_weights(
+    factors: tuple[np.ndarray, ...], images: int, resamples: int
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """As `_resampled`, with bootstrap samples of the images: how often both images of each pair are in a sample."""
+    at_once = max(1, ELEMENTS // max(map(len, factors)))
+    for counts in resample_columns(images, resamples, at_once):
+        yield tuple((counts[pair[:, 0]] * counts[pair[:, 1]]).T for pair in factors)
+
+
 def _scores(
     features: np.ndarray,
     centre: np.ndarray,
@@ -222,7 +261,8 @@ def _scores(
     whence variance and covariance; the pair's order takes no part in them.
     """
     total, covariance, printed = 0.0, 0.0, 0.0
-    weights = tuple(weight / weight.sum(axis=1, keepdims=True) for weight in weights)
+    sums = tuple(weight.sum(axis=1, keepdims=True) for weight in weights)
+    weights = tuple(weight / np.where(size == 0, np.nan, size) for weight, size in zip(weights, sums, strict=True))
     occurrence = [weight @ _halves(pair, len(features)) for pair, weight in zip(factors, weights, strict=True)]
     step = max(1, ELEMENTS // max(map(len, factors)))
     for first in range(0, features.shape[1], step):
@@ -239,7 +279,10 @@ def _scores(
         total = total + (square.mean(axis=1) - mean.mean(axis=1) ** 2) @ deviation**2
         covariance = covariance + common @ deviation**2
         printed = printed + correlation.sum(axis=2)
-    return np.stack([covariance / total[:, None], printed])
+    found = np.stack([covariance / total[:, None], printed])
+    # No correlation is counted where there is none to be had, which would give samples without a pair a score.
+    found[:, np.any([size[:, 0] == 0 for size in sums], axis=0)] = np.nan
+    return found
 
 
 def _halves(pairs: np.ndarray, images: int) -> csr_array:
