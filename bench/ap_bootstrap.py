@@ -2,9 +2,10 @@
 
     python bench/ap_bootstrap.py --json bench/results/ap_bootstrap.json
 
-Objects and detections are made up: as many images, categories, objects and detections as a detector leaves on COCO 2017,
-most detections being near an object. Both contenders start from the same matches. pycocotools is asked for a few samples
-and its time extrapolated; on these, its six statistics are compared with ours. About ten minutes on two cores.
+Objects and detections are made up, as many as a detector leaves on COCO 2017's validation images: every object is found
+three times, more or less well, and the other detections are anywhere. Both contenders start from the same matches.
+pycocotools is asked for a few samples and its time extrapolated; on these, its six statistics are compared with ours.
+About two minutes on one core.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ class Dimensions:
     estimates: Mapping[str, Estimate]
     """By form."""
     samples: Mapping[str, np.ndarray]
-    """float64 (resamples, 3) by form: scores on bootstrap samples of the images, NaN where none has a pair."""
+    """float64 (resamples, 2) by form: scores of shape and texture on bootstrap samples of the images; NaN where no pair
+    of a sample shares one of them."""
 
 
 def dimensions(
@@ -103,9 +104,8 @@ def dimensions(
 
     A pair has no order: both are taken, so that its two images have one mean and one variance per neuron. Both factors
     count the same in the variance of all images, as the released code draws them evenly. Intervals are percentiles over
-    bootstrap samples of the pairs: the uncertainty of having drawn these pairs, not of having these images. The latter
-    is in `samples`, where a pair counts as often as both its images are drawn; it is larger, since each image is in
-    many pairs.
+    bootstrap samples of the pairs: the uncertainty of having drawn these pairs. That of having these images is larger,
+    each being in many pairs; it is in `samples`, in which a pair counts as often as both its images are drawn.
 
     Args:
         features: (n, N) floats, one row per image.
@@ -123,10 +123,8 @@ def dimensions(
     correlations = np.empty((2, features.shape[1]))
     point = _scores(features, centre, scale, factors, ones, correlations)
     samples = [_scores(features, centre, scale, factors, weights) for weights in _resampled(factors, resamples, seed)]
-    images = [
-        _scores(features, centre, scale, factors, weights)
-        for weights in _image_weights(factors, len(features), resamples)
-    ]
+    by_image = _image_weights(factors, len(features), resamples)
+    images = [_scores(features, centre, scale, factors, weights) for weights in by_image]
     residual = {"reference": 1.0, "printed": float(features.shape[1]) if printed_residual is None else printed_residual}
     estimates = {
         form: _estimate(point[i], [sample[i] for sample in samples], residual[form], features.shape[1], confidence)
@@ -134,10 +132,7 @@ def dimensions(
     }
     counts = {name: len(pair) for name, pair in pairs.items()}
     by_factor = dict(zip(pairs, correlations, strict=True))
-    drawn = {
-        form: np.insert(np.concatenate([part[i] for part in images]), 2, residual[form], axis=1)
-        for i, form in enumerate(FORMS)
-    }
+    drawn = dict(zip(FORMS, np.concatenate(images, axis=1), strict=True))
     return Dimensions(features.shape[1], int((scale == 0).sum()), counts, by_factor, estimates, drawn)
 
 
@@ -174,8 +169,9 @@ def outcomes(found: Dimensions) -> Outcomes:
     residual's score, which is a constant.
     """
     samples = {}
-    for form, scores in found.samples.items():
-        defined = ~np.isnan(scores).any(axis=1)
+    for form, drawn in found.samples.items():
+        scores = np.insert(drawn, 2, found.estimates[form].scores[2], axis=1)
+        defined = ~np.isnan(drawn).any(axis=1)
         counts = np.full(scores.shape, np.nan)
         counts[defined] = allocate(scores[defined], found.neurons)
         for i, factor in enumerate(FACTORS):
@@ -255,14 +251,15 @@ def _scores(
     weights: tuple[np.ndarray, ...],
     correlations: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Scores of shape and texture in both forms, (form, sample, factor), for weighted pairs; `correlations` is filled.
+    """Scores of shape and texture in both forms, (form, sample, factor), for weighted pairs, NaN where all weights of a
+    factor are 0; `correlations` is filled.
 
     Per neuron and sample, the moments over a pair's two images are the mean m, the mean square and the mean product,
     whence variance and covariance; the pair's order takes no part in them.
     """
     total, covariance, printed = 0.0, 0.0, 0.0
-    sums = tuple(weight.sum(axis=1, keepdims=True) for weight in weights)
-    weights = tuple(weight / np.where(size == 0, np.nan, size) for weight, size in zip(weights, sums, strict=True))
+    with np.errstate(invalid="ignore"):
+        weights = tuple(weight / weight.sum(axis=1, keepdims=True) for weight in weights)
     occurrence = [weight @ _halves(pair, len(features)) for pair, weight in zip(factors, weights, strict=True)]
     step = max(1, ELEMENTS // max(map(len, factors)))
     for first in range(0, features.shape[1], step):
@@ -273,16 +270,13 @@ def _scores(
         square = np.stack([images @ values**2 for images in occurrence], axis=1)
         products = [w @ (values[p[:, 0]] * values[p[:, 1]]) for p, w in zip(factors, weights, strict=True)]
         common, variance = np.stack(products, axis=1) - mean**2, square - mean**2
-        correlation = np.divide(common, variance, out=np.zeros_like(common), where=variance > CONSTANT)
+        correlation = np.divide(common, variance, out=np.zeros_like(common), where=~(variance <= CONSTANT))
         if correlations is not None:
             correlations[:, chosen] = correlation[0]
         total = total + (square.mean(axis=1) - mean.mean(axis=1) ** 2) @ deviation**2
         covariance = covariance + common @ deviation**2
         printed = printed + correlation.sum(axis=2)
-    found = np.stack([covariance / total[:, None], printed])
-    # No correlation is counted where there is none to be had, which would give samples without a pair a score.
-    found[:, np.any([size[:, 0] == 0 for size in sums], axis=0)] = np.nan
-    return found
+    return np.stack([covariance / total[:, None], printed])
 
 
 def _halves(pairs: np.ndarray, images: int) -> csr_array:
