@@ -105,10 +105,14 @@ def standard_error(samples: np.ndarray) -> float | None:
 
 
 def with_errors(metrics: Mapping[str, dict[str, Any]], outcomes: Outcomes) -> dict[str, dict[str, Any]]:
-    """The metric entries, those with a value and bootstrap samples having the standard error that these give."""
+    """The metric entries, those with a value and bootstrap samples having the standard error that these give.
+
+    Whole numbers have none: they are rounded, and what lies between them would read as an error of 0.
+    """
     errors = {name: standard_error(samples) for name, samples in outcomes.samples.items()}
+    measured = {name for name, entry in metrics.items() if isinstance(entry["value"], float)}
     return {
-        name: entry if entry["value"] is None or errors.get(name) is None else entry | {"standard_error": errors[name]}
+        name: entry | {"standard_error": errors[name]} if name in measured and errors.get(name) is not None else entry
         for name, entry in metrics.items()
     }
 

@@ -45,10 +45,12 @@ def test_samples_without_a_value_are_left_out_of_the_error() -> None:
 
 def test_entries_get_the_errors_of_their_samples() -> None:
     entries = {
-        "ap": metric(50.0, "%", n=2), "ap_large": metric(None, "%"), "iou": metric(1.0, "%"), "ap_small": metric(2, "%")
+        "ap": metric(50.0, "%", n=2), "ap_large": metric(None, "%"), "ap_small": metric(2.0, "%"),
+        "iou": metric(1.0, "%"), "dimensions": metric(35, "1"),
     }  # fmt: skip
     missing = np.array([np.nan, np.nan])
     samples = {"ap": np.array([49.0, 51.0]), "ap_large": np.array([1.0, 2.0]), "ap_small": missing}
+    samples["dimensions"] = np.array([34.0, 35.0])
     found = with_errors(entries, Outcomes(samples=samples))
     assert found["ap"] == entries["ap"] | {"standard_error": pytest.approx(2**0.5)}
     assert {name: found[name] for name in entries if name != "ap"} == {n: entries[n] for n in entries if n != "ap"}

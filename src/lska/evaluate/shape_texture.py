@@ -165,9 +165,7 @@ def metrics(found: Dimensions) -> dict[str, dict[str, Any]]:
 
 
 def outcomes(found: Dimensions) -> Outcomes:
-    """What is kept: bootstrap samples over the images of all scores, dimensions and shares of `metrics`, but for the
-    residual's score, which is a constant.
-    """
+    """What is kept: all scores, dimensions and shares on the samples, but for the residual's score, a constant."""
     samples = {}
     for form, drawn in found.samples.items():
         scores = np.insert(drawn, 2, found.estimates[form].scores[2], axis=1)
