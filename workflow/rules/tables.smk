@@ -15,6 +15,7 @@ for target in TABLES + FIGURES:
             f"notebook_{target}"
         input:
             metrics=PLAN.metrics(target),
+            outcomes=PLAN.outcomes(target),
             samples=PLAN.samples(target) + PLAN.examples(target),
             fields=PLAN.fields(target),
             template=f"notebooks/{target.split('_')[0]}.ipynb",
