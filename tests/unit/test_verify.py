@@ -9,7 +9,7 @@ import proven
 import pytest
 from proven import COLUMN, FIGURE, ROW, RUN, TABLE, Proven, edit
 
-from lska.provenance import digest
+from lska.provenance import digest, write_sealed
 from lska.tables.measurements import MetricFolder
 from lska.verify import Level, to_json, to_text
 
@@ -220,6 +220,20 @@ def test_a_run_that_the_configuration_lost_is_outdated(scale: Proven) -> None:
     report = scale.verified({"segmentation": {"heads": {"semantic_fpn": {"untrained": []}}}})
     control = scale.config.weights_path(f"{proven.SEGMENTATION}-untrained/{RUN}").with_suffix(".json")
     assert [(finding.file, "has no" in finding.text) for finding in report.of(Level.OUTDATED)] == [(control, True)]
+
+
+def test_a_metric_file_without_what_lies_behind_its_errors_is_outdated(scale: Proven) -> None:
+    content = json.loads(scale.metrics.read_text())
+    del content["outcomes"]
+    write_sealed(scale.metrics, content)
+    scale.metrics.with_suffix(".npz").unlink()
+    assert [(f.level, f.file, f.place) for f in scale.faults()] == [(Level.OUTDATED, scale.metrics, "outcomes")]
+
+
+def test_a_file_among_the_weights_that_is_no_sidecar_is_named(scale: Proven) -> None:
+    path = scale.sidecar.with_name("notes.json")
+    path.write_text(scale.sidecar.read_text().replace(RUN, "notes"))
+    assert {finding.file for finding in scale.broken()} == {path}
 
 
 def test_files_from_before_there_were_seals_are_counted(scale: Proven) -> None:

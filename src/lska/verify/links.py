@@ -141,7 +141,7 @@ class Evidence:
         yield from _broken(weights)
         if weights.broken:
             return
-        if weights.get("backbone"):
+        if parse_task(weights.get("task") or "") and weights.get("backbone"):
             started = self.sidecar(sidecar_path(self.config, "classification", weights.get("backbone.run")))
             if not started.broken:
                 yield from _started_from(weights, started)
@@ -210,7 +210,12 @@ def _other_data(blamed: Checked, user: Checked, recorded: Checked, digest: str) 
 
 
 def _todays_recipe(config: Config, path: Path, checked: Checked) -> Iterator[Finding]:
-    task, run = checked.get("task") or "classification", Run.parse(checked.get("run"))
+    task = checked.get("task") or "classification"
+    try:
+        run = Run.parse(str(checked.get("run")))
+    except ValueError as error:
+        yield broken(path, "run", str(error))
+        return
     now = todays_spec(config, task, run)
     if now is None:
         yield Finding(Level.OUTDATED, path, "", f"scale {config.scale} has no {task} of {run} any more")
