@@ -61,7 +61,8 @@ def ours(cell: Cell) -> str:
     if not isinstance(cell.value, float):
         return cell.value or ""
     spread = cell.deviation if cell.deviation is not None else cell.standard_error
-    shown = f"{cell.value:.{cell.digits}f}" + ("" if spread is None else f" ± {spread:.{cell.digits}f}")
+    shown = f"{cell.value:.{cell.digits}f}".replace("-", "−")
+    shown += "" if spread is None else f" ± {spread:.{cell.digits}f}"
     return f"{shown} [{len(cell.seeds)}]" if len(cell.seeds) > 1 else shown
 
 
