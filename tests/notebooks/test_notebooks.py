@@ -74,7 +74,7 @@ def test_a_table_from_metric_files_to_the_executed_notebook(tmp_path: Path, monk
     assert "Sample predictions" not in output.read_text(encoding="utf-8")
     assert "| ✗ deviates | 5 |" in text
     assert "properties/self_attention" in text
-    assert "<td class='reproduced' title='reproduced; results/demo/metrics/properties/lska.json'>yes" in text
+    assert r'<td class=\"reproduced\" title=\"reproduced; results/demo/metrics/properties/lska.json\">yes' in text
     assert str(tmp_path) not in output.read_text(encoding="utf-8")
     assert (scale.results / "tables" / "table_01.md").read_text().count("✓") == 8 + 1  # cells and legend
     assert {path.suffix for path in (scale.results / "tables").iterdir()} == {".md", ".tex", ".csv", ".html"}

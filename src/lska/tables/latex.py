@@ -91,13 +91,16 @@ def _pages(found: Sequence[Panel]) -> list[list[Panel]]:
 
 
 def panels(table: Table) -> list[Panel]:
-    """Columns in order, in as few panels as fit and about equally wide; those that apply to other rows stand apart."""
+    """Columns in order: in one panel where that fits as it is; else those that apply to the same rows together, in as few
+    panels as possible and about equally wide."""
     labels = [line for row in table.rows for line in textwrap.wrap(row.label, LABEL)]
-    room = TEXT / SMALLEST - max(map(_width, labels), default=0.0) - SEPARATION
+    label = max(map(_width, labels), default=0.0) + SEPARATION
     columns, widths = range(len(table.spec.columns)), _column_widths(table)
+    if label + sum(widths) <= TEXT:
+        return [Panel(tuple(columns), tuple(range(len(table.rows))))]
     found = []
     for rows, group in itertools.groupby(columns, lambda column: _applying(table, column)):
-        found += [Panel(packed, rows) for packed in _pack(list(group), widths, room)]
+        found += [Panel(packed, rows) for packed in _pack(list(group), widths, TEXT / SMALLEST - label)]
     return found
 
 
