@@ -91,8 +91,8 @@ def _pages(found: Sequence[Panel]) -> list[list[Panel]]:
 
 
 def panels(table: Table) -> list[Panel]:
-    """Columns in order: in one panel where that fits as it is; else those that apply to the same rows together, in as few
-    panels as possible and about equally wide."""
+    """Columns in order: in one panel where that fits as it is, else in as few and about equally wide ones as possible,
+    each of columns that apply to the same rows."""
     labels = [line for row in table.rows for line in textwrap.wrap(row.label, LABEL)]
     label = max(map(_width, labels), default=0.0) + SEPARATION
     columns, widths = range(len(table.spec.columns)), _column_widths(table)
