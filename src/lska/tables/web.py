@@ -16,6 +16,7 @@ STYLE = (
     ".lska th,.lska td{padding:.2em .8em;text-align:right;white-space:nowrap}"
     ".lska thead th{border-bottom:1px solid;vertical-align:bottom;white-space:normal}"
     ".lska th:first-child{text-align:left;font-weight:normal}"
+    "@media(max-width:40em){.lska tbody th{white-space:normal;min-width:8em}}"
     ".lska .paper{opacity:.75}.lska .mark{font-weight:bold}"
     ".lska .reproduced .mark{color:#00875a}.lska .deviates .mark{color:#d1480f}"
     ".lska .not-run,.lska .does-not-apply{opacity:.65}.lska tr.reference th,.lska tr.control th{font-style:italic}"
