@@ -141,6 +141,13 @@ def test_a_fragment_stands_alone_scrolls_by_keyboard_and_loads_nothing(tmp_path:
     assert "<style>" not in to_html(filled("table_06", demo(tmp_path)), styled=False)
 
 
+def test_a_cell_tells_its_interval(tmp_path: Path) -> None:
+    cells = Document(to_html(filled("table_17", demo(tmp_path)))).all("td")
+    titles = [cell.attributes["title"] for cell in cells if "; interval " in cell.attributes["title"]]
+    assert len(titles) == 8
+    assert titles[0].startswith("no printed value known; interval 99 to 102; ")
+
+
 def luminance(colour: str) -> float:
     parts = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
     linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)

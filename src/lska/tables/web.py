@@ -73,8 +73,15 @@ def _row(row: TableRow) -> str:
 
 def _cell(cell: Cell) -> str:
     text = cell_text(cell)
-    title = "; ".join(part for part in (str(cell.state), cell.note, *map(place, cell.files)) if part)
+    title = "; ".join(part for part in (str(cell.state), cell.note, _interval(cell), *map(place, cell.files)) if part)
     mark = f' <span class="mark">{text.mark}</span>' if text.mark else ""
     paper = f' <span class="paper">({html.escape(text.paper)})</span>' if text.paper else ""
     kind = str(cell.state).replace(" ", "-")
     return f'<td class="{kind}" title="{html.escape(title)}">{html.escape(text.ours)}{mark}{paper}</td>'
+
+
+def _interval(cell: Cell) -> str:
+    """The interval that the measurement of one run gives."""
+    if cell.low is None or cell.high is None:
+        return ""
+    return f"interval {cell.low:.{cell.digits}f} to {cell.high:.{cell.digits}f}"
