@@ -100,7 +100,8 @@ def render(content: dict[str, Any], suffix: str) -> str:
         loader=PackageLoader("lska.claims", "."), autoescape=suffix == ".html", undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"shown": shown, "numbers": numbers, "few": few, "cell": escape_markdown, "verdict": verdict_of}
+    environment.filters |= {"shown": shown, "numbers": numbers, "few": few, "verdict": verdict_of}
+    environment.filters["cell"] = escape_markdown
     marks = {str(verdict): mark for verdict, mark in MARKS.items()}
     meaning = {str(verdict): text for verdict, text in MEANING.items()}
     return environment.get_template(f"page{suffix}.jinja").render(**content, marks=marks, meaning=meaning)
