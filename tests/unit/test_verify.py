@@ -9,9 +9,10 @@ import proven
 import pytest
 from proven import COLUMN, FIGURE, ROW, RUN, TABLE, Proven, edit
 
-from lska.provenance import digest, write_sealed
+from lska.config import load
+from lska.provenance import digest, project_root, write_sealed
 from lska.tables.measurements import MetricFolder
-from lska.verify import Level, to_json, to_text
+from lska.verify import Level, to_json, to_text, verify
 
 
 def only(scale: Proven) -> tuple[str, str, str, tuple[str, ...]]:
@@ -267,3 +268,10 @@ def test_the_command_says_it_with_its_exit_code(scale: Proven, capsys: pytest.Ca
     assert said == to_json(scale.verified())
     assert scale.project.command("verify") == 1
     assert f"{scale.metrics.as_posix()}: seal" in capsys.readouterr().out
+
+
+def test_no_committed_result_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project_root())
+    report = verify(load([Path("config/small.yaml")]))
+    assert [(found.file.as_posix(), found.place, found.text) for found in report.of(Level.BROKEN)] == []
+    assert report.chains > 2000 and report.checked["tables"] == 17
