@@ -125,7 +125,7 @@ def by_pycocotools(scoring: COCOeval, counts: np.ndarray) -> np.ndarray:
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Processor seconds of both, which other work on the machine hardly changes, and how far their statistics differ."""
+    """Processor seconds of both, which other work hardly changes, and how far their statistics differ."""
     with contextlib.redirect_stdout(io.StringIO()):
         start = time.process_time()
         scoring = matched(options)
