@@ -107,7 +107,7 @@ def standard_error(samples: np.ndarray) -> float | None:
 def with_errors(metrics: Mapping[str, dict[str, Any]], outcomes: Outcomes) -> dict[str, dict[str, Any]]:
     """The metric entries, those with a value and bootstrap samples having the standard error that these give.
 
-    Whole numbers have none: they are rounded, and what lies between them would read as an error of 0.
+    Counts have none, such as dimensions, which are rounded down: shown with their digits it would read as 0.
     """
     errors = {name: standard_error(samples) for name, samples in outcomes.samples.items()}
     measured = {name for name, entry in metrics.items() if isinstance(entry["value"], float)}
