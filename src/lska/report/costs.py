@@ -18,10 +18,12 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Job:
-    """One job: what it made, its wall time, and the cores and GPUs it held."""
+    """One training, pass or measurement: what it made, its wall time in seconds, and the cores and GPUs it held."""
 
     rule: str
     made: str
+    results: int
+    """Metric files, weights or notebooks that it made."""
     seconds: float
     cores: int
     gpus: int
@@ -49,6 +51,11 @@ class Cost:
     def seconds(self) -> float:
         """Wall time of all jobs, as if one followed the other."""
         return sum(job.seconds for job in self.jobs)
+
+    @property
+    def results(self) -> int:
+        """Metric files, weights or notebooks that the jobs made."""
+        return sum(job.results for job in self.jobs)
 
     @property
     def longest(self) -> float:
@@ -84,10 +91,10 @@ def total(found: Iterable[Cost]) -> Cost:
 
 
 def trainings(results: Results) -> Iterator[Job]:
-    """One job per sidecar: what made its weights."""
+    """One job per sidecar: what made its weights; pretraining before fine-tuning, runs in the order of the tables."""
     config = results.config
     folder = config.weights_path("run").parent
-    for path, content in results.sidecars.items():
+    for path, content in sorted(results.sidecars.items(), key=lambda item: _order(item[0].relative_to(folder))):
         task = path.parent.relative_to(folder).as_posix()
         if content.get("origin", "trained") == "trained" and "seconds" in content:
             rule, cores = ("train", training_threads(config.training)) if task == "." else _fine_tuning(config, task)
@@ -104,15 +111,15 @@ def _fine_tuning(config: Config, task: str) -> tuple[str, int]:
 def measurements(results: Results) -> Iterator[Job]:
     """One job per metric file, or per pass where many runs were measured in one."""
     together = {item.task for item in results.config.measured} | {"speed"}
-    passes: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
+    passes: dict[tuple[str, str], Contents] = {}
     for path, content in results.metrics.items():
-        # The files of a pass share its start; the time until the last one is that of the pass.
         key = (content["task"], content["started"] if content["task"] in together else content["run"])
-        if key not in passes or content["seconds"] > passes[key][1]["seconds"]:
-            passes[key] = (path, content)
-    for path, content in passes.values():
+        passes.setdefault(key, {})[path] = content
+    for files in passes.values():
+        # The files of a pass share its start; the time until the last one is that of the pass.
+        path, content = max(files.items(), key=lambda item: item[1]["seconds"])
         rule, cores = _rule(results.config, content["task"])
-        yield _job(rule, path.relative_to(results.config.results / "metrics"), content, cores)
+        yield _job(rule, path.relative_to(results.config.results / "metrics"), content, cores, len(files))
 
 
 def _rule(config: Config, task: str) -> tuple[str, int]:
@@ -129,12 +136,12 @@ def _rule(config: Config, task: str) -> tuple[str, int]:
     return task.replace("/", "_"), config.speed.threads if task == "speed" else 1
 
 
-def _job(rule: str, made: Path, content: dict[str, Any], cores: int) -> Job:
+def _job(rule: str, made: Path, content: dict[str, Any], cores: int, count: int = 1) -> Job:
     where = content.get("environment") or {}
     on_gpu = str(where.get("device", "")).startswith("cuda")
     gpus = int(content.get("processes") or 1) if on_gpu else 0
     name = made.with_suffix("").as_posix()
-    return Job(rule, name, float(content.get("seconds", 0)), cores, gpus, str(where.get("hardware") or ""))
+    return Job(rule, name, count, float(content.get("seconds", 0)), cores, gpus, str(where.get("hardware") or ""))
 
 
 def notebooks(executed: Contents) -> Iterator[Job]:
@@ -142,7 +149,7 @@ def notebooks(executed: Contents) -> Iterator[Job]:
     for path, content in executed.items():
         seconds = content.get("metadata", {}).get("papermill", {}).get("duration")
         if seconds is not None:
-            yield Job(f"notebook_{path.stem.partition('_')[0]}_*", path.stem, float(seconds), 1, 0, "")
+            yield Job(f"notebook_{path.stem.partition('_')[0]}_*", path.stem, 1, float(seconds), 1, 0, "")
 
 
 @dataclass(frozen=True)
@@ -158,16 +165,13 @@ class Training:
 
 
 def training_rows(results: Results) -> list[Training]:
-    """Every training with its length, runs in the order of the tables."""
+    """Every training with its length."""
     folder = results.config.weights_path("run").parent
-    jobs = {job.made: job for job in trainings(results)}
+    contents = {path.relative_to(folder).with_suffix("").as_posix(): each for path, each in results.sidecars.items()}
     rows = []
-    for path, content in sorted(results.sidecars.items(), key=lambda item: _order(item[0])):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in jobs:
-            job = jobs[name]
-            counts = content.get("images_seen"), content.get("updates")
-            rows.append(Training(name, job.seconds, *counts, job.gpu_hours, job.hardware))
+    for job in trainings(results):
+        counts = contents[job.made].get("images_seen"), contents[job.made].get("updates")
+        rows.append(Training(job.made, job.seconds, *counts, job.gpu_hours, job.hardware))
     return rows
 
 

@@ -13,6 +13,8 @@ from lska.report.evidence import commit
 from lska.report.gather import Results
 
 LOCK = Path("envs/requirements.txt")
+VERSIONS = {"python": "Python", "torch": "PyTorch", "timm": "timm"}
+"""Versions that every result keeps, by their names there."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class DataSet:
 
 
 def groups(results: Results, what: str) -> list[Group]:
-    """Files by `commit`, or by a key of their environment, such as `lock`, `torch` or `hardware`; the most first."""
+    """Files by `commit`, by the `lock` file, or by what else decides numbers (`machine`); the most first."""
     found: dict[str, list[tuple[str, str]]] = {}
     for kind, contents in (("measured", results.metrics), ("trained", results.sidecars)):
         for content in contents.values():
@@ -55,7 +57,11 @@ def groups(results: Results, what: str) -> list[Group]:
 def _value(content: Mapping[str, Any], what: str) -> str:
     if what == "commit":
         return commit(content.get("code") or {})
-    return str((content.get("environment") or {}).get(what) or "unknown")
+    known = content.get("environment") or {}
+    if what == "lock":
+        return str(known.get("lock") or "unknown")
+    versions = [f"{name} {known[key]}" for key, name in VERSIONS.items() if known.get(key)]
+    return ", ".join([" on ".join(str(known[key]) for key in ("device", "hardware") if known.get(key)), *versions])
 
 
 def _group(name: str, files: Iterable[tuple[str, str]]) -> Group:

@@ -7,11 +7,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lska.finetuning import CONTROL
 from lska.report.gather import Results, Target
 from lska.report.tables import style
-from lska.summary import HEADLINES
+from lska.runs import Run
+from lska.strict import read_yaml
 from lska.tables.collect import Cell
-from lska.tables.states import MEANING, State
+from lska.tables.specs import SPECS
+from lska.tables.states import MEANING, State, pool
+
+SHOWN = {"box AP": "box_ap", "mask AP": "mask_ap", "mIoU": "miou"}
+"""Metrics of detectors and segmentors that the overview shows."""
 
 COMPARED = (State.REPRODUCED, State.DEVIATES)
 
@@ -50,15 +56,11 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Headline:
-    """A measured network: what, on which data, the value in percent with its error, and the number of images."""
+class Networks:
+    """Measured networks: a column per metric with its data, a row per network; a cell is empty where nothing was run."""
 
-    network: str
-    task: str
-    metric: str
-    value: str
-    n: str
-    data: str
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def tally(target: Target) -> Tally:
@@ -87,26 +89,45 @@ def _cells(results: Results) -> Iterator[tuple[Cell, bool]]:
                 yield cell, column.data is None
 
 
-def headlines(results: Results) -> list[Headline]:
-    """Top-1 of every trained network, AP or mIoU of every fine-tuned one."""
-    config, rows = results.config, []
-    for run in config.runs:
-        content = results.metrics.get(config.metric_path("classification", run))
-        rows += _headlines(content, str(run), {"top-1": "top1"})
-    for job in config.fine_tunings:
-        rows += _headlines(results.metrics.get(job.metrics), str(job.run), HEADLINES)
-    return rows
+def networks(results: Results) -> Networks:
+    """Top-1 of every trained network, AP or mIoU of every fine-tuned one, in percent; over seeds where there are
+    several."""
+    measured = [("classification", run, "top-1", "top1") for run in results.config.runs]
+    measured += [(job.task, job.run, *name) for job in results.config.fine_tunings for name in SHOWN.items()]
+    found: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
+    for task, run, label, metric in measured:
+        content = results.metrics.get(results.config.metric_path(task, run), {})
+        entry = content.get("metrics", {}).get(metric) or {}
+        if entry.get("value") is not None:
+            row, column = _network(task, run), label if task == "classification" else f"{_head(task)} {label}"
+            found.setdefault((row, column), []).append(((content.get("data") or {}).get("name", ""), entry))
+    rows = dict.fromkeys(row for row, _ in found)
+    columns = {column: ", ".join(dict.fromkeys(name for name, _ in entries)) for (_, column), entries in found.items()}
+    cells = tuple((row, tuple(_pooled(found.get((row, column), [])) for column in columns)) for row in rows)
+    return Networks(tuple(columns.items()), cells)
 
 
-def _headlines(content: dict[str, Any] | None, network: str, names: dict[str, str]) -> Iterator[Headline]:
-    """The named metrics of a metric file, as far as it has them."""
-    for label, name in names.items() if content is not None else ():
-        entry = content["metrics"].get(name)
-        if entry is not None and entry["value"] is not None:
-            error = entry.get("standard_error")
-            value = f"{entry['value']:.1f}" + ("" if error is None else f" ± {error:.1f}")
-            images = f"{entry['n']:,}" if entry.get("n") else ""
-            yield Headline(network, content["task"], label, value, images, (content["data"] or {}).get("name", ""))
+def _network(task: str, run: Run) -> str:
+    """`VAN-Tiny LSKA k=23`, as the tables call it."""
+    names = read_yaml(SPECS / "names.yaml")
+    model = names["models"].get(run.model, run.model)
+    size = "" if run.kernel is None else f" {names['attentions'].get(run.attention, run.attention)} k={run.kernel}"
+    family = "VAN-" if run.attention else ""
+    return f"{family}{model}{size}" + (", random backbone" if task.endswith(CONTROL) else "")
+
+
+def _head(task: str) -> str:
+    head = task.partition("/")[2].removesuffix(CONTROL)
+    return read_yaml(SPECS / "names.yaml").get("heads", {}).get(head, head)
+
+
+def _pooled(entries: list[tuple[str, dict[str, Any]]]) -> str:
+    """Mean with its deviation over seeds, or with its standard error where there is one seed."""
+    if not entries:
+        return ""
+    found = pool([entry["value"] for _, entry in entries], [entry.get("standard_error") for _, entry in entries])
+    spread = found.standard_error if found.deviation is None else found.deviation
+    return f"{found.mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
 
 
 def seeds(results: Results) -> int:

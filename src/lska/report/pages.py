@@ -56,7 +56,7 @@ def _overview(results: Results) -> Iterator[Page]:
     content = {
         "counted": overview.comparison(results, counted=True),
         "measured": overview.comparison(results, counted=False),
-        "headlines": overview.headlines(results),
+        "networks": overview.networks(results),
         "seeds": overview.seeds(results),
         "states": overview.count(results.cells),
         "tallies": [overview.tally(target) for target in results.targets],
@@ -155,10 +155,7 @@ def _costs(results: Results) -> Iterator[Page]:
 
 
 def _environment(results: Results) -> Iterator[Page]:
-    kinds = {
-        "commit": "Commit", "lock": "Lock file", "hardware": "Hardware", "device": "Device", "python": "Python",
-        "torch": "PyTorch", "timm": "timm",
-    }  # fmt: skip
+    kinds = {"commit": "Commit", "machine": "Machine and versions", "lock": "Lock file"}
     found = {heading: environment.groups(results, what) for what, heading in kinds.items()}
     content = {"groups": found, "data_sets": environment.data_sets(results), "lock": environment.lock_digest()}
     yield Page("environment.html", "Where it was made", "environment.html", content, menu="Environment")

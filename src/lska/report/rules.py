@@ -183,7 +183,7 @@ def draw(graph: Mapping[str, Any]) -> Picture:
         Arrow((ends[one], *ways[one, other], (places[other][0], places[other][1] + ROW / 2))) for one, other in edges
     )
     right, low = max(box.x + box.width for box in boxes), max(box.y for box in boxes) + ROW
-    return Picture(right + 2, low + 2, boxes, arrows)
+    return Picture(right, low, boxes, arrows)
 
 
 def behind(graph: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -50,8 +50,18 @@ def environment() -> Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters["duration"] = duration
+    made.filters |= {"duration": duration, "hours": hours, "signed": signed}
     return made
+
+
+def hours(number: float) -> str:
+    """Core-hours and GPU-hours: two digits that count, or one after the point."""
+    return "0" if number == 0 else f"{number:.2g}" if number < 10 else f"{number:,.1f}"
+
+
+def signed(number: float, digits: int = 3) -> str:
+    """A number with a real minus sign."""
+    return f"{number:.{digits}g}".replace("-", "−")
 
 
 def duration(seconds: float) -> str:

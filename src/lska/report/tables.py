@@ -24,6 +24,8 @@ class CellView:
     """The paper's, by which rows without a value of ours are sorted, after all others."""
     details: int
     """Its place among the table's details."""
+    width: int = 0
+    """Letters of the longest value of the paper in its column, where that is longer; numbers stand below each other."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ def view(table: Table, metrics: Contents) -> TableView:
     """What a page shows of `table`, whose metric files are among `metrics`."""
     head = tuple(heading(column) for column in table.spec.columns)
     rows, cells = [], []
+    widths = [max(map(_letters, column)) for column in zip(*(row.cells for row in table.rows), strict=True)]
     for row in table.rows:
-        views = tuple(_cell(cell, len(cells) + number) for number, cell in enumerate(row.cells))
+        placed = enumerate(zip(row.cells, widths, strict=True), start=len(cells))
+        views = tuple(_cell(cell, number, width) for number, (cell, width) in placed)
         cells += row.cells
         rows.append(RowView(row.label, _kind(row), views))
     states = tuple((str(state), style(state), count, MEANING[state]) for state, count in table.count().items())
@@ -75,9 +79,14 @@ def _kind(row: TableRow) -> str:
     return "control" if row.source.spec.control else ""
 
 
-def _cell(cell: Cell, number: int) -> CellView:
+def _letters(cell: Cell) -> int:
+    return len(cell_text(cell).paper)
+
+
+def _cell(cell: Cell, number: int, width: int) -> CellView:
     own = "" if cell.value is None else repr(cell.value) if isinstance(cell.value, float) else cell.value
-    return CellView(cell_text(cell), style(cell.state), own, cell.paper or "", number)
+    filled = 0 < _letters(cell) < width
+    return CellView(cell_text(cell), style(cell.state), own, cell.paper or "", number, width if filled else 0)
 
 
 def _details(cells: list[Cell], metrics: Contents) -> dict[str, Any]:
