@@ -41,6 +41,7 @@ rule all:
         PLAN.accuracies(),
         [PLAN.notebook(target) for target in TABLES + FIGURES],
         [PLAN.outputs(target) for target in TABLES + FIGURES],
+        PLAN.verdicts,
 
 
 rule all_tables:
@@ -53,8 +54,6 @@ rule all_figures:
         [PLAN.outputs(target) for target in FIGURES],
 
 
-include: "workflow/rules/data.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/passes.smk"
-include: "workflow/rules/tables.smk"
+for topic in ("data", "train", "evaluate", "passes", "tables", "claims"):
+
+    include: f"workflow/rules/{topic}.smk"

@@ -155,14 +155,28 @@ def write_metrics(
 
         write_outcomes(outcomes_path(path), outcomes)
         content["outcomes"] = file_md5(outcomes_path(path))
-    content["seal"] = seal_of(content)
-    write_json(path, content)
-    return content
+    return write_sealed(path, content)
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `content` with a `seal`, a digest of all the rest, as JSON; returns what was written."""
+    # Read back, mappings have text for keys and another order, and the seal has to be of what is read.
+    sealed = {**content, "seal": seal_of(json.loads(json.dumps(content)))}
+    write_json(path, sealed)
+    return sealed
 
 
 def seal_of(content: Mapping[str, Any]) -> str:
-    """Digest of a metric file's content but for its `seal`."""
+    """Digest of a sealed file's content but for its `seal`."""
     return digest({name: value for name, value in content.items() if name != "seal"})
+
+
+def seal_problem(content: Mapping[str, Any]) -> str | None:
+    """What is wrong with the seal of a file's content; None where it is right, or where there is none."""
+    stated = content.get("seal")
+    if stated is None or stated == seal_of(content):
+        return None
+    return f"field 'seal': expected {seal_of(content)} for this content, found {stated}: it was edited after writing"
 
 
 def validate(content: Any, schema: str, where: str) -> None:

@@ -211,6 +211,6 @@ def source_digest(*places: str) -> str:
     state = hashlib.sha256()
     files = [path for place in places for path in (package / place, *(package / place).rglob("*"))]
     for path in sorted(files):
-        if path.suffix in (".py", ".yaml"):
+        if path.suffix in (".py", ".yaml", ".jinja"):
             state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return state.hexdigest()

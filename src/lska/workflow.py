@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from lska import claims
 from lska.config import KINDS, Config, from_dict
 from lska.finetuning import FineTuningJob
 from lska.passes import Measured, Pass, read_json, trained
@@ -76,6 +77,16 @@ class Plan:
         tuned = [job.metrics for job in self.config.fine_tunings]
         passed = [item.metrics(run) for item in self.config.measured for run in self.config.runs_of(item.task)]
         return [str(path) for path in (*classified, *tuned, *passed)]
+
+    @functools.cached_property
+    def claimed(self) -> list[str]:
+        """Metric files that the claims of the paper are judged by, as far as the scale has them."""
+        return [str(self.config.metric_path(task, run)) for task, run in claims.requirements(self.config)]
+
+    @property
+    def verdicts(self) -> list[str]:
+        """What the rule of the claims writes."""
+        return [str(path) for path in claims.outputs(self.config.results)]
 
     def outputs(self, target: str) -> list[str]:
         """The files that a table's or figure's notebook writes."""

@@ -105,18 +105,19 @@ class _Sources:
     metrics: MetricFolder
 
 
-def collect(spec: TableSpec, config: ConfigLike, paper: Path, results: Path) -> Table:
+def collect(spec: TableSpec, config: ConfigLike, paper: Path, results: Path, seals: bool = True) -> Table:
     """Fill every cell of `spec`; no cell is left out and none is invented.
 
     Args:
         paper: folder with the paper's values.
         results: folder that holds `metrics/`.
+        seals: whether metric files that were edited after they were written are refused.
 
     Raises:
         FileNotFoundError: a metric file that the configuration asks for is missing; names it and how to make it.
         ValueError: a metric file or a file of `paper` is faulty; names the file and the field.
     """
-    origin = _Sources(config, read_paper(paper / f"{spec.paper}.csv"), MetricFolder(config.scale, results))
+    origin = _Sources(config, read_paper(paper / f"{spec.paper}.csv"), MetricFolder(config.scale, results, seals))
     rows = []
     for row in expand(spec, config):
         rows.append(TableRow(row.label, tuple(_cell(row, column, origin) for column in spec.columns), row))

@@ -190,11 +190,11 @@ def to_csv(table: Table) -> str:
 
 def _record(cell: Cell) -> dict[str, object]:
     simple = {name: getattr(cell, name) for name in CSV_COLUMNS if name not in ("table", "files", "data", "state")}
-    lists = {"files": ";".join(map(_place, cell.files)), "data": ";".join(cell.data)}
+    lists = {"files": ";".join(map(place, cell.files)), "data": ";".join(cell.data)}
     return {**simple, **lists, "state": str(cell.state)}
 
 
-def _place(path: Path) -> str:
+def place(path: Path) -> str:
     """The path as seen from the working folder, so that committed files name no machine."""
     here = Path.cwd()
     return (path.relative_to(here) if path.is_relative_to(here) else path).as_posix()
@@ -236,7 +236,7 @@ def _html_row(row: TableRow) -> str:
 
 def _html_cell(cell: Cell) -> str:
     text = cell_text(cell)
-    title = "; ".join(part for part in (str(cell.state), cell.note, *map(_place, cell.files)) if part)
+    title = "; ".join(part for part in (str(cell.state), cell.note, *map(place, cell.files)) if part)
     mark = f" <span class='mark'>{text.mark}</span>" if text.mark else ""
     paper = f" <span class='paper'>({html.escape(text.paper)})</span>" if text.paper else ""
     kind = str(cell.state).replace(" ", "-")
