@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lska.config import Config
 
-__all__ = ["build", "claims_path", "graph_path", "inventory_path", "rendered_notebook", "site_path"]
+__all__ = ["build", "graph_path", "inventory_path", "rendered_notebook", "site_path"]
 
 
 def site_path(results: Path) -> Path:
@@ -26,11 +26,6 @@ def site_path(results: Path) -> Path:
 def inventory_path(results: Path) -> Path:
     """Every file of the finished site with its MD5; written last, so it vouches for a complete site."""
     return results / "report.json"
-
-
-def claims_path(results: Path) -> Path:
-    """The verdicts on the paper's claims, which `snakemake claims` writes."""
-    return results / "claims" / "claims.json"
 
 
 def graph_path(results: Path) -> Path:

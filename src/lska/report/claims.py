@@ -6,22 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SIGNS = {
-    "holds": "✓",
-    "fails": "✗",
-    "within noise": "≈",
-    "the paper's own numbers disagree": "≠",
-    "not run": "–",
-}
-"""Every verdict with its sign, in the order of reading."""
-
-MEANINGS = {
-    "holds": "our numbers bear the statement out, beyond their noise",
-    "fails": "our numbers contradict it, beyond their noise",
-    "within noise": "the difference is smaller than what one training or one set of images can tell",
-    "the paper's own numbers disagree": "the numbers that the paper prints do not bear it out",
-    "not run": "what it speaks of was not measured at this scale",
-}
+from lska.claims.page import MARKS
+from lska.claims.verdicts import MEANING, Verdict
 
 
 @dataclass(frozen=True)
@@ -36,12 +22,7 @@ class Group:
     @property
     def anchor(self) -> str:
         """The verdict as a name for links and styles."""
-        return style(self.verdict)
-
-
-def style(verdict: str) -> str:
-    """A verdict as a name for links and styles."""
-    return "".join(letter if letter.isalnum() else "-" for letter in verdict)
+        return "".join(letter if letter.isalnum() else "-" for letter in self.verdict)
 
 
 def groups(content: Mapping[str, Any] | None) -> list[Group]:
@@ -51,8 +32,8 @@ def groups(content: Mapping[str, Any] | None) -> list[Group]:
         ValueError: a claim has a verdict that is none.
     """
     claims = content["claims"] if content else []
-    unknown = sorted({str(claim["verdict"]) for claim in claims} - set(SIGNS))
+    unknown = sorted({str(claim["verdict"]) for claim in claims} - set(Verdict))
     if unknown:
-        raise ValueError(f"claims.json: unknown verdicts {', '.join(unknown)}; expected some of {', '.join(SIGNS)}")
-    found = {verdict: tuple(claim for claim in claims if claim["verdict"] == verdict) for verdict in SIGNS}
-    return [Group(name, SIGNS[name], MEANINGS[name], members) for name, members in found.items() if members]
+        raise ValueError(f"claims.json: unknown verdicts {', '.join(unknown)}; expected some of {', '.join(Verdict)}")
+    found = {verdict: tuple(claim for claim in claims if claim["verdict"] == verdict) for verdict in Verdict}
+    return [Group(str(name), MARKS[name], MEANING[name], members) for name, members in found.items() if members]

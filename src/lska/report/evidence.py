@@ -1,96 +1,68 @@
-"""What lies behind a number, in words: a cell's state and values, and the facts of the metric files it was read from."""
+"""The chain behind each cell of a table, as a page keeps it: facts of the cell, and its links, each once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lska.tables.collect import Cell
-from lska.tables.render import UNKNOWN, ours
-from lska.tables.states import MEANING
+from lska import chain
+from lska.chain import Link
+from lska.config import Config
+from lska.tables.collect import Cell, Table
 
-Facts = list[tuple[str, str]]
-"""Names with what is known, in the order of reading."""
+UNSHOWN = ("shown in",)
+"""Facts that a page of the site makes needless."""
 
-SOURCES = {
-    "printed": "printed in the paper",
-    "derived": "follows by arithmetic from a printed statement",
-    "computed": "not printed; counted on the official model code",
-    "other-paper": "from another paper",
-    "null": "not found",
-}
+FOLDERS = ("metrics", "data", "tables", "figures", "claims")
+"""Folders of a scale's results from which files are copied into the site."""
 
 
-def cell_facts(cell: Cell) -> Facts:
-    """Everything known about a cell but its metric files."""
-    facts = [("state", f"{cell.state}: {MEANING[cell.state]}")]
-    facts += [("note", cell.note)] if cell.note else []
-    facts += list(_value_facts(cell))
-    if cell.paper is not None:
-        facts.append(("paper", " ".join(part for part in (cell.paper, _unit(cell)) if part)))
-        facts.append(("paper's source", source(cell)))
-    else:
-        facts.append(("paper", f"{UNKNOWN} (no value known)"))
-    facts += [("data", ", ".join(cell.data))] if cell.data else []
-    return facts + ([("measured with", cell.conditions)] if cell.conditions else [])
+def place(path: Path, config: Config) -> str | None:
+    """Where the site has a copy of a file of the results, of a sidecar or of the paper's values; None for others."""
+    for folder, name in ((config.results, ""), (config.weights_path("run").parent, "weights/"), (Path("paper"), "paper/")):
+        if path.is_relative_to(folder):
+            inner = path.relative_to(folder)
+            copied = folder != config.results or inner.parts[0] in FOLDERS
+            return f"files/{name}{inner.as_posix()}" if copied else None
+    return None
 
 
-def _value_facts(cell: Cell) -> Iterator[tuple[str, str]]:
-    if cell.value is None:
-        return
-    exact = f" (in full {cell.value:.10g})" if isinstance(cell.value, float) else ""
-    yield "ours", " ".join(part for part in (ours(cell), _unit(cell)) if part) + exact
-    if cell.standard_error is not None:
-        yield "standard error", f"{cell.standard_error:.3g}"
-    if cell.deviation is not None:
-        yield "deviation over seeds", f"{cell.deviation:.3g}"
-    if cell.low is not None and cell.high is not None:
-        yield "quartiles", f"{cell.low:.6g} to {cell.high:.6g}"
-    yield "runs", str(cell.n)
+class Evidence:
+    """The details of a page's cells; a file that many cells rest on is told once."""
 
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.links: list[dict[str, Any]] = []
+        self._numbers: dict[str, int] = {}
 
-def _unit(cell: Cell) -> str:
-    return "" if cell.unit in ("", "1") else cell.unit
+    def cell(self, table: Table, cell: Cell) -> dict[str, Any]:
+        """Title, facts and links (their places in `links`) of a cell."""
+        found = chain.of(table, cell, self.config)
+        facts = [("shown", found.shown), *self._facts(found.facts)]
+        return {"title": f"{found.row}, {found.column}", "facts": facts, "links": self._add_all(found.links)}
 
+    def _add_all(self, links: Sequence[Link]) -> list[int]:
+        return [self._add(link) for link in links]
 
-def source(cell: Cell) -> str:
-    """How the paper's value is known, in words."""
-    kind, _, name = (cell.paper_source or "null").partition(":")
-    words = SOURCES.get(kind, kind) + (f" ({name})" if name else "")
-    return f"{words}; {cell.paper_detail}" if cell.paper_detail else words
+    def _add(self, link: Link) -> int:
+        below = self._add_all(link.links)
+        file = None if link.file is None else link.file.as_posix()
+        copy = None if link.file is None or not link.file.is_file() else place(link.file, self.config)
+        told = {"label": link.label, "file": file, "copy": copy, "facts": self._facts(link.facts), "links": below}
+        number = self._numbers.setdefault(repr(told), len(self.links))
+        if number == len(self.links):
+            self.links.append(told)
+        return number
 
-
-def file_facts(content: Mapping[str, Any]) -> Facts:
-    """Weights, recipe, data, code, environment and time of a metric file."""
-    weights, data = content.get("weights") or {}, content.get("data") or {}
-    where, code = content.get("environment") or {}, content.get("code") or {}
-    device = " on ".join(str(where[key]) for key in ("device", "hardware") if where.get(key))
-    known = {
-        "weights": f"{weights.get('origin')}, MD5 {weights['md5']}" if weights.get("md5") else "none",
-        "recipe": content.get("recipe"),
-        "data": f"{data.get('name')}, {data.get('digest')}" if data else None,
-        "commit": commit(code),
-        "environment": where.get("lock"),
-        "device": device,
-        "when": when(content),
-    }
-    return [(name, str(value)) for name, value in known.items() if value]
+    def _facts(self, facts: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Facts without what is true only today, such as how many commits are newer."""
+        kept = {name: text for name, text in facts.items() if name not in UNSHOWN}
+        return [(name, text.partition("; ")[0] if name == "code" else text) for name, text in kept.items()]
 
 
 def commit(code: Mapping[str, Any]) -> str:
-    """The commit that measured, and whether its files had been changed."""
+    """The commit that a result names, and whether its files had been changed."""
     if not code.get("commit"):
         return "unknown"
     return f"{code['commit']}{', with changes' if code.get('dirty') else ''}"
-
-
-def when(content: Mapping[str, Any]) -> str:
-    """Start and duration of a measurement."""
-    started = str(content.get("started", ""))[:19].replace("T", " ")
-    return f"{started} UTC, {float(content.get('seconds', 0)):.1f} s"
-
-
-def place(path: Path) -> str:
-    """The copy of a file of the results that is part of the site."""
-    return f"files/{path.as_posix().partition('/')[2].partition('/')[2]}"

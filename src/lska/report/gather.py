@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lska import claims
 from lska.config import Config
-from lska.report import claims_path, graph_path, rendered_notebook
+from lska.report import graph_path, rendered_notebook
 from lska.tables import TARGETS, TableSpec, load_spec, outputs
 from lska.tables.collect import Cell, Table, collect
 
@@ -80,7 +81,7 @@ def gather(config: Config) -> Results:
         sidecars=_contents(checkpoints),
         records=_contents(results / "data", deep=False),
         executed=_contents(results / "notebooks", "*.ipynb", deep=False),
-        claims=_optional(claims_path(results)),
+        claims=_optional(claims.outputs(results)[0]),
         graph=_optional(graph_path(results)),
     )
 

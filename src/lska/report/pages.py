@@ -46,9 +46,11 @@ def pages(results: Results) -> Iterator[Page]:
 
 
 def downloads(results: Results) -> dict[Path, str]:
-    """Files that are copied into the site, with their places there: tables, figures, metric files, the lock file."""
+    """Files that are copied into the site, with their places there: tables and figures, and what numbers rest on."""
     written = [path for target in results.targets for path in target.files]
-    copied = {path: place(path) for path in (*written, *results.metrics)}
+    printed = [path for target in results.targets if (path := Path("paper") / f"{target.spec.paper}.csv").is_file()]
+    evidence = (*results.metrics, *results.sidecars, *results.records, *printed)
+    copied = {path: place(path, results.config) for path in (*written, *evidence)}
     return copied | ({environment.LOCK: "files/requirements.txt"} if environment.LOCK.is_file() else {})
 
 
@@ -66,13 +68,13 @@ def _overview(results: Results) -> Iterator[Page]:
 
 
 def _claims(results: Results) -> Iterator[Page]:
-    content = {"claims": results.claims, "groups": claims.groups(results.claims), "place": place, "known": _known(results)}
+    content = {"claims": results.claims, "groups": claims.groups(results.claims), "known": _known(results)}
     yield Page("claims.html", "What the paper claims, and what came out", "claims.html", content, menu="Claims")
 
 
 def _known(results: Results) -> dict[str, str]:
     """Places in the site of metric files by their paths, which claims name."""
-    return {path.as_posix(): place(path) for path in results.metrics}
+    return {path.as_posix(): place(path, results.config) for path in results.metrics}
 
 
 def _tables(results: Results) -> Iterator[Page]:
@@ -84,7 +86,7 @@ def _tables(results: Results) -> Iterator[Page]:
 
 def _figures(results: Results) -> Iterator[Page]:
     found = results.of("figure")
-    content = {"targets": [(target, _pictures(target)) for target in found]}
+    content = {"targets": [(target, _pictures(target, results)) for target in found]}
     yield Page("figures.html", "The figures", "figures.html", content, menu="Figures")
     yield from _targets(found, results, "figures.html", "figure.html")
 
@@ -94,9 +96,9 @@ def _targets(found: tuple[Target, ...], results: Results, above: str, template: 
         content = {
             "target": target,
             "explanation": markdown(target.spec.explanation),
-            "view": None if target.table is None else tables.view(target.table, results.metrics),
-            "files": [(path.suffix[1:].upper(), place(path)) for path in target.files],
-            "pictures": _pictures(target),
+            "view": None if target.table is None else tables.view(target.table, results.config),
+            "files": [(path.suffix[1:].upper(), place(path, results.config)) for path in target.files],
+            "pictures": _pictures(target, results),
             "before": found[number - 1] if number else None,
             "after": found[number + 1] if number + 1 < len(found) else None,
             "long": LONG,
@@ -105,9 +107,10 @@ def _targets(found: tuple[Target, ...], results: Results, above: str, template: 
         yield Page(f"{target.name}.html", title, template, content, above=above)
 
 
-def _pictures(target: Target) -> dict[str, str]:
+def _pictures(target: Target, results: Results) -> dict[str, str]:
     """Places of a figure's pictures by format."""
-    return {path.suffix[1:]: place(path) for path in target.files if path.suffix in (".svg", ".png")}
+    pictures = [path for path in target.files if path.suffix in (".svg", ".png")]
+    return {path.suffix[1:]: place(path, results.config) for path in pictures}
 
 
 def markdown(text: str) -> Markup:

@@ -9,10 +9,18 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lska.config import Config
+from lska.provenance import write_json
+from lska.report import graph_path
+from lska.strict import merge, read_yaml
+
+TARGET = "report"
+"""The rule behind which all others are."""
 
 OWN_FOLDERS = ("results", "checkpoints", "work")
 """What the workflow writes: absent where everything is planned from nothing."""
@@ -30,6 +38,20 @@ DERIVED = " (derived)"
 
 class GraphError(RuntimeError):
     """Snakemake did not say what its rules are; the message has its words."""
+
+
+def write_graph(config: Config, files: Iterable[Path], overrides: Mapping[str, Any]) -> Path:
+    """Write the graph of all rules behind the site of a scale, whose configuration `files` and `overrides` give.
+
+    Raises:
+        GraphError: as `workflow_graph`.
+    """
+    merged: dict[str, Any] = {}
+    for path in files:
+        merged = merge(merged, read_yaml(path))
+    path = graph_path(config.results)
+    write_json(path, workflow_graph(merge(merged, overrides), TARGET))
+    return path
 
 
 def workflow_graph(values: Mapping[str, Any], target: str) -> dict[str, Any]:

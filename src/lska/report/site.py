@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lska.claims.page import numbers, shown
 from lska.provenance import file_md5, write_json
 from lska.report import inventory_path, site_path
 from lska.report.gather import Results
@@ -50,7 +51,7 @@ def environment() -> Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"duration": duration, "hours": hours, "signed": signed}
+    made.filters |= {"duration": duration, "hours": hours, "shown": shown, "numbers": numbers, "capital": capital}
     return made
 
 
@@ -59,9 +60,9 @@ def hours(number: float) -> str:
     return "0" if number == 0 else f"{number:.2g}" if number < 10 else f"{number:,.1f}"
 
 
-def signed(number: float, digits: int = 3) -> str:
-    """A number with a real minus sign."""
-    return f"{number:.{digits}g}".replace("-", "−")
+def capital(text: str) -> str:
+    """Text with a capital letter at its start."""
+    return text[:1].upper() + text[1:]
 
 
 def duration(seconds: float) -> str:

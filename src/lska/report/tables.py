@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lska.report.evidence import cell_facts, file_facts, place
-from lska.report.gather import Contents
+from lska.config import Config
+from lska.report.evidence import Evidence
 from lska.tables.collect import Cell, Table, TableRow
 from lska.tables.render import CellText, caption, cell_text, heading, legend
 from lska.tables.states import MEANING, State
@@ -50,22 +50,29 @@ class TableView:
     states: tuple[tuple[str, str, int, str], ...]
     """Each state that occurs: its name, as a name for styles, how many cells, and its meaning."""
     details: dict[str, Any]
-    """`cells`: title, facts and metric files of each cell; `files`: facts of each metric file."""
+    """`cells`: title, facts and links of each cell; `links`: what these rest on (`lska.report.evidence`)."""
 
 
-def view(table: Table, metrics: Contents) -> TableView:
-    """What a page shows of `table`, whose metric files are among `metrics`."""
-    head = tuple(heading(column) for column in table.spec.columns)
-    rows, cells = [], []
+def view(table: Table, config: Config) -> TableView:
+    """What a page shows of `table`, which was filled at the scale of `config`."""
     widths = [max(map(_letters, column)) for column in zip(*(row.cells for row in table.rows), strict=True)]
+    rows, count = [], 0
     for row in table.rows:
-        placed = enumerate(zip(row.cells, widths, strict=True), start=len(cells))
-        views = tuple(_cell(cell, number, width) for number, (cell, width) in placed)
-        cells += row.cells
-        rows.append(RowView(row.label, _kind(row), views))
-    states = tuple((str(state), style(state), count, MEANING[state]) for state, count in table.count().items())
-    found = (caption(table), table.spec.stub, head, tuple(rows), tuple(legend(table)), states)
-    return TableView(table.spec.target, *found, details=_details(cells, metrics))
+        placed = enumerate(zip(row.cells, widths, strict=True), start=count)
+        rows.append(RowView(row.label, _kind(row), tuple(_cell(cell, number, width) for number, (cell, width) in placed)))
+        count += len(row.cells)
+    evidence = Evidence(config)
+    cells = [evidence.cell(table, cell) for cell in table.cells]
+    return TableView(
+        target=table.spec.target,
+        caption=caption(table),
+        stub=table.spec.stub,
+        headings=tuple(heading(column) for column in table.spec.columns),
+        rows=tuple(rows),
+        legend=tuple(legend(table)),
+        states=tuple((str(state), style(state), number, MEANING[state]) for state, number in table.count().items()),
+        details={"cells": cells, "links": evidence.links},
+    )
 
 
 def style(state: State) -> str:
@@ -87,18 +94,3 @@ def _cell(cell: Cell, number: int, width: int) -> CellView:
     own = "" if cell.value is None else repr(cell.value) if isinstance(cell.value, float) else cell.value
     filled = 0 < _letters(cell) < width
     return CellView(cell_text(cell), style(cell.state), own, cell.paper or "", number, width if filled else 0)
-
-
-def _details(cells: list[Cell], metrics: Contents) -> dict[str, Any]:
-    """Facts of cells and, each once, of their metric files."""
-    used = list(dict.fromkeys(path for cell in cells for path in cell.files))
-    numbers = {path: number for number, path in enumerate(used)}
-    return {
-        "cells": [
-            {"title": f"{cell.row}, {cell.column}", "facts": cell_facts(cell), "files": [numbers[p] for p in cell.files]}
-            for cell in cells
-        ],
-        "files": [
-            {"path": path.as_posix(), "link": place(path), "facts": file_facts(metrics[path])} for path in used
-        ],
-    }

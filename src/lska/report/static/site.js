@@ -93,15 +93,20 @@ class Details {
     list.replaceChildren();
     const add = (name, text) => list.append(element("dt", name), element("dd", text));
     content.facts.forEach(([name, text]) => add(name, text));
-    content.files.forEach((file) => {
-      const head = element("dt", "");
-      head.className = "file";
-      const link = element("a", file.path);
-      link.href = file.link;
-      head.append(link);
+    const addLink = (link, depth) => {
+      const head = element("dt", `${link.label} `);
+      head.className = "link";
+      head.style.setProperty("--depth", depth);
+      if (link.copy) {
+        const file = element("a", link.file);
+        file.href = link.copy;
+        head.append(file);
+      } else if (link.file && !link.label.includes(link.file)) head.append(link.file);
       list.append(head);
-      file.facts.forEach(([name, text]) => add(name, text));
-    });
+      link.facts.forEach(([name, text]) => add(name, text));
+      link.links.forEach((number) => addLink(content.all[number], depth + 1));
+    };
+    content.links.forEach((number) => addLink(content.all[number], 0));
     this.panel.scrollTop = 0;
   }
 
@@ -144,10 +149,7 @@ function element(name, text) {
 
 function makeDetailed(figure, details) {
   const data = JSON.parse(figure.querySelector("script.details").textContent);
-  const content = (cell) => {
-    const found = data.cells[Number(cell.dataset.cell)];
-    return { ...found, files: found.files.map((number) => data.files[number]) };
-  };
+  const content = (cell) => ({ ...data.cells[Number(cell.dataset.cell)], all: data.links });
   const table = figure.querySelector("table.data");
   const cells = Array.from(table.querySelectorAll(".cell"));
   cells.forEach((cell, number) => {
