@@ -108,7 +108,7 @@ class Plan:
         return [str(report.inventory_path(self.config.results)), *([] if index.exists() else [str(index)])]
 
     def other_scales(self) -> str:
-        """Identity of the other scales' tables, which the site shows beside this scale's; they are made on their own."""
+        """Identity of the other scales' tables, which the site shows beside this scale's if they are there."""
         from lska.report.scales import scales, tables_digest
 
         return tables_digest([scale for scale in scales() if scale.name != self.config.scale])

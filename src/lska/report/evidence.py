@@ -20,7 +20,8 @@ FOLDERS = ("metrics", "data", "tables", "figures", "claims")
 
 def place(path: Path, config: Config) -> str | None:
     """Where the site has a copy of a file of the results, of a sidecar or of the paper's values; None for others."""
-    for folder, name in ((config.results, ""), (config.weights_path("run").parent, "weights/"), (Path("paper"), "paper/")):
+    copies = {config.results: "", config.weights_path("run").parent: "weights/", Path("paper"): "paper/"}
+    for folder, name in copies.items():
         if path.is_relative_to(folder):
             inner = path.relative_to(folder)
             copied = folder != config.results or inner.parts[0] in FOLDERS

@@ -57,7 +57,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Networks:
-    """Measured networks: a column per metric with its data, a row per network; a cell is empty where nothing was run."""
+    """Measured networks: a column per metric with its data, a row per network; empty where nothing was run."""
 
     columns: tuple[tuple[str, str], ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]

@@ -97,9 +97,8 @@ def summarized(dag: Mapping[str, Any]) -> dict[str, Any]:
         inputs[edge["v"]].add(edge["u"])
     above = {job: _above(job, inputs) for job in rules}
     # Images that a network chose are data made from data: as one rule, data and training would wait for each other.
-    names = {
-        job: rule + (DERIVED if any(rules[other] == rule for other in above[job]) else "") for job, rule in rules.items()
-    }
+    alike = {job for job, rule in rules.items() if any(rules[other] == rule for other in above[job])}
+    names = {job: rule + (DERIVED if job in alike else "") for job, rule in rules.items()}
     edges = {(names[edge["u"]], names[edge["v"]]) for edge in dag["edges"]}
     notebooks = {rule.removeprefix("notebook_"): job for job, rule in rules.items() if re.match(NOTEBOOK, rule)}
     behind = {name: Counter(rules[other] for other in above[job]) for name, job in sorted(notebooks.items())}
@@ -141,8 +140,8 @@ class Box:
 
 
 def label(name: str, jobs: int) -> str:
-    """`train × 16`, or `speed` for one job."""
-    return f"{name} × {jobs}" if jobs > 1 else name
+    """`train × 16`, which stays on one line, or `speed` for one job."""
+    return f"{name}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}{jobs}" if jobs > 1 else name
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from lska.strict import read_yaml
 from lska.tables import TARGETS, load_spec
 from lska.tables.specs import TableSpec
 
+ORDER = ("demo", "small", "small_gpu", "paper")
+"""Scales from the smallest on; others follow by name."""
+
 Key = tuple[str, str]
 """Labels of a row and a column."""
 
@@ -56,15 +59,15 @@ class Comparison:
 
 
 def scales(folder: Path = Path("config"), results: Path = Path("results")) -> list[Scale]:
-    """The configured scales that have written tables, smallest first as the configuration files say, else by name."""
+    """The configured scales that have written tables, in `ORDER`."""
     found = {}
     for path in sorted(folder.glob("*.yaml")):
         values = read_yaml(path)
         name = str(values.get("scale", ""))
         if name and any((results / name / "tables").glob("table_*.csv")):
             found[name] = Scale(name, str(values.get("caption", "")), results / name)
-    order = ("demo", "small", "small_gpu", "paper")
-    return sorted(found.values(), key=lambda one: (order.index(one.name) if one.name in order else len(order), one.name))
+    places = {name: place for place, name in enumerate(ORDER)}
+    return sorted(found.values(), key=lambda scale: (places.get(scale.name, len(places)), scale.name))
 
 
 def tables_digest(others: Sequence[Scale]) -> str:

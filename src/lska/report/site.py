@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,15 @@ from lska.provenance import file_md5, write_json
 from lska.report import inventory_path, site_path
 from lska.report.gather import Results
 from lska.report.pages import Page, downloads, pages
+from lska.report.words import capital, duration, hours, minus
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 HERE = Path(__file__).parent
 SCHEMA = 1
+LEFT_OVER = 3600.0
+"""Seconds after which an unfinished site is taken for one whose build was killed; a build takes seconds."""
 
 
 def write_site(results: Results) -> Path:
@@ -51,26 +55,8 @@ def environment() -> Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"duration": duration, "hours": hours, "shown": shown, "numbers": numbers, "capital": capital}
+    made.filters |= {function.__name__: function for function in (capital, duration, hours, minus, numbers, shown)}
     return made
-
-
-def hours(number: float) -> str:
-    """Core-hours and GPU-hours: two digits that count, or one after the point."""
-    return "0" if number == 0 else f"{number:.2g}" if number < 10 else f"{number:,.1f}"
-
-
-def capital(text: str) -> str:
-    """Text with a capital letter at its start."""
-    return text[:1].upper() + text[1:]
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `35 s`, `12 min` or `2 h 05 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def render(page: Page, made: list[Page], results: Results, templates: Environment) -> str:
@@ -87,6 +73,10 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     Two renames follow each other; between them there is no folder of this name.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        # Of a build that was killed; a younger one may be at work.
+        if time.time() - left.stat().st_mtime > LEFT_OVER:
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
         made, former = Path(place) / "new", Path(place) / "former"
         made.mkdir()

@@ -59,10 +59,11 @@ def view(table: Table, config: Config) -> TableView:
     rows, count = [], 0
     for row in table.rows:
         placed = enumerate(zip(row.cells, widths, strict=True), start=count)
-        rows.append(RowView(row.label, _kind(row), tuple(_cell(cell, number, width) for number, (cell, width) in placed)))
+        cells = tuple(_cell(cell, number, width) for number, (cell, width) in placed)
+        rows.append(RowView(row.label, _kind(row), cells))
         count += len(row.cells)
     evidence = Evidence(config)
-    cells = [evidence.cell(table, cell) for cell in table.cells]
+    details = {"cells": [evidence.cell(table, cell) for cell in table.cells], "links": evidence.links}
     return TableView(
         target=table.spec.target,
         caption=caption(table),
@@ -71,7 +72,7 @@ def view(table: Table, config: Config) -> TableView:
         rows=tuple(rows),
         legend=tuple(legend(table)),
         states=tuple((str(state), style(state), number, MEANING[state]) for state, number in table.count().items()),
-        details={"cells": cells, "links": evidence.links},
+        details=details,
     )
 
 

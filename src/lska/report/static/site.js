@@ -110,14 +110,19 @@ class Details {
     this.panel.scrollTop = 0;
   }
 
-  /** Below the cell where there is room, else above it, and within the window. */
+  /** Beside the table where there is room, else below or above the cell; always within the window. */
   place() {
     const cell = this.cell.getBoundingClientRect();
     const panel = this.panel.getBoundingClientRect();
-    const below = cell.bottom + 6;
-    const top = below + panel.height <= innerHeight ? below : Math.max(6, cell.top - panel.height - 6);
-    const left = Math.min(Math.max(6, cell.right - panel.width), document.documentElement.clientWidth - panel.width - 6);
-    this.panel.style.inset = `${top}px auto auto ${left}px`;
+    const width = document.documentElement.clientWidth;
+    const beside = this.cell.closest(".scroll").getBoundingClientRect().left + this.cell.closest("table").offsetWidth + 16;
+    const within = (start, size, whole) => Math.max(6, Math.min(start, whole - size - 6));
+    let [left, top] = [beside, cell.top];
+    if (beside + panel.width + 6 > width) {
+      left = cell.right - panel.width;
+      top = cell.bottom + 6 + panel.height <= innerHeight ? cell.bottom + 6 : cell.top - panel.height - 6;
+    }
+    this.panel.style.inset = `${within(top, panel.height, innerHeight)}px auto auto ${within(left, panel.width, width)}px`;
   }
 
   closeSoon() {

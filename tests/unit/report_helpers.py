@@ -1,0 +1,186 @@
+"""A small project with invented results of the demo's configuration, the site built from them, and a reader of its pages."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from table_helpers import put_required
+
+from lska import report
+from lska.config import Config, load
+from lska.provenance import project_root, write_json
+from lska.report.notebooks import render_all
+from lska.report.rules import summarized
+from lska.tables import TARGETS, build, outputs
+
+LINKED = ("config", "paper", "envs", "notebooks", "workflow", "src", "Snakefile")
+DRAWN = ("figure_01", "figure_03")
+"""Figures that are really drawn; drawing all takes ten seconds."""
+
+DAG = {
+    "nodes": [
+        {"id": number, "value": {"jobid": number, "label": rule, "rule": rule}}
+        for number, rule in enumerate(
+            ("report", "notebook_table_03", "classification", "classification", "train", "train", "data", "complexity",
+             "notebook_figure_01", "data")
+        )
+    ],
+    "edges": [
+        {"u": one, "v": other}
+        for one, other in (
+            (1, 0), (8, 0), (2, 1), (3, 1), (7, 1), (4, 2), (5, 3), (6, 4), (6, 5), (6, 2), (6, 3), (2, 8), (4, 9), (9, 8)
+        )
+    ],
+}  # fmt: skip
+"""What Snakemake prints of a workflow whose second data set is chosen by a trained network."""
+
+
+def link_project(folder: Path) -> None:
+    """Put what commands read of the project into `folder`."""
+    for name in LINKED:
+        (folder / name).symlink_to(project_root() / name)
+
+
+def fill(config: Config) -> None:
+    """Invent all results of a scale in the working folder: metric files, tables, two figures, sidecars, notebooks."""
+    for target in TARGETS:
+        put_required(target, config)
+    for target in TARGETS:
+        if target.startswith("table") or target in DRAWN:
+            build(target, config)
+    put_sidecars(config)
+    put_records(config)
+    for target in ("table_03", "figure_01"):
+        put_notebook(config, target)
+    render_all(config)
+    write_json(report.graph_path(config.results), summarized(DAG))
+    put_claims(config)
+
+
+def put_claims(config: Config) -> None:
+    """Judge the paper's claims by the invented results."""
+    from lska.claims import check, page
+
+    page.write(check(config), config, config.results)
+
+
+def put_sidecars(config: Config, device: str = "cpu", **more: Any) -> None:
+    """Sidecars of all pretrained networks, each of 90 seconds."""
+    for run in config.runs:
+        environment = {"device": device, "hardware": "Some Chip", "torch": "2", "lock": None}
+        content = {
+            "run": str(run), "md5": f"md5 of {run}", "origin": "trained", "seconds": 90.0, "environment": environment,
+            "code": {"commit": "c" * 40, "dirty": True}, "finished": "2026-01-02T00:00:00+00:00", "updates": 1234,
+            "images_seen": 56789, "spec": config.training_spec(run), "recipe": config.training_digest(run), **more,
+        }  # fmt: skip
+        write_json(config.weights_path(run).with_suffix(".json"), content)
+
+
+def put_records(config: Config) -> None:
+    content = {"name": "shapes", "digest": "sha256:" + "0" * 64, "splits": {"val": 500}, "title": "shapes <b>bold</b>"}
+    write_json(config.results / "data" / "shapes.json", content)
+
+
+def put_notebook(config: Config, target: str, text: str = "1 < 2 & <script>alert(1)</script>") -> Path:
+    """An executed notebook that printed `text`."""
+    output = new_output("stream", name="stdout", text=text)
+    cells = [
+        new_markdown_cell(f"# Notebook of {target}", id="a"),
+        new_code_cell("print(answer)", id="b", execution_count=1, outputs=[output]),
+    ]
+    path = config.results / "notebooks" / f"{target}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells, metadata={"papermill": {"duration": 1.5}}), path)
+    return path
+
+
+def full_site(folder: Path) -> Config:
+    """Everything in `folder`, which becomes the working folder, and the site; returns the configuration."""
+    link_project(folder)
+    os.chdir(folder)
+    config = load([Path("config/demo.yaml")])
+    fill(config)
+    report.build(config)
+    return config
+
+
+@dataclass
+class Read(HTMLParser):
+    """What a page links to, loads and names."""
+
+    links: list[str] = field(default_factory=list)
+    loads: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    scripts: int = 0
+    handlers: list[str] = field(default_factory=list)
+    headings: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.ids += [values["id"]] if "id" in values else []
+        self.scripts += tag == "script"
+        self.handlers += [name for name in values if name.startswith("on")]
+        self.headings += [tag] if tag == "h1" else []
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        elif "href" in values or "src" in values:
+            self.loads.append(values.get("src") or values["href"])
+        self.loads += [part.split()[0] for part in values.get("srcset", "").split(",") if part.strip()]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        """All text with single spaces."""
+        return " ".join(" ".join(self.words).split())
+
+
+def read(page: Path) -> Read:
+    reader = Read()
+    reader.feed(page.read_text(encoding="utf-8"))
+    return reader
+
+
+def pages_of(config: Config) -> dict[str, Read]:
+    """All pages of the built site by name."""
+    folder = report.site_path(config.results).parent
+    return {path.name: read(path) for path in sorted(folder.glob("*.html"))}
+
+
+def broken(folder: Path, pages: dict[str, Read]) -> Iterator[str]:
+    """Links and loads that lead nowhere, or out of the site but for links to other sites."""
+    for name, page in pages.items():
+        for address in (*page.links, *page.loads):
+            parts = urlsplit(address)
+            if parts.scheme == "data" or (parts.scheme in ("http", "https") and address in page.links):
+                continue
+            target = (folder / name if parts.path == "" else folder / unquote(parts.path)).resolve()
+            inside = not parts.scheme and not parts.netloc and target.is_relative_to(folder.resolve())
+            if not inside or not target.is_file():
+                yield f"{name}: {address}"
+            elif parts.fragment and unquote(parts.fragment) not in pages[target.name].ids:
+                yield f"{name}: no place {parts.fragment} in {target.name}"
+
+
+def details(page: Path) -> dict[str, Any]:
+    """The details of the cells of a page."""
+    text = page.read_text(encoding="utf-8").split('class="details">', 1)[1]
+    return json.loads(text.split("</script>", 1)[0])
+
+
+def files_of(target: str, config: Config) -> list[str]:
+    return [path.name for path in outputs(target, config.results)]
