@@ -224,8 +224,7 @@ class Zoom {
     }
   }
 
-  open(source) {
-    this.image.src = source;
+  open() {
     this.fit();
     this.dialog.showModal();
   }
@@ -311,7 +310,7 @@ if (dialog) {
   document.querySelectorAll("[data-zoom]").forEach((link) =>
     link.addEventListener("click", (event) => {
       event.preventDefault();
-      zoom.open(link.href);
+      zoom.open();
     }),
   );
 }
