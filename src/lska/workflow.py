@@ -91,6 +91,11 @@ class Plan:
         """What the rule of the claims writes."""
         return [str(path) for path in claims.outputs(self.config.results)]
 
+    def labels(self, target: str) -> dict[str, str]:
+        """What Snakemake's own report calls a table or figure."""
+        spec = load_spec(target)
+        return {"number": spec.number, "title": spec.title}
+
     @property
     def pages(self) -> list[str]:
         """The executed notebooks as HTML."""

@@ -1,4 +1,4 @@
-"""A small project with invented results of the demo's configuration, the site built from them, and a reader of its pages."""
+"""A small project with invented results of the demo's configuration, their site, and a reader of its pages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ DAG = {
     "edges": [
         {"u": one, "v": other}
         for one, other in (
-            (1, 0), (8, 0), (2, 1), (3, 1), (7, 1), (4, 2), (5, 3), (6, 4), (6, 5), (6, 2), (6, 3), (2, 8), (4, 9), (9, 8)
+            (1, 0), (8, 0), (2, 1), (3, 1), (7, 1), (4, 2), (5, 3), (6, 4), (6, 5), (6, 2), (6, 3), (2, 8), (4, 9),
+            (9, 8),
         )
     ],
 }  # fmt: skip
@@ -71,7 +72,8 @@ def put_claims(config: Config) -> None:
     """Invented claims, one of each verdict, in the form of `snakemake claims`."""
     made = [claim(f"R{number:02}", str(verdict), config) for number, verdict in enumerate(Verdict, start=1)]
     counts = {str(verdict): 1 for verdict in Verdict}
-    content = {"schema": 1, "scale": config.scale, "caption": config.caption, "code": {}, "counts": counts, "claims": made}
+    about = {"schema": 1, "scale": config.scale, "caption": config.caption, "code": {}}
+    content = {**about, "counts": counts, "claims": made}
     write_json(claims.outputs(config.results)[0], content)
 
 
@@ -90,8 +92,8 @@ def claim(name: str, verdict: str, config: Config) -> dict[str, Any]:
     run = verdict != Verdict.NOT_RUN
     return {
         "id": name, "source": "Table III", "statement": f"Statement {name} of the paper", "verdict": verdict,
-        "predicate": f"top1({name}) > 0 and true", "measured": measured, "paper_numbers": "agree", "note": f"Note {name}.",
-        "basis": "paired", "comparisons": [comparison] * run, "quantities": [quantity] * run,
+        "predicate": f"top1({name}) > 0 and true", "measured": measured, "paper_numbers": "agree",
+        "note": f"Note {name}.", "basis": "paired", "comparisons": [comparison] * run, "quantities": [quantity] * run,
         "missing": [] if run else ["classification of some network"],
     }  # fmt: skip
 
@@ -118,7 +120,7 @@ def put_notebook(config: Config, target: str, text: str = "1 < 2 & <script>alert
     output = new_output("stream", name="stdout", text=text)
     cells = [
         new_markdown_cell(f"# Notebook of {target}", id="a"),
-        new_code_cell("print(answer)", id="b", execution_count=1, outputs=[output]),
+        new_code_cell("answer = 42\nprint(answer)", id="b", execution_count=1, outputs=[output]),
     ]
     path = config.results / "notebooks" / f"{target}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -174,7 +174,8 @@ def test_details_are_reached_by_keyboard_alone(visit: Visit) -> None:
         visit.page.keyboard.press(key)
     assert panel.locator("h2").inner_text() == "VAN-LSKA-Tiny, top-1 (%)"
     text = panel.inner_text()
-    for part in ("other data", "standard error", "metrics/classification/van_tiny-lska-k23-s0.json", "75.0 %", "Some CPU"):
+    file = "metrics/classification/van_tiny-lska-k23-s0.json"
+    for part in ("other data", "standard error", file, "75.0 %", "Some CPU"):
         assert part in text
     visit.page.keyboard.press("Enter")
     assert visit.page.evaluate("document.activeElement.id") == "details"
@@ -267,7 +268,7 @@ def test_dark_mode_follows_the_system(visit: Visit) -> None:
         visit.page.emulate_media(color_scheme=mode)
         for name in ("index.html", "notebook_table_03.html"):
             visit.open(name)
-            found = visit.page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+            found = visit.page.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
             colours[mode, name] = [sum(map(int, text[4:-1].split(","))) for text in found]
     for name in ("index.html", "notebook_table_03.html"):
         (light_ground, light_ink), (dark_ground, dark_ink) = colours["light", name], colours["dark", name]

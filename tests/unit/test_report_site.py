@@ -1,4 +1,4 @@
-"""The site of a scale as files: complete, self-contained, escaped, the same each time, and there at once or not at all."""
+"""The site of a scale as files: complete, self-contained, escaped, always the same, and there at once or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from report_helpers import (
-    DRAWN, broken, details, fill, full_site, link_project, pages_of, put_claims, put_notebook, read,
+    DRAWN,
+    broken,
+    details,
+    fill,
+    full_site,
+    link_project,
+    pages_of,
+    put_claims,
+    put_notebook,
+    read,
 )  # fmt: skip
 
 from lska import report
@@ -71,7 +80,8 @@ def test_all_links_resolve_inside_the_site(site: Config) -> None:
 
 
 def test_a_broken_link_is_found(site: Config, tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text("<a href='gone.html'></a><img src='https://example.org/x.png'><a href='#no'></a>")
+    links = "<a href='gone.html'></a><img src='https://example.org/x.png'><a href='#no'></a>"
+    (tmp_path / "page.html").write_text(links)
     assert len(list(broken(tmp_path, {"page.html": read(tmp_path / "page.html")}))) == 3
 
 
@@ -100,7 +110,8 @@ def test_scale_and_data_are_in_the_caption_of_every_table(site: Config) -> None:
         text = (folder_of(site) / f"{target}.html").read_text()
         caption = re.search(r'<figcaption id="caption[^>]*>(.*?)</figcaption>', text)[1]
         assert "Demo scale: generated images" in caption
-    assert "Measured on shapes" in re.search(r"<figcaption.*</figcaption>", (folder_of(site) / "table_03.html").read_text())[0]
+    text = (folder_of(site) / "table_03.html").read_text()
+    assert "Measured on shapes" in re.search(r"<figcaption.*</figcaption>", text)[0]
 
 
 def test_details_follow_a_number_to_weights_recipe_data_code_and_hardware(site: Config) -> None:
@@ -229,7 +240,9 @@ def test_a_damaged_metric_file_is_named_and_the_former_site_stays(empty: Config)
     assert contents(folder_of(empty)) == before
 
 
-def test_a_failing_build_leaves_the_former_site_and_nothing_else(empty: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_build_leaves_the_former_site_and_nothing_else(
+    empty: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     report.build(empty)
     before, listed = contents(empty.results), report.inventory_path(empty.results).read_text()
     put_claims(empty)

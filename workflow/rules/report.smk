@@ -1,4 +1,8 @@
-# The site of a scale: results/<scale>/report/index.html.
+# The site of a scale: results/<scale>/report/index.html. Snakemake's own report, `snakemake --report`, shows the tables and
+# figures that are marked for it, with the captions of workflow/report.
+
+
+report: "../report/workflow.rst"
 
 
 rule notebook_pages:

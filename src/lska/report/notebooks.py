@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from lska.config import Config
@@ -40,10 +41,11 @@ def fragment(notebook: Path) -> str:
     import nbformat
     from nbconvert import HTMLExporter
 
+    text = notebook.read_text(encoding="utf-8")
     try:
-        content = nbformat.read(notebook, as_version=4)
-    except (ValueError, AttributeError, KeyError) as error:
+        nbformat.validate(json.loads(text))
+    except (ValueError, TypeError, nbformat.ValidationError) as error:
         raise NotebookError(f"{notebook}: not a notebook ({error}); execute it again") from error
     # The template `basic` has neither MathJax nor require.js, which the others fetch.
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
-    return exporter.from_notebook_node(content)[0]
+    return exporter.from_notebook_node(nbformat.reads(text, as_version=4))[0]

@@ -25,6 +25,9 @@ TARGET = "report"
 OWN_FOLDERS = ("results", "checkpoints", "work")
 """What the workflow writes: absent where everything is planned from nothing."""
 
+LAST_WORDS = 2000
+"""Letters of what a failed Snakemake said that are passed on."""
+
 ROW, GAP, LAYER = 34, 14, 64
 """Pixels: height of a box, least distance between boxes, and between layers."""
 LETTER, PADDING = 7.2, 24
@@ -85,7 +88,8 @@ def _dag(folder: Path, config: Path, target: str) -> dict[str, Any]:
     except ValueError:
         dag = None
     if done.returncode or dag is None:
-        raise GraphError(f"snakemake --d3dag {target} ended with {done.returncode}:\n{done.stdout}{done.stderr}"[:2000])
+        said = f"{done.stdout}{done.stderr}"[-LAST_WORDS:]
+        raise GraphError(f"snakemake --d3dag {target} ended with {done.returncode}, saying at last:\n{said}")
     return dag
 
 
