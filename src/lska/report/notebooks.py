@@ -44,7 +44,7 @@ def fragment(notebook: Path) -> str:
     text = notebook.read_text(encoding="utf-8")
     try:
         nbformat.validate(json.loads(text))
-    except (ValueError, TypeError, nbformat.ValidationError) as error:
+    except (ValueError, TypeError, AttributeError, nbformat.ValidationError) as error:
         raise NotebookError(f"{notebook}: not a notebook ({error}); execute it again") from error
     # The template `basic` has neither MathJax nor require.js, which the others fetch.
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
