@@ -13,6 +13,7 @@ INSTALL := .venv/bin/uv pip install --quiet --python .venv/bin/python
 demo: .venv/runtime
 	lska warm snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs --quiet rules -- all
 	@lska summary
+	@lska verify
 
 # The fast tests share the cores; those that run Snakemake need them for themselves.
 test: .venv/test lint

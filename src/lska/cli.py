@@ -14,7 +14,7 @@ from lska.cli_claims import add_claims
 from lska.cli_data import add_data
 from lska.cli_evaluate import add_complexity, add_evaluate
 from lska.cli_options import Arguments, Commands, Parser, configured, load
-from lska.cli_provenance import add_explain
+from lska.cli_provenance import add_explain, add_verify
 from lska.cli_report import add_report
 from lska.finetuning import FineTuningJob
 from lska.runs import Run
@@ -39,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lska: interrupted; start it again to go on", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; Python would complain once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, RuntimeError, OSError) as error:
         if isinstance(error, Interrupted):
             print(f"lska: stopped: {error}; start it again to go on", file=sys.stderr)
@@ -59,7 +63,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(required=True, metavar="command")
     for add in (
         add_data, _add_train, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
-        add_claims, add_report, _add_summary, add_explain, _add_warm,
+        add_claims, add_report, _add_summary, add_explain, add_verify, _add_warm,
     ):  # fmt: skip
         add(commands)
     return top

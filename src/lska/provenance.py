@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
     from lska.outcomes import Outcomes
 
 METRIC_SCHEMA = 1
@@ -185,14 +187,20 @@ def validate(content: Any, schema: str, where: str) -> None:
     Raises:
         ValueError: names `where` and every violation at once.
     """
-    import jsonschema
-
-    rules = json.loads((Path(__file__).parent / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"))
-    errors = sorted(jsonschema.Draft202012Validator(rules).iter_errors(content), key=lambda e: e.json_path)
+    errors = sorted(_validator(schema).iter_errors(content), key=lambda e: e.json_path)
     if errors:
         places = [error.json_path.removeprefix("$").removeprefix(".") or "file" for error in errors]
         lines = [f"  {place}: {error.message}" for place, error in zip(places, errors, strict=True)]
         raise ValueError(f"{where} is not valid ({len(lines)} problem{'s'[: len(lines) > 1]}):\n" + "\n".join(lines))
+
+
+@functools.cache
+def _validator(schema: str) -> Draft202012Validator:
+    """Made once: hundreds of files are checked in a row."""
+    from jsonschema import Draft202012Validator
+
+    rules = json.loads((Path(__file__).parent / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"))
+    return Draft202012Validator(rules)
 
 
 def project_root() -> Path:

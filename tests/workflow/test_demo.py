@@ -111,6 +111,36 @@ def test_tables_of_detection_and_segmentation_show_the_metric_files(demo):
     assert pictures
 
 
+def test_every_number_of_the_demo_follows_from_sealed_files(demo):
+    done = demo.run("lska", "verify", "--strict", "--json")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    report = json.loads(done.stdout)
+    assert (report["checked"]["tables"], report["checked"]["figures"]) == (len(TABLES), len(FIGURES))
+    assert report["checked"]["sidecars of weights"] == 33
+    assert report["chains"]["followed"] > 2000 and report["chains"]["broken"] == 0
+
+
+def test_a_digit_that_is_edited_in_the_demo_is_found(demo):
+    path = results(demo) / "tables" / "table_03.md"
+    kept = path.with_name("kept.md")
+    path.rename(kept)
+    try:
+        path.write_text(kept.read_text(encoding="utf-8").replace("4.106", "4.107", 1), encoding="utf-8")
+        done = demo.run("lska", "verify")
+    finally:
+        kept.replace(path)
+    assert done.returncode == 1
+    assert "table_03.md: row 'VAN-LKA-Tiny', column 'Params (exact)'" in done.stdout
+    assert "first broken link of 1 cell(s): table_03: VAN-LKA-Tiny / Params (exact)" in done.stdout
+
+
+def test_the_chain_behind_a_cell_of_the_demo_can_be_read(demo):
+    done = demo.run("lska", "explain", "table_03", "--cell", "VAN-LSKA-Tiny", "top-1")
+    assert done.returncode == 0, done.stderr
+    sidecar = json.loads((demo.root / "checkpoints" / "demo" / "van_tiny-lska-k23-s0.json").read_text())
+    assert sidecar["md5"] in done.stdout and "Every link holds." in done.stdout
+
+
 def test_second_run_has_nothing_to_do(demo):
     assert demo.planned("--", "all") == {}
 
@@ -220,7 +250,7 @@ def test_evaluating_again_gives_the_same_metric_file(demo):
     finally:
         kept.replace(path)  # the other tests' tables are not older than it
     for content in (before, after):
-        content.pop("started"), content.pop("seconds")
+        content.pop("started"), content.pop("seconds"), content.pop("seal")
     assert before == after
 
 

@@ -22,7 +22,7 @@ from lska.tables.render import cell_text, heading
 from lska.tables.specs import DESIGN, ColumnSpec
 from lska.tables.states import MEANING, State
 
-HIDDEN = ("protocol", "backbone")
+HIDDEN = ("protocol", "backbone", "field")
 """Details of metric files that other links show."""
 
 
@@ -81,13 +81,13 @@ def _comparison(cell: Cell, row: TableRow, column: ColumnSpec, config: Config) -
     if cell.state is State.OTHER_DATA:
         others = [f"measured on {name}, the paper on {column.data}" for name in cell.data if name != column.data]
         shrunken = row.source is not None and row.source.model in config.architecture
-        return "not compared: " + "; ".join([*others, *(["the network is shrunken"] if shrunken else [])])
+        return "no: " + "; ".join([*others, *(["the network is shrunken"] if shrunken else [])])
     if cell.state is State.UNKNOWN:
-        return "not compared: the paper's value is not known"
+        return "no: the paper's value is not known"
     if cell.state is State.NOT_APPLICABLE and row.source is not None and not row.source.applies(column):
-        return "nothing to compare: the column does not apply to this row"
+        return "no: the column does not apply to this row"
     if cell.state is State.CONTROL:
-        return "not compared: the paper has no such row"
+        return "no: the paper has no such row"
     return cell.note
 
 
@@ -101,7 +101,7 @@ def _metric(path: Path, row: TableRow, column: ColumnSpec, config: Config) -> Li
         return Link("metric", "metric file", {"metric": name, "file": "MISSING or damaged"}, path)
     entry = content.get("metrics", {}).get(name, {})
     facts = {
-        "metric": f"{name} = {_full(entry.get('value'))} {_unit(entry)}".strip(),
+        "metric": f"{name} = {_value(content, name, entry)}",
         **_uncertainty(entry),
         **_factor(column),
         "measured": f"{moment(content.get('started'))}, in {duration(content.get('seconds'))}"
@@ -109,11 +109,19 @@ def _metric(path: Path, row: TableRow, column: ColumnSpec, config: Config) -> Li
         **_settings(content),
         "seal": seal_text(content),
         "outcomes": _outcomes(path, content),
+        **_maps(path, content, config),
         "code": code_text(content.get("code")),
         "environment": environment_text(content.get("environment")),
     }
     links = (weights_link(config, content), data_link(config, content.get("data"), "measured on"))
     return Link("metric", "metric file", facts, path, links)
+
+
+def _value(content: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> str:
+    if entry.get("value") is None:
+        reason = ((content.get("detail") or {}).get("reasons") or {}).get(name)
+        return "no value" + (f": {reason}" if reason else "")
+    return f"{_full(entry['value'])} {_unit(entry)}".strip()
 
 
 def _unit(entry: Mapping[str, Any]) -> str:
@@ -149,6 +157,17 @@ def _outcomes(path: Path, content: Mapping[str, Any]) -> str:
     if not beside.is_file():
         return f"{beside.name} is MISSING"
     return f"{beside.name}, {'as written' if file_md5(beside) == stated else 'CHANGED since'}: MD5 {stated}"
+
+
+def _maps(path: Path, content: Mapping[str, Any], config: Config) -> dict[str, str]:
+    """The contribution maps that the metrics of a receptive field were taken from, and that figures draw."""
+    if content.get("task") != "receptive_field":
+        return {}
+    maps, stated = config.results / "fields" / f"{path.stem}.npz", content["detail"].get("field")
+    if not maps.is_file():
+        return {"maps": f"{maps} is MISSING"}
+    same = "" if stated is None else ", as written" if file_md5(maps) == stated else ", CHANGED since"
+    return {"maps": f"{maps}{same}"}
 
 
 def _paper(path: Path, cell: Cell, row: TableRow, column: ColumnSpec) -> Link:

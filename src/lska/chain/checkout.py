@@ -34,6 +34,18 @@ def commit_text(commit: str) -> str:
     return "the current commit" if later == "0" else f"in this checkout, {later} commits before the current one"
 
 
+def changed_files(*places: Path) -> list[str]:
+    """Committed files at or below `places` that are others now, or are gone, as git names them; none without git."""
+    answer = git("diff", "--name-only", "HEAD", "--", *(str(place.resolve()) for place in places)) or ""
+    return answer.splitlines()
+
+
+def committed_text(path: Path) -> str | None:
+    """A file as the current commit has it; None where it has none."""
+    root, place = project_root(), path.resolve()
+    return git("show", f"HEAD:{place.relative_to(root)}") if place.is_relative_to(root) else None
+
+
 def code_text(code: Mapping[str, Any] | None) -> str:
     """The commit of a result in words: whether its sources were changed, and whether it is known here."""
     commit, dirty = (code or {}).get("commit"), (code or {}).get("dirty")

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator
 from lska.tables.collect import Cell, Table
 from lska.tables.render import cell_text, heading
 
+SHOWN = 6
+"""Labels that a message names where none is like the one asked for."""
+
 
 def choose(table: Table, row: str, column: str) -> Cell:
     """The cell at a row and column label; case does not matter where that leaves no doubt.
@@ -30,8 +33,13 @@ def _match(wanted: str, labels: Iterable[str], target: str, kind: str) -> str:
     if wanted in labels or len(alike) == 1:
         return wanted if wanted in labels else alike[0]
     close = _close(wanted, labels)
-    advice = f"did you mean {', '.join(map(repr, close))}?" if close else f"it has {', '.join(map(repr, labels[:12]))}"
-    raise ValueError(f"{target} has no {kind} {wanted!r}; {advice} `lska explain {target}` lists all")
+    advice = f"did you mean {' or '.join(map(repr, close))}?" if close else f"it has {_few(labels)};"
+    raise ValueError(f"{target} has no {kind} {wanted!r}: {advice} `lska explain {target}` without --cell lists all")
+
+
+def _few(labels: list[str]) -> str:
+    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    return ", ".join(map(repr, labels[:SHOWN])) + more
 
 
 def _close(wanted: str, labels: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["paper", "metric", "code", "weights", "backbone", "chooser", "recipe", "differences", "data"]
+Kind = Literal["paper", "metric", "weights", "backbone", "chooser", "recipe", "differences", "data"]
 
 
 @dataclass(frozen=True)

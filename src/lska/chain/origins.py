@@ -24,6 +24,7 @@ ORIGINS = {
     "random": "random, fresh from the seed; what is measured does not depend on them",
     "none": "none; counted on the architecture, or measured on a module",
 }
+LABELS = {"weights": "weights", "backbone": "backbone", "chooser": "images chosen by"}
 UNSEALED = "none; written before such files were sealed"
 
 
@@ -52,9 +53,9 @@ def weights_link(config: Config, content: Mapping[str, Any]) -> Link:
 
 def _trained(config: Config, path: Path, kind: str, task: str, run: str, md5: str, witness: str) -> Link:
     """The link of a sidecar; `witness` is who names its weights by `md5`."""
-    sidecar = read_json(path)
+    sidecar, label = read_json(path), LABELS[kind]
     if not sidecar:
-        return Link(kind, kind, {"md5": md5, "sidecar": "MISSING or damaged: nothing says how they were trained"}, path)
+        return Link(kind, label, {"md5": md5, "sidecar": "MISSING or damaged: nothing says how they came"}, path)
     agrees = f"as {witness} says" if sidecar.get("md5") == md5 else f"OTHERS than {witness} names, {md5}"
     facts = {
         "md5": f"{sidecar.get('md5')}, {agrees}",
@@ -72,7 +73,7 @@ def _trained(config: Config, path: Path, kind: str, task: str, run: str, md5: st
     elif "backbone" in sidecar:
         links.append(Link("backbone", "backbone", {"origin": "random, as a control: the same training from scratch"}))
     links.append(data_link(config, sidecar.get("data"), "trained on"))
-    return Link(kind, kind, facts, path, tuple(links))
+    return Link(kind, label, facts, path, tuple(links))
 
 
 def _training(sidecar: Mapping[str, Any]) -> dict[str, str]:
@@ -106,7 +107,9 @@ def _md5(path: Path, size: int, modified: int) -> str:
 
 
 def _recipe(config: Config, sidecar: Mapping[str, Any], task: str, run: str) -> Link:
-    spec, stated = sidecar.get("spec") or {}, sidecar.get("recipe")
+    spec, stated = sidecar.get("spec"), sidecar.get("recipe")
+    if not isinstance(spec, dict):
+        return Link("recipe", "recipe", {"digest": str(stated), "settings": "none recorded"})
     trained = task if parse_task(task) is not None else "classification"
     again = digest(spec)
     whole = "computed again from the settings below" if again == stated else f"BUT the settings give {again}"

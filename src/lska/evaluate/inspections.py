@@ -25,7 +25,7 @@ from lska.evaluate.robustness.measure import training_classes
 from lska.evaluate.robustness.members import Geometry, Member, open_run
 from lska.evaluate.robustness.passes import cut, normalized
 from lska.inspection import InspectionJob
-from lska.provenance import atomic_path, metric, write_metrics
+from lska.provenance import atomic_path, file_md5, metric, write_metrics
 from lska.runs import Run
 from lska.train.launch import build_network
 from lska.train.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, Triple
@@ -176,7 +176,8 @@ def _receptive_field(
         metrics = receptive_field.ratios(maps["trained"].scores, maps["trained"].used)
         control = receptive_field.ratios(maps["untrained"].scores, maps["untrained"].used)
         metrics |= {f"{name}_untrained": entry for name, entry in control.items()}
-        yield metrics, {"size": job.section.size, "skipped": {name: found.skipped for name, found in maps.items()}}
+        detail = {"size": job.section.size, "skipped": {name: found.skipped for name, found in maps.items()}}
+        yield metrics, detail | {"field": file_md5(job.field(member.run))}
 
 
 def _images(job: InspectionJob, split: Any, member: Member) -> Iterator[torch.Tensor]:
