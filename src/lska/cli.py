@@ -63,7 +63,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(required=True, metavar="command")
     for add in (
         add_data, _add_train, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
-        add_claims, add_report, _add_summary, add_explain, add_verify, _add_warm,
+        add_claims, _add_lab, add_report, _add_summary, add_explain, add_verify, _add_warm,
     ):  # fmt: skip
         add(commands)
     return top
@@ -139,6 +139,20 @@ def _notebook(arguments: Arguments) -> None:
     from lska.notebook import execute_target
 
     execute_target(arguments.target, arguments.config, arguments.set, log=arguments.log, output=arguments.output)
+
+
+def _add_lab(commands: Commands) -> None:
+    command = commands.add_parser("lab", help="open the executed notebooks of a scale in JupyterLab")
+    configured(command)
+    command.add_argument("rest", nargs=argparse.REMAINDER, metavar="-- OPTION", help="options of JupyterLab")
+    command.set_defaults(command=_lab)
+
+
+def _lab(arguments: Arguments) -> None:
+    config = load(arguments)
+    from lska.lab import open_notebooks
+
+    open_notebooks(config, arguments.config, [word for word in arguments.rest if word != "--"])
 
 
 def _add_summary(commands: Commands) -> None:

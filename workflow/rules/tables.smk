@@ -1,5 +1,13 @@
 # Tables and figures: each notebook reads metric files and the paper's values, and writes its output files.
 
+localrules: all_notebooks
+
+
+rule all_notebooks:
+    input:
+        [PLAN.notebook(target) for target in TABLES + FIGURES],
+
+
 for target in TABLES + FIGURES:
     kind = target.partition("_")[0]
 
