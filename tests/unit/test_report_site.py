@@ -192,7 +192,7 @@ def test_hostile_texts_are_shown_as_texts(empty: Config) -> None:
     for claim in claims["claims"]:
         claim["statement"] = claim["note"] = HOSTILE
     path.write_text(json.dumps(claims))
-    metric = config.metric_path("classification", config.runs[0])
+    metric = config.metric_path("classification", Run("van_tiny", "lska", 23, 0))
     content = json.loads(metric.read_text())
     content["data"]["name"] = content["environment"]["hardware"] = HOSTILE
     metric.write_text(json.dumps(content))
@@ -233,7 +233,7 @@ def test_a_damaged_metric_file_is_named_and_the_former_site_stays(empty: Config)
     fill(empty)
     report.build(empty)
     before = contents(folder_of(empty))
-    path = empty.metric_path("classification", empty.runs[0])
+    path = empty.metric_path("classification", Run("van_tiny", "lska", 23, 0))
     path.write_text("{")
     with pytest.raises(ValueError, match=re.escape(str(path))):
         report.build(empty)

@@ -14,7 +14,8 @@ from lska.tables.words import MARKS, CellText, caption, cell_text, heading, head
 
 __all__ = [
     "CSV_COLUMNS", "MARKS", "CellText", "caption", "cell_text", "escape_latex", "escape_markdown", "heading",
-    "headings", "legend", "ours", "place", "records", "to_csv", "to_html", "to_latex", "to_markdown", "to_page", "write",
+    "headings", "legend", "ours", "place", "records", "to_csv", "to_html", "to_latex", "to_markdown", "to_page",
+    "write",
 ]  # fmt: skip
 
 SPECIAL = "\\|*_<>`~[&$"
