@@ -43,6 +43,7 @@ rule all:
         [PLAN.notebook(target) for target in TABLES + FIGURES],
         [PLAN.outputs(target) for target in TABLES + FIGURES],
         PLAN.verdicts,
+        PLAN.site,
 
 
 rule all_tables:
@@ -55,6 +56,6 @@ rule all_figures:
         [PLAN.outputs(target) for target in FIGURES],
 
 
-for topic in ("data", "train", "evaluate", "passes", "tables", "claims"):
+for topic in ("data", "train", "evaluate", "passes", "tables", "claims", "report"):
 
     include: f"workflow/rules/{topic}.smk"

@@ -9,6 +9,7 @@ rule all_notebooks:
 
 
 for target in TABLES + FIGURES:
+    kind = target.partition("_")[0]
 
     rule:
         name:
@@ -26,11 +27,16 @@ for target in TABLES + FIGURES:
             outcomes=PLAN.outcomes(target),
             samples=PLAN.samples(target) + PLAN.examples(target),
             fields=PLAN.fields(target),
-            template=f"notebooks/{target.split('_')[0]}.ipynb",
+            template=f"notebooks/{kind}.ipynb",
             spec=f"src/lska/tables/specs/{target}.yaml",
             paper=lambda wildcards, target=target: PLAN.paper(target),
         output:
-            PLAN.outputs(target),
+            [
+                report(path, caption=f"../report/{kind}.rst", category=f"{kind.capitalize()}s", labels=PLAN.labels(target))
+                if path.endswith((".html", ".svg"))
+                else path
+                for path in PLAN.outputs(target)
+            ],
             notebook=PLAN.notebook(target),
         params:
             name=target,

@@ -8,13 +8,14 @@ from pathlib import Path
 from lska.provenance import atomic_path
 from lska.tables.collect import Table
 from lska.tables.latex import escape_latex, to_latex
-from lska.tables.tidy import CSV_COLUMNS, records, to_csv
+from lska.tables.tidy import CSV_COLUMNS, place, records, to_csv
 from lska.tables.web import to_html, to_page
 from lska.tables.words import MARKS, CellText, caption, cell_text, heading, headings, legend, ours
 
 __all__ = [
     "CSV_COLUMNS", "MARKS", "CellText", "caption", "cell_text", "escape_latex", "escape_markdown", "heading",
-    "headings", "legend", "ours", "records", "to_csv", "to_html", "to_latex", "to_markdown", "to_page", "write",
+    "headings", "legend", "ours", "place", "records", "to_csv", "to_html", "to_latex", "to_markdown", "to_page",
+    "write",
 ]  # fmt: skip
 
 SPECIAL = "\\|*_<>`~[&$"
