@@ -13,6 +13,7 @@ from pathlib import Path
 from lska.cli_data import add_data
 from lska.cli_evaluate import add_complexity, add_evaluate
 from lska.cli_options import Arguments, Commands, Parser, configured, load
+from lska.cli_plan import add_plan
 from lska.finetuning import FineTuningJob
 from lska.runs import Run
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
@@ -56,7 +57,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(required=True, metavar="command")
     for add in (
         add_data, _add_train, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
-        _add_summary, _add_warm,
+        _add_summary, add_plan, _add_warm,
     ):  # fmt: skip
         add(commands)
     return top
