@@ -17,9 +17,9 @@ def add_plan(commands: Commands) -> None:
                          help="what Snakemake would be asked for, for example table_03 (default: all)")  # fmt: skip
     command.add_argument("--gpus", type=_positive, help="GPUs for the wall time (default: as the largest job asks)")
     command.add_argument("--cores", type=_positive,
-                         help="cores for the wall time (default: this machine's for a scale without GPUs, else no limit)")  # fmt: skip
+                         help="cores for the wall time (default: this machine's where no GPU is used, else no limit)")  # fmt: skip
     command.add_argument("--throughput", nargs="+", type=Path, default=[], metavar="FILE",
-                         help="your own measurements: tables like config/throughput.yaml, metric files, sidecars")  # fmt: skip
+                         help="your own measurements: tables (config/throughput.yaml), metric files, sidecars")  # fmt: skip
     command.add_argument("--hardware", help="use only measurements of hardware with this in its name")
     command.add_argument("--forcerun", nargs="+", default=[], metavar="RULE", help="rules or files to make again")
     command.add_argument("--jobs", action="store_true", help="also one line per job, with its reason")
@@ -49,4 +49,7 @@ def _plan(arguments: Arguments) -> None:
     request = Request(arguments.config, arguments.set, arguments.targets, cores, arguments.forcerun)
     means = Means(arguments.gpus, cores, arguments.throughput, arguments.hardware)
     document = make(request, means, Path.cwd())
-    print(json.dumps(document, indent=2, sort_keys=True) if arguments.json else render(document, arguments.jobs), end="")
+    if arguments.json:
+        print(json.dumps(document, indent=2, sort_keys=True))
+    else:
+        print(render(document, arguments.jobs), end="")

@@ -120,17 +120,22 @@ def number_of_classes(job: FineTuningJob) -> int:
 
 def count_head(network: Network) -> Count:
     """Count a detector or segmentor on the meta device; imports the OpenMMLab libraries."""
+    import contextlib
+    import sys
     import warnings
 
     import torch
     from mmengine.config import ConfigDict
+    from mmengine.logging import MMLogger
 
     from lska.evaluate.dense import build
     from lska.evaluate.dense_complexity import complexity
     from lska.openmmlab import configs
 
     job, size = network.job, _aligned(network.size)
-    with torch.device("meta"), warnings.catch_warnings():
+    # It warns whenever detectors and segmentors take turns.
+    MMLogger.get_instance("mmengine").setLevel("ERROR")
+    with torch.device("meta"), warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         # About losses, which are not counted.
         warnings.simplefilter("ignore", category=UserWarning)
         model = build(job, ConfigDict(configs.model(job, number_of_classes(job))))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,10 @@ def _summary(costed: Sequence[Costed], means: Means) -> dict[str, Any]:
     families: dict[str, list[Costed]] = defaultdict(list)
     for one in working:
         families[family(one)].append(one)
-    rules = [{"rule": name, "kind": group[0].kind, **_cost(group)} for name, group in families.items()]
+    rules = [
+        {"rule": name, "kind": group[0].kind, "reasons": _reasons(group), **_cost(group)}
+        for name, group in families.items()
+    ]
     largest = max((one.job.gpus for one in costed), default=0)
     gpus = largest if means.gpus is None else means.gpus
     return {
@@ -154,6 +158,12 @@ def _summary(costed: Sequence[Costed], means: Means) -> dict[str, Any]:
         "critical_path": _bounds(costed, schedule.critical_path),
         "over_budget": [one.job.id for one in working if one.attempts and one.attempts.needed > one.attempts.allowed],
     }
+
+
+def _reasons(group: Sequence[Costed]) -> dict[str, int]:
+    """Reasons with the number of jobs, the most frequent first; those that name a file of their own count as one."""
+    counts = Counter("missing or outdated files" if one.kind in ("tables", "counting") else one.why for one in group)
+    return dict(counts.most_common())
 
 
 def family(one: Costed) -> str:
@@ -206,9 +216,13 @@ def walls(costed: Sequence[Costed], gpus: int, cores: int | None) -> list[dict[s
     found = []
     for number in numbers:
         too_large = schedule.unfit(_tasks(costed, "seconds"), number)
-        times = None if too_large else _bounds(costed, lambda tasks, n=number: schedule.schedule(tasks, n, limit).makespan)
+        times = None if too_large else _bounds(costed, partial(_makespan, gpus=number, cores=limit))
         found.append({"gpus": number, "cores": cores, "seconds": times, "unfit": [task.id for task in too_large]})
     return found
+
+
+def _makespan(tasks: list[Task], gpus: float, cores: float) -> float:
+    return schedule.schedule(tasks, gpus, cores).makespan
 
 
 def _bounds(costed: Sequence[Costed], measure: Callable[[list[Task]], float]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lska.config import Config
-from lska.finetuning import FineTuningJob
+from lska.finetuning import HEADS, FineTuningJob
 from lska.passes import Pass, read_json
 from lska.planning.dag import Job
 from lska.planning.images import count
@@ -152,8 +152,7 @@ class Estimator:
 def _kin(job: FineTuningJob) -> tuple[str, ...]:
     """The job's own task, then the other heads of its kind."""
     own = f"{job.kind}/{job.head}"
-    others = {"detection": ("detection/retinanet", "detection/mask_rcnn"), "segmentation": ("segmentation/semantic_fpn",)}
-    return (own, *(task for task in others[job.kind] if task != own))
+    return (own, *(f"{job.kind}/{head}" for head in HEADS[job.kind] if head != job.head))
 
 
 def _notebook(job: Job) -> Duration | None:

@@ -47,9 +47,10 @@ def total(durations: Iterable[Duration | None]) -> Duration | None:
 def duration(work: Work, known: Sequence[Measurement], assumed: Assumptions, macs: Macs) -> Duration | None:
     """How long `work` takes; None where nothing that was measured tells.
 
-    Of the measurements on the same kind of device, those of the best kind count: by rank, then whether they are of the
-    same task, of the same mode (a training costs `training_factor` forward passes otherwise) and of the same precision.
-    Among these, one of the same network is taken as it is, else the one with the closest multiply-adds is scaled by them.
+    Of the measurements on the same kind of device, those of the best kind count: by rank, then by the task, whether
+    they are of the same precision, and whether they are of the same mode (else a training costs `training_factor`
+    forward passes). Among these, one of the same network is taken as it is; without one, that with the closest
+    multiply-adds is scaled by them.
     """
     fitting = [one for one in known if _fits(one, work)]
     if not fitting:

@@ -77,7 +77,7 @@ class Reasons:
 
     def _pass(self, one: Pass) -> str:
         counted = Counter(self._unmeasured(one, run) for run in one.runs)
-        return "; ".join(f"{number} network{'s'[: number > 1]}: {reason}" for reason, number in counted.items())
+        return "; ".join(f"{reason} ({number} network{'s'[: number > 1]})" for reason, number in counted.items())
 
     def _unmeasured(self, one: Pass, run: Run) -> str:
         item, config = one.item, self.plan.config

@@ -1,17 +1,20 @@
-"""Measurements that results keep: how long trainings and evaluations of a scale took, from sidecars and metric files."""
+"""Measurements among the results of a scale: how long trainings and evaluations took, by sidecars and metric files."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from lska.config import Config, load
-from lska.finetuning import CONTROL, FineTuningJob
+from lska.finetuning import CONTROL
 from lska.passes import read_json
 from lska.planning.images import count
+from lska.planning.progress import states
 from lska.planning.work import Measurement, Network, classifier, predictor, scored_size, training_size
 from lska.runs import Run
 from lska.strict import read_yaml
@@ -29,6 +32,7 @@ def recorded(config: Config, rank: int, whose: str) -> Iterator[Measurement]:
     sidecars += [job.weights for job in config.fine_tunings]
     found = (from_sidecar(read_json(path.with_suffix(".json")), config, whose, rank) for path in sidecars)
     yield from (one for one in found if one is not None)
+    yield from _in_progress(config, whose, rank)
     scored = [config.metric_path(task, run) for task in ("classification", "speed") for run in config.runs]
     scored += [job.metrics for job in config.fine_tunings]
     found = (from_metrics(read_json(path), config, whose, rank) for path in scored)
@@ -66,6 +70,23 @@ def from_sidecar(content: Mapping[str, Any], config: Config, whose: str, rank: i
         return None
     speed = images / seconds / max(1, content.get("processes") or 1)
     return _measurement("training", task, content, speed, f"trainings of {whose}", rank, network)
+
+
+def _in_progress(config: Config, whose: str, rank: int) -> Iterator[Measurement]:
+    """Throughputs of trainings that have not ended yet, from their own logs: the median over what was logged."""
+    for run in config.runs:
+        log = states(config, run) / "train.jsonl"
+        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+        # A process that writes, or was killed, leaves half a line at the end.
+        speeds = [json.loads(line)["images_per_second"] for line in lines if line.endswith("}")]
+        if not speeds or config.weights_path(run).is_file():
+            continue
+        gpus, recipe = config.training.gpus, config.recipe
+        yield Measurement(
+            "training", "classification", f"the hardware that {run} is trained on", "cuda" if gpus else "cpu",
+            recipe.precision, median(speeds) / max(1, gpus), f"trainings in progress of {whose}", rank,
+            classifier(config, run, recipe.image_size),
+        )  # fmt: skip
 
 
 def _trained_network(content: Mapping[str, Any], spec: Mapping[str, Any], config: Config) -> Network | None:

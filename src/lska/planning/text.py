@@ -25,10 +25,9 @@ _HEAD = f"{'':<24}{'jobs':>6}{'GPU-hours':>12}{'from - to':>18}{'core-hours':>12
 
 def render(document: Mapping[str, Any], jobs: bool = False) -> str:
     """The plan as text of at most `WIDTH` columns, but for paths; with a line for every job where `jobs`."""
-    parts = [_opening(document), _kinds(document), _wall(document), _notes(document), _basis(document), _rules(document)]
-    if jobs:
-        parts.append(_jobs(document))
-    return "\n\n".join("\n".join(part) for part in map(list, parts) if part) + "\n"
+    makers = [_opening, _kinds, _wall, _notes, _basis, _rules, *([_jobs] if jobs else [])]
+    parts = [list(maker(document)) for maker in makers]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
 def _opening(document: Mapping[str, Any]) -> Iterator[str]:
@@ -44,6 +43,7 @@ def _kinds(document: Mapping[str, Any]) -> Iterator[str]:
         if cost["jobs"] or kind in ("fetch", "training", "fine-tuning", "evaluation"):
             yield _cost_line(TITLES[kind], cost)
     yield _cost_line("total", document["totals"])
+    yield "from - to: by the fastest and the slowest measurement; where it is empty there is one only"
 
 
 def _cost_line(name: str, cost: Mapping[str, Any]) -> str:
@@ -89,7 +89,7 @@ def _wall(document: Mapping[str, Any]) -> Iterator[str]:
         place = f"wall time at {' and '.join(filter(None, (gpus, cores)))}"
         if wall["seconds"] is None:
             most = document["largest_job_gpus"]
-            yield (f"{place:<36}not possible: {len(wall['unfit'])} jobs ask for up to {most} GPUs")
+            yield f"{place:<36}not possible: {len(wall['unfit'])} jobs ask for up to {most}; lower their `gpus`"
         else:
             yield f"{place:<36}{_range(wall['seconds'])}"
     yield f"{'longest chain of jobs (lower bound)':<36}{_range(document['critical_path'])}"
@@ -101,15 +101,15 @@ def _notes(document: Mapping[str, Any]) -> Iterator[str]:
     known = sum(one["bytes"] or 0 for one in amounts)
     yield f"storage: {size(known)}" + ("" if all(one["bytes"] is not None for one in amounts) else ", and unknown:")
     for one in amounts:
-        yield f"  {one['what']:<32}{size(one['bytes']):>10}   {one['basis']}"
+        yield from _hanging(f"  {one['what']:<32}{size(one['bytes']):>10}   {one['basis']}", 47)
     yield from _warnings(document)
 
 
 def _warnings(document: Mapping[str, Any]) -> Iterator[str]:
-    if document["missing_data"]:
-        yield "data that are not on this machine (their sizes are not known; docs/data.md):"
-        for one in document["missing_data"]:
-            yield f"  {one['name']:<20}{one['root']:<28}set {one['setting']}"
+    if missing := document["missing_data"]:
+        named = ", ".join(f"{one['name']} ({one['setting']}: {one['root']})" for one in missing)
+        yield from _hanging(f"not on this machine, and of unknown size: {named}", 2)
+    yield from _restarts(document)
     if document["over_budget"]:
         late = [job for job in document["jobs"] if job["id"] in document["over_budget"]]
         worst = max(late, key=lambda job: job["attempts"]["needed"] / job["attempts"]["allowed"])["attempts"]
@@ -119,6 +119,14 @@ def _warnings(document: Mapping[str, Any]) -> Iterator[str]:
         )
     if unknown := document["totals"]["unknown"]:
         yield f"{unknown:,} jobs of unknown duration are in no estimate: nothing like them was measured"
+
+
+def _restarts(document: Mapping[str, Any]) -> Iterator[str]:
+    """Jobs that are longer than one attempt."""
+    several = [job for job in document["jobs"] if job["attempts"] is not None and job["attempts"]["needed"] > 1]
+    if several:
+        most = max((job["attempts"] for job in several), key=lambda attempts: attempts["needed"])
+        yield f"{len(several)} jobs need several starts, up to {most['needed']} of {most['hours']:g} h each"
 
 
 def size(number: int | None) -> str:
@@ -153,7 +161,7 @@ def _basis(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _hanging(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent=" " * indent, break_long_words=False)
+    return textwrap.wrap(text, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _rules(document: Mapping[str, Any]) -> Iterator[str]:
@@ -161,13 +169,16 @@ def _rules(document: Mapping[str, Any]) -> Iterator[str]:
         yield _HEAD.replace(" " * 24, f"{'rule':<24}", 1)
     for rule in document["rules"]:
         yield _cost_line(rule["rule"], rule)
+        for reason, number in rule["reasons"].items():
+            yield from textwrap.wrap(f"{number}: {reason}", WIDTH, initial_indent="    ", subsequent_indent=" " * 8)
 
 
 def _jobs(document: Mapping[str, Any]) -> Iterator[str]:
     """One line per job: rule and what it is for, how long on what, and why."""
     for job in document["jobs"]:
         if job["kind"] != "targets":
-            yield from _hanging(f"{job['rule']} {' '.join(job['wildcards'].values())}: {_spent(job)}; {job['reason']}", 4)
+            name = " ".join([job["rule"], *job["wildcards"].values()])
+            yield from _hanging(f"{name}: {_spent(job)}; {job['reason']}", 4)
 
 
 def _spent(job: Mapping[str, Any]) -> str:

@@ -45,6 +45,7 @@ class Entry:
     task: str
     """`classification`, `speed` (without reading images), or as in metric files, such as `detection/retinanet`."""
     network: str
+    """For people."""
     gmacs: float
     """Cost of one image as measured: 10^9 multiply-adds of a forward pass."""
     images_per_second: float
@@ -63,7 +64,7 @@ class Entry:
         """As the estimates take it."""
         return Measurement(
             self.mode, self.task, self.hardware, self.device, self.precision, self.images_per_second / self.gpus,
-            f"{self.network}: {self.source}", rank, macs=1e9 * self.gmacs,
+            self.source, rank, macs=1e9 * self.gmacs,
         )  # fmt: skip
 
 
