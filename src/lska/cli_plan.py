@@ -17,9 +17,9 @@ def add_plan(commands: Commands) -> None:
                          help="what Snakemake would be asked for, for example table_03 (default: all)")  # fmt: skip
     command.add_argument("--gpus", type=_positive, help="GPUs for the wall time (default: as the largest job asks)")
     command.add_argument("--cores", type=_positive,
-                         help="cores for the wall time (default: this machine's where no GPU is used, else no limit)")  # fmt: skip
+                         help="cores for the wall time (default: this machine's where no GPU is used)")  # fmt: skip
     command.add_argument("--throughput", nargs="+", type=Path, default=[], metavar="FILE",
-                         help="your own measurements: tables (config/throughput.yaml), metric files, sidecars")  # fmt: skip
+                         help="your measurements: tables (config/throughput.yaml), metric files, sidecars")  # fmt: skip
     command.add_argument("--hardware", help="use only measurements of hardware with this in its name")
     command.add_argument("--forcerun", nargs="+", default=[], metavar="RULE", help="rules or files to make again")
     command.add_argument("--jobs", action="store_true", help="also one line per job, with its reason")

@@ -124,7 +124,8 @@ def _environment(record: Path) -> dict[str, str]:
 
 def _complaint(said: str) -> str:
     """The end of what Snakemake said, without the header that every run has."""
-    lines = [line for line in said.splitlines() if line.strip() and not line.startswith(("  ", "====="))]
+    header = ("  ", "=====", "SNAKEMAKE", "Assuming unrestricted", "Building DAG")
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith(header)]
     return "\n".join(f"  {line}" for line in lines[-12:])
 
 
