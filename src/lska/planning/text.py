@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 WIDTH = 96
@@ -33,7 +33,7 @@ def render(document: Mapping[str, Any], jobs: bool = False) -> str:
 def _opening(document: Mapping[str, Any]) -> Iterator[str]:
     yield from textwrap.wrap(document["caption"], WIDTH)
     targets, number = ", ".join(document["targets"]), document["totals"]["jobs"]
-    said = f"{number:,} jobs" if number else "nothing to do"
+    said = f"{number:,} job{'s'[: number != 1]}" if number else "nothing to do"
     yield from textwrap.wrap(f"Target {targets}: {said}, as Snakemake's dry run has it. Nothing was started.", WIDTH)
 
 
@@ -89,7 +89,7 @@ def _wall(document: Mapping[str, Any]) -> Iterator[str]:
         place = f"wall time at {' and '.join(filter(None, (gpus, cores)))}"
         if wall["seconds"] is None:
             most = document["largest_job_gpus"]
-            yield f"{place:<36}not possible: {len(wall['unfit'])} jobs ask for up to {most}; lower their `gpus`"
+            yield f"{place:<36}not possible: {_number_of(wall['unfit'])} asking for up to {most}; lower `gpus`"
         else:
             yield f"{place:<36}{_range(wall['seconds'])}"
     yield f"{'longest chain of jobs (lower bound)':<36}{_range(document['critical_path'])}"
@@ -114,11 +114,15 @@ def _warnings(document: Mapping[str, Any]) -> Iterator[str]:
         late = [job for job in document["jobs"] if job["id"] in document["over_budget"]]
         worst = max(late, key=lambda job: job["attempts"]["needed"] / job["attempts"]["allowed"])["attempts"]
         yield (
-            f"{len(late)} jobs need more starts than allowed, up to {worst['needed']} of {worst['hours']:g} h "
+            f"{_number_of(late)} with more starts than allowed, up to {worst['needed']} of {worst['hours']:g} h "
             f"where {worst['allowed']} are: raise attempts or hours"
         )
     if unknown := document["totals"]["unknown"]:
-        yield f"{unknown:,} jobs of unknown duration are in no estimate: nothing like them was measured"
+        yield f"of unknown duration and in no estimate, as nothing like it was measured: {unknown:,} of the jobs"
+
+
+def _number_of(jobs: Sequence[Any]) -> str:
+    return f"{len(jobs):,} job{'s'[: len(jobs) != 1]}"
 
 
 def _restarts(document: Mapping[str, Any]) -> Iterator[str]:
@@ -126,7 +130,7 @@ def _restarts(document: Mapping[str, Any]) -> Iterator[str]:
     several = [job for job in document["jobs"] if job["attempts"] is not None and job["attempts"]["needed"] > 1]
     if several:
         most = max((job["attempts"] for job in several), key=lambda attempts: attempts["needed"])
-        yield f"{len(several)} jobs need several starts, up to {most['needed']} of {most['hours']:g} h each"
+        yield f"{_number_of(several)} with several starts, up to {most['needed']} of {most['hours']:g} h each"
 
 
 def size(number: int | None) -> str:
