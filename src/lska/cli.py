@@ -14,6 +14,7 @@ from lska.cli_claims import add_claims
 from lska.cli_data import add_data
 from lska.cli_evaluate import add_complexity, add_evaluate
 from lska.cli_options import Arguments, Commands, Parser, configured, load
+from lska.cli_plan import add_plan
 from lska.cli_provenance import add_explain, add_verify
 from lska.cli_report import add_report
 from lska.finetuning import FineTuningJob
@@ -63,7 +64,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(required=True, metavar="command")
     for add in (
         add_data, _add_train, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
-        add_claims, _add_lab, add_report, _add_summary, add_explain, add_verify, _add_warm,
+        add_claims, add_plan, _add_lab, add_report, _add_summary, add_explain, add_verify, _add_warm,
     ):  # fmt: skip
         add(commands)
     return top

@@ -1,0 +1,1 @@
+"""What Snakemake would run, why, and what it would cost: `lska plan`."""

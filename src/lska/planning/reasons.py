@@ -1,0 +1,186 @@
+"""Why a job is to run, in the project's terms: what differs between what is there and what the configuration asks for.
+
+Snakemake says which files are missing or newer; why, the sidecars, metric files and records tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lska.finetuning import FineTuningJob
+from lska.passes import Pass, read_json
+from lska.planning.dag import Job
+from lska.planning.progress import done, steps
+from lska.runs import Run
+from lska.workflow import Plan
+
+SHOWN = 3
+"""Differences of a recipe that are named; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Reasons for the jobs of a scale."""
+
+    plan: Plan
+
+    def of(self, job: Job) -> str:
+        """Why a job runs, as far as the project knows more than Snakemake; otherwise Snakemake's reason, shortened."""
+        by_rule: dict[str, Callable[[Job], str | None]] = {
+            "train": self._training,
+            "fine_tune": self._fine_tuning,
+            "classification": self._classification,
+            "dense": self._dense,
+            "data": self._data,
+        }
+        one = next((one for one in self.plan.passes if one.name == job.rule), None)
+        found = self._pass(one) if one is not None else by_rule.get(job.rule, lambda job: None)(job)
+        return found or shortened(job.reason)
+
+    def _training(self, job: Job) -> str | None:
+        config, run = self.plan.config, Run.parse(job.wildcards["run"])
+        changed = _weights(config.weights_path(run), config.training_digest(run), config.training_spec(run))
+        return _joined(changed, _resumed(done(config, run), steps(config)))
+
+    def _fine_tuning(self, job: Job) -> str | None:
+        tuned = self.plan.job(job.wildcards["task"], job.wildcards["run"])
+        changed = _weights(tuned.weights, tuned.digest(), tuned.spec())
+        if changed is None and tuned.backbone is not None:
+            changed = _backbone(tuned)
+        return _joined(changed, _resumed(done(self.plan.config, tuned), steps(self.plan.config, tuned)))
+
+    def _classification(self, job: Job) -> str | None:
+        config, run = self.plan.config, Run.parse(job.wildcards["run"])
+        return _score(
+            config.metric_path("classification", run), config.weights_path(run), config.training_digest(run),
+            config.data_record,
+        )  # fmt: skip
+
+    def _dense(self, job: Job) -> str | None:
+        tuned = self.plan.job(job.wildcards["task"], job.wildcards["run"])
+        return _score(tuned.metrics, tuned.weights, tuned.digest(), self.plan.config.record_of(tuned.data))
+
+    def _data(self, job: Job) -> str | None:
+        kind, data = self.plan.data_set(job.wildcards["name"])
+        record = read_json(self.plan.config.record_of(data))
+        if not record:
+            made = "not generated yet" if data.generate is not None else f"not checked yet (root {data.root})"
+            return made if not self.plan.config.record_of(data).exists() else "its record is damaged"
+        item = next((item for item in self.plan.config.measured if item.name == kind), None)
+        changed = item is not None and record.get("inputs") != item.inputs()
+        return "what the set is made of has changed" if changed else None
+
+    def _pass(self, one: Pass) -> str:
+        counted = Counter(self._unmeasured(one, run) for run in one.runs)
+        return "; ".join(f"{reason} ({number} network{'s'[: number > 1]})" for reason, number in counted.items())
+
+    def _unmeasured(self, one: Pass, run: Run) -> str:
+        item, config = one.item, self.plan.config
+        found = _score(item.metrics(run), config.weights_path(run), config.training_digest(run), item.record)
+        if found is not None:
+            return found
+        measured = read_json(item.metrics(run))
+        if (measured.get("detail") or {}).get("protocol") != item.protocol():
+            return "measured in another way than today's settings"
+        if read_json(item.record).get("inputs") != item.inputs():
+            return "the data are to be made anew"
+        return "a file of its results is missing"
+
+
+def _weights(weights: Path, digest: str, spec: Mapping[str, Any]) -> str | None:
+    """Why weights are not those that today's configuration trains; None where they are."""
+    sidecar = read_json(weights.with_suffix(".json"))
+    if not sidecar:
+        return "weights without a sidecar" if weights.is_file() else "never trained"
+    if sidecar.get("recipe") != digest:
+        return f"trained otherwise: {_changes(sidecar.get('spec') or {}, spec)}"
+    return None if weights.is_file() else "the sidecar is there, its weights are missing"
+
+
+def _backbone(tuned: FineTuningJob) -> str | None:
+    """Why a fine-tuning's backbone is not the one that it was done from; None where it is."""
+    pretrained, sidecar = (read_json(path.with_suffix(".json")) for path in (tuned.backbone, tuned.weights))
+    if not tuned.backbone.is_file() or pretrained.get("recipe") != tuned.config.training_digest(tuned.run):
+        return "its backbone is to be trained anew"
+    same = (sidecar.get("backbone") or {}).get("md5") == pretrained.get("md5")
+    return None if same else "its backbone is another now"
+
+
+def _score(metrics: Path, weights: Path, digest: str, record: Path) -> str | None:
+    """Why a measurement on weights is missing or outdated; None where it is neither."""
+    measured, sidecar = read_json(metrics), read_json(weights.with_suffix(".json"))
+    if not measured:
+        return "never measured" if not metrics.exists() else "its metric file is damaged"
+    if not weights.is_file() or sidecar.get("recipe") != digest:
+        return "its weights are to be trained anew"
+    if (measured.get("weights") or {}).get("md5") != sidecar.get("md5"):
+        return "measured on other weights"
+    known = read_json(record).get("digest")
+    if known is not None and (measured.get("data") or {}).get("digest") != known:
+        return "measured on other data"
+    return None
+
+
+def _resumed(updates: int, of: int | None) -> str | None:
+    return f"goes on after update {updates:,} of {of:,}" if updates and of else None
+
+
+def _joined(*parts: str | None) -> str | None:
+    return "; ".join(part for part in parts if part) or None
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The settings that differ, as `name old -> new`."""
+    found = list(_differences(_plain(before), _plain(now), ""))
+    if not found:
+        return "the digest of its recipe differs"
+    rest = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ", ".join(found[:SHOWN]) + rest
+
+
+def _plain(value: Any) -> Any:
+    """As JSON reads it back, where tuples are lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _differences(before: Any, now: Any, place: str) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            yield from _differences(before.get(key), now.get(key), f"{place}.{key}" if place else key)
+    elif before != now:
+        name = place.removeprefix("recipe.")
+        yield f"{name} has changed" if name == "backbone" else f"{name} {before} -> {now}"
+
+
+_FILES = {
+    "Missing output files": "missing: {files}",
+    "Incomplete output files": "incomplete: {files}",
+    "Updated input files": "newer input: {files}",
+    "Input files updated by another job": "its input is made anew: {files}",
+}
+
+
+def shortened(reason: str) -> str:
+    """Snakemake's reason with long lists of files cut to the first and a number.
+
+    >>> shortened("Missing output files: a/b.json, a/c.json; Code has changed since last execution")
+    'missing: b.json and 1 more; Code has changed since last execution'
+    """
+    parts = []
+    for part in re.split(r"; (?=[A-Z])", reason):
+        head, _, listed = part.partition(": ")
+        # After other heads, Snakemake quotes whole parameters.
+        parts.append(_FILES[head].format(files=_first(listed.split(", "))) if head in _FILES else head.strip())
+    return "; ".join(parts)
+
+
+def _first(files: list[str]) -> str:
+    names = sorted(Path(file).name for file in files)
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")

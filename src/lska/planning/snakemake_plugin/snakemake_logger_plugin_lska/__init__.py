@@ -1,0 +1,44 @@
+"""A logger plugin of Snakemake that writes every job it announces as a line of JSON, for `lska.planning.dag`.
+
+Plugins are the interface that Snakemake keeps stable for this; its printed text is for people and changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from logging import LogRecord
+from pathlib import Path
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+VARIABLE = "LSKA_PLAN_JOBS"
+"""Environment variable with the file that jobs are appended to."""
+
+
+class LogHandler(LogHandlerBase):
+    """Writes jobs; what Snakemake says to people is left to its own handler."""
+
+    writes_to_stream = False
+    writes_to_file = False
+    has_filter = True
+    has_formatter = True
+    needs_rulegraph = False
+
+    def emit(self, record: LogRecord) -> None:
+        """Append the job of a record, if it announces one."""
+        if getattr(record, "event", None) != LogEvent.JOB_INFO:
+            return
+        job = {
+            "id": record.jobid,
+            "rule": record.rule_name,
+            "wildcards": dict(record.wildcards or {}),
+            "inputs": list(record.input),
+            "outputs": list(record.output),
+            "threads": record.threads,
+            "gpus": record.resources.get("gpu", 0),
+            "reason": record.reason,
+        }
+        with Path(os.environ[VARIABLE]).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(job) + "\n")

@@ -1,0 +1,115 @@
+"""`lska plan` beside Snakemake's own dry run: the same jobs, and a folder that is left as it was."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lska.provenance import validate, write_json
+
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
+
+RUN = "van_tiny-lska-k23-s0"
+
+
+def plan(project: Any, *arguments: str) -> dict[str, Any]:
+    """What `lska plan --json` prints in a copy of the project."""
+    done = project.run("lska", "plan", "--json", *arguments)
+    assert done.returncode == 0, done.stderr[-4000:]
+    document = json.loads(done.stdout)
+    validate(document, "plan", "the plan")
+    return document
+
+
+def jobs_of(said: str) -> Counter[tuple[str, frozenset[str]]]:
+    """Rule and outputs of every job that a dry run prints."""
+    blocks = re.split(r"\n(?=(?:local)?rule )", said)[1:]
+    found = []
+    for block in blocks:
+        rule = re.match(r"(?:local)?rule (\S+):", block)[1]
+        outputs = re.search(r"^    output: (.*)$", block, re.MULTILINE)
+        found.append((rule, frozenset(outputs[1].split(", ") if outputs else ())))
+    return Counter(found)
+
+
+def planned_of(document: dict[str, Any]) -> Counter[tuple[str, frozenset[str]]]:
+    return Counter((job["rule"], frozenset(job["outputs"])) for job in document["jobs"])
+
+
+def state(root: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of everything below a folder; Python's own caches may come and go."""
+    return {
+        str(path.relative_to(root)): (path.stat().st_size if path.is_file() else 0, path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if "__pycache__" not in path.parts and not any(child.name == "__pycache__" for child in _children(path))
+    }
+
+
+def _children(path: Path) -> list[Path]:
+    return list(path.iterdir()) if path.is_dir() else []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config", "config/demo.yaml"],
+        ["table_04", "--configfile", "config/paper.yaml"],
+        ["results/demo/metrics/classification/van_tiny-lska-k7-s0.json", "all_figures", "--config", "config/demo.yaml"],
+    ],
+)
+def test_the_plan_is_the_dry_run(project, arguments: list[str]) -> None:
+    document = plan(project, *arguments)
+    options = ["--configfile" if argument == "--config" else argument for argument in arguments]
+    place = options.index("--configfile")
+    said = project.snakemake("--dry-run", *options[place:], "--", *options[:place])
+    assert planned_of(document) == jobs_of(said)
+    ids = {job["id"] for job in document["jobs"]}
+    assert all(set(job["needs"]) <= ids for job in document["jobs"])
+
+
+def test_settings_change_the_plan_as_they_change_the_dry_run(project) -> None:
+    changes = {"runs": [{"model": "van_tiny", "attention": "lska", "kernel": 7, "seed": 3}], "robustness": None,
+               "shape_texture": None, "texture_knn": None, "receptive_field": None, "detection": None,
+               "segmentation": None, "architecture": {}}  # fmt: skip
+    (project.root / "changes.yaml").write_text(json.dumps(changes))
+    said = project.snakemake("--dry-run", "--configfile", "config/small.yaml", "changes.yaml", "--", "all")
+    document = plan(project, "--config", "config/small.yaml", "--set", json.dumps(changes))
+    assert planned_of(document) == jobs_of(said)
+    assert document["kinds"]["training"]["jobs"] == 1
+
+
+def test_planning_leaves_the_folder_as_it_was_also_where_a_pass_is_outdated(project) -> None:
+    root = project.root
+    weights = root / "checkpoints" / "demo" / f"{RUN}.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    write_json(weights.with_suffix(".json"), {"recipe": "sha256:old", "md5": "x"})
+    for task in ("shape_texture", "robustness/c", "classification"):
+        write_json(root / "results" / "demo" / "metrics" / task / f"{RUN}.json", {"weights": {"md5": "y"}})
+    before = state(root)
+    document = plan(project)
+    assert state(root) == before
+    # A dry run itself marks the passes and makes Snakemake's folders: only now do they appear.
+    assert planned_of(document) == jobs_of(project.snakemake("--dry-run", "--", "all"))
+    assert (root / ".snakemake").is_dir() and list((root / "work" / "demo" / "outdated").iterdir())
+    # And what Snakemake has written there changes no plan.
+    before = state(root)
+    assert planned_of(plan(project)) == planned_of(document) and state(root) == before
+
+
+def test_what_has_run_is_not_planned_and_what_changed_is_with_its_reason(demo) -> None:
+    assert plan(demo)["totals"]["jobs"] == 0
+    changes = {"training": {"overrides": {"label_smoothing": 0.15}}}
+    document = plan(demo, "table_03", "--set", json.dumps(changes))
+    trained = [job for job in document["jobs"] if job["rule"] == "train"]
+    assert trained and all(job["reason"] == "trained otherwise: label_smoothing 0.1 -> 0.15" for job in trained)
+    scored = {job["reason"] for job in document["jobs"] if job["rule"] == "classification"}
+    assert scored == {"its weights are to be trained anew"}
+    # All of it was done here before, so that the estimate rests on that alone.
+    assert all("this scale" in source for job in trained for source in job["estimate"]["sources"])
+    assert {job["rule"] for job in document["jobs"] if job["estimate"] is None} == set()
