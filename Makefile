@@ -1,18 +1,26 @@
 # make demo    everything at demo scale, on generated data, minutes on 2 cores
+# make notebooks    the demo's executed notebooks in JupyterLab; SCALE=small for another scale's
 # make test    all tests, in the same environment with the test extras
 # make lock    compile the lock files after a change of envs/*.in
 
 PYTHON ?= python3.11
 CORES ?= 2
+SCALE ?= demo
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL := .venv/bin/uv pip install --quiet --python .venv/bin/python
 
-.PHONY: demo test lint lock clean
+.PHONY: demo notebooks test lint lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
 	lska warm snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs --quiet rules -- all
 	@lska summary
+	@lska verify
+
+# The demo is made first where it has no notebooks; another scale may take days, so its command is named instead.
+notebooks: .venv/runtime
+	@test $(SCALE) != demo || ls results/demo/notebooks/*.ipynb > /dev/null 2>&1 || $(MAKE) demo
+	lska lab --config config/$(SCALE).yaml -- $(LAB)
 
 # The fast tests share the cores; those that run Snakemake need them for themselves.
 test: .venv/test lint

@@ -6,6 +6,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
+from lska.outcomes import outcomes_path
 from lska.robustness import source_digest
 from lska.runs import RUN_ID
 from lska.workflow import FIGURES, TABLES, Plan, evaluation_threads, launcher, training_threads
@@ -41,6 +42,8 @@ rule all:
         PLAN.accuracies(),
         [PLAN.notebook(target) for target in TABLES + FIGURES],
         [PLAN.outputs(target) for target in TABLES + FIGURES],
+        PLAN.verdicts,
+        PLAN.site,
 
 
 rule all_tables:
@@ -53,8 +56,6 @@ rule all_figures:
         [PLAN.outputs(target) for target in FIGURES],
 
 
-include: "workflow/rules/data.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/passes.smk"
-include: "workflow/rules/tables.smk"
+for topic in ("data", "train", "evaluate", "passes", "tables", "claims", "report"):
+
+    include: f"workflow/rules/{topic}.smk"

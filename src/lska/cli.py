@@ -10,10 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lska.cli_claims import add_claims
 from lska.cli_data import add_data
 from lska.cli_evaluate import add_complexity, add_evaluate
 from lska.cli_options import Arguments, Commands, Parser, configured, load
 from lska.cli_plan import add_plan
+from lska.cli_provenance import add_explain, add_verify
+from lska.cli_report import add_report
 from lska.finetuning import FineTuningJob
 from lska.runs import Run
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
@@ -37,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lska: interrupted; start it again to go on", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; Python would complain once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, RuntimeError, OSError) as error:
         if isinstance(error, Interrupted):
             print(f"lska: stopped: {error}; start it again to go on", file=sys.stderr)
@@ -57,7 +64,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(required=True, metavar="command")
     for add in (
         add_data, _add_train, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
-        _add_summary, add_plan, _add_warm,
+        add_claims, add_plan, _add_lab, add_report, _add_summary, add_explain, add_verify, _add_warm,
     ):  # fmt: skip
         add(commands)
     return top
@@ -133,6 +140,20 @@ def _notebook(arguments: Arguments) -> None:
     from lska.notebook import execute_target
 
     execute_target(arguments.target, arguments.config, arguments.set, log=arguments.log, output=arguments.output)
+
+
+def _add_lab(commands: Commands) -> None:
+    command = commands.add_parser("lab", help="open the executed notebooks of a scale in JupyterLab")
+    configured(command)
+    command.add_argument("rest", nargs=argparse.REMAINDER, metavar="-- OPTION", help="options of JupyterLab")
+    command.set_defaults(command=_lab)
+
+
+def _lab(arguments: Arguments) -> None:
+    config = load(arguments)
+    from lska.lab import open_notebooks
+
+    open_notebooks(config, arguments.config, [word for word in arguments.rest if word != "--"])
 
 
 def _add_summary(commands: Commands) -> None:

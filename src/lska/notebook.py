@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lska.provenance import atomic_path, project_root
 from lska.tables import TARGETS
@@ -31,10 +34,33 @@ def template_of(target: str) -> Path:
     return path
 
 
+def enter_project(paths: Iterable[Path | str]) -> Path:
+    """Change to the folder that relative `paths` start from, and return it.
+
+    Snakemake runs notebooks in the project's folder; Jupyter runs them in the notebook's own, somewhere below it. The
+    folder is the first that has all of the paths among this one, those above it, and the checkout of the code.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    paths, here = [Path(path) for path in paths], Path.cwd()
+    for folder in (here, *here.parents, project_root()):
+        if all((folder / path).exists() for path in paths):
+            os.chdir(folder)
+            return folder
+    wanted = ", ".join(map(str, paths))
+    raise FileNotFoundError(
+        f"{wanted}: not found from {here} or any folder above it; put the notebook back under the project's folder, or "
+        "give whole paths in the cell with parameters"
+    )
+
+
 def execute_target(
     target: str, config: Iterable[Path], overrides: Mapping[str, Any], *, log: Path, output: Path
 ) -> None:
     """Make a table or figure, with all its files, through its notebook.
+
+    The notebook is told paths only: `overrides` are written beside it, as one more configuration file.
 
     Args:
         target: one of `lska.tables.TARGETS`.
@@ -47,8 +73,17 @@ def execute_target(
     """
     if target not in TARGETS:
         raise ValueError(f"{target!r} is no table or figure; expected one of {', '.join(TARGETS)}")
-    parameters = {"target": target, "config": [str(path) for path in config], "overrides": dict(overrides)}
-    execute(template_of(target), log, output, parameters)
+    template, settings = template_of(target), output.with_suffix(".yaml")
+    settings.unlink(missing_ok=True)
+    files = [*config, *([_write_settings(settings, overrides)] if overrides else [])]
+    execute(template, log, output, {"target": target, "config": [str(path) for path in files]})
+
+
+def _write_settings(path: Path, overrides: Mapping[str, Any]) -> Path:
+    text = yaml.safe_dump(dict(overrides), allow_unicode=True, sort_keys=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
 
 
 def execute(template: Path, log: Path, output: Path, parameters: Mapping[str, Any]) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
     from lska.outcomes import Outcomes
 
 METRIC_SCHEMA = 1
@@ -155,14 +157,28 @@ def write_metrics(
 
         write_outcomes(outcomes_path(path), outcomes)
         content["outcomes"] = file_md5(outcomes_path(path))
-    content["seal"] = seal_of(content)
-    write_json(path, content)
-    return content
+    return write_sealed(path, content)
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `content` with a `seal`, a digest of all the rest, as JSON; returns what was written."""
+    # Read back, mappings have text for keys and another order, and the seal has to be of what is read.
+    sealed = {**content, "seal": seal_of(json.loads(json.dumps(content)))}
+    write_json(path, sealed)
+    return sealed
 
 
 def seal_of(content: Mapping[str, Any]) -> str:
-    """Digest of a metric file's content but for its `seal`."""
+    """Digest of a sealed file's content but for its `seal`."""
     return digest({name: value for name, value in content.items() if name != "seal"})
+
+
+def seal_problem(content: Mapping[str, Any]) -> str | None:
+    """What is wrong with the seal of a file's content; None where it is right, or where there is none."""
+    stated = content.get("seal")
+    if stated is None or stated == seal_of(content):
+        return None
+    return f"field 'seal': expected {seal_of(content)} for this content, found {stated}: it was edited after writing"
 
 
 def validate(content: Any, schema: str, where: str) -> None:
@@ -171,14 +187,20 @@ def validate(content: Any, schema: str, where: str) -> None:
     Raises:
         ValueError: names `where` and every violation at once.
     """
-    import jsonschema
-
-    rules = json.loads((Path(__file__).parent / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"))
-    errors = sorted(jsonschema.Draft202012Validator(rules).iter_errors(content), key=lambda e: e.json_path)
+    errors = sorted(_validator(schema).iter_errors(content), key=lambda e: e.json_path)
     if errors:
         places = [error.json_path.removeprefix("$").removeprefix(".") or "file" for error in errors]
         lines = [f"  {place}: {error.message}" for place, error in zip(places, errors, strict=True)]
         raise ValueError(f"{where} is not valid ({len(lines)} problem{'s'[: len(lines) > 1]}):\n" + "\n".join(lines))
+
+
+@functools.cache
+def _validator(schema: str) -> Draft202012Validator:
+    """Made once: hundreds of files are checked in a row."""
+    from jsonschema import Draft202012Validator
+
+    rules = json.loads((Path(__file__).parent / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"))
+    return Draft202012Validator(rules)
 
 
 def project_root() -> Path:

@@ -40,8 +40,8 @@ MANIFESTS = Path(__file__).parent / "data" / "manifests"
 CUE_CONFLICT = "cue_conflict"
 """Name of the published cue-conflict set, which needs no manifest."""
 
-PROTOCOL = 1
-"""Raised when equal weights and data would give other metrics."""
+PROTOCOL = 2
+"""Raised when equal weights and data would give other metrics or outcomes."""
 
 
 def set_of(task: str) -> str | None:
@@ -203,6 +203,10 @@ def source_identity(data: DataSource) -> dict[str, Any]:
     return {"generate": data.generate, "manifest": described, "sources": sources}
 
 
+SOURCES = (".py", ".yaml", ".jinja", ".html", ".css", ".js", ".svg")
+"""Suffixes of files that results depend on."""
+
+
 @functools.cache
 def source_digest(*places: str) -> str:
     """SHA-256 of sources and specs, files of the package or all below folders of it: results of older code are remade.
@@ -211,6 +215,6 @@ def source_digest(*places: str) -> str:
     state = hashlib.sha256()
     files = [path for place in places for path in (package / place, *(package / place).rglob("*"))]
     for path in sorted(files):
-        if path.suffix in (".py", ".yaml"):
+        if path.suffix in SOURCES:
             state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return state.hexdigest()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lska.config import Config
+from lska.report import site_path
 from lska.tables import TARGETS, load_spec, outputs
 
 HEADLINES = {"box AP": "box_ap", "box AP50": "box_ap50", "mask AP": "mask_ap", "mIoU": "miou"}
@@ -16,7 +17,9 @@ HEADLINES = {"box AP": "box_ap", "box AP50": "box_ap50", "mask AP": "mask_ap", "
 def summary(config: Config) -> str:
     """For people: the trained networks with their top-1, AP or mIoU, then where tables, figures and notebooks are."""
     lines = [f"\n{config.caption}", "", *_accuracies(config), "", *_fine_tunings(config), "", *_targets(config)]
-    return "\n".join([*lines, "", f"Executed notebooks: {config.results / 'notebooks'}", ""])
+    site = site_path(config.results)
+    state = "" if site.exists() else "  (not made yet: snakemake report)"
+    return "\n".join([*lines, "", f"Executed notebooks: {config.results / 'notebooks'}", f"Report: {site}{state}", ""])
 
 
 def _accuracies(config: Config) -> Iterator[str]:

@@ -11,10 +11,12 @@ from typing import Any
 
 import nbformat
 import pytest
+import yaml
+from nbclient import NotebookClient
 from PIL import Image
 
 from lska import config
-from lska.notebook import NotebookError, execute, execute_target, template_of
+from lska.notebook import NotebookError, enter_project, execute, execute_target, template_of
 from lska.provenance import project_root, write_json
 from lska.tables import TARGETS, load_spec, requirements, samples
 
@@ -55,8 +57,21 @@ def test_every_target_has_a_template() -> None:
         execute_target("table_99", [], {}, log=Path("log"), output=Path("output"))
 
 
-def test_a_table_from_metric_files_to_the_executed_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / ODD_NAME
+PATHS = {"config", "results", "outputs", "paper"}
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_parameters_are_the_target_and_paths(path: Path) -> None:
+    (cell,) = (cell for cell in nbformat.read(path, 4).cells if cell.metadata.get("tags") == ["parameters"])
+    values: dict[str, Any] = {}
+    exec(cell.source, values)
+    assert {name for name in values if not name.startswith("__")} == {"target", *PATHS}
+    assert values["target"] in TARGETS and values["target"].startswith(path.stem)
+    assert all((project_root() / name).exists() for name in [*values["config"], values["paper"]])
+
+
+def filled_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> config.Config:
+    """A project's folder, made the current one, with the metric files of Table I."""
     for name in ("config", "paper"):
         shutil.copytree(project_root() / name, folder / name)
     monkeypatch.chdir(folder)
@@ -66,18 +81,73 @@ def test_a_table_from_metric_files_to_the_executed_notebook(tmp_path: Path, monk
         metrics = {name: {"value": int(module == "lska"), "unit": "1"} for name in names}
         content = {"schema": 1, "task": task, "run": module, "scale": "demo", "metrics": metrics, "data": None}
         write_json(scale.metric_path(task, module), content | {"environment": {"device": "cpu"}})
-    log, output = Path("logs/table_01.ipynb"), Path("results/demo/notebooks/table_01.ipynb")
-    execute_target("table_01", [Path("config/demo.yaml")], {"caption": "a caption"}, log=log, output=output)
-    text = json.dumps([out.get("data", {}) for out in outputs_of(output)], ensure_ascii=False)
+    return scale
+
+
+LOG, OUTPUT = Path("logs/table_01.ipynb"), Path("results/demo/notebooks/table_01.ipynb")
+
+
+def test_a_table_from_metric_files_to_the_executed_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scale = filled_project(tmp_path / ODD_NAME, monkeypatch)
+    execute_target("table_01", [Path("config/demo.yaml")], {"caption": "a caption"}, log=LOG, output=OUTPUT)
+    text = json.dumps([out.get("data", {}) for out in outputs_of(OUTPUT)], ensure_ascii=False)
     assert "# Table I. Properties of convolution" in text
     assert "A caption." in text
-    assert "Sample predictions" not in output.read_text(encoding="utf-8")
+    assert "Sample predictions" not in OUTPUT.read_text(encoding="utf-8")
     assert "| ✗ deviates | 5 |" in text
     assert "properties/self_attention" in text
-    assert "<td class='reproduced' title='reproduced; results/demo/metrics/properties/lska.json'>yes" in text
-    assert str(tmp_path) not in output.read_text(encoding="utf-8")
+    assert r'<td class=\"reproduced\" title=\"reproduced; results/demo/metrics/properties/lska.json\">yes' in text
+    assert "Nothing: every network of this table was measured." in text
+    assert str(tmp_path) not in OUTPUT.read_text(encoding="utf-8")
     assert (scale.results / "tables" / "table_01.md").read_text().count("✓") == 8 + 1  # cells and legend
     assert {path.suffix for path in (scale.results / "tables").iterdir()} == {".md", ".tex", ".csv", ".html"}
+
+
+def run_by_hand(path: Path) -> Any:
+    """Run all cells as Jupyter does: in the notebook's own folder."""
+    notebook = nbformat.read(path, 4)
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    return notebook
+
+
+def test_run_all_in_jupyter_gives_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scale = filled_project(tmp_path / ODD_NAME, monkeypatch)
+    execute_target("table_01", [Path("config/demo.yaml")], {"caption": "a caption"}, log=LOG, output=OUTPUT)
+    before = outputs_of(OUTPUT)
+    written = {path: path.read_bytes() for path in (scale.results / "tables").iterdir()}
+    for path in written:
+        path.unlink()
+    again = run_by_hand(OUTPUT)
+    assert [out for cell in again.cells if cell.cell_type == "code" for out in cell.outputs] == before
+    assert {path: path.read_bytes() for path in (scale.results / "tables").iterdir()} == written
+    assert sorted(path.name for path in OUTPUT.parent.iterdir()) == ["table_01.ipynb", "table_01.yaml"]
+
+
+def test_settings_are_a_file_beside_the_notebook_as_long_as_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled_project(tmp_path, monkeypatch)
+    settings = {"caption": "größer: {a} & 'b'", "speed": {"repeats": 3}, "receptive_field": None}
+    execute_target("table_01", [Path("config/demo.yaml")], settings, log=LOG, output=OUTPUT)
+    assert yaml.safe_load(OUTPUT.with_suffix(".yaml").read_text(encoding="utf-8")) == settings
+    assert "Größer: {a} & 'b'." in Path("results/demo/tables/table_01.md").read_text().replace("\\", "")
+    execute_target("table_01", [Path("config/demo.yaml")], {}, log=LOG, output=OUTPUT)
+    assert [path.name for path in OUTPUT.parent.iterdir()] == ["table_01.ipynb"]
+    assert "demo scale" in Path("results/demo/tables/table_01.md").read_text().lower()
+
+
+def test_paths_start_at_the_nearest_folder_that_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = tmp_path / "results" / "demo" / "notebooks"
+    below.mkdir(parents=True)
+    (tmp_path / "mine.yaml").touch()
+    monkeypatch.chdir(below)
+    assert enter_project(["mine.yaml", "results/demo"]) == tmp_path == Path.cwd()
+    assert enter_project(["mine.yaml"]) == tmp_path
+    with pytest.raises(FileNotFoundError, match=r"mine\.yaml, other\.yaml: not found from .*or any folder above it"):
+        enter_project(["mine.yaml", "other.yaml"])
+    # A notebook that was taken elsewhere finds the checkout of the code.
+    monkeypatch.chdir("/")
+    assert enter_project(["config/demo.yaml", "paper"]) == project_root() == Path.cwd()
 
 
 def test_sample_predictions_are_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

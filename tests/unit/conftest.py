@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tiny_project import Project
 
 if TYPE_CHECKING:
+    from proven import Proven
+    from tiny_dense import DenseProject
     from tiny_robustness import RobustProject
 
     from lska.robustness import PerturbedSet
@@ -47,3 +50,30 @@ def partial(project: Project) -> PerturbedSet:
     from perturbed_sets import write_partial
 
     return write_partial(project)
+
+
+@pytest.fixture(scope="session")
+def proven_project(tmp_path_factory: pytest.TempPathFactory, image_set: Path) -> DenseProject:
+    """A project in which a classifier and a segmentor were trained, measured and shown; read only."""
+    import proven
+    import tiny_dense
+
+    folder = tmp_path_factory.mktemp("proven")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        made = tiny_dense.make(folder, image_set)
+        proven.make(made)
+    return made
+
+
+@pytest.fixture
+def scale(
+    proven_project: DenseProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logging_as_before: None
+) -> Proven:
+    """A copy of its own of `proven_project`, without data, as the working folder."""
+    import proven
+
+    proven.copy(proven_project.base.folder, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LSKA_WARM", raising=False)
+    return proven.Proven(proven_project.base)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lska.evaluate.receptive_field import area_ratio, scaled
-from lska.tables.fields import BLOCKS, OUTLINE, block_means, receptive_fields
+from lska.tables.fields import BLOCKS, OUTLINE, block_means, percent, receptive_fields
 from lska.tables.style import styled
 
 Maps = Mapping[tuple[str, int], np.ndarray]
@@ -60,13 +60,17 @@ def test_squares_and_numbers_are_those_of_the_map() -> None:
         scores = given[name.lower(), int(kernel)]
         expected = [area_ratio(scores, threshold) for threshold in (0.5, 0.99)]
         assert [square.get_width() for square in squares(axes)] == [side for side, _ in expected]
-        assert [f"r = {share:.3g} %" for _, share in expected] == [
+        assert [f"r = {percent(share)} %" for _, share in expected] == [
             line.partition(": ")[2] for line in axes.get_xlabel().splitlines()
         ]
         for square, (side, _) in zip(squares(axes), expected, strict=True):
             assert square.get_height() == side
             # The pixel (60, 60) lies from 60 to 61; all squares but the whole map have it in their middle.
             assert square.get_xy() == ((0, 0) if side == 120 else (60.5 - side / 2, 60.5 - side / 2))
+
+
+def test_shares_have_three_digits() -> None:
+    assert [percent(share) for share in (100.0, 42.0, 42.04, 6.25, 0.5)] == ["100", "42.0", "42.0", "6.25", "0.500"]
 
 
 def test_maps_share_a_scale_and_are_each_divided_by_their_maximum() -> None:

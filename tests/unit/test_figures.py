@@ -182,7 +182,7 @@ def test_figures_are_equal_byte_for_byte_and_carry_the_caption(target: str, tmp_
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.suffix
     text = first[2].read_text()
-    assert "<!-- demo scale: some caption" in text
+    assert ">Demo scale: some caption" in text
     assert not re.search(r"dc:date|20\d\d-\d\d-\d\d", text)
     assert b"CreationDate" not in first[1].read_bytes()
 

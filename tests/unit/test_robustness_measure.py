@@ -39,6 +39,7 @@ from lska.evaluate.robustness import passes
 from lska.evaluate.robustness.measure import measure
 from lska.evaluate.robustness.scores import ALEXNET, calibration_error
 from lska.models.checkpoint import CheckpointError, save_weights
+from lska.outcomes import outcomes_path, read_outcomes, standard_error
 from lska.provenance import file_md5, write_json
 from lska.robustness import PerturbedSet
 from lska.tables.specs import ColumnSpec
@@ -162,6 +163,10 @@ def test_a_metric_file_says_what_was_measured(robust: RobustProject) -> None:
     assert (content["task"], content["run"], content["environment"]["device"]) == (item.task, str(RUNS[0]), "cpu")
     assert list(content["metrics"]) == ["ece", "error", "top1"]
     assert content["metrics"]["top1"]["n"] == 12 and content["metrics"]["top1"]["standard_error"] > 0
+    outcomes = read_outcomes(outcomes_path(item.metrics(RUNS[0])), content["outcomes"])
+    assert outcomes.images["top1"].mean() == pytest.approx(content["metrics"]["top1"]["value"])
+    error = content["metrics"]["ece"]["standard_error"]
+    assert standard_error(outcomes.samples["ece"]) == pytest.approx(error, rel=1e-5)
 
 
 def test_how_stored_images_are_read_is_kept_with_the_result(robust: RobustProject) -> None:

@@ -15,12 +15,12 @@ from lska.evaluate.robustness.scores import (
     ALEXNET_CLEAN,
     Errors,
     Outcome,
-    average,
     calibration_error,
     corruption_metrics,
     masked_metrics,
     plain_metrics,
 )
+from lska.outcomes import mean_of
 from lska.provenance import project_root
 
 # Top-1 of torchvision's ResNet-50 and its corruption errors (bethgelab/game-of-noise, Results/clean_results.txt).
@@ -193,7 +193,7 @@ def test_standard_errors_agree_with_a_bootstrap_over_images() -> None:
 
 
 def test_a_single_image_has_no_standard_error() -> None:
-    assert average(np.array([40.0]), "%") == {"value": 40.0, "unit": "%", "n": 1}
+    assert mean_of(np.array([40.0]), "%") == {"value": 40.0, "unit": "%", "n": 1}
 
 
 def test_calibration_error_by_hand() -> None:

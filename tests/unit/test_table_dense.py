@@ -12,7 +12,7 @@ from lska.finetuning import FineTuningJob
 from lska.runs import Run
 from lska.tables import TARGETS, load_spec, requirements, samples, summary
 from lska.tables.collect import collect
-from lska.tables.render import caption, cell_text, to_html, to_latex, to_markdown
+from lska.tables.render import caption, cell_text, to_html, to_markdown
 from lska.tables.specs import ColumnSpec, RowSpec, TableSpec, expand
 from lska.tables.states import State
 
@@ -150,7 +150,7 @@ def test_a_control_is_no_entry_of_the_paper(tmp_path: Path) -> None:
     assert "- control rows: fine-tuned in the same way from a random backbone; no entry of the paper." in (
         to_markdown(table).splitlines()
     )
-    assert "<tr class='control'>" in to_html(table)
+    assert '<tr class="control">' in to_html(table)
     assert f" control | {len(table.spec.columns)} |" in summary.states(table)
 
 
@@ -171,19 +171,6 @@ def test_captions_state_the_sizes_that_costs_are_counted_at(tmp_path: Path) -> N
         put_required(target, scale)
         table = collect(load_spec(target), scale, PAPER, scale.results)
         assert f"architectures, at {size} pixels. Measured on shapes." in caption(table)
-
-
-def test_wide_tables_are_scaled_to_the_text_in_latex(tmp_path: Path) -> None:
-    scale = demo(tmp_path)
-    for target, wide in (("table_04", True), ("table_05", False)):
-        put_required(target, scale)
-        lines = to_latex(collect(load_spec(target), scale, PAPER, scale.results)).splitlines()
-        opened = r"\resizebox{\textwidth}{!}{" if wide else ""
-        begin, end = (
-            next(i for i, line in enumerate(lines) if rf"\{word}{{tabular}}" in line) for word in ("begin", "end")
-        )
-        assert lines[begin].startswith(opened + r"\begin{tabular}{l")
-        assert lines[end] == r"\end{tabular}" + "}" * wide
 
 
 def test_reference_rows_before_any_row_have_every_column(tmp_path: Path) -> None:

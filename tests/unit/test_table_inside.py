@@ -86,7 +86,7 @@ def test_no_decision_for_a_cue_is_no_shape_bias(target: str, tmp_path: Path) -> 
 def test_networks_of_other_papers_say_why_they_are_missing(tmp_path: Path) -> None:
     table = filled("table_15", demo(tmp_path))
     notes = {label: table.cell(label, "shape dimensions").note for label in ("SLaK-T", "PVT", "RepLKNet-31T", "DeiT")}
-    assert notes["SLaK-T"] == "this project has no SLaK yet"
+    assert notes["SLaK-T"] == "SLaK is not part of this project"
     assert notes["DeiT"] == "scale demo has no shape_texture of deit_small_patch16_224"
 
 
@@ -102,7 +102,7 @@ def test_figures_of_receptive_fields_show_the_trained_maps(target: str, tmp_path
         logarithms = np.log10(maps["trained"].astype(np.float64) + 1)
         assert len(np.unique(maps["untrained"])) == 1
     np.testing.assert_allclose(shown["LSKA k=23"], block_means(logarithms / logarithms.max()))
-    assert "shapes" in texts(figure) and "demo scale" in texts(figure)
+    assert "shapes" in texts(figure) and "Demo scale" in texts(figure)
 
 
 @pytest.mark.parametrize("target", FIELDS)

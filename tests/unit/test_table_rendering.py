@@ -20,7 +20,18 @@ from table_helpers import (
 
 from lska.tables import build, load_spec
 from lska.tables.collect import Table, collect
-from lska.tables.render import caption, cell_text, escape_latex, legend, to_csv, to_html, to_latex, to_markdown, write
+from lska.tables.render import (
+    caption,
+    cell_text,
+    escape_latex,
+    legend,
+    to_csv,
+    to_html,
+    to_latex,
+    to_markdown,
+    to_page,
+    write,
+)
 from lska.tables.specs import ColumnSpec, RowSpec, TableSpec
 
 
@@ -56,7 +67,7 @@ def small_table(tmp_path: Path) -> Table:
 
 
 MARKDOWN = """\
-**Table III. A title. Demo scale: 100% generated\\_data & more. Counts are always those of the paper's own \
+**Table III. A title. Demo scale: 100% generated\\_data \\& more. Counts are always those of the paper's own \
 architectures, at 224x224 pixels. Measured on shapes.**
 
 | model | Params (M) | top-1 (%) |
@@ -66,10 +77,10 @@ architectures, at 224x224 pixels. Measured on shapes.**
 | reference: B0 | (?) | (75.4§) |
 | VAN-LSKA k=7 | 4.19 ✓ᶜ (4.1‡) | 70.2 ± 1.5 ○ (?) |
 | VAN-LSKA k=23 | 4.35 ✗ (4.1†) | 70.2 ± 1.5 ○ (?) |
-| Net\\_5% & \\<b\\>\\|x\\| | n/a | not run (?) |
+| Net\\_5% \\& \\<b\\>\\|x\\| | n/a | not run |
 
 - Ours, with the paper's value in brackets.
-- ± deviation over seeds, or the standard error where there is one seed.
+- One seed per network. ±: standard error over the images.
 - ✓ reproduced: equal at the printed digits, or within tolerance or noise.
 - ✗ deviates: measured as the paper did, with another result.
 - ○ other data: measured on other data or a shrunken model; the paper's value is for reference only.
@@ -77,7 +88,7 @@ architectures, at 224x224 pixels. Measured on shapes.**
 - (?) no printed value known.
 - not run: nothing was trained or measured at this scale.
 - reference rows: published elsewhere; nothing is measured here.
-- n/a: the row has no such quantity.
+- n/a: the row, or what it was measured on, has no such quantity.
 - † follows by arithmetic from a printed statement.
 - ‡ not printed; counted on the official model code.
 - § from another paper: VAN.
@@ -92,7 +103,8 @@ def test_legend_lists_only_what_occurs(tmp_path: Path) -> None:
     scale = demo(tmp_path)
     put_required("table_02", scale)
     lines = legend(collect(load_spec("table_02"), scale, PAPER, scale.results))
-    assert [line[0] for line in lines] == ["O", "✓", "‡"]
+    assert [line[0] for line in lines] == ["O", "R", "✓", "‡"]
+    assert lines[1] == "Read off the built networks."
 
 
 def test_caption_states_scale_data_and_conditions(tmp_path: Path) -> None:
@@ -101,7 +113,7 @@ def test_caption_states_scale_data_and_conditions(tmp_path: Path) -> None:
     text = caption(collect(load_spec("table_17"), scale, PAPER, scale.results))
     assert "Demo scale: generated data." in text
     assert "Measured on shapes." in text
-    assert text.endswith("inference speed: cpu (Some CPU), batch size 32, image size 64.")
+    assert text.endswith("Inference speed: cpu (Some CPU), batch size 32, image size 64 pixels.")
 
 
 def test_latex_escapes_everything_and_is_balanced(tmp_path: Path) -> None:
@@ -110,16 +122,17 @@ def test_latex_escapes_everything_and_is_balanced(tmp_path: Path) -> None:
     )
     text = to_latex(small_table(tmp_path))
     assert text.isascii()
-    assert r"Net\_5\% \& $<$b$>$|x| & n/a & not run (?) \\" in text
+    assert r"Net\_5\% \& $<$b$>$$|$x$|$ & n/a & not run \\" in text
     bare = re.sub(r"\\[\\{}$%&#_]", "", text)
     assert bare.count("{") == bare.count("}")
     assert bare.count("$") % 2 == 0
     assert re.findall(r"\\begin\{(\w+)\}", text) == re.findall(r"\\end\{(\w+)\}", text)[::-1] == ["table", "tabular"]
+    assert text.startswith("% Table III.")
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 7
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {2}
-    assert r"\begin{tabular}{lrr}" in text
+    assert r"\begin{tabular}{@{}lrr@{}}" in text
 
 
 def test_csv_is_read_back_by_pandas_with_every_value(tmp_path: Path) -> None:
@@ -132,6 +145,7 @@ def test_csv_is_read_back_by_pandas_with_every_value(tmp_path: Path) -> None:
         "table", "row", "column", "value", "unit", "deviation", "standard_error", "n", "paper", "paper_source", "state",
         "files",
     ]  # fmt: skip
+    assert list(frame.columns[18:]) == ["scale", "model", "attention", "kernel", "seeds", "task", "metric"]
     assert len(frame) == len(table.rows) * len(table.spec.columns)
     for line, cell in zip(frame.to_dict("records"), table.cells, strict=True):
         assert (line["row"], line["column"], line["state"], line["n"]) == (cell.row, cell.column, cell.state, cell.n)
@@ -149,7 +163,7 @@ def test_files_in_the_working_folder_are_named_relative_to_it(tmp_path: Path, mo
 
 def test_html_is_well_formed_and_says_where_numbers_come_from(tmp_path: Path) -> None:
     table = small_table(tmp_path)
-    figure = ElementTree.fromstring(to_html(table))
+    figure = ElementTree.fromstring(to_html(table, styled=False))
     cells = figure.findall(".//td")
     assert ["".join(cell.itertext()).strip() for cell in cells] == [str(cell_text(cell)) for cell in table.cells]
     assert [cell.get("class") for cell in cells] == [str(cell.state).replace(" ", "-") for cell in table.cells]
@@ -159,7 +173,7 @@ def test_html_is_well_formed_and_says_where_numbers_come_from(tmp_path: Path) ->
 
 def test_every_format_is_written_and_others_are_refused(tmp_path: Path) -> None:
     table = small_table(tmp_path)
-    for render, suffix in ((to_markdown, "md"), (to_latex, "tex"), (to_csv, "csv"), (to_html, "html")):
+    for render, suffix in ((to_markdown, "md"), (to_latex, "tex"), (to_csv, "csv"), (to_page, "html")):
         write(table, tmp_path / f"t.{suffix}")
         assert (tmp_path / f"t.{suffix}").read_text(encoding="utf-8") == render(table)
     with pytest.raises(ValueError, match=r"t\.docx.*\.md, \.tex, \.csv, \.html"):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from lska.outcomes import read_outcomes
 from lska.tables import TARGETS, outputs
 from lska.workflow import FIGURES, TABLES
 
@@ -109,6 +110,36 @@ def test_tables_of_detection_and_segmentation_show_the_metric_files(demo):
     notebook = json.loads((results(demo) / "notebooks" / "table_04.ipynb").read_text())
     pictures = [out for cell in notebook["cells"] for out in cell.get("outputs", []) if "image/png" in str(out)]
     assert pictures
+
+
+def test_every_number_of_the_demo_follows_from_sealed_files(demo):
+    done = demo.run("lska", "verify", "--strict", "--json")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    report = json.loads(done.stdout)
+    assert (report["checked"]["tables"], report["checked"]["figures"]) == (len(TABLES), len(FIGURES))
+    assert report["checked"]["sidecars of weights"] == 33
+    assert report["chains"]["followed"] > 2000 and report["chains"]["broken"] == 0
+
+
+def test_a_digit_that_is_edited_in_the_demo_is_found(demo):
+    path = results(demo) / "tables" / "table_03.md"
+    kept = path.with_name("kept.md")
+    path.rename(kept)
+    try:
+        path.write_text(kept.read_text(encoding="utf-8").replace("4.106", "4.107", 1), encoding="utf-8")
+        done = demo.run("lska", "verify")
+    finally:
+        kept.replace(path)
+    assert done.returncode == 1
+    assert "table_03.md: row 'VAN-LKA-Tiny', column 'Params (exact)'" in done.stdout
+    assert "first broken link of 1 cell(s): table_03: VAN-LKA-Tiny / Params (exact)" in done.stdout
+
+
+def test_the_chain_behind_a_cell_of_the_demo_can_be_read(demo):
+    done = demo.run("lska", "explain", "table_03", "--cell", "VAN-LSKA-Tiny", "top-1")
+    assert done.returncode == 0, done.stderr
+    sidecar = json.loads((demo.root / "checkpoints" / "demo" / "van_tiny-lska-k23-s0.json").read_text())
+    assert sidecar["md5"] in done.stdout and "Every link holds." in done.stdout
 
 
 def test_second_run_has_nothing_to_do(demo):
@@ -212,16 +243,37 @@ def test_figure_two_needs_no_network(project):
 def test_evaluating_again_gives_the_same_metric_file(demo):
     path = results(demo) / "metrics" / "classification" / "van_tiny-lska-k23-s0.json"
     before, kept = json.loads(path.read_text()), path.with_name("kept.json")
-    path.rename(kept)
+    for file, other in ((path, kept), (path.with_suffix(".npz"), kept.with_suffix(".npz"))):
+        file.rename(other)
     try:
         done = demo.run("lska", "evaluate", "classification", "van_tiny-lska-k23-s0")
         assert done.returncode == 0, done.stderr
         after = json.loads(path.read_text())
     finally:
-        kept.replace(path)  # the other tests' tables are not older than it
+        for end in (".json", ".npz"):  # the other tests' tables are not older than these
+            kept.with_suffix(end).replace(path.with_suffix(end))
     for content in (before, after):
-        content.pop("started"), content.pop("seconds")
+        content.pop("started"), content.pop("seconds"), content.pop("seal")
     assert before == after
+
+
+@pytest.mark.parametrize(
+    ("task", "rule"),
+    [("classification", "classification"), ("detection/retinanet", "dense"), ("texture_knn", "texture_knn_0")],
+)
+def test_a_measurement_without_its_outcomes_is_planned_again_alone(demo, task, rule):
+    path = results(demo) / "metrics" / task / "van_tiny-lska-k23-s0.npz"
+    content = json.loads(path.with_suffix(".json").read_text())
+    assert read_outcomes(path, content["outcomes"])
+    kept = path.with_suffix(".kept")
+    path.rename(kept)
+    try:
+        planned = demo.planned("--", "all")
+    finally:
+        kept.rename(path)
+    assert planned[rule] == 1
+    assert {name for name in planned if not name.startswith("notebook_")} == {"all", rule}
+    assert demo.planned("--", "all") == {}
 
 
 def test_configuration_errors_are_named_at_once(project):

@@ -1,6 +1,15 @@
 # Tables and figures: each notebook reads metric files and the paper's values, and writes its output files.
 
+localrules: all_notebooks
+
+
+rule all_notebooks:
+    input:
+        [PLAN.notebook(target) for target in TABLES + FIGURES],
+
+
 for target in TABLES + FIGURES:
+    kind = target.partition("_")[0]
 
     rule:
         name:
@@ -15,13 +24,19 @@ for target in TABLES + FIGURES:
             f"notebook_{target}"
         input:
             metrics=PLAN.metrics(target),
+            outcomes=PLAN.outcomes(target),
             samples=PLAN.samples(target) + PLAN.examples(target),
             fields=PLAN.fields(target),
-            template=f"notebooks/{target.split('_')[0]}.ipynb",
+            template=f"notebooks/{kind}.ipynb",
             spec=f"src/lska/tables/specs/{target}.yaml",
             paper=lambda wildcards, target=target: PLAN.paper(target),
         output:
-            PLAN.outputs(target),
+            [
+                report(path, caption=f"../report/{kind}.rst", category=f"{kind.capitalize()}s", labels=PLAN.labels(target))
+                if path.endswith((".html", ".svg"))
+                else path
+                for path in PLAN.outputs(target)
+            ],
             notebook=PLAN.notebook(target),
         params:
             name=target,

@@ -23,7 +23,7 @@ from lska.data.dense_roots import data_folder, existing_folder
 from lska.data.findings import Outcome
 from lska.data.folders import DataError
 from lska.data.semantic import check_segmentation
-from lska.provenance import write_json
+from lska.provenance import write_sealed
 
 if TYPE_CHECKING:
     from lska.config import DataSource
@@ -73,7 +73,7 @@ def prepare(kind: str, data: DataSource, record: Path, cache: Path) -> None:
         logger.info("%s: %s", data.name, note)
     if not report.ok:
         raise DataError(render(report) + (OWN_COPY if data.generate is None else REMOVE))
-    write_json(record, _record(kind, manifest) | details)
+    write_sealed(record, _record(kind, manifest) | details)
 
 
 def check(kind: str, data: DataSource, cache: Path) -> Report:

@@ -14,7 +14,7 @@ from lska.data.dtd import TextureSet, check_textures, load_texture_manifest, rea
 from lska.data.folders import DataError
 from lska.data.perturbed.prepare import RENDERED
 from lska.inspection import InspectionJob
-from lska.provenance import digest, write_json
+from lska.provenance import digest, write_sealed
 from lska.strict import build
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def prepare(job: InspectionJob) -> None:
         ValueError: a setting of the generator is unknown or out of range.
     """
     content = {"shape_texture": _cue_conflict, "texture_knn": _textures}[job.name](job)
-    write_json(job.record, content | {"task": job.task, "inputs": job.inputs()})
+    write_sealed(job.record, content | {"task": job.task, "inputs": job.inputs()})
 
 
 def verify(job: InspectionJob, images: CueConflictSet | TextureSet) -> None:

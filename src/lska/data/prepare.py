@@ -10,7 +10,7 @@ from lska.config import Config, DataSource
 from lska.data.check import check, render, structure_problems
 from lska.data.folders import DataError, Split
 from lska.data.manifest import Manifest, load_manifest, make_manifest
-from lska.provenance import write_json
+from lska.provenance import write_sealed
 from lska.strict import build
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def prepare(config: Config) -> None:
     """
     data = config.data
     manifest = _generated(data) if data.generate is not None else _checked(data, config.work / "cache")
-    write_json(config.data_record, record(manifest))
+    write_sealed(config.data_record, record(manifest))
     logger.info("%s: %s", data.name, ", ".join(f"{n} {s.count:,}" for n, s in manifest.splits.items()))
 
 

@@ -15,7 +15,7 @@ from lska.evaluate.classify import Checkpoint
 from lska.finetuning import FineTuningJob
 from lska.models.checkpoint import save_weights
 from lska.openmmlab.configs import configuration
-from lska.provenance import atomic_path, code_version, environment, write_json
+from lska.provenance import atomic_path, code_version, environment, write_sealed
 from lska.train.distributed import Processes, processes
 from lska.train.interrupt import StopRequest, stop_request
 from lska.train.launch import trained
@@ -94,7 +94,7 @@ def export(runner: FineTuningRunner, job: FineTuningJob, backbone: Checkpoint | 
     save_weights(runner.model, job.weights)
     with atomic_path(job.log) as temporary:
         shutil.copyfile(job.states / "train.jsonl", temporary)
-    write_json(job.weights.with_suffix(".json"), sidecar(runner, job, backbone, job.weights))
+    write_sealed(job.weights.with_suffix(".json"), sidecar(runner, job, backbone, job.weights))
     for state in state_files(job.states)[:-1]:
         state.unlink()
 

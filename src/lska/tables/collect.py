@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
+from lska.runs import Run
 from lska.tables.measurements import Measurement, MetricFolder
 from lska.tables.paper import REFERENCE, PaperTable, PaperValue, read_paper
 from lska.tables.specs import DESIGN, ColumnSpec, ConfigLike, Row, TableSpec, expand, sources
@@ -19,7 +20,8 @@ class Cell:
 
     `value` is the mean over seeds, or text where the column shows words, and None where nothing was measured.
     `deviation` is the sample standard deviation over seeds (None for one), `n` the number of runs, `low` and `high` the
-    quartiles of a repeated measurement of one run. `paper` keeps the digits that the paper printed.
+    interval that the measurement of one run gives, such as the quartiles of a throughput. `paper` keeps the digits that
+    the paper printed.
     """
 
     row: str
@@ -33,6 +35,8 @@ class Cell:
     low: float | None = None
     high: float | None = None
     n: int = 0
+    seeds: tuple[int, ...] = ()
+    """Seeds of the trained networks behind the value; empty where it depends on none."""
     paper: str | None = None
     paper_source: str | None = None
     paper_detail: str = ""
@@ -105,18 +109,19 @@ class _Sources:
     metrics: MetricFolder
 
 
-def collect(spec: TableSpec, config: ConfigLike, paper: Path, results: Path) -> Table:
+def collect(spec: TableSpec, config: ConfigLike, paper: Path, results: Path, seals: bool = True) -> Table:
     """Fill every cell of `spec`; no cell is left out and none is invented.
 
     Args:
         paper: folder with the paper's values.
         results: folder that holds `metrics/`.
+        seals: whether metric files that were edited after they were written are refused.
 
     Raises:
         FileNotFoundError: a metric file that the configuration asks for is missing; names it and how to make it.
         ValueError: a metric file or a file of `paper` is faulty; names the file and the field.
     """
-    origin = _Sources(config, read_paper(paper / f"{spec.paper}.csv"), MetricFolder(config.scale, results))
+    origin = _Sources(config, read_paper(paper / f"{spec.paper}.csv"), MetricFolder(config.scale, results, seals))
     rows = []
     for row in expand(spec, config):
         rows.append(TableRow(row.label, tuple(_cell(row, column, origin) for column in spec.columns), row))
@@ -136,13 +141,20 @@ def _cell(row: Row, column: ColumnSpec, origin: _Sources) -> Cell:
         return replace(empty, state=State.NOT_RUN, note=_reason(row, column, origin.config))
     data = tuple(dict.fromkeys(item.data for item in found if item.data is not None))
     cell = replace(
-        empty, n=len(found), files=tuple(item.path for item in found), data=data,
-        conditions=_conditions(row, column, origin), other_data=_is_other(row, column, data, origin.config),
+        empty, n=len(found), seeds=_seeds(row, column, origin.config), files=tuple(item.path for item in found),
+        data=data, conditions=_conditions(row, column, origin),
+        other_data=_is_other(row, column, data, origin.config),
     )  # fmt: skip
     if any(item.value is None for item in found):
         return _without_value(cell, row, column, origin)
     cell = _measured_cell(cell, column, found)
     return replace(cell, state=State.CONTROL) if row.spec.control else cell
+
+
+def _seeds(row: Row, column: ColumnSpec, config: ConfigLike) -> tuple[int, ...]:
+    if column.measured_on == "architecture":
+        return ()
+    return tuple(run.seed for _, run in sources(row, column, config) if isinstance(run, Run))
 
 
 def _without_value(cell: Cell, row: Row, column: ColumnSpec, origin: _Sources) -> Cell:
@@ -238,7 +250,12 @@ def _conditions(row: Row, column: ColumnSpec, origin: _Sources) -> str:
     task, run = sources(row, column, origin.config)[0]
     found = {name: origin.metrics.measurement(task, run, name) for name in column.conditions}
     device = next(iter(found.values())).device
-    return ", ".join([device, *(f"{name.replace('_', ' ')} {item.value:g}" for name, item in found.items())])
+    settings = (f"{name.replace('_', ' ')} {_with_unit(item)}" for name, item in found.items())
+    return ", ".join([device, *settings])
+
+
+def _with_unit(item: Measurement) -> str:
+    return f"{item.value:g}" if item.unit in ("", "1") else f"{item.value:g} {item.unit}"
 
 
 def _is_other(row: Row, column: ColumnSpec, data: tuple[str, ...], config: ConfigLike) -> bool:

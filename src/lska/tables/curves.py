@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import Locator
 
 from lska.tables.collect import Cell, Table
-from lska.tables.render import COUNTED
 from lska.tables.style import INK
+from lska.tables.words import facts
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same once more.
 LOOKS = {
@@ -101,16 +103,33 @@ def draw_not_run(axes: Axes, series: Series, x: str | None, y: str, spacing: flo
     if not is_missing(series, y):
         return
     low, high = axes.get_ylim()
-    axes.set_ylim(low - spacing * (len(series) + 1) * (high - low), high)
+    if all((p.ours(y) or 0.0) >= 0 for points in series.values() for p in points):
+        low = max(low, 0.0)
+    foot_share = spacing * (len(series) + 1)
+    axes.set_ylim(low - foot_share * (high - low), high)
+    # The crosses lie below the axis: no value belongs to their height.
+    axes.spines["left"].set_bounds(low, high)
     for line, (name, points) in enumerate(series.items()):
         absent = [p for p in points if p.ours(y) is None and p.place(x) is not None]
         xs, missing = [p.place(x) for p in absent], [p.kernel for p in absent]
-        heights = [spacing * (len(series) - line)] * len(xs)
+        heights = [foot_share / (1 + foot_share) * (len(series) - line) / (len(series) + 1)] * len(xs)
         foot = axes.get_xaxis_transform()
         axes.plot(xs, heights, "x", color=LOOKS[name][0], markersize=3, markeredgewidth=0.8, transform=foot)
         for place, height, size in zip(xs, heights, missing, strict=True) if x is not None else ():
             looks = {"fontsize": 5.5, "color": LOOKS[name][0], "va": "center"}
             axes.annotate(str(size), (place, height), (5, 0), foot, "offset points", **looks)
+
+
+class Above(Locator):
+    """The ticks of another locator that lie on the axis, not beside the crosses of networks that were not run."""
+
+    def __init__(self, axes: Axes, inner: Locator) -> None:
+        self.axes, self.inner = axes, inner
+        inner.set_axis(axes.yaxis)
+
+    def __call__(self) -> Sequence[float]:
+        low, high = self.axes.spines["left"].get_bounds() or self.axes.get_ylim()
+        return [tick for tick in self.inner.tick_values(low, high) if low <= tick <= high]
 
 
 def is_missing(series: Series, y: str) -> bool:
@@ -136,14 +155,34 @@ def legend(figure: Figure, series: Series, columns: Sequence[str], extra: Sequen
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.5, handletextpad=0.5)
 
 
-def footer(figure: Figure, table: Table, note: str = "") -> None:
-    """Scale, data and conditions, in small print below the panels; says of counted costs which networks they are of."""
-    data = f"; measured on {', '.join(table.data)}" if table.data else ""
-    lines = [table.caption + data, *table.conditions, note]
-    if any(column.measured_on == "architecture" for column in table.spec.columns):
-        lines.append(COUNTED.format(size=table.spec.counted_at))
-    wrapped = [part for line in lines for part in textwrap.wrap(line, FOOTER_LETTERS)]
-    figure.supxlabel("\n".join(wrapped), fontsize=6.5, color=INK)
+def footer(figure: Figure, table: Table, note: str = "", words: Sequence[str] = ()) -> None:
+    """Scale, data, conditions and what bars are, in small print below the panels; `words` instead of the caption's."""
+    lines = [" ".join(words or facts(table)), note, error_bars(table) if figure.axes and _has_bars(figure) else ""]
+    figure.supxlabel("\n".join(line for text in lines for line in balanced(text)), fontsize=6.5, color=INK)
+
+
+def balanced(text: str, letters: int = FOOTER_LETTERS) -> list[str]:
+    """Lines of at most `letters` characters, as few as possible and about equally long."""
+    fewest = len(textwrap.wrap(text, letters))
+    widths = range(max(1, len(text) // max(1, fewest)), letters + 1)
+    return next((lines for lines in (textwrap.wrap(text, width) for width in widths) if len(lines) == fewest), [])
+
+
+def error_bars(table: Table) -> str:
+    """What bars stand for, and how many seeds are behind the values."""
+    cells = [cell for cell in table.cells if any(_bar(cell))]
+    several = sorted({len(cell.seeds) for cell in cells if cell.deviation is not None})
+    kinds = [f"sample standard deviation over {' or '.join(map(str, several))} seeds"] if several else []
+    if any(cell.deviation is None and cell.standard_error is not None for cell in cells):
+        kinds.append("standard error over the images of one seed")
+    kinds += [f"quartiles of repeated measurements ({name})" for name in dict.fromkeys(
+        cell.column for cell in cells if cell.low is not None
+    )]  # fmt: skip
+    return f"Bars: {', '.join(kinds)}."
+
+
+def _has_bars(figure: Figure) -> bool:
+    return any(isinstance(lines, LineCollection) for axes in figure.axes for lines in axes.collections)
 
 
 def _bar(cell: Cell) -> tuple[float, float]:

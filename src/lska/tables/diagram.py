@@ -17,8 +17,8 @@ FIELD = 0.48
 """Side of the square that stands for k x k pixels; taps are drawn to scale in it."""
 DEPTHWISE_TOP, DEPTHWISE_BOTTOM, TAIL = -0.3, -3.5, -4.65
 NOTE = (
-    "Tall boxes: depth-wise convolutions with their taps (coloured) in a field of k×k pixels,\n"
-    "drawn for k = {kernel}, d = {dilation}. Below: their kernels for each k; d2: dilation 2."
+    "Tall boxes: depth-wise convolutions with their taps (coloured) in a field of k×k pixels, drawn for k = {kernel}, "
+    "d = {dilation}. Below: their kernels for each k; d2: dilation 2."
 )
 
 

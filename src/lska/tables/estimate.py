@@ -171,7 +171,8 @@ def _draw_activations(axes: Axes, factor: str, neurons: np.ndarray) -> None:
     for number, pairs in enumerate(neurons):
         centre = (PANELS[0] + room * number + side / 2 + 0.02, middle)
         if factor == "shape":
-            write(axes, (centre[0], middle + side / 2 + 0.1), f"neuron {chr(ord('i') + number)}", 6)
+            name = f"neuron {chr(ord('i') + number)}"
+            write(axes, (centre[0], middle + side / 2 + 0.07), name, 6, va="baseline")
         _draw_dots(axes, centre, side, pairs, LOOKS[factor][0])
         # Adding 0.0 turns a rounded -0.0 into 0.0.
         words = f"one image\nρ = {round(correlation(pairs), 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -74,7 +73,7 @@ def _finish(figure: Figure, grid: np.ndarray, maps: Mapping[tuple[str, int], np.
     else:
         note = ""
         figure.text(0.5, 0.5, "no network was measured at this scale", ha="center", va="center")
-    wrapped = [line for text in (caption, note) for line in textwrap.wrap(text, c.FOOTER_LETTERS)]
+    wrapped = [line for text in (caption, note) for line in c.balanced(text)]
     figure.supxlabel("\n".join(wrapped), fontsize=6.5, color=INK)
 
 
@@ -97,8 +96,13 @@ def _draw(axes: Axes, scores: np.ndarray) -> None:
         start = 0 if side == size else size // 2 - side // 2
         looks = {"facecolor": "none", "edgecolor": OUTLINE, "linewidth": 0.7, "linestyle": style}
         axes.add_patch(Rectangle((start, start), side, side, **looks))
-        lines.append(f"t = {100 * threshold:g} %: r = {share:.3g} %")
+        lines.append(f"t = {100 * threshold:g} %: r = {percent(share)} %")
     axes.set_xlabel("\n".join(lines), fontsize=6, labelpad=2)
+
+
+def percent(share: float) -> str:
+    """Three digits, also where the last are zeros."""
+    return f"{share:#.3g}".removesuffix(".")
 
 
 def block_means(values: np.ndarray) -> np.ndarray:

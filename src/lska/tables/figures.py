@@ -50,4 +50,5 @@ def draw(table: Table, paths: Sequence[Path]) -> None:
         figure.set_layout_engine("none")  # one layout for all formats
         for path in paths:
             with atomic_path(path) as temporary:
-                figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=UNDATED[path.suffix])
+                metadata = UNDATED[path.suffix] | {"Title": f"{table.spec.number}. {table.spec.title}"}
+                figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=metadata)

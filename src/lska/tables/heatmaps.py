@@ -12,6 +12,8 @@ from lska.tables import curves as c
 from lska.tables.collect import Table
 
 COLOURS = "viridis"
+ABREAST = 3
+"""Maps beside each other whose titles fit on a line."""
 DARK = 0.6
 """Share of the colour scale below which numbers are written in white."""
 
@@ -40,7 +42,8 @@ def heat_maps(table: Table) -> Figure:
     for network, values in maps.items():
         axes = grid[attentions.index(network.attention)][kernels.index(network.kernel)]
         image = _draw(axes, values, corruptions)
-        axes.set_title(f"{c.NAMES[network.attention]} k={network.kernel}, mean {_mean(values)}", fontsize=7)
+        between = ", " if columns <= ABREAST else "\n"
+        axes.set_title(f"{c.NAMES[network.attention]} k={network.kernel}{between}mean {_mean(values)}", fontsize=7)
     for axes in grid.flat:
         axes.set_visible(axes.has_data())
     for axes in grid[-1]:

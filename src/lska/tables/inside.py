@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from lska.tables import curves as c
 from lska.tables.collect import Table
 from lska.tables.fields import receptive_fields as draw_fields
+from lska.tables.words import facts
 
 FOOT = 0.45
 """Inches kept free for the small print."""
@@ -21,17 +22,19 @@ def receptive_fields(table: Table) -> Figure:
     Raises:
         FileNotFoundError: a map is missing; says which rule makes it.
     """
-    maps = {}
+    maps, seeds = {}, set()
     for row in table.rows:
         source, files = row.source, row.cells[0].files
         if source is not None and source.attention is not None and source.kernel is not None and files:
             maps[source.attention, source.kernel] = _map(files[0])
+            seeds |= set(row.cells[0].seeds[:1])
     if not maps:
         figure = Figure(figsize=(c.WIDTH, 1.2))
         figure.text(0.5, 0.6, "no network was measured at this scale", ha="center", va="center")
         c.footer(figure, table)
         return figure
-    return draw_fields(maps, f"{table.caption}; images of {', '.join(table.data)}")
+    shown = f"Trained networks, seed {' or '.join(map(str, sorted(seeds)))}."
+    return draw_fields(maps, " ".join([*facts(table), shown]))
 
 
 def _map(metrics: Path) -> np.ndarray:
@@ -71,5 +74,6 @@ def estimate(table: Table) -> Figure:
 
     options = table.spec.options
     figure = estimate_diagram(tuple(options["categories"]), *planted_example(), foot=FOOT)
-    c.footer(figure, table, "The activations are made up; their dimensions follow by the code of Table XII.")
+    words = [*facts(table)[:1], "The activations are made up; their dimensions follow by the code of Table XII."]
+    c.footer(figure, table, "The file with numbers beside this figure has the measured ones.", words)
     return figure

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.provenance import METRIC_SCHEMA
+from lska.provenance import METRIC_SCHEMA, seal_problem
 from lska.runs import Run
 
 
@@ -34,17 +34,20 @@ class MetricFolder:
 
     scale: str
     results: Path
+    seals: bool = True
+    """Whether files whose seal is broken are refused; those without one were written before there were any."""
 
     def path(self, task: str, run: Run | str) -> Path:
         """Place of a metric file."""
         return self.results / "metrics" / task / f"{run}.json"
 
     def read(self, task: str, run: Run | str) -> dict[str, Any]:
-        """Read the metric file of `run` and check what tables rely on (schema, task, run and scale).
+        """Read the metric file of `run` and check what tables rely on (seal, schema, task, run and scale).
 
         Raises:
             FileNotFoundError: the file is not there; names it and the command that makes it.
-            ValueError: it is not JSON, or a field is missing or has another value; names the file and the field.
+            ValueError: it is not JSON, was edited after it was written, or a field is missing or has another value;
+                names the file and the field.
         """
         path = self.path(task, run)
         try:
@@ -63,6 +66,9 @@ class MetricFolder:
                 raise ValueError(
                     f"{path}: field {name!r}: expected {value!r}, found {content[name]!r}; run its rule again"
                 )
+        problem = seal_problem(content) if self.seals else None
+        if problem is not None:
+            raise ValueError(f"{path}: {problem}; restore it, or delete it and run its rule again")
         return content
 
     def measurement(self, task: str, run: Run | str, metric: str, nullable: bool = False) -> Measurement:

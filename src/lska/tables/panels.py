@@ -9,8 +9,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from lska.tables import curves as c
 from lska.tables.collect import Table
-from lska.tables.render import heading
 from lska.tables.specs import ColumnSpec
+from lska.tables.words import heading
 
 ROW, LOW_ROW, MANY = 2.5, 1.8, 3
 """Inches of a row of panels; of one where there are `MANY` or more."""
@@ -24,6 +24,7 @@ def cost(table: Table) -> Figure:
     for axes, column in zip(figure.subplots(1, len(columns)), columns, strict=True):
         _panel(axes, series, column)
         axes.set_ylabel(heading(column))
+        _say_if_unknown(axes, series, column)
         axes.set_yscale("log")
         _plain_numbers(axes)
     pending = any(row.source is not None and row.source.spec.pending for row in table.rows)
@@ -48,11 +49,15 @@ def panels(table: Table) -> Figure:
             axes = figure.add_subplot(grid[divmod(number, 2)])
             _panel(axes, series, column)
             axes.set_title(title, loc="left")
-            if not c.is_known(series, column.label):
-                axes.set_title("no printed value known", loc="right", fontsize=6.5, color=c.INK)
+            _say_if_unknown(axes, series, column)
     c.legend(figure, series, [column.label for column in columns])
     c.footer(figure, table)
     return figure
+
+
+def _say_if_unknown(axes: Axes, series: c.Series, column: ColumnSpec) -> None:
+    if not c.is_known(series, column.label):
+        axes.set_title("no printed value known", loc="right", fontsize=6.5, color=c.INK)
 
 
 def _stands_apart(series: c.Series, column: ColumnSpec) -> bool:
@@ -86,13 +91,20 @@ def _panel(
         c.draw_not_run(axes, series, None, column.label, spacing)
     axes.set_xlabel("kernel size")
     if _has_values(series, column, ours, paper):
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6 if ours and paper else 4, steps=[1, 2, 5, 10]))
+        locator = MaxNLocator(nbins=6 if ours and paper else 4, steps=[1, 2, 5, 10])
+        axes.yaxis.set_major_locator(c.Above(axes, locator))
+        axes.yaxis.set_major_formatter(FuncFormatter(_number))
     else:
         axes.set_yticks([])
+        axes.text(0.5, 0.5, "not run at this scale", ha="center", fontsize=7, color=c.INK, transform=axes.transAxes)
     sizes = sorted({point.kernel for points in series.values() for point in points})
     axes.set_xlim(sizes[0] - 0.04 * sizes[-1], sizes[-1] * 1.04)
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}" if size in _readable(sizes) else ""))
+
+
+def _number(value: float, _: int) -> str:
+    return f"{round(value, 9):,g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _has_values(series: c.Series, column: ColumnSpec, ours: bool, paper: bool) -> bool:

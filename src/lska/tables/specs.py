@@ -155,6 +155,8 @@ class TableSpec:
     drawing: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of the drawing."""
+    notes: tuple[str, ...] = ()
+    """What a reader without the notebook must know of rows and columns: abbreviations, and how a value was made."""
     counted_at: str = "224x224"
     """Width and height of the images, in pixels, for which costs are counted, as the caption names them."""
 

@@ -35,7 +35,7 @@ MEANING = {
     State.REFERENCE: "published elsewhere; nothing is measured here",
     State.CONTROL: "fine-tuned in the same way from a random backbone; no entry of the paper",
     State.PARTIAL: "a part of the data set was not there, so that there is no mean over it",
-    State.NOT_APPLICABLE: "the row has no such quantity",
+    State.NOT_APPLICABLE: "the row, or what it was measured on, has no such quantity",
 }
 
 

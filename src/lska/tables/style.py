@@ -21,10 +21,11 @@ STYLE = {
     "lines.markersize": 4,
     "figure.constrained_layout.use": True,
     "pdf.fonttype": 42,
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "svg.hashsalt": "lska",
 }
-"""Readable at the width of a column; fonts are embedded, and ids in SVG files do not depend on chance."""
+"""Readable at the width of a column. Text stays text: PDF files embed its fonts, SVG files take the reader's. Ids in
+SVG files do not depend on chance."""
 
 
 @contextmanager

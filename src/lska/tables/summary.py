@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from lska.tables.collect import Cell, Table
-from lska.tables.render import MARKS, caption, cell_text, ours, to_markdown
+from lska.tables.collect import Cell, Table, TableRow
+from lska.tables.render import MARKS, caption, cell_text, escape_markdown, ours, to_markdown
 from lska.tables.specs import TableSpec
 from lska.tables.states import MEANING, State
+from lska.tables.tidy import place
 
 LONGEST = 120
 """Rows of the longest table that a figure's notebook shows."""
@@ -32,7 +34,7 @@ def numbers(table: Table) -> str:
     """The table of a figure, in Markdown; where it is too long to be read, where its numbers are."""
     if len(table.rows) <= LONGEST:
         return to_markdown(table)
-    return f"{len(table.rows)} rows, in the CSV file beside the figure.\n\n**{caption(table)}**"
+    return f"{len(table.rows)} rows, in the CSV file beside the figure.\n\n**{escape_markdown(caption(table))}**"
 
 
 def states(table: Table) -> str:
@@ -46,7 +48,77 @@ def states(table: Table) -> str:
 
 def _deviation(cell: Cell) -> str:
     note = f": {cell.note}" if cell.note else ""
-    return f"- **{cell.row}, {cell.column}**: ours {ours(cell)}, paper {cell.paper} ({cell.paper_source}){note}"
+    name, shown = (escape_markdown(text) for text in (f"{cell.row}, {cell.column}", ours(cell)))
+    return f"- **{name}**: ours {shown}, paper {escape_markdown(str(cell.paper))} ({cell.paper_source}){note}"
+
+
+def not_run(table: Table) -> str:
+    """Which networks were not trained or measured, by task, in Markdown."""
+    missing: dict[str, dict[str, None]] = {}
+    for row in table.rows:
+        for cell, column in zip(row.cells, table.spec.columns, strict=True):
+            if cell.state is State.NOT_RUN and row.source is not None:
+                pending = row.source.spec.pending
+                name, what = (row.label, pending) if pending else (row.source.network, row.source.task(column))
+                missing.setdefault(what, {})[name] = None
+    if not missing:
+        return "Nothing: every network of this table was measured."
+    lines = [f"- {what}: {', '.join(f'`{name}`' for name in names)}" for what, names in missing.items()]
+    how = "Networks are added under `runs` of the task in the configuration; `snakemake` then makes what is missing."
+    return "\n".join([f"{how} See docs/extend.md.", "", *lines])
+
+
+FURTHER = """\
+The cells as a data frame, one line each (docs/extend.md lists the columns):
+
+```python
+import pandas
+numbers = pandas.DataFrame(render.records(table))
+numbers.dropna(subset="value")[["row", "column", "value", "seeds", "standard_error", "paper", "state"]]
+```
+"""
+
+CURVE = """
+Is the trend over the kernel size larger than its error?
+
+```python
+chosen = numbers[(numbers["column"] == {column!r}) & numbers["value"].notna() & numbers["kernel"].notna()]
+for attention, part in chosen.groupby("attention"):
+    axes = part.plot("kernel", "value", yerr="standard_error", marker="o", title=attention)
+```
+"""
+
+ORIGIN = """
+Which commit, device and data does a metric file name?
+
+```python
+import json
+json.loads(Path({file!r}).read_text())
+```
+
+In a terminal, in the project's folder, this follows the same number back to weights, recipe and data:
+
+```
+{command}
+```
+"""
+
+
+def further(table: Table) -> str:
+    """Code to try on this table, in Markdown: its cells as a data frame, a curve, and where one number comes from."""
+    measured = [cell for cell in table.cells if cell.files and isinstance(cell.value, float)]
+    shown = next((cell for cell in measured if cell.standard_error is not None), measured[0] if measured else None)
+    text = FURTHER
+    if shown is None:
+        return text
+    kernels = {row.source.kernel for row in table.rows if row.source is not None and shown.column in _filled(row)}
+    text += CURVE.format(column=shown.column) if len(kernels - {None}) > 1 else ""
+    command = shlex.join(["lska", "explain", table.spec.target, "--cell", shown.row, shown.column])
+    return text + ORIGIN.format(file=place(shown.files[0]), command=command)
+
+
+def _filled(row: TableRow) -> set[str]:
+    return {cell.column for cell in row.cells if isinstance(cell.value, float)}
 
 
 def provenance(table: Table) -> str:
@@ -75,7 +147,7 @@ def _file_row(path: Path, columns: list[str]) -> tuple[str, ...]:
     weights, code = content.get("weights") or {}, content.get("code") or {}
     return (
         f"{content['task']}/{content['run']}",
-        ", ".join(columns),
+        "; ".join(map(escape_markdown, columns)),
         f"{weights.get('origin', '')} {_short(weights.get('md5'))}" if weights.get("md5") else "none",
         _short(content.get("recipe")),
         (content.get("data") or {}).get("name", "none"),
@@ -96,8 +168,8 @@ def printed(table: Table) -> str:
         if cell.paper is not None:
             shown = ours(cell) or str(cell_text(cell))
             parts = (cell.row, cell.column, shown, cell.paper, cell.paper_source or "", cell.paper_detail)
-            lines.append("| " + " | ".join(part.replace("|", "\\|") for part in parts) + " |")
-    return "\n".join(lines)
+            lines.append(f"| {' | '.join(map(escape_markdown, parts))} |")
+    return "\n".join(lines) if len(lines) > 2 else "None is known: no value was found in any text available to us."
 
 
 def strips(paths: Sequence[Path]) -> list[object]:

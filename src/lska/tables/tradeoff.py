@@ -13,7 +13,7 @@ from lska.tables import curves as c
 from lska.tables.collect import Table
 
 TICKS = (0.83, 0.84, 0.86, 0.9, 1.0, 1.2, 1.6, 2.6, 5.0, 10.0)
-NOTE = "Horizontal places are exact counts, also for the paper's points, whose FLOPs are printed to 0.01 G."
+NOTE = "Numbers are kernel sizes. Horizontal places are exact counts, also of the paper's points (printed to 0.01 G)."
 
 Label = tuple[float, float, str, str]
 """Place in data coordinates, text and colour."""
@@ -73,7 +73,7 @@ def _stretch(axes: Axes, costs: list[float | None]) -> None:
     axes.xaxis.set_major_locator(FixedLocator([tick for tick in TICKS if tick > origin]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(c.Above(axes, MaxNLocator(steps=[1, 2, 5, 10])))
     axes.set_xlim(origin + 0.65 * (min(known) - origin), origin + 1.5 * (max(known) - origin))
 
 
@@ -81,16 +81,31 @@ def _place_labels(axes: Axes, labels: list[Label]) -> None:
     """Write each label on the side of its marker that is farthest from curves, markers and labels before it."""
     scale = 72 / axes.figure.dpi
     taken = _obstacles(axes) * scale
+    frame = axes.get_window_extent().get_points() * scale
     for x, y, text, colour in labels:
         centre = axes.transData.transform((x, y)) * scale
         sides = [(r * np.cos(a), r * np.sin(a)) for r, a in itertools.product((8, 11), np.arange(8) * np.pi / 4)]
-        crowding = [np.exp(-np.hypot(*(taken - centre - side).T) / 3).sum() + 0.02 * np.hypot(*side) for side in sides]
+        crowding = [_crowding(taken, _box(centre + side), frame) + 0.02 * np.hypot(*side) for side in sides]
         side = sides[int(np.argmin(np.round(crowding, 6)))]
-        box = [(-3, 0), (0, 0), (3, 0)]
-        taken = np.vstack([taken, *(np.add(centre + side, corner) for corner in box for _ in range(2))])
+        taken = np.vstack([taken, *[_box(centre + side)] * 4])
         axes.annotate(
             text, (x, y), side, textcoords="offset points", fontsize=6.5, color=colour, ha="center", va="center"
         )
+
+
+def _box(centre: np.ndarray) -> np.ndarray:
+    """Points (3, 2) from the left to the right end of a label of two digits."""
+    return np.array([centre + (shift, 0) for shift in (-3.5, 0, 3.5)])
+
+
+def _crowding(taken: np.ndarray, box: np.ndarray, frame: np.ndarray) -> float:
+    """How close the points (N, 2) are to those of a label; falls to a third within three points of type.
+
+    A label on or beyond an edge of the panel's `frame`, its corners (2, 2), is the last resort.
+    """
+    distances = np.linalg.norm(taken[:, None] - box[None], axis=2)
+    beyond = (box[:, 0] < frame[0, 0] + 2).any() or (box[:, 1] < frame[0, 1] + 4).any()
+    return float(np.exp(-distances / 3).sum() / len(box)) + 10.0 * beyond
 
 
 def _obstacles(axes: Axes) -> np.ndarray:

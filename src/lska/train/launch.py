@@ -19,7 +19,7 @@ from lska.data.folders_torch import ImageDataset
 from lska.data.prepare import verify
 from lska.models import create
 from lska.models.checkpoint import save_weights
-from lska.provenance import atomic_path, code_version, environment, file_md5, write_json
+from lska.provenance import atomic_path, code_version, environment, file_md5, write_sealed
 from lska.runs import Run
 from lska.train.distributed import processes
 from lska.train.engine import Job, Trainer, fit
@@ -122,7 +122,7 @@ def _validator(trainer: Trainer, split: Split, config: Config) -> Callable[[int]
             return {}
         loader = scoring_loader(split, recipe, config.evaluation.batch_size, config.training.workers)
         scores = score([trainer.exported], loader, trainer.group.device, recipe.channels_last)[0]
-        return {"validation_top1": 100 * scores.top1 / scores.n, "validation_loss": scores.loss / scores.n}
+        return {"validation_top1": scores.mean("top1"), "validation_loss": scores.mean("loss")}
 
     return validate
 
@@ -133,7 +133,7 @@ def export(trainer: Trainer, config: Config, run: Run) -> None:
     save_weights(trainer.exported, weights)
     with atomic_path(config.training_log(run)) as temporary:
         shutil.copyfile(trainer.job.folder / "train.jsonl", temporary)
-    write_json(weights.with_suffix(".json"), sidecar(trainer, config, run, weights))
+    write_sealed(weights.with_suffix(".json"), sidecar(trainer, config, run, weights))
     for state in state_files(trainer.job.folder)[:-1]:
         state.unlink()
 

@@ -33,7 +33,7 @@ from lska.data.perturbed.manifests import (
 )
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.data.prepare import record
-from lska.provenance import digest, write_json
+from lska.provenance import digest, write_sealed
 from lska.robustness import PerturbedSet
 from lska.strict import build
 
@@ -61,7 +61,7 @@ def prepare(item: PerturbedSet, judge: Judge | None = None, judged_by: dict[str,
     """
     content = _prepare_corrupted(item) if item.corrupted else _prepare_perturbed(item, judge, judged_by)
     chosen = {} if judged_by is None else {"reference": judged_by}
-    write_json(item.record, content | chosen | {"set": item.name, "inputs": item.inputs()})
+    write_sealed(item.record, content | chosen | {"set": item.name, "inputs": item.inputs()})
 
 
 def corrupted_manifest(item: PerturbedSet) -> CorruptedManifest:

@@ -1,0 +1,80 @@
+"""What this checkout knows of the commits and the environment that results name; asks git only for what is here."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lska.provenance import project_root
+
+
+def git(*arguments: str) -> str | None:
+    """What git answers in the checkout that holds the code; None where it fails or there is none."""
+    try:
+        command = ["git", "-C", str(project_root()), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+@functools.cache
+def commit_text(commit: str) -> str:
+    """Whether the checkout has a commit, and how far behind the current one it is."""
+    if git("rev-parse", "--git-dir") is None:
+        return "not looked up: the code here is no git checkout"
+    if git("cat-file", "-e", f"{commit}^{{commit}}") is None:
+        return "not in this checkout (a shallow clone, or a branch that was never merged)"
+    if git("merge-base", "--is-ancestor", commit, "HEAD") is None:
+        return "in this checkout, but not in the history of the current commit"
+    later = git("rev-list", "--count", f"{commit}..HEAD")
+    return "the current commit" if later == "0" else f"in this checkout, {later} commits before the current one"
+
+
+def changed_files(*places: Path) -> list[str]:
+    """Committed files at or below `places` that are others now, or are gone, as git names them; none without git."""
+    answer = git("diff", "--name-only", "HEAD", "--", *(str(place.resolve()) for place in places)) or ""
+    return answer.splitlines()
+
+
+def committed_text(path: Path) -> str | None:
+    """A file as the current commit has it; None where it has none."""
+    root, place = project_root(), path.resolve()
+    return git("show", f"HEAD:{place.relative_to(root)}") if place.is_relative_to(root) else None
+
+
+def code_text(code: Mapping[str, Any] | None) -> str:
+    """The commit of a result in words: whether its sources were changed, and whether it is known here."""
+    commit, dirty = (code or {}).get("commit"), (code or {}).get("dirty")
+    if not commit:
+        return "commit not recorded: measured outside a git checkout"
+    clean = {True: "with uncommitted changes", False: "clean"}.get(dirty, "changes not recorded")
+    return f"commit {commit}, {clean}; {commit_text(commit)}"
+
+
+@functools.cache
+def todays_lock() -> str | None:
+    """Digest of the checkout's lock file, None where it has none."""
+    lock: Path = project_root() / "envs" / "requirements.txt"
+    return "sha256:" + hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None
+
+
+def environment_text(environment: Mapping[str, Any] | None) -> str:
+    """Lock file, whether it is today's, and the versions that decide numbers."""
+    environment = environment or {}
+    lock, versions = environment.get("lock"), []
+    for name in ("python", "torch", "timm"):
+        if environment.get(name):
+            versions.append(f"{name.capitalize() if name == 'python' else name} {environment[name]}")
+    today = "today's" if lock == todays_lock() else f"not today's {todays_lock()}"
+    locked = f"lock {lock} ({today})" if lock else "no lock file"
+    return ", ".join([locked, *versions])
+
+
+def hardware_text(environment: Mapping[str, Any] | None) -> str:
+    """Device and its name, as `cuda:0 (NVIDIA H100)`."""
+    device, hardware = (environment or {}).get("device"), (environment or {}).get("hardware")
+    return f"{device} ({hardware})" if device and hardware else str(device or hardware or "hardware not recorded")

@@ -1,0 +1,155 @@
+"""Verdicts as a terminal's table, as JSON, and as a page in Markdown and HTML."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lska.claims.evidence import Evidence
+from lska.claims.listing import outputs
+from lska.claims.verdicts import MEANING, Outcome, Result, Verdict, count
+from lska.provenance import atomic_path, code_version, write_json
+from lska.tables.render import escape_markdown
+from lska.tables.specs import ConfigLike
+from lska.tables.tidy import place
+
+MARKS = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.NOISE: "~", Verdict.NOT_RUN: "–", Verdict.DISAGREE: "!"}
+WIDTH = 100
+
+
+def write(results: Sequence[Result], config: ConfigLike, folder: Path) -> None:
+    """Write JSON, Markdown and HTML to `outputs(folder)`, each atomically."""
+    content = to_json(results, config)
+    path, *pages = outputs(folder)
+    write_json(path, content)
+    for page in pages:
+        with atomic_path(page) as temporary:
+            temporary.write_text(render(content, page.suffix), encoding="utf-8")
+
+
+def to_json(results: Sequence[Result], config: ConfigLike) -> dict[str, Any]:
+    """Everything behind the verdicts, in plain values; numbers are not rounded."""
+    return {
+        "schema": 1,
+        "scale": config.scale,
+        "caption": config.caption,
+        "code": code_version(),
+        "counts": {str(verdict): number for verdict, number in count(results).items()},
+        "claims": [_claim(result) for result in results],
+    }
+
+
+def _claim(result: Result) -> dict[str, Any]:
+    claim = result.claim
+    return {
+        "id": claim.id,
+        "source": claim.source,
+        "statement": claim.statement,
+        "predicate": claim.predicate,
+        "verdict": str(result.verdict),
+        "measured": str(result.measured),
+        "paper_numbers": claim.paper_numbers,
+        "note": claim.note,
+        "basis": result.basis,
+        "comparisons": [_comparison(outcome) for outcome in result.outcomes],
+        "quantities": [_quantity(evidence) for evidence in result.evidence],
+        "missing": list(result.missing),
+    }
+
+
+def _comparison(outcome: Outcome) -> dict[str, Any]:
+    found = outcome.difference
+    return {
+        "text": outcome.comparison.text,
+        "sign": outcome.comparison.sign,
+        "tolerance": outcome.tolerance if outcome.comparison.sign == "=" else None,
+        "left": found.left,
+        "right": found.right,
+        "difference": found.value,
+        "unit": outcome.unit,
+        "standard_error": None if found.exact else found.standard_error,
+        "interval": None if found.low is None else [found.low, found.high],
+        "p": found.p,
+        "verdict": str(outcome.verdict),
+        "basis": found.basis,
+    }
+
+
+def _quantity(evidence: Evidence) -> dict[str, Any]:
+    return {
+        "name": str(evidence.quantity),
+        "value": evidence.value,
+        "unit": evidence.unit,
+        "standard_error": None if evidence.quantity.counted else evidence.standard_error,
+        "n": evidence.n,
+        "runs": [str(run) for run in evidence.runs],
+        "seeds": [] if evidence.quantity.counted else [run.seed for run in evidence.runs],
+        "files": [place(path) for path in evidence.files],
+        "data": list(evidence.data),
+        "hardware": list(evidence.devices),
+    }
+
+
+def render(content: dict[str, Any], suffix: str) -> str:
+    """The page of `to_json`'s content in the format of `suffix`, `.md` or `.html`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("lska.claims", "."), autoescape=suffix == ".html", undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {"shown": shown, "numbers": numbers, "few": few, "verdict": verdict_of}
+    environment.filters["cell"] = escape_markdown
+    marks = {str(verdict): mark for verdict, mark in MARKS.items()}
+    meaning = {str(verdict): text for verdict, text in MEANING.items()}
+    return environment.get_template(f"page{suffix}.jinja").render(**content, marks=marks, meaning=meaning)
+
+
+def shown(value: float, digits: int = 4) -> str:
+    """A number with so many significant digits, without an exponent; whole numbers in full."""
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if float(value).is_integer() or "e+" in text else text
+
+
+def numbers(comparison: dict[str, Any]) -> str:
+    """What a comparison comes to: `1.87 = 2.4 ± 0.05 (off by -0.529)`, `73.0 > 71.8 (by 1.2 ± 0.6 points, p = 0.04)`.
+
+    For < and >, the number behind "by" is positive where they come out as stated.
+    """
+    sign, error, p = comparison["sign"], comparison["standard_error"], comparison["p"]
+    tolerance = f" ± {shown(comparison['tolerance'])}" if comparison["tolerance"] else ""
+    by = shown(comparison["difference"], 3) + (f" ± {shown(error, 2)}" if error is not None else "")
+    by += f" {'points' if comparison['unit'] == '%' else comparison['unit']}".rstrip()
+    by += f", p = {p:.2g}" if p is not None else ""
+    how = "off by" if sign == "=" else "by"
+    return f"{shown(comparison['left'])} {sign} {shown(comparison['right'])}{tolerance} ({how} {by})"
+
+
+def verdict_of(claim: dict[str, Any]) -> str:
+    """The verdict with its mark, and what a reader must know beside it."""
+    beside = ""
+    if claim["verdict"] != claim["measured"]:
+        beside = f" (ours: {claim['measured']})"
+    elif claim["verdict"] == Verdict.FAILS and claim["paper_numbers"] == "agree when rounded":
+        beside = " (the paper's rounded numbers agree)"
+    return f"{MARKS[Verdict(claim['verdict'])]} {claim['verdict']}{beside}"
+
+
+def few(texts: Sequence[str], most: int = 2) -> str:
+    """The first of many texts, and how many more there are."""
+    more = len(texts) - most
+    return "; ".join([*texts[:most], *([f"and {more} more"] if more > 0 else [])])
+
+
+def to_text(content: dict[str, Any]) -> str:
+    """For a terminal: every claim with its verdict, statement and numbers, then the counts."""
+    lines = [content["caption"], ""]
+    for claim in content["claims"]:
+        lines.append(f"{claim['id']:<5} {verdict_of(claim)}  ({claim['source']})")
+        said = [claim["statement"], *map(numbers, claim["comparisons"]), few(claim["missing"])]
+        for text in said:
+            lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 10)
+    found = ", ".join(f"{number} {verdict}" for verdict, number in content["counts"].items() if number)
+    return "\n".join([*lines, "", found, ""])

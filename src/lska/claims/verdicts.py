@@ -1,0 +1,179 @@
+"""Does a claim hold at a scale? A verdict for each, with the numbers, runs and seeds behind it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from lska.claims.evidence import Evidence, Unavailable, collect
+from lska.claims.listing import CLAIMS, Claim, read_claims
+from lska.claims.predicates import Comparison, Quantity
+from lska.claims.statistics import CONFIDENCE, Difference, difference
+from lska.tables.measurements import MetricFolder
+from lska.tables.specs import ConfigLike
+
+ROUNDING = 1e-9
+"""Relative difference that counts as none: decimal fractions have no exact binary form."""
+
+
+class Verdict(StrEnum):
+    """Every claim has exactly one."""
+
+    HOLDS = "holds"
+    FAILS = "fails"
+    NOISE = "within noise"
+    NOT_RUN = "not run"
+    DISAGREE = "the paper's own numbers disagree"
+
+
+MEANING = {
+    Verdict.HOLDS: "every comparison comes out as stated, and by more than its error allows for chance (5 %)",
+    Verdict.FAILS: "a comparison comes out against the statement, and by more than its error allows for chance (5 %)",
+    Verdict.NOISE: "the difference is too small for its error, or its error is not known",
+    Verdict.NOT_RUN: "something that the statement needs was not measured at this scale",
+    Verdict.DISAGREE: "the paper's numbers contradict the statement, or each other; what ours say stands beside it",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One comparison with what it comes to."""
+
+    comparison: Comparison
+    tolerance: float
+    difference: Difference
+    unit: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Result:
+    """A claim at a scale."""
+
+    claim: Claim
+    measured: Verdict
+    """What our numbers say; never `DISAGREE`."""
+    outcomes: tuple[Outcome, ...]
+    evidence: tuple[Evidence, ...]
+    missing: tuple[str, ...]
+    """What was not measured, or why it cannot be compared."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """`measured`, unless the paper contradicts itself."""
+        return Verdict.DISAGREE if self.claim.paper_numbers == "disagree" else self.measured
+
+    @property
+    def basis(self) -> str:
+        """What the tests rest on."""
+        return "; ".join(dict.fromkeys(outcome.difference.basis for outcome in self.outcomes))
+
+
+def check(config: ConfigLike, path: Path = CLAIMS, results: Path | None = None) -> tuple[Result, ...]:
+    """Judge every claim by the metric files of a scale.
+
+    Args:
+        path: the list of claims.
+        results: folder that holds `metrics/`; `config.results` where None.
+
+    Raises:
+        ValueError: the list or a metric file is faulty; names file and field.
+    """
+    folder = MetricFolder(config.scale, config.results if results is None else results)
+    claims = read_claims(path)
+    found: dict[Quantity, Evidence | str] = {}
+    for quantity in dict.fromkeys(quantity for claim in claims for quantity in claim.quantities):
+        try:
+            found[quantity] = collect(quantity, config, folder)
+        except Unavailable as reason:
+            found[quantity] = str(reason)
+    shrunken = set(getattr(config, "architecture", {}))
+    return tuple(judge(claim, {one: found[one] for one in claim.quantities}, shrunken) for claim in claims)
+
+
+def count(results: Iterable[Result]) -> dict[Verdict, int]:
+    """Number of claims by verdict, also of those that do not occur."""
+    found = Counter(result.verdict for result in results)
+    return {verdict: found[verdict] for verdict in Verdict}
+
+
+def judge(claim: Claim, found: dict[Quantity, Evidence | str], shrunken: Iterable[str] = ()) -> Result:
+    """The verdict on one claim.
+
+    Args:
+        found: evidence of each of its quantities, or why there is none.
+        shrunken: models whose architecture is not the paper's, which published numbers say nothing about.
+    """
+    evidence = {quantity: part for quantity, part in found.items() if isinstance(part, Evidence)}
+    missing = [part for part in found.values() if isinstance(part, str)]
+    missing += _incomparable(claim, evidence.values(), set(shrunken))
+    if not claim.comparisons:
+        missing.append(claim.note)
+    outcomes = () if claim.data and missing else _outcomes(claim, evidence)
+    verdict = combine([outcome.verdict for outcome in outcomes], complete=not missing)
+    return Result(claim, verdict, outcomes, tuple(evidence.values()), tuple(dict.fromkeys(missing)))
+
+
+def _outcomes(claim: Claim, evidence: dict[Quantity, Evidence]) -> tuple[Outcome, ...]:
+    """What the comparisons come to whose quantities are all there."""
+    able = [
+        (one, tolerance, difference(one, evidence))
+        for one, tolerance in zip(claim.comparisons, claim.tolerances, strict=True)
+        if all(quantity in evidence for quantity in one.quantities)
+    ]
+    tests = sum(not found.exact for _, _, found in able)
+    return tuple(
+        Outcome(one, tolerance, found, _unit(one, evidence), _verdict(one, found, tolerance, tests))
+        for one, tolerance, found in able
+    )
+
+
+def _incomparable(claim: Claim, evidence: Iterable[Evidence], shrunken: set[str]) -> list[str]:
+    """Why numbers that the paper or others published cannot be compared with ours."""
+    if not claim.data:
+        return []
+    measured = [part for part in evidence if not part.quantity.counted]
+    others = sorted({name for part in measured for name in part.data} - {claim.data})
+    small = sorted({run.model for part in measured for run in part.runs} & shrunken)
+    reasons = {
+        f"compares with numbers published for {claim.data}; measured here: {', '.join(others)}": others,
+        f"compares with published numbers; shrunken here: {', '.join(small)}": small,
+    }
+    return [reason for reason, found in reasons.items() if found]
+
+
+def _verdict(comparison: Comparison, found: Difference, tolerance: float, tests: int) -> Verdict:
+    """One comparison. That one of several fails is asserted only beyond what chance gives all of them (Bonferroni)."""
+    if found.exact:
+        slack = tolerance * (1 + ROUNDING) + ROUNDING * abs(found.value)
+        right = abs(found.value) <= slack if comparison.sign == "=" else found.value > 0
+        return Verdict.HOLDS if right else Verdict.FAILS
+    if found.standard_error is None:
+        return Verdict.NOISE
+    if comparison.sign == "=":
+        if max(abs(found.low), abs(found.high)) <= tolerance:
+            return Verdict.HOLDS
+        return Verdict.FAILS if found.low > tolerance or found.high < -tolerance else Verdict.NOISE
+    if found.value > 0:
+        return Verdict.HOLDS if found.p < 1 - CONFIDENCE else Verdict.NOISE
+    return Verdict.FAILS if found.p < (1 - CONFIDENCE) / tests else Verdict.NOISE
+
+
+def combine(verdicts: Iterable[Verdict], complete: bool) -> Verdict:
+    """All comparisons have to hold: one that fails decides, and then what is missing."""
+    found = set(verdicts)
+    if Verdict.FAILS in found:
+        return Verdict.FAILS
+    if not complete or not found:
+        return Verdict.NOT_RUN
+    return Verdict.NOISE if Verdict.NOISE in found else Verdict.HOLDS
+
+
+def _unit(comparison: Comparison, evidence: dict[Quantity, Evidence]) -> str:
+    """Unit of a plain difference of one metric; a compound expression names its own."""
+    units = {evidence[quantity].unit for quantity in comparison.quantities}
+    plain = not any(symbol in comparison.text for symbol in (" * ", " / "))
+    return units.pop().replace("1", "") if plain and len(units) == 1 else ""

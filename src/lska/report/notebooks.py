@@ -1,0 +1,51 @@
+"""Executed notebooks as HTML that a page of the site can hold: no scripts, styles or anything from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lska.config import Config
+from lska.notebook import NotebookError
+from lska.provenance import atomic_path
+from lska.report import rendered_notebook
+from lska.tables import TARGETS
+
+
+def render_all(config: Config) -> list[Path]:
+    """Render the executed notebooks of a scale, each beside its notebook, and return the files written.
+
+    Raises:
+        NotebookError: none has been executed yet, or one cannot be read.
+    """
+    folder = config.results / "notebooks"
+    executed = [path for path in (folder / f"{target}.ipynb" for target in TARGETS) if path.is_file()]
+    if not executed:
+        raise NotebookError(f"{folder}: no executed notebook here; make them with `snakemake all` of this scale")
+    return [_write(path, rendered_notebook(config.results, path.stem)) for path in executed]
+
+
+def _write(notebook: Path, page: Path) -> Path:
+    html = fragment(notebook)
+    with atomic_path(page) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return page
+
+
+def fragment(notebook: Path) -> str:
+    """The cells of a notebook with their outputs, as HTML without a head.
+
+    Raises:
+        NotebookError: the file is no notebook.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    text = notebook.read_text(encoding="utf-8")
+    try:
+        nbformat.validate(json.loads(text))
+    except (ValueError, TypeError, AttributeError, nbformat.ValidationError) as error:
+        raise NotebookError(f"{notebook}: not a notebook ({error}); execute it again") from error
+    # The template `basic` has neither MathJax nor require.js, which the others fetch.
+    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
+    return exporter.from_notebook_node(nbformat.reads(text, as_version=4))[0]

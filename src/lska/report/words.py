@@ -1,0 +1,28 @@
+"""Small words of the pages: filters of their templates."""
+
+from __future__ import annotations
+
+import re
+
+
+def hours(number: float) -> str:
+    """Core-hours and GPU-hours: two digits that count, or one after the point."""
+    return "0" if number == 0 else f"{number:.2g}" if number < 10 else f"{number:,.1f}"
+
+
+def minus(text: str) -> str:
+    """Numbers in a text with real minus signs; hyphens within words and run ids stay."""
+    return re.sub(r"(?<![\w)-])-(?=\d)", "−", text)
+
+
+def capital(text: str) -> str:
+    """Text with a capital letter at its start."""
+    return text[:1].upper() + text[1:]
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `35 s`, `12 min` or `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,77 @@
+"""The verdicts on claims as they are on disk, against what the metric files give now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lska.config import Config
+from lska.verify.files import broken
+from lska.verify.findings import Finding, Level
+
+RECORDED = ("code",)
+"""Fields of the file that say when it was made, and follow from nothing else."""
+
+
+def check(config: Config) -> Iterator[Finding]:
+    """Compare claims.json with verdicts made now, and its pages with it; nothing where it is not there."""
+    from lska.claims import check as judge
+    from lska.claims import outputs
+    from lska.claims.page import render, to_json
+
+    path, *pages = outputs(config.results)
+    if not path.is_file():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        yield broken(path, "", f"cannot be read as JSON ({error})")
+        return
+    try:
+        judged = to_json(judge(config), config)
+    except ValueError as error:
+        yield Finding(Level.NOTE, path, "", f"not compared: {error}")
+        return
+    differing = list(_differences(_named(found), _named(json.loads(json.dumps(judged))), ""))
+    for place, ours, theirs in differing:
+        yield broken(path, place, f"is {ours!r}, the metric files and the paper's statements give {theirs!r}")
+    for page in pages if not differing else ():
+        yield from _page(page, render(judged | {name: found.get(name) for name in RECORDED}, page.suffix))
+
+
+def _page(path: Path, expected: str) -> Iterator[Finding]:
+    if not path.is_file():
+        yield broken(path, "", "is missing")
+        return
+    for number, (line, wanted) in enumerate(_pairs(path.read_text(encoding="utf-8"), expected), start=1):
+        if line != wanted:
+            yield broken(path, f"line {number}", f"shows {line.strip()!r}, claims.json gives {wanted.strip()!r}")
+            return
+
+
+def _pairs(one: str, other: str) -> list[tuple[str, str]]:
+    ours, theirs = one.split("\n"), other.split("\n")
+    longest = max(len(ours), len(theirs))
+    return list(zip(ours + [""] * (longest - len(ours)), theirs + [""] * (longest - len(theirs)), strict=True))
+
+
+def _named(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's content with claims and quantities by name instead of in lists, so that places can be named."""
+    claims = {}
+    for claim in content.get("claims", []):
+        quantities = {str(one.get("name")): one for one in claim.get("quantities", [])}
+        claims[str(claim.get("id"))] = {**claim, "quantities": quantities}
+    return {name: value for name, value in content.items() if name not in RECORDED} | {"claims": claims}
+
+
+def _differences(ours: Any, theirs: Any, place: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        for name in sorted({*ours, *theirs}):
+            yield from _differences(ours.get(name), theirs.get(name), f"{place}.{name}" if place else name)
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for number, pair in enumerate(zip(ours, theirs, strict=True)):
+            yield from _differences(*pair, f"{place}[{number}]")
+    elif ours != theirs:
+        yield place, ours, theirs

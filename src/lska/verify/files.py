@@ -1,0 +1,178 @@
+"""Each file by itself: whether it is as it was written, and agrees with itself."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lska.chain.checkout import committed_text
+from lska.chain.recipes import changes
+from lska.outcomes import OutcomesError, outcomes_path, read_outcomes
+from lska.provenance import digest, file_md5, seal_problem, validate
+from lska.verify.findings import Finding, Level
+
+EDITS = 4
+"""Fields that are named of those that differ from the commit."""
+
+PRECISION = 1e-6
+"""Relative; outcomes are kept in 32 bits, and their mean is taken in 64."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A JSON file and what is wrong with it by itself; `content` is empty where it cannot be read."""
+
+    path: Path
+    content: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+
+    @property
+    def broken(self) -> bool:
+        """Whether what it says cannot be trusted."""
+        return any(finding.level is Level.BROKEN for finding in self.findings)
+
+    def get(self, name: str) -> Any:
+        """The entry at a dotted name, None where there is none."""
+        found: Any = self.content
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        return found
+
+
+def broken(path: Path, place: str, text: str) -> Finding:
+    """A finding of a file that cannot be trusted."""
+    return Finding(Level.BROKEN, path, place, text)
+
+
+def read(path: Path, kind: str) -> Checked:
+    """A JSON file with its seal; `kind` (`metric files`) names what it is where it has none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Checked(path, {}, (broken(path, "", "is missing"),))
+    except (OSError, ValueError) as error:
+        return Checked(path, {}, (broken(path, "", f"cannot be read as JSON ({error})"),))
+    if not isinstance(content, dict):
+        return Checked(path, {}, (broken(path, "", f"expected a mapping, found {type(content).__name__}"),))
+    problem = seal_problem(content)
+    if problem is not None:
+        text, edited = problem.removeprefix("field 'seal': "), edited_fields(path)
+        text += f"; since the commit: {edited}" if edited else ""
+        return Checked(path, content, (broken(path, "seal", text),))
+    return Checked(path, content, () if "seal" in content else (Finding(Level.UNSEALED, path, "seal", kind),))
+
+
+def edited_fields(path: Path) -> str:
+    """Which fields of a JSON file differ from the committed one; nothing where there is none."""
+    try:
+        committed, content = json.loads(committed_text(path) or "null"), json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    known = isinstance(committed, Mapping) and isinstance(content, Mapping)
+    found = changes(committed, content) if known else []
+    more = f" and {len(found) - EDITS} more fields" if len(found) > EDITS else ""
+    return "; ".join(found[:EDITS]) + more
+
+
+def metric_file(path: Path, task: str, run: str, scale: str) -> Checked:
+    """A metric file: seal, schema, name, and the outcomes beside it."""
+    checked = read(path, "metric files")
+    if checked.broken:
+        return checked
+    found: list[Finding] = []
+    try:
+        validate(checked.content, "metrics", path.name)
+    except ValueError as error:
+        found.append(broken(path, "", " ".join(str(error).split())))
+    for name, expected in {"task": task, "run": run, "scale": scale}.items():
+        if checked.get(name) != expected:
+            found.append(broken(path, name, f"is {checked.get(name)!r}, but its place says {expected!r}"))
+    found += _outcomes(path, checked.content) if not found else []
+    return Checked(path, checked.content, (*found, *checked.findings))
+
+
+def _outcomes(path: Path, content: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether the values image by image are those that were written, and give the metrics."""
+    beside, stated = outcomes_path(path), content.get("outcomes")
+    if stated is None:
+        if beside.is_file():
+            yield Finding(Level.NOTE, beside, "", f"no outcomes are named by {path}")
+        return
+    if "seal" not in content:
+        yield broken(path, "seal", "is missing, although every metric file with outcomes is written with one")
+    try:
+        outcomes = read_outcomes(beside, stated)
+    except OutcomesError as error:
+        yield broken(beside, "", str(error).removeprefix(f"{beside}: ").removeprefix(f"{beside} "))
+        return
+    for name, values in outcomes.images.items():
+        entry = content["metrics"].get(name)
+        if entry is None:
+            yield broken(beside, f"images/{name}", f"{path} has no metric of this name")
+        elif entry["value"] is not None:
+            yield from _mean(path, name, entry, values)
+
+
+def _mean(path: Path, name: str, entry: Mapping[str, Any], values: Any) -> Iterator[Finding]:
+    mean, beside = float(values.mean()) if len(values) else math.nan, outcomes_path(path).name
+    if not math.isclose(mean, entry["value"], rel_tol=PRECISION, abs_tol=PRECISION):
+        text = f"is {entry['value']!r}, the mean over images in {beside} is {mean!r}"
+        yield broken(path, f"metrics.{name}.value", text)
+    if entry.get("n", len(values)) != len(values):
+        yield broken(path, f"metrics.{name}.n", f"is {entry['n']}, {beside} has {len(values)} images")
+
+
+def sidecar(path: Path, log: Path) -> Checked:
+    """What vouches for weights: seal, recipe against its settings, counts, the training's record, and the weights.
+
+    Args:
+        log: the training's record of losses.
+    """
+    checked = read(path, "sidecars of weights")
+    if checked.broken or checked.get("origin") != "trained":
+        return checked
+    found = [*_recipe(checked), *_weights(checked), *_log(checked, log)]
+    return Checked(path, checked.content, (*found, *checked.findings))
+
+
+def _recipe(checked: Checked) -> Iterator[Finding]:
+    if checked.get("run") != checked.path.stem:
+        yield broken(checked.path, "run", f"is {checked.get('run')!r}, but the file is {checked.path.name}")
+    spec, stated = checked.get("spec"), checked.get("recipe")
+    if not isinstance(spec, Mapping):
+        yield broken(checked.path, "spec", "is missing; nothing says how the weights were trained")
+        return
+    if digest(spec) != stated:
+        yield broken(checked.path, "recipe", f"is {stated}, the settings in its field 'spec' give {digest(spec)}")
+    for name, other in (("task", "spec.task"), ("run", "spec.run"), ("data.name", "spec.data.name")):
+        if checked.get(name) != checked.get(other):
+            yield broken(checked.path, name, f"is {checked.get(name)!r}, its field {other!r} {checked.get(other)!r}")
+    batch, updates, seen = (checked.get(name) for name in ("spec.recipe.global_batch", "updates", "images_seen"))
+    if batch and updates is not None and seen != batch * updates:
+        text = f"is {seen}, but {updates} updates of {batch} images see {batch * updates}"
+        yield broken(checked.path, "images_seen", text)
+
+
+def _weights(checked: Checked) -> Iterator[Finding]:
+    weights = checked.path.with_suffix(".safetensors")
+    if weights.is_file() and (md5 := file_md5(weights)) != checked.get("md5"):
+        yield broken(checked.path, "md5", f"is {checked.get('md5')}, {weights} has {md5}")
+
+
+def _log(checked: Checked, log: Path) -> Iterator[Finding]:
+    """The last line of the record of losses, where the results hold it."""
+    if not log.is_file():
+        return
+    try:
+        last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+        recorded = {"updates": last["step"], "final_loss": last["loss"]}
+    except (ValueError, IndexError, KeyError, TypeError) as error:
+        yield broken(log, "", f"its last line is no record of a training ({type(error).__name__}: {error})")
+        return
+    for name, value in recorded.items():
+        if checked.get(name) != value:
+            yield broken(checked.path, name, f"is {checked.get(name)!r}, the last line of {log} has {value!r}")

@@ -1,0 +1,223 @@
+"""What one file says of the next: metric file, weights, backbone, data, as the results of a scale hold them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from lska.chain.origins import sidecar_path
+from lska.chain.recipes import changes, todays_spec
+from lska.config import Config
+from lska.finetuning import parse_task
+from lska.inspection import TASKS as INSPECTIONS
+from lska.outcomes import keeps_outcomes
+from lska.provenance import file_md5
+from lska.robustness import set_of
+from lska.runs import Run
+from lska.verify.files import Checked, broken, metric_file, sidecar
+from lska.verify.findings import Finding, Level
+from lska.verify.records import record
+
+
+class Evidence:
+    """All files of a scale, each read and checked once."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.folder = config.results / "metrics"
+        self._metrics: dict[Path, Checked] = {}
+        self._sidecars: dict[Path, Checked] = {}
+        self._records: dict[Path, Checked] = {}
+
+    @cached_property
+    def metrics(self) -> dict[Path, Checked]:
+        """Every metric file that is there or was asked for, by path."""
+        for path in sorted(self.folder.rglob("*.json")):
+            self.metric(path)
+        return self._metrics
+
+    def metric(self, path: Path) -> Checked:
+        """A metric file by its path, also a missing one."""
+        if path not in self._metrics:
+            place = path.relative_to(self.folder)
+            self._metrics[path] = metric_file(path, place.parent.as_posix(), place.stem, self.config.scale)
+        return self._metrics[path]
+
+    def sidecar(self, path: Path) -> Checked:
+        """A sidecar by its path, also a missing one."""
+        if path not in self._sidecars:
+            name = path.relative_to(self.config.weights_path("any").parent).with_suffix("").as_posix()
+            self._sidecars[path] = sidecar(path, self.config.training_log(name))
+        return self._sidecars[path]
+
+    @cached_property
+    def sidecars(self) -> dict[Path, Checked]:
+        """Every sidecar that is there or is named by another file."""
+        for path in sorted(self.config.weights_path("any").parent.rglob("*.json")):
+            self.sidecar(path)
+        for checked in list(self.metrics.values()):
+            if checked.get("weights.md5"):
+                self.sidecar(self.weights_of(checked))
+        return self._sidecars
+
+    def record(self, name: str) -> Checked:
+        """The record of a data set, also a missing one."""
+        path = self.config.results / "data" / f"{name}.json"
+        if path not in self._records:
+            self._records[path] = record(path, self.config)
+        return self._records[path]
+
+    @cached_property
+    def records(self) -> dict[Path, Checked]:
+        """Every data record that is there or is named by another file."""
+        for path in sorted((self.config.results / "data").glob("*.json")):
+            self.record(path.stem)
+        for name in self.witnesses:
+            self.record(name)
+        return self._records
+
+    @cached_property
+    def witnesses(self) -> dict[str, Counter[str]]:
+        """How many files name each digest of a data set, by its name."""
+        found: dict[str, Counter[str]] = {}
+        for checked in (*self.metrics.values(), *self.sidecars.values()):
+            if checked.get("data.name") and not checked.broken:
+                found.setdefault(checked.get("data.name"), Counter())[checked.get("data.digest")] += 1
+        return found
+
+    def weights_of(self, metric: Checked) -> Path:
+        """Sidecar of the weights that a metric file was measured on."""
+        place = metric.path.relative_to(self.folder)
+        return sidecar_path(self.config, place.parent.as_posix(), place.stem)
+
+    def broken_links(self, path: Path) -> Iterator[Finding]:
+        """What is broken behind a metric file, from it to its origins."""
+        metric = self.metric(path)
+        yield from _broken(metric)
+        if metric.broken:
+            return
+        yield from self._measured_on(metric)
+        yield from self._drawn(metric)
+        if metric.get("weights.md5"):
+            yield from self._behind(self.sidecar(self.weights_of(metric)))
+        yield from self._data(metric)
+
+    def broken_behind(self, path: Path) -> Iterator[Finding]:
+        """What is broken at the weights of a sidecar and behind them."""
+        return self._behind(self.sidecar(path))
+
+    def _measured_on(self, metric: Checked) -> Iterator[Finding]:
+        """Whether a metric file and the sidecar of its weights name the same."""
+        if metric.get("weights.md5") is None:
+            if _needs_weights(metric.get("task")):
+                yield broken(metric.path, "weights.md5", f"is null, but {metric.get('task')} is measured on weights")
+            return
+        beside = self.sidecar(self.weights_of(metric))
+        if beside.broken:
+            return
+        for ours, theirs in (("weights.md5", "md5"), ("weights.origin", "origin"), ("recipe", "recipe")):
+            if metric.get(ours) != beside.get(theirs):
+                text = f"is {metric.get(ours)}, {beside.path} has {beside.get(theirs)}: measured on other weights"
+                yield broken(metric.path, ours, text)
+                return
+        if parse_task(metric.get("task")) and metric.get("detail.backbone") != beside.get("backbone"):
+            text = f"is {metric.get('detail.backbone')}, {beside.path} has {beside.get('backbone')}"
+            yield broken(metric.path, "detail.backbone", text)
+
+    def _drawn(self, metric: Checked) -> Iterator[Finding]:
+        """Whether the contribution maps that figures draw are those that the metrics were taken from."""
+        stated = metric.get("detail.field")
+        if stated is None:
+            return
+        path = self.config.results / "fields" / f"{metric.path.stem}.npz"
+        found = file_md5(path) if path.is_file() else "no such file"
+        if found != stated:
+            yield broken(path, "", f"expected MD5 {stated}, as {metric.path} says, found {found}")
+
+    def _behind(self, weights: Checked) -> Iterator[Finding]:
+        """What is broken at weights and behind them."""
+        yield from _broken(weights)
+        if weights.broken:
+            return
+        if parse_task(weights.get("task") or "") and weights.get("backbone"):
+            started = self.sidecar(sidecar_path(self.config, "classification", weights.get("backbone.run")))
+            if not started.broken:
+                yield from _started_from(weights, started)
+            yield from self._behind(started)
+        yield from self._data(weights)
+
+    def _data(self, user: Checked) -> Iterator[Finding]:
+        """Whether the data that a file names are those of the record, and what is broken there."""
+        name, digest = user.get("data.name"), user.get("data.digest")
+        if name is None:
+            return
+        recorded = self.record(name)
+        yield from _broken(recorded)
+        if recorded.broken:
+            return
+        if digest != recorded.get("digest"):
+            alone = self.witnesses.get(name, Counter())[recorded.get("digest")] > 0
+            yield _other_data(user if alone else recorded, user, recorded, digest)
+        if recorded.get("reference"):
+            stated = recorded.get("reference.md5")
+            chose = self.sidecar(sidecar_path(self.config, "classification", recorded.get("reference.run")))
+            if not chose.broken and chose.get("md5") != stated:
+                text = f"is {stated}, {chose.path} has {chose.get('md5')}: other weights chose the images"
+                yield broken(recorded.path, "reference.md5", text)
+            yield from _broken(chose)
+
+    def outdated(self) -> Iterator[Finding]:
+        """What today's configuration would make again."""
+        for path, checked in self.sidecars.items():
+            if not checked.broken and checked.get("origin") == "trained":
+                yield from _todays_recipe(self.config, path, checked)
+        protocols = {item.task: item.protocol() for item in self.config.measured}
+        for path, checked in self.metrics.items():
+            if checked.broken:
+                continue
+            now = protocols.get(checked.get("task"))
+            if keeps_outcomes(checked.get("task")) and checked.get("outcomes") is None:
+                yield Finding(Level.OUTDATED, path, "outcomes", "are not kept; today's evaluation keeps them")
+            if now is not None and checked.get("detail.protocol") != now:
+                text = f"is {checked.get('detail.protocol')}, the configuration's way of measuring is now {now}"
+                yield Finding(Level.OUTDATED, path, "detail.protocol", text)
+
+
+def _broken(checked: Checked) -> Iterator[Finding]:
+    return (finding for finding in checked.findings if finding.level is Level.BROKEN)
+
+
+def _needs_weights(task: str) -> bool:
+    return task == "classification" or task in INSPECTIONS or set_of(task) is not None or parse_task(task) is not None
+
+
+def _started_from(weights: Checked, backbone: Checked) -> Iterable[Finding]:
+    for ours, theirs in (("backbone.md5", "md5"), ("spec.backbone", "recipe")):
+        if weights.get(ours) != backbone.get(theirs):
+            text = f"is {weights.get(ours)}, {backbone.path} has {backbone.get(theirs)}"
+            return [broken(weights.path, ours, f"{text}: fine-tuned from another backbone")]
+    return []
+
+
+def _other_data(blamed: Checked, user: Checked, recorded: Checked, digest: str) -> Finding:
+    """A digest of data that its record does not have; the one is to blame that stands alone."""
+    if blamed is user:
+        return broken(user.path, "data.digest", f"is {digest}, {recorded.path} has {recorded.get('digest')}")
+    text = f"is {recorded.get('digest')}, but what was measured or trained on these data names {digest}"
+    return broken(recorded.path, "digest", text)
+
+
+def _todays_recipe(config: Config, path: Path, checked: Checked) -> Iterator[Finding]:
+    task = checked.get("task") or "classification"
+    try:
+        run = Run.parse(str(checked.get("run")))
+    except ValueError as error:
+        yield broken(path, "run", str(error))
+        return
+    now = todays_spec(config, task, run)
+    if now is None:
+        yield Finding(Level.OUTDATED, path, "", f"scale {config.scale} has no {task} of {run} any more")
+    elif found := changes(checked.get("spec"), now):
+        yield Finding(Level.OUTDATED, path, "recipe", "; ".join(found))

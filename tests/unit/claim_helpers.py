@@ -1,0 +1,60 @@
+"""Claims and measurements for the tests of verdicts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lska.claims.evidence import Evidence, Group
+from lska.claims.listing import Claim
+from lska.claims.predicates import Quantity, parse
+from lska.outcomes import Outcomes
+from lska.provenance import digest, metric, write_metrics
+from lska.runs import Run
+
+ONE = "classification.top1(van_tiny-lska-k23)"
+OTHER = "classification.top1(van_tiny-lka-k23)"
+
+
+def claim(predicate: str, *tolerance: float, **more: Any) -> Claim:
+    fields = {"id": "C1", "source": "Table III", "statement": "One beats the other", "data": "", "note": "A note.",
+              "paper_numbers": "agree"}  # fmt: skip
+    return Claim(**{**fields, "predicate": predicate, "tolerance": tolerance, **more})
+
+
+def quantity(text: str) -> Quantity:
+    (comparison,) = parse(f"{text} > 0")
+    return comparison.quantities[0]
+
+
+def evidence(text: str, *values: float, **more: Any) -> Evidence:
+    """A quantity measured with one seed per value."""
+    runs = tuple(Run.parse(f"{quantity(text).network}-s{seed}") for seed in range(len(values)))
+    fields = {"unit": "%", "n": None, "standard_error": None, "group": None, "outcomes": None, "data": ("shapes",),
+              "devices": ("Some CPU",), "files": ()}  # fmt: skip
+    return Evidence(quantity(text), runs, values, **{**fields, **more})
+
+
+def on_images(text: str, outcomes: np.ndarray, kind: str = "images", data: str = "sha256:0", **more: Any) -> Evidence:
+    """A quantity of one seed with its outcomes."""
+    group = Group(quantity(text).task, data, "", kind, len(outcomes))
+    return evidence(text, float(np.nanmean(outcomes)), group=group, outcomes=outcomes.astype(float), **more)
+
+
+def measured(
+    results: Path, task: str, run: str, name: str, outcomes: np.ndarray | None = None, value: float | None = None,
+    data: str = "shapes", **more: Any,
+) -> Path:  # fmt: skip
+    """A metric file as evaluations write it, with one metric and what lies behind it."""
+    path = results / "metrics" / task / f"{run}.json"
+    found = float(np.mean(outcomes)) if value is None and outcomes is not None else value
+    write_metrics(
+        path, task=task, run=run, scale="demo", started=datetime.now(UTC), data={"name": data, "digest": digest(data)},
+        metrics={name: metric(found, "%", n=None if outcomes is None else len(outcomes), **more)},
+        weights={"md5": "0" * 32, "origin": "trained"}, recipe=digest(run),
+        outcomes=None if outcomes is None else Outcomes(images={name: outcomes}),
+    )  # fmt: skip
+    return path

@@ -1,0 +1,214 @@
+"""A small project with invented results of the demo's configuration, their site, and a reader of its pages."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from table_helpers import put_required
+
+from lska import claims, report
+from lska.claims.verdicts import Verdict
+from lska.config import Config, load
+from lska.provenance import project_root, write_json
+from lska.report.notebooks import render_all
+from lska.report.rules import summarized
+from lska.tables import TARGETS, build, outputs
+
+LINKED = ("config", "paper", "envs", "notebooks", "workflow", "src", "Snakefile")
+DRAWN = ("figure_01", "figure_03")
+"""Figures that are really drawn; drawing all takes ten seconds."""
+
+DAG = {
+    "nodes": [
+        {"id": number, "value": {"jobid": number, "label": rule, "rule": rule}}
+        for number, rule in enumerate(
+            ("report", "notebook_table_03", "classification", "classification", "train", "train", "data", "complexity",
+             "notebook_figure_01", "data")
+        )
+    ],
+    "edges": [
+        {"u": one, "v": other}
+        for one, other in (
+            (1, 0), (8, 0), (2, 1), (3, 1), (7, 1), (4, 2), (5, 3), (6, 4), (6, 5), (6, 2), (6, 3), (2, 8), (4, 9),
+            (9, 8),
+        )
+    ],
+}  # fmt: skip
+"""What Snakemake prints of a workflow whose second data set is chosen by a trained network."""
+
+
+def link_project(folder: Path) -> None:
+    """Put what commands read of the project into `folder`."""
+    for name in LINKED:
+        (folder / name).symlink_to(project_root() / name)
+
+
+FEW = ("table_03", "table_12", "figure_06")
+
+
+def fill(config: Config, targets: Sequence[str] = FEW, drawn: Sequence[str] = ()) -> None:
+    """Invent results in the working folder: metric files of `targets`, tables, figures `drawn`, sidecars, notebooks."""
+    for target in targets:
+        put_required(target, config)
+    for target in targets:
+        if target.startswith("table") or target in drawn:
+            build(target, config)
+    put_sidecars(config)
+    put_records(config)
+    for target in ("table_03", "figure_01"):
+        put_notebook(config, target)
+    render_all(config)
+    write_json(report.graph_path(config.results), summarized(DAG))
+    put_claims(config)
+
+
+def put_claims(config: Config) -> None:
+    """Invented claims, one of each verdict, in the form of `snakemake claims`."""
+    made = [claim(f"R{number:02}", str(verdict), config) for number, verdict in enumerate(Verdict, start=1)]
+    counts = {str(verdict): 1 for verdict in Verdict}
+    about = {"schema": 1, "scale": config.scale, "caption": config.caption, "code": {}}
+    content = {**about, "counts": counts, "claims": made}
+    write_json(claims.outputs(config.results)[0], content)
+
+
+def claim(name: str, verdict: str, config: Config) -> dict[str, Any]:
+    measured = "holds" if verdict == Verdict.DISAGREE else verdict
+    file = config.metric_path("classification", config.runs[0]).as_posix()
+    comparison = {
+        "text": f"top1({name}) > 0", "sign": ">", "tolerance": None, "left": 81.0, "right": 82.5, "difference": -1.5,
+        "unit": "%", "standard_error": 0.75, "interval": [-3.0, 0.25], "p": 0.04, "verdict": measured,
+        "basis": "paired over 500 images",
+    }  # fmt: skip
+    quantity = {
+        "name": f"classification.top1 of {name}", "value": 81.0, "unit": "%", "standard_error": 1.75, "n": 1500,
+        "runs": [str(config.runs[0])], "seeds": [0], "files": [file], "data": ["shapes"], "hardware": ["cpu"],
+    }  # fmt: skip
+    run = verdict != Verdict.NOT_RUN
+    return {
+        "id": name, "source": "Table III", "statement": f"Statement {name} of the paper", "verdict": verdict,
+        "predicate": f"top1({name}) > 0 and true", "measured": measured, "paper_numbers": "agree",
+        "note": f"Note {name}.", "basis": "paired", "comparisons": [comparison] * run, "quantities": [quantity] * run,
+        "missing": [] if run else ["classification of some network"],
+    }  # fmt: skip
+
+
+def put_sidecars(config: Config, device: str = "cpu", **more: Any) -> None:
+    """Sidecars of all pretrained networks, each of 90 seconds."""
+    for run in config.runs:
+        environment = {"device": device, "hardware": "Some Chip", "torch": "2", "lock": None}
+        content = {
+            "run": str(run), "md5": f"md5 of {run}", "origin": "trained", "seconds": 90.0, "environment": environment,
+            "code": {"commit": "c" * 40, "dirty": True}, "finished": "2026-01-02T00:00:00+00:00", "updates": 1234,
+            "images_seen": 56789, "spec": config.training_spec(run), "recipe": config.training_digest(run), **more,
+        }  # fmt: skip
+        write_json(config.weights_path(run).with_suffix(".json"), content)
+
+
+def put_records(config: Config) -> None:
+    content = {"name": "shapes", "digest": "sha256:" + "0" * 64, "splits": {"val": 500}, "title": "shapes <b>bold</b>"}
+    write_json(config.results / "data" / "shapes.json", content)
+
+
+def put_notebook(config: Config, target: str, text: str = "1 < 2 & <script>alert(1)</script>") -> Path:
+    """An executed notebook that printed `text`."""
+    output = new_output("stream", name="stdout", text=text)
+    cells = [
+        new_markdown_cell(f"# Notebook of {target}", id="a"),
+        new_code_cell("answer = 42\nprint(answer)", id="b", execution_count=1, outputs=[output]),
+    ]
+    path = config.results / "notebooks" / f"{target}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells, metadata={"papermill": {"duration": 1.5}}), path)
+    return path
+
+
+def full_site(folder: Path) -> Config:
+    """Everything in `folder`, which becomes the working folder, and the site; returns the configuration."""
+    link_project(folder)
+    os.chdir(folder)
+    config = load([Path("config/demo.yaml")])
+    fill(config, TARGETS, DRAWN)
+    report.build(config)
+    return config
+
+
+@dataclass
+class Read(HTMLParser):
+    """What a page links to, loads and names."""
+
+    links: list[str] = field(default_factory=list)
+    loads: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    scripts: int = 0
+    handlers: list[str] = field(default_factory=list)
+    headings: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.ids += [values["id"]] if "id" in values else []
+        self.scripts += tag == "script"
+        self.handlers += [name for name in values if name.startswith("on")]
+        self.headings += [tag] if tag == "h1" else []
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        elif "href" in values or "src" in values:
+            self.loads.append(values.get("src") or values["href"])
+        self.loads += [part.split()[0] for part in values.get("srcset", "").split(",") if part.strip()]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        """All text with single spaces."""
+        return " ".join(" ".join(self.words).split())
+
+
+def read(page: Path) -> Read:
+    reader = Read()
+    reader.feed(page.read_text(encoding="utf-8"))
+    return reader
+
+
+def pages_of(config: Config) -> dict[str, Read]:
+    """All pages of the built site by name."""
+    folder = report.site_path(config.results).parent
+    return {path.name: read(path) for path in sorted(folder.glob("*.html"))}
+
+
+def broken(folder: Path, pages: dict[str, Read]) -> Iterator[str]:
+    """Links and loads that lead nowhere, or out of the site but for links to other sites."""
+    for name, page in pages.items():
+        for address in (*page.links, *page.loads):
+            parts = urlsplit(address)
+            if parts.scheme == "data" or (parts.scheme in ("http", "https") and address in page.links):
+                continue
+            target = (folder / name if parts.path == "" else folder / unquote(parts.path)).resolve()
+            inside = not parts.scheme and not parts.netloc and target.is_relative_to(folder.resolve())
+            if not inside or not target.is_file():
+                yield f"{name}: {address}"
+            elif parts.fragment and unquote(parts.fragment) not in pages[target.name].ids:
+                yield f"{name}: no place {parts.fragment} in {target.name}"
+
+
+def details(page: Path) -> dict[str, Any]:
+    """The details of the cells of a page."""
+    text = page.read_text(encoding="utf-8").split('class="details">', 1)[1]
+    return json.loads(text.split("</script>", 1)[0])
+
+
+def files_of(target: str, config: Config) -> list[str]:
+    return [path.name for path in outputs(target, config.results)]

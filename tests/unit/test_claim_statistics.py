@@ -1,0 +1,153 @@
+"""Differences and noise: against textbook results, and against what really happens by chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from claim_helpers import ONE, OTHER, evidence, on_images
+from scipy import stats
+
+from lska.claims.predicates import parse
+from lska.claims.statistics import Difference, difference, mcnemar
+
+THIRD = "classification.top1(van_tiny-lska-k53)"
+
+
+def compare(text: str, *parts: object) -> Difference:
+    (comparison,) = parse(text)
+    return difference(comparison, {part.quantity: part for part in parts})
+
+
+def right(generator: np.random.Generator, n: int, share: float) -> np.ndarray:
+    return 100.0 * (generator.random(n) < share)
+
+
+def test_several_seeds_on_both_sides_are_compared_by_welchs_test() -> None:
+    one, other = (71.2, 72.9, 72.0, 71.8), (70.1, 71.4, 70.2)
+    found = compare(f"{ONE} > {OTHER}", evidence(ONE, *one), evidence(OTHER, *other))
+    expected = stats.ttest_ind(one, other, equal_var=False)
+    interval = expected.confidence_interval(0.95)
+    assert (found.p, found.value) == (pytest.approx(expected.pvalue), pytest.approx(np.mean(one) - np.mean(other)))
+    assert (found.low, found.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    assert found.basis == "Welch's test over seeds (3, 4 each)"
+
+
+def test_equal_seeds_differ_by_nothing_or_for_certain() -> None:
+    assert compare(f"{ONE} > {OTHER}", evidence(ONE, 5, 5), evidence(OTHER, 5, 5)).p == 1
+    assert compare(f"{ONE} > {OTHER}", evidence(ONE, 6, 6), evidence(OTHER, 5, 5)).p == 0
+
+
+def test_one_seed_is_compared_image_by_image() -> None:
+    """Two networks that are right on nearly the same images: what is hard for both says nothing about either."""
+    generator = np.random.default_rng(0)
+    one = right(generator, 2000, 0.7)
+    other = np.where(generator.random(2000) < 0.05, 0, one)
+    found = compare(f"{ONE} > {OTHER}", on_images(ONE, one), on_images(OTHER, other))
+    paired = stats.ttest_rel(one, other)
+    assert found.standard_error == pytest.approx(found.value / paired.statistic)
+    assert found.standard_error < 0.5 * np.hypot(*(np.std(part) / 2000**0.5 for part in (one, other)))
+    assert found.basis == "paired over 2,000 images, one seed; exact McNemar test"
+    assert found.p == pytest.approx(stats.binomtest(int((one > other).sum()), int((one != other).sum())).pvalue)
+
+
+def test_mcnemar_counts_the_images_that_one_network_alone_gets_right() -> None:
+    # 8 of 10 discordant images for the first: 2 (1 + 10 + 45) / 2^10.
+    one, other = np.array([1] * 8 + [0] * 2 + [1, 0]), np.array([0] * 8 + [1] * 2 + [1, 0])
+    assert mcnemar(one, other) == pytest.approx(2 * 56 / 1024)
+    assert mcnemar(one, one) == 1
+
+
+def test_images_of_several_groups_are_independent() -> None:
+    generator = np.random.default_rng(1)
+    one, other = right(generator, 500, 0.6), right(generator, 300, 0.6)
+    found = compare(f"{ONE} > {OTHER}", on_images(ONE, one), on_images(OTHER, other, data="sha256:1"))
+    errors = [np.std(part, ddof=1) / len(part) ** 0.5 for part in (one, other)]
+    assert found.standard_error == pytest.approx(np.hypot(*errors))
+    assert "McNemar" not in found.basis
+
+
+def test_other_comparisons_than_of_two_shares_are_not_mcnemars() -> None:
+    generator = np.random.default_rng(2)
+    one, other = (on_images(text, right(generator, 400, 0.5)) for text in (ONE, OTHER))
+    for text in (f"{ONE} > {OTHER} + 1", f"{ONE} / {OTHER} > 1", f"{ONE} - {OTHER} = 0"):
+        assert "McNemar" not in compare(text, one, other).basis, text
+    losses = on_images(OTHER, generator.random(400))
+    assert "McNemar" not in compare(f"{ONE} > {OTHER}", one, losses).basis
+
+
+def test_the_error_of_a_quotient_follows_from_its_derivatives() -> None:
+    generator = np.random.default_rng(3)
+    base = generator.normal(50, 5, 4000)
+    one, other = base + generator.normal(1, 2, 4000), base
+    found = compare(f"{ONE} / {OTHER} > 1", on_images(ONE, one), on_images(OTHER, other))
+    rows = generator.integers(0, 4000, (2000, 4000))
+    resampled = one[rows].mean(axis=1) / other[rows].mean(axis=1)
+    assert found.standard_error == pytest.approx(np.std(resampled), rel=0.06)
+
+
+def test_bootstrap_samples_of_the_same_images_are_subtracted_from_each_other() -> None:
+    generator = np.random.default_rng(4)
+    shared = generator.normal(0, 3, 1000)
+    one, other = 45 + shared + generator.normal(0, 0.5, 1000), 44 + shared
+    found = compare(f"{ONE} > {OTHER}", on_images(ONE, one, "samples", n=87), on_images(OTHER, other, "samples", n=87))
+    assert found.standard_error == pytest.approx(np.std(one - other, ddof=1))
+    assert found.standard_error < 0.6
+    assert found.basis == "paired over 1,000 bootstrap samples of 87 images, one seed"
+
+
+def test_samples_without_a_value_are_left_out() -> None:
+    one, other = np.array([1.0, 2.0, np.nan, 4.0]), np.array([1.0, 1.0, 1.0, np.nan])
+    parts = (on_images(text, part, "samples") for text, part in ((ONE, one), (OTHER, other)))
+    assert compare(f"{ONE} > {OTHER}", *parts).standard_error == pytest.approx(np.std([0, 1], ddof=1))
+
+
+def test_without_outcomes_the_errors_of_the_files_are_taken_as_independent() -> None:
+    parts = (evidence(ONE, 75, standard_error=0.3), evidence(OTHER, 74, standard_error=0.4))
+    found = compare(f"{ONE} > {OTHER}", *parts)
+    assert (found.standard_error, found.basis) == (pytest.approx(0.5), "unpaired errors of the metric files, one seed")
+    assert found.p == pytest.approx(2 * stats.norm.sf(2))
+
+
+def test_an_unknown_error_is_not_taken_for_none() -> None:
+    found = compare(f"{ONE} > {OTHER}", evidence(ONE, 75), evidence(OTHER, 74, standard_error=0.4))
+    assert (found.standard_error, found.p, found.basis) == (None, None, "no error is known")
+    assert not found.exact
+
+
+def test_counts_have_no_error() -> None:
+    one, other = "complexity.params(van_tiny-lska-k23)", "complexity.params(van_tiny-lka-k23)"
+    found = compare(f"{one} < {other}", evidence(one, 4029000), evidence(other, 4105800))
+    assert (found.exact, found.value, found.basis) == (True, 76800, "counted")
+
+
+def test_several_seeds_beside_one_are_compared_on_the_images_by_their_mean() -> None:
+    generator = np.random.default_rng(5)
+    other = right(generator, 600, 0.6)
+    mean = (other + right(generator, 600, 0.6)) / 2
+    several = on_images(ONE, mean)
+    several = evidence(ONE, *(several.value,) * 2, group=several.group, outcomes=several.outcomes)
+    found = compare(f"{ONE} > {OTHER}", several, on_images(OTHER, other))
+    assert found.standard_error == pytest.approx(np.std(mean - other, ddof=1) / 600**0.5)
+    assert found.basis == "paired over 600 images, means over up to 2 seeds"
+
+
+def test_networks_that_are_equally_good_differ_in_one_of_twenty_tests() -> None:
+    """300 pairs of networks without a difference: 5 % and four standard errors of that share."""
+    generator = np.random.default_rng(6)
+    hard = generator.random(400)
+    found = []
+    for _ in range(300):
+        parts = (on_images(text, 100.0 * (hard + generator.normal(0, 0.3, 400) < 0.6)) for text in (ONE, OTHER))
+        found.append(compare(f"{ONE} > {OTHER}", *parts).p < 0.05)
+    assert np.mean(found) < 0.05 + 4 * (0.05 * 0.95 / 300) ** 0.5
+    assert np.mean(found) > 0
+
+
+def test_a_real_difference_is_found() -> None:
+    generator = np.random.default_rng(7)
+    hard = generator.random(2000)
+    parts = (
+        on_images(text, 100.0 * (hard + generator.normal(0, 0.3, 2000) < level))
+        for text, level in ((ONE, 0.66), (OTHER, 0.6))
+    )
+    assert compare(f"{ONE} > {OTHER}", *parts).p < 1e-3

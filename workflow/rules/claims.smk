@@ -1,0 +1,16 @@
+# The paper's relative statements, each with a verdict.
+
+
+rule claims:
+    input:
+        metrics=PLAN.claimed,
+        claims="paper/claims.csv",
+    output:
+        PLAN.verdicts,
+    params:
+        digest=source_digest("claims"),
+        caption=PLAN.config.caption,
+    log:
+        LOGS / "claims.log",
+    shell:
+        "lska claims --write {SETTINGS} > {log:q} 2>&1"
