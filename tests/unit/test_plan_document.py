@@ -71,6 +71,14 @@ def test_the_wall_time_of_a_chain_is_its_length(made: dict[str, Any]) -> None:
     assert made["wall"][1]["seconds"]["value"] == pytest.approx(made["critical_path"]["value"])
 
 
+def test_reasons_are_counted_without_the_names_that_differ(made: dict[str, Any]) -> None:
+    reasons = {rule["rule"]: rule["reasons"] for rule in made["rules"]}
+    assert reasons == {
+        "fetch": {"missing": 1}, "data": {"not checked yet": 1}, "train": {"never trained": 1},
+        "fine_tune": {"never trained": 1}, "classification": {"never measured": 1},
+    }  # fmt: skip
+
+
 def test_too_few_gpus_are_said_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     made = planned(monkeypatch, gpus=4)
     assert made["wall"][0]["seconds"] is None and made["wall"][0]["unfit"] == [4]
@@ -85,6 +93,14 @@ def test_too_few_starts_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     made = make(request, Means(), Path.cwd())
     assert made["over_budget"] == [2]
     assert "1 job with more starts than allowed, up to 39 of 1 h where 3 are" in render(made)
+
+
+def test_measurements_of_weights_that_nobody_trains_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert planned(monkeypatch)["doomed"] == []
+    alone = [Job(**{**vars(JOBS[3]), "needs": ()}), Job(**{**vars(JOBS[4]), "needs": ()})]
+    made = planned(monkeypatch, alone)
+    assert made["doomed"] == [3, 4]
+    assert "2 jobs will refuse weights of another recipe" in render(made)
 
 
 def test_weights_and_states_follow_from_exact_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +179,7 @@ def test_the_json_form_keeps_its_schema(made: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(30, "30 seconds"), (119, "119 seconds"), (120, "2.0 minutes"), (7200, "2.0 hours"), (86400 * 54, "54.0 days")],
+    [(1.2, "1 second"), (119, "119 seconds"), (120, "2.0 minutes"), (7200, "2.0 hours"), (86400 * 54, "54.0 days")],
 )
 def test_durations_have_a_unit_that_suits_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from lska.planning.snakemake_plugin import VARIABLE
 from lska.planning.snakemake_plugin import __path__ as plugin_path
 
 UNLIMITED_CORES = 1_000_000
@@ -119,7 +120,7 @@ def _environment(record: Path) -> dict[str, str]:
     paths = [*plugin_path, *filter(None, [os.environ.get("PYTHONPATH")])]
     # A path that is relative for the caller would be another one in the mirror.
     absolute = [str(Path(path).absolute()) for entry in paths for path in entry.split(os.pathsep)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(absolute), "LSKA_PLAN_JOBS": str(record)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(absolute), VARIABLE: str(record)}
 
 
 def _complaint(said: str) -> str:

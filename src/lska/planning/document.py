@@ -98,6 +98,7 @@ def make(request: Request, means: Means, project: Path) -> dict[str, Any]:
         "targets": list(request.targets) or ["all"],
         "code": code_version(),
         **_summary(costed, means),
+        "doomed": _doomed(plan, jobs),
         "storage": [asdict(one) for one in amounts(plan, jobs, lambda network: costs.of(network).params)],
         "missing_data": [asdict(one) for one in missing_roots(plan, jobs)],
         "assumptions": {**asdict(assumed), "aspect_ratio": ASPECT_RATIO},
@@ -135,6 +136,15 @@ def _costed(plan: Plan, jobs: Sequence[Job], estimator: Estimator) -> list[Coste
     return found
 
 
+def _doomed(plan: Plan, jobs: Sequence[Job]) -> list[int]:
+    """Jobs that will refuse their weights, which are of another configuration and which no job makes anew.
+
+    Snakemake goes by the times of files where it did not make them itself, and these can hide a changed recipe.
+    """
+    made, reasons = {output for job in jobs for output in job.outputs}, Reasons(plan)
+    return [job.id for job in jobs if any(str(path) not in made for path in reasons.outdated_weights(job))]
+
+
 def _summary(costed: Sequence[Costed], means: Means) -> dict[str, Any]:
     working = [one for one in costed if one.kind != "targets"]
     kinds = {kind: _cost([one for one in working if one.kind == kind]) for kind in KINDS if kind != "targets"}
@@ -161,9 +171,9 @@ def _summary(costed: Sequence[Costed], means: Means) -> dict[str, Any]:
 
 
 def _reasons(group: Sequence[Costed]) -> dict[str, int]:
-    """Reasons with the number of jobs, the most frequent first; those that name a file of their own count as one."""
-    counts = Counter("missing or outdated files" if one.kind in ("tables", "counting") else one.why for one in group)
-    return dict(counts.most_common())
+    """Reasons with the number of jobs, the most frequent first, without the files and numbers that differ by job."""
+    own = re.compile(r"(?P<kept>missing|newer input|made anew|incomplete): [^;]+| \((root [^)]*|\d+ networks?)\)")
+    return dict(Counter(own.sub(lambda match: match["kept"] or "", one.why) for one in group).most_common())
 
 
 def family(one: Costed) -> str:

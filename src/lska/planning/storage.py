@@ -89,7 +89,7 @@ def _predictions(plan: Plan, jobs: Sequence[Job]) -> Amount:
 
 
 def _fields(plan: Plan, jobs: Sequence[Job]) -> Amount:
-    maps = [output for job in jobs for output in job.outputs if output.endswith(".npz")]
+    maps = [output for job in jobs for output in job.outputs if Path(output).parts[2:3] == ("fields",)]
     side = 0 if plan.config.receptive_field is None else plan.config.receptive_field.size
     return Amount("contribution maps", 2 * FLOAT * side**2 * len(maps), "two maps, before compression", len(maps))
 
@@ -97,7 +97,7 @@ def _fields(plan: Plan, jobs: Sequence[Job]) -> Amount:
 def _small_files(jobs: Sequence[Job]) -> Amount:
     """Metric files, tables and figures: as large as their namesakes of other scales, where there are any."""
     outputs = [Path(output) for job in jobs for output in job.outputs]
-    small = [path for path in outputs if path.parts[0] == "results" and path.suffix != ".npz"]
+    small = [path for path in outputs if path.parts[0] == "results" and path.parts[2] != "fields"]
     known = _Sizes(Path("results"))
     sizes = [known.of(path) for path in small]
     missing = sizes.count(None)
@@ -111,7 +111,7 @@ class _Sizes:
     def __init__(self, results: Path) -> None:
         self.by_folder: dict[tuple[Path, str], dict[str, int]] = {}
         for path in results.glob("*/**/*"):
-            if path.is_file() and path.suffix != ".npz" and path.parts[2] in _KINDS:
+            if path.is_file() and path.parts[2] in _KINDS:
                 key = (Path(*path.parts[2:-1]), path.suffix)
                 self.by_folder.setdefault(key, {})[path.name] = path.stat().st_size
 

@@ -74,7 +74,7 @@ def duration(seconds: float) -> str:
     for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}" if seconds < 100 * size else f"{seconds / size:,.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return f"{seconds:.0f} second{'s'[: round(seconds) != 1]}"
 
 
 def _range(times: Mapping[str, float]) -> str:
@@ -117,6 +117,11 @@ def _warnings(document: Mapping[str, Any]) -> Iterator[str]:
             f"{_number_of(late)} with more starts than allowed, up to {worst['needed']} of {worst['hours']:g} h "
             f"where {worst['allowed']} are: raise attempts or hours"
         )
+    if doomed := document["doomed"]:
+        yield (
+            f"{_number_of(doomed)} will refuse weights of another recipe, which Snakemake does not train anew as files"
+        )
+        yield "  seem young enough: add --forcerun train (or fine_tune), here and to snakemake"
     if unknown := document["totals"]["unknown"]:
         yield f"of unknown duration and in no estimate, as nothing like it was measured: {unknown:,} of the jobs"
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-VARIABLE = "LSKA_PLAN_JOBS"
-"""Environment variable with the file that jobs are appended to."""
+from lska.planning.snakemake_plugin import VARIABLE
 
 
 class LogHandler(LogHandlerBase):
