@@ -6,6 +6,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
+from lska.outcomes import outcomes_path
 from lska.robustness import source_digest
 from lska.runs import RUN_ID
 from lska.workflow import FIGURES, TABLES, Plan, evaluation_threads, launcher, training_threads

@@ -160,9 +160,9 @@ def metrics_of(item: PerturbedSet, run: Run) -> dict[str, Any]:
 
 
 def without_times(item: PerturbedSet, run: Run) -> dict[str, Any]:
-    """The content of a metric file but for when it was made."""
+    """The content of a metric file but for when it was made, and the seal, which covers that too."""
     content = metrics_of(item, run)
-    return {name: value for name, value in content.items() if name not in ("started", "seconds")}
+    return {name: value for name, value in content.items() if name not in ("started", "seconds", "seal")}
 
 
 def members_of(config: Config, *chosen: Run | Path) -> list[Member]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lska.models.kernels import MODELS
 from lska.openmmlab.recipe import DETECTORS, SEGMENTORS, DetectionRecipe, SegmentationRecipe
+from lska.outcomes import outcomes_path
 from lska.provenance import digest
 from lska.runs import Run
 from lska.sections import DataSource, DenseTask, FineTuning, expand_all
@@ -184,6 +185,11 @@ class FineTuningJob:
     def metrics(self) -> Path:
         """Place of the metric file."""
         return self.config.metric_path(self.task, self.run)
+
+    @property
+    def outcomes(self) -> Path:
+        """Place of the bootstrap samples behind the metrics' errors."""
+        return outcomes_path(self.metrics)
 
     @property
     def samples(self) -> Path:

@@ -25,8 +25,8 @@ TASKS = ("shape_texture", "texture_knn", "receptive_field")
 OWN_DATA = ("shape_texture", "texture_knn")
 """Tasks with a data set of their own; the others take the scale's validation images."""
 
-PROTOCOL = 1
-"""Raised when equal weights and data would give other metrics."""
+PROTOCOL = 2
+"""Raised when equal weights and data would give other metrics or outcomes."""
 
 Section = ShapeTexture | TextureNeighbours | ReceptiveField
 

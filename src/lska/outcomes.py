@@ -9,18 +9,28 @@ within each sample.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lska.provenance import atomic_path
+from lska.provenance import atomic_path, file_md5, metric
 
 if TYPE_CHECKING:
     import numpy as np
 
 RESAMPLES = 1000
 """Bootstrap samples; their standard deviation is known to 1 / sqrt(2 x 1000), 2 %."""
+
+ELEMENTS = 4_000_000
+"""Numbers of samples that are in memory at a time (32 MB)."""
+
+TASKS = (
+    "classification", "detection", "segmentation", "robustness", "shape_texture", "texture_knn", "receptive_field"
+)  # fmt: skip
+"""Tasks that are measured on images, by the first part of their name. Throughputs have no images to compare, and counts
+no errors."""
 
 KINDS = ("images", "samples")
 
@@ -49,6 +59,17 @@ def outcomes_path(metrics: Path) -> Path:
     return metrics.with_suffix(".npz")
 
 
+def keeps_outcomes(task: str) -> bool:
+    """Whether metric files of a task have outcomes beside them."""
+    return task.partition("/")[0] in TASKS
+
+
+def has_outcomes(metrics: Path, content: Mapping[str, Any]) -> bool:
+    """Whether the outcomes that a metric file (with this content) names are beside it."""
+    path = outcomes_path(metrics)
+    return path.is_file() and content.get("outcomes") == file_md5(path)
+
+
 def resample_counts(n: int, seed: int = 0, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
     """How often each of `n` images is in each bootstrap sample: int64 (n,) for every sample, the same at every call."""
     import numpy as np
@@ -56,6 +77,44 @@ def resample_counts(n: int, seed: int = 0, resamples: int = RESAMPLES) -> Iterat
     generator, even = np.random.default_rng(seed), np.full(n, 1 / n)
     for _ in range(resamples):
         yield generator.multinomial(n, even)
+
+
+def resample_columns(
+    n: int, resamples: int = RESAMPLES, at_once: int | None = None, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """The same samples, some at a time, as columns: float64 (n, at_once), of at most `ELEMENTS` numbers where None."""
+    import numpy as np
+
+    counts = resample_counts(n, seed, resamples)
+    while part := list(itertools.islice(counts, at_once or max(1, ELEMENTS // n))):
+        yield np.ascontiguousarray(np.stack(part, axis=1), dtype=np.float64)
+
+
+def mean_of(images: np.ndarray, unit: str = "%") -> dict[str, Any]:
+    """A metric entry: the mean over images (n,) with its standard error, which a single image has not."""
+    error = float(images.std(ddof=1) / len(images) ** 0.5) if len(images) > 1 else None
+    return metric(float(images.mean()), unit, n=len(images), standard_error=error)
+
+
+def standard_error(samples: np.ndarray) -> float | None:
+    """Standard deviation of the samples that have a value; None for fewer than two."""
+    import numpy as np
+
+    found = samples[~np.isnan(samples)]
+    return float(found.std(ddof=1)) if len(found) > 1 else None
+
+
+def with_errors(metrics: Mapping[str, dict[str, Any]], outcomes: Outcomes) -> dict[str, dict[str, Any]]:
+    """The metric entries, those with a value and bootstrap samples having the standard error that these give.
+
+    Whole numbers have none: they are rounded, and what lies between them would read as an error of 0.
+    """
+    errors = {name: standard_error(samples) for name, samples in outcomes.samples.items()}
+    measured = {name for name, entry in metrics.items() if isinstance(entry["value"], float)}
+    return {
+        name: entry | {"standard_error": errors[name]} if name in measured and errors.get(name) is not None else entry
+        for name, entry in metrics.items()
+    }
 
 
 def write_outcomes(path: Path, outcomes: Outcomes) -> None:
@@ -79,8 +138,6 @@ def read_outcomes(path: Path, md5: str | None = None) -> Outcomes:
     import zipfile
 
     import numpy as np
-
-    from lska.provenance import file_md5
 
     remedy = "measure again: delete the metric file beside it and run its rule"
     if not path.is_file():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lska.outcomes import outcomes_path
 from lska.provenance import digest, write_json
 from lska.runs import Run
 from lska.sections import DataSource
@@ -71,7 +72,7 @@ class Measured(Protocol):
 
     def outputs(self, run: Run | str) -> list[Path]:
         """The files that a measurement of `run` writes."""
-        return [self.metrics(run)]
+        return [self.metrics(run), outcomes_path(self.metrics(run))]
 
     def inputs(self) -> str | None:
         """Identity of what makes the images, kept in their record; None where the record keeps none."""

@@ -40,8 +40,8 @@ MANIFESTS = Path(__file__).parent / "data" / "manifests"
 CUE_CONFLICT = "cue_conflict"
 """Name of the published cue-conflict set, which needs no manifest."""
 
-PROTOCOL = 1
-"""Raised when equal weights and data would give other metrics."""
+PROTOCOL = 2
+"""Raised when equal weights and data would give other metrics or outcomes."""
 
 
 def set_of(task: str) -> str | None:

@@ -15,6 +15,7 @@ import yaml
 from lska import claims, report
 from lska.config import KINDS, Config, from_dict
 from lska.finetuning import FineTuningJob
+from lska.outcomes import has_outcomes, keeps_outcomes, outcomes_path
 from lska.passes import Measured, Pass, read_json, trained
 from lska.provenance import digest
 from lska.robustness import CORRUPTED, data_inputs, source_digest
@@ -49,11 +50,19 @@ class Plan:
         """Metric files that a table or figure reads."""
         return [str(self.config.metric_path(task, run)) for task, run in self._needs[target]]
 
+    def outcomes(self, target: str) -> list[str]:
+        """What lies beside these, so that a table asks for it as it asks for its metric files."""
+        return [
+            str(outcomes_path(self.config.metric_path(task, run)))
+            for task, run in self._needs[target]
+            if keeps_outcomes(task)
+        ]
+
     def fields(self, target: str) -> list[str]:
         """Contribution maps that a figure of receptive fields draws."""
         needs = [run for task, run in self._needs[target] if task == "receptive_field"]
         drawn = load_spec(target).drawing == "receptive_fields"
-        return [str(path) for run in needs if drawn for path in self.item("receptive_field").outputs(run)[1:]]
+        return [str(self.item("receptive_field").field(run)) for run in needs if drawn]
 
     def samples(self, target: str) -> list[str]:
         """Pictures of sample predictions that the notebook of a table or figure shows.
@@ -75,16 +84,18 @@ class Plan:
         return [str(self.config.metric_path(task, name)) for name in self.names(task)]
 
     def accuracies(self) -> list[str]:
-        """Metric files of all configured runs, fine-tunings and passes, also of those that no table shows."""
+        """Metric files and outcomes of all configured runs, fine-tunings and passes, also where no table shows them."""
         classified = [self.config.metric_path("classification", run) for run in self.config.runs]
         tuned = [job.metrics for job in self.config.fine_tunings]
         passed = [item.metrics(run) for item in self.config.measured for run in self.config.runs_of(item.task)]
-        return [str(path) for path in (*classified, *tuned, *passed)]
+        return [str(path) for file in (*classified, *tuned, *passed) for path in (file, outcomes_path(file))]
 
     @functools.cached_property
     def claimed(self) -> list[str]:
-        """Metric files that the claims of the paper are judged by, as far as the scale has them."""
-        return [str(self.config.metric_path(task, run)) for task, run in claims.requirements(self.config)]
+        """Metric files and outcomes that the claims of the paper are judged by, as far as the scale has them."""
+        needs = [(task, self.config.metric_path(task, run)) for task, run in claims.requirements(self.config)]
+        outcomes = [outcomes_path(path) for task, path in needs if keeps_outcomes(task)]
+        return [str(path) for path in (*(path for _, path in needs), *outcomes)]
 
     @property
     def verdicts(self) -> list[str]:
@@ -294,13 +305,15 @@ def _ancient(files: list[Path], used: bool, ancient: Callable[[Path], Any]) -> l
 
 
 def _measured(weights: Path, metrics: Path, recipe: str) -> bool:
-    """Whether a metric file was measured on exactly the weights that today's training (`recipe`, a digest) makes.
+    """Whether a metric file was measured on exactly the weights that today's training (`recipe`, a digest) makes, and
+    the outcomes beside it are its own.
 
     Weights that are about to be trained must not be `ancient`: Snakemake passes nothing on through such inputs.
     """
     sidecar, measured = read_json(weights.with_suffix(".json")), read_json(metrics)
     current = weights.is_file() and sidecar.get("recipe") == recipe
-    return current and (measured.get("weights") or {}).get("md5", "none") == sidecar.get("md5")
+    same = (measured.get("weights") or {}).get("md5", "none") == sidecar.get("md5")
+    return current and same and has_outcomes(metrics, measured)
 
 
 def typed(overrides: Any) -> Any:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from lska.provenance import write_json
+from pathlib import Path
+from typing import Any
+
+from lska.outcomes import outcomes_path
+from lska.provenance import file_md5, write_json
 from lska.runs import Run
 from lska.workflow import Plan
 
@@ -14,6 +18,14 @@ def put_weights(made: Plan, run: Run, md5: str | None = None) -> None:
     weights.write_bytes(b"weights")
     sidecar = {"md5": md5 or f"md5 of {run}", "recipe": made.config.training_digest(run)}
     write_json(weights.with_suffix(".json"), sidecar)
+
+
+def put_metrics(path: Path, content: dict[str, Any]) -> None:
+    """Leave a metric file with outcomes beside it."""
+    outcomes = outcomes_path(path)
+    outcomes.parent.mkdir(parents=True, exist_ok=True)
+    outcomes.write_bytes(f"outcomes of {path}".encode())
+    write_json(path, content | {"outcomes": file_md5(outcomes)})
 
 
 def pending(made: Plan) -> dict[str, list[str]]:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import erf, erfinv
 
-from lska.evaluate.receptive_field import area_ratio, ratios, scaled
+from lska.evaluate.receptive_field import area_ratio, ratios, resampled_ratios, scaled
+from lska.outcomes import resample_counts, standard_error
 
 
 def published(scores: np.ndarray, threshold: float) -> tuple[int, float] | None:
@@ -53,6 +54,37 @@ def test_a_gaussian_has_its_known_ratio(size: int, threshold: float) -> None:
     assert area_ratio(10 ** (3 * gaussian) - 1, threshold)[0] == side
     assert area_ratio(1e-7 * gaussian, threshold)[0] == side
     assert area_ratio(1e4 * gaussian, threshold)[0] > side
+
+
+@pytest.mark.parametrize("size", [16, 17])
+def test_samples_are_the_ratios_of_the_mean_map_of_the_images_drawn(size: int) -> None:
+    generator, distance = np.random.default_rng(0), np.abs(np.arange(size) - size // 2)
+    reach = np.maximum(distance[:, None], distance)
+    maps = np.stack([
+        np.exp(-reach / generator.uniform(1, 6)) * generator.exponential(2, (size, size)) for _ in range(9)
+    ]).astype(np.float32)  # fmt: skip
+    samples = resampled_ratios(maps, 30)
+    for number, counts in enumerate(resample_counts(9, resamples=30)):
+        mean = np.repeat(maps, counts, axis=0).mean(axis=0, dtype=np.float64)
+        expected = {name: entry["value"] for name, entry in ratios(mean).items() if name.startswith("area")}
+        assert {name: values[number] for name, values in samples.items()} == pytest.approx(expected)
+    assert standard_error(samples["area_ratio_50"]) > 0
+    alike = resampled_ratios(np.repeat(maps[:1], 9, axis=0), 30)
+    assert all(standard_error(values) < 1e-9 for values in alike.values())
+
+
+def test_the_ratios_of_a_wider_field_differ_by_more_than_their_paired_error() -> None:
+    generator, distance = np.random.default_rng(1), np.abs(np.arange(64) - 32)
+    reach = np.maximum(distance[:, None], distance)
+    # Images that spread contributions widely do so in both networks.
+    widths = generator.uniform(3, 12, 40)
+    first, second = (
+        resampled_ratios(np.stack([np.exp(-reach / (width * factor)) for width in widths]).astype(np.float32), 300)
+        for factor in (1.0, 1.15)
+    )
+    difference = second["area_ratio_50"] - first["area_ratio_50"]
+    unpaired = np.hypot(*(found["area_ratio_50"].std(ddof=1) for found in (first, second)))
+    assert difference.std(ddof=1) < unpaired / 2 and difference.mean() > 3 * difference.std(ddof=1)
 
 
 def test_thresholds_are_exceeded_not_met() -> None:

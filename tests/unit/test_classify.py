@@ -22,6 +22,7 @@ from lska.data.folders import DataError, Split
 from lska.evaluate import classify as module
 from lska.evaluate.classify import StaleWeightsError, classify
 from lska.models.checkpoint import CheckpointError, save_weights
+from lska.outcomes import outcomes_path, read_outcomes
 from lska.provenance import file_md5, write_json
 from lska.runs import Run
 from lska.train.launch import build_network
@@ -71,16 +72,16 @@ def fixed_network() -> MeanColour:
     return network
 
 
-def by_hand(root: Path) -> tuple[int, float]:
-    """Hits and summed cross-entropy over the validation images, from their pixels."""
-    right, loss = 0, 0.0
+def by_hand(root: Path) -> tuple[list[bool], list[float]]:
+    """Hit and cross-entropy of every validation image, in the order of the set, from their pixels."""
+    right, loss = [], []
     for target, label in enumerate(CLASSES):
         for path in sorted((root / "val" / label).iterdir()):
             pixels = np.asarray(Image.open(path).convert("RGB")) / 255
             colour = ((pixels - RECIPE["mean"]) / RECIPE["deviation"]).mean((0, 1))
             logits = WEIGHTS @ colour + BIASES
-            right += int(logits.argmax() == target)
-            loss += math.log(np.exp(logits).sum()) - logits[target]
+            right.append(bool(logits.argmax() == target))
+            loss.append(math.log(np.exp(logits).sum()) - logits[target])
     return right, loss
 
 
@@ -90,8 +91,8 @@ def test_the_metrics_are_those_counted_by_hand(project: Project, monkeypatch: py
     weights = publish(config, project.run, fixed_network())
     classify(config, [project.run])
     content, (right, loss) = measured(config, project.run), by_hand(Path("data"))
-    assert right == 18
-    share = right / 24
+    assert sum(right) == 18
+    share = 18 / 24
     assert content["metrics"]["top1"] == {
         "value": pytest.approx(100 * share),
         "unit": "%",
@@ -99,7 +100,13 @@ def test_the_metrics_are_those_counted_by_hand(project: Project, monkeypatch: py
         "standard_error": pytest.approx(100 * math.sqrt(share * (1 - share) / 24)),
     }
     assert content["metrics"]["top5"] == {"value": 100.0, "unit": "%", "n": 24, "standard_error": 0.0}
-    assert content["metrics"]["loss"] == {"value": pytest.approx(loss / 24, rel=1e-5), "unit": "nats", "n": 24}
+    assert content["metrics"]["loss"] == {
+        "value": pytest.approx(np.mean(loss), rel=1e-5), "unit": "nats", "n": 24,
+        "standard_error": pytest.approx(np.std(loss, ddof=1) / 24**0.5, rel=1e-5),
+    }  # fmt: skip
+    images = read_outcomes(outcomes_path(config.metric_path("classification", project.run)), content["outcomes"]).images
+    assert images["top1"].tolist() == [100.0 * hit for hit in right] and images["top5"].tolist() == [100.0] * 24
+    assert images["loss"] == pytest.approx(loss, rel=1e-4)
     assert content["weights"] == {"md5": file_md5(weights), "origin": "trained"}
     assert content["recipe"] == config.training_digest(project.run)
     assert content["data"] == config.data_identity()
@@ -126,8 +133,9 @@ def test_scores_add_up_over_batches() -> None:
     scores, labels = Scores(), torch.tensor([0, 0, 5, 5])
     scores.add(LOGITS[:3], labels[:3])
     scores.add(LOGITS[3:], labels[3:])
-    assert (scores.n, scores.top1, scores.top5) == (4, 1, 2)
-    assert scores.loss == pytest.approx(nn.functional.cross_entropy(LOGITS, labels).item() * 4)
+    assert (scores.n, scores.mean("top1"), scores.mean("top5")) == (4, 25, 50)
+    assert scores.images["top1"].tolist() == [100, 0, 0, 0] and scores.images["top5"].tolist() == [100, 0, 100, 0]
+    assert scores.mean("loss") == pytest.approx(nn.functional.cross_entropy(LOGITS, labels).item())
 
 
 def test_scoring_leaves_the_modes_and_uses_running_statistics() -> None:
@@ -159,8 +167,36 @@ def test_two_measurements_differ_in_their_times_only(project: Project) -> None:
     assert list(first) == sorted(first)
     for content in (first, second):
         assert content.pop("seconds") >= 0
-        assert content.pop("started")
+        assert content.pop("started") and content.pop("seal")
     assert first == second
+
+
+def test_batches_and_loading_processes_leave_the_outcomes_as_they_are(project: Project) -> None:
+    config = project.config()
+    publish(config, project.run, build_network(config, project.run, 4))
+    path, found = outcomes_path(config.metric_path("classification", project.run)), []
+    for evaluation in ({"batch_size": 7}, {"batch_size": 7, "workers": 1}, {"batch_size": 24}):
+        classify(project.config({"evaluation": evaluation}), [project.run])
+        found.append((path.read_bytes(), read_outcomes(path).images))
+    assert found[0][0] == found[1][0]
+    for name, values in found[0][1].items():
+        assert values == pytest.approx(found[2][1][name], rel=1e-4)
+
+
+def test_a_paired_difference_has_a_smaller_error_than_that_of_two_sets(project: Project) -> None:
+    config = project.config()
+    networks = [build_network(config, project.run, 4) for _ in range(2)]
+    # The second network is the first one, but for the bias of one class.
+    networks[1].load_state_dict(networks[0].state_dict())
+    with torch.no_grad():
+        networks[1].get_classifier().bias[0] += 0.1
+    losses = []
+    for run, network in zip((project.run, project.run.with_seed(1)), networks, strict=True):
+        publish(config, run, network)
+        classify(config, [run])
+        losses.append(read_outcomes(outcomes_path(config.metric_path("classification", run))).images["loss"])
+    unpaired = np.hypot(*(values.std(ddof=1) for values in losses))
+    assert 0 < (losses[1] - losses[0]).std(ddof=1) < unpaired
 
 
 def test_several_checkpoints_share_one_pass_over_the_images(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

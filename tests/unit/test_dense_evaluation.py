@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from tiny_dense import DenseProject
 
-from lska.evaluate.detection import average_precision, coco_results, read_truth
-from lska.evaluate.segmentation import Areas, areas, as_metrics, scores, standard_errors
+from lska.evaluate.detection import average_precision, coco_results, read_truth, scored
+from lska.evaluate.segmentation import Areas, areas, as_metrics, resampled, scores
+from lska.outcomes import RESAMPLES, read_outcomes, resample_counts, standard_error
 from lska.provenance import file_md5, validate
 
 
@@ -45,11 +46,15 @@ def found(*boxes: list[float], scores: list[float]) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
+def precision(path: Path, results: list[dict[str, Any]], kind: str = "box") -> dict[str, float | None]:
+    return values(average_precision(scored(read_truth(path), results, kind), kind))
+
+
 def test_a_perfect_detection_has_full_precision(tmp_path: Path) -> None:
     path = annotations(tmp_path, [[10, 10, 20, 20], [40, 40, 50, 50]])
     results = list(coco_results(1, found([10, 10, 30, 30], [40, 40, 90, 90], scores=[0.9, 0.8]), (7,)))
     # One object is small (400 pixels), one medium (2,500); there is no large one.
-    found_values = values(average_precision(read_truth(path), results, "box"))
+    found_values = precision(path, results)
     assert found_values.pop("box_ap_large") is None
     names = ("box_ap", "box_ap50", "box_ap75", "box_ap_small", "box_ap_medium")
     assert found_values == pytest.approx(dict.fromkeys(names, 100))
@@ -58,15 +63,13 @@ def test_a_perfect_detection_has_full_precision(tmp_path: Path) -> None:
 def test_a_box_that_overlaps_by_three_fifths_counts_at_three_of_ten_thresholds(tmp_path: Path) -> None:
     path = annotations(tmp_path, [[0, 0, 10, 10]])
     # Intersection 62 of union 100: above the thresholds 0.5, 0.55 and 0.6.
-    metrics = values(
-        average_precision(read_truth(path), list(coco_results(1, found([0, 0, 10, 6.2], scores=[1.0]), (7,))), "box")
-    )
+    metrics = precision(path, list(coco_results(1, found([0, 0, 10, 6.2], scores=[1.0]), (7,))))
     assert metrics["box_ap50"] == pytest.approx(100) and metrics["box_ap75"] == 0
     assert metrics["box_ap"] == pytest.approx(30)
 
 
 def test_without_detections_precision_is_zero(tmp_path: Path) -> None:
-    metrics = values(average_precision(read_truth(annotations(tmp_path, [[0, 0, 10, 10]])), [], "box"))
+    metrics = precision(annotations(tmp_path, [[0, 0, 10, 10]]), [])
     assert metrics["box_ap"] == metrics["box_ap50"] == 0 and metrics["box_ap_large"] is None
 
 
@@ -78,9 +81,9 @@ def test_masks_are_scored_by_their_pixels(tmp_path: Path) -> None:
     mask = np.zeros((1, 100, 100), dtype=bool)
     mask[0, :10, :8] = True
     results = list(coco_results(1, {**found([0, 0, 10, 10], scores=[1.0]), "masks": mask}, (7,)))
-    assert values(average_precision(read_truth(path), results, "box"))["box_ap"] == pytest.approx(100)
+    assert precision(path, results)["box_ap"] == pytest.approx(100)
     # Four fifths of the object: above seven of ten thresholds, 0.5 to 0.8.
-    assert values(average_precision(read_truth(path), results, "mask"))["mask_ap"] == pytest.approx(70)
+    assert precision(path, results, "mask")["mask_ap"] == pytest.approx(70)
 
 
 def test_areas_of_an_image_by_hand() -> None:
@@ -123,15 +126,44 @@ def test_scores_equal_those_of_mmseg() -> None:
     assert mine["macc"] == pytest.approx(np.nanmean(expected["Acc"]))
 
 
+def test_samples_are_the_scores_of_the_images_that_were_drawn() -> None:
+    total, _ = random_areas(images=12, classes=4)
+    samples = resampled(total, 5)
+    for number, counts in enumerate(resample_counts(12, resamples=5)):
+        drawn = np.repeat(np.arange(12), counts)
+        expected = scores(Areas(*(part[drawn] for part in vars(total).values())))
+        for name, found in samples.items():
+            assert found[number] == pytest.approx(100 * float(expected[name]), rel=1e-12)
+
+
+def errors_of(total: Areas) -> dict[str, float]:
+    return {name: standard_error(samples) for name, samples in resampled(total).items()}
+
+
 def test_standard_errors_come_from_differences_between_images() -> None:
     total, _ = random_areas(images=30, classes=4)
-    errors = standard_errors(total)
-    assert errors == standard_errors(total) and all(0 < error < 0.05 for error in errors.values())
+    errors = errors_of(total)
+    assert errors == errors_of(total) and all(0 < error < 5 for error in errors.values())
     same = Areas(*(np.repeat(part[:1], 30, axis=0) for part in vars(total).values()))
-    assert all(error < 1e-12 for error in standard_errors(same).values())
+    assert all(error < 1e-10 for error in errors_of(same).values())
     # Four times as many images halve the error.
     more = Areas(*(np.tile(part, (4, 1)) for part in vars(total).values()))
-    assert standard_errors(more)["aacc"] == pytest.approx(errors["aacc"] / 2, rel=0.3)
+    assert errors_of(more)["aacc"] == pytest.approx(errors["aacc"] / 2, rel=0.15)
+
+
+def test_a_difference_of_miou_within_samples_has_a_smaller_error_than_of_independent_ones() -> None:
+    _, maps = random_areas(images=40, classes=4)
+    generator, both = np.random.default_rng(1), []
+    # The second network is right on a few more pixels of the same images.
+    for share in (0.5, 0.55):
+        easy = [generator.uniform(share, share + 0.4) for _ in maps]
+        rows = [
+            areas(np.where(np.random.default_rng(i).random(labels.shape) < e, labels % 4, predicted), labels, 4)
+            for i, ((predicted, labels), e) in enumerate(zip(maps, sorted(easy), strict=True))
+        ]
+        both.append(resampled(Areas(*(np.stack(part) for part in zip(*rows, strict=True))))["miou"])
+    unpaired = np.hypot(*(samples.std(ddof=1) for samples in both))
+    assert 0 < (both[1] - both[0]).std(ddof=1) < unpaired / 2
 
 
 def test_a_class_without_pixels_has_no_value() -> None:
@@ -164,6 +196,13 @@ def test_the_metric_file_names_everything(evaluated: dict[str, Any], head: str, 
         expected = {"miou", "macc", "aacc"} | {f"iou/{name}" for name in classes}
     assert names == expected
     assert content["weights"] == {"md5": file_md5(job.weights), "origin": "trained"}
+    outcomes = read_outcomes(job.outcomes, content["outcomes"])
+    assert set(outcomes.samples) == {name for name in expected if not name.startswith("iou/")} and not outcomes.images
+    for name, samples in outcomes.samples.items():
+        entry = content["metrics"][name]
+        assert samples.shape == (RESAMPLES,)
+        error = None if entry["value"] is None else standard_error(samples)
+        assert entry.get("standard_error") == (error if error is None else pytest.approx(error, rel=1e-5, abs=1e-6))
     assert content["recipe"] == job.digest() and content["data"] == job.config.data_identity(job.data)
     assert content["detail"]["backbone"]["md5"] == file_md5(job.backbone)
     with Image.open(job.samples) as picture:

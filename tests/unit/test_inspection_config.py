@@ -63,11 +63,14 @@ def test_files_have_places_of_their_own() -> None:
     run = made.runs_of("receptive_field")[0]
     field = InspectionJob(made, "receptive_field")
     assert field.outputs(run) == [
-        Path(f"results/demo/metrics/receptive_field/{run}.json"), Path(f"results/demo/fields/{run}.npz")
+        Path(f"results/demo/metrics/receptive_field/{run}.json"),
+        Path(f"results/demo/metrics/receptive_field/{run}.npz"), Path(f"results/demo/fields/{run}.npz"),
     ]  # fmt: skip
     assert field.record == made.data_record and field.inputs() is None and field.reference is None
     dimensions = InspectionJob(made, "shape_texture")
-    assert dimensions.outputs(run) == [Path(f"results/demo/metrics/shape_texture/{run}.json")]
+    assert dimensions.outputs(run) == [
+        Path(f"results/demo/metrics/shape_texture/{run}{end}") for end in (".json", ".npz")
+    ]
     assert dimensions.record == Path("results/demo/data/shapes_cue_conflict.json")
     assert (dimensions.rule, dimensions.command) == ("shape_texture", "shape_texture")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_helpers import pending, put_weights
+from plan_helpers import pending, put_metrics, put_weights
 
 from lska.inspection import OWN_DATA, TASKS, InspectionJob
 from lska.passes import Pass
@@ -47,8 +47,8 @@ def measure(made: Plan) -> None:
         put_record(job)
         for run in made.config.runs_of(job.task):
             content = {"weights": {"md5": f"md5 of {run}"}, "data": {"digest": "as checked"}}
-            write_json(job.metrics(run), content | {"detail": {"protocol": job.protocol()}})
-            for path in job.outputs(run)[1:]:
+            put_metrics(job.metrics(run), content | {"detail": {"protocol": job.protocol()}})
+            for path in job.outputs(run)[2:]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"maps")
 
@@ -69,7 +69,7 @@ def test_at_first_every_run_is_in_one_pass_of_every_task(plan: Planner) -> None:
         "receptive_field_1",
     ]  # fmt: skip
     files = [str(path) for one in made.passes for path in one.outputs]
-    assert len(set(files)) == len(files) == 10 + 6 + 2 * 6
+    assert len(set(files)) == len(files) == 2 * (10 + 6) + 3 * 6
     assert {file for file in files if "/metrics/" in file} == {f for f in made.accuracies() if f in files}
 
 
@@ -79,10 +79,10 @@ TARGETS = ("table_07", "table_12", "table_13", "table_15", "figure_04", "figure_
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_table_waits_for_networks_that_it_does_not_show(plan: Planner, target: str) -> None:
     made = plan()
-    shown = {file for file in made.metrics(target) if "/complexity/" not in file}
-    metrics = [{str(one.item.metrics(run)) for run in one.runs} for one in made.passes]
-    assert set.union(*(files for files in metrics if files <= shown)) == shown
-    assert all(files <= shown or not files & shown for files in metrics)
+    shown = {file for file in (*made.metrics(target), *made.outcomes(target)) if "/complexity/" not in file}
+    written = [{str(path) for path in one.outputs if "/metrics/" in str(path)} for one in made.passes]
+    assert set.union(*(files for files in written if files <= shown)) == shown
+    assert all(files <= shown or not files & shown for files in written)
 
 
 def test_the_maps_of_a_figure_belong_to_its_networks(plan: Planner) -> None:
@@ -100,7 +100,9 @@ def test_what_was_measured_is_in_no_pass(plan: Planner) -> None:
     assert plan().passes == []
 
 
-@pytest.mark.parametrize("place", ["metrics/receptive_field/{}.json", "fields/{}.npz"])
+@pytest.mark.parametrize(
+    "place", ["metrics/receptive_field/{}.json", "metrics/receptive_field/{}.npz", "fields/{}.npz"]
+)
 def test_a_file_that_was_deleted_is_made_again_alone(plan: Planner, place: str) -> None:
     made = plan()
     measure(made)
@@ -108,7 +110,7 @@ def test_a_file_that_was_deleted_is_made_again_alone(plan: Planner, place: str) 
     changed = plan()
     assert pending(changed) == {"receptive_field": [str(ONE)]}
     (one,) = changed.passes
-    assert len(one.outputs) == 2 and one.inputs == [] and one.outdated == [
+    assert len(one.outputs) == 3 and one.inputs == [] and one.outdated == [
         Path(f"work/demo/outdated/{one.name}.json")
     ]  # fmt: skip
 

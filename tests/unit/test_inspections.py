@@ -26,6 +26,7 @@ from lska.evaluate.robustness.members import Member
 from lska.evaluate.robustness.passes import cut, normalized
 from lska.inspection import TASKS, InspectionJob
 from lska.models.checkpoint import save_weights
+from lska.outcomes import RESAMPLES, outcomes_path, read_outcomes, standard_error
 from lska.provenance import file_md5, validate, write_json
 from lska.tables import TARGETS, load_spec
 
@@ -63,6 +64,16 @@ def test_metric_files_are_valid_and_have_what_every_table_names(inspected: Inspe
         assert content["data"] == job.config.data_identity(job.data)
         assert content["detail"]["protocol"] == job.protocol()
         assert all(path.exists() for path in job.outputs(run))
+        outcomes = read_outcomes(outcomes_path(job.metrics(run)), content["outcomes"])
+        for name, images in outcomes.images.items():
+            assert images.mean() == pytest.approx(content["metrics"][name]["value"], rel=1e-5), name
+        for name, samples in outcomes.samples.items():
+            entry = content["metrics"][name]
+            error = pytest.approx(standard_error(samples), rel=1e-4, abs=1e-6)
+            assert entry.get("standard_error") == (error if isinstance(entry["value"], float) else None)
+            assert len(samples) == (20 if task == "shape_texture" else RESAMPLES)
+        shown = {name for name in named if not name.endswith("_deviation") and not name.startswith("residual_score")}
+        assert shown <= {*outcomes.images, *outcomes.samples}
     for column in (c for target in TARGETS for c in load_spec(target).columns if c.task == task):
         assert content["metrics"][column.metric]["unit"] == column.unit
     assert len({str(values(job, run)) for run in RUNS}) == 3, "every network has numbers of its own"
@@ -109,13 +120,13 @@ def test_images_are_decoded_once_for_all_networks(
     assert [run for run in RUNS if job.metrics(run).exists()] == list(runs)
 
 
-def test_networks_measured_together_and_alone_have_the_same_numbers(inspected: InspectionProject) -> None:
+def test_networks_measured_together_and_alone_have_the_same_numbers_and_outcomes(inspected: InspectionProject) -> None:
     for task in TASKS:
         job = inspected.job(task)
         measure(job, RUNS)
-        together = values(job, RUNS[1])
+        together = values(job, RUNS[1]), metrics_of(job, RUNS[1])["outcomes"]
         measure(job, RUNS[1:2])
-        assert values(job, RUNS[1]) == together
+        assert (values(job, RUNS[1]), metrics_of(job, RUNS[1])["outcomes"]) == together
 
 
 def test_nearest_textures_are_those_of_the_features(inspected: InspectionProject) -> None:

@@ -18,7 +18,14 @@ from torch import nn
 from lska.data.dtd import TextureSet, read_textures
 from lska.data.synthetic import TextureSettings, write_texture_set
 from lska.evaluate import neighbours
-from lska.evaluate.neighbours import DISTANCES, nearest, pooled_features, texture_accuracy, texture_metrics
+from lska.evaluate.neighbours import (
+    DISTANCES,
+    image_values,
+    nearest,
+    pooled_features,
+    texture_accuracy,
+    texture_metrics,
+)
 from lska.evaluate.robustness import passes
 from lska.evaluate.robustness.members import Member
 from lska.models import create
@@ -185,7 +192,7 @@ def test_a_gallery_with_the_query_or_of_unknown_parts_is_refused(gallery: tuple[
 
 
 def test_metrics_hold_every_split_their_mean_and_its_deviation() -> None:
-    found = texture_metrics(FEATURES, TARGETS, SPLITS)
+    found, outcomes = texture_metrics(FEATURES, TARGETS, SPLITS)
     names = ("_split1", "_split2", "", "_deviation")
     assert set(found) == {f"top1_{distance}{name}" for distance in DISTANCES for name in names}
     assert found["top1_cosine_split2"] == texture_accuracy(FEATURES, TARGETS, SPLITS[2])
@@ -195,7 +202,10 @@ def test_metrics_hold_every_split_their_mean_and_its_deviation() -> None:
     assert found["top1_cosine_deviation"]["n"] == 2 and found["top1_cosine"]["n"] == 6
     errors = [found[f"top1_cosine_split{number}"]["standard_error"] for number in (1, 2)]
     assert found["top1_cosine"]["standard_error"] == pytest.approx(np.mean(errors))
-    single = texture_metrics(FEATURES, TARGETS, {1: SPLITS[1]})
+    for distance in DISTANCES:
+        assert outcomes.images[f"top1_{distance}"].mean() == pytest.approx(found[f"top1_{distance}"]["value"])
+    single, alone = texture_metrics(FEATURES, TARGETS, {1: SPLITS[1]})
+    assert set(alone.images["top1_cosine"]) <= {0, 100}
     assert set(single) == {f"top1_{distance}{name}" for distance in DISTANCES for name in ("_split1", "")}
 
 
@@ -203,7 +213,50 @@ def test_metrics_fit_a_metric_file() -> None:
     content = {"schema": 1, "task": "texture_knn", "run": "r", "scale": "s", "weights": {"md5": None, "origin": "none"},
                "recipe": None, "data": None, "code": {"commit": None, "dirty": None}, "detail": {}, "started": "",
                "environment": {"lock": None, "torch": "", "device": "", "hardware": ""}, "seconds": 0.0}  # fmt: skip
-    validate(content | {"metrics": texture_metrics(FEATURES, TARGETS, SPLITS)}, "metrics", "test")
+    validate(content | {"metrics": texture_metrics(FEATURES, TARGETS, SPLITS)[0]}, "metrics", "test")
+
+
+def crossed_splits(images: int, number: int, seed: int = 0) -> dict[int, np.ndarray]:
+    """Random thirds of the images, one for each split."""
+    generator = np.random.default_rng(seed)
+    return {split: generator.permutation(images)[: images // 3] for split in range(1, number + 1)}
+
+
+def test_values_of_images_have_the_mean_over_splits_in_the_order_of_the_set() -> None:
+    asked = crossed_splits(30, 4)
+    right = np.random.default_rng(1).random(30) < 0.6
+    values = image_values(asked, {split: right[images] for split, images in asked.items()})
+    queried = np.unique(np.concatenate(list(asked.values())))
+    assert values.mean() == pytest.approx(100 * np.mean([right[images].mean() for images in asked.values()]))
+    assert len(values) == len(queried) < 30
+    # An image that is right adds to the mean, one that is wrong takes from it.
+    assert ((values > values.mean()) == right[queried]).all()
+
+
+def test_the_spread_of_values_is_the_error_over_sets_of_images() -> None:
+    number, images, generator = 10, 300, np.random.default_rng(0)
+    errors, means = [], []
+    for trial in range(300):
+        asked = crossed_splits(images, number, trial)
+        right = generator.random(images) < 0.6
+        values = image_values(asked, {split: right[places] for split, places in asked.items()})
+        errors.append(values.std(ddof=1) / len(values) ** 0.5)
+        means.append(values.mean())
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.12)
+    # That an image is in more splits than another is no error where all are alike.
+    alike = {split: np.ones(images // 3, bool) for split in range(1, number + 1)}
+    assert image_values(crossed_splits(images, number), alike).std() < 1e-9
+
+
+def test_a_paired_difference_of_textures_has_a_smaller_error() -> None:
+    asked, generator = crossed_splits(300, 10), np.random.default_rng(2)
+    right = generator.random(300) < 0.5
+    better = right | (generator.random(300) < 0.05)
+    first, second = (
+        image_values(asked, {split: each[images] for split, images in asked.items()}) for each in (right, better)
+    )
+    unpaired = np.hypot(first.std(ddof=1), second.std(ddof=1))
+    assert 0 < (second - first).std(ddof=1) < unpaired / 2
 
 
 # Features
@@ -249,7 +302,7 @@ def test_features_are_the_pooled_last_maps_of_each_members_own_images(
     for one, features in zip(members, found, strict=True):
         assert features.dtype == np.float32 and features.shape == (24, 16)
         torch.testing.assert_close(torch.from_numpy(features), by_hand(one, textures), rtol=1e-4, atol=1e-5)
-    metrics = texture_metrics(found[0], textures.targets, textures.splits)
+    metrics, _ = texture_metrics(found[0], textures.targets, textures.splits)
     assert metrics["top1_cosine_split1"]["n"] == 8
 
 

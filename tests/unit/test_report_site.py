@@ -152,12 +152,25 @@ def test_the_overview_counts_what_the_tables_hold(site: Config) -> None:
     states = pd.concat(frames)["state"].value_counts()
     for state, number in states.items():
         assert f"{state} {number} " in text
-    assert f"The {states.sum()} cells" in text
+    assert f"The {states.sum():,} cells" in text
+    assert re.search(r"[\d,]+ cells of tables and figures were followed to the files behind them", text)
     assert f"{states['other data']} were measured on other data" in text
     assert text.count("1 holds") == 1 and "1 the paper's own numbers disagree" in text
     networks = re.search(r"VAN-Tiny LSKA k=23 (\d\d\.\d ± 1\.5)", text)[1]
     content = json.loads(site.metric_path("classification", Run("van_tiny", "lska", 23, 0)).read_text())
     assert networks == f"{content['metrics']['top1']['value']:.1f} ± 1.5"
+
+
+def test_an_edited_table_is_told_on_the_overview(empty: Config) -> None:
+    fill(empty)
+    path = empty.results / "tables" / "table_03.csv"
+    text = path.read_text()
+    path.write_text(text.replace("4.02", "3.02", 1))
+    assert path.read_text() != text
+    report.build(empty)
+    pages = pages_of(empty)
+    assert re.search(r"followed to the files behind them; \d+ are broken", pages["index.html"].text)
+    assert "results/demo/tables/table_03.csv" in pages["environment.html"].text
 
 
 def test_claims_show_statement_predicate_verdict_numbers_and_seeds(site: Config) -> None:
@@ -198,7 +211,7 @@ def test_hostile_texts_are_shown_as_texts(empty: Config) -> None:
     metric.write_text(json.dumps(content))
     report.build(config)
     for name, page in pages_of(config).items():
-        data = name.partition("_")[0] in ("table", "figure") and "s.html" not in name
+        data = (folder_of(config) / name).read_text().count('<script type="application/json" class="details">')
         assert page.scripts == 1 + data, name
         assert page.handlers == [], name
     assert HOSTILE in pages_of(config)["claims.html"].text
@@ -216,6 +229,7 @@ def test_an_empty_scale_says_on_each_page_what_is_missing(empty: Config) -> None
     assert "The graph of rules is not there" in pages["workflow.html"].text
     assert "Nothing has been measured" in pages["costs.html"].text
     assert "No results yet" in pages["environment.html"].text
+    assert "There is nothing to verify yet" in pages["environment.html"].text
 
 
 def test_a_scale_without_notebooks_or_claims_has_all_else(empty: Config) -> None:

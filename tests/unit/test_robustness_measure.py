@@ -39,6 +39,7 @@ from lska.evaluate.robustness import passes
 from lska.evaluate.robustness.measure import measure
 from lska.evaluate.robustness.scores import ALEXNET, calibration_error
 from lska.models.checkpoint import CheckpointError, save_weights
+from lska.outcomes import outcomes_path, read_outcomes, standard_error
 from lska.provenance import file_md5, write_json
 from lska.robustness import PerturbedSet
 from lska.tables.specs import ColumnSpec
@@ -162,6 +163,38 @@ def test_a_metric_file_says_what_was_measured(robust: RobustProject) -> None:
     assert (content["task"], content["run"], content["environment"]["device"]) == (item.task, str(RUNS[0]), "cpu")
     assert list(content["metrics"]) == ["ece", "error", "top1"]
     assert content["metrics"]["top1"]["n"] == 12 and content["metrics"]["top1"]["standard_error"] > 0
+    outcomes = read_outcomes(outcomes_path(item.metrics(RUNS[0])), content["outcomes"])
+    assert outcomes.images["top1"].mean() == pytest.approx(content["metrics"]["top1"]["value"])
+    error = content["metrics"]["ece"]["standard_error"]
+    assert standard_error(outcomes.samples["ece"]) == pytest.approx(error, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["c", "a"])
+def test_outcomes_are_in_the_order_of_the_stored_predictions(robust: RobustProject, name: str) -> None:
+    item = robust.item(name)
+    measure(item, RUNS)
+    one, digests = scoring(item, members_of(item.config, *RUNS)), set()
+    for run, member in zip(RUNS, one.members, strict=True):
+        content = metrics_of(item, run)
+        kept = read_outcomes(outcomes_path(item.metrics(run)), content["outcomes"]).images
+        part = next(part for part in one.parts if part.name in ("clean", "test"))
+        outcome = one.outcomes(member, part, "masked" if name == "a" else "full")
+        assert kept["top1" if name == "a" else "top1_clean"].tolist() == [100.0 * right for right in outcome.correct]
+        digests.add(content["outcomes"])
+    # The predictions stay, and give the same bytes again.
+    before = {run: outcomes_path(item.metrics(run)).read_bytes() for run in RUNS}
+    measure(item, RUNS)
+    assert before == {run: outcomes_path(item.metrics(run)).read_bytes() for run in RUNS} and len(digests) > 1
+
+
+def test_another_protocol_makes_no_prediction_again(robust: RobustProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = robust.item("sketch")
+    measure(item, RUNS)
+    first = item.protocol()
+    monkeypatch.setattr("lska.robustness.PROTOCOL", 99)
+    monkeypatch.setattr(passes, "decode", lambda *_: pytest.fail("an image was decoded"))
+    measure(item, RUNS)
+    assert metrics_of(item, RUNS[0])["detail"]["protocol"] == item.protocol() != first
 
 
 def test_how_stored_images_are_read_is_kept_with_the_result(robust: RobustProject) -> None:

@@ -71,8 +71,9 @@ def test_a_pass_predicts_what_scoring_by_the_recipe_does(robust: RobustProject, 
     resolved = dataclasses.replace(item.config.recipe, **recipe)
     loader = loading.scoring_loader(part.split, resolved, item.section.evaluation.batch_size, workers=0)
     (counts,) = score([member.network], loader, CPU, resolved.channels_last)
-    assert counts.top1 == found.outcome.correct.sum()
-    assert counts.loss == pytest.approx(-np.log(found.label_probability.astype(np.float64)).sum(), rel=1e-5)
+    assert counts.images["top1"].tolist() == [100.0 * right for right in found.outcome.correct]
+    losses = -np.log(found.label_probability.astype(np.float64))
+    assert counts.images["loss"] == pytest.approx(losses, rel=1e-4, abs=1e-6)
     layout = torch.channels_last if resolved.channels_last else torch.contiguous_format
     with torch.inference_mode():
         logits = [(member.network(images.to(memory_format=layout)), labels) for images, labels in loader]

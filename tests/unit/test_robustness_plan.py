@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_helpers import pending, put_weights
+from plan_helpers import pending, put_metrics, put_weights
 
 from lska.inspection import TASKS
+from lska.outcomes import outcomes_path
 from lska.provenance import project_root, write_json
 from lska.robustness import SETS, PerturbedSet
 from lska.runs import Run
@@ -41,11 +42,6 @@ def put_record(item: PerturbedSet, digest: str = "as checked") -> None:
     write_json(item.record, {"digest": digest, "inputs": item.inputs(), **reference})
 
 
-def put_metrics(item: PerturbedSet, run: Run) -> None:
-    content = {"weights": {"md5": f"md5 of {run}"}, "data": {"digest": "as checked"}}
-    write_json(item.metrics(run), content | {"detail": {"protocol": item.protocol()}})
-
-
 def measure(made: Plan) -> None:
     """Leave everything as after a finished run."""
     for run in made.config.runs:
@@ -54,7 +50,8 @@ def measure(made: Plan) -> None:
     for item in made.config.perturbed:
         put_record(item)
         for run in made.config.runs_of(item.task):
-            put_metrics(item, run)
+            content = {"weights": {"md5": f"md5 of {run}"}, "data": {"digest": "as checked"}}
+            put_metrics(item.metrics(run), content | {"detail": {"protocol": item.protocol()}})
 
 
 def everything(made: Plan, *names: str) -> dict[str, list[str]]:
@@ -66,7 +63,7 @@ def test_at_first_every_run_is_in_one_pass_of_every_set(plan: Planner) -> None:
     assert pending(made) == everything(made)
     assert [one.name for one in made.passes] == [f"robustness_{name}_{number}" for name in SETS for number in range(3)]
     one = made.passes[0]
-    assert len(one.outputs) == 4 and one.outputs[0].parent == Path("results/demo/metrics/robustness/c")
+    assert len(one.outputs) == 2 * 4 and one.outputs[0].parent == Path("results/demo/metrics/robustness/c")
     weights = made.config.weights_path(one.runs[0])
     assert one.inputs[:2] == [weights, weights.with_suffix(".json")] and len(one.inputs) == 8
 
@@ -74,7 +71,7 @@ def test_at_first_every_run_is_in_one_pass_of_every_set(plan: Planner) -> None:
 @pytest.mark.parametrize("target", ["table_06", "table_10", "table_14", "table_16", "figure_s1", "figure_s2"])
 def test_no_table_waits_for_networks_that_it_does_not_show(plan: Planner, target: str) -> None:
     made = plan()
-    shown = set(made.metrics(target))
+    shown = {*made.metrics(target), *made.outcomes(target)}
     outputs = [set(map(str, one.outputs)) for one in made.passes]
     assert any(files <= shown for files in outputs)
     assert all(files <= shown or not files & shown for files in outputs)
@@ -132,6 +129,32 @@ def test_a_metric_file_that_is_missing_or_damaged_is_made_again(plan: Planner, c
     path = PerturbedSet(made.config, "r").metrics(ONE)
     path.unlink() if content is None else path.write_text(content)
     assert pending(plan()) == {"r": [str(ONE)]}
+
+
+def no_outcomes(path: Path) -> None:
+    outcomes_path(path).unlink()
+
+
+def other_outcomes(path: Path) -> None:
+    outcomes_path(path).write_bytes(b"of another measurement")
+
+
+def not_named(path: Path) -> None:
+    """As metric files were before outcomes were kept."""
+    content = json.loads(path.read_text())
+    del content["outcomes"]
+    write_json(path, content)
+
+
+@pytest.mark.parametrize("change", [no_outcomes, other_outcomes, not_named])
+def test_a_metric_file_without_its_outcomes_is_made_again(plan: Planner, change: Callable[[Path], None]) -> None:
+    made = plan()
+    measure(made)
+    change(PerturbedSet(made.config, "c").metrics(ONE))
+    changed = plan()
+    assert pending(changed) == {"c": [str(ONE)]}
+    (one,) = changed.passes
+    assert one.outdated == [Path(f"work/demo/outdated/{one.name}.json")]
 
 
 @pytest.mark.parametrize("name", SETS)

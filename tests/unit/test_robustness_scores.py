@@ -15,12 +15,14 @@ from lska.evaluate.robustness.scores import (
     ALEXNET_CLEAN,
     Errors,
     Outcome,
-    average,
     calibration_error,
     corruption_metrics,
+    corruption_outcomes,
     masked_metrics,
     plain_metrics,
+    plain_outcomes,
 )
+from lska.outcomes import mean_of, resample_counts
 from lska.provenance import project_root
 
 # Top-1 of torchvision's ResNet-50 and its corruption errors (bethgelab/game-of-noise, Results/clean_results.txt).
@@ -193,7 +195,7 @@ def test_standard_errors_agree_with_a_bootstrap_over_images() -> None:
 
 
 def test_a_single_image_has_no_standard_error() -> None:
-    assert average(np.array([40.0]), "%") == {"value": 40.0, "unit": "%", "n": 1}
+    assert mean_of(np.array([40.0]), "%") == {"value": 40.0, "unit": "%", "n": 1}
 
 
 def test_calibration_error_by_hand() -> None:
@@ -235,6 +237,89 @@ def test_the_calibration_error_of_a_mean_is_the_mean_over_parts() -> None:
     assert found["ece_mean_10"] == pytest.approx(np.mean([calibration_error(one) for one in cells.values()]))
     first = next(iter(C_BAR))
     assert found[f"ece_{first}"] == pytest.approx(np.mean([95, 90, 85, 80, 75]))
+
+
+def random_errors(family: str = "c", n: int = 80, seed: int = 0) -> Errors:
+    """Images of different difficulty under corruptions of different strength, with confidences to match."""
+    generator = np.random.default_rng(seed)
+    ease = generator.normal(0, 1, n)
+
+    def outcome(strength: float) -> Outcome:
+        chance = 1 / (1 + np.exp(strength - 1 - ease))
+        return Outcome(generator.random(n) < chance, generator.uniform(0.1, 1, n).astype(np.float32))
+
+    cells = {(name, level): outcome(0.3 * level) for name in FAMILIES[family] for level in SEVERITIES}
+    return Errors(family, cells, outcome(0.0) if family == "c" else None)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_means_of_outcomes_are_the_metrics_and_their_spread_the_error(family: str) -> None:
+    errors = random_errors(family)
+    found, kept = corruption_metrics(errors), corruption_outcomes(errors, 50)
+    for name, images in kept.images.items():
+        assert images.shape == (80,) and images.mean() == pytest.approx(found[name]["value"]), name
+        # A share's error is the binomial one, with n in the place of n - 1.
+        expected = images.std(ddof=1) / 80**0.5
+        assert found[name]["standard_error"] == pytest.approx(expected, rel=1e-9 if name != "top1_clean" else 0.01)
+    single = {f"top1_{name}_{level}" for name, level in errors.cells}
+    summaries = {name for name in found if not name.startswith("ece")} - single
+    parts = {name for name in found if name.startswith(("ce_", "relative_ce_"))}
+    assert set(kept.images) == summaries - parts
+    assert set(kept.samples) == {name for name in found if name.startswith("ece_mean") or name == "ece_clean"}
+
+
+def test_outcomes_are_in_the_order_of_the_images() -> None:
+    errors = random_errors()
+    kept = corruption_outcomes(errors, 5).images
+    wrong = np.array([[~errors.cells[name, level].correct for level in SEVERITIES] for name in STANDARD]).mean(axis=1)
+    assert kept["error_mean_15"] == pytest.approx(100 * wrong.mean(axis=0))
+    weights = np.array([ALEXNET[name] for name in STANDARD])
+    assert kept["mce_15"] == pytest.approx((100 * 100 * wrong / weights[:, None]).mean(axis=0))
+    assert kept["top1_clean"].tolist() == [100.0 * right for right in errors.clean.correct]
+
+
+def test_samples_of_calibration_errors_are_those_of_the_images_drawn() -> None:
+    errors = random_errors()
+    kept = corruption_outcomes(errors, 4).samples
+    masked = plain_outcomes({"": errors.clean}, 4).samples
+    for number, counts in enumerate(resample_counts(80, resamples=4)):
+        images = np.repeat(np.arange(80), counts)
+        parts = [errors.clean, *(errors.cells[name, level] for name in STANDARD for level in SEVERITIES)]
+        clean, *every = (calibration_error(Outcome(one.correct[images], one.confidence[images])) for one in parts)
+        assert kept["ece_clean"][number] == masked["ece"][number] == pytest.approx(clean)
+        assert kept["ece_mean_15"][number] == pytest.approx(np.mean(every))
+
+
+def test_what_is_missing_has_no_outcomes() -> None:
+    whole = random_errors()
+    kept = corruption_outcomes(Errors("c", {c: o for c, o in whole.cells.items() if c != ("fog", 3)}), 3)
+    found = corruption_metrics(Errors("c", {c: o for c, o in whole.cells.items() if c != ("fog", 3)}))
+    assert all(found[name]["value"] is not None for name in kept.images)
+    assert not {"top1_fog", "top1_weather", "mce_15", "relative_mce_19", "top1_clean"} & set(kept.images)
+    assert "top1_noise" in kept.images and not kept.samples
+
+
+def test_a_paired_difference_has_a_smaller_error_than_that_of_two_sets() -> None:
+    first, second = (corruption_outcomes(random_errors(seed=0, n=n), 3).images["top1_mean_19"] for n in (200, 200))
+    assert (first == second).all()
+    errors = random_errors(n=200)
+    # Another network, which is also wrong on some images in every part.
+    lost = np.random.default_rng(1).random(200) < 0.05
+    worse = {cell: Outcome(one.correct & ~lost, one.confidence) for cell, one in errors.cells.items()}
+    second = corruption_outcomes(Errors("c", worse), 3).images["top1_mean_19"]
+    unpaired = np.hypot(first.std(ddof=1), second.std(ddof=1))
+    assert 0 < (first - second).std(ddof=1) < unpaired / 2
+
+
+def test_masked_and_plain_outcomes_are_those_of_their_metrics() -> None:
+    outcomes = {"": wrong(1, 4, 0.75), "_unmasked": wrong(3, 4, 0.5)}
+    found, kept = masked_metrics(*outcomes.values()), plain_outcomes(outcomes, 6)
+    assert kept.images["top1"].tolist() == [0, 100, 100, 100]
+    assert kept.images["error_unmasked"].tolist() == [100, 100, 100, 0]
+    assert {name: values.mean() for name, values in kept.images.items()} == {
+        name: found[name]["value"] for name in found if not name.startswith("ece")
+    }
+    assert set(kept.samples) == {"ece", "ece_unmasked"}
 
 
 def test_masked_and_plain_metrics() -> None:

@@ -10,7 +10,8 @@ from cue_sets import random_set, write_names
 
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
 from lska.data.manifest import packaged_classes
-from lska.evaluate.shape_bias import decisions, identity_mapping, imagenet_mapping, metrics, shape_bias
+from lska.evaluate.shape_bias import decisions, identity_mapping, imagenet_mapping, metrics, outcomes, shape_bias
+from lska.outcomes import resample_counts, standard_error
 
 CLASSES = ("ant", "bee", "cat", "dog")
 NAMES = ("ant/ant1-bee1.png", "ant/ant1-dog1.png", "bee/bee1-ant1.png", "bee/bee1-bee1.png", "dog/dog1-bee1.png")
@@ -97,6 +98,32 @@ def test_shape_and_texture_decisions_are_counted_where_cues_conflict(cues: CueCo
     by_category = {name: entries[f"shape_bias_{name}"]["value"] for name in ("ant", "bee", "dog")}
     assert by_category == {"ant": 100, "bee": 0, "dog": 100} and "shape_bias_cat" not in entries
     assert entries["shape_bias_category_mean"]["value"] == pytest.approx(200 / 3)
+
+
+def test_outcomes_are_those_of_the_images_with_a_conflict(cues: CueConflictSet) -> None:
+    mapping = identity_mapping(CLASSES, CLASSES)
+    decided = np.array([0, 2, 0, 1, 3])
+    entries, kept = metrics(shape_bias(decided, mapping, cues)), outcomes(decided, mapping, cues, 40)
+    conflict = [place for place in range(5) if cues.conflict[place]]
+    expected = {place: decided[place] == mapping.categories.index(cues.categories[cues.shape_category[place]])
+                for place in conflict}  # fmt: skip
+    assert kept.images["shape_decisions"].tolist() == [100.0 * expected[place] for place in conflict]
+    for name in ("cue_decisions", "shape_decisions", "texture_decisions"):
+        assert kept.images[name].mean() == pytest.approx(entries[name]["value"])
+    for number, counts in enumerate(resample_counts(4, resamples=40)):
+        shape, texture = (kept.images[f"{cue}_decisions"] @ counts for cue in ("shape", "texture"))
+        assert kept.samples["shape_bias"][number] == pytest.approx(
+            100 * shape / (shape + texture) if shape + texture else np.nan, nan_ok=True
+        )
+
+
+def test_the_error_of_the_shape_bias_is_that_of_a_proportion(tmp_path: Path) -> None:
+    cues = random_set(tmp_path)
+    mapping, rng = identity_mapping(cues.categories, cues.categories), np.random.default_rng(0)
+    texture = rng.random(len(cues)) < 0.3
+    decided = np.where(texture, cues.texture_category, cues.shape_category)
+    error = standard_error(outcomes(decided, mapping, cues).samples["shape_bias"])
+    assert error == pytest.approx(metrics(shape_bias(decided, mapping, cues))["shape_bias"]["standard_error"], rel=0.1)
 
 
 def test_no_decision_for_either_cue_gives_no_bias(cues: CueConflictSet) -> None:

@@ -14,8 +14,9 @@ from cue_sets import planted, random_set, write_names
 from lska.data.cue_conflict import CueConflictSet, read_cue_conflict
 from lska.evaluate import shape_texture
 from lska.evaluate.features import features, responses
-from lska.evaluate.shape_texture import allocate, dimensions, draw, metrics, shape_pairs, texture_pairs
+from lska.evaluate.shape_texture import allocate, dimensions, draw, metrics, outcomes, shape_pairs, texture_pairs
 from lska.models import create
+from lska.outcomes import resample_counts
 from lska.provenance import validate
 
 TINY = {"embed_dims": (8, 12, 16, 20), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2), "num_classes": 5}
@@ -214,6 +215,65 @@ def test_the_seed_fixes_the_intervals_and_more_confidence_widens_them(cues: CueC
     assert one == again and one.score_intervals != other.score_intervals and one.scores == other.scores
     wide = estimate(cues, values, seed=1, confidence=0.999).estimates["reference"]
     assert wide.score_intervals[0][0] < one.score_intervals[0][0] < one.score_intervals[0][1]
+
+
+def test_samples_are_the_scores_of_the_pairs_of_the_images_that_were_drawn(cues: CueConflictSet) -> None:
+    values = planted(cues, 12, 9, 9)
+    found = estimate(cues, values, resamples=3)
+    for number, counts in enumerate(resample_counts(len(cues), resamples=3)):
+        # A pair is there once for every pair of copies of its two images.
+        pairs = [
+            np.repeat(pair, counts[pair[:, 0]] * counts[pair[:, 1]], axis=0)
+            for pair in (shape_pairs(cues), texture_pairs(cues))
+        ]
+        direct = dimensions(values, *pairs, resamples=1).estimates
+        kept = outcomes(found).samples
+        for form, estimates in direct.items():
+            drawn = found.samples[form][number]
+            assert drawn == pytest.approx(estimates.scores[:2])
+            for i, factor in enumerate(shape_texture.FACTORS):
+                assert kept[f"{factor}_dimensions_{form}"][number] == estimates.dimensions[i]
+                assert kept[f"{factor}_share_{form}"][number] == pytest.approx(100 * estimates.dimensions[i] / 30)
+                assert kept.get(f"{factor}_score_{form}", [None] * 3)[number] == (
+                    None if factor == "residual" else drawn[i]
+                )
+
+
+def test_the_spread_of_samples_is_the_error_over_sets_and_not_that_of_pairs(cues: CueConflictSet) -> None:
+    scores, errors, narrow = [], [], []
+    for seed in range(25):
+        found = estimate(cues, planted(cues, 40, 30, 122, seed), resamples=60)
+        reference = found.estimates["reference"]
+        scores.append(reference.scores[:2])
+        errors.append(found.samples["reference"].std(axis=0, ddof=1))
+        narrow.append([(high - low) / 3.92 for low, high in reference.score_intervals[:2]])
+    assert np.mean(errors, axis=0) == pytest.approx(np.std(scores, axis=0, ddof=1), rel=0.4)
+    assert (np.mean(narrow, axis=0) < 0.7 * np.std(scores, axis=0, ddof=1)).all()
+
+
+def test_a_difference_of_scores_within_samples_has_a_smaller_error(cues: CueConflictSet) -> None:
+    values = planted(cues, 40, 30, 122)
+    # A second network with a little more noise of its own on the same images.
+    noisy = values + 0.3 * np.random.default_rng(9).standard_normal(values.shape)
+    first, second = (
+        outcomes(estimate(cues, each, resamples=200)).samples["shape_score_reference"] for each in (values, noisy)
+    )
+    unpaired = np.hypot(first.std(ddof=1), second.std(ddof=1))
+    assert 0 < (first - second).std(ddof=1) < unpaired / 2
+
+
+def test_samples_without_a_pair_have_no_score(tmp_path: Path) -> None:
+    names = ["ant/ant1-bee1.png", "ant/ant1-bee2.png", "bee/bee1-bee1.png", "bee/bee1-bee2.png"]
+    few = read_cue_conflict(write_names(tmp_path, names))
+    found = estimate(few, np.random.default_rng(0).standard_normal((4, 5)), resamples=50)
+    kept = outcomes(found).samples
+    absent = np.array([
+        any((counts[pair[:, 0]] * counts[pair[:, 1]]).sum() == 0 for pair in (shape_pairs(few), texture_pairs(few)))
+        for counts in resample_counts(4, resamples=50)
+    ])  # fmt: skip
+    assert 0 < absent.sum() < 50
+    for name in ("shape_score_reference", "texture_share_reference", "residual_dimensions_printed"):
+        assert (np.isnan(kept[name]) == absent).all(), name
 
 
 def test_dimensions_are_rounded_down_and_the_rest_is_residual() -> None:

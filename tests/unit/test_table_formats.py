@@ -142,10 +142,13 @@ def test_a_fragment_stands_alone_scrolls_by_keyboard_and_loads_nothing(tmp_path:
 
 
 def test_a_cell_tells_its_interval(tmp_path: Path) -> None:
-    cells = Document(to_html(filled("table_17", demo(tmp_path)))).all("td")
-    titles = [cell.attributes["title"] for cell in cells if "; interval " in cell.attributes["title"]]
-    assert len(titles) == 8
-    assert titles[0].startswith("no printed value known; interval 99 to 102; ")
+    table = filled("table_17", demo(tmp_path))
+    titles = [cell.attributes["title"] for cell in Document(to_html(table)).all("td")]
+    measured = [cell for cell in table.cells if cell.low is not None]
+    assert [title.split("; ")[1] for title in titles if "; interval " in title] == [
+        f"interval {cell.low:.0f} to {cell.high:.0f}" for cell in measured
+    ]
+    assert len(measured) == 8 and all(cell.column == "inference speed" for cell in measured)
 
 
 def luminance(colour: str) -> float:

@@ -51,7 +51,7 @@ def instances(root: Path) -> dict[str, tuple[str, int]]:
 
 def top1(demo: TextureSet, features: np.ndarray) -> float:
     """Better of the two distances, in percent."""
-    found = texture_metrics(np.ascontiguousarray(features, dtype=np.float32), demo.targets, demo.splits)
+    found, _ = texture_metrics(np.ascontiguousarray(features, dtype=np.float32), demo.targets, demo.splits)
     return max(found["top1_cosine"]["value"], found["top1_euclidean"]["value"])
 
 

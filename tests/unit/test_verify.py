@@ -9,9 +9,10 @@ import proven
 import pytest
 from proven import COLUMN, FIGURE, ROW, RUN, TABLE, Proven, edit
 
-from lska.provenance import digest
+from lska.config import load
+from lska.provenance import digest, project_root, write_sealed
 from lska.tables.measurements import MetricFolder
-from lska.verify import Level, to_json, to_text
+from lska.verify import Level, to_json, to_text, verify
 
 
 def only(scale: Proven) -> tuple[str, str, str, tuple[str, ...]]:
@@ -28,7 +29,7 @@ def test_untouched_results_are_sound_and_sealed_without_data(scale: Proven) -> N
     assert (checked["tables"], checked["figures"], checked["sidecars of weights"]) == (1, 1, 3)
     assert checked["weights by their MD5"] == 3
     assert report.chains == 73 and report.broken_chains == 0
-    assert "All sound." in to_text(report)
+    assert "Nothing is broken." in to_text(report)
 
 
 def test_weights_need_not_be_there(scale: Proven) -> None:
@@ -222,6 +223,20 @@ def test_a_run_that_the_configuration_lost_is_outdated(scale: Proven) -> None:
     assert [(finding.file, "has no" in finding.text) for finding in report.of(Level.OUTDATED)] == [(control, True)]
 
 
+def test_a_metric_file_without_what_lies_behind_its_errors_is_outdated(scale: Proven) -> None:
+    content = json.loads(scale.metrics.read_text())
+    del content["outcomes"]
+    write_sealed(scale.metrics, content)
+    scale.metrics.with_suffix(".npz").unlink()
+    assert [(f.level, f.file, f.place) for f in scale.faults()] == [(Level.OUTDATED, scale.metrics, "outcomes")]
+
+
+def test_a_file_among_the_weights_that_is_no_sidecar_is_named(scale: Proven) -> None:
+    path = scale.sidecar.with_name("notes.json")
+    path.write_text(scale.sidecar.read_text().replace(RUN, "notes"))
+    assert {finding.file for finding in scale.broken()} == {path}
+
+
 def test_files_from_before_there_were_seals_are_counted(scale: Proven) -> None:
     for path in (scale.sidecar, scale.config.data_record):
         content = json.loads(path.read_text())
@@ -253,3 +268,10 @@ def test_the_command_says_it_with_its_exit_code(scale: Proven, capsys: pytest.Ca
     assert said == to_json(scale.verified())
     assert scale.project.command("verify") == 1
     assert f"{scale.metrics.as_posix()}: seal" in capsys.readouterr().out
+
+
+def test_no_committed_result_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project_root())
+    report = verify(load([Path("config/small.yaml")]))
+    assert [(found.file.as_posix(), found.place, found.text) for found in report.of(Level.BROKEN)] == []
+    assert report.chains > 2000 and report.checked["tables"] == 17

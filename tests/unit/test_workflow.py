@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plan_helpers import put_metrics
 
 from lska.cli import parser
+from lska.outcomes import outcomes_path
 from lska.provenance import project_root, write_json
 from lska.strict import merge, read_yaml
 from lska.workflow import TABLES, Plan, source_digest, typed
@@ -103,11 +105,14 @@ def test_metrics_of_a_backbone_that_is_gone_are_measured_again(
         path.write_bytes(b"weights")
         recipe = made.config.training_digest(job.run) if path == job.backbone else job.digest()
         write_json(path.with_suffix(".json"), {"md5": md5, "recipe": recipe, "backbone": {"md5": "a"}})
-    write_json(job.metrics, {"weights": {"md5": "w"}})
+    put_metrics(job.metrics, {"weights": {"md5": "w"}})
     files = [job.weights, job.weights.with_suffix(".json"), made.config.record_of(job.data)]
     arguments = job.task, str(job.run), old
     assert made.dense_scored(*arguments) == [("old", file) for file in files]
     assert str(job.samples) not in made.samples("table_04") + made.samples("table_09")
+    job.outcomes.rename(job.outcomes.with_suffix(".kept"))
+    assert made.dense_scored(*arguments) == files
+    job.outcomes.with_suffix(".kept").rename(job.outcomes)
     # A retrained backbone has another md5 under the same recipe; its detector is about to be trained again.
     write_json(job.backbone.with_suffix(".json"), {"md5": "b", "recipe": made.config.training_digest(job.run)})
     assert made.dense_scored(*arguments) == files
@@ -127,7 +132,7 @@ def old(path: Path) -> tuple[str, Path]:
 def test_every_fine_tuning_of_a_scale_is_evaluated(demo: dict[str, Any]) -> None:
     files = plan(demo).accuracies()
     assert "results/demo/metrics/detection/retinanet-untrained/van_tiny-lska-k23-s0.json" in files
-    assert sum("semantic_fpn" in file for file in files) == 7
+    assert sum("semantic_fpn" in file for file in files) == 2 * 7
 
 
 def test_sources_have_a_digest_that_tells_them_apart() -> None:
@@ -154,11 +159,15 @@ def test_weights_are_old_news_only_while_the_metric_file_names_them(
         return [item for item in made.scored(run, lambda path: f"ancient {path}") if isinstance(item, str)]
 
     assert marked() == []
-    metrics.write_text('{"weights": {"md5": "a"}}')
+    put_metrics(metrics, {"weights": {"md5": "a"}})
     assert len(marked()) == 3
-    metrics.write_text('{"weights": {"md5": "b"}}')
+    outcomes_path(metrics).write_bytes(b"of another measurement")
     assert marked() == []
-    metrics.write_text('{"weights": {"md5": "a"}}')
+    outcomes_path(metrics).unlink()
+    assert marked() == []
+    put_metrics(metrics, {"weights": {"md5": "b"}})
+    assert marked() == []
+    put_metrics(metrics, {"weights": {"md5": "a"}})
     made.config.weights_path(run).unlink()
     assert marked() == []
     made.config.weights_path(run).touch()
@@ -171,6 +180,9 @@ def test_tables_name_files_of_their_scale(demo: dict[str, Any], target: str) -> 
     made = plan(demo)
     assert made.metrics(target)
     assert all(path.startswith("results/demo/metrics/") for path in made.metrics(target))
+    without = ("complexity", "speed", "properties")
+    measured = [path for path in made.metrics(target) if path.split("/")[3] not in without]
+    assert made.outcomes(target) == [path.replace(".json", ".npz") for path in measured]
 
 
 RUN = "van_tiny-lska-k23-s0"

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from lska.outcomes import read_outcomes
 from lska.tables import TARGETS, outputs
 from lska.workflow import FIGURES, TABLES
 
@@ -242,16 +243,37 @@ def test_figure_two_needs_no_network(project):
 def test_evaluating_again_gives_the_same_metric_file(demo):
     path = results(demo) / "metrics" / "classification" / "van_tiny-lska-k23-s0.json"
     before, kept = json.loads(path.read_text()), path.with_name("kept.json")
-    path.rename(kept)
+    for file, other in ((path, kept), (path.with_suffix(".npz"), kept.with_suffix(".npz"))):
+        file.rename(other)
     try:
         done = demo.run("lska", "evaluate", "classification", "van_tiny-lska-k23-s0")
         assert done.returncode == 0, done.stderr
         after = json.loads(path.read_text())
     finally:
-        kept.replace(path)  # the other tests' tables are not older than it
+        for end in (".json", ".npz"):  # the other tests' tables are not older than these
+            kept.with_suffix(end).replace(path.with_suffix(end))
     for content in (before, after):
         content.pop("started"), content.pop("seconds"), content.pop("seal")
     assert before == after
+
+
+@pytest.mark.parametrize(
+    ("task", "rule"),
+    [("classification", "classification"), ("detection/retinanet", "dense"), ("texture_knn", "texture_knn_0")],
+)
+def test_a_measurement_without_its_outcomes_is_planned_again_alone(demo, task, rule):
+    path = results(demo) / "metrics" / task / "van_tiny-lska-k23-s0.npz"
+    content = json.loads(path.with_suffix(".json").read_text())
+    assert read_outcomes(path, content["outcomes"])
+    kept = path.with_suffix(".kept")
+    path.rename(kept)
+    try:
+        planned = demo.planned("--", "all")
+    finally:
+        kept.rename(path)
+    assert planned[rule] == 1
+    assert {name for name in planned if not name.startswith("notebook_")} == {"all", rule}
+    assert demo.planned("--", "all") == {}
 
 
 def test_configuration_errors_are_named_at_once(project):

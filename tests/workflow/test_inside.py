@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 
 from lska.inspection import TASKS
-from lska.provenance import write_json
+from lska.outcomes import outcomes_path
+from lska.provenance import file_md5, write_json
 from lska.runs import Run
 from lska.strict import read_yaml
 from lska.workflow import Plan
@@ -162,7 +163,8 @@ def measured(project, monkeypatch: pytest.MonkeyPatch, task: str) -> Plan:
             path.write_bytes(b"made up")
         write_json(weights.with_suffix(".json"), {"md5": str(run), "recipe": config.training_digest(run)})
         content = {"weights": {"md5": str(run)}, "data": {"digest": "as checked"}}
-        write_json(item.metrics(run), content | {"detail": {"protocol": item.protocol()}})
+        content |= {"detail": {"protocol": item.protocol()}, "outcomes": file_md5(outcomes_path(item.metrics(run)))}
+        write_json(item.metrics(run), content)
     # Snakemake keeps the params of what it touches.
     weights = [str(config.weights_path(run)) for run in config.runs_of(task)]
     done = project.run("snakemake", "--cores", "1", "--touch", "--forceall", "--", str(item.record), *weights)

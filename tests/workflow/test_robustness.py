@@ -89,7 +89,8 @@ def measured(project, configuration: str) -> set[str]:
     said = project.snakemake("--dry-run", "--configfile", configuration, "--", "all")
     lines = [line.strip() for line in said.splitlines() if line.strip().startswith("output: ")]
     files = [file for line in lines for file in line.removeprefix("output: ").split(", ") if "/robustness/" in file]
-    return {file.partition("/robustness/")[2].removesuffix(".json") for file in files if "/metrics/" in file}
+    metrics = [file for file in files if "/metrics/" in file and file.endswith(".json")]
+    return {file.partition("/robustness/")[2].removesuffix(".json") for file in metrics}
 
 
 def test_a_new_kernel_size_is_measured_alone_on_every_set(demo, tmp_path):

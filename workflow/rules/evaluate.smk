@@ -1,4 +1,5 @@
-# Measurements: each writes metric files, results/<scale>/metrics/<task>/<run>.json.
+# Measurements: each writes metric files, results/<scale>/metrics/<task>/<run>.json, and beside those of images an .npz
+# with what their errors come from.
 
 
 rule classification:
@@ -6,7 +7,8 @@ rule classification:
         # A clone gives files arbitrary times: weights that the metric file names are up to date whatever theirs.
         lambda wildcards: PLAN.scored(wildcards.run, ancient),
     output:
-        PLAN.config.metric_path("classification", "{run}"),
+        metrics=PLAN.config.metric_path("classification", "{run}"),
+        outcomes=outcomes_path(PLAN.config.metric_path("classification", "{run}")),
     params:
         digest=lambda wildcards: PLAN.training_digest(wildcards.run),
     log:
@@ -23,6 +25,7 @@ rule dense:
         lambda wildcards: PLAN.dense_scored(wildcards.task, wildcards.run, ancient),
     output:
         metrics=PLAN.config.metric_path("{task}", "{run}"),
+        outcomes=outcomes_path(PLAN.config.metric_path("{task}", "{run}")),
         samples=PLAN.config.results / "samples" / "{task}" / "{run}.png",
     params:
         digest=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).digest(),

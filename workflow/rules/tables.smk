@@ -24,6 +24,7 @@ for target in TABLES + FIGURES:
             f"notebook_{target}"
         input:
             metrics=PLAN.metrics(target),
+            outcomes=PLAN.outcomes(target),
             samples=PLAN.samples(target) + PLAN.examples(target),
             fields=PLAN.fields(target),
             template=f"notebooks/{kind}.ipynb",

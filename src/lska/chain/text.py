@@ -45,7 +45,7 @@ def _facts(facts: Mapping[str, str], indent: str, width: int) -> Iterator[str]:
     column = min(LONGEST_NAME, max(map(len, facts), default=0)) + 2
     for name, text in facts.items():
         first, *more = textwrap.wrap(
-            _LONG.sub(lambda found: (found[1] or "") + found[2][:SHORT], text),
+            shortened(text),
             max(30, width - len(indent) - column),
             break_long_words=False,
             break_on_hyphens=False,
@@ -53,3 +53,8 @@ def _facts(facts: Mapping[str, str], indent: str, width: int) -> Iterator[str]:
         yield f"{indent}{name:<{column}}{first}".rstrip()
         for line in more:
             yield f"{indent}{'':<{column}}{line}"
+
+
+def shortened(text: str) -> str:
+    """The text with digests and commits cut to `SHORT` digits."""
+    return _LONG.sub(lambda found: (found[1] or "") + found[2][:SHORT], text)

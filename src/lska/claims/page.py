@@ -11,8 +11,9 @@ from lska.claims.evidence import Evidence
 from lska.claims.listing import outputs
 from lska.claims.verdicts import MEANING, Outcome, Result, Verdict, count
 from lska.provenance import atomic_path, code_version, write_json
-from lska.tables.render import place
+from lska.tables.render import escape_markdown
 from lska.tables.specs import ConfigLike
+from lska.tables.tidy import place
 
 MARKS = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.NOISE: "~", Verdict.NOT_RUN: "–", Verdict.DISAGREE: "!"}
 WIDTH = 100
@@ -99,7 +100,8 @@ def render(content: dict[str, Any], suffix: str) -> str:
         loader=PackageLoader("lska.claims", "."), autoescape=suffix == ".html", undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters |= {"shown": shown, "numbers": numbers, "few": few, "cell": in_cell, "verdict": verdict_of}
+    environment.filters |= {"shown": shown, "numbers": numbers, "few": few, "verdict": verdict_of}
+    environment.filters["cell"] = escape_markdown
     marks = {str(verdict): mark for verdict, mark in MARKS.items()}
     meaning = {str(verdict): text for verdict, text in MEANING.items()}
     return environment.get_template(f"page{suffix}.jinja").render(**content, marks=marks, meaning=meaning)
@@ -133,11 +135,6 @@ def verdict_of(claim: dict[str, Any]) -> str:
     elif claim["verdict"] == Verdict.FAILS and claim["paper_numbers"] == "agree when rounded":
         beside = " (the paper's rounded numbers agree)"
     return f"{MARKS[Verdict(claim['verdict'])]} {claim['verdict']}{beside}"
-
-
-def in_cell(text: str) -> str:
-    """Text of a cell of a Markdown table."""
-    return text.replace("|", "\\|")
 
 
 def few(texts: Sequence[str], most: int = 2) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,7 +17,8 @@ from lska.config import Config
 from lska.data.folders import open_split
 from lska.data.prepare import verify
 from lska.models.checkpoint import load_weights
-from lska.provenance import file_md5, metric, proportion, write_metrics
+from lska.outcomes import Outcomes, mean_of
+from lska.provenance import file_md5, proportion, write_metrics
 from lska.runs import Run
 from lska.train.launch import build_network
 from lska.train.loading import scoring_loader
@@ -134,20 +136,21 @@ def classify(config: Config, runs: Sequence[Run]) -> None:
 def _write(
     config: Config, checkpoint: Checkpoint, scores: Scores, data: dict[str, str], started: datetime, device: str
 ) -> None:
-    sidecar = checkpoint.sidecar
+    sidecar, images = checkpoint.sidecar, scores.images
     write_metrics(
         config.metric_path("classification", checkpoint.run),
         task="classification",
         run=str(checkpoint.run),
         scale=config.scale,
         metrics={
-            "top1": proportion(scores.top1, scores.n),
-            "top5": proportion(scores.top5, scores.n),
-            "loss": metric(scores.loss / scores.n, "nats", n=scores.n),
+            "top1": proportion(np.count_nonzero(images["top1"]), scores.n),
+            "top5": proportion(np.count_nonzero(images["top5"]), scores.n),
+            "loss": mean_of(images["loss"], "nats"),
         },
         weights={"md5": sidecar["md5"], "origin": sidecar["origin"]},
         recipe=sidecar["recipe"],
         data=data,
         device=device,
         started=started,
+        outcomes=Outcomes(images=images),
     )

@@ -21,6 +21,7 @@ from lska.models.checkpoint import load_weights
 from lska.openmmlab.configs import configuration
 from lska.openmmlab.launch import open_splits
 from lska.openmmlab.setup import use
+from lska.outcomes import Outcomes, with_errors
 from lska.provenance import write_metrics
 from lska.train.scoring import memory_format
 
@@ -74,20 +75,21 @@ class Predictor:
         """Indices of the images that the picture of sample predictions shows, spread evenly over the set."""
         return set(np.linspace(0, len(self) - 1, min(SAMPLES, len(self))).astype(int).tolist())
 
-    def write(self, metrics: dict[str, Any], started: datetime, **detail: Any) -> None:
-        """Write the metric file."""
+    def write(self, metrics: dict[str, Any], outcomes: Outcomes, started: datetime, **detail: Any) -> None:
+        """Write the metric file, with the standard errors that bootstrap samples among the outcomes give."""
         write_metrics(
             self.job.metrics,
             task=self.job.task,
             run=str(self.job.run),
             scale=self.job.config.scale,
-            metrics=metrics,
+            metrics=with_errors(metrics, outcomes),
             weights={"md5": self.sidecar["md5"], "origin": self.sidecar["origin"]},
             recipe=self.sidecar["recipe"],
             data=self.job.config.data_identity(self.job.data),
             device=str(self.device),
             started=started,
             extra={"backbone": self.sidecar.get("backbone"), **detail},
+            outcomes=outcomes,
         )
 
 

@@ -17,14 +17,13 @@ from pycocotools.cocoeval import COCOeval
 
 from lska.data.dense import DetectionSplit
 from lska.evaluate.dense import Predictor, read_image
+from lska.evaluate.precision import STATISTICS, resampled_precisions
 from lska.evaluate.samples import Instances, detection_sheet
 from lska.finetuning import FineTuningJob
+from lska.outcomes import Outcomes
 from lska.provenance import metric
 
 logger = logging.getLogger(__name__)
-
-SUFFIXES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-"""Ends of metric names, in the order of COCOeval's statistics."""
 
 _KINDS = {"box": "bbox", "mask": "segm"}
 
@@ -46,9 +45,12 @@ def evaluate(job: FineTuningJob) -> None:
             shown.append((sample.img_id, sample.img_path, found))
     draw(job, predictor.split, truth, shown)
     metrics: dict[str, Any] = {}
+    samples: dict[str, np.ndarray] = {}
     for kind in ("box", "mask") if masks else ("box",):
-        metrics |= average_precision(truth, results, kind)
-    predictor.write(metrics, started, detections=len(results))
+        scoring = scored(truth, results, kind)
+        metrics |= average_precision(scoring, kind)
+        samples |= {f"{kind}_{name}": values for name, values in resampled_precisions(scoring).items()}
+    predictor.write(metrics, Outcomes(samples=samples), started, detections=len(results))
 
 
 def _check_order(predictor: Predictor) -> None:
@@ -88,12 +90,8 @@ def read_truth(annotations: Path) -> COCO:
         return COCO(str(annotations))
 
 
-def average_precision(truth: COCO, results: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
-    """COCO's six average precisions of `kind` (`box` or `mask`) as metric entries in percent.
-
-    Averages over IoU 0.5 to 0.95 but for `ap50` and `ap75`; small, medium and large are areas up to 32^2, up to 96^2,
-    and above, in pixels of the original image. None where the set has no object of that size.
-    """
+def scored(truth: COCO, results: list[dict[str, Any]], kind: str) -> COCOeval:
+    """Matches and statistics of the boxes or masks (`kind`, `box` or `mask`) among `results`."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         found = truth.loadRes(_for(kind, results)) if results else _nothing(truth)
@@ -102,10 +100,19 @@ def average_precision(truth: COCO, results: list[dict[str, Any]], kind: str) -> 
         scoring.accumulate()
         scoring.summarize()
     logger.debug("%s", said.getvalue())
-    images = len(truth.getImgIds())
+    return scoring
+
+
+def average_precision(scoring: COCOeval, kind: str) -> dict[str, dict[str, Any]]:
+    """COCO's six average precisions, `<kind>_ap` and so on, as metric entries in percent.
+
+    Averages over IoU 0.5 to 0.95 but for `ap50` and `ap75`; small, medium and large are areas up to 32^2, up to 96^2,
+    and above, in pixels of the original image. None where the set has no object of that size.
+    """
+    images = len(scoring.params.imgIds)
     return {
-        f"{kind}_{suffix}": metric(100 * float(value) if value >= 0 else None, "%", n=images)
-        for suffix, value in zip(SUFFIXES, scoring.stats, strict=False)
+        f"{kind}_{name}": metric(100 * float(value) if value >= 0 else None, "%", n=images)
+        for name, value in zip(STATISTICS, scoring.stats, strict=False)
     }
 
 

@@ -25,6 +25,7 @@ from lska.evaluate.robustness.measure import training_classes
 from lska.evaluate.robustness.members import Geometry, Member, open_run
 from lska.evaluate.robustness.passes import cut, normalized
 from lska.inspection import InspectionJob
+from lska.outcomes import Outcomes, with_errors
 from lska.provenance import atomic_path, file_md5, metric, write_metrics
 from lska.runs import Run
 from lska.train.launch import build_network
@@ -33,6 +34,8 @@ from lska.train.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, Triple
 logger = logging.getLogger(__name__)
 
 Metrics = dict[str, dict[str, Any]]
+Result = tuple[Metrics, Outcomes, dict[str, Any]]
+"""Metric entries of one network, what is kept of its images, and facts beside them."""
 
 
 def measure(job: InspectionJob, runs: Sequence[Run]) -> None:
@@ -46,37 +49,32 @@ def measure(job: InspectionJob, runs: Sequence[Run]) -> None:
     started, device = datetime.now(UTC), torch.device("cuda" if job.section.evaluation.gpus else "cpu")
     classes = training_classes(job.config)
     members = [open_run(job.config, run, len(classes), device) for run in runs]
-    found: Iterator[tuple[Metrics, dict[str, Any]]] = _MEASURES[job.name](job, members, classes, device)
-    for member, (metrics, detail) in zip(members, found, strict=True):
-        _write(job, member, metrics, detail, started, device)
+    found: Iterator[Result] = _MEASURES[job.name](job, members, classes, device)
+    for member, result in zip(members, found, strict=True):
+        _write(job, member, result, started, device)
 
 
-def _write(
-    job: InspectionJob,
-    member: Member,
-    metrics: Metrics,
-    detail: dict[str, Any],
-    started: datetime,
-    device: torch.device,
-) -> None:
+def _write(job: InspectionJob, member: Member, result: Result, started: datetime, device: torch.device) -> None:
+    metrics, outcomes, detail = result
     write_metrics(
         job.metrics(member.run),
         task=job.task,
         run=str(member.run),
         scale=job.config.scale,
-        metrics=metrics,
+        metrics=with_errors(metrics, outcomes),
         weights={"md5": member.sidecar["md5"], "origin": member.sidecar["origin"]},
         recipe=member.sidecar["recipe"],
         data=job.config.data_identity(job.data),
         device=str(device),
         started=started,
         extra={"protocol": job.protocol(), **detail},
+        outcomes=outcomes,
     )
 
 
 def _shape_texture(
     job: InspectionJob, members: Sequence[Member], classes: tuple[str, ...], device: torch.device
-) -> Iterator[tuple[Metrics, dict[str, Any]]]:
+) -> Iterator[Result]:
     """Dimensions in both forms and shape bias; images are decoded once for all members."""
     section = job.section
     cues = read_cue_conflict(Path(job.data.root))
@@ -88,14 +86,21 @@ def _shape_texture(
     mapping = _mapping(cues, classes)
     for found, probabilities in _responses(job, members, cues, device):
         dimensions = shape_texture.dimensions(found, *pairs, resamples=section.resamples, seed=section.seed)
-        yield shape_texture.metrics(dimensions) | _bias(cues, probabilities, mapping), {"images": len(cues)}
+        metrics, kept = shape_texture.metrics(dimensions), shape_texture.outcomes(dimensions)
+        biases, decided = _bias(cues, probabilities, mapping, section.resamples)
+        outcomes = Outcomes(decided.images, {**kept.samples, **decided.samples})
+        yield metrics | biases, outcomes, {"images": len(cues)}
 
 
-def _bias(cues: CueConflictSet, probabilities: np.ndarray, mapping: shape_bias.CategoryMapping | None) -> Metrics:
+def _bias(
+    cues: CueConflictSet, probabilities: np.ndarray, mapping: shape_bias.CategoryMapping | None, resamples: int
+) -> tuple[Metrics, Outcomes]:
     """Shape bias of class probabilities (n, classes); null where no class stands for a category."""
     if mapping is None:
-        return {"shape_bias": metric(None, "%"), "cue_decisions": metric(None, "%")}
-    return shape_bias.metrics(shape_bias.shape_bias(shape_bias.decisions(probabilities, mapping), mapping, cues))
+        return {"shape_bias": metric(None, "%"), "cue_decisions": metric(None, "%")}, Outcomes()
+    decided = shape_bias.decisions(probabilities, mapping)
+    metrics = shape_bias.metrics(shape_bias.shape_bias(decided, mapping, cues))
+    return metrics, shape_bias.outcomes(decided, mapping, cues, resamples)
 
 
 def _mapping(cues: CueConflictSet, classes: tuple[str, ...]) -> shape_bias.CategoryMapping | None:
@@ -141,7 +146,7 @@ def _stack(images: Sequence[Any], geometry: Geometry) -> torch.Tensor:
 
 def _texture_knn(
     job: InspectionJob, members: Sequence[Member], classes: tuple[str, ...], device: torch.device
-) -> Iterator[tuple[Metrics, dict[str, Any]]]:
+) -> Iterator[Result]:
     """Nearest-neighbour accuracy per split and over splits."""
     section, textures = job.section, read_textures(Path(job.data.root))
     verify(job, textures)
@@ -151,17 +156,15 @@ def _texture_knn(
     )
     detail = {"gallery": list(section.gallery), "query": section.query, "classes": len(textures.classes)}
     for found in every:
-        yield (
-            texture_metrics(
-                found, textures.targets, textures.splits, gallery=section.gallery, query=section.query, device=device
-            ),
-            detail,
+        metrics, outcomes = texture_metrics(
+            found, textures.targets, textures.splits, gallery=section.gallery, query=section.query, device=device
         )
+        yield metrics, outcomes, detail
 
 
 def _receptive_field(
     job: InspectionJob, members: Sequence[Member], classes: tuple[str, ...], device: torch.device
-) -> Iterator[tuple[Metrics, dict[str, Any]]]:
+) -> Iterator[Result]:
     """Area ratios of the trained network and, as a control, of the same network before training."""
     split = open_split(Path(job.data.root), "val", job.config.work / "cache")
     verify_classification(job.config, split)
@@ -169,15 +172,20 @@ def _receptive_field(
         logger.info("%s: effective receptive field", member.run)
         fresh = build_network(job.config, member.run, len(classes)).eval().to(device)
         maps = {
-            name: receptive_field.mean_contribution(network, _images(job, split, member), device, job.section.images)
+            name: receptive_field.mean_contribution(
+                network, _images(job, split, member), device, job.section.images, keep=True
+            )
             for name, network in (("trained", member.network), ("untrained", fresh))
         }
         _save_maps(job.field(member.run), {name: found.scores for name, found in maps.items()})
-        metrics = receptive_field.ratios(maps["trained"].scores, maps["trained"].used)
-        control = receptive_field.ratios(maps["untrained"].scores, maps["untrained"].used)
-        metrics |= {f"{name}_untrained": entry for name, entry in control.items()}
+        metrics: Metrics = {}
+        samples: dict[str, np.ndarray] = {}
+        for end, found in (("", maps["trained"]), ("_untrained", maps["untrained"])):
+            ratios = receptive_field.ratios(found.scores, found.used)
+            metrics |= {f"{name}{end}": entry for name, entry in ratios.items()}
+            samples |= {f"{name}{end}": drawn for name, drawn in receptive_field.resampled_ratios(found.maps).items()}
         detail = {"size": job.section.size, "skipped": {name: found.skipped for name, found in maps.items()}}
-        yield metrics, detail | {"field": file_md5(job.field(member.run))}
+        yield metrics, Outcomes(samples=samples), detail | {"field": file_md5(job.field(member.run))}
 
 
 def _images(job: InspectionJob, split: Any, member: Member) -> Iterator[torch.Tensor]:
@@ -198,7 +206,7 @@ def _save_maps(path: Path, maps: dict[str, np.ndarray]) -> None:
         np.savez_compressed(stream, **{name: scores.astype(np.float32) for name, scores in maps.items()})
 
 
-_MEASURES: dict[str, Callable[..., Iterator[tuple[Metrics, dict[str, Any]]]]] = {
+_MEASURES: dict[str, Callable[..., Iterator[Result]]] = {
     "shape_texture": _shape_texture,
     "texture_knn": _texture_knn,
     "receptive_field": _receptive_field,

@@ -19,6 +19,7 @@ from lska.data.folders import Split
 from lska.data.perturbed.parts import Part
 from lska.evaluate.robustness.members import Member, Preprocessing
 from lska.evaluate.robustness.passes import Shard, ShardBatches, ShardImages, normalized
+from lska.outcomes import Outcomes
 from lska.provenance import metric, proportion
 from lska.train.loading import heed_only_the_trainer
 
@@ -88,8 +89,9 @@ def texture_metrics(
     gallery: Sequence[str] = ("train",),
     query: str = "val",
     device: torch.device | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Metric entries of a texture set: `top1_<distance>_split<n>`, their mean `top1_<distance>` and its deviation.
+) -> tuple[dict[str, dict[str, Any]], Outcomes]:
+    """Metric entries of a texture set: `top1_<distance>_split<n>`, their mean `top1_<distance>` and its deviation; and
+    the values of every query image for the means.
 
     The splits sort the same images, so they are not independent. The mean's standard error is therefore the mean of the
     splits' binomial ones, its upper bound; `top1_<distance>_deviation` is the sample deviation over splits (left out
@@ -102,27 +104,62 @@ def texture_metrics(
         device: where distances are computed; the CPU where None.
 
     Raises:
-        ValueError: as `texture_accuracy`.
+        ValueError: as `texture_hits`.
     """
-    entries = {}
+    entries, values = {}, {}
     for distance in DISTANCES:
-        found = {
-            number: texture_accuracy(
+        hits = {
+            number: texture_hits(
                 features, targets, parts, gallery=gallery, query=query, distance=distance, device=device
             )
             for number, parts in splits.items()
         }
+        found = {number: _share(hit) for number, hit in hits.items()}
         entries |= {f"top1_{distance}_split{number}": entry for number, entry in found.items()}
         shares = np.array([entry["value"] for entry in found.values()])
         error = float(np.mean([entry["standard_error"] for entry in found.values()]))
-        images = len(np.unique(np.concatenate([parts[query] for parts in splits.values()])))
+        values[f"top1_{distance}"] = image_values({number: splits[number][query] for number in splits}, hits)
+        images = len(values[f"top1_{distance}"])
         entries[f"top1_{distance}"] = metric(float(shares.mean()), "%", n=images, standard_error=error)
         if len(shares) > 1:
             entries[f"top1_{distance}_deviation"] = metric(float(shares.std(ddof=1)), "%", n=len(shares))
-    return entries
+    return entries, Outcomes(images=values)
+
+
+def image_values(asked: Mapping[int, np.ndarray], hits: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Value of each different query image in percent, float64, in the order of the data set.
+
+    Their mean is that of the splits' accuracies. An image that is asked for in several splits counts in each of them,
+    one that happens to be in more splits counts for more; so a value is the mean accuracy plus what the image adds to
+    it, m / S sum over its splits of (hit - accuracy) / Q for m images, S splits and Q queries in a split. The spread of
+    these values gives the error of a mean of ratios, and of a difference of two networks. With one split a value is 0
+    or 100.
+
+    Args:
+        asked: query images, (Q,) by split.
+        hits: bool (Q,) by split.
+    """
+    shares = {number: hit.mean() for number, hit in hits.items()}
+    images, places = np.unique(np.concatenate([asked[number] for number in hits]), return_inverse=True)
+    added = np.concatenate([(hit - shares[number]) / len(hit) for number, hit in hits.items()])
+    values = np.mean([*shares.values()]) + len(images) / len(hits) * np.bincount(places, added)
+    return 100 * values
 
 
 def texture_accuracy(
+    features: np.ndarray, targets: np.ndarray, split: Mapping[str, np.ndarray], **settings: Any
+) -> dict[str, Any]:
+    """Share of `texture_hits`, which takes the same arguments; the standard error is binomial, for the gallery as it
+    is.
+    """
+    return _share(texture_hits(features, targets, split, **settings))
+
+
+def _share(hits: np.ndarray) -> dict[str, Any]:
+    return proportion(int(hits.sum()), len(hits))
+
+
+def texture_hits(
     features: np.ndarray,
     targets: np.ndarray,
     split: Mapping[str, np.ndarray],
@@ -131,10 +168,11 @@ def texture_accuracy(
     query: str = "val",
     distance: str = "cosine",
     device: torch.device | None = None,
-) -> dict[str, Any]:
-    """Share of the images in part `query` of a split whose nearest in the parts `gallery` is of the same class.
+) -> np.ndarray:
+    """Whether the nearest image in the parts `gallery` of a split is of the same class, bool (Q,), for each image in
+    part `query`.
 
-    Arguments are those of `texture_metrics`; the standard error is binomial, for the gallery as it is.
+    Arguments are those of `texture_metrics`.
 
     Raises:
         ValueError: a part is not in the split, the query is part of its own gallery, or as `nearest`.
@@ -148,7 +186,7 @@ def texture_accuracy(
     searched, asked = np.concatenate([split[part] for part in gallery]), split[query]
     rows = torch.from_numpy(features).to(device or "cpu")
     neighbours = nearest(rows[torch.from_numpy(searched)], rows[torch.from_numpy(asked)], distance).cpu().numpy()
-    return proportion(int((targets[searched[neighbours]] == targets[asked]).sum()), len(asked))
+    return targets[searched[neighbours]] == targets[asked]
 
 
 def nearest(gallery: torch.Tensor, query: torch.Tensor, distance: str = "cosine") -> torch.Tensor:

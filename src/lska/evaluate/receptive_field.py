@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from lska.data.folders import DataError, Split, decode
+from lska.outcomes import ELEMENTS, RESAMPLES, resample_counts
 from lska.provenance import metric
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Contribution:
     """Images that the mean is over."""
     skipped: int
     """Images left out because their scores were not finite."""
+    maps: np.ndarray | None = None
+    """float32 (used, S, S): the scores of each image, where they are kept."""
 
 
 def contribution(network: nn.Module, image: Tensor) -> np.ndarray:
@@ -83,7 +87,7 @@ def _feature_map(network: nn.Module, image: Tensor) -> Tensor:
 
 
 def mean_contribution(
-    network: nn.Module, images: Iterable[Tensor], device: torch.device, count: int | None = None
+    network: nn.Module, images: Iterable[Tensor], device: torch.device, count: int | None = None, keep: bool = False
 ) -> Contribution:
     """Mean contribution of images taken one at a time, in evaluation mode; progress shows on a terminal.
 
@@ -94,13 +98,14 @@ def mean_contribution(
         network: on `device`.
         images: normalised, each (1, 3, S, S), all of one size.
         count: images to use; None for all. Fewer are used where `images` ends earlier.
+        keep: keep the scores of each image, 4 MiB for one of 1024 x 1024 pixels.
 
     Raises:
         ValueError: `count` is below 1, no image gave finite scores, or their sizes differ.
     """
     if count is not None and count < 1:
         raise ValueError(f"count: expected an integer from 1 up, or None for all images; found {count}")
-    total, used, skipped = np.zeros(()), 0, 0
+    total, used, skipped, kept = np.zeros(()), 0, 0, []
     with _frozen(network), tqdm(total=count, unit="image", disable=None, leave=False) as bar:
         for image in images:
             scores = contribution(network, image.to(device))
@@ -110,6 +115,8 @@ def mean_contribution(
             if used and scores.shape != total.shape:
                 raise ValueError(f"images: expected all of size {total.shape}, found one of {scores.shape}")
             total, used = total + scores, used + 1
+            if keep:
+                kept.append(scores.astype(np.float32))
             bar.update()
             if used == count:
                 break
@@ -120,7 +127,7 @@ def mean_contribution(
         )
     if skipped:
         logger.warning("%d images left out, their contribution scores are not finite", skipped)
-    return Contribution(total / used, used, skipped)
+    return Contribution(total / used, used, skipped, np.stack(kept) if keep else None)
 
 
 @contextmanager
@@ -216,9 +223,13 @@ def area_ratio(scores: np.ndarray, threshold: float, on: str = "log") -> tuple[i
 
 def _square_sums(scores: np.ndarray) -> np.ndarray:
     """Sums over the squares of side 1, 3, 5, ... around the centre; the last is over the whole map."""
-    distance = np.abs(np.arange(len(scores)) - len(scores) // 2)
-    rings = np.maximum(distance[:, None], distance)
-    return np.bincount(rings.ravel(), weights=scores.ravel()).cumsum()
+    return np.bincount(_rings(len(scores)), weights=scores.ravel()).cumsum()
+
+
+def _rings(size: int) -> np.ndarray:
+    """Number of the square ring around the centre that each pixel of a map lies on, (size * size,)."""
+    distance = np.abs(np.arange(size) - size // 2)
+    return np.maximum(distance[:, None], distance).ravel()
 
 
 def ratios(scores: np.ndarray, n: int | None = None, on: str = "log") -> dict[str, dict[str, Any]]:
@@ -235,6 +246,34 @@ def ratios(scores: np.ndarray, n: int | None = None, on: str = "log") -> dict[st
         entries[f"area_ratio_{percent}"] = metric(share, "%", n=n)
         entries[f"side_{percent}"] = metric(side, "pixels", n=n)
     return entries
+
+
+def resampled_ratios(maps: np.ndarray, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
+    """`area_ratio_20` (%) and so on of the mean map of each bootstrap sample of the images, (resamples,) each.
+
+    On the logarithms, as `ratios` by default. Samples are the same for two networks if both used the same images.
+
+    Args:
+        maps: contribution maps of the images, (n, S, S).
+    """
+    count, size = len(maps), maps.shape[1]
+    rings, pixels = _rings(size), maps.reshape(count, -1)
+    weights = np.stack(list(resample_counts(count, resamples=resamples))) / count
+    sums = np.zeros((size // 2 + 1, resamples))
+    step = max(1, ELEMENTS // resamples)
+    for first in range(0, len(rings), step):
+        chosen = slice(first, first + step)
+        logarithms = np.log10(pixels[:, chosen].T.astype(np.float64) @ weights.T + 1)
+        places = (rings[chosen], np.arange(len(logarithms)))
+        sums += csr_array((np.ones(len(logarithms)), places), shape=(len(sums), len(logarithms))) @ logarithms
+    shares = sums.cumsum(axis=0) / sums.sum(axis=0)
+    sides = np.arange(SMALLEST_SIDE, size, 2)
+    inside, found = shares[sides // 2], {}
+    for percent in THRESHOLDS:
+        enough = inside > percent / 100
+        side = np.where(enough.any(axis=0), sides[enough.argmax(axis=0)], size)
+        found[f"area_ratio_{percent}"] = 100 * (side / size) ** 2
+    return found
 
 
 def _check_scores(scores: np.ndarray) -> None:

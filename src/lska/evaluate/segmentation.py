@@ -12,10 +12,8 @@ from lska.data.dense_files import IGNORED
 from lska.evaluate.dense import Predictor, read_image
 from lska.evaluate.samples import segmentation_sheet
 from lska.finetuning import FineTuningJob
+from lska.outcomes import RESAMPLES, Outcomes, resample_columns
 from lska.provenance import metric
-
-RESAMPLES = 200
-"""Bootstrap samples of the validation images behind the standard errors."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +38,30 @@ def scores(areas: Areas) -> dict[str, np.ndarray]:
 
     Means leave out classes that neither labels nor predictions show (for `macc`: that no label shows), as mmseg does.
     """
-    hits, predicted, labelled = (a.sum(axis=0) for a in (areas.intersection, areas.predicted, areas.labelled))
+    return _shares(*(part.sum(axis=0) for part in (areas.intersection, areas.predicted, areas.labelled)))
+
+
+def _shares(hits: np.ndarray, predicted: np.ndarray, labelled: np.ndarray) -> dict[str, np.ndarray]:
+    """As `scores`, from areas (..., classes)."""
     with np.errstate(invalid="ignore"):
         iou = hits / (predicted + labelled - hits)
         accuracy = hits / labelled
     return {
-        "miou": np.nanmean(iou), "macc": np.nanmean(accuracy), "aacc": hits.sum() / labelled.sum(), "iou": iou,
+        "miou": np.nanmean(iou, axis=-1), "macc": np.nanmean(accuracy, axis=-1),
+        "aacc": hits.sum(axis=-1) / labelled.sum(axis=-1), "iou": iou,
     }  # fmt: skip
 
 
-def standard_errors(areas: Areas, seed: int = 0) -> dict[str, float]:
-    """Standard errors of `miou`, `macc` and `aacc` by bootstrap over the images."""
-    generator, images = np.random.default_rng(seed), len(areas.labelled)
-    drawn: dict[str, list[float]] = {"miou": [], "macc": [], "aacc": []}
-    for _ in range(RESAMPLES):
-        # How often each image is drawn; summing weighted areas is summing the areas of the drawn images.
-        weights = generator.multinomial(images, np.full(images, 1 / images))[:, None]
-        sample = scores(Areas(*(weights * part for part in (areas.intersection, areas.predicted, areas.labelled))))
-        for name, values in drawn.items():
-            values.append(float(sample[name]))
-    return {name: float(np.std(values, ddof=1)) for name, values in drawn.items()}
+def resampled(areas: Areas, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
+    """`miou`, `macc` and `aacc` in percent on bootstrap samples of the images, (resamples,) each.
+
+    Summing areas weighted by how often each image is drawn is summing the areas of the drawn images.
+    """
+    parts = [part.astype(np.float64) for part in (areas.intersection, areas.predicted, areas.labelled)]
+    drawn = [
+        _shares(*(counts.T @ part for part in parts)) for counts in resample_columns(len(areas.labelled), resamples)
+    ]
+    return {name: 100 * np.concatenate([found[name] for found in drawn]) for name in ("miou", "macc", "aacc")}
 
 
 def evaluate(job: FineTuningJob) -> None:
@@ -79,15 +81,13 @@ def evaluate(job: FineTuningJob) -> None:
             shown.append((read_image(sample.img_path), labels, predicted))
     total = Areas(*(np.stack(part) for part in zip(*rows, strict=True)))
     draw(job, shown, classes)
-    predictor.write(as_metrics(total, classes), started)
+    predictor.write(as_metrics(total, classes), Outcomes(samples=resampled(total)), started)
 
 
 def as_metrics(total: Areas, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Entries of the metric file, in percent; a class without pixels has the value None."""
-    found, errors, images = scores(total), standard_errors(total), len(total.labelled)
-    metrics = {
-        name: metric(100 * float(found[name]), "%", n=images, standard_error=100 * errors[name]) for name in errors
-    }
+    found, images = scores(total), len(total.labelled)
+    metrics = {name: metric(100 * float(found[name]), "%", n=images) for name in ("miou", "macc", "aacc")}
     for name, value in zip(classes, found["iou"], strict=True):
         metrics[f"iou/{name}"] = metric(None if np.isnan(value) else 100 * float(value), "%")
     return metrics

@@ -13,6 +13,7 @@ import numpy as np
 
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories
 from lska.data.layouts import shown
+from lska.outcomes import RESAMPLES, Outcomes, resample_columns
 from lska.provenance import metric, proportion
 
 
@@ -102,12 +103,41 @@ def shape_bias(decided: np.ndarray, mapping: CategoryMapping, cues: CueConflictS
     Raises:
         ValueError: not one decision per image, a category of the set that the mapping lacks, or no conflict at all.
     """
+    category, shape, texture = _choices(decided, mapping, cues)
+    chosen = (np.ones_like(shape), shape, texture)
+    return ShapeBias(
+        mapping.categories, *(np.bincount(category[which], minlength=len(mapping.categories)) for which in chosen)
+    )
+
+
+def _choices(
+    decided: np.ndarray, mapping: CategoryMapping, cues: CueConflictSet
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of every image with a conflict, in order: category of its shape, whether it was decided for shape, for texture.
+    """
     _check(decided, mapping, cues)
     number = np.array([mapping.categories.index(name) for name in cues.categories])
-    kept, shape, texture = cues.conflict, number[cues.shape_category], number[cues.texture_category]
-    chosen = (kept, kept & (decided == shape), kept & (decided == texture))
-    return ShapeBias(
-        mapping.categories, *(np.bincount(shape[which], minlength=len(mapping.categories)) for which in chosen)
+    shape, texture = (number[which][cues.conflict] for which in (cues.shape_category, cues.texture_category))
+    kept = decided[cues.conflict]
+    return shape, kept == shape, kept == texture
+
+
+def outcomes(
+    decided: np.ndarray, mapping: CategoryMapping, cues: CueConflictSet, resamples: int = RESAMPLES
+) -> Outcomes:
+    """What is kept of the arguments of `shape_bias`, images without a conflict left out.
+
+    Values of every image of `cue_decisions`, `shape_decisions` and `texture_decisions`, 0 or 100; bootstrap samples of
+    `shape_bias`, whose denominator depends on the decisions.
+    """
+    _, shape, texture = _choices(decided, mapping, cues)
+    images = {"cue_decisions": shape | texture, "shape_decisions": shape, "texture_decisions": texture}
+    with np.errstate(invalid="ignore"):
+        drawn = [
+            100 * (shape @ counts) / ((shape | texture) @ counts) for counts in resample_columns(len(shape), resamples)
+        ]
+    return Outcomes(
+        {name: 100.0 * values for name, values in images.items()}, {"shape_bias": np.concatenate(drawn)}
     )
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from lska.data.cue_conflict import CueConflictSet
+from lska.outcomes import Outcomes, resample_columns
 from lska.provenance import metric
 
 FACTORS = ("shape", "texture", "residual")
@@ -84,6 +85,9 @@ class Dimensions:
     """float64 (N,) by shared factor: correlation of each neuron over the pairs, -1 to 1."""
     estimates: Mapping[str, Estimate]
     """By form."""
+    samples: Mapping[str, np.ndarray]
+    """float64 (resamples, 2) by form: scores of shape and texture on bootstrap samples of the images; NaN where no pair
+    of a sample shares one of them."""
 
 
 def dimensions(
@@ -100,7 +104,8 @@ def dimensions(
 
     A pair has no order: both are taken, so that its two images have one mean and one variance per neuron. Both factors
     count the same in the variance of all images, as the released code draws them evenly. Intervals are percentiles over
-    bootstrap samples of the pairs: the uncertainty of having drawn these pairs, not of having these images.
+    bootstrap samples of the pairs: the uncertainty of having drawn these pairs. That of having these images is larger,
+    each being in many pairs; it is in `samples`, in which a pair counts as often as both its images are drawn.
 
     Args:
         features: (n, N) floats, one row per image.
@@ -118,6 +123,8 @@ def dimensions(
     correlations = np.empty((2, features.shape[1]))
     point = _scores(features, centre, scale, factors, ones, correlations)
     samples = [_scores(features, centre, scale, factors, weights) for weights in _resampled(factors, resamples, seed)]
+    by_image = _image_weights(factors, len(features), resamples)
+    images = [_scores(features, centre, scale, factors, weights) for weights in by_image]
     residual = {"reference": 1.0, "printed": float(features.shape[1]) if printed_residual is None else printed_residual}
     estimates = {
         form: _estimate(point[i], [sample[i] for sample in samples], residual[form], features.shape[1], confidence)
@@ -125,7 +132,8 @@ def dimensions(
     }
     counts = {name: len(pair) for name, pair in pairs.items()}
     by_factor = dict(zip(pairs, correlations, strict=True))
-    return Dimensions(features.shape[1], int((scale == 0).sum()), counts, by_factor, estimates)
+    drawn = dict(zip(FORMS, np.concatenate(images, axis=1), strict=True))
+    return Dimensions(features.shape[1], int((scale == 0).sum()), counts, by_factor, estimates, drawn)
 
 
 def allocate(scores: np.ndarray, neurons: int) -> np.ndarray:
@@ -154,6 +162,22 @@ def metrics(found: Dimensions) -> dict[str, dict[str, Any]]:
             interval = estimate.score_intervals[i]
             entries[f"{factor}_score_{form}"] = metric(estimate.scores[i], "1", n=n, interval=interval)
     return entries
+
+
+def outcomes(found: Dimensions) -> Outcomes:
+    """What is kept: all scores, dimensions and shares on the samples, but for the residual's score, a constant."""
+    samples = {}
+    for form, drawn in found.samples.items():
+        scores = np.insert(drawn, 2, found.estimates[form].scores[2], axis=1)
+        defined = ~np.isnan(drawn).any(axis=1)
+        counts = np.full(scores.shape, np.nan)
+        counts[defined] = allocate(scores[defined], found.neurons)
+        for i, factor in enumerate(FACTORS):
+            samples[f"{factor}_dimensions_{form}"] = counts[:, i]
+            samples[f"{factor}_share_{form}"] = 100 / found.neurons * counts[:, i]
+            if factor != "residual":
+                samples[f"{factor}_score_{form}"] = scores[:, i]
+    return Outcomes(samples=samples)
 
 
 def _check(features: np.ndarray, pairs: Mapping[str, np.ndarray], resamples: int) -> None:
@@ -208,6 +232,15 @@ def _resampled(factors: tuple[np.ndarray, ...], resamples: int, seed: int) -> It
         )
 
 
+def _image_weights(
+    factors: tuple[np.ndarray, ...], images: int, resamples: int
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """As `_resampled`, with bootstrap samples of the images: how often both images of each pair are in a sample."""
+    at_once = max(1, ELEMENTS // max(map(len, factors)))
+    for counts in resample_columns(images, resamples, at_once):
+        yield tuple((counts[pair[:, 0]] * counts[pair[:, 1]]).T for pair in factors)
+
+
 def _scores(
     features: np.ndarray,
     centre: np.ndarray,
@@ -216,13 +249,15 @@ def _scores(
     weights: tuple[np.ndarray, ...],
     correlations: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Scores of shape and texture in both forms, (form, sample, factor), for weighted pairs; `correlations` is filled.
+    """Scores of shape and texture in both forms, (form, sample, factor), for weighted pairs, NaN where all weights of a
+    factor are 0; `correlations` is filled.
 
     Per neuron and sample, the moments over a pair's two images are the mean m, the mean square and the mean product,
     whence variance and covariance; the pair's order takes no part in them.
     """
     total, covariance, printed = 0.0, 0.0, 0.0
-    weights = tuple(weight / weight.sum(axis=1, keepdims=True) for weight in weights)
+    with np.errstate(invalid="ignore"):
+        weights = tuple(weight / weight.sum(axis=1, keepdims=True) for weight in weights)
     occurrence = [weight @ _halves(pair, len(features)) for pair, weight in zip(factors, weights, strict=True)]
     step = max(1, ELEMENTS // max(map(len, factors)))
     for first in range(0, features.shape[1], step):
@@ -233,7 +268,7 @@ def _scores(
         square = np.stack([images @ values**2 for images in occurrence], axis=1)
         products = [w @ (values[p[:, 0]] * values[p[:, 1]]) for p, w in zip(factors, weights, strict=True)]
         common, variance = np.stack(products, axis=1) - mean**2, square - mean**2
-        correlation = np.divide(common, variance, out=np.zeros_like(common), where=variance > CONSTANT)
+        correlation = np.divide(common, variance, out=np.zeros_like(common), where=~(variance <= CONSTANT))
         if correlations is not None:
             correlations[:, chosen] = correlation[0]
         total = total + (square.mean(axis=1) - mean.mean(axis=1) ** 2) @ deviation**2

@@ -60,6 +60,7 @@ def _overview(results: Results) -> Iterator[Page]:
         "measured": overview.comparison(results, counted=False),
         "networks": overview.networks(results),
         "seeds": overview.seeds(results),
+        "verified": results.verified,
         "states": overview.count(results.cells),
         "tallies": [overview.tally(target) for target in results.targets],
         "verdicts": claims.groups(results.claims),
@@ -161,6 +162,7 @@ def _environment(results: Results) -> Iterator[Page]:
     kinds = {"commit": "Commit", "machine": "Machine and versions", "lock": "Lock file"}
     found = {heading: environment.groups(results, what) for what, heading in kinds.items()}
     content = {"groups": found, "data_sets": environment.data_sets(results), "lock": environment.lock_digest()}
+    content |= {"verified": results.verified, "findings": environment.findings(results.verified)}
     yield Page("environment.html", "Where it was made", "environment.html", content, menu="Environment")
 
 

@@ -122,7 +122,7 @@ def _validator(trainer: Trainer, split: Split, config: Config) -> Callable[[int]
             return {}
         loader = scoring_loader(split, recipe, config.evaluation.batch_size, config.training.workers)
         scores = score([trainer.exported], loader, trainer.group.device, recipe.channels_last)[0]
-        return {"validation_top1": 100 * scores.top1 / scores.n, "validation_loss": scores.loss / scores.n}
+        return {"validation_top1": scores.mean("top1"), "validation_loss": scores.mean("loss")}
 
     return validate
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -12,19 +13,30 @@ from tqdm import tqdm
 
 @dataclass
 class Scores:
-    """Counts over `n` images, and the summed cross-entropy in nats."""
+    """Hits and cross-entropy of every image, in the order in which the images came."""
 
-    n: int = 0
-    top1: int = 0
-    top5: int = 0
-    loss: float = 0.0
+    _batches: list[torch.Tensor] = field(default_factory=list)
 
     def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Count a batch: logits (B, C), labels (B,)."""
-        self.n += len(labels)
-        self.top1 += int(hits(logits, labels, 1).sum())
-        self.top5 += int(hits(logits, labels, 5).sum())
-        self.loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+        """Score a batch: logits (B, C), labels (B,)."""
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+        # Left on the device: fetching it now would make the processor wait for every batch.
+        self._batches.append(torch.stack([hits(logits, labels, 1), hits(logits, labels, 5), losses]))
+
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        """Values of each image, float64 (n,): `top1` and `top5` in percent, 0 or 100, and `loss` in nats."""
+        top1, top5, losses = torch.cat([torch.empty(3, 0), *(part.cpu() for part in self._batches)], dim=1).double()
+        return {"top1": (100 * top1).numpy(), "top5": (100 * top5).numpy(), "loss": losses.numpy()}
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return sum(part.shape[1] for part in self._batches)
+
+    def mean(self, name: str) -> float:
+        """Mean over the images of `top1`, `top5` or `loss`."""
+        return float(self.images[name].mean())
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:
@@ -53,7 +65,7 @@ def score(
     Each model is left in the mode it came in. Progress shows on a terminal.
 
     Args:
-        loader: images (B, 3, H, W) and labels (B,).
+        loader: images (B, 3, H, W) and labels (B,); their order is that of the scores.
     """
     modes = [model.training for model in models]
     scores = [Scores() for _ in models]

@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from lska.chain.text import shortened
+
 WIDTH = 100
 SHOWN = 5
 """Findings of a kind that are told one by one where only their number matters, and chains of a broken link."""
@@ -99,9 +101,9 @@ def to_text(report: Report) -> str:
         found = report.of(level)
         if found:
             lines += ["", *textwrap.wrap(f"{str(level).upper()} ({len(found):,}): {MEANING[level]}", WIDTH)]
-            lines += _few(found) if level is Level.UNSEALED else _all(found)
+            lines += {Level.BROKEN: _all, Level.UNSEALED: _few}.get(level, _alike)(found)
     if not report.of(Level.BROKEN):
-        lines += ["", "All sound."]
+        lines += ["", "Nothing is broken."]
     return "\n".join(lines) + "\n"
 
 
@@ -115,9 +117,27 @@ def _all(findings: tuple[Finding, ...]) -> Iterator[str]:
             yield from _indented(f"first broken link of {len(finding.chains):,} cell(s): {cells}")
 
 
+def _alike(findings: tuple[Finding, ...]) -> Iterator[str]:
+    """Findings that say the same of several files once."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for finding in findings:
+        groups.setdefault((finding.place, finding.text), []).append(finding.file.as_posix())
+    for (place, text), files in groups.items():
+        for file in files[:SHOWN]:
+            yield f"  {file}{f': {place}' if place else ''}"
+        if len(files) > SHOWN:
+            yield f"  and {len(files) - SHOWN:,} more"
+        yield from _indented(text)
+
+
 def _indented(text: str) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent="      ", subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
+        shortened(text),
+        WIDTH,
+        initial_indent="      ",
+        subsequent_indent="      ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -12,6 +12,7 @@ from lska.chain.recipes import changes, todays_spec
 from lska.config import Config
 from lska.finetuning import parse_task
 from lska.inspection import TASKS as INSPECTIONS
+from lska.outcomes import keeps_outcomes
 from lska.provenance import file_md5
 from lska.robustness import set_of
 from lska.runs import Run
@@ -140,7 +141,7 @@ class Evidence:
         yield from _broken(weights)
         if weights.broken:
             return
-        if weights.get("backbone"):
+        if parse_task(weights.get("task") or "") and weights.get("backbone"):
             started = self.sidecar(sidecar_path(self.config, "classification", weights.get("backbone.run")))
             if not started.broken:
                 yield from _started_from(weights, started)
@@ -174,8 +175,12 @@ class Evidence:
                 yield from _todays_recipe(self.config, path, checked)
         protocols = {item.task: item.protocol() for item in self.config.measured}
         for path, checked in self.metrics.items():
+            if checked.broken:
+                continue
             now = protocols.get(checked.get("task"))
-            if not checked.broken and now is not None and checked.get("detail.protocol") != now:
+            if keeps_outcomes(checked.get("task")) and checked.get("outcomes") is None:
+                yield Finding(Level.OUTDATED, path, "outcomes", "are not kept; today's evaluation keeps them")
+            if now is not None and checked.get("detail.protocol") != now:
                 text = f"is {checked.get('detail.protocol')}, the configuration's way of measuring is now {now}"
                 yield Finding(Level.OUTDATED, path, "detail.protocol", text)
 
@@ -205,7 +210,12 @@ def _other_data(blamed: Checked, user: Checked, recorded: Checked, digest: str) 
 
 
 def _todays_recipe(config: Config, path: Path, checked: Checked) -> Iterator[Finding]:
-    task, run = checked.get("task") or "classification", Run.parse(checked.get("run"))
+    task = checked.get("task") or "classification"
+    try:
+        run = Run.parse(str(checked.get("run")))
+    except ValueError as error:
+        yield broken(path, "run", str(error))
+        return
     now = todays_spec(config, task, run)
     if now is None:
         yield Finding(Level.OUTDATED, path, "", f"scale {config.scale} has no {task} of {run} any more")

@@ -15,8 +15,16 @@ from lska.data.perturbed.names import FAMILIES
 from lska.data.perturbed.parts import CLEAN, Part, open_parts, read_record
 from lska.evaluate.robustness.members import Member, open_file, open_run
 from lska.evaluate.robustness.passes import Labels, Pass
-from lska.evaluate.robustness.scores import Errors, corruption_metrics, masked_metrics, plain_metrics
+from lska.evaluate.robustness.scores import (
+    Errors,
+    corruption_metrics,
+    corruption_outcomes,
+    masked_metrics,
+    plain_metrics,
+    plain_outcomes,
+)
 from lska.evaluate.robustness.store import Store
+from lska.outcomes import Outcomes, with_errors
 from lska.provenance import write_metrics
 from lska.robustness import MASKED, PerturbedSet
 from lska.runs import Run
@@ -71,7 +79,8 @@ def measure(item: PerturbedSet, chosen: Sequence[Run | Path], stop: StopRequest 
     decoded = scoring.run(StopRequest(None) if stop is None else stop)
     logger.info("%s: %d images decoded for %d checkpoints", item.data.name, decoded, len(members))
     for member in members:
-        _write(item, member, _metrics(item, scoring, member, parts), started, device)
+        metrics, outcomes = _results(item, scoring, member, parts)
+        _write(item, member, metrics, outcomes, started, device)
 
 
 def _open(config: Config, one: Run | Path, classes: int, device: torch.device) -> Member:
@@ -88,19 +97,31 @@ def _check_distinct(members: Sequence[Member], chosen: Sequence[Run | Path]) -> 
         raise ValueError(f"--checkpoints: expected one checkpoint per run, found several of the same ({twice})")
 
 
-def _metrics(item: PerturbedSet, scoring: Pass, member: Member, parts: Sequence[Part]) -> dict[str, dict[str, Any]]:
-    if not item.corrupted:
+def _results(
+    item: PerturbedSet, scoring: Pass, member: Member, parts: Sequence[Part]
+) -> tuple[dict[str, dict[str, Any]], Outcomes]:
+    """Metrics of a member, and what is kept of their images; errors of calibration follow from the latter."""
+    if item.corrupted:
+        cells = {part.cell: scoring.outcomes(member, part) for part in parts if part.cell is not None}
+        clean = next((scoring.outcomes(member, part) for part in parts if part.name == CLEAN), None)
+        errors = Errors(item.name, cells, clean)
+        metrics, outcomes = corruption_metrics(errors), corruption_outcomes(errors)
+    else:
         (part,) = parts
-        if item.name in MASKED:
-            return masked_metrics(*(scoring.outcomes(member, part, kind) for kind in ("masked", "full")))
-        return plain_metrics(scoring.outcomes(member, part))
-    cells = {part.cell: scoring.outcomes(member, part) for part in parts if part.cell is not None}
-    clean = next((scoring.outcomes(member, part) for part in parts if part.name == CLEAN), None)
-    return corruption_metrics(Errors(item.name, cells, clean))
+        kinds = {"": "masked", "_unmasked": "full"} if item.name in MASKED else {"": "full"}
+        found = {end: scoring.outcomes(member, part, kind) for end, kind in kinds.items()}
+        metrics = (masked_metrics if item.name in MASKED else plain_metrics)(*found.values())
+        outcomes = plain_outcomes(found)
+    return with_errors(metrics, outcomes), outcomes
 
 
 def _write(
-    item: PerturbedSet, member: Member, metrics: dict[str, dict[str, Any]], started: datetime, device: torch.device
+    item: PerturbedSet,
+    member: Member,
+    metrics: dict[str, dict[str, Any]],
+    outcomes: Outcomes,
+    started: datetime,
+    device: torch.device,
 ) -> None:
     stored, sidecar = read_record(item), member.sidecar
     detail: dict[str, Any] = {"protocol": item.protocol(), "classes": stored.get("classes")}
@@ -123,4 +144,5 @@ def _write(
         device=str(device),
         started=started,
         extra=detail,
+        outcomes=outcomes,
     )

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from lska.data.perturbed.names import EXTRA, FAMILIES, GROUPS, SEVERITIES, STANDARD
+from lska.outcomes import RESAMPLES, Outcomes, mean_of, resample_columns
 from lska.provenance import metric, proportion
 
 ALEXNET = {
@@ -49,9 +51,31 @@ def calibration_error(outcome: Outcome, bins: int = BINS) -> float:
 
     Bins are of equal width and closed above, so that a confidence of 1 lies in the last one.
     """
-    place = np.clip(np.ceil(outcome.confidence.astype(np.float64) * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(place, outcome.correct - outcome.confidence.astype(np.float64), bins)
-    return float(100 * np.abs(gaps).sum() / len(place))
+    place, gaps = _gaps(outcome, bins)
+    return float(100 * np.abs(np.bincount(place, gaps, bins)).sum() / len(place))
+
+
+def _gaps(outcome: Outcome, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bin of each image's confidence, int64 (n,), and how far its confidence is from right or wrong, float64 (n,)."""
+    confidence = outcome.confidence.astype(np.float64)
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return place, outcome.correct - confidence
+
+
+def calibration_samples(outcomes: Sequence[Outcome], resamples: int = RESAMPLES, bins: int = BINS) -> np.ndarray:
+    """Calibration errors of predictions on the same n images, on bootstrap samples of these; (outcomes, resamples)."""
+    n = len(outcomes[0].correct)
+    binned = []
+    for outcome in outcomes:
+        place, gaps = _gaps(outcome, bins)
+        binned.append(csr_array((gaps, (place, np.arange(n))), shape=(bins, n)))
+    return np.concatenate(
+        [
+            [100 / n * np.abs(gaps @ counts).sum(axis=0) for gaps in binned]
+            for counts in resample_columns(n, resamples)
+        ],
+        axis=1,
+    )
 
 
 def top1(outcome: Outcome) -> dict[str, Any]:
@@ -80,20 +104,35 @@ class Errors:
         return self.mean([(corruption, severity) for severity in SEVERITIES])
 
 
-def average(values: np.ndarray, unit: str = "%") -> dict[str, Any]:
-    """Mean over images (n,) with its standard error, as a metric entry."""
-    error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
-    return metric(float(values.mean()), unit, n=len(values), standard_error=error)
+def image_means(errors: Errors) -> dict[str, np.ndarray | None]:
+    """Value of every image, float64 (n,), of each metric that is the mean of it; None where a part of it is not there.
+
+    By name: `top1_<corruption>` over the five severities; `top1_<group>` over a group of ImageNet-C; `top1_mean_<n>`
+    and `error_mean_<n>` over n corruptions (15 and 19, or 10); for ImageNet-C `ce_<corruption>` and `mce_<n>` in
+    percent of AlexNet's error, `relative_ce_<corruption>` and `relative_mce_<n>` in percent of AlexNet's increase over
+    its clean error; `top1_present` over whatever parts are there.
+    """
+    names, means = FAMILIES[errors.family], _means(errors.family)
+    groups = GROUPS if errors.family == "c" else {}
+    found = {"top1_present": 100 - errors.mean(list(errors.cells))}
+    for name, chosen in {**{name: (name,) for name in names}, **groups, **means}.items():
+        wrong = _mean_error(errors, chosen)
+        found[f"top1_{name}"] = None if wrong is None else 100 - wrong
+        if name in means:
+            found[f"error_{name}"] = wrong
+    if errors.family == "c":
+        alone = {f"ce_{name}": (name,) for name in names}
+        for name, chosen in {**alone, **{f"mce_{len(chosen)}": chosen for chosen in means.values()}}.items():
+            found[name] = _corruption_error(errors, chosen)
+            found[f"relative_{name}"] = _corruption_error(errors, chosen, relative=True)
+    return found
 
 
 def corruption_metrics(errors: Errors) -> dict[str, dict[str, Any]]:
     """Metric entries of a set of corruptions; what would be a mean over parts that are not there is null.
 
-    By name: `top1_<corruption>_<severity>`; `top1_<corruption>` and `ece_<corruption>` over the five severities;
-    `top1_<group>` over a group of ImageNet-C; `top1_mean_<n>`, `error_mean_<n>` and `ece_mean_<n>` over n corruptions
-    (15 and 19, or 10); for ImageNet-C `ce_<corruption>` and `mce_<n>` in percent of AlexNet's error,
-    `relative_ce_<corruption>` and `relative_mce_<n>` in percent of AlexNet's increase over its clean error;
-    `top1_clean` and `ece_clean`; `top1_present` over whatever parts are there.
+    Those of `image_means`, and by name: `top1_<corruption>_<severity>`; `ece_<corruption>` over the five severities and
+    `ece_mean_<n>` over n corruptions; `top1_clean` and `ece_clean`.
     """
     names = FAMILIES[errors.family]
     cells = [(name, level) for name in names for level in SEVERITIES]
@@ -101,58 +140,69 @@ def corruption_metrics(errors: Errors) -> dict[str, dict[str, Any]]:
         f"top1_{name}_{level}": top1(errors.cells[name, level]) if (name, level) in errors.cells else metric(None, "%")
         for name, level in cells
     }
-    metrics["top1_present"] = average(100 - errors.mean(list(errors.cells)))
-    for name in names:
-        metrics |= _over(errors, name, (name,))
-    if errors.family == "c":
-        for group, members in GROUPS.items():
-            metrics[f"top1_{group}"] = _accuracy(errors, members)
-        for name in names:
-            metrics[f"ce_{name}"] = corruption_error(errors, (name,))
-            metrics[f"relative_ce_{name}"] = corruption_error(errors, (name,), relative=True)
-    for chosen in (STANDARD, STANDARD + EXTRA) if errors.family == "c" else (names,):
-        metrics |= _over(errors, f"mean_{len(chosen)}", chosen)
-        metrics[f"error_mean_{len(chosen)}"] = _mean_error(errors, chosen)
-        if errors.family == "c":
-            metrics[f"mce_{len(chosen)}"] = corruption_error(errors, chosen)
-            metrics[f"relative_mce_{len(chosen)}"] = corruption_error(errors, chosen, relative=True)
+    for name, values in image_means(errors).items():
+        metrics[name] = metric(None, "%") if values is None else mean_of(values)
+    for name, chosen in {**{name: (name,) for name in names}, **_means(errors.family)}.items():
+        parts = _cells(errors, chosen)
+        value = float(np.mean([calibration_error(errors.cells[cell]) for cell in parts])) if parts else None
+        metrics[f"ece_{name}"] = metric(value, "%")
     if errors.clean is not None:
         metrics |= {"top1_clean": top1(errors.clean), "ece_clean": metric(calibration_error(errors.clean), "%")}
     return metrics
 
 
-def _over(errors: Errors, name: str, corruptions: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Accuracy and calibration error over all severities of `corruptions`."""
+def corruption_outcomes(errors: Errors, resamples: int = RESAMPLES) -> Outcomes:
+    """What is kept of a set of corruptions, so that 50,000 images take less than 3 MB.
+
+    Values of every image of all `image_means` but `ce_<corruption>` and `relative_ce_<corruption>`, which follow from
+    `top1_<corruption>` and `top1_clean`; of no single severity. Bootstrap samples of `ece_mean_<n>` and `ece_clean`,
+    which are no means over images.
+    """
+    left_out = tuple(f"{kind}ce_{name}" for kind in ("", "relative_") for name in FAMILIES[errors.family])
+    images = {
+        name: values for name, values in image_means(errors).items() if values is not None and name not in left_out
+    }
+    outcomes, clean = dict(errors.cells), {}
+    if errors.clean is not None:
+        images["top1_clean"] = 100.0 * errors.clean.correct
+        outcomes, clean = {**outcomes, None: errors.clean}, {"ece_clean": [None]}
+    means = {f"ece_{name}": _cells(errors, chosen) for name, chosen in _means(errors.family).items()}
+    rows = {cell: row for row, cell in enumerate(outcomes)}
+    drawn = calibration_samples(list(outcomes.values()), resamples)
+    chosen = {name: [rows[cell] for cell in cells] for name, cells in {**means, **clean}.items() if cells}
+    return Outcomes(images, {name: drawn[parts].mean(axis=0) for name, parts in chosen.items()})
+
+
+def _means(family: str) -> dict[str, tuple[str, ...]]:
+    """Corruptions by the names of the means over them."""
+    chosen = (STANDARD, STANDARD + EXTRA) if family == "c" else (FAMILIES[family],)
+    return {f"mean_{len(names)}": names for names in chosen}
+
+
+def _cells(errors: Errors, corruptions: Sequence[str]) -> list[Cell]:
+    """All severities of `corruptions`; none where one is missing."""
     cells = [(corruption, severity) for corruption in corruptions for severity in SEVERITIES]
-    whole = errors.complete(corruptions)
-    calibration = float(np.mean([calibration_error(errors.cells[cell]) for cell in cells])) if whole else None
-    return {f"top1_{name}": _accuracy(errors, corruptions), f"ece_{name}": metric(calibration, "%")}
+    return cells if errors.complete(corruptions) else []
 
 
-def _accuracy(errors: Errors, corruptions: Sequence[str]) -> dict[str, Any]:
-    if not errors.complete(corruptions):
-        return metric(None, "%")
-    return average(100 - np.mean([errors.of(name) for name in corruptions], axis=0))
+def _mean_error(errors: Errors, corruptions: Sequence[str]) -> np.ndarray | None:
+    """Error of every image in percent, (n,)."""
+    return np.mean([errors.of(name) for name in corruptions], axis=0) if errors.complete(corruptions) else None
 
 
-def _mean_error(errors: Errors, corruptions: Sequence[str]) -> dict[str, Any]:
-    if not errors.complete(corruptions):
-        return metric(None, "%")
-    return average(np.mean([errors.of(name) for name in corruptions], axis=0))
-
-
-def corruption_error(errors: Errors, corruptions: Sequence[str], relative: bool = False) -> dict[str, Any]:
-    """(Mean) corruption error in percent of AlexNet's, over all severities (Hendrycks and Dietterich, Section 3).
+def _corruption_error(errors: Errors, corruptions: Sequence[str], relative: bool = False) -> np.ndarray | None:
+    """Each image's part in the (mean) corruption error, in percent of AlexNet's, over all severities (Hendrycks and
+    Dietterich, Section 3); (n,).
 
     CE is a network's error over AlexNet's on the same corruption, summed over severities; with `relative`, both less
-    their errors on the clean images. Null where a severity is missing, and the relative one without the clean images.
+    their errors on the clean images. None where a severity is missing, and the relative one without the clean images.
     """
     if not errors.complete(corruptions) or (relative and errors.clean is None):
-        return metric(None, "%")
+        return None
     base = 100 * ~errors.clean.correct if relative else 0.0
     offset = ALEXNET_CLEAN if relative else 0.0
     terms = [100 * (errors.of(name) - base) / (ALEXNET[name] - offset) for name in corruptions]
-    return average(np.mean(terms, axis=0))
+    return np.mean(terms, axis=0)
 
 
 def masked_metrics(restricted: Outcome, full: Outcome) -> dict[str, dict[str, Any]]:
@@ -175,6 +225,18 @@ def plain_metrics(outcome: Outcome) -> dict[str, dict[str, Any]]:
         "error": _complement(top1(outcome)),
         "ece": metric(calibration_error(outcome), "%"),
     }
+
+
+def plain_outcomes(outcomes: Mapping[str, Outcome], resamples: int = RESAMPLES) -> Outcomes:
+    """What is kept of a set without corruptions: top-1 and error of every image, bootstrap samples of `ece`.
+
+    Args:
+        outcomes: by the end of the metrics' names, empty or `_unmasked`.
+    """
+    images = {f"top1{end}": 100.0 * outcome.correct for end, outcome in outcomes.items()}
+    images |= {f"error{end}": 100.0 * ~outcome.correct for end, outcome in outcomes.items()}
+    drawn = calibration_samples(list(outcomes.values()), resamples)
+    return Outcomes(images, {f"ece{end}": values for end, values in zip(outcomes, drawn, strict=True)})
 
 
 def _complement(entry: dict[str, Any]) -> dict[str, Any]:
