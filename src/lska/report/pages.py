@@ -143,12 +143,10 @@ def _scales(results: Results) -> Iterator[Page]:
 
 
 def _workflow(results: Results) -> Iterator[Page]:
-    graph, picture, behind, jobs = results.graph, None, {}, {}
-    if graph is not None:
-        picture, behind = rules.draw(graph), rules.behind(graph)
-        jobs = rules.folded(graph)[0]
+    picture = None if results.graph is None else rules.draw(results.graph)
+    behind = {} if results.graph is None else rules.behind(results.graph)
     numbers = {target.name: target.spec.number for target in results.targets}
-    content = {"picture": picture, "behind": behind, "jobs": jobs, "numbers": numbers, "row": rules.ROW}
+    content = {"picture": picture, "behind": behind, "numbers": numbers, "row": rules.ROW}
     yield Page("workflow.html", "From images to tables", "workflow.html", content, menu="Workflow")
 
 
