@@ -7,6 +7,7 @@ from snakemake.utils import min_version
 
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
 from lska.outcomes import outcomes_path
+from lska.report import site_outputs
 from lska.robustness import source_digest
 from lska.runs import RUN_ID
 from lska.workflow import FIGURES, TABLES, Plan, evaluation_threads, launcher, training_threads
@@ -43,7 +44,7 @@ rule all:
         [PLAN.notebook(target) for target in TABLES + FIGURES],
         [PLAN.outputs(target) for target in TABLES + FIGURES],
         PLAN.verdicts,
-        PLAN.site,
+        site_outputs(PLAN.config.results),
 
 
 rule all_tables:

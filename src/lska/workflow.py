@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from lska import claims, report
+from lska import claims
 from lska.config import KINDS, Config, from_dict
 from lska.finetuning import FineTuningJob
 from lska.outcomes import has_outcomes, keeps_outcomes, outcomes_path
@@ -106,28 +106,6 @@ class Plan:
         """What Snakemake's own report calls a table or figure."""
         spec = load_spec(target)
         return {"number": spec.number, "title": spec.title}
-
-    @property
-    def pages(self) -> list[str]:
-        """The executed notebooks as HTML."""
-        return [str(report.rendered_notebook(self.config.results, target)) for target in TARGETS]
-
-    @property
-    def graph(self) -> str:
-        """The graph of rules."""
-        return str(report.graph_path(self.config.results))
-
-    @property
-    def site(self) -> list[str]:
-        """What the rule of the site makes: the list of its files, and the page to open where there is none yet."""
-        index = report.site_path(self.config.results)
-        return [str(report.inventory_path(self.config.results)), *([] if index.exists() else [str(index)])]
-
-    def other_scales(self) -> str:
-        """Identity of the other scales' tables, which the site shows beside this scale's if they are there."""
-        from lska.report.scales import scales, tables_digest
-
-        return tables_digest([scale for scale in scales() if scale.name != self.config.scale])
 
     def outputs(self, target: str) -> list[str]:
         """The files that a table's or figure's notebook writes."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tiny_dense import DenseProject
     from tiny_robustness import RobustProject
 
+    from lska.config import Config
     from lska.robustness import PerturbedSet
 
 
@@ -77,3 +78,15 @@ def scale(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LSKA_WARM", raising=False)
     return proven.Proven(proven_project.base)
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The demo's configuration in a working folder without results."""
+    from report_helpers import link_project
+
+    from lska.config import load
+
+    monkeypatch.chdir(tmp_path)
+    link_project(tmp_path)
+    return load([Path("config/demo.yaml")])

@@ -18,10 +18,10 @@ from table_helpers import put_required
 from lska import claims, report
 from lska.claims.verdicts import Verdict
 from lska.config import Config, load
-from lska.provenance import project_root, write_json
+from lska.provenance import file_md5, project_root, write_json
 from lska.report.notebooks import render_all
 from lska.report.rules import summarized
-from lska.tables import TARGETS, build, outputs
+from lska.tables import TARGETS, build
 
 LINKED = ("config", "paper", "envs", "notebooks", "workflow", "src", "Snakefile")
 DRAWN = ("figure_01", "figure_03")
@@ -185,8 +185,7 @@ def read(page: Path) -> Read:
 
 def pages_of(config: Config) -> dict[str, Read]:
     """All pages of the built site by name."""
-    folder = report.site_path(config.results).parent
-    return {path.name: read(path) for path in sorted(folder.glob("*.html"))}
+    return {path.name: read(path) for path in sorted(folder_of(config).glob("*.html"))}
 
 
 def broken(folder: Path, pages: dict[str, Read]) -> Iterator[str]:
@@ -210,5 +209,9 @@ def details(page: Path) -> dict[str, Any]:
     return json.loads(text.split("</script>", 1)[0])
 
 
-def files_of(target: str, config: Config) -> list[str]:
-    return [path.name for path in outputs(target, config.results)]
+def folder_of(config: Config) -> Path:
+    return report.site_path(config.results).parent
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): file_md5(path) for path in folder.rglob("*") if path.is_file()}

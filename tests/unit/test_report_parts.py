@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from report_helpers import DAG, link_project, put_notebook, put_sidecars
+from report_helpers import DAG, put_notebook, put_sidecars
 from table_helpers import entry, put, put_required
 
 from lska import report
@@ -25,14 +25,6 @@ from lska.tables import build
 RUN = Run("van_tiny", "lska", 23, 0)
 
 
-@pytest.fixture
-def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """The demo's configuration in a working folder without results."""
-    monkeypatch.chdir(tmp_path)
-    link_project(tmp_path)
-    return load([Path("config/demo.yaml")])
-
-
 def measured(config: Config, task: str, run: Run, seconds: float, started: str = "2026-01-01T00:00:00+00:00") -> None:
     path = put(config, task, run, {"top1": entry(50.0, "%")}, "shapes")
     content = json.loads(path.read_text())
@@ -43,20 +35,20 @@ def cost(config: Config, rule: str) -> costs.Cost:
     return next(found for found in costs.costs(gather(config)) if found.rule == rule)
 
 
-def test_files_of_a_pass_are_one_job_of_the_time_until_the_last(demo: Config) -> None:
-    for number, run in enumerate(demo.runs[:4]):
-        measured(demo, "robustness/c", run, seconds=10.0 + number, started=f"2026-01-01T00:00:0{number // 2}+00:00")
-    found = cost(demo, "robustness_c")
+def test_files_of_a_pass_are_one_job_of_the_time_until_the_last(bare: Config) -> None:
+    for number, run in enumerate(bare.runs[:4]):
+        measured(bare, "robustness/c", run, seconds=10.0 + number, started=f"2026-01-01T00:00:0{number // 2}+00:00")
+    found = cost(bare, "robustness_c")
     assert (len(found.jobs), found.results, found.seconds, found.longest) == (2, 4, 11.0 + 13.0, 13.0)
 
 
-def test_files_of_single_measurements_add_up_even_when_started_together(demo: Config) -> None:
-    for run in demo.runs[:3]:
-        measured(demo, "classification", run, seconds=20.0)
-    assert cost(demo, "classification").seconds == 60.0
+def test_files_of_single_measurements_add_up_even_when_started_together(bare: Config) -> None:
+    for run in bare.runs[:3]:
+        measured(bare, "classification", run, seconds=20.0)
+    assert cost(bare, "classification").seconds == 60.0
 
 
-def test_cores_are_those_that_the_configuration_gives_the_rule(demo: Config) -> None:
+def test_cores_are_those_that_the_configuration_gives_the_rule(bare: Config) -> None:
     config = load([Path("config/demo.yaml")], {"training": {"threads": 4}, "evaluation": {"workers": 3}})
     put_sidecars(config)
     measured(config, "classification", RUN, seconds=1800.0)
@@ -65,29 +57,29 @@ def test_cores_are_those_that_the_configuration_gives_the_rule(demo: Config) -> 
     assert cost(config, "train").gpu_hours == 0
 
 
-def test_a_training_on_several_gpus_counts_each(demo: Config) -> None:
-    put_sidecars(demo, device="cuda:0", processes=8, seconds=3600.0)
-    found = costs.costs(gather(demo))
-    assert costs.total(found).gpu_hours == 8 * len(demo.runs)
-    assert {row.gpu_hours for row in costs.training_rows(gather(demo))} == {8.0}
+def test_a_training_on_several_gpus_counts_each(bare: Config) -> None:
+    put_sidecars(bare, device="cuda:0", processes=8, seconds=3600.0)
+    found = costs.costs(gather(bare))
+    assert costs.total(found).gpu_hours == 8 * len(bare.runs)
+    assert {row.gpu_hours for row in costs.training_rows(gather(bare))} == {8.0}
 
 
-def test_imported_weights_cost_nothing_here(demo: Config) -> None:
-    put_sidecars(demo, origin="imported")
-    assert costs.costs(gather(demo)) == []
+def test_imported_weights_cost_nothing_here(bare: Config) -> None:
+    put_sidecars(bare, origin="imported")
+    assert costs.costs(gather(bare)) == []
 
 
-def test_notebooks_count_as_papermill_timed_them(demo: Config) -> None:
-    put_notebook(demo, "table_03")
-    put_notebook(demo, "table_04")
-    put_notebook(demo, "figure_01")
-    assert (cost(demo, "notebook_table_*").seconds, cost(demo, "notebook_figure_*").results) == (3.0, 1)
+def test_notebooks_count_as_papermill_timed_them(bare: Config) -> None:
+    put_notebook(bare, "table_03")
+    put_notebook(bare, "table_04")
+    put_notebook(bare, "figure_01")
+    assert (cost(bare, "notebook_table_*").seconds, cost(bare, "notebook_figure_*").results) == (3.0, 1)
 
 
-def test_trainings_follow_the_order_of_the_tables(demo: Config) -> None:
-    put_sidecars(demo)
-    names = [row.name for row in costs.training_rows(gather(demo))]
-    assert names == [str(run) for run in sorted(demo.runs, key=lambda run: run.sort_key)]
+def test_trainings_follow_the_order_of_the_tables(bare: Config) -> None:
+    put_sidecars(bare)
+    names = [row.name for row in costs.training_rows(gather(bare))]
+    assert names == [str(run) for run in sorted(bare.runs, key=lambda run: run.sort_key)]
 
 
 def test_jobs_and_edges_are_counted_by_rule() -> None:
@@ -163,19 +155,19 @@ def test_the_drawing_is_the_same_every_time() -> None:
     assert rules.draw(many()) == rules.draw(many())
 
 
-def test_what_snakemake_complains_of_is_passed_on(demo: Config) -> None:
+def test_what_snakemake_complains_of_is_passed_on(bare: Config) -> None:
     Path("Snakefile").unlink()
     Path("Snakefile").write_text("rule broken:\n    nonsense\n")
     with pytest.raises(rules.GraphError, match=r"--d3dag report ended with 1[\s\S]*Snakefile[\s\S]*nonsense"):
-        rules.write_graph(demo, [Path("config/demo.yaml")], {})
-    assert not report.graph_path(demo.results).exists()
+        rules.write_graph(bare, [Path("config/demo.yaml")], {})
+    assert not report.graph_path(bare.results).exists()
 
 
 @pytest.fixture
-def two_scales(demo: Config) -> Iterator[list[Config]]:
+def two_scales(bare: Config) -> Iterator[list[Config]]:
     """Table III at two scales, with other accuracies on other data."""
     small = load([Path("config/small.yaml")])
-    for config, data in ((demo, "shapes"), (small, "cifar10")):
+    for config, data in ((bare, "shapes"), (small, "cifar10")):
         put_required("table_03", config, data)
         build("table_03", config)
     measured_at_small = small.metric_path("classification", RUN)
@@ -183,7 +175,7 @@ def two_scales(demo: Config) -> Iterator[list[Config]]:
     content["metrics"]["top1"]["value"] = 73.05
     write_json(measured_at_small, content)
     build("table_03", small)
-    yield [demo, small]
+    yield [bare, small]
 
 
 def test_a_cell_stands_beside_itself_at_the_other_scale_with_its_data(two_scales: list[Config]) -> None:
@@ -208,18 +200,18 @@ def test_counts_that_agree_are_told_once_and_others_are_shown(two_scales: list[C
     assert any(line.row == "VAN-LSKA-Small" and "Params" in line.column for line in after.lines)
 
 
-def test_one_scale_alone_is_compared_with_nothing(demo: Config) -> None:
+def test_one_scale_alone_is_compared_with_nothing(bare: Config) -> None:
     assert scales.compare(scales.scales()) == []
-    put_required("table_03", demo)
-    build("table_03", demo)
+    put_required("table_03", bare)
+    build("table_03", bare)
     assert scales.compare(scales.scales()) == []
 
 
 def test_the_site_is_made_anew_when_another_scale_changes(two_scales: list[Config]) -> None:
-    before = scales.tables_digest(scales.scales()[1:])
+    before = report.other_scales("demo"), report.other_scales("small")
     path = Path("results/small/tables/table_03.csv")
     path.write_text(path.read_text() + "\n")
-    assert scales.tables_digest(scales.scales()[1:]) != before
+    assert report.other_scales("demo") != before[0] and report.other_scales("small") == before[1]
 
 
 def test_a_foreign_table_file_is_named(two_scales: list[Config]) -> None:
@@ -229,27 +221,27 @@ def test_a_foreign_table_file_is_named(two_scales: list[Config]) -> None:
         scales.compare(scales.scales())
 
 
-def test_a_rendered_notebook_loads_nothing_and_shows_outputs_as_text(demo: Config) -> None:
-    html = fragment(put_notebook(demo, "table_03", "a < b <script>alert(1)</script>"))
+def test_a_rendered_notebook_loads_nothing_and_shows_outputs_as_text(bare: Config) -> None:
+    html = fragment(put_notebook(bare, "table_03", "a < b <script>alert(1)</script>"))
     assert "<script" not in html and "<link" not in html and "http" not in html
     assert "a &lt; b &lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "Notebook of table_03" in html
 
 
-def test_every_executed_notebook_is_rendered_beside_itself(demo: Config) -> None:
-    put_notebook(demo, "table_03")
-    put_notebook(demo, "figure_s1")
-    assert render_all(demo) == [report.rendered_notebook(demo.results, name) for name in ("table_03", "figure_s1")]
+def test_every_executed_notebook_is_rendered_beside_itself(bare: Config) -> None:
+    put_notebook(bare, "table_03")
+    put_notebook(bare, "figure_s1")
+    assert render_all(bare) == [report.rendered_notebook(bare.results, name) for name in ("table_03", "figure_s1")]
 
 
-def test_rendering_without_notebooks_or_of_other_files_is_refused(demo: Config) -> None:
+def test_rendering_without_notebooks_or_of_other_files_is_refused(bare: Config) -> None:
     with pytest.raises(NotebookError, match="results/demo/notebooks: no executed notebook here"):
-        render_all(demo)
+        render_all(bare)
     for damaged in ('{"cells": 3}', "{", '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": 3}', "[]"):
-        put_notebook(demo, "table_03").write_text(damaged)
+        put_notebook(bare, "table_03").write_text(damaged)
         with pytest.raises(NotebookError, match=r"table_03\.ipynb: not a notebook"):
-            render_all(demo)
-    assert not report.rendered_notebook(demo.results, "table_03").exists()
+            render_all(bare)
+    assert not report.rendered_notebook(bare.results, "table_03").exists()
 
 
 @pytest.mark.parametrize(
@@ -269,10 +261,10 @@ def test_only_numbers_get_minus_signs() -> None:
     assert minus("van_tiny-lska-k23-s0 on 2026-01-02") == "van_tiny-lska-k23-s0 on 2026-01-02"
 
 
-def test_the_command_makes_each_part(demo: Config, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_makes_each_part(bare: Config, capsys: pytest.CaptureFixture[str]) -> None:
     from lska.cli import main
 
-    put_notebook(demo, "table_03")
+    put_notebook(bare, "table_03")
     assert main(["report", "notebooks"]) == 0
     assert main(["report"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "results/demo/report/index.html"
@@ -281,7 +273,7 @@ def test_the_command_makes_each_part(demo: Config, capsys: pytest.CaptureFixture
     assert "lska: error: results/demo/notebooks: no executed notebook here" in capsys.readouterr().err
 
 
-def test_the_configuration_has_one_identity(demo: Config) -> None:
+def test_the_configuration_has_one_identity(bare: Config) -> None:
     from lska.strict import read_yaml
     from lska.workflow import Plan
 

@@ -1,40 +1,27 @@
-"""The site of a scale as files: complete, self-contained, escaped, always the same, and there at once or not at all."""
+"""The site of a scale as files: complete, self-contained, escaped, and always the same."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from report_helpers import (
-    DRAWN,
-    broken,
-    details,
-    fill,
-    full_site,
-    link_project,
-    pages_of,
-    put_claims,
-    put_notebook,
-    read,
-)  # fmt: skip
+from report_helpers import DRAWN, broken, contents, details, fill, folder_of, full_site, pages_of, read
 
 from lska import report
-from lska.config import Config, load
-from lska.provenance import file_md5, project_root
+from lska.config import Config
+from lska.provenance import project_root
 from lska.report import pages as pages_module
 from lska.report import site as site_module
 from lska.runs import Run
 from lska.tables import TARGETS
-from lska.workflow import Plan
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 
@@ -45,22 +32,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
     before = Path.cwd()
     yield full_site(tmp_path_factory.mktemp("site"))
     os.chdir(before)
-
-
-@pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """The demo's configuration in a working folder without results."""
-    monkeypatch.chdir(tmp_path)
-    link_project(tmp_path)
-    return load([Path("config/demo.yaml")])
-
-
-def folder_of(config: Config) -> Path:
-    return report.site_path(config.results).parent
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): file_md5(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_every_target_has_a_page_and_every_page_is_reached_from_the_first(site: Config) -> None:
@@ -152,12 +123,25 @@ def test_the_overview_counts_what_the_tables_hold(site: Config) -> None:
     states = pd.concat(frames)["state"].value_counts()
     for state, number in states.items():
         assert f"{state} {number} " in text
-    assert f"The {states.sum()} cells" in text
+    assert f"The {states.sum():,} cells" in text
+    assert re.search(r"[\d,]+ cells of tables and figures were followed to the files behind them", text)
     assert f"{states['other data']} were measured on other data" in text
     assert text.count("1 holds") == 1 and "1 the paper's own numbers disagree" in text
     networks = re.search(r"VAN-Tiny LSKA k=23 (\d\d\.\d ± 1\.5)", text)[1]
     content = json.loads(site.metric_path("classification", Run("van_tiny", "lska", 23, 0)).read_text())
     assert networks == f"{content['metrics']['top1']['value']:.1f} ± 1.5"
+
+
+def test_an_edited_table_is_told_on_the_overview(bare: Config) -> None:
+    fill(bare)
+    path = bare.results / "tables" / "table_03.csv"
+    text = path.read_text()
+    path.write_text(text.replace("4.02", "3.02", 1))
+    assert path.read_text() != text
+    report.build(bare)
+    pages = pages_of(bare)
+    assert re.search(r"followed to the files behind them; \d+ are broken", pages["index.html"].text)
+    assert "results/demo/tables/table_03.csv" in pages["environment.html"].text
 
 
 def test_claims_show_statement_predicate_verdict_numbers_and_seeds(site: Config) -> None:
@@ -184,8 +168,8 @@ def test_equal_results_give_equal_bytes_whatever_the_order_of_sets(site: Config)
     assert json.loads(listed[0])["files"] == contents(folder_of(site))
 
 
-def test_hostile_texts_are_shown_as_texts(empty: Config) -> None:
-    config = replace(empty, caption=f"demo scale: {HOSTILE}")
+def test_hostile_texts_are_shown_as_texts(bare: Config) -> None:
+    config = replace(bare, caption=f"demo scale: {HOSTILE}")
     fill(config)
     path = config.results / "claims" / "claims.json"
     claims = json.loads(path.read_text())
@@ -198,16 +182,16 @@ def test_hostile_texts_are_shown_as_texts(empty: Config) -> None:
     metric.write_text(json.dumps(content))
     report.build(config)
     for name, page in pages_of(config).items():
-        data = name.partition("_")[0] in ("table", "figure") and "s.html" not in name
+        data = (folder_of(config) / name).read_text().count('<script type="application/json" class="details">')
         assert page.scripts == 1 + data, name
         assert page.handlers == [], name
     assert HOSTILE in pages_of(config)["claims.html"].text
 
 
-def test_an_empty_scale_says_on_each_page_what_is_missing(empty: Config) -> None:
-    report.build(empty)
-    pages = pages_of(empty)
-    assert list(broken(folder_of(empty), pages)) == []
+def test_an_empty_scale_says_on_each_page_what_is_missing(bare: Config) -> None:
+    report.build(bare)
+    pages = pages_of(bare)
+    assert list(broken(folder_of(bare), pages)) == []
     assert "metric file missing" in pages["table_03.html"].text
     assert "snakemake --cores 1 --configfile config/demo.yaml" in pages["table_03.html"].text
     assert "No verdicts yet" in pages["claims.html"].text and "No verdicts yet" in pages["index.html"].text
@@ -216,96 +200,18 @@ def test_an_empty_scale_says_on_each_page_what_is_missing(empty: Config) -> None
     assert "The graph of rules is not there" in pages["workflow.html"].text
     assert "Nothing has been measured" in pages["costs.html"].text
     assert "No results yet" in pages["environment.html"].text
+    assert "There is nothing to verify yet" in pages["environment.html"].text
 
 
-def test_a_scale_without_notebooks_or_claims_has_all_else(empty: Config) -> None:
-    fill(empty)
-    for path in [*(empty.results / "notebooks").iterdir(), *(empty.results / "claims").iterdir()]:
+def test_a_scale_without_notebooks_or_claims_has_all_else(bare: Config) -> None:
+    fill(bare)
+    for path in [*(bare.results / "notebooks").iterdir(), *(bare.results / "claims").iterdir()]:
         path.unlink()
-    report.build(empty)
-    pages = pages_of(empty)
+    report.build(bare)
+    pages = pages_of(bare)
     assert not [name for name in pages if name.startswith("notebook_")]
-    assert list(broken(folder_of(empty), pages)) == []
+    assert list(broken(folder_of(bare), pages)) == []
     assert "VAN-LSKA-Tiny" in pages["table_03.html"].text and "No verdicts yet" in pages["claims.html"].text
-
-
-def test_a_damaged_metric_file_is_named_and_the_former_site_stays(empty: Config) -> None:
-    fill(empty)
-    report.build(empty)
-    before = contents(folder_of(empty))
-    path = empty.metric_path("classification", Run("van_tiny", "lska", 23, 0))
-    path.write_text("{")
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        report.build(empty)
-    assert contents(folder_of(empty)) == before
-
-
-def test_a_failing_build_leaves_the_former_site_and_nothing_else(
-    empty: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report.build(empty)
-    before, listed = contents(empty.results), report.inventory_path(empty.results).read_text()
-    put_claims(empty)
-    before["claims/claims.json"] = file_md5(empty.results / "claims" / "claims.json")
-    monkeypatch.setattr(site_module, "downloads", lambda results: {Path("absent"): "files/absent"})
-    with pytest.raises(FileNotFoundError):
-        report.build(empty)
-    assert contents(empty.results) == before
-    assert report.inventory_path(empty.results).read_text() == listed
-    assert [path.name for path in empty.results.iterdir() if path.name.startswith(".")] == []
-
-
-def test_a_killed_build_leaves_the_former_site_and_its_rest_is_cleared_away(
-    empty: Config, child: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report.build(empty)
-    before = contents(folder_of(empty))
-    put_claims(empty)
-
-    def build_and_die() -> int:
-        site_module.shutil.copytree = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
-        report.build(empty)
-        return 0
-
-    assert child(build_and_die) == -signal.SIGKILL
-    assert contents(folder_of(empty)) == before
-    (left,) = empty.results.glob(".report-*")
-    report.build(empty)
-    assert left.exists(), "it may be another build's"
-    os.utime(left, (0, 0))
-    report.build(empty)
-    assert not left.exists()
-
-
-def test_what_a_former_site_had_is_gone_from_the_next(empty: Config) -> None:
-    put_notebook(empty, "table_03")
-    from lska.report.notebooks import render_all
-
-    render_all(empty)
-    report.build(empty)
-    assert (folder_of(empty) / "notebook_table_03.html").exists()
-    report.rendered_notebook(empty.results, "table_03").unlink()
-    report.build(empty)
-    assert not (folder_of(empty) / "notebook_table_03.html").exists()
-
-
-def test_snakemake_owns_the_page_to_open_only_until_it_is_there(empty: Config) -> None:
-    def outputs() -> list[str]:
-        from lska.strict import read_yaml
-
-        return Plan(read_yaml(Path("config/demo.yaml")), [Path("config/demo.yaml")], {}).site
-
-    assert outputs() == ["results/demo/report.json", "results/demo/report/index.html"]
-    report.build(empty)
-    assert outputs() == ["results/demo/report.json"]
-
-
-def test_the_summary_says_where_the_site_is(empty: Config) -> None:
-    from lska.summary import summary
-
-    assert "Report: results/demo/report/index.html  (not made yet: snakemake report)" in summary(empty)
-    report.build(empty)
-    assert summary(empty).endswith("Report: results/demo/report/index.html\n")
 
 
 def luminance(colour: str) -> float:

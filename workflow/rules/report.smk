@@ -1,5 +1,8 @@
 # The site of a scale: results/<scale>/report/index.html. Snakemake's own report, `snakemake --report`, shows the tables and
 # figures that are marked for it, with the captions of workflow/report.
+from lska.report import graph_path, other_scales, rendered_notebook, site_outputs
+
+RESULTS = PLAN.config.results
 
 
 report: "../report/workflow.rst"
@@ -9,7 +12,7 @@ rule notebook_pages:
     input:
         [PLAN.notebook(target) for target in TABLES + FIGURES],
     output:
-        PLAN.pages,
+        [rendered_notebook(RESULTS, target) for target in TABLES + FIGURES],
     params:
         digest=source_digest("report/notebooks.py"),
     log:
@@ -24,7 +27,7 @@ rule rule_graph:
         sorted(Path("workflow/rules").glob("*.smk")),
         "Snakefile",
     output:
-        PLAN.graph,
+        graph_path(RESULTS),
     params:
         digest=source_digest("report/rules.py", "workflow.py"),
         configuration=PLAN.digest,
@@ -35,21 +38,19 @@ rule rule_graph:
         "lska report rules {SETTINGS} > {log:q} 2>&1"
 
 
-# Snakemake removes what a job is about to make. So the list of the site's files is its output: the former site stays
-# until the new one takes its place.
 rule report:
     input:
         metrics=PLAN.accuracies(),
         outputs=[PLAN.outputs(target) for target in TABLES + FIGURES],
         verdicts=PLAN.verdicts,
-        notebooks=PLAN.pages,
-        rules=PLAN.graph,
+        notebooks=rules.notebook_pages.output,
+        rules=rules.rule_graph.output,
     output:
-        PLAN.site,
+        site_outputs(RESULTS),
     params:
         digest=source_digest("report"),
         caption=PLAN.config.caption,
-        others=lambda wildcards: PLAN.other_scales(),
+        others=lambda wildcards: other_scales(PLAN.config.scale),
     log:
         LOGS / "report" / "site.log",
     shell:

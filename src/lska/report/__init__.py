@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lska.config import Config
 
-__all__ = ["build", "graph_path", "inventory_path", "rendered_notebook", "site_path"]
+__all__ = ["build", "graph_path", "inventory_path", "other_scales", "rendered_notebook", "site_outputs", "site_path"]
 
 
 def site_path(results: Path) -> Path:
@@ -26,6 +26,20 @@ def site_path(results: Path) -> Path:
 def inventory_path(results: Path) -> Path:
     """Every file of the finished site with its MD5; written last, so it vouches for a complete site."""
     return results / "report.json"
+
+
+def site_outputs(results: Path) -> list[Path]:
+    """What Snakemake takes for the output of the site's rule: the list of its files, and the page to open only where
+    there is none yet. It removes outputs before it makes them anew, while the former site is to stay until then."""
+    index = site_path(results)
+    return [inventory_path(results), *([] if index.exists() else [index])]
+
+
+def other_scales(scale: str) -> str:
+    """Identity of the tables of all scales but `scale`, which its site shows beside its own if they are there."""
+    from lska.report.scales import scales, tables_digest
+
+    return tables_digest([other for other in scales() if other.name != scale])
 
 
 def graph_path(results: Path) -> Path:

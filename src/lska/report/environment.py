@@ -11,6 +11,7 @@ from typing import Any
 
 from lska.report.evidence import commit
 from lska.report.gather import Results
+from lska.verify.findings import MEANING, Level, Report
 
 LOCK = Path("envs/requirements.txt")
 VERSIONS = {"python": "Python", "torch": "PyTorch", "timm": "timm"}
@@ -29,6 +30,15 @@ class Group:
     first: str
     last: str
     """Days of the first and last of them."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a verification found of a level, as texts with the files that they are about."""
+
+    level: str
+    meaning: str
+    texts: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,18 @@ def _group(name: str, files: Iterable[tuple[str, str]]) -> Group:
 def lock_digest() -> str | None:
     """Digest of today's lock file, as results keep it; None where there is none."""
     return "sha256:" + hashlib.sha256(LOCK.read_bytes()).hexdigest() if LOCK.is_file() else None
+
+
+def findings(verified: Report | None) -> list[Findings]:
+    """What was found, alike texts once. Notes are left out: they are about the checkout of the day, not the results."""
+    found = []
+    for level in (Level.BROKEN, Level.OUTDATED, Level.UNSEALED):
+        files: dict[str, list[str]] = {}
+        for finding in verified.of(level) if verified is not None else ():
+            files.setdefault(finding.text, []).append(f"{finding.file.as_posix()} {finding.place}".strip())
+        texts = tuple((text, names[0] if len(names) == 1 else f"{len(names)} files") for text, names in files.items())
+        found += [Findings(str(level), MEANING[level], texts)] if texts else []
+    return found
 
 
 def data_sets(results: Results) -> list[DataSet]:

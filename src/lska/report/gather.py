@@ -14,6 +14,7 @@ from lska.config import Config
 from lska.report import graph_path, rendered_notebook
 from lska.tables import TARGETS, TableSpec, load_spec, outputs
 from lska.tables.collect import Cell, Table, collect
+from lska.verify import Report, verify
 
 Contents = dict[Path, dict[str, Any]]
 """JSON files by their path from the working folder."""
@@ -56,6 +57,8 @@ class Results:
     """Executed notebooks."""
     claims: dict[str, Any] | None
     graph: dict[str, Any] | None
+    verified: Report | None
+    """What `lska verify` finds; None where nothing was measured."""
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -74,15 +77,17 @@ def gather(config: Config) -> Results:
         ValueError: a file is no JSON, or is faulty in what tables rely on; names it.
     """
     results, checkpoints = config.results, config.weights_path("run").parent
+    metrics = _contents(results / "metrics")
     return Results(
         config,
         tuple(_target(name, config) for name in TARGETS),
-        metrics=_contents(results / "metrics"),
+        metrics=metrics,
         sidecars=_contents(checkpoints),
         records=_contents(results / "data", deep=False),
         executed=_contents(results / "notebooks", "*.ipynb", deep=False),
         claims=_optional(claims.outputs(results)[0]),
         graph=_optional(graph_path(results)),
+        verified=verify(config) if metrics else None,
     )
 
 

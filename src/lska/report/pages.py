@@ -60,6 +60,7 @@ def _overview(results: Results) -> Iterator[Page]:
         "measured": overview.comparison(results, counted=False),
         "networks": overview.networks(results),
         "seeds": overview.seeds(results),
+        "verified": results.verified,
         "states": overview.count(results.cells),
         "tallies": [overview.tally(target) for target in results.targets],
         "verdicts": claims.groups(results.claims),
@@ -142,12 +143,10 @@ def _scales(results: Results) -> Iterator[Page]:
 
 
 def _workflow(results: Results) -> Iterator[Page]:
-    graph, picture, behind, jobs = results.graph, None, {}, {}
-    if graph is not None:
-        picture, behind = rules.draw(graph), rules.behind(graph)
-        jobs = rules.folded(graph)[0]
+    picture = None if results.graph is None else rules.draw(results.graph)
+    behind = {} if results.graph is None else rules.behind(results.graph)
     numbers = {target.name: target.spec.number for target in results.targets}
-    content = {"picture": picture, "behind": behind, "jobs": jobs, "numbers": numbers, "row": rules.ROW}
+    content = {"picture": picture, "behind": behind, "numbers": numbers, "row": rules.ROW}
     yield Page("workflow.html", "From images to tables", "workflow.html", content, menu="Workflow")
 
 
@@ -161,6 +160,7 @@ def _environment(results: Results) -> Iterator[Page]:
     kinds = {"commit": "Commit", "machine": "Machine and versions", "lock": "Lock file"}
     found = {heading: environment.groups(results, what) for what, heading in kinds.items()}
     content = {"groups": found, "data_sets": environment.data_sets(results), "lock": environment.lock_digest()}
+    content |= {"verified": results.verified, "findings": environment.findings(results.verified)}
     yield Page("environment.html", "Where it was made", "environment.html", content, menu="Environment")
 
 

@@ -33,7 +33,6 @@ ROW, GAP, LAYER = 34, 14, 64
 LETTER, PADDING = 7.2, 24
 """Pixels: width of a letter, and what a box adds to its text."""
 
-
 NOTEBOOK = r"notebook_(table|figure)_\w+$"
 DERIVED = " (derived)"
 """What is added to the name of a rule for jobs that wait for others of the same rule."""

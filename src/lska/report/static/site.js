@@ -52,6 +52,7 @@ function makeSortable(table) {
 
 // ---------------------------------------------------------------- details
 
+const POPOVERS = "popover" in HTMLElement.prototype; // otherwise details lie in the page, hidden or not
 const REST = 220; // milliseconds that the pointer may leave a cell on its way to the details
 
 class Details {
@@ -60,6 +61,7 @@ class Details {
     this.cell = null;
     this.pinned = false;
     this.timer = 0;
+    this.open(false);
     panel.querySelector(".close").addEventListener("click", () => this.close(true));
     panel.addEventListener("mouseenter", () => clearTimeout(this.timer));
     panel.addEventListener("mouseleave", () => this.closeSoon());
@@ -83,8 +85,13 @@ class Details {
     this.cell = cell;
     this.pinned = pinned;
     cell.setAttribute("aria-expanded", "true");
-    this.panel.showPopover?.();
+    this.open(true);
     this.place();
+  }
+
+  open(wanted) {
+    if (!POPOVERS) this.panel.hidden = !wanted;
+    else if (this.panel.matches(":popover-open") !== wanted) this.panel.togglePopover(wanted);
   }
 
   fill(content) {
@@ -137,7 +144,7 @@ class Details {
     this.pinned = false;
     if (!cell) return;
     cell.setAttribute("aria-expanded", "false");
-    if (this.panel.matches(":popover-open")) this.panel.hidePopover();
+    this.open(false);
     if (back) {
       cell.dataset.quiet = "";
       cell.focus({ preventScroll: true });
