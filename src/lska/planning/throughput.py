@@ -17,7 +17,7 @@ from lska.strict import build, read_yaml
 GIVEN, OWN, ELSEWHERE, PUBLISHED = range(4)
 """Ranks of sources, the most trusted first: files given by the user, this scale's records, other scales', the table."""
 
-TABLE = "config/throughput.yaml"
+TABLE = "config/throughput/published.yaml"
 """Published measurements, for hardware that this project has no records of."""
 
 
