@@ -6,11 +6,12 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
+from lska.launching import evaluation_threads, launcher, training_threads
 from lska.outcomes import outcomes_path
 from lska.report import site_outputs
 from lska.robustness import source_digest
 from lska.runs import RUN_ID
-from lska.workflow import FIGURES, TABLES, Plan, evaluation_threads, launcher, training_threads
+from lska.workflow import FIGURES, TABLES, Plan
 
 min_version("9.0")
 

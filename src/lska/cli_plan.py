@@ -19,7 +19,7 @@ def add_plan(commands: Commands) -> None:
     command.add_argument("--cores", type=_positive,
                          help="cores for the wall time (default: this machine's where no GPU is used)")  # fmt: skip
     command.add_argument("--throughput", nargs="+", type=Path, default=[], metavar="FILE",
-                         help="your measurements: tables (config/throughput/published.yaml), metric files, sidecars")  # fmt: skip
+                         help="your measurements: tables (config/throughput), metric files, sidecars")  # fmt: skip
     command.add_argument("--hardware", help="use only measurements of hardware with this in its name")
     command.add_argument("--forcerun", nargs="+", default=[], metavar="RULE", help="rules or files to make again")
     command.add_argument("--jobs", action="store_true", help="also one line per job, with its reason")

@@ -20,7 +20,7 @@ from lska.passes import Measured, Pass, read_json, trained
 from lska.provenance import digest
 from lska.robustness import CORRUPTED, data_inputs, source_digest
 from lska.runs import Run
-from lska.sections import DataSource, Evaluation, Training
+from lska.sections import DataSource
 from lska.strict import merge
 from lska.tables import TARGETS, load_spec, outputs, requirements, samples
 
@@ -256,21 +256,6 @@ class Plan:
         shown = [item for item in self.config.perturbed if item.task in {task for task, _ in self._needs[target]}]
         pending = {one.item.name for one in self.passes}
         return [str(item.strips) for item in shown if item.strips.exists() or item.name in pending]
-
-
-def launcher(training: Training) -> str:
-    """How a training is started: by torchrun, one process per GPU, where it has several."""
-    return f"torchrun --standalone --nproc-per-node {training.gpus} -m lska" if training.gpus > 1 else "lska"
-
-
-def training_threads(training: Training) -> int:
-    """Cores that a training keeps busy: its own threads, or every process with its loaders."""
-    return max(training.threads, training.gpus * (training.workers + 1))
-
-
-def evaluation_threads(evaluation: Evaluation) -> int:
-    """Cores that scoring keeps busy."""
-    return max(evaluation.threads, evaluation.workers)
 
 
 def _with_sidecar(weights: Path) -> list[Path]:

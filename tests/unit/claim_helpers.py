@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from lska.runs import Run
 
 ONE = "classification.top1(van_tiny-lska-k23)"
 OTHER = "classification.top1(van_tiny-lka-k23)"
+
+
+RUNS = tuple(Run("van_tiny", attention, 23, seed) for attention in ("lka", "lska") for seed in (0, 1))
 
 
 def claim(predicate: str, *tolerance: float, **more: Any) -> Claim:
@@ -57,4 +61,13 @@ def measured(
         weights={"md5": "0" * 32, "origin": "trained"}, recipe=digest(run),
         outcomes=None if outcomes is None else Outcomes(images={name: outcomes}),
     )  # fmt: skip
+    return path
+
+
+def put_claims(folder: Path, *lines: dict[str, str]) -> Path:
+    path = folder / "claims.csv"
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
     return path

@@ -9,9 +9,9 @@ from typing import Any
 
 from lska.config import Config
 from lska.finetuning import parse_task
+from lska.launching import evaluation_threads, training_threads
 from lska.report.gather import Contents, Results
 from lska.runs import Run
-from lska.workflow import evaluation_threads, training_threads
 
 HOUR = 3600.0
 
