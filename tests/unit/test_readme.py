@@ -115,3 +115,19 @@ def test_small_results_leave_nothing_to_measure(monkeypatch: pytest.MonkeyPatch)
     plan = Plan(read_yaml(file), [file], {})
     assert plan.config.measured
     assert [(one.name, list(map(str, one.runs))) for one in plan.passes] == []
+
+
+def test_the_claims_are_counted_as_the_committed_verdicts_are():
+    found = json.loads((PROJECT / "results" / "small" / "claims" / "claims.json").read_text(encoding="utf-8"))
+    text = " ".join((PROJECT / "README.md").read_text(encoding="utf-8").split())
+    counts = found["counts"]
+    said = re.search(
+        r"judges (\d+) relative statements .* (\d+) hold, (\d+) fail, (\d+) are within noise, (\d+) were not run, and in "
+        r"(\d+) the paper contradicts itself .* Of those that fail, (\d+) are savings",
+        text,
+    )
+    rounded = [one for one in found["claims"] if one["verdict"] == "fails" and one["paper_numbers"] != "not known"]
+    names = ("holds", "fails", "within noise", "not run", "the paper's own numbers disagree")
+    assert tuple(map(int, said.groups())) == (len(found["claims"]), *(counts[name] for name in names), len(rounded))
+    (lead,) = next(one for one in found["claims"] if one["id"] == "R07")["comparisons"]
+    assert f"p = {lead['p']:.1g}" in text
