@@ -122,8 +122,8 @@ def test_the_claims_are_counted_as_the_committed_verdicts_are():
     text = " ".join((PROJECT / "README.md").read_text(encoding="utf-8").split())
     counts = found["counts"]
     said = re.search(
-        r"judges (\d+) relative statements .* (\d+) hold, (\d+) fail, (\d+) are within noise, (\d+) were not run, and in "
-        r"(\d+) the paper contradicts itself .* Of those that fail, (\d+) are savings",
+        r"judges (\d+) relative statements .* (\d+) hold, (\d+) fail, (\d+) are within noise, (\d+) were not run, "
+        r"and in (\d+) the paper contradicts itself .* Of those that fail, (\d+) are savings",
         text,
     )
     rounded = [one for one in found["claims"] if one["verdict"] == "fails" and one["paper_numbers"] != "not known"]
