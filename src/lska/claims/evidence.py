@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Group:
     kind: str
     """`images`: one value per image, whose mean is the metric; `samples`: one value per bootstrap sample."""
     length: int
+    images: int | None = field(default=None, compare=False)
+    """Number of images behind the outcomes, where the metric files tell it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +121,10 @@ def _outcomes(
         if content.get("outcomes")
     ]
     groups = {
-        Group(quantity.task, content["data"]["digest"], str(content["detail"].get("protocol", "")), kind, len(values))
+        Group(
+            quantity.task, content["data"]["digest"], str(content["detail"].get("protocol", "")), kind, len(values),
+            _images(content, quantity, kind, len(values)),
+        )  # fmt: skip
         for content, (kind, values) in zip(contents, found, strict=False)
         if kind
     }
@@ -133,6 +138,11 @@ def _of_metric(outcomes: Outcomes, metric: str) -> tuple[str, np.ndarray]:
         if metric in getattr(outcomes, kind):
             return kind, getattr(outcomes, kind)[metric]
     return "", np.empty(0)
+
+
+def _images(content: Mapping[str, Any], quantity: Quantity, kind: str, length: int) -> int | None:
+    """Number of images; `n` of a metric is that of its observations, for dimensions of pairs of images."""
+    return length if kind == "images" else content["detail"].get("images", content["metrics"][quantity.metric].get("n"))
 
 
 def _own_error(quantity: Quantity, entries: list[dict[str, Any]]) -> float | None:
