@@ -124,6 +124,13 @@ def test_bootstrap_samples_of_the_same_images_are_subtracted_from_each_other() -
     assert found.basis == "paired over 1,000 bootstrap samples of 87 images, one seed"
 
 
+def test_samples_of_different_numbers_of_images_are_not_paired() -> None:
+    """A network that skipped an image was sampled otherwise."""
+    shared = np.random.default_rng(10).normal(45, 3, 1000)
+    parts = (on_images(text, shared, "samples", images=images) for text, images in ((ONE, 50), (OTHER, 49)))
+    assert compare(f"{ONE} > {OTHER}", *parts).standard_error == pytest.approx(2**0.5 * np.std(shared, ddof=1))
+
+
 def test_samples_without_a_value_are_left_out() -> None:
     one, other = np.array([1.0, 2.0, np.nan, 4.0]), np.array([1.0, 1.0, 1.0, np.nan])
     parts = [on_images(text, part, "samples") for text, part in ((ONE, one), (OTHER, other))]

@@ -284,5 +284,7 @@ def test_an_unknown_claim_is_refused(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.chdir(project_root())
     assert main(["claims", "--config", "config/small.yaml", "--only", "R99"]) == 1
     assert "--only: no claim R99 in paper/claims.csv; expected R01, R02" in capsys.readouterr().err
+    assert main(["claims", "--config", "config/small.yaml", "--only", "R07", "--write"]) == 1
+    assert "--write: page and JSON always hold all claims; leave out --only" in capsys.readouterr().err
     assert main(["claims", "--config", "config/small.yaml", "--only", "R33"]) == 0
     assert "✓ holds  (Section III-D)" in capsys.readouterr().out

@@ -167,6 +167,27 @@ def test_a_metric_that_does_not_exist_is_an_error_of_the_list(tmp_path: Path) ->
         collect(quantity(ONE), Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"value": "high"}, "metrics.top1.value': expected a finite number, found 'high'"),
+        ({"value": float("nan")}, "metrics.top1.value': expected a finite number, found nan"),
+        ({"standard_error": "small"}, "metrics.top1.standard_error': expected a finite number"),
+        ({"unit": None}, "metrics.top1.unit': 'unit' is missing"),
+    ],
+)
+def test_a_metric_that_is_no_number_is_named(tmp_path: Path, change: dict[str, object], problem: str) -> None:
+    path = measured(tmp_path, "classification", "van_tiny-lska-k23-s0", "top1", value=90.0)
+    content = json.loads(path.read_text())
+    entry = content["metrics"]["top1"] | change
+    content["metrics"]["top1"] = {name: value for name, value in entry.items() if value is not None}
+    del content["seal"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=re.escape(problem)) as error:
+        collect(quantity(ONE), Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path))
+    assert str(path) in str(error.value)
+
+
 def test_outcomes_of_another_measurement_are_refused(tmp_path: Path) -> None:
     path = measured(tmp_path, "classification", "van_tiny-lska-k23-s0", "top1", np.array([0, 100]))
     path.with_suffix(".npz").write_bytes(b"other")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,9 @@ class Group:
     kind: str
     """`images`: one value per image, whose mean is the metric; `samples`: one value per bootstrap sample."""
     length: int
-    images: int | None = field(default=None, compare=False)
-    """Number of images behind the outcomes, where the metric files tell it."""
+    images: int | None = None
+    """Number of images behind the outcomes, where the metric files tell it: fewer where a network skipped some, whose
+    samples are others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +85,15 @@ def collect(quantity: Quantity, config: ConfigLike, folder: MetricFolder) -> Evi
     contents = [_read(quantity, run, folder) for run in runs]
     files = tuple(folder.path(quantity.task, run) for run in runs)
     entries = [_entry(content, quantity, path) for content, path in zip(contents, files, strict=True)]
+    for run in runs:
+        folder.measurement(quantity.task, run, quantity.metric)
     group, outcomes = _outcomes(quantity, contents, files)
     counts = [entry["n"] for entry in entries if "n" in entry]
     data = [content["data"]["name"] for content in contents if content["data"]]
     return Evidence(
         quantity, runs, tuple(float(entry["value"]) for entry in entries), entries[0]["unit"],
         counts[0] if counts else None, _own_error(quantity, entries), group, outcomes, tuple(dict.fromkeys(data)),
-        tuple(dict.fromkeys(content["environment"]["hardware"] for content in contents)), files,
+        tuple(dict.fromkeys(content["environment"].get("hardware", "unknown") for content in contents)), files,
     )  # fmt: skip
 
 
