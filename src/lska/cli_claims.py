@@ -20,6 +20,8 @@ def add_claims(commands: Commands) -> None:
 def _claims(arguments: Arguments) -> None:
     from lska.claims import check, page
 
+    if arguments.write and (arguments.only or arguments.json):
+        raise ValueError("--write: page and JSON always hold all claims; leave out --only and --json")
     config = load(arguments)
     results = check(config)
     if arguments.write:

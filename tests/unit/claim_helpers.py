@@ -42,10 +42,12 @@ def evidence(text: str, *values: float, **more: Any) -> Evidence:
     return Evidence(quantity(text), runs, values, **{**fields, **more})
 
 
-def on_images(text: str, outcomes: np.ndarray, kind: str = "images", data: str = "sha256:0", **more: Any) -> Evidence:
+def on_images(
+    text: str, outcomes: np.ndarray, kind: str = "images", data: str = "sha256:0", images: int | None = None
+) -> Evidence:
     """A quantity of one seed with its outcomes."""
-    group = Group(quantity(text).task, data, "", kind, len(outcomes))
-    return evidence(text, float(np.nanmean(outcomes)), group=group, outcomes=outcomes.astype(float), **more)
+    group = Group(quantity(text).task, data, "", kind, len(outcomes), images)
+    return evidence(text, float(np.nanmean(outcomes)), group=group, outcomes=outcomes.astype(float))
 
 
 def measured(

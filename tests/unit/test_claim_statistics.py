@@ -28,13 +28,37 @@ def test_several_seeds_on_both_sides_are_compared_by_welchs_test() -> None:
     expected = stats.ttest_ind(one, other, equal_var=False)
     interval = expected.confidence_interval(0.95)
     assert (found.p, found.value) == (pytest.approx(expected.pvalue), pytest.approx(np.mean(one) - np.mean(other)))
-    assert (found.low, found.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    assert found.interval() == (pytest.approx(interval.low), pytest.approx(interval.high))
     assert found.basis == "Welch's test over seeds (3, 4 each)"
 
 
-def test_equal_seeds_differ_by_nothing_or_for_certain() -> None:
-    assert compare(f"{ONE} > {OTHER}", evidence(ONE, 5, 5), evidence(OTHER, 5, 5)).p == 1
-    assert compare(f"{ONE} > {OTHER}", evidence(ONE, 6, 6), evidence(OTHER, 5, 5)).p == 0
+def test_seeds_that_are_alike_are_no_proof() -> None:
+    """Whole numbers, such as dimensions, may be the same for two seeds; the spread over images decides then."""
+    for one in (5.1, 6.3):
+        found = compare(f"{ONE} > {OTHER}", evidence(ONE, one, one, one), evidence(OTHER, 5.1, 5.1, 5.1))
+        assert (found.standard_error, found.p, found.basis) == (None, None, "no error is known")
+    parts = (evidence(text, value, value, standard_error=0.3) for text, value in ((ONE, 6), (OTHER, 5)))
+    found = compare(f"{ONE} > {OTHER}", *parts)
+    assert found.standard_error == pytest.approx(0.3 * 2**0.5)
+    assert found.basis == "unpaired errors of the metric files, means over 2 seeds, whose spread is left out"
+
+
+def test_images_without_any_spread_are_no_proof() -> None:
+    """Two networks alike on every one of a few images may well differ on others."""
+    generator = np.random.default_rng(8)
+    same = right(generator, 40, 0.6)
+    for text in (f"{ONE} - {OTHER} > -0.5", f"{ONE} - {OTHER} = 0", f"{ONE} > {OTHER}", f"3 * {ONE} / {OTHER} > 1"):
+        found = compare(text, on_images(ONE, same), on_images(OTHER, same))
+        assert (found.standard_error, found.interval(), found.p) == (None, None, None), text
+        assert found.basis == "paired over 40 images, one seed: without any spread, so no error is known"
+
+
+def test_equality_has_an_interval_and_no_probability() -> None:
+    """Its p would say how likely the difference is by chance, where the question is whether it is small."""
+    found = compare(f"{ONE} = 71", evidence(ONE, 72, standard_error=0.5))
+    assert found.p is None
+    assert found.interval() == (pytest.approx(1 - 0.98, abs=1e-3), pytest.approx(1 + 0.98, abs=1e-3))
+    assert not found.exact
 
 
 def test_one_seed_is_compared_image_by_image() -> None:
@@ -69,7 +93,11 @@ def test_images_of_several_groups_are_independent() -> None:
 def test_other_comparisons_than_of_two_shares_are_not_mcnemars() -> None:
     generator = np.random.default_rng(2)
     one, other = (on_images(text, right(generator, 400, 0.5)) for text in (ONE, OTHER))
-    for text in (f"{ONE} > {OTHER} + 1", f"{ONE} / {OTHER} > 1", f"{ONE} - {OTHER} = 0"):
+    # The last is off by as much as the two networks differ, which must not make it a comparison of the two.
+    quarter = (one.value - other.value) * 2
+    for text in (
+        f"{ONE} > {OTHER} + 1", f"{ONE} / {OTHER} > 1", f"{ONE} - {OTHER} = 0", f"{ONE} - {OTHER} > {quarter}",
+    ):  # fmt: skip
         assert "McNemar" not in compare(text, one, other).basis, text
     losses = on_images(OTHER, generator.random(400))
     assert "McNemar" not in compare(f"{ONE} > {OTHER}", one, losses).basis
@@ -89,16 +117,26 @@ def test_bootstrap_samples_of_the_same_images_are_subtracted_from_each_other() -
     generator = np.random.default_rng(4)
     shared = generator.normal(0, 3, 1000)
     one, other = 45 + shared + generator.normal(0, 0.5, 1000), 44 + shared
-    found = compare(f"{ONE} > {OTHER}", on_images(ONE, one, "samples", n=87), on_images(OTHER, other, "samples", n=87))
+    parts = (on_images(text, part, "samples", images=87) for text, part in ((ONE, one), (OTHER, other)))
+    found = compare(f"{ONE} > {OTHER}", *parts)
     assert found.standard_error == pytest.approx(np.std(one - other, ddof=1))
     assert found.standard_error < 0.6
     assert found.basis == "paired over 1,000 bootstrap samples of 87 images, one seed"
 
 
+def test_samples_of_different_numbers_of_images_are_not_paired() -> None:
+    """A network that skipped an image was sampled otherwise."""
+    shared = np.random.default_rng(10).normal(45, 3, 1000)
+    parts = (on_images(text, shared, "samples", images=images) for text, images in ((ONE, 50), (OTHER, 49)))
+    assert compare(f"{ONE} > {OTHER}", *parts).standard_error == pytest.approx(2**0.5 * np.std(shared, ddof=1))
+
+
 def test_samples_without_a_value_are_left_out() -> None:
     one, other = np.array([1.0, 2.0, np.nan, 4.0]), np.array([1.0, 1.0, 1.0, np.nan])
-    parts = (on_images(text, part, "samples") for text, part in ((ONE, one), (OTHER, other)))
+    parts = [on_images(text, part, "samples") for text, part in ((ONE, one), (OTHER, other))]
     assert compare(f"{ONE} > {OTHER}", *parts).standard_error == pytest.approx(np.std([0, 1], ddof=1))
+    few = [on_images(text, np.append(part, [np.nan] * 2), "samples") for text, part in ((ONE, one), (OTHER, other))]
+    assert compare(f"{ONE} > {OTHER}", *few).standard_error is None
 
 
 def test_without_outcomes_the_errors_of_the_files_are_taken_as_independent() -> None:
@@ -128,7 +166,19 @@ def test_several_seeds_beside_one_are_compared_on_the_images_by_their_mean() -> 
     several = evidence(ONE, *(several.value,) * 2, group=several.group, outcomes=several.outcomes)
     found = compare(f"{ONE} > {OTHER}", several, on_images(OTHER, other))
     assert found.standard_error == pytest.approx(np.std(mean - other, ddof=1) / 600**0.5)
-    assert found.basis == "paired over 600 images, means over up to 2 seeds"
+    assert found.basis == "paired over 600 images, means over 1 to 2 seeds, whose spread is left out"
+
+
+def test_a_metric_of_zero_has_its_derivative_too() -> None:
+    """A network that gets nothing right: the step must not be lost beside the other network's 80 %."""
+    generator = np.random.default_rng(9)
+    other = right(generator, 500, 0.8)
+    one = np.zeros(500)
+    found = compare(f"{ONE} - {OTHER} > -90", on_images(ONE, one), on_images(OTHER, other))
+    assert found.standard_error == pytest.approx(np.std(other, ddof=1) / 500**0.5, rel=1e-5)
+    parts = (evidence(text, value, standard_error=error) for text, value, error in ((ONE, 0, 1), (OTHER, 80, 0)))
+    nothing = compare(f"{ONE} + {OTHER} < 90", *parts)
+    assert nothing.standard_error == pytest.approx(1, rel=1e-5)
 
 
 def test_networks_that_are_equally_good_differ_in_one_of_twenty_tests() -> None:

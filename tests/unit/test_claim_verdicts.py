@@ -54,6 +54,7 @@ def test_counts_are_judged_exactly() -> None:
         (f"{text} = 10", (0.0,), Verdict.HOLDS),
         (f"{text} = 10.5", (0.5,), Verdict.HOLDS), (f"{text} = 10.51", (0.5,), Verdict.FAILS),
         (f"{text} / 100 = 0.1", (0.0,), Verdict.HOLDS),
+        (f"{text} * 0.1 + 0.1 + 0.2 = 1.3", (0.0,), Verdict.HOLDS), (f"{text} * 0.1 + 0.2 > 1.2", (), Verdict.FAILS),
     ):  # fmt: skip
         assert verdict(predicate, evidence(text, 10, standard_error=0.0), tolerance=tolerance) is expected, predicate
 
@@ -63,6 +64,29 @@ def test_of_several_comparisons_chance_has_several_tries_to_fail_one() -> None:
     alone = verdict(f"{ONE} > 71", known(ONE, 71 - 2.1 * 0.5))
     both = verdict(f"{ONE} > 71 and {OTHER} > 50", known(ONE, 71 - 2.1 * 0.5), known(OTHER, 71))
     assert (alone, both) == (Verdict.FAILS, Verdict.NOISE)
+
+
+def test_an_equality_too_fails_among_several_only_beyond_the_chance_of_all() -> None:
+    # Half the interval is 0.98 wide at 5 %, 1.12 at 5 % / 2.
+    alone = verdict(f"{ONE} = 71", known(ONE, 73.05), tolerance=(1.0,))
+    both = verdict(f"{ONE} = 71 and {OTHER} > 50", known(ONE, 73.05), known(OTHER, 71), tolerance=(1.0,))
+    assert (alone, both) == (Verdict.FAILS, Verdict.NOISE)
+
+
+def test_a_quotient_by_zero_is_not_run_and_says_why() -> None:
+    said = claim(f"{OTHER} / {ONE} > 1 and {OTHER} > 50")
+    found = judge(said, {quantity(ONE): known(ONE, 0.0), quantity(OTHER): known(OTHER, 60)})
+    assert (found.verdict, len(found.outcomes)) == (Verdict.NOT_RUN, 1)
+    assert found.missing == (f"{OTHER} / {ONE} > 1: divides by zero",)
+
+
+def test_speeds_of_different_hardware_are_not_compared() -> None:
+    one, other = (f"speed.throughput(van_tiny-lska-k{kernel})" for kernel in (7, 65))
+    parts = [evidence(one, 500.0, standard_error=1.0, devices=("Some GPU",)), known(other, 90.0)]
+    found = judge(claim(f"{one} > {other}"), {part.quantity: part for part in parts})
+    assert (found.verdict, found.outcomes) == (Verdict.NOT_RUN, ())
+    assert found.missing == (f"{one} > {other}: speeds of different hardware (Some GPU, Some CPU)",)
+    assert verdict(f"{one} > {other}", known(one, 500.0), parts[1]) is Verdict.HOLDS
 
 
 def test_all_comparisons_have_to_hold() -> None:
@@ -214,11 +238,15 @@ def test_files_are_written_whole_and_alike(tmp_path: Path) -> None:
 
 def test_comparisons_read_as_a_person_writes_them() -> None:
     (counted,) = judged(f"{'complexity.params(van_tiny-lska-k23)'} / 100 = 2.4", 187.05, 0.05)
-    assert numbers(counted) == "1.871 = 2.4 ± 0.05 (off by -0.529)"
+    assert numbers(counted) == "1.871 for 2.4 ± 0.05, off by -0.529"
     (ordered,) = judged(f"{ONE} > 71.8", 73.0)
-    assert numbers(ordered) == "73 > 71.8 (by 1.2 ± 0.5 points, p = 0.016)"
+    assert numbers(ordered) == "73 > 71.8 by 1.2 ± 0.5 points (p = 0.016)"
     (unknown,) = judged(f"{ONE} > 71.8", 73.0, error=None)
-    assert numbers(unknown) == "73 > 71.8 (by 1.2 points)"
+    assert numbers(unknown) == "73 > 71.8 by 1.2 points"
+    (against,) = judged(f"{ONE} < 71.8", 73.0)
+    assert numbers(against) == "73 < 71.8 missed by 1.2 ± 0.5 points (p = 0.016)"
+    (equal,) = judged(f"{ONE} = 71.8", 73.0, 2.5)
+    assert numbers(equal) == "73 for 71.8 ± 2.5, off by 1.2 ± 0.5 points"
 
 
 def test_a_percentage_that_came_from_rounding_says_so_beside_its_verdict() -> None:
@@ -256,5 +284,7 @@ def test_an_unknown_claim_is_refused(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.chdir(project_root())
     assert main(["claims", "--config", "config/small.yaml", "--only", "R99"]) == 1
     assert "--only: no claim R99 in paper/claims.csv; expected R01, R02" in capsys.readouterr().err
+    assert main(["claims", "--config", "config/small.yaml", "--only", "R07", "--write"]) == 1
+    assert "--write: page and JSON always hold all claims; leave out --only" in capsys.readouterr().err
     assert main(["claims", "--config", "config/small.yaml", "--only", "R33"]) == 0
     assert "✓ holds  (Section III-D)" in capsys.readouterr().out

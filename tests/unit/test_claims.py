@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from table_helpers import PAPER, Scale
 from lska.claims import read_claims, requirements
 from lska.claims.evidence import Unavailable, collect
 from lska.claims.listing import runs_of
-from lska.outcomes import OutcomesError
-from lska.provenance import project_root
+from lska.outcomes import Outcomes, OutcomesError
+from lska.provenance import digest, metric, project_root, write_metrics
 from lska.runs import Run
 from lska.strict import read_yaml
 from lska.tables.measurements import MetricFolder
@@ -46,9 +47,17 @@ def test_claims_say_that_the_paper_disagrees_exactly_where_the_relations_found_s
         assert not unchecked or one.paper_numbers == "not known", one.id
 
 
+def test_gaps_in_numbers_are_bound_to_the_data_that_they_were_published_for() -> None:
+    """A predicate that asks for a gap of 2.3 points says nothing on other images than the paper's."""
+    for one in read_claims(PAPER / "claims.csv"):
+        measured = [quantity for quantity in one.quantities if not quantity.counted]
+        stated = any(re.search(r" = [0-9.]*[1-9]", comparison.text) for comparison in one.comparisons)
+        assert bool(one.data) == bool(measured and stated), one.id
+
+
 def test_only_claims_about_networks_that_are_not_here_have_no_predicate() -> None:
     without = [claim for claim in read_claims(PAPER / "claims.csv") if not claim.predicate]
-    assert [claim.id for claim in without] == ["R25", "R27", "R31"]
+    assert [claim.id for claim in without] == ["R25", "R27", "R29b", "R31"]
     assert all(re.search("has no (RepLKNet|SLaK)", claim.note) for claim in without)
 
 
@@ -126,6 +135,20 @@ def test_outcomes_of_several_seeds_are_averaged_image_by_image(tmp_path: Path) -
     assert not found.binary
 
 
+def test_samples_are_of_the_images_also_where_a_metric_counts_pairs_of_them(tmp_path: Path) -> None:
+    task, name, run = "shape_texture", "shape_dimensions_reference", "van_tiny-lska-k23-s0"
+    write_metrics(
+        tmp_path / "metrics" / task / f"{run}.json", task=task, run=run, scale="demo", started=datetime.now(UTC),
+        metrics={name: metric(33, "1", n=4480)}, weights={"md5": "0" * 32, "origin": "trained"}, recipe=digest(run),
+        data={"name": "cues", "digest": digest("cues")}, extra={"images": 1280},
+        outcomes=Outcomes(samples={name: np.array([33.0, 34.0, 32.0])}),
+    )  # fmt: skip
+    scale, folder = Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path)
+    found = collect(quantity(f"{task}.{name}(van_tiny-lska-k23)"), scale, folder)
+    assert found.group is not None
+    assert (found.group.kind, found.group.length, found.group.images, found.n) == ("samples", 3, 1280, 4480)
+
+
 def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     scale = Scale(tmp_path, RUNS[2:3])
     folder = MetricFolder("demo", tmp_path)
@@ -142,6 +165,27 @@ def test_a_metric_that_does_not_exist_is_an_error_of_the_list(tmp_path: Path) ->
     measured(tmp_path, "classification", "van_tiny-lska-k23-s0", "top5", value=90.0)
     with pytest.raises(ValueError, match="no metric 'top1', which a claim reads; it has top5"):
         collect(quantity(ONE), Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"value": "high"}, "metrics.top1.value': expected a finite number, found 'high'"),
+        ({"value": float("nan")}, "metrics.top1.value': expected a finite number, found nan"),
+        ({"standard_error": "small"}, "metrics.top1.standard_error': expected a finite number"),
+        ({"unit": None}, "metrics.top1.unit': 'unit' is missing"),
+    ],
+)
+def test_a_metric_that_is_no_number_is_named(tmp_path: Path, change: dict[str, object], problem: str) -> None:
+    path = measured(tmp_path, "classification", "van_tiny-lska-k23-s0", "top1", value=90.0)
+    content = json.loads(path.read_text())
+    entry = content["metrics"]["top1"] | change
+    content["metrics"]["top1"] = {name: value for name, value in entry.items() if value is not None}
+    del content["seal"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=re.escape(problem)) as error:
+        collect(quantity(ONE), Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path))
+    assert str(path) in str(error.value)
 
 
 def test_outcomes_of_another_measurement_are_refused(tmp_path: Path) -> None:

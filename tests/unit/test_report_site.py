@@ -152,9 +152,9 @@ def test_claims_show_statement_predicate_verdict_numbers_and_seeds(site: Config)
         for part in (claim["id"], claim["statement"], claim["predicate"], claim["note"]):
             assert part in text
         assert not claim["quantities"] or claim["quantities"][0]["name"] in text
-    assert "81 > 82.5 (by −1.5 ± 0.75 points, p = 0.04), 95 % interval −3 to 0.25" in text
+    assert "81 > 82.5 missed by 1.5 ± 0.75 points (p = 0.04), 95 % interval of the margin −3 to 0.25" in text
     assert "81 ± 1.8 % 1,500 0 shapes" in text
-    assert "Not measured: classification of some network." in text
+    assert "Not run: classification of some network." in text
     assert "Our numbers alone: holds." in text
 
 

@@ -36,6 +36,9 @@ class Group:
     kind: str
     """`images`: one value per image, whose mean is the metric; `samples`: one value per bootstrap sample."""
     length: int
+    images: int | None = None
+    """Number of images behind the outcomes, where the metric files tell it: fewer where a network skipped some, whose
+    samples are others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +85,15 @@ def collect(quantity: Quantity, config: ConfigLike, folder: MetricFolder) -> Evi
     contents = [_read(quantity, run, folder) for run in runs]
     files = tuple(folder.path(quantity.task, run) for run in runs)
     entries = [_entry(content, quantity, path) for content, path in zip(contents, files, strict=True)]
+    for run in runs:
+        folder.measurement(quantity.task, run, quantity.metric)
     group, outcomes = _outcomes(quantity, contents, files)
     counts = [entry["n"] for entry in entries if "n" in entry]
     data = [content["data"]["name"] for content in contents if content["data"]]
     return Evidence(
         quantity, runs, tuple(float(entry["value"]) for entry in entries), entries[0]["unit"],
         counts[0] if counts else None, _own_error(quantity, entries), group, outcomes, tuple(dict.fromkeys(data)),
-        tuple(dict.fromkeys(content["environment"]["hardware"] for content in contents)), files,
+        tuple(dict.fromkeys(content["environment"].get("hardware", "unknown") for content in contents)), files,
     )  # fmt: skip
 
 
@@ -119,7 +124,10 @@ def _outcomes(
         if content.get("outcomes")
     ]
     groups = {
-        Group(quantity.task, content["data"]["digest"], str(content["detail"].get("protocol", "")), kind, len(values))
+        Group(
+            quantity.task, content["data"]["digest"], str(content["detail"].get("protocol", "")), kind, len(values),
+            _images(content, quantity, kind, len(values)),
+        )  # fmt: skip
         for content, (kind, values) in zip(contents, found, strict=False)
         if kind
     }
@@ -133,6 +141,11 @@ def _of_metric(outcomes: Outcomes, metric: str) -> tuple[str, np.ndarray]:
         if metric in getattr(outcomes, kind):
             return kind, getattr(outcomes, kind)[metric]
     return "", np.empty(0)
+
+
+def _images(content: Mapping[str, Any], quantity: Quantity, kind: str, length: int) -> int | None:
+    """Number of images; `n` of a metric is that of its observations, for dimensions of pairs of images."""
+    return length if kind == "images" else content["detail"].get("images", content["metrics"][quantity.metric].get("n"))
 
 
 def _own_error(quantity: Quantity, entries: list[dict[str, Any]]) -> float | None:

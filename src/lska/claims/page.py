@@ -70,7 +70,7 @@ def _comparison(outcome: Outcome) -> dict[str, Any]:
         "difference": found.value,
         "unit": outcome.unit,
         "standard_error": None if found.exact else found.standard_error,
-        "interval": None if found.low is None else [found.low, found.high],
+        "interval": None if found.interval() is None else list(found.interval()),
         "p": found.p,
         "verdict": str(outcome.verdict),
         "basis": found.basis,
@@ -114,17 +114,18 @@ def shown(value: float, digits: int = 4) -> str:
 
 
 def numbers(comparison: dict[str, Any]) -> str:
-    """What a comparison comes to: `1.87 = 2.4 ± 0.05 (off by -0.529)`, `73.0 > 71.8 (by 1.2 ± 0.6 points, p = 0.04)`.
-
-    For < and >, the number behind "by" is positive where they come out as stated.
+    """What a comparison comes to: `73 > 71.8 by 1.2 ± 0.6 points (p = 0.04)`, `71 > 71.8 missed by 0.8 ± 0.6 points
+    (p = 0.2)`; `1.87 for 2.4 ± 0.05, off by -0.529`.
     """
-    sign, error, p = comparison["sign"], comparison["standard_error"], comparison["p"]
-    tolerance = f" ± {shown(comparison['tolerance'])}" if comparison["tolerance"] else ""
-    by = shown(comparison["difference"], 3) + (f" ± {shown(error, 2)}" if error is not None else "")
+    sign, error, p, found = (comparison[name] for name in ("sign", "standard_error", "p", "difference"))
+    by = shown(found if sign == "=" else abs(found), 3) + (f" ± {shown(error, 2)}" if error is not None else "")
     by += f" {'points' if comparison['unit'] == '%' else comparison['unit']}".rstrip()
-    by += f", p = {p:.2g}" if p is not None else ""
-    how = "off by" if sign == "=" else "by"
-    return f"{shown(comparison['left'])} {sign} {shown(comparison['right'])}{tolerance} ({how} {by})"
+    by += f" (p = {p:.2g})" if p is not None else ""
+    left, right = shown(comparison["left"]), shown(comparison["right"])
+    if sign == "=":
+        tolerance = f" ± {shown(comparison['tolerance'])}" if comparison["tolerance"] else ""
+        return f"{left} for {right}{tolerance}, off by {by}"
+    return f"{left} {sign} {right} {'by' if found > 0 else 'missed by'} {by}"
 
 
 def verdict_of(claim: dict[str, Any]) -> str:

@@ -4,11 +4,13 @@ Where every measured quantity has several seeds, the spread between trainings de
 seed, the spread over images does: networks are scored on the same images, so the values of an image are compared with
 each other, which removes what makes an image easy or hard for all. The error of a compound quantity, such as a quotient
 of two metrics, follows from its derivatives (the delta method). One seed says nothing about the spread between
-trainings; the basis of each test says on what it rests.
+trainings; the basis of each test says on what it rests. Observations that do not differ from each other at all, as
+whole numbers may over a few seeds, do not show that there is no error: it is not known then.
 """
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,96 +25,115 @@ CONFIDENCE = 0.95
 STEP = 1e-6
 """Relative step of the numerical derivatives."""
 
+LEAST = 1e-3
+"""Values closer to zero than this have the step of this one: a smaller one would be lost in rounding."""
+
 
 @dataclass(frozen=True)
 class Difference:
     """What a comparison comes to: `value` is positive (for < and >) or zero (for =) if the claim is right.
 
-    `left` and `right` are its sides. `standard_error` is 0 for counts and None where no error is known. `low` and
-    `high` are the ends of the confidence interval of `CONFIDENCE`, `p` the two-sided probability of so large a
-    difference by chance.
+    `left` and `right` are its sides. `standard_error` is 0 for counts and None where no error is known. `freedom` are
+    the degrees of freedom of its t distribution, infinite for a normal one, None without a test. `p` is the two-sided
+    probability of so large a difference by chance where there is none; only for < and >, since = asks whether the
+    difference is small, not whether it is there.
     """
 
     left: float
     right: float
     value: float
     standard_error: float | None
-    low: float | None
-    high: float | None
+    freedom: float | None
     p: float | None
     basis: str
 
     @property
     def exact(self) -> bool:
         """Whether it has no sampling error at all."""
-        return self.standard_error == 0 and self.p is None
+        return self.standard_error == 0 and self.freedom is None
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+        """Ends of the two-sided confidence interval; None for counts and where no error is known."""
+        from scipy.stats import t
+
+        if self.freedom is None or self.standard_error is None:
+            return None
+        reach = float(t.ppf((1 + confidence) / 2, self.freedom)) * self.standard_error
+        return self.value - reach, self.value + reach
 
 
 def difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) -> Difference:
-    """Evaluate a comparison and its error from the evidence of all its quantities."""
+    """Evaluate a comparison and its error from the evidence of all its quantities.
+
+    Raises:
+        ZeroDivisionError: a quotient has a denominator of zero.
+    """
     parts = [evidence[quantity] for quantity in comparison.quantities]
     values = {part.quantity: part.value for part in parts}
     found = (*comparison.sides(values), comparison.difference(values))
     measured = [part for part in parts if not part.quantity.counted]
     if not measured:
-        return Difference(*found, 0.0, None, None, None, "counted")
+        return Difference(*found, 0.0, None, None, "counted")
     slopes = {part.quantity: _slope(comparison, values, part.quantity) for part in measured}
-    if all(len(part.values) > 1 for part in measured):
-        return Difference(*found, *_over_seeds(found[-1], measured, slopes))
-    return Difference(*found, *_over_images(found[-1], comparison, measured, slopes))
+    error, freedom, basis = _over_seeds(measured, slopes) or _over_images(measured, slopes)
+    p = None
+    if error is not None and comparison.sign != "=":
+        p = _chance(found[-1], error, freedom)
+        if _is_mcnemar(comparison, measured):
+            p, basis = mcnemar(measured[0].outcomes, measured[1].outcomes), f"{basis}; exact McNemar test"
+    return Difference(*found, error, freedom, p, basis)
 
 
-_Test = tuple[float | None, float | None, float | None, float | None, str]
-"""The last fields of a `Difference`, from `standard_error` on."""
+_Test = tuple[float | None, float | None, str]
+"""Standard error, degrees of freedom and basis of a `Difference`."""
+
+
+def _chance(found: float, error: float, freedom: float) -> float:
+    """Two-sided p of a t test."""
+    from scipy.stats import t
+
+    return float(2 * t.sf(abs(found) / error, freedom))
 
 
 def _slope(comparison: Comparison, values: Mapping[Quantity, float], quantity: Quantity) -> float:
     """Derivative of the difference with respect to one quantity."""
-    step = STEP * max(abs(values[quantity]), STEP)
+    step = STEP * max(abs(values[quantity]), LEAST)
     ends = (comparison.difference({**values, quantity: values[quantity] + sign * step}) for sign in (1, -1))
     above, below = ends
     return (above - below) / (2 * step)
 
 
-def _over_seeds(found: float, measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test:
-    """Welch's t-test, with the degrees of freedom of Welch and Satterthwaite."""
-    from scipy.stats import t
-
+def _over_seeds(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test | None:
+    """Welch's t-test, with the degrees of freedom of Welch and Satterthwaite; None where seeds are too few or alike."""
+    if any(len(part.values) < 2 for part in measured):
+        return None
     shares = {
         part.quantity: slopes[part.quantity] ** 2 * float(np.var(part.values, ddof=1)) / len(part.values)
         for part in measured
     }
     variance = sum(shares.values())
+    if _negligible(variance, measured, slopes):
+        return None
     seeds = ", ".join(map(str, sorted({len(part.values) for part in measured})))
-    basis = f"Welch's test over seeds ({seeds} each)"
-    if variance == 0:
-        return 0.0, found, found, float(found == 0), basis
     freedom = variance**2 / sum(shares[part.quantity] ** 2 / (len(part.values) - 1) for part in measured)
-    error = math.sqrt(variance)
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    return error, found - reach, found + reach, float(2 * t.sf(abs(found) / error, freedom)), basis
+    return math.sqrt(variance), freedom, f"Welch's test over seeds ({seeds} each)"
 
 
-def _over_images(
-    found: float, comparison: Comparison, measured: Sequence[Evidence], slopes: Mapping[Quantity, float]
-) -> _Test:
+def _over_images(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test:
     """Paired over images within each group; groups, and quantities without outcomes, are taken as independent."""
-    from scipy.stats import norm
+    groups = _by_group(measured)
+    variances = [_variance(group, parts, slopes) for group, parts in groups.items()]
+    if None in variances:
+        return None, None, "no error is known"
+    bases = dict.fromkeys(_basis(group, parts) for group, parts in groups.items())
+    if _negligible(sum(variances), measured, slopes):
+        return None, None, f"{'; '.join(bases)}: without any spread, so no error is known"
+    return math.sqrt(sum(variances)), math.inf, "; ".join(bases)
 
-    variances, bases = [], []
-    for group, parts in _by_group(measured).items():
-        variance = _variance(group, parts, slopes)
-        if variance is None:
-            return None, None, None, None, "no error is known"
-        variances.append(variance)
-        bases.append(_basis(group, parts))
-    error = math.sqrt(sum(variances))
-    basis = "; ".join(dict.fromkeys(bases))
-    reach = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
-    p = float(2 * norm.sf(abs(found) / error)) if error else float(found == 0)
-    if _is_mcnemar(comparison, measured, slopes):
-        p, basis = mcnemar(measured[0].outcomes, measured[1].outcomes), f"{basis}; exact McNemar test"
-    return error, found - reach, found + reach, p, basis
+
+def _negligible(variance: float, measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> bool:
+    """Whether a variance is that of the derivatives' rounding alone."""
+    return math.sqrt(variance) <= STEP * max(abs(slopes[part.quantity] * part.value) for part in measured)
 
 
 def _by_group(measured: Sequence[Evidence]) -> dict[Group | Quantity, list[Evidence]]:
@@ -123,37 +144,37 @@ def _by_group(measured: Sequence[Evidence]) -> dict[Group | Quantity, list[Evide
 
 
 def _variance(group: Group | Quantity, parts: list[Evidence], slopes: Mapping[Quantity, float]) -> float | None:
-    """Variance of the group's share in the difference."""
+    """Variance of the group's share in the difference; None where it is not known."""
     if isinstance(group, Quantity):
         error = parts[0].standard_error
         return None if error is None else (slopes[group] * error) ** 2
     influence = sum(slopes[part.quantity] * part.outcomes for part in parts)
-    influence = influence[np.isfinite(influence)]  # samples in which a metric is not defined
-    if len(influence) < 2:
+    defined = influence[np.isfinite(influence)]
+    # Where a metric is not defined on most samples, the others are no picture of all.
+    if len(defined) < max(2, len(influence) / 2):
         return None
-    return float(np.var(influence, ddof=1)) / (len(influence) if group.kind == "images" else 1)
+    return float(np.var(defined, ddof=1)) / (len(defined) if group.kind == "images" else 1)
 
 
 def _basis(group: Group | Quantity, parts: list[Evidence]) -> str:
-    seeds = max(len(part.values) for part in parts)
-    trained = "one seed" if seeds == 1 else f"means over up to {seeds} seeds"
+    least, most = (choose(len(part.values) for part in parts) for choose in (min, max))
+    seeds = f"{least} to {most}" if least < most else str(most)
+    trained = "one seed" if most == 1 else f"means over {seeds} seeds, whose spread is left out"
     if isinstance(group, Quantity):
         timed = group.task == "speed"
         return "error of repeated timing" if timed else f"unpaired errors of the metric files, {trained}"
     if group.kind == "images":
         return f"paired over {group.length:,} images, {trained}"
-    images = f" of {parts[0].n:,} images" if parts[0].n else ""
+    images = f" of {group.images:,} images" if group.images else ""
     return f"paired over {group.length:,} bootstrap samples{images}, {trained}"
 
 
-def _is_mcnemar(comparison: Comparison, measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> bool:
+def _is_mcnemar(comparison: Comparison, measured: Sequence[Evidence]) -> bool:
     """Whether two networks' shares of right images are compared, and nothing else."""
-    plain = len(measured) == 2 and comparison.sign != "=" and all(part.binary for part in measured)
-    if not plain or measured[0].group != measured[1].group:
-        return False
-    values = {part.quantity: part.value for part in measured}
-    bare = abs(abs(comparison.difference(values)) - abs(measured[0].value - measured[1].value)) < 1e-9
-    return bare and np.allclose(sorted(slopes.values()), [-1, 1], atol=1e-6)
+    bare = all(isinstance(side, ast.Name) for side in (comparison.left, comparison.right))
+    return (
+        bare and len(measured) == 2 and measured[0].group == measured[1].group and all(one.binary for one in measured)
+    )
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:

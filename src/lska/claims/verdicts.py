@@ -30,10 +30,10 @@ class Verdict(StrEnum):
 
 
 MEANING = {
-    Verdict.HOLDS: "every comparison comes out as stated, and by more than its error allows for chance (5 %)",
-    Verdict.FAILS: "a comparison comes out against the statement, and by more than its error allows for chance (5 %)",
-    Verdict.NOISE: "the difference is too small for its error, or its error is not known",
-    Verdict.NOT_RUN: "something that the statement needs was not measured at this scale",
+    Verdict.HOLDS: "every comparison comes out as stated: counts exactly, measurements beyond chance (5 %)",
+    Verdict.FAILS: "a comparison comes out against the statement: counts exactly, measurements beyond chance (5 %)",
+    Verdict.NOISE: "a measured difference is too close to the limit to tell, given its error, or no error is known",
+    Verdict.NOT_RUN: "something that the statement needs was not measured at this scale, or cannot be compared",
     Verdict.DISAGREE: "the paper's numbers contradict the statement, or each other; what ours say stands beside it",
 }
 
@@ -112,18 +112,35 @@ def judge(claim: Claim, found: dict[Quantity, Evidence | str], shrunken: Iterabl
     missing += _incomparable(claim, evidence.values(), set(shrunken))
     if not claim.comparisons:
         missing.append(claim.note)
-    outcomes = () if claim.data and missing else _outcomes(claim, evidence)
+    able, undefined = _differences(claim, evidence)
+    outcomes = () if claim.data and missing else _outcomes(able, evidence)
+    missing += undefined
     verdict = combine([outcome.verdict for outcome in outcomes], complete=not missing)
     return Result(claim, verdict, outcomes, tuple(evidence.values()), tuple(dict.fromkeys(missing)))
 
 
-def _outcomes(claim: Claim, evidence: dict[Quantity, Evidence]) -> tuple[Outcome, ...]:
-    """What the comparisons come to whose quantities are all there."""
-    able = [
-        (one, tolerance, difference(one, evidence))
-        for one, tolerance in zip(claim.comparisons, claim.tolerances, strict=True)
-        if all(quantity in evidence for quantity in one.quantities)
-    ]
+_Able = list[tuple[Comparison, float, Difference]]
+"""Comparisons with their tolerance and what they come to."""
+
+
+def _differences(claim: Claim, evidence: dict[Quantity, Evidence]) -> tuple[_Able, list[str]]:
+    """The comparisons whose quantities are all there and comparable, and why others are not."""
+    able, reasons = [], []
+    for one, tolerance in zip(claim.comparisons, claim.tolerances, strict=True):
+        if not all(quantity in evidence for quantity in one.quantities):
+            continue
+        timed = {name: None for q in one.quantities if q.task == "speed" for name in evidence[q].devices}
+        if len(timed) > 1:
+            reasons.append(f"{one.text}: speeds of different hardware ({', '.join(timed)})")
+            continue
+        try:
+            able.append((one, tolerance, difference(one, evidence)))
+        except ZeroDivisionError:
+            reasons.append(f"{one.text}: divides by zero")
+    return able, reasons
+
+
+def _outcomes(able: _Able, evidence: dict[Quantity, Evidence]) -> tuple[Outcome, ...]:
     tests = sum(not found.exact for _, _, found in able)
     return tuple(
         Outcome(one, tolerance, found, _unit(one, evidence), _verdict(one, found, tolerance, tests))
@@ -148,18 +165,20 @@ def _incomparable(claim: Claim, evidence: Iterable[Evidence], shrunken: set[str]
 def _verdict(comparison: Comparison, found: Difference, tolerance: float, tests: int) -> Verdict:
     """One comparison. That one of several fails is asserted only beyond what chance gives all of them (Bonferroni)."""
     if found.exact:
-        slack = tolerance * (1 + ROUNDING) + ROUNDING * abs(found.value)
-        right = abs(found.value) <= slack if comparison.sign == "=" else found.value > 0
+        slack = ROUNDING * max(abs(found.left), abs(found.right), tolerance)
+        right = abs(found.value) <= tolerance + slack if comparison.sign == "=" else found.value > slack
         return Verdict.HOLDS if right else Verdict.FAILS
     if found.standard_error is None:
         return Verdict.NOISE
+    chance = 1 - CONFIDENCE
     if comparison.sign == "=":
-        if max(abs(found.low), abs(found.high)) <= tolerance:
+        if max(map(abs, found.interval())) <= tolerance:
             return Verdict.HOLDS
-        return Verdict.FAILS if found.low > tolerance or found.high < -tolerance else Verdict.NOISE
+        low, high = found.interval(1 - chance / tests)
+        return Verdict.FAILS if low > tolerance or high < -tolerance else Verdict.NOISE
     if found.value > 0:
-        return Verdict.HOLDS if found.p < 1 - CONFIDENCE else Verdict.NOISE
-    return Verdict.FAILS if found.p < (1 - CONFIDENCE) / tests else Verdict.NOISE
+        return Verdict.HOLDS if found.p < chance else Verdict.NOISE
+    return Verdict.FAILS if found.p < chance / tests else Verdict.NOISE
 
 
 def combine(verdicts: Iterable[Verdict], complete: bool) -> Verdict:
