@@ -5,12 +5,13 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
+from lska import outdated
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
 from lska.launching import evaluation_threads, launcher, training_threads
 from lska.outcomes import outcomes_path
 from lska.report import site_outputs
 from lska.robustness import source_digest
-from lska.runs import RUN_ID
+from lska.runs import RUN_ID, Run
 from lska.workflow import FIGURES, TABLES, Plan
 
 min_version("9.0")
@@ -26,6 +27,15 @@ PLAN = Plan(
 )
 SETTINGS = PLAN.settings
 LOGS = PLAN.config.work / "logs"
+
+
+def remade(files, stale):
+    """The inputs of a job, `files`, and word to Snakemake that its outputs `stale` have to be made again."""
+    # As --forcerun, which would also ask for jobs that no target needs. Snakemake has no other way that leaves a job's
+    # set of inputs as it is; a changed set would be one more reason to train again.
+    if workflow.is_main_process:
+        workflow.dag.forcefiles.update(stale)
+    return files
 
 
 wildcard_constraints:

@@ -31,10 +31,9 @@ def add_plan(commands: Commands) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1 on, found {text}")
-    return number
+    return int(text)
 
 
 def _plan(arguments: Arguments) -> None:

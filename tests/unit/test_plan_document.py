@@ -95,14 +95,6 @@ def test_too_few_starts_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "1 job with more starts than allowed, up to 39 of 1 h where 3 are" in render(made)
 
 
-def test_measurements_of_weights_that_nobody_trains_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert planned(monkeypatch)["doomed"] == []
-    alone = [Job(**{**vars(JOBS[3]), "needs": ()}), Job(**{**vars(JOBS[4]), "needs": ()})]
-    made = planned(monkeypatch, alone)
-    assert made["doomed"] == [3, 4]
-    assert "2 jobs will refuse weights of another recipe" in render(made)
-
-
 def test_weights_and_states_follow_from_exact_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project_root())
     found = {one.what: one for one in amounts(plan("paper"), JOBS, lambda network: 1000)}
@@ -207,10 +199,11 @@ def test_what_snakemake_says_against_a_target_is_passed_on(
     assert "lska: error: mine.yaml" in capsys.readouterr().err
 
 
-def test_a_number_of_gpus_is_positive(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("number", ["0", "-2", "many"])
+def test_a_number_of_gpus_is_positive(capsys: pytest.CaptureFixture[str], number: str) -> None:
     with pytest.raises(SystemExit):
-        main(["plan", "--gpus", "0"])
-    assert "expected a number from 1 on, found 0" in capsys.readouterr().err
+        main(["plan", f"--gpus={number}"])
+    assert f"expected a number from 1 on, found {number}" in capsys.readouterr().err
 
 
 def test_jobs_and_their_order_come_from_snakemake(tmp_path: Path) -> None:

@@ -66,6 +66,9 @@ def test_metric_files_and_sidecars_are_measurements(checkout: None) -> None:
         ("mine.json", "[1]", "expected a metric file of `lska evaluate speed`"),
         ("mine.json", '{"task": "robustness/c", "seconds": 3}', "expected a metric file of `lska evaluate speed`"),
         ("mine.json", "{", "cannot be read as JSON"),
+        ("mine.json", '{"images_seen": 9, "seconds": 3, "spec": {}, "run": "tiny"}', "damaged .*'tiny' is not"),
+        ("mine.json", '{"images_seen": 9, "seconds": "3", "spec": {}}', "damaged"),
+        ("mine.json", '{"task": "speed", "run": "van_tiny-lska-k7-s0", "metrics": {"throughput": {}}}', "damaged"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, checkout: None, name: str, text: str, message: str) -> None:
@@ -99,12 +102,28 @@ def test_records_name_the_scale_and_the_hardware(checkout: None) -> None:
     assert any("scale small" in one.source for one in others) and {one.device for one in others} == {"cpu"}
 
 
+def test_a_damaged_record_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(project_root())
+    config, run = plan("small").config, Run("van_tiny", "lska", 7, 0)
+    content = json.loads(config.weights_path(run).with_suffix(".json").read_text())
+    monkeypatch.chdir(tmp_path)
+    sidecar = config.weights_path(run).with_suffix(".json")
+    sidecar.parent.mkdir(parents=True)
+    sidecar.write_text(json.dumps(content))
+    assert len(list(recorded(config, OWN, "this scale"))) == 1
+    sidecar.write_text(json.dumps({**content, "seconds": "long"}))
+    assert list(recorded(config, OWN, "this scale")) == [] and str(sidecar) in caplog.text
+
+
 def test_the_time_of_a_pass_is_shared_by_its_networks(checkout: None) -> None:
     own = [one for one in recorded(plan("small").config, OWN, "x") if one.task == "shape_texture"]
     files = [json.loads(path.read_text()) for path in Path("results/small/metrics/shape_texture").glob("*.json")]
-    started = {file["started"] for file in files}
-    assert len(started) == 1
-    assert {one.images_per_second for one in own} == {6 * 1280 / max(file["seconds"] for file in files)}
+    passes = [[one for one in files if one["started"] == start] for start in sorted({one["started"] for one in files})]
+    assert sum(map(len, passes)) == len(own) == 6
+    expected = {len(one) * 1280 / max(file["seconds"] for file in one) for one in passes}
+    assert {one.images_per_second for one in own} == expected
 
 
 def test_a_training_in_progress_tells_its_throughput(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,11 @@ from typing import Any
 
 import pytest
 
-from lska.provenance import validate, write_json
+from lska.outcomes import outcomes_path
+from lska.provenance import file_md5, validate, write_json
+from lska.runs import Run
+from lska.strict import read_yaml
+from lska.workflow import Plan
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
 
@@ -113,3 +118,40 @@ def test_what_has_run_is_not_planned_and_what_changed_is_with_its_reason(demo) -
     # All of it was done here before, so that the estimate rests on that alone.
     assert all("this scale" in source for job in trained for source in job["estimate"]["sources"])
     assert {job["rule"] for job in document["jobs"] if job["estimate"] is None} == set()
+
+
+@pytest.mark.parametrize("weights_first", [True, False])
+def test_a_changed_recipe_is_trained_anew_whatever_the_times_of_files(project, weights_first: bool) -> None:
+    """As in a copy of results, of which Snakemake remembers nothing."""
+    root, config = project.root, Path("config/demo.yaml")
+    put_demo(root, config)
+    asked = ["results/demo/metrics/classification/van_tiny-lska-k23-s0.json", "--config", str(config)]
+    for age, pattern in enumerate(["results/demo/data/*", "checkpoints/demo/*", "results/demo/metrics/*/*"]):
+        for path in root.glob(pattern):
+            moment = 1e9 + (age if weights_first else -age)
+            os.utime(path, (moment, moment))
+    if weights_first:
+        assert plan(project, *asked)["totals"]["jobs"] == 0
+    document = plan(project, *asked, "--set", '{"training": {"overrides": {"label_smoothing": 0.15}}}')
+    assert Counter(job["rule"] for job in document["jobs"])["train"] == 1
+    assert Counter(job["rule"] for job in document["jobs"])["classification"] == 1
+    # Nothing beyond what was asked for.
+    assert {job["rule"] for job in document["jobs"]} <= {"data", "train", "classification"}
+
+
+def put_demo(root: Path, config: Path) -> None:
+    """Weights of two networks of the demo, by today's recipe, and what was measured on them."""
+    made = Plan(read_yaml(root / config), [config], {})
+    write_json(root / made.config.data_record, {"digest": "sha256:data"})
+    for run in (Run.parse(RUN), Run.parse(RUN.replace("k23", "k7"))):
+        weights, metrics = root / made.config.weights_path(run), root / made.config.metric_path("classification", run)
+        log = root / made.config.training_log(run)
+        for path in (weights, log, metrics):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        weights.write_bytes(b"weights")
+        log.write_text("")
+        write_json(weights.with_suffix(".json"), {"md5": str(run), "recipe": made.config.training_digest(run)})
+        outcomes = outcomes_path(metrics)
+        outcomes.write_bytes(b"outcomes")
+        named = {"weights": {"md5": str(run)}, "outcomes": file_md5(outcomes)}
+        write_json(metrics, {**named, "data": {"digest": "sha256:data"}})

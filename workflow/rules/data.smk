@@ -3,7 +3,7 @@
 
 rule data:
     input:
-        lambda wildcards: PLAN.made_of(wildcards.name, ancient),
+        lambda wildcards: remade(PLAN.made_of(wildcards.name, ancient), outdated.of_data(PLAN.config, wildcards.name)),
     output:
         PLAN.config.results / "data" / "{name}.json",
     params:

@@ -5,7 +5,12 @@
 rule classification:
     input:
         # A clone gives files arbitrary times: weights that the metric file names are up to date whatever theirs.
-        lambda wildcards: PLAN.scored(wildcards.run, ancient),
+        lambda wildcards: remade(
+            PLAN.scored(wildcards.run, ancient),
+            outdated.of_evaluation(
+                PLAN.config.weights_path(wildcards.run), PLAN.config.metric_path("classification", wildcards.run)
+            ),
+        ),
     output:
         metrics=PLAN.config.metric_path("classification", "{run}"),
         outcomes=outcomes_path(PLAN.config.metric_path("classification", "{run}")),
@@ -22,7 +27,12 @@ rule classification:
 
 rule dense:
     input:
-        lambda wildcards: PLAN.dense_scored(wildcards.task, wildcards.run, ancient),
+        lambda wildcards: remade(
+            PLAN.dense_scored(wildcards.task, wildcards.run, ancient),
+            outdated.of_evaluation(
+                PLAN.job(wildcards.task, wildcards.run).weights, PLAN.job(wildcards.task, wildcards.run).metrics
+            ),
+        ),
     output:
         metrics=PLAN.config.metric_path("{task}", "{run}"),
         outcomes=outcomes_path(PLAN.config.metric_path("{task}", "{run}")),

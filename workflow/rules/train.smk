@@ -7,7 +7,9 @@ START = launcher(PLAN.config.training)
 rule train:
     input:
         # Training itself compares the data with their manifest.
-        data=lambda wildcards: PLAN.learned(wildcards.run, ancient),
+        data=lambda wildcards: remade(
+            PLAN.learned(wildcards.run, ancient), outdated.of_training(PLAN.config, Run.parse(wildcards.run))
+        ),
     output:
         weights=PLAN.config.weights_path("{run}"),
         sidecar=PLAN.config.weights_path("{run}").with_suffix(".json"),
@@ -27,7 +29,10 @@ rule train:
 # One rule for every head and control. The backbone enters by its weights, and by the digest of how they were trained.
 rule fine_tune:
     input:
-        data=lambda wildcards: PLAN.fine_tuned(wildcards.task, wildcards.run, ancient),
+        data=lambda wildcards: remade(
+            PLAN.fine_tuned(wildcards.task, wildcards.run, ancient),
+            outdated.of_fine_tuning(PLAN.job(wildcards.task, wildcards.run)),
+        ),
         backbone=lambda wildcards: PLAN.backbone(wildcards.task, wildcards.run, ancient),
     output:
         weights=PLAN.config.weights_path("{task}/{run}"),

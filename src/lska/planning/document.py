@@ -98,7 +98,6 @@ def make(request: Request, means: Means, project: Path) -> dict[str, Any]:
         "targets": list(request.targets) or ["all"],
         "code": code_version(),
         **_summary(costed, means),
-        "doomed": _doomed(plan, jobs),
         "storage": [asdict(one) for one in amounts(plan, jobs, lambda network: costs.of(network).params)],
         "missing_data": [asdict(one) for one in missing_roots(plan, jobs)],
         "assumptions": {**asdict(assumed), "aspect_ratio": ASPECT_RATIO},
@@ -134,15 +133,6 @@ def _costed(plan: Plan, jobs: Sequence[Job], estimator: Estimator) -> list[Coste
         estimate = estimator.estimate(job)
         found.append(Costed(job, kind, reasons.of(job), estimate, estimator.attempts(job, estimate)))
     return found
-
-
-def _doomed(plan: Plan, jobs: Sequence[Job]) -> list[int]:
-    """Jobs that will refuse their weights, which are of another configuration and which no job makes anew.
-
-    Snakemake goes by the times of files where it did not make them itself, and these can hide a changed recipe.
-    """
-    made, reasons = {output for job in jobs for output in job.outputs}, Reasons(plan)
-    return [job.id for job in jobs if any(str(path) not in made for path in reasons.outdated_weights(job))]
 
 
 def _summary(costed: Sequence[Costed], means: Means) -> dict[str, Any]:

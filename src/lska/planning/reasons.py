@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.finetuning import FineTuningJob
-from lska.passes import Pass, read_json, trained
+from lska.passes import Pass, read_json
 from lska.planning.dag import Job
 from lska.planning.progress import done, steps
 from lska.runs import Run
@@ -41,21 +41,6 @@ class Reasons:
         one = next((one for one in self.plan.passes if one.name == job.rule), None)
         found = self._pass(one) if one is not None else by_rule.get(job.rule, lambda job: None)(job)
         return found or shortened(job.reason)
-
-    def outdated_weights(self, job: Job) -> list[Path]:
-        """Weights that a job reads and that are missing or not those of today's configuration."""
-        config = self.plan.config
-        one = next((one for one in self.plan.passes if one.name == job.rule), None)
-        if one is not None or job.rule == "classification":
-            runs = one.runs if one is not None else [Run.parse(job.wildcards["run"])]
-            return [config.weights_path(run) for run in runs if not trained(config, run)]
-        if job.rule == "dense":
-            tuned = self.plan.job(job.wildcards["task"], job.wildcards["run"])
-            return [] if _weights(tuned.weights, tuned.digest(), tuned.spec()) is None else [tuned.weights]
-        if job.rule == "fine_tune":
-            tuned = self.plan.job(job.wildcards["task"], job.wildcards["run"])
-            return [] if tuned.backbone is None or trained(config, tuned.run) else [tuned.backbone]
-        return []
 
     def _training(self, job: Job) -> str | None:
         config, run = self.plan.config, Run.parse(job.wildcards["run"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,6 +21,9 @@ from lska.strict import read_yaml
 
 logger = logging.getLogger(__name__)
 
+UNREADABLE = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError)
+"""What reading a damaged sidecar or metric file raises."""
+
 
 def recorded(config: Config, rank: int, whose: str) -> Iterator[Measurement]:
     """Every measurement among the results of a scale.
@@ -30,15 +33,27 @@ def recorded(config: Config, rank: int, whose: str) -> Iterator[Measurement]:
     """
     sidecars = [config.weights_path(run) for run in (*config.runs, *config.references)]
     sidecars += [job.weights for job in config.fine_tunings]
-    found = (from_sidecar(read_json(path.with_suffix(".json")), config, whose, rank) for path in sidecars)
-    yield from (one for one in found if one is not None)
+    yield from _sound(from_sidecar, [path.with_suffix(".json") for path in sidecars], config, whose, rank)
     yield from _in_progress(config, whose, rank)
     scored = [config.metric_path(task, run) for task in ("classification", "speed") for run in config.runs]
     scored += [job.metrics for job in config.fine_tunings]
-    found = (from_metrics(read_json(path), config, whose, rank) for path in scored)
-    yield from (one for one in found if one is not None)
+    yield from _sound(from_metrics, scored, config, whose, rank)
     for task in ("shape_texture", "texture_knn", "receptive_field"):
         yield from _passes(config, task, whose, rank)
+
+
+def _sound(
+    make: Callable[..., Measurement | None], paths: Iterable[Path], config: Config, whose: str, rank: int
+) -> Iterator[Measurement]:
+    """What files tell; a damaged one tells nothing, and is no reason not to plan."""
+    for path in paths:
+        try:
+            found = make(read_json(path), config, whose, rank)
+        except UNREADABLE as error:
+            logger.warning("%s is damaged and not used (%s: %s)", path, type(error).__name__, error)
+            continue
+        if found is not None:
+            yield found
 
 
 def elsewhere(config: Config, rank: int, folder: Path = Path("config")) -> Iterator[Measurement]:

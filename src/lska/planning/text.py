@@ -117,11 +117,6 @@ def _warnings(document: Mapping[str, Any]) -> Iterator[str]:
             f"{_number_of(late)} with more starts than allowed, up to {worst['needed']} of {worst['hours']:g} h "
             f"where {worst['allowed']} are: raise attempts or hours"
         )
-    if doomed := document["doomed"]:
-        yield (
-            f"{_number_of(doomed)} will refuse weights of another recipe, which Snakemake does not train anew as files"
-        )
-        yield "  seem young enough: add --forcerun train (or fine_tune), here and to snakemake"
     if unknown := document["totals"]["unknown"]:
         yield f"of unknown duration and in no estimate, as nothing like it was measured: {unknown:,} of the jobs"
 

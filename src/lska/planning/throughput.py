@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lska.config import Config
-from lska.planning.records import from_metrics, from_sidecar
+from lska.planning.records import UNREADABLE, from_metrics, from_sidecar
 from lska.planning.work import Measurement
 from lska.provenance import project_root
 from lska.strict import build, read_yaml
@@ -110,7 +110,10 @@ def _record(path: Path, config: Config) -> Measurement:
     made = None
     if isinstance(content, Mapping):
         make = from_sidecar if "images_seen" in content else from_metrics
-        made = make(content, config, str(path), GIVEN)
+        try:
+            made = make(content, config, str(path), GIVEN)
+        except UNREADABLE as error:
+            raise ValueError(f"{path}: damaged ({type(error).__name__}: {error}); give another file") from error
     if made is None:
         raise ValueError(
             f"{path}: expected a metric file of `lska evaluate speed` or `classification`, or the sidecar of a training"

@@ -1,0 +1,55 @@
+"""Files that are known to be made of something else than today's configuration asks for, whatever their times.
+
+Snakemake notices a changed recipe by what it remembers of former runs. A copy of a project has no such memory, and
+everything in it may be younger than what it is made from; so these files are named to Snakemake. Those that are missing
+are left to it. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lska.config import Config
+from lska.finetuning import FineTuningJob
+from lska.passes import read_json
+from lska.runs import Run
+
+
+def of_training(config: Config, run: Run) -> list[str]:
+    """The sidecar of weights that were trained by another recipe, or a damaged one."""
+    sidecar = config.weights_path(run).with_suffix(".json")
+    return [str(sidecar)] if _otherwise(sidecar, config.training_digest(run)) else []
+
+
+def of_fine_tuning(job: FineTuningJob) -> list[str]:
+    """As `of_training`; also where the fine-tuning started from other weights than those that are there."""
+    path = job.weights.with_suffix(".json")
+    sidecar = read_json(path)
+    pretrained = {} if job.backbone is None else read_json(job.backbone.with_suffix(".json"))
+    moved = _differ((sidecar.get("backbone") or {}).get("md5"), pretrained.get("md5"))
+    return [str(path)] if moved or _otherwise(path, job.digest()) else []
+
+
+def of_evaluation(weights: Path, metrics: Path) -> list[str]:
+    """A metric file that was measured on other weights than those that are there."""
+    measured, sidecar = read_json(metrics), read_json(weights.with_suffix(".json"))
+    return [str(metrics)] if _differ((measured.get("weights") or {}).get("md5"), sidecar.get("md5")) else []
+
+
+def of_data(config: Config, name: str) -> list[str]:
+    """The record of a perturbed set, or of images to look inside, that is made of something else.
+
+    Those of the clean images do not say what they are made of; what is generated anew has another digest.
+    """
+    kinds = [kind for kind, data in config.sources if data.name == name]
+    items = [item for item in config.measured if item.name in kinds]
+    return [str(item.record) for item in items if _differ(read_json(item.record).get("inputs"), item.inputs())]
+
+
+def _otherwise(sidecar: Path, recipe: str) -> bool:
+    return sidecar.exists() and read_json(sidecar).get("recipe") != recipe
+
+
+def _differ(found: Any, expected: Any) -> bool:
+    return found is not None and expected is not None and found != expected

@@ -1,0 +1,80 @@
+"""Files that are known to be of another recipe, other weights or other data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plan_helpers import put_metrics, put_weights
+from planned import plan
+
+from lska import outdated
+from lska.provenance import project_root, write_json
+from lska.runs import Run
+from lska.workflow import Plan
+
+RUN = Run("van_tiny", "lska", 23, 0)
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """The demo's plan in an empty folder."""
+    monkeypatch.chdir(project_root())
+    found = plan("demo")
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+def test_weights_of_another_recipe_are_named_and_missing_ones_are_left_to_snakemake(made: Plan) -> None:
+    sidecar = made.config.weights_path(RUN).with_suffix(".json")
+    assert outdated.of_training(made.config, RUN) == []
+    put_weights(made, RUN)
+    assert outdated.of_training(made.config, RUN) == []
+    made.config.weights_path(RUN).unlink()
+    assert outdated.of_training(made.config, RUN) == []
+    write_json(sidecar, {"md5": "x", "recipe": "sha256:of another day"})
+    assert outdated.of_training(made.config, RUN) == [str(sidecar)]
+    sidecar.write_text("{")
+    assert outdated.of_training(made.config, RUN) == [str(sidecar)]
+
+
+def test_a_fine_tuning_is_outdated_by_its_recipe_and_by_its_backbone(made: Plan) -> None:
+    job = made.job("detection/retinanet", str(RUN))
+    sidecar = job.weights.with_suffix(".json")
+
+    def put(**changes: Any) -> list[str]:
+        sidecar.parent.mkdir(parents=True, exist_ok=True)
+        write_json(sidecar, {"recipe": job.digest(), "backbone": {"md5": "a"}} | changes)
+        return outdated.of_fine_tuning(job)
+
+    assert outdated.of_fine_tuning(job) == [] and put() == []
+    put_weights(made, RUN, md5="a")
+    assert put() == []
+    assert put(recipe="sha256:of another day") == [str(sidecar)]
+    put_weights(made, RUN, md5="b")
+    assert put() == [str(sidecar)]
+    control = made.job("detection/retinanet-untrained", str(RUN))
+    control.weights.parent.mkdir(parents=True)
+    write_json(control.weights.with_suffix(".json"), {"recipe": control.digest(), "backbone": None})
+    assert outdated.of_fine_tuning(control) == []
+
+
+def test_a_metric_file_of_other_weights_is_outdated(made: Plan) -> None:
+    weights, metrics = made.config.weights_path(RUN), made.config.metric_path("classification", RUN)
+    put_metrics(metrics, {"weights": {"md5": "a"}})
+    assert outdated.of_evaluation(weights, metrics) == []
+    put_weights(made, RUN, md5="a")
+    assert outdated.of_evaluation(weights, metrics) == []
+    put_weights(made, RUN, md5="b")
+    assert outdated.of_evaluation(weights, metrics) == [str(metrics)]
+
+
+def test_a_set_that_is_made_otherwise_today_is_outdated(made: Plan) -> None:
+    item = made.item("texture_knn")
+    assert outdated.of_data(made.config, item.data.name) == []
+    write_json(item.record, {"inputs": item.inputs()})
+    assert outdated.of_data(made.config, item.data.name) == []
+    write_json(item.record, {"inputs": "sha256:of another day"})
+    assert outdated.of_data(made.config, item.data.name) == [str(item.record)]
+    assert outdated.of_data(made.config, made.config.data.name) == []
