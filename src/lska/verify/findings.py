@@ -142,6 +142,8 @@ def _indented(text: str) -> list[str]:
 
 
 def _few(findings: tuple[Finding, ...]) -> Iterator[str]:
-    """How many files of each kind, not which."""
+    """How many files of each kind, and which where they are few."""
     for kind, number in Counter(finding.text for finding in findings).items():
         yield f"  {number:,} {kind}"
+        if number <= SHOWN:
+            yield from (f"    {finding.file.as_posix()}" for finding in findings if finding.text == kind)
