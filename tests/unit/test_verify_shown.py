@@ -241,3 +241,11 @@ def test_a_metric_file_with_odd_parts_is_blamed_alone(scale: Proven) -> None:
     path = scale.config.metric_path("complexity", "van_tiny-lska-k23-s0")
     edit(path, "metrics", lambda metrics: [], sealed=True)
     assert {finding.file for finding in scale.broken()} == {path}
+
+
+def test_drawing_anew_tells_of_results_and_not_of_fonts(scale: Proven, capsys: pytest.CaptureFixture[str]) -> None:
+    path = next(path for path in tables.outputs(FIGURE, scale.config.results) if path.suffix == ".pdf")
+    tables.build(FIGURE, scale.config, [path])
+    capsys.readouterr()
+    assert scale.project.command("verify", "--drawings") == 0
+    assert "glyph" not in capsys.readouterr().err
