@@ -29,7 +29,7 @@ class Level(StrEnum):
 MEANING = {
     Level.BROKEN: "a file was edited, or does not belong to the one that names it",
     Level.OUTDATED: "sound, but not what today's configuration asks for; the pipeline would make it again",
-    Level.UNSEALED: "written before such files were sealed; an edit shows only where git or another file has the number",
+    Level.UNSEALED: "written before such files were sealed; an edit shows where git or another file has the number",
     Level.NOTE: "worth knowing",
 }
 
