@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True
     )
+    # Fonts that matplotlib puts into PDF files are told glyph by glyph, hundreds of lines for each figure.
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
     try:
         return arguments.command(arguments) or 0
     except KeyboardInterrupt:

@@ -195,3 +195,57 @@ def test_an_edited_drawing_is_found_when_figures_are_drawn_anew(scale: Proven, s
     (finding,) = verify(scale.config, drawings=True).of(Level.BROKEN)
     assert finding.file == path and "drawn now" in finding.text
     assert scale.broken() == []
+
+
+def written_claims(scale: Proven) -> list[Path]:
+    """The files of claims, written now."""
+    write_claims(claims.check(scale.config), scale.config, scale.config.results)
+    return list(claims.outputs(scale.config.results))
+
+
+def test_a_claim_that_is_given_twice_or_elsewhere_is_found(scale: Proven) -> None:
+    path = written_claims(scale)[0]
+    content = json.loads(path.read_text())
+    first = content["claims"][0]
+    for edited in ([{**first, "verdict": "holds for sure"}, *content["claims"]], content["claims"][::-1]):
+        path.write_text(json.dumps({**content, "claims": edited}))
+        assert (only(scale).file, only(scale).place) == (path, "order of claims")
+
+
+@pytest.mark.parametrize("text", ["[]", '{"claims": {"R07": 1}}', '{"claims": [1]}', '{"claims": [], "claims": []}'])
+def test_a_file_that_holds_no_claims_is_named(scale: Proven, text: str) -> None:
+    path = written_claims(scale)[0]
+    path.write_text(text)
+    assert only(scale).file == path and "cannot be read as a JSON file of claims" in only(scale).text
+
+
+def test_pages_of_claims_without_their_file_are_found(scale: Proven) -> None:
+    path = written_claims(scale)[0]
+    path.unlink()
+    assert only(scale).file == path and "claims.md beside it" in only(scale).text
+
+
+@pytest.mark.parametrize("suffix", [".md", ".tex", ".html"])
+def test_a_paper_value_edited_in_a_table_is_told_from_ours(scale: Proven, suffix: str) -> None:
+    path = scale.shown(suffix)
+    text = path.read_text(encoding="utf-8")
+    bracket = re.search(r"\((\d+\.\d)(†|\$)?", text)
+    assert bracket
+    start, end = bracket.span(1)
+    path.write_text(text[:start] + other(bracket[1]) + text[end:], encoding="utf-8")
+    assert f"paper/{TABLE}.csv gives" in only(scale).text
+
+
+def test_a_metric_file_with_odd_parts_is_blamed_alone(scale: Proven) -> None:
+    written_claims(scale)
+    path = scale.config.metric_path("complexity", "van_tiny-lska-k23-s0")
+    edit(path, "metrics", lambda metrics: [], sealed=True)
+    assert {finding.file for finding in scale.broken()} == {path}
+
+
+def test_drawing_anew_tells_of_results_and_not_of_fonts(scale: Proven, capsys: pytest.CaptureFixture[str]) -> None:
+    path = next(path for path in tables.outputs(FIGURE, scale.config.results) if path.suffix == ".pdf")
+    tables.build(FIGURE, scale.config, [path])
+    capsys.readouterr()
+    assert scale.project.command("verify", "--drawings") == 0
+    assert "glyph" not in capsys.readouterr().err

@@ -41,7 +41,8 @@ def verify(config: Config, paper: Path = Path("paper"), progress: Progress = ite
         raise ValueError(f"{config.results} holds no metric files, tables or figures to verify; run snakemake first")
     shown = [_target(target, evidence, paper, drawings) for target in progress(targets)]
     findings = [*_of_files(evidence), *(finding for one in shown for finding in one.findings)]
-    findings += [*evidence.outdated(), *check_claims(config), *_history(config, evidence)]
+    distrusted = [path for path, checked in evidence.metrics.items() if checked.broken]
+    findings += [*evidence.outdated(), *check_claims(config, distrusted), *_history(config, evidence)]
     chains = _chains(shown, evidence)
     return Report(
         config.scale, config.caption, _counts(evidence, shown, config), len(chains), _merged(findings, chains)
@@ -159,7 +160,8 @@ def _order(finding: Finding) -> int:
 def _history(config: Config, evidence: Evidence) -> Iterator[Finding]:
     """What git knows: files that differ from the commit, and results of unknown commits or of changed sources."""
     for name in changed_files(config.results, config.weights_path("any").parent, Path("paper")):
-        text = ": ".join(filter(None, ["differs from the commit", edited_fields(Path(name))]))
+        state = "differs from the commit" if Path(name).exists() else "is gone; the commit has it"
+        text = ": ".join(filter(None, [state, edited_fields(Path(name))]))
         yield Finding(Level.NOTE, Path(name), "", text)
     every = [*evidence.metrics.values(), *evidence.sidecars.values()]
     commits = Counter((checked.get("code.commit"), checked.get("code.dirty")) for checked in every if checked.content)

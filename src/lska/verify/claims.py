@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lska.config import Config
-from lska.verify.files import broken
+from lska.verify.files import broken, parse
 from lska.verify.findings import Finding, Level
 
 RECORDED = ("code",)
 """Fields of the file that say when it was made, and follow from nothing else."""
 
 
-def check(config: Config) -> Iterator[Finding]:
-    """Compare claims.json with verdicts made now, and its pages with it; nothing where it is not there."""
+def check(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[Finding]:
+    """Compare claims.json with verdicts made now, and its pages with it; nothing where none of them is there.
+
+    Args:
+        distrusted: metric files that are broken themselves; no verdicts are made from them.
+    """
     from lska.claims import check as judge
     from lska.claims import outputs
     from lska.claims.page import render, to_json
 
     path, *pages = outputs(config.results)
     if not path.is_file():
+        left = [page.name for page in pages if page.is_file()]
+        if left:
+            yield broken(path, "", f"is missing, but {left[0]} beside it shows its verdicts")
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        yield broken(path, "", f"cannot be read as JSON ({error})")
+        found = parse(path.read_text(encoding="utf-8"))
+        ours = _named(found)
+    except (ValueError, TypeError, AttributeError) as error:
+        yield broken(path, "", f"cannot be read as a JSON file of claims ({error})")
+        return
+    if distrusted:
+        yield Finding(Level.NOTE, path, "", f"not compared with the metric files, since {distrusted[0]} is broken")
         return
     try:
         judged = to_json(judge(config), config)
     except ValueError as error:
         yield Finding(Level.NOTE, path, "", f"not compared: {error}")
         return
-    differing = list(_differences(_named(found), _named(json.loads(json.dumps(judged))), ""))
+    differing = list(_differences(ours, _named(json.loads(json.dumps(judged))), ""))
     for place, ours, theirs in differing:
         yield broken(path, place, f"is {ours!r}, the metric files and the paper's statements give {theirs!r}")
     for page in pages if not differing else ():
@@ -58,12 +69,21 @@ def _pairs(one: str, other: str) -> list[tuple[str, str]]:
 
 
 def _named(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's content with claims and quantities by name instead of in lists, so that places can be named."""
+    """The file's content with claims and quantities by name instead of in lists, so that places can be named.
+
+    Raises:
+        AttributeError, TypeError: it has other parts than a file of claims.
+    """
     claims = {}
     for claim in content.get("claims", []):
         quantities = {str(one.get("name")): one for one in claim.get("quantities", [])}
-        claims[str(claim.get("id"))] = {**claim, "quantities": quantities}
-    return {name: value for name, value in content.items() if name not in RECORDED} | {"claims": claims}
+        order = ", ".join(str(one.get("name")) for one in claim.get("quantities", []))
+        claims[str(claim.get("id"))] = {**claim, "quantities": quantities, "order of quantities": order}
+    order = ", ".join(str(claim.get("id")) for claim in content.get("claims", []))
+    return {name: value for name, value in content.items() if name not in RECORDED} | {
+        "claims": claims,
+        "order of claims": order,
+    }
 
 
 def _differences(ours: Any, theirs: Any, place: str) -> Iterator[tuple[str, Any, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from lska.verify.findings import Finding, Level
 
 EDITS = 4
 """Fields that are named of those that differ from the commit."""
+
+LONGEST = 240
+"""Characters of a change that are shown."""
 
 PRECISION = 1e-6
 """Relative; outcomes are kept in 32 bits, and their mean is taken in 64."""
@@ -51,7 +55,7 @@ def broken(path: Path, place: str, text: str) -> Finding:
 def read(path: Path, kind: str) -> Checked:
     """A JSON file with its seal; `kind` (`metric files`) names what it is where it has none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Checked(path, {}, (broken(path, "", "is missing"),))
     except (OSError, ValueError) as error:
@@ -63,7 +67,39 @@ def read(path: Path, kind: str) -> Checked:
         text, edited = problem.removeprefix("field 'seal': "), edited_fields(path)
         text += f"; since the commit: {edited}" if edited else ""
         return Checked(path, content, (broken(path, "seal", text),))
-    return Checked(path, content, () if "seal" in content else (Finding(Level.UNSEALED, path, "seal", kind),))
+    return Checked(path, content, () if "seal" in content else (_unsealed(path, kind),))
+
+
+def parse(text: str) -> Any:
+    """The value of a JSON text that says each thing once.
+
+    Raises:
+        ValueError: it is no JSON, gives a name twice, of which readers see the first and programs the last, or has
+            numbers that are not finite.
+    """
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = Counter(name for name, _ in pairs)
+    twice = [name for name, number in names.items() if number > 1]
+    if twice:
+        raise ValueError(f"the name {twice[0]!r} is given {names[twice[0]]} times in one mapping")
+    return dict(pairs)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"expected a finite number, found {text}")
+    return float(text)
+
+
+def _unsealed(path: Path, kind: str) -> Finding:
+    """A file without a seal; whatever writes such a file today would seal it, so changes since the commit are edits."""
+    edited = edited_fields(path)
+    if edited:
+        return broken(path, edited.partition(":")[0], f"was edited: the file has no seal; since the commit: {edited}")
+    return Finding(Level.UNSEALED, path, "seal", kind)
 
 
 def edited_fields(path: Path) -> str:
@@ -73,9 +109,14 @@ def edited_fields(path: Path) -> str:
     except (OSError, ValueError):
         return ""
     known = isinstance(committed, Mapping) and isinstance(content, Mapping)
-    found = changes(committed, content) if known else []
+    found = [_cut(change) for change in changes(committed, content)] if known else []
     more = f" and {len(found) - EDITS} more fields" if len(found) > EDITS else ""
     return "; ".join(found[:EDITS]) + more
+
+
+def _cut(change: str) -> str:
+    """A change without the most of long lists."""
+    return change if len(change) <= LONGEST else f"{change[:LONGEST]}..."
 
 
 def metric_file(path: Path, task: str, run: str, scale: str) -> Checked:
@@ -133,9 +174,10 @@ def sidecar(path: Path, log: Path) -> Checked:
         log: the training's record of losses.
     """
     checked = read(path, "sidecars of weights")
-    if checked.broken or checked.get("origin") != "trained":
+    if checked.broken:
         return checked
-    found = [*_recipe(checked), *_weights(checked), *_log(checked, log)]
+    trained = checked.get("origin") == "trained"
+    found = [*_weights(checked), *([*_recipe(checked), *_log(checked, log)] if trained else [])]
     return Checked(path, checked.content, (*found, *checked.findings))
 
 

@@ -29,7 +29,7 @@ class Level(StrEnum):
 MEANING = {
     Level.BROKEN: "a file was edited, or does not belong to the one that names it",
     Level.OUTDATED: "sound, but not what today's configuration asks for; the pipeline would make it again",
-    Level.UNSEALED: "written before such files were sealed; an edit shows only where another file repeats the number",
+    Level.UNSEALED: "written before such files were sealed; an edit shows where git or another file has the number",
     Level.NOTE: "worth knowing",
 }
 
@@ -142,6 +142,8 @@ def _indented(text: str) -> list[str]:
 
 
 def _few(findings: tuple[Finding, ...]) -> Iterator[str]:
-    """How many files of each kind, not which."""
+    """How many files of each kind, and which where they are few."""
     for kind, number in Counter(finding.text for finding in findings).items():
         yield f"  {number:,} {kind}"
+        if number <= SHOWN:
+            yield from (f"    {finding.file.as_posix()}" for finding in findings if finding.text == kind)

@@ -22,6 +22,7 @@ AROUND = 30
 """Characters shown on each side of a difference within a long text."""
 
 _PARTS = {".md": r"(?<!\\)\|", ".tex": r"(?<!\\)&", ".html": r"(?=<t[hd][ >])"}
+_BRACKETS = re.compile(r"\([^()]*\)")
 _MARKUP = re.compile(r"<[^>]*>|\\(?:begin|end)\{\w+\}(?:\[\w\])?(?:\{@\{\}\w@\{\}\})?|\\text\w+|[^0-9A-Za-z]")
 
 
@@ -95,7 +96,8 @@ def _compare_lines(table: Table, path: Path, found: str, expected: str) -> Itera
         for column, (text, right) in enumerate(zip(given, parts, strict=True)):
             if text != right:
                 key = (row, places.column(column))
-                yield key if column else None, broken(path, _place(key), _says(text, right, _source(table, key)))
+                name = "paper" if _BRACKETS.sub("", text) == _BRACKETS.sub("", right) else ""
+                yield key if column else None, broken(path, _place(key), _says(text, right, _source(table, key, name)))
     if found.splitlines() == theirs:
         yield None, broken(path, "", "line endings, or the end of the file, are others than those written")
 
