@@ -117,8 +117,9 @@ class Details {
     this.panel.scrollTop = 0;
   }
 
-  /** Beside the table where there is room, else below or above the cell; always within the window. */
+  /** Beside the table where there is room, else below or above the cell, which stays in sight; always within the window. */
   place() {
+    this.panel.style.maxHeight = "";
     const cell = this.cell.getBoundingClientRect();
     const panel = this.panel.getBoundingClientRect();
     const width = document.documentElement.clientWidth;
@@ -126,8 +127,11 @@ class Details {
     const within = (start, size, whole) => Math.max(6, Math.min(start, whole - size - 6));
     let [left, top] = [beside, cell.top];
     if (beside + panel.width + 6 > width) {
+      const [above, below] = [cell.top - 12, innerHeight - cell.bottom - 12];
+      const height = Math.min(panel.height, Math.max(above, below));
       left = cell.right - panel.width;
-      top = cell.bottom + 6 + panel.height <= innerHeight ? cell.bottom + 6 : cell.top - panel.height - 6;
+      top = height <= below ? cell.bottom + 6 : cell.top - height - 6;
+      this.panel.style.maxHeight = `${height}px`;
     }
     this.panel.style.inset = `${within(top, panel.height, innerHeight)}px auto auto ${within(left, panel.width, width)}px`;
   }
