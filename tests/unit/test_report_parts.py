@@ -18,7 +18,7 @@ from lska.provenance import digest, write_json
 from lska.report import costs, rules, scales
 from lska.report.gather import gather
 from lska.report.notebooks import fragment, render_all
-from lska.report.words import duration, hours, minus
+from lska.report.words import duration, hours, minus, unbroken
 from lska.runs import Run
 from lska.tables import build
 
@@ -253,7 +253,13 @@ def test_durations_are_told_in_fitting_units(seconds: float, text: str) -> None:
 
 
 def test_hours_keep_the_digits_that_count() -> None:
-    assert [hours(number) for number in (0, 0.0042, 1.26, 1234.56)] == ["0", "0.0042", "1.3", "1,234.6"]
+    numbers = (0, 0.0042, 0.028, 1.26, 1234.56)
+    assert [hours(number) for number in numbers] == ["0", "< 0.01", "0.03", "1.26", "1,234.6"]
+
+
+def test_units_of_headings_stay_on_one_line() -> None:
+    assert unbroken("Params (exact, M)") == "Params (exact,\xa0M)" and unbroken("model") == "model"
+    assert unbroken("top-1 (mean over many corruptions)") == "top-1 (mean over many corruptions)"
 
 
 def test_only_numbers_get_minus_signs() -> None:

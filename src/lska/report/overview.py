@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,12 +47,19 @@ class Tally:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many of the values that can be compared with the paper's are reproduced."""
+    """How many of the values that can be compared with one kind of source are reproduced."""
 
     reproduced: int
     compared: int
-    other: int
-    """Measured on other data or a shrunken model, and so not comparable."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Values measured on other data or a shrunken model, which cannot be compared with the paper's."""
+
+    measured: int
+    beside: int
+    """Those beside which a value of the paper stands."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +81,31 @@ def count(cells: Iterable[Cell]) -> tuple[StateCount, ...]:
     return tuple(StateCount(str(state), style(state), MEANING[state], found[state]) for state in State)
 
 
-def comparison(results: Results, counted: bool) -> Comparison:
-    """Compare the cells of all tables that are `counted` from an architecture, or those that are measured."""
-    states = [cell.state for cell, is_counted in _cells(results) if is_counted == counted and cell.paper is not None]
-    compared = sum(state in COMPARED for state in states)
-    return Comparison(states.count(State.REPRODUCED), compared, states.count(State.OTHER_DATA))
+def counted(results: Results) -> dict[str, Comparison]:
+    """Compare the cells that follow from an architecture: with what the `paper` prints or states, with counts made on
+    the official `code`, and with `others`' papers. Only the first are values of the paper."""
+    sources = {"printed": "paper", "derived": "paper", "computed": "code"}
+    found: dict[str, list[State]] = {"paper": [], "code": [], "others": []}
+    for cell, is_counted in _cells(results):
+        if is_counted and cell.state in COMPARED:
+            found[sources.get(cell.paper_source or "", "others")].append(cell.state)
+    return {source: _comparison(states) for source, states in found.items()}
+
+
+def measured(results: Results) -> Comparison:
+    """Compare the cells that were measured as the paper did."""
+    return _comparison([cell.state for cell, is_counted in _cells(results) if not is_counted])
+
+
+def elsewhere(results: Results) -> Elsewhere:
+    """Count the cells that were measured on other data or a shrunken model; controls are no entries of the paper."""
+    found = [cell for cell, _ in _cells(results) if cell.other_data and cell.state is not State.CONTROL]
+    found = [cell for cell in found if cell.value is not None]
+    return Elsewhere(len(found), sum(cell.paper is not None for cell in found))
+
+
+def _comparison(states: Sequence[State]) -> Comparison:
+    return Comparison(states.count(State.REPRODUCED), sum(state in COMPARED for state in states))
 
 
 def _cells(results: Results) -> Iterator[tuple[Cell, bool]]:

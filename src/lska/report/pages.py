@@ -56,20 +56,27 @@ def downloads(results: Results) -> dict[Path, str]:
 
 def _overview(results: Results) -> Iterator[Page]:
     content = {
-        "counted": overview.comparison(results, counted=True),
-        "measured": overview.comparison(results, counted=False),
+        "counted": overview.counted(results),
+        "measured": overview.measured(results),
+        "elsewhere": overview.elsewhere(results),
         "networks": overview.networks(results),
         "seeds": overview.seeds(results),
         "verified": results.verified,
         "states": overview.count(results.cells),
         "tallies": [overview.tally(target) for target in results.targets],
         "verdicts": claims.groups(results.claims),
+        "kinds": claims.kinds(results.claims),
     }
     yield Page("index.html", TITLE, "overview.html", content, menu="Overview")
 
 
 def _claims(results: Results) -> Iterator[Page]:
-    content = {"claims": results.claims, "groups": claims.groups(results.claims), "known": _known(results)}
+    content = {
+        "claims": results.claims,
+        "groups": claims.groups(results.claims),
+        "kinds": claims.kinds(results.claims),
+        "known": _known(results),
+    }
     yield Page("claims.html", "What the paper claims, and what came out", "claims.html", content, menu="Claims")
 
 
@@ -94,9 +101,11 @@ def _figures(results: Results) -> Iterator[Page]:
 
 def _targets(found: tuple[Target, ...], results: Results, above: str, template: str) -> Iterator[Page]:
     for number, target in enumerate(found):
+        question, _, explanation = target.spec.explanation.strip().partition("\n\n")
         content = {
             "target": target,
-            "explanation": markdown(target.spec.explanation),
+            "question": markdown(question),
+            "explanation": markdown(explanation),
             "view": None if target.table is None else tables.view(target.table, results.config),
             "files": [(path.suffix[1:].upper(), place(path, results.config)) for path in target.files],
             "pictures": _pictures(target, results),

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from lska.claims.page import numbers, shown
 from lska.provenance import file_md5, write_json
 from lska.report import inventory_path, site_path
+from lska.report.claims import kind_of
 from lska.report.gather import Results
 from lska.report.pages import Page, downloads, pages
-from lska.report.words import capital, duration, hours, minus
+from lska.report.words import capital, duration, hours, minus, unbroken
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -55,7 +56,8 @@ def environment() -> Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {function.__name__: function for function in (capital, duration, hours, minus, numbers, shown)}
+    filters = (capital, duration, hours, kind_of, minus, numbers, shown, unbroken)
+    made.filters |= {function.__name__: function for function in filters}
     return made
 
 

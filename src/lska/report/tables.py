@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lska.config import Config
 from lska.report.evidence import Evidence
 from lska.tables.collect import Cell, Table, TableRow
-from lska.tables.render import CellText, caption, cell_text, heading, legend
 from lska.tables.states import MEANING, State
+from lska.tables.words import CellText, caption, cell_text, facts, heading, legend
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class CellView:
     """The paper's, by which rows without a value of ours are sorted, after all others."""
     details: int
     """Its place among the table's details."""
-    width: int = 0
-    """Letters of the longest value of the paper in its column, where that is longer; numbers stand below each other."""
+    slots: tuple[str, str] = ("", "")
+    """The widest mark and value of the paper in its column, whose room it keeps: numbers stand below each other."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class TableView:
 
     target: str
     caption: str
+    facts: tuple[str, ...]
+    """Sentences of the caption without number and title, which the page itself has; the first tells the scale."""
     stub: str
     headings: tuple[str, ...]
     rows: tuple[RowView, ...]
@@ -55,11 +58,11 @@ class TableView:
 
 def view(table: Table, config: Config) -> TableView:
     """What a page shows of `table`, which was filled at the scale of `config`."""
-    widths = [max(map(_letters, column)) for column in zip(*(row.cells for row in table.rows), strict=True)]
+    slots = [_slots(column) for column in zip(*(row.cells for row in table.rows), strict=True)]
     rows, count = [], 0
     for row in table.rows:
-        placed = enumerate(zip(row.cells, widths, strict=True), start=count)
-        cells = tuple(_cell(cell, number, width) for number, (cell, width) in placed)
+        placed = enumerate(zip(row.cells, slots, strict=True), start=count)
+        cells = tuple(_cell(cell, number, slot) for number, (cell, slot) in placed)
         rows.append(RowView(row.label, _kind(row), cells))
         count += len(row.cells)
     evidence = Evidence(config)
@@ -67,6 +70,7 @@ def view(table: Table, config: Config) -> TableView:
     return TableView(
         target=table.spec.target,
         caption=caption(table),
+        facts=tuple(facts(table)),
         stub=table.spec.stub,
         headings=tuple(heading(column) for column in table.spec.columns),
         rows=tuple(rows),
@@ -87,11 +91,11 @@ def _kind(row: TableRow) -> str:
     return "control" if row.source.spec.control else ""
 
 
-def _letters(cell: Cell) -> int:
-    return len(cell_text(cell).paper)
+def _slots(column: Sequence[Cell]) -> tuple[str, str]:
+    texts = [cell_text(cell) for cell in column]
+    return max((text.mark for text in texts), key=len), max((text.paper for text in texts), key=len)
 
 
-def _cell(cell: Cell, number: int, width: int) -> CellView:
+def _cell(cell: Cell, number: int, slots: tuple[str, str]) -> CellView:
     own = "" if cell.value is None else repr(cell.value) if isinstance(cell.value, float) else cell.value
-    filled = 0 < _letters(cell) < width
-    return CellView(cell_text(cell), style(cell.state), own, cell.paper or "", number, width if filled else 0)
+    return CellView(cell_text(cell), style(cell.state), own, cell.paper or "", number, slots)

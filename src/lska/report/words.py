@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import re
 
+NO_BREAK = "\xa0"
+UNIT = 18
+"""Letters of the longest unit that is kept on one line."""
+
 
 def hours(number: float) -> str:
-    """Core-hours and GPU-hours: two digits that count, or one after the point."""
-    return "0" if number == 0 else f"{number:.2g}" if number < 10 else f"{number:,.1f}"
+    """Core-hours and GPU-hours, to a hundredth or a tenth; less than a hundredth is said to be that."""
+    if 0 < number < 0.01:
+        return "< 0.01"
+    return "0" if number == 0 else f"{number:.2f}" if number < 10 else f"{number:,.1f}"
+
+
+def unbroken(text: str) -> str:
+    """A heading whose unit, in brackets at its end, is not broken over lines."""
+    name, opened, unit = text.partition(" (")
+    return f"{name} ({unit.replace(' ', NO_BREAK)}" if opened and len(unit) <= UNIT else text
 
 
 def minus(text: str) -> str:
