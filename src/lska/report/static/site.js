@@ -117,7 +117,7 @@ class Details {
     this.panel.scrollTop = 0;
   }
 
-  /** Beside the table where there is room, else below or above the cell, which stays in sight; always within the window. */
+  /** Beside the table where there is room, else below or above the cell; never over it, always in the window. */
   place() {
     this.panel.style.maxHeight = "";
     const cell = this.cell.getBoundingClientRect();
