@@ -64,8 +64,9 @@ def test_details_leave_their_cell_in_sight(browsed: tuple[Any, Path]) -> None:
     made = Visit(*browsed, viewport={"width": 900, "height": 560})
     page = made.open("table_03.html")
     cell, panel = page.locator("table.data .cell").nth(9), page.locator("#details")
+    # Playwright's own click would scroll a covered cell into sight.
     cell.evaluate("cell => cell.scrollIntoView({block: 'center'})")
-    cell.click()
+    cell.evaluate("cell => cell.dispatchEvent(new MouseEvent('mouseenter'))")
     # Neither above nor below the cell is room for all that there is to say.
     assert panel.evaluate("panel => panel.scrollHeight") > 300
     own, told = cell.bounding_box(), panel.bounding_box()
