@@ -5,10 +5,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from lska import outdated
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
-from lska.launching import evaluation_threads, launcher, training_threads
-from lska.outcomes import outcomes_path
 from lska.report import site_outputs
 from lska.robustness import source_digest
 from lska.runs import RUN_ID, Run
@@ -27,15 +24,6 @@ PLAN = Plan(
 )
 SETTINGS = PLAN.settings
 LOGS = PLAN.config.work / "logs"
-
-
-def remade(files, stale):
-    """The inputs of a job, `files`, and word to Snakemake that its outputs `stale` have to be made again."""
-    # As --forcerun, which would also ask for jobs that no target needs. Snakemake has no other way that leaves a job's
-    # set of inputs as it is; a changed set would be one more reason to train again.
-    if workflow.is_main_process:
-        workflow.dag.forcefiles.update(stale)
-    return files
 
 
 wildcard_constraints:
@@ -68,6 +56,6 @@ rule all_figures:
         [PLAN.outputs(target) for target in FIGURES],
 
 
-for topic in ("data", "train", "evaluate", "passes", "tables", "claims", "report"):
+for topic in ("outdated", "data", "train", "evaluate", "passes", "tables", "claims", "report"):
 
     include: f"workflow/rules/{topic}.smk"

@@ -1,5 +1,7 @@
 # Training: one rule for every network. State lives in work/, outside the outputs, so that a killed training goes on.
 
+from lska.launching import launcher, training_threads
+
 
 START = launcher(PLAN.config.training)
 
