@@ -65,14 +65,14 @@ def test_a_control_says_that_its_backbone_is_random(scale: Proven) -> None:
 
 
 def test_outcomes_and_their_state_are_named(scale: Proven) -> None:
-    row, column = "VAN-Tiny LSKA k=7", "ImageNet-1K top-1"
+    row, column = "VAN-Tiny LSKA k=7", "top-1"
     assert "van_tiny-lska-k7-s0.npz, as written" in behind(scale, FIGURE, row, column).links[0].facts["outcomes"]
     scale.metrics.with_suffix(".npz").write_bytes(b"other")
     assert "CHANGED" in behind(scale, FIGURE, row, column).links[0].facts["outcomes"]
 
 
 def test_a_cell_that_was_not_run_says_why_and_what_the_paper_has(scale: Proven) -> None:
-    found = behind(scale, FIGURE, "VAN-Tiny LSKA k=53", "ImageNet-1K top-1")
+    found = behind(scale, FIGURE, "VAN-Tiny LSKA k=53", "top-1")
     assert (found.state, found.facts["missing"]) == ("not run", "scale test has no classification of van_tiny-lska-k53")
     (paper,) = found.links
     assert paper.facts["value"] == "74.8 %"
@@ -95,7 +95,7 @@ def test_faults_are_told_and_not_raised(scale: Proven) -> None:
 def test_a_changed_configuration_is_told(scale: Proven) -> None:
     config = scale.project.config({"training": {"overrides": {"epochs": 4}}})
     table = chain.filled(FIGURE, config)
-    cell = chain.choose(table, "VAN-Tiny LSKA k=7", "ImageNet-1K top-1")
+    cell = chain.choose(table, "VAN-Tiny LSKA k=7", "top-1")
     recipe = next(link for link in chain.of(table, cell, config).walk() if link.kind == "recipe")
     assert recipe.facts["today"] == "OUTDATED: recipe.epochs: 3, now 4"
 
@@ -184,7 +184,7 @@ def test_weights_whose_sidecar_has_no_settings_have_a_chain_too(scale: Proven) -
     content = json.loads(scale.sidecar.read_text())
     del content["spec"]
     scale.sidecar.write_text(json.dumps(content | {"origin": "imported"}))
-    weights, recipe = list(behind(scale, FIGURE, "VAN-Tiny LSKA k=7", "ImageNet-1K top-1").walk())[1:3]
+    weights, recipe = list(behind(scale, FIGURE, "VAN-Tiny LSKA k=7", "top-1").walk())[1:3]
     assert (weights.facts["origin"], recipe.facts["settings"]) == ("imported", "none recorded")
 
 

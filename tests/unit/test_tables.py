@@ -218,3 +218,11 @@ def test_faulty_file_of_the_paper_is_named(text: str, message: str, tmp_path: Pa
         read_paper(tmp_path / "table_03.csv")
     with pytest.raises(ValueError, match=r"table_04\.csv: .*cannot be read"):
         read_paper(tmp_path / "table_04.csv")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_titles_and_headings_name_no_data_set_whose_results_they_may_not_show(target: str) -> None:
+    """The same titles stand above results on generated data; what was measured on is said by the caption."""
+    spec = load_spec(target)
+    for text in (spec.title, *(column.label for column in spec.columns), *(row.label for row in spec.rows)):
+        assert not re.search("ImageNet|COCO|ADE20K|DTD", text), text

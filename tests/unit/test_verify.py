@@ -48,7 +48,7 @@ def test_an_edited_field_of_a_metric_file_is_found_by_its_seal(scale: Proven, pl
     file, field, text, chains = only(scale)
     assert (file, field) == (scale.metrics.as_posix(), "seal")
     assert "edited after writing" in text
-    assert f"{FIGURE}: VAN-Tiny LSKA k=7 / ImageNet-1K top-1" in chains
+    assert f"{FIGURE}: VAN-Tiny LSKA k=7 / top-1" in chains
 
 
 def test_an_edited_metric_file_makes_no_table(scale: Proven) -> None:
@@ -123,7 +123,7 @@ def test_an_edited_sidecar_breaks_what_was_measured_and_fine_tuned_on_it(scale: 
     edit(scale.sidecar, place, lambda value: "0" * 32 if isinstance(value, str) else value + 1)
     file, field, _, chains = only(scale)
     assert (file, field) == (scale.sidecar.as_posix(), "seal")
-    assert f"{FIGURE}: VAN-Tiny LSKA k=7 / ImageNet-1K top-1" in chains
+    assert f"{FIGURE}: VAN-Tiny LSKA k=7 / top-1" in chains
     assert f"{TABLE}: {ROW} / {COLUMN}" in chains
 
 
