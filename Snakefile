@@ -1,7 +1,6 @@
 # The LSKA paper from images to tables. `snakemake --cores 2` makes everything at demo scale; another scale is chosen by
 # `--configfile config/small.yaml`. Tables name what they need, so a target trains and evaluates only that.
 import re
-from pathlib import Path
 
 from snakemake.utils import min_version
 
@@ -19,7 +18,7 @@ if not workflow.overwrite_configfiles:
 
 PLAN = Plan(
     config,
-    files=workflow.overwrite_configfiles or [Path("config/demo.yaml")],
+    files=workflow.overwrite_configfiles or ["config/demo.yaml"],
     overrides=workflow.config_settings.config or {},
 )
 SETTINGS = PLAN.settings

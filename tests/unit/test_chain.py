@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -189,7 +190,7 @@ def test_weights_whose_sidecar_has_no_settings_have_a_chain_too(scale: Proven) -
 
 
 def test_a_reader_that_closes_the_pipe_is_no_error(scale: Proven) -> None:
-    command = f"{sys.executable} -m lska explain {TABLE} --config config.yaml | head -n 1"
+    command = f"{shlex.quote(sys.executable)} -m lska explain {TABLE} --config config.yaml | head -n 1"
     environment = {**os.environ, "PYTHONPATH": str(project_root() / "src")}
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.startswith("Table XI.") and done.stderr == ""

@@ -4,6 +4,8 @@ from lska.report import graph_path, other_scales, rendered_notebook, site_output
 
 RESULTS = PLAN.config.results
 
+from pathlib import Path
+
 
 report: "../report/workflow.rst"
 
