@@ -21,7 +21,7 @@ from lska.evaluate import inspections, receptive_field, shape_bias, shape_textur
 from lska.evaluate.classify import StaleWeightsError
 from lska.evaluate.features import features
 from lska.evaluate.inspections import measure
-from lska.evaluate.neighbours import texture_accuracy
+from lska.evaluate.neighbours import accuracy, texture_hits
 from lska.evaluate.robustness.members import Member
 from lska.evaluate.robustness.passes import cut, normalized
 from lska.inspection import TASKS, InspectionJob
@@ -138,9 +138,8 @@ def test_nearest_textures_are_those_of_the_features(inspected: InspectionProject
         found, written = features(member.network, batch(member, images)).numpy(), values(job, run)
         for distance in ("cosine", "euclidean"):
             parts = {"gallery": ("train", "val"), "query": "test", "distance": distance}
-            direct = [
-                texture_accuracy(found, textures.targets, split, **parts)["value"] for split in textures.splits.values()
-            ]
+            hits = [texture_hits(found, textures.targets, split, **parts) for split in textures.splits.values()]
+            direct = [accuracy(hit)["value"] for hit in hits]
             assert [written[f"top1_{distance}_split{number}"] for number in (1, 2)] == direct
             assert written[f"top1_{distance}"] == pytest.approx(np.mean(direct))
         assert metrics_of(job, run)["detail"]["gallery"] == ["train", "val"]

@@ -20,10 +20,11 @@ from lska.data.synthetic import TextureSettings, write_texture_set
 from lska.evaluate import neighbours
 from lska.evaluate.neighbours import (
     DISTANCES,
+    accuracy,
     image_values,
     nearest,
     pooled_features,
-    texture_accuracy,
+    texture_hits,
     texture_metrics,
 )
 from lska.evaluate.robustness import passes
@@ -167,6 +168,10 @@ SPLITS = {
     1: {"train": np.array([0, 1]), "val": np.array([2, 3, 4]), "test": np.array([5])},
     2: {"train": np.array([2, 4]), "val": np.array([0, 1, 5]), "test": np.array([3])},
 }
+
+
+def texture_accuracy(*arguments: Any, **settings: Any) -> dict[str, Any]:
+    return accuracy(texture_hits(*arguments, **settings))
 
 
 def test_the_accuracy_is_the_share_of_neighbours_of_the_same_class() -> None:

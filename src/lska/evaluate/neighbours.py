@@ -114,16 +114,22 @@ def texture_metrics(
             )
             for number, parts in splits.items()
         }
-        found = {number: _share(hit) for number, hit in hits.items()}
-        entries |= {f"top1_{distance}_split{number}": entry for number, entry in found.items()}
-        shares = np.array([entry["value"] for entry in found.values()])
-        error = float(np.mean([entry["standard_error"] for entry in found.values()]))
-        values[f"top1_{distance}"] = image_values({number: splits[number][query] for number in splits}, hits)
-        images = len(values[f"top1_{distance}"])
-        entries[f"top1_{distance}"] = metric(float(shares.mean()), "%", n=images, standard_error=error)
-        if len(shares) > 1:
-            entries[f"top1_{distance}_deviation"] = metric(float(shares.std(ddof=1)), "%", n=len(shares))
+        name = f"top1_{distance}"
+        values[name] = image_values({number: splits[number][query] for number in splits}, hits)
+        entries |= _over_splits(name, hits, len(values[name]))
     return entries, Outcomes(images=values)
+
+
+def _over_splits(name: str, hits: Mapping[int, np.ndarray], images: int) -> dict[str, dict[str, Any]]:
+    """Entries of one distance: of each split, their mean over so many different images, and its deviation."""
+    found = {number: accuracy(hit) for number, hit in hits.items()}
+    entries = {f"{name}_split{number}": entry for number, entry in found.items()}
+    shares = np.array([entry["value"] for entry in found.values()])
+    error = float(np.mean([entry["standard_error"] for entry in found.values()]))
+    entries[name] = metric(float(shares.mean()), "%", n=images, standard_error=error)
+    if len(shares) > 1:
+        entries[f"{name}_deviation"] = metric(float(shares.std(ddof=1)), "%", n=len(shares))
+    return entries
 
 
 def image_values(asked: Mapping[int, np.ndarray], hits: Mapping[int, np.ndarray]) -> np.ndarray:
@@ -146,16 +152,8 @@ def image_values(asked: Mapping[int, np.ndarray], hits: Mapping[int, np.ndarray]
     return 100 * values
 
 
-def texture_accuracy(
-    features: np.ndarray, targets: np.ndarray, split: Mapping[str, np.ndarray], **settings: Any
-) -> dict[str, Any]:
-    """Share of `texture_hits`, which takes the same arguments; the standard error is binomial, for the gallery as it
-    is.
-    """
-    return _share(texture_hits(features, targets, split, **settings))
-
-
-def _share(hits: np.ndarray) -> dict[str, Any]:
+def accuracy(hits: np.ndarray) -> dict[str, Any]:
+    """Share of hits (Q,) in percent; the standard error is binomial, for the gallery as it is."""
     return proportion(int(hits.sum()), len(hits))
 
 

@@ -103,8 +103,7 @@ def mean_contribution(
     Raises:
         ValueError: `count` is below 1, no image gave finite scores, or their sizes differ.
     """
-    if count is not None and count < 1:
-        raise ValueError(f"count: expected an integer from 1 up, or None for all images; found {count}")
+    _check_count(count)
     total, used, skipped, kept = np.zeros(()), 0, 0, []
     with _frozen(network), tqdm(total=count, unit="image", disable=None, leave=False) as bar:
         for image in images:
@@ -115,8 +114,7 @@ def mean_contribution(
             if used and scores.shape != total.shape:
                 raise ValueError(f"images: expected all of size {total.shape}, found one of {scores.shape}")
             total, used = total + scores, used + 1
-            if keep:
-                kept.append(scores.astype(np.float32))
+            kept += [scores.astype(np.float32)] if keep else []
             bar.update()
             if used == count:
                 break
@@ -128,6 +126,11 @@ def mean_contribution(
     if skipped:
         logger.warning("%d images left out, their contribution scores are not finite", skipped)
     return Contribution(total / used, used, skipped, np.stack(kept) if keep else None)
+
+
+def _check_count(count: int | None) -> None:
+    if count is not None and count < 1:
+        raise ValueError(f"count: expected an integer from 1 up, or None for all images; found {count}")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ takes what is left over. There are two forms (paper/protocol.md, section 7):
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -119,21 +120,17 @@ def dimensions(
     _check(features, pairs, resamples)
     factors = tuple(pairs.values())
     centre, scale = _standard(features, np.unique(np.concatenate(factors)))
-    ones = tuple(np.ones((1, len(pair))) for pair in factors)
     correlations = np.empty((2, features.shape[1]))
-    point = _scores(features, centre, scale, factors, ones, correlations)
-    samples = [_scores(features, centre, scale, factors, weights) for weights in _resampled(factors, resamples, seed)]
-    by_image = _image_weights(factors, len(features), resamples)
-    images = [_scores(features, centre, scale, factors, weights) for weights in by_image]
-    residual = {"reference": 1.0, "printed": float(features.shape[1]) if printed_residual is None else printed_residual}
-    estimates = {
-        form: _estimate(point[i], [sample[i] for sample in samples], residual[form], features.shape[1], confidence)
-        for i, form in enumerate(FORMS)
-    }
+    scored = functools.partial(_scores, features, centre, scale, factors)
+    point = scored(tuple(np.ones((1, len(pair))) for pair in factors), correlations)
+    samples = list(map(scored, _resampled(factors, resamples, seed)))
+    images = list(map(scored, _image_weights(factors, len(features), resamples)))
+    neurons = features.shape[1]
+    estimates = _estimates(point, samples, printed_residual, neurons, confidence)
     counts = {name: len(pair) for name, pair in pairs.items()}
     by_factor = dict(zip(pairs, correlations, strict=True))
     drawn = dict(zip(FORMS, np.concatenate(images, axis=1), strict=True))
-    return Dimensions(features.shape[1], int((scale == 0).sum()), counts, by_factor, estimates, drawn)
+    return Dimensions(neurons, int((scale == 0).sum()), counts, by_factor, estimates, drawn)
 
 
 def allocate(scores: np.ndarray, neurons: int) -> np.ndarray:
@@ -281,6 +278,17 @@ def _halves(pairs: np.ndarray, images: int) -> csr_array:
     """(P, n) with one half at each of a pair's two images, so that weights of pairs become weights of images."""
     rows = np.repeat(np.arange(len(pairs)), 2)
     return csr_array((np.full(2 * len(pairs), 0.5), (rows, pairs.ravel())), shape=(len(pairs), images))
+
+
+def _estimates(
+    point: np.ndarray, samples: list[np.ndarray], printed_residual: float | None, neurons: int, confidence: float
+) -> dict[str, Estimate]:
+    """Both forms from their scores (form, 1, 2) and those of bootstrap samples, each (form, samples, 2)."""
+    residual = (1.0, float(neurons) if printed_residual is None else printed_residual)
+    return {
+        form: _estimate(point[i], [sample[i] for sample in samples], residual[i], neurons, confidence)
+        for i, form in enumerate(FORMS)
+    }
 
 
 def _estimate(
