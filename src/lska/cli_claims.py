@@ -18,7 +18,8 @@ def add_claims(commands: Commands) -> None:
 
 
 def _claims(arguments: Arguments) -> None:
-    from lska.claims import check, page
+    from lska.claims import page
+    from lska.claims.verdicts import check
 
     if arguments.write and (arguments.only or arguments.json):
         raise ValueError("--write: page and JSON always hold all claims; leave out --only and --json")

@@ -62,6 +62,19 @@ def _umask() -> int:
     return mask
 
 
+def load_json(path: Path) -> Any:
+    """The content of a JSON file that the pipeline made.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is not JSON; names it and what to do.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); delete it and run its rule again") from error
+
+
 def write_json(path: Path, obj: Any) -> None:
     """Write `obj` atomically with sorted keys, so that equal content gives equal bytes."""
     text = json.dumps(obj, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -130,20 +143,15 @@ def write_metrics(
 
     `weights` is `{"md5": ..., "origin": ...}` (an origin of `WEIGHT_ORIGINS`), `recipe` the digest of the training that
     made them, `data` is `{"name": ..., "digest": ...}` of the manifest, `extra` holds facts that are not metrics.
-    `outcomes` are written beside the file, which keeps their MD5. The `seal` is a digest of the rest of the file,
-    so that a number edited by hand is found.
+    `outcomes` are written beside the file, which keeps their MD5.
 
     Raises:
         ValueError: the content does not fit the schema; all violations are named.
     """
     content = {
-        "schema": METRIC_SCHEMA,
-        "task": task,
-        "run": run,
-        "scale": scale,
+        **{"schema": METRIC_SCHEMA, "task": task, "run": run, "scale": scale, "recipe": recipe},
         "metrics": {name: dict(entry) for name, entry in metrics.items()},
         "weights": dict(weights or {"md5": None, "origin": "none"}),
-        "recipe": recipe,
         "data": dict(data) if data else None,
         "code": code_version(),
         "environment": environment(device),
@@ -152,16 +160,23 @@ def write_metrics(
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
     }
     validate(content, "metrics", str(path))
-    if outcomes:
-        from lska.outcomes import outcomes_path, write_outcomes
+    return write_sealed(path, content | _kept(path, outcomes))
 
-        write_outcomes(outcomes_path(path), outcomes)
-        content["outcomes"] = file_md5(outcomes_path(path))
-    return write_sealed(path, content)
+
+def _kept(path: Path, outcomes: Outcomes | None) -> dict[str, str]:
+    """Write the outcomes beside the metric file `path`, if there are any; the entry that names them."""
+    from lska.outcomes import outcomes_path, write_outcomes
+
+    if not outcomes:
+        return {}
+    write_outcomes(outcomes_path(path), outcomes)
+    return {"outcomes": file_md5(outcomes_path(path))}
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `content` with a `seal`, a digest of all the rest, as JSON; returns what was written."""
+    """Write `content` as JSON with a `seal`, a digest of all the rest, by which edits by hand are found; returns what
+    was written.
+    """
     # Read back, mappings have text for keys and another order, and the seal has to be of what is read.
     sealed = {**content, "seal": seal_of(json.loads(json.dumps(content)))}
     write_json(path, sealed)
@@ -208,19 +223,18 @@ def project_root() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
+def git(*arguments: str) -> str | None:
+    """What git answers in the checkout that holds the code; None where it fails or there is none."""
+    command = ["git", "-C", str(project_root()), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 @functools.cache
 def code_version() -> dict[str, Any]:
     """Commit of the checkout and whether tracked files differ from it; commit None outside a git checkout."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            answer = subprocess.run(
-                ["git", "-C", str(project_root()), *arguments], capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return answer.stdout.strip()
-
     commit = git("rev-parse", "HEAD")
     if commit is None:
         # A container holds the sources without their history and is told the commit when it is built.
@@ -231,11 +245,17 @@ def code_version() -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(changes)}
 
 
+@functools.cache
+def lock_digest() -> str | None:
+    """`sha256:<hex>` of the checkout's lock file, None where it has none."""
+    lock = project_root() / "envs" / "requirements.txt"
+    return "sha256:" + hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None
+
+
 def environment(device: str) -> dict[str, Any]:
     """Digest of the lock file, versions that decide numbers, and the hardware that `device` stands for."""
-    lock = project_root() / "envs" / "requirements.txt"
     return {
-        "lock": "sha256:" + hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
+        "lock": lock_digest(),
         "python": platform.python_version(),
         "torch": importlib.metadata.version("torch"),
         "timm": importlib.metadata.version("timm"),
@@ -251,3 +271,11 @@ def hardware(device: str) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
     return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+
+
+def device_text(environment: Any, unknown: str = "unknown device") -> str:
+    """`cuda:0 (NVIDIA H100)` of what `environment` returned, as far as a file says; otherwise `unknown`."""
+    if not isinstance(environment, Mapping):
+        return unknown
+    device, name = environment.get("device"), environment.get("hardware")
+    return f"{device} ({name})" if device and name else str(device or name or unknown)

@@ -1,4 +1,4 @@
-"""Fixtures of perturbed sets that several files of tests share."""
+"""Fixtures that several files of tests share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lska.config import Config
     from lska.robustness import PerturbedSet
+    from lska.workflow import Plan
 
 
 @pytest.fixture
@@ -51,6 +52,19 @@ def partial(project: Project) -> PerturbedSet:
     from perturbed_sets import write_partial
 
     return write_partial(project)
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """The demo's plan in an empty folder."""
+    from planned import plan
+
+    from lska.provenance import project_root
+
+    monkeypatch.chdir(project_root())
+    found = plan("demo")
+    monkeypatch.chdir(tmp_path)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,9 @@ from claim_helpers import ONE, OTHER, RUNS, claim, evidence, measured, put_claim
 from table_helpers import PAPER, Scale
 
 from lska import config
-from lska.claims import check
 from lska.claims.listing import outputs
 from lska.claims.page import few, numbers, render, shown, to_json, to_text, verdict_of, write
-from lska.claims.verdicts import Verdict, combine, count, judge
+from lska.claims.verdicts import Verdict, check, combine, count, judge
 from lska.cli import main
 from lska.provenance import project_root
 

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import pytest
 from plan_helpers import put_metrics, put_weights
-from planned import plan
 
 from lska import outdated
-from lska.provenance import project_root, write_json
+from lska.provenance import write_json
 from lska.runs import Run
 from lska.workflow import Plan
 
 RUN = Run("van_tiny", "lska", 23, 0)
-
-
-@pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """The demo's plan in an empty folder."""
-    monkeypatch.chdir(project_root())
-    found = plan("demo")
-    monkeypatch.chdir(tmp_path)
-    return found
 
 
 def test_weights_of_another_recipe_are_named_and_missing_ones_are_left_to_snakemake(made: Plan) -> None:

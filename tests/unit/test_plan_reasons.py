@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from plan_helpers import put_weights
-from planned import job, plan
+from planned import job
 
 from lska.planning.progress import states
 from lska.planning.reasons import Reasons, shortened
-from lska.provenance import project_root, write_json
+from lska.provenance import write_json
 from lska.runs import Run
 from lska.workflow import Plan
 
 RUN = Run("van_tiny", "lska", 23, 0)
-
-
-@pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """The demo's plan in an empty folder."""
-    monkeypatch.chdir(project_root())
-    found = plan("demo")
-    monkeypatch.chdir(tmp_path)
-    return found
 
 
 def why(made: Plan, rule: str, **wildcards: str) -> str:

@@ -13,6 +13,7 @@ from table_helpers import PAPER, demo, put_required
 
 from lska import claims, tables
 from lska.claims.page import write as write_claims
+from lska.claims.verdicts import check
 from lska.tables import TARGETS, load_spec
 from lska.tables.collect import Table, collect
 from lska.tables.render import WRITERS
@@ -149,7 +150,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Table]:
 
 
 def test_a_number_edited_in_the_claims_names_claim_and_quantity(scale: Proven) -> None:
-    write_claims(claims.check(scale.config), scale.config, scale.config.results)
+    write_claims(check(scale.config), scale.config, scale.config.results)
     assert scale.verified().checked["pages of claims"] == 3 and scale.broken() == []
     path = claims.outputs(scale.config.results)[0]
     content = json.loads(path.read_text())
@@ -163,14 +164,14 @@ def test_a_number_edited_in_the_claims_names_claim_and_quantity(scale: Proven) -
 
 @pytest.mark.parametrize("page", [1, 2])
 def test_an_edited_page_of_claims_is_found(scale: Proven, page: int) -> None:
-    write_claims(claims.check(scale.config), scale.config, scale.config.results)
+    write_claims(check(scale.config), scale.config, scale.config.results)
     path = claims.outputs(scale.config.results)[page]
     path.write_text(path.read_text(encoding="utf-8").replace("parameters", "parrots", 1), encoding="utf-8")
     assert only(scale).file == path and "parrots" in only(scale).text
 
 
 def test_claims_of_edited_metric_files_are_not_judged(scale: Proven) -> None:
-    write_claims(claims.check(scale.config), scale.config, scale.config.results)
+    write_claims(check(scale.config), scale.config, scale.config.results)
     path = scale.config.metric_path("complexity", "van_tiny-lska-k23-s0")
     edit(path, "metrics.params.value", lambda value: value + 1)
     assert only(scale).file == path
@@ -199,7 +200,7 @@ def test_an_edited_drawing_is_found_when_figures_are_drawn_anew(scale: Proven, s
 
 def written_claims(scale: Proven) -> list[Path]:
     """The files of claims, written now."""
-    write_claims(claims.check(scale.config), scale.config, scale.config.results)
+    write_claims(check(scale.config), scale.config, scale.config.results)
     return list(claims.outputs(scale.config.results))
 
 

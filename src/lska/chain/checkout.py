@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lska.provenance import project_root
-
-
-def git(*arguments: str) -> str | None:
-    """What git answers in the checkout that holds the code; None where it fails or there is none."""
-    try:
-        command = ["git", "-C", str(project_root()), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+from lska.provenance import device_text, git, lock_digest, project_root
 
 
 @functools.cache
@@ -55,13 +44,6 @@ def code_text(code: Mapping[str, Any] | None) -> str:
     return f"commit {commit}, {clean}; {commit_text(commit)}"
 
 
-@functools.cache
-def todays_lock() -> str | None:
-    """Digest of the checkout's lock file, None where it has none."""
-    lock: Path = project_root() / "envs" / "requirements.txt"
-    return "sha256:" + hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None
-
-
 def environment_text(environment: Mapping[str, Any] | None) -> str:
     """Lock file, whether it is today's, and the versions that decide numbers."""
     environment = environment or {}
@@ -69,12 +51,11 @@ def environment_text(environment: Mapping[str, Any] | None) -> str:
     for name in ("python", "torch", "timm"):
         if environment.get(name):
             versions.append(f"{name.capitalize() if name == 'python' else name} {environment[name]}")
-    today = "today's" if lock == todays_lock() else f"not today's {todays_lock()}"
+    today = "today's" if lock == lock_digest() else f"not today's {lock_digest()}"
     locked = f"lock {lock} ({today})" if lock else "no lock file"
     return ", ".join([locked, *versions])
 
 
 def hardware_text(environment: Mapping[str, Any] | None) -> str:
     """Device and its name, as `cuda:0 (NVIDIA H100)`."""
-    device, hardware = (environment or {}).get("device"), (environment or {}).get("hardware")
-    return f"{device} ({hardware})" if device and hardware else str(device or hardware or "hardware not recorded")
+    return device_text(environment, "hardware not recorded")

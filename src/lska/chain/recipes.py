@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +51,22 @@ def todays_spec(config: Config, task: str, run: Run) -> dict[str, Any] | None:
     return plain(config.training_spec(run)) if run in (*config.runs, *config.references) else None
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> list[str]:
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Where two specs differ, as `recipe.epochs: 4, now 5`."""
-    found = []
+    found = differing(then, now)
+    return [f"{place}: {_shown(before, name)}, now {_shown(after, name)}" for place, name, before, after in found]
+
+
+def differing(
+    then: Mapping[str, Any], now: Mapping[str, Any], place: str = ""
+) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
+    """The entries in which two specs differ: dotted place, name, and the mappings that hold the entry, or lack it."""
     for name in sorted({*then, *now}):
         before, after = then.get(name), now.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += changes(before, after, f"{place}{name}.")
+            yield from differing(before, after, f"{place}{name}.")
         elif _differ(then, now, name):
-            found.append(f"{place}{name}: {_shown(then, name)}, now {_shown(now, name)}")
-    return found
+            yield f"{place}{name}", name, then, now
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

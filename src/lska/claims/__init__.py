@@ -1,7 +1,8 @@
 """The paper's relative statements as predicates over metric files, each with a verdict.
 
-    from lska import claims, config
-    verdicts = claims.check(config.load([Path("config/demo.yaml")]))
+    from lska import config
+    from lska.claims.verdicts import check
+    results = check(config.load([Path("config/demo.yaml")]))
 
 `paper/claims.csv` holds the statements; `predicates` reads what they assert, `evidence` finds the numbers, `statistics`
 tells differences from noise, `verdicts` judges, `page` shows. Importing this package imports nothing heavy.
@@ -11,13 +12,4 @@ from __future__ import annotations
 
 from lska.claims.listing import CLAIMS, Claim, outputs, read_claims, requirements
 
-__all__ = ["CLAIMS", "Claim", "check", "outputs", "read_claims", "requirements"]
-
-
-def __getattr__(name: str) -> object:
-    # numpy and scipy are needed only to judge, not while the Snakefile is read.
-    if name == "check":
-        from lska.claims.verdicts import check
-
-        return check
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = ["CLAIMS", "Claim", "outputs", "read_claims", "requirements"]

@@ -12,9 +12,9 @@ import numpy as np
 
 from lska.claims.listing import runs_of
 from lska.claims.predicates import Quantity
-from lska.outcomes import Outcomes, outcomes_path, read_outcomes
+from lska.outcomes import KINDS, Outcomes, outcomes_path, read_outcomes
 from lska.runs import Run
-from lska.tables.measurements import MetricFolder
+from lska.tables.measurements import MetricFolder, measurement_of
 from lska.tables.specs import ConfigLike
 
 MEDIAN_ERROR = 1.2533 / 1.349
@@ -85,14 +85,13 @@ def collect(quantity: Quantity, config: ConfigLike, folder: MetricFolder) -> Evi
     contents = [_read(quantity, run, folder) for run in runs]
     files = tuple(folder.path(quantity.task, run) for run in runs)
     entries = [_entry(content, quantity, path) for content, path in zip(contents, files, strict=True)]
-    for run in runs:
-        folder.measurement(quantity.task, run, quantity.metric)
+    found = [measurement_of(content, quantity.metric, path) for content, path in zip(contents, files, strict=True)]
     group, outcomes = _outcomes(quantity, contents, files)
     counts = [entry["n"] for entry in entries if "n" in entry]
-    data = [content["data"]["name"] for content in contents if content["data"]]
+    data = dict.fromkeys(one.data for one in found if one.data is not None)
     return Evidence(
-        quantity, runs, tuple(float(entry["value"]) for entry in entries), entries[0]["unit"],
-        counts[0] if counts else None, _own_error(quantity, entries), group, outcomes, tuple(dict.fromkeys(data)),
+        quantity, runs, tuple(float(one.value) for one in found), found[0].unit,
+        counts[0] if counts else None, _own_error(quantity, entries), group, outcomes, tuple(data),
         tuple(dict.fromkeys(content["environment"].get("hardware", "unknown") for content in contents)), files,
     )  # fmt: skip
 
@@ -118,29 +117,22 @@ def _outcomes(
     quantity: Quantity, contents: list[dict[str, Any]], files: tuple[Path, ...]
 ) -> tuple[Group | None, np.ndarray | None]:
     """Outcomes averaged over the seeds, where all seeds have them on the same items."""
-    found = [
-        _of_metric(read_outcomes(outcomes_path(path), content["outcomes"]), quantity.metric)
-        for content, path in zip(contents, files, strict=True)
-        if content.get("outcomes")
-    ]
-    groups = {
-        Group(
-            quantity.task, content["data"]["digest"], str(content["detail"].get("protocol", "")), kind, len(values),
-            _images(content, quantity, kind, len(values)),
-        )  # fmt: skip
-        for content, (kind, values) in zip(contents, found, strict=False)
-        if kind
-    }
-    if len(found) < len(contents) or len(groups) != 1 or any(not kind for kind, _ in found):
+    found = [_of_run(quantity, content, path) for content, path in zip(contents, files, strict=True)]
+    groups = {group for group, _ in found}
+    if len(groups) != 1 or None in groups:
         return None, None
-    return next(iter(groups)), np.mean([values for _, values in found], axis=0)
+    return groups.pop(), np.mean([values for _, values in found], axis=0)
 
 
-def _of_metric(outcomes: Outcomes, metric: str) -> tuple[str, np.ndarray]:
-    for kind in ("images", "samples"):
-        if metric in getattr(outcomes, kind):
-            return kind, getattr(outcomes, kind)[metric]
-    return "", np.empty(0)
+def _of_run(quantity: Quantity, content: Mapping[str, Any], path: Path) -> tuple[Group | None, np.ndarray]:
+    """The outcomes of one seed; no group where its metric file has none of the metric."""
+    kept = read_outcomes(outcomes_path(path), content["outcomes"]) if content.get("outcomes") else Outcomes()
+    for kind in KINDS:
+        values = getattr(kept, kind).get(quantity.metric)
+        if values is not None:
+            protocol, images = str(content["detail"].get("protocol", "")), _images(content, quantity, kind, len(values))
+            return Group(quantity.task, content["data"]["digest"], protocol, kind, len(values), images), values
+    return None, np.empty(0)
 
 
 def _images(content: Mapping[str, Any], quantity: Quantity, kind: str, length: int) -> int | None:

@@ -195,4 +195,4 @@ def _unit(comparison: Comparison, evidence: dict[Quantity, Evidence]) -> str:
     """Unit of a plain difference of one metric; a compound expression names its own."""
     units = {evidence[quantity].unit for quantity in comparison.quantities}
     plain = not any(symbol in comparison.text for symbol in (" * ", " / "))
-    return units.pop().replace("1", "") if plain and len(units) == 1 else ""
+    return units.pop() if plain and len(units) == 1 and units != {"1"} else ""

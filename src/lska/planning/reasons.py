@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lska.chain.recipes import differing, plain
 from lska.finetuning import FineTuningJob
 from lska.passes import Pass, read_json
 from lska.planning.dag import Job
@@ -134,29 +135,21 @@ def _joined(*parts: str | None) -> str | None:
     return "; ".join(part for part in parts if part) or None
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The settings that differ, as `name old -> new`."""
-    found = list(_differences(_plain(before), _plain(now), ""))
+    found = [
+        _change(place.removeprefix("recipe."), before.get(name), after.get(name))
+        for place, name, before, after in differing(plain(then), plain(now))
+        if before.get(name) != after.get(name)
+    ]
     if not found:
         return "the digest of its recipe differs"
     rest = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return ", ".join(found[:SHOWN]) + rest
 
 
-def _plain(value: Any) -> Any:
-    """As JSON reads it back, where tuples are lists."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _differences(before: Any, now: Any, place: str) -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            yield from _differences(before.get(key), now.get(key), f"{place}.{key}" if place else key)
-    elif before != now:
-        name = place.removeprefix("recipe.")
-        yield f"{name} has changed" if name == "backbone" else f"{name} {before} -> {now}"
+def _change(name: str, before: Any, after: Any) -> str:
+    return f"{name} has changed" if name == "backbone" else f"{name} {before} -> {after}"
 
 
 _FILES = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 
 from lska import claims
 from lska.config import Config
+from lska.provenance import load_json
 from lska.report import graph_path, rendered_notebook
 from lska.tables import TARGETS, TableSpec, load_spec, outputs
 from lska.tables.collect import Cell, Table, collect
@@ -122,10 +122,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is something else; names the file.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); delete it and run its rule again") from error
+    content = load_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping, found {type(content).__name__}; run its rule again")
     return content

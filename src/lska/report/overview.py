@@ -11,9 +11,8 @@ from lska.finetuning import CONTROL
 from lska.report.gather import Results, Target
 from lska.report.tables import style
 from lska.runs import Run
-from lska.strict import read_yaml
 from lska.tables.collect import Cell
-from lska.tables.specs import SPECS
+from lska.tables.specs import display_names
 from lska.tables.states import MEANING, State, pool
 
 SHOWN = {"box AP": "box_ap", "mask AP": "mask_ap", "mIoU": "miou"}
@@ -136,7 +135,7 @@ def networks(results: Results) -> Networks:
 
 def _network(task: str, run: Run) -> str:
     """`VAN-Tiny LSKA k=23`, as the tables call it."""
-    names = read_yaml(SPECS / "names.yaml")
+    names = display_names()
     model = names["models"].get(run.model, run.model)
     size = "" if run.kernel is None else f" {names['attentions'].get(run.attention, run.attention)} k={run.kernel}"
     family = "VAN-" if run.attention else ""
@@ -145,7 +144,7 @@ def _network(task: str, run: Run) -> str:
 
 def _head(task: str) -> str:
     head = task.partition("/")[2].removesuffix(CONTROL)
-    return read_yaml(SPECS / "names.yaml").get("heads", {}).get(head, head)
+    return display_names().get("heads", {}).get(head, head)
 
 
 def _pooled(entries: list[tuple[str, dict[str, Any]]]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.provenance import METRIC_SCHEMA, seal_problem
+from lska.provenance import METRIC_SCHEMA, device_text, load_json, seal_problem
 from lska.runs import Run
 
 
@@ -51,15 +50,13 @@ class MetricFolder:
         """
         path = self.path(task, run)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = load_json(path)
         except FileNotFoundError as error:
             command = f"snakemake --cores 1 --configfile config/{self.scale}.yaml -- {shlex.quote(str(path))}"
             raise FileNotFoundError(
                 f"{path}: metric file missing, although the configuration of scale {self.scale!r} asks for it; "
                 f"make it with the rule of task {task!r}: {command}"
             ) from error
-        except ValueError as error:
-            raise ValueError(f"{path}: not valid JSON ({error}); delete it and run its rule again") from error
         expected = {"schema": METRIC_SCHEMA, "task": task, "run": str(run), "scale": self.scale}
         for name, value in expected.items():
             if _field(content, name, path) != value:
@@ -78,21 +75,28 @@ class MetricFolder:
             FileNotFoundError: as `read`.
             ValueError: as `read`, or the metric is missing or not a finite number.
         """
-        path = self.path(task, run)
-        content = self.read(task, run)
-        entry = _field(content, f"metrics.{metric}", path)
-        interval = entry.get("interval") if isinstance(entry, dict) else None
-        data = _field(content, "data", path)
-        value = _field(content, f"metrics.{metric}.value", path)
-        return Measurement(
-            value=None if value is None and nullable else _number(value, f"metrics.{metric}.value", path),
-            unit=str(_field(content, f"metrics.{metric}.unit", path)),
-            standard_error=_optional(entry, "standard_error", metric, path),
-            interval=tuple(_number(end, f"metrics.{metric}.interval", path) for end in interval) if interval else None,
-            data=None if data is None else str(_field(content, "data.name", path)),
-            device=_device(_field(content, "environment", path)),
-            path=path,
-        )
+        return measurement_of(self.read(task, run), metric, self.path(task, run), nullable)
+
+
+def measurement_of(content: dict[str, Any], metric: str, path: Path, nullable: bool = False) -> Measurement:
+    """One metric of a metric file's content; `path` is named where it is wrong.
+
+    Raises:
+        ValueError: as `MetricFolder.measurement`.
+    """
+    entry = _field(content, f"metrics.{metric}", path)
+    interval = entry.get("interval") if isinstance(entry, dict) else None
+    data = _field(content, "data", path)
+    value = _field(content, f"metrics.{metric}.value", path)
+    return Measurement(
+        value=None if value is None and nullable else _number(value, f"metrics.{metric}.value", path),
+        unit=str(_field(content, f"metrics.{metric}.unit", path)),
+        standard_error=_optional(entry, "standard_error", metric, path),
+        interval=tuple(_number(end, f"metrics.{metric}.interval", path) for end in interval) if interval else None,
+        data=None if data is None else str(_field(content, "data.name", path)),
+        device=device_text(_field(content, "environment", path)),
+        path=path,
+    )
 
 
 def _field(content: Any, name: str, path: Path) -> Any:
@@ -114,11 +118,3 @@ def _number(value: Any, name: str, path: Path) -> float | int:
 def _optional(entry: dict[str, Any], key: str, metric: str, path: Path) -> float | None:
     value = entry.get(key)
     return None if value is None else _number(value, f"metrics.{metric}.{key}", path)
-
-
-def _device(environment: Any) -> str:
-    """`cuda:0 (NVIDIA H100)`, as far as the file says."""
-    if not isinstance(environment, dict):
-        return "unknown device"
-    device, hardware = environment.get("device"), environment.get("hardware")
-    return f"{device} ({hardware})" if device and hardware else str(device or hardware or "unknown device")

@@ -6,6 +6,7 @@ imported while the Snakefile is parsed, so it imports nothing heavy.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import string
 from collections.abc import Iterator, Mapping, Sequence
@@ -217,9 +218,15 @@ def load_spec(target: str, folder: Path = SPECS) -> TableSpec:
     return build(TableSpec, {"target": target, "paper": target, **read_yaml(path)}, str(path))
 
 
+@functools.cache
+def display_names() -> dict[str, dict[str, str]]:
+    """What tables call models, attentions, heads and modules, by the plural of what they are (names.yaml)."""
+    return read_yaml(SPECS / "names.yaml")
+
+
 def expand(spec: TableSpec, config: ConfigLike) -> list[Row]:
     """All rows of a table in order, without its reference rows; control rows only where the scale has their run."""
-    names = read_yaml(SPECS / "names.yaml")
+    names = display_names()
     rows = itertools.chain.from_iterable(_expand_template(row, spec.columns, config, names) for row in spec.rows)
     measured = [column for column in spec.columns if column.measured_on != "architecture"]
     return [row for row in rows if not row.spec.control or any(sources(row, column, config) for column in measured)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from lska.provenance import load_json
 from lska.tables.collect import Cell, Table, TableRow
 from lska.tables.render import MARKS, caption, cell_text, escape_markdown, ours, to_markdown
 from lska.tables.specs import TableSpec
@@ -140,10 +140,7 @@ def provenance(table: Table) -> str:
 
 
 def _file_row(path: Path, columns: list[str]) -> tuple[str, ...]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); delete it and run its rule again") from error
+    content = load_json(path)
     weights, code = content.get("weights") or {}, content.get("code") or {}
     return (
         f"{content['task']}/{content['run']}",

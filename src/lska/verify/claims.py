@@ -21,9 +21,9 @@ def check(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[Finding]:
     Args:
         distrusted: metric files that are broken themselves; no verdicts are made from them.
     """
-    from lska.claims import check as judge
     from lska.claims import outputs
     from lska.claims.page import render, to_json
+    from lska.claims.verdicts import check as judge
 
     path, *pages = outputs(config.results)
     if not path.is_file():
