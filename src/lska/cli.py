@@ -13,7 +13,7 @@ from pathlib import Path
 from lska.cli_claims import add_claims
 from lska.cli_data import add_data
 from lska.cli_evaluate import add_complexity, add_evaluate
-from lska.cli_options import Arguments, Commands, Parser, configured, load
+from lska.cli_options import Arguments, Commands, Parser, configured, load, require_data
 from lska.cli_plan import add_plan
 from lska.cli_provenance import add_explain, add_verify
 from lska.cli_report import add_report
@@ -86,12 +86,14 @@ def _train(arguments: Arguments) -> None:
     budget = None if arguments.budget_hours is None else 3600 * arguments.budget_hours
     if arguments.task is not None:
         job = FineTuningJob(config, arguments.task, run)
+        require_data(arguments, config, job.kind)
         from lska.openmmlab.launch import fine_tune
 
         # The libraries talk about their reading of annotations on standard output.
         with contextlib.redirect_stdout(sys.stderr):
             fine_tune(job, budget)
         return
+    require_data(arguments, config, "classification")
     from lska.train.launch import train
 
     train(config, run, budget)

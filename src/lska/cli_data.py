@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lska.cli_options import Arguments, Commands, configured, load
+from lska.cli_options import Arguments, Commands, configured, load, require_data
 from lska.config import KINDS
 from lska.inspection import OWN_DATA, InspectionJob
 from lska.robustness import CUE_CONFLICT, SETS, PerturbedSet
+from lska.roots import prepared_from
 
 if TYPE_CHECKING:
     from lska.data.check import Report
@@ -28,6 +31,14 @@ def add_data(commands: Commands) -> None:
     check.add_argument("--root", type=Path, required=True, help="folder or tar file with the data")
     check.add_argument("--contents", action="store_true", help="decode every image too")
     check.set_defaults(command=_check)
+    check.add_argument("--archives", action="store_true",
+                       help="compare the archives that lie there with what is known of them, nothing else")  # fmt: skip
+    bring = actions.add_parser("import", help="fetch a public archive, check it and record it in DVC")
+    bring.add_argument("name", help="name of a bundled manifest, or the path of one")
+    bring.add_argument("--from", dest="source", required=True, metavar="SOURCE",
+                       help="address (http, https, s3, ...) or path of the archive")  # fmt: skip
+    bring.add_argument("--root", type=Path, help="folder for it inside the project (default: data/NAME)")
+    bring.set_defaults(command=_import)
     examples = actions.add_parser("examples", help="draw what a perturbed set looks like")
     examples.add_argument("perturbed", choices=SETS, metavar="SET", help=f"one of {', '.join(SETS)}")
     configured(examples)
@@ -36,6 +47,7 @@ def add_data(commands: Commands) -> None:
 
 def _prepare(arguments: Arguments) -> None:
     config, kind = load(arguments), arguments.kind
+    require_data(arguments, config, *prepared_from(config, kind))
     if kind == "classification":
         from lska.data.prepare import prepare
 
@@ -75,29 +87,68 @@ def _examples(arguments: Arguments) -> None:
     draw(item)
 
 
+def _import(arguments: Arguments) -> None:
+    from lska.data.importing import import_archive
+    from lska.data.manifest import manifest_path
+
+    manifest = manifest_path(arguments.name)
+    root = Path("data", manifest.stem) if arguments.root is None else arguments.root
+    found = import_archive(manifest, arguments.source, root)
+    print(f"{found.path}: {'imported' if found.fetched else 'there already'}; {found.pointer} says what it is")
+    if not found.known:
+        print("no source states a hash of it, so what it holds is checked before it is used; to do so now:")
+        print(f"  {shlex.join(['lska', 'data', 'check', arguments.name, '--root', str(root)])}")
+
+
 def _check(arguments: Arguments) -> int:
-    from lska.data.check import check, render
-    from lska.data.manifest import kind_of, load_manifest, manifest_path
-    from lska.strict import read_yaml
+    from lska.data.check import render
 
-    if arguments.name == CUE_CONFLICT:
+    if arguments.archives:
+        report = _check_archives(arguments)
+    elif arguments.name == CUE_CONFLICT:
         report = _check_cue_conflict(arguments.root)
-        print(render(report), end="")
-        return 0 if report.ok else 1
-    path = manifest_path(arguments.name)
-    kind = kind_of(read_yaml(path))
-    if kind == "classification":
-        report = check(load_manifest(arguments.name), arguments.root, arguments.contents)
-    elif kind in ("corrupted", "perturbed"):
-        report = _check_perturbed(kind, path, arguments.root, arguments.contents)
-    elif kind == "textures":
-        from lska.data.dtd import check_textures, load_texture_manifest
-
-        report = check_textures(load_texture_manifest(path), arguments.root, arguments.contents)
     else:
-        report = _check_dense(kind, path, arguments.root)
+        # What has to be unpacked or converted for the check is thrown away.
+        with tempfile.TemporaryDirectory(prefix="lska-") as cache:
+            report = _check_set(arguments, Path(cache))
     print(render(report), end="")
     return 0 if report.ok else 1
+
+
+def _check_set(arguments: Arguments, cache: Path) -> Report:
+    """Check a set by its manifest, of whatever kind."""
+    from lska.data import check, dense, dtd, sources
+    from lska.data.manifest import kind_of, load_manifest, manifest_path
+    from lska.sections import DataSource
+    from lska.strict import read_yaml
+
+    path, root, contents = manifest_path(arguments.name), arguments.root, arguments.contents
+    kind = kind_of(read_yaml(path))
+    if kind == "classification":
+        manifest = load_manifest(path)
+        place = sources.split_root(root, manifest.archives, manifest.splits, cache)
+        report = check.check(manifest, place, contents)
+    elif kind in ("corrupted", "perturbed"):
+        report = _check_perturbed(kind, path, root, contents, cache)
+    elif kind == "textures":
+        textures = dtd.load_texture_manifest(path)
+        report = dtd.check_textures(textures, sources.texture_root(root, textures.archives, cache), contents)
+    else:
+        report = dense.check(kind, DataSource(dense.load_dense_manifest(kind, path).name, str(root), str(path)), cache)
+    return replace(report, root=root)
+
+
+def _check_archives(arguments: Arguments) -> Report:
+    from lska.data.archives import check_archives, read_archives
+    from lska.data.check import Report
+    from lska.data.manifest import manifest_path
+    from lska.provenance import digest
+
+    path = manifest_path(arguments.name)
+    archives = read_archives(path)
+    wrong, notes = check_archives(arguments.root, archives)
+    identity = digest([[one.file, one.bytes, one.md5, one.sha256] for one in archives])
+    return Report(f"archives of {path.stem}", identity, arguments.root, tuple(wrong), tuple(notes))
 
 
 def _check_cue_conflict(root: Path) -> Report:
@@ -113,20 +164,11 @@ def _check_cue_conflict(root: Path) -> Report:
     return Report(CUE_CONFLICT, identity, root, outcome.findings, notes if outcome.facts else outcome.notes)
 
 
-def _check_perturbed(kind: str, manifest: Path, root: Path, contents: bool) -> Report:
+def _check_perturbed(kind: str, manifest: Path, root: Path, contents: bool, cache: Path) -> Report:
     from lska.data.perturbed import check, manifests
+    from lska.data.sources import class_root
 
     if kind == "corrupted":
         return check.report_corrupted(manifests.load_corrupted_manifest(manifest), root, contents)
-    return check.report_perturbed(manifests.load_perturbed_manifest(manifest), root, contents)
-
-
-def _check_dense(kind: str, manifest: Path, root: Path) -> Report:
-    """A set of detection or segmentation; what has to be unpacked or converted for it is thrown away."""
-    from lska.data import dense
-    from lska.data.dense_manifest import load_dense_manifest
-    from lska.sections import DataSource
-
-    name = load_dense_manifest(kind, manifest).name
-    with tempfile.TemporaryDirectory(prefix="lska-") as cache:
-        return dense.check(kind, DataSource(name, str(root), str(manifest)), Path(cache))
+    expected = manifests.load_perturbed_manifest(manifest)
+    return check.report_perturbed(expected, class_root(root, expected.archives, cache), contents)

@@ -6,9 +6,9 @@ import contextlib
 import sys
 from pathlib import Path
 
-from lska.cli_options import Arguments, Commands, configured, load, runs_of
+from lska.cli_options import Arguments, Commands, configured, load, require_data, runs_of
 from lska.finetuning import HEADS, FineTuningJob
-from lska.inspection import InspectionJob
+from lska.inspection import OWN_DATA, InspectionJob
 from lska.robustness import SETS, PerturbedSet
 from lska.runs import Run
 from lska.train.interrupt import stop_request
@@ -55,6 +55,7 @@ def add_evaluate(commands: Commands) -> None:
 def _classification(arguments: Arguments) -> None:
     config = load(arguments)
     runs = runs_of(arguments, config)
+    require_data(arguments, config, "classification")
     from lska.evaluate.classify import classify
 
     classify(config, runs)
@@ -70,6 +71,7 @@ def _speed(arguments: Arguments) -> None:
 
 def _dense(arguments: Arguments) -> None:
     job = FineTuningJob(load(arguments), arguments.task, Run.parse(arguments.run))
+    require_data(arguments, job.config, job.kind)
     if job.kind == "detection":
         from lska.evaluate.detection import evaluate
     else:
@@ -85,6 +87,7 @@ def _robustness(arguments: Arguments) -> None:
     if not items:
         raise ValueError(f"{' + '.join(map(str, arguments.config))}: scale {config.scale} has no section robustness")
     chosen = [Path(name) if name.endswith(".safetensors") else Run.parse(name) for name in arguments.checkpoints]
+    require_data(arguments, config, *(item.name for item in items))
     from lska.evaluate.robustness.measure import measure
 
     with stop_request(budget) as stop:
@@ -95,6 +98,7 @@ def _robustness(arguments: Arguments) -> None:
 def _inspection(arguments: Arguments) -> None:
     job = InspectionJob(load(arguments), arguments.inspection)
     runs = [Run.parse(text) for text in arguments.checkpoints] or job.config.runs_of(job.task)
+    require_data(arguments, job.config, job.name if job.name in OWN_DATA else "classification")
     from lska.evaluate.inspections import measure
 
     measure(job, runs)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from lska import config as configuration
+from lska.roots import Settings, require
 from lska.runs import Run
 
 Parser = argparse.ArgumentParser
@@ -25,6 +26,15 @@ def configured(command: Parser) -> None:
 def load(arguments: Arguments) -> configuration.Config:
     """The configuration that the options name; raises ValueError as `lska.config.load`."""
     return configuration.load(arguments.config, arguments.set)
+
+
+def require_data(arguments: Arguments, config: configuration.Config, *kinds: str) -> None:
+    """Make sure, before anything heavy is imported, that the data that serve `kinds` are there.
+
+    Raises:
+        MissingDataError: they are not; names the root, the setting and its file, and what to do.
+    """
+    require(Settings(config, arguments.config, arguments.set, "--config"), kinds)
 
 
 def runs_of(arguments: Arguments, config: configuration.Config) -> list[Run]:

@@ -63,7 +63,8 @@ class Config:
     receptive_field: ReceptiveField | None = None
 
     def __post_init__(self) -> None:
-        for name, value in {"scale": self.scale, **{_place(kind): data.name for kind, data in self.sources}}.items():
+        names = {f"{place(kind)}.name": data.name for kind, data in self.sources}
+        for name, value in {"scale": self.scale, **names}.items():
             if _FILE_NAME.fullmatch(value) is None:
                 raise ValueError(f"{name} {value!r} becomes a file name: use letters, digits, '.', '_' and '-' only")
         check_robustness(self.robustness, self.runs, [data for kind, data in self.sources if kind not in SETS])
@@ -219,11 +220,11 @@ class Config:
             ) from error
 
 
-def _place(kind: str) -> str:
-    """Setting that names the data set serving `kind`, an item of `Config.sources`."""
+def place(kind: str) -> str:
+    """Setting that holds the data set serving `kind`, an item of `Config.sources`."""
     if kind == "classification":
-        return "data.name"
-    return f"robustness.sets.{kind}.name" if kind in SETS else f"{kind}.data.name"
+        return "data"
+    return f"robustness.sets.{kind}" if kind in SETS else f"{kind}.data"
 
 
 def load(paths: Iterable[Path], overrides: Mapping[str, Any] | None = None) -> Config:

@@ -7,13 +7,17 @@ are left to it. Imports nothing heavy.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lska.config import Config
 from lska.finetuning import FineTuningJob
 from lska.passes import read_json
+from lska.robustness import CORRUPTED
+from lska.roots import images_gone
 from lska.runs import Run
+from lska.sections import DataSource
 
 
 def of_training(config: Config, run: Run) -> list[str]:
@@ -45,6 +49,30 @@ def of_data(config: Config, name: str) -> list[str]:
     kinds = [kind for kind, data in config.sources if data.name == name]
     items = [item for item in config.measured if item.name in kinds]
     return [str(item.record) for item in items if _differ(read_json(item.record).get("inputs"), item.inputs())]
+
+
+def of_images(config: Config, read: Iterable[Any]) -> list[str]:
+    """The records, among the files `read` by a job that is to run, of generated sets whose images are gone.
+
+    A clone has the records without the images. Where these are corruptions of generated images that are gone too, the
+    record of those is named as well.
+    """
+    files = set(map(str, read))
+    wanted = {kind: data for kind, data in config.sources if str(config.record_of(data)) in files}
+    gone = {kind: data for kind, data in wanted.items() if images_gone(data) or _in_part(config, kind, data)}
+    if any(kind in CORRUPTED for kind in gone) and images_gone(config.data):
+        gone["classification"] = config.data
+    return [str(config.record_of(data)) for data in gone.values()]
+
+
+def _in_part(config: Config, kind: str, data: DataSource) -> bool:
+    """Whether a generated set of corruptions lacks some that its record names, as after an interruption: such sets grow
+    corruption by corruption.
+    """
+    if kind not in CORRUPTED or data.generate is None:
+        return False
+    named = read_json(config.record_of(data)).get("parts") or {}
+    return not all((Path(data.root) / corruption).is_dir() for corruption in named)
 
 
 def _otherwise(sidecar: Path, recipe: str) -> bool:

@@ -198,9 +198,15 @@ def data_inputs(data: DataSource) -> str:
 def source_identity(data: DataSource) -> dict[str, Any]:
     """What makes a data set what it is apart from its place, as far as it is known before it is read."""
     manifest = Path(data.manifest) if data.manifest else MANIFESTS / f"{data.name}.yaml"
-    described = manifest.read_text(encoding="utf-8") if data.generate is None and manifest.is_file() else None
+    described = _described(manifest) if data.generate is None and manifest.is_file() else None
     sources = source_digest("data/synthetic") if data.generate is not None else None
     return {"generate": data.generate, "manifest": described, "sources": sources}
+
+
+def _described(manifest: Path) -> str:
+    """The text of a manifest but for the archives, its last key: where data can be had does not change them."""
+    before, archives, _ = manifest.read_text(encoding="utf-8").partition("\narchives:")
+    return f"{before}\n" if archives else before
 
 
 SOURCES = (".py", ".yaml", ".jinja", ".html", ".css", ".js", ".svg")

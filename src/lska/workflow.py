@@ -19,6 +19,7 @@ from lska.outcomes import has_outcomes, keeps_outcomes, outcomes_path
 from lska.passes import Measured, Pass, read_json, trained
 from lska.provenance import digest
 from lska.robustness import CORRUPTED, data_inputs, source_digest
+from lska.roots import Settings
 from lska.runs import Run
 from lska.sections import DataSource
 from lska.strict import merge
@@ -40,6 +41,8 @@ class Plan:
         self.digest = digest(merged)
         """Identity of the whole configuration."""
         self.settings = _settings(files, overrides)
+        self.origin = Settings(self.config, files, overrides, "--configfile")
+        """The configuration with its files, for messages."""
         self._needs = {target: requirements(load_spec(target), self.config) for target in TARGETS}
 
     def job(self, task: str, run: str) -> FineTuningJob:

@@ -89,8 +89,8 @@ def test_a_missing_configuration_file_is_named(project: Project, capsys: Capture
 def test_a_missing_data_root_is_named(project: Project, capsys: Capture, words: list[str]) -> None:
     assert project.command(*words, str(project.run), changes={"data": {"root": "no where"}}) == 1
     message = error(capsys)
-    assert f"data root '{project.folder / 'no where'}' cannot be read (No such file or directory)" in message
-    assert "correct the data root in the configuration" in message
+    assert f"data set colours is missing: {project.folder / 'no where'} does not exist" in message
+    assert "its root, no where, is the setting data.root on the command line" in message
 
 
 def test_preparing_a_missing_data_root_names_the_setting(project: Project, capsys: Capture) -> None:

@@ -51,7 +51,7 @@ def listed_in(package: str, file: str, name: str) -> list[str]:
 def test_kinds_are_told_apart() -> None:
     assert available() == ("cifar10", "imagenet1k")
     assert available("detection") == ("bccd", "coco2017")
-    assert available("segmentation") == ("ade20k", "camvid")
+    assert available("segmentation") == ("ade20k", "camvid", "camvid_png")
     with pytest.raises(ValueError, match=r"coco2017.yaml is a manifest of detection, expected one of classification"):
         load_manifest("coco2017")
     with pytest.raises(ValueError, match=r"cifar10.yaml is a manifest of classification, .* bccd, coco2017"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from plan_helpers import put_metrics, put_weights
@@ -66,3 +67,34 @@ def test_a_set_that_is_made_otherwise_today_is_outdated(made: Plan) -> None:
     write_json(item.record, {"inputs": "sha256:of another day"})
     assert outdated.of_data(made.config, item.data.name) == [str(item.record)]
     assert outdated.of_data(made.config, made.config.data.name) == []
+
+
+def test_generated_images_that_are_gone_are_made_again_for_a_job_that_reads_them(made: Plan) -> None:
+    config = made.config
+    item = made.item("texture_knn")
+    assert outdated.of_images(config, [item.record]) == [str(item.record)]
+    assert outdated.of_images(config, [str(item.record), "results/other.json"]) == [str(item.record)]
+    assert outdated.of_images(config, ["results/other.json"]) == []
+    Path(item.data.root).mkdir(parents=True)
+    (Path(item.data.root) / "image.jpg").touch()
+    assert outdated.of_images(config, [item.record]) == []
+
+
+def test_with_corrupted_images_the_clean_ones_are_made_again_where_these_are_gone_too(made: Plan) -> None:
+    config, item = made.config, made.item("c")
+    assert outdated.of_images(config, [item.record]) == [str(item.record), str(config.data_record)]
+    Path(config.data.root).mkdir(parents=True)
+    (Path(config.data.root) / "labels.csv").touch()
+    assert outdated.of_images(config, [item.record]) == [str(item.record)]
+    # Those of another kind are drawn, not made of the clean images.
+    assert outdated.of_images(config, [made.item("r").record]) == [str(made.item("r").record)]
+
+
+def test_a_set_of_corruptions_that_was_not_finished_is_gone_on_with(made: Plan) -> None:
+    config, item = made.config, made.item("c_bar")
+    for root in (config.data.root, item.data.root):
+        (Path(root) / "sparkles").mkdir(parents=True)
+    write_json(item.record, {"parts": {"sparkles": [1], "brownish_noise": [1]}})
+    assert outdated.of_images(config, [item.record]) == [str(item.record)]
+    (Path(item.data.root) / "brownish_noise").mkdir()
+    assert outdated.of_images(config, [item.record]) == []

@@ -118,13 +118,15 @@ def test_predictions_take_twenty_bytes_for_each_image_and_network(monkeypatch: p
 def test_data_that_are_not_here_name_their_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(project_root())
     names = ("imagenet1k", "imagenet_c", "coco2017", "dtd")
-    jobs = [Job(0, "data", {"name": name}, (), ("out",), 1, 0, "") for name in names]
+    jobs = [Job(0, "data", {"name": name}, (), (f"results/paper/data/{name}.json",), 1, 0, "") for name in names]
+    (tmp_path / "train2017").mkdir()
     made = plan("paper", {"detection": {"data": {"root": str(tmp_path)}}})
     settings = {one.name: one.setting for one in missing_roots(made, jobs)}
     assert settings == {
         "imagenet1k": "data.root", "imagenet_c": "robustness.sets.c.root", "dtd": "texture_knn.data.root"
     }  # fmt: skip
-    assert missing_roots(plan("demo"), [Job(0, "data", {"name": "shapes"}, (), ("out",), 1, 0, "")]) == []
+    generated = Job(0, "data", {"name": "shapes"}, (), ("results/demo/data/shapes.json",), 1, 0, "")
+    assert missing_roots(plan("demo"), [generated]) == []
 
 
 def test_the_text_fits_a_terminal_and_names_what_it_rests_on(made: dict[str, Any]) -> None:

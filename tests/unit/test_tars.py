@@ -84,7 +84,7 @@ def test_index_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: py
     (saved,) = cache.iterdir()
     assert [path.name for path in root.iterdir()] == ["train.tar"]
     with monkeypatch.context() as patch:
-        patch.setattr(tars, "_entries", None)  # calling it would fail
+        patch.setattr(tars, "tar_entries", None)  # calling it would fail
         again = open_split(root, "train", cache)
     assert [again.read(i) for i in range(4)] == [first.read(i) for i in range(4)]
     saved.write_bytes(b"PK rubbish")

@@ -1,5 +1,21 @@
 # Data sets: generated or checked, with their manifest recorded beside the results.
 
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
+from lska import roots
+
+
+# Before anything runs, and where a person sees it: a job could only write it into its log.
+onstart:
+    if workflow.is_main_process and not workflow.touch:
+        jobs = [roots.PlannedJob(job.input, job.output) for job in workflow.dag.needrun_jobs()]
+        absent = [roots.message(PLAN.origin, one) for one in roots.missing(PLAN.config, jobs)]
+        if absent and workflow.execution_settings.keep_going:
+            logger.warning("\n".join(absent))
+        elif absent:
+            raise WorkflowError("\n".join([*absent, roots.STOPPED]))
+
 
 rule data:
     input:

@@ -1,12 +1,19 @@
 # What is known to be of another recipe, other weights or other data is made anew, whatever the times of files.
 
+from snakemake.io import is_flagged
+
 from lska import outdated
 
 
-def remade(files, stale):
-    """The inputs of a job, `files`, and word to Snakemake that its outputs `stale` have to be made again."""
+def remade(files, stale=()):
+    """The inputs of a job, `files`, and word to Snakemake that its outputs `stale` have to be made again.
+
+    So do generated images that are gone, where the job is to read them: their record is not `ancient` then.
+    """
     # As --forcerun, which would also ask for jobs that no target needs. Snakemake has no other way that leaves a job's
     # set of inputs as it is; a changed set would be one more reason to train again.
     if workflow.is_main_process:
-        workflow.dag.forcefiles.update(stale)
+        listed = files if isinstance(files, list) else [files]
+        read = [file for file in listed if not is_flagged(file, "ancient")]
+        workflow.dag.forcefiles.update([*stale, *outdated.of_images(PLAN.config, read)])
     return files

@@ -10,7 +10,7 @@ for one in PLAN.passes:
             one.name
         input:
             weights=one.inputs,
-            data=one.item.record,
+            data=lambda wildcards, one=one: remade(one.item.record),
             outdated=one.outdated,
         output:
             one.outputs,
@@ -32,7 +32,7 @@ for one in PLAN.passes:
 # Pictures of what the perturbed sets look like, for the notebooks.
 rule examples:
     input:
-        data=lambda wildcards: PLAN.shown(wildcards.set, ancient),
+        data=lambda wildcards: remade(PLAN.shown(wildcards.set, ancient)),
     output:
         PLAN.config.results / "samples" / "robustness" / "{set}" / "examples.png",
     log:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lska.data.archives import Archive
 from lska.data.manifest import DIGEST, read_manifest
 from lska.provenance import digest
 from lska.strict import build
@@ -14,7 +15,7 @@ from lska.strict import build
 LARGEST_LABEL = 255  # label maps have 8 bits
 
 # What says where the files lie or how the data are spoken of, and may change without changing them.
-NO_IDENTITY = ("title", "source", "terms", "archive", "folder")
+NO_IDENTITY = ("title", "source", "terms", "archive", "folder", "archives")
 
 ROUNDING = 1.0
 """Pixels: annotators' coordinates round over the border by less."""
@@ -67,7 +68,8 @@ class SegmentationSplitManifest:
 class DetectionManifest:
     """A detection set: `classes` in label order with their `category_ids` in the annotation files.
 
-    `archive` is the tar file, `folder` the folder inside it or inside a root, that the paths of the splits start from.
+    `archive` is a tar or zip file of one's own, `folder` the folder inside it or inside a root, that the paths of the
+    splits start from.
     """
 
     name: str
@@ -86,6 +88,8 @@ class DetectionManifest:
     """Whether polygons of one or two points may follow the first of a mask (`lska.data.masks.read_mask`)."""
     archive: str | None = None
     folder: str | None = None
+    archives: tuple[Archive, ...] = ()
+    """What it is distributed as."""
 
     def __post_init__(self) -> None:
         problems = _bad_lists(self)
@@ -126,6 +130,7 @@ class SegmentationManifest:
     label_suffix: str = ".png"
     archive: str | None = None
     folder: str | None = None
+    archives: tuple[Archive, ...] = ()
 
     def __post_init__(self) -> None:
         problems = _bad_lists(self)

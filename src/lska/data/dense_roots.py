@@ -1,10 +1,11 @@
-"""Where the files of a detection or segmentation set lie: in a folder, or in a tar file that is unpacked."""
+"""Where the files of a detection or segmentation set lie: in a folder, or in an archive that is unpacked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from lska.data.archives import inside, packed, unpack_by_hand
 from lska.data.dense_manifest import DenseManifest
 from lska.data.folders import DataError
 from lska.data.layouts import shown
@@ -14,8 +15,8 @@ from lska.data.unpack import unpacked
 def data_folder(manifest: DenseManifest, root: Path, cache: Path) -> Path:
     """The folder that the manifest's paths start from.
 
-    That is `root/<folder>` or `root` itself, whichever holds the images of a split, or else the same inside
-    `root/<archive>` (or `root` where it is a tar file itself), unpacked into `cache`.
+    That is `root/<folder>` or `root` itself, whichever holds the images of a split, or else the same inside an archive,
+    or the only folder in it, unpacked into `cache`: `root` itself, or one in it that the manifest names.
 
     Raises:
         DataError: none of them is there, or the archive is damaged; says what was expected and what lies there.
@@ -23,18 +24,34 @@ def data_folder(manifest: DenseManifest, root: Path, cache: Path) -> Path:
     found = _holding(manifest, root)
     if found is not None:
         return found
-    archive = root if root.is_file() else root / str(manifest.archive)
-    if archive.is_file():
-        content = unpacked(archive, cache)
-        found = _holding(manifest, content)
-        if found is None:
-            raise DataError(f"{archive} does not hold {manifest.name}: expected {_wanted(manifest)}, {_there(content)}")
-        return found
-    alternative = f", or {manifest.archive}" if manifest.archive else ""
+    require(manifest, root)
+    archive, known = packed(root, manifest.archives, *_own(manifest))
+    content = unpacked(archive, cache, known.rename)
+    found = _holding(manifest, content) or _holding(manifest, inside(content))
+    if found is None:
+        raise DataError(f"{archive} does not hold {manifest.name}: expected {_wanted(manifest)}, {_there(content)}")
+    return found
+
+
+def require(manifest: DenseManifest, root: Path) -> None:
+    """Make sure that there is a folder or an archive that `data_folder` can look into; unpacks nothing.
+
+    Raises:
+        DataError: there is none; says what was expected and what lies there.
+    """
+    if _holding(manifest, root) is not None or packed(root, manifest.archives, *_own(manifest)) is not None:
+        return
+    names = [*_own(manifest), *(one.file for one in manifest.archives if not one.by_hand)]
+    alternative = "".join(f", or {name}" for name in dict.fromkeys(names))
     raise DataError(
         f"data root '{root.absolute()}' does not hold {manifest.name}: expected {_wanted(manifest)}{alternative}, "
-        f"{_there(root)}; correct the data root in the configuration (one level up or down?) or mount the data set"
+        f"{_there(root)}{unpack_by_hand(root, manifest.archives)}; correct the data root in the configuration (one "
+        "level up or down?) or mount the data set"
     )
+
+
+def _own(manifest: DenseManifest) -> list[str]:
+    return [] if manifest.archive is None else [manifest.archive]
 
 
 def existing_folder(folder: Path) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lska.data.archives import Archive
 from lska.data.check import Report
 from lska.data.check import check as check_splits
 from lska.data.dense_files import file_hash
@@ -49,6 +50,8 @@ class TextureManifest:
     """
     splits: int
     """Number of splits, counted from 1."""
+    archives: tuple[Archive, ...] = ()
+    """What it is distributed as."""
 
     def __post_init__(self) -> None:
         if sorted(self.parts) != sorted(PARTS) or min(self.parts.values(), default=0) < 1:

@@ -13,6 +13,7 @@ from lska.data.dense_files import lines_digest
 from lska.data.dtd import TextureSet, check_textures, load_texture_manifest, read_textures
 from lska.data.folders import DataError
 from lska.data.perturbed.prepare import RENDERED
+from lska.data.sources import texture_root
 from lska.inspection import InspectionJob
 from lska.provenance import digest, write_sealed
 from lska.strict import build
@@ -84,10 +85,11 @@ def _textures(job: InspectionJob) -> dict[str, Any]:
         settings = build(TextureSettings, job.data.generate, f"{job.name}.data.generate")
         write_texture_set(root, settings, overwrite=True)
         manifest = settings.manifest(job.data.name)
-    report = check_textures(manifest, root)
+    place = texture_root(root, manifest.archives, job.config.work / "cache")
+    report = check_textures(manifest, place)
     if not report.ok:
         raise DataError(_refusal(job, report.findings))
-    textures = read_textures(root)
+    textures = read_textures(place)
     about, files = (manifest.title, manifest.source, manifest.terms), lines_digest(textures.listing())
     identity = manifest.digest if job.data.generate is None else digest([manifest.digest, files])
     return _record(job, about, identity, textures) | {"classes": len(textures.classes)}

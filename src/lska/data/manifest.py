@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lska.data.archives import Archive
 from lska.data.folders import DataError, Split, check_same_classes, open_split
 from lska.provenance import atomic_path, digest
 from lska.strict import build, read_yaml
@@ -61,6 +62,8 @@ class Manifest:
     terms: str
     classes: tuple[str, ...]
     splits: dict[str, SplitManifest]
+    archives: tuple[Archive, ...] = ()
+    """What it is distributed as."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -137,6 +140,9 @@ def read_manifest(name: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
     """
     path = manifest_path(name, available(kind))
     values = read_yaml(path)
+    # What identifies a set is in the lines before (lska.robustness.source_identity).
+    if "archives" in values and list(values)[-1] != "archives":
+        raise DataError(f"{path}: expected `archives` as the last key, found {list(values)[-1]!r} there; move it down")
     if kind_of(values) != kind:
         raise DataError(
             f"{path} is a manifest of {kind_of(values)}, expected one of {kind}: one of "
@@ -168,11 +174,13 @@ def save_manifest(manifest: Manifest, path: Path) -> None:
     import yaml
 
     values = dataclasses.asdict(manifest)
+    archives = [{key: value for key, value in one.items() if value} for one in values.pop("archives")]
     values["classes"] = list(manifest.classes)
     values["splits"] = {
         name: {key: _plain(value) for key, value in split.items() if value is not None}
         for name, split in values["splits"].items()
     }
+    values |= {"archives": archives} if archives else {}
     with atomic_path(path) as temporary:
         temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
 

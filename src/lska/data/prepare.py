@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lska.config import Config, DataSource
 from lska.data.check import check, render, structure_problems
 from lska.data.folders import DataError, Split
 from lska.data.manifest import Manifest, load_manifest, make_manifest
+from lska.data.sources import split_root
 from lska.provenance import write_sealed
 from lska.strict import build
 
@@ -81,7 +83,8 @@ def _manifest(data: DataSource) -> Manifest:
 
 def _checked(data: DataSource, cache: Path) -> Manifest:
     manifest = _manifest(data)
-    report = check(manifest, Path(data.root), cache=cache)
+    root = split_root(Path(data.root), manifest.archives, manifest.splits, cache)
+    report = replace(check(manifest, root, cache=cache), root=Path(data.root))
     if not report.ok:
         raise DataError(
             f"{render(report)}The root is the setting data.root of the configuration; point it at the data with a "

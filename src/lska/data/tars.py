@@ -88,7 +88,7 @@ def index_tar(path: Path, cache: Path | None = None) -> TarIndex:
     if index is None:
         logger.info("reading the table of contents of %s", path)
         with path.open("rb") as stream:
-            rows = list(_entries(stream, str(path)))
+            rows = list(tar_entries(stream, str(path)))
         offsets, sizes = (np.array([row[i] for row in rows], dtype=np.int64) for i in (1, 2))
         index = TarIndex(Names.of(row[0] for row in rows), offsets, sizes)
         if saved is not None:
@@ -96,8 +96,12 @@ def index_tar(path: Path, cache: Path | None = None) -> TarIndex:
     return index
 
 
-def _entries(stream: BinaryIO, place: str, nested: bool = True) -> Iterator[tuple[str, int, int]]:
-    """Yield (name, offset in `stream`, size) of each entry."""
+def tar_entries(stream: BinaryIO, place: str, nested: bool = True) -> Iterator[tuple[str, int, int]]:
+    """Yield (name, offset in `stream`, size) of each entry of a tar file, with `nested` also of those inside its own.
+
+    Raises:
+        DataError: the file is not a tar archive, or it is truncated; names it by `place`.
+    """
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             while (member := tar.next()) is not None:
@@ -121,7 +125,7 @@ def _inner_entries(tar: tarfile.TarFile, member: tarfile.TarInfo, place: str) ->
     folder = member.name.removesuffix(".tar")
     yield folder, member.offset_data, FOLDER
     inner = tar.extractfile(member)
-    for name, offset, size in _entries(inner, f"{place}:{member.name}", nested=False):
+    for name, offset, size in tar_entries(inner, f"{place}:{member.name}", nested=False):
         yield f"{folder}/{name}", member.offset_data + offset, size
 
 

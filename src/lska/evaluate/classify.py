@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from lska.config import Config
-from lska.data.folders import open_split
 from lska.data.prepare import verify
+from lska.data.sources import open_classification
 from lska.models.checkpoint import load_weights
 from lska.outcomes import Outcomes, mean_of
 from lska.provenance import file_md5, proportion, write_metrics
@@ -123,7 +123,7 @@ def classify(config: Config, runs: Sequence[Run]) -> None:
     started = datetime.now(UTC)
     torch.set_num_threads(config.evaluation.threads)
     device = torch.device("cuda" if config.evaluation.gpus else "cpu")
-    split = open_split(Path(config.data.root), "val", config.work / "cache")
+    split = open_classification(config, "val")
     data = verify(config, split)
     checkpoints = [Checkpoint.open(config, run) for run in runs]
     networks = [checkpoint.load(config, len(split.classes), device) for checkpoint in checkpoints]

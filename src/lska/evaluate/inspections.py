@@ -14,10 +14,10 @@ import torch
 from tqdm import tqdm
 
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
-from lska.data.dtd import read_textures
-from lska.data.folders import decode, open_split
+from lska.data.folders import decode
 from lska.data.inspection import verify
 from lska.data.prepare import verify as verify_classification
+from lska.data.sources import open_classification, open_textures
 from lska.evaluate import receptive_field, shape_bias, shape_texture
 from lska.evaluate.features import responses
 from lska.evaluate.neighbours import pooled_features, texture_metrics
@@ -148,7 +148,7 @@ def _texture_knn(
     job: InspectionJob, members: Sequence[Member], classes: tuple[str, ...], device: torch.device
 ) -> Iterator[Result]:
     """Nearest-neighbour accuracy per split and over splits."""
-    section, textures = job.section, read_textures(Path(job.data.root))
+    section, textures = job.section, open_textures(job.data, job.config.work / "cache")
     verify(job, textures)
     evaluation = section.evaluation
     every = pooled_features(
@@ -166,7 +166,7 @@ def _receptive_field(
     job: InspectionJob, members: Sequence[Member], classes: tuple[str, ...], device: torch.device
 ) -> Iterator[Result]:
     """Area ratios of the trained network and, as a control, of the same network before training."""
-    split = open_split(Path(job.data.root), "val", job.config.work / "cache")
+    split = open_classification(job.config, "val")
     verify_classification(job.config, split)
     for member in members:
         logger.info("%s: effective receptive field", member.run)

@@ -17,6 +17,7 @@ from lska.finetuning import FineTuningJob
 from lska.passes import Pass, read_json
 from lska.planning.dag import Job
 from lska.planning.progress import done, steps
+from lska.roots import images_gone
 from lska.runs import Run
 from lska.workflow import Plan
 
@@ -73,8 +74,9 @@ class Reasons:
             made = "not generated yet" if data.generate is not None else f"not checked yet (root {data.root})"
             return made if not self.plan.config.record_of(data).exists() else "its record is damaged"
         item = next((item for item in self.plan.config.measured if item.name == kind), None)
-        changed = item is not None and record.get("inputs") != item.inputs()
-        return "what the set is made of has changed" if changed else None
+        if item is not None and record.get("inputs") != item.inputs():
+            return "what the set is made of has changed"
+        return "its record is there, the generated images are not" if images_gone(data) else None
 
     def _pass(self, one: Pass) -> str:
         counted = Counter(self._unmeasured(one, run) for run in one.runs)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lska.config import Config
 from lska.planning.dag import Job
 from lska.planning.images import count
 from lska.planning.work import Network, classifier, predictor, training_size
 from lska.robustness import MASKED, set_of
+from lska.roots import PlannedJob, missing
 from lska.runs import Run
 from lska.workflow import Plan
 
@@ -141,20 +141,6 @@ class Missing:
 
 
 def missing_roots(plan: Plan, jobs: Sequence[Job]) -> list[Missing]:
-    """Data sets to be checked whose root does not exist on this machine; generated ones are made."""
-    found = []
-    for job in jobs:
-        if job.rule != "data":
-            continue
-        kind, data = plan.data_set(job.wildcards["name"])
-        if data.generate is None and not Path(data.root).exists():
-            found.append(Missing(data.name, setting(plan.config, kind), data.root))
-    return found
-
-
-def setting(config: Config, kind: str) -> str:
-    """The setting that says where the data that serve `kind` are."""
-    if kind == "classification":
-        return "data.root"
-    in_sets = config.robustness is not None and kind in config.robustness.sets
-    return f"robustness.sets.{kind}.root" if in_sets else f"{kind}.data.root"
+    """Data sets that jobs read and that are not on this machine; generated ones are made."""
+    absent = missing(plan.config, [PlannedJob(job.inputs, job.outputs) for job in jobs])
+    return [Missing(one.data.name, one.setting, one.data.root) for one in absent]

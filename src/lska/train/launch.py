@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from lska.config import Config
-from lska.data.folders import Split, check_same_classes, open_split
+from lska.data.folders import Split, check_same_classes
 from lska.data.folders_torch import ImageDataset
 from lska.data.prepare import verify
+from lska.data.sources import open_classification
 from lska.models import create
 from lska.models.checkpoint import save_weights
 from lska.provenance import atomic_path, code_version, environment, file_md5, write_sealed
@@ -86,8 +87,7 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
 
 
 def _data(config: Config) -> tuple[Split, Split]:
-    root, cache = Path(config.data.root), config.work / "cache"
-    train_split, validation = open_split(root, "train", cache), open_split(root, "val", cache)
+    train_split, validation = open_classification(config, "train"), open_classification(config, "val")
     check_same_classes(train_split, validation)
     verify(config, train_split, validation)
     return train_split, validation

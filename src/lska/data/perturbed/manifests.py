@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lska.data.archives import Archive
 from lska.data.manifest import Manifest, SplitManifest, packaged_classes, read_manifest
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.provenance import digest
@@ -32,6 +33,8 @@ class CorruptedManifest:
     """Fewest and most images of a class in each part."""
     severities: tuple[int, ...] = SEVERITIES
     """A generated set may have fewer; no mean is taken over them then."""
+    archives: tuple[Archive, ...] = ()
+    """What it is distributed as."""
 
     def __post_init__(self) -> None:
         if not set(self.severities) <= set(SEVERITIES) or not self.severities:

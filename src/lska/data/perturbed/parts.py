@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.data.folders import DataError, Split, list_split, open_split
+from lska.data.folders import DataError, Split, list_split
 from lska.data.manifest import names_digest
 from lska.data.perturbed.check import corruption_folder, open_test
 from lska.data.perturbed.manifests import TEST
 from lska.data.perturbed.names import FAMILIES, severity_folder
 from lska.data.perturbed.prepare import changed, verify
+from lska.data.sources import archives_of, class_root, open_classification
 from lska.provenance import digest
 from lska.robustness import PerturbedSet
 
@@ -79,7 +80,8 @@ def open_parts(item: PerturbedSet) -> list[Part]:
     """
     stored = read_record(item)
     if not item.corrupted:
-        split = open_test(Path(item.data.root), item.config.work / "cache")
+        cache = item.config.work / "cache"
+        split = open_test(class_root(Path(item.data.root), archives_of(item.data), cache), cache)
         verify(item, stored, split)
         return [Part(TEST, split, digest([stored["digest"], stored["names"]]))]
     parts = [
@@ -107,7 +109,7 @@ def _clean_part(item: PerturbedSet, corrupted: Split) -> Part | None:
     """The clean validation images with the names of the corrupted ones; None where they are not at hand."""
     config = item.config
     try:
-        clean = open_split(Path(config.data.root), "val", config.work / "cache")
+        clean = open_classification(config, "val")
     except DataError as error:
         logger.warning("relative errors need the clean validation images: %s", error)
         return None

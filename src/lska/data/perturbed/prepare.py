@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from lska.data.check import Report, render
-from lska.data.folders import DataError, Split, open_split
+from lska.data.folders import DataError, Split
 from lska.data.manifest import Manifest, SplitManifest, content_hash, contents_digest, names_digest
 from lska.data.parallel import mapped
 from lska.data.perturbed.check import (
@@ -33,6 +34,7 @@ from lska.data.perturbed.manifests import (
 )
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.data.prepare import record
+from lska.data.sources import class_root, open_classification
 from lska.provenance import digest, write_sealed
 from lska.robustness import PerturbedSet
 from lska.strict import build
@@ -104,7 +106,7 @@ def _named(manifest: Any, item: PerturbedSet) -> Any:
 
 
 def _clean(item: PerturbedSet) -> Split:
-    return open_split(Path(item.config.data.root), "val", item.config.work / "cache")
+    return open_classification(item.config, "val")
 
 
 def _prepare_corrupted(item: PerturbedSet) -> dict[str, Any]:
@@ -150,10 +152,11 @@ def _prepare_perturbed(item: PerturbedSet, judge: Judge | None, judged_by: dict[
     root, cache = Path(item.data.root), item.config.work / "cache"
     if item.data.generate is None:
         manifest = _named(load_perturbed_manifest(item.data.manifest or item.data.name), item)
-        report = report_perturbed(manifest, root, cache=cache)
+        place = class_root(root, manifest.archives, cache)
+        report = replace(report_perturbed(manifest, place, cache=cache), root=root)
         if not report.ok:
             raise DataError(_refusal(report, item))
-        return record(manifest) | {"names": names_digest(open_test(root, cache)), "contents": None}
+        return record(manifest) | {"names": names_digest(open_test(place, cache)), "contents": None}
     _render(item, judge, judged_by)
     split = open_test(root, cache)
     manifest = _describe(item, split)

