@@ -5,6 +5,7 @@ Imports nothing heavy: the Snakefile asks here.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,12 +58,16 @@ class Settings:
     option: str
     """With which the files are given: `--configfile` of Snakemake, `--config` of `lska`."""
 
-    def source_of(self, setting: str) -> str:
-        """Where the value of `setting` (`data.root`) stands that holds: `in config/small.yaml`."""
+    def source_of(self, setting: str) -> Path | None:
+        """The file in which `setting` (`data.root`) stands that holds; None for the command line."""
         if _holds(self.overrides, setting):
-            return "on the command line"
-        stating = (str(file) for file in reversed(self.files) if _holds(read_yaml(file), setting))
-        return f"in {next(stating, 'the configuration')}"
+            return None
+        return next((file for file in reversed(self.files) if _holds(read_yaml(file), setting)), None)
+
+    def command(self, *words: str) -> str:
+        """A command of `lska` with the options for this configuration."""
+        over = ["--set", json.dumps(self.overrides, sort_keys=True)] if self.overrides else []
+        return shlex.join(["lska", *words, "--config", *map(str, self.files), *over])
 
 
 def _holds(values: Any, setting: str) -> bool:
@@ -153,19 +158,24 @@ def prepared_from(config: Config, kind: str) -> tuple[str, ...]:
 
 def message(settings: Settings, absent: Absent) -> str:
     """What is missing, where it was looked for, and what to do; several lines."""
-    data, setting = absent.data, absent.setting
+    data, setting, file = absent.data, absent.setting, settings.source_of(absent.setting)
     lines = [
         f"data set {data.name} is missing: {absent.reason.rstrip('.')}",
-        f"its root, {data.root}, is the setting {setting} {settings.source_of(setting)}",
+        f"its root, {data.root}, is the setting {setting} {'on the command line' if file is None else f'in {file}'}",
     ]
-    files = shlex.join(map(str, settings.files))
     if data.generate is not None:
-        lines.append(f"it is generated; make it again: lska data prepare --kind {absent.kind} --config {files}")
+        lines.append(f"it is generated; make it again: {settings.command('data', 'prepare', '--kind', absent.kind)}")
     else:
-        given = f"{settings.option} {files} mine.yaml"
-        lines.append(f"if you have it: write `{_nested(setting)}` into a file mine.yaml and give both, {given}")
-        lines.append(_offer(data))
+        lines += [f"if you have it: {_pointing(settings, setting, file)}", _offer(data)]
     return "\n  ".join(lines)
+
+
+def _pointing(settings: Settings, setting: str, file: Path | None) -> str:
+    """How to point a setting that stands in `file` to where the data are; a scale's own file is left as it is."""
+    if file != settings.files[0]:
+        return "correct it there"
+    given = shlex.join([settings.option, *map(str, settings.files), "mine.yaml"])
+    return f"write `{_nested(setting)}` into a file mine.yaml and give both, {given}"
 
 
 def _nested(setting: str) -> str:
@@ -183,8 +193,12 @@ def _offer(data: DataSource) -> str:
     archives = archives_of(data)
     direct = [one.direct for one in archives if one.direct is not None and not one.by_hand]
     if direct:
-        words = ["lska", "data", "import", data.manifest or data.name, "--from", direct[0], "--root", data.root]
-        return f"if not: {shlex.join(words)}"
+        words = ["lska", "data", "import", data.manifest or data.name, "--from", direct[0]]
+        if not Path(data.root).is_absolute():
+            return f"if not: {shlex.join([*words, '--root', data.root])}"
+        return f"if not: {shlex.join(words)}, and point the setting to data/{Path(words[3]).stem}"
     pages = list(dict.fromkeys(one.url for one in archives if one.url is not None))
+    if not pages:
+        return "docs/data.md says where to get data sets"
     more = f" and {len(pages) - 1} more" if len(pages) > 1 else ""
-    return f"if not: get it from {pages[0]}{more} (docs/data.md)" if pages else "docs/data.md says where to get data sets"
+    return f"if not: get it from {pages[0]}{more} (docs/data.md)"

@@ -156,9 +156,14 @@ def test_the_last_file_that_sets_the_root_is_named_and_the_command_line_over_it(
     Path("mine.yaml").write_text("data: {root: elsewhere}\n")
     files = [Path("config/small.yaml"), Path("mine.yaml")]
     origin = Settings(small, files, {"detection": {"data": {"root": "there"}}}, "--configfile")
-    assert origin.source_of("data.root") == "in mine.yaml"
-    assert origin.source_of("segmentation.data.root") == "in config/small.yaml"
-    assert origin.source_of("detection.data.root") == "on the command line"
+    assert origin.source_of("data.root") == Path("mine.yaml")
+    assert origin.source_of("segmentation.data.root") == Path("config/small.yaml")
+    assert origin.source_of("detection.data.root") is None
+    said = "\n".join(message(origin, one) for one in missing(small, jobs(small.data_record)))
+    assert "the setting data.root in mine.yaml\n  if you have it: correct it there\n" in said
+    said = message(origin, missing(small, jobs(small.record_of(dict(small.sources)["c"])))[0])
+    over = """--set '{"detection": {"data": {"root": "there"}}}'"""
+    assert f"lska data prepare --kind c --config config/small.yaml mine.yaml {over}" in said
 
 
 def test_everything_missing_is_told_at_once(small: Config) -> None:

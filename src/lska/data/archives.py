@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +142,8 @@ def unpack_by_hand(root: Path, archives: Sequence[Archive]) -> str:
     there = [one.file for one in archives if one.by_hand and (root / one.file).is_file()]
     if not there:
         return ""
-    return f"; {shown(there)} there must be unpacked by hand: cd {root} && " + " && ".join(map(_command, there))
+    commands = " && ".join([f"cd {shlex.quote(str(root))}", *map(_command, there)])
+    return f"; {shown(there)} there must be unpacked by hand: {commands}"
 
 
 def _command(file: str) -> str:

@@ -1,0 +1,154 @@
+"""A clone of the small scale's results without its data: what is told, and what makes itself again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, copy_project, job_counts
+
+from lska.outcomes import outcomes_path
+
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
+
+SMALL = ("--configfile", "config/small.yaml")
+RUN = "van_tiny-lka-k23-s0"
+METRICS = Path("results/small/metrics")
+
+READ = {
+    "classification": ("cifar10", "data.root"),
+    "detection/retinanet": ("bccd", "detection.data.root"),
+    "segmentation/semantic_fpn": ("camvid", "segmentation.data.root"),
+    "robustness/c": ("cifar10", "data.root"),
+    "robustness/c_bar": ("cifar10", "data.root"),
+    "receptive_field": ("cifar10", "data.root"),
+}
+"""The set that is missed for a metric file of each task, and the setting of its root."""
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory):
+    """A copy of the project with the small scale's committed results and weights; each test leaves it as it was."""
+    copied = copy_project(tmp_path_factory.mktemp("clone") / "a clone")
+    for name in ("results/small", "checkpoints/small"):
+        ignored = shutil.ignore_patterns("notebooks", "report", "samples")
+        shutil.copytree(PROJECT / name, copied.root / name, ignore=ignored)
+    # A clone's files are all of the same age, and Snakemake has no memory of how they were made.
+    for path in copied.root.rglob("*"):
+        os.utime(path, (1.7e9, 1.7e9))
+    return copied
+
+
+@pytest.fixture
+def clone(committed):
+    yield committed
+    for name in ("results/small/metrics", "results/small/data"):
+        shutil.rmtree(committed.root / name)
+        shutil.copytree(PROJECT / name, committed.root / name)
+    for path in (committed.root / "results/small").rglob("*"):
+        os.utime(path, (1.7e9, 1.7e9))
+    for name in (".snakemake", "work", "data", "mine.yaml"):
+        path = committed.root / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def without(clone, task: str) -> str:
+    """Remove one metric file and return its path."""
+    path = METRICS / task / f"{RUN}.json"
+    (clone.root / path).unlink()
+    return str(path)
+
+
+@pytest.mark.parametrize("task", READ)
+def test_one_message_names_what_is_missing_and_what_to_do(clone, task: str) -> None:
+    target = without(clone, task)
+    before = sorted(path for path in (clone.root / "results").rglob("*"))
+    done = clone.run("snakemake", "--cores", "1", *SMALL, "--", target)
+    said, (name, setting) = done.stdout + done.stderr, READ[task]
+    assert done.returncode == 1
+    assert said.count("is missing:") == 1
+    assert f"data set {name} is missing: {clone.root / 'data' / name} does not exist" in said
+    assert f"its root, data/{name}, is the setting {setting} in config/small.yaml" in said
+    assert "--configfile config/small.yaml mine.yaml" in said and "nothing was started" in said
+    assert f"lska data import {name} --from https://" in said or name == "camvid"
+    # No job has begun, so nothing was removed either.
+    assert "Error in rule" not in said and "Traceback" not in said
+    assert sorted(path for path in (clone.root / "results").rglob("*")) == before
+
+
+def test_a_dry_run_plans_all_the_same(clone) -> None:
+    target = without(clone, "robustness/c")
+    assert clone.planned(*SMALL, "--", target) == {"data": 1, "robustness_c_1": 1}
+
+
+def test_the_file_that_sets_the_root_last_is_named(clone) -> None:
+    target = without(clone, "classification")
+    (clone.root / "mine.yaml").write_text("data: {root: /no such/place}\n")
+    done = clone.run("snakemake", "--cores", "1", *SMALL, "mine.yaml", "--", target)
+    said = done.stdout + done.stderr
+    assert "data set cifar10 is missing: /no such/place does not exist" in said
+    assert "is the setting data.root in mine.yaml" in said
+    assert "if you have it: correct it there" in said and "and point the setting to data/cifar10" in said
+
+
+def test_with_keep_going_the_rest_is_done_and_the_log_says_the_same(clone) -> None:
+    target, other = without(clone, "classification"), "results/small/metrics/properties/lka.json"
+    (clone.root / other).unlink()
+    done = clone.run("snakemake", "--cores", "1", "--keep-going", *SMALL, "--", target, other)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "nothing was started" not in said
+    assert "data set cifar10 is missing" in said
+    assert (clone.root / other).is_file() and not (clone.root / target).exists()
+    log = clone.root / "work/small/logs/classification" / f"{RUN}.log"
+    assert log.read_text().startswith("lska: error: data set cifar10 is missing: ")
+
+
+def test_a_generated_set_that_is_gone_makes_itself_again_and_nothing_is_trained(clone) -> None:
+    target = without(clone, "texture_knn")
+    record = clone.root / "results/small/data/generated_textures.json"
+    before = {path: path.read_bytes() for path in (record, outcomes_path(clone.root / target))}
+    said = clone.snakemake(*SMALL, "--", target)
+    assert job_counts(said) == {"data": 1, "texture_knn_0": 1}
+    # Exactly the same images, so the other networks' results stay those of today's data.
+    assert all(path.read_bytes() == content for path, content in before.items())
+    found, committed = (json.loads((root / target).read_text()) for root in (clone.root, PROJECT))
+    assert found["metrics"] == committed["metrics"] and found["weights"] == committed["weights"]
+    # Nothing needs the images now; and what does finds them.
+    assert "data" not in clone.planned(*SMALL, "--", "table_13")
+    without(clone, "texture_knn")
+    assert clone.planned(*SMALL, "--", target) == {"texture_knn_0": 1}
+
+
+def test_corrupted_images_and_the_clean_ones_that_they_are_made_of_make_themselves_again(demo, tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns(".snakemake", "work", "data")
+    clone = type(demo)(tmp_path / "clone")
+    shutil.copytree(demo.root, clone.root, ignore=ignored)
+    # The records of the sets have the name of the folder of images.
+    shutil.copytree(demo.root / "results/demo/data", clone.root / "results/demo/data")
+    shutil.copytree(demo.root / "src/lska/data", clone.root / "src/lska/data")
+    for path in clone.root.rglob("*"):
+        os.utime(path, (1.7e9, 1.7e9))
+    assert clone.planned("--", "all") == {}
+    target = clone.root / "results/demo/metrics/robustness/c/van_tiny-lska-k23-s0.json"
+    former = json.loads(target.read_text())
+    records = {path: path.read_bytes() for path in (clone.root / "results/demo/data").iterdir()}
+    target.unlink()
+    said = clone.snakemake("--", str(target.relative_to(clone.root)))
+    counts = job_counts(said)
+    assert counts.pop("data") == 2 and sum(counts.values()) == 1 and next(iter(counts)).startswith("robustness_c_")
+    assert json.loads(target.read_text())["metrics"] == former["metrics"]
+    assert {path: path.read_bytes() for path in (clone.root / "results/demo/data").iterdir()} == records
+    assert sorted(path.name for path in (clone.root / "data").iterdir()) == ["shapes", "shapes_c"]
+    # Tables are made of metric files, which say the same as before: nothing else is to be made.
+    assert not {"train", "classification", "data"} & set(clone.planned("--", "all"))
+
+
+def test_nothing_is_made_again_that_no_job_reads(clone) -> None:
+    # The table is older than its metric files say; it is made of them, without any images.
+    planned = clone.planned(*SMALL, "--", "table_13", "table_10")
+    assert "data" not in planned and set(planned) <= {
+        "table_13", "table_10", "notebook_table_13", "notebook_table_10"
+    }  # fmt: skip
