@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from lska import claims
+from lska import claims, outdated
 from lska.config import KINDS, Config, from_dict
 from lska.finetuning import FineTuningJob
 from lska.outcomes import has_outcomes, keeps_outcomes, outcomes_path
@@ -207,7 +207,16 @@ class Plan:
         else:
             files = [self.config.data_record] if kind in CORRUPTED else []
         current = read_json(item.record).get("inputs") == item.inputs()
-        return _ancient(files, current and (item.reference is None or self._chosen(item)), ancient)
+        current = current and (item.reference is None or self._chosen(item))
+        return _ancient(files, current and not self._remade_with_clean(item), ancient)
+
+    def _remade_with_clean(self, item: Measured) -> bool:
+        """Whether corruptions are to be made again, for a pass, of clean images that are to be made again as well.
+
+        Both records are then made anew, of which Snakemake would do only the former if the latter were ancient for it.
+        """
+        gone = outdated.of_images(self.config, [item.record])
+        return str(self.config.data_record) in gone and any(one.item.name == item.name for one in self.passes)
 
     def _chosen(self, item: Measured) -> bool:
         """Whether a set was chosen by exactly the weights that today's training of its reference makes."""
