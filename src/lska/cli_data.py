@@ -30,9 +30,9 @@ def add_data(commands: Commands) -> None:
     check.add_argument("name", help="name of a bundled manifest, or the path of one; or cue_conflict")
     check.add_argument("--root", type=Path, required=True, help="folder or tar file with the data")
     check.add_argument("--contents", action="store_true", help="decode every image too")
-    check.set_defaults(command=_check)
     check.add_argument("--archives", action="store_true",
                        help="compare the archives that lie there with what is known of them, nothing else")  # fmt: skip
+    check.set_defaults(command=_check)
     bring = actions.add_parser("import", help="fetch a public archive, check it and record it in DVC")
     bring.add_argument("name", help="name of a bundled manifest, or the path of one")
     bring.add_argument("--from", dest="source", required=True, metavar="SOURCE",
@@ -82,6 +82,7 @@ def _prepare_perturbed(item: PerturbedSet) -> None:
 
 def _examples(arguments: Arguments) -> None:
     item = PerturbedSet(load(arguments), arguments.perturbed)
+    require_data(arguments, item.config, item.name)
     from lska.evaluate.robustness.examples import draw
 
     draw(item)

@@ -64,10 +64,13 @@ class Settings:
             return None
         return next((file for file in reversed(self.files) if _holds(read_yaml(file), setting)), None)
 
-    def command(self, *words: str) -> str:
-        """A command of `lska` with the options for this configuration."""
-        over = ["--set", json.dumps(self.overrides, sort_keys=True)] if self.overrides else []
-        return shlex.join(["lska", *words, "--config", *map(str, self.files), *over])
+    @property
+    def options(self) -> list[str]:
+        """The `--config` and `--set` options with which a command of `lska` reads this configuration."""
+        words = ["--config", *map(str, self.files)]
+        if self.overrides:
+            words += ["--set", json.dumps(self.overrides, sort_keys=True, separators=(",", ":"))]
+        return words
 
 
 def _holds(values: Any, setting: str) -> bool:
@@ -164,7 +167,8 @@ def message(settings: Settings, absent: Absent) -> str:
         f"its root, {data.root}, is the setting {setting} {'on the command line' if file is None else f'in {file}'}",
     ]
     if data.generate is not None:
-        lines.append(f"it is generated; make it again: {settings.command('data', 'prepare', '--kind', absent.kind)}")
+        words = ["lska", "data", "prepare", "--kind", absent.kind, *settings.options]
+        lines.append(f"it is generated; make it again: {shlex.join(words)}")
     else:
         lines += [f"if you have it: {_pointing(settings, setting, file)}", _offer(data)]
     return "\n  ".join(lines)

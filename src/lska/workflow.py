@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from lska import claims, outdated
 from lska.config import KINDS, Config, from_dict
@@ -22,7 +19,7 @@ from lska.robustness import CORRUPTED, data_inputs, source_digest
 from lska.roots import Settings
 from lska.runs import Run
 from lska.sections import DataSource
-from lska.strict import merge
+from lska.strict import merge, typed
 from lska.tables import TARGETS, load_spec, outputs, requirements, samples
 
 TABLES = tuple(target for target in TARGETS if target.startswith("table"))
@@ -40,9 +37,8 @@ class Plan:
         self.config: Config = from_dict(merged, where)
         self.digest = digest(merged)
         """Identity of the whole configuration."""
-        self.settings = _settings(files, overrides)
         self.origin = Settings(self.config, files, overrides, "--configfile")
-        """The configuration with its files, for messages."""
+        self.settings = shlex.join(self.origin.options)
         self._needs = {target: requirements(load_spec(target), self.config) for target in TARGETS}
 
     def job(self, task: str, run: str) -> FineTuningJob:
@@ -291,22 +287,5 @@ def _measured(weights: Path, metrics: Path, recipe: str) -> bool:
     return current and same and has_outcomes(metrics, measured)
 
 
-def typed(overrides: Any) -> Any:
-    """`--config` values as YAML reads them: Snakemake hands over everything inside braces as text."""
-    if isinstance(overrides, Mapping):
-        return {key: typed(value) for key, value in overrides.items()}
-    if isinstance(overrides, list | tuple):
-        return [typed(value) for value in overrides]
-    return yaml.safe_load(overrides) if isinstance(overrides, str) else overrides
-
-
 def _order(run: Run | str) -> tuple[Any, ...]:
     return run.sort_key if isinstance(run, Run) else (run, 0, 0, 0)
-
-
-def _settings(files: list[Path], overrides: Mapping[str, Any]) -> str:
-    """The `--config` and `--set` options with which a command reads the same configuration as the Snakefile."""
-    words = ["--config", *map(str, files)]
-    if overrides:
-        words += ["--set", json.dumps(overrides, sort_keys=True, separators=(",", ":"))]
-    return shlex.join(words)

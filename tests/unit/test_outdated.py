@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,21 @@ def test_a_set_of_corruptions_that_was_not_finished_is_gone_on_with(made: Plan) 
     assert outdated.of_images(config, [item.record]) == [str(item.record)]
     (Path(item.data.root) / "brownish_noise").mkdir()
     assert outdated.of_images(config, [item.record]) == []
+
+
+def test_corruptions_wait_for_clean_images_that_are_gone_as_they_are_themselves(made: Plan) -> None:
+    def marked(path: Path) -> tuple[str, Path]:
+        return "ancient", path
+
+    config, item = made.config, made.item("c")
+    write_json(item.record, {"inputs": item.inputs()})
+    assert made.passes and made.made_of(item.data.name, marked) == [config.data_record]
+    # Checking clean images that are there was enough.
+    image = Path(config.data.root) / "val/cat/1.png"
+    image.parent.mkdir(parents=True)
+    image.touch()
+    assert made.made_of(item.data.name, marked) == [("ancient", config.data_record)]
+    # Where nothing is to be measured on them, nothing has to be made again, whatever images are gone.
+    shutil.rmtree(config.data.root)
+    made.__dict__["passes"] = []
+    assert made.made_of(item.data.name, marked) == [("ancient", config.data_record)]

@@ -277,22 +277,6 @@ def test_sets_are_made_of_clean_images_or_of_a_classifier(plan: Planner) -> None
     assert made.made_of("shapes_a", marked) == files
 
 
-def test_corruptions_wait_for_clean_images_that_are_gone_as_they_are_themselves(plan: Planner) -> None:
-    measure(plan())
-    record, measured = Path("results/demo/data/shapes.json"), plan()
-    # Nothing is to be measured, so nothing has to be made again, whatever images are gone.
-    assert measured.made_of("shapes_c", marked) == [("ancient", record)]
-    run = measured.config.runs_of("robustness/c")[0]
-    measured.item("c").metrics(run).unlink()
-    assert plan().made_of("shapes_c", marked) == [record]
-    assert plan().made_of("shapes_c_bar", marked) == [("ancient", record)]
-    # Where the clean images are there, checking them was enough.
-    image = Path(plan().config.data.root) / "val/cat/1.png"
-    image.parent.mkdir(parents=True)
-    image.touch()
-    assert plan().made_of("shapes_c", marked) == [("ancient", record)]
-
-
 def test_sets_are_made_again_after_a_change_of_what_they_are(plan: Planner) -> None:
     for name, other in (("c", "images"), ("c_bar", "quality"), ("a", "candidates"), ("r", "per_class")):
         changes = ({}, {"root": "elsewhere"}, {"generate": {other: 7}})

@@ -162,7 +162,7 @@ def test_the_last_file_that_sets_the_root_is_named_and_the_command_line_over_it(
     said = "\n".join(message(origin, one) for one in missing(small, jobs(small.data_record)))
     assert "the setting data.root in mine.yaml\n  if you have it: correct it there\n" in said
     said = message(origin, missing(small, jobs(small.record_of(dict(small.sources)["c"])))[0])
-    over = """--set '{"detection": {"data": {"root": "there"}}}'"""
+    over = """--set '{"detection":{"data":{"root":"there"}}}'"""
     assert f"lska data prepare --kind c --config config/small.yaml mine.yaml {over}" in said
 
 
