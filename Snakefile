@@ -1,13 +1,11 @@
 # The LSKA paper from images to tables. `snakemake --cores 2` makes everything at demo scale; another scale is chosen by
 # `--configfile config/small.yaml`. Tables name what they need, so a target trains and evaluates only that.
-import re
-
 from snakemake.utils import min_version
 
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
 from lska.report import site_outputs
 from lska.robustness import source_digest
-from lska.runs import RUN_ID, Run
+from lska.runs import RUN, Run
 from lska.workflow import FIGURES, TABLES, Plan
 
 min_version("9.0")
@@ -26,8 +24,7 @@ LOGS = PLAN.config.work / "logs"
 
 
 wildcard_constraints:
-    # Snakemake joins constraints into one expression, in which named groups would be doubled.
-    run=re.sub(r"\?P<\w+>", "?:", RUN_ID),
+    run=RUN,
     task=TASK,
     name="[^/]+",
 

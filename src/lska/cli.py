@@ -17,6 +17,7 @@ from lska.cli_options import Arguments, Commands, Parser, configured, load
 from lska.cli_plan import add_plan
 from lska.cli_provenance import add_explain, add_verify
 from lska.cli_report import add_report
+from lska.cli_weights import add_weights
 from lska.finetuning import FineTuningJob
 from lska.runs import Run
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
@@ -66,7 +67,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(required=True, metavar="command")
     for add in (
         add_data, _add_train, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
-        add_claims, add_plan, _add_lab, add_report, _add_summary, add_explain, add_verify, _add_warm,
+        add_claims, add_plan, _add_lab, add_report, _add_summary, add_explain, add_verify, add_weights, _add_warm,
     ):  # fmt: skip
         add(commands)
     return top

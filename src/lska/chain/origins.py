@@ -12,8 +12,7 @@ from lska.chain.model import Link
 from lska.chain.recipes import changes, differences, paper_recipe, plain, todays_spec
 from lska.config import Config
 from lska.finetuning import parse_task
-from lska.passes import read_json
-from lska.provenance import digest, file_md5, seal_problem
+from lska.provenance import digest, file_md5, read_json, seal_problem
 from lska.robustness import MANIFESTS
 from lska.runs import Run
 from lska.sections import DataSource

@@ -1,0 +1,79 @@
+"""The choices of a whole scale, each made once, as rules and their reasons ask for them."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+
+from lska.config import Config
+from lska.finetuning import FineTuningJob
+from lska.provenance import read_json
+from lska.runs import Run
+from lska.weights.checkpoints import Checkpoint, Choice, choose
+
+
+class Choices:
+    """Where the weights of each network of a scale come from."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._made: dict[str, Choice] = {}
+
+    def of(self, name: str) -> Choice:
+        """The choice for the network `name`, for example `detection/retinanet/van_tiny-lka-k23-s0`.
+
+        Raises:
+            ValueError: no run id, no fine-tuning of the scale, or a damaged pointer.
+        """
+        if name not in self._made:
+            self._made[name] = choose(checkpoint(self.config, name))
+        return self._made[name]
+
+    @functools.cached_property
+    def fetched(self) -> str:
+        """Regular expression of the networks whose weights come from DVC."""
+        names = [name for name in self.config.network_names if self.of(name).fetched]
+        return "|".join(map(re.escape, names)) or "(?!)"
+
+    def trained(self, pattern: str) -> str:
+        """Regular expression of the names in `pattern` whose weights do not come from DVC.
+
+        A dot follows such a name in every file of a training.
+        """
+        return rf"(?!(?:{self.fetched})\.){pattern}"
+
+    def lasting(self, name: str) -> bool:
+        """Whether the weights of a network stay what they are: at hand, or missing where nothing needs them.
+
+        A clone of results whose weights are not published has nothing to be trained for.
+        """
+        choice = self.of(name)
+        md5 = read_json(self.config.weights_path(name).with_suffix(".json")).get("md5")
+        return choice.available or (choice.vouched and all(used == md5 for used in self._uses(name)))
+
+    def _uses(self, name: str) -> Iterator[str | None]:
+        """The MD5 of a network's weights that each file made by them names; None for one that is missing."""
+        task, _, run = name.rpartition("/")
+        config, parsed = self.config, Run.parse(run)
+        items = [] if task else [item for item in config.measured if parsed in config.runs_of(item.task)]
+        for place in (task or "classification", *(item.task for item in items)):
+            yield (read_json(config.metric_path(place, run)).get("weights") or {}).get("md5")
+        for job in config.fine_tunings:
+            if not task and job.run == parsed and job.backbone is not None:
+                yield (read_json(job.weights.with_suffix(".json")).get("backbone") or {}).get("md5")
+
+    def __format__(self, name: str) -> str:
+        """Why the weights of `name` are fetched or trained, for the message of a rule."""
+        choice = self.of(name)
+        return f"{'fetch' if choice.fetched else 'train'} {name}: {choice.reason}"
+
+
+def checkpoint(config: Config, name: str) -> Checkpoint:
+    """The checkpoint called `name`.
+
+    Raises:
+        ValueError: no run id, or no fine-tuning of the scale; says what was expected.
+    """
+    task, _, run = name.rpartition("/")
+    return Checkpoint(config, Run.parse(run), FineTuningJob(config, task, Run.parse(run)) if task else None)
