@@ -25,7 +25,10 @@ def of_training(config: Config, run: Run) -> list[str]:
 
 def of_fine_tuning(job: FineTuningJob) -> list[str]:
     """As `of_training`; also where the fine-tuning started from other weights than those that are there."""
-    return _stale(Checkpoint(job.config, job.run, job))
+    one = Checkpoint(job.config, job.run, job)
+    if one.backbone is not None and not one.backbone.sidecar.exists():
+        return [str(one.sidecar)] if one.sidecar.exists() and read_json(one.sidecar).get("recipe") != one.digest else []
+    return _stale(one)
 
 
 def of_evaluation(weights: Path, metrics: Path) -> list[str]:

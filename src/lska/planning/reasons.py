@@ -53,8 +53,9 @@ class Reasons:
         choice = self.plan.choices.of(name)
         return None if choice.here else choice.reason
 
-    def _fetch(self, job: Job) -> str:
-        return self.plan.choices.of(job.wildcards["weights"]).reason
+    def _fetch(self, job: Job) -> str | None:
+        choice = self.plan.choices.of(job.wildcards["weights"])
+        return choice.reason if choice.fetched else None
 
     def _classification(self, job: Job) -> str | None:
         config, run = self.plan.config, Run.parse(job.wildcards["run"])

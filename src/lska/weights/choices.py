@@ -1,4 +1,4 @@
-"""The choices of a whole scale, each made once, as rules and their reasons ask for them."""
+"""The choices of a whole scale, as rules and their reasons ask for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ class Choices:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._made: dict[str, Choice] = {}
 
     def of(self, name: str) -> Choice:
         """The choice for the network `name`, for example `detection/retinanet/van_tiny-lka-k23-s0`.
@@ -26,9 +25,7 @@ class Choices:
         Raises:
             ValueError: no run id, no fine-tuning of the scale, or a damaged pointer.
         """
-        if name not in self._made:
-            self._made[name] = choose(checkpoint(self.config, name))
-        return self._made[name]
+        return choose(checkpoint(self.config, name))
 
     @functools.cached_property
     def fetched(self) -> str:

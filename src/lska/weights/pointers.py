@@ -56,8 +56,9 @@ def read_pointer(weights: Path) -> Pointer | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(
-            f"{path}: expected DVC's pointer to {weights.name} with md5 and size ({type(error).__name__}: {error}); "
+            f"{path}: expected DVC's pointer to {weights.name} with md5 and size ({reason}); "
             f"restore it with `git checkout -- {path}`, or delete it to train these weights here"
         ) from error
 

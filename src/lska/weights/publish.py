@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.provenance import digest, file_md5, git, load_json, seal_problem
+from lska.provenance import digest, file_md5, load_json, seal_problem
 from lska.weights.checkpoints import Checkpoint, choose
 from lska.weights.dvc import LOCAL_CONFIG, DvcError, Remote, dvc, remote
 from lska.weights.pointers import Pointer, write_pointer
@@ -126,7 +127,7 @@ def _left_to_do(checkpoints: Sequence[Checkpoint], sidecars: Sequence[dict[str, 
     files = [path for one in checkpoints for path in (one.pointer, one.sidecar, config.training_log(one.name))]
     # In a remote inside the project lie files that git keeps too.
     files += [] if target.inside is None else [target.inside.relative_to(Path.cwd())]
-    changed = [path for path in files if git("status", "--porcelain", "--", str(path))]
+    changed = [path for path in files if _uncommitted(path)]
     notes = []
     if not target.shared:
         notes.append(
@@ -140,6 +141,13 @@ def _left_to_do(checkpoints: Sequence[Checkpoint], sidecars: Sequence[dict[str, 
     if dirty:
         notes.append(f"trained from sources with uncommitted changes, which nobody else has: {', '.join(dirty)}")
     return Published(tuple(changed), tuple(notes))
+
+
+def _uncommitted(path: Path) -> bool:
+    """Whether the project's git has something of `path` to commit; without git, everything is said to be."""
+    command = ["git", "status", "--porcelain", "--", str(path)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    return done.returncode != 0 or bool(done.stdout)
 
 
 def _dirty(sidecar: Mapping[str, Any]) -> bool:
