@@ -1,0 +1,1 @@
+"""Weights in DVC: which are published, and under which names."""
