@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,28 @@ def test_files_as_they_were_written_have_no_fault(small: Config) -> None:
 def test_an_edited_number_is_found_in_its_place(small: Config, old: str, new: str, place: str, text: str) -> None:
     SUMMARY.write_text(SUMMARY.read_text().replace(old, new))
     assert (str(SUMMARY), place, text) in faults(small)
+
+
+def test_verifying_a_scale_finds_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], logging_as_before: None
+) -> None:
+    results = project_root() / "results" / "small"
+    linked = [path for path in results.iterdir() if path.name not in ("summary", "plots")]
+    linked += [project_root() / name for name in ("config", "paper", "checkpoints")]
+    for path in linked:
+        place = tmp_path / path.relative_to(project_root())
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(path)
+    for name in ("summary", "plots"):
+        shutil.copytree(results / name, tmp_path / "results" / "small" / name)
+    monkeypatch.chdir(tmp_path)
+    command = ["verify", "--json", "--config", "config/small.yaml"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["checked"]["files that DVC compares"] == 10
+    edit(SUMMARY, "detection.retinanet.box_ap", lambda value: value + 1)
+    assert main(command) == 1
+    (found,) = [one for one in json.loads(capsys.readouterr().out)["findings"] if one["level"] == "broken"]
+    assert (found["file"], found["place"]) == (str(SUMMARY), "detection.retinanet.box_ap")
 
 
 @pytest.mark.parametrize(
