@@ -38,7 +38,7 @@ rule all:
         PLAN.accuracies(),
         [PLAN.notebook(target) for target in TABLES + FIGURES],
         [PLAN.outputs(target) for target in TABLES + FIGURES],
-        PLAN.verdicts,
+        PLAN.verdicts + PLAN.summaries,
         site_outputs(PLAN.config.results),
 
 
@@ -52,6 +52,6 @@ rule all_figures:
         [PLAN.outputs(target) for target in FIGURES],
 
 
-for topic in ("outdated", "data", "train", "evaluate", "passes", "tables", "claims", "report"):
+for topic in ("outdated", "data", "train", "evaluate", "passes", "tables", "claims", "summaries", "report"):
 
     include: f"workflow/rules/{topic}.smk"

@@ -161,14 +161,21 @@ def _lab(arguments: Arguments) -> None:
 
 def _add_summary(commands: Commands) -> None:
     command = commands.add_parser("summary", help="say where the tables and figures of a scale are")
+    command.add_argument("--write", action="store_true", help="write what DVC compares between commits instead")
     configured(command)
     command.set_defaults(command=_summary)
 
 
 def _summary(arguments: Arguments) -> None:
+    config = load(arguments)
+    if arguments.write:
+        from lska.summaries.contents import write
+
+        print(*write(config), sep="\n")
+        return
     from lska.summary import summary
 
-    print(summary(load(arguments)), end="")
+    print(summary(config), end="")
 
 
 def _add_warm(commands: Commands) -> None:

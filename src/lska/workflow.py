@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from lska import claims
+from lska import claims, summaries
 from lska.config import KINDS, Config, from_dict
 from lska.finetuning import FineTuningJob
 from lska.outcomes import has_outcomes, keeps_outcomes, outcomes_path
@@ -103,6 +103,11 @@ class Plan:
     def verdicts(self) -> list[str]:
         """What the rule of the claims writes."""
         return [str(path) for path in claims.outputs(self.config.results)]
+
+    @property
+    def summaries(self) -> list[str]:
+        """What the rule of the summaries writes."""
+        return summaries.outputs(self.config)
 
     def labels(self, target: str) -> dict[str, str]:
         """What Snakemake's own report calls a table or figure."""

@@ -49,7 +49,8 @@ def test_publishing_writes_pointers_and_says_what_to_commit(repository: Reposito
     assert pointer.published(load_json(repository.weights().with_suffix(".json")))
     assert repository.object().read_bytes() == repository.weights().read_bytes()
     command = next(line for line in said.splitlines() if "git add" in line)
-    assert command.split()[2:] == [f"checkpoints/test/{FIRST}.safetensors.dvc", "store"]
+    assert command.split()[2:] == [f"checkpoints/test/{FIRST}.safetensors.dvc", "dvc.yaml", "store"]
+    assert "path: checkpoints/test/van_tiny-lska-k7-s0.safetensors" in (repository.folder / "dvc.yaml").read_text()
     repository.commit(*command.split()[2:])
     assert "git has these files already" in repository.lska("publish", FIRST)
     assert publishing.git(repository.folder, "status", "--porcelain") == ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.provenance import digest, file_md5, load_json, seal_problem
+from lska.weights import artifacts
 from lska.weights.checkpoints import Checkpoint, choose
 from lska.weights.dvc import LOCAL_CONFIG, DvcError, Remote, dvc, remote
 from lska.weights.pointers import Pointer, write_pointer
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 DEMO = "demo"
 """The scale whose networks are trained anew by everybody."""
+
+DVC_YAML = Path("dvc.yaml")
 
 STORE_LIMIT = 40_000_000
 """Bytes that a remote inside the project may hold: everybody who clones the project gets them all."""
@@ -34,7 +37,7 @@ class Published:
 
 
 def publish(checkpoints: Sequence[Checkpoint], remote_name: str | None = None) -> Published:
-    """Add weights to DVC, push them, and write their pointers; everything is checked before anything is written.
+    """Add weights to DVC, push them, write their pointers and name them in dvc.yaml; everything is checked before.
 
     Where the push fails, the former pointers are put back, so that none names what a remote does not hold.
 
@@ -46,13 +49,14 @@ def publish(checkpoints: Sequence[Checkpoint], remote_name: str | None = None) -
     sidecars = _checked(checkpoints)
     target = remote(remote_name)
     _check_room(checkpoints, target)
-    former = {checkpoint.pointer: _bytes(checkpoint.pointer) for checkpoint in checkpoints}
+    former = {path: _bytes(path) for path in (*(checkpoint.pointer for checkpoint in checkpoints), DVC_YAML)}
     try:
         dvc("add", *(str(checkpoint.weights) for checkpoint in checkpoints))
         for checkpoint, sidecar in zip(checkpoints, sidecars, strict=True):
             size = checkpoint.weights.stat().st_size
             write_pointer(checkpoint.weights, Pointer(sidecar["md5"], size, target.name, digest(sidecar)))
             logger.info("%s: %.1f MB added", checkpoint.name, size / 1e6)
+        artifacts.update(DVC_YAML)
         dvc("push", "--remote", target.name, *(str(checkpoint.pointer) for checkpoint in checkpoints))
     except BaseException as error:
         _put_back(former)
@@ -125,6 +129,7 @@ def _put_back(former: Mapping[Path, bytes | None]) -> None:
 def _left_to_do(checkpoints: Sequence[Checkpoint], sidecars: Sequence[dict[str, Any]], target: Remote) -> Published:
     config = checkpoints[0].config
     files = [path for one in checkpoints for path in (one.pointer, one.sidecar, config.training_log(one.name))]
+    files.append(DVC_YAML)
     # In a remote inside the project lie files that git keeps too.
     files += [] if target.inside is None else [target.inside.relative_to(Path.cwd())]
     changed = [path for path in files if _uncommitted(path)]
