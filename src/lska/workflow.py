@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
-import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lska import claims, summaries
 from lska.config import KINDS, Config, from_dict
 from lska.finetuning import FineTuningJob
+from lska.options import as_options, typed
 from lska.outcomes import has_outcomes, keeps_outcomes, outcomes_path
 from lska.passes import Measured, Pass
 from lska.provenance import digest, read_json
@@ -40,7 +37,7 @@ class Plan:
         self.config: Config = from_dict(merged, where)
         self.digest = digest(merged)
         """Identity of the whole configuration."""
-        self.settings = _settings(files, overrides)
+        self.settings = as_options(files, overrides)
         self.choices = Choices(self.config)
         self._needs = {target: requirements(load_spec(target), self.config) for target in TARGETS}
 
@@ -167,15 +164,18 @@ class Plan:
 
     def scored(self, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """Weights of `run`, their sidecar and the data record, marked `ancient` where they were scored already."""
-        weights, metrics = self.config.weights_path(run), self.config.metric_path("classification", run)
-        files = [*_with_sidecar(weights), self.config.data_record]
-        return _ancient(files, self._measured(run, metrics), ancient)
+        metrics = self.config.metric_path("classification", run)
+        return self._scored(run, metrics, self.config.data_record, ancient)
 
     def dense_scored(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """As `scored`, for a fine-tuning."""
         job = self.job(task, run)
-        files = [*_with_sidecar(job.weights), self.config.record_of(job.data)]
-        return _ancient(files, self._measured(job.place, job.metrics), ancient)
+        return self._scored(job.place, job.metrics, self.config.record_of(job.data), ancient)
+
+    def _scored(self, name: str, metrics: Path, record: Path, ancient: Callable[[Path], Any]) -> list[Any]:
+        done = self._measured(name, metrics)
+        files = self.choices.used(name) if done else _with_sidecar(self.config.weights_path(name))
+        return _ancient([*files, record], done, ancient)
 
     def shown(self, name: str, ancient: Callable[[Path], Any]) -> Any:
         """The record of a perturbed set, `ancient` where the picture of it is there."""
@@ -185,7 +185,11 @@ class Plan:
     def backbone(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """The pretrained weights that a fine-tuning starts from, marked `ancient` where it was done from them."""
         job = self.job(task, run)
-        return [] if job.backbone is None else _ancient(_with_sidecar(job.backbone), self._fine_tuned(job), ancient)
+        if job.backbone is None:
+            return []
+        done = self.choices.of(job.place).available
+        files = self.choices.used(str(job.run)) if done else _with_sidecar(job.backbone)
+        return _ancient(files, self._fine_tuned(job), ancient)
 
     def _fine_tuned(self, job: FineTuningJob) -> bool:
         """Whether the fine-tuned weights come from exactly the backbone that today's pretraining makes."""
@@ -277,22 +281,5 @@ def _ancient(files: list[Path], used: bool, ancient: Callable[[Path], Any]) -> l
     return [ancient(file) for file in files] if used else files
 
 
-def typed(overrides: Any) -> Any:
-    """`--config` values as YAML reads them: Snakemake hands over everything inside braces as text."""
-    if isinstance(overrides, Mapping):
-        return {key: typed(value) for key, value in overrides.items()}
-    if isinstance(overrides, list | tuple):
-        return [typed(value) for value in overrides]
-    return yaml.safe_load(overrides) if isinstance(overrides, str) else overrides
-
-
 def _order(run: Run | str) -> tuple[Any, ...]:
     return run.sort_key if isinstance(run, Run) else (run, 0, 0, 0)
-
-
-def _settings(files: list[Path], overrides: Mapping[str, Any]) -> str:
-    """The `--config` and `--set` options with which a command reads the same configuration as the Snakefile."""
-    words = ["--config", *map(str, files)]
-    if overrides:
-        words += ["--set", json.dumps(overrides, sort_keys=True, separators=(",", ":"))]
-    return shlex.join(words)

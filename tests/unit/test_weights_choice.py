@@ -189,7 +189,10 @@ def test_a_clone_of_results_without_their_weights_has_nothing_to_train(made: Pla
         put_metrics(path, {"weights": {"md5": f"md5 of {RUN}"}})
     for job in config.fine_tunings:
         if job.run == RUN and job.backbone is not None:
-            write_json(job.weights.with_suffix(".json"), {"backbone": {"md5": f"md5 of {RUN}"}})
+            job.weights.parent.mkdir(parents=True, exist_ok=True)
+            job.weights.write_bytes(b"weights")
+            sidecar = {"recipe": job.digest(), "backbone": {"md5": f"md5 of {RUN}"}}
+            write_json(job.weights.with_suffix(".json"), sidecar)
     weights.unlink()
     assert Choices(config).lasting(str(RUN))
     users[-1].unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from lska.config import Config
 from lska.finetuning import FineTuningJob
@@ -46,11 +47,25 @@ class Choices:
         A clone of results whose weights are not published has nothing to be trained for.
         """
         choice = self.of(name)
+        return choice.available or (choice.vouched and not self._needed(name))
+
+    def used(self, name: str) -> list[Path]:
+        """The files of weights that something was made of, as inputs that have to be `ancient` (Snakemake's).
+
+        Snakemake does not keep to `ancient` for files that are missing: where weights are fetched for something else,
+        they are no input of what is made already.
+        """
+        weights = self.config.weights_path(name)
+        files = [weights, weights.with_suffix(".json")]
+        return files if weights.is_file() or not self._needed(name) else files[1:]
+
+    def _needed(self, name: str) -> bool:
+        """Whether anything that is made of a network's weights is missing, or was made of others."""
         md5 = read_json(self.config.weights_path(name).with_suffix(".json")).get("md5")
-        return choice.available or (choice.vouched and all(used == md5 for used in self._uses(name)))
+        return any(used != md5 for used in self._uses(name))
 
     def _uses(self, name: str) -> Iterator[str | None]:
-        """The MD5 of a network's weights that each file made by them names; None for one that is missing."""
+        """The MD5 of a network's weights that each file made by them names; None for one that is to be made."""
         task, _, run = name.rpartition("/")
         config, parsed = self.config, Run.parse(run)
         items = [] if task else [item for item in config.measured if parsed in config.runs_of(item.task)]
@@ -58,7 +73,8 @@ class Choices:
             yield (read_json(config.metric_path(place, run)).get("weights") or {}).get("md5")
         for job in config.fine_tunings:
             if not task and job.run == parsed and job.backbone is not None:
-                yield (read_json(job.weights.with_suffix(".json")).get("backbone") or {}).get("md5")
+                made = self.of(job.place).available
+                yield (read_json(job.weights.with_suffix(".json")).get("backbone") or {}).get("md5") if made else None
 
     def __format__(self, name: str) -> str:
         """Why the weights of `name` are fetched or trained, for the message of a rule."""
