@@ -32,7 +32,8 @@ def git(folder: Path, *arguments: str) -> str:
 def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of everything that the project's git has, committed in arbitrary order."""
     folder = tmp_path_factory.mktemp("origin") / "project"
-    names = [name for name in git(PROJECT, "ls-files", "-z").split("\0") if (PROJECT / name).is_file()]
+    listed = git(PROJECT, "ls-files", "-zco", "--exclude-standard").split("\0")
+    names = [name for name in listed if (PROJECT / name).is_file()]
     assert len(names) > 500
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
