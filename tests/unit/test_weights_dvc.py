@@ -78,6 +78,19 @@ def test_plain_dvc_pull_does_the_same(published: Repository, tmp_path: Path) -> 
     assert all(clone.weights(name).read_bytes() == published.weights(name).read_bytes() for name in NAMES)
 
 
+def test_snakemake_does_not_fetch_what_was_just_published(repository: Repository) -> None:
+    path, copy = f"checkpoints/test/{FIRST}.safetensors", repository.folder / "as trained"
+    repository.weights().rename(copy)
+    snakefile = repository.folder / "Snakefile"
+    snakefile.write_text(f"rule train:\n    output: {path!r}\n    shell: \"cp 'as trained' {{output}}\"\n")
+    assert repository.run("snakemake", "--cores", "1").returncode == 0
+    snakefile.write_text(snakefile.read_text().replace("cp", "dvc pull; cp"))
+    assert path in repository.run("snakemake", "--cores", "1", "--list-changes", "code").stdout
+    repository.lska("publish", FIRST)
+    assert path not in repository.run("snakemake", "--cores", "1", "--list-changes", "code").stdout
+    assert repository.weights().read_bytes() == copy.read_bytes()
+
+
 def test_weights_are_refused_whose_sidecar_does_not_match(repository: Repository) -> None:
     weights = repository.weights()
     content = weights.read_bytes()

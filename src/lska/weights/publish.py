@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ def publish(checkpoints: Sequence[Checkpoint], remote_name: str | None = None) -
         if isinstance(error, DvcError):
             raise DvcError(f"nothing was published: remote {target}; DVC says\n{error}") from error
         raise
+    _forget_training([checkpoint.weights for checkpoint in checkpoints])
     return _left_to_do(checkpoints, sidecars, target)
 
 
@@ -124,6 +126,20 @@ def _put_back(former: Mapping[Path, bytes | None]) -> None:
             path.unlink(missing_ok=True)
         else:
             path.write_bytes(content)
+
+
+def _forget_training(weights: Sequence[Path]) -> None:
+    """Have Snakemake forget by which rule weights were made.
+
+    They are another rule's from now on, for which it would fetch what is here.
+    """
+    if not Path(".snakemake/metadata").is_dir():
+        return
+    command = [sys.executable, "-m", "snakemake", "--nolock", "--cores", "1", "--cleanup-metadata", *map(str, weights)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        logger.warning("Snakemake may fetch these weights once more, as it could not forget their training:\n%s",
+                       "\n".join(done.stderr.splitlines()[-3:]))  # fmt: skip
 
 
 def _left_to_do(checkpoints: Sequence[Checkpoint], sidecars: Sequence[dict[str, Any]], target: Remote) -> Published:
