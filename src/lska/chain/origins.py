@@ -15,8 +15,8 @@ from lska.finetuning import parse_task
 from lska.provenance import digest, file_md5, read_json, seal_problem
 from lska.robustness import MANIFESTS
 from lska.runs import Run
-from lska.weights.pointers import read_pointer
 from lska.sections import DataSource
+from lska.weights.pointers import read_pointer
 
 ORIGINS = {
     "trained": "trained here",
