@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lska.provenance import file_md5
 from lska.weights.checkpoints import Checkpoint, choose
-from lska.weights.dvc import DvcError, Remote, dvc, forget, remote
+from lska.weights.dvc import DvcError, dvc, forget, remote
 from lska.weights.pointers import Pointer, read_pointer
 
 logger = logging.getLogger(__name__)
@@ -36,14 +36,13 @@ def _fetch(checkpoint: Checkpoint) -> None:
         _check_present(checkpoint, pointer)
         logger.info("%s is here already", checkpoint.weights)
         return
-    source = remote(pointer.remote)
-    logger.info("%s: %.1f MB from remote %s", checkpoint.name, pointer.size / 1e6, source)
+    logger.info("%s: %.1f MB from remote %s", checkpoint.name, pointer.size / 1e6, pointer.remote or "by default")
     try:
-        dvc("pull", "--remote", source.name, str(checkpoint.pointer))
+        dvc("pull", str(checkpoint.pointer))
     except DvcError as error:
         checkpoint.weights.unlink(missing_ok=True)
-        raise DvcError(_advice(checkpoint, pointer, source, f"could not be fetched; DVC says\n{error}")) from error
-    _check_fetched(checkpoint, pointer, source)
+        raise DvcError(_advice(checkpoint, pointer, f"could not be fetched; DVC says\n{error}")) from error
+    _check_fetched(checkpoint, pointer)
 
 
 def _check_present(checkpoint: Checkpoint, pointer: Pointer) -> None:
@@ -55,17 +54,19 @@ def _check_present(checkpoint: Checkpoint, pointer: Pointer) -> None:
         )
 
 
-def _check_fetched(checkpoint: Checkpoint, pointer: Pointer, source: Remote) -> None:
+def _check_fetched(checkpoint: Checkpoint, pointer: Pointer) -> None:
     """Remove what came if it is not what was published, also from DVC's cache."""
-    found = file_md5(checkpoint.weights)
+    found = file_md5(checkpoint.weights) if checkpoint.weights.is_file() else "of nothing"
     if found == pointer.md5:
         return
-    checkpoint.weights.unlink()
+    checkpoint.weights.unlink(missing_ok=True)
     forget(pointer.md5)
-    raise DvcError(_advice(checkpoint, pointer, source, f"came with MD5 {found}: the remote's object is damaged"))
+    raise DvcError(_advice(checkpoint, pointer, f"came with MD5 {found}: the remote's object is damaged"))
 
 
-def _advice(checkpoint: Checkpoint, pointer: Pointer, source: Remote, what: str) -> str:
+def _advice(checkpoint: Checkpoint, pointer: Pointer, what: str) -> str:
+    """A message with `what` happened, the remote, and both ways out."""
+    source = remote(pointer.remote)
     mended = (
         f"git checkout -- {source.inside.name}"
         if source.inside
