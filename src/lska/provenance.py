@@ -75,6 +75,15 @@ def load_json(path: Path) -> Any:
         raise ValueError(f"{path}: not valid JSON ({error}); delete it and run its rule again") from error
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's mapping; an empty one where it is missing or damaged, and so vouches for nothing."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_json(path: Path, obj: Any) -> None:
     """Write `obj` atomically with sorted keys, so that equal content gives equal bytes."""
     text = json.dumps(obj, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -209,9 +218,19 @@ def validate(content: Any, schema: str, where: str) -> None:
         raise ValueError(f"{where} is not valid ({len(lines)} problem{'s'[: len(lines) > 1]}):\n" + "\n".join(lines))
 
 
+def import_schemas_fast() -> None:
+    """Keep jsonschema, which is imported next, from building a grammar of internationalised addresses.
+
+    That takes half a second of each process, and no schema here has that format; jsonschema does without the grammar
+    where it is not installed.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)
+
+
 @functools.cache
 def _validator(schema: str) -> Draft202012Validator:
     """Made once: hundreds of files are checked in a row."""
+    import_schemas_fast()
     from jsonschema import Draft202012Validator
 
     rules = json.loads((Path(__file__).parent / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"))

@@ -5,7 +5,6 @@ Imports nothing heavy: the Snakefile asks here.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska.config import Config, place
+from lska.options import as_options
 from lska.robustness import CORRUPTED, SETS
 from lska.sections import DataSource
 from lska.strict import read_yaml
@@ -63,14 +63,6 @@ class Settings:
         if _holds(self.overrides, setting):
             return None
         return next((file for file in reversed(self.files) if _holds(read_yaml(file), setting)), None)
-
-    @property
-    def options(self) -> list[str]:
-        """The `--config` and `--set` options with which a command of `lska` reads this configuration."""
-        words = ["--config", *map(str, self.files)]
-        if self.overrides:
-            words += ["--set", json.dumps(self.overrides, sort_keys=True, separators=(",", ":"))]
-        return words
 
 
 def _holds(values: Any, setting: str) -> bool:
@@ -167,8 +159,8 @@ def message(settings: Settings, absent: Absent) -> str:
         f"its root, {data.root}, is the setting {setting} {'on the command line' if file is None else f'in {file}'}",
     ]
     if data.generate is not None:
-        words = ["lska", "data", "prepare", "--kind", absent.kind, *settings.options]
-        lines.append(f"it is generated; make it again: {shlex.join(words)}")
+        options = as_options(list(settings.files), settings.overrides)
+        lines.append(f"it is generated; make it again: lska data prepare --kind {absent.kind} {options}")
     else:
         lines += [f"if you have it: {_pointing(settings, setting, file)}", _offer(data)]
     return "\n  ".join(lines)

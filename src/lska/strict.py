@@ -42,17 +42,6 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def typed(overrides: Any) -> Any:
-    """`--config` values as YAML reads them: Snakemake hands over everything inside braces as text."""
-    import yaml
-
-    if isinstance(overrides, Mapping):
-        return {key: typed(value) for key, value in overrides.items()}
-    if isinstance(overrides, list | tuple):
-        return [typed(value) for value in overrides]
-    return yaml.safe_load(overrides) if isinstance(overrides, str) else overrides
-
-
 def build(cls: type[T], values: Mapping[str, Any], where: str, problems: Iterable[str] = ()) -> T:
     """Make `cls` (a dataclass) from `values`, nested dataclasses from nested mappings.
 

@@ -54,8 +54,8 @@ def build_network(config: Config, run: Run, classes: int, drop_path: float = 0.0
 
 
 def state_folder(config: Config, run: Run) -> Path:
-    """Folder of a training's states; a changed recipe gets another one, so nothing is lost or mixed."""
-    return config.work / "train" / str(run) / config.training_digest(run).removeprefix("sha256:")[:12]
+    """Folder of a training's states (`Config.state_folder`)."""
+    return config.state_folder(str(run), config.training_digest(run))
 
 
 def train(config: Config, run: Run, budget_seconds: float | None = None) -> None:
