@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, copy_project, job_counts
+from conftest import PROJECT, job_counts
 
 from lska.outcomes import outcomes_path
 
@@ -27,32 +27,6 @@ READ = {
     "receptive_field": ("cifar10", "data.root"),
 }
 """The set that is missed for a metric file of each task, and the setting of its root."""
-
-
-@pytest.fixture(scope="module")
-def committed(tmp_path_factory: pytest.TempPathFactory):
-    """A copy of the project with the small scale's committed results and weights; each test leaves it as it was."""
-    copied = copy_project(tmp_path_factory.mktemp("clone") / "a clone")
-    for name in ("results/small", "checkpoints/small"):
-        ignored = shutil.ignore_patterns("notebooks", "report", "samples")
-        shutil.copytree(PROJECT / name, copied.root / name, ignore=ignored)
-    # A clone's files are all of the same age, and Snakemake has no memory of how they were made.
-    for path in copied.root.rglob("*"):
-        os.utime(path, (1.7e9, 1.7e9))
-    return copied
-
-
-@pytest.fixture
-def clone(committed):
-    yield committed
-    for name in ("results/small/metrics", "results/small/data"):
-        shutil.rmtree(committed.root / name)
-        shutil.copytree(PROJECT / name, committed.root / name)
-    for path in (committed.root / "results/small").rglob("*"):
-        os.utime(path, (1.7e9, 1.7e9))
-    for name in (".snakemake", "work", "data", "mine.yaml"):
-        path = committed.root / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def without(clone, task: str) -> str:
@@ -81,7 +55,7 @@ def test_one_message_names_what_is_missing_and_what_to_do(clone, task: str) -> N
 
 def test_a_dry_run_plans_all_the_same(clone) -> None:
     target = without(clone, "robustness/c")
-    assert clone.planned(*SMALL, "--", target) == {"data": 1, "robustness_c_1": 1}
+    assert clone.planned(*SMALL, "--", target) == {"fetch": 1, "data": 1, "robustness_c_1": 1}
 
 
 def test_the_file_that_sets_the_root_last_is_named(clone) -> None:
@@ -111,7 +85,7 @@ def test_a_generated_set_that_is_gone_makes_itself_again_and_nothing_is_trained(
     record = clone.root / "results/small/data/generated_textures.json"
     before = {path: path.read_bytes() for path in (record, outcomes_path(clone.root / target))}
     said = clone.snakemake(*SMALL, "--", target)
-    assert job_counts(said) == {"data": 1, "texture_knn_0": 1}
+    assert job_counts(said) == {"fetch": 1, "data": 1, "texture_knn_0": 1}
     # Exactly the same images, so the other networks' results stay those of today's data.
     assert all(path.read_bytes() == content for path, content in before.items())
     found, committed = (json.loads((root / target).read_text()) for root in (clone.root, PROJECT))
