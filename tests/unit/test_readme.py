@@ -81,14 +81,17 @@ def test_commands_exist(command: str):
     assert command in (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
-def test_small_weights_belong_to_their_sidecars_and_metrics():
+def test_small_weights_in_the_store_belong_to_their_pointers_sidecars_and_metrics():
     from lska.provenance import file_md5
+    from lska.weights.pointers import read_pointer
 
     tasks = {"": METRICS} | {task: METRICS.parent / task for task in TASKS.values()}
     for task, path in [(task, path) for task, folder in tasks.items() for path in folder.glob("*.json")]:
         weights = PROJECT / "checkpoints" / "small" / task / f"{path.stem}.safetensors"
-        sidecar = json.loads(weights.with_suffix(".json").read_text())
-        assert file_md5(weights) == sidecar["md5"] == json.loads(path.read_text())["weights"]["md5"]
+        pointer, sidecar = read_pointer(weights), json.loads(weights.with_suffix(".json").read_text())
+        assert pointer.published(sidecar) and pointer.remote == "store"
+        stored = PROJECT / "store" / "files" / "md5" / pointer.md5[:2] / pointer.md5[2:]
+        assert file_md5(stored) == sidecar["md5"] == json.loads(path.read_text())["weights"]["md5"]
 
 
 def test_small_results_are_of_the_current_configuration(monkeypatch: pytest.MonkeyPatch):
