@@ -7,8 +7,9 @@ are files of `lska.train.state`: atomic, checksummed, the last two kept, and rea
 from __future__ import annotations
 
 import copyreg
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from lska.train.distributed import Processes
 from lska.train.engine import fit
 from lska.train.interrupt import StopRequest
-from lska.train.lease import Lease
+from lska.train.lease import Lease, require_owner
 from lska.train.loading import seed_everything
 from lska.train.progress import Progress, TrainingLog
 from lska.train.scoring import memory_format
@@ -49,10 +50,13 @@ copyreg.pickle(HistoryBuffer, _as_columns)
 
 @register_backend("lska_states")
 class StateBackend(LocalBackend):
-    """Where mmengine's `save_checkpoint` puts the states of a training; `check` as in `write_state`."""
+    """Where mmengine's `save_checkpoint` puts the states of a training.
 
-    def __init__(self, check: Callable[[], None] | None = None) -> None:
-        self.check = check
+    `proof` is that of the lease which this needs, plain values because mmengine remembers a backend by its arguments.
+    """
+
+    def __init__(self, proof: dict[str, str] | None = None) -> None:
+        self.check = None if proof is None else functools.partial(require_owner, **proof)
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a state file; raises StateError where it cannot be written."""
@@ -244,7 +248,7 @@ class UpdateLoop(BaseLoop, Trainable):
             "progress": vars(self.progress).copy(),
         }  # fmt: skip
         name = f"state-{self.progress.step:08d}.pt"
-        backend = {"backend": "lska_states", "check": self.may_write}
+        backend = {"backend": "lska_states", "proof": None if self.lease is None else self.lease.proof}
         self.group.by_main(
             lambda: self.runner.save_checkpoint(
                 str(self.training.folder), name, meta=meta, by_epoch=False, backend_args=backend

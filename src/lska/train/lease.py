@@ -13,12 +13,9 @@ a complete one of the same training.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lska.train.interrupt import Interrupted, StopRequest
-from lska.train.owners import Entry, Owner
+from lska.train.owners import HELD, LEFT, REMOVED, Entry, Owner, file_of, names, newest, numbers_of
 
 if TYPE_CHECKING:
     from lska.train.distributed import Processes
@@ -38,9 +35,9 @@ logger = logging.getLogger(__name__)
 STALE_AFTER = 12
 """Periods without a sign of life after which a folder is taken over."""
 
-_GIVE_UP, _HELD = 1, 2
+_GIVE_UP, _OURS = 1, 2
 _REMIND_SECONDS = 60.0
-_NAME = re.compile(r"owner-(\d{8})\.json")
+_LONGEST_PAUSE = 2.0
 _LENGTH = 1024
 """Bytes of an owner's file: it is rewritten in place, so that no owner can bring back a file that was removed."""
 
@@ -72,7 +69,7 @@ class Lease:
     @property
     def pause(self) -> float:
         """Seconds between two attempts."""
-        return self.period / 5
+        return min(self.period / 5, _LONGEST_PAUSE)
 
     @property
     def lost(self) -> bool:
@@ -98,7 +95,7 @@ class Lease:
             OSError: the folder cannot be read or written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = self._newest()
+        found = newest(self.folder)
         if found is None:
             return self._take(1)
         if found.given_back or self._is_gone(found):
@@ -106,13 +103,18 @@ class Lease:
         self.waited = True
         return False
 
+    @property
+    def proof(self) -> dict[str, str]:
+        """Arguments of `require_owner`, in plain values."""
+        return {"file": str(self._path(self._number)), "token": self._owner.token}
+
     def holds(self) -> bool:
         """Whether this process still owns the folder, which is read anew; once lost it stays lost.
 
         Raises:
             OSError: the file system does not answer.
         """
-        if not self.lost and not self._rewrite():
+        if not self.lost and not names(self._path(self._number), self._owner.token):
             self._lost.set()
         return not self.lost
 
@@ -123,14 +125,8 @@ class Lease:
             LeaseLostError: it does not.
             OSError: the file system does not answer.
         """
-        if self.holds():
-            return
-        found = self._newest()
-        owner = None if found is None else found.owner
-        raise LeaseLostError(
-            f"{self.folder} was taken over by {owner or 'another training'}, as this process gave no sign of life for "
-            f"{STALE_AFTER * self.period:g} s; nothing was written since"
-        )
+        if not self.holds():
+            raise _lost(self.folder)
 
     def give_back(self) -> None:
         """Let the next training have the folder at once; does nothing where it is not held."""
@@ -146,18 +142,8 @@ class Lease:
             logger.warning("%s cannot be given back (%s); the next training waits for it", self.folder, error)
         self._number = None
 
-    def _numbers(self) -> list[int]:
-        matches = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
-
     def _path(self, number: int) -> Path:
-        return self.folder / f"owner-{number:08d}.json"
-
-    def _newest(self) -> Entry | None:
-        for number in reversed(self._numbers()):
-            with contextlib.suppress(FileNotFoundError):
-                return Entry(number, self._path(number).read_bytes())
-        return None
+        return file_of(self.folder, number)
 
     def _is_gone(self, found: Entry) -> bool:
         """Whether the owner is known to have ended, or has given no sign of life for long enough."""
@@ -186,7 +172,7 @@ class Lease:
             stream.write(self._content(given_back=False))
             stream.flush()
             os.fsync(descriptor)
-        numbers = self._numbers()
+        numbers = numbers_of(self.folder)
         if numbers[-1] > number:
             # An old listing of the folder was read: that number had been given out and removed before.
             self._path(number).unlink(missing_ok=True)
@@ -210,7 +196,8 @@ class Lease:
 
     def _content(self, given_back: bool) -> bytes:
         self._beats += 1
-        values = {"owner": asdict(self._owner), "beat": self._beats, "given_back": given_back}
+        # Of constant length, field by field: who reads while it is written finds a mixture that is still readable.
+        values = {"owner": asdict(self._owner), "beat": f"{self._beats:012d}", "state": LEFT if given_back else HELD}
         return json.dumps(values).encode().ljust(_LENGTH - 1) + b"\n"
 
     def _show_life(self) -> None:
@@ -228,20 +215,38 @@ class Lease:
         """Write a sign of life into this owner's file; False where the file is gone or names somebody else."""
         path = self._path(self._number)
         try:
-            descriptor = os.open(path, os.O_RDWR)
+            if not names(path, self._owner.token):
+                return False
+            descriptor = os.open(path, os.O_WRONLY)
             try:
-                owner = Entry(self._number, os.pread(descriptor, _LENGTH, 0)).owner
-                if owner is None or owner.token != self._owner.token:
-                    return False
                 os.pwrite(descriptor, self._content(given_back), 0)
             finally:
                 os.close(descriptor)
         except OSError as error:
-            # NFS says ESTALE of a file that another machine removed.
-            if error.errno in (errno.ENOENT, errno.ESTALE):
+            if error.errno in REMOVED:
                 return False
             raise
         return True
+
+
+def require_owner(file: str, token: str) -> None:
+    """Return if the owner's `file` still names the process with that token; for those that have no `Lease` at hand.
+
+    Raises:
+        LeaseLostError: another training took the folder over.
+        OSError: the file system does not answer.
+    """
+    if not names(Path(file), token):
+        raise _lost(Path(file).parent)
+
+
+def _lost(folder: Path) -> LeaseLostError:
+    found = newest(folder)
+    owner = None if found is None else found.owner
+    return LeaseLostError(
+        f"{folder} was taken over by {owner or 'another training'}, as this process had given no sign of life for "
+        "long; nothing was written since"
+    )
 
 
 @contextmanager
@@ -269,8 +274,8 @@ def _wait_for(lease: Lease | None, folder: Path, group: Processes, stop: StopReq
         held = lease is not None and lease.attempt()
         reason = stop.reason()
         # A collective call per attempt, so that no process waits for another one longer than that.
-        answer = group.largest(_HELD if held else _GIVE_UP if reason is not None else 0)
-        if answer == _HELD:
+        answer = group.largest(_OURS if held else _GIVE_UP if reason is not None else 0)
+        if answer == _OURS:
             return
         if answer == _GIVE_UP:
             owner = "" if lease is None else f" ({lease.other})"

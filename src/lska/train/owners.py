@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import secrets
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+HELD, LEFT = "held", "left"
+"""What an owner's file says of it; words of one length."""
+
+REMOVED = (errno.ENOENT, errno.ESTALE)
+"""What opening a file says that was removed; the second on NFS, by another machine."""
+
+_NAME = re.compile(r"owner-(\d{8})\.json")
 
 
 @dataclass(frozen=True)
@@ -104,4 +114,37 @@ class Entry:
     @property
     def given_back(self) -> bool:
         """Whether the owner left."""
-        return self.values.get("given_back") is True
+        return self.values.get("state") == LEFT
+
+
+def names(path: Path, token: str) -> bool:
+    """Whether an owner's file is there and is that of the process with `token`."""
+    try:
+        owner = Entry(0, path.read_bytes()).owner
+    except OSError as error:
+        if error.errno in REMOVED:
+            return False
+        raise
+    return owner is not None and owner.token == token
+
+
+def newest(folder: Path) -> Entry | None:
+    """The file of the present owner, or of the last one; None where there was none."""
+    for number in reversed(numbers_of(folder)):
+        try:
+            return Entry(number, file_of(folder, number).read_bytes())
+        except OSError as error:
+            if error.errno not in REMOVED:
+                raise
+    return None
+
+
+def numbers_of(folder: Path) -> list[int]:
+    """Numbers of the owners whose files are in the folder, in order."""
+    matches = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def file_of(folder: Path, number: int) -> Path:
+    """Place of an owner's file."""
+    return folder / f"owner-{number:08d}.json"
