@@ -1,6 +1,6 @@
 # Training: one rule for every network. State lives in work/, outside the outputs, so that a killed training goes on.
 
-from lska.launching import launcher, runtime, training_threads
+from lska.launching import launcher, runtime, spread, training_threads
 
 
 START = launcher(PLAN.config.training)
@@ -25,6 +25,7 @@ rule train:
         gpu=PLAN.config.training.gpus,
         nodes=PLAN.config.training.nodes,
         runtime=runtime(PLAN.config.training.hours),
+        **spread(lambda wildcards: PLAN.config.training, [PLAN.config.training]),
     retries: PLAN.config.training.attempts - 1
     # A shell in between would end at a signal, and with it the job, before the training has saved its state.
     shell:
@@ -53,6 +54,10 @@ rule fine_tune:
         gpu=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.gpus,
         nodes=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.nodes,
         runtime=lambda wildcards: runtime(PLAN.job(wildcards.task, wildcards.run).settings.hours),
+        **spread(
+            lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings,
+            [job.settings for job in PLAN.config.fine_tunings],
+        ),
     # A number of the rule, not of a job, in Snakemake: the largest of all heads.
     retries: max((job.settings.attempts for job in PLAN.config.fine_tunings), default=1) - 1
     shell:
