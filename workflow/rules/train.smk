@@ -1,9 +1,26 @@
-# Training: one rule for every network. State lives in work/, outside the outputs, so that a killed training goes on.
+# Weights: published ones come from DVC, the others are trained, one rule for every network. Which of both is decided for
+# each network while this is read (lska.weights). State lives in work/, outside the outputs, so that a killed training goes
+# on.
 
 from lska.launching import launcher, runtime, spread, training_threads
 
 
 START = launcher(PLAN.config.training)
+WEIGHTS = PLAN.choices
+
+
+rule fetch:
+    output:
+        PLAN.config.weights_path("{weights}"),
+    wildcard_constraints:
+        weights=WEIGHTS.fetched,
+    message:
+        "{WEIGHTS:{wildcards.weights}}"
+    log:
+        LOGS / "fetch" / "{weights}.log",
+    localrule: True
+    shell:
+        "lska weights fetch {wildcards.weights} {SETTINGS} 2>&1 | tee {log:q} >&2"
 
 
 rule train:
@@ -16,6 +33,10 @@ rule train:
         weights=PLAN.config.weights_path("{run}"),
         sidecar=PLAN.config.weights_path("{run}").with_suffix(".json"),
         record=PLAN.config.training_log("{run}"),
+    wildcard_constraints:
+        run=WEIGHTS.trained(RUN),
+    message:
+        "{WEIGHTS:{wildcards.run}}"
     params:
         digest=lambda wildcards: PLAN.training_digest(wildcards.run),
     log:
@@ -44,6 +65,10 @@ rule fine_tune:
         weights=PLAN.config.weights_path("{task}/{run}"),
         sidecar=PLAN.config.weights_path("{task}/{run}").with_suffix(".json"),
         record=PLAN.config.training_log("{task}/{run}"),
+    wildcard_constraints:
+        task=WEIGHTS.trained(TASK),
+    message:
+        "{WEIGHTS:{wildcards.task}/{wildcards.run}}"
     params:
         digest=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).digest(),
         start=lambda wildcards: launcher(PLAN.job(wildcards.task, wildcards.run).settings),
