@@ -185,7 +185,7 @@ def _kept(path: Path, outcomes: Outcomes | None) -> dict[str, str]:
 
 
 def write_sealed(path: Path, content: Mapping[str, Any], check: Callable[[], None] | None = None) -> dict[str, Any]:
-    """Write `content` as JSON with a `seal`, a digest of the rest that betrays edits by hand; returns what was written."""
+    """Write `content` as JSON with a `seal`, a digest of the rest that betrays edits by hand, and return the result."""
     # Read back, mappings have text for keys and another order, and the seal has to be of what is read.
     sealed = {**content, "seal": seal_of(json.loads(json.dumps(content)))}
     write_json(path, sealed, check)
