@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lska.launching import runtime
 from lska.outcomes import outcomes_path
 from lska.provenance import digest, write_json
 from lska.runs import Run
@@ -99,6 +100,16 @@ class Pass:
         config = self.item.config
         weights = [config.weights_path(run) for run in self.runs if not trained(config, run)]
         return [file for path in weights for file in (path, path.with_suffix(".json"))]
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Minutes that a scheduler is asked for, where the section says how long a pass may take."""
+        hours = getattr(self.item.section, "hours", None)
+        return {} if hours is None else {"runtime": runtime(hours)}
+
+    def budget(self, wildcards: Any, resources: Any) -> str:
+        """The option that has the pass stop itself in time, given what the scheduler grants."""
+        return f"--job-minutes {resources.runtime}" if self.limits else ""
 
     @property
     def digest(self) -> str:

@@ -11,7 +11,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +27,8 @@ WEIGHT_ORIGINS = ("trained", "imported", "random", "none")
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` that replaces it, fsynced, when the block ends well and vanishes otherwise.
+def atomic_path(path: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` that replaces it, fsynced, if block and then `check` end well, or vanishes.
 
     Raises:
         OSError: the folder cannot be written (no space, no permission); `path` keeps its former content.
@@ -42,6 +42,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _fsync(temporary)
         temporary.chmod(0o666 & ~_umask())
+        if check is not None:
+            check()
         temporary.replace(path)
         _fsync(path.parent)
     finally:
@@ -84,10 +86,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def write_json(path: Path, obj: Any) -> None:
-    """Write `obj` atomically with sorted keys, so that equal content gives equal bytes."""
+def write_json(path: Path, obj: Any, check: Callable[[], None] | None = None) -> None:
+    """Write `obj` atomically with sorted keys, so that equal content gives equal bytes; `check` as in `atomic_path`."""
     text = json.dumps(obj, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic_path(path) as temporary:
+    with atomic_path(path, check) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -182,13 +184,11 @@ def _kept(path: Path, outcomes: Outcomes | None) -> dict[str, str]:
     return {"outcomes": file_md5(outcomes_path(path))}
 
 
-def write_sealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `content` as JSON with a `seal`, a digest of all the rest, by which edits by hand are found; returns what
-    was written.
-    """
+def write_sealed(path: Path, content: Mapping[str, Any], check: Callable[[], None] | None = None) -> dict[str, Any]:
+    """Write `content` as JSON with a `seal`, a digest of the rest that betrays edits by hand, and return the result."""
     # Read back, mappings have text for keys and another order, and the seal has to be of what is read.
     sealed = {**content, "seal": seal_of(json.loads(json.dumps(content)))}
-    write_json(path, sealed)
+    write_json(path, sealed, check)
     return sealed
 
 

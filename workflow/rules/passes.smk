@@ -17,16 +17,17 @@ for one in PLAN.passes:
         params:
             command=one.item.command,
             runs=[str(run) for run in one.runs],
-            budget=f"--budget-hours {one.item.section.hours}" if one.item.task.startswith("robustness") else "",
+            budget=one.budget,
             digest=one.digest,
         log:
             LOGS / "passes" / f"{one.name}.log",
         threads: evaluation_threads(one.item.section.evaluation)
         resources:
             gpu=one.item.section.evaluation.gpus,
+            **one.limits,
         retries: one.item.section.attempts - 1
         shell:
-            "lska evaluate {params.command} --checkpoints {params.runs} {params.budget} {SETTINGS} 2>> {log:q}"
+            "exec lska evaluate {params.command} --checkpoints {params.runs} {params.budget} {SETTINGS} 2>> {log:q}"
 
 
 # Pictures of what the perturbed sets look like, for the notebooks.

@@ -2,7 +2,7 @@
 # each network while this is read (lska.weights). State lives in work/, outside the outputs, so that a killed training goes
 # on.
 
-from lska.launching import launcher, training_threads
+from lska.launching import launcher, runtime, spread, training_threads
 
 
 START = launcher(PLAN.config.training)
@@ -44,9 +44,13 @@ rule train:
     threads: training_threads(PLAN.config.training)
     resources:
         gpu=PLAN.config.training.gpus,
+        nodes=PLAN.config.training.nodes,
+        runtime=runtime(PLAN.config.training.hours),
+        **spread(lambda wildcards: PLAN.config.training, [PLAN.config.training]),
     retries: PLAN.config.training.attempts - 1
+    # A shell in between would end at a signal, and with it the job, before the training has saved its state.
     shell:
-        "{START} train {wildcards.run} --budget-hours {PLAN.config.training.hours} {SETTINGS} 2>> {log:q}"
+        "exec {START} train {wildcards.run} --job-minutes {resources.runtime} {SETTINGS} 2>> {log:q}"
 
 
 # One rule for every head and control. The backbone enters by its weights, and by the digest of how they were trained.
@@ -68,13 +72,19 @@ rule fine_tune:
     params:
         digest=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).digest(),
         start=lambda wildcards: launcher(PLAN.job(wildcards.task, wildcards.run).settings),
-        hours=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.hours,
     log:
         LOGS / "train" / "{task}" / "{run}.log",
     threads: lambda wildcards: training_threads(PLAN.job(wildcards.task, wildcards.run).settings)
     resources:
         gpu=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.gpus,
+        nodes=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.nodes,
+        runtime=lambda wildcards: runtime(PLAN.job(wildcards.task, wildcards.run).settings.hours),
+        **spread(
+            lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings,
+            [job.settings for job in PLAN.config.fine_tunings],
+        ),
     # A number of the rule, not of a job, in Snakemake: the largest of all heads.
     retries: max((job.settings.attempts for job in PLAN.config.fine_tunings), default=1) - 1
     shell:
-        "{params.start} train {wildcards.run} --task {wildcards.task} --budget-hours {params.hours} {SETTINGS} 2>> {log:q}"
+        "exec {params.start} train {wildcards.run} --task {wildcards.task} --job-minutes {resources.runtime} {SETTINGS} "
+        "2>> {log:q}"
