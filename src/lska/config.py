@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -31,6 +31,7 @@ from lska.sections import (
     Speed,
     TextureNeighbours,
     Training,
+    check_retrain,
     expand_all,
 )
 from lska.strict import build, merge, read_yaml
@@ -80,7 +81,7 @@ class Config:
             twice = sorted({str(run) for run in self.runs if self.runs.count(run) > 1})
             raise ValueError(f"runs lists the same run more than once: {', '.join(twice)}")
         check_dense(self.dense, self.runs, self.data.name)
-        _check_retrain(self.retrain, self.network_names)
+        check_retrain(self.retrain, self.network_names)
 
     @functools.cached_property
     def runs(self) -> tuple[Run, ...]:
@@ -242,15 +243,6 @@ class Config:
                 f"{path} is missing or damaged ({type(error).__name__}): expected the record of the "
                 f"checked data set {data.name!r}; make it with `lska data prepare` and the same configuration"
             ) from error
-
-
-def _check_retrain(patterns: Iterable[str], names: Sequence[str]) -> None:
-    nothing = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
-    if nothing:
-        raise ValueError(
-            f"retrain: {', '.join(map(repr, nothing))} names no network of this scale; expected some of "
-            f"{', '.join(names)}, or a pattern such as 'van_tiny-lska-*'"
-        )
 
 
 def place(kind: str) -> str:

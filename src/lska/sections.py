@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from lska.runs import Run
@@ -47,6 +48,20 @@ def run_problems(place: str, listed: Sequence[Run], trained: Sequence[Run]) -> l
     if absent := sorted(str(run) for run in set(listed) - set(trained)):
         problems.append(f"{place}: not among the scale's runs: {', '.join(absent)}; add them to runs")
     return problems
+
+
+def check_retrain(patterns: Iterable[str], names: Sequence[str]) -> None:
+    """Check that each pattern of the setting `retrain` names a network.
+
+    Raises:
+        ValueError: some name none; lists those that there are.
+    """
+    nothing = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+    if nothing:
+        raise ValueError(
+            f"retrain: {', '.join(map(repr, nothing))} names no network of this scale; expected some of "
+            f"{', '.join(names)}, or a pattern such as 'van_tiny-lska-*'"
+        )
 
 
 @dataclass(frozen=True)
