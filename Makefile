@@ -24,8 +24,9 @@ notebooks: .venv/runtime
 
 # The fast tests share the cores; those that run Snakemake need them for themselves.
 test: .venv/test lint
-	OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow"
+	OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow and not cluster"
 	pytest -m workflow
+	pytest -m cluster
 
 lint: .venv/test
 	ruff check src tests bench

@@ -55,6 +55,6 @@ rule all_figures:
         [PLAN.outputs(target) for target in FIGURES],
 
 
-for topic in ("outdated", "data", "train", "evaluate", "passes", "tables", "claims", "report"):
+for topic in ("outdated", "data", "train", "evaluate", "passes", "tables", "claims", "report", "deployment"):
 
     include: f"workflow/rules/{topic}.smk"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lska.cli_claims import add_claims
+from lska.cli_cluster import add_gpus
 from lska.cli_data import add_data
 from lska.cli_evaluate import add_complexity, add_evaluate
 from lska.cli_options import Arguments, Commands, Parser, configured, load
@@ -18,6 +19,7 @@ from lska.cli_plan import add_plan
 from lska.cli_provenance import add_explain, add_verify
 from lska.cli_report import add_report
 from lska.finetuning import FineTuningJob
+from lska.gpus import take
 from lska.runs import Run
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
 from lska.warm import delegate, run_beside_server
@@ -66,7 +68,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(required=True, metavar="command")
     for add in (
         add_data, _add_train, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
-        add_claims, add_plan, _add_lab, add_report, _add_summary, add_explain, add_verify, _add_warm,
+        add_claims, add_plan, _add_lab, add_report, _add_summary, add_explain, add_verify, _add_warm, add_gpus,
     ):  # fmt: skip
         add(commands)
     return top
@@ -86,12 +88,14 @@ def _train(arguments: Arguments) -> None:
     budget = None if arguments.budget_hours is None else 3600 * arguments.budget_hours
     if arguments.task is not None:
         job = FineTuningJob(config, arguments.task, run)
+        take(job.settings.gpus)
         from lska.openmmlab.launch import fine_tune
 
         # The libraries talk about their reading of annotations on standard output.
         with contextlib.redirect_stdout(sys.stderr):
             fine_tune(job, budget)
         return
+    take(config.training.gpus)
     from lska.train.launch import train
 
     train(config, run, budget)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lska.cli_options import Arguments, Commands, configured, load, runs_of
 from lska.finetuning import HEADS, FineTuningJob
+from lska.gpus import take
 from lska.inspection import InspectionJob
 from lska.robustness import SETS, PerturbedSet
 from lska.runs import Run
@@ -55,6 +56,7 @@ def add_evaluate(commands: Commands) -> None:
 def _classification(arguments: Arguments) -> None:
     config = load(arguments)
     runs = runs_of(arguments, config)
+    take(config.evaluation.gpus)
     from lska.evaluate.classify import classify
 
     classify(config, runs)
@@ -63,6 +65,7 @@ def _classification(arguments: Arguments) -> None:
 def _speed(arguments: Arguments) -> None:
     config = load(arguments)
     runs = runs_of(arguments, config)
+    take(config.speed.gpus)
     from lska.evaluate.speed import measure
 
     measure(config, runs)
@@ -70,6 +73,7 @@ def _speed(arguments: Arguments) -> None:
 
 def _dense(arguments: Arguments) -> None:
     job = FineTuningJob(load(arguments), arguments.task, Run.parse(arguments.run))
+    take(job.section.evaluation.gpus)
     if job.kind == "detection":
         from lska.evaluate.detection import evaluate
     else:
@@ -85,6 +89,7 @@ def _robustness(arguments: Arguments) -> None:
     if not items:
         raise ValueError(f"{' + '.join(map(str, arguments.config))}: scale {config.scale} has no section robustness")
     chosen = [Path(name) if name.endswith(".safetensors") else Run.parse(name) for name in arguments.checkpoints]
+    take(config.robustness.evaluation.gpus)
     from lska.evaluate.robustness.measure import measure
 
     with stop_request(budget) as stop:
@@ -95,6 +100,7 @@ def _robustness(arguments: Arguments) -> None:
 def _inspection(arguments: Arguments) -> None:
     job = InspectionJob(load(arguments), arguments.inspection)
     runs = [Run.parse(text) for text in arguments.checkpoints] or job.config.runs_of(job.task)
+    take(job.section.evaluation.gpus)
     from lska.evaluate.inspections import measure
 
     measure(job, runs)

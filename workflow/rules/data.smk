@@ -1,5 +1,7 @@
 # Data sets: generated or checked, with their manifest recorded beside the results.
 
+from lska.launching import labelled
+
 
 rule data:
     input:
@@ -11,5 +13,8 @@ rule data:
         digest=lambda wildcards: PLAN.data_digest(wildcards.name),
     log:
         LOGS / "data" / "{name}.log",
+    # Every image of a set may be decoded or made.
+    resources:
+        **labelled("cpu_small", hours=12),
     shell:
         "lska data prepare --kind {params.kind} {SETTINGS} 2> {log:q}"

@@ -1,7 +1,7 @@
 # Measurements: each writes metric files, results/<scale>/metrics/<task>/<run>.json, and beside those of images an .npz
 # with what their errors come from.
 
-from lska.launching import evaluation_threads
+from lska.launching import evaluation_threads, labelled
 from lska.outcomes import outcomes_path
 
 
@@ -23,7 +23,7 @@ rule classification:
         LOGS / "classification" / "{run}.log",
     threads: evaluation_threads(PLAN.config.evaluation)
     resources:
-        gpu=PLAN.config.evaluation.gpus,
+        **labelled("gpu_eval", PLAN.config.evaluation),
     shell:
         "lska evaluate classification {wildcards.run} {SETTINGS} 2> {log:q}"
 
@@ -46,7 +46,7 @@ rule dense:
         LOGS / "dense" / "{task}" / "{run}.log",
     threads: lambda wildcards: evaluation_threads(PLAN.job(wildcards.task, wildcards.run).section.evaluation)
     resources:
-        gpu=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).section.evaluation.gpus,
+        **labelled("gpu_eval", lambda wildcards: PLAN.job(wildcards.task, wildcards.run).section.evaluation),
     shell:
         "lska evaluate dense {wildcards.run} --task {wildcards.task} {SETTINGS} 2> {log:q}"
 
@@ -62,7 +62,7 @@ rule speed:
         LOGS / "speed.log",
     threads: max(PLAN.config.speed.threads, workflow.resource_settings.cores or 1)
     resources:
-        gpu=PLAN.config.speed.gpus,
+        **labelled("gpu_eval", PLAN.config.speed),
     shell:
         "lska evaluate speed {params.runs} {SETTINGS} 2> {log:q}"
 
@@ -76,6 +76,8 @@ rule complexity:
         digest=source_digest("models", "evaluate/complexity.py"),
     log:
         LOGS / "complexity.log",
+    resources:
+        **labelled("cpu_small"),
     shell:
         "lska complexity {params.runs} {SETTINGS} 2> {log:q}"
 
@@ -95,6 +97,8 @@ for head in sum(HEADS.values(), ()):
             digest=source_digest("models", "evaluate/dense_complexity.py", "openmmlab"),
         log:
             LOGS / f"complexity_{head}.log",
+        resources:
+            **labelled("cpu_small"),
         shell:
             "lska complexity {params.runs} --head {params.head} {SETTINGS} 2> {log:q}"
 
@@ -106,5 +110,7 @@ rule properties:
         digest=source_digest("models", "evaluate/complexity.py"),
     log:
         LOGS / "properties.log",
+    resources:
+        **labelled("cpu_small"),
     shell:
         "lska properties {SETTINGS} 2> {log:q}"

@@ -1,6 +1,6 @@
 # Training: one rule for every network. State lives in work/, outside the outputs, so that a killed training goes on.
 
-from lska.launching import launcher, training_threads
+from lska.launching import labelled, launcher, training_threads
 
 
 START = launcher(PLAN.config.training)
@@ -22,7 +22,7 @@ rule train:
         LOGS / "train" / "{run}.log",
     threads: training_threads(PLAN.config.training)
     resources:
-        gpu=PLAN.config.training.gpus,
+        **labelled("gpu_train", PLAN.config.training),
     retries: PLAN.config.training.attempts - 1
     shell:
         "{START} train {wildcards.run} --budget-hours {PLAN.config.training.hours} {SETTINGS} 2>> {log:q}"
@@ -48,7 +48,7 @@ rule fine_tune:
         LOGS / "train" / "{task}" / "{run}.log",
     threads: lambda wildcards: training_threads(PLAN.job(wildcards.task, wildcards.run).settings)
     resources:
-        gpu=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.gpus,
+        **labelled("gpu_train", lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings),
     # A number of the rule, not of a job, in Snakemake: the largest of all heads.
     retries: max((job.settings.attempts for job in PLAN.config.fine_tunings), default=1) - 1
     shell:
