@@ -1,8 +1,8 @@
 """What Slurm is asked for: the sbatch line of every rule at paper scale, as the plugin writes it.
 
 `python tests/cluster/submit_lines.py` writes them to submit_lines.txt beside this file, which a person reads
-through after every change. No Slurm and no data are needed: stand-ins on PATH take the lines, make the outputs of each job as
-empty files, and say that it is done.
+through after every change. No Slurm and no data are needed: stand-ins on PATH take the lines, make the outputs of each
+job as empty files, and say that it is done.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ import json, os, pathlib, sys, time
 from lska.gpus import take
 folder = pathlib.Path(__file__).parent
 run = next(word for word in sys.argv if word.startswith("van_"))
-started = time.monotonic()
 gpus = take(1)
+started = time.monotonic()
 time.sleep(0.7)
 for path in map(pathlib.Path, json.loads((folder / "outputs.json").read_text())[run]):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +105,6 @@ def test_a_workstation_starts_no_more_gpu_jobs_than_gpus_each_on_its_own(tmp_pat
     assert sorted(job["run"] for job in jobs) == sorted(runs)
     assert {job["gpus"][0] for job in jobs} == {"3", "5"}
     for job in jobs:
-        beside = [other for other in jobs if other["started"] < job["ended"] and job["started"] < other["ended"]]
-        assert len(beside) <= 2
-        assert len({other["gpus"][0] for other in beside}) == len(beside)
+        running = [other for other in jobs if other["started"] <= job["started"] < other["ended"]]
+        assert len(running) <= 2
+        assert len({other["gpus"][0] for other in running}) == len(running)
