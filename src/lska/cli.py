@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lska.cli_claims import add_claims
-from lska.cli_cluster import add_gpus
+from lska.cli_cluster import add_gpus, add_supervise
 from lska.cli_data import add_data
 from lska.cli_evaluate import add_complexity, add_evaluate
 from lska.cli_options import Arguments, Commands, Parser, configured, load
@@ -69,6 +69,7 @@ def parser() -> Parser:
     for add in (
         add_data, _add_train, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
         add_claims, add_plan, _add_lab, add_report, _add_summary, add_explain, add_verify, _add_warm, add_gpus,
+        add_supervise,
     ):  # fmt: skip
         add(commands)
     return top

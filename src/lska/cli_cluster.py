@@ -1,4 +1,4 @@
-"""`lska gpus`: start a command on GPUs that no other job has."""
+"""`lska gpus` and `lska supervise`: run a command on GPUs of its own; run Snakemake and watch it."""
 
 from __future__ import annotations
 
@@ -22,3 +22,23 @@ def _gpus(arguments: Arguments) -> None:
         raise ValueError("lska gpus needs a number from 0 up and a command, for example: lska gpus 2 torchrun ...")
     take(arguments.count)
     os.execvp(arguments.rest[0], arguments.rest)
+
+
+def add_supervise(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add_parser("supervise", help="run Snakemake on a cluster and start it again where it has to be")
+    command.add_argument("--restarts", type=int, default=10, help="how often it is started again (default: 10)")
+    command.add_argument("--poll-seconds", type=float, default=60.0, help="time between two looks at the queue")
+    command.add_argument("--quiet-minutes", type=float, default=15.0,
+                         help="how long Snakemake may wait without any job in the queue (default: 15)")  # fmt: skip
+    command.add_argument("rest", nargs=argparse.REMAINDER, metavar="snakemake ...", help="the call of Snakemake")
+    command.set_defaults(command=_supervise)
+
+
+def _supervise(arguments: Arguments) -> int:
+    from lska.supervision.supervisor import Limits, supervise
+
+    if arguments.restarts < 0 or arguments.poll_seconds <= 0 or arguments.quiet_minutes <= 0:
+        raise ValueError("lska supervise: --restarts must be 0 or more, --poll-seconds and --quiet-minutes positive")
+    limits = Limits(arguments.restarts, arguments.poll_seconds, 60 * arguments.quiet_minutes)
+    return supervise(arguments.rest, limits)

@@ -133,6 +133,7 @@ def _masked(row: str, project: Path) -> str:
     row = row.replace(str(project), "<project>")
     row = row.replace(str(Path(sys.executable).parent), "<bin>")
     row = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<run>", row)
+    row = re.sub(r"lska-[0-9a-f]{12}", "lska-<folder>", row)
     row = re.sub(r"\.snakemake/tmp\.\w+", ".snakemake/tmp.<name>", row)
     row = re.sub(r"\.\d+\.sh\.waitforfilesfile", ".<number>.sh.waitforfilesfile", row)
     return re.sub(r"(--runtime-source-cache-path) \S+", r"\1 <cache>", row)

@@ -60,7 +60,7 @@ rule speed:
         digest=PLAN.speed_digest(),
     log:
         LOGS / "speed.log",
-    threads: max(PLAN.config.speed.threads, workflow.resource_settings.cores or 1)
+    threads: max(PLAN.config.speed.threads, workflow.is_main_process and workflow.resource_settings.cores or 1)
     resources:
         **labelled("gpu_eval", PLAN.config.speed),
     shell:
