@@ -14,12 +14,14 @@ from lska.cli_claims import add_claims
 from lska.cli_cluster import add_gpus, add_supervise
 from lska.cli_data import add_data
 from lska.cli_evaluate import add_complexity, add_evaluate
-from lska.cli_options import Arguments, Commands, Parser, configured, load
+from lska.cli_launch import add_launch
+from lska.cli_options import Arguments, Commands, Parser, budgeted, configured, load
 from lska.cli_plan import add_plan
 from lska.cli_provenance import add_explain, add_verify
 from lska.cli_report import add_report
 from lska.finetuning import FineTuningJob
 from lska.gpus import take
+from lska.launching import budget_seconds
 from lska.runs import Run
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
 from lska.warm import delegate, run_beside_server
@@ -67,7 +69,7 @@ def parser() -> Parser:
     top.set_defaults(heavy=False)
     commands = top.add_subparsers(required=True, metavar="command")
     for add in (
-        add_data, _add_train, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
+        add_data, _add_train, add_launch, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
         add_claims, add_plan, _add_lab, add_report, _add_summary, add_explain, add_verify, _add_warm, add_gpus,
         add_supervise,
     ):  # fmt: skip
@@ -78,7 +80,7 @@ def parser() -> Parser:
 def _add_train(commands: Commands) -> None:
     command = commands.add_parser("train", help="train one run, or go on with it; exit code 75: call again")
     command.add_argument("run", help="run id, for example van_tiny-lska-k23-s0")
-    command.add_argument("--budget-hours", type=float, help="stop in time before this wall time is over")
+    budgeted(command)
     command.add_argument("--task", help="fine-tune the run for this task, for example detection/retinanet")
     configured(command)
     command.set_defaults(command=_train, heavy=True)
@@ -86,7 +88,7 @@ def _add_train(commands: Commands) -> None:
 
 def _train(arguments: Arguments) -> None:
     config, run = load(arguments), Run.parse(arguments.run)
-    budget = None if arguments.budget_hours is None else 3600 * arguments.budget_hours
+    budget = budget_seconds(arguments.budget_hours, arguments.job_minutes)
     if arguments.task is not None:
         job = FineTuningJob(config, arguments.task, run)
         take(job.settings.gpus)

@@ -6,10 +6,11 @@ import contextlib
 import sys
 from pathlib import Path
 
-from lska.cli_options import Arguments, Commands, configured, load, runs_of
+from lska.cli_options import Arguments, Commands, budgeted, configured, load, runs_of
 from lska.finetuning import HEADS, FineTuningJob
 from lska.gpus import take
 from lska.inspection import InspectionJob
+from lska.launching import budget_seconds
 from lska.robustness import SETS, PerturbedSet
 from lska.runs import Run
 from lska.train.interrupt import stop_request
@@ -42,7 +43,7 @@ def add_evaluate(commands: Commands) -> None:
                             help=f"some of {', '.join(SETS)} (default: all of the scale)")  # fmt: skip
     robustness.add_argument("--checkpoints", nargs="+", default=[], metavar="RUN",
                             help="run ids, or weight files beside their sidecars (default: the scale's)")  # fmt: skip
-    robustness.add_argument("--budget-hours", type=float, help="stop in time before this wall time is over")
+    budgeted(robustness)
     configured(robustness)
     robustness.set_defaults(command=_robustness, heavy=True)
     for name, text in INSPECTIONS.items():
@@ -84,7 +85,7 @@ def _dense(arguments: Arguments) -> None:
 
 def _robustness(arguments: Arguments) -> None:
     config = load(arguments)
-    budget = None if arguments.budget_hours is None else 3600 * arguments.budget_hours
+    budget = budget_seconds(arguments.budget_hours, arguments.job_minutes)
     items = [PerturbedSet(config, name) for name in arguments.sets] if arguments.sets else config.perturbed
     if not items:
         raise ValueError(f"{' + '.join(map(str, arguments.config))}: scale {config.scale} has no section robustness")

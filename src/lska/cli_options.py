@@ -22,6 +22,13 @@ def configured(command: Parser) -> None:
     group.add_argument("--set", type=json.loads, default={}, metavar="JSON", help="settings over those of the files")
 
 
+def budgeted(command: Parser) -> None:
+    """Add the options that say how long a command may take before it stops itself with exit code 75."""
+    command.add_argument("--budget-hours", type=float, help="stop in time before this wall time is over")
+    command.add_argument("--job-minutes", type=float,
+                         help="the same for the wall time of a whole job, with room for starting it")  # fmt: skip
+
+
 def load(arguments: Arguments) -> configuration.Config:
     """The configuration that the options name; raises ValueError as `lska.config.load`."""
     return configuration.load(arguments.config, arguments.set)

@@ -248,19 +248,20 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
         ValueError: as `load`.
     """
     config = build(Config, values, where)
-    _check_division(config.recipe, config.training.gpus, where, "training.gpus")
+    _check_division(config.recipe, config.training, where, "training")
     for (kind, head), recipe in config.dense_recipes.items():
-        gpus, setting = config.dense[kind].heads[head].gpus, f"{kind}.heads.{head}.gpus"
-        _check_division(recipe, gpus, where, setting)
-        if recipe.precision == "bf16" and gpus == 0:
-            raise ValueError(f"{where}: precision bf16 of a fine-tuning needs a GPU, and {setting} is 0; use fp32")
+        settings, setting = config.dense[kind].heads[head], f"{kind}.heads.{head}"
+        _check_division(recipe, settings, where, setting)
+        if recipe.precision == "bf16" and settings.gpus == 0:
+            raise ValueError(f"{where}: precision bf16 of a fine-tuning needs a GPU, and {setting}.gpus is 0; use fp32")
     return config
 
 
-def _check_division(recipe: Any, gpus: int, where: str, setting: str) -> None:
-    micro_batches, gpus = recipe.global_batch // recipe.micro_batch, max(1, gpus)
-    if micro_batches % gpus:
+def _check_division(recipe: Any, training: Training, where: str, setting: str) -> None:
+    micro_batches = recipe.global_batch // recipe.micro_batch
+    if micro_batches % training.processes:
+        means = f"{setting}.gpus: {training.gpus}" if training.gpus else f"{setting}.nodes: {training.nodes}"
         raise ValueError(
             f"{where}: an update has {micro_batches} micro-batches (global_batch / micro_batch of the recipe), which "
-            f"cannot be divided among {setting}: {gpus}; change one of them"
+            f"cannot be divided among {means}; change one of them"
         )

@@ -1,53 +1,39 @@
-"""How jobs are started, how many cores they keep busy, and what they ask a scheduler for. Imports nothing heavy."""
+"""How jobs are started, how long they may take, and how many cores they keep busy. Imports nothing heavy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from lska.sections import Evaluation, Training
 
-from lska.sections import Evaluation, Speed, Training
+LAUNCHER = "LSKA_LAUNCHER"
+"""Environment variable with the process number of the launcher, in the processes that it starts."""
 
-LONGEST_MINUTES = 1425
-"""Longest wall time asked for: below the 24 hours that many clusters allow."""
-
-SLACK_MINUTES = 15
-"""Between the wall time at which a job stops itself and the one that is asked for: starting up, and a last state."""
-
-Settings = Training | Evaluation | Speed
-
-
-@dataclass(frozen=True)
-class Label:
-    """What jobs of one kind ask for beside GPUs and cores, which follow from the configuration."""
-
-    gigabytes: int
-    """Memory of a first attempt that has no GPU, or beside what each GPU adds."""
-    gigabytes_per_gpu: int = 0
-    hours: float = 0.0
-    """Wall time of a first attempt, for jobs that do not stop themselves."""
-    most: float = 2.0
-    """What memory is multiplied with at most; each attempt adds half of a first one's."""
-
-
-LABELS = {
-    "gpu_train": Label(gigabytes=8, gigabytes_per_gpu=24, most=1.5),
-    "gpu_eval": Label(gigabytes=16, gigabytes_per_gpu=16, hours=4),
-    "cpu_small": Label(gigabytes=8, hours=2, most=4),
-}
-"""Every rule that runs on a cluster's nodes has one of these."""
+_STARTUP_SECONDS = 300.0
+_STEP_END_SECONDS = 600
+"""What the nodes of a training may differ in when they end."""
 
 
 def launcher(training: Training) -> str:
-    """How a training is started: by torchrun, one process per GPU, where it has several."""
-    if training.gpus <= 1:
+    """How a training is started: where it has several processes, by torchrun's agent; on several nodes, on each."""
+    if training.processes == 1:
         return "lska"
-    return f"lska gpus {training.gpus} torchrun --standalone --nproc-per-node {training.gpus} -m lska"
+    each = training.processes // training.nodes
+    # Where no scheduler gives a job its GPUs, it takes some that no other job has.
+    own = f"lska gpus {training.gpus} " if training.gpus else ""
+    if training.nodes == 1:
+        return f"{own}lska launch --processes {each} --"
+    gpus = f" --gpus-per-node {each}" if training.gpus else ""
+    # The rule's own command runs in a step already, whose cores and GPUs this one shares.
+    step = (
+        f"srun --overlap --nodes {training.nodes} --ntasks {training.nodes} --ntasks-per-node 1{gpus} "
+        f"--cpus-per-task {-(-training_threads(training) // training.nodes)} --wait {_STEP_END_SECONDS}"
+    )
+    return f"{step} lska launch --nodes {training.nodes} --processes {each} --"
 
 
 def training_threads(training: Training) -> int:
-    """Cores that a training keeps busy: its own threads, or every process with its loaders."""
-    return max(training.threads, training.gpus * (training.workers + 1))
+    """Cores that a training keeps busy: its own threads on every node, or every process with its loaders."""
+    own = training.threads * (1 if training.gpus else training.nodes)
+    return max(own, training.gpus * (training.workers + 1))
 
 
 def evaluation_threads(evaluation: Evaluation) -> int:
@@ -55,61 +41,20 @@ def evaluation_threads(evaluation: Evaluation) -> int:
     return max(evaluation.threads, evaluation.workers)
 
 
-def labelled(
-    label: str,
-    settings: Settings | Callable[[Any], Settings] | None = None,
-    hours: float | None = None,
-    stops_after: float | None = None,
-) -> dict[str, Callable[..., int]]:
-    """Snakemake's resources of a rule with a label, by name; memory and wall time grow with the attempt.
+def runtime(hours: float) -> int:
+    """Minutes that a scheduler is asked for, for a job of at most `hours`."""
+    return max(1, int(60 * hours))
+
+
+def budget_seconds(hours: float | None, job_minutes: float | None) -> float | None:
+    """Wall time after which a job stops itself, None for never.
 
     Args:
-        label: one of `LABELS`.
-        settings: the section that says how many GPUs and cores a job has, or what gives it for a job's wildcards;
-            None for a job without GPU.
-        hours: wall time of a first attempt in place of the label's.
-        stops_after: hours after which a job stops itself, to go on in the next attempt; by default `settings.hours`,
-            where there is one. Such a job gets the same wall time in every attempt.
+        hours: what the caller allows from now on.
+        job_minutes: what the scheduler allows the whole job, of which five minutes, or a tenth if that is less, are
+            left to starting it: a node's set-up, Snakemake, a container.
     """
-    kind = LABELS[label]
-
-    def of(wildcards: Any) -> Settings | None:
-        return settings(wildcards) if callable(settings) else settings
-
-    def gpus(wildcards: Any) -> int:
-        return getattr(of(wildcards), "gpus", 0)
-
-    def minutes(wildcards: Any, attempt: int) -> int:
-        own = stops_after or getattr(of(wildcards), "hours", None)
-        return _grown(hours or kind.hours, attempt) if own is None else round(60 * own) + SLACK_MINUTES
-
-    return {
-        "gpu": gpus,
-        "cpus_per_gpu": lambda wildcards: _cores_per_gpu(of(wildcards)),
-        "mem_mb": lambda wildcards, attempt: _megabytes(kind, gpus(wildcards), attempt),
-        "runtime": minutes,
-        # Slurm may spread the GPUs of one job over nodes otherwise.
-        "nodes": lambda wildcards: 1,
-    }
-
-
-def _cores_per_gpu(settings: Settings | None) -> int:
-    """Cores for each GPU, rounded up; 0 without GPU, where a rule's threads say it."""
-    gpus = getattr(settings, "gpus", 0)
-    if gpus == 0:
-        return 0
-    if isinstance(settings, Training):
-        threads = training_threads(settings)
-    else:
-        threads = settings.threads if isinstance(settings, Speed) else evaluation_threads(settings)
-    return -(-threads // gpus)
-
-
-def _megabytes(kind: Label, gpus: int, attempt: int) -> int:
-    factor = min(1 + (attempt - 1) / 2, kind.most)
-    return round(1000 * factor * (kind.gigabytes + gpus * kind.gigabytes_per_gpu))
-
-
-def _grown(hours: float, attempt: int) -> int:
-    """Minutes of a job that was measured by nobody: as much again with every attempt, up to the longest."""
-    return min(round(60 * hours * attempt), max(LONGEST_MINUTES, round(60 * hours)))
+    limits = [] if hours is None else [3600 * hours]
+    if job_minutes is not None:
+        limits.append(60 * job_minutes - min(_STARTUP_SECONDS, 6 * job_minutes))
+    return min(limits, default=None)

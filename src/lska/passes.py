@@ -111,6 +111,15 @@ class Pass:
         return [file for path in weights for file in (path, path.with_suffix(".json"))]
 
     @property
+    def hours(self) -> float | None:
+        """Hours after which the pass stops itself, where its section says them."""
+        return getattr(self.item.section, "hours", None)
+
+    def budget(self, wildcards: Any, resources: Any) -> str:
+        """The option that has the pass stop itself in time, given what the scheduler grants."""
+        return f"--job-minutes {resources.runtime}" if self.hours else ""
+
+    @property
     def digest(self) -> str:
         """Identity of the measurement apart from the weights."""
         recipes = [self.item.config.training_digest(run) for run in self.runs]

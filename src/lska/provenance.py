@@ -11,7 +11,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +27,11 @@ WEIGHT_ORIGINS = ("trained", "imported", "random", "none")
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that replaces it, fsynced, when the block ends well and vanishes otherwise.
+
+    Args:
+        check: called right before the file replaces `path`, which stays as it is where this raises.
 
     Raises:
         OSError: the folder cannot be written (no space, no permission); `path` keeps its former content.
@@ -42,6 +45,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _fsync(temporary)
         temporary.chmod(0o666 & ~_umask())
+        if check is not None:
+            check()
         temporary.replace(path)
         _fsync(path.parent)
     finally:
@@ -75,10 +80,10 @@ def load_json(path: Path) -> Any:
         raise ValueError(f"{path}: not valid JSON ({error}); delete it and run its rule again") from error
 
 
-def write_json(path: Path, obj: Any) -> None:
-    """Write `obj` atomically with sorted keys, so that equal content gives equal bytes."""
+def write_json(path: Path, obj: Any, check: Callable[[], None] | None = None) -> None:
+    """Write `obj` atomically with sorted keys, so that equal content gives equal bytes; `check` as in `atomic_path`."""
     text = json.dumps(obj, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic_path(path) as temporary:
+    with atomic_path(path, check) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -173,13 +178,15 @@ def _kept(path: Path, outcomes: Outcomes | None) -> dict[str, str]:
     return {"outcomes": file_md5(outcomes_path(path))}
 
 
-def write_sealed(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+def write_sealed(
+    path: Path, content: Mapping[str, Any], check: Callable[[], None] | None = None
+) -> dict[str, Any]:
     """Write `content` as JSON with a `seal`, a digest of all the rest, by which edits by hand are found; returns what
-    was written.
+    was written. `check` as in `atomic_path`.
     """
     # Read back, mappings have text for keys and another order, and the seal has to be of what is read.
     sealed = {**content, "seal": seal_of(json.loads(json.dumps(content)))}
-    write_json(path, sealed)
+    write_json(path, sealed, check)
     return sealed
 
 

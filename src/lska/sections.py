@@ -72,6 +72,9 @@ class Training:
     threads: int = 1
     """Processor threads of a training without GPU."""
     gpus: int = 0
+    """GPUs of a training, on all its nodes together."""
+    nodes: int = 1
+    """Machines among which they are divided evenly; more than one needs Slurm (docs/cluster-training.md)."""
     workers: int = 0
     """Data loading processes per GPU (or per training without GPU)."""
     hours: float = 12.0
@@ -80,13 +83,26 @@ class Training:
     """How often Snakemake starts a training that stopped itself or failed before it gives up."""
     state_minutes: float = 10.0
     """Time between two saved states."""
+    heartbeat_seconds: float = 10.0
+    """Time between two signs of life of the process that owns a training's states. Another one that wants them waits,
+    and takes over after twelve times as long without any."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Recipe fields set by the scale or on the command line, without another recipe file."""
 
     def __post_init__(self) -> None:
-        _check_least(self, threads=1, gpus=0, workers=0, hours=0, attempts=1, state_minutes=0)
-        if self.hours == 0:
-            raise ValueError(f"hours must be positive, found {self.hours}")
+        _check_least(
+            self, threads=1, gpus=0, nodes=1, workers=0, hours=0, attempts=1, state_minutes=0, heartbeat_seconds=0
+        )
+        for name in ("hours", "heartbeat_seconds"):
+            if getattr(self, name) == 0:
+                raise ValueError(f"{name} must be positive, found 0")
+        if self.gpus % self.nodes:
+            raise ValueError(f"gpus ({self.gpus}, on all nodes together) must be divisible by nodes ({self.nodes})")
+
+    @property
+    def processes(self) -> int:
+        """Processes that train together: one per GPU, or one per node without GPUs."""
+        return max(self.gpus, self.nodes)
 
 
 @dataclass(frozen=True)

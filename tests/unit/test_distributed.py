@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lease_helpers import PERIOD, elsewhere, own
 from tiny_project import Project, in_child
 
 from lska.config import Config
 from lska.train.distributed import processes
 from lska.train.engine import Trainer
+from lska.train.launch import state_folder
+from lska.train.lease import Lease
 
 MIXING = {
     "micro_batch": 4, "mixup": 0.8, "cutmix": 1.0, "mixup_probability": 1.0, "drop_path": 0.3,
@@ -106,6 +111,88 @@ def test_a_signal_to_one_process_stops_all_and_one_process_can_go_on(project: Pr
     alone = project.trained({"scale": "one", "training": {"overrides": MIXING}})
     one, resumed = ([record["loss"] for record in project.records(config)] for config in (alone, config))
     assert resumed == pytest.approx(one, rel=1e-5)
+
+
+def test_all_stop_when_the_first_loses_its_lease(project: Project, capfd: Any) -> None:
+    changes = {"scale": "taken", "training": {"heartbeat_seconds": 1000.0, "state_minutes": 0.0}}
+    config = project.config(changes)
+    project.prepare(config)
+    folder = state_folder(config, project.run)
+
+    def body() -> int:
+        original = Trainer.update
+
+        def update(trainer: Trainer, batches: Iterator[Any]) -> torch.Tensor:
+            if trainer.progress.step == 5 and trainer.group.is_main:
+                assert Lease(folder, 1000.0)._take(2), "as another process does when this one was frozen"
+            return original(trainer, batches)
+
+        Trainer.update = update
+        return project.command("train", str(project.run), changes=changes)
+
+    assert together(2, body) == [75, 75]
+    assert [path.name for path in project.states(config)] == ["state-00000004.pt", "state-00000005.pt"]
+    told = capfd.readouterr().err
+    assert f"lska: stopped: {folder} was taken over by process " in told
+    assert "lska: stopped: the main process stopped, and says why" in told
+
+
+def test_an_error_of_the_first_stops_all(project: Project, capfd: Any) -> None:
+    changes = {"scale": "full", "training": {"state_minutes": 0.0}}
+    project.prepare(project.config(changes))
+
+    def body() -> int:
+        if os.environ["RANK"] == "0":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        return project.command("train", str(project.run), changes=changes)
+
+    assert together(2, body) == [1, 1]
+    told = capfd.readouterr().err
+    assert "lska: error: cannot write training state" in told
+    assert "lska: error: the main process stopped, and says why" in told
+
+
+def test_a_process_that_is_gone_stops_the_others_with_a_message(project: Project, capfd: Any) -> None:
+    changes = {"scale": "gone", "training": {"overrides": MIXING, "state_minutes": 0.0}}
+    config = project.config(changes)
+    project.prepare(config)
+
+    def body() -> int:
+        original = Trainer.update
+
+        def update(trainer: Trainer, batches: Iterator[Any]) -> torch.Tensor:
+            if trainer.progress.step == 5 and trainer.group.rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(trainer, batches)
+
+        Trainer.update = update
+        return project.command("train", str(project.run), changes=changes)
+
+    assert together(2, body) == [75, -signal.SIGKILL]
+    assert "lska: stopped: lost contact with another process of this training" in capfd.readouterr().err
+    assert [path.name for path in project.states(config)][-1] == "state-00000005.pt"
+    project.trained(changes)
+    alone = project.trained({"scale": "one", "training": {"overrides": MIXING}})
+    one, resumed = ([record["loss"] for record in project.records(config)] for config in (alone, config))
+    assert resumed == pytest.approx(one, rel=1e-5)
+
+
+def test_all_wait_while_another_training_has_the_folder(project: Project, capfd: Any) -> None:
+    changes = {"scale": "waiting", "training": {"heartbeat_seconds": PERIOD}}
+    config = project.config(changes)
+    project.prepare(config)
+    folder = state_folder(config, project.run)
+    lease = own(folder)
+    giver = threading.Timer(1.5, lease.give_back)
+
+    def body() -> int:
+        elsewhere()
+        return project.command("train", str(project.run), changes=changes)
+
+    giver.start()
+    assert together(2, body) == [0, 0]
+    assert capfd.readouterr().err.count("waiting: ") == 1
+    assert sidecar(project, config)["updates"] == 12
 
 
 def test_micro_batches_that_cannot_be_divided_are_refused_by_every_process(project: Project, capfd: Any) -> None:

@@ -8,7 +8,6 @@ import logging
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from lska.train.state import StateError, load_state, owner, save_state, state_files
+from lska.train.interrupt import Interrupted
+from lska.train.state import StateError, load_state, save_state, state_files
 
 
 def content(step: int) -> dict[str, Any]:
@@ -174,41 +174,25 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, child: Callable[[
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state-00000004.pt", "state-00000008.pt"]
 
 
-def test_a_folder_has_one_owner_at_a_time(tmp_path: Path, child: Callable[[Callable[[], int]], int]) -> None:
-    folder = tmp_path / "states"
+def test_a_process_that_may_not_write_changes_nothing(tmp_path: Path) -> None:
+    save(tmp_path, 4)
+    unfinished = tmp_path / ".state-00000006.pt.x.tmp.pt"
+    unfinished.write_bytes(b"of the process that may")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    asked = []
 
-    def body() -> int:
-        busy = f"{folder} is in use by another training .process {os.getppid()} on .*; wait for it or stop it"
-        with pytest.raises(StateError, match=busy), owner(folder):
-            pytest.fail("the folder had two owners")
-        return 3
+    def refused(at: int) -> Callable[[], None]:
+        def check() -> None:
+            asked.append(at)
+            if len(asked) == at:
+                raise Interrupted("taken over")
 
-    with owner(folder):
-        assert child(body) == 3
-    assert child(lambda: 4 if acquired(folder) else 5) == 4
-    assert (folder / "owner").read_text().count("\n") == 1
+        return check
 
-
-def acquired(folder: Path) -> bool:
-    with owner(folder):
-        return True
-
-
-def test_a_killed_owner_gives_the_folder_up_though_its_children_live(tmp_path: Path) -> None:
-    ready, told = os.pipe()
-    trainer = os.fork()
-    if trainer == 0:
-        with owner(tmp_path):
-            worker = os.fork()
-            if worker == 0:
-                time.sleep(60)
-            os.write(told, f"{worker}\n".encode())
-            time.sleep(60)
-        os._exit(1)
-    worker = int(os.read(ready, 20))
-    os.kill(trainer, signal.SIGKILL)
-    os.waitpid(trainer, 0)
-    try:
-        assert acquired(tmp_path)
-    finally:
-        os.kill(worker, signal.SIGKILL)
+    with pytest.raises(Interrupted, match="taken over"):
+        save_state(tmp_path, 8, content(8), refused(at=1))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    asked.clear()
+    with pytest.raises(Interrupted, match="taken over"):
+        save_state(tmp_path, 8, content(8), refused(at=2))
+    assert [path.name for path in tmp_path.iterdir()] == ["state-00000004.pt"]

@@ -1,6 +1,6 @@
 # Data sets: generated or checked, with their manifest recorded beside the results.
 
-from lska.launching import labelled
+from lska.labels import labelled
 
 
 rule data:

@@ -1,7 +1,8 @@
 # Measurements: each writes metric files, results/<scale>/metrics/<task>/<run>.json, and beside those of images an .npz
 # with what their errors come from.
 
-from lska.launching import evaluation_threads, labelled
+from lska.labels import labelled
+from lska.launching import evaluation_threads
 from lska.outcomes import outcomes_path
 
 

@@ -17,16 +17,16 @@ for one in PLAN.passes:
         params:
             command=one.item.command,
             runs=[str(run) for run in one.runs],
-            budget=f"--budget-hours {one.item.section.hours}" if one.item.task.startswith("robustness") else "",
+            budget=one.budget,
             digest=one.digest,
         log:
             LOGS / "passes" / f"{one.name}.log",
         threads: evaluation_threads(one.item.section.evaluation)
         resources:
-            **labelled("gpu_eval", one.item.section.evaluation, stops_after=getattr(one.item.section, "hours", None)),
+            **labelled("gpu_eval", one.item.section.evaluation, stops_after=one.hours),
         retries: one.item.section.attempts - 1
         shell:
-            "lska evaluate {params.command} --checkpoints {params.runs} {params.budget} {SETTINGS} 2>> {log:q}"
+            "exec lska evaluate {params.command} --checkpoints {params.runs} {params.budget} {SETTINGS} 2>> {log:q}"
 
 
 # Pictures of what the perturbed sets look like, for the notebooks.

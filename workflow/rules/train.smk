@@ -1,6 +1,7 @@
 # Training: one rule for every network. State lives in work/, outside the outputs, so that a killed training goes on.
 
-from lska.launching import labelled, launcher, training_threads
+from lska.labels import labelled
+from lska.launching import launcher, training_threads
 
 
 START = launcher(PLAN.config.training)
@@ -24,8 +25,9 @@ rule train:
     resources:
         **labelled("gpu_train", PLAN.config.training),
     retries: PLAN.config.training.attempts - 1
+    # A shell in between would end at a signal, and with it the job, before the training has saved its state.
     shell:
-        "{START} train {wildcards.run} --budget-hours {PLAN.config.training.hours} {SETTINGS} 2>> {log:q}"
+        "exec {START} train {wildcards.run} --job-minutes {resources.runtime} {SETTINGS} 2>> {log:q}"
 
 
 # One rule for every head and control. The backbone enters by its weights, and by the digest of how they were trained.
@@ -43,7 +45,6 @@ rule fine_tune:
     params:
         digest=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).digest(),
         start=lambda wildcards: launcher(PLAN.job(wildcards.task, wildcards.run).settings),
-        hours=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.hours,
     log:
         LOGS / "train" / "{task}" / "{run}.log",
     threads: lambda wildcards: training_threads(PLAN.job(wildcards.task, wildcards.run).settings)
@@ -52,4 +53,5 @@ rule fine_tune:
     # A number of the rule, not of a job, in Snakemake: the largest of all heads.
     retries: max((job.settings.attempts for job in PLAN.config.fine_tunings), default=1) - 1
     shell:
-        "{params.start} train {wildcards.run} --task {wildcards.task} --budget-hours {params.hours} {SETTINGS} 2>> {log:q}"
+        "exec {params.start} train {wildcards.run} --task {wildcards.task} --job-minutes {resources.runtime} {SETTINGS} "
+        "2>> {log:q}"

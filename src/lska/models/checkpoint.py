@@ -6,7 +6,7 @@ import argparse
 import logging
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,10 +90,16 @@ def load_weights(model: nn.Module, path: Path | str, strict: bool = True, ema: b
     return LoadReport(missing, unexpected)
 
 
-def save_weights(model: nn.Module, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
+def save_weights(
+    model: nn.Module,
+    path: Path | str,
+    metadata: Mapping[str, str] | None = None,
+    check: Callable[[], None] | None = None,
+) -> None:
     """Write all parameters and buffers of ``model`` to ``path`` as safetensors, complete or not at all.
 
-    Names are written without the prefixes of wrapping modules. Raises ValueError unless ``path`` ends in .safetensors.
+    Names are written without the prefixes of wrapping modules; ``check`` is called right before the file appears, which
+    it does not where that raises. Raises ValueError unless ``path`` ends in .safetensors.
     """
     from lska.provenance import atomic_path
 
@@ -103,7 +109,7 @@ def save_weights(model: nn.Module, path: Path | str, metadata: Mapping[str, str]
     state = _inner_model(model).state_dict()
     # A copy in standard layout: safetensors refuses channels_last strides, and tensors that share memory.
     tensors = {_WRAPPER_PREFIX.sub("", name): _plain_copy(tensor) for name, tensor in state.items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, check) as temporary:
         save_file(tensors, temporary, metadata=dict(metadata or {}))
 
 

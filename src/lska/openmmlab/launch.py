@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from lska.openmmlab.configs import configuration
 from lska.provenance import atomic_path, code_version, environment, write_sealed
 from lska.train.distributed import Processes, processes
 from lska.train.interrupt import StopRequest, stop_request
-from lska.train.launch import trained
-from lska.train.state import owner, state_files
+from lska.train.launch import made_meanwhile, trained
+from lska.train.lease import Lease, leased
+from lska.train.state import state_files
 
 if TYPE_CHECKING:
     from lska.openmmlab.configs import Splits
@@ -48,32 +50,38 @@ def fine_tune(job: FineTuningJob, budget_seconds: float | None = None) -> None:
         DataError: the data set is missing, or differs from its manifest.
         StaleWeightsError: the backbone's weights are missing, or are not those of the configuration.
         CheckpointError: they do not fit the backbone.
-        Interrupted: stopped by a signal or the budget, state saved.
+        Interrupted: stopped by a signal or the budget, state saved; or while another process trains the run.
+        LeaseLostError: another process took the training over; nothing was written since.
         DivergedError, StateError, ValueError: as the parts say.
     """
+    begun = time.monotonic()
     torch.set_num_threads(job.settings.threads)
     code_version()  # remembered as of now: the checkout may change while a long training runs
     backbone = None if job.backbone is None else Checkpoint.open(job.config, job.run)
     splits = open_splits(job, "train")
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(processes(job.settings.gpus, f"{job.kind}.heads.{job.head}.gpus"))
-        stop = stack.enter_context(stop_request(budget_seconds))
-        if group.is_main:
-            stack.enter_context(owner(job.states))
-        runner = make_runner(job, configuration(job, splits, group.world), group, stop)
+        stop = stack.enter_context(stop_request(budget_seconds, begun))
+        lease = stack.enter_context(leased(job.states, job.settings.heartbeat_seconds, group, stop))
+        if made_meanwhile(lease, group, job.weights, job.log, job.digest()):
+            return
+        runner = make_runner(job, configuration(job, splits, group.world), group, stop, lease)
         runner.train()
         if group.is_main:
             export(runner, job, backbone)
 
 
-def make_runner(job: FineTuningJob, settings: Any, group: Processes, stop: StopRequest) -> FineTuningRunner:
+def make_runner(
+    job: FineTuningJob, settings: Any, group: Processes, stop: StopRequest, lease: Lease | None
+) -> FineTuningRunner:
     """The Runner of a fine-tuning, which goes on from the newest state where there is one."""
     from lska.openmmlab.loop import SCHEME, FineTuningRunner, Training
 
     attempt = {"code": code_version(), "environment": environment(str(group.device))}
     training = Training(
-        group, job.states, job.digest(), 60 * job.settings.state_minutes, stop, job.recipe.channels_last, attempt
-    )
+        group, job.states, job.digest(), 60 * job.settings.state_minutes, stop, job.recipe.channels_last, attempt,
+        lease,
+    )  # fmt: skip
     started = bool(state_files(job.states))
     settings = settings.copy()
     settings.pop("test_dataloader", None)
@@ -91,10 +99,11 @@ def make_runner(job: FineTuningJob, settings: Any, group: Processes, stop: StopR
 
 def export(runner: FineTuningRunner, job: FineTuningJob, backbone: Checkpoint | None) -> None:
     """Write the weights, the record of losses and, last, the sidecar that vouches for them."""
-    save_weights(runner.model, job.weights)
-    with atomic_path(job.log) as temporary:
+    check = runner.train_loop.may_write
+    save_weights(runner.model, job.weights, check=check)
+    with atomic_path(job.log, check) as temporary:
         shutil.copyfile(job.states / "train.jsonl", temporary)
-    write_sealed(job.weights.with_suffix(".json"), sidecar(runner, job, backbone, job.weights))
+    write_sealed(job.weights.with_suffix(".json"), sidecar(runner, job, backbone, job.weights), check)
     for state in state_files(job.states)[:-1]:
         state.unlink()
 

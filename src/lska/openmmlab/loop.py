@@ -7,6 +7,7 @@ are files of `lska.train.state`: atomic, checksummed, the last two kept, and rea
 from __future__ import annotations
 
 import copyreg
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from lska.train.distributed import Processes
 from lska.train.engine import fit
 from lska.train.interrupt import StopRequest
+from lska.train.lease import Lease, require_owner
 from lska.train.loading import seed_everything
 from lska.train.progress import Progress, TrainingLog
 from lska.train.scoring import memory_format
@@ -48,11 +50,17 @@ copyreg.pickle(HistoryBuffer, _as_columns)
 
 @register_backend("lska_states")
 class StateBackend(LocalBackend):
-    """Where mmengine's `save_checkpoint` puts the states of a training."""
+    """Where mmengine's `save_checkpoint` puts the states of a training.
+
+    `proof` is that of the lease which this needs, plain values because mmengine remembers a backend by its arguments.
+    """
+
+    def __init__(self, proof: dict[str, str] | None = None) -> None:
+        self.check = None if proof is None else functools.partial(require_owner, **proof)
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a state file; raises StateError where it cannot be written."""
-        write_state(Path(filepath), obj)
+        write_state(Path(filepath), obj, self.check)
 
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME)
@@ -84,6 +92,8 @@ class Training:
     channels_last: bool
     attempt: dict[str, Any]
     """What is noted of this attempt: code and environment."""
+    lease: Lease | None = None
+    """The right to write to the folder, in the main process."""
 
 
 class FineTuningRunner(Runner):
@@ -136,7 +146,7 @@ class UpdateLoop(BaseLoop, Trainable):
         self.training = runner.training
         self.plan = self.dataloader.batch_sampler.plan
         self.state_seconds, self.group = self.training.state_seconds, self.training.group
-        self.folder = self.training.folder
+        self.folder, self.lease = self.training.folder, self.training.lease
         self.progress = Progress()
         self.share = self.plan.share(self.group.world)
         self._epoch = 0
@@ -189,7 +199,7 @@ class UpdateLoop(BaseLoop, Trainable):
         images = self.plan.micro_batch * self.plan.micro_batches
         log = TrainingLog(
             self.training.folder / "train.jsonl", progress, self.plan.steps, self.plan.steps_per_epoch, images,
-            self.group.is_main,
+            self.group.is_main, self.lease,
         )  # fmt: skip
         runner.call_hook("before_train")
         runner.call_hook("before_train_epoch")
@@ -230,6 +240,7 @@ class UpdateLoop(BaseLoop, Trainable):
         Raises:
             DivergedError: a weight is not finite; the state before is kept.
             StateError: the state cannot be written.
+            LeaseLostError: another training took the folder over; nothing is written.
         """
         self.require_finite(self.runner.model)
         meta = {
@@ -237,7 +248,9 @@ class UpdateLoop(BaseLoop, Trainable):
             "progress": vars(self.progress).copy(),
         }  # fmt: skip
         name = f"state-{self.progress.step:08d}.pt"
-        self.runner.save_checkpoint(
-            str(self.training.folder), name, meta=meta, by_epoch=False, backend_args={"backend": "lska_states"}
+        backend = {"backend": "lska_states", "proof": None if self.lease is None else self.lease.proof}
+        self.group.by_main(
+            lambda: self.runner.save_checkpoint(
+                str(self.training.folder), name, meta=meta, by_epoch=False, backend_args=backend
+            )
         )
-        self.group.wait()

@@ -6,14 +6,30 @@ those that the first process gathers on its share of the micro-batches, as in th
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+from lska.launching import LAUNCHER
+from lska.train.interrupt import Interrupted
+
+_PR_SET_PDEATHSIG = 1
+
+
+class ContactLostError(Interrupted):
+    """Another process of the training ended, or its machine did."""
+
+
+class MainProcessError(RuntimeError):
+    """What only the main process does failed there."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +67,23 @@ class Processes:
             dist.all_reduce(value)
         return value
 
-    def wait(self) -> None:
-        """Return when every process has called it."""
-        if self.world > 1:
-            dist.barrier()
+    def by_main(self, action: Callable[[], object]) -> None:
+        """Have the main process do `action` while the others wait; where that raises, all raise. A collective call.
+
+        Raises:
+            Interrupted, MainProcessError: in the others, by what was raised in the main process.
+        """
+        problem: Exception | None = None
+        if self.is_main:
+            try:
+                action()
+            except Exception as error:
+                problem = error
+        failed = self.largest(0 if problem is None else 2 if isinstance(problem, Interrupted) else 1)
+        if problem is not None:
+            raise problem
+        if failed:
+            raise (Interrupted if failed == 2 else MainProcessError)("the main process stopped, and says why")
 
 
 @contextmanager
@@ -67,6 +96,7 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
 
     Raises:
         ValueError: `gpus` were asked for and CUDA sees fewer.
+        ContactLostError: another process ended before its time.
     """
     rank, world, local = (int(os.environ.get(n, d)) for n, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     if gpus > 0 and torch.cuda.device_count() <= local:
@@ -77,11 +107,32 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
     device = torch.device("cuda", local) if gpus > 0 else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world > 1:
+    if world == 1:
+        yield Processes(rank, world, device)
+        return
+    end_with_parent()
+    try:
         # The other processes wait while the first one scores held-out images.
         dist.init_process_group("nccl" if gpus > 0 else "gloo", timeout=timedelta(hours=2))
-    try:
         yield Processes(rank, world, device)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
+            raise
+        raise ContactLostError(
+            f"lost contact with another process of this training ({str(error).splitlines()[0]}); that one, or its "
+            "machine, ended; the training goes on from its last saved state"
+        ) from error
     finally:
-        if world > 1:
+        if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def end_with_parent() -> None:
+    """Have the system send SIGTERM to this process when the launcher that started it is gone, even by SIGKILL."""
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(launcher):
+        # It went before the system was told.
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -18,6 +18,7 @@ from torch import nn
 
 from lska.train.distributed import Processes
 from lska.train.interrupt import Interrupted, StopRequest
+from lska.train.lease import Lease, LeaseLostError
 from lska.train.loading import Plan, batch_mixer, seed_everything
 from lska.train.progress import Progress, TrainingLog
 from lska.train.recipe import Recipe
@@ -42,6 +43,8 @@ class Job:
     state_seconds: float = 600.0
     skipped: Callable[[], int] = lambda: 0
     """Unreadable images that this process has met in this attempt."""
+    lease: Lease | None = None
+    """The right to write to the folder, in the main process."""
 
 
 class Trainer(Trainable):
@@ -51,7 +54,7 @@ class Trainer(Trainable):
         recipe = job.recipe
         layout = memory_format(recipe.channels_last)
         self.job, self.group, self.layout = job, group, layout
-        self.plan, self.state_seconds, self.folder = job.plan, job.state_seconds, job.folder
+        self.plan, self.state_seconds, self.folder, self.lease = job.plan, job.state_seconds, job.folder, job.lease
         self.network = network.to(group.device, memory_format=layout).train()
         self.optimizer = create_optimizer_v2(
             self.network, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -128,13 +131,14 @@ class Trainer(Trainable):
         Raises:
             DivergedError: a weight is not finite; the state before is kept.
             StateError: the state cannot be written.
+            LeaseLostError: another training took the folder over; nothing is written.
         """
         self.require_finite(self.network)
         skipped = self.group.sum(torch.tensor(self.job.skipped(), device=self.group.device))
         self.progress.skipped = self._skipped_before + int(skipped)
-        if self.group.is_main:
-            save_state(self.job.folder, self.progress.step, self._state())
-        self.group.wait()
+        self.group.by_main(
+            lambda: save_state(self.job.folder, self.progress.step, self._state(), self.may_write)
+        )
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -180,7 +184,7 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, plan: Plan) -> C
     )
 
 
-_SAVE, _STOP = 1, 2
+_SAVE, _STOP, _LOST = 1, 2, 3
 
 
 def fit(
@@ -198,6 +202,7 @@ def fit(
 
     Raises:
         Interrupted: a signal or the wall-time budget ended the attempt; the state is saved.
+        LeaseLostError: another training took the folder over; nothing is written.
         DivergedError: the loss is not finite; the last good state is kept.
     """
     plan, progress, group = trainer.plan, trainer.progress, trainer.group
@@ -211,7 +216,10 @@ def fit(
             progress.last_loss = trainer.finite(loss)
         progress.seconds += watch.lap()
         reason = stop.reason(watch.longest)
-        wish = group.largest(_STOP if reason is not None else _SAVE if watch.state_due() else 0)
+        wish = _STOP if reason is not None else _SAVE if watch.state_due() else 0
+        wish = group.largest(_LOST if trainer.lease is not None and trainer.lease.lost else wish)
+        if wish == _LOST:
+            _leave(trainer.lease)
         stopping, saving = wish == _STOP and not finished, wish >= _SAVE or finished
         if saving and not due:
             progress.last_loss = trainer.finite(loss)
@@ -223,6 +231,12 @@ def fit(
         watch.resume()
         if stopping:
             raise Interrupted(f"{reason or 'another process stopped'}; state saved after update {progress.step}")
+
+
+def _leave(lease: Lease | None) -> NoReturn:
+    if lease is not None:
+        lease.check()
+    raise LeaseLostError("the main process lost the state folder to another training, and says which")
 
 
 class _Watch:

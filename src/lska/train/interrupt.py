@@ -23,10 +23,16 @@ class Interrupted(RuntimeError):
 
 
 class StopRequest:
-    """Collects the reasons to stop; the loop asks `reason` after every update."""
+    """Collects the reasons to stop; the loop asks `reason` after every update.
 
-    def __init__(self, budget_seconds: float | None) -> None:
-        self._deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
+    Args:
+        budget_seconds: wall time, None for no end.
+        begun: reading of `time.monotonic` from which the budget counts, now by default.
+    """
+
+    def __init__(self, budget_seconds: float | None, begun: float | None = None) -> None:
+        begun = time.monotonic() if begun is None else begun
+        self._deadline = None if budget_seconds is None else begun + budget_seconds
         self._margin = 0.0 if budget_seconds is None else min(120.0, 0.05 * budget_seconds)
         self._signal: str | None = None
 
@@ -50,9 +56,9 @@ class StopRequest:
 
 
 @contextmanager
-def stop_request(budget_seconds: float | None) -> Iterator[StopRequest]:
-    """Listen for SIGTERM, SIGINT and SIGUSR1 inside the block."""
-    request = StopRequest(budget_seconds)
+def stop_request(budget_seconds: float | None, begun: float | None = None) -> Iterator[StopRequest]:
+    """Listen for SIGTERM, SIGINT and SIGUSR1 inside the block; arguments as those of `StopRequest`."""
+    request = StopRequest(budget_seconds, begun)
     former = {number: signal.signal(number, request.handle) for number in _SIGNALS}
     try:
         yield request

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,15 +19,17 @@ from lska.data.folders_torch import ImageDataset
 from lska.data.prepare import verify
 from lska.models import create
 from lska.models.checkpoint import save_weights
+from lska.passes import read_json
 from lska.provenance import atomic_path, code_version, environment, file_md5, write_sealed
 from lska.runs import Run
-from lska.train.distributed import processes
+from lska.train.distributed import Processes, processes
 from lska.train.engine import Job, Trainer, fit
 from lska.train.interrupt import stop_request
+from lska.train.lease import Lease, leased
 from lska.train.loading import Plan, scoring_loader, training_loader, training_transform
 from lska.train.progress import TrainingLog
 from lska.train.scoring import score
-from lska.train.state import owner, state_files
+from lska.train.state import state_files
 from lska.train.trainable import Trainable
 
 logger = logging.getLogger(__name__)
@@ -62,27 +64,53 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
 
     Raises:
         DataError: the data set is missing, or its splits have different classes.
-        Interrupted: stopped by a signal or the budget, state saved.
+        Interrupted: stopped by a signal or the budget, state saved; or while another process trains the run.
+        LeaseLostError: another process took the training over; nothing was written since.
         DivergedError, StateError, ValueError: as the parts say.
     """
+    begun = time.monotonic()
     torch.set_num_threads(config.training.threads)
     code_version()  # remembered as of now: the checkout may change while a long training runs
     recipe = config.recipe
     split, validation = _data(config)
     images = ImageDataset(split, training_transform(recipe), on_error="skip")
     plan = Plan.of(recipe, len(split), run.seed)
-    with processes(config.training.gpus) as group, stop_request(budget_seconds) as stop:
+    with processes(config.training.gpus) as group, stop_request(budget_seconds, begun) as stop:
         plan.share(group.world)
         network = build_network(config, run, len(split.classes), recipe.drop_path)
-        job = Job(
-            recipe, plan, len(split.classes), state_folder(config, run), config.training_digest(run),
-            60 * config.training.state_minutes, lambda: images.skipped,
-        )  # fmt: skip
-        with owner(job.folder) if group.is_main else contextlib.nullcontext():
+        folder = state_folder(config, run)
+        with leased(folder, config.training.heartbeat_seconds, group, stop) as lease:
+            made = config.weights_path(run), config.training_log(run), config.training_digest(run)
+            if made_meanwhile(lease, group, *made):
+                return
+            job = Job(
+                recipe, plan, len(split.classes), folder, config.training_digest(run),
+                60 * config.training.state_minutes, lambda: images.skipped, lease,
+            )  # fmt: skip
             trainer = Trainer(job, network, group)
             _run(trainer, images, config, stop, _validator(trainer, validation, config))
             if group.is_main:
                 export(trainer, config, run)
+
+
+def made_meanwhile(lease: Lease | None, group: Processes, weights: Path, log: Path, digest: str) -> bool:
+    """Whether the process that had the state folder before finished the training; a collective call.
+
+    Args:
+        weights: place of the weights beside their sidecar, of the recipe `digest`; `log` of their record of losses.
+    """
+    sidecar = read_json(weights.with_suffix(".json"))
+    made = (
+        lease is not None
+        and lease.waited
+        and sidecar.get("recipe") == digest
+        and weights.is_file()
+        and log.is_file()
+        and file_md5(weights) == sidecar.get("md5")
+    )
+    if made:
+        logger.info("%s: trained by another process meanwhile", weights)
+    return bool(group.largest(int(made)))
 
 
 def _data(config: Config) -> tuple[Split, Split]:
@@ -103,7 +131,9 @@ def _run(
     loader = training_loader(images, job.plan, start, group.rank, group.world, config.training.workers)
     per_step = job.recipe.global_batch
     record = job.folder / "train.jsonl"
-    log = TrainingLog(record, trainer.progress, job.plan.steps, job.plan.steps_per_epoch, per_step, group.is_main)
+    log = TrainingLog(
+        record, trainer.progress, job.plan.steps, job.plan.steps_per_epoch, per_step, group.is_main, job.lease
+    )
     try:
         fit(trainer, iter(loader), log, stop, validate)
     finally:
@@ -129,11 +159,11 @@ def _validator(trainer: Trainer, split: Split, config: Config) -> Callable[[int]
 
 def export(trainer: Trainer, config: Config, run: Run) -> None:
     """Write the weights, the record of losses and, last, the sidecar that vouches for them."""
-    weights = config.weights_path(run)
-    save_weights(trainer.exported, weights)
-    with atomic_path(config.training_log(run)) as temporary:
+    weights, check = config.weights_path(run), trainer.may_write
+    save_weights(trainer.exported, weights, check=check)
+    with atomic_path(config.training_log(run), check) as temporary:
         shutil.copyfile(trainer.job.folder / "train.jsonl", temporary)
-    write_sealed(weights.with_suffix(".json"), sidecar(trainer, config, run, weights))
+    write_sealed(weights.with_suffix(".json"), sidecar(trainer, config, run, weights), check)
     for state in state_files(trainer.job.folder)[:-1]:
         state.unlink()
 

@@ -8,9 +8,12 @@ import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lska.provenance import atomic_path
+
+if TYPE_CHECKING:
+    from lska.train.lease import Lease
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +40,23 @@ class TrainingLog:
 
     A resumed training drops the records after the state it goes on from, so that no update is logged twice. Records
     fall on the last update of every epoch and on `LINES_PER_TRAINING` evenly spaced ones. Only the main process of a
-    training writes (`active`); the others use `due` alone.
+    training writes (`active`), and only while it holds its lease; the others use `due` alone.
     """
 
     def __init__(
-        self, path: Path, start: Progress, steps: int, steps_per_epoch: int, images_per_step: int, active: bool = True
+        self,
+        path: Path,
+        start: Progress,
+        steps: int,
+        steps_per_epoch: int,
+        images_per_step: int,
+        active: bool = True,
+        lease: Lease | None = None,
     ) -> None:
         self.path, self.steps = path, steps
         self.steps_per_epoch, self.images_per_step = steps_per_epoch, images_per_step
         self.interval = max(1, steps // LINES_PER_TRAINING)
-        self.active = active
+        self.active, self.lease = active, lease
         self._step, self._seconds = start.step, start.seconds
         if active:
             self._keep_until(start.step)
@@ -71,7 +81,7 @@ class TrainingLog:
 
     def record(self, progress: Progress, epoch: int, rate: float, **more: float) -> None:
         """Append one record and show it."""
-        if not self.active:
+        if not self.active or (self.lease is not None and not self.lease.holds()):
             return
         step, loss = progress.step, progress.last_loss
         speed = (step - self._step) * self.images_per_step / (progress.seconds - self._seconds)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import io
 import logging
 import math
-import os
 import re
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +25,35 @@ class StateError(RuntimeError):
     """A training state cannot be written or read; the message says which and what to do."""
 
 
-def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
+def save_state(folder: Path, step: int, state: dict[str, Any], check: Callable[[], None] | None = None) -> Path:
     """Write the state after update `step`, what `torch.save` makes of `state`, and drop all but the last two.
 
-    `state` holds tensors and plain containers only, so that reading it back needs no pickled code.
-
-    Raises:
-        StateError: as `write_state`.
+    `state` holds tensors and plain containers only, so that reading it back needs no pickled code. `check` and what is
+    raised are those of `write_state`.
     """
     import torch
 
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    return write_state(folder / f"state-{step:08d}.pt", buffer.getbuffer())
+    return write_state(folder / f"state-{step:08d}.pt", buffer.getbuffer(), check)
 
 
-def write_state(path: Path, payload: bytes | memoryview) -> Path:
+def write_state(path: Path, payload: bytes | memoryview, check: Callable[[], None] | None = None) -> Path:
     """Write a state file, a header with the SHA-256 of `payload` and then that, and drop all but the last two.
+
+    Args:
+        check: raises where this process may no longer write to the folder; called before anything is changed in it,
+            and again right before the file appears under its name.
 
     Raises:
         StateError: the disk is full or the folder cannot be written; earlier states are untouched.
     """
     folder = path.parent
-    _remove_unfinished(folder)
     try:
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        if check is not None:
+            check()
+        _remove_unfinished(folder)
+        with atomic_path(path, check) as temporary, temporary.open("wb") as stream:
             stream.write(_MAGIC + hashlib.sha256(payload).digest())
             stream.write(payload)
     except OSError as error:
@@ -79,29 +79,6 @@ def _write_problem(path: Path, size: int, error: OSError) -> str:
     advice = f"free at least {math.ceil(2 * size / 2**20)} MiB" if full else "check disk, limits and permissions"
     reason = error.strerror or error
     return f"cannot write training state {path}: {reason}; {kept}; {advice} and start the training again"
-
-
-@contextmanager
-def owner(folder: Path) -> Iterator[None]:
-    """Own the state folder inside the block; the system releases it however this process ends.
-
-    Raises:
-        StateError: another training owns it; the message names host and process.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "owner").open("a+", encoding="utf-8") as stream:
-        try:
-            # Unlike flock, not shared with forked loader workers, which outlive a killed trainer by seconds.
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            stream.seek(0)
-            raise StateError(
-                f"{folder} is in use by another training ({stream.read().strip()}); wait for it or stop it"
-            ) from error
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        stream.flush()
-        yield
 
 
 def state_files(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lska.train.distributed import Processes
+from lska.train.lease import Lease
 from lska.train.loading import Plan
 from lska.train.progress import Progress
 from lska.train.state import state_files
@@ -30,6 +31,8 @@ class Trainable:
     group: Processes
     folder: Path
     """Where the states are."""
+    lease: Lease | None
+    """The right to write there; None in processes that do not write, and where nobody else can."""
 
     @abstractmethod
     def rate(self, step: int) -> float:
@@ -51,7 +54,13 @@ class Trainable:
         Raises:
             DivergedError: a weight is not finite; the state before is kept.
             StateError: the state cannot be written.
+            LeaseLostError: another training took the folder over; nothing is written.
         """
+
+    @property
+    def may_write(self) -> Callable[[], None] | None:
+        """Called right before a file appears; raises LeaseLostError where another training took over."""
+        return None if self.lease is None else self.lease.check
 
     def finite(self, loss: torch.Tensor) -> float:
         """Mean of `loss` over the processes.

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from lska.config import load
-from lska.launching import LABELS, labelled, launcher
+from lska.labels import LABELS, labelled
 from lska.provenance import project_root
 from lska.sections import Evaluation, Training
 
@@ -25,10 +25,10 @@ def asked(resources: dict, attempt: int = 1) -> dict[str, int]:
 def test_a_training_asks_for_the_gpus_of_its_recipe_and_stops_itself_before_its_time_is_over() -> None:
     training = Training(recipe="r.yaml", gpus=4, workers=8, hours=23, attempts=10)
     assert asked(labelled("gpu_train", training)) == {
-        "gpu": 4, "cpus_per_gpu": 9, "mem_mb": 104_000, "runtime": 23 * 60 + 15, "nodes": 1,
+        "gpu": 4, "cpus_per_gpu": 9, "mem_mb": 104_000, "runtime": 23 * 60, "nodes": 1,
     }  # fmt: skip
     third = asked(labelled("gpu_train", training), attempt=3)
-    assert (third["mem_mb"], third["runtime"]) == (156_000, 23 * 60 + 15)
+    assert (third["mem_mb"], third["runtime"]) == (156_000, 23 * 60)
 
 
 def test_memory_and_time_of_other_jobs_grow_with_the_attempt_up_to_a_limit() -> None:
@@ -63,8 +63,6 @@ def test_nothing_at_paper_scale_asks_for_a_day_or_more(label: str, monkeypatch: 
         assert max(asked(resources, attempt)["runtime"] for attempt in range(1, 11)) < 24 * 60
 
 
-def test_several_gpus_are_taken_before_torchrun_starts() -> None:
-    assert launcher(Training(recipe="r.yaml", gpus=2)) == (
-        "lska gpus 2 torchrun --standalone --nproc-per-node 2 -m lska"
-    )
-    assert launcher(Training(recipe="r.yaml", gpus=1)) == launcher(Training(recipe="r.yaml")) == "lska"
+def test_a_training_on_several_nodes_asks_for_the_memory_of_one() -> None:
+    resources = asked(labelled("gpu_train", Training(recipe="r.yaml", gpus=8, nodes=2, workers=8)))
+    assert (resources["gpu"], resources["nodes"], resources["mem_mb"]) == (8, 2, 104_000)

@@ -1,0 +1,230 @@
+"""Two processes want to train the same run: one waits, one that was frozen stops, and the result is that of one."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_dense
+from lease_helpers import PERIOD, elsewhere, owned, said, until
+from tiny_dense import DenseProject
+from tiny_project import Project, in_child
+
+from lska.config import Config
+from lska.provenance import file_md5
+from lska.strict import merge
+from lska.train import launch
+from lska.train.engine import Trainer
+from lska.train.launch import state_folder
+
+CHANGES: dict[str, Any] = {"scale": "shared", "training": {"heartbeat_seconds": PERIOD, "state_minutes": 0.0}}
+
+
+def freeze_before(number: int) -> None:
+    """Have this process stop, as if its machine stood still, when `number` updates are done and the next begins."""
+    original = Trainer.update
+
+    def update(trainer: Trainer, batches: Iterator[Any]) -> Any:
+        if trainer.progress.step == number:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return original(trainer, batches)
+
+    Trainer.update = update
+
+
+def freeze_before_export() -> None:
+    """Have this process stop when everything is trained and nothing is exported."""
+    original = launch.save_weights
+
+    def save_weights(*arguments: Any, **more: Any) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        original(*arguments, **more)
+
+    launch.save_weights = save_weights
+
+
+@pytest.fixture(autouse=True)
+def nobody_stays() -> Iterator[None]:
+    """End what a failed test leaves, frozen processes too, which would be waited for at the end."""
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
+
+
+def start(
+    project: Project, *preparations: Callable[[], None], changes: dict[str, Any] = CHANGES, words: str = ""
+) -> Any:
+    """A process that trains, on another machine than this process seems to be on."""
+
+    def body() -> int:
+        elsewhere(f"machine {os.getpid()}")
+        for prepare in preparations:
+            prepare()
+        return project.command("train", str(project.run), *words.split(), changes=changes)
+
+    return in_child(body)
+
+
+def ended(process: Any) -> int:
+    process.join(120)
+    assert process.exitcode is not None, "the process did not end within two minutes"
+    return process.exitcode
+
+
+def frozen(process: Any) -> None:
+    """Wait until the process has stopped itself."""
+    stat = Path(f"/proc/{process.pid}/stat")
+    until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", seconds=120)
+
+
+def outcome(project: Project, config: Config) -> tuple[Any, ...]:
+    """What must be as after one undisturbed training."""
+    records = project.records(config)
+    assert [record["step"] for record in records] == list(range(1, 13))
+    sidecar = sidecar_of(project, config)
+    assert sidecar["md5"] == file_md5(config.weights_path(project.run))
+    return sidecar["md5"], sidecar["updates"], [record["loss"] for record in records]
+
+
+def sidecar_of(project: Project, config: Config) -> dict[str, Any]:
+    return json.loads(config.weights_path(project.run).with_suffix(".json").read_text())
+
+
+@pytest.fixture
+def config(project: Project) -> Config:
+    """The scale that two processes train at."""
+    config = project.config(CHANGES)
+    project.prepare(config)
+    return config
+
+
+@pytest.fixture
+def undisturbed(project: Project) -> tuple[Any, ...]:
+    config = project.trained({"scale": "through"})
+    return outcome(project, config)
+
+
+def test_the_second_waits_and_does_not_train_again(
+    project: Project, config: Config, undisturbed: tuple[Any, ...], capfd: Any
+) -> None:
+    first = start(project, lambda: freeze_before(5))
+    frozen(first)
+    # Long enough for the second one to ask, too short for it to lose patience.
+    second = start(project)
+    until(lambda: "waiting:" in capfd.readouterr().err, seconds=60)
+    os.kill(first.pid, signal.SIGCONT)
+    assert [ended(first), ended(second)] == [0, 0]
+    assert f"{config.weights_path(project.run)}: trained by another process meanwhile" in capfd.readouterr().err
+    assert outcome(project, config) == undisturbed
+    assert len(sidecar_of(project, config)["attempts"]) == 1
+    assert not owned(state_folder(config, project.run))
+
+
+def test_the_second_goes_on_where_the_first_was_stopped(
+    project: Project, config: Config, undisturbed: tuple[Any, ...], capfd: Any
+) -> None:
+    first = start(project, lambda: freeze_before(5))
+    frozen(first)
+    second = start(project)
+    until(lambda: "waiting:" in capfd.readouterr().err, seconds=60)
+    os.kill(first.pid, signal.SIGTERM)
+    os.kill(first.pid, signal.SIGCONT)
+    assert [ended(first), ended(second)] == [75, 0]
+    assert outcome(project, config) == undisturbed
+    assert len(sidecar_of(project, config)["attempts"]) == 2
+
+
+def test_a_frozen_training_that_wakes_up_stops_without_writing(
+    project: Project, config: Config, undisturbed: tuple[Any, ...], capfd: Any
+) -> None:
+    first = start(project, lambda: freeze_before(5))
+    frozen(first)
+    second = start(project, lambda: freeze_before(9))
+    frozen(second)
+    folder = state_folder(config, project.run)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert said(folder)["owner"]["process"] == second.pid
+    os.kill(first.pid, signal.SIGCONT)
+    assert ended(first) == 75
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert f"lska: stopped: {folder} was taken over by process {second.pid} on " in capfd.readouterr().err
+    os.kill(second.pid, signal.SIGCONT)
+    assert ended(second) == 0
+    assert outcome(project, config) == undisturbed
+
+
+def test_weights_are_not_exported_by_one_that_lost_its_lease(
+    project: Project, config: Config, undisturbed: tuple[Any, ...]
+) -> None:
+    first = start(project, freeze_before_export)
+    frozen(first)
+    assert not config.weights_path(project.run).exists()
+    assert ended(start(project)) == 0
+    files = [config.weights_path(project.run), config.training_log(project.run), state_folder(config, project.run)]
+    files += [files[0].with_suffix(".json"), *files[2].iterdir()]
+    written = {path: path.stat().st_mtime_ns for path in files}
+    os.kill(first.pid, signal.SIGCONT)
+    assert ended(first) == 75
+    assert {path: path.stat().st_mtime_ns for path in files} == written
+    assert not list(config.weights_path(project.run).parent.glob(".*"))
+    assert outcome(project, config) == undisturbed
+
+
+def test_waiting_uses_up_the_budget_and_leaves_with_75(project: Project, config: Config, capfd: Any) -> None:
+    changes = merge(CHANGES, {"training": {"heartbeat_seconds": 1000.0}})
+    first = start(project, lambda: freeze_before(5), changes=changes)
+    frozen(first)
+    assert ended(start(project, changes=changes, words="--budget-hours 2e-4")) == 75
+    folder = state_folder(config, project.run)
+    message = f"lska: stopped: the wall-time budget is nearly used up, and {folder} is still in use by another training"
+    assert message in capfd.readouterr().err
+    os.kill(first.pid, signal.SIGCONT)
+    assert ended(first) == 0
+
+
+def test_a_second_that_finds_other_weights_trains(project: Project, config: Config) -> None:
+    project.trained(CHANGES, {"training": {"overrides": {"learning_rate": 1.0e-3}}})
+    old = sidecar_of(project, config)
+    first = start(project, lambda: freeze_before(5))
+    frozen(first)
+    assert ended(start(project)) == 0
+    assert sidecar_of(project, config)["recipe"] == config.training_digest(project.run) != old["recipe"]
+    os.kill(first.pid, signal.SIGCONT)
+    assert ended(first) == 75
+
+
+def test_fine_tuning_has_one_owner_too(dense_project: DenseProject, capfd: Any) -> None:
+    changes = {
+        "scale": "shared",
+        "segmentation": {"heads": {"semantic_fpn": {"heartbeat_seconds": PERIOD, "state_minutes": 0.0}}},
+    }
+    job = dense_project.job("semantic_fpn", changes)
+    tiny_dense.prepare(job.config)
+
+    def body(freeze: bool) -> Callable[[], int]:
+        def run() -> int:
+            elsewhere(f"machine {os.getpid()}")
+            if freeze:
+                tiny_dense.before_update(4, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+            return dense_project.command("train", str(job.run), "--task", job.task, changes=changes)
+
+        return run
+
+    first = in_child(body(freeze=True))
+    frozen(first)
+    assert ended(in_child(body(freeze=False))) == 0
+    files = [job.weights, job.weights.with_suffix(".json"), job.log, *job.states.glob("*.*")]
+    written = {path: path.stat().st_mtime_ns for path in files}
+    os.kill(first.pid, signal.SIGCONT)
+    assert ended(first) == 75
+    assert {path: path.stat().st_mtime_ns for path in files} == written
+    assert {*job.states.glob("*.*")} <= written.keys(), "no state was added"
+    assert f"lska: stopped: {job.states} was taken over by " in capfd.readouterr().err
+

@@ -1,0 +1,224 @@
+"""Trainings in several real processes: exit codes, signals, lost launchers and nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lease_helpers import owned, said, until
+from tiny_project import Project
+
+from lska.config import Config
+from lska.strict import merge
+from lska.train.launch import state_folder
+from lska.train.torchrun import exit_code
+
+SLOWLY: dict[str, Any] = {"training": {"state_minutes": 0.0, "overrides": {"epochs": 20}}}
+"""80 updates, each with its state: time enough to interrupt them."""
+QUICKLY = merge(SLOWLY, {"training": {"state_minutes": 1.0}})
+"""The same training, without states in between."""
+UPDATES = 80
+
+
+@pytest.mark.parametrize(
+    ("codes", "stopped", "expected"),
+    [
+        ([], False, 0),
+        ([], True, 0),
+        ([75, 75], False, 75),
+        ([75, -signal.SIGKILL], False, 75),
+        ([75, 1], False, 1),
+        ([-signal.SIGTERM, 3], True, 3),
+        ([-signal.SIGTERM], True, 75),
+        ([-signal.SIGKILL], False, 137),
+    ],
+)
+def test_the_common_exit_code(codes: list[int], stopped: bool, expected: int) -> None:
+    assert exit_code(codes, stopped) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--processes 0 -- train x", "lska launch: --processes and --nodes must be at least 1, found 0 and 1"),
+        ("--processes 2", "lska launch starts trainings: expected `-- train RUN ...`, found nothing"),
+        ("--processes 2 -- claims", "lska launch starts trainings: expected `-- train RUN ...`, found claims"),
+        ("--processes 2 --nodes 2 -- train x", "a training on 2 nodes needs SLURM_JOB_ID"),
+    ],
+)
+def test_what_cannot_be_launched_is_told(
+    words: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any, logging_as_before: None
+) -> None:
+    from lska.cli import main
+
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert main(["launch", *words.split()]) == 1
+    assert f"lska: error: {message}" in capsys.readouterr().err
+
+
+class Started:
+    """Launchers of trainings, each a process of its own whose output is in a file."""
+
+    def __init__(self, project: Project) -> None:
+        self.project, self.all = project, []
+
+    def __call__(self, changes: dict[str, Any], processes: int = 2, **environment: str) -> subprocess.Popen:
+        nodes = environment.get("SLURM_NNODES", "1")
+        command = [
+            sys.executable, "-m", "lska", "launch", "--nodes", nodes, "--processes", str(processes), "--", "train",
+            str(self.project.run), "--config", "config.yaml", "--set", json.dumps(changes),
+        ]  # fmt: skip
+        with self.output(len(self.all)).open("wb") as stream:
+            process = subprocess.Popen(
+                command, stderr=stream, start_new_session=True,
+                env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", **environment},
+            )  # fmt: skip
+        self.all.append(process)
+        return process
+
+    def output(self, number: int) -> Path:
+        return Path(f"launcher-{number}.txt")
+
+    def said(self, process: subprocess.Popen) -> str:
+        return self.output(self.all.index(process)).read_text()
+
+
+def children(process: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.fixture
+def start(project: Project) -> Iterator[Started]:
+    started = Started(project)
+    yield started
+    for process in started.all:
+        for one in (*(children(process.pid) if process.poll() is None else ()), process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        process.wait()
+
+
+def prepared(project: Project, changes: dict[str, Any]) -> Config:
+    config = project.config(changes)
+    project.prepare(config)
+    return config
+
+
+def training_for(project: Project, config: Config, updates: int) -> None:
+    """Wait until the training has done some updates."""
+    record = state_folder(config, project.run) / "train.jsonl"
+    until(lambda: record.exists() and record.read_text().count("\n") >= updates, seconds=120)
+
+
+def steps(project: Project, config: Config) -> list[int]:
+    return [int(path.stem.removeprefix("state-")) for path in project.states(config)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_launcher_saves_the_state_and_ends_with_75(
+    project: Project, start: Started, number: signal.Signals
+) -> None:
+    config = prepared(project, SLOWLY)
+    launcher = start(SLOWLY)
+    training_for(project, config, 3)
+    launcher.send_signal(number)
+    assert launcher.wait(60) == 75
+    done = steps(project, config)[-1]
+    assert 3 <= done < UPDATES
+    assert f"lska: stopped: received {number.name}; state saved after update {done}" in start.said(launcher)
+    assert not owned(state_folder(config, project.run)), "the next one has the folder at once"
+    if number is signal.SIGTERM:
+        assert start(QUICKLY).wait(120) == 0
+        assert [record["step"] for record in project.records(config)] == list(range(1, UPDATES + 1))
+
+
+@pytest.mark.slow
+def test_processes_end_with_a_launcher_that_was_killed(project: Project, start: Started) -> None:
+    config = prepared(project, SLOWLY)
+    folder = state_folder(config, project.run)
+    launcher = start(SLOWLY)
+    training_for(project, config, 3)
+    trainers = children(launcher.pid)
+    assert said(folder)["owner"]["process"] in trainers
+    launcher.kill()
+    until(lambda: not owned(folder))
+    until(lambda: not any(Path(f"/proc/{trainer}").exists() for trainer in trainers))
+    assert steps(project, config)[-1] < UPDATES
+    assert project.command("train", str(project.run), "--budget-hours", "1e-9", changes=SLOWLY) == 75
+
+
+@pytest.mark.slow
+def test_an_error_of_the_processes_is_the_launchers(project: Project, start: Started) -> None:
+    launcher = start({"data": {"root": "nowhere"}})
+    assert launcher.wait(120) == 1
+    assert "lska: error: data root" in start.said(launcher)
+    assert "process 0 ended with exit code 1" in start.said(launcher)
+
+
+def node(number: int, job: int, nodes: str = "localhost,elsewhere") -> dict[str, str]:
+    """Slurm's variables on one of two nodes, the first of which is this machine's loopback device."""
+    return {
+        "SLURM_JOB_ID": str(job), "SLURM_JOB_NODELIST": nodes, "SLURM_NNODES": "2", "SLURM_NODEID": str(number),
+        "SLURM_NTASKS": "2",
+    }  # fmt: skip
+
+
+def two_nodes(start: Started, changes: dict[str, Any]) -> list[subprocess.Popen]:
+    # The port follows from the job: one for each time this is called, of any process that runs tests.
+    job = os.getpid() * 100 + len(start.all)
+    return [start(changes, processes=1, **node(number, job)) for number in (1, 0)]
+
+
+@pytest.mark.slow
+def test_two_nodes_end_with_the_weights_of_one_process(project: Project, start: Started) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    alone, pair = project.trained({"scale": "one"}), prepared(project, {"scale": "two", "training": {"nodes": 2}})
+    second, first = two_nodes(start, {"scale": "two", "training": {"nodes": 2}})
+    assert [first.wait(120), second.wait(120)] == [0, 0]
+    assert "node 2 of 2 meets the others at localhost:" in start.said(second)
+    sidecar = json.loads(pair.weights_path(project.run).with_suffix(".json").read_text())
+    assert sidecar["processes"] == 2
+    assert sidecar["recipe"] == alone.training_digest(project.run)
+    losses = [[record["loss"] for record in project.records(config)] for config in (alone, pair)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    one, two = (load_file(config.weights_path(project.run)) for config in (alone, pair))
+    learned = [name for name in one if "running_" not in name and "num_batches" not in name]
+    assert len(learned) > 50
+    for name in learned:
+        assert torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-5), name
+
+
+@pytest.mark.slow
+def test_a_lost_node_stops_the_others_with_a_message_and_the_next_call_goes_on(
+    project: Project, start: Started
+) -> None:
+    changes = merge(SLOWLY, {"training": {"nodes": 2}})
+    config = prepared(project, changes)
+    second, first = two_nodes(start, changes)
+    training_for(project, config, 3)
+    for process in (*children(second.pid), second.pid):
+        os.kill(process, signal.SIGKILL)
+    assert first.wait(60) == 75
+    assert "lska: stopped: lost contact with another process of this training" in start.said(first)
+    lost = steps(project, config)[-1]
+    assert 2 <= lost < UPDATES
+    shutil.copytree(state_folder(config, project.run), "when-lost")
+    second, first = two_nodes(start, merge(changes, QUICKLY))
+    assert [first.wait(120), second.wait(120)] == [0, 0]
+    assert f"going on after update {lost} of {UPDATES}" in start.said(first)
+    records = project.records(config)
+    assert [record["step"] for record in records] == list(range(1, UPDATES + 1))
+    before = [json.loads(line) for line in Path("when-lost/train.jsonl").read_text().splitlines()]
+    assert records[:lost] == before[:lost]

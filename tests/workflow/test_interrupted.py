@@ -1,0 +1,100 @@
+"""Snakemake is stopped or killed in the middle of a training, and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
+
+RUN = "van_tiny-lska-k7-s0"
+WEIGHTS = f"checkpoints/demo/{RUN}.safetensors"
+ARGUMENTS = ("--cores", "1", "--rerun-incomplete", WEIGHTS, "--config", "training={state_minutes: 0.01}")
+
+
+def until(met: Callable[[], object], seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def running(project: Any) -> Iterator[subprocess.Popen]:
+    """Snakemake in a process group of its own, which is killed at the end."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(project.root / "src"),
+    }
+    process = subprocess.Popen(
+        ["snakemake", *ARGUMENTS], cwd=project.root, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def started(project: Any) -> Iterator[subprocess.Popen]:
+    """Snakemake when its training has done some updates."""
+    with running(project) as process:
+        until(lambda: process.poll() is not None or updates(project) > 20)
+        assert process.poll() is None, log(project)
+        yield process
+
+
+def updates(project: Any) -> int:
+    records = list(project.root.glob(f"work/demo/train/{RUN}/*/train.jsonl"))
+    return sum(record.read_text().count("\n") for record in records)
+
+
+def log(project: Any) -> str:
+    path = project.root / f"work/demo/logs/train/{RUN}.log"
+    return path.read_text() if path.exists() else ""
+
+
+def sidecar(project: Any) -> dict[str, Any]:
+    return json.loads((project.root / WEIGHTS).with_suffix(".json").read_text())
+
+
+def test_sigterm_to_the_whole_job_leaves_the_training_time_to_save(project: Any, started: subprocess.Popen) -> None:
+    # What Slurm does to a job that is cancelled: every process of the step gets the signal at once.
+    os.killpg(started.pid, signal.SIGTERM)
+    assert started.wait(120) != 0
+    assert "lska: stopped: received SIGTERM; state saved after update" in log(project)
+    project.snakemake(*ARGUMENTS[2:])
+    assert "going on after update" in log(project)
+    assert len(sidecar(project)["attempts"]) == 2
+
+
+def test_a_second_snakemake_waits_for_the_training_of_one_that_was_killed(
+    project: Any, started: subprocess.Popen
+) -> None:
+    (file,) = project.root.glob(f"work/demo/train/{RUN}/*/owner-*.json")
+    trainer = json.loads(file.read_text())["owner"]["process"]
+    os.kill(trainer, signal.SIGSTOP)  # so that it is still there when the second one asks
+    os.kill(started.pid, signal.SIGKILL)
+    assert started.wait() == -signal.SIGKILL
+    project.snakemake("--unlock", *ARGUMENTS[2:])
+    with running(project) as second:
+        until(lambda: f"is in use by another training (process {trainer} on " in log(project))
+        os.kill(trainer, signal.SIGCONT)
+        assert second.wait(300) == 0
+    assert f"{WEIGHTS}: trained by another process meanwhile" in log(project)
+    assert len(sidecar(project)["attempts"]) == 1
+    assert project.planned(*ARGUMENTS[2:]) == {}
