@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -68,6 +68,8 @@ class Supervisor:
     """Whether somebody asked for the end."""
     absent: bool = False
     """Whether the controller did not answer while the present Snakemake ran."""
+    former: frozenset[str] = frozenset()
+    """Jobs of earlier calls of Snakemake, which the present one does not wait for."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def run(self) -> int:
@@ -96,7 +98,7 @@ class Supervisor:
         """Take away what a dead Snakemake has left: its jobs, for which nobody waits any more, and its lock."""
         locked = self.ownership.left_lock()
         if self.queue is not None:
-            cancel_leftovers(self.queue, self.limits)
+            self.former = cancel_leftovers(self.queue, self.limits)
         if locked:
             logger.warning("removing the lock of a Snakemake that is dead")
             subprocess.run(self._call("--unlock"), cwd=self.ownership.folder, check=True, capture_output=True)
@@ -150,7 +152,7 @@ class Supervisor:
             logger.warning("%s", error)
             return True
         for job in jobs:
-            if job.state in STRANDED:
+            if job.state in STRANDED and job.id not in self.former:
                 self._requeue(job)
         return any(job.alive for job in jobs)
 
@@ -162,8 +164,10 @@ class Supervisor:
             logger.warning("job %s is %s and cannot run again: %s", job.id, job.state, error)
 
 
-def cancel_leftovers(queue: Queue, limits: Limits, sleep: Callable[[float], None] = time.sleep) -> None:
+def cancel_leftovers(queue: Queue, limits: Limits) -> frozenset[str]:
     """Cancel the folder's jobs and wait until they have ended; for as long as it takes until the controller answers.
+
+    Returns the ids of all that the queue still lists.
 
     Raises:
         OwnershipError: some do not end.
@@ -171,9 +175,10 @@ def cancel_leftovers(queue: Queue, limits: Limits, sleep: Callable[[float], None
     deadline, told = time.monotonic() + limits.leftover_seconds, False
     while True:
         try:
-            left = [job.id for job in queue.jobs() if job.alive]
+            jobs = queue.jobs()
+            left = [job.id for job in jobs if job.alive]
             if not left:
-                return
+                return frozenset(job.id for job in jobs)
             if not told:
                 logger.warning("cancelling %d job(s) of a Snakemake that is dead: %s", len(left), ", ".join(left))
                 queue.cancel(left)
@@ -183,7 +188,7 @@ def cancel_leftovers(queue: Queue, limits: Limits, sleep: Callable[[float], None
             deadline = time.monotonic() + limits.leftover_seconds
         if time.monotonic() > deadline:
             raise OwnershipError(f"jobs {', '.join(left)} of a dead Snakemake do not end; `scancel` them, start again")
-        sleep(min(5.0, limits.poll_seconds))
+        time.sleep(min(5.0, limits.poll_seconds))
 
 
 def children(process: int) -> list[int]:
