@@ -50,7 +50,8 @@ SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=100
 GresTypes=gpu
 SlurmdParameters=config_overrides
-SlurmdTimeout=15
+SlurmdTimeout=10
+SchedulerParameters=bf_interval=2,sched_interval=5
 SlurmctldTimeout=30
 MessageTimeout=5
 MinJobAge=86400
