@@ -34,6 +34,8 @@ class ClusterProject:
     root: Path
     cluster: Cluster
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    """Of the environment, besides the cluster's."""
 
     @property
     def log(self) -> Path:
@@ -44,7 +46,8 @@ class ClusterProject:
         """The cluster's variables, with the copy's own sources."""
         variables = self.cluster.environment()
         path = os.pathsep.join([str(Path(sys.executable).parent), variables["PATH"]])
-        return {**variables, "PATH": path, "PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": "1"}
+        own = {"PATH": path, "PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": "1"}
+        return {**variables, **own, **self.variables}
 
     def start(self, *before: str, targets: tuple[str, ...]) -> subprocess.Popen[bytes]:
         """Start `snakemake --profile slurm` behind the words `before`, in a session of its own."""

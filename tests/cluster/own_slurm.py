@@ -63,6 +63,7 @@ JobRequeue=1
 {nodes}
 PartitionName=cpu Nodes={cpu_nodes} MaxTime=24:00:00 State=UP Default=YES
 PartitionName=gpu Nodes={gpu_nodes} MaxTime=24:00:00 State=UP PriorityTier=1
+PartitionName=spare Nodes={gpu_nodes} MaxTime=24:00:00 State=UP PriorityTier=1 PreemptMode=CANCEL
 PartitionName=urgent Nodes={gpu_nodes} MaxTime=24:00:00 State=UP PriorityTier=100
 """
 NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=250000 {gres}"

@@ -64,7 +64,7 @@ def test_jobs_run_in_the_image_that_was_chosen(project: Project, tmp_path: Path)
     image.touch()
     run(project, tmp_path / "bin", "apptainer", LSKA_CONTAINER=str(image))
     (call,) = (line for line in (project.root / "calls").read_text().splitlines() if "lska data prepare" in line)
-    assert call.startswith("exec --home") and f"--nv {image}" in call
+    assert call.startswith("exec --home") and " --nv " in call and f" {image} bash -c " in call
 
 
 def test_jobs_run_in_the_environment_that_was_chosen(project: Project, tmp_path: Path) -> None:

@@ -68,13 +68,14 @@ def node_unreachable(project: ClusterProject, job: dict[str, str]) -> None:
 
 
 def preempted(project: ClusterProject, job: dict[str, str]) -> None:
-    """A more urgent job takes the node; the training is put back into the queue by Slurm."""
-    _take_node(project, job, "urgent")
+    """Slurm puts the training back into the queue."""
+    take_node(project, job)
 
 
-def _take_node(project: ClusterProject, job: dict[str, str], partition: str) -> None:
+def take_node(project: ClusterProject, job: dict[str, str]) -> None:
+    """Submit a more urgent job that needs the whole node."""
     project.cluster.ask(
-        "sbatch", "--parsable", "--partition", partition, "--nodelist", job["node"], "--nodes=1", "--gpus=2",
+        "sbatch", "--parsable", "--partition", "urgent", "--nodelist", job["node"], "--nodes=1", "--gpus=2",
         "--cpus-per-gpu=2", "--comment", "urgent", "--output", "/dev/null", "--wrap", "sleep 8",
     )  # fmt: skip
 
@@ -90,6 +91,17 @@ def test_a_training_goes_on_after(fault, project: ClusterProject, local: Path) -
     project.finish(snakemake)
     for node in {job["node"]} - set(project.cluster.daemons):
         project.cluster.start_node(node)
+    assert_as_local(project, local)
+
+
+def test_a_job_that_slurm_ends_for_good_in_favour_of_another_runs_again(project: ClusterProject, local: Path) -> None:
+    project.variables["LSKA_SLURM_PARTITION"] = "spare"
+    snakemake = project.supervised(TARGET)
+    project.wait_for_state()
+    job = project.job()
+    take_node(project, job)
+    project.finish(snakemake)
+    assert f"job {job['id']} was PREEMPTED; it runs again" in project.said()
     assert_as_local(project, local)
 
 
