@@ -68,6 +68,8 @@ class Supervisor:
     """Whether somebody asked for the end."""
     absent: bool = False
     """Whether the controller did not answer while the present Snakemake ran."""
+    away: bool = False
+    """Whether it does not answer now."""
     former: frozenset[str] = frozenset()
     """Jobs of earlier calls of Snakemake, which the present one does not wait for."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -148,9 +150,13 @@ class Supervisor:
         try:
             jobs = self.queue.jobs()
         except QueueError as error:
-            self.absent = True
-            logger.warning("%s", error)
+            if not self.away:
+                logger.warning("Slurm does not answer; waiting for it: %s", error)
+            self.absent = self.away = True
             return True
+        if self.away:
+            logger.warning("Slurm answers again")
+            self.away = False
         for job in jobs:
             if job.state in STRANDED and job.id not in self.former:
                 self._requeue(job)
