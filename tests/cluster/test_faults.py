@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import RUN, ClusterProject
+from cluster_project import RUN, ClusterProject
 from own_slurm import processes, wait_for
 
 from lska.provenance import file_md5, load_json
@@ -81,7 +81,14 @@ def take_node(project: ClusterProject, job: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [over_its_time_limit, cancelled_by_hand, node_lost, node_unreachable, preempted], ids=lambda f: f.__name__
+    "fault",
+    [
+        pytest.param(over_its_time_limit, marks=pytest.mark.slow, id="over its time limit"),
+        pytest.param(cancelled_by_hand, id="scancel"),
+        pytest.param(node_lost, id="a lost node"),
+        pytest.param(node_unreachable, id="a lost node daemon"),
+        pytest.param(preempted, id="preemption"),
+    ],
 )
 def test_a_training_goes_on_after(fault, project: ClusterProject, local: Path) -> None:
     snakemake = project.supervised(TARGET)
@@ -94,6 +101,7 @@ def test_a_training_goes_on_after(fault, project: ClusterProject, local: Path) -
     assert_as_local(project, local)
 
 
+@pytest.mark.slow
 def test_a_job_that_slurm_ends_for_good_in_favour_of_another_runs_again(project: ClusterProject, local: Path) -> None:
     project.variables["LSKA_SLURM_PARTITION"] = "spare"
     snakemake = project.supervised(TARGET)
@@ -139,6 +147,7 @@ def test_snakemake_killed_and_started_again_at_once(project: ClusterProject, loc
     assert_as_local(project, local)
 
 
+@pytest.mark.slow
 def test_snakemake_killed_beneath_its_watchdog(project: ClusterProject, local: Path) -> None:
     snakemake = project.supervised(TARGET)
     project.wait_for_state()
