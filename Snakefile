@@ -1,13 +1,11 @@
 # The LSKA paper from images to tables. `snakemake --cores 2` makes everything at demo scale; another scale is chosen by
 # `--configfile config/small.yaml`. Tables name what they need, so a target trains and evaluates only that.
-import re
-
 from snakemake.utils import min_version
 
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
 from lska.report import site_outputs
 from lska.robustness import source_digest
-from lska.runs import RUN_ID, Run
+from lska.runs import RUN, Run
 from lska.workflow import FIGURES, TABLES, Plan
 
 min_version("9.0")
@@ -26,8 +24,7 @@ LOGS = PLAN.config.work / "logs"
 
 
 wildcard_constraints:
-    # Snakemake joins constraints into one expression, in which named groups would be doubled.
-    run=re.sub(r"\?P<\w+>", "?:", RUN_ID),
+    run=RUN,
     task=TASK,
     name="[^/]+",
 
@@ -41,7 +38,7 @@ rule all:
         PLAN.accuracies(),
         [PLAN.notebook(target) for target in TABLES + FIGURES],
         [PLAN.outputs(target) for target in TABLES + FIGURES],
-        PLAN.verdicts,
+        PLAN.verdicts + PLAN.summaries,
         site_outputs(PLAN.config.results),
 
 
@@ -55,6 +52,8 @@ rule all_figures:
         [PLAN.outputs(target) for target in FIGURES],
 
 
-for topic in ("outdated", "data", "train", "evaluate", "passes", "tables", "claims", "report", "deployment"):
+TOPICS = "outdated data train evaluate passes tables claims summaries report deployment"
+
+for topic in TOPICS.split():
 
     include: f"workflow/rules/{topic}.smk"

@@ -19,6 +19,7 @@ from lska.cli_options import Arguments, Commands, Parser, budgeted, configured, 
 from lska.cli_plan import add_plan
 from lska.cli_provenance import add_explain, add_verify
 from lska.cli_report import add_report
+from lska.cli_weights import add_weights
 from lska.finetuning import FineTuningJob
 from lska.gpus import take
 from lska.launching import budget_seconds
@@ -70,8 +71,8 @@ def parser() -> Parser:
     commands = top.add_subparsers(required=True, metavar="command")
     for add in (
         add_data, _add_train, add_launch, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
-        add_claims, add_plan, _add_lab, add_report, _add_summary, add_explain, add_verify, _add_warm, add_gpus,
-        add_supervise,
+        add_claims, add_plan, _add_lab, add_report, _add_summary, add_explain, add_verify, add_weights, _add_warm,
+        add_gpus, add_supervise,
     ):  # fmt: skip
         add(commands)
     return top
@@ -167,14 +168,21 @@ def _lab(arguments: Arguments) -> None:
 
 def _add_summary(commands: Commands) -> None:
     command = commands.add_parser("summary", help="say where the tables and figures of a scale are")
+    command.add_argument("--write", action="store_true", help="write what DVC compares between commits instead")
     configured(command)
     command.set_defaults(command=_summary)
 
 
 def _summary(arguments: Arguments) -> None:
+    config = load(arguments)
+    if arguments.write:
+        from lska.summaries.contents import write
+
+        print(*write(config), sep="\n")
+        return
     from lska.summary import summary
 
-    print(summary(load(arguments)), end="")
+    print(summary(config), end="")
 
 
 def _add_warm(commands: Commands) -> None:

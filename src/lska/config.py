@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from lska.sections import (
 )
 from lska.strict import build, merge, read_yaml
 from lska.train.recipe import Recipe, load_recipe
+from lska.weights.pointers import read_pointer
 
 KINDS = ("classification", "detection", "segmentation")
 """What data sets serve besides robustness."""
@@ -61,6 +63,8 @@ class Config:
     shape_texture: ShapeTexture | None = None
     texture_knn: TextureNeighbours | None = None
     receptive_field: ReceptiveField | None = None
+    retrain: tuple[str, ...] = ()
+    """Networks, by name or pattern, that are trained here although their weights are published."""
 
     def __post_init__(self) -> None:
         for name, value in {"scale": self.scale, **{_place(kind): data.name for kind, data in self.sources}}.items():
@@ -75,6 +79,7 @@ class Config:
             twice = sorted({str(run) for run in self.runs if self.runs.count(run) > 1})
             raise ValueError(f"runs lists the same run more than once: {', '.join(twice)}")
         check_dense(self.dense, self.runs, self.data.name)
+        _check_retrain(self.retrain, self.network_names)
 
     @functools.cached_property
     def runs(self) -> tuple[Run, ...]:
@@ -153,6 +158,15 @@ class Config:
         return () if settings is None else expand_all(settings.untrained if parsed.untrained else settings.runs)
 
     @property
+    def network_names(self) -> list[str]:
+        """Everything that is trained, by its place below `checkpoints/<scale>`."""
+        return [*map(str, (*self.runs, *self.references)), *(job.place for job in self.fine_tunings)]
+
+    def retrains(self, name: str) -> bool:
+        """Whether the setting `retrain` names a network."""
+        return any(fnmatchcase(name, pattern) for pattern in self.retrain)
+
+    @property
     def results(self) -> Path:
         """Folder of metric files, tables, figures and notebooks."""
         return Path("results") / self.scale
@@ -188,6 +202,16 @@ class Config:
         """Place of the weights of `run`; the sidecar has the same name with `.json`."""
         return Path("checkpoints") / self.scale / f"{run}.safetensors"
 
+    def state_folder(self, name: str, recipe: str) -> Path:
+        """Folder of the states of the network `name`, trained by `recipe` (a digest).
+
+        A changed recipe gets another one, so nothing is lost or mixed; so does a training that replaces published
+        weights, which would otherwise end at once where those were trained here.
+        """
+        pointer = read_pointer(self.weights_path(name)) if self.retrains(name) else None
+        anew = "" if pointer is None else f"-instead-of-{(pointer.sidecar or pointer.md5)[-8:]}"
+        return self.work / "train" / name / (recipe.removeprefix("sha256:")[:12] + anew)
+
     def training_log(self, run: Run | str) -> Path:
         """Place of the record of losses (JSON lines) of a finished training."""
         return self.results / "training" / f"{run}.jsonl"
@@ -217,6 +241,15 @@ class Config:
                 f"{path} is missing or damaged ({type(error).__name__}): expected the record of the "
                 f"checked data set {data.name!r}; make it with `lska data prepare` and the same configuration"
             ) from error
+
+
+def _check_retrain(patterns: Iterable[str], names: Sequence[str]) -> None:
+    nothing = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+    if nothing:
+        raise ValueError(
+            f"retrain: {', '.join(map(repr, nothing))} names no network of this scale; expected some of "
+            f"{', '.join(names)}, or a pattern such as 'van_tiny-lska-*'"
+        )
 
 
 def _place(kind: str) -> str:

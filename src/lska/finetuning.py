@@ -104,6 +104,11 @@ class FineTuningJob:
             raise ValueError(f"{self.task} of {self.run} is not configured at scale {self.config.scale}; {known}")
 
     @property
+    def place(self) -> str:
+        """Its name among all networks of the scale, and its place below `checkpoints/<scale>`."""
+        return f"{self.task}/{self.run}"
+
+    @property
     def name(self) -> TaskName:
         """Kind, head, and whether the backbone is a random one."""
         return parse_task(self.task)
@@ -174,12 +179,12 @@ class FineTuningJob:
     @property
     def weights(self) -> Path:
         """Place of the fine-tuned weights; the sidecar has the same name with `.json`."""
-        return self.config.weights_path(f"{self.task}/{self.run}")
+        return self.config.weights_path(self.place)
 
     @property
     def log(self) -> Path:
         """Place of the record of losses of a finished training."""
-        return self.config.training_log(f"{self.task}/{self.run}")
+        return self.config.training_log(self.place)
 
     @property
     def metrics(self) -> Path:
@@ -198,5 +203,5 @@ class FineTuningJob:
 
     @property
     def states(self) -> Path:
-        """Folder of the training's states; a changed recipe gets another one, so nothing is lost or mixed."""
-        return self.config.work / "train" / self.task / str(self.run) / self.digest().removeprefix("sha256:")[:12]
+        """Folder of the training's states (`Config.state_folder`)."""
+        return self.config.state_folder(self.place, self.digest())

@@ -79,9 +79,12 @@ def labelled(
 
 
 def _cores_per_gpu(settings: Settings | None) -> int:
-    """Cores for each GPU, rounded up; 0 without GPU, where a rule's threads say it."""
+    """Cores for each GPU, rounded up; 0 where a rule's threads say it: without GPU, and on several nodes.
+
+    There the step of each node asks for its cores by itself (`lska.launching`).
+    """
     gpus = getattr(settings, "gpus", 0)
-    if gpus == 0:
+    if gpus == 0 or getattr(settings, "nodes", 1) > 1:
         return 0
     if isinstance(settings, Training):
         threads = training_threads(settings)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 from lska.sections import Evaluation, Training
 
 LAUNCHER = "LSKA_LAUNCHER"
@@ -22,12 +25,38 @@ def launcher(training: Training) -> str:
     if training.nodes == 1:
         return f"{own}lska launch --processes {each} --"
     gpus = f" --gpus-per-node {each}" if training.gpus else ""
-    # The rule's own command runs in a step already, whose cores and GPUs this one shares.
+    # `--overlap`: where the command itself runs in a step, its cores and GPUs are shared.
     step = (
         f"srun --overlap --nodes {training.nodes} --ntasks {training.nodes} --ntasks-per-node 1{gpus} "
         f"--cpus-per-task {-(-training_threads(training) // training.nodes)} --wait {_STEP_END_SECONDS}"
     )
     return f"{step} lska launch --nodes {training.nodes} --processes {each} --"
+
+
+def spread(of: Callable[[Any], Training], every: Iterable[Training]) -> dict[str, Callable[[Any], int | str]]:
+    """Resources by which Snakemake's Slurm plugin starts trainings on several nodes; none where no job needs them.
+
+    The plugin runs a job in a step of one node and all GPUs, which Slurm refuses where those are on several nodes. Jobs
+    that have `mpi` set make their steps themselves, as `launcher` does.
+
+    Args:
+        of: the settings of a job, by its wildcards.
+        every: those of all jobs of the rule.
+    """
+    if all(training.nodes == 1 for training in every):
+        return {}
+    return {
+        "mpi": lambda wildcards: "srun" if of(wildcards).nodes > 1 else "",
+        "tasks": lambda wildcards: of(wildcards).nodes,
+        # By default the plugin asks for `tasks` per GPU.
+        "tasks_per_gpu": lambda wildcards: 0,
+        "slurm_extra": lambda wildcards: _on_each(of(wildcards)),
+    }
+
+
+def _on_each(training: Training) -> str:
+    gpus = f" --gpus-per-node={training.processes // training.nodes}" if training.gpus else ""
+    return f"--ntasks-per-node=1{gpus}"
 
 
 def training_threads(training: Training) -> int:

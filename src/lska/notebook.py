@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lska.provenance import atomic_path, project_root
+from lska.provenance import atomic_path, import_schemas_fast, project_root
 from lska.tables import TARGETS
 
 # The kernel of Linux takes socket paths of up to 107 bytes, that of macOS 103.
@@ -96,6 +96,7 @@ def execute(template: Path, log: Path, output: Path, parameters: Mapping[str, An
         NotebookError: a cell failed; `log` holds the notebook with the traceback.
         ValueError: the template declares no such parameter.
     """
+    import_schemas_fast()
     import papermill
     from papermill.exceptions import PapermillExecutionError
 

@@ -12,23 +12,23 @@ from typing import Any
 
 from lska.config import Config
 from lska.finetuning import FineTuningJob
-from lska.passes import read_json
+from lska.provenance import read_json
 from lska.runs import Run
+from lska.weights.checkpoints import Checkpoint, choose
 
 
 def of_training(config: Config, run: Run) -> list[str]:
-    """The sidecar of weights that were trained by another recipe, or a damaged one."""
-    sidecar = config.weights_path(run).with_suffix(".json")
-    return [str(sidecar)] if _otherwise(sidecar, config.training_digest(run)) else []
+    """The sidecar of weights that were trained by another recipe, a damaged one, or one of published weights that are
+    trained anew."""
+    return _stale(Checkpoint(config, run))
 
 
 def of_fine_tuning(job: FineTuningJob) -> list[str]:
     """As `of_training`; also where the fine-tuning started from other weights than those that are there."""
-    path = job.weights.with_suffix(".json")
-    sidecar = read_json(path)
-    pretrained = {} if job.backbone is None else read_json(job.backbone.with_suffix(".json"))
-    moved = _differ((sidecar.get("backbone") or {}).get("md5"), pretrained.get("md5"))
-    return [str(path)] if moved or _otherwise(path, job.digest()) else []
+    one = Checkpoint(job.config, job.run, job)
+    if one.backbone is not None and not one.backbone.sidecar.exists():
+        return [str(one.sidecar)] if one.sidecar.exists() and read_json(one.sidecar).get("recipe") != one.digest else []
+    return _stale(one)
 
 
 def of_evaluation(weights: Path, metrics: Path) -> list[str]:
@@ -47,8 +47,8 @@ def of_data(config: Config, name: str) -> list[str]:
     return [str(item.record) for item in items if _differ(read_json(item.record).get("inputs"), item.inputs())]
 
 
-def _otherwise(sidecar: Path, recipe: str) -> bool:
-    return sidecar.exists() and read_json(sidecar).get("recipe") != recipe
+def _stale(checkpoint: Checkpoint) -> list[str]:
+    return [str(checkpoint.sidecar)] if checkpoint.sidecar.exists() and not choose(checkpoint).vouched else []
 
 
 def _differ(found: Any, expected: Any) -> bool:

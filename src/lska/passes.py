@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,24 +10,15 @@ from lska.outcomes import outcomes_path
 from lska.provenance import digest, write_json
 from lska.runs import Run
 from lska.sections import DataSource
+from lska.weights.checkpoints import Checkpoint, choose
 
 if TYPE_CHECKING:
     from lska.config import Config
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's mapping; an empty one where it is missing or damaged, and so vouches for nothing."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def trained(config: Config, run: Run) -> bool:
     """Whether the weights of a run are there and are those that today's configuration trains."""
-    weights = config.weights_path(run)
-    return weights.is_file() and read_json(weights.with_suffix(".json")).get("recipe") == config.training_digest(run)
+    return choose(Checkpoint(config, run)).here
 
 
 class Measured(Protocol):
@@ -101,7 +91,7 @@ class Pass:
 
     @property
     def inputs(self) -> list[Path]:
-        """Weights with their sidecars, as far as they are still to be trained.
+        """Weights with their sidecars, as far as they are still to be trained or fetched.
 
         Snakemake forgets that outputs are missing where a job far above is to run and inputs in between are `ancient`,
         so weights that are there already must not tie a pass to the data that they were trained on.

@@ -28,10 +28,7 @@ WEIGHT_ORIGINS = ("trained", "imported", "random", "none")
 
 @contextmanager
 def atomic_path(path: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` that replaces it, fsynced, when the block ends well and vanishes otherwise.
-
-    Args:
-        check: called right before the file replaces `path`, which stays as it is where this raises.
+    """Yield a temporary sibling of `path` that replaces it, fsynced, if block and then `check` end well, or vanishes.
 
     Raises:
         OSError: the folder cannot be written (no space, no permission); `path` keeps its former content.
@@ -78,6 +75,15 @@ def load_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON ({error}); delete it and run its rule again") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's mapping; an empty one where it is missing or damaged, and so vouches for nothing."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: Path, obj: Any, check: Callable[[], None] | None = None) -> None:
@@ -178,12 +184,8 @@ def _kept(path: Path, outcomes: Outcomes | None) -> dict[str, str]:
     return {"outcomes": file_md5(outcomes_path(path))}
 
 
-def write_sealed(
-    path: Path, content: Mapping[str, Any], check: Callable[[], None] | None = None
-) -> dict[str, Any]:
-    """Write `content` as JSON with a `seal`, a digest of all the rest, by which edits by hand are found; returns what
-    was written. `check` as in `atomic_path`.
-    """
+def write_sealed(path: Path, content: Mapping[str, Any], check: Callable[[], None] | None = None) -> dict[str, Any]:
+    """Write `content` as JSON with a `seal`, a digest of the rest that betrays edits by hand, and return the result."""
     # Read back, mappings have text for keys and another order, and the seal has to be of what is read.
     sealed = {**content, "seal": seal_of(json.loads(json.dumps(content)))}
     write_json(path, sealed, check)
@@ -216,9 +218,19 @@ def validate(content: Any, schema: str, where: str) -> None:
         raise ValueError(f"{where} is not valid ({len(lines)} problem{'s'[: len(lines) > 1]}):\n" + "\n".join(lines))
 
 
+def import_schemas_fast() -> None:
+    """Keep jsonschema, which is imported next, from building a grammar of internationalised addresses.
+
+    That takes half a second of each process, and no schema here has that format; jsonschema does without the grammar
+    where it is not installed.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)
+
+
 @functools.cache
 def _validator(schema: str) -> Draft202012Validator:
     """Made once: hundreds of files are checked in a row."""
+    import_schemas_fast()
     from jsonschema import Draft202012Validator
 
     rules = json.loads((Path(__file__).parent / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"))

@@ -10,6 +10,9 @@ from lska.models.kernels import ATTENTIONS, MODELS, check_attention, check_kerne
 RUN_ID = rf"(?P<model>[a-z0-9_]+)(?:-(?P<attention>{'|'.join(ATTENTIONS)})-k(?P<kernel>[1-9][0-9]*))?-s(?P<seed>[0-9]+)"
 """Regular expression of run ids."""
 
+RUN = re.sub(r"\?P<\w+>", "?:", RUN_ID)
+"""The same without names for its groups, which Snakemake, joining expressions, would have twice."""
+
 _RUN_ID = re.compile(RUN_ID)
 
 

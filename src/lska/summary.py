@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lska.config import Config
+from lska.headlines import headlines
 from lska.report import site_path
 from lska.tables import TARGETS, load_spec, outputs
-
-HEADLINES = {"box AP": "box_ap", "box AP50": "box_ap50", "mask AP": "mask_ap", "mIoU": "miou"}
-"""Metrics of detectors and segmentors that the summary shows, in percent."""
 
 
 def summary(config: Config) -> str:
@@ -40,7 +38,7 @@ def _fine_tunings(config: Config) -> Iterator[str]:
             yield f"  {name} not evaluated yet"
             continue
         metrics = json.loads(job.metrics.read_text(encoding="utf-8"))["metrics"]
-        shown = {label: metrics[metric]["value"] for label, metric in HEADLINES.items() if metric in metrics}
+        shown = {label: metrics[metric]["value"] for label, metric in headlines(job.task).items()}
         values = ", ".join(f"{label} {'n/a' if value is None else f'{value:.1f}'}" for label, value in shown.items())
         yield f"  {name} {values}"
 

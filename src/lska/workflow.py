@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
-import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lska import claims
+from lska import claims, summaries
 from lska.config import KINDS, Config, from_dict
 from lska.finetuning import FineTuningJob
+from lska.options import as_options, typed
 from lska.outcomes import has_outcomes, keeps_outcomes, outcomes_path
-from lska.passes import Measured, Pass, read_json, trained
-from lska.provenance import digest
+from lska.passes import Measured, Pass
+from lska.provenance import digest, read_json
 from lska.robustness import CORRUPTED, data_inputs, source_digest
 from lska.runs import Run
 from lska.sections import DataSource
 from lska.strict import merge
 from lska.tables import TARGETS, load_spec, outputs, requirements, samples
+from lska.weights.choices import Choices
 
 TABLES = tuple(target for target in TARGETS if target.startswith("table"))
 FIGURES = tuple(target for target in TARGETS if target.startswith("figure"))
@@ -39,7 +37,8 @@ class Plan:
         self.config: Config = from_dict(merged, where)
         self.digest = digest(merged)
         """Identity of the whole configuration."""
-        self.settings = _settings(files, overrides)
+        self.settings = as_options(files, overrides)
+        self.choices = Choices(self.config)
         self._needs = {target: requirements(load_spec(target), self.config) for target in TARGETS}
 
     def job(self, task: str, run: str) -> FineTuningJob:
@@ -72,7 +71,7 @@ class Plan:
         """
         wanted = set(samples(load_spec(target), self.config))
         jobs = [job for job in self.config.fine_tunings if job.samples in wanted]
-        return [str(job.samples) for job in jobs if job.samples.exists() or not self._dense_measured(job)]
+        return [str(job.samples) for job in jobs if job.samples.exists() or not self._measured(job.place, job.metrics)]
 
     def names(self, task: str) -> list[str]:
         """Runs or modules for which any target needs `task`, each once, in a fixed order."""
@@ -101,6 +100,11 @@ class Plan:
     def verdicts(self) -> list[str]:
         """What the rule of the claims writes."""
         return [str(path) for path in claims.outputs(self.config.results)]
+
+    @property
+    def summaries(self) -> list[str]:
+        """What the rule of the summaries writes."""
+        return summaries.outputs(self.config)
 
     def labels(self, target: str) -> dict[str, str]:
         """What Snakemake's own report calls a table or figure."""
@@ -151,47 +155,47 @@ class Plan:
         missing outputs, whose only input to be remade is ancient; so a record is ancient only for jobs without any.
         """
         record = self.config.data_record
-        return ancient(record) if trained(self.config, Run.parse(run)) else record
+        return ancient(record) if self.choices.of(run).here else record
 
     def fine_tuned(self, task: str, run: str, ancient: Callable[[Path], Any]) -> Any:
         """As `learned`, for a fine-tuning."""
-        job = self.job(task, run)
-        record, sidecar = self.config.record_of(job.data), read_json(job.weights.with_suffix(".json"))
-        current = job.weights.is_file() and sidecar.get("recipe") == job.digest()
-        return ancient(record) if current and (job.backbone is None or self._fine_tuned(job)) else record
+        record = self.config.record_of(self.job(task, run).data)
+        return ancient(record) if self.choices.of(f"{task}/{run}").here else record
 
     def scored(self, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """Weights of `run`, their sidecar and the data record, marked `ancient` where they were scored already."""
-        weights, metrics = self.config.weights_path(run), self.config.metric_path("classification", run)
-        files = [*_with_sidecar(weights), self.config.data_record]
-        return _ancient(files, _measured(weights, metrics, self.training_digest(run)), ancient)
+        metrics = self.config.metric_path("classification", run)
+        return self._scored(run, metrics, self.config.data_record, ancient)
 
     def dense_scored(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """As `scored`, for a fine-tuning."""
         job = self.job(task, run)
-        files = [*_with_sidecar(job.weights), self.config.record_of(job.data)]
-        return _ancient(files, self._dense_measured(job), ancient)
+        return self._scored(job.place, job.metrics, self.config.record_of(job.data), ancient)
+
+    def _scored(self, name: str, metrics: Path, record: Path, ancient: Callable[[Path], Any]) -> list[Any]:
+        done = self._measured(name, metrics)
+        files = self.choices.used(name) if done else _with_sidecar(self.config.weights_path(name))
+        return _ancient([*files, record], done, ancient)
 
     def shown(self, name: str, ancient: Callable[[Path], Any]) -> Any:
         """The record of a perturbed set, `ancient` where the picture of it is there."""
         item = self.item(name)
         return ancient(item.record) if item.strips.exists() else item.record
 
-    def _dense_measured(self, job: FineTuningJob) -> bool:
-        """As `_measured`; weights whose backbone is another by now are about to be trained too."""
-        current = job.backbone is None or self._fine_tuned(job)
-        return current and _measured(job.weights, job.metrics, job.digest())
-
     def backbone(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """The pretrained weights that a fine-tuning starts from, marked `ancient` where it was done from them."""
         job = self.job(task, run)
-        return [] if job.backbone is None else _ancient(_with_sidecar(job.backbone), self._fine_tuned(job), ancient)
+        if job.backbone is None:
+            return []
+        done = self.choices.of(job.place).available
+        files = self.choices.used(str(job.run)) if done else _with_sidecar(job.backbone)
+        return _ancient(files, self._fine_tuned(job), ancient)
 
     def _fine_tuned(self, job: FineTuningJob) -> bool:
         """Whether the fine-tuned weights come from exactly the backbone that today's pretraining makes."""
         pretrained, sidecar = (read_json(path.with_suffix(".json")) for path in (job.backbone, job.weights))
-        current = pretrained.get("recipe") == self.config.training_digest(job.run) and job.backbone.is_file()
-        return current and (sidecar.get("backbone") or {}).get("md5", "none") == pretrained.get("md5")
+        same = (sidecar.get("backbone") or {}).get("md5", "none") == pretrained.get("md5")
+        return same and self.choices.lasting(str(job.run))
 
     def made_of(self, name: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """What a data set is generated from: clean images, by their record, or the classifier that chooses images."""
@@ -209,8 +213,18 @@ class Plan:
     def _chosen(self, item: Measured) -> bool:
         """Whether a set was chosen by exactly the weights that today's training of its reference makes."""
         sidecar = read_json(self.config.weights_path(item.reference).with_suffix(".json"))
-        current = sidecar.get("recipe") == self.config.training_digest(item.reference)
+        current = self.choices.lasting(str(item.reference))
         return current and (read_json(item.record).get("reference") or {}).get("md5", "none") == sidecar.get("md5")
+
+    def _measured(self, name: str, metrics: Path) -> bool:
+        """Whether a metric file was measured on exactly the weights that today's training of a network makes, and the
+        outcomes beside it are its own.
+
+        Weights that are about to be trained must not be `ancient`: Snakemake passes nothing on through such inputs.
+        """
+        sidecar, measured = read_json(self.config.weights_path(name).with_suffix(".json")), read_json(metrics)
+        same = (measured.get("weights") or {}).get("md5", "none") == sidecar.get("md5")
+        return same and self.choices.lasting(name) and has_outcomes(metrics, measured)
 
     def item(self, name: str) -> Measured:
         """A perturbed set, or what is looked for inside networks, by its name."""
@@ -249,7 +263,7 @@ class Plan:
         same_way = (measured.get("detail") or {}).get("protocol") == item.protocol()
         current = record.get("inputs") == item.inputs() and (item.reference is None or self._chosen(item))
         sound = current and same_data and same_way and all(path.exists() for path in item.outputs(run))
-        return sound and _measured(self.config.weights_path(run), item.metrics(run), self.config.training_digest(run))
+        return sound and self._measured(str(run), item.metrics(run))
 
     def examples(self, target: str) -> list[str]:
         """Pictures of the perturbed sets that the notebook of a table or figure shows, as `samples`."""
@@ -267,34 +281,5 @@ def _ancient(files: list[Path], used: bool, ancient: Callable[[Path], Any]) -> l
     return [ancient(file) for file in files] if used else files
 
 
-def _measured(weights: Path, metrics: Path, recipe: str) -> bool:
-    """Whether a metric file was measured on exactly the weights that today's training (`recipe`, a digest) makes, and
-    the outcomes beside it are its own.
-
-    Weights that are about to be trained must not be `ancient`: Snakemake passes nothing on through such inputs.
-    """
-    sidecar, measured = read_json(weights.with_suffix(".json")), read_json(metrics)
-    current = weights.is_file() and sidecar.get("recipe") == recipe
-    same = (measured.get("weights") or {}).get("md5", "none") == sidecar.get("md5")
-    return current and same and has_outcomes(metrics, measured)
-
-
-def typed(overrides: Any) -> Any:
-    """`--config` values as YAML reads them: Snakemake hands over everything inside braces as text."""
-    if isinstance(overrides, Mapping):
-        return {key: typed(value) for key, value in overrides.items()}
-    if isinstance(overrides, list | tuple):
-        return [typed(value) for value in overrides]
-    return yaml.safe_load(overrides) if isinstance(overrides, str) else overrides
-
-
 def _order(run: Run | str) -> tuple[Any, ...]:
     return run.sort_key if isinstance(run, Run) else (run, 0, 0, 0)
-
-
-def _settings(files: list[Path], overrides: Mapping[str, Any]) -> str:
-    """The `--config` and `--set` options with which a command reads the same configuration as the Snakefile."""
-    words = ["--config", *map(str, files)]
-    if overrides:
-        words += ["--set", json.dumps(overrides, sort_keys=True, separators=(",", ":"))]
-    return shlex.join(words)

@@ -132,6 +132,7 @@ def test_all_stop_when_the_first_loses_its_lease(project: Project, capfd: Any) -
 
     assert together(2, body) == [75, 75]
     assert [path.name for path in project.states(config)] == ["state-00000004.pt", "state-00000005.pt"]
+    assert (folder / "train.jsonl").read_text().count("\n") == 5
     told = capfd.readouterr().err
     assert f"lska: stopped: {folder} was taken over by process " in told
     assert "lska: stopped: the main process stopped, and says why" in told

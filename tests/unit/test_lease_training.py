@@ -121,7 +121,9 @@ def test_the_second_waits_and_does_not_train_again(
     until(lambda: "waiting:" in capfd.readouterr().err, seconds=60)
     os.kill(first.pid, signal.SIGCONT)
     assert [ended(first), ended(second)] == [0, 0]
-    assert f"{config.weights_path(project.run)}: trained by another process meanwhile" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert f"{config.weights_path(project.run)}: trained by another process meanwhile" in told
+    assert "going on after update" not in told, "nothing is even loaded"
     assert outcome(project, config) == undisturbed
     assert len(sidecar_of(project, config)["attempts"]) == 1
     assert not owned(state_folder(config, project.run))

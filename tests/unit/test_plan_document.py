@@ -29,7 +29,7 @@ JOBS = [
     Job(2, "train", {"run": RUN}, (RECORD,), WEIGHTS, 36, 4, "Missing output files: x", (1,)),
     Job(3, "classification", {"run": RUN}, WEIGHTS, (SCORED,), 8, 1, "Missing output files: x", (2,)),
     Job(4, "fine_tune", {"task": "detection/retinanet", "run": RUN}, WEIGHTS, (TUNED,), 40, 8, "", (2,)),
-    Job(5, "fetch", {"run": RUN}, (), ("checkpoints/paper/other.safetensors",), 1, 0, "Missing output files: x"),
+    Job(5, "fetch", {"weights": RUN}, (), ("checkpoints/paper/other.safetensors",), 1, 0, "Missing output files: x"),
 ]
 """One network of the paper from its data to a detector, and one that is fetched."""
 

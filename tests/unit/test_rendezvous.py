@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lska.launching import budget_seconds, launcher, runtime, training_threads
+from lska.launching import budget_seconds, launcher, runtime, spread, training_threads
 from lska.rendezvous import Rendezvous, first_host, of_slurm
 from lska.sections import Training
 
@@ -93,6 +93,18 @@ def test_a_training_is_started_by_what_it_needs() -> None:
         "srun --overlap --nodes 2 --ntasks 2 --ntasks-per-node 1 --cpus-per-task 3 --wait 600 "
         "lska launch --nodes 2 --processes 1 --"
     )
+
+
+def test_only_jobs_on_several_nodes_make_their_own_steps() -> None:
+    one, several = means(gpus=4), means(gpus=8, nodes=2)
+    assert spread(lambda wildcards: one, [one]) == {}
+    resources = spread({"a": one, "b": several}.get, [one, several])
+    assert {name: [of(job) for job in "ab"] for name, of in resources.items()} == {
+        "mpi": ["", "srun"],
+        "tasks": [1, 2],
+        "tasks_per_gpu": [0, 0],
+        "slurm_extra": ["--ntasks-per-node=1 --gpus-per-node=4", "--ntasks-per-node=1 --gpus-per-node=4"],
+    }
 
 
 def test_cores_are_those_of_all_nodes() -> None:

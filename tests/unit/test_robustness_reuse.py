@@ -58,6 +58,32 @@ def test_an_interruption_keeps_whole_shards_and_the_rest_is_decoded_later(
             assert equal(kept(one, member, part), kept(expected, other, part))
 
 
+def test_passes_beside_one_another_leave_the_same_files(robust: RobustProject) -> None:
+    item = robust.item("c")
+    whole = dataclasses.replace(scoring(item, []).store, folder=Path("whole"))
+    expected = done(scoring(item, members_of(item.config, *RUNS), store=whole))
+    contents = {path.relative_to(whole.folder): path.read_bytes() for path in whole.folder.rglob("*.parquet")}
+
+    class Beside(StopRequest):
+        """Has another pass, of fewer networks, run to its end in the middle of the first one."""
+
+        asked = 0
+
+        def reason(self, longest_update: float = 0.0) -> str | None:
+            self.asked += 1
+            if self.asked == 6:
+                done(scoring(item, members_of(item.config, *RUNS[:2])))
+            return super().reason(longest_update)
+
+    one = scoring(item, members_of(item.config, *RUNS))
+    one.run(Beside(None))
+    left = {path.relative_to(item.predictions): path.read_bytes() for path in item.predictions.rglob("*.parquet")}
+    assert left == contents
+    for member, other in zip(one.members, expected.members, strict=True):
+        for part in one.parts:
+            assert equal(kept(one, member, part), kept(expected, other, part))
+
+
 def test_a_run_added_later_is_the_only_one_that_is_predicted(
     robust: RobustProject, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

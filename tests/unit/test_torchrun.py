@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 from lease_helpers import owned, said, until
-from tiny_project import Project
+from tiny_project import Project, in_child
 
 from lska.config import Config
 from lska.strict import merge
+from lska.train import torchrun
 from lska.train.launch import state_folder
 from lska.train.torchrun import exit_code
 
@@ -162,7 +163,7 @@ def test_an_error_of_the_processes_is_the_launchers(project: Project, start: Sta
     launcher = start({"data": {"root": "nowhere"}})
     assert launcher.wait(120) == 1
     assert "lska: error: data root" in start.said(launcher)
-    assert "process 0 ended with exit code 1" in start.said(launcher)
+    assert " ended with exit code 1" in start.said(launcher)  # the other one may have been stopped by then
 
 
 def node(number: int, job: int, nodes: str = "localhost,elsewhere") -> dict[str, str]:
@@ -177,6 +178,24 @@ def two_nodes(start: Started, changes: dict[str, Any]) -> list[subprocess.Popen]
     # The port follows from the job: one for each time this is called, of any process that runs tests.
     job = os.getpid() * 100 + len(start.all)
     return [start(changes, processes=1, **node(number, job)) for number in (1, 0)]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_node_that_meets_nobody_says_so(
+    project: Project, number: int, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setattr(torchrun, "MEETING_SECONDS", 2)
+    for name, value in node(number, job=os.getpid()).items():
+        monkeypatch.setenv(name, value)
+
+    def body() -> int:
+        return project.command("launch", "--nodes", "2", "--processes", "1", "--", "train", str(project.run))
+
+    process = in_child(body)
+    process.join(60)
+    assert process.exitcode == 1
+    place = f"localhost:{15_000 + os.getpid() % 17_000}"
+    assert f"lska: error: node {number + 1} of 2 did not meet the others at {place}" in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from lska.config import load
 from lska.provenance import digest, project_root, write_sealed
 from lska.tables.measurements import MetricFolder
 from lska.verify import Level, to_json, to_text, verify
+from lska.weights.pointers import Pointer, pointer_path, write_pointer
 
 
 def only(scale: Proven) -> tuple[str, str, str, tuple[str, ...]]:
@@ -246,6 +247,34 @@ def test_files_from_before_there_were_seals_are_counted(scale: Proven) -> None:
     assert [finding.level for finding in scale.faults()] == [Level.UNSEALED] * 2
     assert report.sound() and not report.sound(strict=True)
     assert "1 sidecars of weights" in to_text(report)
+
+
+def test_a_pointer_is_a_seal_of_the_sidecar_that_was_published_with_the_weights(scale: Proven) -> None:
+    content = json.loads(scale.sidecar.read_text())
+    del content["seal"]
+    scale.sidecar.write_text(json.dumps(content))
+    weights = scale.sidecar.with_suffix(".safetensors")
+    write_pointer(weights, Pointer(content["md5"], weights.stat().st_size, "store", digest(content)))
+    assert scale.faults() == []
+    scale.sidecar.write_text(json.dumps(content | {"seconds": 1.0}))
+    file, place, text, _ = only(scale)
+    assert (file, place) == (scale.sidecar.as_posix(), "") and f"was edited: {weights}.dvc keeps another" in text
+
+
+def test_weights_trained_after_others_were_published_are_no_fault(scale: Proven) -> None:
+    weights = scale.sidecar.with_suffix(".safetensors")
+    write_pointer(weights, Pointer("0" * 32, 7, "store", "sha256:of another sidecar"))
+    assert scale.faults() == []
+    assert any("trained here; published is 00000000" in found.text for found in scale.verified().findings)
+    md5 = json.loads(scale.sidecar.read_text())["md5"]
+    write_pointer(weights, Pointer(md5, 7, "store", "sha256:of another sidecar"))
+    assert scale.faults() == []
+    assert any("of a later training to the published" in found.text for found in scale.verified().findings)
+
+
+def test_a_damaged_pointer_is_found(scale: Proven) -> None:
+    pointer_path(scale.sidecar.with_suffix(".safetensors")).write_text("<<<<<<< ours")
+    assert "expected DVC's pointer" in only(scale)[2]
 
 
 def test_a_folder_without_results_is_no_sound_scale(scale: Proven) -> None:

@@ -11,10 +11,11 @@ import pytest
 from plan_helpers import put_metrics
 
 from lska.cli import parser
+from lska.options import typed
 from lska.outcomes import outcomes_path
 from lska.provenance import project_root, write_json
 from lska.strict import merge, read_yaml
-from lska.workflow import TABLES, Plan, source_digest, typed
+from lska.workflow import TABLES, Plan, source_digest
 
 
 @pytest.fixture

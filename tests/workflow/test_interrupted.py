@@ -63,6 +63,12 @@ def updates(project: Any) -> int:
     return sum(record.read_text().count("\n") for record in records)
 
 
+def trainer(project: Any) -> int:
+    """The process that trains."""
+    (file,) = project.root.glob(f"work/demo/train/{RUN}/*/owner-*.json")
+    return json.loads(file.read_text())["owner"]["process"]
+
+
 def log(project: Any) -> str:
     path = project.root / f"work/demo/logs/train/{RUN}.log"
     return path.read_text() if path.exists() else ""
@@ -73,8 +79,13 @@ def sidecar(project: Any) -> dict[str, Any]:
 
 
 def test_sigterm_to_the_whole_job_leaves_the_training_time_to_save(project: Any, started: subprocess.Popen) -> None:
+    stopped = trainer(project)
+    os.kill(stopped, signal.SIGSTOP)  # so that saving takes long
     # What Slurm does to a job that is cancelled: every process of the step gets the signal at once.
     os.killpg(started.pid, signal.SIGTERM)
+    time.sleep(8)
+    assert started.poll() is None, "Slurm kills what is left of a job when its first process ends"
+    os.kill(stopped, signal.SIGCONT)
     assert started.wait(120) != 0
     assert "lska: stopped: received SIGTERM; state saved after update" in log(project)
     project.snakemake(*ARGUMENTS[2:])
@@ -85,15 +96,14 @@ def test_sigterm_to_the_whole_job_leaves_the_training_time_to_save(project: Any,
 def test_a_second_snakemake_waits_for_the_training_of_one_that_was_killed(
     project: Any, started: subprocess.Popen
 ) -> None:
-    (file,) = project.root.glob(f"work/demo/train/{RUN}/*/owner-*.json")
-    trainer = json.loads(file.read_text())["owner"]["process"]
-    os.kill(trainer, signal.SIGSTOP)  # so that it is still there when the second one asks
+    first = trainer(project)
+    os.kill(first, signal.SIGSTOP)  # so that it is still there when the second one asks
     os.kill(started.pid, signal.SIGKILL)
     assert started.wait() == -signal.SIGKILL
     project.snakemake("--unlock", *ARGUMENTS[2:])
     with running(project) as second:
-        until(lambda: f"is in use by another training (process {trainer} on " in log(project))
-        os.kill(trainer, signal.SIGCONT)
+        until(lambda: f"is in use by another training (process {first} on " in log(project))
+        os.kill(first, signal.SIGCONT)
         assert second.wait(300) == 0
     assert f"{WEIGHTS}: trained by another process meanwhile" in log(project)
     assert len(sidecar(project)["attempts"]) == 1

@@ -32,10 +32,13 @@ def plan(project: Any, *arguments: str) -> dict[str, Any]:
 
 
 def jobs_of(said: str) -> Counter[tuple[str, frozenset[str]]]:
-    """Rule and outputs of every job that a dry run prints."""
-    blocks = re.split(r"\n(?=(?:local)?rule )", said)[1:]
+    """Rule and outputs of every job that a dry run prints; of those with a message, the network in place of outputs."""
+    blocks = re.split(r"\n(?=(?:local)?rule |Job \d+: )", said)[1:]
     found = []
     for block in blocks:
+        if message := re.match(r"Job \d+: (fetch|train) (\S+): ", block):
+            found.append((message[1], frozenset([message[2]])))
+            continue
         rule = re.match(r"(?:local)?rule (\S+):", block)[1]
         outputs = re.search(r"^    output: (.*)$", block, re.MULTILINE)
         found.append((rule, frozenset(outputs[1].split(", ") if outputs else ())))
@@ -43,7 +46,16 @@ def jobs_of(said: str) -> Counter[tuple[str, frozenset[str]]]:
 
 
 def planned_of(document: dict[str, Any]) -> Counter[tuple[str, frozenset[str]]]:
-    return Counter((job["rule"], frozenset(job["outputs"])) for job in document["jobs"])
+    return Counter(_named(job["rule"], job["outputs"]) for job in document["jobs"])
+
+
+def _named(rule: str, outputs: list[str]) -> tuple[str, frozenset[str]]:
+    """A job as `jobs_of` has it."""
+    if rule not in ("fetch", "train", "fine_tune"):
+        return rule, frozenset(outputs)
+    (weights,) = [path for path in outputs if path.endswith(".safetensors")]
+    name = weights.removesuffix(".safetensors").split("/", 2)[2]
+    return "fetch" if rule == "fetch" else "train", frozenset([name])
 
 
 def state(root: Path) -> dict[str, tuple[int, int]]:

@@ -1,10 +1,27 @@
-# Training: one rule for every network. State lives in work/, outside the outputs, so that a killed training goes on.
+# Weights: published ones come from DVC, the others are trained, one rule for every network. Which of both is decided for
+# each network while this is read (lska.weights). State lives in work/, outside the outputs, so that a killed training goes
+# on.
 
 from lska.labels import labelled
-from lska.launching import launcher, training_threads
+from lska.launching import launcher, spread, training_threads
 
 
 START = launcher(PLAN.config.training)
+WEIGHTS = PLAN.choices
+
+
+rule fetch:
+    output:
+        PLAN.config.weights_path("{weights}"),
+    wildcard_constraints:
+        weights=WEIGHTS.fetched,
+    message:
+        "{WEIGHTS:{wildcards.weights}}"
+    log:
+        LOGS / "fetch" / "{weights}.log",
+    localrule: True
+    shell:
+        "lska weights fetch {wildcards.weights} {SETTINGS} 2>&1 | tee {log:q} >&2"
 
 
 rule train:
@@ -17,6 +34,10 @@ rule train:
         weights=PLAN.config.weights_path("{run}"),
         sidecar=PLAN.config.weights_path("{run}").with_suffix(".json"),
         record=PLAN.config.training_log("{run}"),
+    wildcard_constraints:
+        run=WEIGHTS.trained(RUN),
+    message:
+        "{WEIGHTS:{wildcards.run}}"
     params:
         digest=lambda wildcards: PLAN.training_digest(wildcards.run),
     log:
@@ -24,6 +45,7 @@ rule train:
     threads: training_threads(PLAN.config.training)
     resources:
         **labelled("gpu_train", PLAN.config.training),
+        **spread(lambda wildcards: PLAN.config.training, [PLAN.config.training]),
     retries: PLAN.config.training.attempts - 1
     # A shell in between would end at a signal, and with it the job, before the training has saved its state.
     shell:
@@ -42,6 +64,10 @@ rule fine_tune:
         weights=PLAN.config.weights_path("{task}/{run}"),
         sidecar=PLAN.config.weights_path("{task}/{run}").with_suffix(".json"),
         record=PLAN.config.training_log("{task}/{run}"),
+    wildcard_constraints:
+        task=WEIGHTS.trained(TASK),
+    message:
+        "{WEIGHTS:{wildcards.task}/{wildcards.run}}"
     params:
         digest=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).digest(),
         start=lambda wildcards: launcher(PLAN.job(wildcards.task, wildcards.run).settings),
@@ -50,6 +76,10 @@ rule fine_tune:
     threads: lambda wildcards: training_threads(PLAN.job(wildcards.task, wildcards.run).settings)
     resources:
         **labelled("gpu_train", lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings),
+        **spread(
+            lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings,
+            [job.settings for job in PLAN.config.fine_tunings],
+        ),
     # A number of the rule, not of a job, in Snakemake: the largest of all heads.
     retries: max((job.settings.attempts for job in PLAN.config.fine_tunings), default=1) - 1
     shell:

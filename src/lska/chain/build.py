@@ -13,8 +13,7 @@ from lska.chain.model import Chain, Link
 from lska.chain.origins import data_link, duration, moment, number, seal_text, weights_link
 from lska.config import Config
 from lska.outcomes import outcomes_path
-from lska.passes import read_json
-from lska.provenance import file_md5
+from lska.provenance import file_md5, read_json
 from lska.tables import load_spec, outputs
 from lska.tables.collect import Cell, Table, TableRow, collect
 from lska.tables.paper import read_paper

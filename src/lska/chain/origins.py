@@ -12,11 +12,11 @@ from lska.chain.model import Link
 from lska.chain.recipes import changes, differences, paper_recipe, plain, todays_spec
 from lska.config import Config
 from lska.finetuning import parse_task
-from lska.passes import read_json
-from lska.provenance import digest, file_md5, seal_problem
+from lska.provenance import digest, file_md5, read_json, seal_problem
 from lska.robustness import MANIFESTS
 from lska.runs import Run
 from lska.sections import DataSource
+from lska.weights.pointers import read_pointer
 
 ORIGINS = {
     "trained": "trained here",
@@ -94,10 +94,20 @@ def _training(sidecar: Mapping[str, Any]) -> dict[str, str]:
 
 def _weights_file(path: Path, md5: str | None) -> str:
     if not path.is_file():
-        return f"{path.name} is not here"
+        return f"{path.name} is not here{_published(path, md5)}"
     stat = path.stat()
     same = _md5(path, stat.st_size, stat.st_mtime_ns) == md5
     return f"{path.name}, {'with this MD5' if same else 'with ANOTHER MD5'}"
+
+
+def _published(path: Path, md5: str | None) -> str:
+    """Where DVC has these weights, if git keeps a pointer to them."""
+    try:
+        pointer = read_pointer(path)
+    except ValueError as error:
+        return f"; {error}"
+    has = pointer is not None and pointer.md5 == md5
+    return f"; DVC has it in remote {pointer.remote or 'by default'} (`lska weights fetch`)" if has else ""
 
 
 @functools.lru_cache(maxsize=1024)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from lska.finetuning import PAPER_RECIPES, FineTuningJob
 from lska.openmmlab.recipe import load_recipe
-from lska.passes import read_json
 from lska.planning.work import Network, Size
-from lska.provenance import project_root
+from lska.provenance import project_root, read_json
 
 COUNTED = {None: (224, 224), "retinanet": (1280, 800), "mask_rcnn": (1280, 800), "semantic_fpn": (512, 512)}
 """Width and height of the images for which metric files hold counts, by head."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lska.config import Config
 from lska.finetuning import HEADS, FineTuningJob
-from lska.passes import Pass, read_json
+from lska.passes import Pass
 from lska.planning.dag import Job
 from lska.planning.images import count
 from lska.planning.progress import done_share, steps
@@ -16,6 +16,7 @@ from lska.planning.rates import Duration, Macs, duration, total
 from lska.planning.records import scored_images, scored_side
 from lska.planning.throughput import Assumptions
 from lska.planning.work import Measurement, Mode, Work, classifier, predictor, scored_size, training_size
+from lska.provenance import read_json
 from lska.robustness import set_of
 from lska.runs import Run
 from lska.workflow import Plan

@@ -7,7 +7,7 @@ from typing import Any
 
 from lska.config import Config, DataSource
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
-from lska.passes import read_json
+from lska.provenance import read_json
 from lska.robustness import CORRUPTED, CUE_CONFLICT, MANIFESTS
 from lska.strict import build, read_yaml
 

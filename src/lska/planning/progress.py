@@ -32,8 +32,7 @@ def states(config: Config, training: Run | FineTuningJob) -> Path:
     """Folder of a training's states."""
     if isinstance(training, FineTuningJob):
         return training.states
-    digest = config.training_digest(training).removeprefix("sha256:")[:12]
-    return config.work / "train" / str(training) / digest
+    return config.state_folder(str(training), config.training_digest(training))
 
 
 def done(config: Config, training: Run | FineTuningJob) -> int:

@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lska.chain.recipes import differing, plain
-from lska.finetuning import FineTuningJob
-from lska.passes import Pass, read_json
+from lska.passes import Pass
 from lska.planning.dag import Job
 from lska.planning.progress import done, steps
+from lska.provenance import read_json
 from lska.runs import Run
 from lska.workflow import Plan
-
-SHOWN = 3
-"""Differences of a recipe that are named; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +30,7 @@ class Reasons:
         by_rule: dict[str, Callable[[Job], str | None]] = {
             "train": self._training,
             "fine_tune": self._fine_tuning,
+            "fetch": self._fetch,
             "classification": self._classification,
             "dense": self._dense,
             "data": self._data,
@@ -45,26 +41,29 @@ class Reasons:
 
     def _training(self, job: Job) -> str | None:
         config, run = self.plan.config, Run.parse(job.wildcards["run"])
-        changed = _weights(config.weights_path(run), config.training_digest(run), config.training_spec(run))
-        return _joined(changed, _resumed(done(config, run), steps(config)))
+        return _joined(self._untrained(str(run)), _resumed(done(config, run), steps(config)))
 
     def _fine_tuning(self, job: Job) -> str | None:
         tuned = self.plan.job(job.wildcards["task"], job.wildcards["run"])
-        changed = _weights(tuned.weights, tuned.digest(), tuned.spec())
-        if changed is None and tuned.backbone is not None:
-            changed = _backbone(tuned)
-        return _joined(changed, _resumed(done(self.plan.config, tuned), steps(self.plan.config, tuned)))
+        resumed = _resumed(done(self.plan.config, tuned), steps(self.plan.config, tuned))
+        return _joined(self._untrained(tuned.place), resumed)
+
+    def _untrained(self, name: str) -> str | None:
+        """Why the weights of a network are to be trained; None where Snakemake alone knows."""
+        choice = self.plan.choices.of(name)
+        return None if choice.here else choice.reason
+
+    def _fetch(self, job: Job) -> str | None:
+        choice = self.plan.choices.of(job.wildcards["weights"])
+        return choice.reason if choice.fetched else None
 
     def _classification(self, job: Job) -> str | None:
         config, run = self.plan.config, Run.parse(job.wildcards["run"])
-        return _score(
-            config.metric_path("classification", run), config.weights_path(run), config.training_digest(run),
-            config.data_record,
-        )  # fmt: skip
+        return self._score(config.metric_path("classification", run), str(run), config.data_record)
 
     def _dense(self, job: Job) -> str | None:
         tuned = self.plan.job(job.wildcards["task"], job.wildcards["run"])
-        return _score(tuned.metrics, tuned.weights, tuned.digest(), self.plan.config.record_of(tuned.data))
+        return self._score(tuned.metrics, tuned.place, self.plan.config.record_of(tuned.data))
 
     def _data(self, job: Job) -> str | None:
         kind, data = self.plan.data_set(job.wildcards["name"])
@@ -81,8 +80,8 @@ class Reasons:
         return "; ".join(f"{reason} ({number} network{'s'[: number > 1]})" for reason, number in counted.items())
 
     def _unmeasured(self, one: Pass, run: Run) -> str:
-        item, config = one.item, self.plan.config
-        found = _score(item.metrics(run), config.weights_path(run), config.training_digest(run), item.record)
+        item = one.item
+        found = self._score(item.metrics(run), str(run), item.record)
         if found is not None:
             return found
         measured = read_json(item.metrics(run))
@@ -92,39 +91,19 @@ class Reasons:
             return "the data are to be made anew"
         return "a file of its results is missing"
 
-
-def _weights(weights: Path, digest: str, spec: Mapping[str, Any]) -> str | None:
-    """Why weights are not those that today's configuration trains; None where they are."""
-    sidecar = read_json(weights.with_suffix(".json"))
-    if not sidecar:
-        return "weights without a sidecar" if weights.is_file() else "never trained"
-    if sidecar.get("recipe") != digest:
-        return f"trained otherwise: {_changes(sidecar.get('spec') or {}, spec)}"
-    return None if weights.is_file() else "the sidecar is there, its weights are missing"
-
-
-def _backbone(tuned: FineTuningJob) -> str | None:
-    """Why a fine-tuning's backbone is not the one that it was done from; None where it is."""
-    pretrained, sidecar = (read_json(path.with_suffix(".json")) for path in (tuned.backbone, tuned.weights))
-    if not tuned.backbone.is_file() or pretrained.get("recipe") != tuned.config.training_digest(tuned.run):
-        return "its backbone is to be trained anew"
-    same = (sidecar.get("backbone") or {}).get("md5") == pretrained.get("md5")
-    return None if same else "its backbone is another now"
-
-
-def _score(metrics: Path, weights: Path, digest: str, record: Path) -> str | None:
-    """Why a measurement on weights is missing or outdated; None where it is neither."""
-    measured, sidecar = read_json(metrics), read_json(weights.with_suffix(".json"))
-    if not measured:
-        return "never measured" if not metrics.exists() else "its metric file is damaged"
-    if not weights.is_file() or sidecar.get("recipe") != digest:
-        return "its weights are to be trained anew"
-    if (measured.get("weights") or {}).get("md5") != sidecar.get("md5"):
-        return "measured on other weights"
-    known = read_json(record).get("digest")
-    if known is not None and (measured.get("data") or {}).get("digest") != known:
-        return "measured on other data"
-    return None
+    def _score(self, metrics: Path, name: str, record: Path) -> str | None:
+        """Why a measurement on the weights of a network is missing or outdated; None where it is neither."""
+        measured, sidecar = read_json(metrics), read_json(self.plan.config.weights_path(name).with_suffix(".json"))
+        if not measured:
+            return "never measured" if not metrics.exists() else "its metric file is damaged"
+        if not self.plan.choices.of(name).vouched:
+            return "its weights are to be trained anew"
+        if (measured.get("weights") or {}).get("md5") != sidecar.get("md5"):
+            return "measured on other weights"
+        known = read_json(record).get("digest")
+        if known is not None and (measured.get("data") or {}).get("digest") != known:
+            return "measured on other data"
+        return None
 
 
 def _resumed(updates: int, of: int | None) -> str | None:
@@ -133,23 +112,6 @@ def _resumed(updates: int, of: int | None) -> str | None:
 
 def _joined(*parts: str | None) -> str | None:
     return "; ".join(part for part in parts if part) or None
-
-
-def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The settings that differ, as `name old -> new`."""
-    found = [
-        _change(place.removeprefix("recipe."), before.get(name), after.get(name))
-        for place, name, before, after in differing(plain(then), plain(now))
-        if before.get(name) != after.get(name)
-    ]
-    if not found:
-        return "the digest of its recipe differs"
-    rest = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ", ".join(found[:SHOWN]) + rest
-
-
-def _change(name: str, before: Any, after: Any) -> str:
-    return f"{name} has changed" if name == "backbone" else f"{name} {before} -> {after}"
 
 
 _FILES = {

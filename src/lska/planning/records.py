@@ -12,10 +12,10 @@ from typing import Any
 
 from lska.config import Config, load
 from lska.finetuning import CONTROL
-from lska.passes import read_json
 from lska.planning.images import count
 from lska.planning.progress import states
 from lska.planning.work import Measurement, Network, classifier, predictor, scored_size, training_size
+from lska.provenance import read_json
 from lska.runs import Run
 from lska.strict import read_yaml
 

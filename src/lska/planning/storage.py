@@ -12,6 +12,7 @@ from lska.planning.images import count
 from lska.planning.work import Network, classifier, predictor, training_size
 from lska.robustness import MASKED, set_of
 from lska.runs import Run
+from lska.weights.pointers import read_pointer
 from lska.workflow import Plan
 
 FLOAT = 4
@@ -51,12 +52,20 @@ def amounts(plan: Plan, jobs: Sequence[Job], params: Params) -> list[Amount]:
     )
     return [
         Amount("weights", weights, "exact parameters, 4 bytes each", len(numbers)),
+        _fetched(plan, jobs),
         Amount("training states", states, "weights and two moments, twice; the last of each stays", len(numbers)),
         _predictions(plan, jobs),
         _fields(plan, jobs),
         _small_files(jobs),
         *_data(plan, jobs),
     ]
+
+
+def _fetched(plan: Plan, jobs: Sequence[Job]) -> Amount:
+    names = [job.wildcards["weights"] for job in jobs if job.rule == "fetch"]
+    pointers = [read_pointer(plan.config.weights_path(name)) for name in names]
+    sizes = [pointer.size for pointer in pointers if pointer is not None]
+    return Amount("weights from DVC", sum(sizes), "sizes in DVC's pointers; as much again in its cache", len(sizes))
 
 
 def _trained(plan: Plan, job: Job) -> Network | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lska.config import Config
 from lska.notebook import NotebookError
-from lska.provenance import atomic_path
+from lska.provenance import atomic_path, import_schemas_fast
 from lska.report import rendered_notebook
 from lska.tables import TARGETS
 
@@ -38,6 +38,7 @@ def fragment(notebook: Path) -> str:
     Raises:
         NotebookError: the file is no notebook.
     """
+    import_schemas_fast()
     import nbformat
     from nbconvert import HTMLExporter
 

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lska.finetuning import CONTROL
+from lska.headlines import headlines
 from lska.report.gather import Results, Target
 from lska.report.tables import style
 from lska.runs import Run
 from lska.tables.collect import Cell
 from lska.tables.specs import display_names
 from lska.tables.states import MEANING, State, pool
-
-SHOWN = {"box AP": "box_ap", "mask AP": "mask_ap", "mIoU": "miou"}
-"""Metrics of detectors and segmentors that the overview shows."""
 
 COMPARED = (State.REPRODUCED, State.DEVIATES)
 
@@ -119,7 +117,8 @@ def networks(results: Results) -> Networks:
     """Top-1 of every trained network, AP or mIoU of every fine-tuned one, in percent; over seeds where there are
     several."""
     measured = [("classification", run, "top-1", "top1") for run in results.config.runs]
-    measured += [(job.task, job.run, *name) for job in results.config.fine_tunings for name in SHOWN.items()]
+    tuned = results.config.fine_tunings
+    measured += [(job.task, job.run, *name) for job in tuned for name in headlines(job.task).items()]
     found: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
     for task, run, label, metric in measured:
         content = results.metrics.get(results.config.metric_path(task, run), {})

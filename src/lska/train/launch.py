@@ -19,8 +19,7 @@ from lska.data.folders_torch import ImageDataset
 from lska.data.prepare import verify
 from lska.models import create
 from lska.models.checkpoint import save_weights
-from lska.passes import read_json
-from lska.provenance import atomic_path, code_version, environment, file_md5, write_sealed
+from lska.provenance import atomic_path, code_version, environment, file_md5, read_json, write_sealed
 from lska.runs import Run
 from lska.train.distributed import Processes, processes
 from lska.train.engine import Job, Trainer, fit
@@ -55,8 +54,8 @@ def build_network(config: Config, run: Run, classes: int, drop_path: float = 0.0
 
 
 def state_folder(config: Config, run: Run) -> Path:
-    """Folder of a training's states; a changed recipe gets another one, so nothing is lost or mixed."""
-    return config.work / "train" / str(run) / config.training_digest(run).removeprefix("sha256:")[:12]
+    """Folder of a training's states (`Config.state_folder`)."""
+    return config.state_folder(str(run), config.training_digest(run))
 
 
 def train(config: Config, run: Run, budget_seconds: float | None = None) -> None:

@@ -38,6 +38,10 @@ _PASSED_ON = {
 }
 
 
+class MeetingError(RuntimeError):
+    """The nodes of a training did not come together."""
+
+
 def launch(words: Sequence[str], processes: int, meeting: Rendezvous | None = None) -> int:
     """Run `lska *words` in several processes and return their common exit code.
 
@@ -47,8 +51,9 @@ def launch(words: Sequence[str], processes: int, meeting: Rendezvous | None = No
 
     Raises:
         Interrupted: a signal came before the processes were started.
-        RuntimeError: the nodes did not meet.
+        MeetingError: the nodes did not meet.
     """
+    from torch.distributed import DistError
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
@@ -61,8 +66,11 @@ def launch(words: Sequence[str], processes: int, meeting: Rendezvous | None = No
     with tempfile.TemporaryDirectory(prefix="lska-launch-") as logs:
         spec = _specification(words, processes, meeting)
         agent = LocalElasticAgent(spec, DefaultLogsSpecs(log_dir=logs), start_method="spawn")
-        with _passing_on(agent) as received:
-            result = agent.run()
+        try:
+            with _passing_on(agent) as received:
+                result = agent.run()
+        except DistError as error:
+            raise _apart(meeting, error) from error
         spec.rdzv_handler.shutdown()
     codes = {rank: failure.exitcode for rank, failure in sorted(result.failures.items())}
     for rank, code in codes.items():
@@ -82,6 +90,16 @@ def exit_code(codes: Sequence[int], stopped: bool) -> int:
     if CONTINUE_LATER in codes or (stopped and codes):
         return CONTINUE_LATER
     return 128 - codes[0] if codes else 0
+
+
+def _apart(meeting: Rendezvous | None, error: Exception) -> MeetingError:
+    reason = str(error).splitlines()[0]
+    if meeting is None:
+        return MeetingError(f"the processes on this machine lost contact ({reason}); start the training again")
+    return MeetingError(
+        f"node {meeting.node + 1} of {meeting.nodes} did not meet the others at {meeting.host}:{meeting.port}, or lost "
+        f"them ({reason}); look at what they wrote, and whether that place can be reached from every node"
+    )
 
 
 def _specification(words: Sequence[str], processes: int, meeting: Rendezvous | None) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lska import claims, summaries
 from lska.chain.checkout import changed_files, commit_text
 from lska.config import Config
 from lska.tables import TARGETS, load_spec, outputs, requirements
@@ -18,6 +19,7 @@ from lska.verify.files import broken, edited_fields
 from lska.verify.findings import Finding, Level, Report
 from lska.verify.links import Evidence
 from lska.verify.shown import differences, name_of
+from lska.verify.summaries import check as check_summaries
 
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
@@ -42,7 +44,8 @@ def verify(config: Config, paper: Path = Path("paper"), progress: Progress = ite
     shown = [_target(target, evidence, paper, drawings) for target in progress(targets)]
     findings = [*_of_files(evidence), *(finding for one in shown for finding in one.findings)]
     distrusted = [path for path, checked in evidence.metrics.items() if checked.broken]
-    findings += [*evidence.outdated(), *check_claims(config, distrusted), *_history(config, evidence)]
+    findings += [*evidence.outdated(), *check_claims(config, distrusted), *check_summaries(config)]
+    findings += _history(config, evidence)
     chains = _chains(shown, evidence)
     return Report(
         config.scale, config.caption, _counts(evidence, shown, config), len(chains), _merged(findings, chains)
@@ -186,11 +189,6 @@ def _counts(evidence: Evidence, shown: list[Shown], config: Config) -> dict[str,
         "tables": sum(one.target.startswith("table") for one in shown),
         "figures": sum(one.target.startswith("figure") for one in shown),
         "files of tables and figures": sum(one.files for one in shown),
-        "pages of claims": sum(path.is_file() for path in _claims(config)),
+        "pages of claims": sum(path.is_file() for path in claims.outputs(config.results)),
+        "files that DVC compares": sum(Path(name).is_file() for name in summaries.outputs(config)),
     }
-
-
-def _claims(config: Config) -> tuple[Path, ...]:
-    from lska.claims import outputs as of_claims
-
-    return of_claims(config.results)

@@ -15,6 +15,7 @@ from lska.chain.recipes import changes
 from lska.outcomes import OutcomesError, outcomes_path, read_outcomes
 from lska.provenance import digest, file_md5, seal_problem, validate
 from lska.verify.findings import Finding, Level
+from lska.weights.pointers import pointer_path, read_pointer
 
 EDITS = 4
 """Fields that are named of those that differ from the commit."""
@@ -178,7 +179,29 @@ def sidecar(path: Path, log: Path) -> Checked:
         return checked
     trained = checked.get("origin") == "trained"
     found = [*_weights(checked), *([*_recipe(checked), *_log(checked, log)] if trained else [])]
-    return Checked(path, checked.content, (*found, *checked.findings))
+    published, pointed = _pointer(checked)
+    itself = [finding for finding in checked.findings if not (published and finding.level is Level.UNSEALED)]
+    return Checked(path, checked.content, (*found, *pointed, *itself))
+
+
+def _pointer(checked: Checked) -> tuple[bool, list[Finding]]:
+    """Whether this is the sidecar that was published with the weights, whose pointer then is its seal; and findings."""
+    weights = checked.path.with_suffix(".safetensors")
+    place = pointer_path(weights)
+    try:
+        pointer = read_pointer(weights)
+    except ValueError as error:
+        return False, [broken(place, "", str(error).removeprefix(f"{place}: "))]
+    if pointer is None:
+        return False, []
+    if pointer.md5 != checked.get("md5"):
+        text = f"is {checked.get('md5')}, trained here; published is {pointer.md5}"
+        return False, [Finding(Level.NOTE, checked.path, "md5", text)]
+    if pointer.sidecar is None or pointer.published(checked.content):
+        return pointer.sidecar is not None, []
+    if "seal" in checked.content:
+        return False, [Finding(Level.NOTE, checked.path, "", "is of a later training to the published weights")]
+    return False, [broken(checked.path, "", f"was edited: {place} keeps another digest of it")]
 
 
 def _recipe(checked: Checked) -> Iterator[Finding]:

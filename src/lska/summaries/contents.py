@@ -1,0 +1,155 @@
+"""The content of the files that DVC compares, and writing them."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lska.config import Config
+from lska.headlines import headlines
+from lska.provenance import atomic_path, write_json
+from lska.runs import Run
+from lska.summaries import Need, needs, networks_path, records, summary_path, training_path
+from lska.tables.measurements import MetricFolder, measurement_of
+
+Numbers = dict[str, float | int]
+"""Headline numbers by the names that DVC gives them: task and metric with dots, `robustness.c.mce_15`."""
+
+FIELDS = {"step": "update", "epoch": "epoch", "loss": "loss", "learning_rate": "learning_rate"}
+"""Fields of every line of a training's record by their columns; throughput is left out, it is a machine's."""
+
+VALIDATED = "validation_"
+"""Start of the fields that some of the lines have."""
+
+
+def write(config: Config) -> list[Path]:
+    """Write the files of a scale, each atomically, and remove those of runs and tasks that it no longer has.
+
+    Raises:
+        FileNotFoundError: a metric file or a training's record is missing; nothing was written.
+        ValueError: one of them is faulty; names the file and the field; nothing was written.
+    """
+    summaries = {path: nested(made()) for path, made in numbers_by_file(config).items()}
+    plots = {path: made() for path, made in plots_by_file(config).items()}
+    for path, content in summaries.items():
+        write_json(path, content)
+    for path, text in plots.items():
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    for path in leftovers(config, [*summaries, *plots]):
+        path.unlink()
+    return [*summaries, *plots]
+
+
+def leftovers(config: Config, current: Iterable[Path]) -> list[Path]:
+    """Files of former runs and tasks, in the folders that hold the `current` ones and nothing else."""
+    kept = set(current)
+    found = (*(config.results / "summary").glob("*.json"), *(config.results / "plots").rglob("*.csv"))
+    return sorted(path for path in found if path not in kept and not path.name.startswith("."))
+
+
+def numbers_by_file(config: Config) -> dict[Path, Callable[[], Numbers]]:
+    """What each run's file holds, read from the metric files when it is asked for."""
+    folder = MetricFolder(config.scale, config.results)
+    return {
+        summary_path(config, run): functools.partial(numbers, folder, listed) for run, listed in needs(config).items()
+    }
+
+
+def plots_by_file(config: Config) -> dict[Path, Callable[[], str]]:
+    """The text of each plot's table, made when it is asked for."""
+    found: dict[Path, Callable[[], str]] = {networks_path(config): functools.partial(networks, config)}
+    for task, listed in records(config).items():
+        found[training_path(config, task)] = functools.partial(trainings, listed)
+    return found
+
+
+def numbers(folder: MetricFolder, listed: Iterable[Need]) -> Numbers:
+    """The headline numbers in the listed metric files; what a file says is not there (null) is left out.
+
+    Raises:
+        FileNotFoundError, ValueError: as `lska.tables.measurements.MetricFolder.read`.
+    """
+    found: Numbers = {}
+    for task, run in listed:
+        content = folder.read(task, run)
+        for metric in headlines(task).values():
+            value = measurement_of(content, metric, folder.path(task, run), nullable=True).value
+            if value is not None:
+                found[f"{task.replace('/', '.')}.{metric}"] = value
+    return found
+
+
+def nested(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers with dotted names as mappings in mappings."""
+    tree: dict[str, Any] = {}
+    for name, value in found.items():
+        *above, last = name.split(".")
+        place = tree
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return tree
+
+
+def networks(config: Config) -> str:
+    """The numbers of all runs, a line for each in the order of tables; `series` is the run without its kernel size.
+
+    Raises:
+        FileNotFoundError, ValueError: as `numbers`.
+    """
+    folder = MetricFolder(config.scale, config.results)
+    found = {run: numbers(folder, listed) for run, listed in needs(config).items()}
+    lines = []
+    for run in sorted(found, key=lambda run: run.sort_key):
+        parts = [run.model, *([] if run.attention is None else [run.attention]), f"s{run.seed}"]
+        about = {"series": "-".join(parts), "run": run, "model": run.model, "attention": run.attention}
+        lines.append({**about, "kernel": run.kernel, "seed": run.seed, **found[run]})
+    names = sorted({name for one in found.values() for name in one})
+    return _csv(["series", "run", "model", "attention", "kernel", "seed", *names], lines)
+
+
+def trainings(listed: Mapping[Run, Path]) -> str:
+    """The records of trainings, one after the other; `series` is the run.
+
+    Raises:
+        FileNotFoundError: a record is missing.
+        ValueError: a line of a record is no JSON, or lacks a field; names it.
+    """
+    lines = [line for run, path in listed.items() for line in _training(run, path)]
+    validated = sorted({name for line in lines for name in line if name.startswith(VALIDATED)})
+    return _csv(["series", *FIELDS.values(), *validated], lines)
+
+
+def _training(run: Run, path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path}: the record of a training is missing; restore it with git where it was committed, or delete the "
+            "weights of this run and train again"
+        ) from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            fields = {column: entry[name] for name, column in FIELDS.items()}
+            more = {name: value for name, value in entry.items() if name.startswith(VALIDATED)}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"{path}, line {number}: expected a JSON object with {', '.join(FIELDS)} ({problem}); restore the file"
+            ) from error
+        yield {"series": run, **fields, **more}
+
+
+def _csv(columns: list[str], lines: Iterable[Mapping[str, Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return stream.getvalue()

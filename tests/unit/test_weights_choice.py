@@ -1,0 +1,224 @@
+"""Whether weights are here, fetched or trained: decided by sidecar, pointer and recipe."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plan_helpers import put_metrics, put_weights
+
+from lska import outdated
+from lska.provenance import digest, write_json
+from lska.runs import RUN as ANY_RUN
+from lska.runs import Run
+from lska.weights.checkpoints import RETRAINED, choose
+from lska.weights.choices import Choices, checkpoint
+from lska.weights.pointers import Pointer, pointer_path, read_pointer, write_pointer
+from lska.workflow import Plan
+
+RUN = Run("van_tiny", "lska", 23, 0)
+MD5 = "0123456789abcdef0123456789abcdef"
+TUNED = f"detection/retinanet/{RUN}"
+
+
+def publish(made: Plan, md5: str = MD5, run: Run = RUN) -> Path:
+    """Leave weights of today's recipe with their sidecar and pointer."""
+    put_weights(made, run, md5)
+    weights = made.config.weights_path(run)
+    sidecar = {"md5": md5, "recipe": made.config.training_digest(run)}
+    write_pointer(weights, Pointer(md5, 7, "store", digest(sidecar)))
+    return weights
+
+
+def publish_tuned(made: Plan, backbone: str = MD5) -> Path:
+    job = made.job("detection/retinanet", str(RUN))
+    job.weights.parent.mkdir(parents=True, exist_ok=True)
+    sidecar = {"md5": MD5[::-1], "recipe": job.digest(), "backbone": {"md5": backbone}}
+    write_json(job.weights.with_suffix(".json"), sidecar)
+    write_pointer(job.weights, Pointer(MD5[::-1], 7, "store", digest(sidecar)))
+    return job.weights
+
+
+def choice(made: Plan, name: str = str(RUN)) -> Any:
+    return Choices(made.config).of(name)
+
+
+def retraining(made: Plan, *patterns: str) -> None:
+    object.__setattr__(made.config, "retrain", patterns)
+
+
+def test_published_weights_are_fetched_whether_they_are_here_or_not(made: Plan) -> None:
+    weights = publish(made)
+    assert (choice(made).fetched, choice(made).here) == (True, True)
+    weights.unlink()
+    found = choice(made)
+    assert (found.fetched, found.here, found.available) == (True, False, True)
+    assert found.reason == "published in DVC (0.0 MB)"
+
+
+def test_weights_without_a_pointer_are_trained(made: Plan) -> None:
+    assert choice(made).reason == "never trained" and not choice(made).vouched
+    put_weights(made, RUN)
+    found = choice(made)
+    assert (found.fetched, found.here, found.available) == (False, True, True)
+
+
+def test_a_changed_recipe_is_trained_and_its_sidecar_is_outdated(made: Plan) -> None:
+    weights = publish(made)
+    write_json(weights.with_suffix(".json"), {"md5": MD5, "recipe": "sha256:other", "spec": {"recipe": {"epochs": 99}}})
+    found = choice(made)
+    assert not found.available and not found.vouched and found.reason.startswith("trained otherwise: ")
+    weights.unlink()
+    assert outdated.of_training(made.config, RUN) == [str(weights.with_suffix(".json"))]
+
+
+def test_weights_trained_here_after_publishing_are_kept(made: Plan) -> None:
+    weights = publish(made)
+    put_weights(made, RUN, "f" * 32)
+    assert (choice(made).fetched, choice(made).here) == (False, True)
+    weights.unlink()
+    found = choice(made)
+    assert not found.available and found.vouched
+    assert found.reason == "weights trained here are missing; those published are others than the sidecar's"
+
+
+def test_a_missing_sidecar_of_published_weights_says_how_to_get_it_back(made: Plan) -> None:
+    weights = publish(made)
+    sidecar = weights.with_suffix(".json")
+    sidecar.unlink()
+    assert not choice(made).available and f"git checkout -- {sidecar}" in choice(made).reason
+    sidecar.write_text("{")
+    assert not choice(made).available and f"git checkout -- {sidecar}" in choice(made).reason
+
+
+def test_retrain_sets_published_weights_aside_until_others_are_there(made: Plan) -> None:
+    weights = publish(made)
+    retraining(made, "van_tiny-lska-*")
+    found = choice(made)
+    assert not found.available and not found.vouched and found.reason == RETRAINED
+    assert outdated.of_training(made.config, RUN) == [str(weights.with_suffix(".json"))]
+    # While it runs, Snakemake has deleted weights and sidecar.
+    weights.unlink()
+    weights.with_suffix(".json").unlink()
+    assert choice(made).reason == RETRAINED and outdated.of_training(made.config, RUN) == []
+    # A training on the same machine may end in the same bytes; its sidecar still tells it from the published one.
+    weights.write_bytes(b"weights")
+    recipe = made.config.training_digest(RUN)
+    write_json(weights.with_suffix(".json"), {"md5": MD5, "recipe": recipe, "finished": "later"})
+    assert choice(made).here and outdated.of_training(made.config, RUN) == []
+
+
+def test_retrain_leaves_what_was_never_published(made: Plan) -> None:
+    put_weights(made, RUN)
+    retraining(made, str(RUN))
+    assert choice(made).here
+
+
+def test_a_retraining_does_not_end_at_once_by_the_states_of_the_published_one(made: Plan) -> None:
+    publish(made)
+    before = made.config.state_folder(str(RUN), "sha256:0123456789abcdef")
+    retraining(made, str(RUN))
+    anew = made.config.state_folder(str(RUN), "sha256:0123456789abcdef")
+    assert before.name == "0123456789ab" and anew != before
+    assert made.config.state_folder(str(RUN), "sha256:0123456789abcdef") == anew
+    publish(made, "e" * 32)
+    assert made.config.state_folder(str(RUN), "sha256:0123456789abcdef") not in (before, anew)
+
+
+def test_a_fine_tuning_is_fetched_with_the_backbone_that_it_was_done_from(made: Plan) -> None:
+    publish(made).unlink()
+    publish_tuned(made)
+    assert choice(made, TUNED).fetched
+    publish_tuned(made, backbone="other")
+    assert not choice(made, TUNED).available and choice(made, TUNED).reason == "its backbone is another now"
+    publish_tuned(made)
+    retraining(made, str(RUN))
+    assert not choice(made, TUNED).available and choice(made, TUNED).reason == "its backbone is to be trained anew"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "outs: []", "outs:\n- {md5: 12, size: 3, path: x}", "<<<<<<< ours\nouts:",
+        f"outs:\n- {{md5: {MD5}, size: 7, path: another.safetensors}}", f"outs:\n- {{md5: {MD5}.dir, size: 7}}",
+    ],
+)  # fmt: skip
+def test_a_damaged_pointer_is_an_error_not_a_training(made: Plan, text: str) -> None:
+    weights = publish(made)
+    pointer_path(weights).write_text(text)
+    with pytest.raises(ValueError, match=rf"{weights.name}\.dvc: expected DVC's pointer.*git checkout -- "):
+        choice(made)
+
+
+def test_a_pointer_is_read_as_it_was_written(made: Plan) -> None:
+    weights = publish(made)
+    pointer = read_pointer(weights)
+    assert (pointer.md5, pointer.size, pointer.remote) == (MD5, 7, "store")
+    write_pointer(weights, Pointer(MD5, 7))
+    assert read_pointer(weights) == Pointer(MD5, 7)
+
+
+def test_the_two_rules_have_disjoint_names(made: Plan) -> None:
+    publish(made)
+    publish_tuned(made)
+    choices = Choices(made.config)
+    trained = re.compile(choices.trained(ANY_RUN) + r"\.safetensors")
+    tuned = re.compile(choices.trained(r"detection/[a-z_]+") + rf"/{ANY_RUN}\.safetensors")
+    for name in made.config.network_names:
+        by_training = trained.fullmatch(f"{name}.safetensors") or tuned.fullmatch(f"{name}.safetensors")
+        by_fetching = re.fullmatch(choices.fetched, name)
+        assert bool(by_fetching) == (name in (str(RUN), TUNED))
+        assert not (by_training and by_fetching)
+    # A name that another one starts with is not mistaken for it.
+    assert trained.fullmatch("van_tiny-lska-k23-s01.safetensors") and not trained.fullmatch(f"{RUN}.safetensors")
+
+
+def test_nothing_is_fetched_where_nothing_is_published(made: Plan) -> None:
+    assert re.search(made.choices.fetched, str(RUN)) is None
+    assert re.fullmatch(made.choices.trained(ANY_RUN) + r"\.json", f"{RUN}.json")
+
+
+def test_a_clone_of_results_without_their_weights_has_nothing_to_train(made: Plan) -> None:
+    put_weights(made, RUN)
+    weights, config = made.config.weights_path(RUN), made.config
+    users = [config.metric_path("classification", RUN)]
+    users += [item.metrics(RUN) for item in config.measured if RUN in config.runs_of(item.task)]
+    for path in users:
+        put_metrics(path, {"weights": {"md5": f"md5 of {RUN}"}})
+    for job in config.fine_tunings:
+        if job.run == RUN and job.backbone is not None:
+            job.weights.parent.mkdir(parents=True, exist_ok=True)
+            job.weights.write_bytes(b"weights")
+            sidecar = {"recipe": job.digest(), "backbone": {"md5": f"md5 of {RUN}"}}
+            write_json(job.weights.with_suffix(".json"), sidecar)
+    weights.unlink()
+    assert Choices(config).lasting(str(RUN))
+    users[-1].unlink()
+    assert not Choices(config).lasting(str(RUN))
+    weights.write_bytes(b"weights")
+    assert Choices(config).lasting(str(RUN))
+
+
+def test_messages_of_rules_say_what_is_done_and_why(made: Plan) -> None:
+    publish(made)
+    choices = Choices(made.config)
+    assert f"{choices:{RUN}}" == f"fetch {RUN}: published in DVC (0.0 MB)"
+    assert f"{choices:{TUNED}}" == f"train {TUNED}: never trained"
+
+
+def test_retrain_has_to_name_a_network() -> None:
+    from lska.config import load
+
+    found = load([Path("config/demo.yaml")], {"retrain": ["van_tiny-lska-*", TUNED]})
+    assert found.retrains(str(RUN)) and found.retrains(TUNED) and not found.retrains("van_tiny-lka-k23-s0")
+    with pytest.raises(ValueError, match="retrain: 'van_tiny-lska-k99-s0' names no network of this scale; expected"):
+        load([Path("config/demo.yaml")], {"retrain": ["van_tiny-lska-k99-s0"]})
+
+
+def test_a_checkpoint_is_named_by_its_place(made: Plan) -> None:
+    assert [checkpoint(made.config, name).name for name in made.config.network_names] == made.config.network_names
+    with pytest.raises(ValueError, match="not a run id"):
+        checkpoint(made.config, "detection")
+    assert choose(checkpoint(made.config, TUNED)).reason == "never trained"

@@ -1,0 +1,147 @@
+"""The small scale in a clone: its weights come from DVC, and only what is missing is made."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, Project
+
+from lska.provenance import file_md5, load_json
+
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
+
+SMALL = ("--configfile", "config/small.yaml")
+RUN = "van_tiny-lska-k53-s0"
+WEIGHTS = Path("checkpoints/small") / f"{RUN}.safetensors"
+METRICS = Path("results/small/metrics")
+IDENTITY = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
+COMMITS = 5
+PASSES = ("robustness_c", "robustness_c_bar", "shape_texture", "texture_knn", "receptive_field")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *IDENTITY, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of everything that the project's git has, committed in arbitrary order."""
+    folder = tmp_path_factory.mktemp("origin") / "project"
+    listed = git(PROJECT, "ls-files", "-zco", "--exclude-standard").split("\0")
+    names = [name for name in listed if (PROJECT / name).is_file()]
+    assert len(names) > 500
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(PROJECT / name, folder / name, follow_symlinks=False)
+    git(folder, "init", "-q", "-b", "main")
+    random.Random(0).shuffle(names)
+    for first in range(COMMITS):
+        # Some of them lie where git ignores other files.
+        git(folder, "add", "--force", "--", *names[first::COMMITS])
+        git(folder, "commit", "-qm", f"Part {first}")
+    return folder
+
+
+@pytest.fixture
+def clone(committed: Path, tmp_path: Path) -> Project:
+    """A clone, without weights and without data."""
+    git(tmp_path, "clone", "-q", str(committed), "clone")
+    return Project(tmp_path / "clone")
+
+
+def pull(clone: Project) -> None:
+    done = clone.run("dvc", "pull")
+    assert done.returncode == 0, done.stderr
+
+
+def work(counts: dict[str, int]) -> dict[str, int]:
+    """The jobs that make weights and metrics: not tables, pages, and pictures of data for them."""
+    shown = ("notebook_", "table_", "figure_", "all")
+    aside = {*Project.SITE, "examples"}
+    return {rule: count for rule, count in counts.items() if not rule.startswith(shown) and rule not in aside}
+
+
+@pytest.mark.parametrize("pulled", [False, True])
+def test_a_clone_has_nothing_to_fetch_train_or_measure_whatever_the_times_of_its_files(
+    clone: Project, pulled: bool
+) -> None:
+    if pulled:
+        pull(clone)
+        assert file_md5(clone.root / WEIGHTS) == load_json((clone.root / WEIGHTS).with_suffix(".json"))["md5"]
+    assert work(clone.planned(*SMALL, "--", "all")) == {}
+    generator = random.Random(1)
+    for path in clone.root.rglob("*"):
+        if path.is_file() and ".git" not in path.parts:
+            moment = generator.uniform(1.7e9, 1.75e9)
+            os.utime(path, (moment, moment))
+    assert work(clone.planned(*SMALL, "--", "all")) == {}
+
+
+def test_missing_metrics_are_measured_on_fetched_weights(clone: Project) -> None:
+    tuned = "detection/retinanet/van_tiny-lka-k23-s0"
+    for name in (f"classification/{RUN}", f"robustness/c/{RUN}", tuned):
+        (clone.root / METRICS / f"{name}.json").unlink()
+    said = clone.snakemake("--dry-run", *SMALL, "--", "all")
+    assert f"fetch {RUN}: published in DVC (2.2 MB)" in said
+    assert f"fetch {tuned}: published in DVC (3.9 MB)" in said
+    planned = work(clone.planned(*SMALL, "--", "all"))
+    assert planned == {"fetch": 2, "classification": 1, "robustness_c_0": 1, "dense": 1}
+    pull(clone)
+    del planned["fetch"]
+    assert work(clone.planned(*SMALL, "--", "all")) == planned
+
+
+def test_an_edited_recipe_trains_what_follows_it_and_nothing_else(clone: Project) -> None:
+    recipe = clone.root / "config" / "recipes" / "bccd_retinanet.yaml"
+    text = recipe.read_text()
+    assert "learning_rate: 1.0e-3" in text
+    recipe.write_text(text.replace("learning_rate: 1.0e-3", "learning_rate: 2.0e-3"))
+    said = clone.snakemake("--dry-run", *SMALL, "--", "all")
+    name = "detection/retinanet/van_tiny-lka-k23-s0"
+    assert f"train {name}: trained otherwise: learning_rate 0.001 -> 0.002" in said
+    # The backbones are fetched, as the detectors start from them.
+    assert work(clone.planned(*SMALL, "--", "all")) == {"fetch": 2, "fine_tune": 2, "dense": 2}
+
+
+def test_retrain_trains_a_published_network_and_all_that_follows_it(clone: Project) -> None:
+    pull(clone)
+    said = clone.snakemake("--dry-run", *SMALL, "--config", f'retrain=["{RUN}"]', "--", "all")
+    assert f"train {RUN}: to be trained anew (setting retrain)" in said
+    planned = work(clone.planned(*SMALL, "--config", f'retrain=["{RUN}"]', "--", "all"))
+    passes = [rule for rule in planned if rule not in ("train", "classification")]
+    # Runs that no table shows together are measured in passes of their own, which are numbered.
+    assert planned == {"train": 1, "classification": 1} | dict.fromkeys(passes, 1)
+    assert sorted(rule.rpartition("_")[0] for rule in passes) == sorted(PASSES)
+    plan = clone.run("lska", "plan", "--config", "config/small.yaml", "--set", f'{{"retrain": ["{RUN}"]}}')
+    assert "to be trained anew (setting retrain)" in plan.stdout, plan.stderr
+
+
+def test_snakemake_fetches_and_a_damaged_store_is_said_on_the_terminal(clone: Project) -> None:
+    weights = clone.root / WEIGHTS
+    md5 = load_json(weights.with_suffix(".json"))["md5"]
+    stored = clone.root / "store" / "files" / "md5" / md5[:2] / md5[2:]
+    whole = stored.read_bytes()
+    stored.unlink()
+    done = clone.run("snakemake", "--cores", "2", *SMALL, "--", str(WEIGHTS))
+    assert done.returncode != 0
+    assert f"{RUN}: its weights, published in remote 'store' (store) (MD5 {md5}" in done.stderr
+    assert f"""--config 'retrain=["{RUN}"]'""" in done.stderr and not weights.exists()
+    stored.write_bytes(whole)
+    said = clone.snakemake(*SMALL, "--", str(WEIGHTS))
+    assert f"fetch {RUN}: published in DVC" in said and file_md5(weights) == md5
+    assert "Nothing to be done" in clone.snakemake("--dry-run", *SMALL, "--", str(WEIGHTS))
+
+
+def test_the_store_holds_what_pointers_name_and_is_small(committed: Path) -> None:
+    pointers = [path.read_text() for path in committed.rglob("*.safetensors.dvc")]
+    stored = [path for path in (committed / "store/files/md5").rglob("*") if path.is_file()]
+    objects = {path.parent.name + path.name: path for path in stored}
+    named = {line.split()[-1] for text in pointers for line in text.splitlines() if "md5: " in line}
+    assert set(objects) == named and len(pointers) == 10
+    assert all(file_md5(path) == md5 for md5, path in objects.items())
+    assert sum(path.stat().st_size for path in objects.values()) <= 40_000_000
