@@ -1,6 +1,7 @@
 # make demo    everything at demo scale, on generated data, minutes on 2 cores
 # make notebooks    the demo's executed notebooks in JupyterLab; SCALE=small for another scale's
 # make test    all tests, in the same environment with the test extras
+# make test-cluster    all tests on a Slurm of their own; needs root and Debian's packages of Slurm
 # make lock    compile the lock files after a change of envs/*.in
 
 PYTHON ?= python3.11
@@ -9,7 +10,7 @@ SCALE ?= demo
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL := .venv/bin/uv pip install --quiet --python .venv/bin/python
 
-.PHONY: demo notebooks test lint lock clean
+.PHONY: demo notebooks test test-cluster lint lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
@@ -24,8 +25,13 @@ notebooks: .venv/runtime
 
 # The fast tests share the cores; those that run Snakemake need them for themselves.
 test: .venv/test lint
-	OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow"
+	OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow and not cluster"
 	pytest -m workflow
+	pytest -m "cluster and not slow"
+
+# Also the faults that take longest.
+test-cluster: .venv/test
+	pytest -m cluster
 
 lint: .venv/test
 	ruff check src tests bench

@@ -52,6 +52,8 @@ rule all_figures:
         [PLAN.outputs(target) for target in FIGURES],
 
 
-for topic in ("outdated", "data", "train", "evaluate", "passes", "tables", "claims", "summaries", "report"):
+TOPICS = "outdated data train evaluate passes tables claims summaries report deployment"
+
+for topic in TOPICS.split():
 
     include: f"workflow/rules/{topic}.smk"

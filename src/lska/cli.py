@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lska.cli_claims import add_claims
+from lska.cli_cluster import add_gpus, add_supervise
 from lska.cli_data import add_data
 from lska.cli_evaluate import add_complexity, add_evaluate
 from lska.cli_launch import add_launch
@@ -20,6 +21,7 @@ from lska.cli_provenance import add_explain, add_verify
 from lska.cli_report import add_report
 from lska.cli_weights import add_weights
 from lska.finetuning import FineTuningJob
+from lska.gpus import take
 from lska.launching import budget_seconds
 from lska.runs import Run
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
@@ -70,6 +72,7 @@ def parser() -> Parser:
     for add in (
         add_data, _add_train, add_launch, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
         add_claims, add_plan, _add_lab, add_report, _add_summary, add_explain, add_verify, add_weights, _add_warm,
+        add_gpus, add_supervise,
     ):  # fmt: skip
         add(commands)
     return top
@@ -90,6 +93,7 @@ def _train(arguments: Arguments) -> None:
     if arguments.task is not None:
         job = FineTuningJob(config, arguments.task, run)
         require_data(arguments, config, job.kind)
+        take(job.settings.gpus)
         from lska.openmmlab.launch import fine_tune
 
         # The libraries talk about their reading of annotations on standard output.
@@ -97,6 +101,7 @@ def _train(arguments: Arguments) -> None:
             fine_tune(job, budget)
         return
     require_data(arguments, config, "classification")
+    take(config.training.gpus)
     from lska.train.launch import train
 
     train(config, run, budget)

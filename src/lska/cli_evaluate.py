@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lska.cli_options import Arguments, Commands, budgeted, configured, load, require_data, runs_of
 from lska.finetuning import HEADS, FineTuningJob
+from lska.gpus import take
 from lska.inspection import OWN_DATA, InspectionJob
 from lska.launching import budget_seconds
 from lska.robustness import SETS, PerturbedSet
@@ -57,6 +58,7 @@ def _classification(arguments: Arguments) -> None:
     config = load(arguments)
     runs = runs_of(arguments, config)
     require_data(arguments, config, "classification")
+    take(config.evaluation.gpus)
     from lska.evaluate.classify import classify
 
     classify(config, runs)
@@ -65,6 +67,7 @@ def _classification(arguments: Arguments) -> None:
 def _speed(arguments: Arguments) -> None:
     config = load(arguments)
     runs = runs_of(arguments, config)
+    take(config.speed.gpus)
     from lska.evaluate.speed import measure
 
     measure(config, runs)
@@ -73,6 +76,7 @@ def _speed(arguments: Arguments) -> None:
 def _dense(arguments: Arguments) -> None:
     job = FineTuningJob(load(arguments), arguments.task, Run.parse(arguments.run))
     require_data(arguments, job.config, job.kind)
+    take(job.section.evaluation.gpus)
     if job.kind == "detection":
         from lska.evaluate.detection import evaluate
     else:
@@ -89,6 +93,7 @@ def _robustness(arguments: Arguments) -> None:
         raise ValueError(f"{' + '.join(map(str, arguments.config))}: scale {config.scale} has no section robustness")
     chosen = [Path(name) if name.endswith(".safetensors") else Run.parse(name) for name in arguments.checkpoints]
     require_data(arguments, config, *(item.name for item in items))
+    take(config.robustness.evaluation.gpus)
     from lska.evaluate.robustness.measure import measure
 
     with stop_request(budget) as stop:
@@ -100,6 +105,7 @@ def _inspection(arguments: Arguments) -> None:
     job = InspectionJob(load(arguments), arguments.inspection)
     runs = [Run.parse(text) for text in arguments.checkpoints] or job.config.runs_of(job.task)
     require_data(arguments, job.config, job.name if job.name in OWN_DATA else "classification")
+    take(job.section.evaluation.gpus)
     from lska.evaluate.inspections import measure
 
     measure(job, runs)

@@ -20,8 +20,10 @@ def launcher(training: Training) -> str:
     if training.processes == 1:
         return "lska"
     each = training.processes // training.nodes
+    # Where no scheduler gives a job its GPUs, it takes some that no other job has.
+    own = f"lska gpus {training.gpus} " if training.gpus else ""
     if training.nodes == 1:
-        return f"lska launch --processes {each} --"
+        return f"{own}lska launch --processes {each} --"
     gpus = f" --gpus-per-node {each}" if training.gpus else ""
     # `--overlap`: where the command itself runs in a step, its cores and GPUs are shared.
     step = (

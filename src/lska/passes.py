@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lska.launching import runtime
 from lska.outcomes import outcomes_path
 from lska.provenance import digest, write_json
 from lska.runs import Run
@@ -102,14 +101,13 @@ class Pass:
         return [file for path in weights for file in (path, path.with_suffix(".json"))]
 
     @property
-    def limits(self) -> dict[str, int]:
-        """Minutes that a scheduler is asked for, where the section says how long a pass may take."""
-        hours = getattr(self.item.section, "hours", None)
-        return {} if hours is None else {"runtime": runtime(hours)}
+    def hours(self) -> float | None:
+        """Hours after which the pass stops itself, where its section says them."""
+        return getattr(self.item.section, "hours", None)
 
     def budget(self, wildcards: Any, resources: Any) -> str:
         """The option that has the pass stop itself in time, given what the scheduler grants."""
-        return f"--job-minutes {resources.runtime}" if self.limits else ""
+        return f"--job-minutes {resources.runtime}" if self.hours else ""
 
     @property
     def digest(self) -> str:

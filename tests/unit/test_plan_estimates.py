@@ -126,7 +126,7 @@ def test_starts_follow_from_hours_and_attempts() -> None:
     rates = estimator(made)
     asked = job("train", gpus=4, run=str(KNOWN))
     found = rates.attempts(asked, rates.estimate(asked))
-    assert (found.needed, found.allowed, found.hours) == (2, 10, 24.0)
+    assert (found.needed, found.allowed, found.hours) == (2, 10, 23.0)
     scored = job("classification", gpus=1, run=str(KNOWN))
     assert rates.attempts(scored, rates.estimate(scored)) is None
 

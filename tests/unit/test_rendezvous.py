@@ -84,7 +84,7 @@ def means(**settings: int) -> Training:
 def test_a_training_is_started_by_what_it_needs() -> None:
     assert launcher(means()) == "lska"
     assert launcher(means(gpus=1)) == "lska"
-    assert launcher(means(gpus=4)) == "lska launch --processes 4 --"
+    assert launcher(means(gpus=4)) == "lska gpus 4 lska launch --processes 4 --"
     assert launcher(means(gpus=8, nodes=2, workers=7)) == (
         "srun --overlap --nodes 2 --ntasks 2 --ntasks-per-node 1 --gpus-per-node 4 --cpus-per-task 32 --wait 600 "
         "lska launch --nodes 2 --processes 4 --"

@@ -2,85 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
+from whole_project import PROJECT, Project, copy_project
 
 IDENTITY = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
 COMMITS = 5
-PROJECT = Path(__file__).resolve().parents[2]
-COPIED = ("Snakefile", "workflow", "config", "notebooks", "paper", "src", "envs", "pyproject.toml")
-
-
-@dataclass(frozen=True)
-class Project:
-    """A copy of the project in which Snakemake runs."""
-
-    SITE: ClassVar = {"claims", "summaries", "notebook_pages", "rule_graph", "report"}
-    """Rules that show everything: they follow whatever is measured, and nothing is measured for them."""
-
-    root: Path
-
-    def run(self, *command: str, timeout: float = 1700) -> subprocess.CompletedProcess[str]:
-        """Run a command in the copy with the copy's own sources; output is captured."""
-        scripts = Path(sys.executable).parent
-        environment = {
-            **os.environ,
-            "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(self.root / "src"),
-        }
-        environment.pop("OMP_NUM_THREADS", None)
-        return subprocess.run(
-            command, cwd=self.root, env=environment, text=True, capture_output=True, timeout=timeout, check=False
-        )
-
-    def snakemake(self, *arguments: str, timeout: float = 1700) -> str:
-        """Run Snakemake on two cores and return all it said; fails the test when it fails."""
-        start = () if "--dry-run" in arguments else ("lska", "warm")
-        done = self.run(*start, "snakemake", "--cores", "2", *arguments, timeout=timeout)
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, said[-6000:]
-        return said
-
-    def planned(self, *arguments: str) -> dict[str, int]:
-        """Rules that a dry run would execute, with the number of jobs of each."""
-        said = self.snakemake("--dry-run", *arguments)
-        return job_counts(said)
-
-
-def job_counts(said: str) -> dict[str, int]:
-    """Read Snakemake's table of jobs; empty where there is nothing to do."""
-    lines = said.splitlines()
-    starts = [index for index, line in enumerate(lines) if line.split() == ["job", "count"]]
-    if not starts:
-        assert "Nothing to be done" in said, said[-3000:]
-        return {}
-    rows = (line.split() for line in lines[starts[0] + 2 :])
-    counts = {}
-    for row in rows:
-        if len(row) != 2 or row[0] == "total":
-            break
-        counts[row[0]] = int(row[1])
-    return counts
-
-
-def copy_project(destination: Path) -> Project:
-    """Copy what the pipeline needs, without results."""
-    destination.mkdir(parents=True)
-    for name in COPIED:
-        source = PROJECT / name
-        if source.is_dir():
-            shutil.copytree(source, destination / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            shutil.copy2(source, destination / name)
-    return Project(destination)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, job_counts
+from whole_project import PROJECT, job_counts
 
 from lska.outcomes import outcomes_path
 

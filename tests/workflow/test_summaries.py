@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, Project
+from whole_project import PROJECT, Project
 
 pytestmark = pytest.mark.workflow
 

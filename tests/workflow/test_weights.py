@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from whole_project import Project
 
 from lska.provenance import file_md5, load_json
 

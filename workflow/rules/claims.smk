@@ -12,5 +12,6 @@ rule claims:
         caption=PLAN.config.caption,
     log:
         LOGS / "claims.log",
+    localrule: True
     shell:
         "lska claims --write {SETTINGS} > {log:q} 2>&1"

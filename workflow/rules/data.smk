@@ -4,6 +4,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from lska import roots
+from lska.labels import labelled
 
 
 # Before anything runs, and where a person sees it: a job could only write it into its log.
@@ -27,5 +28,8 @@ rule data:
         digest=lambda wildcards: PLAN.data_digest(wildcards.name),
     log:
         LOGS / "data" / "{name}.log",
+    # Every image of a set may be decoded or made.
+    resources:
+        **labelled("cpu_small", hours=12),
     shell:
         "lska data prepare --kind {params.kind} {SETTINGS} 2> {log:q}"

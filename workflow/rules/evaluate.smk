@@ -1,6 +1,7 @@
 # Measurements: each writes metric files, results/<scale>/metrics/<task>/<run>.json, and beside those of images an .npz
 # with what their errors come from.
 
+from lska.labels import labelled
 from lska.launching import evaluation_threads
 from lska.outcomes import outcomes_path
 from lska.provenance import file_md5
@@ -24,7 +25,7 @@ rule classification:
         LOGS / "classification" / "{run}.log",
     threads: evaluation_threads(PLAN.config.evaluation)
     resources:
-        gpu=PLAN.config.evaluation.gpus,
+        **labelled("gpu_eval", PLAN.config.evaluation),
     shell:
         "lska evaluate classification {wildcards.run} {SETTINGS} 2> {log:q}"
 
@@ -47,7 +48,7 @@ rule dense:
         LOGS / "dense" / "{task}" / "{run}.log",
     threads: lambda wildcards: evaluation_threads(PLAN.job(wildcards.task, wildcards.run).section.evaluation)
     resources:
-        gpu=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).section.evaluation.gpus,
+        **labelled("gpu_eval", lambda wildcards: PLAN.job(wildcards.task, wildcards.run).section.evaluation),
     shell:
         "lska evaluate dense {wildcards.run} --task {wildcards.task} {SETTINGS} 2> {log:q}"
 
@@ -61,9 +62,9 @@ rule speed:
         digest=PLAN.speed_digest(),
     log:
         LOGS / "speed.log",
-    threads: max(PLAN.config.speed.threads, workflow.resource_settings.cores or 1)
+    threads: max(PLAN.config.speed.threads, workflow.is_main_process and workflow.resource_settings.cores or 1)
     resources:
-        gpu=PLAN.config.speed.gpus,
+        **labelled("gpu_eval", PLAN.config.speed),
     shell:
         "lska evaluate speed {params.runs} {SETTINGS} 2> {log:q}"
 
@@ -77,6 +78,8 @@ rule complexity:
         digest=source_digest("models", "evaluate/complexity.py"),
     log:
         LOGS / "complexity.log",
+    resources:
+        **labelled("cpu_small"),
     shell:
         "lska complexity {params.runs} {SETTINGS} 2> {log:q}"
 
@@ -98,6 +101,8 @@ for head in sum(HEADS.values(), ()):
             digest=source_digest("models", "evaluate/dense_complexity.py", "openmmlab"),
         log:
             LOGS / f"complexity_{head}.log",
+        resources:
+            **labelled("cpu_small"),
         shell:
             "lska complexity {params.runs} --head {params.head} {SETTINGS} 2> {log:q}"
 
@@ -109,5 +114,7 @@ rule properties:
         digest=source_digest("models", "evaluate/complexity.py"),
     log:
         LOGS / "properties.log",
+    resources:
+        **labelled("cpu_small"),
     shell:
         "lska properties {SETTINGS} 2> {log:q}"

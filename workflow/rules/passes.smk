@@ -23,8 +23,7 @@ for one in PLAN.passes:
             LOGS / "passes" / f"{one.name}.log",
         threads: evaluation_threads(one.item.section.evaluation)
         resources:
-            gpu=one.item.section.evaluation.gpus,
-            **one.limits,
+            **labelled("gpu_eval", one.item.section.evaluation, stops_after=one.hours),
         retries: one.item.section.attempts - 1
         shell:
             "exec lska evaluate {params.command} --checkpoints {params.runs} {params.budget} {SETTINGS} 2>> {log:q}"
@@ -38,5 +37,7 @@ rule examples:
         PLAN.config.results / "samples" / "robustness" / "{set}" / "examples.png",
     log:
         LOGS / "robustness" / "examples_{set}.log",
+    resources:
+        **labelled("cpu_small"),
     shell:
         "lska data examples {wildcards.set} {SETTINGS} 2> {log:q}"

@@ -19,6 +19,7 @@ rule notebook_pages:
         digest=source_digest("report/notebooks.py"),
     log:
         LOGS / "report" / "notebooks.log",
+    localrule: True
     shell:
         "lska report notebooks {SETTINGS} > {log:q} 2>&1"
 
@@ -55,5 +56,6 @@ rule report:
         others=lambda wildcards: other_scales(PLAN.config.scale),
     log:
         LOGS / "report" / "site.log",
+    localrule: True
     shell:
         "lska report {SETTINGS} > {log:q} 2>&1"

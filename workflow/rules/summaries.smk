@@ -11,5 +11,6 @@ rule summaries:
         digest=source_digest("headlines.py", "summaries"),
     log:
         LOGS / "summaries.log",
+    localrule: True
     shell:
         "lska summary --write {SETTINGS} > {log:q} 2>&1"

@@ -45,5 +45,6 @@ for target in TABLES + FIGURES:
         log:
             notebook=LOGS / "notebooks" / f"{target}.ipynb",
             text=LOGS / "notebooks" / f"{target}.log",
+        localrule: True
         shell:
             "lska notebook {params.name} {SETTINGS} --log {log.notebook:q} --output {output.notebook:q} 2> {log.text:q}"

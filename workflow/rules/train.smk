@@ -2,7 +2,8 @@
 # each network while this is read (lska.weights). State lives in work/, outside the outputs, so that a killed training goes
 # on.
 
-from lska.launching import launcher, runtime, spread, training_threads
+from lska.labels import labelled
+from lska.launching import launcher, spread, training_threads
 
 
 START = launcher(PLAN.config.training)
@@ -43,9 +44,7 @@ rule train:
         LOGS / "train" / "{run}.log",
     threads: training_threads(PLAN.config.training)
     resources:
-        gpu=PLAN.config.training.gpus,
-        nodes=PLAN.config.training.nodes,
-        runtime=runtime(PLAN.config.training.hours),
+        **labelled("gpu_train", PLAN.config.training),
         **spread(lambda wildcards: PLAN.config.training, [PLAN.config.training]),
     retries: PLAN.config.training.attempts - 1
     # A shell in between would end at a signal, and with it the job, before the training has saved its state.
@@ -76,9 +75,7 @@ rule fine_tune:
         LOGS / "train" / "{task}" / "{run}.log",
     threads: lambda wildcards: training_threads(PLAN.job(wildcards.task, wildcards.run).settings)
     resources:
-        gpu=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.gpus,
-        nodes=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.nodes,
-        runtime=lambda wildcards: runtime(PLAN.job(wildcards.task, wildcards.run).settings.hours),
+        **labelled("gpu_train", lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings),
         **spread(
             lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings,
             [job.settings for job in PLAN.config.fine_tunings],

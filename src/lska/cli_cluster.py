@@ -1,0 +1,44 @@
+"""`lska gpus` and `lska supervise`: run a command on GPUs of its own; run Snakemake and watch it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from lska.cli_options import Arguments, Commands
+from lska.gpus import take
+
+
+def add_gpus(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add_parser("gpus", help="run a command on GPUs of this machine that no other job has")
+    command.add_argument("count", type=int, help="how many")
+    command.add_argument("rest", nargs=argparse.REMAINDER, metavar="COMMAND", help="for example torchrun ...")
+    command.set_defaults(command=_gpus)
+
+
+def _gpus(arguments: Arguments) -> None:
+    if arguments.count < 0 or not arguments.rest:
+        raise ValueError("lska gpus needs a number from 0 up and a command, for example: lska gpus 2 torchrun ...")
+    take(arguments.count)
+    os.execvp(arguments.rest[0], arguments.rest)
+
+
+def add_supervise(commands: Commands) -> None:
+    """Add the command."""
+    command = commands.add_parser("supervise", help="run Snakemake on a cluster and start it again where it has to be")
+    command.add_argument("--restarts", type=int, default=10, help="how often it is started again (default: 10)")
+    command.add_argument("--poll-seconds", type=float, default=60.0, help="time between two looks at the queue")
+    command.add_argument("--quiet-minutes", type=float, default=15.0,
+                         help="how long Snakemake may wait without any job in the queue (default: 15)")  # fmt: skip
+    command.add_argument("rest", nargs=argparse.REMAINDER, metavar="snakemake ...", help="the call of Snakemake")
+    command.set_defaults(command=_supervise)
+
+
+def _supervise(arguments: Arguments) -> int:
+    from lska.supervision.supervisor import Limits, supervise
+
+    if arguments.restarts < 0 or arguments.poll_seconds <= 0 or arguments.quiet_minutes <= 0:
+        raise ValueError("lska supervise: --restarts must be 0 or more, --poll-seconds and --quiet-minutes positive")
+    limits = Limits(arguments.restarts, arguments.poll_seconds, 60 * arguments.quiet_minutes)
+    return supervise(arguments.rest, limits)

@@ -1,0 +1,89 @@
+"""GPUs of one machine, shared by several jobs: each takes GPUs that no other one has. Imports nothing heavy.
+
+A scheduler such as Slurm gives each job its own GPUs. Where there is none, jobs that Snakemake runs beside each other
+would all start on the first. So a job locks a file per GPU, which the kernel unlocks when the last process of the job
+ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+WAIT_SECONDS = 60.0
+"""How long a job waits for GPUs that others have; Snakemake starts none for which there is no GPU."""
+
+_logger = logging.getLogger(__name__)
+
+
+def visible() -> list[str]:
+    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them, or all that the driver lists; it may be none."""
+    named = os.environ.get(VARIABLE)
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    try:
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+
+
+def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
+    """Choose `count` GPUs for this process and those that it starts, and set CUDA_VISIBLE_DEVICES to them.
+
+    Nothing is done for 0, in a Slurm job, in a process of torchrun, whose parent has chosen, and where there is no GPU.
+    Returns the names of the chosen ones.
+
+    Raises:
+        ValueError: the machine has fewer.
+    """
+    if count == 0 or "SLURM_JOB_ID" in os.environ or "LOCAL_RANK" in os.environ:
+        return []
+    names = visible()
+    if not names:
+        return []
+    if len(names) < count:
+        raise ValueError(
+            f"{count} GPUs are wanted and this machine offers {len(names)} ({VARIABLE}: {', '.join(names)}); "
+            "set `gpus` in the section of the configuration that the job is of to no more than that"
+        )
+    deadline = time.monotonic() + wait_seconds
+    while (taken := _lock(names, count)) is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if taken is None:
+        _logger.warning("other jobs have all GPUs but fewer than %d; sharing %s with them", count, names[:count])
+        taken = names[:count]
+    os.environ[VARIABLE] = ",".join(taken)
+    return taken
+
+
+def _lock(names: list[str], count: int) -> list[str] | None:
+    """Lock `count` of the GPUs, for as long as this process or a descendant of it lives; None where fewer are free."""
+    held: dict[str, int] = {}
+    for name in names:
+        descriptor = os.open(_lock_file(name), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        os.set_inheritable(descriptor, True)
+        held[name] = descriptor
+        if len(held) == count:
+            return list(held)
+    # Two jobs that each hold a part of what they want would wait for each other.
+    for descriptor in held.values():
+        os.close(descriptor)
+    return None
+
+
+def _lock_file(name: str) -> Path:
+    folder = Path(tempfile.gettempdir()) / f"lska-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / f"{name.replace('/', '_')}.lock"

@@ -1,0 +1,101 @@
+"""Who runs Snakemake in a folder: one supervisor at a time, and Snakemake's own lock once its owner is dead."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class OwnershipError(RuntimeError):
+    """The folder is in use, or it cannot be told whether it is."""
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """The right to run Snakemake in a folder, for as long as this process or the Snakemake that it starts lives."""
+
+    folder: Path
+    descriptor: int
+    """Of the locked file; the kernel releases it when the last process that has it ends."""
+
+    @property
+    def record(self) -> Path:
+        """Tells that a supervised Snakemake was started and has not ended by itself."""
+        return self.folder / ".snakemake" / "lska-supervised.json"
+
+    def begin(self) -> None:
+        """Note that Snakemake is about to be started."""
+        text = json.dumps({"host": socket.gethostname(), "supervisor": os.getpid()})
+        self.record.write_text(text, encoding="utf-8")
+
+    def end(self) -> None:
+        """Note that it has ended by itself."""
+        self.record.unlink(missing_ok=True)
+
+    def left_lock(self) -> bool:
+        """Whether a dead Snakemake's lock is in the way.
+
+        Raises:
+            OwnershipError: a Snakemake without a supervisor runs here, or its lock is there, so that nobody knows
+                whether it still runs, perhaps on another machine.
+        """
+        if others := snakemakes(self.folder):
+            raise OwnershipError(
+                f"{self.folder}: Snakemake runs here without a supervisor (process {', '.join(map(str, others))}); "
+                "wait for it, or end it"
+            )
+        locks = self.folder / ".snakemake" / "locks"
+        found = sorted(path for path in locks.iterdir() if path.stat().st_size) if locks.is_dir() else []
+        if found and not self.record.exists():
+            raise OwnershipError(
+                f"{locks} holds the lock of a Snakemake that `lska supervise` did not start, so it cannot be told "
+                "whether that still runs; end it or, where it was killed, call `snakemake --unlock`, and start again"
+            )
+        return bool(found)
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[Ownership]:
+    """Become the one that runs Snakemake in `folder`.
+
+    Raises:
+        OwnershipError: another supervisor, or a Snakemake that one has started, still lives.
+    """
+    lock = folder / ".snakemake" / "lska-supervised.lock"
+    lock.parent.mkdir(exist_ok=True)
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = lock.read_text(encoding="utf-8") or "another process"
+            raise OwnershipError(
+                f"{folder}: Snakemake is already run here, by {holder} or what it started; wait for it, or end both"
+            ) from None
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield Ownership(folder, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def snakemakes(folder: Path) -> list[int]:
+    """Processes of this machine that run Snakemake in `folder`, but for those that do one job for another one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+            there = (process / "cwd").samefile(folder)
+        except OSError:
+            continue  # it has ended, or is somebody else's
+        # An interpreter comes before a script, and `-m` before a module.
+        program = [Path(word).name for word in words[:3] if word != "-m"]
+        if there and "snakemake" in program and "lska" not in program and "--mode" not in words:
+            found.append(int(process.name))
+    return sorted(found)

@@ -1,0 +1,120 @@
+"""The jobs of a folder in Slurm's queue, and commands of Slurm that wait for an absent controller."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ALIVE = frozenset({"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING", "SIGNALING",
+                   "STAGE_OUT", "STOPPED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"})  # fmt: skip
+"""States of jobs that still do something, or will."""
+
+STRANDED = frozenset({"PREEMPTED", "NODE_FAIL"})
+"""States in which Slurm leaves a job that it does not run again by itself, and for whose end the plugin waits."""
+
+COMMAND_SECONDS = 60
+
+# The plugin gives a query 60 seconds, and takes a job for failed whose submission fails.
+_WAITING = """#!/bin/sh
+waited=0
+until {scontrol} ping 2>/dev/null | grep -q 'is UP'; do
+  [ "$waited" -ge {seconds} ] && break
+  sleep 2
+  waited=$((waited + 2))
+done
+exec {real} "$@"
+"""
+
+# Without an answer the plugin asks sacct instead, and loses all jobs where there is no accounting.
+_REMEMBERING = """#!/bin/sh
+[ "$*" = "show config" ] && exec cat {answer}
+exec {real} "$@"
+"""
+
+
+def job_prefix(folder: Path) -> str:
+    """Start of the names of all jobs that Snakemake submits from `folder`."""
+    return "lska-" + hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job as squeue lists it."""
+
+    id: str
+    state: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, or will."""
+        return self.state in ALIVE
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Slurm's queue, seen from one folder; its methods raise `QueueError` where Slurm does not answer or refuses."""
+
+    prefix: str
+
+    @staticmethod
+    def here() -> bool:
+        """Whether this machine has Slurm's commands."""
+        return shutil.which("squeue") is not None
+
+    def jobs(self) -> list[QueuedJob]:
+        """The folder's jobs, also those that ended lately."""
+        lines = _ask("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%j").splitlines()
+        rows = (line.strip().split("|", 2) for line in lines if line.count("|") >= 2)
+        return [QueuedJob(number, state) for number, state, name in rows if name.startswith(f"{self.prefix}_")]
+
+    def requeue(self, job: QueuedJob) -> None:
+        """Have a job run again under its id, which is the one that Snakemake waits for."""
+        _ask("scontrol", "requeue", job.id)
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """End jobs: Slurm sends SIGTERM, upon which trainings save their state, and SIGKILL some time later."""
+        if ids:
+            _ask("scancel", *ids)
+
+
+class QueueError(RuntimeError):
+    """Slurm's controller gave no answer, or refused."""
+
+
+def _ask(*command: str) -> str:
+    try:
+        done = subprocess.run(command, text=True, capture_output=True, timeout=COMMAND_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise QueueError(f"{shlex.join(command)}: no answer within {COMMAND_SECONDS} s") from error
+    if done.returncode != 0:
+        raise QueueError(f"{shlex.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def write_patient_commands(folder: Path) -> None:
+    """Write commands of the same names, to be put on PATH before Slurm's own, that wait where those would fail.
+
+    sbatch waits for an absent controller for as long as it takes, squeue for less than the time that the plugin gives
+    it, and `scontrol show config` says what it says now. Nothing is written for commands that are not there.
+    """
+    real = {name: shutil.which(name) for name in ("sbatch", "squeue", "scontrol")}
+    if None in real.values():
+        return
+    paths = {name: shlex.quote(str(path)) for name, path in real.items()}
+    try:
+        (folder / "config").write_text(_ask("scontrol", "show", "config"), encoding="utf-8")
+    except QueueError:
+        return
+    texts = {
+        "sbatch": _WAITING.format(scontrol=paths["scontrol"], real=paths["sbatch"], seconds=86400),
+        "squeue": _WAITING.format(scontrol=paths["scontrol"], real=paths["squeue"], seconds=45),
+        "scontrol": _REMEMBERING.format(real=paths["scontrol"], answer=shlex.quote(str(folder / "config"))),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).chmod(0o755)

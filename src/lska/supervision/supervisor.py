@@ -1,0 +1,217 @@
+"""Run Snakemake, watch it, and start it again where it was killed or waits for nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from lska.supervision.ownership import Ownership, OwnershipError, owned
+from lska.supervision.queue import STRANDED, Queue, QueuedJob, QueueError, job_prefix, write_patient_commands
+
+logger = logging.getLogger(__name__)
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_END_SECONDS = 60.0
+"""What a Snakemake that waits for nothing is given to end by itself, before it is killed."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How patient a supervisor is."""
+
+    restarts: int = 10
+    """How often Snakemake is started again in all."""
+    poll_seconds: float = 60.0
+    """Time between two looks at the queue."""
+    quiet_seconds: float = 900.0
+    """How long Snakemake may live without any job, in the queue or beside it, before it is taken to wait for nothing.
+    More than the plugin takes between two looks (180 s) and Snakemake for files to appear (`latency-wait`)."""
+    leftover_seconds: float = 600.0
+    """How long cancelled jobs of a dead Snakemake may take to end."""
+
+
+def supervise(command: Sequence[str], limits: Limits, folder: Path | None = None) -> int:
+    """Run `command`, a call of Snakemake, in `folder` to its end, and return the exit code.
+
+    Raises:
+        ValueError: it is no call of Snakemake.
+        OwnershipError: Snakemake runs in the folder already, or left a lock of which nobody knows the owner.
+    """
+    if not command or Path(command[0]).name != "snakemake":
+        raise ValueError("lska supervise needs a call of Snakemake: lska supervise snakemake --profile slurm ...")
+    folder = Path.cwd() if folder is None else folder
+    with owned(folder) as ownership, tempfile.TemporaryDirectory(prefix="lska-slurm-") as commands:
+        queue = Queue(job_prefix(folder)) if Queue.here() else None
+        write_patient_commands(Path(commands))
+        return Supervisor(command, limits, ownership, queue, Path(commands)).run()
+
+
+@dataclass
+class Supervisor:
+    """One supervised Snakemake after the other."""
+
+    command: Sequence[str]
+    limits: Limits
+    ownership: Ownership
+    queue: Queue | None
+    commands: Path
+    """Folder with commands that come before those on PATH."""
+    stopped: bool = False
+    """Whether somebody asked for the end."""
+    absent: bool = False
+    """Whether the controller did not answer while the present Snakemake ran."""
+    away: bool = False
+    """Whether it does not answer now."""
+    former: frozenset[str] = frozenset()
+    """Jobs of earlier calls of Snakemake, which the present one does not wait for."""
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def run(self) -> int:
+        """The exit code of the last Snakemake."""
+        former = {number: signal.signal(number, self._pass_on) for number in _STOPPING}
+        try:
+            for start in range(self.limits.restarts + 1):
+                self._clear()
+                code, reason = self._once()
+                if reason is None or self.stopped:
+                    return code
+                logger.warning("%s; start %d of %d follows", reason, start + 2, self.limits.restarts + 1)
+            logger.error("Snakemake was started %d times; giving up", self.limits.restarts + 1)
+            return code or 1
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        """Snakemake decides: at SIGINT it cancels its jobs, at SIGTERM it waits for those that run."""
+        self.stopped = True
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def _clear(self) -> None:
+        """Take away what a dead Snakemake has left: its jobs, for which nobody waits any more, and its lock."""
+        locked = self.ownership.left_lock()
+        if self.queue is not None:
+            self.former = cancel_leftovers(self.queue, self.limits)
+        if locked:
+            logger.warning("removing the lock of a Snakemake that is dead")
+            subprocess.run(self._call("--unlock"), cwd=self.ownership.folder, check=True, capture_output=True)
+
+    def _call(self, *options: str) -> list[str]:
+        # Right after the program: what follows `--` are targets.
+        return [self.command[0], *options, *self.command[1:]]
+
+    def _once(self) -> tuple[int, str | None]:
+        """Run Snakemake once; its exit code, and why it has to be started again, if it has."""
+        self.absent = False
+        self.ownership.begin()
+        path = os.pathsep.join([str(self.commands), os.environ.get("PATH", os.defpath)])
+        # A session of its own: Ctrl-C on the terminal would reach Snakemake twice, which makes it leave its jobs.
+        self.process = subprocess.Popen(
+            self._call("--rerun-incomplete"), cwd=self.ownership.folder, env={**os.environ, "PATH": path},
+            pass_fds=[self.ownership.descriptor], start_new_session=True,
+        )  # fmt: skip
+        hung = self._watch(self.process)
+        code = self.process.wait()
+        if hung:
+            return code, "Snakemake waited for jobs that are in no queue any more"
+        if code < 0:
+            return 128 - code, f"Snakemake was killed by signal {-code}"
+        self.ownership.end()
+        return code, "Snakemake failed after Slurm's controller was away" if code and self.absent else None
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> bool:
+        """Return when Snakemake has ended; whether it had to be ended because it waited for nothing."""
+        busy = time.monotonic()
+        while True:
+            try:
+                process.wait(self.limits.poll_seconds)
+                return False
+            except subprocess.TimeoutExpired:
+                pass
+            if self._jobs_alive() or children(process.pid):
+                busy = time.monotonic()
+            elif time.monotonic() - busy > self.limits.quiet_seconds:
+                end(process)
+                return True
+
+    def _jobs_alive(self) -> bool:
+        """Whether Snakemake has something to wait for in the queue; has Slurm run stranded jobs again."""
+        if self.queue is None:
+            return True
+        try:
+            jobs = self.queue.jobs()
+        except QueueError as error:
+            if not self.away:
+                logger.warning("Slurm does not answer; waiting for it: %s", error)
+            self.absent = self.away = True
+            return True
+        if self.away:
+            logger.warning("Slurm answers again")
+            self.away = False
+        for job in jobs:
+            if job.state in STRANDED and job.id not in self.former:
+                self._requeue(job)
+        return any(job.alive for job in jobs)
+
+    def _requeue(self, job: QueuedJob) -> None:
+        try:
+            self.queue.requeue(job)
+            logger.warning("job %s was %s; it runs again", job.id, job.state)
+        except QueueError as error:
+            logger.warning("job %s is %s and cannot run again: %s", job.id, job.state, error)
+
+
+def cancel_leftovers(queue: Queue, limits: Limits) -> frozenset[str]:
+    """Cancel the folder's jobs and wait until they have ended; for as long as it takes until the controller answers.
+
+    Returns the ids of all that the queue still lists.
+
+    Raises:
+        OwnershipError: some do not end.
+    """
+    deadline, told = time.monotonic() + limits.leftover_seconds, False
+    while True:
+        try:
+            jobs = queue.jobs()
+            left = [job.id for job in jobs if job.alive]
+            if not left:
+                return frozenset(job.id for job in jobs)
+            if not told:
+                logger.warning("cancelling %d job(s) of a Snakemake that is dead: %s", len(left), ", ".join(left))
+                queue.cancel(left)
+                told = True
+        except QueueError as error:
+            logger.warning("%s; trying again", error)
+            deadline = time.monotonic() + limits.leftover_seconds
+        if time.monotonic() > deadline:
+            raise OwnershipError(f"jobs {', '.join(left)} of a dead Snakemake do not end; `scancel` them, start again")
+        time.sleep(min(5.0, limits.poll_seconds))
+
+
+def children(process: int) -> list[int]:
+    """Processes that `process` has started and that live."""
+    found = []
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        try:
+            found += [int(number) for number in path.read_text(encoding="ascii").split()]
+        except OSError:
+            continue  # the thread has ended
+    return found
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a Snakemake that waits for nothing: at SIGINT it writes down what it knows; it may not get that far."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()

@@ -1,0 +1,93 @@
+"""A copy of the project, at a tiny scale, whose Snakemake submits to the tests' Slurm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from own_slurm import Cluster, wait_for
+
+SCALE = Path(__file__).parent / "tiny.yaml"
+RUN = "van_tiny-lska-k23-s0"
+"""The training that faults hit."""
+
+OVERLAY = (
+    "--configfile", "tiny.yaml", "--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks",
+    "2", "--max-status-checks-per-second", "10", "--latency-wait", "10", "--set-resources", "train:gpu=1",
+    "train:cpus_per_gpu=1",
+)  # fmt: skip
+"""What the tests have otherwise than the profile: their scale, short waits, and a GPU for trainings that use none."""
+
+
+@dataclass
+class ClusterProject:
+    """A copy of the project whose Snakemake submits to the tests' Slurm."""
+
+    root: Path
+    cluster: Cluster
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    """Of the environment, besides the cluster's."""
+
+    @property
+    def log(self) -> Path:
+        """What all calls of Snakemake say."""
+        return self.root / "said.log"
+
+    def environment(self) -> dict[str, str]:
+        """The cluster's variables, with the copy's own sources."""
+        variables = self.cluster.environment()
+        path = os.pathsep.join([str(Path(sys.executable).parent), variables["PATH"]])
+        own = {"PATH": path, "PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": "1"}
+        return {**variables, **own, **self.variables}
+
+    def start(self, *before: str, targets: tuple[str, ...]) -> subprocess.Popen[bytes]:
+        """Start `snakemake --profile slurm` behind the words `before`, in a session of its own."""
+        command = [*before, "snakemake", "--profile", "slurm", *OVERLAY, "--", *targets]
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(command, cwd=self.root, env=self.environment(), stdout=log, stderr=log,
+                                       stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def supervised(self, *targets: str) -> subprocess.Popen[bytes]:
+        """Start it with the watchdog."""
+        return self.start("lska", "supervise", "--poll-seconds", "3", "--quiet-minutes", "0.7", targets=targets)
+
+    def said(self) -> str:
+        """Everything that Snakemake and the watchdog said."""
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+
+    def finish(self, process: subprocess.Popen[bytes], seconds: float = 300) -> None:
+        """Wait for a good end."""
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"Snakemake has not ended within {seconds:.0f} s:\n{self.said()[-6000:]}")
+        assert code == 0, self.said()[-6000:]
+
+    def training_log(self, run: str = RUN) -> str:
+        """What all attempts of a training said."""
+        path = self.root / "work" / "tiny" / "logs" / "train" / f"{run}.log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def wait_for_state(self, run: str = RUN, seconds: float = 120) -> None:
+        """Return when a training has saved a state after the first update that it tells of."""
+        told = self.root / "work" / "tiny" / "train" / run
+
+        def saved() -> bool:
+            return "update" in self.training_log(run) and len(list(told.rglob("state-*.pt"))) >= 2
+
+        wait_for(saved, f"a state of {run}", seconds)
+
+    def job(self, comment: str = "rule_train") -> dict[str, str]:
+        """The latest running job of a rule."""
+        wait_for(lambda: self._running(comment), f"a running job of {comment}")
+        return self._running(comment)[-1]
+
+    def _running(self, comment: str) -> list[dict[str, str]]:
+        return [job for job in self.cluster.jobs("RUNNING") if job["comment"].startswith(comment)]

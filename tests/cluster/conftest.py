@@ -1,0 +1,67 @@
+"""A Slurm for all tests here, and a tiny project that has run on this machine alone, to compare with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_project import RUN, SCALE, ClusterProject
+from own_slurm import Cluster, missing, running, wait_for
+from whole_project import copy_project
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A running Slurm."""
+    if (reason := missing()) is not None:
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    with running(folder) as started:
+        yield started
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a copy of the project in which all tables were made without a cluster."""
+    copied = copy_project(tmp_path_factory.mktemp("local") / "project")
+    shutil.copy2(SCALE, copied.root / "tiny.yaml")
+    copied.snakemake("--configfile", "tiny.yaml", "--", "all_tables")
+    return copied.root
+
+
+@pytest.fixture
+def fresh(cluster: Cluster, tmp_path: Path) -> Iterator[ClusterProject]:
+    """A project without results."""
+    copied = copy_project(tmp_path / "project")
+    shutil.copy2(SCALE, copied.root / "tiny.yaml")
+    yield from _project(copied.root, cluster)
+
+
+@pytest.fixture
+def project(cluster: Cluster, local: Path, tmp_path: Path) -> Iterator[ClusterProject]:
+    """A project with the local results but for one training, `RUN`, and all that follows from it."""
+    root = tmp_path / "project"
+    shutil.copytree(local, root, symlinks=True)
+    shutil.rmtree(root / "work" / "tiny" / "train" / RUN)
+    (root / "work" / "tiny" / "logs" / "train" / f"{RUN}.log").unlink()
+    lost = (f"checkpoints/tiny/{RUN}.*", f"results/tiny/metrics/classification/{RUN}.*", "results/tiny/*/table_03.*")
+    for path in [path for pattern in lost for path in root.glob(pattern)]:
+        path.unlink()
+    yield from _project(root, cluster)
+
+
+def _project(root: Path, cluster: Cluster) -> Iterator[ClusterProject]:
+    made = ClusterProject(root, cluster)
+    yield made
+    for process in made.started:
+        if process.poll() is None:
+            os.killpg(process.pid, 9)
+            process.wait()
+    subprocess.run(["scancel", "--full", "--user", "root"], env=cluster.environment(), check=False)
+    wait_for(lambda: not cluster.jobs("PENDING", "RUNNING", "COMPLETING"), "the end of all jobs")

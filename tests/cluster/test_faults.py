@@ -1,0 +1,171 @@
+"""What goes wrong on clusters, on a real Slurm: results are those of a run without it, and nothing is trained anew."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cluster_project import RUN, ClusterProject
+from own_slurm import processes, wait_for
+
+from lska.provenance import file_md5, load_json
+from lska.supervision.ownership import snakemakes
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+TARGET = "table_03"
+OUTAGE_SECONDS = 120
+
+
+def assert_as_local(project: ClusterProject, local: Path, interrupted: bool = True) -> None:
+    """The weights, scores and table are those of the local run, and the training went on where it was, if it had to."""
+    for name in (f"checkpoints/tiny/{RUN}.safetensors", "results/tiny/tables/table_03.csv"):
+        assert file_md5(project.root / name) == file_md5(local / name), name
+    name = f"results/tiny/metrics/classification/{RUN}.json"
+    ours, theirs = load_json(project.root / name), load_json(local / name)
+    assert ours["metrics"] == theirs["metrics"] and ours["weights"] == theirs["weights"]
+    text = project.training_log()
+    first = re.search(r"update (\d+) of", text)[1]
+    assert len(re.findall(rf"update {first} of", text)) == 1, f"trained twice from the beginning:\n{text}"
+    assert bool(re.search(r"going on after update [1-9]", text)) == interrupted, text
+
+
+def trainers(project: ClusterProject) -> list[int]:
+    """Processes that train `RUN` in the project's folder."""
+    found = []
+    for number, words in processes():
+        command = " ".join(words)
+        if f"train {RUN}" in command and "python" in words[0] and "snakemake" not in command:
+            found.append(number)
+    return found
+
+
+def over_its_time_limit(project: ClusterProject, job: dict[str, str]) -> None:
+    """The training hangs until Slurm ends the job."""
+    for number in trainers(project):
+        os.kill(number, signal.SIGSTOP)
+    project.cluster.ask("scontrol", "update", f"jobid={job['id']}", "timelimit=1")
+
+
+def cancelled_by_hand(project: ClusterProject, job: dict[str, str]) -> None:
+    project.cluster.ask("scancel", job["id"])
+
+
+def node_lost(project: ClusterProject, job: dict[str, str]) -> None:
+    """The node's daemon and its jobs are gone at once."""
+    project.cluster.kill(job["node"])
+    project.cluster.kill_jobs_on(job["node"])
+
+
+def node_unreachable(project: ClusterProject, job: dict[str, str]) -> None:
+    """The daemon is gone and the training lives on, as behind a broken network."""
+    project.cluster.kill(job["node"])
+
+
+def preempted(project: ClusterProject, job: dict[str, str]) -> None:
+    """Slurm puts the training back into the queue."""
+    take_node(project, job)
+
+
+def take_node(project: ClusterProject, job: dict[str, str]) -> None:
+    """Submit a more urgent job that needs the whole node."""
+    project.cluster.ask(
+        "sbatch", "--parsable", "--partition", "urgent", "--nodelist", job["node"], "--nodes=1", "--gpus=2",
+        "--cpus-per-gpu=2", "--comment", "urgent", "--output", "/dev/null", "--wrap", "sleep 8",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(over_its_time_limit, marks=pytest.mark.slow, id="over its time limit"),
+        pytest.param(cancelled_by_hand, id="scancel"),
+        pytest.param(node_lost, id="a lost node"),
+        pytest.param(node_unreachable, id="a lost node daemon"),
+        pytest.param(preempted, id="preemption"),
+    ],
+)
+def test_a_training_goes_on_after(fault, project: ClusterProject, local: Path) -> None:
+    snakemake = project.supervised(TARGET)
+    project.wait_for_state()
+    job = project.job()
+    fault(project, job)
+    project.finish(snakemake)
+    for node in {job["node"]} - set(project.cluster.daemons):
+        project.cluster.start_node(node)
+    assert_as_local(project, local)
+
+
+@pytest.mark.slow
+def test_a_job_that_slurm_ends_for_good_in_favour_of_another_runs_again(project: ClusterProject, local: Path) -> None:
+    project.variables["LSKA_SLURM_PARTITION"] = "spare"
+    snakemake = project.supervised(TARGET)
+    project.wait_for_state()
+    job = project.job()
+    take_node(project, job)
+    project.finish(snakemake)
+    assert f"job {job['id']} was PREEMPTED; it runs again" in project.said()
+    assert_as_local(project, local)
+
+
+def test_jobs_go_on_while_the_controller_is_away_for_two_minutes(project: ClusterProject, local: Path) -> None:
+    snakemake = project.supervised(TARGET)
+    project.wait_for_state()
+    job = project.job()
+    project.cluster.kill("slurmctld")
+    time.sleep(OUTAGE_SECONDS)
+    project.cluster.start_controller()
+    project.finish(snakemake)
+    later = [one for one in project.cluster.jobs() if int(one["id"]) > int(job["id"])]
+    assert job["comment"] not in [one["comment"] for one in later] and "start 2 of" not in project.said()
+    assert_as_local(project, local, interrupted=False)
+
+
+def test_snakemake_killed_and_started_again_at_once(project: ClusterProject, local: Path) -> None:
+    first = project.supervised(TARGET)
+    project.wait_for_state()
+    job = project.job()
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    refused = subprocess.run(
+        ["lska", "supervise", "snakemake", "-n"], cwd=project.root, env=project.environment(), text=True,
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 1 and "Snakemake is already run here" in refused.stderr
+    (orphan,) = snakemakes(project.root)
+    os.kill(orphan, signal.SIGKILL)
+    again = project.supervised(TARGET)
+    project.finish(again)
+    said = project.said()
+    assert f"cancelling 1 job(s) of a Snakemake that is dead: {job['id']}" in said
+    assert "removing the lock of a Snakemake that is dead" in said
+    assert_as_local(project, local)
+
+
+@pytest.mark.slow
+def test_snakemake_killed_beneath_its_watchdog(project: ClusterProject, local: Path) -> None:
+    snakemake = project.supervised(TARGET)
+    project.wait_for_state()
+    (child,) = snakemakes(project.root)
+    os.kill(child, signal.SIGKILL)
+    project.finish(snakemake)
+    assert "Snakemake was killed by signal 9; start 2 of 11 follows" in project.said()
+    assert_as_local(project, local)
+
+
+def test_all_tables_are_those_of_a_local_run(fresh: ClusterProject, local: Path) -> None:
+    snakemake = fresh.start("lska", "warm", "lska", "supervise", "--poll-seconds", "5", targets=("all_tables",))
+    fresh.finish(snakemake, 500)
+    tables = sorted(path.relative_to(local) for path in local.glob("results/tiny/tables/*.csv"))
+    assert len(tables) == 17
+    for name in tables:
+        if name.stem != "table_17":  # throughput, which no two runs have in common
+            assert file_md5(fresh.root / name) == file_md5(local / name), name
+    states = {job["state"] for job in fresh.cluster.jobs() if job["comment"].startswith("rule_")}
+    assert "COMPLETED" in states
+    wait_for(lambda: not fresh.cluster.jobs("RUNNING"), "the end of all jobs")

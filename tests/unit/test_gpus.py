@@ -1,0 +1,99 @@
+"""GPUs of one machine among several jobs, by stand-ins for their names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from lska.cli import main
+from lska.gpus import VARIABLE, take, visible
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with GPUs 0 to 3 and lock files of its own."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv(VARIABLE, "0,1,2,3")
+    for name in ("SLURM_JOB_ID", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def holder(count: int, *then: str) -> subprocess.Popen[str]:
+    """Another process that has taken GPUs, names them on its first line and waits."""
+    command = then or ("sh", "-c", f"echo ${VARIABLE}; exec sleep 60")
+    words = [sys.executable, "-m", "lska", "gpus", str(count), *command]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
+def test_jobs_beside_each_other_get_different_gpus() -> None:
+    with holder(1) as first, holder(2) as second:
+        theirs = [name for process in (first, second) for name in process.stdout.readline().strip().split(",")]
+        mine = take(1)
+        first.kill()
+        second.kill()
+    assert sorted([*theirs, *mine]) == ["0", "1", "2", "3"]
+    assert os.environ[VARIABLE] == mine[0]
+
+
+def test_a_killed_job_gives_its_gpus_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    with holder(4) as process:
+        process.stdout.readline()
+        process.kill()
+        process.wait()
+    assert take(4, wait_seconds=5) == ["0", "1", "2", "3"]
+
+
+def test_gpus_stay_taken_while_a_child_of_the_job_lives(caplog: pytest.LogCaptureFixture) -> None:
+    with holder(4, "sh", "-c", f"sleep 3 & echo ${VARIABLE} $!") as process:
+        process.stdout.readline()
+        process.wait()
+        started = time.monotonic()
+        assert take(1, wait_seconds=20) == ["0"]
+    assert time.monotonic() - started > 1
+    assert "sharing" not in caplog.text
+
+
+def test_where_others_have_all_gpus_a_job_says_so_and_starts(caplog: pytest.LogCaptureFixture) -> None:
+    with holder(3) as process:
+        process.stdout.readline()
+        assert take(2, wait_seconds=0.1) == ["0", "1"]
+        process.kill()
+    assert "other jobs have all GPUs but fewer than 2" in caplog.text
+
+
+def test_too_few_gpus_are_an_error_that_names_the_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gpus", "8", "true"]) == 1
+    assert "8 GPUs are wanted and this machine offers 4 (CUDA_VISIBLE_DEVICES: 0, 1, 2, 3)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "LOCAL_RANK"])
+def test_whoever_got_gpus_from_elsewhere_keeps_them(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "1")
+    assert take(1) == []
+    assert os.environ[VARIABLE] == "0,1,2,3"
+
+
+def test_jobs_without_gpu_and_machines_without_gpu_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert take(0) == []
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible() == [] and take(1) == []
+    assert VARIABLE not in os.environ
+
+
+def test_gpus_are_those_that_the_driver_lists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(VARIABLE)
+    script = tmp_path / "nvidia-smi"
+    script.write_text("#!/bin/sh\necho 'GPU 0: one (UUID: GPU-a)'\necho 'GPU 1: two (UUID: GPU-b)'\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert visible() == ["0", "1"]

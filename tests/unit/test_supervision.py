@@ -1,0 +1,261 @@
+"""The watchdog, beside stand-ins for Snakemake and for Slurm's commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lska.supervision.ownership import OwnershipError, owned, snakemakes
+from lska.supervision.queue import Queue, QueuedJob, QueueError, job_prefix, write_patient_commands
+from lska.supervision.supervisor import Limits, supervise
+
+QUICK = Limits(restarts=2, poll_seconds=0.1, quiet_seconds=0.6, leftover_seconds=2)
+
+SNAKEMAKE = """#!/bin/sh
+cd "{folder}"
+echo "$@" >> calls
+for word in "$@"; do
+  [ "$word" = --unlock ] && {{ rm .snakemake/locks/*; exit 0; }}
+done
+starts=$(grep -vc -- --unlock calls)
+{body}
+"""
+
+SQUEUE = """#!/bin/sh
+[ -e "{folder}/away" ] && {{ echo "Unable to contact slurm controller" >&2; exit 1; }}
+cat "{folder}/queue" 2>/dev/null
+exit 0
+"""
+
+SCONTROL = """#!/bin/sh
+case "$1" in
+  ping) [ -e "{folder}/away" ] && echo "Slurmctld(primary) is DOWN" || echo "Slurmctld(primary) is UP" ;;
+  show) [ -e "{folder}/away" ] && exit 1; echo "MinJobAge = 300 sec" ;;
+  requeue) echo "$2" >> "{folder}/requeued"; sed -i "s/^$2|PREEMPTED/$2|PENDING/" "{folder}/queue" ;;
+esac
+"""
+
+SCANCEL = """#!/bin/sh
+echo "$@" >> "{folder}/cancelled"
+rm "{folder}/queue"
+"""
+
+
+class Place:
+    """A folder with stand-ins on PATH."""
+
+    def __init__(self, folder: Path, commands: Path) -> None:
+        self.folder, self.commands = folder, commands
+        for name, text in (("squeue", SQUEUE), ("scontrol", SCONTROL), ("scancel", SCANCEL), ("sbatch", "#!/bin/sh\n")):
+            self.write(name, text.format(folder=folder))
+
+    def write(self, name: str, text: str) -> None:
+        (self.commands / name).write_text(text, encoding="utf-8")
+        (self.commands / name).chmod(0o755)
+
+    def snakemake(self, body: str) -> None:
+        """Have Snakemake do this; `$starts` counts its starts."""
+        self.write("snakemake", SNAKEMAKE.format(folder=self.folder, body=body))
+
+    def queue(self, *states: str) -> None:
+        """Put jobs of this folder into the queue, and one of another."""
+        lines = [f"{number}|{state}|{job_prefix(self.folder)}_run\n" for number, state in enumerate(states, 1)]
+        (self.folder / "queue").write_text("".join([*lines, "99|RUNNING|somebody-else\n"]), encoding="utf-8")
+
+    def lock(self) -> None:
+        """The lock that a Snakemake leaves when it is killed."""
+        (self.folder / ".snakemake" / "locks").mkdir(parents=True, exist_ok=True)
+        (self.folder / ".snakemake" / "locks" / "0.output.lock").write_text("a file\n", encoding="utf-8")
+
+    def said(self, name: str) -> list[str]:
+        path = self.folder / name
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    folder, commands = tmp_path / "project", tmp_path / "commands"
+    folder.mkdir()
+    commands.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    return Place(folder, commands)
+
+
+def test_a_good_end_is_the_end(place: Place) -> None:
+    place.snakemake("exit 0")
+    assert supervise(["snakemake", "--profile", "slurm", "--", "all"], QUICK) == 0
+    assert place.said("calls") == ["--rerun-incomplete --profile slurm -- all"]
+
+
+def test_failed_jobs_are_no_reason_to_start_again(place: Place) -> None:
+    place.snakemake("exit 1")
+    assert supervise(["snakemake"], QUICK) == 1
+    assert len(place.said("calls")) == 1
+
+
+def test_a_killed_snakemake_is_unlocked_and_started_again(place: Place) -> None:
+    place.snakemake("if [ $starts = 1 ]; then mkdir -p .snakemake/locks; echo x > .snakemake/locks/0; kill -9 $$; fi")
+    assert supervise(["snakemake", "-c2"], QUICK) == 0
+    assert place.said("calls") == ["--rerun-incomplete -c2", "--unlock -c2", "--rerun-incomplete -c2"]
+
+
+def test_restarts_are_bounded(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    place.snakemake("kill -9 $$")
+    assert supervise(["snakemake"], QUICK) == 128 + 9
+    assert len(place.said("calls")) == 3
+    assert "Snakemake was started 3 times; giving up" in caplog.text
+
+
+def test_a_snakemake_that_waits_for_nothing_is_ended_and_started_again(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.queue("COMPLETED", "FAILED")
+    place.snakemake("[ $starts = 1 ] || exit 0\nexec env -u SHELL python3 -c 'import time; time.sleep(60)'")
+    started = time.monotonic()
+    assert supervise(["snakemake"], QUICK) == 0
+    assert time.monotonic() - started < 30
+    assert "waited for jobs that are in no queue any more; start 2 of 3 follows" in caplog.text
+
+
+@pytest.mark.parametrize("busy", ["a job in the queue", "a job beside it"])
+def test_a_snakemake_that_has_something_to_wait_for_is_left_alone(place: Place, busy: str) -> None:
+    wait = f"exec {sys.executable} -c 'import time; time.sleep(2)'"
+    if busy == "a job in the queue":
+        place.queue("COMPLETED", "RUNNING")
+        # Only now: jobs that are there before Snakemake starts are leftovers.
+        place.snakemake(f"mv jobs queue\n{wait}")
+        (place.folder / "queue").rename(place.folder / "jobs")
+    else:
+        place.snakemake("sleep 2; exit 0")
+    assert supervise(["snakemake"], QUICK) == 0
+    assert len(place.said("calls")) == 1
+
+
+def test_jobs_that_slurm_leaves_behind_run_again(place: Place) -> None:
+    place.queue("RUNNING", "PREEMPTED", "NODE_FAIL")
+    (place.folder / "queue").rename(place.folder / "jobs")
+    place.snakemake("mv jobs queue; sleep 1; exit 0")
+    assert supervise(["snakemake"], QUICK) == 0
+    assert {"2", "3"} <= set(place.said("requeued")) and "1" not in place.said("requeued")
+
+
+def test_jobs_of_an_earlier_snakemake_stay_as_they_ended(place: Place) -> None:
+    place.queue("PREEMPTED")
+    place.snakemake("sleep 1; exit 0")
+    assert supervise(["snakemake"], QUICK) == 0
+    assert place.said("requeued") == []
+
+
+def test_jobs_of_a_dead_snakemake_are_cancelled_before_the_start(place: Place) -> None:
+    place.queue("RUNNING", "COMPLETED", "PENDING")
+    place.snakemake("exit 0")
+    assert supervise(["snakemake"], QUICK) == 0
+    assert place.said("cancelled") == ["1 3"]
+
+
+def test_jobs_that_do_not_end_stop_the_watchdog(place: Place) -> None:
+    place.queue("RUNNING")
+    place.write("scancel", "#!/bin/sh\n")
+    place.snakemake("exit 0")
+    with pytest.raises(OwnershipError, match="jobs 1 of a dead Snakemake do not end"):
+        supervise(["snakemake"], QUICK)
+    assert place.said("calls") == []
+
+
+def test_a_failure_while_the_controller_is_away_is_a_reason_to_start_again(place: Place) -> None:
+    place.snakemake("[ $starts = 1 ] || exit 0\ntouch away; sleep 1; rm away; exit 1")
+    assert supervise(["snakemake"], QUICK) == 0
+    assert len(place.said("calls")) == 2
+
+
+def test_a_lock_that_no_watchdog_knows_is_left_alone(place: Place) -> None:
+    place.lock()
+    place.snakemake("exit 0")
+    with pytest.raises(OwnershipError, match="the lock of a Snakemake that `lska supervise` did not start"):
+        supervise(["snakemake"], QUICK)
+    assert place.said("calls") == []
+
+
+def test_nobody_else_starts_while_the_watchdog_or_its_snakemake_lives(place: Place) -> None:
+    place.snakemake(f"exec {sys.executable} -c 'import time; time.sleep(60)'")
+    words = [sys.executable, "-m", "lska", "supervise", "snakemake"]
+    watchdog = subprocess.Popen(words)
+    while not place.said("calls"):
+        time.sleep(0.05)
+    with pytest.raises(OwnershipError, match=f"process {watchdog.pid} on"), owned(place.folder):
+        pass
+    watchdog.kill()
+    watchdog.wait()
+    with pytest.raises(OwnershipError, match="already run here"), owned(place.folder):
+        pass
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"time.sleep(60)" in (process / "cmdline").read_bytes() and (process / "cwd").samefile(place.folder):
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            continue
+    time.sleep(0.2)
+    with owned(place.folder) as ownership:
+        assert ownership.record.exists() and not ownership.left_lock()
+
+
+def test_a_living_snakemake_without_watchdog_is_noticed(place: Place) -> None:
+    script = place.commands / "snakemake"
+    script.write_text("import time\ntime.sleep(60)\n", encoding="utf-8")
+    other = subprocess.Popen([sys.executable, str(script)])
+    job = subprocess.Popen([sys.executable, str(script), "--mode", "remote"])
+    assert snakemakes(place.folder) == [other.pid]
+    with owned(place.folder) as ownership, pytest.raises(OwnershipError, match=rf"\(process {other.pid}\)"):
+        ownership.left_lock()
+    for process in (other, job):
+        process.kill()
+        process.wait()
+    assert snakemakes(place.folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_passed_on_and_end_it(place: Place, number: signal.Signals) -> None:
+    place.snakemake("trap 'echo got >> signals; exit 3' INT TERM\ntouch ready\nwhile :; do sleep 0.1; done")
+    watchdog = subprocess.Popen([sys.executable, "-m", "lska", "supervise", "--poll-seconds", "0.2", "snakemake"])
+    while not (place.folder / "ready").exists():
+        time.sleep(0.05)
+    watchdog.send_signal(number)
+    assert watchdog.wait(20) == 3
+    assert place.said("signals") == ["got"] and len(place.said("calls")) == 1
+
+
+def test_something_else_than_snakemake_is_refused(place: Place) -> None:
+    with pytest.raises(ValueError, match="needs a call of Snakemake"):
+        supervise(["make", "demo"], QUICK)
+
+
+def test_commands_wait_until_the_controller_is_back(place: Place, tmp_path: Path) -> None:
+    patient = tmp_path / "patient"
+    patient.mkdir()
+    place.write("sbatch", "#!/bin/sh\necho submitted $1\n")
+    write_patient_commands(patient)
+    (place.folder / "away").touch()
+    waiting = subprocess.Popen([patient / "sbatch", "job"], stdout=subprocess.PIPE, text=True)
+    shown = subprocess.run([patient / "scontrol", "show", "config"], capture_output=True, text=True, check=True)
+    assert shown.stdout == "MinJobAge = 300 sec\n"
+    time.sleep(1)
+    assert waiting.poll() is None
+    (place.folder / "away").unlink()
+    assert waiting.communicate(timeout=10)[0] == "submitted job\n"
+
+
+def test_a_queue_shows_the_folders_jobs_alone(place: Place) -> None:
+    place.queue("RUNNING", "TIMEOUT")
+    queue = Queue(job_prefix(place.folder))
+    assert queue.jobs() == [QueuedJob("1", "RUNNING"), QueuedJob("2", "TIMEOUT")]
+    assert [job.alive for job in queue.jobs()] == [True, False]
+    (place.folder / "away").touch()
+    with pytest.raises(QueueError, match="squeue .*Unable to contact slurm controller"):
+        queue.jobs()
