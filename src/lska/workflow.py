@@ -153,16 +153,19 @@ class Plan:
     def learned(self, run: str, ancient: Callable[[Path], Any]) -> Any:
         """The data record that a training needs, marked `ancient` (Snakemake's) where its weights are today's.
 
-        That data were checked again makes no weights stale. But Snakemake forgets every other reason for a job, also
-        missing outputs, whose only input to be remade is ancient; so a record is ancient only for jobs without any.
+        That data were checked again makes no weights stale, nor those that were left out of a clone. But Snakemake
+        forgets every other reason for a job, also missing outputs, whose only input to be remade is ancient; so a
+        record is ancient only for jobs without any.
         """
-        record = self.config.data_record
-        return ancient(record) if self.choices.of(run).here else record
+        return self._learned_from(self.config.data_record, run, ancient)
 
     def fine_tuned(self, task: str, run: str, ancient: Callable[[Path], Any]) -> Any:
         """As `learned`, for a fine-tuning."""
-        record = self.config.record_of(self.job(task, run).data)
-        return ancient(record) if self.choices.of(f"{task}/{run}").here else record
+        return self._learned_from(self.config.record_of(self.job(task, run).data), f"{task}/{run}", ancient)
+
+    def _learned_from(self, record: Path, name: str, ancient: Callable[[Path], Any]) -> Any:
+        done = self.choices.of(name).here or (record.exists() and self.choices.lasting(name))
+        return ancient(record) if done else record
 
     def scored(self, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
         """Weights of `run`, their sidecar and the data record, marked `ancient` where they were scored already."""

@@ -10,7 +10,7 @@ import pytest
 from plan_helpers import put_metrics, put_weights
 
 from lska import outdated
-from lska.provenance import digest, write_json
+from lska.provenance import digest, read_json, write_json
 from lska.runs import RUN as ANY_RUN
 from lska.runs import Run
 from lska.weights.checkpoints import RETRAINED, choose
@@ -143,6 +143,7 @@ def test_a_fine_tuning_is_fetched_with_the_backbone_that_it_was_done_from(made: 
     [
         "", "outs: []", "outs:\n- {md5: 12, size: 3, path: x}", "<<<<<<< ours\nouts:",
         f"outs:\n- {{md5: {MD5}, size: 7, path: another.safetensors}}", f"outs:\n- {{md5: {MD5}.dir, size: 7}}",
+        f"outs:\n- {{md5: {MD5}, size: 7, path: {RUN}.safetensors}}\nmeta: [sidecar]",
     ],
 )  # fmt: skip
 def test_a_damaged_pointer_is_an_error_not_a_training(made: Plan, text: str) -> None:
@@ -194,6 +195,15 @@ def test_a_clone_of_results_without_their_weights_has_nothing_to_train(made: Pla
             sidecar = {"recipe": job.digest(), "backbone": {"md5": f"md5 of {RUN}"}}
             write_json(job.weights.with_suffix(".json"), sidecar)
     weights.unlink()
+    assert Choices(config).lasting(str(RUN))
+    tuned = made.job("detection/retinanet", str(RUN))
+    put_metrics(tuned.metrics, {"weights": {"md5": MD5}})
+    write_json(tuned.weights.with_suffix(".json"), read_json(tuned.weights.with_suffix(".json")) | {"md5": MD5})
+    tuned.weights.unlink()
+    assert Choices(config).lasting(tuned.place) and Choices(config).lasting(str(RUN))
+    tuned.metrics.unlink()
+    assert not Choices(config).lasting(tuned.place) and not Choices(config).lasting(str(RUN))
+    tuned.weights.write_bytes(b"weights")
     assert Choices(config).lasting(str(RUN))
     users[-1].unlink()
     assert not Choices(config).lasting(str(RUN))

@@ -15,6 +15,7 @@ from lska.options import typed
 from lska.outcomes import outcomes_path
 from lska.provenance import project_root, write_json
 from lska.strict import merge, read_yaml
+from lska.weights.choices import Choices
 from lska.workflow import TABLES, Plan, source_digest
 
 
@@ -209,6 +210,11 @@ def test_data_are_old_news_to_a_training_only_while_its_weights_are_todays(
     put_weights(weights, recipe=made.training_digest(RUN))
     weights.unlink()
     assert made.learned(RUN, old) == record
+    monkeypatch.setattr(Choices, "lasting", lambda choices, name: True)
+    assert made.learned(RUN, old) == record  # which is missing and has to be made
+    record.parent.mkdir(parents=True)
+    record.touch()
+    assert made.learned(RUN, old) == ("old", record)
 
 
 @pytest.mark.parametrize("task", ["detection/retinanet", "detection/retinanet-untrained"])

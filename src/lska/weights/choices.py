@@ -73,7 +73,7 @@ class Choices:
             yield (read_json(config.metric_path(place, run)).get("weights") or {}).get("md5")
         for job in config.fine_tunings:
             if not task and job.run == parsed and job.backbone is not None:
-                made = self.of(job.place).available
+                made = self.lasting(job.place)
                 yield (read_json(job.weights.with_suffix(".json")).get("backbone") or {}).get("md5") if made else None
 
     def __format__(self, name: str) -> str:

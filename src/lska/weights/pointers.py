@@ -55,7 +55,7 @@ def read_pointer(weights: Path) -> Pointer | None:
         return Pointer(md5, int(size), out.get("remote"), (content.get("meta") or {}).get("sidecar"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(
             f"{path}: expected DVC's pointer to {weights.name} with md5 and size ({reason}); "
