@@ -184,6 +184,16 @@ def test_a_missing_object_names_the_network_and_both_ways_out(published: Reposit
     assert clone.weights().read_bytes() == published.weights().read_bytes()
 
 
+def test_a_remote_that_the_settings_lack_names_the_network_and_both_ways_out(
+    published: Repository, tmp_path: Path
+) -> None:
+    clone = published.cloned(tmp_path / "clone")
+    clone.pointer().write_text(clone.pointer().read_text().replace("remote: store", "remote: lab"))
+    said = clone.refused("fetch", FIRST)
+    assert f"{FIRST}: its weights, published in remote 'lab' (MD5 " in said and "remote 'lab' doesn't exist" in said
+    assert "dvc remote add lab <address>" in said and f"""--config 'retrain=["{FIRST}"]'""" in said
+
+
 @pytest.mark.parametrize("verify", [True, False])
 def test_a_tampered_object_is_refused_and_not_kept(published: Repository, tmp_path: Path, verify: bool) -> None:
     clone = published.cloned(tmp_path / "clone")

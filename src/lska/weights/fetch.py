@@ -66,18 +66,26 @@ def _check_fetched(checkpoint: Checkpoint, pointer: Pointer) -> None:
 
 def _advice(checkpoint: Checkpoint, pointer: Pointer, what: str) -> str:
     """A message with `what` happened, the remote, and both ways out."""
-    source = remote(pointer.remote)
-    mended = (
-        f"git checkout -- {source.inside.name}"
-        if source.inside
-        else f"dvc push --remote {source.name} {checkpoint.pointer}, where these weights are"
-    )
+    name, mended = _mended(checkpoint, pointer)
     return (
-        f"{checkpoint.name}: its weights, published in remote {source} (MD5 {pointer.md5}, {pointer.size:,} bytes), "
+        f"{checkpoint.name}: its weights, published in remote {name} (MD5 {pointer.md5}, {pointer.size:,} bytes), "
         f"{what}\n"
         f"Mend the remote ({mended}) and start again: what is here already is not fetched twice.\n"
         f"Or train them here: {_command(checkpoint)}"
     )
+
+
+def _mended(checkpoint: Checkpoint, pointer: Pointer) -> tuple[str, str]:
+    """What messages call the remote, and how to mend it."""
+    try:
+        source = remote(pointer.remote)
+    except DvcError:
+        # Settings that name no such remote, or that DVC cannot read; which of both, DVC has said already.
+        name = pointer.remote or "<name>"
+        return repr(name), f"dvc remote add {name} <address>, docs/weights.md"
+    if source.inside:
+        return str(source), f"git checkout -- {source.inside.name}"
+    return str(source), f"dvc push --remote {source.name} {checkpoint.pointer}, where these weights are"
 
 
 def _command(checkpoint: Checkpoint) -> str:
