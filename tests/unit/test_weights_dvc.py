@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,15 @@ def test_weights_are_refused_whose_sidecar_does_not_match(repository: Repository
     weights.unlink()
     assert "is missing; train it first" in repository.refused("publish", FIRST)
     assert not repository.pointer().exists() and not (repository.folder / "store").exists()
+
+
+def test_an_edited_sidecar_without_a_seal_is_not_published_again(published: Repository) -> None:
+    sidecar = published.weights().with_suffix(".json")
+    about = {name: value for name, value in load_json(sidecar).items() if name != "seal"}
+    pointer = published.pointer().read_bytes()
+    sidecar.write_text(json.dumps(about | {"updates": 9}))
+    assert "it was edited after these weights were published" in published.refused("publish", FIRST)
+    assert published.pointer().read_bytes() == pointer
 
 
 def test_weights_of_another_recipe_and_unknown_networks_are_refused(repository: Repository) -> None:

@@ -14,7 +14,7 @@ from lska.provenance import digest, file_md5, load_json, seal_problem
 from lska.weights import artifacts
 from lska.weights.checkpoints import Checkpoint, choose
 from lska.weights.dvc import LOCAL_CONFIG, DvcError, Remote, dvc, remote
-from lska.weights.pointers import Pointer, write_pointer
+from lska.weights.pointers import Pointer, read_pointer, write_pointer
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def _examined(checkpoint: Checkpoint) -> tuple[dict[str, Any], str | None]:
     if not checkpoint.sidecar.is_file():
         return {}, f"{checkpoint.sidecar} is missing: nothing vouches for {checkpoint.weights.name}; train it again"
     sidecar = load_json(checkpoint.sidecar)
-    if problem := seal_problem(sidecar):
+    if problem := seal_problem(sidecar) or _edited(checkpoint, sidecar):
         return sidecar, f"{checkpoint.sidecar}: {problem}"
     found = file_md5(checkpoint.weights)
     if found != sidecar.get("md5"):
@@ -99,6 +99,14 @@ def _examined(checkpoint: Checkpoint) -> tuple[dict[str, Any], str | None]:
         return sidecar, f"{checkpoint.sidecar}: its recipe is not the digest of its spec; train it again"
     choice = choose(checkpoint)
     return sidecar, None if choice.vouched or checkpoint.config.retrains(checkpoint.name) else choice.reason
+
+
+def _edited(checkpoint: Checkpoint, sidecar: Mapping[str, Any]) -> str | None:
+    """What tells a sidecar without a seal from the one that was published with the same weights."""
+    pointer = read_pointer(checkpoint.weights)
+    if "seal" in sidecar or pointer is None or pointer.md5 != sidecar.get("md5") or pointer.published(sidecar):
+        return None
+    return f"it was edited after these weights were published; `git checkout -- {checkpoint.sidecar}`"
 
 
 def _check_room(checkpoints: Sequence[Checkpoint], target: Remote) -> None:
