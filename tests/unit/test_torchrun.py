@@ -162,7 +162,7 @@ def test_processes_end_with_a_launcher_that_was_killed(project: Project, start: 
 def test_an_error_of_the_processes_is_the_launchers(project: Project, start: Started) -> None:
     launcher = start({"data": {"root": "nowhere"}})
     assert launcher.wait(120) == 1
-    assert "lska: error: data root" in start.said(launcher)
+    assert "lska: error: data set colours is missing" in start.said(launcher)
     assert " ended with exit code 1" in start.said(launcher)  # the other one may have been stopped by then
 
 

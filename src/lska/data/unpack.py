@@ -94,6 +94,9 @@ def _extract_gzip(archive: Path, folder: Path) -> None:
                 pass
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _damaged(archive, str(error)) from error
+    except DataError as error:
+        # What is decompressed is no tar file, before a checksum could tell.
+        raise _damaged(archive, str(error.__cause__)) from error
     _require_room(archive, folder, size)
     _extract_tar(archive, folder, "r:gz")
 
