@@ -75,7 +75,7 @@ def put_claims(config: Config) -> None:
     """Invented claims, one of each verdict, in the form of `snakemake claims`."""
     made = [claim(f"R{number:02}", str(verdict), config) for number, verdict in enumerate(Verdict, start=1)]
     counts = {str(verdict): 1 for verdict in Verdict}
-    about = {"schema": 1, "scale": config.scale, "caption": config.caption, "code": {}}
+    about = {"schema": 1, "scale": config.scale, "caption": config.caption}
     content = {**about, "counts": counts, "claims": made}
     write_json(claims.outputs(config.results)[0], content)
 

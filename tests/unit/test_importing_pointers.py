@@ -22,7 +22,8 @@ pytestmark = pytest.mark.usefixtures("logging_as_before")
     [
         ("../elsewhere", "lies outside the project"),
         ("data/link", "lies outside the project"),
-        ("data/a/b", "data/a/b/things.tar.gz.dvc would be ignored by git: choose a folder directly below data/"),
+        ("data/a/b", "data/a/b/things.tar.gz.dvc is no place for a pointer that git keeps: choose a folder"),
+        ("src", "src/things.tar.gz.dvc is no place for a pointer that git keeps: choose a folder directly below data/"),
     ],
 )
 def test_a_root_without_place_for_a_pointer_is_refused(

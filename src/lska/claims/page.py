@@ -10,7 +10,7 @@ from typing import Any
 from lska.claims.evidence import Evidence
 from lska.claims.listing import outputs
 from lska.claims.verdicts import MEANING, Outcome, Result, Verdict, count
-from lska.provenance import atomic_path, code_version, write_json
+from lska.provenance import atomic_path, write_json
 from lska.tables.render import escape_markdown
 from lska.tables.specs import ConfigLike
 from lska.tables.tidy import place
@@ -35,7 +35,6 @@ def to_json(results: Sequence[Result], config: ConfigLike) -> dict[str, Any]:
         "schema": 1,
         "scale": config.scale,
         "caption": config.caption,
-        "code": code_version(),
         "counts": {str(verdict): number for verdict, number in count(results).items()},
         "claims": [_claim(result) for result in results],
     }

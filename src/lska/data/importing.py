@@ -54,9 +54,11 @@ def import_archive(manifest: Path, source: str, root: Path) -> Import:
         archive = _chosen(manifest, source)
         path = root / archive.file
         pointer = path.with_name(f"{path.name}.dvc")
-        if repository.scm.is_ignored(str(pointer.absolute())):
+        below = root.resolve().relative_to(Path(repository.root_dir).resolve()).parts
+        if below[:1] != ("data",) or repository.scm.is_ignored(str(pointer.absolute())):
             raise DataError(
-                f"{pointer} would be ignored by git: choose a folder directly below data/, such as --root data/mine"
+                f"{pointer} is no place for a pointer that git keeps: choose a folder directly below data/, such as "
+                "--root data/mine"
             )
         recorded = _recorded(pointer, archive.md5)
         expected = archive if recorded is None else replace(archive, md5=recorded.md5)
@@ -221,7 +223,10 @@ def _recorded(pointer: Path, md5: str | None) -> _Recorded | None:
     """What a complete pointer says; None where there is none, an unfinished one, or one of a file with another MD5."""
     if not pointer.is_file():
         return None
-    values = read_yaml(pointer)
+    try:
+        values = read_yaml(pointer)
+    except ValueError as error:
+        raise DataError(f"{error}; restore it with `git checkout -- {pointer}`, or delete it to import anew") from error
     try:
         recorded = _Recorded(str(values["deps"][0]["path"]), str(values["outs"][0]["md5"]))
     except (KeyError, IndexError, TypeError):

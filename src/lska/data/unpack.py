@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import logging
@@ -162,5 +163,7 @@ def _put(partial: Path, folder: Path) -> None:
 def _remove_abandoned(cache: Path) -> None:
     """Remove what killed processes left behind."""
     for partial in cache.glob(".*.partial"):
-        if time.time() - partial.stat().st_mtime > ABANDONED:
-            shutil.rmtree(partial, ignore_errors=True)
+        # Those of others may be renamed or removed at any moment.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - partial.stat().st_mtime > ABANDONED:
+                shutil.rmtree(partial, ignore_errors=True)

@@ -11,9 +11,6 @@ from lska.config import Config
 from lska.verify.files import broken, parse
 from lska.verify.findings import Finding, Level
 
-RECORDED = ("code",)
-"""Fields of the file that say when it was made, and follow from nothing else."""
-
 
 def check(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[Finding]:
     """Compare claims.json with verdicts made now, and its pages with it; nothing where none of them is there.
@@ -49,7 +46,7 @@ def check(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[Finding]:
     for place, ours, theirs in differing:
         yield broken(path, place, f"is {ours!r}, the metric files and the paper's statements give {theirs!r}")
     for page in pages if not differing else ():
-        yield from _page(page, render(judged | {name: found.get(name) for name in RECORDED}, page.suffix))
+        yield from _page(page, render(judged, page.suffix))
 
 
 def _page(path: Path, expected: str) -> Iterator[Finding]:
@@ -80,10 +77,7 @@ def _named(content: Mapping[str, Any]) -> dict[str, Any]:
         order = ", ".join(str(one.get("name")) for one in claim.get("quantities", []))
         claims[str(claim.get("id"))] = {**claim, "quantities": quantities, "order of quantities": order}
     order = ", ".join(str(claim.get("id")) for claim in content.get("claims", []))
-    return {name: value for name, value in content.items() if name not in RECORDED} | {
-        "claims": claims,
-        "order of claims": order,
-    }
+    return content | {"claims": claims, "order of claims": order}
 
 
 def _differences(ours: Any, theirs: Any, place: str) -> Iterator[tuple[str, Any, Any]]:

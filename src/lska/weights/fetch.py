@@ -40,9 +40,15 @@ def _fetch(checkpoint: Checkpoint) -> None:
     try:
         dvc("pull", str(checkpoint.pointer))
     except DvcError as error:
-        checkpoint.weights.unlink(missing_ok=True)
+        _remove_other(checkpoint, pointer)
         raise DvcError(_advice(checkpoint, pointer, f"could not be fetched; DVC says\n{error}")) from error
     _check_fetched(checkpoint, pointer)
+
+
+def _remove_other(checkpoint: Checkpoint, pointer: Pointer) -> None:
+    """Remove what is in the place of the weights, unless another process has just brought them."""
+    if checkpoint.weights.is_file() and file_md5(checkpoint.weights) != pointer.md5:
+        checkpoint.weights.unlink()
 
 
 def _check_present(checkpoint: Checkpoint, pointer: Pointer) -> None:
@@ -84,7 +90,7 @@ def _mended(checkpoint: Checkpoint, pointer: Pointer) -> tuple[str, str]:
         name = pointer.remote or "<name>"
         return repr(name), f"dvc remote add {name} <address>, docs/weights.md"
     if source.inside:
-        return str(source), f"git checkout -- {source.inside.name}"
+        return str(source), f"git checkout -- {source.inside.name}, or take that folder from the project once more"
     return str(source), f"dvc push --remote {source.name} {checkpoint.pointer}, where these weights are"
 
 
