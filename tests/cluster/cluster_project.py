@@ -16,11 +16,11 @@ RUN = "van_tiny-lska-k23-s0"
 """The training that faults hit."""
 
 OVERLAY = (
-    "--configfile", "tiny.yaml", "--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks",
+    "--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks",
     "2", "--max-status-checks-per-second", "10", "--latency-wait", "10", "--set-resources", "train:gpu=1",
     "train:cpus_per_gpu=1",
 )  # fmt: skip
-"""What the tests have otherwise than the profile: their scale, short waits, and a GPU for trainings that use none."""
+"""What the tests have otherwise than the profile, beside the scale: short waits, a GPU for trainings without."""
 
 
 @dataclass
@@ -29,6 +29,8 @@ class ClusterProject:
 
     root: Path
     cluster: Cluster
+    scale: str = "tiny.yaml"
+    """The configuration."""
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
     """Of the environment, besides the cluster's."""
@@ -47,7 +49,7 @@ class ClusterProject:
 
     def start(self, *before: str, targets: tuple[str, ...]) -> subprocess.Popen[bytes]:
         """Start `snakemake --profile slurm` behind the words `before`, in a session of its own."""
-        command = [*before, "snakemake", "--profile", "slurm", *OVERLAY, "--", *targets]
+        command = [*before, "snakemake", "--profile", "slurm", "--configfile", self.scale, *OVERLAY, "--", *targets]
         with self.log.open("ab") as log:
             process = subprocess.Popen(command, cwd=self.root, env=self.environment(), stdout=log, stderr=log,
                                        stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
