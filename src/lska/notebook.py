@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from lska.provenance import atomic_path, import_schemas_fast, project_root
+from lska.imports import ADDRESSES, absent
+from lska.provenance import atomic_path, project_root
 from lska.tables import TARGETS
 
 # The kernel of Linux takes socket paths of up to 107 bytes, that of macOS 103.
@@ -96,9 +97,10 @@ def execute(template: Path, log: Path, output: Path, parameters: Mapping[str, An
         NotebookError: a cell failed; `log` holds the notebook with the traceback.
         ValueError: the template declares no such parameter.
     """
-    import_schemas_fast()
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
+    # Clients of clouds, which papermill imports where they are installed.
+    with absent(ADDRESSES, "boto3", "pyarrow"):
+        import papermill
+        from papermill.exceptions import PapermillExecutionError
 
     output.unlink(missing_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)

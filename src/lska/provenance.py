@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lska.imports import ADDRESSES, absent
+
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
@@ -218,20 +220,11 @@ def validate(content: Any, schema: str, where: str) -> None:
         raise ValueError(f"{where} is not valid ({len(lines)} problem{'s'[: len(lines) > 1]}):\n" + "\n".join(lines))
 
 
-def import_schemas_fast() -> None:
-    """Keep jsonschema, which is imported next, from building a grammar of internationalised addresses.
-
-    That takes half a second of each process, and no schema here has that format; jsonschema does without the grammar
-    where it is not installed.
-    """
-    sys.modules.setdefault("rfc3987_syntax", None)
-
-
 @functools.cache
 def _validator(schema: str) -> Draft202012Validator:
     """Made once: hundreds of files are checked in a row."""
-    import_schemas_fast()
-    from jsonschema import Draft202012Validator
+    with absent(ADDRESSES):
+        from jsonschema import Draft202012Validator
 
     rules = json.loads((Path(__file__).parent / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"))
     return Draft202012Validator(rules)

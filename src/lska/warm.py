@@ -85,10 +85,10 @@ def _server(listener: socket.socket, alive: int, keep: int) -> int:
     # Terminal signals are for the command; its `lska` processes pass them on.
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    from lska.provenance import import_schemas_fast
+    from lska.imports import ADDRESSES, absent
 
-    import_schemas_fast()
-    import jsonschema  # noqa: F401
+    with absent(ADDRESSES):
+        import jsonschema  # noqa: F401
 
     import lska.evaluate.classify
     import lska.evaluate.complexity

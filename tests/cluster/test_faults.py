@@ -22,8 +22,12 @@ TARGET = "table_03"
 OUTAGE_SECONDS = 120
 
 
-def assert_as_local(project: ClusterProject, local: Path, interrupted: bool = True) -> None:
-    """The weights, scores and table are those of the local run, and the training went on where it was, if it had to."""
+def assert_as_local(project: ClusterProject, local: Path, interrupted: bool | None = True) -> None:
+    """The weights, scores and table are those of the local run, and the training went on where it was, if it had to.
+
+    Args:
+        interrupted: whether it had to; None where it may have ended before anything hit it.
+    """
     for name in (f"checkpoints/tiny/{RUN}.safetensors", "results/tiny/tables/table_03.csv"):
         assert file_md5(project.root / name) == file_md5(local / name), name
     name = f"results/tiny/metrics/classification/{RUN}.json"
@@ -32,7 +36,7 @@ def assert_as_local(project: ClusterProject, local: Path, interrupted: bool = Tr
     text = project.training_log()
     first = re.search(r"update (\d+) of", text)[1]
     assert len(re.findall(rf"update {first} of", text)) == 1, f"trained twice from the beginning:\n{text}"
-    assert bool(re.search(r"going on after update [1-9]", text)) == interrupted, text
+    assert interrupted in (None, bool(re.search(r"going on after update [1-9]", text))), text
 
 
 def trainers(project: ClusterProject) -> list[int]:
@@ -98,7 +102,8 @@ def test_a_training_goes_on_after(fault, project: ClusterProject, local: Path) -
     project.finish(snakemake)
     for node in {job["node"]} - set(project.cluster.daemons):
         project.cluster.start_node(node)
-    assert_as_local(project, local)
+    # A training that lives on may be done before the next attempt takes over, which then finds its weights.
+    assert_as_local(project, local, None if fault is node_unreachable else True)
 
 
 @pytest.mark.slow

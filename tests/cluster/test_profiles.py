@@ -89,6 +89,9 @@ def test_a_workstation_starts_no_more_gpu_jobs_than_gpus_each_on_its_own(tmp_pat
     record = project.root / "results" / "demo" / "data" / "shapes.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}", encoding="utf-8")
+    # Generated images that are gone would be made again.
+    images = record.parent / "shapes" / "train"
+    images.mkdir(parents=True)
     runs = [f"van_tiny-{attention}-k{kernel}-s0" for attention in ("lka", "lska") for kernel in (7, 23, 53)]
     outputs = {run: [f"checkpoints/demo/{run}.safetensors", f"checkpoints/demo/{run}.json",
                      f"results/demo/training/{run}.jsonl"] for run in runs}  # fmt: skip

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from lska.config import Config
+from lska.imports import ADDRESSES, absent
 from lska.notebook import NotebookError
-from lska.provenance import atomic_path, import_schemas_fast
+from lska.provenance import atomic_path
 from lska.report import rendered_notebook
 from lska.tables import TARGETS
 
@@ -38,8 +39,8 @@ def fragment(notebook: Path) -> str:
     Raises:
         NotebookError: the file is no notebook.
     """
-    import_schemas_fast()
-    import nbformat
+    with absent(ADDRESSES):
+        import nbformat
     from nbconvert import HTMLExporter
 
     text = notebook.read_text(encoding="utf-8")
