@@ -38,6 +38,8 @@ for target in TABLES + FIGURES:
                 for path in PLAN.outputs(target)
             ],
             notebook=PLAN.notebook(target),
+        # Drawings take longer: last, they would leave other cores without work.
+        priority: int(kind == "figure")
         params:
             name=target,
             caption=lambda wildcards: PLAN.config.caption,
