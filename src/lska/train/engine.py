@@ -205,7 +205,7 @@ def fit(
         LeaseLostError: another training took the folder over; nothing is written.
         DivergedError: the loss is not finite; the last good state is kept.
     """
-    plan, progress, group = trainer.plan, trainer.progress, trainer.group
+    plan, progress = trainer.plan, trainer.progress
     watch = _Watch(trainer.state_seconds)
     while progress.step < plan.steps:
         epoch, rate = progress.step // plan.steps_per_epoch, trainer.rate(progress.step)
@@ -216,10 +216,7 @@ def fit(
             progress.last_loss = trainer.finite(loss)
         progress.seconds += watch.lap()
         reason = stop.reason(watch.longest)
-        wish = _STOP if reason is not None else _SAVE if watch.state_due() else 0
-        wish = group.largest(_LOST if trainer.lease is not None and trainer.lease.lost else wish)
-        if wish == _LOST:
-            _leave(trainer.lease)
+        wish = _agreed(trainer, _STOP if reason is not None else _SAVE if watch.state_due() else 0)
         stopping, saving = wish == _STOP and not finished, wish >= _SAVE or finished
         if saving and not due:
             progress.last_loss = trainer.finite(loss)
@@ -231,6 +228,19 @@ def fit(
         watch.resume()
         if stopping:
             raise Interrupted(f"{reason or 'another process stopped'}; state saved after update {progress.step}")
+
+
+def _agreed(trainer: Trainable, wish: int) -> int:
+    """What all processes do after an update, the most that any of them wishes; a collective call.
+
+    Raises:
+        LeaseLostError: the main process found that another training took the folder over.
+    """
+    lost = trainer.lease is not None and trainer.lease.lost
+    agreed = trainer.group.largest(_LOST if lost else wish)
+    if agreed == _LOST:
+        _leave(trainer.lease)
+    return agreed
 
 
 def _leave(lease: Lease | None) -> NoReturn:
