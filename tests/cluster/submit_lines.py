@@ -21,7 +21,7 @@ from pathlib import Path
 SNAPSHOT = Path(__file__).with_suffix(".txt")
 CONFIG = Path("config/paper.yaml")
 
-SBATCH = """#!{python}
+SBATCH = """#!/usr/bin/env python3
 import json, os, pathlib, sys
 folder = pathlib.Path(__file__).parent
 words = sys.argv[1:]
@@ -47,7 +47,7 @@ def stand_ins(folder: Path, outputs: dict[str, list[str]]) -> None:
     """Write the commands of Slurm that the plugin calls; `outputs` of a job by what the plugin names it."""
     folder.mkdir()
     (folder / "outputs.json").write_text(json.dumps(outputs), encoding="utf-8")
-    texts = {"sbatch": SBATCH.format(python=sys.executable), "squeue": SQUEUE.format(folder=shlex.quote(str(folder))),
+    texts = {"sbatch": SBATCH, "squeue": SQUEUE.format(folder=shlex.quote(str(folder))),
              "scontrol": SCONTROL, "sinfo": SINFO, "sacctmgr": SACCTMGR, "sacct": "#!/bin/sh\nexit 1\n"}  # fmt: skip
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -66,7 +66,7 @@ def test_the_documented_counts_are_those_of_the_dry_run(planned: tuple[dict[str,
     assert {rule: int(number) for rule, number in rows} == counts
 
 
-STAND_IN = """#!{python}
+STAND_IN = """#!/usr/bin/env python3
 import json, os, pathlib, sys, time
 from lska.gpus import take
 folder = pathlib.Path(__file__).parent
@@ -98,7 +98,7 @@ def test_a_workstation_starts_no_more_gpu_jobs_than_gpus_each_on_its_own(tmp_pat
     shims = tmp_path / "shims"
     shims.mkdir()
     (shims / "outputs.json").write_text(json.dumps(outputs), encoding="utf-8")
-    (shims / "lska").write_text(STAND_IN.format(python=sys.executable), encoding="utf-8")
+    (shims / "lska").write_text(STAND_IN, encoding="utf-8")
     (shims / "lska").chmod(0o755)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "3,5", "PYTHONPATH": str(project.root / "src")}
     environment["PATH"] = os.pathsep.join([str(shims), str(Path(sys.executable).parent), environment["PATH"]])

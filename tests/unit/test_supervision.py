@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -126,7 +127,7 @@ def test_a_snakemake_that_waits_for_nothing_is_ended_and_started_again(
 
 @pytest.mark.parametrize("busy", ["a job in the queue", "a job beside it"])
 def test_a_snakemake_that_has_something_to_wait_for_is_left_alone(place: Place, busy: str) -> None:
-    wait = f"exec {sys.executable} -c 'import time; time.sleep(2)'"
+    wait = f"exec {shlex.quote(sys.executable)} -c 'import time; time.sleep(2)'"
     if busy == "a job in the queue":
         place.queue("COMPLETED", "RUNNING")
         # Only now: jobs that are there before Snakemake starts are leftovers.
@@ -184,7 +185,7 @@ def test_a_lock_that_no_watchdog_knows_is_left_alone(place: Place) -> None:
 
 
 def test_nobody_else_starts_while_the_watchdog_or_its_snakemake_lives(place: Place) -> None:
-    place.snakemake(f"exec {sys.executable} -c 'import time; time.sleep(60)'")
+    place.snakemake(f"exec {shlex.quote(sys.executable)} -c 'import time; time.sleep(60)'")
     words = [sys.executable, "-m", "lska", "supervise", "snakemake"]
     watchdog = subprocess.Popen(words)
     while not place.said("calls"):
