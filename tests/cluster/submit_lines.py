@@ -131,7 +131,8 @@ def _rows(words: list[str], project: Path) -> list[str]:
 
 def _masked(row: str, project: Path) -> str:
     row = row.replace(str(project), "<project>")
-    row = row.replace(str(Path(sys.executable).parent), "<bin>")
+    # A path with a space is quoted.
+    row = row.replace(str(Path(sys.executable).parent), "<bin>").replace("'<bin>'", "<bin>")
     row = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<run>", row)
     row = re.sub(r"lska-[0-9a-f]{12}", "lska-<folder>", row)
     row = re.sub(r"\.snakemake/tmp\.\w+", ".snakemake/tmp.<name>", row)
