@@ -13,6 +13,7 @@ import signal
 import socket
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,7 +75,17 @@ def missing() -> str | None:
     absent = [name for name in PROGRAMS if shutil.which(name, path=_search_path()) is None]
     if absent:
         return f"{', '.join(absent)} not found; as root: apt-get install {' '.join(PACKAGES)}"
-    return None if os.geteuid() == 0 else "a Slurm of the tests' own has to be started by root"
+    return _no_devices() if os.geteuid() == 0 else "a Slurm of the tests' own has to be started by root"
+
+
+def _no_devices() -> str | None:
+    """Why no stand-ins for GPUs can be made, as in a container without that right; None where they can."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            os.mknod(Path(folder) / "gpu", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        except OSError as error:
+            return f"stand-ins for GPUs cannot be made here (mknod: {error.strerror})"
+    return None
 
 
 def _search_path() -> str:
