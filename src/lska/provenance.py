@@ -82,7 +82,7 @@ def load_json(path: Path) -> Any:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file's mapping; an empty one where it is missing or damaged, and so vouches for nothing."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

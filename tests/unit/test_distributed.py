@@ -89,20 +89,25 @@ def test_two_processes_end_with_the_weights_of_one(project: Project) -> None:
         assert torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-5), name
 
 
+def before_update_six(rank: int, act: Callable[[], None]) -> None:
+    """Have the process of that rank, which this may be, do something in the middle of its training."""
+    original = Trainer.update
+
+    def update(trainer: Trainer, batches: Iterator[Any]) -> torch.Tensor:
+        if trainer.progress.step == 5 and trainer.group.rank == rank:
+            act()
+        return original(trainer, batches)
+
+    Trainer.update = update
+
+
 def test_a_signal_to_one_process_stops_all_and_one_process_can_go_on(project: Project) -> None:
     changes = {"scale": "stopped", "training": {"overrides": MIXING, "state_minutes": 1000.0}}
     config = project.config(changes)
     project.prepare(config)
 
     def body() -> int:
-        original = Trainer.update
-
-        def update(trainer: Trainer, batches: Iterator[Any]) -> torch.Tensor:
-            if trainer.progress.step == 5 and trainer.group.rank == 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return original(trainer, batches)
-
-        Trainer.update = update
+        before_update_six(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
         return project.command("train", str(project.run), changes=changes)
 
     assert together(2, body) == [75, 75]
@@ -119,15 +124,11 @@ def test_all_stop_when_the_first_loses_its_lease(project: Project, capfd: Any) -
     project.prepare(config)
     folder = state_folder(config, project.run)
 
+    def take_over() -> None:
+        assert Lease(folder, 1000.0)._take(2), "as another process does when this one was frozen"
+
     def body() -> int:
-        original = Trainer.update
-
-        def update(trainer: Trainer, batches: Iterator[Any]) -> torch.Tensor:
-            if trainer.progress.step == 5 and trainer.group.is_main:
-                assert Lease(folder, 1000.0)._take(2), "as another process does when this one was frozen"
-            return original(trainer, batches)
-
-        Trainer.update = update
+        before_update_six(0, take_over)
         return project.command("train", str(project.run), changes=changes)
 
     assert together(2, body) == [75, 75]
@@ -159,14 +160,7 @@ def test_a_process_that_is_gone_stops_the_others_with_a_message(project: Project
     project.prepare(config)
 
     def body() -> int:
-        original = Trainer.update
-
-        def update(trainer: Trainer, batches: Iterator[Any]) -> torch.Tensor:
-            if trainer.progress.step == 5 and trainer.group.rank == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(trainer, batches)
-
-        Trainer.update = update
+        before_update_six(1, lambda: os.kill(os.getpid(), signal.SIGKILL))
         return project.command("train", str(project.run), changes=changes)
 
     assert together(2, body) == [75, -signal.SIGKILL]

@@ -111,14 +111,20 @@ def undisturbed(project: Project) -> tuple[Any, ...]:
     return outcome(project, config)
 
 
-def test_the_second_waits_and_does_not_train_again(
-    project: Project, config: Config, undisturbed: tuple[Any, ...], capfd: Any
-) -> None:
+def frozen_and_waiting(project: Project, capfd: Any) -> tuple[Any, Any]:
+    """A training that is frozen in the middle, and one that waits for it."""
     first = start(project, lambda: freeze_before(5))
     frozen(first)
     # Long enough for the second one to ask, too short for it to lose patience.
     second = start(project)
     until(lambda: "waiting:" in capfd.readouterr().err, seconds=60)
+    return first, second
+
+
+def test_the_second_waits_and_does_not_train_again(
+    project: Project, config: Config, undisturbed: tuple[Any, ...], capfd: Any
+) -> None:
+    first, second = frozen_and_waiting(project, capfd)
     os.kill(first.pid, signal.SIGCONT)
     assert [ended(first), ended(second)] == [0, 0]
     told = capfd.readouterr().err
@@ -132,10 +138,7 @@ def test_the_second_waits_and_does_not_train_again(
 def test_the_second_goes_on_where_the_first_was_stopped(
     project: Project, config: Config, undisturbed: tuple[Any, ...], capfd: Any
 ) -> None:
-    first = start(project, lambda: freeze_before(5))
-    frozen(first)
-    second = start(project)
-    until(lambda: "waiting:" in capfd.readouterr().err, seconds=60)
+    first, second = frozen_and_waiting(project, capfd)
     os.kill(first.pid, signal.SIGTERM)
     os.kill(first.pid, signal.SIGCONT)
     assert [ended(first), ended(second)] == [75, 0]

@@ -120,17 +120,16 @@ def dimensions(
     _check(features, pairs, resamples)
     factors = tuple(pairs.values())
     centre, scale = _standard(features, np.unique(np.concatenate(factors)))
-    correlations = np.empty((2, features.shape[1]))
+    neurons = features.shape[1]
+    correlations = np.empty((2, neurons))
     scored = functools.partial(_scores, features, centre, scale, factors)
     point = scored(tuple(np.ones((1, len(pair))) for pair in factors), correlations)
     samples = list(map(scored, _resampled(factors, resamples, seed)))
     images = list(map(scored, _image_weights(factors, len(features), resamples)))
-    neurons = features.shape[1]
     estimates = _estimates(point, samples, printed_residual, neurons, confidence)
-    counts = {name: len(pair) for name, pair in pairs.items()}
-    by_factor = dict(zip(pairs, correlations, strict=True))
     drawn = dict(zip(FORMS, np.concatenate(images, axis=1), strict=True))
-    return Dimensions(neurons, int((scale == 0).sum()), counts, by_factor, estimates, drawn)
+    counts, constant = {name: len(pair) for name, pair in pairs.items()}, int((scale == 0).sum())
+    return Dimensions(neurons, constant, counts, dict(zip(pairs, correlations, strict=True)), estimates, drawn)
 
 
 def allocate(scores: np.ndarray, neurons: int) -> np.ndarray:
@@ -153,11 +152,10 @@ def metrics(found: Dimensions) -> dict[str, dict[str, Any]]:
         for i, factor in enumerate(FACTORS):
             n = found.pairs.get(factor, sum(found.pairs.values()))
             value, (low, high), share = estimate.dimensions[i], estimate.dimension_intervals[i], 100 / found.neurons
+            shares, scores = (share * low, share * high), estimate.score_intervals[i]
             entries[f"{factor}_dimensions_{form}"] = metric(value, "1", n=n, interval=(low, high))
-            interval = (share * low, share * high)
-            entries[f"{factor}_share_{form}"] = metric(share * value, "%", n=n, interval=interval)
-            interval = estimate.score_intervals[i]
-            entries[f"{factor}_score_{form}"] = metric(estimate.scores[i], "1", n=n, interval=interval)
+            entries[f"{factor}_share_{form}"] = metric(share * value, "%", n=n, interval=shares)
+            entries[f"{factor}_score_{form}"] = metric(estimate.scores[i], "1", n=n, interval=scores)
     return entries
 
 
@@ -298,10 +296,5 @@ def _estimate(
     scores, *others = (np.insert(part, 2, residual, axis=1) for part in (point, *samples))
     found = allocate(scores, neurons)[0]
     drawn, ends = np.concatenate(others), [50 * (1 - confidence), 50 * (1 + confidence)]
-    score_ends, dimension_ends = (np.percentile(part, ends, axis=0).T for part in (drawn, allocate(drawn, neurons)))
-    return Estimate(
-        tuple(map(float, scores[0])),
-        tuple(map(int, found)),
-        tuple((float(low), float(high)) for low, high in score_ends),
-        tuple((float(low), float(high)) for low, high in dimension_ends),
-    )
+    intervals = (np.percentile(part, ends, axis=0).T.tolist() for part in (drawn, allocate(drawn, neurons)))
+    return Estimate(tuple(scores[0].tolist()), tuple(found.tolist()), *(tuple(map(tuple, part)) for part in intervals))

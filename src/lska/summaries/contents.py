@@ -34,10 +34,9 @@ def write(config: Config) -> list[Path]:
         FileNotFoundError: a metric file or a training's record is missing; nothing was written.
         ValueError: one of them is faulty; names the file and the field; nothing was written.
     """
-    summaries = {path: nested(made()) for path, made in numbers_by_file(config).items()}
-    plots = {path: made() for path, made in plots_by_file(config).items()}
+    summaries, plots = ({path: made() for path, made in made.items()} for made in by_file(config))
     for path, content in summaries.items():
-        write_json(path, content)
+        write_json(path, nested(content))
     for path, text in plots.items():
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -53,20 +52,21 @@ def leftovers(config: Config, current: Iterable[Path]) -> list[Path]:
     return sorted(path for path in found if path not in kept and not path.name.startswith("."))
 
 
-def numbers_by_file(config: Config) -> dict[Path, Callable[[], Numbers]]:
-    """What each run's file holds, read from the metric files when it is asked for."""
-    folder = MetricFolder(config.scale, config.results)
-    return {
-        summary_path(config, run): functools.partial(numbers, folder, listed) for run, listed in needs(config).items()
-    }
+def by_file(config: Config) -> tuple[dict[Path, Callable[[], Numbers]], dict[Path, Callable[[], str]]]:
+    """What each run's file holds, and the text of each plot's table; made when it is asked for, by functions that raise
+    as `numbers` and `trainings`. Each metric file is read once.
+    """
+    folder, listed = MetricFolder(config.scale, config.results), needs(config)
 
+    @functools.cache
+    def of(run: Run) -> Numbers:
+        return numbers(folder, listed[run])
 
-def plots_by_file(config: Config) -> dict[Path, Callable[[], str]]:
-    """The text of each plot's table, made when it is asked for."""
-    found: dict[Path, Callable[[], str]] = {networks_path(config): functools.partial(networks, config)}
-    for task, listed in records(config).items():
-        found[training_path(config, task)] = functools.partial(trainings, listed)
-    return found
+    summaries = {summary_path(config, run): functools.partial(of, run) for run in listed}
+    plots: dict[Path, Callable[[], str]] = {networks_path(config): lambda: networks({run: of(run) for run in listed})}
+    for task, logs in records(config).items():
+        plots[training_path(config, task)] = functools.partial(trainings, logs)
+    return summaries, plots
 
 
 def numbers(folder: MetricFolder, listed: Iterable[Need]) -> Numbers:
@@ -97,14 +97,8 @@ def nested(found: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def networks(config: Config) -> str:
-    """The numbers of all runs, a line for each in the order of tables; `series` is the run without its kernel size.
-
-    Raises:
-        FileNotFoundError, ValueError: as `numbers`.
-    """
-    folder = MetricFolder(config.scale, config.results)
-    found = {run: numbers(folder, listed) for run, listed in needs(config).items()}
+def networks(found: Mapping[Run, Numbers]) -> str:
+    """The numbers of all runs, a line for each in the order of tables; `series` is the run without its kernel size."""
     lines = []
     for run in sorted(found, key=lambda run: run.sort_key):
         parts = [run.model, *([] if run.attention is None else [run.attention]), f"s{run.seed}"]

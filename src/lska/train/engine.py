@@ -205,8 +205,7 @@ def fit(
         LeaseLostError: another training took the folder over; nothing is written.
         DivergedError: the loss is not finite; the last good state is kept.
     """
-    plan, progress = trainer.plan, trainer.progress
-    watch = _Watch(trainer.state_seconds)
+    plan, progress, watch = trainer.plan, trainer.progress, _Watch(trainer.state_seconds)
     while progress.step < plan.steps:
         epoch, rate = progress.step // plan.steps_per_epoch, trainer.rate(progress.step)
         loss = trainer.update(batches)

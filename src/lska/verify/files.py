@@ -199,9 +199,9 @@ def _pointer(checked: Checked) -> tuple[bool, list[Finding]]:
         return False, [Finding(Level.NOTE, checked.path, "md5", text)]
     if pointer.sidecar is None or pointer.published(checked.content):
         return pointer.sidecar is not None, []
-    if "seal" in checked.content:
-        return False, [Finding(Level.NOTE, checked.path, "", "is of a later training to the published weights")]
-    return False, [broken(checked.path, "", f"was edited: {place} keeps another digest of it")]
+    if pointer.edited(checked.content):
+        return False, [broken(checked.path, "", f"was edited: {place} keeps another digest of it")]
+    return False, [Finding(Level.NOTE, checked.path, "", "is of a later training to the published weights")]
 
 
 def _recipe(checked: Checked) -> Iterator[Finding]:

@@ -15,9 +15,9 @@ from lska.verify.findings import Finding, Level
 
 def check(config: Config) -> Iterator[Finding]:
     """Compare the files of `lska summary --write` with what it would write now; nothing where none of them is there."""
-    from lska.summaries.contents import leftovers, numbers_by_file, plots_by_file
+    from lska.summaries.contents import by_file, leftovers
 
-    summaries, plots = numbers_by_file(config), plots_by_file(config)
+    summaries, plots = by_file(config)
     every = summaries | plots
     old = leftovers(config, every)
     if not any(path.is_file() for path in every):

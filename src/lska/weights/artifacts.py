@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from lska.provenance import atomic_path, read_json
 from lska.runs import Run
+from lska.weights.pointers import SUFFIX
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
 
-POINTER = ".safetensors.dvc"
+POINTER = f".safetensors{SUFFIX}"
 
 UNBROKEN = 4096
 """Characters of the longest line that is not broken."""

@@ -12,6 +12,9 @@ import yaml
 
 from lska.provenance import atomic_path, digest
 
+SUFFIX = ".dvc"
+"""Which DVC adds to the name of a file."""
+
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -29,14 +32,18 @@ class Pointer:
 
     def published(self, sidecar: Mapping[str, Any]) -> bool:
         """Whether a sidecar's content is the published one, and not that of a training since then."""
-        if self.md5 != sidecar.get("md5"):
-            return False
-        return self.sidecar is None or self.sidecar == digest(sidecar)
+        return self.md5 == sidecar.get("md5") and self.sidecar in (None, digest(sidecar))
+
+    def edited(self, sidecar: Mapping[str, Any]) -> bool:
+        """Whether a sidecar is of the published weights, differs from the published one and has no seal: what a later
+        training writes is sealed, so somebody edited it.
+        """
+        return self.md5 == sidecar.get("md5") and "seal" not in sidecar and not self.published(sidecar)
 
 
 def pointer_path(weights: Path) -> Path:
     """Place of the pointer of weights."""
-    return weights.with_name(f"{weights.name}.dvc")
+    return weights.with_name(f"{weights.name}{SUFFIX}")
 
 
 def read_pointer(weights: Path) -> Pointer | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.provenance import digest, file_md5, load_json, seal_problem
+from lska.provenance import atomic_path, digest, file_md5, load_json, seal_problem
 from lska.weights import artifacts
 from lska.weights.checkpoints import Checkpoint, choose
 from lska.weights.dvc import LOCAL_CONFIG, DvcError, Remote, dvc, remote
@@ -49,7 +49,7 @@ def publish(checkpoints: Sequence[Checkpoint], remote_name: str | None = None) -
     """
     sidecars = _checked(checkpoints)
     target = remote(remote_name)
-    _check_room(checkpoints, target)
+    _check_room(checkpoints, sidecars, target)
     former = {path: _bytes(path) for path in (*(checkpoint.pointer for checkpoint in checkpoints), DVC_YAML)}
     try:
         dvc("add", *(str(checkpoint.weights) for checkpoint in checkpoints))
@@ -104,17 +104,18 @@ def _examined(checkpoint: Checkpoint) -> tuple[dict[str, Any], str | None]:
 def _edited(checkpoint: Checkpoint, sidecar: Mapping[str, Any]) -> str | None:
     """What tells a sidecar without a seal from the one that was published with the same weights."""
     pointer = read_pointer(checkpoint.weights)
-    if "seal" in sidecar or pointer is None or pointer.md5 != sidecar.get("md5") or pointer.published(sidecar):
+    if pointer is None or not pointer.edited(sidecar):
         return None
     return f"it was edited after these weights were published; `git checkout -- {checkpoint.sidecar}`"
 
 
-def _check_room(checkpoints: Sequence[Checkpoint], target: Remote) -> None:
+def _check_room(checkpoints: Sequence[Checkpoint], sidecars: Sequence[dict[str, Any]], target: Remote) -> None:
     """Raise ValueError where a remote inside the project would grow beyond `STORE_LIMIT`."""
     if target.inside is None:
         return
     held = {path.name: path.stat().st_size for path in target.inside.glob("files/md5/*/*")}
-    new = {file_md5(checkpoint.weights)[2:]: checkpoint.weights.stat().st_size for checkpoint in checkpoints}
+    pairs = zip(checkpoints, sidecars, strict=True)
+    new = {sidecar["md5"][2:]: checkpoint.weights.stat().st_size for checkpoint, sidecar in pairs}
     total = sum((held | new).values())
     if total > STORE_LIMIT:
         raise ValueError(
@@ -133,7 +134,8 @@ def _put_back(former: Mapping[Path, bytes | None]) -> None:
         if content is None:
             path.unlink(missing_ok=True)
         else:
-            path.write_bytes(content)
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
 
 
 def _forget_training(weights: Sequence[Path]) -> None:
