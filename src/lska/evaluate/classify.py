@@ -20,6 +20,7 @@ from lska.models.checkpoint import load_weights
 from lska.outcomes import Outcomes, mean_of
 from lska.provenance import file_md5, proportion, write_metrics
 from lska.runs import Run
+from lska.threads import use_threads
 from lska.train.launch import build_network
 from lska.train.loading import scoring_loader
 from lska.train.scoring import Scores, memory_format, score
@@ -121,7 +122,7 @@ def classify(config: Config, runs: Sequence[Run]) -> None:
         StaleWeightsError, ValueError: a checkpoint is missing, damaged or of another architecture.
     """
     started = datetime.now(UTC)
-    torch.set_num_threads(config.evaluation.threads)
+    use_threads(config.evaluation.threads)
     device = torch.device("cuda" if config.evaluation.gpus else "cpu")
     split = open_classification(config, "val")
     data = verify(config, split)

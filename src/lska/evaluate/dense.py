@@ -23,6 +23,7 @@ from lska.openmmlab.launch import open_splits
 from lska.openmmlab.setup import use
 from lska.outcomes import Outcomes, with_errors
 from lska.provenance import write_metrics
+from lska.threads import use_threads
 from lska.train.scoring import memory_format
 
 SAMPLES = 6
@@ -48,7 +49,7 @@ class Predictor:
             StaleWeightsError: weights or sidecar are missing, or not those of the configuration.
             DataError, ValueError: the data set is missing or differs from its record.
         """
-        torch.set_num_threads(job.section.evaluation.threads)
+        use_threads(job.section.evaluation.threads)
         device = torch.device("cuda" if job.section.evaluation.gpus else "cpu")
         sidecar = vouched(job.weights, f"lska train {job.run} --task {job.task}")
         splits = open_splits(job, "val")

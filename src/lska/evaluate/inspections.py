@@ -28,6 +28,7 @@ from lska.inspection import InspectionJob
 from lska.outcomes import Outcomes, with_errors
 from lska.provenance import atomic_path, file_md5, metric, write_metrics
 from lska.runs import Run
+from lska.threads import use_threads
 from lska.train.launch import build_network
 from lska.train.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, Triple
 
@@ -45,7 +46,7 @@ def measure(job: InspectionJob, runs: Sequence[Run]) -> None:
         DataError: the data were not prepared, were changed since, or hold an unreadable image.
         StaleWeightsError, ValueError: a checkpoint is missing, damaged or of another architecture.
     """
-    torch.set_num_threads(job.section.evaluation.threads)
+    use_threads(job.section.evaluation.threads)
     started, device = datetime.now(UTC), torch.device("cuda" if job.section.evaluation.gpus else "cpu")
     classes = training_classes(job.config)
     members = [open_run(job.config, run, len(classes), device) for run in runs]

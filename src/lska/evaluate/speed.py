@@ -21,6 +21,7 @@ from lska.evaluate.robustness.measure import training_classes
 from lska.models.attention import DepthwiseConv2d
 from lska.provenance import metric, write_metrics
 from lska.runs import Run
+from lska.threads import use_threads
 from lska.train.launch import build_network
 from lska.train.scoring import memory_format
 
@@ -74,7 +75,7 @@ def measure(config: Config, runs: Sequence[Run]) -> None:
             classes the networks need.
     """
     started, protocol, recipe = datetime.now(UTC), config.speed, config.recipe
-    torch.set_num_threads(protocol.threads)
+    use_threads(protocol.threads)
     device = torch.device("cuda" if protocol.gpus else "cpu")
     layout = memory_format(recipe.channels_last)
     classes = len(training_classes(config))

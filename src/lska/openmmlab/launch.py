@@ -9,14 +9,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from lska.data import dense
 from lska.evaluate.classify import Checkpoint
 from lska.finetuning import FineTuningJob
 from lska.models.checkpoint import save_weights
 from lska.openmmlab.configs import configuration
 from lska.provenance import atomic_path, code_version, environment, write_sealed
+from lska.threads import use_threads
 from lska.train.distributed import Processes, processes
 from lska.train.interrupt import StopRequest, stop_request
 from lska.train.launch import made_meanwhile, trained
@@ -55,7 +54,7 @@ def fine_tune(job: FineTuningJob, budget_seconds: float | None = None) -> None:
         DivergedError, StateError, ValueError: as the parts say.
     """
     begun = time.monotonic()
-    torch.set_num_threads(job.settings.threads)
+    use_threads(job.settings.threads)
     code_version()  # remembered as of now: the checkout may change while a long training runs
     backbone = None if job.backbone is None else Checkpoint.open(job.config, job.run)
     splits = open_splits(job, "train")

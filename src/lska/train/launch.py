@@ -22,6 +22,7 @@ from lska.models import create
 from lska.models.checkpoint import save_weights
 from lska.provenance import atomic_path, code_version, environment, file_md5, read_json, write_sealed
 from lska.runs import Run
+from lska.threads import use_threads
 from lska.train.distributed import Processes, processes
 from lska.train.engine import Job, Trainer, fit
 from lska.train.interrupt import stop_request
@@ -69,7 +70,7 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
         DivergedError, StateError, ValueError: as the parts say.
     """
     begun = time.monotonic()
-    torch.set_num_threads(config.training.threads)
+    use_threads(config.training.threads)
     code_version()  # remembered as of now: the checkout may change while a long training runs
     recipe = config.recipe
     split, validation = _data(config)

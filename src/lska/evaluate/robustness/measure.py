@@ -28,6 +28,7 @@ from lska.outcomes import Outcomes, with_errors
 from lska.provenance import write_metrics
 from lska.robustness import MASKED, PerturbedSet
 from lska.runs import Run
+from lska.threads import use_threads
 from lska.train.interrupt import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def measure(item: PerturbedSet, chosen: Sequence[Run | Path], stop: StopRequest 
     """
     started = datetime.now(UTC)
     evaluation = item.section.evaluation
-    torch.set_num_threads(evaluation.threads)
+    use_threads(evaluation.threads)
     device = torch.device("cuda" if evaluation.gpus else "cpu")
     parts, classes = open_parts(item), training_classes(item.config)
     members = [_open(item.config, one, len(classes), device) for one in chosen]

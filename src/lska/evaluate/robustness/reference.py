@@ -13,6 +13,7 @@ from lska.data.perturbed.prepare import Judge
 from lska.evaluate.robustness.measure import training_classes
 from lska.evaluate.robustness.members import open_run
 from lska.runs import Run
+from lska.threads import use_threads
 from lska.train.loading import test_transform
 
 
@@ -22,7 +23,7 @@ def judge(config: Config, run: Run) -> tuple[Judge, dict[str, Any]]:
     Raises:
         StaleWeightsError, ValueError: the run's weights are missing, or not those of the configuration.
     """
-    torch.set_num_threads(config.evaluation.threads)
+    use_threads(config.evaluation.threads)
     device = torch.device("cuda" if config.evaluation.gpus else "cpu")
     member, transform = open_run(config, run, len(training_classes(config)), device), test_transform(config.recipe)
 
