@@ -31,6 +31,7 @@ class ClusterProject:
     cluster: Cluster
     scale: str = "tiny.yaml"
     """The configuration."""
+    overlay: tuple[str, ...] = OVERLAY
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
     """Of the environment, besides the cluster's."""
@@ -49,7 +50,8 @@ class ClusterProject:
 
     def start(self, *before: str, targets: tuple[str, ...]) -> subprocess.Popen[bytes]:
         """Start `snakemake --profile slurm` behind the words `before`, in a session of its own."""
-        command = [*before, "snakemake", "--profile", "slurm", "--configfile", self.scale, *OVERLAY, "--", *targets]
+        profile = ("--profile", "slurm", "--configfile", self.scale, *self.overlay)
+        command = [*before, "snakemake", *profile, "--", *targets]
         with self.log.open("ab") as log:
             process = subprocess.Popen(command, cwd=self.root, env=self.environment(), stdout=log, stderr=log,
                                        stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip

@@ -22,8 +22,9 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
 PACKAGES = ("munge", "slurmctld", "slurmd", "slurm-client")
-GPU_NODES = ("gpua", "gpub")
-CPU_NODES = ("cpua",)
+GPU_NODES = ("127.0.1.1", "127.0.1.2")
+"""Names that can be looked up anywhere: trainings on several nodes meet at the first one."""
+CPU_NODES = ("127.0.2.1",)
 NODES = GPU_NODES + CPU_NODES
 
 SLURM_CONF = """\

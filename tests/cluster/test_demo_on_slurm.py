@@ -1,7 +1,8 @@
-"""The whole demo, each of its jobs submitted to a real Slurm."""
+"""The demo's DAG on a real Slurm: all of its rules at a tiny scale, and the whole demo itself."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,37 +10,81 @@ from typing import Any
 import pytest
 from cluster_project import ClusterProject
 from own_slurm import Cluster
+from submit_lines import SNAPSHOT
 from whole_project import copy_project
 
-from lska.provenance import load_json
+from lska.provenance import file_md5, load_json
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
+
+WATCHED = ("lska", "warm", "lska", "supervise", "--poll-seconds", "5")
 
 
-def numbers(root: Path) -> dict[str, Any]:
+def numbers(root: Path, scale: str) -> dict[str, Any]:
     """All that is measured but for throughputs, and the weights that it was measured on; all weights by their MD5."""
-    metrics = {path: load_json(path) for path in sorted(root.glob("results/demo/metrics/**/*.json"))}
+    metrics = {path: load_json(path) for path in sorted(root.glob(f"results/{scale}/metrics/**/*.json"))}
     found: dict[str, Any] = {
         path.relative_to(root).as_posix(): (content["metrics"], content["weights"])
         for path, content in metrics.items()
         if content["task"] != "speed"
     }
-    sidecars = sorted(root.glob("checkpoints/demo/**/*.json"))
+    sidecars = sorted(root.glob(f"checkpoints/{scale}/**/*.json"))
     return found | {path.relative_to(root).as_posix(): load_json(path)["md5"] for path in sidecars}
 
 
-def submitted(cluster: Cluster) -> Iterator[str]:
-    """The rules of the jobs that Slurm ran to a good end."""
+def tables(root: Path, scale: str) -> dict[str, str]:
+    """The MD5 of each table; not of Table XVII, as no two runs have throughputs in common."""
+    found = {path.stem: file_md5(path) for path in root.glob(f"results/{scale}/tables/*.csv")}
+    del found["table_17"]
+    return found
+
+
+def assert_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """The same names and values; tells of the names that differ."""
+    assert [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)] == []
+
+
+def kind(rule: str) -> str:
+    """A rule without the number of its pass."""
+    return re.sub(r"_\d+$", "", rule)
+
+
+def submitted(cluster: Cluster, since: int) -> Iterator[str]:
+    """The kinds of rules whose jobs, those after the number `since`, Slurm ran to a good end."""
     for job in cluster.jobs("COMPLETED"):
-        if job["comment"].startswith("rule_"):
-            yield job["comment"].removeprefix("rule_").partition("_wildcards")[0]
+        if job["comment"].startswith("rule_") and int(job["id"]) > since:
+            yield kind(job["comment"].removeprefix("rule_").partition("_wildcards")[0])
 
 
+def latest(cluster: Cluster) -> int:
+    """The number of the last job so far."""
+    return max((int(job["id"]) for job in cluster.jobs()), default=0)
+
+
+def every_kind() -> set[str]:
+    """The kinds of rules that the snapshot of submit lines has."""
+    return {kind(rule) for rule in re.findall(r"^# (\w+)", SNAPSHOT.read_text(encoding="utf-8"), re.MULTILINE)}
+
+
+def test_every_rule_of_the_demo_gives_on_slurm_what_it_gives_locally(fresh: ClusterProject, local: Path) -> None:
+    since = latest(fresh.cluster)
+    fresh.finish(fresh.start(*WATCHED, targets=("all_tables",)), 900)
+    assert set(submitted(fresh.cluster, since)) == every_kind()
+    expected = tables(local, "tiny")
+    assert len(expected) == 16
+    assert_equal(tables(fresh.root, "tiny"), expected)
+    assert_equal(numbers(fresh.root, "tiny"), numbers(local, "tiny"))
+
+
+@pytest.mark.slow
 def test_the_demo_on_slurm_is_that_of_a_local_run(cluster: Cluster, tmp_path: Path) -> None:
     local = copy_project(tmp_path / "local")
     local.snakemake("--", "all")
     remote = ClusterProject(copy_project(tmp_path / "remote").root, cluster, "config/demo.yaml")
-    remote.finish(remote.start("lska", "warm", "lska", "supervise", "--poll-seconds", "5", targets=("all",)), 2700)
-    assert {"train", "fine_tune", "classification", "dense", "data", "speed"} <= set(submitted(cluster))
-    expected = numbers(local.root)
-    assert len(expected) > 250 and numbers(remote.root) == expected
+    since = latest(cluster)
+    remote.finish(remote.start(*WATCHED, targets=("all",)), 2700)
+    assert set(submitted(cluster, since)) == every_kind()
+    expected = numbers(local.root, "demo")
+    assert len(expected) > 250
+    assert_equal(numbers(remote.root, "demo"), expected)
+    assert_equal(tables(remote.root, "demo"), tables(local.root, "demo"))

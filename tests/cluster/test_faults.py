@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cluster_project import RUN, ClusterProject
-from own_slurm import processes, wait_for
+from own_slurm import processes
 
 from lska.provenance import file_md5, load_json
 from lska.supervision.ownership import snakemakes
@@ -161,16 +161,3 @@ def test_snakemake_killed_beneath_its_watchdog(project: ClusterProject, local: P
     project.finish(snakemake)
     assert "Snakemake was killed by signal 9; start 2 of 11 follows" in project.said()
     assert_as_local(project, local)
-
-
-def test_all_tables_are_those_of_a_local_run(fresh: ClusterProject, local: Path) -> None:
-    snakemake = fresh.start("lska", "warm", "lska", "supervise", "--poll-seconds", "5", targets=("all_tables",))
-    fresh.finish(snakemake, 500)
-    tables = sorted(path.relative_to(local) for path in local.glob("results/tiny/tables/*.csv"))
-    assert len(tables) == 17
-    for name in tables:
-        if name.stem != "table_17":  # throughput, which no two runs have in common
-            assert file_md5(fresh.root / name) == file_md5(local / name), name
-    states = {job["state"] for job in fresh.cluster.jobs() if job["comment"].startswith("rule_")}
-    assert "COMPLETED" in states
-    wait_for(lambda: not fresh.cluster.jobs("RUNNING"), "the end of all jobs")

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from whole_project import PROJECT, Project, copy_project, job_counts
@@ -15,7 +16,7 @@ from whole_project import PROJECT, Project, copy_project, job_counts
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 SECONDS_TO_PLAN = 15
-DOCUMENT = PROJECT / "docs" / "cluster.md"
+DOCUMENT = PROJECT / "docs" / "reproduce.md"
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +43,19 @@ def planned(clone: Project) -> tuple[dict[str, int], float]:
     return job_counts(done.stdout + done.stderr), seconds
 
 
-def test_every_run_of_every_table_is_planned(planned: tuple[dict[str, int], float], clone: Project) -> None:
+@pytest.fixture(scope="module")
+def plan(clone: Project) -> dict[str, Any]:
+    """What `lska plan` says of the same."""
+    return json.loads(clone.run("lska", "plan", "all_tables", "--config", "config/paper.yaml", "--json").stdout)
+
+
+def test_every_run_of_every_table_is_planned(planned: tuple[dict[str, int], float], plan: dict[str, Any]) -> None:
     counts, _ = planned
-    document = json.loads(clone.run("lska", "plan", "all_tables", "--config", "config/paper.yaml", "--json").stdout)
-    trained = {job["wildcards"]["run"] for job in document["jobs"] if job["rule"] == "train"}
+    trained = {job["wildcards"]["run"] for job in plan["jobs"] if job["rule"] == "train"}
     assert counts["train"] == len(trained) == 36
     assert counts["fine_tune"] == counts["dense"] == 42
     tables = [rule for rule in counts if rule.startswith("notebook_table_")]
-    assert len(tables) == 17 and sum(counts.values()) == len(document["jobs"])
+    assert len(tables) == 17 and sum(counts.values()) == len(plan["jobs"])
 
 
 def test_planning_is_fast(planned: tuple[dict[str, int], float]) -> None:
@@ -64,6 +70,23 @@ def test_the_documented_counts_are_those_of_the_dry_run(planned: tuple[dict[str,
     counts.pop("all_tables")
     rows = re.findall(r"^\| `(\w+)` \| \w+ \| (\d+) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
     assert {rule: int(number) for rule, number in rows} == counts
+
+
+def hours(value: float) -> str:
+    """GPU-hours as the document writes them."""
+    if value < 0.01:
+        return "<0.01" if value else ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.1g}"
+
+
+def test_the_documented_hours_are_those_of_the_plan(plan: dict[str, Any]) -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+?)(?:_N)?` \| \w+ \| \d+ \|(?: (\S+))?", text, re.MULTILINE)
+    expected = {rule["rule"]: hours(rule["gpu_hours"]["value"]) for rule in plan["rules"] if rule["rule"] != "notebook"}
+    assert {rule: value.strip("|") for rule, value in rows if rule != "notebook_table"} == expected
+    total = plan["totals"]["gpu_hours"]
+    low, value, high = (hours(total[name]) for name in ("low", "value", "high"))
+    assert f"In all {value} GPU-hours ({low} to {high})" in " ".join(text.split())
 
 
 STAND_IN = """#!/usr/bin/env python3

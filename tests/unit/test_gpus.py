@@ -97,3 +97,22 @@ def test_gpus_are_those_that_the_driver_lists(monkeypatch: pytest.MonkeyPatch, t
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert visible() == ["0", "1"]
+
+
+RANK = f"""
+import os, pathlib, time
+from lska.gpus import take
+print(os.environ["{VARIABLE}"], take(1), flush=True)
+while not pathlib.Path(__file__).with_name("go").exists():
+    time.sleep(0.1)
+"""
+
+
+def test_all_processes_of_torchrun_have_the_gpus_of_their_job(tmp_path: Path) -> None:
+    script = tmp_path / "rank.py"
+    script.write_text(RANK, encoding="utf-8")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script))
+    with holder(2, *torchrun) as first, holder(2, *torchrun) as second:
+        said = sorted([process.stdout.readline(), process.stdout.readline()] for process in (first, second))
+        (tmp_path / "go").touch()
+    assert said == [["0,1 []\n"] * 2, ["2,3 []\n"] * 2]
