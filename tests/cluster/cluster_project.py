@@ -7,9 +7,12 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from own_slurm import Cluster, wait_for
+
+from lska.provenance import file_md5, load_json
 
 SCALE = Path(__file__).parent / "tiny.yaml"
 RUN = "van_tiny-lska-k23-s0"
@@ -95,3 +98,27 @@ class ClusterProject:
 
     def _running(self, comment: str) -> list[dict[str, str]]:
         return [job for job in self.cluster.jobs("RUNNING") if job["comment"].startswith(comment)]
+
+
+def numbers(root: Path, scale: str) -> dict[str, Any]:
+    """All that is measured but for throughputs, and the weights that it was measured on; all weights by their MD5."""
+    metrics = {path: load_json(path) for path in sorted(root.glob(f"results/{scale}/metrics/**/*.json"))}
+    found: dict[str, Any] = {
+        path.relative_to(root).as_posix(): (content["metrics"], content["weights"])
+        for path, content in metrics.items()
+        if content["task"] != "speed"
+    }
+    sidecars = sorted(root.glob(f"checkpoints/{scale}/**/*.json"))
+    return found | {path.relative_to(root).as_posix(): load_json(path)["md5"] for path in sidecars}
+
+
+def tables(root: Path, scale: str) -> dict[str, str]:
+    """The MD5 of each table; not of Table XVII, as no two runs have throughputs in common."""
+    found = {path.stem: file_md5(path) for path in root.glob(f"results/{scale}/tables/*.csv")}
+    del found["table_17"]
+    return found
+
+
+def assert_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """The same names and values; tells of the names that differ."""
+    assert [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)] == []

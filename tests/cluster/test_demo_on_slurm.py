@@ -5,43 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cluster_project import ClusterProject
+from cluster_project import ClusterProject, assert_equal, numbers, tables
 from own_slurm import Cluster
 from submit_lines import SNAPSHOT
 from whole_project import copy_project
 
-from lska.provenance import file_md5, load_json
-
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 WATCHED = ("lska", "warm", "lska", "supervise", "--poll-seconds", "5")
-
-
-def numbers(root: Path, scale: str) -> dict[str, Any]:
-    """All that is measured but for throughputs, and the weights that it was measured on; all weights by their MD5."""
-    metrics = {path: load_json(path) for path in sorted(root.glob(f"results/{scale}/metrics/**/*.json"))}
-    found: dict[str, Any] = {
-        path.relative_to(root).as_posix(): (content["metrics"], content["weights"])
-        for path, content in metrics.items()
-        if content["task"] != "speed"
-    }
-    sidecars = sorted(root.glob(f"checkpoints/{scale}/**/*.json"))
-    return found | {path.relative_to(root).as_posix(): load_json(path)["md5"] for path in sidecars}
-
-
-def tables(root: Path, scale: str) -> dict[str, str]:
-    """The MD5 of each table; not of Table XVII, as no two runs have throughputs in common."""
-    found = {path.stem: file_md5(path) for path in root.glob(f"results/{scale}/tables/*.csv")}
-    del found["table_17"]
-    return found
-
-
-def assert_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """The same names and values; tells of the names that differ."""
-    assert [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)] == []
 
 
 def kind(rule: str) -> str:

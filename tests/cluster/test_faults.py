@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_project import RUN, ClusterProject
-from own_slurm import processes
+from cluster_project import RUN, ClusterProject, assert_equal, numbers, tables
+from own_slurm import processes, wait_for
 
 from lska.provenance import file_md5, load_json
 from lska.supervision.ownership import snakemakes
@@ -161,3 +161,40 @@ def test_snakemake_killed_beneath_its_watchdog(project: ClusterProject, local: P
     project.finish(snakemake)
     assert "Snakemake was killed by signal 9; start 2 of 11 follows" in project.said()
     assert_as_local(project, local)
+
+
+def short_job(project: ClusterProject) -> dict[str, str]:
+    """A running job that keeps no state."""
+
+    def running() -> list[dict[str, str]]:
+        jobs = [job for job in project.cluster.jobs("RUNNING") if job["comment"].startswith("rule_")]
+        return [job for job in jobs if not job["comment"].startswith(("rule_train", "rule_fine_tune"))]
+
+    wait_for(running, "a running job that keeps no state", 180)
+    return running()[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_all_tables_are_made_while_one_thing_after_another_goes_wrong(fresh: ClusterProject, local: Path) -> None:
+    snakemake = fresh.supervised("all_tables")
+    cancelled_by_hand(fresh, short_job(fresh))
+    fresh.wait_for_state()
+    training = f"rule_train_wildcards_{RUN}"
+    node_lost(fresh, lost := fresh.job(training))
+    fresh.cluster.start_node(lost["node"])
+    wait_for(lambda: "going on after update" in fresh.training_log(), "the next attempt", 180)
+    preempted(fresh, fresh.job(training))
+    node_unreachable(fresh, lost := short_job(fresh))
+    fresh.cluster.kill("slurmctld")
+    time.sleep(OUTAGE_SECONDS)
+    fresh.cluster.start_controller()
+    fresh.cluster.start_node(lost["node"])
+    short_job(fresh)
+    for victim in (snakemake.pid, *snakemakes(fresh.root)):
+        os.kill(victim, signal.SIGKILL)
+    snakemake.wait()
+    fresh.finish(fresh.supervised("all_tables"), 1200)
+    assert_equal(tables(fresh.root, "tiny"), tables(local, "tiny"))
+    assert_equal(numbers(fresh.root, "tiny"), numbers(local, "tiny"))
+    assert len(re.findall(r"going on after update [1-9]", fresh.training_log())) >= 2
