@@ -23,12 +23,11 @@ notebooks: .venv/runtime
 	@test $(SCALE) != demo || ls results/demo/notebooks/*.ipynb > /dev/null 2>&1 || $(MAKE) demo
 	lska lab --config config/$(SCALE).yaml -- $(LAB)
 
-# The fast tests share the cores. Those on a Slurm mostly wait, beside those that run Snakemake; their words come at the end.
+# Those on a Slurm mostly wait, so they run beside all others; their words come at the end.
 test: .venv/test lint
-	OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow and not cluster"
-	@log=$$(mktemp); pytest -m "cluster and not slow" > $$log 2>&1 & cluster=$$!; \
-	  pytest -m workflow; workflow=$$?; \
-	  wait $$cluster; cluster=$$?; cat $$log; rm -f $$log; exit $$((workflow | cluster))
+	@log=$$(mktemp); pytest -m "cluster and not slow" > $$log 2>&1 & cluster=$$!; trap "kill $$cluster" INT TERM; \
+	  OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow and not cluster" && pytest -m workflow; others=$$?; \
+	  wait $$cluster; cluster=$$?; cat $$log; rm -f $$log; exit $$((others | cluster))
 
 # Also the faults that take longest.
 test-cluster: .venv/test

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ def cluster() -> Iterator[Cluster]:
     """A running Slurm."""
     if (reason := missing()) is not None:
         pytest.skip(reason)
+    # Daemons outlive a killed pytest, so a signal to end has to get as far as their end below.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     with running(folder) as started:
         yield started
