@@ -181,15 +181,15 @@ def test_all_tables_are_made_while_one_thing_after_another_goes_wrong(fresh: Clu
     cancelled_by_hand(fresh, short_job(fresh))
     fresh.wait_for_state()
     training = f"rule_train_wildcards_{RUN}"
-    node_lost(fresh, lost := fresh.job(training))
-    fresh.cluster.start_node(lost["node"])
+    preempted(fresh, fresh.job(training))
 
     def attempts() -> int:
         return len(re.findall(r"going on after update [1-9]", fresh.training_log()))
 
-    wait_for(lambda: attempts() == 1, "an attempt after the lost node", 180)
-    preempted(fresh, fresh.job(training))
-    wait_for(lambda: attempts() == 2, "an attempt after preemption", 180)
+    wait_for(lambda: attempts() == 1, "an attempt after preemption", 180)
+    node_lost(fresh, lost := fresh.job(training))
+    fresh.cluster.start_node(lost["node"])
+    wait_for(lambda: attempts() == 2, "an attempt after the lost node", 180)
     node_unreachable(fresh, lost := short_job(fresh))
     fresh.cluster.kill("slurmctld")
     time.sleep(OUTAGE_SECONDS)
