@@ -13,6 +13,7 @@ import pytest
 from own_slurm import Cluster, wait_for
 
 from lska.provenance import file_md5, load_json
+from lska.train.attempts import NAME
 
 SCALE = Path(__file__).parent / "tiny.yaml"
 RUN = "van_tiny-lska-k23-s0"
@@ -79,8 +80,13 @@ class ClusterProject:
 
     def training_log(self, run: str = RUN) -> str:
         """What all attempts of a training said."""
-        path = self.root / "work" / "tiny" / "logs" / "train" / f"{run}.log"
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        logs = (self.root / "work" / "tiny" / "train" / run).glob(f"*/{NAME}")
+        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
+
+    def attempts(self, run: str = RUN) -> list[str]:
+        """What each attempt of a training said that made updates."""
+        every = self.training_log(run).split(" has the training\n")[1:]
+        return [one for one in every if " INFO update " in one]
 
     def wait_for_state(self, run: str = RUN, seconds: float = 120) -> None:
         """Return when a training has saved a state after the first update that it tells of."""

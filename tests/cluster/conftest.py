@@ -52,7 +52,6 @@ def project(cluster: Cluster, local: Path, tmp_path: Path) -> Iterator[ClusterPr
     root = tmp_path / "project"
     shutil.copytree(local, root, symlinks=True)
     shutil.rmtree(root / "work" / "tiny" / "train" / RUN)
-    (root / "work" / "tiny" / "logs" / "train" / f"{RUN}.log").unlink()
     lost = (f"checkpoints/tiny/{RUN}.*", f"results/tiny/metrics/classification/{RUN}.*", "results/tiny/*/table_03.*")
     for path in [path for pattern in lost for path in root.glob(pattern)]:
         path.unlink()

@@ -20,6 +20,7 @@ from lska.config import Config
 from lska.provenance import file_md5
 from lska.strict import merge
 from lska.train import launch
+from lska.train.attempts import NAME
 from lska.train.engine import Trainer
 from lska.train.launch import state_folder
 
@@ -121,6 +122,11 @@ def frozen_and_waiting(project: Project, capfd: Any) -> tuple[Any, Any]:
     return first, second
 
 
+def attempts(folder: Path) -> list[str]:
+    """What the file of all attempts has of each."""
+    return (folder / NAME).read_text(encoding="utf-8").split(" has the training\n")[1:]
+
+
 def test_the_second_waits_and_does_not_train_again(
     project: Project, config: Config, undisturbed: tuple[Any, ...], capfd: Any
 ) -> None:
@@ -144,6 +150,9 @@ def test_the_second_goes_on_where_the_first_was_stopped(
     assert [ended(first), ended(second)] == [75, 0]
     assert outcome(project, config) == undisturbed
     assert len(sidecar_of(project, config)["attempts"]) == 2
+    stopped, continued = attempts(state_folder(config, project.run))
+    assert "Interrupted: received SIGTERM; state saved after update " in stopped
+    assert "INFO going on after update " in continued and continued.endswith(" INFO done\n")
 
 
 def test_a_frozen_training_that_wakes_up_stops_without_writing(

@@ -19,11 +19,12 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lska.train.attempts import told
 from lska.train.interrupt import Interrupted, StopRequest
 from lska.train.owners import HELD, LEFT, REMOVED, Entry, Owner, file_of, names, newest, numbers_of
 
@@ -253,7 +254,8 @@ def _lost(folder: Path) -> LeaseLostError:
 def leased(folder: Path, period: float, group: Processes, stop: StopRequest) -> Iterator[Lease | None]:
     """Own the state folder inside the block, after waiting for its present owner; every process of a training calls it.
 
-    Only the main process holds the lease; the others are given None, and may wait as long as that one has to.
+    Only the main process holds the lease; the others are given None, and may wait as long as that one has to. What it
+    logs is also kept in the folder, after what earlier owners logged.
 
     Raises:
         Interrupted: a signal came, or the wall-time budget is nearly used up, before the folder was free.
@@ -262,7 +264,8 @@ def leased(folder: Path, period: float, group: Processes, stop: StopRequest) -> 
     lease = Lease(folder, period) if group.is_main else None
     try:
         _wait_for(lease, folder, group, stop)
-        yield lease
+        with nullcontext() if lease is None else told(folder, lease.holds):
+            yield lease
     finally:
         if lease is not None:
             lease.give_back()

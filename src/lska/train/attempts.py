@@ -1,0 +1,50 @@
+"""What all attempts of a training said, in one file: Snakemake removes a job's log before it starts the job again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NAME = "attempts.log"
+
+
+@contextmanager
+def told(folder: Path, owned: Callable[[], bool]) -> Iterator[None]:
+    """Append everything that is logged inside the block to `attempts.log` in a state folder, and how the block ends.
+
+    Args:
+        owned: whether this process still owns the folder, asked before each line; who lost it writes nothing more.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    handler = logging.FileHandler(folder / NAME, encoding="utf-8")
+    handler.addFilter(lambda record: _answered(owned))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    job = f" (Slurm job {os.environ['SLURM_JOB_ID']})" if "SLURM_JOB_ID" in os.environ else ""
+    _write(handler, f"process {os.getpid()} on {socket.gethostname()}{job} has the training")
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+        _write(handler, "done")
+    except BaseException as error:
+        _write(handler, f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _answered(owned: Callable[[], bool]) -> bool:
+    try:
+        return owned()
+    except OSError:  # nor could a line be appended
+        return False
+
+
+def _write(handler: logging.Handler, message: str) -> None:
+    handler.handle(logging.LogRecord(__name__, logging.INFO, __file__, 0, message, None, None))
