@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +11,11 @@ NAME = "attempts.log"
 
 
 @contextmanager
-def told(folder: Path, owned: Callable[[], bool]) -> Iterator[None]:
+def told(folder: Path, owner: str, owned: Callable[[], bool]) -> Iterator[None]:
     """Append everything that is logged inside the block to `attempts.log` in a state folder, and how the block ends.
 
     Args:
+        owner: this process, in words.
         owned: whether this process still owns the folder, asked before each line; who lost it writes nothing more.
 
     Raises:
@@ -25,8 +24,7 @@ def told(folder: Path, owned: Callable[[], bool]) -> Iterator[None]:
     handler = logging.FileHandler(folder / NAME, encoding="utf-8")
     handler.addFilter(lambda record: _answered(owned))
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    job = f" (Slurm job {os.environ['SLURM_JOB_ID']})" if "SLURM_JOB_ID" in os.environ else ""
-    _write(handler, f"process {os.getpid()} on {socket.gethostname()}{job} has the training")
+    _write(handler, f"{owner} has the training")
     logging.getLogger().addHandler(handler)
     try:
         yield

@@ -264,7 +264,7 @@ def leased(folder: Path, period: float, group: Processes, stop: StopRequest) -> 
     lease = Lease(folder, period) if group.is_main else None
     try:
         _wait_for(lease, folder, group, stop)
-        with nullcontext() if lease is None else told(folder, lease.holds):
+        with nullcontext() if lease is None else told(folder, str(lease._owner), lease.holds):
             yield lease
     finally:
         if lease is not None:
