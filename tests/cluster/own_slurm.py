@@ -13,6 +13,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -76,6 +77,8 @@ def missing() -> str | None:
     absent = [name for name in PROGRAMS if shutil.which(name, path=_search_path()) is None]
     if absent:
         return f"{', '.join(absent)} not found; as root: apt-get install {' '.join(PACKAGES)}"
+    if " " in sys.executable:
+        return f"{sys.executable} has a space, which Snakemake's executor for Slurm does not quote"
     return _no_devices() if os.geteuid() == 0 else "a Slurm of the tests' own has to be started by root"
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from lska.supervision.ownership import OwnershipError, owned, snakemakes
 from lska.supervision.queue import Queue, QueuedJob, QueueError, job_prefix, write_patient_commands
-from lska.supervision.supervisor import Limits, supervise
+from lska.supervision.supervisor import Limits, Supervisor, supervise
 
 QUICK = Limits(restarts=2, poll_seconds=0.1, quiet_seconds=0.6, leftover_seconds=2)
 
@@ -230,6 +230,16 @@ def test_signals_are_passed_on_and_end_it(place: Place, number: signal.Signals) 
     watchdog.send_signal(number)
     assert watchdog.wait(20) == 3
     assert place.said("signals") == ["got"] and len(place.said("calls")) == 1
+
+
+def test_an_environment_that_jobs_cannot_be_started_from_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Queue, "here", lambda: True)
+    monkeypatch.setattr(sys, "executable", "/my environment/bin/python")
+    monkeypatch.setattr(Supervisor, "run", lambda self: 0)
+    assert supervise(["snakemake"], QUICK, place.folder) == 0
+    assert "/my environment/bin/python: Snakemake's executor for Slurm calls this without quotes" in caplog.text
 
 
 def test_something_else_than_snakemake_is_refused(place: Place) -> None:

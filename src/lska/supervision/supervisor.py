@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -47,6 +48,11 @@ def supervise(command: Sequence[str], limits: Limits, folder: Path | None = None
     """
     if not command or Path(command[0]).name != "snakemake":
         raise ValueError("lska supervise needs a call of Snakemake: lska supervise snakemake --profile slurm ...")
+    if Queue.here() and " " in sys.executable:
+        logger.warning(
+            "%s: Snakemake's executor for Slurm calls this without quotes, so that every job will fail; make the "
+            "environment in a folder whose path has no space", sys.executable,
+        )  # fmt: skip
     folder = Path.cwd() if folder is None else folder
     with owned(folder) as ownership, tempfile.TemporaryDirectory(prefix="lska-slurm-") as commands:
         queue = Queue(job_prefix(folder)) if Queue.here() else None
