@@ -70,7 +70,7 @@ class ClusterProject:
         """Everything that Snakemake and the watchdog said."""
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
-    def finish(self, process: subprocess.Popen[bytes], seconds: float = 300) -> None:
+    def finish(self, process: subprocess.Popen[bytes], seconds: float = 600) -> None:
         """Wait for a good end."""
         try:
             code = process.wait(seconds)
@@ -88,7 +88,7 @@ class ClusterProject:
         every = self.training_log(run).split(" has the training\n")[1:]
         return [one for one in every if " INFO update " in one]
 
-    def wait_for_state(self, run: str = RUN, seconds: float = 120) -> None:
+    def wait_for_state(self, run: str = RUN, seconds: float = 240) -> None:
         """Return when a training has saved a state after the first update that it tells of."""
         told = self.root / "work" / "tiny" / "train" / run
 

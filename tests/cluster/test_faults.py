@@ -16,7 +16,7 @@ from own_slurm import processes, wait_for
 from lska.provenance import file_md5, load_json
 from lska.supervision.ownership import snakemakes
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 TARGET = "table_03"
 OUTAGE_SECONDS = 120

@@ -12,7 +12,7 @@ from cluster_project import RUN, SCALE, ClusterProject
 from own_slurm import GPU_NODES
 from whole_project import copy_project
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 WEIGHTS = f"checkpoints/tiny/{RUN}.safetensors"
 RECORD = f"results/tiny/training/{RUN}.jsonl"
