@@ -23,11 +23,12 @@ notebooks: .venv/runtime
 	@test $(SCALE) != demo || ls results/demo/notebooks/*.ipynb > /dev/null 2>&1 || $(MAKE) demo
 	lska lab --config config/$(SCALE).yaml -- $(LAB)
 
-# Those on a Slurm mostly wait, so they run beside all others; their words come at the end.
+# Those on a Slurm mostly wait, so they run beside all others; their words come at the end. A failure in one part does not
+# keep the others from being seen.
 test: .venv/test lint
 	@log=$$(mktemp); pytest -m "cluster and not slow" > $$log 2>&1 & cluster=$$!; trap "kill $$cluster" INT TERM; \
-	  OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow and not cluster" && pytest -m workflow; others=$$?; \
-	  wait $$cluster; cluster=$$?; cat $$log; rm -f $$log; exit $$((others | cluster))
+	  OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow and not cluster"; unit=$$?; pytest -m workflow; workflow=$$?; \
+	  wait $$cluster; cluster=$$?; cat $$log; rm -f $$log; exit $$((unit | workflow | cluster))
 
 # Also the faults that take longest.
 test-cluster: .venv/test

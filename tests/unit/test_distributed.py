@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,29 @@ def test_micro_batches_that_cannot_be_divided_are_refused_by_every_process(proje
     )
     assert capfd.readouterr().err.count(message) == 3
     assert not project.config().weights_path(project.run).exists()
+
+
+def test_none_begins_before_all_have_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, seen = tmp_path / "begun", tmp_path / "seen"
+    join = torch.distributed.init_process_group
+
+    def join_slowly(*args: Any, **settings: Any) -> None:
+        join(*args, **settings)
+        if os.environ["RANK"] == "1":
+            time.sleep(1)
+            seen.write_text(str(begun.exists()))
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", join_slowly)
+
+    def body() -> int:
+        with processes(0) as group:
+            if group.is_main:
+                begun.touch()
+        return 0
+
+    assert together(2, body) == [0, 0]
+    assert begun.exists()
+    assert seen.read_text() == "False"
 
 
 def test_a_loss_that_is_no_number_stops_all(project: Project, capfd: Any) -> None:

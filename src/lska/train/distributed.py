@@ -114,7 +114,10 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
     try:
         # The other processes wait while the first one scores held-out images.
         dist.init_process_group("nccl" if gpus > 0 else "gloo", timeout=timedelta(hours=2))
-        yield Processes(rank, world, device)
+        joined = Processes(rank, world, device)
+        # A process that leaves while others still connect to each other looks lost to them, whatever it has to say.
+        joined.largest(0)
+        yield joined
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
             raise
