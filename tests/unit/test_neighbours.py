@@ -211,7 +211,8 @@ def test_metrics_hold_every_split_their_mean_and_its_deviation() -> None:
         assert outcomes.images[f"top1_{distance}"].mean() == pytest.approx(found[f"top1_{distance}"]["value"])
     single, alone = texture_metrics(FEATURES, TARGETS, {1: SPLITS[1]})
     assert set(alone.images["top1_cosine"]) <= {0, 100}
-    assert set(single) == {f"top1_{distance}{name}" for distance in DISTANCES for name in ("_split1", "")}
+    assert set(single) == {f"top1_{distance}{name}" for distance in DISTANCES for name in ("_split1", "", "_deviation")}
+    assert single["top1_cosine_deviation"]["value"] is None
 
 
 def test_metrics_fit_a_metric_file() -> None:

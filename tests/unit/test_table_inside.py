@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from robustness_tables import edit, filled, metric_file, value
 from table_helpers import PAPER, Scale, demo, put_field, put_required
 
+from lska.evaluate.neighbours import texture_metrics
 from lska.runs import Run
 from lska.tables import TARGETS, build, load_spec
 from lska.tables.collect import Table, collect
@@ -81,6 +82,19 @@ def test_no_decision_for_a_cue_is_no_shape_bias(target: str, tmp_path: Path) -> 
     edit(path, lambda content: content["metrics"]["shape_score_reference"].update(value=None))
     with pytest.raises(ValueError, match=re.escape(str(path))):
         collect(load_spec(target), scale, PAPER, scale.results)
+
+
+def test_textures_with_one_split_have_no_deviation(tmp_path: Path) -> None:
+    scale = demo(tmp_path)
+    put_required("table_13", scale)
+    split = {"train": np.arange(3), "val": np.array([3])}
+    single, _ = texture_metrics(np.eye(4, dtype=np.float32), np.arange(4) % 2, {1: split})
+    edit(metric_file(scale, "texture_knn", TINY), lambda content: content.update(metrics=single))
+    table = collect(load_spec("table_13"), scale, PAPER, scale.results)
+    for distance in ("cosine", "Euclidean"):
+        cell = table.cell("VAN-LSKA-Tiny k=23", f"deviation, {distance}")
+        assert cell.value is None and cell.state is State.NOT_APPLICABLE and str(cell_text(cell))
+        assert table.cell("VAN-LSKA-Tiny k=23", f"1-NN top-1, {distance}").value in (0, 100)
 
 
 def test_networks_of_other_papers_say_why_they_are_missing(tmp_path: Path) -> None:

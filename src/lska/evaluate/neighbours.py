@@ -94,8 +94,8 @@ def texture_metrics(
     the values of every query image for the means.
 
     The splits sort the same images, so they are not independent. The mean's standard error is therefore the mean of the
-    splits' binomial ones, its upper bound; `top1_<distance>_deviation` is the sample deviation over splits (left out
-    for a single one), and `n` of the mean the number of different query images.
+    splits' binomial ones, its upper bound; `top1_<distance>_deviation` is the sample deviation over splits (null for a
+    single one), and `n` of the mean the number of different query images.
 
     Args:
         features: float32 (n, D).
@@ -127,8 +127,8 @@ def _over_splits(name: str, hits: Mapping[int, np.ndarray], images: int) -> dict
     shares = np.array([entry["value"] for entry in found.values()])
     error = float(np.mean([entry["standard_error"] for entry in found.values()]))
     entries[name] = metric(float(shares.mean()), "%", n=images, standard_error=error)
-    if len(shares) > 1:
-        entries[f"{name}_deviation"] = metric(float(shares.std(ddof=1)), "%", n=len(shares))
+    deviation = float(shares.std(ddof=1)) if len(shares) > 1 else None
+    entries[f"{name}_deviation"] = metric(deviation, "%", n=len(shares))
     return entries
 
 
