@@ -272,7 +272,7 @@ def leased(folder: Path, period: float, group: Processes, stop: StopRequest) -> 
 
 
 def _wait_for(lease: Lease | None, folder: Path, group: Processes, stop: StopRequest) -> None:
-    told = -_REMIND_SECONDS
+    reminded = -_REMIND_SECONDS
     while True:
         held = lease is not None and lease.attempt()
         reason = stop.reason()
@@ -285,8 +285,8 @@ def _wait_for(lease: Lease | None, folder: Path, group: Processes, stop: StopReq
             raise Interrupted(
                 f"{reason or 'another process stopped'}, and {folder} is still in use by another training{owner}"
             )
-        if lease is not None and time.monotonic() - told >= _REMIND_SECONDS:
-            told = time.monotonic()
+        if lease is not None and time.monotonic() - reminded >= _REMIND_SECONDS:
+            reminded = time.monotonic()
             logger.info(
                 "waiting: %s is in use by another training (%s); it is taken over when that one ends, or shows no sign "
                 "of life for %g s", folder, lease.other, lease.patience,
