@@ -81,7 +81,7 @@ def labelled(
 def _cores_per_gpu(settings: Settings | None) -> int:
     """Cores for each GPU, rounded up; 0 where a rule's threads say it: without GPU, and on several nodes.
 
-    There the step of each node asks for its cores by itself (`lska.launching`).
+    There the job asks for the cores of each node (`lska.launching`).
     """
     gpus = getattr(settings, "gpus", 0)
     if gpus == 0 or getattr(settings, "nodes", 1) > 1:

@@ -28,7 +28,7 @@ def launcher(training: Training) -> str:
     # `--overlap`: where the command itself runs in a step, its cores and GPUs are shared.
     step = (
         f"srun --overlap --nodes {training.nodes} --ntasks {training.nodes} --ntasks-per-node 1{gpus} "
-        f"--cpus-per-task {-(-training_threads(training) // training.nodes)} --wait {_STEP_END_SECONDS}"
+        f"--cpus-per-task {_threads_per_node(training)} --wait {_STEP_END_SECONDS}"
     )
     return f"{step} lska launch --nodes {training.nodes} --processes {each} --"
 
@@ -48,8 +48,9 @@ def spread(of: Callable[[Any], Training], every: Iterable[Training]) -> dict[str
     return {
         "mpi": lambda wildcards: "srun" if of(wildcards).nodes > 1 else "",
         "tasks": lambda wildcards: of(wildcards).nodes,
-        # By default the plugin asks for `tasks` per GPU.
+        # By default the plugin asks for `tasks` per GPU, and for all of a job's threads per task.
         "tasks_per_gpu": lambda wildcards: 0,
+        "cpus_per_task": lambda wildcards: _threads_per_node(of(wildcards)),
         "slurm_extra": lambda wildcards: _on_each(of(wildcards)),
     }
 
@@ -63,6 +64,10 @@ def training_threads(training: Training) -> int:
     """Cores that a training keeps busy: its own threads on every node, or every process with its loaders."""
     own = training.threads * (1 if training.gpus else training.nodes)
     return max(own, training.gpus * (training.workers + 1))
+
+
+def _threads_per_node(training: Training) -> int:
+    return -(-training_threads(training) // training.nodes)
 
 
 def evaluation_threads(evaluation: Evaluation) -> int:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 SNAPSHOT = Path(__file__).with_suffix(".txt")
 CONFIG = Path("config/paper.yaml")
@@ -54,11 +55,19 @@ def stand_ins(folder: Path, outputs: dict[str, list[str]]) -> None:
         (folder / name).chmod(0o755)
 
 
-def capture(project: Path, shims: Path, target: str = "all_tables", **variables: str) -> list[list[str]]:
-    """The words of every sbatch line for a target at paper scale, in the project's folder; makes its outputs there."""
+def capture(
+    project: Path, shims: Path, target: str = "all_tables", settings: dict[str, Any] | None = None, **variables: str
+) -> list[list[str]]:
+    """The words of every sbatch line for a target at paper scale, in the project's folder; makes its outputs there.
+
+    Args:
+        settings: of the configuration, in place of those of the paper scale.
+        variables: of the environment.
+    """
     from lska.planning.dag import Request, planned_jobs
 
-    jobs = planned_jobs(Request([CONFIG], {}, [target]), project)
+    settings = settings or {}
+    jobs = planned_jobs(Request([CONFIG], settings, [target]), project)
     # Tables are made by Snakemake itself, from numbers, which these files have none of.
     submitted = [job for job in jobs if not re.match("notebook_|all_|table_", job.rule)]
     stand_ins(shims, {comment(job.rule, job.wildcards.values()): list(job.outputs) for job in submitted})
@@ -66,9 +75,10 @@ def capture(project: Path, shims: Path, target: str = "all_tables", **variables:
     unset = ("LSKA_SLURM_ACCOUNT", "LSKA_SLURM_PARTITION", "SNAKEMAKE_SLURM_PARTITIONS")
     environment = {name: value for name, value in os.environ.items() if name not in unset} | own
     environment["PATH"] = os.pathsep.join([str(shims), str(scripts), environment["PATH"]])
+    changes = ["--config", *(f"{name}={json.dumps(value)}" for name, value in settings.items())] if settings else []
     done = subprocess.run(
         ["snakemake", "--profile", "slurm", "--slurm-init-seconds-before-status-checks", "1",
-         "--seconds-between-status-checks", "1", "--", *(path for job in submitted for path in job.outputs)],
+         "--seconds-between-status-checks", "1", *changes, "--", *(path for job in submitted for path in job.outputs)],
         cwd=project, env=environment, text=True, capture_output=True, timeout=300, check=False,
     )  # fmt: skip
     if done.returncode != 0:

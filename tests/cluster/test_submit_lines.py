@@ -49,3 +49,14 @@ def test_account_and_partitions_come_from_the_environment(project: Project, tmp_
 def test_one_partition_for_all_and_no_account(project: Project, tmp_path: Path) -> None:
     (words,) = capture(project.root, tmp_path / "shims", SHORT, LSKA_SLURM_PARTITION="long")
     assert (value(words, "-A"), value(words, "-p")) == (None, "long")
+
+
+def test_a_training_on_two_nodes_asks_each_for_its_own_cores_and_gpus(project: Project, tmp_path: Path) -> None:
+    weights = "checkpoints/paper/van_tiny-lska-k7-s42.safetensors"
+    settings = {"training": {"gpus": 4, "nodes": 2}}
+    lines = capture(project.root, tmp_path / "shims", weights, settings)
+    (words,) = (words for words in lines if "rule_train" in value(words, "--comment"))
+    asked = {word for word in words if word.startswith(("--nodes", "--ntasks", "--cpus", "--gpus", "--mem"))}
+    tasks = {"--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=18"}
+    assert asked == {*tasks, "--gpus=4", "--gpus-per-node=2", "--mem"}
+    assert value(words, "--mem") == "56000"

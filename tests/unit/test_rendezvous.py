@@ -96,13 +96,14 @@ def test_a_training_is_started_by_what_it_needs() -> None:
 
 
 def test_only_jobs_on_several_nodes_make_their_own_steps() -> None:
-    one, several = means(gpus=4), means(gpus=8, nodes=2)
+    one, several = means(gpus=4, workers=3), means(gpus=8, nodes=2, workers=3)
     assert spread(lambda wildcards: one, [one]) == {}
     resources = spread({"a": one, "b": several}.get, [one, several])
     assert {name: [of(job) for job in "ab"] for name, of in resources.items()} == {
         "mpi": ["", "srun"],
         "tasks": [1, 2],
         "tasks_per_gpu": [0, 0],
+        "cpus_per_task": [16, 16],
         "slurm_extra": ["--ntasks-per-node=1 --gpus-per-node=4", "--ntasks-per-node=1 --gpus-per-node=4"],
     }
 
