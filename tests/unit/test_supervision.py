@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,6 +168,34 @@ def test_jobs_of_a_dead_snakemake_are_cancelled_before_the_start(place: Place) -
     assert place.said("cancelled") == ["1 3"]
 
 
+@pytest.mark.parametrize("reason", ["the controller is away", "jobs do not end"])
+def test_the_end_is_also_heard_before_snakemake_is_started(place: Place, reason: str) -> None:
+    place.queue("RUNNING")
+    place.write("scancel", f"#!/bin/sh\ntouch {shlex.quote(str(place.folder / 'cancelled'))}\n")
+    if reason == "the controller is away":
+        (place.folder / "away").touch()
+    place.snakemake("exit 0")
+    words = [sys.executable, "-m", "lska", "supervise", "--poll-seconds", "0.2", "snakemake"]
+    watchdog = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    sign = "trying again" if reason == "the controller is away" else "cancelling 1 job(s)"
+    assert any(sign in line for line in watchdog.stderr)
+    watchdog.send_signal(signal.SIGTERM)
+    watchdog.communicate(timeout=30)
+    assert watchdog.returncode == 128 + signal.SIGTERM
+    assert place.said("calls") == []
+
+
+def test_commands_are_patient_also_where_the_controller_was_away_at_the_start(place: Place) -> None:
+    (place.folder / "away").touch()
+    place.snakemake("for name in sbatch squeue scontrol; do command -v $name; done > found; exit 0")
+    back = threading.Timer(0.5, (place.folder / "away").unlink)
+    back.start()
+    assert supervise(["snakemake"], QUICK) == 0
+    found = [Path(line) for line in place.said("found")]
+    assert [path.name for path in found] == ["sbatch", "squeue", "scontrol"]
+    assert place.commands not in {path.parent for path in found}
+
+
 def test_jobs_that_do_not_end_stop_the_watchdog(place: Place) -> None:
     place.queue("RUNNING")
     place.write("scancel", "#!/bin/sh\n")
@@ -184,27 +219,76 @@ def test_a_lock_that_no_watchdog_knows_is_left_alone(place: Place) -> None:
     assert place.said("calls") == []
 
 
+def test_a_lock_that_cannot_be_removed_is_told_in_snakemakes_words(place: Place) -> None:
+    place.snakemake("mkdir -p .snakemake/locks; echo x > .snakemake/locks/0; kill -9 $$")
+    text = (place.commands / "snakemake").read_text(encoding="utf-8")
+    place.write("snakemake", text.replace("rm .snakemake/locks/*; exit 0", "echo 'no such recipe' >&2; exit 1"))
+    with pytest.raises(OwnershipError, match="cannot be unlocked:\nno such recipe"):
+        supervise(["snakemake"], QUICK)
+
+
+def test_what_was_started_on_another_machine_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.queue("RUNNING")
+    place.snakemake("kill -9 $$")
+    monkeypatch.setattr(socket, "gethostname", lambda: "login1")
+    assert supervise(["snakemake"], replace(QUICK, restarts=0)) == 128 + 9
+    place.queue("RUNNING")
+    (place.folder / "cancelled").unlink()
+    monkeypatch.setattr(socket, "gethostname", lambda: "login2")
+    with pytest.raises(OwnershipError, match=r"started on login1 .* remove .*lska-supervised\.json"):
+        supervise(["snakemake"], QUICK)
+    assert place.said("cancelled") == [] and len(place.said("calls")) == 1
+    monkeypatch.setattr(socket, "gethostname", lambda: "login1")
+    place.snakemake("exit 0")
+    assert supervise(["snakemake"], QUICK) == 0
+
+
+def test_a_file_system_without_locks_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OwnershipError, match="locks no files"), owned(place.folder):
+        pass
+
+
 def test_nobody_else_starts_while_the_watchdog_or_its_snakemake_lives(place: Place) -> None:
     place.snakemake(f"exec {shlex.quote(sys.executable)} -c 'import time; time.sleep(60)'")
     words = [sys.executable, "-m", "lska", "supervise", "snakemake"]
     watchdog = subprocess.Popen(words)
-    while not place.said("calls"):
-        time.sleep(0.05)
+    sleeping = soon(lambda: asleep(place.folder))
     with pytest.raises(OwnershipError, match=f"process {watchdog.pid} on"), owned(place.folder):
         pass
     watchdog.kill()
     watchdog.wait()
     with pytest.raises(OwnershipError, match="already run here"), owned(place.folder):
         pass
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"time.sleep(60)" in (process / "cmdline").read_bytes() and (process / "cwd").samefile(place.folder):
-                os.kill(int(process.name), signal.SIGKILL)
-        except OSError:
-            continue
-    time.sleep(0.2)
+    for number in sleeping:
+        os.kill(number, signal.SIGKILL)
+    soon(lambda: not asleep(place.folder))
     with owned(place.folder) as ownership:
         assert ownership.record.exists() and not ownership.left_lock()
+
+
+def soon(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """What a condition is once it is something; fails where it does not become so."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def asleep(folder: Path) -> list[int]:
+    """The stand-ins for Snakemake that sleep in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"time.sleep(60)" in (process / "cmdline").read_bytes() and (process / "cwd").samefile(folder):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
 
 
 def test_a_living_snakemake_without_watchdog_is_noticed(place: Place) -> None:
@@ -221,15 +305,29 @@ def test_a_living_snakemake_without_watchdog_is_noticed(place: Place) -> None:
     assert snakemakes(place.folder) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_are_passed_on_and_end_it(place: Place, number: signal.Signals) -> None:
-    place.snakemake("trap 'echo got >> signals; exit 3' INT TERM\ntouch ready\nwhile :; do sleep 0.1; done")
+@pytest.mark.parametrize(
+    ("number", "passed"), [(signal.SIGINT, "INT"), (signal.SIGTERM, "TERM"), (signal.SIGHUP, "TERM")]
+)
+def test_signals_are_passed_on_and_end_it(place: Place, number: signal.Signals, passed: str) -> None:
+    traps = "; ".join(f"trap 'echo {name} >> signals; exit 3' {name}" for name in ("INT", "TERM", "HUP"))
+    place.snakemake(f"{traps}\ntouch ready\nwhile :; do sleep 0.1; done")
     watchdog = subprocess.Popen([sys.executable, "-m", "lska", "supervise", "--poll-seconds", "0.2", "snakemake"])
-    while not (place.folder / "ready").exists():
-        time.sleep(0.05)
+    soon((place.folder / "ready").exists)
     watchdog.send_signal(number)
     assert watchdog.wait(20) == 3
-    assert place.said("signals") == ["got"] and len(place.said("calls")) == 1
+    assert place.said("signals") == [passed] and len(place.said("calls")) == 1
+
+
+def test_what_is_ignored_stays_so(place: Place) -> None:
+    place.snakemake("touch ready; while [ ! -e go ]; do sleep 0.1; done; exit 4")
+    words = ["nohup", sys.executable, "-m", "lska", "supervise", "--poll-seconds", "0.2", "snakemake"]
+    watchdog = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    soon((place.folder / "ready").exists)
+    watchdog.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert watchdog.poll() is None
+    (place.folder / "go").touch()
+    assert watchdog.wait(20) == 4
 
 
 def test_an_environment_that_jobs_cannot_be_started_from_is_told(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from lska.provenance import load_json, write_json
 
 
 class OwnershipError(RuntimeError):
@@ -31,8 +32,7 @@ class Ownership:
 
     def begin(self) -> None:
         """Note that Snakemake is about to be started."""
-        text = json.dumps({"host": socket.gethostname(), "supervisor": os.getpid()})
-        self.record.write_text(text, encoding="utf-8")
+        write_json(self.record, {"host": socket.gethostname(), "supervisor": os.getpid()})
 
     def end(self) -> None:
         """Note that it has ended by itself."""
@@ -43,8 +43,9 @@ class Ownership:
 
         Raises:
             OwnershipError: a Snakemake without a supervisor runs here, or its lock is there, so that nobody knows
-                whether it still runs, perhaps on another machine.
+                whether it still runs; or a supervised one was started on another machine and has not ended by itself.
         """
+        self._refuse_elsewhere()
         if others := snakemakes(self.folder):
             raise OwnershipError(
                 f"{self.folder}: Snakemake runs here without a supervisor (process {', '.join(map(str, others))}); "
@@ -60,12 +61,26 @@ class Ownership:
         return bool(found)
 
 
+    def _refuse_elsewhere(self) -> None:
+        """Stop where another machine may have the folder: some shared file systems lock files for one machine only."""
+        try:
+            host = load_json(self.record)["host"]
+        except FileNotFoundError:
+            return
+        if host != socket.gethostname():
+            raise OwnershipError(
+                f"{self.folder}: `lska supervise` was started on {host} and its Snakemake has not ended by itself; go "
+                f"on there or, when nothing of it runs there any more, remove {self.record} and start again"
+            )
+
+
 @contextmanager
 def owned(folder: Path) -> Iterator[Ownership]:
     """Become the one that runs Snakemake in `folder`.
 
     Raises:
-        OwnershipError: another supervisor, or a Snakemake that one has started, still lives.
+        OwnershipError: another supervisor, or a Snakemake that one has started, still lives; or the file system locks
+            no files.
     """
     lock = folder / ".snakemake" / "lska-supervised.lock"
     lock.parent.mkdir(exist_ok=True)
@@ -78,6 +93,11 @@ def owned(folder: Path) -> Iterator[Ownership]:
             raise OwnershipError(
                 f"{folder}: Snakemake is already run here, by {holder} or what it started; wait for it, or end both"
             ) from None
+        except OSError as error:
+            raise OwnershipError(
+                f"{lock}: this file system locks no files ({error.strerror}), so that nobody can tell whether a "
+                "watchdog runs here; call snakemake without it, or from a folder on another file system"
+            ) from error
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield Ownership(folder, descriptor)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 ALIVE = frozenset({"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING", "SIGNALING",
                    "STAGE_OUT", "STOPPED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"})  # fmt: skip
@@ -108,7 +111,8 @@ def write_patient_commands(folder: Path) -> None:
     paths = {name: shlex.quote(str(path)) for name, path in real.items()}
     try:
         (folder / "config").write_text(_ask("scontrol", "show", "config"), encoding="utf-8")
-    except QueueError:
+    except QueueError as error:
+        logger.warning("Slurm's commands will not wait where its controller is away: %s", error)
         return
     texts = {
         "sbatch": _WAITING.format(scontrol=paths["scontrol"], real=paths["sbatch"], seconds=86400),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -19,7 +19,10 @@ from lska.supervision.queue import STRANDED, Queue, QueuedJob, QueueError, job_p
 
 logger = logging.getLogger(__name__)
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM}
+"""Signals that ask for the end, and what Snakemake is sent then: at SIGINT it cancels its jobs, at SIGTERM it waits for
+those that run. It does not know SIGHUP, that of a closed terminal."""
+
 _END_SECONDS = 60.0
 """What a Snakemake that waits for nothing is given to end by itself, before it is killed."""
 
@@ -56,7 +59,6 @@ def supervise(command: Sequence[str], limits: Limits, folder: Path | None = None
     folder = Path.cwd() if folder is None else folder
     with owned(folder) as ownership, tempfile.TemporaryDirectory(prefix="lska-slurm-") as commands:
         queue = Queue(job_prefix(folder)) if Queue.here() else None
-        write_patient_commands(Path(commands))
         return Supervisor(command, limits, ownership, queue, Path(commands)).run()
 
 
@@ -70,8 +72,8 @@ class Supervisor:
     queue: Queue | None
     commands: Path
     """Folder with commands that come before those on PATH."""
-    stopped: bool = False
-    """Whether somebody asked for the end."""
+    stopped: int = 0
+    """The signal by which somebody asked for the end."""
     absent: bool = False
     """Whether the controller did not answer while the present Snakemake ran."""
     away: bool = False
@@ -81,11 +83,15 @@ class Supervisor:
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def run(self) -> int:
-        """The exit code of the last Snakemake."""
-        former = {number: signal.signal(number, self._pass_on) for number in _STOPPING}
+        """The exit code of the last Snakemake; that of the signal, where the end was asked for while none ran."""
+        # What is ignored stays so: nohup has SIGHUP ignored.
+        asked = [number for number in _STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+        former = {number: signal.signal(number, self._pass_on) for number in asked}
         try:
             for start in range(self.limits.restarts + 1):
                 self._clear()
+                if self.stopped:
+                    return 128 + self.stopped
                 code, reason = self._once()
                 if reason is None or self.stopped:
                     return code
@@ -96,20 +102,31 @@ class Supervisor:
             for number, handler in former.items():
                 signal.signal(number, handler)
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        """Snakemake decides: at SIGINT it cancels its jobs, at SIGTERM it waits for those that run."""
-        self.stopped = True
+    def _pass_on(self, number: int, frame: FrameType | None = None) -> None:
+        """Snakemake decides what its end is."""
+        self.stopped = number
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
+            self.process.send_signal(_STOPPING[signal.Signals(number)])
 
     def _clear(self) -> None:
         """Take away what a dead Snakemake has left: its jobs, for which nobody waits any more, and its lock."""
         locked = self.ownership.left_lock()
         if self.queue is not None:
-            self.former = cancel_leftovers(self.queue, self.limits)
-        if locked:
+            self.former = cancel_leftovers(self.queue, self.limits, lambda: bool(self.stopped))
+            # Each time: what they remember is asked of the controller, which has answered now.
+            write_patient_commands(self.commands)
+        if locked and not self.stopped:
             logger.warning("removing the lock of a Snakemake that is dead")
-            subprocess.run(self._call("--unlock"), cwd=self.ownership.folder, check=True, capture_output=True)
+            self._unlock()
+
+    def _unlock(self) -> None:
+        done = subprocess.run(
+            self._call("--unlock"), cwd=self.ownership.folder, text=True, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        if done.returncode != 0:
+            said = done.stdout.strip()[-2000:]
+            raise OwnershipError(f"{self.ownership.folder}: Snakemake cannot be unlocked:\n{said}")
 
     def _call(self, *options: str) -> list[str]:
         # Right after the program: what follows `--` are targets.
@@ -125,6 +142,8 @@ class Supervisor:
             self._call("--rerun-incomplete"), cwd=self.ownership.folder, env={**os.environ, "PATH": path},
             pass_fds=[self.ownership.descriptor], start_new_session=True,
         )  # fmt: skip
+        if self.stopped:
+            self._pass_on(self.stopped)
         hung = self._watch(self.process)
         code = self.process.wait()
         if hung:
@@ -176,16 +195,16 @@ class Supervisor:
             logger.warning("job %s is %s and cannot run again: %s", job.id, job.state, error)
 
 
-def cancel_leftovers(queue: Queue, limits: Limits) -> frozenset[str]:
+def cancel_leftovers(queue: Queue, limits: Limits, stopped: Callable[[], bool]) -> frozenset[str]:
     """Cancel the folder's jobs and wait until they have ended; for as long as it takes until the controller answers.
 
-    Returns the ids of all that the queue still lists.
+    Returns the ids of all that the queue still lists; at once, and none, when `stopped` says so.
 
     Raises:
         OwnershipError: some do not end.
     """
     deadline, told = time.monotonic() + limits.leftover_seconds, False
-    while True:
+    while not stopped():
         try:
             jobs = queue.jobs()
             left = [job.id for job in jobs if job.alive]
@@ -201,6 +220,7 @@ def cancel_leftovers(queue: Queue, limits: Limits) -> frozenset[str]:
         if time.monotonic() > deadline:
             raise OwnershipError(f"jobs {', '.join(left)} of a dead Snakemake do not end; `scancel` them, start again")
         time.sleep(min(5.0, limits.poll_seconds))
+    return frozenset()
 
 
 def children(process: int) -> list[int]:
