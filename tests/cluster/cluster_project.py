@@ -64,7 +64,8 @@ class ClusterProject:
 
     def supervised(self, *targets: str) -> subprocess.Popen[bytes]:
         """Start it with the watchdog."""
-        return self.start("lska", "supervise", "--poll-seconds", "3", "--quiet-minutes", "0.7", targets=targets)
+        # Between two of its looks the plugin lets more than two minutes pass.
+        return self.start("lska", "supervise", "--poll-seconds", "3", "--quiet-minutes", "4", targets=targets)
 
     def said(self) -> str:
         """Everything that Snakemake and the watchdog said."""

@@ -7,6 +7,7 @@ jobs for others only, and the stand-ins for GPUs are device nodes.
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,9 +98,16 @@ def _search_path() -> str:
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Return when `condition` holds; fails after a while."""
+    """Return when `condition` holds, which it does not while a command of Slurm fails; fails after a while."""
+
+    def holds() -> object:
+        try:
+            return condition()
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            return False
+
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not holds():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not happen within {seconds:.0f} s")
         time.sleep(0.2)
@@ -265,13 +273,17 @@ def _kill(number: int) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    # None of those that any connection may take while a daemon is down, nor of `lska.rendezvous`.
+    found: list[int] = []
+    with ExitStack() as taken:
+        for port in random.sample(range(5000, 15000), 1000):
+            one = taken.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError("no free ports from 5000 to 15000")
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -86,7 +88,7 @@ def take_node(project: ClusterProject, job: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(over_its_time_limit, marks=pytest.mark.slow, id="over its time limit"),
+        pytest.param(over_its_time_limit, id="over its time limit"),
         pytest.param(cancelled_by_hand, id="scancel"),
         pytest.param(node_lost, id="a lost node"),
         pytest.param(node_unreachable, id="a lost node daemon"),
@@ -160,6 +162,32 @@ def test_snakemake_killed_beneath_its_watchdog(project: ClusterProject, local: P
     project.finish(snakemake)
     assert "Snakemake was killed by signal 9; start 2 of 11 follows" in project.said()
     assert_as_local(project, local)
+
+
+HIDING = """#!/bin/sh
+{squeue} "$@" | grep -v "^$(cat {hidden})|COMPLET"
+exit 0
+"""
+
+
+@pytest.mark.slow
+def test_a_snakemake_that_waits_for_a_job_that_is_in_no_queue(
+    project: ClusterProject, local: Path, tmp_path: Path
+) -> None:
+    """As where Slurm has forgotten it between two looks of the plugin, which then waits forever."""
+    environment = project.environment()
+    squeue, hidden = tmp_path / "squeue", tmp_path / "hidden"
+    hidden.write_text("none", encoding="utf-8")
+    real = shlex.quote(shutil.which("squeue", path=environment["PATH"]))
+    squeue.write_text(HIDING.format(squeue=real, hidden=shlex.quote(str(hidden))), encoding="utf-8")
+    squeue.chmod(0o755)
+    project.variables["PATH"] = os.pathsep.join([str(tmp_path), environment["PATH"]])
+    snakemake = project.start("lska", "supervise", "--poll-seconds", "3", "--quiet-minutes", "1", targets=(TARGET,))
+    project.wait_for_state()
+    hidden.write_text(project.job()["id"], encoding="utf-8")
+    project.finish(snakemake, 900)
+    assert "Snakemake waited for jobs that are in no queue any more; start 2 of 11 follows" in project.said()
+    assert_as_local(project, local, interrupted=False)
 
 
 def short_job(project: ClusterProject) -> dict[str, str]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import lska.cli
+import lska.cli_evaluate
 from lska.cli import main
+from lska.config import Config
 from lska.gpus import VARIABLE, take, visible
 
 
@@ -116,3 +121,41 @@ def test_all_processes_of_torchrun_have_the_gpus_of_their_job(tmp_path: Path) ->
         said = sorted([process.stdout.readline(), process.stdout.readline()] for process in (first, second))
         (tmp_path / "go").touch()
     assert said == [["0,1 []\n"] * 2, ["2,3 []\n"] * 2]
+
+
+class TakenError(Exception):
+    """Carries how many GPUs a command wants."""
+
+
+DETECTOR = ("van_tiny-lska-k7-s0", "--task", "detection/retinanet")
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        (["train", "van_tiny-lska-k7-s0"], {"training": {"gpus": 1}}),
+        (["train", *DETECTOR], {"detection": {"heads": {"retinanet": {"gpus": 1}}}}),
+        (["evaluate", "classification"], {"evaluation": {"gpus": 1}}),
+        (["evaluate", "speed"], {"speed": {"gpus": 1}}),
+        (["evaluate", "dense", *DETECTOR], {"detection": {"evaluation": {"gpus": 1}}}),
+        (["evaluate", "robustness", "r"], {"robustness": {"evaluation": {"gpus": 1}}}),
+        (["evaluate", "shape_texture"], {"shape_texture": {"evaluation": {"gpus": 1}}}),
+        (["evaluate", "texture_knn"], {"texture_knn": {"evaluation": {"gpus": 1}}}),
+        (["evaluate", "receptive_field"], {"receptive_field": {"evaluation": {"gpus": 1}}}),
+    ],
+    ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_commands_take_the_gpus_of_their_section(
+    words: list[str], settings: dict[str, Any], bare: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record(count: int) -> None:
+        raise TakenError(count)
+
+    for module in (lska.cli, lska.cli_evaluate):
+        monkeypatch.setattr(module, "take", record)
+        monkeypatch.setattr(module, "require_data", lambda *names: None)
+    monkeypatch.setenv("LSKA_TRACEBACK", "1")
+    for changes, count in ((settings, 1), ({}, 0)):
+        with pytest.raises(TakenError) as taken:
+            main([*words, "--config", "config/demo.yaml", "--set", json.dumps(changes)])
+        assert taken.value.args == (count,)

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lska.train.attempts import NAME
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
 
@@ -30,7 +32,7 @@ def until(met: Callable[[], object], seconds: float = 300.0) -> None:
 
 
 @contextlib.contextmanager
-def running(project: Any) -> Iterator[subprocess.Popen]:
+def running(project: Any, arguments: Sequence[str] = ARGUMENTS) -> Iterator[subprocess.Popen]:
     """Snakemake in a process group of its own, which is killed at the end."""
     environment = {
         **os.environ,
@@ -38,7 +40,7 @@ def running(project: Any) -> Iterator[subprocess.Popen]:
         "PYTHONPATH": str(project.root / "src"),
     }
     process = subprocess.Popen(
-        ["snakemake", *ARGUMENTS], cwd=project.root, env=environment, start_new_session=True,
+        ["snakemake", *arguments], cwd=project.root, env=environment, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -108,3 +110,21 @@ def test_a_second_snakemake_waits_for_the_training_of_one_that_was_killed(
     assert f"{WEIGHTS}: trained by another process meanwhile" in log(project)
     assert len(sidecar(project)["attempts"]) == 1
     assert project.planned(*ARGUMENTS[2:]) == {}
+
+
+def test_a_training_stops_itself_in_its_jobs_time_and_the_next_attempt_goes_on(project: Any) -> None:
+    # A job of one minute, of which a tenth is left to its start.
+    settings = "training={state_minutes: 0.01, hours: 0.02, attempts: 4}"
+    with running(project, [*ARGUMENTS[:-1], settings]) as process:
+        until(lambda: process.poll() is not None or updates(project) > 20)
+        stopped = trainer(project)
+        os.kill(stopped, signal.SIGSTOP)  # instead of a longer training
+        time.sleep(60)
+        os.kill(stopped, signal.SIGCONT)
+        assert process.wait(300) == 0
+    (file,) = project.root.glob(f"work/demo/train/{RUN}/*/{NAME}")
+    first, second, *_ = file.read_text(encoding="utf-8").split(" has the training\n")[1:]
+    assert "the wall-time budget is nearly used up" in first
+    assert "going on after update" in second
+    assert len(sidecar(project)["attempts"]) >= 2
+    assert project.planned(*ARGUMENTS[2:-1], settings) == {}
