@@ -60,7 +60,6 @@ class Ownership:
             )
         return bool(found)
 
-
     def _refuse_elsewhere(self) -> None:
         """Stop where another machine may have the folder: some shared file systems lock files for one machine only."""
         try:

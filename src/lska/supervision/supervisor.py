@@ -113,9 +113,11 @@ class Supervisor:
         locked = self.ownership.left_lock()
         if self.queue is not None:
             self.former = cancel_leftovers(self.queue, self.limits, lambda: bool(self.stopped))
-            # Each time: what they remember is asked of the controller, which has answered now.
-            write_patient_commands(self.commands)
-        if locked and not self.stopped:
+        if self.stopped:
+            return
+        # Before each start: what they remember is asked of the controller, which has answered now.
+        write_patient_commands(self.commands)
+        if locked:
             logger.warning("removing the lock of a Snakemake that is dead")
             self._unlock()
 
