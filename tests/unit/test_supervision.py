@@ -37,6 +37,10 @@ starts=$(grep -vc -- --unlock calls)
 
 SQUEUE = """#!/bin/sh
 [ -e "{folder}/away" ] && {{ echo "Unable to contact slurm controller" >&2; exit 1; }}
+case "$*" in *--jobs=7*)
+  cat "{folder}/state" 2>/dev/null && exit 0
+  echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;;
+esac
 cat "{folder}/queue" 2>/dev/null
 exit 0
 """
@@ -241,6 +245,35 @@ def test_what_was_started_on_another_machine_is_left_alone(place: Place, monkeyp
     monkeypatch.setattr(socket, "gethostname", lambda: "login1")
     place.snakemake("exit 0")
     assert supervise(["snakemake"], QUICK) == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "now", "goes_on"),
+    [
+        ("RUNNING", "8", False), ("TIMEOUT", "8", True), (None, "8", True), ("RUNNING", "7", True),
+        ("RUNNING", None, False),
+    ],  # fmt: skip
+    ids=["its job runs", "its job has ended", "its job is forgotten", "its job was requeued", "here is no job"],
+)
+def test_what_a_job_on_another_machine_ran_has_ended_with_it(
+    state: str | None, now: str | None, goes_on: bool, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(socket, "gethostname", lambda: "node1")
+    place.snakemake("kill -9 $$")
+    supervise(["snakemake"], replace(QUICK, restarts=0))
+    if state is not None:
+        (place.folder / "state").write_text(f"{state}\n", encoding="utf-8")
+    monkeypatch.setattr(socket, "gethostname", lambda: "node2")
+    monkeypatch.delenv("SLURM_JOB_ID")
+    if now is not None:
+        monkeypatch.setenv("SLURM_JOB_ID", now)
+    place.snakemake("exit 0")
+    if goes_on:
+        assert supervise(["snakemake"], QUICK) == 0
+    else:
+        with pytest.raises(OwnershipError, match="started on node1"):
+            supervise(["snakemake"], QUICK)
 
 
 def test_a_file_system_without_locks_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lska.provenance import load_json, write_json
+from lska.supervision.queue import job_ended
+
+_JOB = "SLURM_JOB_ID"
 
 
 class OwnershipError(RuntimeError):
@@ -32,7 +35,8 @@ class Ownership:
 
     def begin(self) -> None:
         """Note that Snakemake is about to be started."""
-        write_json(self.record, {"host": socket.gethostname(), "supervisor": os.getpid()})
+        job = os.environ.get(_JOB)
+        write_json(self.record, {"host": socket.gethostname(), "supervisor": os.getpid(), "job": job})
 
     def end(self) -> None:
         """Note that it has ended by itself."""
@@ -61,12 +65,16 @@ class Ownership:
         return bool(found)
 
     def _refuse_elsewhere(self) -> None:
-        """Stop where another machine may have the folder: some shared file systems lock files for one machine only."""
+        """Stop where another machine may have the folder: some shared file systems lock files for one machine only.
+
+        Where a job of Slurm ran it, that has ended, or is this one that was put back into the queue, nobody has it.
+        """
         try:
-            host = load_json(self.record)["host"]
+            record = load_json(self.record)
         except FileNotFoundError:
             return
-        if host != socket.gethostname():
+        host, job = record["host"], record.get("job")
+        if host != socket.gethostname() and not (job and (job == os.environ.get(_JOB) or job_ended(job))):
             raise OwnershipError(
                 f"{self.folder}: `lska supervise` was started on {host} and its Snakemake has not ended by itself; go "
                 f"on there or, when nothing of it runs there any more, remove {self.record} and start again"

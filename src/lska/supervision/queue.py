@@ -85,6 +85,21 @@ class Queue:
             _ask("scancel", *ids)
 
 
+def job_ended(number: str) -> bool:
+    """Whether a job has ended, of which Slurm may know nothing any more.
+
+    Raises:
+        QueueError: Slurm does not answer.
+    """
+    try:
+        states = _ask("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={number}").split()
+    except QueueError as error:
+        if "Invalid job id" in str(error):
+            return True
+        raise
+    return not ALIVE.intersection(states)
+
+
 class QueueError(RuntimeError):
     """Slurm's controller gave no answer, or refused."""
 
