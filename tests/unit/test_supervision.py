@@ -12,12 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from lease_helpers import until
 
 from lska.supervision.ownership import OwnershipError, owned, snakemakes
 from lska.supervision.queue import Queue, QueuedJob, QueueError, job_prefix, write_patient_commands
@@ -289,27 +288,18 @@ def test_nobody_else_starts_while_the_watchdog_or_its_snakemake_lives(place: Pla
     place.snakemake(f"exec {shlex.quote(sys.executable)} -c 'import time; time.sleep(60)'")
     words = [sys.executable, "-m", "lska", "supervise", "snakemake"]
     watchdog = subprocess.Popen(words)
-    sleeping = soon(lambda: asleep(place.folder))
+    until(lambda: asleep(place.folder), 60)
     with pytest.raises(OwnershipError, match=f"process {watchdog.pid} on"), owned(place.folder):
         pass
     watchdog.kill()
     watchdog.wait()
     with pytest.raises(OwnershipError, match="already run here"), owned(place.folder):
         pass
-    for number in sleeping:
+    for number in asleep(place.folder):
         os.kill(number, signal.SIGKILL)
-    soon(lambda: not asleep(place.folder))
+    until(lambda: not asleep(place.folder), 60)
     with owned(place.folder) as ownership:
         assert ownership.record.exists() and not ownership.left_lock()
-
-
-def soon(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """What a condition is once it is something; fails where it does not become so."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 def asleep(folder: Path) -> list[int]:
@@ -345,7 +335,7 @@ def test_signals_are_passed_on_and_end_it(place: Place, number: signal.Signals, 
     traps = "; ".join(f"trap 'echo {name} >> signals; exit 3' {name}" for name in ("INT", "TERM", "HUP"))
     place.snakemake(f"{traps}\ntouch ready\nwhile :; do sleep 0.1; done")
     watchdog = subprocess.Popen([sys.executable, "-m", "lska", "supervise", "--poll-seconds", "0.2", "snakemake"])
-    soon((place.folder / "ready").exists)
+    until((place.folder / "ready").exists, 60)
     watchdog.send_signal(number)
     assert watchdog.wait(20) == 3
     assert place.said("signals") == [passed] and len(place.said("calls")) == 1
@@ -355,7 +345,7 @@ def test_what_is_ignored_stays_so(place: Place) -> None:
     place.snakemake("touch ready; while [ ! -e go ]; do sleep 0.1; done; exit 4")
     words = ["nohup", sys.executable, "-m", "lska", "supervise", "--poll-seconds", "0.2", "snakemake"]
     watchdog = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    soon((place.folder / "ready").exists)
+    until((place.folder / "ready").exists, 60)
     watchdog.send_signal(signal.SIGHUP)
     time.sleep(0.5)
     assert watchdog.poll() is None

@@ -106,7 +106,7 @@ class Supervisor:
         """Snakemake decides what its end is."""
         self.stopped = number
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(_STOPPING[signal.Signals(number)])
+            self.process.send_signal(_STOPPING[number])
 
     def _clear(self) -> None:
         """Take away what a dead Snakemake has left: its jobs, for which nobody waits any more, and its lock."""

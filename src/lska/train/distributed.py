@@ -99,14 +99,7 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
         ContactLostError: another process ended before its time.
     """
     rank, world, local = (int(os.environ.get(n, d)) for n, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
-    if gpus > 0 and torch.cuda.device_count() <= local:
-        raise ValueError(
-            f"{setting} is {gpus} but process {local} finds {torch.cuda.device_count()} CUDA device(s); "
-            f"set {setting} to 0 to train on the processor"
-        )
-    device = torch.device("cuda", local) if gpus > 0 else torch.device("cpu")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    device = _device(gpus, local, setting)
     if world == 1:
         yield Processes(rank, world, device)
         return
@@ -128,6 +121,20 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _device(gpus: int, local: int, setting: str) -> torch.device:
+    """The device of the process with this number on its machine, which becomes CUDA's present one."""
+    if gpus < 1:
+        return torch.device("cpu")
+    if torch.cuda.device_count() <= local:
+        raise ValueError(
+            f"{setting} is {gpus} but process {local} finds {torch.cuda.device_count()} CUDA device(s); "
+            f"set {setting} to 0 to train on the processor"
+        )
+    device = torch.device("cuda", local)
+    torch.cuda.set_device(device)
+    return device
 
 
 def end_with_parent() -> None:
