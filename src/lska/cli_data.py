@@ -120,11 +120,11 @@ def _check_set(arguments: Arguments, cache: Path) -> Report:
     """Check a set by its manifest, of whatever kind."""
     from lska.data import check, dense, dtd, sources
     from lska.data.manifest import kind_of, load_manifest, manifest_path
+    from lska.files import read_yaml
     from lska.sections import DataSource
-    from lska.strict import read_yaml
 
     path, root, contents = manifest_path(arguments.name), arguments.root, arguments.contents
-    kind = kind_of(read_yaml(path))
+    kind = kind_of(read_yaml(path), path)
     if kind == "classification":
         manifest = load_manifest(path)
         place = sources.split_root(root, manifest.archives, manifest.splits, cache)

@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ def refuse(problems: Sequence[str], where: str) -> None:
 def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[str]) -> T | None:
     """An instance of `cls`, or None after appending to `problems`."""
     before, prefix = len(problems), f"{place}: " if place else ""
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {field.metadata.get("key", field.name): field for field in dataclasses.fields(cls)}
     problems += [f"{prefix}unknown key {key!r}{_suggest(key, fields)}" for key in values if key not in fields]
     arguments = {}
@@ -100,11 +100,15 @@ def _suggest(key: Any, known: Mapping[str, Any]) -> str:
 def _convert(value: Any, hint: Any, place: str, problems: list[str]) -> Any:
     """Check `value` against a type hint made of scalars, unions, tuples, mappings and dataclasses.
 
+    `Annotated` types have functions that say what is wrong with a value of the type, or None.
+
     Returns the value with lists as tuples; None after appending to `problems`.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or (origin is Literal and value in arguments):
         return value
+    if origin is Annotated:
+        return _convert_annotated(value, hint, place, problems)
     if origin in (Union, types.UnionType):
         return _convert_union(value, hint, place, problems)
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
@@ -137,6 +141,13 @@ def _convert_items(value: Sequence[Any], kinds: tuple[Any, ...], place: str, pro
     return tuple(_convert(item, kind, f"{place}[{number}]", problems) for number, (item, kind) in pairs)
 
 
+def _convert_annotated(value: Any, hint: Any, place: str, problems: list[str]) -> Any:
+    converted = _convert(value, hint.__origin__, place, problems)
+    wrong = [] if converted is None else [problem for check in hint.__metadata__ if (problem := check(converted))]
+    problems += [f"{place}: {problem}" for problem in wrong]
+    return None if wrong else converted
+
+
 def _convert_union(value: Any, hint: Any, place: str, problems: list[str]) -> Any:
     """The first kind that fits; where none does, what is wrong inside a list or mapping if one was possible."""
     inside: list[str] = []
@@ -145,10 +156,17 @@ def _convert_union(value: Any, hint: Any, place: str, problems: list[str]) -> An
         converted = _convert(value, kind, place, found)
         if not found:
             return converted
-        if _shape(kind) is not None and isinstance(value, _shape(kind)):
+        if _could_be(value, kind):
             inside = inside or found
     problems += inside or [_mismatch(value, hint, place)]
     return None
+
+
+def _could_be(value: Any, kind: Any) -> bool:
+    """Whether a value that is no `kind` is wrong in what it holds, not in its type."""
+    if typing.get_origin(kind) is Annotated:
+        return isinstance(value, kind.__origin__)
+    return _shape(kind) is not None and isinstance(value, _shape(kind))
 
 
 def _shape(kind: Any) -> Any:
@@ -167,6 +185,8 @@ def _name(hint: Any) -> str:
         return " or ".join(map(_name, arguments))
     if origin is Literal:
         return f"one of {', '.join(map(repr, arguments))}"
+    if origin is Annotated:
+        return _name(arguments[0])
     if hint is type(None):
         return "null"
     if _shape(hint) is not None:

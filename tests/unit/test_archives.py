@@ -35,7 +35,7 @@ BUNDLED_NAMES = sorted(path.stem for path in BUNDLED.glob("*.yaml"))
 @pytest.mark.parametrize("name", BUNDLED_NAMES)
 def test_every_manifest_says_what_it_is_distributed_as(name: str) -> None:
     path = BUNDLED / f"{name}.yaml"
-    manifest = LOADERS[kind_of(read_yaml(path))](path)
+    manifest = LOADERS[kind_of(read_yaml(path), path)](path)
     assert manifest.archives == read_archives(path)
     # Of ImageNet-C-bar, its authors publish the generator.
     assert bool(manifest.archives) == (name != "imagenet_c_bar")
@@ -48,7 +48,7 @@ def test_where_data_can_be_had_does_not_change_what_they_are(name: str, tmp_path
     text = path.read_text()
     other.write_text(text[: text.index("\narchives:") + 1])
     assert identity(path) == identity(other)
-    load = LOADERS[kind_of(read_yaml(path))]
+    load = LOADERS[kind_of(read_yaml(path), path)]
     assert load(path).digest == load(other).digest
     other.write_text(other.read_text() + "# more\n")
     assert identity(path) != identity(other)

@@ -199,7 +199,7 @@ def test_flat_images_are_sorted_by_a_label_file(tmp_path: Path, packed: bool) ->
     text = refused(tmp_path, "val")
     assert "Images without a line: 'x 1.jpg', 'y,2.jpg'" in text and "Lines without an image: 'gone.jpg'" in text
     labels.write_text("name,label\n", encoding="utf-8")
-    assert "columns file and class, found ['name', 'label']" in refused(tmp_path, "val")
+    assert "line 1: has no column 'file', has no column 'class'" in refused(tmp_path, "val")
 
 
 def test_splits_with_different_classes_are_refused(tmp_path: Path) -> None:

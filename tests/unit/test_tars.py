@@ -59,7 +59,7 @@ def refused(root: Path) -> str:
 def test_damaged_archives_are_refused(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
     write(tmp_path, {"train.tar": spoil(tar_bytes(members()))})
     text = refused(tmp_path)
-    assert f"{tmp_path}/train.tar cannot be read as a tar archive" in text and "download it again" in text
+    assert f"{tmp_path}/train.tar cannot be read as a tar archive" in text and "get it again" in text
 
 
 def test_damaged_inner_archive_is_named(tmp_path: Path) -> None:

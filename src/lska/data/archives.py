@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lska.data.entries import DataError, FileName, Inside, is_hidden, repeated
 from lska.data.layouts import shown
-from lska.data.tars import DataError
-from lska.strict import build, read_yaml
+from lska.files import open_regular, read_yaml
+from lska.strict import build
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 """Of archives that can be unpacked."""
@@ -26,7 +27,7 @@ _HEXADECIMAL = {"md5": 32, "sha256": 64}
 class Archive:
     """A file that a data set, or a part of it, is distributed as; None where no source says."""
 
-    file: str
+    file: FileName
     """Name as distributed."""
     url: str | None = None
     """The file itself, or the page from which it can be had, perhaps after registration."""
@@ -35,7 +36,7 @@ class Archive:
     sha256: str | None = None
     holds: str | None = None
     """What it unpacks to, in words."""
-    rename: dict[str, str] = field(default_factory=dict)
+    rename: dict[Inside, Inside] = field(default_factory=dict)
     """Folders in it by the names that the project has for them, when it is unpacked: `{test: val}`."""
     by_hand: bool = False
     """Whether it is left to a person to unpack: parts of one folder, or too large to be kept twice."""
@@ -48,6 +49,8 @@ class Archive:
             value = getattr(self, name)
             if value is not None and not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
                 problems.append(f"{name}: expected {digits} hexadecimal digits, found {value!r}")
+        if twice := repeated(self.rename.values()):
+            problems.append(f"rename: several folders become {twice[0]!r}, expected a name for each")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -94,7 +97,7 @@ def hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
     if not states:
         return {}
     size = path.stat().st_size
-    with path.open("rb") as stream, tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
+    with open_regular(path) as stream, tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
         while chunk := stream.read(CHUNK):
             bar.update(len(chunk))
             for state in states.values():
@@ -102,9 +105,18 @@ def hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
     return {name: state.hexdigest() for name, state in states.items()}
 
 
+def archive_problems(archives: Sequence[Archive]) -> list[str]:
+    """What is wrong with the archives that a manifest lists, on top of what is wrong with each."""
+    return [f"archives: {file!r} is listed twice" for file in repeated(one.file for one in archives)]
+
+
 @dataclass(frozen=True)
 class _Listed:
     archives: tuple[Archive, ...] = ()
+
+    def __post_init__(self) -> None:
+        if problems := archive_problems(self.archives):
+            raise ValueError("; ".join(problems))
 
 
 def read_archives(manifest: Path) -> tuple[Archive, ...]:
@@ -133,7 +145,7 @@ def packed(root: Path, archives: Sequence[Archive], *more: str) -> tuple[Path, A
 
 def inside(folder: Path) -> Path:
     """`folder`, or the only folder in it, as archives of repositories have one around everything."""
-    entries = list(folder.iterdir())
+    entries = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
 
 

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from lska.data.entries import DataError, is_hidden
 from lska.data.findings import Findings, Outcome, differences
-from lska.data.folders import DataError, decode
+from lska.data.folders import decode
 from lska.data.parallel import mapped
 from lska.provenance import digest
 
@@ -148,7 +149,7 @@ def _facts(entries: list[_Entry]) -> dict[str, Any]:
 def _entries(root: Path, findings: Findings) -> list[_Entry]:
     """Every image whose name says what it is, sorted; what is wrong goes to `findings`."""
     try:
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
         entries = sorted(entry for folder in folders for entry in _images(folder, findings))
     except OSError as error:
         raise DataError(
@@ -167,7 +168,7 @@ def _images(folder: Path, findings: Findings) -> Iterator[_Entry]:
     with os.scandir(folder) as files:
         for file in files:
             name, match = f"{folder.name}/{file.name}", NAME.fullmatch(file.name)
-            if file.name.startswith("."):
+            if is_hidden(file.name):
                 continue
             if match is None:
                 findings.add("names other than <shape><n>-<texture><m>.png", name)

@@ -20,9 +20,10 @@ from lska.data.dense_manifest import (
     load_dense_manifest,
 )
 from lska.data.dense_roots import data_folder, existing_folder
+from lska.data.entries import DataError, inside_problem, read_names
 from lska.data.findings import Outcome
-from lska.data.folders import DataError
 from lska.data.semantic import check_segmentation
+from lska.files import FileError, MissingFileError
 from lska.provenance import write_sealed
 
 if TYPE_CHECKING:
@@ -165,9 +166,12 @@ def _converted(manifest: DetectionManifest, folder: Path, expected: DetectionSpl
     from lska.data.voc import VERSION, convert
 
     xml, names_file = existing_folder(folder / expected.annotations), folder / str(expected.names)
-    if not names_file.is_file():
-        raise DataError(f"{names_file} is missing: expected the names of the split, one a line; restore it")
-    names = names_file.read_text(encoding="utf-8").split()
+    try:
+        names = read_names(names_file, inside_problem)
+    except MissingFileError as error:
+        raise DataError(f"{names_file} is missing: expected the names of the split, one a line; restore it") from error
+    except FileError as error:
+        raise DataError(f"{error}\nexpected the names of the split, one a line; restore the file") from error
     state = hashlib.sha256(repr((VERSION, str(xml.resolve()), names, manifest.classes)).encode())
     for path in sorted(xml.glob("*.xml")):
         state.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())

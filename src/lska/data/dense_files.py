@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lska.data.folders import DECODE_ERRORS, DataError
+from lska.data.entries import DataError, is_hidden
+from lska.data.folders import DECODE_ERRORS
 from lska.data.layouts import is_image
 from lska.data.manifest import content_hash
 
@@ -94,6 +95,8 @@ def file_sizes(folder: Path) -> dict[str, int]:
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
     with os.scandir(folder) as entries:
         for entry in entries:
+            if is_hidden(entry.name):
+                continue
             if entry.is_dir():
                 yield from _walk(entry.path, f"{prefix}{entry.name}/")
             elif is_image(entry.name):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from lska.data.archives import Archive
-from lska.data.manifest import DIGEST, read_manifest
+from lska.data.archives import SUFFIXES, Archive, archive_problems, is_archive
+from lska.data.entries import FileName, Inside, Label, repeated
+from lska.data.manifest import DIGEST, class_problems, read_manifest
+from lska.files import quoted
 from lska.provenance import digest
 from lska.strict import build
 
@@ -33,13 +35,13 @@ class DetectionSplitManifest:
     where it is prescribed.
     """
 
-    images: str
-    annotations: str
+    images: Inside
+    annotations: Inside
     count: int
     """Images."""
     objects: int | None = None
     """Annotations, those without area included and those left out not; None where it is not prescribed."""
-    names: str | None = None
+    names: Inside | None = None
     dropped: int = 0
     """Objects that the conversion from VOC leaves out (`lska.data.voc`)."""
     without_area: int = 0
@@ -54,8 +56,8 @@ class DetectionSplitManifest:
 class SegmentationSplitManifest:
     """One split of a segmentation set: folders of images and label maps, relative to the data set's folder."""
 
-    images: str
-    labels: str
+    images: Inside
+    labels: Inside
     count: int
     """Images, and as many label maps."""
     contents: str | None = None
@@ -72,13 +74,13 @@ class DetectionManifest:
     splits start from.
     """
 
-    name: str
+    name: FileName
     title: str
     source: str
     terms: str
-    classes: tuple[str, ...]
+    classes: tuple[Label, ...]
     category_ids: tuple[int, ...]
-    splits: dict[str, DetectionSplitManifest]
+    splits: dict[FileName, DetectionSplitManifest]
     format: Literal["coco", "voc"] = "coco"
     masks: bool = False
     """Whether every object has a mask."""
@@ -86,15 +88,19 @@ class DetectionManifest:
     """Pixels by which a box or polygon must not leave its image. pycocotools clips masks to the image, mmdet boxes."""
     short_polygons: bool = False
     """Whether polygons of one or two points may follow the first of a mask (`lska.data.masks.read_mask`)."""
-    archive: str | None = None
-    folder: str | None = None
+    archive: FileName | None = None
+    folder: Inside | None = None
     archives: tuple[Archive, ...] = ()
     """What it is distributed as."""
 
     def __post_init__(self) -> None:
-        problems = _bad_lists(self)
-        if len(set(self.category_ids)) < len(self.category_ids) or len(self.category_ids) != len(self.classes):
-            problems.append(f"category_ids: expected {len(self.classes)} different numbers, one for each class")
+        problems = [*_bad_lists(self), *_alike(self, "annotations", "names")]
+        problems += [f"category_ids: {number} is listed twice" for number in repeated(self.category_ids)]
+        if len(self.category_ids) != len(self.classes):
+            problems.append(
+                f"category_ids: expected {len(self.classes)} different numbers, one for each class, found "
+                f"{len(self.category_ids)}"
+            )
         for name, split in self.splits.items():
             if (split.names is not None) != (self.format == "voc"):
                 problems.append(f"splits.{name}.names: expected the file of names with format voc, and only with it")
@@ -117,23 +123,24 @@ class DetectionManifest:
 class SegmentationManifest:
     """A segmentation set: `classes` in the order of their labels, from 1 on with `zero_is_unlabelled`, else from 0."""
 
-    name: str
+    name: FileName
     title: str
     source: str
     terms: str
-    classes: tuple[str, ...]
-    splits: dict[str, SegmentationSplitManifest]
+    classes: tuple[Label, ...]
+    splits: dict[FileName, SegmentationSplitManifest]
     zero_is_unlabelled: bool = False
     ignore: tuple[int, ...] = ()
     """Label values that are allowed and not scored."""
-    image_suffix: str = ".jpg"
-    label_suffix: str = ".png"
-    archive: str | None = None
-    folder: str | None = None
+    image_suffix: Inside = ".jpg"
+    label_suffix: Inside = ".png"
+    archive: FileName | None = None
+    folder: Inside | None = None
     archives: tuple[Archive, ...] = ()
 
     def __post_init__(self) -> None:
-        problems = _bad_lists(self)
+        problems = [*_bad_lists(self), *_alike(self, "images", "labels")]
+        problems += [f"ignore: {value} is listed twice" for value in repeated(self.ignore)]
         taken = range(len(self.classes) + self.zero_is_unlabelled)
         wrong = [value for value in self.ignore if value in taken or not 0 <= value <= LARGEST_LABEL]
         if wrong or len(taken) > LARGEST_LABEL + 1:
@@ -197,11 +204,23 @@ def _bad_digest(value: str | None) -> list[str]:
 
 
 def _bad_lists(manifest: DenseManifest) -> list[str]:
-    problems = []
-    if not manifest.classes or len(set(manifest.classes)) < len(manifest.classes):
-        problems.append("classes: expected distinct names, at least one")
+    problems = [*class_problems(manifest.classes), *archive_problems(manifest.archives)]
     if not manifest.splits:
         problems.append("splits: expected at least one, found none")
+    if manifest.archive is not None and not is_archive(manifest.archive):
+        suffixes = ", ".join(SUFFIXES)
+        problems.append(f"archive: expected a name that ends in one of {suffixes}, found {quoted(manifest.archive)}")
+    return problems
+
+
+def _alike(manifest: DenseManifest, *fields: str) -> list[str]:
+    """Splits that are the same files as one before them."""
+    problems, first = [], {}
+    for name, split in manifest.splits.items():
+        files = tuple(value and PurePosixPath(value) for value in (getattr(split, field) for field in fields))
+        other = first.setdefault(files, name)
+        if other != name:
+            problems.append(f"splits.{name}: has the same {' and '.join(fields)} as splits.{other}")
     return problems
 
 

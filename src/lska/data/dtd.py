@@ -15,14 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lska.data.archives import Archive
+from lska.data.archives import Archive, archive_problems
 from lska.data.check import Report
 from lska.data.check import check as check_splits
 from lska.data.dense_files import file_hash
+from lska.data.entries import DataError, FileName
 from lska.data.findings import Findings
-from lska.data.folders import DataError, Split, list_split
+from lska.data.folders import Split, list_split
 from lska.data.layouts import shown
 from lska.data.manifest import Manifest, SplitManifest, read_manifest
+from lska.files import FileError, quoted, read_lines
 from lska.provenance import digest
 from lska.strict import build
 
@@ -40,11 +42,11 @@ _LABEL_FILE = re.compile(rf"({'|'.join(PARTS)})([1-9]\d*)\.txt")
 class TextureManifest:
     """What a texture set consists of: `classes` in index order (sorted) and, of each class, images in each part."""
 
-    name: str
+    name: FileName
     title: str
     source: str
     terms: str
-    classes: tuple[str, ...]
+    classes: tuple[FileName, ...]
     parts: dict[str, int]
     """Images of each class in `train`, `val` and `test` of every split; their sum is the number of images of a class.
     """
@@ -58,8 +60,9 @@ class TextureManifest:
             raise ValueError(f"parts: expected a number from 1 up for each of {', '.join(PARTS)}, found {self.parts}")
         if self.splits < 1:
             raise ValueError(f"splits: expected at least 1, found {self.splits}")
-        if not self.images.classes:
-            raise ValueError("classes: expected at least one, found none")
+        if problems := archive_problems(self.archives):
+            raise ValueError("; ".join(problems))
+        _ = self.images  # whose own checks are those of the classes
 
     @property
     def per_class(self) -> int:
@@ -244,15 +247,14 @@ def _split(
 def _lines(path: Path, findings: Findings) -> Iterator[tuple[str, str]]:
     """Every line with its place."""
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        findings.add("label files that cannot be read", f"{path.name} ({getattr(error, 'strerror', None) or error})")
+        lines = read_lines(path)
+    except FileError as error:
+        findings.add("label files that cannot be read", str(error))
         return
-    if not any(names):
+    if not lines:
         findings.add("label files that name no image", path.name)
-    for number, name in enumerate(names, start=1):
-        if name:
-            yield f"{name!r} in {path.name} line {number}", name
+    for number, name in lines:
+        yield f"{quoted(name)} in {path.name} line {number}", name
 
 
 def _compare(manifest: TextureManifest, textures: TextureSet, findings: Findings) -> None:

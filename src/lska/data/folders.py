@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from lska.data.entries import DataError
 from lska.data.layouts import EXTENSIONS, Listing, locate, scan, shown
-from lska.data.tars import DataError, Names, TarIndex, TarReader
+from lska.data.tars import Names, TarIndex, TarReader
+from lska.files import FileError, read_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,7 +66,10 @@ class _FolderFiles:
         return f"{self.folder}/{self.paths[index]}"
 
     def read(self, index: int) -> bytes:
-        return Path(self.place(index)).read_bytes()
+        try:
+            return read_bytes(Path(self.place(index)))
+        except FileError as error:
+            raise DataError(f"{error}; restore or remove it") from error
 
     def size(self, index: int) -> int:
         return Path(self.place(index)).stat().st_size
@@ -108,7 +113,7 @@ class Split:
         return len(self.samples)
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of an image. Raises OSError, or DataError where a tar file ends too early."""
+        """The encoded bytes of an image. Raises OSError, or DataError where it is no file or its archive too short."""
         return self.files.read(index)
 
     def name(self, index: int) -> str:
@@ -154,6 +159,8 @@ def list_split(root: Path, split: str, cache: Path | None = None) -> Split:
     source = locate(root, split)
     try:
         listing, index = scan(root, split, source, cache)
+    except FileError as error:
+        raise DataError(str(error)) from error
     except OSError as error:
         raise DataError(f"{source} cannot be read ({error}); check its permissions and mount") from error
     classes = tuple(sorted(listing.files))

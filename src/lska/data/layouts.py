@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lska.data.tars import FOLDER, DataError, TarIndex, index_tar
+from lska.data.entries import FOLDER, DataError, is_hidden, name_problem
+from lska.data.tars import TarIndex, index_tar
+from lska.files import read_table
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")  # timm's list and WebP; the case does not matter
 SHOWN = 10  # how many names a message lists before it only counts
@@ -36,8 +37,8 @@ class Listing:
 
 
 def is_image(file: str) -> bool:
-    """Whether a file name counts as an image: a known extension, not hidden."""
-    return file.lower().endswith(EXTENSIONS) and not file.startswith(".")
+    """Whether a file name or path counts as an image: a known extension, not hidden."""
+    return file.lower().endswith(EXTENSIONS) and not is_hidden(file)
 
 
 def shown(names: Sequence[str]) -> str:
@@ -81,7 +82,7 @@ def scan(root: Path, split: str, source: Path, cache: Path | None) -> tuple[List
     index = None if source.is_dir() else index_tar(source, cache)
     listing = _scan_folder(source) if index is None else _scan_tar(index, split, whole=source == root)
     labels = root / f"{split}_labels.csv"
-    if not listing.files and listing.loose and labels.is_file():
+    if not listing.files and listing.loose and os.path.lexists(labels):
         listing.flat = True
         listing.files = _sort_by_labels(listing.loose, labels)
     if not listing.files:
@@ -96,7 +97,7 @@ def _scan_folder(folder: Path) -> Listing:
     listing = Listing()
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_hidden(entry.name):
                 listing.ignore(entry.name)
             elif entry.is_dir():
                 listing.files[entry.name] = list(_images_of(entry, listing))
@@ -118,7 +119,7 @@ def _images_of(folder: os.DirEntry[str], listing: Listing) -> Iterator[str]:
 
 def _scan_tar(index: TarIndex, split: str, whole: bool) -> Listing:
     """Sort an archive's entries into classes. With `whole`, it holds other splits too, which are passed over."""
-    names = [_normal(name) for name in index.names]
+    names = list(index.names)
     prefix = _prefix(names, split, whole)
     listing = Listing()
     for row, (name, size) in enumerate(zip(names, index.sizes.tolist(), strict=True)):
@@ -129,16 +130,9 @@ def _scan_tar(index: TarIndex, split: str, whole: bool) -> Listing:
     return listing
 
 
-def _normal(name: str) -> str:
-    """An entry's name without empty and `.` parts, as `tar -C folder .` and `tar /folder` store them."""
-    if "./" not in name and "//" not in name and not name.startswith("/") and not name.endswith(("/", "/.")):
-        return name  # nearly all of a million
-    return "/".join(part for part in name.split("/") if part not in ("", "."))
-
-
 def _prefix(names: list[str], split: str, whole: bool) -> str:
     """What precedes `<class>/<file>` in an archive: "", "val/", "imagenet/val/"."""
-    images = [name for name in names if is_image(name.rpartition("/")[2])]
+    images = [name for name in names if is_image(name)]
     common = os.path.commonprefix([min(images), max(images)]).rpartition("/")[0] if images else ""
     parts = common.split("/")
     if split in parts:
@@ -150,16 +144,15 @@ def _prefix(names: list[str], split: str, whole: bool) -> str:
 
 
 def _place(listing: Listing, name: str, row: int, size: int) -> None:
-    """Enter one entry of an archive; of entries with one name the last counts, as when a tar file is unpacked."""
+    """Enter one entry of an archive."""
     folder, _, file = name.rpartition("/")
     if size == FOLDER:
-        if name and not folder and not name.startswith("."):
+        if name and not folder and not is_hidden(name):
             listing.files.setdefault(name, [])
-    elif size < 0 or not is_image(file) or "/" in folder or folder.startswith("."):
+    elif not is_image(name) or "/" in folder:
         listing.ignore(name)
     else:
-        if name not in listing.rows:
-            (listing.files.setdefault(folder, []) if folder else listing.loose).append(file)
+        (listing.files.setdefault(folder, []) if folder else listing.loose).append(file)
         listing.rows[name] = row
 
 
@@ -167,13 +160,15 @@ def _sort_by_labels(loose: list[str], labels: Path) -> dict[str, list[str]]:
     """Classes of a flat split by `labels`, a CSV file with the columns file and class.
 
     Raises:
-        DataError: the columns are others, or images and lines do not match one to one.
+        FileError: as `lska.files.read_table`, a file stands there twice, or a class cannot be a folder.
+        DataError: images and lines do not match one to one.
     """
-    with labels.open(newline="", encoding="utf-8") as stream:
-        table = csv.DictReader(stream)
-        if table.fieldnames is None or not {"file", "class"} <= set(table.fieldnames):
-            raise DataError(f"{labels}: expected the columns file and class, found {table.fieldnames}; correct line 1")
-        classes = {line["file"]: line["class"] for line in table}
+    rows = read_table(labels, ("file", "class"), key="file")
+    wrong = [(number, problem) for number, row in rows if (problem := name_problem(row["class"])) is not None]
+    if wrong:
+        number, problem = wrong[0]
+        raise DataError(f"{labels}: line {number}: class: {problem}")
+    classes = {row["file"]: row["class"] for _, row in rows}
     unnamed, absent = sorted(set(loose) - set(classes)), sorted(set(classes) - set(loose))
     if unnamed or absent:
         raise DataError(

@@ -7,17 +7,20 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.data.archives import Archive
-from lska.data.folders import DataError, Split, check_same_classes, open_split
-from lska.provenance import atomic_path, digest
-from lska.strict import build, read_yaml
+from lska.data.archives import Archive, archive_problems
+from lska.data.entries import DataError, FileName, inside_problem, name_problem, read_names, repeated
+from lska.data.folders import Split, check_same_classes, open_split
+from lska.files import atomic_path, quoted, read_yaml
+from lska.provenance import digest
+from lska.strict import build
 
 BUNDLED = Path(__file__).parent / "manifests"
+KINDS = ("classification", "detection", "segmentation", "textures", "corrupted", "perturbed")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -31,7 +34,7 @@ class SplitManifest:
 
     count: int
     per_class: tuple[int, int]
-    counts: dict[str, int] | None = None
+    counts: dict[FileName, int] | None = None
     names: str | None = None
     contents: str | None = None
 
@@ -56,18 +59,18 @@ class SplitManifest:
 class Manifest:
     """A data set: `classes` in index order (sorted), its splits, and where it comes from under which terms."""
 
-    name: str
+    name: FileName
     title: str
     source: str
     terms: str
-    classes: tuple[str, ...]
-    splits: dict[str, SplitManifest]
+    classes: tuple[FileName, ...]
+    splits: dict[FileName, SplitManifest]
     archives: tuple[Archive, ...] = ()
     """What it is distributed as."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if not self.classes or list(self.classes) != sorted(set(self.classes)):
+        problems = [*class_problems(self.classes), *archive_problems(self.archives)]
+        if list(self.classes) != sorted(self.classes):
             problems.append("classes: expected distinct names in sorted order, which is the order of the class indices")
         if not self.splits:
             problems.append("splits: expected at least one, found none")
@@ -86,19 +89,32 @@ class Manifest:
         return digest({"name": self.name, "classes": self.classes, "splits": splits})
 
 
+def class_problems(classes: Sequence[str]) -> list[str]:
+    """What is wrong with a list of classes, whatever their order."""
+    twice = [f"classes: {quoted(name)} is listed twice" for name in repeated(classes)]
+    return twice if classes else ["classes: expected at least one, found none"]
+
+
 def _refuse(problems: list[str]) -> None:
     if problems:
         raise ValueError("; ".join(problems))
 
 
 def available(kind: str = "classification") -> tuple[str, ...]:
-    """Names of the bundled manifests of a kind: classification, detection or segmentation."""
-    return tuple(sorted(path.stem for path in BUNDLED.glob("*.yaml") if kind_of(read_yaml(path)) == kind))
+    """Names of the bundled manifests of a kind, one of `KINDS`."""
+    return tuple(sorted(path.stem for path in BUNDLED.glob("*.yaml") if kind_of(read_yaml(path), path) == kind))
 
 
-def kind_of(values: Mapping[str, Any]) -> Any:
-    """What a manifest's content describes; manifests of image classification need not say it."""
-    return values.get("kind", "classification")
+def kind_of(values: Mapping[str, Any], path: Path) -> str:
+    """What a manifest's content describes, one of `KINDS`; manifests of image classification need not say it.
+
+    Raises:
+        DataError: it is something else; names the manifest, `path`.
+    """
+    kind = values.get("kind", KINDS[0])
+    if kind not in KINDS:
+        raise DataError(f"{path}: kind: expected one of {', '.join(KINDS)}, found {quoted(kind)}")
+    return kind
 
 
 def load_manifest(name: str | Path) -> Manifest:
@@ -143,9 +159,9 @@ def read_manifest(name: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
     # What identifies a set is in the lines before (lska.robustness.source_identity).
     if "archives" in values and list(values)[-1] != "archives":
         raise DataError(f"{path}: expected `archives` as the last key, found {list(values)[-1]!r} there; move it down")
-    if kind_of(values) != kind:
+    if (found := kind_of(values, path)) != kind:
         raise DataError(
-            f"{path} is a manifest of {kind_of(values)}, expected one of {kind}: one of "
+            f"{path} is a manifest of {found}, expected one of {kind}: one of "
             f"{', '.join(available(kind))} or the path of a .yaml file; correct the name"
         )
     return path, {key: value for key, value in values.items() if key != "kind"}
@@ -156,17 +172,18 @@ def packaged_classes(reference: str, where: Path) -> list[str]:
 
     Raises:
         DataError: no such package or file; names the manifest `where` it is asked for.
+        FileError: the file is no text, or a class is there twice or cannot be a folder; names it and the line.
     """
     package, _, name = reference.partition(":")
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    spec = importlib.util.find_spec(package) if package.isidentifier() and not inside_problem(name) else None
     folders = [] if spec is None else spec.submodule_search_locations or []
-    found = [path for path in (Path(folder) / name for folder in folders) if name and path.is_file()]
+    found = [path for path in (Path(folder) / name for folder in folders) if path.is_file()]
     if not found:
         raise DataError(
-            f"{where}: classes: expected a list, or <package>:<file> of an installed package, found {reference!r}; "
-            f"install {package!r} or correct the file name"
+            f"{where}: classes: expected a list, or <package>:<file> of an installed package, found "
+            f"{quoted(reference)}; install {quoted(package)} or correct the file name"
         )
-    return found[0].read_text(encoding="utf-8").split()
+    return read_names(found[0], name_problem)
 
 
 def save_manifest(manifest: Manifest, path: Path) -> None:

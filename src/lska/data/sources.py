@@ -13,10 +13,10 @@ from lska.data.archives import Archive, inside, packed, read_archives
 from lska.data.dense_manifest import MANIFESTS, load_dense_manifest
 from lska.data.dense_roots import require
 from lska.data.dtd import TextureSet, read_textures, texture_folder
+from lska.data.entries import DataError, is_hidden
 from lska.data.folders import Split, open_split
 from lska.data.layouts import locate
 from lska.data.manifest import BUNDLED
-from lska.data.tars import DataError
 from lska.data.unpack import unpacked
 from lska.robustness import CORRUPTED
 from lska.sections import DataSource
@@ -72,7 +72,7 @@ def split_root(root: Path, archives: Sequence[Archive], splits: Iterable[str], c
 
 def class_root(root: Path, archives: Sequence[Archive], cache: Path) -> Path:
     """As `split_root`, for a set that is one folder per class: `root`, or what its archive holds."""
-    if root.is_dir() and any(entry.is_dir() for entry in root.iterdir()):
+    if root.is_dir() and any(entry.is_dir() and not is_hidden(entry.name) for entry in root.iterdir()):
         return root
     return _opened(root, archives, cache)
 

@@ -15,18 +15,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lska.provenance import atomic_path
+from lska.data.entries import BLOCK, FOLDER, DataError, Members, is_hidden
+from lska.files import atomic_path, open_regular
 
 logger = logging.getLogger(__name__)
 
-FOLDER = -1  # size recorded for a directory entry
-OTHER = -2  # size recorded for links, devices and sparse files, which have no bytes to point at
-BLOCK = 512  # bytes; tar pads everything to it and ends with zero blocks
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
+HEADER = 1 << 20
+"""Bytes that tarfile may read at once, for long names and the like; damaged headers ask for any number."""
 
-class DataError(ValueError):
-    """A data set on disk is not as expected; the message names the place, what was expected and what to do."""
+# What tarfile raises on damaged headers; numbers and recursion have no bounds of their own there.
+DAMAGE = (tarfile.TarError, ValueError, OverflowError, RecursionError, MemoryError, KeyError, IndexError)
 
 
 class Names(Sequence[str]):
@@ -63,9 +63,9 @@ class Names(Sequence[str]):
 
 @dataclass(frozen=True, eq=False)
 class TarIndex:
-    """Where each entry of an archive lies: `names` as stored, `offsets` and `sizes` in bytes (int64).
+    """Where each entry of an archive lies: `names` as `Members.take` gives them, `offsets` and `sizes` in bytes.
 
-    `sizes` is `FOLDER` or `OTHER` for entries without bytes.
+    Both are int64; the size of a folder is `FOLDER`.
     """
 
     names: Names
@@ -81,58 +81,86 @@ def index_tar(path: Path, cache: Path | None = None) -> TarIndex:
     kept in the folder `cache` where one is given, under a name made of the path, size and modification time.
 
     Raises:
-        DataError: the file is not a plain tar archive, or it is truncated.
+        FileError: the file is missing or no regular file.
+        DataError: it is not a plain tar archive, it is truncated, or a member is refused (`lska.data.entries.Members`).
+        WriteError: there is no room for the index.
     """
-    saved = None if cache is None else _cache_file(path, cache)
-    index = None if saved is None else _load_index(saved)
-    if index is None:
-        logger.info("reading the table of contents of %s", path)
-        with path.open("rb") as stream:
-            rows = list(tar_entries(stream, str(path)))
-        offsets, sizes = (np.array([row[i] for row in rows], dtype=np.int64) for i in (1, 2))
-        index = TarIndex(Names.of(row[0] for row in rows), offsets, sizes)
-        if saved is not None:
-            _save_index(saved, index)
+    with open_regular(path) as stream:
+        saved = None if cache is None else _cache_file(path, cache)
+        index = None if saved is None else _load_index(saved)
+        if index is None:
+            logger.info("reading the table of contents of %s", path)
+            rows = list(tar_entries(stream, Members(str(path), path.stat().st_size)))
+            offsets, sizes = (np.array([row[i] for row in rows], dtype=np.int64) for i in (1, 2))
+            index = TarIndex(Names.of(row[0] for row in rows), offsets, sizes)
+            if saved is not None:
+                _save_index(saved, index)
     return index
 
 
-def tar_entries(stream: BinaryIO, place: str, nested: bool = True) -> Iterator[tuple[str, int, int]]:
+def tar_entries(
+    stream: BinaryIO, members: Members, nested: bool = True, within: str = ""
+) -> Iterator[tuple[str, int, int]]:
     """Yield (name, offset in `stream`, size) of each entry of a tar file, with `nested` also of those inside its own.
 
+    Args:
+        within: name of the tar file in that of `members` that `stream` is.
+
     Raises:
-        DataError: the file is not a tar archive, or it is truncated; names it by `place`.
+        DataError: the file is not a tar archive, or it is truncated; names it.
+        MemberError: as `Members.take`.
     """
+    prefix = f"{within.removesuffix('.tar')}/" if within else ""
     try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
+        with tarfile.open(fileobj=_Headers(stream), mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # else tarfile keeps about 1 KB per entry
-                if nested and member.isreg() and member.name.endswith(".tar"):
-                    yield from _inner_entries(tar, member, place)
-                else:
-                    yield member.name, member.offset_data, _size(member)
+                inner = nested and member.isreg() and member.name.endswith(".tar") and not is_hidden(member.name)
+                size = FOLDER if member.isdir() or inner else member.size
+                name = members.take(prefix + member.name.removesuffix(".tar" if inner else ""), size, _other(member))
+                yield name, member.offset_data, size
+                if inner:
+                    content = tar.extractfile(member)
+                    for name, offset, size in tar_entries(content, members, nested=False, within=member.name):
+                        yield name, member.offset_data + offset, size
             # tarfile takes a damaged header for the end of the archive; only a zero block is one.
             stream.seek(tar.offset)
             if stream.read(BLOCK) != bytes(BLOCK):
                 raise tarfile.ReadError(f"no end-of-archive mark at byte {tar.offset}")
-    except tarfile.TarError as error:
+    except DataError:
+        raise
+    except DAMAGE as error:
+        place = f"{members.archive}:{within}" if within else members.archive
         raise DataError(
-            f"{place} cannot be read as a tar archive ({error}): expected an uncompressed, complete .tar file; "
-            "decompress it (`gunzip`, `xz -d`) or download it again"
+            f"{place} cannot be read as a tar archive ({error}): it is damaged or incomplete; get it again, or decompress "
+            "it (`gunzip`, `xz -d`) if it is a compressed one by the name of .tar"
         ) from error
 
 
-def _inner_entries(tar: tarfile.TarFile, member: tarfile.TarInfo, place: str) -> Iterator[tuple[str, int, int]]:
-    folder = member.name.removesuffix(".tar")
-    yield folder, member.offset_data, FOLDER
-    inner = tar.extractfile(member)
-    for name, offset, size in tar_entries(inner, f"{place}:{member.name}", nested=False):
-        yield f"{folder}/{name}", member.offset_data + offset, size
+class _Headers:
+    """A stream for tarfile, which reads only headers: one that asks for more at once than any can have is damaged."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.seek = stream.seek
+        self.tell = stream.tell
+        self.seekable = stream.seekable
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._stream.read(size)
 
 
-def _size(member: tarfile.TarInfo) -> int:
-    if member.isdir():
-        return FOLDER
-    return member.size if member.isreg() and member.sparse is None else OTHER
+def _other(member: tarfile.TarInfo) -> str | None:
+    """What a member is that is neither file nor folder."""
+    kinds = {
+        tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link", tarfile.FIFOTYPE: "a named pipe",
+        tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device",
+    }  # fmt: skip
+    if member.sparse is not None:
+        return "a sparse file"
+    return None if member.isreg() or member.isdir() else kinds.get(member.type, f"of the unknown type {member.type!r}")
 
 
 def _cache_file(path: Path, cache: Path) -> Path:
@@ -145,7 +173,10 @@ def _load_index(path: Path) -> TarIndex | None:
     """The saved index, or None where there is none that can be read."""
     try:
         with np.load(path, allow_pickle=False) as saved:
-            return TarIndex(Names(saved["blob"].tobytes(), saved["ends"]), saved["offsets"], saved["sizes"])
+            ends, offsets, sizes = saved["ends"], saved["offsets"], saved["sizes"]
+            if not len(ends) == len(offsets) == len(sizes):
+                raise ValueError("its parts differ in length")
+            return TarIndex(Names(saved["blob"].tobytes(), ends), offsets, sizes)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import logging
+import lzma
 import os
 import shutil
-import tarfile
-import time
-import uuid
+import stat
 import zipfile
 import zlib
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, BinaryIO
 
 from lska.data.archives import CHUNK, inside, stem
-from lska.data.tars import DataError, index_tar, tar_entries
+from lska.data.entries import FOLDER, DataError, Members, is_hidden
+from lska.data.tars import tar_entries
+from lska.files import WriteError, open_regular, quoted, temporary_folder, writing
 
 logger = logging.getLogger(__name__)
 
-ABANDONED = 86400  # seconds after which an unfinished folder is certainly nobody's any more
+# What the standard library raises on archives that are damaged, cut off, encrypted or packed by an unknown method.
+DAMAGE = (
+    zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
+    ValueError, OverflowError, MemoryError,
+)  # fmt: skip
 
 
 def unpacked(archive: Path, cache: Path, rename: Mapping[str, str] | None = None) -> Path:
@@ -30,32 +35,25 @@ def unpacked(archive: Path, cache: Path, rename: Mapping[str, str] | None = None
 
     The folder appears complete or not at all, so an interrupted call is simply repeated; of two calls at once, one
     folder is kept. Its name is made of the archive's path, size and modification time: a replaced archive is unpacked
-    anew. Entries that would be written outside the folder are refused.
+    anew. Hidden files, and what macOS and Windows add, are left out.
 
     Args:
         rename: names that folders of the archive get; those inside the only outer folder, where it has one.
 
     Raises:
-        DataError: the archive is damaged or incomplete, holds an unsafe entry, lacks a folder of `rename`, or there is
-            no room for it.
+        DataError: the archive is damaged or incomplete, holds what `lska.data.entries.Members` refuses, lacks a folder
+            of `rename`, or there is no room for it.
+        FileError: it is missing or no regular file.
+        WriteError: the cache cannot be written.
     """
     folder = cache / f"{stem(archive.name)}-{_key(archive, rename or {})}"
     if folder.is_dir():
         return folder
-    partial = cache / f".{folder.name}.{uuid.uuid4().hex[:8]}.partial"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(cache)
+    with temporary_folder(folder) as partial:
         logger.info("unpacking %s into %s", archive, folder)
         _extract(archive, partial)
         _rename(archive, partial, rename or {})
         _put(partial, folder)
-    except OSError as error:
-        raise DataError(
-            f"{archive} could not be unpacked into {cache} ({error}); make room or correct the permissions there"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -67,88 +65,99 @@ def _key(archive: Path, rename: Mapping[str, str]) -> str:
 
 def _extract(archive: Path, folder: Path) -> None:
     name = archive.name.lower()
-    if name.endswith(".zip"):
-        _extract_zip(archive, folder)
-    elif name.endswith((".tar.gz", ".tgz")):
-        _extract_gzip(archive, folder)
-    else:
-        index = index_tar(archive)  # tarfile itself takes a truncated archive for a short one
-        _require_room(archive, folder, int(index.sizes[index.sizes > 0].sum()))
-        _extract_tar(archive, folder, "r:")
+    with open_regular(archive) as stream:
+        members = Members(str(archive), os.fstat(stream.fileno()).st_size)
+        try:
+            if name.endswith(".zip"):
+                _extract_zip(stream, members, folder)
+            elif name.endswith(".tar"):
+                _extract_tar(stream, members, folder)
+            else:
+                with gzip.open(stream) as content:
+                    _extract_tar(content, members, folder)
+        except (DataError, WriteError):
+            raise
+        except (*DAMAGE, OSError) as error:
+            raise DataError(
+                f"{archive} cannot be unpacked ({error}): it is damaged or incomplete; get it again"
+            ) from error
 
 
-def _extract_tar(archive: Path, folder: Path, mode: str) -> None:
-    folder.mkdir()
-    try:
-        with tarfile.open(archive, mode=mode) as tar:
-            tar.extractall(folder, filter="data")
-    except tarfile.TarError as error:
-        raise _unsafe(archive, str(error)) from error
+def _extract_tar(stream: BinaryIO, members: Members, folder: Path) -> None:
+    """Read through a tar file first, which shows whether it is whole and how large its content is."""
+    entries = list(tar_entries(stream, members, nested=False))
+    while stream.read(CHUNK):  # up to the checksum of a compressed file, at its end
+        pass
+    _require_room(members, folder, sum(max(0, size) for _, _, size in entries))
+    for name, offset, size in entries:
+        stream.seek(offset)
+        _write(stream, folder, name, size)
 
 
-def _extract_gzip(archive: Path, folder: Path) -> None:
-    """Read through a compressed tar file first, which shows whether it is whole and how large its content is."""
-    try:
-        with gzip.open(archive) as stream:
-            size = sum(max(0, size) for _, _, size in tar_entries(stream, str(archive), nested=False))
-            while stream.read(CHUNK):  # up to the checksum at the end
-                pass
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise _damaged(archive, str(error)) from error
-    except DataError as error:
-        # What is decompressed is no tar file, before a checksum could tell.
-        raise _damaged(archive, str(error.__cause__)) from error
-    _require_room(archive, folder, size)
-    _extract_tar(archive, folder, "r:gz")
+def _extract_zip(stream: BinaryIO, members: Members, folder: Path) -> None:
+    with zipfile.ZipFile(stream) as packed:
+        entries = [(members.take(one.orig_filename, *_size_and_kind(one)), one) for one in packed.infolist()]
+        # Decompression stops at the stated size and compares the checksum, so that it cannot be exceeded.
+        _require_room(members, folder, sum(one.file_size for _, one in entries))
+        for name, one in entries:
+            with packed.open(one) as content:
+                _write(content, folder, name, FOLDER if one.is_dir() else one.file_size)
 
 
-def _extract_zip(archive: Path, folder: Path) -> None:
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            entries = packed.infolist()
-            for entry in entries:
-                _require_inside(archive, entry.filename)
-            # Decompression stops at the stated size and compares the checksum, so that it cannot be exceeded.
-            _require_room(archive, folder, sum(entry.file_size for entry in entries))
-            folder.mkdir()
-            packed.extractall(folder)
-    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError) as error:
-        raise _damaged(archive, str(error)) from error
-    except RuntimeError as error:
-        raise _damaged(archive, f"{error}") from error  # encrypted
+def _size_and_kind(entry: zipfile.ZipInfo) -> tuple[int, str | None]:
+    mode = stat.S_IFMT(entry.external_attr >> 16)
+    if mode == stat.S_IFLNK:
+        return entry.file_size, "a symbolic link"
+    if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return entry.file_size, "neither file nor folder"
+    return (FOLDER if entry.is_dir() else entry.file_size), None
 
 
-def _require_inside(archive: Path, name: str) -> None:
-    """Refuse what zipfile itself would write under another name than the stated one."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[:1]:
-        raise _unsafe(archive, f"{name!r} would be extracted outside the destination")
+def _write(content: IO[bytes], folder: Path, name: str, size: int) -> None:
+    """Write the next `size` bytes as the file `name` below `folder`, or make that folder; nothing that is hidden."""
+    if is_hidden(name):
+        return
+    path = folder / name
+    with writing(path):
+        (path if size == FOLDER else path.parent).mkdir(parents=True, exist_ok=True)
+        if size != FOLDER:
+            # Where names that differ only by case are one, the second must not replace the first.
+            with path.open("xb") as target:
+                for chunk in _chunks(content, name, size):
+                    target.write(chunk)
 
 
-def _require_room(archive: Path, folder: Path, size: int) -> None:
+def _chunks(content: IO[bytes], name: str, size: int) -> Iterator[bytes]:
+    while size > 0:
+        try:
+            chunk = content.read(min(size, CHUNK))
+        except OSError as error:  # not of writing, which is around this
+            raise EOFError(f"{quoted(name)} cannot be read: {error}") from error
+        if not chunk:
+            raise EOFError(f"{quoted(name)} is cut off")
+        yield chunk
+        size -= len(chunk)
+
+
+def _require_room(members: Members, folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder.parent).free
     if size > free:
         raise DataError(
-            f"{archive} unpacks to {size / 1e9:,.1f} GB and {folder.parent} has room for {free / 1e9:,.1f} GB: make "
-            "room, or unpack it elsewhere and point the data root there; if it should be far smaller, get a sound copy"
+            f"{members.archive} unpacks to {size / 1e9:,.1f} GB and {folder.parent} has room for {free / 1e9:,.1f} GB: "
+            "make room, or unpack it elsewhere and point the data root there; if it should be far smaller, get a sound "
+            "copy"
         )
-
-
-def _unsafe(archive: Path, reason: str) -> DataError:
-    return DataError(f"{archive} cannot be unpacked safely ({reason}); remove that entry or get a clean copy")
-
-
-def _damaged(archive: Path, reason: str) -> DataError:
-    return DataError(f"{archive} cannot be unpacked ({reason}): it is damaged or incomplete; get it again")
 
 
 def _rename(archive: Path, folder: Path, rename: Mapping[str, str]) -> None:
     base = inside(folder)
     for old, new in rename.items():
-        if (base / old).is_dir():
-            (base / old).rename(base / new)
-        elif not (base / new).is_dir():
+        there = [name for name in (old, new) if (base / name).is_dir()]
+        if len(there) == 2:
+            raise DataError(f"{archive} has both {old!r} and {new!r}: expected one of them; get the original archive")
+        if not there:
             raise DataError(f"{archive} has no folder {old!r}: expected it to become {new!r}; get the original archive")
+        (base / there[0]).rename(base / new)
 
 
 def _put(partial: Path, folder: Path) -> None:
@@ -158,12 +167,3 @@ def _put(partial: Path, folder: Path) -> None:
         # Another process was faster, and its folder is as good.
         if not folder.is_dir():
             raise
-
-
-def _remove_abandoned(cache: Path) -> None:
-    """Remove what killed processes left behind."""
-    for partial in cache.glob(".*.partial"):
-        # Those of others may be renamed or removed at any moment.
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - partial.stat().st_mtime > ABANDONED:
-                shutil.rmtree(partial, ignore_errors=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from lska.data.tars import DataError
+from lska.data.entries import DataError
 from lska.finetuning import FineTuningJob
 from lska.openmmlab import configs
 from lska.openmmlab.recipe import DetectionRecipe, MaskRCNNRecipe

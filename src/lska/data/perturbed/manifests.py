@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lska.data.archives import Archive
+from lska.data.archives import Archive, archive_problems
+from lska.data.entries import FileName, repeated
 from lska.data.manifest import Manifest, SplitManifest, packaged_classes, read_manifest
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.provenance import digest
@@ -20,13 +21,13 @@ TEST = "test"
 class CorruptedManifest:
     """A set of corruptions by severities, each part of which holds the same `count` images."""
 
-    name: str
+    name: FileName
     title: str
     source: str
     terms: str
     family: Literal["c", "c_bar"]
     """Whose corruptions they are, ImageNet-C's or ImageNet-C-bar's."""
-    classes: tuple[str, ...]
+    classes: tuple[FileName, ...]
     """In index order (sorted)."""
     count: int
     per_class: tuple[int, int]
@@ -39,6 +40,9 @@ class CorruptedManifest:
     def __post_init__(self) -> None:
         if not set(self.severities) <= set(SEVERITIES) or not self.severities:
             raise ValueError(f"severities: expected some of {list(SEVERITIES)}, found {list(self.severities)}")
+        problems = [f"severities: {one} is listed twice" for one in repeated(self.severities)]
+        if problems := problems + archive_problems(self.archives):
+            raise ValueError("; ".join(problems))
         self.part("check")
 
     @property
