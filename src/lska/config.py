@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from lska.inspection import TASKS as INSPECTIONS
 from lska.openmmlab.recipe import DetectionRecipe, SegmentationRecipe
 from lska.openmmlab.recipe import load_recipe as load_dense_recipe
 from lska.passes import Measured
-from lska.provenance import digest
+from lska.provenance import digest, read_record
 from lska.robustness import SETS, PerturbedSet, check_robustness, set_of
 from lska.runs import Run
 from lska.sections import (
@@ -235,15 +234,9 @@ class Config:
             ValueError: the data set was not prepared, or its record is damaged.
         """
         data = self.data if data is None else data
-        path = self.record_of(data)
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            return {"name": record["name"], "digest": record["digest"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} is missing or damaged ({type(error).__name__}): expected the record of the "
-                f"checked data set {data.name!r}; make it with `lska data prepare` and the same configuration"
-            ) from error
+        kind = next(kind for kind, other in self.sources if other.name == data.name)
+        record = read_record(self.record_of(data), data.name, kind, name=str, digest=str)
+        return {"name": record["name"], "digest": record["digest"]}
 
 
 def place(kind: str) -> str:

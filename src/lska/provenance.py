@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import write_json
+from lska.files import FileError, read_json, write_json
 from lska.imports import ADDRESSES, absent
 
 if TYPE_CHECKING:
@@ -124,6 +124,30 @@ def write_sealed(path: Path, content: Mapping[str, Any], check: Callable[[], Non
     sealed = {**content, "seal": seal_of(json.loads(json.dumps(content)))}
     write_json(path, sealed, check)
     return sealed
+
+
+def read_record(path: Path, name: str, kind: str, **fields: type | tuple[type, ...]) -> dict[str, Any]:
+    """The record of the checked data set `name`.
+
+    Args:
+        kind: what the set serves, with which `lska data prepare` makes the record.
+        fields: types of the values that the record must have at least.
+
+    Raises:
+        FileError: it is missing or damaged, or a field is of another type; says how to make it.
+    """
+    try:
+        record = read_json(path)
+        wrong = [field for field, types in fields.items() if not isinstance(record.get(field), types)]
+        problem = f"{', '.join(wrong)}: missing or of another type" if wrong else None
+    except FileError as error:
+        record, problem = {}, str(error).removeprefix(f"{path}: ")
+    if problem is not None:
+        raise FileError(
+            f"{path} is missing or damaged ({problem}): expected the record of the checked data set {name!r}; make it "
+            f"with `lska data prepare --kind {kind}` and the same configuration"
+        )
+    return record
 
 
 def seal_of(content: Mapping[str, Any]) -> str:

@@ -76,15 +76,15 @@ def test_a_corruption_that_is_gone_is_named(partial: PerturbedSet) -> None:
     [
         (None, r"my_r\.json is missing or damaged .*`lska data prepare --kind r`"),
         ("{", r"my_r\.json is missing or damaged"),
-        ("[]", r"my_r\.json: name, digest, names, contents missing; remove it"),
-        ('{"name": "my_r", "digest": "x", "contents": null}', r"my_r\.json: names missing; remove it"),
+        ("[]", r"my_r\.json is missing or damaged \(expected a mapping, found a list\)"),
+        ('{"name": "my_r", "digest": "x", "contents": null}', r"my_r\.json is missing or damaged \(names: missing or of another type\)"),
     ],
 )
 def test_a_missing_or_damaged_record_is_named(project: Project, content: str | None, message: str) -> None:
     item = generated(project, "r")
     if content is not None:
         item.record.write_text(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(FileError, match=message):
         read_record(item)
 
 

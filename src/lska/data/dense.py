@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from lska.data.entries import DataError, inside_problem, read_names
 from lska.data.findings import Outcome
 from lska.data.semantic import check_segmentation
 from lska.files import FileError, MissingFileError
-from lska.provenance import write_sealed
+from lska.provenance import read_record, write_sealed
 
 if TYPE_CHECKING:
     from lska.config import DataSource
@@ -94,9 +93,11 @@ def verify(kind: str, data: DataSource, record: Path, *splits: DenseSplit) -> di
     data, as results keep them.
 
     Raises:
-        DataError: the record is missing, or of another manifest, or the files have changed; says which.
+        FileError: the record is missing or damaged.
+        DataError: it is of another manifest, or the files have changed; says which.
     """
-    stored, manifest, problems = _read_record(record, data), _manifest(kind, data), []
+    stored = read_record(record, data.name, kind, name=str, digest=str, files=dict)
+    manifest, problems = _manifest(kind, data), []
     if data.generate is None and stored["digest"] != manifest.digest:
         problems.append(f"{record} records another version of the manifest")
     for split in splits:
@@ -109,17 +110,6 @@ def verify(kind: str, data: DataSource, record: Path, *splits: DenseSplit) -> di
             + "\nrestore the files, or remove the record and run `lska data prepare` again"
         )
     return {"name": stored["name"], "digest": stored["digest"]}
-
-
-def _read_record(record: Path, data: DataSource) -> dict[str, Any]:
-    try:
-        stored = json.loads(record.read_text(encoding="utf-8"))
-        return {"name": stored["name"], "digest": stored["digest"], "files": dict(stored["files"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{record} is missing or damaged ({type(error).__name__}): expected the record of the checked data set "
-            f"{data.name!r}; make it with `lska data prepare` and the same configuration"
-        ) from error
 
 
 def _manifest(kind: str, data: DataSource) -> DenseManifest:

@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import io
 import logging
 import os
 import posixpath
-from collections.abc import Iterator
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from lska.data.archives import CHUNK, Archive, is_archive, read_archives, stem
+from lska.data.entries import DataError, FileName
 from lska.data.layouts import shown
 from lska.data.manifest import BUNDLED, kind_of
-from lska.data.tars import DataError
-from lska.files import read_yaml
+from lska.files import is_temporary, open_regular, quoted, read_yaml, writing
+from lska.strict import build
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SCHEMES = ("http", "https", "s3")
+"""Of addresses that an archive is fetched from."""
+
+TOLD_AFTER = 10.0
+"""Seconds without a byte after which it is said what is waited for."""
+
+PATIENCE = 60.0
+"""Seconds in which a source has to send `LEAST` bytes."""
+
+LEAST = 10_000
+
+BLOCK = 4 * CHUNK
+"""Bytes that a bucket is asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +69,15 @@ def import_archive(manifest: Path, source: str, root: Path) -> Import:
     on where it was, if a hash will tell whether the pieces fit; a call for what is there already does nothing.
 
     Args:
-        source: an address that DVC understands (http, https, s3 and so on), or the path of a file.
+        source: an address with one of `SCHEMES`, or the path of a file.
 
     Raises:
-        DataError: `root` is not inside the project, the manifest lists no such archive, the source cannot be read, or
-            the file is another one; says what was expected and what was found, and leaves nothing behind.
+        DataError: `root` is not inside the project, the manifest lists no such archive, the source cannot be read or
+            stalls, or the file is another one; says what was expected and what was found, and leaves nothing behind.
+        FileError: the source, or what is in the place of the archive, is no regular file.
+        WriteError: there is no room for it.
     """
+    _check_source(source)
     with _repository(root) as repository:
         archive = _chosen(manifest, source)
         path = root / archive.file
@@ -72,6 +100,18 @@ def import_archive(manifest: Path, source: str, root: Path) -> Import:
         elif fetched and recorded.source != source:
             logger.info("%s goes on naming %s, where the same file came from", pointer, recorded.source)
         return Import(path, pointer, fetched, expected.known)
+
+
+def _check_source(source: str) -> None:
+    scheme, mark, _ = source.partition("://")
+    if not source.isprintable() or (mark and scheme.lower() not in SCHEMES):
+        addresses = ", ".join(f"{one}://" for one in SCHEMES)
+        raise DataError(f"{source} cannot be read: expected an address with {addresses} or the path of a file")
+    if mark and urlsplit(source).password is not None:
+        raise DataError(
+            f"the address at {urlsplit(source).hostname} has a password and would be recorded in a file for git: fetch "
+            "the archive by hand, and import the file"
+        )
 
 
 def _require_same(path: Path, expected: Archive) -> None:
@@ -115,9 +155,9 @@ def _chosen(manifest: Path, source: str) -> Archive:
     for archive in archives:
         if source == archive.url:
             return archive
-    for archive in archives:
-        if is_archive(name) and stem(name) == stem(archive.file):
-            return archive if name == archive.file else Archive(name, holds=archive.holds, rename=archive.rename)
+    alike = [archive for archive in archives if is_archive(name) and stem(name) == stem(archive.file)]
+    for archive in sorted(alike, key=lambda archive: archive.file != name):
+        return archive if name == archive.file else Archive(name, holds=archive.holds, rename=archive.rename)
     expected = shown([archive.file for archive in archives])
     others = (path for path in sorted(BUNDLED.glob("*.yaml")) if path != manifest and _lists(path, name, source))
     hint = ", ".join(path.stem for path in others)
@@ -127,14 +167,22 @@ def _chosen(manifest: Path, source: str) -> Archive:
     )
 
 
+@dataclass(frozen=True)
+class _Own:
+    """What a manifest names besides the archives that it lists."""
+
+    archive: FileName | None = None
+    splits: dict[FileName, Any] = field(default_factory=dict)
+
+
 def _candidates(manifest: Path) -> list[Archive]:
     """Listed archives, the one of its own that a dense set may name, and a tar file for each split of class folders."""
     values = read_yaml(manifest)
-    own = [values["archive"]] if "archive" in values else []
-    if kind_of(values) == "classification":
-        own += [f"{split}.tar" for split in values.get("splits", {})]
+    kept = ("archive", "splits") if kind_of(values, manifest) == "classification" else ("archive",)
+    own = build(_Own, {key: values[key] for key in kept if key in values}, str(manifest))
+    names = [*([own.archive] if own.archive else []), *(f"{split}.tar" for split in own.splits)]
     listed = read_archives(manifest)
-    return [*listed, *(Archive(name) for name in own if name not in {one.file for one in listed})]
+    return [*listed, *(Archive(name) for name in names if name not in {one.file for one in listed})]
 
 
 def _lists(manifest: Path, name: str, source: str) -> bool:
@@ -143,28 +191,51 @@ def _lists(manifest: Path, name: str, source: str) -> bool:
 
 def _bring(source: str, path: Path, expected: Archive) -> None:
     """Fetch `source` beside `path` and, if it is as expected, put it there."""
-    partial = path.with_name(f".{path.name}.partial")
     made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Without a hash, nobody could tell whether two pieces are of the same file.
     hashed = expected.md5 is not None or expected.sha256 is not None
-    going_on = hashed and partial.is_file() and partial.stat().st_size > 0
     complete = False
-    try:
-        _fetch(source, partial, going_on)
-        complete = True
-        problems = expected.problems(partial)
-        if problems and going_on:
-            logger.info("%s: the rest does not fit what was there; fetching all of it again", source)
-            _fetch(source, partial, go_on=False)
+    with _partial(path, expected) as partial:
+        going_on = hashed and partial.stat().st_size > 0
+        try:
+            _fetch(source, partial, path, going_on)
+            complete = True
             problems = expected.problems(partial)
-        if problems:
-            raise DataError(f"{source} is not {expected.file}: {'; '.join(problems)}; nothing was kept of it")
-        partial.replace(path)
+            if problems and going_on:
+                logger.info("%s: the rest does not fit what was there; fetching all of it again", source)
+                _fetch(source, partial, path, go_on=False)
+                problems = expected.problems(partial)
+            if problems:
+                raise DataError(f"{source} is not {expected.file}: {'; '.join(problems)}; nothing was kept of it")
+            with writing(path):
+                partial.replace(path)
+        finally:
+            if complete or not hashed or not partial.stat().st_size:
+                partial.unlink(missing_ok=True)
+                _remove_empty(made)
+
+
+@contextmanager
+def _partial(path: Path, expected: Archive) -> Iterator[Path]:
+    """The temporary file beside `path` that the expected archive is fetched into, with what is there of it already.
+
+    Its name is the same at every call, so that the next one can go on, and those of other archives are removed.
+    """
+    key = hashlib.sha256(repr((expected.md5, expected.sha256)).encode()).hexdigest()[:8]
+    partial = path.with_name(f".{path.name}.{key}.tmp{path.suffix}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for other in path.parent.iterdir():
+            if is_temporary(other) and other.name.startswith(f".{path.name}.") and other != partial:
+                other.unlink(missing_ok=True)
+        lock = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield partial
+    except BlockingIOError as error:
+        raise DataError(f"{path} is being imported by another process; wait for it, or stop it") from error
     finally:
-        if complete or not hashed or not partial.is_file() or not partial.stat().st_size:
-            partial.unlink(missing_ok=True)
-            _remove_empty(made)
+        os.close(lock)
 
 
 def _remove_empty(folders: list[Path]) -> None:
@@ -173,44 +244,98 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def _fetch(source: str, partial: Path, go_on: bool) -> None:
+def _fetch(source: str, partial: Path, path: Path, go_on: bool) -> None:
     """Write the content of `source` to `partial`, with `go_on` what is missing there."""
-    from dvc.fs import parse_external_url
-
-    start = partial.stat().st_size if go_on else 0
-    # DVC's file systems raise what the libraries under them raise, which has no common ancestor.
-    try:
-        files, place = parse_external_url(source)
-        size = files.info(place).get("size")
-        try:
-            _copy(files, place, partial, start, size)
-        except ValueError:  # of a server that has no byte ranges
-            if not start:
-                raise
-            _copy(files, place, partial, 0, size)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{source} cannot be read ({reason}); check address and connection, and try again") from error
-    if size is not None and (found := partial.stat().st_size) < size:
-        raise DataError(f"{source} ended after {found:,} of {size:,} bytes; try again")
-
-
-def _copy(files: Any, place: str, partial: Path, start: int, size: int | None) -> None:
-    """Copy what follows byte `start`."""
     from tqdm import tqdm
 
-    # In one go: servers without byte ranges cannot be read in blocks.
-    whole = {} if start or files.protocol not in ("http", "https") else {"block_size": 0}
-    with files.open(place, mode="rb", **whole) as stream, partial.open("r+b" if start else "wb") as target:
-        if start:
-            stream.seek(start)
-            target.seek(start)
+    logger.info("fetching %s", source)
+    chunks, start, size = _opened(source, partial.stat().st_size if go_on else 0)
+    with writing(path), partial.open("r+b" if start else "wb") as target:
+        target.seek(start)
         with tqdm(total=size, initial=start, unit="B", unit_scale=True, disable=None) as bar:
-            while chunk := stream.read(CHUNK):
+            for chunk in chunks:
                 target.write(chunk)
                 bar.update(len(chunk))
         target.flush()
         os.fsync(target.fileno())
+    if size is not None and (found := partial.stat().st_size) < size:
+        raise DataError(f"{source} ended after {found:,} of {size:,} bytes; try again")
+
+
+def _opened(source: str, start: int) -> tuple[Iterator[bytes], int, int | None]:
+    """The content of a source from byte `start` on, or all of it where it cannot be had in parts; from where; its size.
+    """
+    if "://" not in source:
+        stream = open_regular(Path(source))
+        size = os.fstat(stream.fileno()).st_size
+        start = start if start <= size else 0
+        stream.seek(start)
+    else:
+        stream, start, size = _in_time(lambda: _connected(source, start), source)
+    return _chunks(stream, source), start, size
+
+
+def _connected(source: str, start: int) -> tuple[IO[bytes], int, int | None]:
+    from dvc.fs import parse_external_url
+
+    files, place = parse_external_url(source)
+    size = files.info(place).get("size")
+    if size is not None and start >= size:
+        return io.BytesIO(), start, size
+    if files.protocol not in ("http", "https"):
+        stream = files.open(place, mode="rb", block_size=BLOCK)
+        stream.seek(start)
+        return stream, start, size
+    # In one go: not every server has byte ranges, and one that has none answers with the whole file.
+    ranges = {"headers": {"Range": f"bytes={start}-"}} if start else {}
+    stream = files.open(place, mode="rb", block_size=0, **ranges)
+    return stream, start if stream.r.status == HTTPStatus.PARTIAL_CONTENT else 0, size
+
+
+def _chunks(stream: IO[bytes], source: str) -> Iterator[bytes]:
+    """What a stream has to give, as long as it sends `LEAST` bytes in each `PATIENCE` seconds."""
+    received, since = 0, time.monotonic()
+    while chunk := _in_time(lambda: stream.read(CHUNK), source):
+        yield chunk
+        received += len(chunk)
+        if (now := time.monotonic()) - since > PATIENCE:
+            if received < LEAST:
+                raise _stalled(source, f"{received:,} bytes")
+            received, since = 0, now
+    stream.close()
+
+
+def _in_time(call: Callable[[], T], source: str) -> T:
+    """The result of `call`, which reads `source`; says so where it has to wait for it, and gives up in the end."""
+    result: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            result.put((call(), None))
+        except Exception as error:  # handed on
+            result.put((None, error))
+
+    # Nothing stops a thread that waits for a server or a network drive, but nobody has to wait for it either.
+    threading.Thread(target=run, daemon=True).start()
+    since = time.monotonic()
+    while (waited := time.monotonic() - since) < PATIENCE:
+        try:
+            value, error = result.get(timeout=min(TOLD_AFTER, PATIENCE - waited))
+        except queue.Empty:
+            logger.warning("waiting for %s, which has sent nothing for %.0f s", source, time.monotonic() - since)
+            continue
+        # DVC's file systems raise what the libraries under them raise, which has no common ancestor.
+        if error is not None:
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(
+                f"{source} cannot be read ({reason}); check address and connection, and try again"
+            ) from error
+        return value
+    raise _stalled(source, "nothing")
+
+
+def _stalled(source: str, sent: str) -> DataError:
+    return DataError(f"{source} has sent {sent} for {PATIENCE:.0f} s; check the connection, and try again to go on")
 
 
 @dataclass(frozen=True)
@@ -231,6 +356,11 @@ def _recorded(pointer: Path, md5: str | None) -> _Recorded | None:
         recorded = _Recorded(str(values["deps"][0]["path"]), str(values["outs"][0]["md5"]))
     except (KeyError, IndexError, TypeError):
         return None
+    if not re.fullmatch("[0-9a-f]{32}", recorded.md5):
+        raise DataError(
+            f"{pointer}: expected the MD5 of a file, found {quoted(recorded.md5)}; restore it with `git checkout -- "
+            f"{pointer}`, or delete it to import anew"
+        )
     return recorded if md5 in (None, recorded.md5) else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from lska.data.folders import DataError
 from lska.data.perturbed.prepare import RENDERED
 from lska.data.sources import texture_root
 from lska.inspection import InspectionJob
-from lska.provenance import digest, write_sealed
+from lska.provenance import digest, read_record, write_sealed
 from lska.strict import build
 
 logger = logging.getLogger(__name__)
@@ -36,16 +35,11 @@ def verify(job: InspectionJob, images: CueConflictSet | TextureSet) -> None:
     """Make sure that an opened set is the recorded one.
 
     Raises:
-        DataError: the record is missing or damaged, or files were added, removed or changed in size since.
+        FileError: the record is missing or damaged.
+        DataError: files were added, removed or changed in size since.
     """
-    try:
-        stored = json.loads(job.record.read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{job.record} is missing or damaged ({type(error).__name__}): expected the record of the checked set "
-            f"{job.data.name!r}; make it with `lska data prepare --kind {job.name}` and the same configuration"
-        ) from error
-    if stored != lines_digest(_listing(images)):
+    stored = read_record(job.record, job.data.name, job.name, files=str)
+    if stored["files"] != lines_digest(_listing(images)):
         raise DataError(
             f"{job.data.root} is not the set that {job.record} records: files were added, removed or changed; restore "
             "them, or remove the record and prepare the set again"

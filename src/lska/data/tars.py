@@ -132,8 +132,8 @@ def tar_entries(
     except DAMAGE as error:
         place = f"{members.archive}:{within}" if within else members.archive
         raise DataError(
-            f"{place} cannot be read as a tar archive ({error}): it is damaged or incomplete; get it again, or decompress "
-            "it (`gunzip`, `xz -d`) if it is a compressed one by the name of .tar"
+            f"{place} cannot be read as a tar archive ({error}): it is damaged or incomplete; get it again, or "
+            "decompress it (`gunzip`, `xz -d`) if it is a compressed one by the name of .tar"
         ) from error
 
 

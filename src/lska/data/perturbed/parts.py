@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lska import provenance
 from lska.data.folders import DataError, Split, list_split
 from lska.data.manifest import names_digest
 from lska.data.perturbed.check import corruption_folder, open_test
@@ -15,6 +15,7 @@ from lska.data.perturbed.manifests import TEST
 from lska.data.perturbed.names import FAMILIES, severity_folder
 from lska.data.perturbed.prepare import changed, verify
 from lska.data.sources import archives_of, class_root, open_classification
+from lska.files import FileError, quoted
 from lska.provenance import digest
 from lska.robustness import PerturbedSet
 
@@ -56,19 +57,19 @@ def read_record(item: PerturbedSet) -> dict[str, Any]:
     """The record of a prepared set.
 
     Raises:
-        DataError: it is missing or damaged; says how to make it.
+        FileError: it is missing or damaged; says how to make it.
     """
-    wanted = ("name", "digest", "names", "contents", *(("parts", "manifest") if item.corrupted else ()))
-    try:
-        stored = json.loads(item.record.read_text(encoding="utf-8"))
-        absent = [key for key in wanted if key not in stored]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            f"{item.record} is missing or damaged ({type(error).__name__}): expected the record of the checked set "
-            f"{item.data.name!r}; make it with `lska data prepare --kind {item.name}` and the same configuration"
-        ) from error
-    if absent:
-        raise DataError(f"{item.record}: {', '.join(absent)} missing; remove it and prepare the set again")
+    fields = {"name": str, "digest": str, "names": str}
+    if item.corrupted:
+        fields |= {"manifest": str, "contents": dict, "parts": dict, "missing": dict}
+    stored = provenance.read_record(item.record, item.data.name, item.name, **fields)
+    if item.corrupted:
+        levels = [stored["parts"][name] for name in FAMILIES[item.name] if name in stored["parts"]]
+        if not levels or not all(isinstance(some, list) and some for some in levels):
+            raise FileError(
+                f"{item.record}: parts: expected severities of corruptions, found {quoted(stored['parts'])}; remove it "
+                "and prepare the set again"
+            )
     return stored
 
 
