@@ -87,6 +87,10 @@ class Served:
     """Whether it answers requests for parts of a file, as most servers do."""
     cut: int | None = None
     """Bytes of a file after which it hangs up."""
+    stalls: str = ""
+    """`HEAD` or `GET`: with which it takes a request and, after `cut` bytes, says nothing more."""
+    released: threading.Event = field(default_factory=threading.Event)
+    """Set at the end of a test, so that nothing stalls for longer."""
     sent: list[str] = field(default_factory=list)
     """The byte ranges that were asked for, empty for a whole file."""
 
@@ -100,6 +104,8 @@ def handler(served: Served) -> type[BaseHTTPRequestHandler]:
             self.answer(body=True)
 
         def answer(self, body: bool) -> None:
+            if served.stalls == self.command == "HEAD":
+                served.released.wait(60)
             path = served.folder / self.path.lstrip("/")
             if not path.is_file():
                 self.send_error(404)
@@ -118,7 +124,9 @@ def handler(served: Served) -> type[BaseHTTPRequestHandler]:
                 served.sent.append(asked if partly else "")
                 self.wfile.write(data[start : served.cut])
                 self.close_connection = True
-                if served.cut is not None:
+                if served.stalls == self.command:
+                    served.released.wait(60)
+                elif served.cut is not None:
                     # What was sent has arrived before the client learns that there is no more.
                     time.sleep(0.3)
 
@@ -136,5 +144,6 @@ def served(archive: Path) -> Iterator[Served]:
     thread.start()
     found.address = f"http://127.0.0.1:{server.server_port}/{archive.name}"
     yield found
+    found.released.set()
     server.shutdown()
     thread.join()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from importing_helpers import Capture, Served, archive, error, imported, manifes
 
 from lska.cli import main
 from lska.data import importing
+from lska.data.archives import read_archives
 from lska.files import is_temporary
 
 __all__ = ["archive", "repository", "served"]  # fixtures
@@ -140,7 +143,7 @@ def test_pieces_of_two_files_are_not_put_together(
 
 
 def test_an_interruption_before_the_pointer_is_made_good(
-    repository: Path, archive: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+    repository: Path, archive: Path, served: Served, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     manifest(archive, "md5")
 
@@ -151,10 +154,10 @@ def test_an_interruption_before_the_pointer_is_made_good(
         patched.setattr(importing, "_record", interrupted)
         assert imported(served.address) == 130
     assert Path("data/things/things.tar.gz").is_file() and not Path("data/things/things.tar.gz.dvc").exists()
-    fetched = Path("data/things/things.tar.gz").stat()
+    assert "fetching" in capsys.readouterr().err
     assert imported(served.address) == 0
     assert pointer()["outs"][0]["md5"]
-    assert Path("data/things/things.tar.gz").stat().st_ino == fetched.st_ino
+    assert "fetching" not in capsys.readouterr().err
 
 
 def test_nothing_is_left_where_the_source_is_missing(
@@ -167,6 +170,105 @@ def test_nothing_is_left_where_the_source_is_missing(
         said = error(capsys)
         assert f"{source}: no such file" in said if source == archive else f"{source} cannot be read" in said
         assert not Path("data").exists()
+
+
+@pytest.mark.parametrize(("stalls", "cut"), [("HEAD", None), ("GET", 0), ("GET", 40_000)])
+def test_a_source_that_stalls_is_named_and_given_up(
+    repository: Path, archive: Path, served: Served, capsys: Capture, monkeypatch: pytest.MonkeyPatch, stalls: str,
+    cut: int | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(importing, "PATIENCE", 2.0)
+    monkeypatch.setattr(importing, "TOLD_AFTER", 0.5)
+    manifest(archive, "md5")
+    served.stalls, served.cut = stalls, cut
+    assert imported(served.address) == 1
+    said = capsys.readouterr().err
+    assert f"waiting for {served.address}, which has sent nothing for 0 s" in said or "sent nothing for 1 s" in said
+    assert f"lska: error: {served.address} has sent nothing for 2 s; check the connection" in said
+    assert not Path("data/things/things.tar.gz").exists()
+    served.stalls, served.cut = "", None
+    assert imported(served.address) == 0
+    assert Path("data/things/things.tar.gz").read_bytes() == archive.read_bytes()
+    assert any(asked.startswith("bytes=40000-") for asked in served.sent) == (cut == 40_000)
+
+
+def test_what_is_no_file_and_no_address_is_refused_at_once(
+    repository: Path, archive: Path, capsys: Capture, tmp_path: Path
+) -> None:
+    manifest(archive, "md5")
+    places = {name: tmp_path / name / archive.name for name in ("pipe", "folder", "link")}
+    for place in places.values():
+        place.parent.mkdir()
+    os.mkfifo(places["pipe"])
+    places["folder"].mkdir()
+    places["link"].symlink_to(tmp_path / "gone")
+    refusals = {
+        str(places["pipe"]): "expected a regular file, found a named pipe",
+        str(places["folder"]): "expected a regular file, found a folder",
+        str(places["link"]): "is a link to",
+        "gs://sets/things.tar.gz": "cannot be read: expected an address with http://, https://, s3:// or the path of a",
+        "file:///tmp/things.tar.gz": "cannot be read: expected an address with http://, https://, s3:// or the path",
+        "http://me:secret@127.0.0.1:9/things.tar.gz": "at 127.0.0.1 has a password",
+        "http://127.0.0.1:9/..": ": .. is no archive of things",
+        "../things\x1b.tar.gz": "cannot be read: expected an address",
+    }
+    for source, message in refusals.items():
+        assert imported(source) == 1
+        said = error(capsys)
+        assert message in said and "secret" not in said, source
+        assert not Path("data").exists(), source
+
+
+def test_two_imports_at_once_do_not_mix(repository: Path, archive: Path, capsys: Capture) -> None:
+    manifest(archive, "md5")
+    path = Path("data/things/things.tar.gz")
+    with importing._partial(path, read_archives(Path("things.yaml"))[0]):
+        assert imported(archive) == 1
+        assert f"{path} is being imported by another process; wait for it" in error(capsys)
+
+
+def test_what_a_killed_import_of_another_archive_left_is_removed(repository: Path, archive: Path) -> None:
+    leftover = Path("data/things/.things.tar.gz.01234567.tmp.gz")
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"of another file")
+    manifest(archive, "md5")
+    assert imported(archive) == 0
+    assert sorted(path.name for path in leftover.parent.iterdir()) == ["things.tar.gz", "things.tar.gz.dvc"]
+
+
+def test_a_full_disk_is_told_with_file_and_folder(
+    repository: Path, archive: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: str, start: int) -> tuple[Iterator[bytes], int, int | None]:
+        def chunks() -> Iterator[bytes]:
+            yield b"some"
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        return chunks(), start, None
+
+    manifest(archive, "md5")
+    monkeypatch.setattr(importing, "_opened", full)
+    assert imported(archive) == 1
+    said = error(capsys)
+    assert "data/things/things.tar.gz: cannot be written in the folder data/things (No space left on device)" in said
+    assert not Path("data/things/things.tar.gz").exists()
+
+
+def test_names_in_a_manifest_cannot_leave_the_folder(
+    repository: Path, archive: Path, capsys: Capture, tmp_path: Path
+) -> None:
+    content = yaml.safe_load(manifest(archive, "md5").read_text())
+    for file in ("../../out/things.tar.gz", "/tmp/things.tar.gz", "a/things.tar.gz", ".things.tar.gz", "a\\b.tar"):
+        content["archives"][0]["file"] = file
+        Path("things.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        assert imported(archive) == 1
+        assert "things.yaml: 1 problem(s):\n  archives[0].file: expected the name of a file" in error(capsys)
+    content["archives"] = []
+    content |= {"kind": "detection", "archive": "../out.tar"}
+    Path("things.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    assert imported(tmp_path / "out.tar") == 1
+    assert "things.yaml: 1 problem(s):\n  archive: expected the name of a file" in error(capsys)
+    assert not Path("data").exists() and not list(tmp_path.glob("out*"))
 
 
 def test_an_archive_that_the_manifest_does_not_list_is_refused(

@@ -368,6 +368,7 @@ def _record(repository: Repo, source: str, path: Path, pointer: Path) -> None:
     """Have DVC write the pointer of a file that is there, as if it had fetched it from `source`."""
     from dvc.exceptions import DvcException
 
+    logger.info("recording %s in DVC, which asks for what %s says of it", path, source)
     try:
         # Without fetching it once more, which `dvc import-url` would do before anything could be compared.
         repository.imp_url(source, out=str(path), no_exec=True, force=True)
