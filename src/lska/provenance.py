@@ -126,7 +126,7 @@ def write_sealed(path: Path, content: Mapping[str, Any], check: Callable[[], Non
     return sealed
 
 
-def read_record(path: Path, name: str, kind: str, **fields: type | tuple[type, ...]) -> dict[str, Any]:
+def read_record(path: Path, name: str, kind: str, /, **fields: type | tuple[type, ...]) -> dict[str, Any]:
     """The record of the checked data set `name`.
 
     Args:

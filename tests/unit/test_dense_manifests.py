@@ -135,7 +135,7 @@ def test_stated_tolerances_change_the_digest(tmp_path: Path) -> None:
         ("detection", {"category_ids": [1, 1]}, "category_ids: expected 2 different numbers"),
         ("detection", {"format": "voc"}, "names: expected the file of names with format voc"),
         ("detection", {"format": "yolo"}, "format: expected one of 'coco', 'voc'"),
-        ("detection", {"classes": ["dog", "dog"]}, "classes: expected distinct names"),
+        ("detection", {"classes": ["dog", "dog"]}, "classes: 'dog' is listed twice"),
         ("detection", {"overhang": 0}, "overhang: expected a positive number of pixels, found 0.0"),
         ("segmentation", {"ignore": [1]}, "ignore: expected values up to 255 that are no class"),
         ("segmentation", {"ignore": [2], "zero_is_unlabelled": True}, "ignore: expected values"),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import os
+import itertools
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dense_sets import write_ade
@@ -18,6 +17,7 @@ from lska.data import unpack
 from lska.data.dense import open_segmentation, prepare, verify
 from lska.data.folders import DataError
 from lska.data.unpack import unpacked
+from lska.files import is_temporary
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +72,15 @@ def test_an_interrupted_unpacking_leaves_nothing_that_counts(
     ade: DataSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive, cache = pack(Path(ade.root), tmp_path / "a.tar", "x"), tmp_path / "cache"
-    extract = tarfile.TarFile.extractall
+    write, written = unpack._write, itertools.count()
 
-    def interrupted(tar: tarfile.TarFile, path: Path, **options: object) -> None:
-        extract(tar, path, members=tar.getmembers()[:7], **options)
-        raise KeyboardInterrupt
+    def interrupted(*arguments: Any) -> None:
+        if next(written) == 7:
+            raise KeyboardInterrupt
+        write(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(tarfile.TarFile, "extractall", interrupted)
+        patched.setattr(unpack, "_write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             unpacked(archive, cache)
     assert list(cache.iterdir()) == []
@@ -91,17 +92,18 @@ def test_an_interrupted_unpacking_leaves_nothing_that_counts(
 def test_a_killed_unpacking_is_repeated_and_its_leftovers_go(ade: DataSource, tmp_path: Path) -> None:
     archive, cache = pack(Path(ade.root), tmp_path / "a.tar", "x"), tmp_path / "cache"
     code = (
-        "import os, sys, tarfile; from pathlib import Path; from lska.data.unpack import unpacked\n"
-        "def killed(tar, path, **options):\n"
-        "    tar.extract(tar.getmembers()[5], path, filter='data'); os.kill(os.getpid(), 9)\n"
-        "tarfile.TarFile.extractall = killed\n"
-        "unpacked(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "import os, sys; from pathlib import Path; from lska.data import unpack\n"
+        "write = unpack._write\n"
+        "def killed(content, folder, name, size):\n"
+        "    write(content, folder, name, size)\n"
+        "    if size > 0: os.kill(os.getpid(), 9)\n"
+        "unpack._write = killed\n"
+        "unpack.unpacked(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
     result = subprocess.run([sys.executable, "-c", code, str(archive), str(cache)], check=False)
     assert result.returncode == -9
     (leftover,) = cache.iterdir()
-    long_ago = time.time() - 2 * unpack.ABANDONED
-    os.utime(leftover, (long_ago, long_ago))
+    assert is_temporary(leftover) and any(path.is_file() for path in leftover.rglob("*"))
     folder = unpacked(archive, cache)
     assert list(cache.iterdir()) == [folder]
     assert sum(path.is_file() for path in folder.rglob("*")) == sum(p.is_file() for p in Path(ade.root).rglob("*"))
@@ -122,18 +124,6 @@ def test_of_two_unpackings_at_once_one_is_kept(
     folder = unpacked(archive, cache)
     assert list(cache.iterdir()) == [folder]
     assert (folder / "x" / "settings.json").is_file()
-
-
-def test_an_entry_outside_the_folder_is_refused(tmp_path: Path) -> None:
-    for name in ("../evil.txt", "inner/../../evil.txt"):
-        with tarfile.open(tmp_path / "a.tar", "w") as tar:
-            member = tarfile.TarInfo(name)
-            member.size = 4
-            tar.addfile(member, io.BytesIO(b"evil"))
-        with pytest.raises(DataError, match=r"a.tar cannot be unpacked safely .*evil.txt"):
-            unpacked(tmp_path / "a.tar", tmp_path / "cache")
-        assert not list(tmp_path.rglob("evil.txt"))
-        assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_truncated_archive_is_refused(ade: DataSource, tmp_path: Path) -> None:

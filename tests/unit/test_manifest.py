@@ -119,7 +119,7 @@ GOOD = {
     ("change", "message"),
     [
         ({"classes": ["bee", "ant"]}, "classes: expected distinct names in sorted order"),
-        ({"classes": ["ant", "ant"]}, "classes: expected distinct names"),
+        ({"classes": ["ant", "ant"]}, "classes: 'ant' is listed twice"),
         ({"classes": "no_such_package:list.txt"}, "install 'no_such_package'"),
         ({"classes": "timm:no_such_file.txt"}, "found 'timm:no_such_file.txt'"),
         ({"splits": {}}, "splits: expected at least one"),

@@ -26,6 +26,7 @@ from lska.data.manifest import make_manifest, save_manifest
 from lska.data.perturbed.names import FAMILIES
 from lska.data.perturbed.parts import CLEAN, _clean_part, open_parts, read_record
 from lska.data.perturbed.prepare import prepare
+from lska.files import FileError
 from lska.robustness import PerturbedSet
 
 
@@ -75,9 +76,14 @@ def test_a_corruption_that_is_gone_is_named(partial: PerturbedSet) -> None:
     ("content", "message"),
     [
         (None, r"my_r\.json is missing or damaged .*`lska data prepare --kind r`"),
-        ("{", r"my_r\.json is missing or damaged"),
+        ("{", r"my_r\.json is missing or damaged \(line 1"),
+        ("[" * 9999, r"my_r\.json is missing or damaged \(mappings and lists are nested more than 64 deep"),
+        ('{"name": 1, "name": 2}', r"my_r\.json is missing or damaged \(lines 1, 1: the name 'name' is given twice"),
         ("[]", r"my_r\.json is missing or damaged \(expected a mapping, found a list\)"),
-        ('{"name": "my_r", "digest": "x", "contents": null}', r"my_r\.json is missing or damaged \(names: missing or of another type\)"),
+        (
+            '{"name": "my_r", "digest": "x", "contents": null}',
+            r"my_r\.json is missing or damaged \(names: missing or of another type\)",
+        ),
     ],
 )
 def test_a_missing_or_damaged_record_is_named(project: Project, content: str | None, message: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_unpack_formats import NAMES, TYPES, hostile_tar, of_type
 
 from lska.data import tars
 from lska.data.folders import DataError, Split, open_split
@@ -68,14 +69,37 @@ def test_damaged_inner_archive_is_named(tmp_path: Path) -> None:
     assert "ILSVRC2012_img_train.tar:n02.tar cannot be read" in refused(tmp_path)
 
 
-def test_of_entries_with_one_name_the_last_counts(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "train.tar", "w") as tar:
-        for data in (b"old", b"newer"):
-            info = tarfile.TarInfo("cat/1.jpg")
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+@pytest.mark.parametrize("place", ["alone", "within"])
+def test_members_are_refused_where_they_are_read_in_place_too(tmp_path: Path, place: str) -> None:
+    refusals = {}
+    for name, message in (*NAMES.items(), *TYPES.items()):
+        member = of_type(name) if isinstance(name, bytes) else tarfile.TarInfo(name)
+        archive = hostile_tar(tmp_path / "train.tar", member)
+        if place == "within":
+            inner = archive.read_bytes()
+            archive.write_bytes(tar_bytes({"n01.tar": inner}))
+        said = refused(tmp_path)
+        assert said.startswith(f"{archive} cannot be used safely: its member ")
+        refusals[name] = message if message in said else said
+    assert refusals == {**NAMES, **TYPES}
+
+
+def test_two_tar_files_within_of_one_name_are_refused(tmp_path: Path) -> None:
+    inner = tar_bytes({"1.jpg": b"1"})
+    write(tmp_path, {"train.tar": tar_bytes({"n01.tar": inner, "n01/1.jpg": b"2"})})
+    assert "its member 'n01/1.jpg' is there twice" in refused(tmp_path)
+
+
+def test_what_macos_adds_is_ignored_where_tar_files_are_read_in_place(tmp_path: Path) -> None:
+    more = {"__MACOSX/cat/._1.jpg": b"x", "__MACOSX/cat/1.jpg": b"x", "._n01.tar": b"x", "cat/Thumbs.db": b"x"}
+    write(tmp_path, {"train.tar": tar_bytes(members() | more)})
     split = open_split(tmp_path, "train")
-    assert len(split) == 1 and split.read(0) == b"newer"
+    assert split.classes == ("cat", "sea bird") and len(split) == 4 and split.ignored == 4
+
+
+def test_a_named_pipe_is_no_archive(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "train.tar")
+    assert f"{tmp_path}/train.tar: expected a regular file, found a named pipe" in refused(tmp_path)
 
 
 def test_index_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -9,15 +10,17 @@ import shutil
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from lska.data import unpack
-from lska.data.folders import DataError
+from lska.data import entries, unpack
+from lska.data.archives import inside
+from lska.data.entries import DataError
 from lska.data.unpack import unpacked
+from lska.files import FileError, WriteError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 FILES = {f"outer/{part}/cat/{number}.txt": os.urandom(700) * 9 for part in ("train", "test") for number in range(8)}
@@ -89,37 +92,146 @@ def test_a_compressed_tar_file_that_ends_early_inside_is_refused(tmp_path: Path)
     assert "a.tar.gz" in refused(archive, tmp_path / "cache")
 
 
+NAMES = {
+    "../evil.txt": "leads out of its folder",
+    "outer/../../evil.txt": "leads out of its folder",
+    "__MACOSX/../../evil.txt": "leads out of its folder",
+    "outer/..": "leads out of its folder",
+    "/evil.txt": "is absolute",
+    "..\\evil.txt": "has a backslash",
+    "C:/evil.txt": "begins with a drive",
+    "outer/evil\n.txt": "has control characters",
+    "outer/evil\x1b[2J.txt": "has control characters",
+    "outer/good.txt": "is there twice",
+    "./outer//good.txt": "is there twice",
+    "outer/good.txt/evil.txt": "needs a folder where the file",
+    "outer": "is a file and a folder",
+}
+TYPES = {
+    tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link", tarfile.FIFOTYPE: "a named pipe",
+    tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device", tarfile.GNUTYPE_SPARSE: "a sparse file",
+    b"Q": "of the unknown type b'Q'",
+}  # fmt: skip
+
+
+def hostile_tar(path: Path, *members: tarfile.TarInfo) -> Path:
+    """A tar file with a sound member before `members`, each of four bytes where its type has any."""
+    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as archive:
+        for member in (tarfile.TarInfo("outer/good.txt"), *members):
+            member.size = 4 if member.isreg() else 0
+            archive.addfile(member, io.BytesIO(b"good"))
+    return path
+
+
+def of_type(kind: bytes) -> tarfile.TarInfo:
+    member = tarfile.TarInfo("outer/evil")
+    member.type, member.linkname = kind, "outer/good.txt"
+    return member
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("name", ["../evil.txt", "outer/../../evil.txt", "/evil-lska.txt"])
-def test_an_entry_outside_is_refused(tmp_path: Path, suffix: str, name: str) -> None:
-    archive = pack(tmp_path / f"a{suffix}", {"outer/good.txt": b"good", name: b"evil"})
-    if suffix != ".zip" and name.startswith("/"):
-        # As `tar` does, a leading slash is dropped.
-        assert "evil-lska.txt" in content(unpacked(archive, tmp_path / "cache"))
-    else:
-        assert "cannot be unpacked safely" in refused(archive, tmp_path / "cache")
-    assert not list(tmp_path.rglob("evil.txt")) and not Path("/evil-lska.txt").exists()
+def test_names_that_no_sound_archive_has_are_refused(tmp_path: Path, suffix: str) -> None:
+    found = {}
+    for number, name in enumerate(NAMES):
+        archive = tmp_path / f"{number}{suffix}"
+        if suffix == ".zip":
+            with zipfile.ZipFile(archive, "w") as packed:
+                for member in ("outer/good.txt", name):
+                    packed.writestr(member, b"evil")
+        else:
+            hostile_tar(archive, tarfile.TarInfo(name))
+        said = refused(archive, tmp_path / "cache")
+        assert said.startswith(f"{archive} cannot be used safely: its member ")
+        assert len(said.splitlines()) == 1 and said.isprintable()
+        found[name] = next((problem for problem in NAMES.values() if problem in said), said)
+    assert found == NAMES
+    assert not list(tmp_path.rglob("evil*")) and not Path("/evil.txt").exists()
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
-@pytest.mark.parametrize("target", ["/etc/passwd", "../../outside"])
-def test_links_out_of_the_folder_are_refused(tmp_path: Path, suffix: str, target: str) -> None:
-    archive = tmp_path / f"a{suffix}"
-    with tarfile.open(archive, "w" if suffix == ".tar" else "w:gz") as tar:
-        member = tarfile.TarInfo("outer/link")
-        member.type, member.linkname = tarfile.SYMTYPE, target
-        tar.addfile(member)
-    assert "cannot be unpacked safely" in refused(archive, tmp_path / "cache")
+def test_what_is_neither_file_nor_folder_is_refused(tmp_path: Path, suffix: str) -> None:
+    for kind, words in TYPES.items():
+        archive = hostile_tar(tmp_path / f"a{suffix}", of_type(kind))
+        assert f"its member 'outer/evil' is {words}; get a sound copy" in refused(archive, tmp_path / "cache")
 
 
-def test_a_link_in_a_zip_file_becomes_no_link(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "words"), [(0o120777, "a symbolic link"), (0o010644, "neither file nor folder")])
+def test_what_is_neither_file_nor_folder_in_a_zip_file_is_refused(tmp_path: Path, mode: int, words: str) -> None:
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w") as packed:
-        entry = zipfile.ZipInfo("outer/link")
-        entry.external_attr = 0o120777 << 16
+        entry = zipfile.ZipInfo("outer/evil")
+        entry.external_attr = mode << 16
         packed.writestr(entry, "/etc/passwd")
-    link = unpacked(archive, tmp_path / "cache") / "outer/link"
-    assert not link.is_symlink() and link.read_text() == "/etc/passwd"
+    assert f"its member 'outer/evil' is {words}" in refused(archive, tmp_path / "cache")
+
+
+def test_a_name_with_a_nul_in_a_zip_file_is_refused(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"outer/good.txt": b"good"})
+    archive.write_bytes(archive.read_bytes().replace(b"outer/good.txt", b"outer/g\0od.txt"))
+    assert "has control characters" in refused(archive, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
+def test_an_archive_that_holds_too_much_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(unpack, "_write", None)  # calling it would fail
+    large = pack(tmp_path / f"large{suffix}", {"a/zeros": bytes(entries.SMALL)})
+    said = refused(large, tmp_path / "cache")
+    assert f"{large}: its {large.stat().st_size:,} bytes hold 100,001,024 bytes" in said
+    assert "expected at most 100 times its size (or 100,000,000 bytes" in said
+    monkeypatch.setattr(entries, "SMALL", 100_000)
+    many = pack(tmp_path / f"many{suffix}", {f"a/{number}": b"" for number in range(20_000)})
+    if suffix == ".tar.gz":  # in a zip file, names alone take more than a hundredth
+        assert "bytes in the first" in refused(many, tmp_path / "cache")
+
+
+def test_what_a_header_states_is_not_believed(tmp_path: Path) -> None:
+    """A name of eight gigabytes, sizes below zero, numbers of thousands of digits, and a hundred thousand headers."""
+    cache = tmp_path / "cache"
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 8**11 - 1
+    negative = bytearray(tarfile.TarInfo("outer/evil").tobuf(tarfile.GNU_FORMAT))
+    negative[124:136] = b"\xff" * 11 + b"\0"
+    digits = tarfile.TarInfo("outer/evil")
+    digits.pax_headers = {"GNU.sparse.size": "9" * 5000, "GNU.sparse.numblocks": "1", "GNU.sparse.offset": "9" * 5000}
+    pax = tarfile.TarInfo("x")
+    pax.type = tarfile.XHDTYPE
+    contents = [
+        long_name.tobuf(tarfile.GNU_FORMAT), _summed(negative), digits.tobuf(tarfile.PAX_FORMAT),
+        pax.tobuf(tarfile.GNU_FORMAT) * 20_000,
+    ]  # fmt: skip
+    for content in contents:
+        archive = tmp_path / "a.tar"
+        archive.write_bytes(content + bytes(1024))
+        assert str(archive) in refused(archive, cache)
+        assert "a.tar" in refused(_compressed(archive), cache)
+
+
+def _summed(header: bytearray) -> bytes:
+    """A header with the checksum of what is in it."""
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    return bytes(header)
+
+
+def _compressed(archive: Path) -> Path:
+    path = archive.with_name("a.tar.gz")
+    path.write_bytes(gzip.compress(archive.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_macos_and_windows_add_is_no_data(tmp_path: Path, suffix: str) -> None:
+    names = [
+        "__MACOSX/._outer", "__MACOSX/outer/._1.txt", ".DS_Store", "outer/.DS_Store", "outer/._1.txt",
+        "outer/Thumbs.db", "outer/cat/desktop.ini", "Desktop.ini", "outer/Icon\r", "outer/.1.txt.abcdefgh.tmp.txt",
+    ]  # fmt: skip
+    archive = pack(tmp_path / f"a{suffix}", {"outer/cat/1.txt": b"1"} | dict.fromkeys(names, b"x"))
+    folder = unpacked(archive, tmp_path / "cache")
+    assert content(folder) == {"outer/cat/1.txt": b"1"}
+    assert inside(folder) == folder / "outer"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -131,17 +243,9 @@ def test_what_does_not_fit_the_disk_is_not_begun(
 
     archive = pack(tmp_path / f"a{suffix}", {"zeros": bytes(4_000_000)})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(3_999_999))
-    monkeypatch.setattr(Path, "mkdir", _only_the_cache(Path.mkdir, tmp_path / "cache"))
+    monkeypatch.setattr(unpack, "_write", None)  # calling it would fail
     said = refused(archive, tmp_path / "cache")
     assert "unpacks to 0.0 GB" in said and "make room" in said and "get a sound copy" in said
-
-
-def _only_the_cache(mkdir: Callable[..., None], cache: Path) -> Callable[..., None]:
-    def guarded(path: Path, *arguments: object, **options: object) -> None:
-        assert path == cache, f"{path} was begun"
-        mkdir(path, *arguments, **options)
-
-    return guarded
 
 
 def test_a_zip_file_that_lies_about_its_size_is_stopped(tmp_path: Path) -> None:
@@ -179,26 +283,26 @@ def test_an_archive_without_a_folder_to_be_renamed_is_refused(tmp_path: Path) ->
     with pytest.raises(DataError, match="a.zip has no folder 'test': expected it to become 'val'"):
         unpacked(archive, tmp_path / "cache", {"test": "val"})
     assert list((tmp_path / "cache").iterdir()) == []
+    both = pack(tmp_path / "both.zip", {"outer/test/1.txt": b"1", "outer/val/1.txt": b"2"})
+    with pytest.raises(DataError, match="both.zip has both 'test' and 'val': expected one of them"):
+        unpacked(both, tmp_path / "cache", {"test": "val"})
 
 
-def test_an_interrupted_zip_file_leaves_nothing_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive, cache = pack(tmp_path / "a.zip"), tmp_path / "cache"
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_full_disk_is_told_with_file_and_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    def full(stream: object, name: str, size: int) -> Iterator[bytes]:
+        yield b"some"
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def interrupted(packed: zipfile.ZipFile, folder: Path) -> None:
-        packed.extract(packed.namelist()[0], folder)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(zipfile.ZipFile, "extractall", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            unpacked(archive, cache)
-    assert list(cache.iterdir()) == []
-    assert content(unpacked(archive, cache)) == FILES
+    monkeypatch.setattr(unpack, "_chunks", full)
+    with pytest.raises(WriteError, match=r"0\.txt: cannot be written in the folder .*cat \(No space left on device\)"):
+        unpacked(pack(tmp_path / f"a{suffix}"), tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(packed: zipfile.ZipFile, folder: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(unpack.zipfile.ZipFile, "extractall", full)
-    assert "No space left on device" in refused(pack(tmp_path / "a.zip"), tmp_path / "cache")
+def test_a_named_pipe_is_no_archive(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(FileError, match=r"a\.tar: expected a regular file, found a named pipe"):
+        unpacked(tmp_path / "a.tar", tmp_path / "cache")

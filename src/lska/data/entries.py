@@ -15,8 +15,8 @@ T = TypeVar("T", bound=Hashable)
 FOLDER = -1
 """Size of a folder among the members of an archive."""
 
-BLOCK = 512
-"""Bytes; tar pads everything to it, so a member without content has this size."""
+MEMBER = 1024
+"""Bytes that a member counts for on top of its content, as names and headers take room too."""
 
 RATIO = 100
 """How many times its own size an archive may hold. Images hardly shrink, and annotations to a tenth."""
@@ -135,51 +135,52 @@ class Members:
         self._files: set[str] = set()
         self._folders: set[str] = set()
 
-    def take(self, name: str, size: int, other: str | None = None) -> str:
+    def take(self, name: str, size: int, other: str | None = None, folder: str = "") -> str:
         """The name of the next member without empty and `.` parts; empty for the folder around everything.
 
         Args:
             size: bytes of its content, or `FOLDER`.
             other: what it is, such as "a symbolic link", where it is neither file nor folder.
+            folder: that the name starts from, with a slash at its end: of an archive within.
 
         Raises:
             MemberError: it is something else, its name leads out of the folder or was there before, or the archive
                 holds far more than it can.
         """
-        hidden = is_hidden(name)
+        path = "/".join(part for part in (folder + name).split("/") if part not in ("", "."))
+        hidden = is_hidden(path)
         problem = f"is {other}" if other else _outside(name) if hidden else path_problem(name)
         if problem is None and size < FOLDER:
             problem = f"has the size {size}"
         if problem:
-            self._refuse(name, problem)
+            self._refuse(folder + name, problem)
         self._measure(size)
-        path = "/".join(part for part in name.split("/") if part not in ("", "."))
         if path and not hidden:
-            self._enter(name, path, size)
+            self._enter(path, size)
         return path
 
     def _measure(self, size: int) -> None:
-        self._content += max(size, 0) + BLOCK
+        self._content += max(size, 0) + MEMBER
         if self._content > max(RATIO * self._size, SMALL):
             number = len(self._files) + len(self._folders)
             raise MemberError(
                 f"{self.archive}: its {self._size:,} bytes hold {self._content:,} bytes in the first {number:,} "
-                f"members, expected at most {RATIO} times its size (or {SMALL:,} bytes, {BLOCK} more for each member): "
-                "get a sound copy, or unpack it by hand if it is one"
+                f"members, expected at most {RATIO} times its size (or {SMALL:,} bytes; each member counts {MEMBER:,} "
+                "more): get a sound copy, or unpack it by hand if it is one"
             )
 
-    def _enter(self, name: str, path: str, size: int) -> None:
+    def _enter(self, path: str, size: int) -> None:
         folder = path if size == FOLDER else path.rpartition("/")[0]
         while folder and folder not in self._folders:
             if folder in self._files:
-                self._refuse(name, f"needs a folder where the file {quoted(folder)} is")
+                self._refuse(path, f"needs a folder where the file {quoted(folder)} is")
             self._folders.add(folder)
             folder = folder.rpartition("/")[0]
         if size != FOLDER:
             if path in self._folders:
-                self._refuse(name, "is a file and a folder")
+                self._refuse(path, "is a file and a folder")
             if path in self._files:
-                self._refuse(name, "is there twice")
+                self._refuse(path, "is there twice")
             self._files.add(path)
 
     def _refuse(self, name: str, problem: str) -> None:

@@ -15,12 +15,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lska.data.entries import BLOCK, FOLDER, DataError, Members, is_hidden
+from lska.data.entries import FOLDER, DataError, Members, is_hidden
 from lska.files import atomic_path, open_regular
 
 logger = logging.getLogger(__name__)
 
 CACHE_VERSION = 2
+BLOCK = 512  # bytes; tar pads everything to it and ends with zero blocks
 
 HEADER = 1 << 20
 """Bytes that tarfile may read at once, for long names and the like; damaged headers ask for any number."""
@@ -117,7 +118,7 @@ def tar_entries(
                 tar.members.clear()  # else tarfile keeps about 1 KB per entry
                 inner = nested and member.isreg() and member.name.endswith(".tar") and not is_hidden(member.name)
                 size = FOLDER if member.isdir() or inner else member.size
-                name = members.take(prefix + member.name.removesuffix(".tar" if inner else ""), size, _other(member))
+                name = members.take(member.name.removesuffix(".tar" if inner else ""), size, _other(member), prefix)
                 yield name, member.offset_data, size
                 if inner:
                     content = tar.extractfile(member)
