@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska.config import Config, place
+from lska.data.entries import is_hidden
 from lska.files import read_yaml
 from lska.options import as_options
 from lska.robustness import CORRUPTED, SETS
@@ -99,7 +100,7 @@ def absence(kind: str, data: DataSource) -> str | None:
 
 def _unreadable(root: Path) -> str | None:
     try:
-        empty = root.is_dir() and not any(root.iterdir())
+        empty = root.is_dir() and all(is_hidden(entry.name) for entry in root.iterdir())
     except OSError as error:
         return f"{root.absolute()} cannot be read ({error.strerror})"
     if not root.exists():

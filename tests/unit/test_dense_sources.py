@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from lska.config import DataSource
 from lska.data.dense import check, open_detection, open_segmentation, prepare, verify
 from lska.data.folders import DataError
+from lska.files import FileError
 
 BCCD, CAMVID = SHARED / "bccd", SHARED / "camvid"
 
@@ -140,16 +141,17 @@ def test_a_label_map_changed_after_the_check_is_refused(ade: DataSource, tmp_pat
 
 def test_a_record_of_another_manifest_or_none_is_refused(coco: DataSource, tmp_path: Path) -> None:
     record = tmp_path / "record.json"
-    with pytest.raises(DataError, match="record.json is missing or damaged .*lska data prepare"):
+    with pytest.raises(FileError, match="record.json is missing or damaged .*lska data prepare --kind detection"):
         verify("detection", coco, record)
     prepare("detection", coco, record, tmp_path)
     with edited(record) as content:
         content["digest"] = "sha256:" + "0" * 64
     with pytest.raises(DataError, match="records another version of the manifest"):
         verify("detection", coco, record)
-    record.write_text("{}")
-    with pytest.raises(DataError, match="missing or damaged"):
-        verify("detection", coco, record)
+    for content in ("{}", "[1]", '{"name": "scenes", "digest": "x", "files": 1}', "1" * 5000, "\ufeff[", "[" * 9999):
+        record.write_text(content)
+        with pytest.raises(FileError, match="record.json is missing or damaged"):
+            verify("detection", coco, record)
 
 
 def test_contents_are_compared_where_the_manifest_prescribes_them(coco: DataSource, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -168,15 +169,23 @@ PROBLEMS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "missing file": (
         lambda root: labels(root, "test", 2).unlink(),
-        r"label files that cannot be read \(1\): test2.txt \(No such file or directory\)",
+        r"label files that cannot be read \(1\): .*/test2\.txt: no such file",
     ),
     "empty file": (
         lambda root: labels(root, "test", 2).write_text("\n"),
         r"label files that name no image \(1\): test2.txt",
     ),
+    "named pipe": (
+        lambda root: (labels(root, "test", 2).unlink(), os.mkfifo(labels(root, "test", 2))),
+        r"label files that cannot be read \(1\): .*/test2\.txt: expected a regular file, found a named pipe",
+    ),
+    "Latin-1": (
+        lambda root: labels(root, "test", 2).write_bytes(b"\ncaf\xe9/1.jpg\n"),
+        r"label files that cannot be read \(1\): .*/test2\.txt: line 2: the byte 0xe9 is no UTF-8",
+    ),
     "no text": (
         lambda root: labels(root, "test", 2).write_bytes(b"\xff\xfe\x00"),
-        r"label files that cannot be read \(1\): test2.txt \('utf-8' codec",
+        r"label files that cannot be read \(1\): .*/test2\.txt: is in UTF-16, expected UTF-8",
     ),
 }  # fmt: skip
 

@@ -122,7 +122,10 @@ def test_read_only_root(tmp_path: Path) -> None:
         path.chmod(0o755)
 
 
-EXTRAS = {"train/cat/.hidden.jpg": b"", "train/cat/notes.txt": b"", "train/.DS_Store": b"", "train/loose.jpg": b""}
+EXTRAS = {
+    "train/cat/.hidden.jpg": b"", "train/cat/notes.txt": b"", "train/.DS_Store": b"", "train/loose.jpg": b"",
+    "train/cat/Thumbs.db": b"", "train/cat/.1.jpg.abcdefgh.tmp.jpg": b"",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -131,7 +134,7 @@ def test_entries_that_are_no_images_are_counted(tmp_path: Path, packed: bool) ->
     write_folder(tmp_path, {"train.tar": tar_bytes(files)} if packed else files)
     split = open_split(tmp_path, "train")
     assert len(split) == 4
-    assert split.ignored == 4
+    assert split.ignored == len(EXTRAS)
     assert {name.rpartition("/")[2] for name in split.ignored_names} == {name.rpartition("/")[2] for name in EXTRAS}
 
 
@@ -198,8 +201,57 @@ def test_flat_images_are_sorted_by_a_label_file(tmp_path: Path, packed: bool) ->
     labels.write_text("file,class\nz.jpg,ant\ngone.jpg,bee\n", encoding="utf-8")
     text = refused(tmp_path, "val")
     assert "Images without a line: 'x 1.jpg', 'y,2.jpg'" in text and "Lines without an image: 'gone.jpg'" in text
-    labels.write_text("name,label\n", encoding="utf-8")
-    assert "line 1: has no column 'file', has no column 'class'" in refused(tmp_path, "val")
+
+
+def test_a_label_file_is_read_whatever_wrote_it_and_refused_with_its_line(tmp_path: Path) -> None:
+    write_folder(tmp_path, {f"val/{name}.jpg": b"" for name in "ab"})
+    labels = tmp_path / "val_labels.csv"
+    plain = b"file,class\na.jpg,ant\nb.jpg,bee\n"
+    sound = [
+        b"\xef\xbb\xbf" + plain, plain.replace(b"\n", b"\r\n"), plain + b"\n\n", plain[:-1],
+        b"class,file,note\nant,a.jpg,\nbee, b.jpg ,x\n", b'"file","class"\n"a.jpg","ant"\n"b.jpg","bee"\n',
+    ]  # fmt: skip
+    for content in sound:
+        labels.write_bytes(content)
+        assert list(open_split(tmp_path, "val").samples) == [("ant/a.jpg", 0), ("bee/b.jpg", 1)], content
+    refusals = {
+        b"name,label\n": "line 1: has no column 'file', has no column 'class'",
+        b"": "line 1: has no column 'file'",
+        b"file,class,class\n": "line 1: has 'class' twice",
+        plain + b"a.jpg,bee\n": "line 4: file 'a.jpg' stands in line 2 already",
+        plain + b"a.jpg,ant\n": "line 4: file 'a.jpg' stands in line 2 already",
+        plain.replace(b",bee", b""): "line 3: expected 2 fields, found 1",
+        plain.replace(b"bee", b""): "line 3: nothing stands in column 'class'",
+        plain.replace(b"\nb", b",x\nb"): "line 2: expected 2 fields, found 3",
+        plain + b"caf\xe9.jpg,ant\n": "line 4: the byte 0xe9 is no UTF-8",
+        plain.decode().encode("utf-16"): "is in UTF-16, expected UTF-8",
+        plain.replace(b"bee", b"../bee"): "line 3: class: expected the name of a file or folder, found '../bee'",
+        plain.replace(b"bee", b"a/bee"): "line 3: class: expected the name of a file or folder, found 'a/bee'",
+        plain.replace(b",", b";"): "line 1: has no column 'file'",
+    }
+    for content, message in refusals.items():
+        labels.write_bytes(content)
+        text = refused(tmp_path, "val")
+        assert str(labels) in text and message in text, content
+    labels.unlink()
+    os.mkfifo(labels)
+    assert f"{labels}: expected a regular file, found a named pipe" in refused(tmp_path, "val")
+    labels.unlink()
+    labels.symlink_to("gone.csv")
+    assert f"{labels}: is a link to gone.csv, which is not there" in refused(tmp_path, "val")
+
+
+def test_what_is_no_regular_file_is_no_image(tmp_path: Path) -> None:
+    write_folder(tmp_path, {f"train/cat/{name}.jpg": b"" for name in "abc"})
+    for name in "ab":
+        (tmp_path / f"train/cat/{name}.jpg").unlink()
+    os.mkfifo(tmp_path / "train/cat/a.jpg")
+    (tmp_path / "train/cat/b.jpg").symlink_to(tmp_path / "gone.jpg")
+    split = open_split(tmp_path, "train")
+    assert split.read(2) == b""
+    for index, message in enumerate(("expected a regular file, found a named pipe", "is a link to .*gone.jpg")):
+        with pytest.raises(DataError, match=f"cat/[ab].jpg: {message}.*; restore or remove it"):
+            split.read(index)
 
 
 def test_splits_with_different_classes_are_refused(tmp_path: Path) -> None:

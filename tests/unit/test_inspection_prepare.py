@@ -19,6 +19,7 @@ from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue
 from lska.data.dtd import TextureSet, read_textures
 from lska.data.folders import DataError
 from lska.data.inspection import prepare, verify
+from lska.files import FileError
 from lska.inspection import InspectionJob
 
 READ = {"shape_texture": read_cue_conflict, "texture_knn": read_textures}
@@ -92,13 +93,13 @@ def test_a_set_that_changed_after_its_record_is_refused(inspected: InspectionPro
 
 
 @pytest.mark.parametrize("task", READ)
-@pytest.mark.parametrize("content", [None, "", "{}", "[]"])
+@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"files": [1]}', "[" * 9999])
 def test_a_record_that_is_missing_or_damaged_says_what_makes_it(
     inspected: InspectionProject, task: str, content: str | None
 ) -> None:
     job = inspected.job(task)
     job.record.unlink() if content is None else job.record.write_text(content)
-    with pytest.raises(DataError, match=f"{job.record} is missing or damaged .*lska data prepare --kind {task}"):
+    with pytest.raises(FileError, match=rf"{job.record} is missing or damaged \(.*lska data prepare --kind {task}"):
         verify(job, opened(job))
 
 

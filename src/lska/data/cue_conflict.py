@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from lska.data.entries import DataError, is_hidden
 from lska.data.findings import Findings, Outcome, differences
 from lska.data.folders import decode
 from lska.data.parallel import mapped
+from lska.files import read_bytes, read_yaml
 from lska.provenance import digest
 
 NAME = re.compile(r"([A-Za-z_]+)([0-9]+)-([A-Za-z_]+)([0-9]+)\.png")
@@ -39,8 +39,8 @@ class Expected:
 
 def imagenet_categories() -> dict[str, tuple[str, ...]]:
     """The 16 categories of the published set in alphabetical order, with the ImageNet-1K synsets of each."""
-    text = Path(__file__).with_name("categories16.yaml").read_text(encoding="utf-8")
-    return {name: tuple(synsets) for name, synsets in sorted(yaml.safe_load(text).items())}
+    categories = read_yaml(Path(__file__).with_name("categories16.yaml"))
+    return {name: tuple(synsets) for name, synsets in sorted(categories.items())}
 
 
 def published() -> Expected:
@@ -90,8 +90,8 @@ class CueConflictSet:
         return self.root / self.names[index]
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of an image; raises OSError."""
-        return self.place(index).read_bytes()
+        """The encoded bytes of an image; raises FileError."""
+        return read_bytes(self.place(index))
 
 
 class _Entry(NamedTuple):
@@ -208,9 +208,9 @@ def _decoded(root: Path, entries: list[_Entry], findings: Findings) -> list[str]
     def attempt(index: int) -> tuple[str, str | None]:
         place = root / entries[index].name
         try:
-            data = place.read_bytes()
+            data = read_bytes(place)
             decode(data, str(place))
-        except (OSError, DataError) as error:
+        except (OSError, ValueError) as error:
             return "", str(error)
         return hashlib.sha256(data).hexdigest(), None
 

@@ -14,6 +14,7 @@ from lska.data.entries import DataError, is_hidden
 from lska.data.folders import DECODE_ERRORS
 from lska.data.layouts import is_image
 from lska.data.manifest import content_hash
+from lska.files import FileError, open_regular
 
 IGNORED = 255
 """Label of pixels that neither train nor score, as in mmseg."""
@@ -110,8 +111,10 @@ def file_hash(path: Path) -> str:
         DataError: the file is missing or cannot be read.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileError as error:
+        raise DataError(f"{error}; restore it, or correct the data root in the configuration") from error
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}): expected an annotation file; restore it, or correct the data "
