@@ -18,7 +18,7 @@ from typing import IO, BinaryIO
 from lska.data.archives import CHUNK, inside, stem
 from lska.data.entries import FOLDER, DataError, Members, is_hidden
 from lska.data.tars import tar_entries
-from lska.files import WriteError, open_regular, quoted, temporary_folder, writing
+from lska.files import WriteError, open_regular, quoted, replaced_folder, writing
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +49,20 @@ def unpacked(archive: Path, cache: Path, rename: Mapping[str, str] | None = None
     folder = cache / f"{stem(archive.name)}-{_key(archive, rename or {})}"
     if folder.is_dir():
         return folder
-    with temporary_folder(folder) as partial:
-        logger.info("unpacking %s into %s", archive, folder)
-        _extract(archive, partial)
-        _rename(archive, partial, rename or {})
-        _put(partial, folder)
+    try:
+        with replaced_folder(folder) as partial:
+            logger.info("unpacking %s into %s", archive, folder)
+            _extract(archive, partial)
+            _rename(archive, partial, rename or {})
+            if folder.is_dir():
+                raise _FasterError
+    except _FasterError:
+        logger.info("another process unpacked %s meanwhile", archive)
     return folder
+
+
+class _FasterError(Exception):
+    """Another process was faster; its folder is as good, and may be in use."""
 
 
 def _key(archive: Path, rename: Mapping[str, str]) -> str:
@@ -140,10 +148,10 @@ def _chunks(content: IO[bytes], name: str, size: int) -> Iterator[bytes]:
 
 
 def _require_room(members: Members, folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder.parent).free
+    free, cache = shutil.disk_usage(folder).free, folder.parents[1]
     if size > free:
         raise DataError(
-            f"{members.archive} unpacks to {size / 1e9:,.1f} GB and {folder.parent} has room for {free / 1e9:,.1f} GB: "
+            f"{members.archive} unpacks to {size / 1e9:,.1f} GB and {cache} has room for {free / 1e9:,.1f} GB: "
             "make room, or unpack it elsewhere and point the data root there; if it should be far smaller, get a sound "
             "copy"
         )
@@ -158,12 +166,3 @@ def _rename(archive: Path, folder: Path, rename: Mapping[str, str]) -> None:
         if not there:
             raise DataError(f"{archive} has no folder {old!r}: expected it to become {new!r}; get the original archive")
         (base / there[0]).rename(base / new)
-
-
-def _put(partial: Path, folder: Path) -> None:
-    try:
-        partial.replace(folder)
-    except OSError:
-        # Another process was faster, and its folder is as good.
-        if not folder.is_dir():
-            raise
