@@ -65,7 +65,8 @@ def test_another_json_needs_another_version(tmp_path: Path) -> None:
     assert (voc.VERSION, found[:16]) == (1, "0e59e68440328c30")
 
 
-def test_a_cached_conversion_of_another_version_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def voc_set(tmp_path: Path) -> DataSource:
+    """A set of one image."""
     for folder in ("Annotations", "JPEGImages"):
         (tmp_path / folder).mkdir()
     write(tmp_path / "Annotations", "a", box("cell", 5, 6, 7, 8))
@@ -74,7 +75,32 @@ def test_a_cached_conversion_of_another_version_is_not_used(tmp_path: Path, monk
     about = {"kind": "detection", "name": "own", "title": "Own", "source": "made here", "terms": "none"}
     values = about | {"classes": list(CLASSES), "category_ids": [1, 2], "format": "voc", "splits": {"train": split}}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(values))
-    data = DataSource("own", str(tmp_path), str(tmp_path / "own.yaml"))
+    return DataSource("own", str(tmp_path), str(tmp_path / "own.yaml"))
+
+
+def test_the_list_of_a_split_is_read_whatever_wrote_it_and_names_each_file_once(tmp_path: Path) -> None:
+    data, names = voc_set(tmp_path), tmp_path / "train.txt"
+    first = open_detection(data, "train", tmp_path / "cache").annotations
+    for content in (b"\xef\xbb\xbfa\r\n\r\n", b"  a ", b"a"):
+        names.write_bytes(content)
+        assert open_detection(data, "train", tmp_path / "cache").annotations == first
+    refusals = {
+        b"a\na\n": "line 2: 'a' stands in line 1 already",
+        b"\n../Annotations/a\n": "line 2: expected a path inside the folder of the data set",
+        "a\n".encode("utf-16"): "is in UTF-16, expected UTF-8",
+    }
+    for content, message in refusals.items():
+        names.write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            open_detection(data, "train", tmp_path / "cache")
+        assert str(caught.value).startswith(f"{names}: ") and message in str(caught.value)
+    names.unlink()
+    with pytest.raises(DataError, match=r"train\.txt is missing: expected the names of the split, one a line"):
+        open_detection(data, "train", tmp_path / "cache")
+
+
+def test_a_cached_conversion_of_another_version_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = voc_set(tmp_path)
 
     def converted() -> Path:
         return open_detection(data, "train", tmp_path / "cache").annotations

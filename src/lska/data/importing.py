@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SCHEMES = ("http", "https", "s3")
-"""Of addresses that an archive is fetched from."""
+SCHEMES = ("http", "https", "s3", "gs", "azure", "ssh", "hdfs", "webhdfs", "webdav", "webdavs", "oss", "gdrive")
+"""Of addresses that an archive is fetched from: those that DVC reads; all but the first three need a plug-in of it."""
 
 TOLD_AFTER = 10.0
 """Seconds without a byte after which it is said what is waited for."""
@@ -105,8 +105,10 @@ def import_archive(manifest: Path, source: str, root: Path) -> Import:
 def _check_source(source: str) -> None:
     scheme, mark, _ = source.partition("://")
     if not source.isprintable() or (mark and scheme.lower() not in SCHEMES):
-        addresses = ", ".join(f"{one}://" for one in SCHEMES)
-        raise DataError(f"{source} cannot be read: expected an address with {addresses} or the path of a file")
+        raise DataError(
+            f"{source} cannot be read: expected an address that begins with {SCHEMES[0]}://, {SCHEMES[1]}:// or "
+            f"{SCHEMES[2]}:// (with plug-ins of DVC also {', '.join(SCHEMES[3:])}), or the path of a file"
+        )
     if mark and urlsplit(source).password is not None:
         raise DataError(
             f"the address at {urlsplit(source).hostname} has a password and would be recorded in a file for git: fetch "
