@@ -38,7 +38,7 @@ from lska.evaluate.classify import StaleWeightsError
 from lska.evaluate.robustness import passes
 from lska.evaluate.robustness.measure import measure
 from lska.evaluate.robustness.scores import ALEXNET, calibration_error
-from lska.files import write_json
+from lska.files import FileError, write_json
 from lska.models.checkpoint import CheckpointError, save_weights
 from lska.outcomes import outcomes_path, read_outcomes, standard_error
 from lska.provenance import file_md5
@@ -290,5 +290,5 @@ def test_an_unprepared_or_changed_set_is_refused(robust: RobustProject) -> None:
     Path("sets/c/jpeg_compression/2/red/000.jpg").unlink()
     with pytest.raises(DataError, match="jpeg_compression/2: its file names are not the recorded ones"):
         measure(item, RUNS)
-    with pytest.raises(DataError, match="unprepared/data/colours_r.json is missing .*lska data prepare --kind r"):
+    with pytest.raises(FileError, match="unprepared/data/colours_r.json is missing .*lska data prepare --kind r"):
         measure(robust.item("r", {"scale": "unprepared"}), RUNS)

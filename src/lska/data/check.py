@@ -154,7 +154,7 @@ def _decoded(split: Split) -> Iterator[str]:
         try:
             data = split.read(index)
             decode(data, split.name(index))
-        except (OSError, DataError):
+        except DataError:
             return ""
         return content_hash(data)
 

@@ -66,10 +66,7 @@ class _FolderFiles:
         return f"{self.folder}/{self.paths[index]}"
 
     def read(self, index: int) -> bytes:
-        try:
-            return read_bytes(Path(self.place(index)))
-        except FileError as error:
-            raise DataError(f"{error}; restore or remove it") from error
+        return read_bytes(Path(self.place(index)))
 
     def size(self, index: int) -> int:
         return Path(self.place(index)).stat().st_size
@@ -113,8 +110,17 @@ class Split:
         return len(self.samples)
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of an image. Raises OSError, or DataError where it is no file or its archive too short."""
-        return self.files.read(index)
+        """The encoded bytes of an image.
+
+        Raises:
+            DataError: it is gone, is no regular file, or cannot be read, or its archive is too short; names it.
+        """
+        try:
+            return self.files.read(index)
+        except FileError as error:
+            raise DataError(f"{error}; restore the file or its permissions, or remove it") from error
+        except OSError as error:
+            raise DataError(f"{self.name(index)} cannot be read ({error}); check the disk") from error
 
     def name(self, index: int) -> str:
         """Where an image lies, for people: `/data/val/cat/3.jpg` or `/data/val.tar:val/cat/3.jpg`."""

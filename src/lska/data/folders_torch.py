@@ -69,12 +69,7 @@ class ImageDataset(Dataset):
         )
 
     def _decode(self, index: int) -> Any:
-        place = self.split.name(index)
-        try:
-            data = self.split.read(index)
-        except OSError as error:
-            raise DataError(f"{place} cannot be read ({error}); restore the file or remove it") from error
-        return decode(data, place)
+        return decode(self.split.read(index), self.split.name(index))
 
     def _finish(self, image: Any) -> Any:
         return image if self.transform is None else self.transform(image)

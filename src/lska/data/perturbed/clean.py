@@ -61,12 +61,7 @@ def clean_image(source: Split, index: int, shorter_side: int, image_size: int) -
     """
     from PIL import Image
 
-    place = source.name(index)
-    try:
-        data = source.read(index)
-    except OSError as error:
-        raise DataError(f"{place} cannot be read ({error}); restore the file or its permissions") from error
-    image = decode(data, place)
+    image = decode(source.read(index), source.name(index))
     shorter = min(image.size)
     width, height = (int(shorter_side * length / shorter) for length in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
