@@ -252,7 +252,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path, workers: int) -> None:
         write_corrupted_set(split, tmp_path / "set", replace(SMALL, images=None), ORIGIN, workers)
     assert cells(tmp_path / "set") == []
     broken.unlink()
-    with pytest.raises(DataError, match=f"{broken.name}: cannot be read .*restore the file"):
+    with pytest.raises(DataError, match=f"{broken.name}: no such file.*restore the file"):
         write_corrupted_set(split, tmp_path / "set", replace(SMALL, images=None), ORIGIN, workers)
 
 

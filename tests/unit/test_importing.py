@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from importing_helpers import Capture, Served, archive, error, imported, manifes
 from lska.cli import main
 from lska.data import importing
 from lska.data.archives import read_archives
+from lska.data.entries import DataError
 from lska.files import is_temporary
 
 __all__ = ["archive", "repository", "served"]  # fixtures
@@ -190,6 +193,19 @@ def test_a_source_that_stalls_is_named_and_given_up(
     assert imported(served.address) == 0
     assert Path("data/things/things.tar.gz").read_bytes() == archive.read_bytes()
     assert any(asked.startswith("bytes=40000-") for asked in served.sent) == (cut == 40_000)
+
+
+def test_a_source_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Trickle(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            time.sleep(0.05)
+            return b"x"
+
+    monkeypatch.setattr(importing, "PATIENCE", 0.3)
+    received = []
+    with pytest.raises(DataError, match=r"http://slow/a\.tar has sent \d bytes for 0 s; check the connection"):
+        received.extend(importing._chunks(Trickle(), "http://slow/a.tar"))
+    assert 1 < len(received) < 10
 
 
 def test_what_is_no_file_and_no_address_is_refused_at_once(

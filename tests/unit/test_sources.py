@@ -15,21 +15,24 @@ import pytest
 import yaml
 from dense_sets import SHARED, write_ade, write_coco
 from perturbed_sets import perturbed_manifest, settings, write_part
+from test_unpack_formats import pack as packed_files
 from tiny_project import CLASSES, Project
 
 from lska.cli import main
 from lska.config import DataSource
+from lska.data.archives import Archive
 from lska.data.dense import open_segmentation
-from lska.data.folders import DataError
+from lska.data.folders import DataError, open_split
 from lska.data.inspection import prepare as prepare_inspection
 from lska.data.inspection import verify
 from lska.data.manifest import load_manifest
 from lska.data.perturbed.parts import open_parts
 from lska.data.perturbed.prepare import prepare as prepare_perturbed
-from lska.data.sources import open_classification, open_textures
+from lska.data.sources import class_root, open_classification, open_textures, split_root
 from lska.data.synthetic import TextureSettings, write_texture_set
 from lska.inspection import InspectionJob
 from lska.robustness import PerturbedSet
+from lska.roots import absence
 
 Capture = pytest.CaptureFixture[str]
 
@@ -265,3 +268,18 @@ def test_a_damaged_archive_is_named_by_the_data_rule(project: Project, upstream:
     assert project.command("data", "prepare") == 1
     assert "data/colours-master.zip cannot be unpacked" in capsys.readouterr().err
     assert not project.config().data_record.exists()
+
+
+def test_what_macos_leaves_beside_an_archive_does_not_hide_it(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("__MACOSX/set", ".Trashes"):
+        (root / name).mkdir(parents=True)
+    (root / ".DS_Store").touch()
+    assert "is empty" in str(absence("classification", DataSource("set", str(root))))
+    files = {f"set/{split}/{label}/1.jpg": b"x" for split in ("train", "val") for label in "ab"}
+    packed_files(root / "set.zip", files | {f"__MACOSX/{name}": b"x" for name in files})
+    archives, cache = (Archive("set.zip"),), tmp_path / "cache"
+    place = split_root(root, archives, ("train", "val"), cache)
+    assert place == class_root(root, archives, cache) and place.name == "set"
+    assert sorted(path.name for path in place.iterdir()) == ["train", "val"]
+    assert len(open_split(place, "val")) == 2
