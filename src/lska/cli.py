@@ -24,6 +24,7 @@ from lska.finetuning import FineTuningJob
 from lska.gpus import take
 from lska.launching import budget_seconds
 from lska.runs import Run
+from lska.surroundings import require_own_code, speak_plainly
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
 from lska.warm import delegate, run_beside_server
 
@@ -33,6 +34,7 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 for an error that was explained, 75 for "call me again"."""
+    speak_plainly()
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(argv)
     if arguments.heavy and (code := delegate(argv)) is not None:
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Fonts that matplotlib puts into PDF files are told glyph by glyph, hundreds of lines for each figure.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     try:
+        require_own_code(Path.cwd())
         return arguments.command(arguments) or 0
     except KeyboardInterrupt:
         print("lska: interrupted; start it again to go on", file=sys.stderr)

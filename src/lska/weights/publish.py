@@ -175,9 +175,12 @@ def _left_to_do(checkpoints: Sequence[Checkpoint], sidecars: Sequence[dict[str, 
 
 
 def _uncommitted(path: Path) -> bool:
-    """Whether the project's git has something of `path` to commit; without git, everything is said to be."""
+    """Whether the project's git has something of `path` to commit; where git fails or is not there, all is said to."""
     command = ["git", "status", "--porcelain", "--", str(path)]
-    done = subprocess.run(command, capture_output=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except OSError:
+        return True
     return done.returncode != 0 or bool(done.stdout)
 
 

@@ -1,0 +1,77 @@
+"""What surrounds a process: the folder that it works in, and the terminal that it talks to. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PACKAGE = Path("src", "lska")
+"""Where a checkout of this project has the code."""
+
+
+def require_own_code(folder: Path) -> None:
+    """Make sure that work in `folder` is done by the code of the checkout that it belongs to, if it belongs to one.
+
+    A project that was copied or renamed with its environment runs the code of the folder that the environment was made
+    for. A container (envs/Dockerfile) is meant to bring its own code, whose commit it states, and may.
+
+    Raises:
+        ValueError: the code is that of another folder; names both, and what to do.
+    """
+    running, checkout = Path(__file__).resolve().parent, _checkout(folder.resolve())
+    if checkout is None or (checkout / PACKAGE).resolve() == running or "LSKA_COMMIT" in os.environ:
+        return
+    raise ValueError(
+        f"the code that runs is that of another folder, {running}, but {folder.absolute()} belongs to the checkout "
+        f"{checkout}, which has its own: expected {checkout / PACKAGE}. Was the folder copied, moved or renamed with its "
+        f"environment (.venv)? Make its own environment, `make -C {shlex.quote(str(checkout))} .venv/runtime`, and use "
+        "the commands in its .venv/bin; or set PYTHONPATH to its src"
+    )
+
+
+def require_project_folder(snakefile: Path) -> None:
+    """Make sure that Snakemake works in the folder of its Snakefile, with the code that lies there.
+
+    Raises:
+        ValueError: `--directory` or `--snakefile` names another folder, or as `require_own_code`.
+    """
+    here = Path(snakefile.name)
+    if not here.is_file() or not here.samefile(snakefile):
+        raise ValueError(
+            f"Snakemake works in {Path.cwd()}, which is not the folder of {snakefile}; this workflow is not meant for "
+            "--directory, as its paths start there: call it in that folder, and keep results apart by another `scale` in a "
+            "copy of the configuration (results/<scale>, checkpoints/<scale>, work/<scale>)"
+        )
+    require_own_code(snakefile.parent)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """End the process with the words of a ValueError alone: a traceback through the Snakefile says nothing to a user."""
+    try:
+        yield
+    except ValueError as error:
+        print(f"lska: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _checkout(folder: Path) -> Path | None:
+    """The checkout of this project that a folder is or lies in."""
+    for one in (folder, *folder.parents):
+        # A folder above may be closed to us, and then is none whose code we could run.
+        with suppress(PermissionError):
+            if (one / PACKAGE / "__init__.py").is_file():
+                return one
+    return None
+
+
+def speak_plainly() -> None:
+    """Let standard output and error write what their encoding has no letter for as an escape, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
