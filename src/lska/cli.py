@@ -15,7 +15,7 @@ from lska.cli_cluster import add_gpus, add_supervise
 from lska.cli_data import add_data
 from lska.cli_evaluate import add_complexity, add_evaluate
 from lska.cli_launch import add_launch
-from lska.cli_options import Arguments, Commands, Parser, budgeted, configured, load, require_data
+from lska.cli_options import Arguments, Commands, Parser, as_path, budgeted, configured, load, require_data
 from lska.cli_plan import add_plan
 from lska.cli_provenance import add_explain, add_verify
 from lska.cli_report import add_report
@@ -144,8 +144,8 @@ def _properties(arguments: Arguments) -> None:
 def _add_notebook(commands: Commands) -> None:
     command = commands.add_parser("notebook", help="make one table or figure through its notebook")
     command.add_argument("target", help="for example table_03 or figure_01")
-    command.add_argument("--log", type=Path, required=True, help="where the notebook is executed, kept on failure")
-    command.add_argument("--output", type=Path, required=True, help="where it is copied on success")
+    command.add_argument("--log", type=as_path, required=True, help="where the notebook is executed, kept on failure")
+    command.add_argument("--output", type=as_path, required=True, help="where it is copied on success")
     configured(command)
     command.set_defaults(command=_notebook)
 

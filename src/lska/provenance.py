@@ -273,8 +273,8 @@ _OF_ANOTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COM
 @functools.cache
 def _tell_of_git(words: str) -> None:
     logging.getLogger(__name__).warning(
-        "git does not answer in %s, so results lack the commit of the code, and commits and changed files are not looked "
-        "up; it says:\n%s\nmend that before anything is measured that is to be kept", project_root(), words,
+        "git does not answer in %s, so results lack the commit of the code, and commits and changed files are not "
+        "looked up; it says:\n%s\nmend that before anything is measured that is to be kept", project_root(), words,
     )  # fmt: skip
 
 
@@ -282,7 +282,8 @@ def _tell_of_git(words: str) -> None:
 def code_version() -> dict[str, Any]:
     """Commit of the checkout and whether tracked files differ from it; commit None outside a git checkout."""
     # Code that was unpacked or installed inside some other repository is none of its commits.
-    commit = git("rev-parse", "--verify", "--quiet", "HEAD") if git("ls-files", "--", str(Path(__file__).resolve())) else None
+    tracked = git("ls-files", "--", str(Path(__file__).resolve()))
+    commit = git("rev-parse", "--verify", "--quiet", "HEAD") if tracked else None
     if commit is None:
         # A container holds the sources without their history and is told the commit when it is built.
         return {"commit": os.environ.get("LSKA_COMMIT") or None, "dirty": None}

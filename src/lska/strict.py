@@ -11,7 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from lska.surroundings import expanded
+
 T = TypeVar("T")
+
+PATH = {"path": True}
+"""Metadata of a field that holds a path, in which `~` and variables are expanded when it is read."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str, problems: Iterabl
     """Make `cls` (a dataclass) from `values`, nested dataclasses from nested mappings.
 
     Integers are accepted for floats and lists for tuples; nothing else is converted. A field with the metadata `key` is
-    set by that name instead of its own.
+    set by that name instead of its own; one with `PATH` is expanded (`lska.surroundings.expanded`).
 
     Args:
         where: file or setting that the values come from.
@@ -81,6 +86,8 @@ def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[s
         if key in values:
             inner = f"{place}.{key}" if place else key
             arguments[field.name] = _convert(values[key], hints[field.name], inner, problems)
+            if field.metadata.get("path") and arguments[field.name] is not None:
+                arguments[field.name] = _expand(arguments[field.name], inner, problems)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             problems.append(f"{prefix}missing key {key!r}")
     if len(problems) > before:
@@ -90,6 +97,14 @@ def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[s
     except ValueError as error:
         problems.append(f"{prefix}{error}")
         return None
+
+
+def _expand(path: str, place: str, problems: list[str]) -> str:
+    try:
+        return expanded(path)
+    except ValueError as error:
+        problems.append(f"{place}: {error}")
+        return path
 
 
 def _suggest(key: Any, known: Mapping[str, Any]) -> str:

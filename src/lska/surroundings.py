@@ -1,4 +1,7 @@
-"""What surrounds a process: the folder that it works in, and the terminal that it talks to. Imports nothing heavy."""
+"""What surrounds a process: the folder that it works in, home and variables in paths, and the terminal.
+
+Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from string import Template
 
 PACKAGE = Path("src", "lska")
 """Where a checkout of this project has the code."""
@@ -28,9 +32,9 @@ def require_own_code(folder: Path) -> None:
         return
     raise ValueError(
         f"the code that runs is that of another folder, {running}, but {folder.absolute()} belongs to the checkout "
-        f"{checkout}, which has its own: expected {checkout / PACKAGE}. Was the folder copied, moved or renamed with its "
-        f"environment (.venv)? Make its own environment, `make -C {shlex.quote(str(checkout))} .venv/runtime`, and use "
-        "the commands in its .venv/bin; or set PYTHONPATH to its src"
+        f"{checkout}, which has its own: expected {checkout / PACKAGE}. Was the folder copied, moved or renamed with "
+        f"its environment (.venv)? Make its own, `make -C {shlex.quote(str(checkout))} .venv/runtime`, and use the "
+        "commands in its .venv/bin; or set PYTHONPATH to its src"
     )
 
 
@@ -44,15 +48,15 @@ def require_project_folder(snakefile: Path) -> None:
     if not here.is_file() or not here.samefile(snakefile):
         raise ValueError(
             f"Snakemake works in {Path.cwd()}, which is not the folder of {snakefile}; this workflow is not meant for "
-            "--directory, as its paths start there: call it in that folder, and keep results apart by another `scale` in a "
-            "copy of the configuration (results/<scale>, checkpoints/<scale>, work/<scale>)"
+            "--directory, as its paths start there: call it in that folder, and keep results apart by another `scale` "
+            "in a copy of the configuration (results/<scale>, checkpoints/<scale>, work/<scale>)"
         )
     require_own_code(snakefile.parent)
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """End the process with the words of a ValueError alone: a traceback through the Snakefile says nothing to a user."""
+    """End the process with the words of a ValueError alone: a traceback through the Snakefile says nothing more."""
     try:
         yield
     except ValueError as error:
@@ -68,6 +72,30 @@ def _checkout(folder: Path) -> Path | None:
             if (one / PACKAGE / "__init__.py").is_file():
                 return one
     return None
+
+
+def expanded(path: str) -> str:
+    """A path that a user wrote, with `$NAME` and `${NAME}` replaced by the environment's values, `$$` by a dollar sign,
+    and then `~` or `~name` at its start by that home folder.
+
+    Raises:
+        ValueError: a variable is not set, or the home folder is not known; names it.
+    """
+    try:
+        text = Template(path).substitute({name: value for name, value in os.environ.items() if value})
+    except KeyError as error:
+        raise ValueError(
+            f"{path!r} names the variable {error.args[0]}, which is not set; set it, or write $$ for a dollar sign"
+        ) from None
+    except ValueError:
+        raise ValueError(
+            f"{path!r} has a $ that begins no variable, such as $DATA or ${{DATA}}; write $$ for a dollar sign"
+        ) from None
+    found = os.path.expanduser(text)  # noqa: PTH111  # Path would drop the `./` of a folder that is called `~`
+    if found.startswith("~"):
+        home = found.partition("/")[0]
+        raise ValueError(f"{path!r}: no home folder is known for {home}; write ./{home} for a folder of this name")
+    return found
 
 
 def speak_plainly() -> None:
