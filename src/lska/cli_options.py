@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from lska import config as configuration
+from lska.files import printable
 from lska.roots import Settings, require
 from lska.runs import Run
 from lska.surroundings import expanded
@@ -22,6 +23,11 @@ def as_path(text: str) -> Path:
         return Path(expanded(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def say(*texts: object) -> None:
+    """Print what a command answers, a line or more each, foreign names in it harmless to a terminal."""
+    print(*(printable(str(text)).rstrip("\n") for text in texts), sep="\n")
 
 
 def configured(command: Parser) -> None:

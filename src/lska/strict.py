@@ -8,7 +8,6 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from lska.surroundings import expanded
@@ -17,27 +16,6 @@ T = TypeVar("T")
 
 PATH = {"path": True}
 """Metadata of a field that holds a path, in which `~` and variables are expanded when it is read."""
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that must hold a mapping.
-
-    Raises:
-        ValueError: the file is missing, is not YAML, or holds something else; the message names it.
-    """
-    import yaml
-
-    try:
-        # The same safe loader, written in C where PyYAML was built with it: six times as fast.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping of settings, found {type(content).__name__}")
-    return content
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from string import Template
 
+from lska.files import printable
+
+LONGEST = 1000
+"""Characters of a line of an error that are shown."""
+
 PACKAGE = Path("src", "lska")
 """Where a checkout of this project has the code."""
 
@@ -60,7 +65,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        print(f"lska: error: {error}", file=sys.stderr)
+        print(f"lska: error: {printable(str(error), LONGEST)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
