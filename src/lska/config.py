@@ -42,6 +42,9 @@ from lska.weights.pointers import read_pointer
 KINDS = ("classification", "detection", "segmentation")
 """What data sets serve besides robustness."""
 
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+"""What terminals obey, what turns the direction of the text around it, and what no XML can hold."""
+
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -51,7 +54,7 @@ class Config:
 
     scale: str
     caption: str
-    """What stands in every caption: the scale and the data."""
+    """What stands in every caption: the scale and the data. Kept as one line."""
     groups: tuple[RunGroup, ...] = field(metadata={"key": "runs"})
     data: DataSource
     training: Training
@@ -69,6 +72,11 @@ class Config:
     """Networks, by name or pattern, that are trained here although their weights are published."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "caption", " ".join(self.caption.split()))
+        if unseen := _UNSEEN.search(self.caption):
+            raise ValueError(
+                f"caption has the control character {ascii(unseen[0])}, with which no page could show it; remove it"
+            )
         names = {f"{place(kind)}.name": data.name for kind, data in self.sources}
         for name, value in {"scale": self.scale, **names}.items():
             if _FILE_NAME.fullmatch(value) is None:

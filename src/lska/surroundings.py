@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from string import Template
 
 from lska.files import printable
 
 LONGEST = 1000
 """Characters of a line of an error that are shown."""
+
+_VARIABLE = re.compile(r"\$(?:\$|(?P<name>[A-Za-z_]\w*)|\{(?P<braced>[A-Za-z_]\w*)\})", re.ASCII)
 
 PACKAGE = Path("src", "lska")
 """Where a checkout of this project has the code."""
@@ -81,22 +83,21 @@ def _checkout(folder: Path) -> Path | None:
 
 def expanded(path: str) -> str:
     """A path that a user wrote, with `$NAME` and `${NAME}` replaced by the environment's values, `$$` by a dollar sign,
-    and then `~` or `~name` at its start by that home folder.
+    and then `~` or `~name` at its start by that home folder. Any other dollar sign stays.
 
     Raises:
         ValueError: a variable is not set, or the home folder is not known; names it.
     """
-    try:
-        text = Template(path).substitute({name: value for name, value in os.environ.items() if value})
-    except KeyError as error:
-        raise ValueError(
-            f"{path!r} names the variable {error.args[0]}, which is not set; set it, or write $$ for a dollar sign"
-        ) from None
-    except ValueError:
-        raise ValueError(
-            f"{path!r} has a $ that begins no variable, such as $DATA or ${{DATA}}; write $$ for a dollar sign"
-        ) from None
-    found = os.path.expanduser(text)  # noqa: PTH111  # Path would drop the `./` of a folder that is called `~`
+
+    def value(found: re.Match[str]) -> str:
+        name = found["name"] or found["braced"]
+        if name is not None and not os.environ.get(name):
+            raise ValueError(
+                f"{path!r} names the variable {name}, which is not set; set it, or write $$ for a dollar sign"
+            )
+        return "$" if name is None else os.environ[name]
+
+    found = os.path.expanduser(_VARIABLE.sub(value, path))  # noqa: PTH111  # Path drops the `./` that keeps a `~`
     if found.startswith("~"):
         home = found.partition("/")[0]
         raise ValueError(f"{path!r}: no home folder is known for {home}; write ./{home} for a folder of this name")
