@@ -134,8 +134,8 @@ def provenance(table: Table) -> str:
     if not used:
         return "The numbers come from the code itself; no metric file is read."
     head = ("metric file", "columns", "weights", "recipe", "data", "code", "device", "measured")
-    rows = [_file_row(path, list(dict.fromkeys(columns))) for path, columns in used.items()]
-    lines = [" | ".join(head), " | ".join("---" for _ in head), *(" | ".join(map(escape_markdown, row)) for row in rows)]
+    rows = [map(escape_markdown, _file_row(path, list(dict.fromkeys(columns)))) for path, columns in used.items()]
+    lines = [" | ".join(head), " | ".join("---" for _ in head), *(" | ".join(row) for row in rows)]
     return "\n".join(f"| {line} |" for line in lines)
 
 
