@@ -10,6 +10,7 @@ from lska.surroundings import explained, require_project_folder
 with explained():
     require_project_folder(Path(workflow.main_snakefile))
 
+from lska.config import read_settings
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
 from lska.report import site_outputs
 from lska.robustness import source_digest
@@ -22,10 +23,12 @@ min_version("9.0")
 if not workflow.overwrite_configfiles:
     configfile: "config/demo.yaml"
 
+# Read again by the project's own reader: Snakemake's takes the last of a key that is given twice.
+FILES = workflow.overwrite_configfiles or ["config/demo.yaml"]
 with explained():
     PLAN = Plan(
-        config,
-        files=workflow.overwrite_configfiles or ["config/demo.yaml"],
+        read_settings(FILES),
+        files=FILES,
         overrides=workflow.config_settings.config or {},
     )
 SETTINGS = PLAN.settings

@@ -74,8 +74,8 @@ def planned_jobs(request: Request, project: Path) -> list[Job]:
     with _mirrored(project.absolute()) as folder:
         record = folder / "work" / "jobs.jsonl"
         done = subprocess.run(
-            _command(request, project, folder), cwd=folder, env=_environment(record), text=True, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            _command(request, project, folder), cwd=folder, env=_environment(record), check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
         )  # fmt: skip
         if done.returncode != 0:
             raise PlanningError(f"Snakemake cannot plan this:\n{_complaint(done.stdout)}")
