@@ -249,7 +249,8 @@ def hardware(device: str) -> str:
     if device.startswith("cuda") and "torch" in sys.modules:
         return sys.modules["torch"].cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
-    names = [line for line in cpuinfo.read_text("utf-8", "replace").splitlines() if "model name" in line] if cpuinfo.exists() else []
+    said = cpuinfo.read_text("utf-8", "replace") if cpuinfo.exists() else ""
+    names = [line for line in said.splitlines() if "model name" in line]
     return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
 
 
