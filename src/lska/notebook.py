@@ -15,6 +15,7 @@ import yaml
 from lska.files import atomic_path
 from lska.imports import ADDRESSES, absent
 from lska.provenance import project_root
+from lska.surroundings import require_own_code
 from lska.tables import TARGETS
 
 # The kernel of Linux takes socket paths of up to 107 bytes, that of macOS 103.
@@ -51,10 +52,12 @@ def enter_project(paths: Iterable[Path | str]) -> Path:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: it belongs to another checkout than the code that runs.
     """
     paths, here = [Path(path) for path in paths], Path.cwd()
     for folder in (here, *here.parents, project_root()):
         if all((folder / path).exists() for path in paths):
+            require_own_code(folder)
             os.chdir(folder)
             return folder
     wanted = ", ".join(map(str, paths))
