@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lska.finetuning import CONTROL, FineTuningJob, check_dense, parse_task
 from lska.inspection import OWN_DATA, InspectionJob, check_inspections
@@ -64,6 +64,9 @@ class Config:
     shape_texture: ShapeTexture | None = None
     texture_knn: TextureNeighbours | None = None
     receptive_field: ReceptiveField | None = None
+    stored_images: Literal["as_stored", "enlarged"] = "as_stored"
+    """How images that come at the size of the networks' input are read, those of ImageNet-C, of ImageNet-C-bar and of
+    cue-conflict sets: `as_stored` takes them as they are, `enlarged` enlarges and crops them as any other image."""
     retrain: tuple[str, ...] = ()
     """Networks, by name or pattern, that are trained here although their weights are published."""
 

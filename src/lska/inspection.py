@@ -129,6 +129,8 @@ class InspectionJob(Measured):
             "receptive_field": ("images", "size", "normalization"),
         }
         chosen = {name: getattr(self.section, name) for name in settings[self.name]}
+        if self.name == "shape_texture":
+            chosen["stored_images"] = self.config.stored_images
         return digest({"version": PROTOCOL, "task": self.name, **chosen})
 
 

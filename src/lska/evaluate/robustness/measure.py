@@ -74,7 +74,7 @@ def measure(item: PerturbedSet, chosen: Sequence[Run | Path], stop: StopRequest 
     _check_distinct(members, chosen)
     labels = {part.name: Labels.of(part, classes, item.name in MASKED) for part in parts}
     scoring = Pass(
-        members, parts, labels, Store(item.predictions), item.section.stored_images == "corrected",
+        members, parts, labels, Store(item.predictions), item.config.stored_images == "as_stored",
         item.section.shard, evaluation.batch_size, evaluation.workers, device,
     )  # fmt: skip
     decoded = scoring.run(StopRequest(None) if stop is None else stop)
@@ -128,7 +128,7 @@ def _write(
     detail: dict[str, Any] = {"protocol": item.protocol(), "classes": stored.get("classes")}
     if item.corrupted:
         detail |= {
-            "stored_images": item.section.stored_images,
+            "stored_images": item.config.stored_images,
             "corruptions": len(FAMILIES[item.name]),
             "parts": sum(map(len, stored["parts"].values())),
             "missing": stored["missing"],
