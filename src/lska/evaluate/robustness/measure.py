@@ -40,14 +40,12 @@ def training_classes(config: Config) -> tuple[str, ...]:
     Raises:
         ValueError: no manifest of the training data, or a setting of their generator is wrong.
     """
+    from lska.data.generators import generator_settings
     from lska.data.manifest import load_manifest
-    from lska.data.synthetic import ClassificationSettings
-    from lska.strict import build
 
     data = config.data
     if data.generate is not None:
-        settings = build(ClassificationSettings, data.generate, f"data.generate of {data.name}")
-        return tuple(sorted(settings.class_names))
+        return generator_settings("classification", data).class_names
     return load_manifest(Path(data.manifest) if data.manifest else data.name).classes
 
 
