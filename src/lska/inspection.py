@@ -129,7 +129,8 @@ class InspectionJob(Measured):
             "receptive_field": ("images", "size", "normalization"),
         }
         chosen = {name: getattr(self.section, name) for name in settings[self.name]}
-        if self.name == "shape_texture":
+        # Where nothing is cropped, both readings are one.
+        if self.name == "shape_texture" and self.config.recipe.test_crop < 1:
             chosen["stored_images"] = self.config.stored_images
         return digest({"version": PROTOCOL, "task": self.name, **chosen})
 

@@ -186,7 +186,9 @@ class PerturbedSet(Measured):
 
     def protocol(self) -> str:
         """Identity of how predictions become metrics, beside weights and data; kept in every metric file."""
-        stored = self.config.stored_images if self.corrupted else None
+        # In digests the readings keep the names that they had first, which results in clones were measured under.
+        names = {"as_stored": "corrected", "enlarged": "published"}
+        stored = names[self.config.stored_images] if self.corrupted else None
         return digest({"version": PROTOCOL, "set": self.name, "stored_images": stored})
 
 
