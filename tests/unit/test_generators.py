@@ -42,6 +42,7 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any], str]] = [
     ("demo", perturbed("a", candidates=19), "robustness.sets.a.generate: candidates must be an integer from 20 to"),
     ("demo", perturbed("a", classes=9), "sets.a.generate.classes: the networks are trained on the 10 classes"),
     ("demo", perturbed("r", classes=12), "sets.r.generate.classes: the networks are trained on the 10 classes"),
+    ("small", {"robustness": {"sets": {"r": {"name": "x", "root": "x", "generate": {}}}}}, "classes of cifar10"),
     ("demo", perturbed("r", kept=11), "robustness.sets.r.generate: kept must be an integer from 2 to 10, found 11"),
     ("demo", perturbed("sketch", styles=["oil"]), "robustness.sets.sketch.generate: styles has unknown 'oil'"),
     ("demo", section("shape_texture", textures_per_shape=1), "textures_per_shape: no two images would share a shape"),

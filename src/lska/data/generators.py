@@ -113,7 +113,7 @@ def _unfit(config: Config, kind: str, settings: Any, about: Trained | None) -> I
             yield f"{where}.family: expected {kind!r}, as the set is called, found {settings.family!r}; leave it out"
         if about is not None:
             yield from unfit_images(f"{where}.images", settings.images, about)
-    elif kind in (*MASKED, "sketch") and about is not None and config.data.generate is not None:
+    elif kind in (*MASKED, "sketch") and about is not None:
         # The reference that chooses set a has an output for every class of the candidates.
         unknown = set(settings.class_names) - set(about.classes)
         if kind == "a":
@@ -121,7 +121,7 @@ def _unfit(config: Config, kind: str, settings: Any, about: Trained | None) -> I
         if unknown:
             yield (
                 f"{where}.classes: the networks are trained on the {len(about.classes)} classes of {about.name}, and "
-                f"these are not in both: {', '.join(sorted(unknown)[:10])}; choose the same classes"
+                f"these are not in both: {', '.join(sorted(unknown)[:10])}; choose among them, or leave the set out"
             )
     elif kind == "shape_texture":
         yield from _without_pairs(where, settings)
