@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lska.files import quoted, read_yaml, vouched
 from lska.finetuning import CONTROL, FineTuningJob, check_dense, parse_task
@@ -34,7 +34,7 @@ from lska.sections import (
     check_retrain,
     expand_all,
 )
-from lska.strict import build, merge
+from lska.strict import build, merge, refuse
 from lska.train.recipe import Recipe, load_recipe
 from lska.weights.pointers import read_pointer
 
@@ -67,6 +67,9 @@ class Config:
     shape_texture: ShapeTexture | None = None
     texture_knn: TextureNeighbours | None = None
     receptive_field: ReceptiveField | None = None
+    stored_images: Literal["as_stored", "enlarged"] = "as_stored"
+    """How images that come at the size of the networks' input are read, those of ImageNet-C, of ImageNet-C-bar and of
+    cue-conflict sets: `as_stored` takes them as they are, `enlarged` enlarges and crops them as any other image."""
     retrain: tuple[str, ...] = ()
     """Networks, by name or pattern, that are trained here although their weights are published."""
 
@@ -293,6 +296,11 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
         _check_division(recipe, settings, where, setting)
         if recipe.precision == "bf16" and settings.gpus == 0:
             raise ValueError(f"{where}: precision bf16 of a fine-tuning needs a GPU, and {setting}.gpus is 0; use fp32")
+    if any(data.generate is not None for _, data in config.sources):
+        # Imported here, as the generators import NumPy, which no other part of a configuration needs.
+        from lska.data.generators import generator_problems
+
+        refuse(generator_problems(config), where)
     return config
 
 

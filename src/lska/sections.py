@@ -182,9 +182,6 @@ class Robustness:
     """By name: c, c_bar, a, r, sketch."""
     runs: tuple[RunGroup, ...]
     """Each must be a run of the scale."""
-    stored_images: Literal["corrected", "published"] = "corrected"
-    """How images of ImageNet-C and -C-bar, which are stored at the size of the networks' input, are read: `corrected`
-    takes them as they are; `published` enlarges and crops them as any other image, as the released script does."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     passes: int = 1
     """Jobs per set among which the runs that the same tables show are divided; each decodes every image once."""

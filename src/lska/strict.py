@@ -48,6 +48,13 @@ def build(cls: type[T], values: Mapping[str, Any], where: str, problems: Iterabl
     return made
 
 
+def problems_of(cls: type[Any], values: Mapping[str, Any], place: str) -> list[str]:
+    """What `build` would find wrong with `values`, each problem with its place below the setting `place`."""
+    found: list[str] = []
+    _build(cls, values, place, found)
+    return found
+
+
 def refuse(problems: Sequence[str], where: str) -> None:
     """Raise ValueError with all `problems`, one a line, if there are any."""
     if problems:
