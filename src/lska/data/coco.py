@@ -72,7 +72,7 @@ def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Outco
     if split.split == TRAIN:
         kept = _trained_images(images, objects)
         trained = sum(objects.trained[number] for number in kept)
-        counts += [] if kept else [f"training would keep none of the {len(images):,} images"]
+        counts += [] if kept or findings else [f"training would keep none of the {len(images):,} images"]
         notes.append(f"training keeps {len(kept):,} of the images, with {trained:,} objects.")
     notes += [f"{text}." for text in (*objects.left_out.sentences(), *remarks.sentences())]
     return Outcome((*findings.sentences(), *counts), facts, tuple(notes), contents)

@@ -12,11 +12,13 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lska.data.tars import DataError
+from lska.files import FileError, read_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,16 +47,31 @@ MEANINGS = {
 # What Pillow's decoders raise on damaged data (OSError covers unknown formats and truncation).
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
 
+LARGEST_FILE = 2**30
+"""Bytes of an image file."""
+
 ORIENTATION = 0x0112  # EXIF's tag
 LARGEST = 255
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What was seen of a sound image: width and height as stored, and what its decoding leaves out, a few words each."""
+    """What was seen of a sound image: width and height as stored, and what decoding leaves out, a few words each."""
 
     size: tuple[int, int]
     remarks: tuple[str, ...]
+
+
+def read_encoded(path: str | Path) -> bytes:
+    """The bytes of an image file or label map; never waits for what is no regular file.
+
+    Raises:
+        DataError: it cannot be read; the message names it.
+    """
+    try:
+        return read_bytes(Path(path), LARGEST_FILE)
+    except FileError as error:
+        raise DataError(str(error)) from error
 
 
 def decode(data: bytes, place: str) -> Image.Image:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lska.data.decoding import decode, decode_labels, inspect
+from lska.data.decoding import decode, decode_labels, inspect, read_encoded
 from lska.data.folders import DataError
 from lska.data.layouts import is_image
 from lska.data.manifest import content_hash
-from lska.files import FileError, read_bytes
 
 IGNORED = 255
 """Label of pixels that neither train nor score, as in mmseg."""
@@ -141,22 +140,22 @@ def read_image(path: str | Path) -> np.ndarray:
     """An image file as uint8 RGB (H, W, 3).
 
     Raises:
-        DataError, FileError: it cannot be read or used; the message names it.
+        DataError: it cannot be read or used; the message names it.
     """
-    return np.asarray(decode(read_bytes(path), str(path)))
+    return np.asarray(decode(read_encoded(path), str(path)))
 
 
 def read_labels(path: str | Path) -> np.ndarray:
     """The stored values of a label map, uint8 (H, W); raises as `read_image`."""
-    return decode_labels(read_bytes(path), str(path))
+    return decode_labels(read_encoded(path), str(path))
 
 
 def read_picture(path: Path) -> Picture:
     """What the check needs of an image: whether `read_image` reads it, its size, and what is left out."""
     try:
-        data = read_bytes(path)
+        data = read_encoded(path)
         seen = inspect(data, str(path))
-    except (DataError, FileError) as error:
+    except DataError as error:
         return Picture(error=str(error))
     return Picture(content_hash(data), seen.size, remarks=seen.remarks)
 
@@ -164,9 +163,9 @@ def read_picture(path: Path) -> Picture:
 def read_label_map(path: Path) -> LabelMap:
     """What the check needs of a label map that `read_labels` reads."""
     try:
-        data = read_bytes(path)
+        data = read_encoded(path)
         values = decode_labels(data, str(path))
-    except (DataError, FileError) as error:
+    except DataError as error:
         return LabelMap(error=str(error))
     height, width = values.shape
     pixels = np.bincount(values.ravel(), minlength=256)

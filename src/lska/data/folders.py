@@ -5,6 +5,7 @@ Every layout is read in place and nothing is ever written into a data root, so r
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lska.data.decoding import decode
+from lska.data.decoding import decode, read_encoded
 from lska.data.layouts import EXTENSIONS, Listing, locate, scan, shown
 from lska.data.tars import DataError, Names, TarIndex, TarReader
 
@@ -57,10 +58,13 @@ class _FolderFiles:
         return f"{self.folder}/{self.paths[index]}"
 
     def read(self, index: int) -> bytes:
-        return Path(self.place(index)).read_bytes()
+        return read_encoded(self.place(index))
 
     def size(self, index: int) -> int:
-        return Path(self.place(index)).stat().st_size
+        status = Path(self.place(index)).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{self.place(index)}: expected an image file, found a folder, pipe or device; remove it")
+        return status.st_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +105,12 @@ class Split:
         return len(self.samples)
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of an image. Raises OSError, or DataError where a tar file ends too early."""
+        """The encoded bytes of an image.
+
+        Raises:
+            DataError: the file cannot be read, or a tar file ends too early.
+            OSError: a tar file cannot be read.
+        """
         return self.files.read(index)
 
     def name(self, index: int) -> str:
@@ -109,7 +118,7 @@ class Split:
         return self.files.place(index)
 
     def size(self, index: int) -> int:
-        """Size of an image file in bytes. Raises OSError."""
+        """Size of an image file in bytes; raises OSError, or DataError where it is no file."""
         return self.files.size(index)
 
     def counts(self) -> dict[str, int]:
