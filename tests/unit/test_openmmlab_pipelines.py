@@ -151,7 +151,7 @@ def test_the_check_says_what_training_keeps_as_mmdet_keeps_it(tmp_path: Path) ->
     for entry in objects:
         entry["image_id"] = 4
     write()
-    assert check_detection(manifest, split).findings == ("training would keep none of the 4 images",)
+    assert check_detection(manifest, split).findings == ("training would keep no object on 4 images",)
 
 
 def write_labels(folder: Path, values: np.ndarray, size: tuple[int, int]) -> None:

@@ -55,7 +55,7 @@ def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Outco
     images = _listed_images(content["images"], findings)
     hashes = _check_files(split, images, findings, remarks)
     objects = _check_objects(manifest, split.split, content["annotations"], images, findings)
-    expected, dropped = manifest.splits[split.split], _left_out(content.get("info"))
+    expected, dropped = manifest.splits[split.split], _left_out(content.get("info"), findings)
     counts = differences(
         [
             ("images", expected.count, len(content["images"])),
@@ -72,7 +72,7 @@ def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Outco
     if split.split == TRAIN:
         kept = _trained_images(images, objects)
         trained = sum(objects.trained[number] for number in kept)
-        counts += [] if kept or findings else [f"training would keep none of the {len(images):,} images"]
+        counts += [] if trained or findings else [f"training would keep no object on {len(images):,} images"]
         notes.append(f"training keeps {len(kept):,} of the images, with {trained:,} objects.")
     notes += [f"{text}." for text in (*objects.left_out.sentences(), *remarks.sentences())]
     return Outcome((*findings.sentences(), *counts), facts, tuple(notes), contents)
@@ -99,10 +99,13 @@ def read_annotations(path: Path) -> dict[str, Any]:
     return found
 
 
-def _left_out(info: Any) -> list[str]:
+def _left_out(info: Any, findings: Findings) -> list[str]:
     """What `lska.data.voc.convert` says that it left out; files of other origin say nothing."""
-    dropped = info.get("dropped") if isinstance(info, dict) else None
-    return [str(text) for text in dropped] if isinstance(dropped, list) else []
+    dropped = info.get("dropped", []) if isinstance(info, dict) else []
+    if isinstance(dropped, list) and all(isinstance(text, str) for text in dropped):
+        return dropped
+    findings.add("info.dropped that is no list of texts", quoted(dropped))
+    return []
 
 
 def _check_categories(manifest: DetectionManifest, categories: list[Any], findings: Findings) -> None:
