@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from lska.data.decoding import inspect, read_encoded
 from lska.data.findings import Findings, Outcome, differences
 from lska.data.folders import DataError
 from lska.data.parallel import mapped
+from lska.files import read_yaml
 from lska.provenance import digest
 
 NAME = re.compile(r"([A-Za-z_]+)([0-9]+)-([A-Za-z_]+)([0-9]+)\.png")
@@ -39,8 +39,8 @@ class Expected:
 
 def imagenet_categories() -> dict[str, tuple[str, ...]]:
     """The 16 categories of the published set in alphabetical order, with the ImageNet-1K synsets of each."""
-    text = Path(__file__).with_name("categories16.yaml").read_text(encoding="utf-8")
-    return {name: tuple(synsets) for name, synsets in sorted(yaml.safe_load(text).items())}
+    found = read_yaml(Path(__file__).with_name("categories16.yaml"))
+    return {name: tuple(synsets) for name, synsets in sorted(found.items())}
 
 
 def published() -> Expected:

@@ -87,8 +87,8 @@ def file_sizes(folder: Path) -> dict[str, int]:
         return dict(_walk(str(folder), ""))
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be read ({error.strerror}): expected a folder of images; restore it, or correct the "
-            "data root in the configuration"
+            f"{error.filename or folder} cannot be read ({error.strerror}): expected a folder of images; restore it "
+            "or correct the data root in the configuration"
         ) from error
 
 
