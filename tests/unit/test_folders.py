@@ -250,7 +250,7 @@ def test_what_is_no_regular_file_is_no_image(tmp_path: Path) -> None:
     split = open_split(tmp_path, "train")
     assert split.read(2) == b""
     for index, message in enumerate(("expected a regular file, found a named pipe", "is a link to .*gone.jpg")):
-        with pytest.raises(DataError, match=f"cat/[ab].jpg: {message}.*; restore the file or its permissions"):
+        with pytest.raises(DataError, match=f"cat/[ab].jpg: {message}"):
             split.read(index)
 
 

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lska.data.decoding import inspect, read_encoded
 from lska.data.entries import DataError, is_hidden
 from lska.data.findings import Findings, Outcome, differences
-from lska.data.folders import decode
 from lska.data.parallel import mapped
-from lska.files import read_bytes, read_yaml
+from lska.files import read_yaml
 from lska.provenance import digest
 
 NAME = re.compile(r"([A-Za-z_]+)([0-9]+)-([A-Za-z_]+)([0-9]+)\.png")
@@ -39,8 +39,8 @@ class Expected:
 
 def imagenet_categories() -> dict[str, tuple[str, ...]]:
     """The 16 categories of the published set in alphabetical order, with the ImageNet-1K synsets of each."""
-    categories = read_yaml(Path(__file__).with_name("categories16.yaml"))
-    return {name: tuple(synsets) for name, synsets in sorted(categories.items())}
+    found = read_yaml(Path(__file__).with_name("categories16.yaml"))
+    return {name: tuple(synsets) for name, synsets in sorted(found.items())}
 
 
 def published() -> Expected:
@@ -90,8 +90,8 @@ class CueConflictSet:
         return self.root / self.names[index]
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of an image; raises FileError."""
-        return read_bytes(self.place(index))
+        """The encoded bytes of an image; raises DataError where it cannot be read."""
+        return read_encoded(self.place(index))
 
 
 class _Entry(NamedTuple):
@@ -208,9 +208,9 @@ def _decoded(root: Path, entries: list[_Entry], findings: Findings) -> list[str]
     def attempt(index: int) -> tuple[str, str | None]:
         place = root / entries[index].name
         try:
-            data = read_bytes(place)
-            decode(data, str(place))
-        except (OSError, ValueError) as error:
+            data = read_encoded(place)
+            inspect(data, str(place))
+        except DataError as error:
             return "", str(error)
         return hashlib.sha256(data).hexdigest(), None
 

@@ -156,12 +156,7 @@ def _converted(manifest: DetectionManifest, folder: Path, expected: DetectionSpl
     from lska.data.voc import VERSION, convert
 
     xml, names_file = existing_folder(folder / expected.annotations), folder / str(expected.names)
-    try:
-        names = read_names(names_file, inside_problem)
-    except MissingFileError as error:
-        raise DataError(f"{names_file} is missing: expected the names of the split, one a line; restore it") from error
-    except FileError as error:
-        raise DataError(f"{error}\nexpected the names of the split, one a line; restore the file") from error
+    names = _names(names_file)
     state = hashlib.sha256(repr((VERSION, str(xml.resolve()), names, manifest.classes)).encode())
     for path in sorted(xml.glob("*.xml")):
         state.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
@@ -169,6 +164,19 @@ def _converted(manifest: DetectionManifest, folder: Path, expected: DetectionSpl
     if not destination.is_file():
         convert(xml, names, manifest.classes, destination)
     return destination
+
+
+def _names(path: Path) -> list[str]:
+    """The names of a VOC split, which may have spaces, each once."""
+    try:
+        names = read_names(path, inside_problem)
+    except MissingFileError as error:
+        raise DataError(f"{path} is missing: expected the names of the split, one a line; restore it") from error
+    except FileError as error:
+        raise DataError(f"{error}\nexpected the names of the split, one a line; restore the file") from error
+    if not names:
+        raise DataError(f"{path}: expected the names of the split, one a line, found none; restore it")
+    return names
 
 
 def _open_segmentation(manifest: SegmentationManifest, folder: Path, split: str) -> SegmentationSplit:
@@ -193,7 +201,7 @@ def _check(kind: str, data: DataSource, cache: Path) -> tuple[Report, DenseManif
     for name, expected in manifest.splits.items():
         try:
             split, outcome = _check_split(kind, data, cache, name)
-        except DataError as error:
+        except (DataError, FileError) as error:
             findings.append(f"{name}: {error}")
             continue
         findings += [f"{name}: {text}." for text in outcome.findings]

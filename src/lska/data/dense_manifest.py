@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from lska.data.archives import SUFFIXES, Archive, archive_problems, is_archive
 from lska.data.entries import FileName, Inside, Label, repeated
+from lska.data.layouts import EXTENSIONS
 from lska.data.manifest import DIGEST, class_problems, read_manifest
 from lska.files import quoted
 from lska.provenance import digest
@@ -143,11 +144,17 @@ class SegmentationManifest:
         problems += [f"ignore: {value} is listed twice" for value in repeated(self.ignore)]
         taken = range(len(self.classes) + self.zero_is_unlabelled)
         wrong = [value for value in self.ignore if value in taken or not 0 <= value <= LARGEST_LABEL]
-        if wrong or len(taken) > LARGEST_LABEL + 1:
+        if wrong:
             problems.append(
                 f"ignore: expected values up to {LARGEST_LABEL} that are no class (not in 0 to {len(taken) - 1}), "
                 f"found {list(self.ignore)}"
             )
+        if len(self.classes) > LARGEST_LABEL:
+            # The last label of 8 bits stands for pixels that are not scored.
+            problems.append(f"classes: expected at most {LARGEST_LABEL}, found {len(self.classes)}")
+        for name in ("image_suffix", "label_suffix"):
+            if not getattr(self, name).lower().endswith(EXTENSIONS):
+                problems.append(f"{name}: expected an end in {', '.join(EXTENSIONS)}, found {getattr(self, name)!r}")
         _refuse(problems)
 
     @property

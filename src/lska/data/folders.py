@@ -5,27 +5,21 @@ Every layout is read in place and nothing is ever written into a data root, so r
 
 from __future__ import annotations
 
-import io
-import struct
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from lska.data.decoding import decode, read_encoded
 from lska.data.entries import DataError
 from lska.data.layouts import EXTENSIONS, Listing, locate, scan, shown
 from lska.data.tars import Names, TarIndex, TarReader
-from lska.files import FileError, read_bytes
-
-if TYPE_CHECKING:
-    from PIL import Image
+from lska.files import FileError
 
 __all__ = ["EXTENSIONS", "DataError", "Sample", "Split", "check_same_classes", "decode", "list_split", "open_split"]
-
-# What Pillow's decoders raise on damaged data (OSError covers unknown formats and truncation).
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
 
 
 class Sample(NamedTuple):
@@ -66,10 +60,13 @@ class _FolderFiles:
         return f"{self.folder}/{self.paths[index]}"
 
     def read(self, index: int) -> bytes:
-        return read_bytes(Path(self.place(index)))
+        return read_encoded(self.place(index))
 
     def size(self, index: int) -> int:
-        return Path(self.place(index)).stat().st_size
+        status = Path(self.place(index)).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{self.place(index)}: expected an image file, found a folder, pipe or device; remove it")
+        return status.st_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +114,6 @@ class Split:
         """
         try:
             return self.files.read(index)
-        except FileError as error:
-            raise DataError(f"{error}; restore the file or its permissions, or remove it") from error
         except OSError as error:
             raise DataError(f"{self.name(index)} cannot be read ({error}); check the disk") from error
 
@@ -127,7 +122,7 @@ class Split:
         return self.files.place(index)
 
     def size(self, index: int) -> int:
-        """Size of an image file in bytes. Raises OSError."""
+        """Size of an image file in bytes; raises OSError, or DataError where it is no file."""
         return self.files.size(index)
 
     def counts(self) -> dict[str, int]:
@@ -197,22 +192,3 @@ def check_same_classes(train: Split, val: Split) -> None:
         f"{train.source} has {len(train.classes)} classes and {val.source} has {len(val.classes)}; expected the same. "
         f"Only in {train.split}: {shown(missing)}. Only in {val.split}: {shown(extra)}. Complete or remove them"
     )
-
-
-def decode(data: bytes, place: str) -> Image.Image:
-    """Decode an image to RGB as torchvision and timm do (palettes, grey and CMYK converted, EXIF rotation not applied).
-
-    Raises:
-        DataError: damaged, truncated or unknown data; the message names `place`.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        return Image.open(io.BytesIO(data)).convert("RGB")
-    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        # Pillow's text for an unknown format is the address of the buffer.
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else f"{type(error).__name__}: {error}"
-        raise DataError(
-            f"{place}: expected an image, found {len(data)} bytes that cannot be decoded ({reason}); "
-            "replace or remove the file"
-        ) from error
