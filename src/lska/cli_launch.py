@@ -19,7 +19,7 @@ def add_launch(commands: Commands) -> None:
 
 def _launch(arguments: Arguments) -> int:
     from lska.rendezvous import of_slurm
-    from lska.train.torchrun import launch
+    from lska.train.spawning import launch
 
     words = [word for word in arguments.rest if word != "--"]
     if arguments.processes < 1 or arguments.nodes < 1:

@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from lska.rendezvous import member
+
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 WAIT_SECONDS = 60.0
 """How long a job waits for GPUs that others have; Snakemake starts none for which there is no GPU."""
@@ -37,13 +39,13 @@ def visible() -> list[str]:
 def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
     """Choose `count` GPUs for this process and those that it starts, and set CUDA_VISIBLE_DEVICES to them.
 
-    Nothing is done for 0, in a Slurm job, in a process of torchrun, whose parent has chosen, and where there is no GPU.
+    Nothing is done for 0, in a Slurm job, in a process of a launcher, which has chosen, and where there is no GPU.
     Returns the names of the chosen ones.
 
     Raises:
         ValueError: the machine has fewer.
     """
-    if count == 0 or "SLURM_JOB_ID" in os.environ or "LOCAL_RANK" in os.environ:
+    if count == 0 or "SLURM_JOB_ID" in os.environ or member(os.environ) is not None:
         return []
     names = visible()
     if not names:
