@@ -32,7 +32,7 @@ class Member:
     """Whether this process serves that store; torchrun's own agent does it otherwise."""
 
     def __post_init__(self) -> None:
-        if not (0 <= self.rank < self.world and 0 <= self.local):
+        if not (0 <= self.rank < self.world and self.local >= 0):
             raise ValueError(
                 f"expected RANK from 0 to WORLD_SIZE - 1 and LOCAL_RANK from 0, found RANK={self.rank}, "
                 f"WORLD_SIZE={self.world} and LOCAL_RANK={self.local}"

@@ -333,7 +333,7 @@ def free_port() -> int:
 
 def test_a_place_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        at = "127.0.0.1:{}".format(other.getsockname()[1])
+        at = f"127.0.0.1:{other.getsockname()[1]}"
         for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", MEETING: f"tcp:{at}/test"}.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(MeetingError, match=f"cannot meet at {at}"), processes(0):

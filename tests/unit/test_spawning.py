@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from lease_helpers import owned, said, until
-from tiny_project import Project, in_child
+from tiny_project import Project
 
 from lska.config import Config
 from lska.strict import merge
