@@ -96,9 +96,7 @@ def of_slurm(nodes: int, environment: Mapping[str, str]) -> Rendezvous:
         )
     hosts = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
     restarts, step = environment.get("SLURM_RESTART_COUNT", "0"), environment.get("SLURM_STEP_ID", "0")
-    return Rendezvous(
-        nodes, node, first_host(hosts), _PORTS[job % len(_PORTS)], f"slurm-{job}-{restarts}-{step}"
-    )
+    return Rendezvous(nodes, node, first_host(hosts), _PORTS[job % len(_PORTS)], f"slurm-{job}-{restarts}-{step}")
 
 
 def _number(name: str, environment: Mapping[str, str], who: str) -> int:

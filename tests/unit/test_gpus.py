@@ -84,9 +84,7 @@ def test_too_few_gpus_are_an_error_that_names_the_setting(capsys: pytest.Capture
     [{"SLURM_JOB_ID": "1"}, {MEETING: "file:/a", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}],
     ids=lambda variables: next(iter(variables)),
 )
-def test_whoever_got_gpus_from_elsewhere_keeps_them(
-    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whoever_got_gpus_from_elsewhere_keeps_them(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert take(1) == []
