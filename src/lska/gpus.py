@@ -10,30 +10,37 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import subprocess
-import tempfile
 import time
-from pathlib import Path
 
+from lska.commands import ask
+from lska.private import own_folder
 from lska.rendezvous import member
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 WAIT_SECONDS = 60.0
 """How long a job waits for GPUs that others have; Snakemake starts none for which there is no GPU."""
 
+_TELL_SECONDS = 5.0
+_DRIVER_SECONDS = 120.0
+
 _logger = logging.getLogger(__name__)
 
 
 def visible() -> list[str]:
-    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them, or all that the driver lists; it may be none."""
+    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them, or all that the driver lists; it may be none.
+
+    Raises:
+        NoAnswerError: the driver does not answer.
+    """
     named = os.environ.get(VARIABLE)
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
     try:
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+        asked = ask(["nvidia-smi", "--list-gpus"], _DRIVER_SECONDS)
+    except OSError:
         return []
-    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+    lines = [] if asked.returncode else asked.stdout.splitlines()
+    return [str(number) for number, line in enumerate(lines) if line.startswith("GPU ")]
 
 
 def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
@@ -44,6 +51,7 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
 
     Raises:
         ValueError: the machine has fewer.
+        PrivateFolderError: the folder of the locks is not this user's.
     """
     if count == 0 or "SLURM_JOB_ID" in os.environ or member(os.environ) is not None:
         return []
@@ -55,8 +63,12 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
             f"{count} GPUs are wanted and this machine offers {len(names)} ({VARIABLE}: {', '.join(names)}); "
             "set `gpus` in the section of the configuration that the job is of to no more than that"
         )
-    deadline = time.monotonic() + wait_seconds
-    while (taken := _lock(names, count)) is None and time.monotonic() < deadline:
+    begun, told = time.monotonic(), False
+    while (taken := _lock(names, count)) is None and (waited := time.monotonic() - begun) < wait_seconds:
+        if waited > _TELL_SECONDS and not told:
+            _logger.info("waiting for %d of the GPUs %s, which other jobs have, for at most %.0f s", count,
+                         ", ".join(names), wait_seconds)  # fmt: skip
+            told = True
         time.sleep(0.2)
     if taken is None:
         _logger.warning("other jobs have all GPUs but fewer than %d; sharing %s with them", count, names[:count])
@@ -68,8 +80,10 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
 def _lock(names: list[str], count: int) -> list[str] | None:
     """Lock `count` of the GPUs, for as long as this process or a descendant of it lives; None where fewer are free."""
     held: dict[str, int] = {}
+    folder = own_folder("lska-gpus")
     for name in names:
-        descriptor = os.open(_lock_file(name), os.O_RDWR | os.O_CREAT, 0o600)
+        path = folder / f"{name.replace('/', '_')}.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -83,9 +97,3 @@ def _lock(names: list[str], count: int) -> list[str] | None:
     for descriptor in held.values():
         os.close(descriptor)
     return None
-
-
-def _lock_file(name: str) -> Path:
-    folder = Path(tempfile.gettempdir()) / f"lska-gpus-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder / f"{name.replace('/', '_')}.lock"

@@ -50,7 +50,6 @@ def test_the_common_exit_code(codes: list[int], stopped: bool, expected: int) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--processes 0 -- train x", "lska launch: --processes and --nodes must be at least 1, found 0 and 1"),
         ("--processes 2", "lska launch starts trainings: expected `-- train RUN ...`, found nothing"),
         ("--processes 2 -- claims", "lska launch starts trainings: expected `-- train RUN ...`, found claims"),
         ("--processes 2 --nodes 2 -- train x", "a training on 2 nodes needs SLURM_JOB_ID"),

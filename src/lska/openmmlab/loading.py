@@ -16,7 +16,8 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, TRANSFORMS
 from torch.utils.data import Sampler
 
 from lska.data.dense_files import IGNORED
-from lska.train.loading import Key, MicroBatches, Plan, heed_only_the_trainer, seed_processor
+from lska.train.loading import Key, MicroBatches, Plan, seed_processor
+from lska.train.workers import heed_only_the_trainer
 
 FUNCTIONS.register_module(name="heed_only_the_trainer", module=heed_only_the_trainer)
 

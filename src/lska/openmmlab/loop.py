@@ -31,6 +31,7 @@ from lska.train.progress import Progress, TrainingLog
 from lska.train.scoring import memory_format
 from lska.train.state import StateError, load_state, write_state
 from lska.train.trainable import Trainable
+from lska.train.workers import patiently
 
 SCHEME = "states:"
 """Start of the name under which mmengine resumes from the newest intact state of a folder: `states:<folder>`."""
@@ -205,7 +206,8 @@ class UpdateLoop(BaseLoop, Trainable):
         runner.call_hook("before_train_epoch")
         try:
             runner.model.train()
-            fit(self, iter(self.dataloader), log, self.training.stop)
+            batches = patiently(lambda: iter(self.dataloader), self.dataloader.timeout, self.training.stop.reason)
+            fit(self, batches, log, self.training.stop)
         finally:
             log.close()
         runner.call_hook("after_train_epoch")
