@@ -39,15 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 for an error that was explained, 75 for "call me again"."""
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(argv)
-    if arguments.heavy and (code := delegate(argv)) is not None:
-        return code
     log = logging.StreamHandler()
     log.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[log], force=True)
     # Fonts that matplotlib puts into PDF files are told glyph by glyph, hundreds of lines for each figure.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     try:
-        return arguments.command(arguments) or 0
+        code = delegate(argv) if arguments.heavy else None
+        return arguments.command(arguments) or 0 if code is None else code
     except KeyboardInterrupt:
         print("lska: interrupted; start it again to go on", file=sys.stderr)
         return INTERRUPTED

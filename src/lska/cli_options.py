@@ -42,7 +42,8 @@ def number(least: float, most: float, whole: bool = False) -> Callable[[str], fl
             value = math.nan
         if not least <= value <= most or (whole and not isinstance(value, int)):
             kind = "whole number" if whole else "number"
-            raise argparse.ArgumentTypeError(f"expected a {kind} from {least:,.9g} to {most:,.9g}, found {quoted(text)}")
+            expected = f"expected a {kind} from {least:,.9g} to {most:,.9g}"
+            raise argparse.ArgumentTypeError(f"{expected}, found {quoted(text)}")
         return value
 
     return read

@@ -152,8 +152,10 @@ def test_states_with_mmengines_own_log_are_read_safely_and_code_is_refused(tmp_p
     from lska.openmmlab.loop import SCHEME, load_checkpoint
 
     log = HistoryBuffer([0.5, 0.25], [1, 1])
-    save_state(tmp_path / "good", 1, {"message_hub": {"log_scalars": {"train/loss": log}}, "weights": torch.ones(2)})
-    found = load_checkpoint(f"{SCHEME}{tmp_path / 'good'}")["message_hub"]["log_scalars"]["train/loss"]
+    save_state(tmp_path / "good", 1, {"message_hub": {"log_scalars": {"train/loss": log}}, "meta": {"config": "raise"}})
+    state = load_checkpoint(f"{SCHEME}{state_files(tmp_path / 'good')[0]}")
+    assert state["meta"] == {}, "mmengine would execute it"
+    found = state["message_hub"]["log_scalars"]["train/loss"]
     assert found.data[0].tolist() == [0.5, 0.25] and found.mean() == 0.375
     save_state(tmp_path / "bad", 1, {"harm": Path("anything")})
     with pytest.raises(Exception, match="PosixPath|WeightsUnpickler"):

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import logging
 import os
+import pickle
 import resource
 import signal
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from lska.train.interrupt import Interrupted
-from lska.train.state import StateError, load_state, save_state, state_files
+from lska.train.state import StateError, load_state, read_state, save_state, state_files, write_state
 
 
 def content(step: int) -> dict[str, Any]:
@@ -102,6 +103,25 @@ def test_without_an_intact_state_the_folder_is_named(tmp_path: Path) -> None:
         load_state(tmp_path)
     assert f"no training state in {tmp_path} is intact; delete that folder" in str(caught.value)
     assert steps(tmp_path) == [4, 8]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere"), lambda path: path.mkdir()])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], Any]) -> None:
+    save(tmp_path, 4)
+    make(tmp_path / "state-00000008.pt")
+    assert step_of(load_state(tmp_path)) == 4
+    save(tmp_path, 5)
+    assert steps(tmp_path) == [4, 5]
+
+
+def test_a_sound_checksum_makes_no_state(tmp_path: Path) -> None:
+    for number, payload in enumerate((b"", b"PK", b"\x80\x04N.", pickle.dumps({"a": 1})), 1):
+        write_state(tmp_path / f"state-{number:08d}.pt", payload)
+        with pytest.raises(StateError, match="is none that this program wrote"):
+            read_state(tmp_path / f"state-{number:08d}.pt")
+    save_state(tmp_path, 9, [1])  # type: ignore[arg-type]
+    with pytest.raises(StateError, match="expected a mapping, found a list"):
+        read_state(tmp_path / "state-00000009.pt")
 
 
 def test_a_foreign_file_is_no_state(tmp_path: Path) -> None:

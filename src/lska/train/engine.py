@@ -23,7 +23,7 @@ from lska.train.loading import Plan, batch_mixer, seed_everything
 from lska.train.progress import Progress, TrainingLog
 from lska.train.recipe import Recipe
 from lska.train.scoring import memory_format
-from lska.train.state import load_state, save_state
+from lska.train.state import read_state, require_identity, require_shapes, restore, save_state
 from lska.train.trainable import Trainable
 
 logger = logging.getLogger(__name__)
@@ -150,20 +150,28 @@ class Trainer(Trainable):
         }
 
     def _restore(self) -> None:
-        state = load_state(self.job.folder)
-        if state is None:
-            return
-        if state["digest"] != self.job.digest:
-            raise ValueError(
-                f"{self.job.folder} holds states of another training ({state['digest']}, expected {self.job.digest}); "
-                "choose another folder or delete it"
-            )
-        self.network.load_state_dict(state["network"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
+        if restore(self.job.folder, self._take_over):
+            logger.info("going on after update %d of %d", self.progress.step, self.job.plan.steps)
+
+    def _take_over(self, path: Path) -> None:
+        """Go on from a state.
+
+        Raises:
+            OtherTrainingError: it is another training's.
+            StateError, LookupError, TypeError, ValueError, RuntimeError: it is damaged or does not fit.
+        """
+        state, where = read_state(path), f"training state {path}"
+        require_identity(state["digest"], self.job.digest, self.job.folder)
+        progress = Progress.restored(state["progress"], where, self.job.plan.steps)
+        targets = {"network": self.network} | ({} if self.average is None else {"average": self.average.module})
+        for name, target in targets.items():
+            require_shapes(state[name], target.state_dict(), f"{where}, {name}")
+            target.load_state_dict(state[name])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
-        logger.info("going on after update %d of %d", self.progress.step, self.job.plan.steps)
+        for weight, kept in self.optimizer.state.items():
+            moments = [name for name in kept if name.startswith("exp_avg") or name == "momentum_buffer"]
+            require_shapes({n: kept[n] for n in moments}, dict.fromkeys(moments, weight), f"{where}, optimizer")
+        self.progress = progress
 
 
 def _loss(recipe: Recipe) -> nn.Module:
