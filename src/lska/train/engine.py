@@ -136,9 +136,7 @@ class Trainer(Trainable):
         self.require_finite(self.network)
         skipped = self.group.sum(torch.tensor(self.job.skipped(), device=self.group.device))
         self.progress.skipped = self._skipped_before + int(skipped)
-        self.group.by_main(
-            lambda: save_state(self.job.folder, self.progress.step, self._state(), self.may_write)
-        )
+        self.group.by_main(lambda: save_state(self.job.folder, self.progress.step, self._state(), self.may_write))
 
     def _state(self) -> dict[str, Any]:
         return {
