@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lska import config as configuration
-from lska.files import printable, quoted
+from lska.files import FileError, parse_json, printable, quoted
 from lska.roots import Settings, require
 from lska.runs import Run
 
@@ -28,7 +28,14 @@ def configured(command: Parser) -> None:
     group = command.add_argument_group("configuration")
     group.add_argument("--config", nargs="+", type=Path, default=[Path("config/demo.yaml")], metavar="FILE",
                        help="configuration files, later over earlier ones (default: config/demo.yaml)")  # fmt: skip
-    group.add_argument("--set", type=json.loads, default={}, metavar="JSON", help="settings over those of the files")
+    group.add_argument("--set", type=_settings, default={}, metavar="JSON", help="settings over those of the files")
+
+
+def _settings(text: str) -> dict[str, Any]:
+    try:
+        return parse_json(text, "settings")
+    except FileError as error:
+        raise argparse.ArgumentTypeError(printable(str(error))) from error
 
 
 def number(least: float, most: float, whole: bool = False) -> Callable[[str], float]:

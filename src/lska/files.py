@@ -526,8 +526,15 @@ def atomic_path(path: Path, check: Callable[[], None] | None = None) -> Iterator
 
 
 @contextmanager
-def temporary_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`, by the one rule for temporary files; it is removed at the end."""
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `path` when the block ends well and vanishes otherwise.
+
+    Two renames follow each other; between them there is no folder of this name.
+
+    Raises:
+        WriteError: as `atomic_path`; the former folder is as it was.
+    """
+    path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent.absolute())
@@ -535,9 +542,16 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        made, former = temporary / "made", temporary / "former"
         try:
-            yield temporary
+            made.mkdir()
+            yield made
+            if path.exists():
+                path.replace(former)
+            made.replace(path)
         finally:
+            if former.exists() and not path.exists():
+                former.replace(path)
             shutil.rmtree(temporary, ignore_errors=True)
             os.close(descriptor)
 

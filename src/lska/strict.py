@@ -10,6 +10,8 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union
 
+from lska.files import quoted
+
 T = TypeVar("T")
 
 
@@ -53,7 +55,7 @@ def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[s
     before, prefix = len(problems), f"{place}: " if place else ""
     hints = typing.get_type_hints(cls)
     fields = {field.metadata.get("key", field.name): field for field in dataclasses.fields(cls)}
-    problems += [f"{prefix}unknown key {key!r}{_suggest(key, fields)}" for key in values if key not in fields]
+    problems += [f"{prefix}unknown key {quoted(key)}{_suggest(key, fields)}" for key in values if key not in fields]
     arguments = {}
     for key, field in fields.items():
         if key in values:
@@ -71,7 +73,7 @@ def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[s
 
 
 def _suggest(key: Any, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(str(key), known, n=1)
+    close = difflib.get_close_matches(str(key)[:100], known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else f"; known keys: {', '.join(known)}"
 
 
@@ -90,7 +92,7 @@ def _convert(value: Any, hint: Any, place: str, problems: list[str]) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         return _convert_items(value, arguments, place, problems)
     if origin is dict and isinstance(value, dict):
-        keys = [_convert(key, arguments[0], f"{place}, key {key!r}", problems) for key in value]
+        keys = [_convert(key, arguments[0], f"{place}, key {quoted(key)}", problems) for key in value]
         items = [_convert(item, arguments[1], f"{place}.{key}", problems) for key, item in value.items()]
         return dict(zip(keys, items, strict=True))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
@@ -109,7 +111,7 @@ def _is_instance(value: Any, kind: type) -> bool:
 def _convert_items(value: Sequence[Any], kinds: tuple[Any, ...], place: str, problems: list[str]) -> tuple[Any, ...]:
     inner = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else list(kinds)
     if len(inner) != len(value):
-        problems.append(f"{place}: expected {len(inner)} values, found {len(value)}: {list(value)}")
+        problems.append(f"{place}: expected {len(inner)} values, found {len(value)}: {quoted(list(value))}")
         return ()
     pairs = enumerate(zip(value, inner, strict=True))
     return tuple(_convert(item, kind, f"{place}[{number}]", problems) for number, (item, kind) in pairs)
@@ -136,7 +138,7 @@ def _shape(kind: Any) -> Any:
 
 
 def _mismatch(value: Any, hint: Any, place: str) -> str:
-    return f"{place}: expected {_name(hint)}, found {type(value).__name__} {value!r}{_scientific(value, hint)}"
+    return f"{place}: expected {_name(hint)}, found {type(value).__name__} {quoted(value)}{_scientific(value, hint)}"
 
 
 def _name(hint: Any) -> str:

@@ -255,6 +255,6 @@ def test_a_missing_or_damaged_data_record_is_named_with_its_remedy(content: str 
         settings.data_record.parent.mkdir(parents=True)
         settings.data_record.write_text(content)
     with pytest.raises(
-        ValueError, match=r"results/test/data/colours\.json is missing or damaged .*`lska data prepare`"
+        ValueError, match=r"results/test/data/colours\.json is missing or damaged: .*`lska data prepare`"
     ):
         settings.data_identity()

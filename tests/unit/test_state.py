@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from lska import files
 from lska.train.interrupt import Interrupted
 from lska.train.state import StateError, load_state, read_state, save_state, state_files, write_state
 
@@ -141,15 +142,15 @@ def test_a_full_disk_leaves_the_states_before(tmp_path: Path, monkeypatch: pytes
     save(tmp_path, 4, 8)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def full(path: Path) -> None:
-        raise OSError(number, "No space left on device")
+    def full(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("lska.provenance._fsync", full)
+    monkeypatch.setattr("lska.files.os.fsync", full)
     with pytest.raises(StateError) as caught:
         save(tmp_path, 12)
     message = str(caught.value)
-    assert f"cannot write training state {tmp_path / 'state-00000012.pt'}: No space left on device" in message
-    assert "the last good state is state-00000008.pt" in message
+    assert f"cannot write training state {tmp_path / 'state-00000012.pt'}: {os.strerror(number)}; the last" in message
+    assert "last good state is state-00000008.pt" in message
     assert "free at least 1 MiB and start the training again" in message
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert step_of(load_state(tmp_path)) == 8
@@ -190,6 +191,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, child: Callable[[
     assert child(body) == -9
     assert len(list(tmp_path.iterdir())) == 2
     assert step_of(load_state(tmp_path)) == 4
+    files._sweep.cache_clear()  # it is another process that goes on
     save(tmp_path, 8)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state-00000004.pt", "state-00000008.pt"]
 

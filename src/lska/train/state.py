@@ -7,6 +7,7 @@ import hashlib
 import io
 import logging
 import math
+import os
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -57,7 +58,6 @@ def write_state(path: Path, payload: bytes | memoryview, check: Callable[[], Non
     try:
         if check is not None:
             check()
-        _remove_unfinished(folder)
         with atomic_path(path, check) as temporary, temporary.open("wb") as stream:
             stream.write(_MAGIC + hashlib.sha256(payload).digest())
             stream.write(payload)
@@ -71,18 +71,12 @@ def write_state(path: Path, payload: bytes | memoryview, check: Callable[[], Non
     return path
 
 
-def _remove_unfinished(folder: Path) -> None:
-    """A process that is killed while it writes a state leaves the temporary file."""
-    for path in folder.glob(".state-*.tmp.pt"):
-        path.unlink(missing_ok=True)
-
-
 def _write_problem(path: Path, size: int, error: OSError) -> str:
     earlier = state_files(path.parent)
     kept = f"the last good state is {earlier[-1].name}" if earlier else "no earlier state exists"
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     advice = f"free at least {math.ceil(2 * size / 2**20)} MiB" if full else "check disk, limits and permissions"
-    reason = error.strerror or error
+    reason = error if error.errno is None else os.strerror(error.errno)
     return f"cannot write training state {path}: {reason}; {kept}; {advice} and start the training again"
 
 
