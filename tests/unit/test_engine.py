@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -125,10 +127,14 @@ def test_the_layout_is_that_of_the_recipe(tmp_path: Path) -> None:
 def test_compilation_is_a_choice_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
     monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or module)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     Trainer(job(tmp_path), linear(), ALONE)
-    assert compiled == []
+    assert compiled == [] and "TORCHINDUCTOR_CACHE_DIR" not in os.environ
     trainer = Trainer(job(tmp_path, compile=True), linear(), ALONE)
     assert compiled == [trainer.network]
+    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).stat().st_mode & 0o777 == 0o700
 
 
 def test_states_of_another_training_are_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 MEETING_SECONDS = 900.0
 """How long the processes of a training wait for one another when they start."""
+
+_SILENCE = timedelta(hours=2)
+"""How long a process waits for another one while they train: while the first one scores held-out images, say."""
 
 _TELL_SECONDS = 5.0
 """After which who waits says for whom, and then every minute."""
@@ -126,15 +130,8 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
         return
     end_with_parent()
     try:
-        store = _meet(place)
-        # The other processes wait while the first one scores held-out images.
-        dist.init_process_group(
-            "nccl" if gpus > 0 else "gloo", store=store, rank=place.rank, world_size=place.world,
-            timeout=timedelta(hours=2),
-        )  # fmt: skip
         joined = Processes(place.rank, place.world, device)
-        # A process that leaves while others still connect to each other looks lost to them, whatever it has to say.
-        joined.largest(0)
+        _connect(place, "nccl" if gpus > 0 else "gloo", joined)
         yield joined
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
@@ -146,6 +143,22 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _connect(place: Member, backend: str, joined: Processes) -> None:
+    store = _meet(place)
+    reminder = threading.Timer(_TELL_SECONDS, logger.info, (
+        "process %d of %d of this training still connects to the others, for at most %g hours; all must reach each "
+        "other at the ports that %s chooses", place.rank, place.world, _SILENCE.total_seconds() / 3600, backend,
+    ))  # fmt: skip
+    reminder.daemon = True
+    reminder.start()
+    try:
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world, timeout=_SILENCE)
+        # A process that leaves while others still connect to each other looks lost to them, whatever it has to say.
+        joined.largest(0)
+    finally:
+        reminder.cancel()
 
 
 def _meet(place: Member) -> dist.Store:

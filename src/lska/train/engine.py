@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from lska.private import own_folder
 from lska.train.distributed import Processes
 from lska.train.interrupt import Interrupted, StopRequest
 from lska.train.lease import Lease, LeaseLostError
@@ -73,7 +75,11 @@ class Trainer(Trainable):
         if self.group.world > 1:
             devices = [self.group.device.index] if self.group.device.type == "cuda" else None
             forward = nn.parallel.DistributedDataParallel(forward, device_ids=devices)
-        return torch.compile(forward) if self.job.recipe.compile else forward
+        if not self.job.recipe.compile:
+            return forward
+        # By default torch runs what it finds in a folder of /tmp whose name everybody knows.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own_folder("lska-compiled")))
+        return torch.compile(forward)
 
     @property
     def exported(self) -> nn.Module:

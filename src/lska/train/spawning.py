@@ -37,6 +37,8 @@ _END_SECONDS = 10.0
 """After one process failed, the others are given this long to find out, and to say so."""
 _KILL_SECONDS = 30.0
 """Then they are sent SIGTERM, and are killed after this time."""
+_PATIENCE_SECONDS = 1800.0
+"""What they have to end when the launcher was asked to; a scheduler has less patience."""
 
 
 def launch(words: Sequence[str], processes: int, meeting: Rendezvous | None = None) -> int:
@@ -128,15 +130,15 @@ def _noted() -> Iterator[list[signal.Signals]]:
 
 def _ends(started: Sequence[subprocess.Popen], received: Sequence[signal.Signals]) -> list[int]:
     """Exit codes of all processes; passes on what is received, and ends them when one has failed."""
-    passed, failed, told = 0, None, False
+    passed, asked, failed, told = 0, None, None, False
     while any(process.poll() is None for process in started):
         for number in received[passed:]:
             _send(started, _PASSED_ON[number])
-            passed += 1
+            passed, asked = passed + 1, asked or time.monotonic()
         if failed is None and any(process.returncode for process in started):
             failed = time.monotonic()
         since = 0.0 if failed is None else time.monotonic() - failed
-        if since > _END_SECONDS + _KILL_SECONDS:
+        if since > _END_SECONDS + _KILL_SECONDS or (asked and time.monotonic() - asked > _PATIENCE_SECONDS):
             _send(started, signal.SIGKILL)
         elif since > _END_SECONDS and not told:
             _send(started, signal.SIGTERM)
