@@ -175,7 +175,7 @@ def test_states_with_mmengines_own_log_are_read_safely_and_code_is_refused(tmp_p
     found = state["message_hub"]["log_scalars"]["train/loss"]
     assert found.data[0].tolist() == [0.5, 0.25] and found.mean() == 0.375
     save_state(tmp_path / "bad", 1, {"harm": Path("anything")})
-    with pytest.raises(Exception, match="PosixPath|WeightsUnpickler"):
+    with pytest.raises(Exception, match="expected tensors and plain values alone"):
         load_state(tmp_path / "bad")
     with pytest.raises(StateError, match="holds no training state"):
         load_checkpoint(f"{SCHEME}{tmp_path / 'none'}")

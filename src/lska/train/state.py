@@ -182,8 +182,11 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, LookupError, EOFError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise StateError(f"training state {path} is none that this program wrote ({reason})") from error
+        # What torch says here is how to run the code that a file may hold.
+        raise StateError(
+            f"training state {path} is none that this program wrote: expected tensors and plain values alone "
+            f"({type(error).__name__})"
+        ) from error
     if not isinstance(state, dict):
         raise StateError(f"training state {path}: expected a mapping, found {kind_of(state)}")
     return state
