@@ -174,8 +174,10 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         with open_regular(path) as stream:
             content = stream.read()
-    except (FileError, OSError) as error:
-        raise StateError(f"training state {path} cannot be read ({error})") from error
+    except FileError as error:
+        raise StateError(f"training state {error}") from error
+    except OSError as error:
+        raise StateError(f"training state {path} cannot be read ({error.strerror})") from error
     start = len(_MAGIC) + hashlib.sha256().digest_size
     if content[: len(_MAGIC)] != _MAGIC or hashlib.sha256(content[start:]).digest() != content[len(_MAGIC) : start]:
         raise StateError(f"training state {path} is damaged (its checksum does not match; {len(content)} bytes)")
