@@ -35,7 +35,7 @@ def ask(
     """
     words, begun, told = shlex.join(command)[:200], time.monotonic(), TELL_SECONDS
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, text=True, errors="replace", **streams | settings)
+    process = subprocess.Popen(command, encoding="utf-8", errors="replace", **streams | settings)
     try:
         while True:
             try:

@@ -36,11 +36,14 @@ def visible() -> list[str]:
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
     try:
-        asked = ask(["nvidia-smi", "--list-gpus"], _DRIVER_SECONDS)
-    except OSError:
+        done = ask(["nvidia-smi", "--list-gpus"], _DRIVER_SECONDS)
+    except FileNotFoundError:
         return []
-    lines = [] if asked.returncode else asked.stdout.splitlines()
-    return [str(number) for number, line in enumerate(lines) if line.startswith("GPU ")]
+    if done.returncode != 0:
+        said = (done.stdout + done.stderr).strip() or f"exit code {done.returncode}"
+        _logger.warning("nvidia-smi lists no GPUs, so none is kept for this job alone; it says: %s", said)
+        return []
+    return [str(number) for number, line in enumerate(done.stdout.splitlines()) if line.startswith("GPU ")]
 
 
 def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:

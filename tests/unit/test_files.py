@@ -263,3 +263,22 @@ def test_no_room_is_said_with_file_and_folder(tmp_path: Path) -> None:
     # What concerns another file keeps its own words.
     with pytest.raises(FileNotFoundError, match="elsewhere"), writing(path):
         Path("elsewhere/x").read_bytes()
+
+
+def test_what_may_not_be_read_is_not_taken_for_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights whose sidecar vouched for nothing would be trained again, and removed before."""
+    sidecar, damaged = tmp_path / "sidecar.json", tmp_path / "damaged.json"
+    write_json(sidecar, {"md5": "0"})
+    damaged.write_text("{", encoding="utf-8")
+    assert vouched(sidecar) == {"md5": "0"} and vouched(damaged) == {} == vouched(tmp_path / "none.json")
+    system = os.open
+
+    def refused(path: Any, *arguments: Any, **options: Any) -> int:
+        if Path(path) == sidecar:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return system(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refused)
+    for read in (vouched, read_json):
+        with pytest.raises(files.UnreadableFileError, match=r"sidecar\.json: cannot be read \(Permission denied\)$"):
+            read(sidecar)

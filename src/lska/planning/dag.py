@@ -122,7 +122,9 @@ def _environment(record: Path) -> dict[str, str]:
     paths = [*plugin_path, *filter(None, [os.environ.get("PYTHONPATH")])]
     # A path that is relative for the caller would be another one in the mirror.
     absolute = [str(Path(path).absolute()) for entry in paths for path in entry.split(os.pathsep)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(absolute), VARIABLE: str(record)}
+    # Snakemake keeps a cache below a home folder, which may not be there or not be written to.
+    own = {"XDG_CACHE_HOME": str(record.parent), VARIABLE: str(record)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(absolute), **own}
 
 
 def _complaint(said: str) -> str:

@@ -116,4 +116,3 @@ def _check_repository() -> None:
 
 def _without_git() -> bool:
     return LOCAL_CONFIG.is_file() and "no_scm = true" in LOCAL_CONFIG.read_text(encoding="utf-8")
-

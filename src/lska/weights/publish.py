@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.commands import ask
+from lska.commands import NoAnswerError, ask
 from lska.files import atomic_path, read_json
 from lska.provenance import digest, file_md5, seal_problem
 from lska.weights import artifacts
@@ -179,9 +179,12 @@ def _left_to_do(checkpoints: Sequence[Checkpoint], sidecars: Sequence[dict[str, 
 
 
 def _uncommitted(path: Path) -> bool:
-    """Whether the project's git has something of `path` to commit; without git, everything is said to be."""
+    """Whether the project's git has something of `path` to commit; where git fails or is not there, all is said to."""
     command = ["git", "status", "--porcelain", "--", str(path)]
-    done = ask(command, _SECONDS)
+    try:
+        done = ask(command, _SECONDS)
+    except (OSError, NoAnswerError):
+        return True
     return done.returncode != 0 or bool(done.stdout)
 
 
