@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch import nn
 from tqdm import tqdm
 
 from lska.data.dense import DetectionSplit, SegmentationSplit
-from lska.data.folders import decode
 from lska.evaluate.classify import check_origin, vouched
 from lska.finetuning import FineTuningJob
 from lska.models.checkpoint import load_weights
@@ -110,8 +108,3 @@ def _loader(settings: Any) -> Any:
 
     init_default_scope(settings["default_scope"])
     return Runner.build_dataloader(settings["test_dataloader"])
-
-
-def read_image(path: str) -> np.ndarray:
-    """An image file as uint8 RGB, shape (H, W, 3); raises DataError where it is damaged."""
-    return np.asarray(decode(Path(path).read_bytes(), path))

@@ -107,7 +107,7 @@ def optimizer(job: FineTuningJob, world: int) -> dict[str, Any]:
 
 def load_image() -> dict[str, Any]:
     """Reading an image as it is stored: annotations are made for, and checked against, the pixels before any turn."""
-    return {"type": "LoadImageFromFile", "color_type": "color_ignore_orientation"}
+    return {"type": "mmengine.LoadPicture"}
 
 
 def micro_batches(job: FineTuningJob) -> int:
