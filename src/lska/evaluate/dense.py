@@ -23,6 +23,7 @@ from lska.outcomes import Outcomes, with_errors
 from lska.provenance import write_metrics
 from lska.threads import use_threads
 from lska.train.scoring import memory_format
+from lska.train.workers import patiently
 
 SAMPLES = 6
 """Images of the picture with sample predictions."""
@@ -65,7 +66,7 @@ class Predictor:
     def predictions(self) -> Iterator[Any]:
         """The library's data sample of every validation image, in order, with progress."""
         with tqdm(total=len(self), unit="image", disable=None) as bar, torch.inference_mode():
-            for batch in self.loader:
+            for batch in patiently(lambda: iter(self.loader), self.loader.timeout):
                 samples = self.network.test_step(batch)
                 bar.update(len(samples))
                 yield from samples

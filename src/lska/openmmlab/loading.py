@@ -18,7 +18,8 @@ from torch.utils.data import Sampler
 
 from lska.data.dense_files import IGNORED, read_image, read_labels
 from lska.data.folders import DataError
-from lska.train.loading import Key, MicroBatches, Plan, heed_only_the_trainer, seed_processor
+from lska.train.loading import Key, MicroBatches, Plan, seed_processor
+from lska.train.workers import heed_only_the_trainer
 
 FUNCTIONS.register_module(name="heed_only_the_trainer", module=heed_only_the_trainer)
 
