@@ -75,7 +75,8 @@ def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[s
     before, prefix = len(problems), f"{place}: " if place else ""
     hints = typing.get_type_hints(cls)
     fields = {field.metadata.get("key", field.name): field for field in dataclasses.fields(cls)}
-    problems += [f"{prefix}unknown key {key!r}{_suggest(key, fields)}" for key in values if key not in fields]
+    unknown = [] if getattr(cls, "open_ended", False) else [key for key in values if key not in fields]
+    problems += [f"{prefix}unknown key {key!r}{_suggest(key, fields)}" for key in unknown]
     arguments = {}
     for key, field in fields.items():
         if key in values:

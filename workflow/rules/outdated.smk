@@ -3,6 +3,19 @@
 from snakemake.io import is_flagged
 
 from lska import outdated
+from lska.weights.foreign import ForeignWeightsError
+
+
+def told(function):
+    """An input function whose refusal ends Snakemake with its message alone: it would add a traceback."""
+
+    def inputs(wildcards):
+        try:
+            return function(wildcards)
+        except ForeignWeightsError as error:
+            raise SystemExit(f"lska: error: {error}") from error
+
+    return inputs
 
 
 def remade(files, stale=()):
