@@ -2,6 +2,7 @@
 # `--configfile config/small.yaml`. Tables name what they need, so a target trains and evaluates only that.
 from snakemake.utils import min_version
 
+from lska.config import read_settings
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
 from lska.report import site_outputs
 from lska.robustness import source_digest
@@ -14,9 +15,11 @@ min_version("9.0")
 if not workflow.overwrite_configfiles:
     configfile: "config/demo.yaml"
 
+# Read again by the project's own reader: Snakemake's takes the last of a key that is given twice.
+FILES = workflow.overwrite_configfiles or ["config/demo.yaml"]
 PLAN = Plan(
-    config,
-    files=workflow.overwrite_configfiles or ["config/demo.yaml"],
+    read_settings(FILES),
+    files=FILES,
     overrides=workflow.config_settings.config or {},
 )
 PLAN.choices.sure = workflow.is_main_process and not workflow.touch and bool(

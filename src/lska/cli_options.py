@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+from typing import Any
 
 from lska import config as configuration
+from lska.files import FileError, parse_json, printable
 from lska.roots import Settings, require
 from lska.runs import Run
 
@@ -15,12 +16,24 @@ Arguments = argparse.Namespace
 Commands = argparse._SubParsersAction
 
 
+def say(*texts: object) -> None:
+    """Print what a command answers, a line or more each, foreign names in it harmless to a terminal."""
+    print(*(printable(str(text)).rstrip("\n") for text in texts), sep="\n")
+
+
 def configured(command: Parser) -> None:
     """Add the options that name configuration files and settings."""
     group = command.add_argument_group("configuration")
     group.add_argument("--config", nargs="+", type=Path, default=[Path("config/demo.yaml")], metavar="FILE",
                        help="configuration files, later over earlier ones (default: config/demo.yaml)")  # fmt: skip
-    group.add_argument("--set", type=json.loads, default={}, metavar="JSON", help="settings over those of the files")
+    group.add_argument("--set", type=_settings, default={}, metavar="JSON", help="settings over those of the files")
+
+
+def _settings(text: str) -> dict[str, Any]:
+    try:
+        return parse_json(text, "settings")
+    except FileError as error:
+        raise argparse.ArgumentTypeError(printable(str(error))) from error
 
 
 def budgeted(command: Parser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 
-from lska.cli_options import Arguments, Commands, configured, load
+from lska.cli_options import Arguments, Commands, configured, load, say
 from lska.config import Config
 from lska.weights.checkpoints import Checkpoint
 from lska.weights.choices import Choices, checkpoint
@@ -17,7 +17,7 @@ def add_weights(commands: Commands) -> None:
     """Add the command with its actions."""
     actions = commands.add_parser("weights", help="list, fetch and publish weights").add_subparsers(required=True)
     for name, act, about in (
-        ("list", _list, "say for each network of a scale whether its weights are here, fetched, trained, or stop the pipeline"),
+        ("list", _list, "say for each network of a scale whether its weights are here, fetched or trained, or stop it"),
         ("fetch", _fetch, "bring published weights from DVC, as Snakemake does where it needs them"),
         ("publish", _publish, "add weights to DVC, push them, and say what to commit"),
     ):
@@ -45,7 +45,7 @@ def _list(arguments: Arguments) -> None:
     width = max(map(len, names))
     for name in names:
         choice = choices.of(name)
-        print(f"{choice.state:<5}  {name:<{width}}  {' '.join((choice.refused or choice.reason).split())}")
+        say(f"{choice.state:<5}  {name:<{width}}  {' '.join((choice.refused or choice.reason).split())}")
 
 
 def _fetch(arguments: Arguments) -> None:
@@ -65,7 +65,7 @@ def _publish(arguments: Arguments) -> None:
     for note in done.notes:
         print(f"note: {note}", file=sys.stderr)
     if not done.files:
-        print("Published; git has these files already.")
+        say("Published; git has these files already.")
         return
     files, message = map(shlex.quote, map(str, done.files)), f"Publish weights of {', '.join(arguments.names[:3])}"
-    print(f"Published. So that others find them:\n  git add {' '.join(files)}\n  git commit -m {shlex.quote(message)}")
+    say(f"Published. So that others find them:\n  git add {' '.join(files)}\n  git commit -m {shlex.quote(message)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from lska.files import quoted, read_yaml, vouched
 from lska.finetuning import CONTROL, FineTuningJob, check_dense, parse_task
 from lska.inspection import OWN_DATA, InspectionJob, check_inspections
 from lska.inspection import TASKS as INSPECTIONS
@@ -34,7 +34,7 @@ from lska.sections import (
     check_retrain,
     expand_all,
 )
-from lska.strict import build, merge, read_yaml
+from lska.strict import build, merge
 from lska.train.recipe import Recipe, load_recipe
 from lska.weights.pointers import read_pointer
 
@@ -235,14 +235,13 @@ class Config:
         """
         data = self.data if data is None else data
         path = self.record_of(data)
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            return {"name": record["name"], "digest": record["digest"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        record = vouched(path)
+        if not all(isinstance(record.get(name), str) for name in ("name", "digest")):
             raise ValueError(
-                f"{path} is missing or damaged ({type(error).__name__}): expected the record of the "
-                f"checked data set {data.name!r}; make it with `lska data prepare` and the same configuration"
-            ) from error
+                f"{path} is missing or damaged: expected the name and digest of the checked data set {data.name!r}; "
+                "make it with `lska data prepare` and the same configuration"
+            )
+        return {"name": record["name"], "digest": record["digest"]}
 
 
 def place(kind: str) -> str:
@@ -259,12 +258,18 @@ def load(paths: Iterable[Path], overrides: Mapping[str, Any] | None = None) -> C
         ValueError: names the file and every unknown key, missing key and wrong type at once.
     """
     paths = list(paths)
-    if overrides is not None and not isinstance(overrides, Mapping):
-        raise ValueError(f"overrides: expected a mapping of settings, found {type(overrides).__name__} {overrides!r}")
-    merged: dict[str, Any] = {}
-    for path in paths:
-        merged = merge(merged, read_yaml(path))
-    return from_dict(merge(merged, overrides or {}), " + ".join(map(str, paths)))
+    if not isinstance(overrides, Mapping | None):
+        raise ValueError(f"overrides: expected a mapping of settings, found {quoted(overrides)}")
+    return from_dict(merge(read_settings(paths), overrides or {}), " + ".join(map(str, paths)))
+
+
+def read_settings(paths: Iterable[Path]) -> dict[str, Any]:
+    """The settings of configuration files, later ones over earlier ones key by key.
+
+    Raises:
+        FileError: as `lska.files.read_yaml`.
+    """
+    return functools.reduce(merge, map(read_yaml, paths), {})
 
 
 def from_dict(values: Mapping[str, Any], where: str) -> Config:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.provenance import atomic_path, file_md5, metric
+from lska.files import atomic_path
+from lska.provenance import file_md5, metric
 
 if TYPE_CHECKING:
     import numpy as np

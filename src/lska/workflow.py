@@ -10,11 +10,12 @@ from typing import Any
 
 from lska import claims, outdated, summaries
 from lska.config import KINDS, Config, from_dict
+from lska.files import vouched
 from lska.finetuning import FineTuningJob
 from lska.options import as_options, typed
 from lska.outcomes import has_outcomes, keeps_outcomes, outcomes_path
 from lska.passes import Measured, Pass
-from lska.provenance import digest, read_json
+from lska.provenance import digest
 from lska.robustness import CORRUPTED, data_inputs, source_digest
 from lska.roots import Settings
 from lska.runs import Run
@@ -209,7 +210,7 @@ class Plan:
         if kind in KINDS or data.generate is None:
             return []
         item = self.item(kind)
-        current = read_json(item.record).get("inputs") == item.inputs()
+        current = vouched(item.record).get("inputs") == item.inputs()
         current = current and (item.reference is None or self._chosen(item))
         if item.reference is not None:
             # Where the set is current but its images are gone, the classifier chooses them once more.
@@ -230,7 +231,7 @@ class Plan:
         """Whether a set was chosen by exactly the weights that today's training of its reference makes."""
         sidecar = read_sidecar(self.config.weights_path(item.reference).with_suffix(".json"))
         current = self.choices.lasting(str(item.reference))
-        return current and (read_json(item.record).get("reference") or {}).get("md5", "none") == sidecar.get("md5")
+        return current and (vouched(item.record).get("reference") or {}).get("md5", "none") == sidecar.get("md5")
 
     def _measured(self, name: str, metrics: Path) -> bool:
         """Whether a metric file was measured on exactly the weights that today's training of a network makes, and the
@@ -238,7 +239,7 @@ class Plan:
 
         Weights that are about to be trained must not be `ancient`: Snakemake passes nothing on through such inputs.
         """
-        sidecar, measured = read_sidecar(self.config.weights_path(name).with_suffix(".json")), read_json(metrics)
+        sidecar, measured = read_sidecar(self.config.weights_path(name).with_suffix(".json")), vouched(metrics)
         return measured_alike(measured, sidecar) and self.choices.lasting(name) and has_outcomes(metrics, measured)
 
     def item(self, name: str) -> Measured:
@@ -273,7 +274,7 @@ class Plan:
 
     def _passed(self, item: Measured, run: Run) -> bool:
         """Whether all files of a run were made from today's weights and images, in today's way."""
-        record, measured = read_json(item.record), read_json(item.metrics(run))
+        record, measured = vouched(item.record), vouched(item.metrics(run))
         same_data = (measured.get("data") or {}).get("digest", "none") == record.get("digest")
         same_way = (measured.get("detail") or {}).get("protocol") == item.protocol()
         current = record.get("inputs") == item.inputs() and (item.reference is None or self._chosen(item))

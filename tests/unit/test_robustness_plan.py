@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from plan_helpers import md5_of, pending, put_metrics, put_weights
 
+from lska.files import read_yaml, write_json
 from lska.inspection import TASKS
 from lska.outcomes import outcomes_path
-from lska.provenance import project_root, write_json
+from lska.provenance import project_root
 from lska.robustness import SETS, PerturbedSet
 from lska.runs import Run
-from lska.strict import merge, read_yaml
+from lska.strict import merge
 from lska.workflow import Plan
 
 ONE = Run("van_tiny", "lska", 23, 0)
@@ -38,7 +39,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
 
 
 def put_record(item: PerturbedSet, digest: str = "as checked") -> None:
-    reference = {} if item.reference is None else {"reference": {"run": str(item.reference), "md5": md5_of("reference")}}
+    chooser = {"run": str(item.reference), "md5": md5_of("reference")}
+    reference = {} if item.reference is None else {"reference": chooser}
     write_json(item.record, {"digest": digest, "inputs": item.inputs(), **reference})
 
 

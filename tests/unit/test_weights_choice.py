@@ -15,6 +15,7 @@ from lska.runs import RUN as ANY_RUN
 from lska.runs import Run
 from lska.weights.checkpoints import RETRAINED, choose
 from lska.weights.choices import Choices, checkpoint
+from lska.weights.foreign import ForeignWeightsError
 from lska.weights.pointers import Pointer, pointer_path, read_pointer, write_pointer
 from lska.weights.sidecars import read_sidecar
 from lska.workflow import Plan
@@ -138,16 +139,23 @@ def test_a_fine_tuning_is_fetched_with_the_backbone_that_it_was_done_from(made: 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "outs: []", "outs:\n- {md5: 12, size: 3, path: x}", "<<<<<<< ours\nouts:",
+        "", "outs: []", f"outs:\n- {{md5: {MD5}, size: .inf, path: {RUN}.safetensors}}", "[" * 100000, "outs:\n- {md5: 12, size: 3, path: x}", "<<<<<<< ours\nouts:",
         f"outs:\n- {{md5: {MD5}, size: 7, path: another.safetensors}}", f"outs:\n- {{md5: {MD5}.dir, size: 7}}",
         f"outs:\n- {{md5: {MD5}, size: 7, path: {RUN}.safetensors}}\nmeta: [sidecar]",
     ],
 )  # fmt: skip
-def test_a_damaged_pointer_is_an_error_not_a_training(made: Plan, text: str) -> None:
+def test_a_damaged_pointer_vouches_for_nothing_and_is_told(made: Plan, text: str) -> None:
     weights = publish(made)
     pointer_path(weights).write_text(text)
-    with pytest.raises(ValueError, match=rf"{weights.name}\.dvc: expected DVC's pointer.*git checkout -- "):
-        choice(made)
+    told = rf"{weights.name}\.dvc: expected DVC's pointer.*git checkout -- "
+    found = choice(made)
+    assert (found.here, found.refused) == (True, None) and re.search(told, found.reason)
+    weights.unlink()
+    found = choice(made)
+    assert found.state == "stop" and found.vouched and re.search(told, found.refused)
+    assert [re.search(told, one) is not None for one in made.choices.damages()] == [True]
+    with pytest.raises(ForeignWeightsError, match=told):
+        made.choices.files(str(RUN))
 
 
 def test_a_pointer_is_read_as_it_was_written(made: Plan) -> None:

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.provenance import atomic_path
+from lska.files import atomic_path
 from lska.runs import Run
 from lska.weights.pointers import SUFFIX
 from lska.weights.sidecars import read_sidecar

@@ -137,8 +137,8 @@ def _blocked(checkpoint: Checkpoint, pointer: Pointer | None) -> str | None:
     if not checkpoint.weights.is_file() and cached(checkpoint.weights, pointer):
         return (
             f"{checkpoint.weights}: is a link to {checkpoint.weights.readlink()} in DVC's cache, which was moved or "
-            f"removed; `lska weights fetch {checkpoint.name}` with the same configuration fetches it anew, or bring the "
-            "cache back"
+            f"removed; `lska weights fetch {checkpoint.name}` with the same configuration fetches it anew, or bring "
+            "the cache back"
         )
     return unusable(checkpoint.weights)
 

@@ -32,7 +32,7 @@ def occupied(weights: Path) -> bool:
 
 def cached(weights: Path, pointer: Pointer | None) -> bool:
     """Whether weights are DVC's link to the object of a pointer in its cache, wherever that is or was."""
-    found = _CACHED.search(os.readlink(weights)) if weights.is_symlink() else None
+    found = _CACHED.search(str(weights.readlink())) if weights.is_symlink() else None
     return found is not None and pointer is not None and found[1] + found[2] == pointer.md5
 
 
@@ -77,8 +77,8 @@ def unusable(weights: Path) -> str | None:
         return None
     if weights.is_symlink():
         return (
-            f"{weights}: is a link to {quoted(os.readlink(weights))}, which is not there; bring that back (a disk, DVC's "
-            "cache), or remove the link"
+            f"{weights}: is a link to {quoted(str(weights.readlink()))}, which is not there; bring that back (a disk, "
+            "DVC's cache), or remove the link"
         )
     return f"{weights}: expected a file of weights, found a folder or a special file; move it away"
 
@@ -89,8 +89,8 @@ def other(weights: Path, md5: str) -> str | None:
     if not weights.is_file() or (found := file_md5(weights)) == md5:
         return None
     return (
-        f"{weights} has MD5 {found}, but its sidecar {weights.with_suffix('.json')} vouches for {md5}; bring back the file "
-        f"that belongs to it, describe this one in a sidecar of its own ({IMPORTING}), or move it away"
+        f"{weights} has MD5 {found} but {weights.with_suffix('.json')} vouches for {md5}; bring back the file that "
+        f"belongs to it, describe this one in a sidecar of its own ({IMPORTING}), or move it away"
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import yaml
 
-from lska.files import FileError, MissingFileError, printable, quoted, read_yaml
-from lska.provenance import atomic_path, digest
+from lska.files import FileError, MissingFileError, atomic_path, printable, quoted, read_yaml
+from lska.provenance import digest
 from lska.strict import build
 
 SUFFIX = ".dvc"

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.provenance import atomic_path, digest, file_md5, seal_problem
+from lska.files import atomic_path
+from lska.provenance import digest, file_md5, seal_problem
 from lska.weights import artifacts
 from lska.weights.checkpoints import Checkpoint, choose
 from lska.weights.dvc import LOCAL_CONFIG, DvcError, Remote, dvc, remote
