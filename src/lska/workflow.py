@@ -23,7 +23,7 @@ from lska.sections import DataSource
 from lska.strict import merge
 from lska.tables import TARGETS, load_spec, outputs, requirements, samples
 from lska.weights.choices import Choices
-from lska.weights.sidecars import measured_alike, read_sidecar
+from lska.weights.sidecars import imported_size, measured_alike, read_sidecar
 
 TABLES = tuple(target for target in TARGETS if target.startswith("table"))
 FIGURES = tuple(target for target in TARGETS if target.startswith("figure"))
@@ -149,7 +149,8 @@ class Plan:
         recipe, architecture = self.config.recipe, self.config.architecture
         models = {Run.parse(name).model for name in self.names("speed")}
         networks = {model: architecture.get(model, {}) for model in sorted(models)}
-        sizes = [recipe.image_size, recipe.channels_last]
+        own = {name: imported_size(self.config.weights_path(name).with_suffix(".json")) for name in self.names("speed")}
+        sizes = [recipe.image_size, recipe.channels_last, *({name: n} for name, n in own.items() if n is not None)]
         return digest([str(self.config.speed), networks, sizes, source_digest("models")])
 
     def learned(self, run: str, ancient: Callable[[Path], Any]) -> Any:

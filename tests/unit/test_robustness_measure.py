@@ -17,6 +17,7 @@ import yaml
 from table_helpers import one_cell, only_cell
 from tiny_robustness import (
     CELLS,
+    OTHER,
     RUNS,
     SOURCES,
     RobustProject,
@@ -248,20 +249,26 @@ def test_a_checkpoint_of_another_recipe_is_given_by_its_file(robust: RobustProje
     assert message in capsys.readouterr().err
 
 
-def test_imported_weights_have_no_spec(robust: RobustProject) -> None:
+def test_imported_weights_say_how_images_are_prepared_or_are_refused(robust: RobustProject) -> None:
     item, path = robust.item("r"), robust.config().weights_path(RUNS[0])
-    write_json(path.with_suffix(".json"), {"md5": file_md5(path), "origin": "imported", "recipe": None, "data": None})
-    measure(item, RUNS[:1])
-    assert metrics_of(item, RUNS[0])["weights"]["origin"] == "imported"
-    with pytest.raises(ValueError, match=r"s0\.json: spec: expected run, architecture, recipe, missing run, .*null"):
+    about = {"md5": file_md5(path), "origin": "imported", "recipe": None, "data": None}
+    write_json(path.with_suffix(".json"), about)
+    with pytest.raises(ValueError, match=r"s0\.json: spec.recipe: .*missing key 'mean'[^$]*expected image_size, test"):
+        measure(item, RUNS[:1])
+    with pytest.raises(ValueError, match=r"s0\.json: spec: expected run and recipe, missing run, recipe"):
         measure(item, [path])
+    write_json(path.with_suffix(".json"), about | {"spec": {"recipe": OTHER}})
+    measure(item, RUNS[:1])
+    content = metrics_of(item, RUNS[0])
+    assert content["weights"]["origin"] == "imported"
+    assert content["detail"]["preprocessing"] == json.loads(json.dumps(OTHER))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"spec": {"run": "van_tiny-lska-k7-s9"}}, "spec: expected .*missing architecture, recipe; found .*s9"),
-        ({"spec": {"run": "x", "architecture": {}, "recipe": {"mean": [0, 0, 0]}}}, "recipe: .*missing image_size"),
+        ({"spec": {"run": "van_tiny-lska-k7-s9"}}, "spec: expected run and recipe, missing recipe; "),
+        ({"spec": {"run": "x", "recipe": {"mean": [0, 0, 0]}}}, "recipe: 4 problem[^$]*missing key 'image_size'"),
         ({"data": {"name": "flowers", "digest": "sha256:1"}}, "trained on flowers, whose classes .* colours; choose"),
     ],
 )

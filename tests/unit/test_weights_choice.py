@@ -139,7 +139,8 @@ def test_a_fine_tuning_is_fetched_with_the_backbone_that_it_was_done_from(made: 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "outs: []", f"outs:\n- {{md5: {MD5}, size: .inf, path: {RUN}.safetensors}}", "[" * 100000, "outs:\n- {md5: 12, size: 3, path: x}", "<<<<<<< ours\nouts:",
+        "[" * 100000, f"outs:\n- {{md5: {MD5}, size: .inf, path: {RUN}.safetensors}}",
+        "", "outs: []", "outs:\n- {md5: 12, size: 3, path: x}", "<<<<<<< ours\nouts:",
         f"outs:\n- {{md5: {MD5}, size: 7, path: another.safetensors}}", f"outs:\n- {{md5: {MD5}.dir, size: 7}}",
         f"outs:\n- {{md5: {MD5}, size: 7, path: {RUN}.safetensors}}\nmeta: [sidecar]",
     ],

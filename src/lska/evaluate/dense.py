@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ from lska.outcomes import Outcomes, with_errors
 from lska.provenance import write_metrics
 from lska.threads import use_threads
 from lska.train.scoring import memory_format
+from lska.weights.sidecars import imported, own_normalization
 
 SAMPLES = 6
 """Images of the picture with sample predictions."""
@@ -53,7 +55,10 @@ class Predictor:
         device = torch.device("cuda" if job.section.evaluation.gpus else "cpu")
         sidecar = vouched(job.weights, f"lska train {job.run} --task {job.task}")
         splits = open_splits(job, "val")
-        check_origin(sidecar, job.weights, job.digest(), job.config.data_identity(job.data))
+        check_origin(sidecar, job.weights, job.spec(), job.config.data_identity(job.data))
+        if imported(sidecar):
+            own = own_normalization(sidecar, str(job.weights.with_suffix(".json")))
+            job = dataclasses.replace(job, normalization=own)
         settings = configuration(job, splits)
         network = build(job, settings["model"])
         load_weights(network, job.weights)
@@ -89,7 +94,7 @@ class Predictor:
             data=self.job.config.data_identity(self.job.data),
             device=str(self.device),
             started=started,
-            extra={"backbone": self.sidecar.get("backbone"), **detail},
+            extra={"backbone": self.sidecar.get("backbone"), "preprocessing": self.job.pixels.to_dict(), **detail},
             outcomes=outcomes,
         )
 

@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lska.data.folders import Split
 from lska.data.folders_torch import ImageDataset
 from lska.train.recipe import Recipe
+from lska.weights.sidecars import Preprocessing
 
 Key = tuple[int, int]
 
@@ -170,7 +171,7 @@ def _training_transform(recipe: Recipe) -> Any:
     )
 
 
-def test_transform(recipe: Recipe) -> Any:
+def test_transform(recipe: Recipe | Preprocessing) -> Any:
     """Resize the shorter side to image_size / test_crop, centre crop, normalise (released code's test transform)."""
     return create_transform(
         recipe.image_size,
@@ -206,9 +207,22 @@ def heed_only_the_trainer(worker: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def scoring_loader(split: Split, recipe: Recipe, batch_size: int, workers: int) -> DataLoader:
-    """Every image of `split` once, in order; an unreadable one is an error."""
-    images = ImageDataset(split, test_transform(recipe), on_error="raise")
+class Views:
+    """A decoded image as each of several ways prepares it, a tuple of float tensors (3, size, size)."""
+
+    def __init__(self, ways: Sequence[Preprocessing]) -> None:
+        self.transforms = [test_transform(way) for way in ways]
+
+    def __call__(self, image: Any) -> tuple[torch.Tensor, ...]:
+        return tuple(transform(image) for transform in self.transforms)
+
+
+def scoring_loader(split: Split, how: Recipe | Preprocessing | Views, batch_size: int, workers: int) -> DataLoader:
+    """Every image of `split` once, in order, with its label; an unreadable one is an error.
+
+    Images are batches (B, 3, size, size), with `Views` a list of such, one for each way.
+    """
+    images = ImageDataset(split, how if isinstance(how, Views) else test_transform(how), on_error="raise")
     return DataLoader(
         images,
         batch_size,

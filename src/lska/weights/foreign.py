@@ -56,6 +56,16 @@ def foreign(weights: Path) -> str | None:
     return unusable(weights) or other(weights, content["md5"])
 
 
+def check_replaceable(weights: Path) -> None:
+    """Make sure that a training may leave its weights in a place.
+
+    Raises:
+        ForeignWeightsError: as `foreign`.
+    """
+    if (problem := foreign(weights)) is not None:
+        raise ForeignWeightsError(problem)
+
+
 def unvouched(weights: Path) -> str:
     """What is wrong where no sound sidecar is beside weights."""
     sidecar = weights.with_suffix(".json")

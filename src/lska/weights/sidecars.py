@@ -5,6 +5,7 @@ A sidecar that cannot be read, or says something of another type than it should,
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,11 @@ class Normalization:
     def __post_init__(self) -> None:
         if min(self.deviation) <= 0:
             raise ValueError(f"deviation must be positive, found {list(self.deviation)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as metric files keep them."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -83,11 +89,6 @@ class Preprocessing(Normalization):
     def geometry(self) -> Geometry:
         """How an image becomes a square."""
         return Geometry(self.image_size, self.test_crop, self.test_interpolation)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as metric files keep them."""
-        return {name: _plain(getattr(self, name)) for name in FIELDS}
-
 
 @dataclass(frozen=True)
 class Spec:
@@ -207,6 +208,24 @@ def own_normalization(sidecar: Mapping[str, Any], where: str) -> Normalization:
     return _expecting(Normalization, _recipe(sidecar), f"{where}: spec.recipe", ("mean", "deviation"))
 
 
+def imported_normalization(path: Path) -> Normalization | None:
+    """That of the imported weights which a sidecar is of; None where it is of others, or does not say it."""
+    sidecar = read_sidecar(path)
+    try:
+        return own_normalization(sidecar, str(path)) if imported(sidecar) else None
+    except ValueError:
+        return None
+
+
+def imported_size(path: Path) -> int | None:
+    """Pixels of the input of the imported weights which a sidecar is of; None as `imported_normalization`."""
+    sidecar = read_sidecar(path)
+    try:
+        return own_preprocessing(sidecar, str(path)).image_size if imported(sidecar) else None
+    except ValueError:
+        return None
+
+
 def measured_alike(measured: Mapping[str, Any], sidecar: Mapping[str, Any]) -> bool:
     """Whether a metric file was measured on the weights of a sidecar and, where these were imported, with the
     preprocessing that it says today.
@@ -218,7 +237,7 @@ def measured_alike(measured: Mapping[str, Any], sidecar: Mapping[str, Any]) -> b
     if not imported(sidecar):
         return True
     stated, recipe = (measured.get("detail") or {}).get("preprocessing"), _recipe(sidecar)
-    return bool(stated) and all(recipe.get(name) == value for name, value in stated.items())
+    return isinstance(stated, Mapping) and all(recipe.get(name) == value for name, value in stated.items())
 
 
 def _recipe(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -233,10 +252,6 @@ def _expecting(cls: type[Any], recipe: Mapping[str, Any], where: str, fields: tu
             f"{error}\nexpected {', '.join(fields)}: how images are prepared for these weights (docs/weights.md, "
             "Weights from elsewhere)"
         ) from error
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _state(path: Path) -> tuple[int, ...]:

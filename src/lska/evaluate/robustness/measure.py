@@ -126,6 +126,7 @@ def _write(
 ) -> None:
     stored, sidecar = read_record(item), member.sidecar
     detail: dict[str, Any] = {"protocol": item.protocol(), "classes": stored.get("classes")}
+    detail["preprocessing"] = member.own.to_dict()
     if item.corrupted:
         detail |= {
             "stored_images": item.section.stored_images,
