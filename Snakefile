@@ -22,9 +22,6 @@ PLAN = Plan(
     files=FILES,
     overrides=workflow.config_settings.config or {},
 )
-PLAN.choices.sure = workflow.is_main_process and not workflow.touch and bool(
-    workflow.dag_settings.forceall or workflow.dag_settings.forcetargets or workflow.dag_settings.forcerun
-)
 SETTINGS = PLAN.settings
 LOGS = PLAN.config.work / "logs"
 

@@ -153,6 +153,11 @@ class Plan:
         sizes = [recipe.image_size, recipe.channels_last, *({name: n} for name, n in own.items() if n is not None)]
         return digest([str(self.config.speed), networks, sizes, source_digest("models")])
 
+    def fetched(self, name: str) -> list[Any]:
+        """What a fetch needs: nothing, where its weights may be replaced."""
+        self.choices.check_forced(name)
+        return []
+
     def learned(self, run: str, ancient: Callable[[Path], Any]) -> Any:
         """The data record that a training needs, marked `ancient` (Snakemake's) where its weights are today's.
 
@@ -167,6 +172,7 @@ class Plan:
         return self._learned_from(self.config.record_of(self.job(task, run).data), f"{task}/{run}", ancient)
 
     def _learned_from(self, record: Path, name: str, ancient: Callable[[Path], Any]) -> Any:
+        self.choices.check_forced(name)
         done = self.choices.of(name).here or (record.exists() and self.choices.lasting(name))
         return ancient(record) if done else record
 

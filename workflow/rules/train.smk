@@ -17,6 +17,8 @@ if workflow.is_main_process:
 
 
 rule fetch:
+    input:
+        told(lambda wildcards: PLAN.fetched(wildcards.weights)),
     output:
         PLAN.config.weights_path("{weights}"),
     wildcard_constraints:
@@ -33,8 +35,10 @@ rule fetch:
 rule train:
     input:
         # Training itself compares the data with their manifest.
-        data=lambda wildcards: remade(
-            PLAN.learned(wildcards.run, ancient), outdated.of_training(PLAN.config, Run.parse(wildcards.run))
+        data=told(
+            lambda wildcards: remade(
+                PLAN.learned(wildcards.run, ancient), outdated.of_training(PLAN.config, Run.parse(wildcards.run))
+            )
         ),
     output:
         weights=PLAN.config.weights_path("{run}"),
@@ -61,9 +65,11 @@ rule train:
 # One rule for every head and control. The backbone enters by its weights, and by the digest of how they were trained.
 rule fine_tune:
     input:
-        data=lambda wildcards: remade(
-            PLAN.fine_tuned(wildcards.task, wildcards.run, ancient),
-            outdated.of_fine_tuning(PLAN.job(wildcards.task, wildcards.run)),
+        data=told(
+            lambda wildcards: remade(
+                PLAN.fine_tuned(wildcards.task, wildcards.run, ancient),
+                outdated.of_fine_tuning(PLAN.job(wildcards.task, wildcards.run)),
+            )
         ),
         backbone=told(lambda wildcards: PLAN.backbone(wildcards.task, wildcards.run, ancient)),
     output:

@@ -101,17 +101,13 @@ class Choice:
         return "here" if self.here else "fetch" if self.fetched else "train"
 
 
-def choose(checkpoint: Checkpoint, sure: bool = False) -> Choice:
+def choose(checkpoint: Checkpoint) -> Choice:
     """Decide by sidecar, pointer and recipe, never by times of files.
 
     Published weights are fetched when the sidecar is theirs, was written for today's recipe, and `retrain` does not
     name them; those of a fine-tuning also have to come from the backbone that will be there. Imported weights are used
     whatever today's recipe is. Anything else is trained, unless that would replace what this program did not make: then
     a person has to decide.
-
-    Args:
-        sure: whether weights that need no training are compared with their sidecar too, for a caller that is told to
-            make them anew. Those that are to be replaced always are.
     """
     weights, sidecar = checkpoint.weights, read_sidecar(checkpoint.sidecar)
     try:
@@ -125,8 +121,7 @@ def choose(checkpoint: Checkpoint, sure: bool = False) -> Choice:
     if (blocked := _blocked(checkpoint, pointer)) is not None:
         problem = blocked
     elif choice.here:
-        choice = choice if problem is None else dataclasses.replace(choice, reason=problem)
-        problem = foreign(weights) if sure and not choice.kept else None
+        return choice if problem is None else dataclasses.replace(choice, reason=problem)
     elif occupied(weights):
         problem = foreign(weights)
     return choice if problem is None else dataclasses.replace(choice, fetched=False, here=False, refused=problem)

@@ -12,7 +12,7 @@ from lska.files import vouched
 from lska.finetuning import FineTuningJob
 from lska.runs import Run
 from lska.weights.checkpoints import Checkpoint, Choice, choose
-from lska.weights.foreign import ForeignWeightsError, foreign, occupied, other
+from lska.weights.foreign import ForeignWeightsError, check_replaceable, foreign, occupied, other
 from lska.weights.pointers import read_pointer
 from lska.weights.sidecars import damage, read_sidecar
 
@@ -20,10 +20,10 @@ from lska.weights.sidecars import damage, read_sidecar
 class Choices:
     """Where the weights of each network of a scale come from."""
 
-    def __init__(self, config: Config, sure: bool = False) -> None:
+    def __init__(self, config: Config) -> None:
         self.config = config
-        self.sure = sure
-        """Whether Snakemake is told to make things anew, so that it matters whose they are (`choose`)."""
+        self.forced: Callable[[], bool] = lambda: False
+        """Whether Snakemake is told to make anew what is there already; it knows only after the Snakefile was read."""
 
     def of(self, name: str) -> Choice:
         """The choice for the network `name`, for example `detection/retinanet/van_tiny-lska-k23-s0`.
@@ -31,7 +31,7 @@ class Choices:
         Raises:
             ValueError: no run id, or no fine-tuning of the scale.
         """
-        return choose(checkpoint(self.config, name), self.sure)
+        return choose(checkpoint(self.config, name))
 
     @functools.cached_property
     def fetched(self) -> str:
@@ -77,6 +77,15 @@ class Choices:
             raise ForeignWeightsError(problem)
         return [one.weights, one.sidecar]
 
+    def check_forced(self, name: str) -> None:
+        """Make sure that weights which nothing but an option would make anew are not somebody else's.
+
+        Raises:
+            ForeignWeightsError: they are.
+        """
+        if self.forced() and (weights := self.config.weights_path(name)).is_file():
+            check_replaceable(weights)
+
     def check_outputs(self, outputs: Iterable[Path | str]) -> None:
         """Make sure that nobody else's weights are among the files that jobs are about to replace.
 
@@ -109,9 +118,9 @@ class Choices:
         Raises:
             ForeignWeightsError: as `files`, where things are to be made anew.
         """
-        weights, choice = self.config.weights_path(name), self.of(name)
-        if self.sure and choice.refused is not None:
-            raise ForeignWeightsError(choice.refused)
+        weights = self.config.weights_path(name)
+        if self.forced():
+            self.files(name)
         missed = not weights.is_file() and self._needed(name)
         return [weights.with_suffix(".json")] if missed else self.existing(name)
 
