@@ -94,8 +94,7 @@ def unusable(weights: Path) -> str | None:
 
 
 def other(weights: Path, md5: str) -> str | None:
-    """What is wrong where weights are not those that `md5`, in their sidecar, names; None where they are, or missing.
-    """
+    """What is wrong where weights are not those that `md5` of their sidecar names; None where they are, or missing."""
     if not weights.is_file() or (found := file_md5(weights)) == md5:
         return None
     return (

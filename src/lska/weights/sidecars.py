@@ -90,6 +90,7 @@ class Preprocessing(Normalization):
         """How an image becomes a square."""
         return Geometry(self.image_size, self.test_crop, self.test_interpolation)
 
+
 @dataclass(frozen=True)
 class Spec:
     """What decided weights; of imported ones, what is known of it."""
