@@ -28,7 +28,7 @@ RUN = Run("van_tiny", "lska", 23, 0)
 TUNED = f"detection/retinanet/{RUN}"
 OWN = {"image_size": 48, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": [0.48, 0.45, 0.4],
        "deviation": [0.23, 0.22, 0.24]}  # fmt: skip
-IMPORTED = {"origin": "imported", "recipe": "sha256:of nobody", "spec": {"recipe": OWN}}
+IMPORTED = {"origin": "imported", "recipe": f"sha256:{'1' * 64}", "spec": {"recipe": OWN}}
 
 Put = Callable[[Plan, Path], Any]
 
@@ -67,6 +67,7 @@ REFUSED: dict[str, tuple[Put, str]] = {
     "deep sidecar": (lambda made, at: lonely(at, "[" * 100000), "sidecar cannot be used .*nested"),
     "no origin": (lambda made, at: lonely(at, '{"md5": "x", "recipe": "y"}'), "sidecar cannot be used .*'origin'"),
     "another origin": (lambda made, at: lonely(at, '{"md5": "x", "origin": "mine"}'), "cannot be used .*one of"),
+    "no digest": (lambda made, at: leave(at, "mine", **IMPORTED | {"recipe": "mine"}), "expected null or a digest"),
     "long number": (lambda made, at: lonely(at, f'{{"md5": {"9" * 5000}}}'), "sidecar cannot be used .*digits"),
     "other MD5": (lambda made, at: (leave(at, "a", recipe="old"), at.write_text("mine")), "has MD5 .* vouches for"),
     "edited": (lambda made, at: sealed(at, origin="trained", seal="sha256:0"), "edited after writing"),

@@ -174,7 +174,7 @@ def _write(
             "loss": mean_of(images["loss"], "nats"),
         },
         weights={"md5": sidecar["md5"], "origin": sidecar["origin"]},
-        recipe=sidecar["recipe"],
+        recipe=sidecar.get("recipe"),
         data=data,
         device=device,
         started=started,

@@ -90,7 +90,7 @@ class Predictor:
             scale=self.job.config.scale,
             metrics=with_errors(metrics, outcomes),
             weights={"md5": self.sidecar["md5"], "origin": self.sidecar["origin"]},
-            recipe=self.sidecar["recipe"],
+            recipe=self.sidecar.get("recipe"),
             data=self.job.config.data_identity(self.job.data),
             device=str(self.device),
             started=started,

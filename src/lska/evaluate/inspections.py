@@ -66,7 +66,7 @@ def _write(job: InspectionJob, member: Member, result: Result, started: datetime
         scale=job.config.scale,
         metrics=with_errors(metrics, outcomes),
         weights={"md5": member.sidecar["md5"], "origin": member.sidecar["origin"]},
-        recipe=member.sidecar["recipe"],
+        recipe=member.sidecar.get("recipe"),
         data=job.config.data_identity(job.data),
         device=str(device),
         started=started,

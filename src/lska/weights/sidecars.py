@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from lska.files import FileError, printable, read_json
+from lska.files import FileError, printable, quoted, read_json
 from lska.strict import build
+
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 Triple = tuple[float, float, float]
 
@@ -151,6 +154,9 @@ class Sidecar:
     def __post_init__(self) -> None:
         if self.origin == "trained" and self.recipe is None:
             raise ValueError("missing key 'recipe', the digest of how the weights were trained")
+        if self.origin == "imported" and self.recipe is not None and _DIGEST.fullmatch(self.recipe) is None:
+            found = quoted(self.recipe)
+            raise ValueError(f"recipe: expected null or a digest, sha256:<64 hexadecimal digits>, found {found}")
 
 
 def check_sidecar(content: Mapping[str, Any], where: str) -> None:

@@ -141,7 +141,7 @@ def _write(
         scale=item.config.scale,
         metrics=metrics,
         weights={"md5": sidecar["md5"], "origin": sidecar["origin"]},
-        recipe=sidecar["recipe"],
+        recipe=sidecar.get("recipe"),
         data={"name": stored["name"], "digest": stored["digest"]},
         device=str(device),
         started=started,
