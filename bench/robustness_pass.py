@@ -79,7 +79,7 @@ def one_pass(folder: Path, store: Path, numbers: range, options: argparse.Namesp
 
 def warm(scoring: Pass) -> None:
     """One forward pass of every network, in which torch prepares its kernels."""
-    size = scoring.members[0].recipe["image_size"]
+    size = scoring.members[0].own.image_size
     images = torch.zeros(scoring.batch_size, 3, size, size).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         for one in scoring.members:

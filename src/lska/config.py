@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lska.files import quoted, read_yaml, vouched
 from lska.finetuning import CONTROL, FineTuningJob, check_dense, parse_task
@@ -34,12 +34,15 @@ from lska.sections import (
     check_retrain,
     expand_all,
 )
-from lska.strict import build, merge
+from lska.strict import build, merge, refuse
 from lska.train.recipe import Recipe, load_recipe
 from lska.weights.pointers import read_pointer
 
 KINDS = ("classification", "detection", "segmentation")
 """What data sets serve besides robustness."""
+
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+"""What terminals obey, what turns the direction of the text around it, and what no XML can hold."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -50,7 +53,7 @@ class Config:
 
     scale: str
     caption: str
-    """What stands in every caption: the scale and the data."""
+    """What stands in every caption: the scale and the data. Kept as one line."""
     groups: tuple[RunGroup, ...] = field(metadata={"key": "runs"})
     data: DataSource
     training: Training
@@ -64,10 +67,18 @@ class Config:
     shape_texture: ShapeTexture | None = None
     texture_knn: TextureNeighbours | None = None
     receptive_field: ReceptiveField | None = None
+    stored_images: Literal["as_stored", "enlarged"] = "as_stored"
+    """How images that come at the size of the networks' input are read, those of ImageNet-C, of ImageNet-C-bar and of
+    cue-conflict sets: `as_stored` takes them as they are, `enlarged` enlarges and crops them as any other image."""
     retrain: tuple[str, ...] = ()
     """Networks, by name or pattern, that are trained here although their weights are published."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "caption", " ".join(self.caption.split()))
+        if unseen := _UNSEEN.search(self.caption):
+            raise ValueError(
+                f"caption has the control character {ascii(unseen[0])}, with which no page could show it; remove it"
+            )
         names = {f"{place(kind)}.name": data.name for kind, data in self.sources}
         for name, value in {"scale": self.scale, **names}.items():
             if _FILE_NAME.fullmatch(value) is None:
@@ -285,6 +296,11 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
         _check_division(recipe, settings, where, setting)
         if recipe.precision == "bf16" and settings.gpus == 0:
             raise ValueError(f"{where}: precision bf16 of a fine-tuning needs a GPU, and {setting}.gpus is 0; use fp32")
+    if any(data.generate is not None for _, data in config.sources):
+        # Imported here, as the generators import NumPy, which no other part of a configuration needs.
+        from lska.data.generators import generator_problems
+
+        refuse(generator_problems(config), where)
     return config
 
 

@@ -11,8 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union
 
 from lska.files import quoted
+from lska.surroundings import expanded
 
 T = TypeVar("T")
+
+PATH = {"path": True}
+"""Metadata of a field that holds a path, in which `~` and variables are expanded when it is read."""
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +32,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str, problems: Iterabl
     """Make `cls` (a dataclass) from `values`, nested dataclasses from nested mappings.
 
     Integers are accepted for floats and lists for tuples; nothing else is converted. A field with the metadata `key` is
-    set by that name instead of its own.
+    set by that name instead of its own; one with `PATH` is expanded (`lska.surroundings.expanded`).
 
     Args:
         where: file or setting that the values come from.
@@ -42,6 +46,13 @@ def build(cls: type[T], values: Mapping[str, Any], where: str, problems: Iterabl
     made = _build(cls, values, "", found)
     refuse(found, where)
     return made
+
+
+def problems_of(cls: type[Any], values: Mapping[str, Any], place: str) -> list[str]:
+    """What `build` would find wrong with `values`, each problem with its place below the setting `place`."""
+    found: list[str] = []
+    _build(cls, values, place, found)
+    return found
 
 
 def refuse(problems: Sequence[str], where: str) -> None:
@@ -62,6 +73,8 @@ def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[s
         if key in values:
             inner = f"{place}.{key}" if place else key
             arguments[field.name] = _convert(values[key], hints[field.name], inner, problems)
+            if field.metadata.get("path") and arguments[field.name] is not None:
+                arguments[field.name] = _expand(arguments[field.name], inner, problems)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             problems.append(f"{prefix}missing key {key!r}")
     if len(problems) > before:
@@ -71,6 +84,14 @@ def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[s
     except ValueError as error:
         problems.append(f"{prefix}{error}")
         return None
+
+
+def _expand(path: str, place: str, problems: list[str]) -> str:
+    try:
+        return expanded(path)
+    except ValueError as error:
+        problems.append(f"{place}: {error}")
+        return path
 
 
 def _suggest(key: Any, known: Mapping[str, Any]) -> str:

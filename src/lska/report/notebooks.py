@@ -38,6 +38,7 @@ def fragment(notebook: Path) -> str:
     """
     with absent(ADDRESSES):
         import nbformat
+    from jupyter_core.paths import ENV_JUPYTER_PATH
     from nbconvert import HTMLExporter
 
     try:
@@ -46,5 +47,7 @@ def fragment(notebook: Path) -> str:
     except (ValueError, TypeError, AttributeError, nbformat.ValidationError) as error:
         raise NotebookError(f"{notebook}: not a notebook ({error}); execute it again") from error
     # The template `basic` has neither MathJax nor require.js, which the others fetch.
-    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
+    # A user may have another one of this name, so that of this environment comes first.
+    own = [str(Path(place) / "nbconvert" / "templates") for place in ENV_JUPYTER_PATH]
+    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, extra_template_basedirs=own)
     return exporter.from_notebook_node(nbformat.reads(text, as_version=4))[0]
