@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from lska.files import FileError, printable, quoted, read_json
+from lska.files import FileError, UnreadableFileError, printable, quoted, read_json
 from lska.strict import build
 
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
@@ -179,9 +179,15 @@ def load_sidecar(path: Path) -> dict[str, Any]:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """The content of a sidecar; an empty one where it is missing or damaged, and so vouches for nothing."""
+    """The content of a sidecar; an empty one where it is missing or damaged, and so vouches for nothing.
+
+    Raises:
+        UnreadableFileError: it may be whole and cannot be read (as `lska.files.vouched`).
+    """
     try:
         return load_sidecar(path)
+    except UnreadableFileError:
+        raise
     except ValueError:
         return {}
 
