@@ -40,6 +40,7 @@ from lska.provenance import code_version, environment
 from lska.runs import Run
 from lska.train.interrupt import StopRequest
 from lska.train.scoring import memory_format
+from lska.weights.sidecars import Preprocessing
 
 CORRUPTIONS = ("gaussian_noise", "defocus_blur", "contrast")
 CLASSES = 10
@@ -52,8 +53,9 @@ def member(number: int, size: int) -> Member:
     network = create(run.model, attention=run.attention, kernel_size=run.kernel, num_classes=CLASSES).eval()
     half = [0.5, 0.5, 0.5]
     recipe = {"image_size": size, "test_crop": 0.9, "test_interpolation": "bicubic", "mean": half, "deviation": half}
-    sidecar = {"md5": f"{number:032x}", "spec": {"recipe": recipe, "architecture": {}}}
-    return Member(run, network.to(memory_format=memory_format(True)), sidecar, channels_last=True)
+    own = Preprocessing.of(recipe, "recipe")
+    sidecar = {"md5": f"{number:032x}"}
+    return Member(run, network.to(memory_format=memory_format(True)), sidecar, own, architecture={}, channels_last=True)
 
 
 def make_images(folder: Path, size: int, images: int) -> None:
@@ -77,7 +79,7 @@ def one_pass(folder: Path, store: Path, numbers: range, options: argparse.Namesp
 
 def warm(scoring: Pass) -> None:
     """One forward pass of every network, in which torch prepares its kernels."""
-    size = scoring.members[0].recipe["image_size"]
+    size = scoring.members[0].own.image_size
     images = torch.zeros(scoring.batch_size, 3, size, size).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         for one in scoring.members:

@@ -17,7 +17,7 @@ def add_weights(commands: Commands) -> None:
     """Add the command with its actions."""
     actions = commands.add_parser("weights", help="list, fetch and publish weights").add_subparsers(required=True)
     for name, act, about in (
-        ("list", _list, "say for each network of a scale whether its weights are here, fetched or trained"),
+        ("list", _list, "say for each network of a scale whether its weights are here, fetched or trained, or stop it"),
         ("fetch", _fetch, "bring published weights from DVC, as Snakemake does where it needs them"),
         ("publish", _publish, "add weights to DVC, push them, and say what to commit"),
     ):
@@ -45,17 +45,16 @@ def _list(arguments: Arguments) -> None:
     width = max(map(len, names))
     for name in names:
         choice = choices.of(name)
-        state = "here" if choice.here else "fetch" if choice.fetched else "train"
-        say(f"{state:<5}  {name:<{width}}  {choice.reason if state != 'here' or choice.fetched else 'not published'}")
+        say(f"{choice.state:<5}  {name:<{width}}  {' '.join((choice.refused or choice.reason).split())}")
 
 
 def _fetch(arguments: Arguments) -> None:
     config = load(arguments)
-    from lska.weights.fetch import fetch
+    from lska.weights.fetch import fetch, fetchable
 
     wanted = _chosen(arguments, config)
-    # All of a scale means all that are published.
-    fetch(wanted if arguments.names else [one for one in wanted if Choices(config).of(one.name).fetched])
+    # All of a scale means all that are published, also where only a link of theirs is left.
+    fetch(wanted if arguments.names else [one for one in wanted if fetchable(one)])
 
 
 def _publish(arguments: Arguments) -> None:

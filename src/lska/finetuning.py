@@ -17,6 +17,7 @@ from lska.outcomes import outcomes_path
 from lska.provenance import digest
 from lska.runs import Run
 from lska.sections import DataSource, DenseTask, FineTuning, expand_all
+from lska.weights.sidecars import Normalization, imported_normalization
 
 if TYPE_CHECKING:
     from lska.config import Config
@@ -96,6 +97,8 @@ class FineTuningJob:
     config: Config
     task: str
     run: Run
+    normalization: Normalization | None = None
+    """That of weights which were imported."""
 
     def __post_init__(self) -> None:
         if parse_task(self.task) is None or self.run not in self.config.runs_of(self.task):
@@ -144,11 +147,16 @@ class FineTuningJob:
         return self.config.dense_recipes[self.kind, self.head]
 
     @property
-    def pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation that the pixels are normalised with, per channel (RGB, 0 to 1)."""
-        recipe, pretraining = self.recipe, self.config.recipe
-        same = recipe.mean is None
-        return (pretraining.mean, pretraining.deviation) if same else (recipe.mean, recipe.deviation)
+    def pixels(self) -> Normalization:
+        """What the pixels are normalised with: the recipe's own, or that of the pretraining, also of an imported one.
+        """
+        if self.normalization is not None:
+            return self.normalization
+        if self.recipe.mean is not None:
+            return Normalization(self.recipe.mean, self.recipe.deviation)
+        start = None if self.backbone is None else imported_normalization(self.backbone.with_suffix(".json"))
+        pretraining = self.config.recipe
+        return Normalization(pretraining.mean, pretraining.deviation) if start is None else start
 
     def spec(self) -> dict[str, Any]:
         """Everything that decides the weights, in plain values; the backbone enters by the digest of its training."""
@@ -156,7 +164,7 @@ class FineTuningJob:
             "task": self.task,
             "run": str(self.run),
             "architecture": self.config.architecture.get(self.run.model, {}),
-            "recipe": {**self.recipe.to_dict(), "mean": self.pixels[0], "deviation": self.pixels[1]},
+            "recipe": {**self.recipe.to_dict(), "mean": self.pixels.mean, "deviation": self.pixels.deviation},
             "data": {"name": self.data.name, "generate": self.data.generate},
             "backbone": None if self.name.untrained else self.config.training_digest(self.run),
             **self._statistics(),

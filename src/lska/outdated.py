@@ -19,6 +19,7 @@ from lska.roots import images_gone
 from lska.runs import Run
 from lska.sections import DataSource
 from lska.weights.checkpoints import Checkpoint, choose
+from lska.weights.sidecars import measured_alike, read_sidecar
 
 
 def of_training(config: Config, run: Run) -> list[str]:
@@ -31,14 +32,15 @@ def of_fine_tuning(job: FineTuningJob) -> list[str]:
     """As `of_training`; also where the fine-tuning started from other weights than those that are there."""
     one = Checkpoint(job.config, job.run, job)
     if one.backbone is not None and not one.backbone.sidecar.exists():
-        return [str(one.sidecar)] if one.sidecar.exists() and vouched(one.sidecar).get("recipe") != one.digest else []
+        other = one.sidecar.exists() and read_sidecar(one.sidecar).get("recipe") != one.digest
+        return [str(one.sidecar)] if other else []
     return _stale(one)
 
 
 def of_evaluation(weights: Path, metrics: Path) -> list[str]:
-    """A metric file that was measured on other weights than those that are there."""
-    measured, sidecar = vouched(metrics), vouched(weights.with_suffix(".json"))
-    return [str(metrics)] if _differ((measured.get("weights") or {}).get("md5"), sidecar.get("md5")) else []
+    """A metric file that was measured on other weights than those that are there, or with other preprocessing."""
+    measured, sidecar = vouched(metrics), read_sidecar(weights.with_suffix(".json"))
+    return [str(metrics)] if measured and sidecar and not measured_alike(measured, sidecar) else []
 
 
 def of_data(config: Config, name: str) -> list[str]:

@@ -11,15 +11,10 @@ from lska.outcomes import outcomes_path
 from lska.provenance import digest
 from lska.runs import Run
 from lska.sections import DataSource
-from lska.weights.checkpoints import Checkpoint, choose
 
 if TYPE_CHECKING:
     from lska.config import Config
-
-
-def trained(config: Config, run: Run) -> bool:
-    """Whether the weights of a run are there and are those that today's configuration trains."""
-    return choose(Checkpoint(config, run)).here
+    from lska.weights.choices import Choices
 
 
 class Measured(Protocol):
@@ -90,16 +85,17 @@ class Pass:
         """The files that it writes, metric files among them."""
         return [path for run in self.runs for path in self.item.outputs(run)]
 
-    @property
-    def inputs(self) -> list[Path]:
+    def inputs(self, choices: Choices) -> list[Path]:
         """Weights with their sidecars, as far as they are still to be trained or fetched.
 
         Snakemake forgets that outputs are missing where a job far above is to run and inputs in between are `ancient`,
         so weights that are there already must not tie a pass to the data that they were trained on.
+
+        Raises:
+            ForeignWeightsError: as `Choices.files`.
         """
-        config = self.item.config
-        weights = [config.weights_path(run) for run in self.runs if not trained(config, run)]
-        return [file for path in weights for file in (path, path.with_suffix(".json"))]
+        files = {run: choices.files(str(run)) for run in self.runs}
+        return [file for run in self.runs if not choices.of(str(run)).here for file in files[run]]
 
     @property
     def hours(self) -> float | None:

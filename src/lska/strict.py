@@ -66,7 +66,8 @@ def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[s
     before, prefix = len(problems), f"{place}: " if place else ""
     hints = typing.get_type_hints(cls, include_extras=True)
     fields = {field.metadata.get("key", field.name): field for field in dataclasses.fields(cls)}
-    problems += [f"{prefix}unknown key {quoted(key)}{_suggest(key, fields)}" for key in values if key not in fields]
+    unknown = [] if getattr(cls, "open_ended", False) else [key for key in values if key not in fields]
+    problems += [f"{prefix}unknown key {quoted(key)}{_suggest(key, fields)}" for key in unknown]
     arguments = {}
     for key, field in fields.items():
         if key in values:

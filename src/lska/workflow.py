@@ -23,6 +23,7 @@ from lska.sections import DataSource
 from lska.strict import merge
 from lska.tables import TARGETS, load_spec, outputs, requirements, samples
 from lska.weights.choices import Choices
+from lska.weights.sidecars import imported_size, measured_alike, read_sidecar
 
 TABLES = tuple(target for target in TARGETS if target.startswith("table"))
 FIGURES = tuple(target for target in TARGETS if target.startswith("figure"))
@@ -148,8 +149,14 @@ class Plan:
         recipe, architecture = self.config.recipe, self.config.architecture
         models = {Run.parse(name).model for name in self.names("speed")}
         networks = {model: architecture.get(model, {}) for model in sorted(models)}
-        sizes = [recipe.image_size, recipe.channels_last]
+        own = {name: imported_size(self.config.weights_path(name).with_suffix(".json")) for name in self.names("speed")}
+        sizes = [recipe.image_size, recipe.channels_last, *({name: n} for name, n in own.items() if n is not None)]
         return digest([str(self.config.speed), networks, sizes, source_digest("models")])
+
+    def fetched(self, name: str) -> list[Any]:
+        """What a fetch needs: nothing, where its weights may be replaced."""
+        self.choices.check_forced(name)
+        return []
 
     def learned(self, run: str, ancient: Callable[[Path], Any]) -> Any:
         """The data record that a training needs, marked `ancient` (Snakemake's) where its weights are today's.
@@ -165,6 +172,7 @@ class Plan:
         return self._learned_from(self.config.record_of(self.job(task, run).data), f"{task}/{run}", ancient)
 
     def _learned_from(self, record: Path, name: str, ancient: Callable[[Path], Any]) -> Any:
+        self.choices.check_forced(name)
         done = self.choices.of(name).here or (record.exists() and self.choices.lasting(name))
         return ancient(record) if done else record
 
@@ -180,7 +188,7 @@ class Plan:
 
     def _scored(self, name: str, metrics: Path, record: Path, ancient: Callable[[Path], Any]) -> list[Any]:
         done = self._measured(name, metrics)
-        files = self.choices.used(name) if done else _with_sidecar(self.config.weights_path(name))
+        files = self.choices.used(name) if done else self.choices.files(name)
         return _ancient([*files, record], done, ancient)
 
     def shown(self, name: str, ancient: Callable[[Path], Any]) -> Any:
@@ -194,12 +202,12 @@ class Plan:
         if job.backbone is None:
             return []
         done = self.choices.of(job.place).available
-        files = self.choices.used(str(job.run)) if done else _with_sidecar(job.backbone)
+        files = self.choices.used(str(job.run)) if done else self.choices.files(str(job.run))
         return _ancient(files, self._fine_tuned(job), ancient)
 
     def _fine_tuned(self, job: FineTuningJob) -> bool:
         """Whether the fine-tuned weights come from exactly the backbone that today's pretraining makes."""
-        pretrained, sidecar = (vouched(path.with_suffix(".json")) for path in (job.backbone, job.weights))
+        pretrained, sidecar = (read_sidecar(path.with_suffix(".json")) for path in (job.backbone, job.weights))
         same = (sidecar.get("backbone") or {}).get("md5", "none") == pretrained.get("md5")
         return same and self.choices.lasting(str(job.run))
 
@@ -209,12 +217,13 @@ class Plan:
         if kind in KINDS or data.generate is None:
             return []
         item = self.item(kind)
-        if item.reference is not None:
-            files = _with_sidecar(self.config.weights_path(item.reference))
-        else:
-            files = [self.config.data_record] if kind in CORRUPTED else []
         current = vouched(item.record).get("inputs") == item.inputs()
         current = current and (item.reference is None or self._chosen(item))
+        if item.reference is not None:
+            # Where the set is current but its images are gone, the classifier chooses them once more.
+            files = (self.choices.existing if current else self.choices.files)(str(item.reference))
+        else:
+            files = [self.config.data_record] if kind in CORRUPTED else []
         return _ancient(files, current and not self._remade_with_clean(item), ancient)
 
     def _remade_with_clean(self, item: Measured) -> bool:
@@ -227,7 +236,7 @@ class Plan:
 
     def _chosen(self, item: Measured) -> bool:
         """Whether a set was chosen by exactly the weights that today's training of its reference makes."""
-        sidecar = vouched(self.config.weights_path(item.reference).with_suffix(".json"))
+        sidecar = read_sidecar(self.config.weights_path(item.reference).with_suffix(".json"))
         current = self.choices.lasting(str(item.reference))
         return current and (vouched(item.record).get("reference") or {}).get("md5", "none") == sidecar.get("md5")
 
@@ -237,9 +246,8 @@ class Plan:
 
         Weights that are about to be trained must not be `ancient`: Snakemake passes nothing on through such inputs.
         """
-        sidecar, measured = vouched(self.config.weights_path(name).with_suffix(".json")), vouched(metrics)
-        same = (measured.get("weights") or {}).get("md5", "none") == sidecar.get("md5")
-        return same and self.choices.lasting(name) and has_outcomes(metrics, measured)
+        sidecar, measured = read_sidecar(self.config.weights_path(name).with_suffix(".json")), vouched(metrics)
+        return measured_alike(measured, sidecar) and self.choices.lasting(name) and has_outcomes(metrics, measured)
 
     def item(self, name: str) -> Measured:
         """A perturbed set, or what is looked for inside networks, by its name."""
@@ -285,10 +293,6 @@ class Plan:
         shown = [item for item in self.config.perturbed if item.task in {task for task, _ in self._needs[target]}]
         pending = {one.item.name for one in self.passes}
         return [str(item.strips) for item in shown if item.strips.exists() or item.name in pending]
-
-
-def _with_sidecar(weights: Path) -> list[Path]:
-    return [weights, weights.with_suffix(".json")]
 
 
 def _ancient(files: list[Path], used: bool, ancient: Callable[[Path], Any]) -> list[Any]:

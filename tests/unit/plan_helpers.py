@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,22 @@ from lska.runs import Run
 from lska.workflow import Plan
 
 
-def put_weights(made: Plan, run: Run, md5: str | None = None) -> None:
-    """Leave weights of today's training of `run`."""
-    weights = made.config.weights_path(run)
+def md5_of(content: str) -> str:
+    """MD5 of weights that `leave` leaves with this content."""
+    return hashlib.md5(content.encode()).hexdigest()
+
+
+def leave(weights: Path, content: str, **about: Any) -> Path:
+    """Leave weights with a sidecar that vouches for them and says `about`; returns its place."""
     weights.parent.mkdir(parents=True, exist_ok=True)
-    weights.write_bytes(b"weights")
-    sidecar = {"md5": md5 or f"md5 of {run}", "recipe": made.config.training_digest(run)}
-    write_json(weights.with_suffix(".json"), sidecar)
+    weights.write_text(content)
+    write_json(weights.with_suffix(".json"), {"md5": md5_of(content), "origin": "trained", **about})
+    return weights.with_suffix(".json")
+
+
+def put_weights(made: Plan, run: Run, content: str | None = None) -> None:
+    """Leave weights of today's training of `run`."""
+    leave(made.config.weights_path(run), content or str(run), recipe=made.config.training_digest(run))
 
 
 def put_metrics(path: Path, content: dict[str, Any]) -> None:

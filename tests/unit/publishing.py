@@ -103,7 +103,7 @@ def trained(repository: Repository, name: str, content: bytes) -> None:
     one.weights.parent.mkdir(parents=True, exist_ok=True)
     one.weights.write_bytes(content)
     about = {"md5": file_md5(one.weights), "recipe": one.digest, "spec": one.spec, "code": {"dirty": False}}
-    write_sealed(one.sidecar, {"run": name, "scale": "test", "finished": time.time(), **about})
+    write_sealed(one.sidecar, {"run": name, "origin": "trained", "scale": "test", "finished": time.time(), **about})
 
 
 def make(folder: Path) -> Repository:

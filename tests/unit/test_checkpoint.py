@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from lska.models import create
@@ -144,7 +145,7 @@ def test_other_attention_is_refused_with_names_and_counts(tmp_path: Path) -> Non
     message = str(error.value)
     assert str(path) in message
     assert "32 missing in the file: block1.0.attn.spatial_gating_unit.conv0h.weight" in message
-    assert "and 22 more" in message
+    assert "and 28 more" in message
     assert "16 unknown to the model: block1.0.attn.spatial_gating_unit.conv0.bias" in message
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -238,3 +239,84 @@ def test_failed_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest
         save_weights(small(2), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+NORM, COUNTER = "block1.0.norm1.weight", "block1.0.norm1.num_batches_tracked"
+PROJ = "patch_embed1.proj.weight"
+
+
+def spoiled(tensor: torch.Tensor, value: float) -> torch.Tensor:
+    tensor = tensor.clone()
+    tensor.flatten()[0] = value
+    return tensor
+
+
+WRONG = {
+    "NaN": ({NORM: lambda t: spoiled(t, float("nan"))}, rf"found NaN or infinite ones in 1 of \d+ tensors: {NORM}\."),
+    "infinite": ({PROJ: lambda t: spoiled(t, float("-inf"))}, rf"NaN or infinite ones in 1 of \d+ tensors: {PROJ}"),
+    "half": ({NORM: lambda t: spoiled(t.half(), float("inf"))}, f"NaN or infinite ones in 1 .*{NORM}"),
+    "beyond 32 bits": ({NORM: lambda t: spoiled(t.double(), 1e300)}, f"NaN or infinite ones in 1 .*{NORM}"),
+    "int8": ({PROJ: lambda t: t.to(torch.int8)}, rf"1 of another kind of numbers: {PROJ} \(model float32, file int8\)"),
+    "int64": ({NORM: lambda t: t.to(torch.int64)}, rf"another kind of numbers: {NORM} \(model float32, file int64\)"),
+    "bool": ({NORM: lambda t: t > 0}, rf"another kind of numbers: {NORM} \(model float32, file bool\)"),
+    "bool counter": ({COUNTER: lambda t: t > 0}, rf"another kind of numbers: {COUNTER} \(model int64, file bool\)"),
+    "float8": ({PROJ: lambda t: t.to(torch.float8_e4m3fn)}, rf"1 of another kind: {PROJ} \(float8_e4m3fn\)"),
+    "complex": ({PROJ: lambda t: t.to(torch.complex64)}, rf"1 of another kind: {PROJ} \(complex64\)"),
+}
+"""Tensors that no network takes, and what is said of them."""
+
+
+def refusals(path: Path, told: str) -> None:
+    """Every way to load weights refuses those in `path`, and leaves the network as it was."""
+    loaders = {
+        "strict": lambda: load_weights(model, path), "in part": lambda: load_weights(model, path, strict=False),
+        "timm": lambda: create("van_tiny", kernel_size=7, checkpoint_path=str(path), **SMALL),
+    }  # fmt: skip
+    if path.suffix == ".pth":
+        loaders["average"] = lambda: load_weights(model, path, ema=True)
+    model = small(2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for way, load in loaders.items():
+        with pytest.raises(CheckpointError, match=f"^{path}: .*{told}"):
+            load()
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items()), way
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_weights_that_no_network_should_take_are_refused_by_their_names(tmp_path: Path, kind: str) -> None:
+    changes, told = WRONG[kind]
+    state = {name: tensor.contiguous() for name, tensor in small(1).state_dict().items()}
+    state |= {name: change(state[name]) for name, change in changes.items()}
+    files = tmp_path / "w.safetensors", tmp_path / "w.pth"
+    save_file(state, files[0])
+    torch.save({"state_dict": state, "state_dict_ema": state}, files[1])
+    for path in files:
+        refusals(path, told)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_other_widths_become_the_networks_own(
+    tmp_path: Path, kind: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {name: t.to(kind) if t.is_floating_point() else t.int() for name, t in small(1).state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    model = small(2)
+    with caplog.at_level("INFO", "lska.models.checkpoint"):
+        load_weights(model, tmp_path / "w.safetensors")
+    loaded = model.state_dict()
+    assert all(torch.equal(loaded[name], tensor.to(loaded[name].dtype)) for name, tensor in state.items())
+    assert f"tensors from {str(kind).removeprefix('torch.')} to float32" in caplog.text
+    assert "tensors from int32 to int64" in caplog.text
+
+
+def test_a_sidecar_is_written_before_its_weights_appear(tmp_path: Path) -> None:
+    path, seen = tmp_path / "w.safetensors", []
+    path.write_bytes(b"former")
+
+    def vouch(file: Path) -> None:
+        seen.append((path.exists(), set(read_weights(file))))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_weights(small(1), path, vouch=vouch)
+    assert seen == [(False, set(small(1).state_dict()))] and list(tmp_path.iterdir()) == []

@@ -29,6 +29,10 @@ from lska.runs import Run
 from lska.train.launch import build_network
 from lska.train.scoring import Scores, hits, score
 
+OWN = {"image_size": 48, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": [0.48, 0.45, 0.4],
+       "deviation": [0.23, 0.22, 0.24]}  # fmt: skip
+"""Another way to prepare images than the recipe's."""
+
 
 def publish(config: Config, run: Run, network: nn.Module, **changes: Any) -> Path:
     """Weights and sidecar as a training leaves them."""
@@ -247,7 +251,16 @@ def test_missing_files_are_named_with_how_to_make_them(project: Project, suffix:
     config = project.config()
     path = publish(config, project.run, build_network(config, project.run, 4)).with_suffix(suffix)
     path.unlink()
-    with pytest.raises(StaleWeightsError, match=f"{path} is missing; train the run first: `lska train {project.run}`"):
+    weights, sidecar = path.with_suffix(".safetensors"), path.with_suffix(".json")
+    told = {
+        ".safetensors": f"{weights} is missing, only its sidecar {sidecar.name} is there; train the run first: `lska",
+        ".json": f"{weights} is there, but its sidecar {sidecar} is missing, .*docs/weights.md.* or move it away",
+    }
+    with pytest.raises(StaleWeightsError, match=told[suffix]):
+        classify(config, [project.run])
+    weights.unlink(missing_ok=True)
+    sidecar.unlink(missing_ok=True)
+    with pytest.raises(StaleWeightsError, match=f"{weights} is missing; train the run first: `lska train "):
         classify(config, [project.run])
 
 
@@ -264,7 +277,7 @@ def test_weights_that_their_sidecar_does_not_vouch_for_are_refused(project: Proj
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"recipe": f"sha256:{'0' * 64}"}, "trained with recipe sha256:0000.*, the configuration now has sha256:"),
+        ({"recipe": f"sha256:{'0' * 64}"}, "trained otherwise than today .*; train the run again"),
         (
             {"data": {"name": "colours", "digest": "sha256:1"}},
             "trained with data .*'sha256:1'.*, the configuration now",
@@ -283,21 +296,30 @@ def test_weights_of_another_recipe_or_other_data_are_refused(
 
 def test_imported_weights_need_no_recipe_of_ours(project: Project) -> None:
     config = project.config()
-    publish(config, project.run, build_network(config, project.run, 4), origin="imported", recipe=None, data=None)
+    publish(
+        config, project.run, build_network(config, project.run, 4), origin="imported", recipe=None, data=None,
+        spec={"recipe": OWN},
+    )  # fmt: skip
     classify(config, [project.run])
     content = measured(config, project.run)
     assert (content["weights"]["origin"], content["recipe"]) == ("imported", None)
+    assert content["detail"]["preprocessing"] == OWN
     assert content["data"] == config.data_identity()
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is damaged"), ("3", "is damaged"), ('{"md5": "x"}', "missing origin, recipe")]
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"), ("3", "expected a mapping, found a number"), ('{"md5": "x"}', "missing key 'origin'"),
+        ('{"md5": "x", "origin": "trained"}', "missing key 'recipe'"), ("[" * 100000, "nested more than 64 deep"),
+        ('{"md5": 7, "origin": "found"}', "expected one of 'trained', 'imported'"), ('{"md5": NaN}', "finite number"),
+    ],
 )
 def test_a_damaged_sidecar_is_named(project: Project, text: str, message: str) -> None:
     config = project.config()
     path = publish(config, project.run, build_network(config, project.run, 4)).with_suffix(".json")
     path.write_text(text)
-    with pytest.raises(StaleWeightsError, match=f"^{path}.*{message}"):
+    with pytest.raises(StaleWeightsError, match=f"sidecar cannot be used .*{path}.*{message}"):
         classify(config, [project.run])
 
 

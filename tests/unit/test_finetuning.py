@@ -14,6 +14,7 @@ from paper_jobs import RUN, TASKS, config, group, job, means
 from lska.config import Config
 from lska.finetuning import FineTuningJob, parse_task
 from lska.runs import Run
+from lska.weights.sidecars import Normalization
 
 BASE = Run("van_base", "lka", 7, 3)
 
@@ -121,9 +122,9 @@ def test_pixels_under_the_corrected_switch_are_those_of_pretraining_and_enter_th
     corrected = means("retinanet", overrides={"switches": {"normalization": "corrected"}})
     pretraining = {"training": {"overrides": {"switches": {"normalization": "corrected"}}}}
     imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert job("retinanet").pixels == imagenet
-    assert job("retinanet", corrected).pixels == ((0.5,) * 3, (0.5,) * 3)
-    assert job("retinanet", corrected, pretraining).pixels == imagenet
+    assert job("retinanet").pixels == Normalization(*imagenet)
+    assert job("retinanet", corrected).pixels == Normalization((0.5,) * 3, (0.5,) * 3)
+    assert job("retinanet", corrected, pretraining).pixels == Normalization(*imagenet)
     # A control does not depend on the backbone's training, but on its pixels under this switch.
     digests = {job("retinanet", corrected, *more, control=True).digest() for more in ((), (pretraining,))}
     assert len(digests) == 2

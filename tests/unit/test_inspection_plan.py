@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_helpers import pending, put_metrics, put_weights
+from plan_helpers import leave, md5_of, pending, put_metrics, put_weights
 
 from lska.files import read_yaml, write_json
 from lska.inspection import OWN_DATA, TASKS, InspectionJob
@@ -47,7 +47,7 @@ def measure(made: Plan) -> None:
     for job in made.config.measured:
         put_record(job)
         for run in made.config.runs_of(job.task):
-            content = {"weights": {"md5": f"md5 of {run}"}, "data": {"digest": "as checked"}}
+            content = {"weights": {"md5": md5_of(str(run))}, "data": {"digest": "as checked"}}
             put_metrics(job.metrics(run), content | {"detail": {"protocol": job.protocol()}})
             for path in job.outputs(run)[2:]:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def test_a_file_that_was_deleted_is_made_again_alone(plan: Planner, place: str) 
     changed = plan()
     assert pending(changed) == {"receptive_field": [str(ONE)]}
     (one,) = changed.passes
-    assert len(one.outputs) == 3 and one.inputs == [] and one.outdated == [
+    assert len(one.outputs) == 3 and one.inputs(made.choices) == [] and one.outdated == [
         Path(f"work/demo/outdated/{one.name}.json")
     ]  # fmt: skip
 
@@ -175,18 +175,18 @@ def test_only_weights_that_are_to_be_trained_are_inputs_of_a_pass(plan: Planner)
     (one,) = passes_of(made, "texture_knn")
     weights = [made.config.weights_path(run) for run in one.runs]
     both = [file for path in weights for file in (path, path.with_suffix(".json"))]
-    assert one.inputs == both
+    assert one.inputs(made.choices) == both
     put_weights(made, one.runs[0])
-    assert one.inputs == both[2:]
+    assert one.inputs(made.choices) == both[2:]
     # A sidecar of another recipe says that Snakemake is about to train.
-    write_json(both[1], {"md5": "a", "recipe": "of another day"})
-    assert one.inputs == both
+    leave(weights[0], "a", recipe="of another day")
+    assert one.inputs(made.choices) == both
     put_weights(made, one.runs[0])
     weights[0].unlink()
-    assert one.inputs == both
+    assert one.inputs(made.choices) == both
     for run in one.runs:
         put_weights(made, run)
-    assert one.inputs == []
+    assert one.inputs(made.choices) == []
 
 
 def test_the_digest_of_a_pass_says_what_is_measured_and_how(plan: Planner) -> None:

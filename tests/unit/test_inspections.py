@@ -168,8 +168,7 @@ def test_nearest_textures_are_those_of_the_features(inspected: InspectionProject
 
 def ordered(job: InspectionJob, member: Member) -> tuple[Split, Any]:
     split = open_split(Path(job.config.data.root), "val")
-    recipe = member.recipe
-    return split, receptive_field.erf_images(split, 5, 64, recipe["mean"], recipe["deviation"])
+    return split, receptive_field.erf_images(split, 5, 64, member.own.mean, member.own.deviation)
 
 
 def test_both_maps_are_written_and_the_control_is_a_network_built_anew(inspected: InspectionProject) -> None:

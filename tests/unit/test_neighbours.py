@@ -32,6 +32,7 @@ from lska.evaluate.robustness.members import Member
 from lska.models import create
 from lska.provenance import validate
 from lska.runs import Run
+from lska.weights.sidecars import Preprocessing
 
 CPU = torch.device("cpu")
 TINY = {"embed_dims": [8, 8, 8, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
@@ -279,13 +280,13 @@ def textures(tmp_path_factory: pytest.TempPathFactory) -> TextureSet:
 def member(seed: int, channels_last: bool = True, **recipe: Any) -> Member:
     torch.manual_seed(seed)
     network = create("van_tiny", attention="lska", kernel_size=7, **TINY, num_classes=3).eval()
-    sidecar = {"md5": "0" * 32, "spec": {"recipe": RECIPE | recipe}}
-    return Member(Run("van_tiny", "lska", 7, seed), network, sidecar, channels_last)
+    own = Preprocessing.of(RECIPE | recipe, "test recipe")
+    return Member(Run("van_tiny", "lska", 7, seed), network, {"md5": "0" * 32}, own, {}, channels_last)
 
 
 def by_hand(one: Member, textures: TextureSet) -> torch.Tensor:
     """Pooled last map, from images as timm's own validation transform gives them."""
-    recipe = one.recipe
+    recipe = one.own.to_dict()
     transform = create_transform(
         recipe["image_size"], is_training=False, crop_pct=recipe["test_crop"], mean=recipe["mean"],
         std=recipe["deviation"], interpolation=recipe["test_interpolation"],

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from plan_helpers import put_metrics, put_weights
+from plan_helpers import leave, md5_of, put_metrics, put_weights
 
 from lska import outdated
 from lska.files import write_json
@@ -23,7 +23,7 @@ def test_weights_of_another_recipe_are_named_and_missing_ones_are_left_to_snakem
     assert outdated.of_training(made.config, RUN) == []
     made.config.weights_path(RUN).unlink()
     assert outdated.of_training(made.config, RUN) == []
-    write_json(sidecar, {"md5": "x", "recipe": "sha256:of another day"})
+    leave(made.config.weights_path(RUN), "x", recipe="sha256:of another day")
     assert outdated.of_training(made.config, RUN) == [str(sidecar)]
     sidecar.write_text("{")
     assert outdated.of_training(made.config, RUN) == [str(sidecar)]
@@ -34,29 +34,27 @@ def test_a_fine_tuning_is_outdated_by_its_recipe_and_by_its_backbone(made: Plan)
     sidecar = job.weights.with_suffix(".json")
 
     def put(**changes: Any) -> list[str]:
-        sidecar.parent.mkdir(parents=True, exist_ok=True)
-        write_json(sidecar, {"recipe": job.digest(), "backbone": {"md5": "a"}} | changes)
+        leave(job.weights, "tuned", **{"recipe": job.digest(), "backbone": {"md5": md5_of("a")}} | changes)
         return outdated.of_fine_tuning(job)
 
     assert outdated.of_fine_tuning(job) == [] and put() == []
-    put_weights(made, RUN, md5="a")
+    put_weights(made, RUN, "a")
     assert put() == []
     assert put(recipe="sha256:of another day") == [str(sidecar)]
-    put_weights(made, RUN, md5="b")
+    put_weights(made, RUN, "b")
     assert put() == [str(sidecar)]
     control = made.job("detection/retinanet-untrained", str(RUN))
-    control.weights.parent.mkdir(parents=True)
-    write_json(control.weights.with_suffix(".json"), {"recipe": control.digest(), "backbone": None})
+    leave(control.weights, "control", recipe=control.digest(), backbone=None)
     assert outdated.of_fine_tuning(control) == []
 
 
 def test_a_metric_file_of_other_weights_is_outdated(made: Plan) -> None:
     weights, metrics = made.config.weights_path(RUN), made.config.metric_path("classification", RUN)
-    put_metrics(metrics, {"weights": {"md5": "a"}})
+    put_metrics(metrics, {"weights": {"md5": md5_of("a")}})
     assert outdated.of_evaluation(weights, metrics) == []
-    put_weights(made, RUN, md5="a")
+    put_weights(made, RUN, "a")
     assert outdated.of_evaluation(weights, metrics) == []
-    put_weights(made, RUN, md5="b")
+    put_weights(made, RUN, "b")
     assert outdated.of_evaluation(weights, metrics) == [str(metrics)]
 
 

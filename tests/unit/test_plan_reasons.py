@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from plan_helpers import put_weights
+from plan_helpers import leave, md5_of, put_weights
 from planned import job
 
 from lska.files import write_json
@@ -23,7 +23,7 @@ def why(made: Plan, rule: str, **wildcards: str) -> str:
 
 
 def put_score(made: Plan, **content: Any) -> None:
-    weights = {"md5": f"md5 of {RUN}"}
+    weights = {"md5": md5_of(str(RUN))}
     write_json(made.config.metric_path("classification", RUN), {"weights": weights, **content})
 
 
@@ -32,19 +32,15 @@ def test_a_network_was_never_trained(made: Plan) -> None:
 
 
 def test_a_training_says_which_settings_changed(made: Plan) -> None:
-    put_weights(made, RUN)
-    sidecar = made.config.weights_path(RUN).with_suffix(".json")
     spec = json.loads(json.dumps(made.config.training_spec(RUN)))
     spec["recipe"] |= {"epochs": 99, "learning_rate": 0.5}
-    write_json(sidecar, {"md5": "x", "recipe": "sha256:other", "spec": spec})
+    leave(made.config.weights_path(RUN), "x", recipe="sha256:other", spec=spec)
     found, recipe = why(made, "train", run=str(RUN)), made.config.recipe
     assert found == f"trained otherwise: epochs 99 -> {recipe.epochs}, learning_rate 0.5 -> {recipe.learning_rate}"
 
 
 def test_many_changes_are_counted(made: Plan) -> None:
-    put_weights(made, RUN)
-    sidecar = made.config.weights_path(RUN).with_suffix(".json")
-    write_json(sidecar, {"md5": "x", "recipe": "sha256:other", "spec": {"recipe": {}}})
+    leave(made.config.weights_path(RUN), "x", recipe="sha256:other", spec={"recipe": {}})
     assert "more" in why(made, "train", run=str(RUN))
 
 
@@ -69,13 +65,11 @@ def test_a_fine_tuning_follows_its_backbone(made: Plan) -> None:
     tuned = made.job("detection/retinanet", str(RUN))
     task = {"task": tuned.task, "run": str(RUN)}
     assert why(made, "fine_tune", **task) == "never trained"
-    tuned.weights.parent.mkdir(parents=True)
-    tuned.weights.write_bytes(b"")
-    write_json(tuned.weights.with_suffix(".json"), {"recipe": tuned.digest(), "backbone": {"md5": "old"}})
+    leave(tuned.weights, "tuned", recipe=tuned.digest(), backbone={"md5": md5_of("old")})
     assert why(made, "fine_tune", **task) == "its backbone is to be trained anew"
     put_weights(made, RUN)
     assert why(made, "fine_tune", **task) == "its backbone is another now"
-    put_weights(made, RUN, md5="old")
+    put_weights(made, RUN, "old")
     assert why(made, "fine_tune", **task) == "missing: out"
 
 
@@ -84,7 +78,7 @@ def test_a_measurement_says_what_it_lacks(made: Plan) -> None:
     assert why(made, "classification", **score) == "never measured"
     put_score(made)
     assert why(made, "classification", **score) == "its weights are to be trained anew"
-    put_weights(made, RUN, md5="new")
+    put_weights(made, RUN, "new")
     assert why(made, "classification", **score) == "measured on other weights"
     put_weights(made, RUN)
     write_json(made.config.data_record, {"digest": "now"})
@@ -98,7 +92,7 @@ def test_a_measurement_says_what_it_lacks(made: Plan) -> None:
 def test_a_pass_counts_its_networks_by_reason(made: Plan) -> None:
     one = next(one for one in made.passes if one.item.name == "texture_knn")
     put_weights(made, RUN)
-    write_json(one.item.metrics(RUN), {"weights": {"md5": f"md5 of {RUN}"}, "detail": {"protocol": "sha256:old"}})
+    write_json(one.item.metrics(RUN), {"weights": {"md5": md5_of(str(RUN))}, "detail": {"protocol": "sha256:old"}})
     networks = len(one.runs) - 1
     said = why(made, one.name)
     assert f"never measured ({networks} networks)" in said

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import yaml
 from table_helpers import one_cell, only_cell
+from tiny_project import RECIPE
 from tiny_robustness import (
     CELLS,
+    OTHER,
     RUNS,
     SOURCES,
     RobustProject,
@@ -46,6 +48,7 @@ from lska.robustness import PerturbedSet
 from lska.tables.specs import ColumnSpec
 from lska.tables.states import State
 from lska.train.launch import build_network
+from lska.weights.sidecars import FIELDS
 
 
 def values(item: PerturbedSet, run: Any) -> dict[str, float | None]:
@@ -160,7 +163,8 @@ def test_a_metric_file_says_what_was_measured(robust: RobustProject) -> None:
     assert content["weights"] == {"md5": sidecar["md5"], "origin": "trained"}
     assert content["recipe"] == item.config.training_digest(RUNS[0])
     assert content["data"] == {"name": "colours_sketch", "digest": record["digest"]}
-    assert content["detail"] == {"protocol": item.protocol(), "classes": 4}
+    own = {name: RECIPE[name] for name in FIELDS}
+    assert content["detail"] == {"protocol": item.protocol(), "classes": 4, "preprocessing": own}
     assert (content["task"], content["run"], content["environment"]["device"]) == (item.task, str(RUNS[0]), "cpu")
     assert list(content["metrics"]) == ["ece", "error", "top1"]
     assert content["metrics"]["top1"]["n"] == 12 and content["metrics"]["top1"]["standard_error"] > 0
@@ -248,21 +252,27 @@ def test_a_checkpoint_of_another_recipe_is_given_by_its_file(robust: RobustProje
     assert message in capsys.readouterr().err
 
 
-def test_imported_weights_have_no_spec(robust: RobustProject) -> None:
+def test_imported_weights_say_how_images_are_prepared_or_are_refused(robust: RobustProject) -> None:
     item, path = robust.item("r"), robust.config().weights_path(RUNS[0])
-    write_json(path.with_suffix(".json"), {"md5": file_md5(path), "origin": "imported", "recipe": None, "data": None})
-    measure(item, RUNS[:1])
-    assert metrics_of(item, RUNS[0])["weights"]["origin"] == "imported"
-    with pytest.raises(ValueError, match=r"s0\.json: spec: expected run, architecture, recipe, missing run, .*null"):
+    about = {"md5": file_md5(path), "origin": "imported", "recipe": None, "data": None}
+    write_json(path.with_suffix(".json"), about)
+    with pytest.raises(ValueError, match=r"(?s)s0\.json: spec.recipe: .*missing key 'mean'.*expected image_size"):
+        measure(item, RUNS[:1])
+    with pytest.raises(ValueError, match=r"s0\.json: spec: expected run and recipe, missing run, recipe"):
         measure(item, [path])
+    write_json(path.with_suffix(".json"), about | {"spec": {"recipe": OTHER}})
+    measure(item, RUNS[:1])
+    content = metrics_of(item, RUNS[0])
+    assert content["weights"]["origin"] == "imported"
+    assert content["detail"]["preprocessing"] == json.loads(json.dumps(OTHER))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"spec": {"run": "van_tiny-lska-k7-s9"}}, "spec: expected .*missing architecture, recipe; found .*s9"),
-        ({"spec": {"run": "x", "architecture": {}, "recipe": {"mean": [0, 0, 0]}}}, "recipe: .*missing image_size"),
-        ({"data": {"name": "flowers", "digest": "sha256:1"}}, "trained on flowers, whose classes .* colours; choose"),
+        ({"spec": {"run": "van_tiny-lska-k7-s9"}}, "spec: expected run and recipe, missing recipe; "),
+        ({"spec": {"run": "x", "recipe": {"mean": [0, 0, 0]}}}, "recipe: (?s:.*)missing key 'image_size'"),
+        ({"data": {"name": "flowers", "digest": "sha256:1"}}, "trained on 'flowers', whose classes .* colours; choose"),
     ],
 )
 def test_a_sidecar_that_does_not_fit_is_named(robust: RobustProject, change: dict[str, Any], message: str) -> None:

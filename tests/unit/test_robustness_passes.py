@@ -30,12 +30,12 @@ from tiny_robustness import (
 )
 
 from lska.data.perturbed.parts import open_parts
-from lska.evaluate.robustness.members import Geometry, Preprocessing
 from lska.evaluate.robustness.passes import Labels, Pass, ShardImages, normalized
 from lska.evaluate.robustness.store import Columns, PredictionError
 from lska.train import loading
 from lska.train.interrupt import StopRequest
 from lska.train.scoring import score
+from lska.weights.sidecars import Preprocessing
 
 
 def test_every_image_is_decoded_once_for_many_checkpoints(robust: RobustProject, decoded: list[str]) -> None:
@@ -97,11 +97,10 @@ def test_stored_images_are_taken_as_they_are_or_enlarged_and_cropped(robust: Rob
         one = scoring(item, members_of(item.config, RUNS[0]))
         files = [Image.open(part.split.name(part.index(0))) for part in one.parts]
         taken[reading], transform = pixels(one), loading.test_transform(item.config.recipe)
-    mean, deviation = item.config.recipe.mean, item.config.recipe.deviation
     assert [torch.equal(a, b) for a, b in zip(*taken.values(), strict=True)] == [True, False, False, False]
     for number, file in enumerate(files):
         stored, cropped = (taken[reading][number] for reading in ("as_stored", "enlarged"))
-        how = Preprocessing(Geometry(32, 0.8, "bilinear"), mean, deviation)
+        how = Preprocessing.of(item.config.recipe.to_dict(), "recipe")
         assert torch.equal(normalized(cropped[None], how, False)[0], transform(file))
         if number:
             assert np.array_equal(stored.permute(1, 2, 0).numpy(), np.asarray(file))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_helpers import pending, put_metrics, put_weights
+from plan_helpers import md5_of, pending, put_metrics, put_weights
 
 from lska.files import read_yaml, write_json
 from lska.inspection import TASKS
@@ -39,19 +39,20 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
 
 
 def put_record(item: PerturbedSet, digest: str = "as checked") -> None:
-    reference = {} if item.reference is None else {"reference": {"run": str(item.reference), "md5": "reference"}}
+    chooser = {"run": str(item.reference), "md5": md5_of("reference")}
+    reference = {} if item.reference is None else {"reference": chooser}
     write_json(item.record, {"digest": digest, "inputs": item.inputs(), **reference})
 
 
 def measure(made: Plan) -> None:
     """Leave everything as after a finished run."""
     for run in made.config.runs:
-        put_weights(made, run, f"md5 of {run}")
+        put_weights(made, run)
     put_weights(made, made.config.references[0], "reference")
     for item in made.config.perturbed:
         put_record(item)
         for run in made.config.runs_of(item.task):
-            content = {"weights": {"md5": f"md5 of {run}"}, "data": {"digest": "as checked"}}
+            content = {"weights": {"md5": md5_of(str(run))}, "data": {"digest": "as checked"}}
             put_metrics(item.metrics(run), content | {"detail": {"protocol": item.protocol()}})
 
 
@@ -66,7 +67,8 @@ def test_at_first_every_run_is_in_one_pass_of_every_set(plan: Planner) -> None:
     one = made.passes[0]
     assert len(one.outputs) == 2 * 4 and one.outputs[0].parent == Path("results/demo/metrics/robustness/c")
     weights = made.config.weights_path(one.runs[0])
-    assert one.inputs[:2] == [weights, weights.with_suffix(".json")] and len(one.inputs) == 8
+    inputs = one.inputs(made.choices)
+    assert inputs[:2] == [weights, weights.with_suffix(".json")] and len(inputs) == 8
 
 
 @pytest.mark.parametrize("target", ["table_06", "table_10", "table_14", "table_16", "figure_s1", "figure_s2"])

@@ -58,7 +58,7 @@ def test_networks_take_turns_after_warming_up(monkeypatch: pytest.MonkeyPatch) -
     clock = Clock(monkeypatch)
     # The first two calls of each are warm-up and slow; they must not count.
     networks = [clock.network("a", 9.0, 9.0, 0.1), clock.network("b", 9.0, 9.0, 0.2), clock.network("c", 9.0, 9.0, 0.3)]
-    times = interleaved_seconds(networks, IMAGES, Speed(batch_size=2, warmup=2, repeats=3, seconds=0.0))
+    times = interleaved_seconds(networks, [IMAGES] * 3, Speed(batch_size=2, warmup=2, repeats=3, seconds=0.0))
     assert times == pytest.approx(torch.tensor([[0.1, 0.2, 0.3]] * 3).numpy())
     assert "".join(clock.calls) == "aabbcc" + "abc" + "cba" + "abc"
 

@@ -7,38 +7,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_helpers import put_metrics, put_weights
+from plan_helpers import leave, md5_of, put_metrics, put_weights
 
 from lska import outdated
-from lska.files import vouched, write_json
 from lska.provenance import digest
 from lska.runs import RUN as ANY_RUN
 from lska.runs import Run
 from lska.weights.checkpoints import RETRAINED, choose
 from lska.weights.choices import Choices, checkpoint
+from lska.weights.foreign import ForeignWeightsError
 from lska.weights.pointers import Pointer, pointer_path, read_pointer, write_pointer
+from lska.weights.sidecars import read_sidecar
 from lska.workflow import Plan
 
 RUN = Run("van_tiny", "lska", 23, 0)
-MD5 = "0123456789abcdef0123456789abcdef"
+MD5, TUNED_MD5 = md5_of("published"), md5_of("tuned")
 TUNED = f"detection/retinanet/{RUN}"
 
 
-def publish(made: Plan, md5: str = MD5, run: Run = RUN) -> Path:
+def publish(made: Plan, content: str = "published", run: Run = RUN) -> Path:
     """Leave weights of today's recipe with their sidecar and pointer."""
-    put_weights(made, run, md5)
+    put_weights(made, run, content)
     weights = made.config.weights_path(run)
-    sidecar = {"md5": md5, "recipe": made.config.training_digest(run)}
-    write_pointer(weights, Pointer(md5, 7, "store", digest(sidecar)))
+    sidecar = read_sidecar(weights.with_suffix(".json"))
+    write_pointer(weights, Pointer(sidecar["md5"], 7, "store", digest(sidecar)))
     return weights
 
 
 def publish_tuned(made: Plan, backbone: str = MD5) -> Path:
     job = made.job("detection/retinanet", str(RUN))
-    job.weights.parent.mkdir(parents=True, exist_ok=True)
-    sidecar = {"md5": MD5[::-1], "recipe": job.digest(), "backbone": {"md5": backbone}}
-    write_json(job.weights.with_suffix(".json"), sidecar)
-    write_pointer(job.weights, Pointer(MD5[::-1], 7, "store", digest(sidecar)))
+    sidecar = read_sidecar(leave(job.weights, "tuned", recipe=job.digest(), backbone={"md5": backbone}))
+    write_pointer(job.weights, Pointer(sidecar["md5"], 7, "store", digest(sidecar)))
     return job.weights
 
 
@@ -68,7 +67,7 @@ def test_weights_without_a_pointer_are_trained(made: Plan) -> None:
 
 def test_a_changed_recipe_is_trained_and_its_sidecar_is_outdated(made: Plan) -> None:
     weights = publish(made)
-    write_json(weights.with_suffix(".json"), {"md5": MD5, "recipe": "sha256:other", "spec": {"recipe": {"epochs": 99}}})
+    leave(weights, "published", recipe="sha256:other", spec={"recipe": {"epochs": 99}})
     found = choice(made)
     assert not found.available and not found.vouched and found.reason.startswith("trained otherwise: ")
     weights.unlink()
@@ -77,7 +76,7 @@ def test_a_changed_recipe_is_trained_and_its_sidecar_is_outdated(made: Plan) -> 
 
 def test_weights_trained_here_after_publishing_are_kept(made: Plan) -> None:
     weights = publish(made)
-    put_weights(made, RUN, "f" * 32)
+    put_weights(made, RUN, "trained here")
     assert (choice(made).fetched, choice(made).here) == (False, True)
     weights.unlink()
     found = choice(made)
@@ -105,9 +104,7 @@ def test_retrain_sets_published_weights_aside_until_others_are_there(made: Plan)
     weights.with_suffix(".json").unlink()
     assert choice(made).reason == RETRAINED and outdated.of_training(made.config, RUN) == []
     # A training on the same machine may end in the same bytes; its sidecar still tells it from the published one.
-    weights.write_bytes(b"weights")
-    recipe = made.config.training_digest(RUN)
-    write_json(weights.with_suffix(".json"), {"md5": MD5, "recipe": recipe, "finished": "later"})
+    leave(weights, "published", recipe=made.config.training_digest(RUN), finished="later")
     assert choice(made).here and outdated.of_training(made.config, RUN) == []
 
 
@@ -124,7 +121,7 @@ def test_a_retraining_does_not_end_at_once_by_the_states_of_the_published_one(ma
     anew = made.config.state_folder(str(RUN), "sha256:0123456789abcdef")
     assert before.name == "0123456789ab" and anew != before
     assert made.config.state_folder(str(RUN), "sha256:0123456789abcdef") == anew
-    publish(made, "e" * 32)
+    publish(made, "others")
     assert made.config.state_folder(str(RUN), "sha256:0123456789abcdef") not in (before, anew)
 
 
@@ -142,16 +139,24 @@ def test_a_fine_tuning_is_fetched_with_the_backbone_that_it_was_done_from(made: 
 @pytest.mark.parametrize(
     "text",
     [
+        "[" * 100000, f"outs:\n- {{md5: {MD5}, size: .inf, path: {RUN}.safetensors}}",
         "", "outs: []", "outs:\n- {md5: 12, size: 3, path: x}", "<<<<<<< ours\nouts:",
         f"outs:\n- {{md5: {MD5}, size: 7, path: another.safetensors}}", f"outs:\n- {{md5: {MD5}.dir, size: 7}}",
         f"outs:\n- {{md5: {MD5}, size: 7, path: {RUN}.safetensors}}\nmeta: [sidecar]",
     ],
 )  # fmt: skip
-def test_a_damaged_pointer_is_an_error_not_a_training(made: Plan, text: str) -> None:
+def test_a_damaged_pointer_vouches_for_nothing_and_is_told(made: Plan, text: str) -> None:
     weights = publish(made)
     pointer_path(weights).write_text(text)
-    with pytest.raises(ValueError, match=rf"{weights.name}\.dvc: expected DVC's pointer.*git checkout -- "):
-        choice(made)
+    told = rf"{weights.name}\.dvc: expected DVC's pointer.*git checkout -- "
+    found = choice(made)
+    assert (found.here, found.refused) == (True, None) and re.search(told, found.reason)
+    weights.unlink()
+    found = choice(made)
+    assert found.state == "stop" and found.vouched and re.search(told, found.refused)
+    assert [re.search(told, one) is not None for one in made.choices.damages()] == [True]
+    with pytest.raises(ForeignWeightsError, match=told):
+        made.choices.files(str(RUN))
 
 
 def test_a_pointer_is_read_as_it_was_written(made: Plan) -> None:
@@ -188,27 +193,23 @@ def test_a_clone_of_results_without_their_weights_has_nothing_to_train(made: Pla
     users = [config.metric_path("classification", RUN)]
     users += [item.metrics(RUN) for item in config.measured if RUN in config.runs_of(item.task)]
     for path in users:
-        put_metrics(path, {"weights": {"md5": f"md5 of {RUN}"}})
+        put_metrics(path, {"weights": {"md5": md5_of(str(RUN))}})
     for job in config.fine_tunings:
         if job.run == RUN and job.backbone is not None:
-            job.weights.parent.mkdir(parents=True, exist_ok=True)
-            job.weights.write_bytes(b"weights")
-            sidecar = {"recipe": job.digest(), "backbone": {"md5": f"md5 of {RUN}"}}
-            write_json(job.weights.with_suffix(".json"), sidecar)
+            leave(job.weights, "tuned", recipe=job.digest(), backbone={"md5": md5_of(str(RUN))})
     weights.unlink()
     assert Choices(config).lasting(str(RUN))
     tuned = made.job("detection/retinanet", str(RUN))
-    put_metrics(tuned.metrics, {"weights": {"md5": MD5}})
-    write_json(tuned.weights.with_suffix(".json"), vouched(tuned.weights.with_suffix(".json")) | {"md5": MD5})
+    put_metrics(tuned.metrics, {"weights": {"md5": TUNED_MD5}})
     tuned.weights.unlink()
     assert Choices(config).lasting(tuned.place) and Choices(config).lasting(str(RUN))
     tuned.metrics.unlink()
     assert not Choices(config).lasting(tuned.place) and not Choices(config).lasting(str(RUN))
-    tuned.weights.write_bytes(b"weights")
+    tuned.weights.write_text("tuned")
     assert Choices(config).lasting(str(RUN))
     users[-1].unlink()
     assert not Choices(config).lasting(str(RUN))
-    weights.write_bytes(b"weights")
+    weights.write_text(str(RUN))
     assert Choices(config).lasting(str(RUN))
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_helpers import put_metrics
+from plan_helpers import leave, md5_of, put_metrics
 
 from lska.cli import parser
-from lska.files import read_yaml, write_json
+from lska.files import read_yaml
 from lska.options import typed
 from lska.outcomes import outcomes_path
 from lska.provenance import project_root
@@ -83,17 +82,16 @@ def test_fine_tuning_starts_from_a_backbone_that_is_old_news_only_after_it(
     control = next(job for job in made.config.fine_tunings if job.kind == kind and job.name.untrained)
     monkeypatch.chdir(tmp_path)
     assert made.backbone(control.task, str(control.run), old) == []
-    run, pretrained = str(job.run), {"md5": "a", "recipe": made.config.training_digest(job.run)}
-    write_json(job.backbone.with_suffix(".json"), pretrained)
-    job.backbone.write_bytes(b"weights")
+    run, recipe = str(job.run), made.config.training_digest(job.run)
+    leave(job.backbone, "a", recipe=recipe)
     files = [job.backbone, job.backbone.with_suffix(".json")]
     assert made.backbone(job.task, run, old) == files
-    write_json(job.weights.with_suffix(".json"), {"backbone": {"md5": "a"}})
+    leave(job.weights, "w", recipe="any", backbone={"md5": md5_of("a")})
     assert made.backbone(job.task, run, old) == [("old", file) for file in files]
-    write_json(job.weights.with_suffix(".json"), {"backbone": {"md5": "b"}})
+    leave(job.weights, "w", recipe="any", backbone={"md5": md5_of("b")})
     assert made.backbone(job.task, run, old) == files
-    write_json(job.weights.with_suffix(".json"), {"backbone": {"md5": "a"}})
-    write_json(job.backbone.with_suffix(".json"), {**pretrained, "recipe": "of another day"})
+    leave(job.weights, "w", recipe="any", backbone={"md5": md5_of("a")})
+    leave(job.backbone, "a", recipe="of another day")
     assert made.backbone(job.task, run, old) == files
 
 
@@ -103,12 +101,9 @@ def test_metrics_of_a_backbone_that_is_gone_are_measured_again(
     made = plan(demo)
     job = next(job for job in made.config.fine_tunings if job.kind == "detection")
     monkeypatch.chdir(tmp_path)
-    for path, md5 in ((job.backbone, "a"), (job.weights, "w")):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"weights")
-        recipe = made.config.training_digest(job.run) if path == job.backbone else job.digest()
-        write_json(path.with_suffix(".json"), {"md5": md5, "recipe": recipe, "backbone": {"md5": "a"}})
-    put_metrics(job.metrics, {"weights": {"md5": "w"}})
+    leave(job.backbone, "a", recipe=made.config.training_digest(job.run))
+    leave(job.weights, "w", recipe=job.digest(), backbone={"md5": md5_of("a")})
+    put_metrics(job.metrics, {"weights": {"md5": md5_of("w")}})
     files = [job.weights, job.weights.with_suffix(".json"), made.config.record_of(job.data)]
     arguments = job.task, str(job.run), old
     assert made.dense_scored(*arguments) == [("old", file) for file in files]
@@ -117,7 +112,7 @@ def test_metrics_of_a_backbone_that_is_gone_are_measured_again(
     assert made.dense_scored(*arguments) == files
     job.outcomes.with_suffix(".kept").rename(job.outcomes)
     # A retrained backbone has another md5 under the same recipe; its detector is about to be trained again.
-    write_json(job.backbone.with_suffix(".json"), {"md5": "b", "recipe": made.config.training_digest(job.run)})
+    leave(job.backbone, "b", recipe=made.config.training_digest(job.run))
     assert made.dense_scored(*arguments) == files
     assert str(job.samples) in made.samples("table_04") + made.samples("table_09")
 
@@ -149,32 +144,25 @@ def test_weights_are_old_news_only_while_the_metric_file_names_them(
     made = plan(demo)
     run = "van_tiny-lska-k23-s0"
     monkeypatch.chdir(tmp_path)
-    metrics, sidecar = (
-        made.config.metric_path("classification", run),
-        made.config.weights_path(run).with_suffix(".json"),
-    )
-    for path in (metrics, sidecar):
-        path.parent.mkdir(parents=True)
-    made.config.weights_path(run).touch()
-    sidecar.write_text(json.dumps({"md5": "a", "recipe": made.training_digest(run)}))
+    metrics, weights = made.config.metric_path("classification", run), made.config.weights_path(run)
+    leave(weights, "a", recipe=made.training_digest(run))
 
     def marked() -> list[str]:
         return [item for item in made.scored(run, lambda path: f"ancient {path}") if isinstance(item, str)]
 
     assert marked() == []
-    put_metrics(metrics, {"weights": {"md5": "a"}})
+    put_metrics(metrics, {"weights": {"md5": md5_of("a")}})
     assert len(marked()) == 3
     outcomes_path(metrics).write_bytes(b"of another measurement")
     assert marked() == []
     outcomes_path(metrics).unlink()
     assert marked() == []
-    put_metrics(metrics, {"weights": {"md5": "b"}})
+    put_metrics(metrics, {"weights": {"md5": md5_of("b")}})
     assert marked() == []
-    put_metrics(metrics, {"weights": {"md5": "a"}})
-    made.config.weights_path(run).unlink()
+    put_metrics(metrics, {"weights": {"md5": md5_of("a")}})
+    weights.unlink()
     assert marked() == []
-    made.config.weights_path(run).touch()
-    sidecar.write_text(json.dumps({"md5": "a", "recipe": "another"}))
+    leave(weights, "a", recipe="another")
     assert marked() == []
 
 
@@ -191,12 +179,6 @@ def test_tables_name_files_of_their_scale(demo: dict[str, Any], target: str) -> 
 RUN = "van_tiny-lska-k23-s0"
 
 
-def put_weights(path: Path, **sidecar: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"weights")
-    write_json(path.with_suffix(".json"), sidecar)
-
-
 def test_data_are_old_news_to_a_training_only_while_its_weights_are_todays(
     demo: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,11 +186,11 @@ def test_data_are_old_news_to_a_training_only_while_its_weights_are_todays(
     monkeypatch.chdir(tmp_path)
     record, weights = made.config.data_record, made.config.weights_path(RUN)
     assert made.learned(RUN, old) == record
-    put_weights(weights, recipe=made.training_digest(RUN))
+    leave(weights, "weights", recipe=made.training_digest(RUN))
     assert made.learned(RUN, old) == ("old", record)
-    put_weights(weights, recipe="of another day")
+    leave(weights, "weights", recipe="of another day")
     assert made.learned(RUN, old) == record
-    put_weights(weights, recipe=made.training_digest(RUN))
+    leave(weights, "weights", recipe=made.training_digest(RUN))
     weights.unlink()
     assert made.learned(RUN, old) == record
     monkeypatch.setattr(Choices, "lasting", lambda choices, name: True)
@@ -227,12 +209,12 @@ def test_data_are_old_news_to_a_fine_tuning_only_while_it_and_its_backbone_are_t
     job = made.job(task, RUN)
     record = made.config.record_of(job.data)
     assert made.fine_tuned(task, RUN, old) == record
-    put_weights(made.config.weights_path(RUN), md5="a", recipe=made.training_digest(RUN))
-    put_weights(job.weights, md5="w", recipe=job.digest(), backbone={"md5": "a"})
+    leave(made.config.weights_path(RUN), "a", recipe=made.training_digest(RUN))
+    leave(job.weights, "w", recipe=job.digest(), backbone={"md5": md5_of("a")})
     assert made.fine_tuned(task, RUN, old) == ("old", record)
-    put_weights(job.weights, md5="w", recipe=job.digest(), backbone={"md5": "b"})
+    leave(job.weights, "w", recipe=job.digest(), backbone={"md5": md5_of("b")})
     assert made.fine_tuned(task, RUN, old) == (record if job.backbone else ("old", record))
-    put_weights(job.weights, md5="w", recipe="of another day", backbone={"md5": "a"})
+    leave(job.weights, "w", recipe="of another day", backbone={"md5": md5_of("a")})
     assert made.fine_tuned(task, RUN, old) == record
 
 

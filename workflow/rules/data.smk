@@ -5,11 +5,16 @@ from snakemake.logging import logger
 
 from lska import roots
 from lska.labels import labelled
+from lska.weights.foreign import ForeignWeightsError
 
 
 # Before anything runs, and where a person sees it: a job could only write it into its log.
 onstart:
     if workflow.is_main_process and not workflow.touch:
+        try:
+            PLAN.choices.check_outputs(path for job in workflow.dag.needrun_jobs() for path in job.output)
+        except ForeignWeightsError as error:
+            raise WorkflowError(str(error)) from error
         jobs = [roots.PlannedJob(job.input, job.output) for job in workflow.dag.needrun_jobs()]
         absent = [roots.message(PLAN.origin, one) for one in roots.missing(PLAN.config, jobs)]
         if absent and workflow.execution_settings.keep_going:
@@ -20,7 +25,11 @@ onstart:
 
 rule data:
     input:
-        lambda wildcards: remade(PLAN.made_of(wildcards.name, ancient), outdated.of_data(PLAN.config, wildcards.name)),
+        told(
+            lambda wildcards: remade(
+                PLAN.made_of(wildcards.name, ancient), outdated.of_data(PLAN.config, wildcards.name)
+            )
+        ),
     output:
         PLAN.config.results / "data" / "{name}.json",
     params:

@@ -10,11 +10,13 @@ from lska.provenance import file_md5
 rule classification:
     input:
         # A clone gives files arbitrary times: weights that the metric file names are up to date whatever theirs.
-        lambda wildcards: remade(
-            PLAN.scored(wildcards.run, ancient),
-            outdated.of_evaluation(
-                PLAN.config.weights_path(wildcards.run), PLAN.config.metric_path("classification", wildcards.run)
-            ),
+        told(
+            lambda wildcards: remade(
+                PLAN.scored(wildcards.run, ancient),
+                outdated.of_evaluation(
+                    PLAN.config.weights_path(wildcards.run), PLAN.config.metric_path("classification", wildcards.run)
+                ),
+            )
         ),
     output:
         metrics=PLAN.config.metric_path("classification", "{run}"),
@@ -32,11 +34,13 @@ rule classification:
 
 rule dense:
     input:
-        lambda wildcards: remade(
-            PLAN.dense_scored(wildcards.task, wildcards.run, ancient),
-            outdated.of_evaluation(
-                PLAN.job(wildcards.task, wildcards.run).weights, PLAN.job(wildcards.task, wildcards.run).metrics
-            ),
+        told(
+            lambda wildcards: remade(
+                PLAN.dense_scored(wildcards.task, wildcards.run, ancient),
+                outdated.of_evaluation(
+                    PLAN.job(wildcards.task, wildcards.run).weights, PLAN.job(wildcards.task, wildcards.run).metrics
+                ),
+            )
         ),
     output:
         metrics=PLAN.config.metric_path("{task}", "{run}"),

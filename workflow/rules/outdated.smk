@@ -3,6 +3,29 @@
 from snakemake.io import is_flagged
 
 from lska import outdated
+from lska.weights.foreign import ForeignWeightsError
+
+
+def forced():
+    """Whether options ask for jobs that nothing else asks for."""
+    options = workflow.dag_settings
+    asked = options is not None and (options.forceall or options.forcetargets or options.forcerun)
+    return bool(asked) and workflow.is_main_process and not workflow.touch
+
+
+PLAN.choices.forced = forced
+
+
+def told(function):
+    """An input function whose refusal ends Snakemake with its message alone: it would add a traceback."""
+
+    def inputs(wildcards):
+        try:
+            return function(wildcards)
+        except ForeignWeightsError as error:
+            raise SystemExit(f"lska: error: {error}") from error
+
+    return inputs
 
 
 def remade(files, stale=()):

@@ -9,7 +9,7 @@ for one in PLAN.passes:
         name:
             one.name
         input:
-            weights=one.inputs,
+            weights=told(lambda wildcards, one=one: one.inputs(PLAN.choices)),
             data=lambda wildcards, one=one: remade(one.item.record),
             outdated=one.outdated,
         output:

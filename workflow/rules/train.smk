@@ -1,6 +1,8 @@
 # Weights: published ones come from DVC, the others are trained, one rule for every network. Which of both is decided for
-# each network while this is read (lska.weights). State lives in work/, outside the outputs, so that a killed training goes
+# each network while this is read (lska.weights); what this program did not make is made by neither. State lives in work/, outside the outputs, so that a killed training goes
 # on.
+
+from snakemake.logging import logger
 
 from lska.labels import labelled
 from lska.launching import launcher, spread, training_threads
@@ -9,8 +11,14 @@ from lska.launching import launcher, spread, training_threads
 START = launcher(PLAN.config.training)
 WEIGHTS = PLAN.choices
 
+if workflow.is_main_process:
+    for damaged in WEIGHTS.damages():
+        logger.warning(damaged)
+
 
 rule fetch:
+    input:
+        told(lambda wildcards: PLAN.fetched(wildcards.weights)),
     output:
         PLAN.config.weights_path("{weights}"),
     wildcard_constraints:
@@ -27,8 +35,10 @@ rule fetch:
 rule train:
     input:
         # Training itself compares the data with their manifest.
-        data=lambda wildcards: remade(
-            PLAN.learned(wildcards.run, ancient), outdated.of_training(PLAN.config, Run.parse(wildcards.run))
+        data=told(
+            lambda wildcards: remade(
+                PLAN.learned(wildcards.run, ancient), outdated.of_training(PLAN.config, Run.parse(wildcards.run))
+            )
         ),
     output:
         weights=PLAN.config.weights_path("{run}"),
@@ -55,11 +65,13 @@ rule train:
 # One rule for every head and control. The backbone enters by its weights, and by the digest of how they were trained.
 rule fine_tune:
     input:
-        data=lambda wildcards: remade(
-            PLAN.fine_tuned(wildcards.task, wildcards.run, ancient),
-            outdated.of_fine_tuning(PLAN.job(wildcards.task, wildcards.run)),
+        data=told(
+            lambda wildcards: remade(
+                PLAN.fine_tuned(wildcards.task, wildcards.run, ancient),
+                outdated.of_fine_tuning(PLAN.job(wildcards.task, wildcards.run)),
+            )
         ),
-        backbone=lambda wildcards: PLAN.backbone(wildcards.task, wildcards.run, ancient),
+        backbone=told(lambda wildcards: PLAN.backbone(wildcards.task, wildcards.run, ancient)),
     output:
         weights=PLAN.config.weights_path("{task}/{run}"),
         sidecar=PLAN.config.weights_path("{task}/{run}").with_suffix(".json"),

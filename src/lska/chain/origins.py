@@ -18,6 +18,7 @@ from lska.robustness import MANIFESTS
 from lska.runs import Run
 from lska.sections import DataSource
 from lska.weights.pointers import read_pointer
+from lska.weights.sidecars import imported, own_normalization, own_preprocessing, read_sidecar
 
 ORIGINS = {
     "trained": "trained here",
@@ -54,7 +55,7 @@ def weights_link(config: Config, content: Mapping[str, Any]) -> Link:
 
 def _trained(config: Config, path: Path, kind: str, task: str, run: str, md5: str, witness: str) -> Link:
     """The link of a sidecar; `witness` is who names its weights by `md5`."""
-    sidecar, label = vouched(path), LABELS[kind]
+    sidecar, label = read_sidecar(path), LABELS[kind]
     if not sidecar:
         return Link(kind, label, {"md5": md5, "sidecar": "MISSING or damaged: nothing says how they came"}, path)
     agrees = f"as {witness} says" if sidecar.get("md5") == md5 else f"OTHERS than {witness} names, {md5}"
@@ -63,18 +64,30 @@ def _trained(config: Config, path: Path, kind: str, task: str, run: str, md5: st
         "origin": ORIGINS.get(sidecar.get("origin"), str(sidecar.get("origin"))),
         "file": _weights_file(path.with_suffix(".safetensors"), sidecar.get("md5")),
         "seal": seal_text(sidecar),
-        **_training(sidecar),
+        **(_preprocessing(sidecar, task) if imported(sidecar) else _training(sidecar)),
     }
     links = [_recipe(config, sidecar, task, run)]
     backbone = sidecar.get("backbone")
     if backbone:
-        place = sidecar_path(config, "classification", backbone["run"])
-        names = ("backbone", "classification", backbone["run"], backbone["md5"], "the sidecar above")
+        start = backbone.get("run", run)
+        place = sidecar_path(config, "classification", start)
+        names = ("backbone", "classification", start, backbone["md5"], "the sidecar above")
         links.append(_trained(config, place, *names))
-    elif "backbone" in sidecar:
+    elif "backbone" in sidecar and not imported(sidecar):
         links.append(Link("backbone", "backbone", {"origin": "random, as a control: the same training from scratch"}))
-    links.append(data_link(config, sidecar.get("data"), "trained on"))
+    if not imported(sidecar):
+        links.append(data_link(config, sidecar.get("data"), "trained on"))
     return Link(kind, label, facts, path, tuple(links))
+
+
+def _preprocessing(sidecar: Mapping[str, Any], task: str) -> dict[str, str]:
+    """What is known of weights from elsewhere: how images are prepared for them."""
+    read = own_preprocessing if parse_task(task) is None else own_normalization
+    try:
+        fields = read(sidecar, "sidecar").to_dict()
+    except ValueError as error:
+        return {"images": f"BROKEN: {' '.join(str(error).split())}"}
+    return {"images": ", ".join(f"{name} {value}" for name, value in fields.items())}
 
 
 def _training(sidecar: Mapping[str, Any]) -> dict[str, str]:
@@ -121,6 +134,8 @@ def _recipe(config: Config, sidecar: Mapping[str, Any], task: str, run: str) -> 
     spec, stated = sidecar.get("spec"), sidecar.get("recipe")
     if not isinstance(spec, dict):
         return Link("recipe", "recipe", {"digest": str(stated), "settings": "none recorded"})
+    if imported(sidecar):
+        return Link("recipe", "recipe", {"digest": str(stated), "settings": "not of a training here"})
     trained = task if parse_task(task) is not None else "classification"
     again = digest(spec)
     whole = "computed again from the settings below" if again == stated else f"BUT the settings give {again}"
@@ -149,12 +164,12 @@ def data_link(config: Config, identity: Mapping[str, Any] | None, label: str) ->
     if identity is None:
         return Link("data", label, {"data": "none needed"})
     path = config.results / "data" / f"{identity['name']}.json"
-    facts, record = {"name": str(identity["name"])}, vouched(path)
+    facts, record, stated = {"name": str(identity["name"])}, vouched(path), identity.get("digest")
     if not record:
-        return Link("data", label, {**facts, "digest": str(identity["digest"]), "record": "MISSING or damaged"}, path)
+        return Link("data", label, {**facts, "digest": str(stated), "record": "MISSING or damaged"}, path)
     recorded = record.get("digest")
-    same = "as its record says" if recorded == identity["digest"] else f"NOT its record's {recorded}"
-    facts |= {"digest": f"{identity['digest']}, {same}", "seal": seal_text(record), **_contents(record)}
+    same = "as its record says" if recorded == stated else f"NOT its record's {recorded}"
+    facts |= {"digest": f"{stated}, {same}", "seal": seal_text(record), **_contents(record)}
     facts |= _made(config, str(identity["name"]))
     reference, links = record.get("reference"), ()
     if reference:

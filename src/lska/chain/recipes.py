@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.config import Config
+from lska.files import printable
 from lska.finetuning import PAPER_RECIPES, FineTuningJob, parse_task
 from lska.openmmlab.recipe import load_recipe as load_dense_recipe
 from lska.provenance import project_root
@@ -20,6 +21,9 @@ from lska.runs import Run
 from lska.train.recipe import load_recipe
 
 PAPER_RECIPE = "config/recipes/imagenet.yaml"
+LONGEST = 120
+"""Characters of a value in a difference."""
+
 MISSING = "not a field of it"
 
 
@@ -79,4 +83,4 @@ def _differ(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool
 
 
 def _shown(values: Mapping[str, Any], name: str) -> str:
-    return json.dumps(values[name]) if name in values else MISSING
+    return printable(json.dumps(values[name]), LONGEST) if name in values else MISSING

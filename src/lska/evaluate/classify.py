@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +15,19 @@ from torch import nn
 from lska.config import Config
 from lska.data.prepare import verify
 from lska.data.sources import open_classification
+from lska.files import quoted
 from lska.models.checkpoint import load_weights
 from lska.outcomes import Outcomes, mean_of
-from lska.provenance import file_md5, proportion, write_metrics
+from lska.provenance import digest, proportion, write_metrics
 from lska.runs import Run
 from lska.threads import use_threads
 from lska.train.launch import build_network
-from lska.train.loading import scoring_loader
+from lska.train.loading import Views, scoring_loader
 from lska.train.scoring import Scores, memory_format, score
+from lska.weights.checkpoints import changes
+from lska.weights.foreign import occupied, other, unusable, unvouched
+from lska.weights.pointers import pointer_path
+from lska.weights.sidecars import Preprocessing, imported, own_preprocessing, read_sidecar
 
 
 class StaleWeightsError(ValueError):
@@ -32,23 +36,37 @@ class StaleWeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run with its weights file and what the sidecar says of it."""
+    """A run with its weights file, what the sidecar says of it, and how its images are prepared.
+
+    Weights that were trained here have the configuration's recipe and architecture, or are refused; those that were
+    imported have what their sidecar says.
+    """
 
     run: Run
     weights: Path
     sidecar: dict[str, Any]
+    preprocessing: Preprocessing
+    architecture: dict[str, Any]
 
     @classmethod
     def open(cls, config: Config, run: Run) -> Checkpoint:
         """Read the sidecar of `run` and check that it vouches for the weights beside it.
 
         Raises:
-            StaleWeightsError: weights or sidecar are missing, or the weights' MD5 is another than the sidecar's.
+            StaleWeightsError: weights or sidecar are missing or damaged, do not belong together, or were trained by
+                another recipe or on other data.
+            ValueError: the sidecar of imported weights is of another run, or does not say how images are prepared.
         """
-        weights = config.weights_path(run)
+        weights, where = config.weights_path(run), str(config.weights_path(run).with_suffix(".json"))
         sidecar = vouched(weights, f"lska train {run}")
-        check_origin(sidecar, weights, config.training_digest(run), config.data_identity())
-        return cls(run, weights, sidecar)
+        check_origin(sidecar, weights, config.training_spec(run), config.data_identity())
+        architecture = config.architecture.get(run.model, {})
+        if not imported(sidecar):
+            return cls(run, weights, sidecar, Preprocessing.of(config.recipe.to_dict(), "recipe"), architecture)
+        spec = sidecar.get("spec") or {}
+        if (stated := spec.get("run", str(run))) != str(run):
+            raise ValueError(f"{where}: spec.run: expected {run}, found {quoted(stated)}; correct the sidecar")
+        return cls(run, weights, sidecar, own_preprocessing(sidecar, where), spec.get("architecture", architecture))
 
     def load(self, config: Config, classes: int, device: torch.device) -> nn.Module:
         """The network with these weights, in evaluation mode on `device`.
@@ -56,7 +74,7 @@ class Checkpoint:
         Raises:
             ValueError: the weights are of another architecture; the mismatching names are listed.
         """
-        network = build_network(config, self.run, classes)
+        network = build_network(config, self.run, classes, 0.0, self.architecture)
         load_weights(network, self.weights)
         layout = memory_format(config.recipe.channels_last)
         return network.eval().to(device, memory_format=layout)
@@ -71,47 +89,51 @@ def vouched(weights: Path, command: str) -> dict[str, Any]:
     Raises:
         StaleWeightsError: weights or sidecar are missing or damaged, or the weights' MD5 is another than the sidecar's.
     """
-    sidecar_path = weights.with_suffix(".json")
-    for path in (weights, sidecar_path):
-        if not path.is_file():
-            raise StaleWeightsError(f"{path} is missing; train the run first: `{command}` with the same options")
-    sidecar, md5 = _read_sidecar(sidecar_path), file_md5(weights)
-    if md5 != sidecar["md5"]:
-        raise StaleWeightsError(
-            f"{weights} has MD5 {md5} but {sidecar_path} vouches for {sidecar['md5']}; "
-            "remove both files and run the pipeline again"
-        )
+    path = weights.with_suffix(".json")
+    if not occupied(weights) and not occupied(path):
+        raise StaleWeightsError(f"{weights} is missing; train the run first: `{command}` with the same options")
+    sidecar = read_sidecar(path)
+    if not sidecar:
+        raise StaleWeightsError(unvouched(weights))
+    if not occupied(weights):
+        raise StaleWeightsError(_absent(weights, sidecar, command))
+    problem = unusable(weights) or other(weights, sidecar["md5"])
+    if problem is not None:
+        raise StaleWeightsError(problem)
     return sidecar
 
 
-def check_origin(sidecar: dict[str, Any], weights: Path, recipe: str, data: dict[str, str]) -> None:
-    """Refuse weights that were trained otherwise, or on other data, than the configuration says today.
+def _absent(weights: Path, sidecar: Mapping[str, Any], command: str) -> str:
+    """A message for weights that are missing beside their sidecar."""
+    remedy = "bring them back" if imported(sidecar) else f"train the run first: `{command}` with the same options"
+    pointer = pointer_path(weights)
+    fetch = f"fetch them from DVC (`lska weights fetch`, or `dvc pull {pointer}`), or " if pointer.exists() else ""
+    return f"{weights} is missing, only its sidecar {weights.with_suffix('.json').name} is there; {fetch}{remedy}"
+
+
+def check_origin(
+    sidecar: Mapping[str, Any], weights: Path, spec: Mapping[str, Any], data: Mapping[str, str]
+) -> None:
+    """Refuse weights that were trained here otherwise, or on other data, than the configuration says today.
+
+    Args:
+        spec: what decides the weights today.
 
     Raises:
-        StaleWeightsError: the sidecar's recipe digest or data identity is another.
+        StaleWeightsError: the sidecar's recipe digest or data identity is another; says what differs.
     """
-    if sidecar["origin"] != "trained":
+    if imported(sidecar):
         return
-    for name, value in {"recipe": recipe, "data": data}.items():
-        if sidecar.get(name) != value:
-            raise StaleWeightsError(
-                f"{weights.with_suffix('.json')}: the weights were trained with {name} {sidecar.get(name)}, the "
-                f"configuration now has {value}; train the run again or restore the configuration"
-            )
-
-
-def _read_sidecar(path: Path) -> dict[str, Any]:
-    wanted = ("md5", "origin", "recipe")
-    try:
-        sidecar = json.loads(path.read_text(encoding="utf-8"))
-        absent = [name for name in wanted if name not in sidecar]
-    except (ValueError, TypeError) as error:
-        raise StaleWeightsError(f"{path} is damaged ({error}); remove it and run the pipeline again") from error
-    if absent:
+    where = weights.with_suffix(".json")
+    remedy = "train the run again or restore the configuration"
+    if sidecar.get("recipe") != digest(spec):
+        differences = changes(sidecar.get("spec") or {}, spec)
+        raise StaleWeightsError(f"{where}: the weights were trained otherwise than today ({differences}); {remedy}")
+    if sidecar.get("data") != data:
         raise StaleWeightsError(
-            f"{path}: expected {', '.join(wanted)}, missing {', '.join(absent)}; train the run again"
+            f"{where}: the weights were trained with data {quoted(sidecar.get('data'))}, the configuration now has "
+            f"{quoted(data)}; {remedy}"
         )
-    return sidecar
 
 
 def classify(config: Config, runs: Sequence[Run]) -> None:
@@ -128,8 +150,11 @@ def classify(config: Config, runs: Sequence[Run]) -> None:
     data = verify(config, split)
     checkpoints = [Checkpoint.open(config, run) for run in runs]
     networks = [checkpoint.load(config, len(split.classes), device) for checkpoint in checkpoints]
-    loader = scoring_loader(split, config.recipe, config.evaluation.batch_size, config.evaluation.workers)
-    scores = score(networks, loader, device, config.recipe.channels_last)
+    # An image is decoded once, whatever the number of ways to prepare it.
+    ways = tuple(dict.fromkeys(checkpoint.preprocessing for checkpoint in checkpoints))
+    loader = scoring_loader(split, Views(ways), config.evaluation.batch_size, config.evaluation.workers)
+    views = [ways.index(checkpoint.preprocessing) for checkpoint in checkpoints]
+    scores = score(networks, loader, device, config.recipe.channels_last, views)
     for checkpoint, counts in zip(checkpoints, scores, strict=True):
         _write(config, checkpoint, counts, data, started, str(device))
 
@@ -149,9 +174,10 @@ def _write(
             "loss": mean_of(images["loss"], "nats"),
         },
         weights={"md5": sidecar["md5"], "origin": sidecar["origin"]},
-        recipe=sidecar["recipe"],
+        recipe=sidecar.get("recipe"),
         data=data,
         device=device,
         started=started,
+        extra={"preprocessing": checkpoint.preprocessing.to_dict()},
         outcomes=Outcomes(images=images),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,7 @@ from lska.provenance import write_metrics
 from lska.threads import use_threads
 from lska.train.scoring import memory_format
 from lska.train.workers import patiently
+from lska.weights.sidecars import imported, own_normalization
 
 SAMPLES = 6
 """Images of the picture with sample predictions."""
@@ -52,7 +54,10 @@ class Predictor:
         device = torch.device("cuda" if job.section.evaluation.gpus else "cpu")
         sidecar = vouched(job.weights, f"lska train {job.run} --task {job.task}")
         splits = open_splits(job, "val")
-        check_origin(sidecar, job.weights, job.digest(), job.config.data_identity(job.data))
+        check_origin(sidecar, job.weights, job.spec(), job.config.data_identity(job.data))
+        if imported(sidecar):
+            own = own_normalization(sidecar, str(job.weights.with_suffix(".json")))
+            job = dataclasses.replace(job, normalization=own)
         settings = configuration(job, splits)
         network = build(job, settings["model"])
         load_weights(network, job.weights)
@@ -84,11 +89,11 @@ class Predictor:
             scale=self.job.config.scale,
             metrics=with_errors(metrics, outcomes),
             weights={"md5": self.sidecar["md5"], "origin": self.sidecar["origin"]},
-            recipe=self.sidecar["recipe"],
+            recipe=self.sidecar.get("recipe"),
             data=self.job.config.data_identity(self.job.data),
             device=str(self.device),
             started=started,
-            extra={"backbone": self.sidecar.get("backbone"), **detail},
+            extra={"backbone": self.sidecar.get("backbone"), "preprocessing": self.job.pixels.to_dict(), **detail},
             outcomes=outcomes,
         )
 

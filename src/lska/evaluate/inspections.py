@@ -22,7 +22,7 @@ from lska.evaluate import receptive_field, shape_bias, shape_texture
 from lska.evaluate.features import responses
 from lska.evaluate.neighbours import pooled_features, texture_metrics
 from lska.evaluate.robustness.measure import training_classes
-from lska.evaluate.robustness.members import Geometry, Member, open_run
+from lska.evaluate.robustness.members import Member, open_run
 from lska.evaluate.robustness.passes import cut, normalized
 from lska.files import atomic_path
 from lska.inspection import InspectionJob
@@ -32,6 +32,7 @@ from lska.runs import Run
 from lska.threads import use_threads
 from lska.train.launch import build_network
 from lska.train.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, Triple
+from lska.weights.sidecars import Geometry
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +66,11 @@ def _write(job: InspectionJob, member: Member, result: Result, started: datetime
         scale=job.config.scale,
         metrics=with_errors(metrics, outcomes),
         weights={"md5": member.sidecar["md5"], "origin": member.sidecar["origin"]},
-        recipe=member.sidecar["recipe"],
+        recipe=member.sidecar.get("recipe"),
         data=job.config.data_identity(job.data),
         device=str(device),
         started=started,
-        extra={"protocol": job.protocol(), **detail},
+        extra={"protocol": job.protocol(), "preprocessing": member.own.to_dict(), **detail},
         outcomes=outcomes,
     )
 
@@ -172,7 +173,7 @@ def _receptive_field(
     verify_classification(job.config, split)
     for member in members:
         logger.info("%s: effective receptive field", member.run)
-        fresh = build_network(job.config, member.run, len(classes)).eval().to(device)
+        fresh = build_network(job.config, member.run, len(classes), 0.0, member.architecture).eval().to(device)
         maps = {
             name: receptive_field.mean_contribution(
                 network, _images(job, split, member), device, job.section.images, keep=True
@@ -187,7 +188,8 @@ def _receptive_field(
             metrics |= {f"{name}{end}": entry for name, entry in ratios.items()}
             samples |= {f"{name}{end}": drawn for name, drawn in receptive_field.resampled_ratios(found.maps).items()}
         detail = {"size": job.section.size, "skipped": {name: found.skipped for name, found in maps.items()}}
-        yield metrics, Outcomes(samples=samples), detail | {"field": file_md5(job.field(member.run))}
+        detail |= {"field": file_md5(job.field(member.run)), **_pixels_detail(job, member)}
+        yield metrics, Outcomes(samples=samples), detail
 
 
 def _images(job: InspectionJob, split: Any, member: Member) -> Iterator[torch.Tensor]:
@@ -199,7 +201,15 @@ def _images(job: InspectionJob, split: Any, member: Member) -> Iterator[torch.Te
 def _pixels(job: InspectionJob, member: Member) -> tuple[Triple, Triple]:
     if job.section.normalization == "imagenet":
         return IMAGENET_MEAN, IMAGENET_DEVIATION
-    return tuple(member.recipe["mean"]), tuple(member.recipe["deviation"])
+    return member.own.mean, member.own.deviation
+
+
+def _pixels_detail(job: InspectionJob, member: Member) -> dict[str, Any]:
+    """What metric files say of the pixels: of the network's own preprocessing, the part that was used, and all that was
+    taken.
+    """
+    used = dict(zip(("mean", "deviation"), map(list, _pixels(job, member)), strict=True))
+    return {"preprocessing": {} if job.section.normalization == "imagenet" else used, "normalization": used}
 
 
 def _save_maps(path: Path, maps: dict[str, np.ndarray]) -> None:

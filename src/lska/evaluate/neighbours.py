@@ -16,11 +16,12 @@ from tqdm import tqdm
 from lska.data.dtd import Splits
 from lska.data.folders import Split
 from lska.data.perturbed.parts import Part
-from lska.evaluate.robustness.members import Member, Preprocessing
+from lska.evaluate.robustness.members import Member
 from lska.evaluate.robustness.passes import Shard, ShardBatches, ShardImages, normalized
 from lska.outcomes import Outcomes
 from lska.provenance import metric, proportion
 from lska.train.workers import Loader
+from lska.weights.sidecars import Preprocessing
 
 DISTANCES = ("cosine", "euclidean")
 

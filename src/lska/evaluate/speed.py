@@ -24,6 +24,7 @@ from lska.runs import Run
 from lska.threads import use_threads
 from lska.train.launch import build_network
 from lska.train.scoring import memory_format
+from lska.weights.sidecars import imported_size
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +47,18 @@ def batch_seconds(network: nn.Module, images: torch.Tensor, least_seconds: float
     return elapsed / batches
 
 
-def interleaved_seconds(networks: Sequence[nn.Module], images: torch.Tensor, protocol: Speed) -> np.ndarray:
-    """Seconds per batch, shape (repeats, networks); the order of networks is reversed in every other repetition."""
-    for network in networks:
+def interleaved_seconds(networks: Sequence[nn.Module], images: Sequence[torch.Tensor], protocol: Speed) -> np.ndarray:
+    """Seconds per batch, shape (repeats, networks), of images (B, 3, H, W) for each network; the order of networks is
+    reversed in every other repetition.
+    """
+    for network, batch in zip(networks, images, strict=True):
         for _ in range(protocol.warmup):
-            batch_seconds(network, images, 0.0)
+            batch_seconds(network, batch, 0.0)
     times = np.empty((protocol.repeats, len(networks)))
     for repeat in range(protocol.repeats):
         order = range(len(networks)) if repeat % 2 == 0 else reversed(range(len(networks)))
         for index in order:
-            times[repeat, index] = batch_seconds(networks[index], images, protocol.seconds)
+            times[repeat, index] = batch_seconds(networks[index], images[index], protocol.seconds)
         logger.info("repetition %d of %d", repeat + 1, protocol.repeats)
     return times
 
@@ -70,6 +73,8 @@ def _with_all_taps(network: nn.Module) -> nn.Module:
 def measure(config: Config, runs: Sequence[Run]) -> None:
     """Measure the throughput of `runs` with fresh weights (it does not depend on them) and write the metric files.
 
+    Images have the size of the configuration's recipe, those of a run with imported weights the size of these.
+
     Raises:
         ValueError: unknown model, attention or kernel size, or no manifest of the training data, whose number of
             classes the networks need.
@@ -80,14 +85,18 @@ def measure(config: Config, runs: Sequence[Run]) -> None:
     layout = memory_format(recipe.channels_last)
     classes = len(training_classes(config))
     networks = [_with_all_taps(build_network(config, run, classes)).to(device, memory_format=layout) for run in runs]
-    shape = (protocol.batch_size, 3, recipe.image_size, recipe.image_size)
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, memory_format=layout)
-    times = interleaved_seconds(networks, images, protocol)
-    for run, seconds in zip(runs, times.T, strict=True):
-        _write(config, run, seconds, started, str(device))
+    sizes = [imported_size(config.weights_path(run).with_suffix(".json")) or recipe.image_size for run in runs]
+    images = {size: _images(protocol.batch_size, size).to(device, memory_format=layout) for size in set(sizes)}
+    times = interleaved_seconds(networks, [images[size] for size in sizes], protocol)
+    for run, size, seconds in zip(runs, sizes, times.T, strict=True):
+        _write(config, run, size, seconds, started, str(device))
 
 
-def _write(config: Config, run: Run, seconds: np.ndarray, started: datetime, device: str) -> None:
+def _images(count: int, size: int) -> torch.Tensor:
+    return torch.randn((count, 3, size, size), generator=torch.Generator().manual_seed(0))
+
+
+def _write(config: Config, run: Run, size: int, seconds: np.ndarray, started: datetime, device: str) -> None:
     protocol = config.speed
     low, middle, high = np.quantile(protocol.batch_size / seconds, [0.25, 0.5, 0.75])
     write_metrics(
@@ -99,7 +108,7 @@ def _write(config: Config, run: Run, seconds: np.ndarray, started: datetime, dev
             "throughput": metric(float(middle), "images/s", n=len(seconds), interval=(float(low), float(high))),
             "latency": metric(1000 * float(np.median(seconds)), "ms/batch", n=len(seconds)),
             "batch_size": metric(protocol.batch_size, "1"),
-            "image_size": metric(config.recipe.image_size, "pixels"),
+            "image_size": metric(size, "pixels"),
         },
         weights={"md5": None, "origin": "random"},
         device=device,

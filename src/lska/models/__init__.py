@@ -21,7 +21,8 @@ def create(
 
     ``attention`` and ``kernel_size`` belong to our networks; further keyword arguments go to ``timm.create_model``
     (``num_classes``, ``drop_path_rate``, ``embed_dims``, ...). Raises ValueError for an unknown model, attention or
-    setting, and for an impossible kernel size; each message names the possible ones.
+    setting, and for an impossible kernel size; each message names the possible ones. ``checkpoint_path`` names a file
+    of weights to start from (``lska.models.checkpoint.load_weights``).
     """
     import timm
 
@@ -36,7 +37,14 @@ def create(
             f"model {model!r} has no attention or kernel_size setting; found attention={attention!r}, "
             f"kernel_size={kernel_size!r}. Remove them, or choose one of {', '.join(timm.list_models(module='van'))}"
         )
-    return timm.create_model(model, attention=attention, kernel_size=kernel_size, **architecture)
+    # Read by our own reader, which refuses what no network should take.
+    weights = architecture.pop("checkpoint_path", None)
+    network = timm.create_model(model, attention=attention, kernel_size=kernel_size, **architecture)
+    if weights:
+        from lska.models.checkpoint import load_weights
+
+        load_weights(network, str(weights), strict=not architecture.get("features_only", False))
+    return network
 
 
 def _check_model(model: str, known: list[str]) -> None:

@@ -6,11 +6,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from lska.models import check_attention
-from lska.models.checkpoint import CheckpointError, read_weights
+from lska.models.checkpoint import fit_weights, read_weights
 from lska.models.van import SIZES, VAN
 from lska.runs import Run
 
@@ -102,17 +101,5 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
         CheckpointError: as `VANBackbone.init_weights`; the backbone is then unchanged.
     """
     tensors = {name: tensor for name, tensor in read_weights(path).items() if not name.startswith(CLASSIFIER)}
-    expected = backbone.state_dict()
-    wrong = [f"{name} is missing in the file" for name in expected if name not in tensors]
-    wrong += [f"{name} is unknown to the backbone" for name in tensors if name not in expected]
-    wrong += [
-        f"{name} has shape {tuple(tensor.shape)} in the file, {tuple(expected[name].shape)} in the backbone"
-        for name, tensor in tensors.items()
-        if name in expected and tensor.shape != expected[name].shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
-        raise CheckpointError(f"{path} does not fit the backbone: {'; '.join(wrong[:10])}{more}")
-    with torch.no_grad():
-        backbone.load_state_dict(tensors, strict=True)
+    fit_weights(backbone, tensors, str(path))
     logger.info("backbone: %d tensors from %s", len(tensors), path)

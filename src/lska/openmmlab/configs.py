@@ -84,8 +84,8 @@ def stage_widths(job: FineTuningJob) -> tuple[int, ...]:
 
 def pixels(job: FineTuningJob) -> dict[str, Any]:
     """Mean and deviation per channel, on the libraries' scale of 0 to 255."""
-    mean, deviation = job.pixels
-    return {"mean": [BYTE * value for value in mean], "std": [BYTE * value for value in deviation]}
+    own = job.pixels
+    return {"mean": [BYTE * value for value in own.mean], "std": [BYTE * value for value in own.deviation]}
 
 
 def optimizer(job: FineTuningJob, world: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from lska.train.interrupt import StopRequest, stop_request
 from lska.train.launch import made_meanwhile, trained
 from lska.train.lease import Lease, leased
 from lska.train.state import state_files
+from lska.weights.foreign import check_replaceable
 
 if TYPE_CHECKING:
     from lska.openmmlab.configs import Splits
@@ -50,11 +51,13 @@ def fine_tune(job: FineTuningJob, budget_seconds: float | None = None) -> None:
         DataError: the data set is missing, or differs from its manifest.
         StaleWeightsError: the backbone's weights are missing, or are not those of the configuration.
         CheckpointError: they do not fit the backbone.
+        ForeignWeightsError: weights that this program did not make lie in the place.
         Interrupted: stopped by a signal or the budget, state saved; or while another process trains the run.
         LeaseLostError: another process took the training over; nothing was written since.
         DivergedError, StateError, ValueError: as the parts say.
     """
     begun = time.monotonic()
+    check_replaceable(job.weights)
     use_threads(job.settings.threads)
     code_version()  # remembered as of now: the checkout may change while a long training runs
     backbone = None if job.backbone is None else Checkpoint.open(job.config, job.run)
@@ -98,12 +101,15 @@ def make_runner(
 
 
 def export(runner: FineTuningRunner, job: FineTuningJob, backbone: Checkpoint | None) -> None:
-    """Write the weights, the record of losses and, last, the sidecar that vouches for them."""
+    """Write the record of losses, and the weights with the sidecar that vouches for them."""
     check = runner.train_loop.may_write
-    save_weights(runner.model, job.weights, check=check)
     with atomic_path(job.log, check) as temporary:
         shutil.copyfile(job.states / "train.jsonl", temporary)
-    write_sealed(job.weights.with_suffix(".json"), sidecar(runner, job, backbone, job.weights), check)
+
+    def vouch(file: Path) -> None:
+        write_sealed(job.weights.with_suffix(".json"), sidecar(runner, job, backbone, file), check)
+
+    save_weights(runner.model, job.weights, check=check, vouch=vouch)
     for state in state_files(job.states)[:-1]:
         state.unlink()
 

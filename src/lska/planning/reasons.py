@@ -17,6 +17,7 @@ from lska.planning.dag import Job
 from lska.planning.progress import done, steps
 from lska.roots import images_gone
 from lska.runs import Run
+from lska.weights.sidecars import measured_alike, read_sidecar
 from lska.workflow import Plan
 
 
@@ -95,13 +96,14 @@ class Reasons:
 
     def _score(self, metrics: Path, name: str, record: Path) -> str | None:
         """Why a measurement on the weights of a network is missing or outdated; None where it is neither."""
-        measured, sidecar = vouched(metrics), vouched(self.plan.config.weights_path(name).with_suffix(".json"))
+        measured, sidecar = vouched(metrics), read_sidecar(self.plan.config.weights_path(name).with_suffix(".json"))
         if not measured:
             return "never measured" if not metrics.exists() else "its metric file is damaged"
         if not self.plan.choices.of(name).vouched:
             return "its weights are to be trained anew"
-        if (measured.get("weights") or {}).get("md5") != sidecar.get("md5"):
-            return "measured on other weights"
+        if not measured_alike(measured, sidecar):
+            same = (measured.get("weights") or {}).get("md5") == sidecar.get("md5")
+            return "measured with other preprocessing" if same else "measured on other weights"
         known = vouched(record).get("digest")
         if known is not None and (measured.get("data") or {}).get("digest") != known:
             return "measured on other data"

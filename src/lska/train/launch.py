@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,24 @@ from lska.train.progress import TrainingLog
 from lska.train.scoring import score
 from lska.train.state import state_files
 from lska.train.trainable import Trainable
+from lska.weights.foreign import check_replaceable
 
 logger = logging.getLogger(__name__)
 
 
-def build_network(config: Config, run: Run, classes: int, drop_path: float = 0.0) -> nn.Module:
+def build_network(
+    config: Config, run: Run, classes: int, drop_path: float = 0.0, architecture: Mapping[str, Any] | None = None
+) -> nn.Module:
     """The network of `run` at this scale, with fresh weights from the run's seed.
+
+    Args:
+        architecture: settings that shrink the network; the configuration's where None.
 
     Raises:
         ValueError: unknown model, attention, kernel size, or setting of `architecture`.
     """
     torch.manual_seed(run.seed)
-    architecture = config.architecture.get(run.model, {})
+    architecture = config.architecture.get(run.model, {}) if architecture is None else architecture
     settings = {**architecture, "num_classes": classes, "drop_path_rate": drop_path}
     try:
         network = create(run.model, attention=run.attention, kernel_size=run.kernel, **settings)
@@ -66,11 +72,13 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
 
     Raises:
         DataError: the data set is missing, or its splits have different classes.
+        ForeignWeightsError: weights that this program did not make lie in the place.
         Interrupted: stopped by a signal or the budget, state saved; or while another process trains the run.
         LeaseLostError: another process took the training over; nothing was written since.
         DivergedError, StateError, ValueError: as the parts say.
     """
     begun = time.monotonic()
+    check_replaceable(config.weights_path(run))
     use_threads(config.training.threads)
     code_version()  # remembered as of now: the checkout may change while a long training runs
     recipe = config.recipe
@@ -159,12 +167,15 @@ def _validator(trainer: Trainer, split: Split, config: Config) -> Callable[[int]
 
 
 def export(trainer: Trainer, config: Config, run: Run) -> None:
-    """Write the weights, the record of losses and, last, the sidecar that vouches for them."""
+    """Write the record of losses, and the weights with the sidecar that vouches for them."""
     weights, check = config.weights_path(run), trainer.may_write
-    save_weights(trainer.exported, weights, check=check)
     with atomic_path(config.training_log(run), check) as temporary:
         shutil.copyfile(trainer.job.folder / "train.jsonl", temporary)
-    write_sealed(weights.with_suffix(".json"), sidecar(trainer, config, run, weights), check)
+
+    def vouch(file: Path) -> None:
+        write_sealed(weights.with_suffix(".json"), sidecar(trainer, config, run, file), check)
+
+    save_weights(trainer.exported, weights, check=check, vouch=vouch)
     for state in state_files(trainer.job.folder)[:-1]:
         state.unlink()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from lska.data.folders import Split
 from lska.data.folders_torch import ImageDataset
 from lska.train.recipe import Recipe
 from lska.train.workers import Loader, Stopping
+from lska.weights.sidecars import Preprocessing
 
 Key = tuple[int, int]
 
@@ -168,7 +169,7 @@ def _training_transform(recipe: Recipe) -> Any:
     )
 
 
-def test_transform(recipe: Recipe) -> Any:
+def test_transform(recipe: Recipe | Preprocessing) -> Any:
     """Resize the shorter side to image_size / test_crop, centre crop, normalise (released code's test transform)."""
     return create_transform(
         recipe.image_size,
@@ -188,9 +189,22 @@ def training_loader(
     return Loader(SeededImages(images, plan.seed), workers, stopping, batch_sampler=batches)
 
 
-def scoring_loader(split: Split, recipe: Recipe, batch_size: int, workers: int) -> Loader:
-    """Every image of `split` once, in order; an unreadable one is an error."""
-    images = ImageDataset(split, test_transform(recipe), on_error="raise")
+class Views:
+    """A decoded image as each of several ways prepares it, a tuple of float tensors (3, size, size)."""
+
+    def __init__(self, ways: Sequence[Preprocessing]) -> None:
+        self.transforms = [test_transform(way) for way in ways]
+
+    def __call__(self, image: Any) -> tuple[torch.Tensor, ...]:
+        return tuple(transform(image) for transform in self.transforms)
+
+
+def scoring_loader(split: Split, how: Recipe | Preprocessing | Views, batch_size: int, workers: int) -> Loader:
+    """Every image of `split` once, in order, with its label; an unreadable one is an error.
+
+    Images are batches (B, 3, size, size), with `Views` a list of such, one for each way.
+    """
+    images = ImageDataset(split, how if isinstance(how, Views) else test_transform(how), on_error="raise")
     return Loader(images, workers, batch_size=batch_size)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,9 +57,10 @@ def hits(logits: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
 @torch.inference_mode()
 def score(
     models: Sequence[nn.Module],
-    loader: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    loader: Iterable[tuple[Any, torch.Tensor]],
     device: torch.device,
     channels_last: bool = True,
+    views: Sequence[int] | None = None,
 ) -> list[Scores]:
     """Score every model on every batch, decoded once, in evaluation mode and 32-bit precision.
 
@@ -66,6 +68,7 @@ def score(
 
     Args:
         loader: images (B, 3, H, W) and labels (B,); their order is that of the scores.
+        views: which of several views of the images each model takes, where the loader gives a list of such.
     """
     modes = [model.training for model in models]
     scores = [Scores() for _ in models]
@@ -73,10 +76,11 @@ def score(
     for model in models:
         model.eval()
     for images, labels in tqdm(loader, unit="batch", disable=None, leave=False):
-        images = images.to(device, non_blocking=True, memory_format=layout)
+        listed = [images] if views is None else images
+        listed = [batch.to(device, non_blocking=True, memory_format=layout) for batch in listed]
         labels = labels.to(device, non_blocking=True)
-        for model, counts in zip(models, scores, strict=True):
-            counts.add(model(images).float(), labels)
+        for model, view, counts in zip(models, views or [0] * len(models), scores, strict=True):
+            counts.add(model(listed[view]).float(), labels)
     for model, mode in zip(models, modes, strict=True):
         model.train(mode)
     return scores

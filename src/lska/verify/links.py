@@ -10,6 +10,7 @@ from pathlib import Path
 from lska.chain.origins import sidecar_path
 from lska.chain.recipes import changes, todays_spec
 from lska.config import Config
+from lska.files import quoted
 from lska.finetuning import parse_task
 from lska.inspection import TASKS as INSPECTIONS
 from lska.outcomes import keeps_outcomes
@@ -19,6 +20,7 @@ from lska.runs import Run
 from lska.verify.files import Checked, broken, metric_file, sidecar
 from lska.verify.findings import Finding, Level
 from lska.verify.records import record
+from lska.weights.sidecars import imported, measured_alike
 
 
 class Evidence:
@@ -83,7 +85,7 @@ class Evidence:
         """How many files name each digest of a data set, by its name."""
         found: dict[str, Counter[str]] = {}
         for checked in (*self.metrics.values(), *self.sidecars.values()):
-            if checked.get("data.name") and not checked.broken:
+            if checked.get("data.name") and not checked.broken and not imported(checked.content):
                 found.setdefault(checked.get("data.name"), Counter())[checked.get("data.digest")] += 1
         return found
 
@@ -122,6 +124,10 @@ class Evidence:
                 text = f"is {metric.get(ours)}, {beside.path} has {beside.get(theirs)}: measured on other weights"
                 yield broken(metric.path, ours, text)
                 return
+        if imported(beside.content) and not measured_alike(metric.content, beside.content):
+            stated, place = metric.get("detail.preprocessing"), "spec.recipe"
+            text = f"is {quoted(stated)}, {beside.path} has another in its field {place!r}: measured otherwise"
+            yield broken(metric.path, "detail.preprocessing", text)
         if parse_task(metric.get("task")) and metric.get("detail.backbone") != beside.get("backbone"):
             text = f"is {metric.get('detail.backbone')}, {beside.path} has {beside.get('backbone')}"
             yield broken(metric.path, "detail.backbone", text)
@@ -146,7 +152,8 @@ class Evidence:
             if not started.broken:
                 yield from _started_from(weights, started)
             yield from self._behind(started)
-        yield from self._data(weights)
+        if not imported(weights.content):
+            yield from self._data(weights)
 
     def _data(self, user: Checked) -> Iterator[Finding]:
         """Whether the data that a file names are those of the record, and what is broken there."""
@@ -194,7 +201,9 @@ def _needs_weights(task: str) -> bool:
 
 
 def _started_from(weights: Checked, backbone: Checked) -> Iterable[Finding]:
-    for ours, theirs in (("backbone.md5", "md5"), ("spec.backbone", "recipe")):
+    # No recipe of ours stands for a backbone that was imported.
+    recipe = () if imported(backbone.content) else (("spec.backbone", "recipe"),)
+    for ours, theirs in (("backbone.md5", "md5"), *recipe):
         if weights.get(ours) != backbone.get(theirs):
             text = f"is {weights.get(ours)}, {backbone.path} has {backbone.get(theirs)}"
             return [broken(weights.path, ours, f"{text}: fine-tuned from another backbone")]

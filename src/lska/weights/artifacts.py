@@ -9,9 +9,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import atomic_path, vouched
+from lska.files import atomic_path
 from lska.runs import Run
 from lska.weights.pointers import SUFFIX
+from lska.weights.sidecars import read_sidecar
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
@@ -56,7 +57,7 @@ def _entry(pointer: Path, scale: str, task: str) -> tuple[str, dict[str, Any]]:
     except ValueError as error:
         raise ValueError(f"{pointer}: {error}; remove or rename the pointer") from error
     weights = pointer.with_suffix("")
-    sidecar = vouched(weights.with_suffix(".json"))
+    sidecar = read_sidecar(weights.with_suffix(".json"))
     data = (sidecar.get("data") or {}).get("name")
     network = run.model if run.kernel is None else f"{run.model} with {run.attention}, k = {run.kernel}"
     trained = f", {sidecar['origin']} on {data}" if sidecar.get("origin") and data else ""

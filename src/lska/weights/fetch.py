@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lska.provenance import file_md5
 from lska.weights.checkpoints import Checkpoint, choose
 from lska.weights.dvc import DvcError, dvc, forget, remote
+from lska.weights.foreign import ForeignWeightsError, cached
 from lska.weights.pointers import Pointer, read_pointer
 
 logger = logging.getLogger(__name__)
@@ -20,14 +21,34 @@ def fetch(checkpoints: Sequence[Checkpoint]) -> None:
 
     Raises:
         DvcError: a remote cannot be reached, lacks the object, or holds another; names the network and what to do.
+        ForeignWeightsError: something is in the place that this program did not make.
         ValueError: a network has no published weights for today's configuration, or other weights are in the place.
     """
     for checkpoint in checkpoints:
         _fetch(checkpoint)
 
 
+def fetchable(checkpoint: Checkpoint) -> bool:
+    """Whether the weights of a checkpoint are published and used, or were until DVC's cache went away."""
+    try:
+        return choose(checkpoint).fetched or _left(checkpoint, read_pointer(checkpoint.weights))
+    except ValueError:
+        return False
+
+
+def _left(checkpoint: Checkpoint, pointer: Pointer | None) -> bool:
+    """Whether a link of DVC is all that is left of weights."""
+    return not checkpoint.weights.exists() and cached(checkpoint.weights, pointer)
+
+
 def _fetch(checkpoint: Checkpoint) -> None:
-    choice, pointer = choose(checkpoint), read_pointer(checkpoint.weights)
+    pointer = read_pointer(checkpoint.weights)
+    if _left(checkpoint, pointer):
+        logger.info("%s: a link into a cache of DVC that is gone, removed", checkpoint.weights)
+        checkpoint.weights.unlink()
+    choice = choose(checkpoint)
+    if choice.refused is not None:
+        raise ForeignWeightsError(choice.refused)
     if not choice.fetched:
         raise ValueError(
             f"{checkpoint.name} has no published weights for this configuration: {choice.reason}; Snakemake trains it"

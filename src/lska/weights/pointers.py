@@ -6,15 +6,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
-from lska.files import atomic_path
+from lska.files import FileError, MissingFileError, atomic_path, printable, quoted, read_yaml
 from lska.provenance import digest
+from lska.strict import build
 
 SUFFIX = ".dvc"
 """Which DVC adds to the name of a file."""
+
+LONGEST = 200
+"""Characters of what is told of a damaged pointer."""
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -47,28 +51,61 @@ def pointer_path(weights: Path) -> Path:
     return weights.with_name(f"{weights.name}{SUFFIX}")
 
 
+@dataclass(frozen=True)
+class _Out:
+    open_ended: ClassVar[bool] = True
+    md5: str
+    size: int
+    path: str
+    remote: str | None = None
+
+    def __post_init__(self) -> None:
+        if _MD5.fullmatch(self.md5) is None:
+            raise ValueError(f"found md5 {quoted(self.md5)}")
+        if self.size < 0:
+            raise ValueError(f"found size {self.size}")
+
+
+@dataclass(frozen=True)
+class _Meta:
+    open_ended: ClassVar[bool] = True
+    sidecar: str | None = None
+
+
+@dataclass(frozen=True)
+class _Content:
+    open_ended: ClassVar[bool] = True
+    outs: tuple[_Out]
+    meta: _Meta | None = None
+
+
 def read_pointer(weights: Path) -> Pointer | None:
     """The pointer of weights; None where there is none.
 
     Raises:
-        ValueError: it is no pointer to one file of this name; says what to do.
+        FileError: it is no pointer to one file of this name; says what to do.
     """
     path = pointer_path(weights)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        (out,) = content["outs"]
-        md5, size, name = out["md5"], out["size"], out["path"]
-        if _MD5.fullmatch(md5) is None or name != weights.name:
-            raise ValueError(f"found md5 {md5!r} and path {name!r}")
-        return Pointer(md5, int(size), out.get("remote"), (content.get("meta") or {}).get("sidecar"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ValueError(
-            f"{path}: expected DVC's pointer to {weights.name} with md5 and size ({reason}); "
-            f"restore it with `git checkout -- {path}`, or delete it to train these weights here"
-        ) from error
+        content = build(_Content, read_yaml(path), "found")
+        (out,) = content.outs
+        if out.path != weights.name:
+            raise ValueError(f"found path {quoted(out.path)}")
+    except MissingFileError as error:
+        if not path.is_symlink():
+            return None
+        raise FileError(_damaged(path, weights, error)) from error
+    except ValueError as error:
+        raise FileError(_damaged(path, weights, error)) from error
+    return Pointer(out.md5, out.size, out.remote, None if content.meta is None else content.meta.sidecar)
+
+
+def _damaged(path: Path, weights: Path, error: ValueError) -> str:
+    reason = printable(" ".join(str(error).split()).removeprefix(f"{path}: "), LONGEST)
+    return (
+        f"{path}: expected DVC's pointer to {weights.name} with md5 and size ({reason}); "
+        f"restore it with `git checkout -- {path}`, or delete it to train these weights here"
+    )
 
 
 def write_pointer(weights: Path, pointer: Pointer) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lska.commands import NoAnswerError, ask
-from lska.files import atomic_path, read_json
+from lska.files import atomic_path
 from lska.provenance import digest, file_md5, seal_problem
 from lska.weights import artifacts
 from lska.weights.checkpoints import Checkpoint, choose
 from lska.weights.dvc import LOCAL_CONFIG, DvcError, Remote, dvc, remote
 from lska.weights.pointers import Pointer, read_pointer, write_pointer
+from lska.weights.sidecars import imported, load_sidecar
 
 logger = logging.getLogger(__name__)
 
@@ -93,15 +94,17 @@ def _examined(checkpoint: Checkpoint) -> tuple[dict[str, Any], str | None]:
         return {}, f"{checkpoint.weights} is missing; train it first"
     if not checkpoint.sidecar.is_file():
         return {}, f"{checkpoint.sidecar} is missing: nothing vouches for {checkpoint.weights.name}; train it again"
-    sidecar = read_json(checkpoint.sidecar)
+    sidecar = load_sidecar(checkpoint.sidecar)
     if problem := seal_problem(sidecar) or _edited(checkpoint, sidecar):
         return sidecar, f"{checkpoint.sidecar}: {problem}"
     found = file_md5(checkpoint.weights)
     if found != sidecar.get("md5"):
         return sidecar, f"{checkpoint.weights} has MD5 {found}, its sidecar says {sidecar.get('md5')}"
-    if sidecar.get("recipe") != digest(sidecar.get("spec")):
+    if not imported(sidecar) and sidecar.get("recipe") != digest(sidecar.get("spec")):
         return sidecar, f"{checkpoint.sidecar}: its recipe is not the digest of its spec; train it again"
     choice = choose(checkpoint)
+    if choice.refused is not None and not checkpoint.config.retrains(checkpoint.name):
+        return sidecar, choice.refused
     return sidecar, None if choice.vouched or checkpoint.config.retrains(checkpoint.name) else choice.reason
 
 

@@ -124,6 +124,7 @@ def _write(
 ) -> None:
     stored, sidecar = read_record(item), member.sidecar
     detail: dict[str, Any] = {"protocol": item.protocol(), "classes": stored.get("classes")}
+    detail["preprocessing"] = member.own.to_dict()
     if item.corrupted:
         detail |= {
             "stored_images": item.config.stored_images,
@@ -138,7 +139,7 @@ def _write(
         scale=item.config.scale,
         metrics=metrics,
         weights={"md5": sidecar["md5"], "origin": sidecar["origin"]},
-        recipe=sidecar["recipe"],
+        recipe=sidecar.get("recipe"),
         data={"name": stored["name"], "digest": stored["digest"]},
         device=str(device),
         started=started,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,42 +12,13 @@ from torch import nn
 
 from lska.config import Config
 from lska.evaluate.classify import Checkpoint, vouched
+from lska.files import quoted
 from lska.models import create
 from lska.models.checkpoint import load_weights
 from lska.provenance import digest
 from lska.runs import Run
-from lska.train.recipe import Triple
 from lska.train.scoring import memory_format
-
-_RECIPE = ("image_size", "test_crop", "test_interpolation", "mean", "deviation", "channels_last")
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How an image becomes a square of `size` pixels: shorter side resized to size / crop, centre cropped.
-
-    A `crop` of 1 leaves an image of that size as it is.
-    """
-
-    size: int
-    crop: float
-    interpolation: str
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What happens to an image before the network sees it."""
-
-    geometry: Geometry
-    mean: Triple
-    deviation: Triple
-
-    @classmethod
-    def of(cls, recipe: dict[str, Any], stored: bool) -> Preprocessing:
-        """That of a training recipe in plain values; `stored` images of the input size are taken as they are."""
-        crop = 1.0 if stored else recipe["test_crop"]
-        geometry = Geometry(recipe["image_size"], crop, recipe["test_interpolation"])
-        return cls(geometry, tuple(recipe["mean"]), tuple(recipe["deviation"]))
+from lska.weights.sidecars import Preprocessing, own_preprocessing
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,34 +28,33 @@ class Member:
     run: Run
     network: nn.Module
     sidecar: dict[str, Any]
+    own: Preprocessing
+    """How images were prepared for its validation."""
+    architecture: dict[str, Any]
     channels_last: bool
 
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """The recipe that the weights were trained with, in plain values."""
-        return self.sidecar["spec"]["recipe"]
-
     def preprocessing(self, stored: bool) -> Preprocessing:
-        """Preprocessing of images, `stored` ones being taken as they are."""
-        return Preprocessing.of(self.recipe, stored)
+        """Preprocessing of images; `stored` ones of the input size are taken as they are."""
+        return dataclasses.replace(self.own, test_crop=1.0) if stored else self.own
 
     def key(self, stored: bool, classes: tuple[str, ...]) -> str:
         """Names the predictions: MD5 of the weights, with a digest of preprocessing and classes."""
-        how = digest([repr(self.preprocessing(stored)), str(self.run), self.sidecar["spec"]["architecture"], classes])
+        how = digest([self.preprocessing(stored).to_dict(), str(self.run), self.architecture, classes])
         return f"{self.sidecar['md5']}-{how.removeprefix('sha256:')[:12]}"
 
 
 def open_run(config: Config, run: Run, classes: int, device: torch.device) -> Member:
-    """A run of the configuration, trained as it says today.
+    """A run of the configuration, trained as it says today, or imported.
 
     Raises:
         StaleWeightsError: weights or sidecar are missing, or not those of the configuration.
-        ValueError: the weights are of another architecture.
+        ValueError: the weights are of another architecture, or a sidecar of imported ones does not say how images are
+            prepared.
     """
     checkpoint = Checkpoint.open(config, run)
-    # Not from the sidecar: that of imported weights does not say it.
-    sidecar = checkpoint.sidecar | {"spec": config.training_spec(run)}
-    return _member(run, checkpoint.weights, sidecar, classes, device)
+    network = checkpoint.load(config, classes, device)
+    own, layout = checkpoint.preprocessing, config.recipe.channels_last
+    return Member(run, network, checkpoint.sidecar, own, checkpoint.architecture, layout)
 
 
 def open_file(config: Config, weights: Path, classes: int, device: torch.device) -> Member:
@@ -97,32 +66,23 @@ def open_file(config: Config, weights: Path, classes: int, device: torch.device)
             weights are of another architecture.
     """
     sidecar, where = vouched(weights, "lska train <run>"), weights.with_suffix(".json")
-    spec = sidecar.get("spec")
-    _check_fields(spec, ("run", "architecture", "recipe"), f"{where}: spec")
-    _check_fields(spec["recipe"], _RECIPE, f"{where}: spec.recipe")
+    spec = sidecar.get("spec") or {}
+    missing = [name for name in ("run", "recipe") if name not in spec]
+    if missing:
+        raise ValueError(
+            f"{where}: spec: expected run and recipe, missing {', '.join(missing)}; train the run with this version, "
+            "or add what is known of it"
+        )
+    own = own_preprocessing(sidecar, str(where))
     trained_on = (sidecar.get("data") or {}).get("name", config.data.name)
     if trained_on != config.data.name:
         raise ValueError(
-            f"{where}: the weights were trained on {trained_on}, whose classes are others than those of "
+            f"{where}: the weights were trained on {quoted(trained_on)}, whose classes are others than those of "
             f"{config.data.name}; choose a checkpoint of this data set, or the configuration of the other scale"
         )
-    return _member(Run.parse(spec["run"]), weights, sidecar, classes, device)
-
-
-def _check_fields(values: Any, wanted: Sequence[str], where: str) -> None:
-    missing = [name for name in wanted if not isinstance(values, dict) or name not in values]
-    if missing:
-        raise ValueError(
-            f"{where}: expected {', '.join(wanted)}, missing {', '.join(missing)}; found {json.dumps(values)[:200]}; "
-            "train the run with this version, or add what is known of it"
-        )
-
-
-def _member(run: Run, weights: Path, sidecar: dict[str, Any], classes: int, device: torch.device) -> Member:
-    spec = sidecar["spec"]
-    network = create(
-        run.model, attention=run.attention, kernel_size=run.kernel, **spec["architecture"], num_classes=classes
-    )
+    run, architecture = Run.parse(spec["run"]), spec.get("architecture", {})
+    network = create(run.model, attention=run.attention, kernel_size=run.kernel, **architecture, num_classes=classes)
     load_weights(network, weights)
-    layout = bool(spec["recipe"]["channels_last"])
-    return Member(run, network.eval().to(device, memory_format=memory_format(layout)), sidecar, layout)
+    layout = bool(spec["recipe"].get("channels_last", config.recipe.channels_last))
+    network = network.eval().to(device, memory_format=memory_format(layout))
+    return Member(run, network, sidecar, own, architecture, layout)

@@ -22,12 +22,13 @@ from tqdm import tqdm
 
 from lska.data.folders import decode
 from lska.data.perturbed.parts import Part
-from lska.evaluate.robustness.members import Geometry, Member, Preprocessing
+from lska.evaluate.robustness.members import Member
 from lska.evaluate.robustness.scores import Outcome
 from lska.evaluate.robustness.store import Columns, Store
 from lska.train.interrupt import Interrupted, StopRequest
 from lska.train.scoring import memory_format
 from lska.train.workers import Loader
+from lska.weights.sidecars import Geometry, Preprocessing
 
 
 @dataclass(frozen=True, eq=False)

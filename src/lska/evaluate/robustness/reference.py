@@ -25,7 +25,8 @@ def judge(config: Config, run: Run) -> tuple[Judge, dict[str, Any]]:
     """
     use_threads(config.evaluation.threads)
     device = torch.device("cuda" if config.evaluation.gpus else "cpu")
-    member, transform = open_run(config, run, len(training_classes(config)), device), test_transform(config.recipe)
+    member = open_run(config, run, len(training_classes(config)), device)
+    transform = test_transform(member.own)
 
     @torch.inference_mode()
     def probabilities(images: list[Image.Image]) -> np.ndarray:

@@ -1,0 +1,202 @@
+"""What this program did not make is never replaced: it is used, or planning says why it cannot be."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plan_helpers import leave, md5_of, put_metrics, put_weights
+
+from lska import outdated
+from lska.files import write_json
+from lska.provenance import seal_of
+from lska.runs import RUN as ANY_RUN
+from lska.runs import Run
+from lska.train.launch import train
+from lska.weights.checkpoints import Checkpoint, choose
+from lska.weights.choices import Choices, checkpoint
+from lska.weights.foreign import ForeignWeightsError, foreign
+from lska.weights.pointers import Pointer, write_pointer
+from lska.workflow import Plan
+
+RUN = Run("van_tiny", "lska", 23, 0)
+TUNED = f"detection/retinanet/{RUN}"
+OWN = {"image_size": 48, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": [0.48, 0.45, 0.4],
+       "deviation": [0.23, 0.22, 0.24]}  # fmt: skip
+IMPORTED = {"origin": "imported", "recipe": f"sha256:{'1' * 64}", "spec": {"recipe": OWN}}
+
+Put = Callable[[Plan, Path], Any]
+
+
+def sealed(weights: Path, **about: Any) -> None:
+    """A sidecar with the seal that its content has, or with `seal`."""
+    content = {"md5": md5_of("mine"), "recipe": "sha256:x", **about}
+    leave(weights, "mine", **content | {"seal": about.get("seal") or seal_of({**content, "origin": about["origin"]})})
+
+
+def link(weights: Path, target: str) -> None:
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights.symlink_to(target)
+
+
+def lonely(weights: Path, text: str | None = None) -> None:
+    """Weights without a sidecar, or with `text` for one."""
+    leave(weights, "mine")
+    weights.with_suffix(".json").unlink()
+    if text is not None:
+        weights.with_suffix(".json").write_text(text)
+
+
+USED: dict[str, Put] = {
+    "imported": lambda made, at: leave(at, "mine", **IMPORTED),
+    "imported with a seal": lambda made, at: sealed(at, **IMPORTED),
+    "imported without a digest": lambda made, at: leave(at, "mine", **IMPORTED | {"recipe": None}),
+    "imported, linked": lambda made, at: (leave(Path("mine/w"), "mine"), leave(at, "mine", **IMPORTED), at.unlink(),
+                                          link(at, str(Path("mine/w").absolute()))),
+}  # fmt: skip
+"""Weights that are used as they are, whatever today's recipe is."""
+
+REFUSED: dict[str, tuple[Put, str]] = {
+    "no sidecar": (lambda made, at: lonely(at), "is there, but its sidecar .*json is missing"),
+    "damaged sidecar": (lambda made, at: lonely(at, "{"), "sidecar cannot be used .*not valid JSON"),
+    "deep sidecar": (lambda made, at: lonely(at, "[" * 100000), "sidecar cannot be used .*nested"),
+    "no origin": (lambda made, at: lonely(at, '{"md5": "x", "recipe": "y"}'), "sidecar cannot be used .*'origin'"),
+    "another origin": (lambda made, at: lonely(at, '{"md5": "x", "origin": "mine"}'), "cannot be used .*one of"),
+    "no digest": (lambda made, at: leave(at, "mine", **IMPORTED | {"recipe": "mine"}), "expected null or a digest"),
+    "long number": (lambda made, at: lonely(at, f'{{"md5": {"9" * 5000}}}'), "sidecar cannot be used .*digits"),
+    "other MD5": (lambda made, at: (leave(at, "a", recipe="old"), at.write_text("mine")), "has MD5 .* vouches for"),
+    "edited": (lambda made, at: sealed(at, origin="trained", seal="sha256:0"), "edited after writing"),
+    "a link to nowhere": (lambda made, at: link(at, "/nowhere/w.safetensors"), "is a link to '/nowhere.*not there"),
+    "a moved cache": (
+        lambda made, at: (
+            write_pointer(at, Pointer(md5_of("mine"), 4, "store")),
+            link(at, f"/gone/files/md5/{md5_of('mine')[:2]}/{md5_of('mine')[2:]}"),
+        ),
+        "in DVC's cache, which was moved or removed; `lska weights fetch",
+    ),
+    "a folder": (lambda made, at: at.mkdir(parents=True), "expected a file of weights, found a folder"),
+    "imported, missing": (lambda made, at: leave(at, "mine", **IMPORTED) and at.unlink(), "is missing; .*imported"),
+    "imported, nothing known": (
+        lambda made, at: leave(at, "mine", origin="imported"),
+        "(?s)spec.recipe: .*missing key 'mean'.*expected (image_size|mean)",
+    ),
+    "imported, impossible": (
+        lambda made, at: leave(at, "mine", origin="imported", spec={"recipe": OWN | {"deviation": [0, 1, 1]}}),
+        "deviation must be positive",
+    ),
+}  # fmt: skip
+"""Weights that can neither be used nor replaced, and what is said of them."""
+
+
+def made_by_a_rule(made: Plan, name: str) -> bool:
+    """Whether any rule has the weights of a network among its outputs."""
+    task, _, _ = name.rpartition("/")
+    pattern = made.choices.trained("detection/retinanet" if task else ANY_RUN) + (rf"/{ANY_RUN}" if task else "")
+    file = f"{name}.safetensors"
+    trained = re.fullmatch(pattern + r"\.safetensors", file)
+    return trained is not None or re.fullmatch(made.choices.fetched, name) is not None
+
+
+def cases(made: Plan, kinds: Iterable[str]) -> Iterator[tuple[str, Checkpoint]]:
+    """Every kind for a classifier, and for a detector whose backbone was trained here, in an empty folder each."""
+    for kind, name in itertools.product(kinds, (str(RUN), TUNED)):
+        shutil.rmtree("checkpoints", ignore_errors=True)
+        made.choices = Choices(made.config)
+        if name == TUNED:
+            put_weights(made, RUN)
+        yield kind, checkpoint(made.config, name)
+
+
+def test_imported_weights_are_used_and_no_rule_makes_them(made: Plan) -> None:
+    for kind, one in cases(made, USED):
+        USED[kind](made, one.weights)
+        found = choose(one)
+        assert (found.state, found.vouched, found.kept) == ("here", True, True), kind
+        assert made.choices.files(one.name) == [one.weights, one.sidecar] and not made_by_a_rule(made, one.name)
+        assert outdated.of_training(made.config, RUN) == []
+        with pytest.raises(ForeignWeightsError, match="imported, so nothing here makes it anew"):
+            made.choices.check_outputs([one.weights, one.sidecar])
+
+
+def test_retrain_does_not_replace_imported_weights(made: Plan) -> None:
+    object.__setattr__(made.config, "retrain", ("*",))
+    for kind, one in cases(made, USED):
+        USED[kind](made, one.weights)
+        with pytest.raises(ForeignWeightsError, match=rf"imported.* or take {one.name} out of the setting retrain"):
+            made.choices.files(one.name)
+        assert not made_by_a_rule(made, one.name), kind
+
+
+def test_what_nothing_vouches_for_is_refused_and_kept(made: Plan) -> None:
+    for kind, one in cases(made, REFUSED):
+        put, told = REFUSED[kind]
+        put(made, one.weights)
+        assert choose(one).state == "stop" and not made_by_a_rule(made, one.name), kind
+        with pytest.raises(ForeignWeightsError, match=told) as caught:
+            made.choices.files(one.name)
+        assert str(one.weights.with_suffix("")) in str(caught.value)
+
+
+def test_a_damaged_sidecar_alone_is_planned_for_and_kept_until_somebody_decides(made: Plan) -> None:
+    one = checkpoint(made.config, str(RUN))
+    lonely(one.weights, "{")
+    one.weights.unlink()
+    assert choose(one).state == "train" and "its sidecar is damaged" in choose(one).reason
+    assert made_by_a_rule(made, str(RUN))
+    with pytest.raises(ForeignWeightsError, match="sidecar .*json cannot|sidecar cannot be used"):
+        made.choices.check_outputs([one.weights, one.sidecar])
+
+
+def test_what_was_trained_here_may_be_replaced(made: Plan) -> None:
+    one = checkpoint(made.config, str(RUN))
+    assert foreign(one.weights) is None
+    leave(one.weights, "ours", recipe="sha256:of another day")
+    assert choose(one).state == "train" and foreign(one.weights) is None and made_by_a_rule(made, str(RUN))
+    made.choices.check_outputs([one.weights, one.sidecar])
+    # After a kill between the two files, or without published weights.
+    one.weights.unlink()
+    assert choose(one).state == "train" and foreign(one.weights) is None
+
+
+def test_options_that_force_jobs_are_told_of_weights_that_are_not_the_sidecars(made: Plan) -> None:
+    put_weights(made, RUN)
+    weights = made.config.weights_path(RUN)
+    weights.write_text("mine")
+    made.learned(str(RUN), lambda path: path)
+    made.choices.forced = lambda: True
+    for ask in (lambda: made.learned(str(RUN), lambda path: path), lambda: made.fetched(str(RUN))):
+        with pytest.raises(ForeignWeightsError, match="has MD5 .* vouches for"):
+            ask()
+    weights.write_text(str(RUN))
+    made.learned(str(RUN), lambda path: path)
+
+
+def test_imported_weights_with_another_preprocessing_are_measured_again(made: Plan) -> None:
+    one, metrics = checkpoint(made.config, str(RUN)), made.config.metric_path("classification", RUN)
+    leave(one.weights, "mine", **IMPORTED)
+
+    def measured(**detail: Any) -> bool:
+        put_metrics(metrics, {"weights": {"md5": md5_of("mine")}, "detail": detail})
+        files = made.scored(str(RUN), lambda path: "ancient")
+        assert outdated.of_evaluation(one.weights, metrics) == ([] if files[0] == "ancient" else [str(metrics)])
+        return files[0] == "ancient"
+
+    assert measured(preprocessing=OWN) and not measured()
+    assert not measured(preprocessing=OWN | {"image_size": 32})
+    before = made.speed_digest()
+    write_json(one.sidecar, {"md5": md5_of("mine"), **IMPORTED, "spec": {"recipe": OWN | {"image_size": 64}}})
+    assert not measured(preprocessing=OWN) and made.speed_digest() != before
+
+
+def test_training_by_hand_keeps_what_is_not_ours(project: Any) -> None:
+    config = project.config()
+    weights = config.weights_path(project.run)
+    lonely(weights)
+    with pytest.raises(ForeignWeightsError, match="is there, but its sidecar"):
+        train(config, project.run)
+    assert weights.read_text() == "mine" and list(weights.parent.iterdir()) == [weights]
