@@ -16,7 +16,7 @@ from lska.tables.render import WRITERS
 from lska.verify.claims import check as check_claims
 from lska.verify.drawn import check as check_drawings
 from lska.verify.files import broken, edited_fields
-from lska.verify.findings import Finding, Level, Report
+from lska.verify.findings import Finding, Level, Report, Tally
 from lska.verify.links import Evidence
 from lska.verify.shown import differences, name_of
 from lska.verify.summaries import check as check_summaries
@@ -24,7 +24,13 @@ from lska.verify.summaries import check as check_summaries
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
 
-def verify(config: Config, paper: Path = Path("paper"), progress: Progress = iter, drawings: bool = False) -> Report:
+def verify(
+    config: Config,
+    paper: Path = Path("paper"),
+    progress: Progress = iter,
+    drawings: bool = False,
+    recount: bool = False,
+) -> Report:
     """Follow every cell of a scale's tables and figures to its origins, and check every file on the way.
 
     Needs neither data nor weights; weights that are there are compared by their MD5.
@@ -33,11 +39,12 @@ def verify(config: Config, paper: Path = Path("paper"), progress: Progress = ite
         paper: folder with the paper's values.
         progress: goes through the names of what is checked and may show them.
         drawings: whether figures are drawn anew too, which takes half a minute.
+        recount: whether what depends on the code alone is counted again, which takes minutes.
 
     Raises:
         ValueError: the scale has no results.
     """
-    evidence = Evidence(config)
+    evidence = Evidence(config, recount)
     targets = [target for target in TARGETS if any(path.is_file() for path in outputs(target, config.results))]
     if not evidence.metrics and not targets:
         raise ValueError(f"{config.results} holds no metric files, tables or figures to verify; run snakemake first")
@@ -47,8 +54,9 @@ def verify(config: Config, paper: Path = Path("paper"), progress: Progress = ite
     findings += [*evidence.outdated(), *check_claims(config, distrusted), *check_summaries(config)]
     findings += _history(config, evidence)
     chains = _chains(shown, evidence)
+    numbers = sum((checked.tally for checked in evidence.metrics.values()), Tally())
     return Report(
-        config.scale, config.caption, _counts(evidence, shown, config), len(chains), _merged(findings, chains)
+        config.scale, config.caption, _counts(evidence, shown, config), len(chains), _merged(findings, chains), numbers
     )
 
 

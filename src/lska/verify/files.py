@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lska.chain.checkout import committed_text
 from lska.chain.recipes import changes
-from lska.outcomes import OutcomesError, outcomes_path, read_outcomes
+from lska.config import Config
+from lska.outcomes import Outcomes, OutcomesError, outcomes_path, read_arrays, read_outcomes
 from lska.provenance import digest, file_md5, seal_problem, validate
-from lska.verify.findings import Finding, Level
+from lska.verify.findings import Finding, Level, Tally
+from lska.verify.numbers import check as check_numbers
+from lska.verify.recount import counted_again
 from lska.weights.pointers import pointer_path, read_pointer
 
 EDITS = 4
@@ -23,10 +26,6 @@ EDITS = 4
 LONGEST = 240
 """Characters of a change that are shown."""
 
-PRECISION = 1e-6
-"""Relative; outcomes are kept in 32 bits, and their mean is taken in 64."""
-
-
 @dataclass(frozen=True)
 class Checked:
     """A JSON file and what is wrong with it by itself; `content` is empty where it cannot be read."""
@@ -34,6 +33,8 @@ class Checked:
     path: Path
     content: Mapping[str, Any]
     findings: tuple[Finding, ...]
+    tally: Tally = Tally()
+    """Its numbers, if it is a metric file."""
 
     @property
     def broken(self) -> bool:
@@ -120,8 +121,15 @@ def _cut(change: str) -> str:
     return change if len(change) <= LONGEST else f"{change[:LONGEST]}..."
 
 
-def metric_file(path: Path, task: str, run: str, scale: str) -> Checked:
-    """A metric file: seal, schema, name, and the outcomes beside it."""
+def metric_file(
+    path: Path, task: str, run: str, config: Config, images: Callable[[Checked], int | None], recount: bool = False
+) -> Checked:
+    """A metric file: seal, schema, name, the outcomes beside it, and whether its numbers follow from these.
+
+    Args:
+        images: how many images there are of the data that it was measured on, None where that is not known.
+        recount: whether what depends on the code alone is counted again.
+    """
     checked = read(path, "metric files")
     if checked.broken:
         return checked
@@ -130,42 +138,61 @@ def metric_file(path: Path, task: str, run: str, scale: str) -> Checked:
         validate(checked.content, "metrics", path.name)
     except ValueError as error:
         found.append(broken(path, "", " ".join(str(error).split())))
-    for name, expected in {"task": task, "run": run, "scale": scale}.items():
+    for name, expected in {"task": task, "run": run, "scale": config.scale}.items():
         if checked.get(name) != expected:
             found.append(broken(path, name, f"is {checked.get(name)!r}, but its place says {expected!r}"))
-    found += _outcomes(path, checked.content) if not found else []
-    return Checked(path, checked.content, (*found, *checked.findings))
+    if found:
+        return Checked(path, checked.content, (*found, *checked.findings))
+    found, outcomes = _outcomes(path, checked.content)
+    numbers, tally = _numbers(checked, outcomes, config, images(checked), recount)
+    return Checked(path, checked.content, (*found, *numbers, *checked.findings), tally)
 
 
-def _outcomes(path: Path, content: Mapping[str, Any]) -> Iterator[Finding]:
-    """Whether the values image by image are those that were written, and give the metrics."""
+def _numbers(
+    checked: Checked, outcomes: Outcomes, config: Config, images: int | None, recount: bool
+) -> tuple[list[Finding], Tally]:
+    """Whether the numbers of a sound metric file follow from what is kept."""
+    from lska.evaluate.derived import Kept
+
+    path, task = checked.path, checked.get("task")
+    drawn, stated, maps = fields_path(config, path), checked.get("detail.field"), {}
+    # Where they are others, that is a finding of its own.
+    if isinstance(stated, str) and drawn.is_file() and file_md5(drawn) == stated:
+        try:
+            maps = read_arrays(drawn)
+        except OutcomesError as error:
+            return [broken(drawn, "", str(error).removeprefix(f"{drawn}: "))], Tally()
+    kept = Kept(task, checked.content["metrics"], outcomes, outcomes_path(path).name, images, maps)
+    try:
+        again = counted_again(config, task, checked.get("run")) if recount else None
+    except ValueError as error:
+        return [broken(path, "run", f"cannot be counted again: {error}")], Tally()
+    return check_numbers(path, kept, again)
+
+
+def fields_path(config: Config, metrics: Path) -> Path:
+    """Place of the contribution maps that the metrics of a receptive field were taken from."""
+    return config.results / "fields" / f"{metrics.stem}.npz"
+
+
+def _outcomes(path: Path, content: Mapping[str, Any]) -> tuple[list[Finding], Outcomes]:
+    """Whether the outcomes are those that were written, and belong to the metrics."""
     beside, stated = outcomes_path(path), content.get("outcomes")
     if stated is None:
-        if beside.is_file():
-            yield Finding(Level.NOTE, beside, "", f"no outcomes are named by {path}")
-        return
+        note = Finding(Level.NOTE, beside, "", f"no outcomes are named by {path}")
+        return [note] if beside.is_file() else [], Outcomes()
+    found = []
     if "seal" not in content:
-        yield broken(path, "seal", "is missing, although every metric file with outcomes is written with one")
+        found.append(broken(path, "seal", "is missing, although every metric file with outcomes is written with one"))
     try:
         outcomes = read_outcomes(beside, stated)
     except OutcomesError as error:
-        yield broken(beside, "", str(error).removeprefix(f"{beside}: ").removeprefix(f"{beside} "))
-        return
-    for name, values in outcomes.images.items():
-        entry = content["metrics"].get(name)
-        if entry is None:
-            yield broken(beside, f"images/{name}", f"{path} has no metric of this name")
-        elif entry["value"] is not None:
-            yield from _mean(path, name, entry, values)
-
-
-def _mean(path: Path, name: str, entry: Mapping[str, Any], values: Any) -> Iterator[Finding]:
-    mean, beside = float(values.mean()) if len(values) else math.nan, outcomes_path(path).name
-    if not math.isclose(mean, entry["value"], rel_tol=PRECISION, abs_tol=PRECISION):
-        text = f"is {entry['value']!r}, the mean over images in {beside} is {mean!r}"
-        yield broken(path, f"metrics.{name}.value", text)
-    if entry.get("n", len(values)) != len(values):
-        yield broken(path, f"metrics.{name}.n", f"is {entry['n']}, {beside} has {len(values)} images")
+        text = str(error).removeprefix(f"{beside}: ").removeprefix(f"{beside} ")
+        return [*found, broken(beside, "", text)], Outcomes()
+    for kind, arrays in vars(outcomes).items():
+        foreign = sorted(set(arrays) - set(content["metrics"]))
+        found += [broken(beside, f"{kind}/{name}", f"{path} has no metric of this name") for name in foreign]
+    return found, outcomes
 
 
 def sidecar(path: Path, log: Path) -> Checked:

@@ -14,9 +14,9 @@ from lska.finetuning import parse_task
 from lska.inspection import TASKS as INSPECTIONS
 from lska.outcomes import keeps_outcomes
 from lska.provenance import file_md5
-from lska.robustness import set_of
+from lska.robustness import CORRUPTED, set_of
 from lska.runs import Run
-from lska.verify.files import Checked, broken, metric_file, sidecar
+from lska.verify.files import Checked, broken, fields_path, metric_file, sidecar
 from lska.verify.findings import Finding, Level
 from lska.verify.records import record
 
@@ -24,8 +24,8 @@ from lska.verify.records import record
 class Evidence:
     """All files of a scale, each read and checked once."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, recount: bool = False) -> None:
+        self.config, self.recount = config, recount
         self.folder = config.results / "metrics"
         self._metrics: dict[Path, Checked] = {}
         self._sidecars: dict[Path, Checked] = {}
@@ -42,8 +42,18 @@ class Evidence:
         """A metric file by its path, also a missing one."""
         if path not in self._metrics:
             place = path.relative_to(self.folder)
-            self._metrics[path] = metric_file(path, place.parent.as_posix(), place.stem, self.config.scale)
+            task, run = place.parent.as_posix(), place.stem
+            self._metrics[path] = metric_file(path, task, run, self.config, self._images, self.recount)
         return self._metrics[path]
+
+    def _images(self, metric: Checked) -> int | None:
+        """Images of the data that a metric file was measured on, by their record; None where that does not say."""
+        name, task = metric.get("data.name"), str(metric.get("task"))
+        recorded = None if name is None else self.record(name)
+        if recorded is None or recorded.broken or recorded.get("digest") != metric.get("data.digest"):
+            return None
+        found = recorded.get("images" if set_of(task) in CORRUPTED else "splits.val")
+        return found if isinstance(found, int) else None
 
     def sidecar(self, path: Path) -> Checked:
         """A sidecar by its path, also a missing one."""
@@ -131,7 +141,7 @@ class Evidence:
         stated = metric.get("detail.field")
         if stated is None:
             return
-        path = self.config.results / "fields" / f"{metric.path.stem}.npz"
+        path = fields_path(self.config, metric.path)
         found = file_md5(path) if path.is_file() else "no such file"
         if found != stated:
             yield broken(path, "", f"expected MD5 {stated}, as {metric.path} says, found {found}")
