@@ -34,8 +34,9 @@ from lska.data.synthetic import ClassificationSettings, write_classification_set
 from lska.evaluate.robustness.members import Member
 from lska.evaluate.robustness.passes import Labels, Pass, ShardBatches, ShardImages, normalized
 from lska.evaluate.robustness.store import Store
+from lska.files import write_json
 from lska.models import create
-from lska.provenance import code_version, environment, write_json
+from lska.provenance import code_version, environment
 from lska.runs import Run
 from lska.train.interrupt import StopRequest
 from lska.train.scoring import memory_format

@@ -23,10 +23,11 @@ import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from lska.files import write_json
 from lska.models import create
 from lska.models.attention import DepthwiseConv2d
 from lska.models.van import Block
-from lska.provenance import code_version, environment, write_json
+from lska.provenance import code_version, environment
 
 BASELINE = "eager NCHW, as published"
 

@@ -25,8 +25,9 @@ from lska.evaluate.robustness.measure import training_classes
 from lska.evaluate.robustness.members import Member, open_file, open_run
 from lska.evaluate.robustness.passes import Labels, Pass
 from lska.evaluate.robustness.store import Columns, Store
+from lska.files import write_json
 from lska.models.checkpoint import save_weights
-from lska.provenance import digest, file_md5, write_json
+from lska.provenance import digest, file_md5
 from lska.robustness import MASKED, PerturbedSet
 from lska.runs import Run
 from lska.strict import merge

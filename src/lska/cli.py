@@ -15,11 +15,12 @@ from lska.cli_cluster import add_gpus, add_supervise
 from lska.cli_data import add_data
 from lska.cli_evaluate import add_complexity, add_evaluate
 from lska.cli_launch import add_launch
-from lska.cli_options import Arguments, Commands, Parser, budgeted, configured, load, require_data
+from lska.cli_options import Arguments, Commands, Parser, budgeted, configured, load, require_data, say
 from lska.cli_plan import add_plan
 from lska.cli_provenance import add_explain, add_verify
 from lska.cli_report import add_report
 from lska.cli_weights import add_weights
+from lska.files import printable
 from lska.finetuning import FineTuningJob
 from lska.gpus import take
 from lska.launching import budget_seconds
@@ -30,6 +31,9 @@ from lska.warm import delegate, run_beside_server
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
 
+LONGEST = 1000
+"""Characters of a line of an error that are shown."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 for an error that was explained, 75 for "call me again"."""
@@ -37,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if arguments.heavy and (code := delegate(argv)) is not None:
         return code
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True
-    )
+    log = logging.StreamHandler()
+    log.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[log], force=True)
     # Fonts that matplotlib puts into PDF files are told glyph by glyph, hundreds of lines for each figure.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     try:
@@ -53,14 +57,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, RuntimeError, OSError) as error:
         if isinstance(error, Interrupted):
-            print(f"lska: stopped: {error}; start it again to go on", file=sys.stderr)
+            print(f"lska: stopped: {printable(str(error), LONGEST)}; start it again to go on", file=sys.stderr)
             return CONTINUE_LATER
         if isinstance(error, RuntimeError) and not type(error).__module__.startswith("lska."):
             raise  # not one of ours: its traceback is needed
         if os.environ.get("LSKA_TRACEBACK"):
             raise
-        print(f"lska: error: {error}", file=sys.stderr)
+        print(f"lska: error: {printable(str(error), LONGEST)}", file=sys.stderr)
         return 1
+
+
+class _Formatter(logging.Formatter):
+    """Messages may quote foreign names."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def parser() -> Parser:
@@ -122,7 +133,7 @@ def _mmconfig(arguments: Arguments) -> None:
 
     with contextlib.redirect_stdout(sys.stderr):
         settings = configuration(job, open_splits(job, "train", "val"))
-    print(settings.pretty_text)
+    say(settings.pretty_text)
 
 
 def _add_properties(commands: Commands) -> None:
@@ -180,11 +191,11 @@ def _summary(arguments: Arguments) -> None:
     if arguments.write:
         from lska.summaries.contents import write
 
-        print(*write(config), sep="\n")
+        say(*write(config))
         return
     from lska.summary import summary
 
-    print(summary(config), end="")
+    say(summary(config))
 
 
 def _add_warm(commands: Commands) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from lska.cli_options import Arguments, Commands, configured, load
+from lska.cli_options import Arguments, Commands, configured, load, say
 
 
 def add_claims(commands: Commands) -> None:
@@ -35,4 +35,4 @@ def _claims(arguments: Arguments) -> None:
             raise ValueError(f"--only: no claim {', '.join(unknown)} in paper/claims.csv; expected {', '.join(known)}")
         results = tuple(result for result in results if result.claim.id in arguments.only)
     content = page.to_json(results, config)
-    print(json.dumps(content, indent=2, ensure_ascii=False) if arguments.json else page.to_text(content), end="")
+    say(json.dumps(content, indent=2, ensure_ascii=False) if arguments.json else page.to_text(content))

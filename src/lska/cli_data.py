@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lska.cli_options import Arguments, Commands, configured, load, require_data
+from lska.cli_options import Arguments, Commands, configured, load, require_data, say
 from lska.config import KINDS
 from lska.inspection import OWN_DATA, InspectionJob
 from lska.robustness import CUE_CONFLICT, SETS, PerturbedSet
@@ -95,10 +95,10 @@ def _import(arguments: Arguments) -> None:
     manifest = manifest_path(arguments.name)
     root = Path("data", manifest.stem) if arguments.root is None else arguments.root
     found = import_archive(manifest, arguments.source, root)
-    print(f"{found.path}: {'imported' if found.fetched else 'there already'}; {found.pointer} says what it is")
+    say(f"{found.path}: {'imported' if found.fetched else 'there already'}; {found.pointer} says what it is")
     if not found.known:
-        print("no source states a hash of it, so what it holds is checked before it is used; to do so now:")
-        print(f"  {shlex.join(['lska', 'data', 'check', arguments.name, '--root', str(root)])}")
+        say("no source states a hash of it, so what it holds is checked before it is used; to do so now:")
+        say(f"  {shlex.join(['lska', 'data', 'check', arguments.name, '--root', str(root)])}")
 
 
 def _check(arguments: Arguments) -> int:
@@ -112,7 +112,7 @@ def _check(arguments: Arguments) -> int:
         # What has to be unpacked or converted for the check is thrown away.
         with tempfile.TemporaryDirectory(prefix="lska-") as cache:
             report = _check_set(arguments, Path(cache))
-    print(render(report), end="")
+    say(render(report))
     return 0 if report.ok else 1
 
 
@@ -120,8 +120,8 @@ def _check_set(arguments: Arguments, cache: Path) -> Report:
     """Check a set by its manifest, of whatever kind."""
     from lska.data import check, dense, dtd, sources
     from lska.data.manifest import kind_of, load_manifest, manifest_path
+    from lska.files import read_yaml
     from lska.sections import DataSource
-    from lska.strict import read_yaml
 
     path, root, contents = manifest_path(arguments.name), arguments.root, arguments.contents
     kind = kind_of(read_yaml(path))

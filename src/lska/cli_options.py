@@ -7,12 +7,18 @@ import json
 from pathlib import Path
 
 from lska import config as configuration
+from lska.files import printable
 from lska.roots import Settings, require
 from lska.runs import Run
 
 Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
 Commands = argparse._SubParsersAction
+
+
+def say(*texts: object) -> None:
+    """Print what a command answers, a line or more each, foreign names in it harmless to a terminal."""
+    print(*(printable(str(text)).rstrip("\n") for text in texts), sep="\n")
 
 
 def configured(command: Parser) -> None:

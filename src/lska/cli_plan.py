@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from lska.cli_options import Arguments, Commands, configured, load
+from lska.cli_options import Arguments, Commands, configured, load, say
 
 
 def add_plan(commands: Commands) -> None:
@@ -49,6 +49,6 @@ def _plan(arguments: Arguments) -> None:
     means = Means(arguments.gpus, cores, arguments.throughput, arguments.hardware)
     document = make(request, means, Path.cwd())
     if arguments.json:
-        print(json.dumps(document, indent=2, sort_keys=True))
+        say(json.dumps(document, indent=2, sort_keys=True))
     else:
-        print(render(document, arguments.jobs), end="")
+        say(render(document, arguments.jobs))

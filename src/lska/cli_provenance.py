@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from lska.cli_options import Arguments, Commands, configured, load
+from lska.cli_options import Arguments, Commands, configured, load, say
 
 
 def add_explain(commands: Commands) -> None:
@@ -26,16 +26,16 @@ def _explain(arguments: Arguments) -> None:
     table = chain.filled(arguments.target, config)
     if arguments.cell is None:
         cells = [{"row": cell.row, "column": cell.column, "state": str(cell.state)} for cell in table.cells]
-        print(json.dumps(cells, indent=2, ensure_ascii=False) if arguments.json else "\n".join(chain.listing(table)))
+        say(json.dumps(cells, indent=2, ensure_ascii=False) if arguments.json else "\n".join(chain.listing(table)))
         return
     cell = chain.choose(table, *arguments.cell)
     found, broken = chain.of(table, cell, config), verify.first_broken(table, cell, config)
     if arguments.json:
         content = chain.to_json(found) | {"first_broken": None if broken is None else verify.finding_json(broken)}
-        print(json.dumps(content, indent=2, ensure_ascii=False))
+        say(json.dumps(content, indent=2, ensure_ascii=False))
         return
-    print(chain.to_text(found), end="")
-    print("Every link holds." if broken is None else f"BROKEN: {broken.file.as_posix()}: {broken.place} {broken.text}")
+    say(chain.to_text(found))
+    say("Every link holds." if broken is None else f"BROKEN: {broken.file.as_posix()}: {broken.place} {broken.text}")
 
 
 def add_verify(commands: Commands) -> None:
@@ -55,9 +55,9 @@ def _verify(arguments: Arguments) -> int:
 
     report = verify.verify(config, progress=_bar, drawings=arguments.drawings, recount=arguments.recount)
     if arguments.json:
-        print(json.dumps(verify.to_json(report), indent=2, ensure_ascii=False))
+        say(json.dumps(verify.to_json(report), indent=2, ensure_ascii=False))
     else:
-        print(verify.to_text(report), end="")
+        say(verify.to_text(report))
     return 0 if report.sound(arguments.strict) else 1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lska.cli_options import Arguments, Commands, configured, load
+from lska.cli_options import Arguments, Commands, configured, load, say
 
 PARTS = ("site", "notebooks", "rules")
 
@@ -22,12 +22,12 @@ def _report(arguments: Arguments) -> None:
     from lska import report
 
     if arguments.part == "site":
-        print(report.build(config))
+        say(report.build(config))
     elif arguments.part == "notebooks":
         from lska.report.notebooks import render_all
 
-        print(*render_all(config), sep="\n")
+        say(*render_all(config))
     else:
         from lska.report.rules import write_graph
 
-        print(write_graph(config, arguments.config, arguments.set))
+        say(write_graph(config, arguments.config, arguments.set))

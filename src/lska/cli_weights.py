@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 
-from lska.cli_options import Arguments, Commands, configured, load
+from lska.cli_options import Arguments, Commands, configured, load, say
 from lska.config import Config
 from lska.weights.checkpoints import Checkpoint
 from lska.weights.choices import Choices, checkpoint
@@ -46,7 +46,7 @@ def _list(arguments: Arguments) -> None:
     for name in names:
         choice = choices.of(name)
         state = "here" if choice.here else "fetch" if choice.fetched else "train"
-        print(f"{state:<5}  {name:<{width}}  {choice.reason if state != 'here' or choice.fetched else 'not published'}")
+        say(f"{state:<5}  {name:<{width}}  {choice.reason if state != 'here' or choice.fetched else 'not published'}")
 
 
 def _fetch(arguments: Arguments) -> None:
@@ -66,7 +66,7 @@ def _publish(arguments: Arguments) -> None:
     for note in done.notes:
         print(f"note: {note}", file=sys.stderr)
     if not done.files:
-        print("Published; git has these files already.")
+        say("Published; git has these files already.")
         return
     files, message = map(shlex.quote, map(str, done.files)), f"Publish weights of {', '.join(arguments.names[:3])}"
-    print(f"Published. So that others find them:\n  git add {' '.join(files)}\n  git commit -m {shlex.quote(message)}")
+    say(f"Published. So that others find them:\n  git add {' '.join(files)}\n  git commit -m {shlex.quote(message)}")

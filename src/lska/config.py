@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from lska.files import read_yaml
 from lska.finetuning import CONTROL, FineTuningJob, check_dense, parse_task
 from lska.inspection import OWN_DATA, InspectionJob, check_inspections
 from lska.inspection import TASKS as INSPECTIONS
@@ -34,7 +35,7 @@ from lska.sections import (
     check_retrain,
     expand_all,
 )
-from lska.strict import build, merge, read_yaml
+from lska.strict import build, merge
 from lska.train.recipe import Recipe, load_recipe
 from lska.weights.pointers import read_pointer
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from lska.files import atomic_path
 from lska.imports import ADDRESSES, absent
-from lska.provenance import atomic_path, project_root
+from lska.provenance import project_root
 from lska.tables import TARGETS
 
 # The kernel of Linux takes socket paths of up to 107 bytes, that of macOS 103.

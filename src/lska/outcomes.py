@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import FileError, MissingFileError, open_regular, quoted
-from lska.provenance import atomic_path, file_md5, metric, proportion
+from lska.files import FileError, MissingFileError, atomic_path, open_regular, quoted
+from lska.provenance import file_md5, metric, proportion
 
 if TYPE_CHECKING:
     import numpy as np

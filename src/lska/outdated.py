@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lska.config import Config
+from lska.files import vouched
 from lska.finetuning import FineTuningJob
-from lska.provenance import read_json
 from lska.robustness import CORRUPTED
 from lska.roots import images_gone
 from lska.runs import Run
@@ -31,13 +31,13 @@ def of_fine_tuning(job: FineTuningJob) -> list[str]:
     """As `of_training`; also where the fine-tuning started from other weights than those that are there."""
     one = Checkpoint(job.config, job.run, job)
     if one.backbone is not None and not one.backbone.sidecar.exists():
-        return [str(one.sidecar)] if one.sidecar.exists() and read_json(one.sidecar).get("recipe") != one.digest else []
+        return [str(one.sidecar)] if one.sidecar.exists() and vouched(one.sidecar).get("recipe") != one.digest else []
     return _stale(one)
 
 
 def of_evaluation(weights: Path, metrics: Path) -> list[str]:
     """A metric file that was measured on other weights than those that are there."""
-    measured, sidecar = read_json(metrics), read_json(weights.with_suffix(".json"))
+    measured, sidecar = vouched(metrics), vouched(weights.with_suffix(".json"))
     return [str(metrics)] if _differ((measured.get("weights") or {}).get("md5"), sidecar.get("md5")) else []
 
 
@@ -48,7 +48,7 @@ def of_data(config: Config, name: str) -> list[str]:
     """
     kinds = [kind for kind, data in config.sources if data.name == name]
     items = [item for item in config.measured if item.name in kinds]
-    return [str(item.record) for item in items if _differ(read_json(item.record).get("inputs"), item.inputs())]
+    return [str(item.record) for item in items if _differ(vouched(item.record).get("inputs"), item.inputs())]
 
 
 def of_images(config: Config, read: Iterable[Any]) -> list[str]:
@@ -71,7 +71,7 @@ def _in_part(config: Config, kind: str, data: DataSource) -> bool:
     """
     if kind not in CORRUPTED or data.generate is None:
         return False
-    named = read_json(config.record_of(data)).get("parts") or {}
+    named = vouched(config.record_of(data)).get("parts") or {}
     return not all((Path(data.root) / corruption).is_dir() for corruption in named)
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lska.files import write_json
 from lska.outcomes import outcomes_path
-from lska.provenance import digest, write_json
+from lska.provenance import digest
 from lska.runs import Run
 from lska.sections import DataSource
 from lska.weights.checkpoints import Checkpoint, choose

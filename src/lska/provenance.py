@@ -1,4 +1,4 @@
-"""Where numbers come from: digests, atomic files and the metric file that every result is kept in."""
+"""Where numbers come from: digests, seals and the metric file that every result is kept in."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lska.files import write_json
 from lska.imports import ADDRESSES, absent
 
 if TYPE_CHECKING:
@@ -26,73 +25,6 @@ if TYPE_CHECKING:
 
 METRIC_SCHEMA = 1
 WEIGHT_ORIGINS = ("trained", "imported", "random", "none")
-
-
-@contextmanager
-def atomic_path(path: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` that replaces it, fsynced, if block and then `check` end well, or vanishes.
-
-    Raises:
-        OSError: the folder cannot be written (no space, no permission); `path` keeps its former content.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _fsync(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        if check is not None:
-            check()
-        temporary.replace(path)
-        _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def load_json(path: Path) -> Any:
-    """The content of a JSON file that the pipeline made.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is not JSON; names it and what to do.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); delete it and run its rule again") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's mapping; an empty one where it is missing or damaged, and so vouches for nothing."""
-    try:
-        content = load_json(path)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def write_json(path: Path, obj: Any, check: Callable[[], None] | None = None) -> None:
-    """Write `obj` atomically with sorted keys, so that equal content gives equal bytes; `check` as in `atomic_path`."""
-    text = json.dumps(obj, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic_path(path, check) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def digest(obj: Any) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska.config import Config, place
+from lska.files import read_yaml
 from lska.options import as_options
 from lska.robustness import CORRUPTED, SETS
 from lska.sections import DataSource
-from lska.strict import read_yaml
 
 STOPPED = "nothing was started; --keep-going does what needs no missing data"
 """What is added where Snakemake stops for missing data."""

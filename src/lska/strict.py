@@ -8,31 +8,9 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 T = TypeVar("T")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that must hold a mapping.
-
-    Raises:
-        ValueError: the file is missing, is not YAML, or holds something else; the message names it.
-    """
-    import yaml
-
-    try:
-        # The same safe loader, written in C where PyYAML was built with it: six times as fast.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping of settings, found {type(content).__name__}")
-    return content
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from lska import claims, outdated, summaries
 from lska.config import KINDS, Config, from_dict
+from lska.files import vouched
 from lska.finetuning import FineTuningJob
 from lska.options import as_options, typed
 from lska.outcomes import has_outcomes, keeps_outcomes, outcomes_path
 from lska.passes import Measured, Pass
-from lska.provenance import digest, read_json
+from lska.provenance import digest
 from lska.robustness import CORRUPTED, data_inputs, source_digest
 from lska.roots import Settings
 from lska.runs import Run
@@ -198,7 +199,7 @@ class Plan:
 
     def _fine_tuned(self, job: FineTuningJob) -> bool:
         """Whether the fine-tuned weights come from exactly the backbone that today's pretraining makes."""
-        pretrained, sidecar = (read_json(path.with_suffix(".json")) for path in (job.backbone, job.weights))
+        pretrained, sidecar = (vouched(path.with_suffix(".json")) for path in (job.backbone, job.weights))
         same = (sidecar.get("backbone") or {}).get("md5", "none") == pretrained.get("md5")
         return same and self.choices.lasting(str(job.run))
 
@@ -212,7 +213,7 @@ class Plan:
             files = _with_sidecar(self.config.weights_path(item.reference))
         else:
             files = [self.config.data_record] if kind in CORRUPTED else []
-        current = read_json(item.record).get("inputs") == item.inputs()
+        current = vouched(item.record).get("inputs") == item.inputs()
         current = current and (item.reference is None or self._chosen(item))
         return _ancient(files, current and not self._remade_with_clean(item), ancient)
 
@@ -226,9 +227,9 @@ class Plan:
 
     def _chosen(self, item: Measured) -> bool:
         """Whether a set was chosen by exactly the weights that today's training of its reference makes."""
-        sidecar = read_json(self.config.weights_path(item.reference).with_suffix(".json"))
+        sidecar = vouched(self.config.weights_path(item.reference).with_suffix(".json"))
         current = self.choices.lasting(str(item.reference))
-        return current and (read_json(item.record).get("reference") or {}).get("md5", "none") == sidecar.get("md5")
+        return current and (vouched(item.record).get("reference") or {}).get("md5", "none") == sidecar.get("md5")
 
     def _measured(self, name: str, metrics: Path) -> bool:
         """Whether a metric file was measured on exactly the weights that today's training of a network makes, and the
@@ -236,7 +237,7 @@ class Plan:
 
         Weights that are about to be trained must not be `ancient`: Snakemake passes nothing on through such inputs.
         """
-        sidecar, measured = read_json(self.config.weights_path(name).with_suffix(".json")), read_json(metrics)
+        sidecar, measured = vouched(self.config.weights_path(name).with_suffix(".json")), vouched(metrics)
         same = (measured.get("weights") or {}).get("md5", "none") == sidecar.get("md5")
         return same and self.choices.lasting(name) and has_outcomes(metrics, measured)
 
@@ -272,7 +273,7 @@ class Plan:
 
     def _passed(self, item: Measured, run: Run) -> bool:
         """Whether all files of a run were made from today's weights and images, in today's way."""
-        record, measured = read_json(item.record), read_json(item.metrics(run))
+        record, measured = vouched(item.record), vouched(item.metrics(run))
         same_data = (measured.get("data") or {}).get("digest", "none") == record.get("digest")
         same_way = (measured.get("detail") or {}).get("protocol") == item.protocol()
         current = record.get("inputs") == item.inputs() and (item.reference is None or self._chosen(item))

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from own_slurm import Cluster, wait_for
 
-from lska.provenance import file_md5, load_json
+from lska.files import read_json
+from lska.provenance import file_md5
 from lska.train.attempts import NAME
 
 SCALE = Path(__file__).parent / "tiny.yaml"
@@ -109,14 +110,14 @@ class ClusterProject:
 
 def numbers(root: Path, scale: str) -> dict[str, Any]:
     """All that is measured but for throughputs, and the weights that it was measured on; all weights by their MD5."""
-    metrics = {path: load_json(path) for path in sorted(root.glob(f"results/{scale}/metrics/**/*.json"))}
+    metrics = {path: read_json(path) for path in sorted(root.glob(f"results/{scale}/metrics/**/*.json"))}
     found: dict[str, Any] = {
         path.relative_to(root).as_posix(): (content["metrics"], content["weights"])
         for path, content in metrics.items()
         if content["task"] != "speed"
     }
     sidecars = sorted(root.glob(f"checkpoints/{scale}/**/*.json"))
-    return found | {path.relative_to(root).as_posix(): load_json(path)["md5"] for path in sidecars}
+    return found | {path.relative_to(root).as_posix(): read_json(path)["md5"] for path in sidecars}
 
 
 def tables(root: Path, scale: str) -> dict[str, str]:

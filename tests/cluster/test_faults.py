@@ -15,7 +15,8 @@ import pytest
 from cluster_project import RUN, ClusterProject, assert_equal, numbers, tables
 from own_slurm import processes, wait_for
 
-from lska.provenance import file_md5, load_json
+from lska.files import read_json
+from lska.provenance import file_md5
 from lska.supervision.ownership import snakemakes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
@@ -33,7 +34,7 @@ def assert_as_local(project: ClusterProject, local: Path, interrupted: bool | No
     for name in (f"checkpoints/tiny/{RUN}.safetensors", "results/tiny/tables/table_03.csv"):
         assert file_md5(project.root / name) == file_md5(local / name), name
     name = f"results/tiny/metrics/classification/{RUN}.json"
-    ours, theirs = load_json(project.root / name), load_json(local / name)
+    ours, theirs = read_json(project.root / name), read_json(local / name)
     assert ours["metrics"] == theirs["metrics"] and ours["weights"] == theirs["weights"]
     first, *later = project.attempts()
     assert all(re.search(r"going on after update [1-9]", one) for one in later), f"trained twice: {[first, *later]}"

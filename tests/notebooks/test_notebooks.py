@@ -17,7 +17,8 @@ from PIL import Image
 
 from lska import config
 from lska.notebook import NotebookError, enter_project, execute, execute_target, template_of
-from lska.provenance import project_root, write_json
+from lska.files import write_json
+from lska.provenance import project_root
 from lska.tables import TARGETS, load_spec, requirements, samples
 
 TEMPLATES = sorted((project_root() / "notebooks").glob("*.ipynb"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lska.files import write_json
 from lska.outcomes import outcomes_path
-from lska.provenance import file_md5, write_json
+from lska.provenance import file_md5
 from lska.runs import Run
 from lska.workflow import Plan
 

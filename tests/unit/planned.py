@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lska.files import read_yaml
 from lska.planning.costs import Costs
 from lska.planning.dag import Job
 from lska.planning.document import Means, knowledge
 from lska.planning.estimates import Estimator
-from lska.strict import merge, read_yaml
+from lska.strict import merge
 from lska.workflow import Plan
 
 

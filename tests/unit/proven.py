@@ -17,8 +17,9 @@ from tiny_project import Project
 
 from lska import tables
 from lska.config import Config
+from lska.files import write_json
 from lska.outcomes import Outcomes
-from lska.provenance import proportion, seal_of, write_json, write_metrics
+from lska.provenance import proportion, seal_of, write_metrics
 from lska.tables import load_spec, requirements
 from lska.verify import Finding, Level, Report, verify
 

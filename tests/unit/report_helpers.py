@@ -18,7 +18,8 @@ from table_helpers import put_required
 from lska import claims, report
 from lska.claims.verdicts import Verdict
 from lska.config import Config, load
-from lska.provenance import file_md5, project_root, write_json
+from lska.files import write_json
+from lska.provenance import file_md5, project_root
 from lska.report.notebooks import render_all
 from lska.report.rules import summarized
 from lska.tables import TARGETS, build

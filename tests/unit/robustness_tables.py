@@ -10,7 +10,7 @@ from typing import Any
 from table_helpers import PAPER, Scale, put_required
 
 from lska.data.perturbed.names import SEVERITIES
-from lska.provenance import write_json
+from lska.files import write_json
 from lska.runs import Run
 from lska.tables import load_spec
 from lska.tables.collect import Table, collect

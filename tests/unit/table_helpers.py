@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from lska.data.perturbed.names import FAMILIES, GROUPS
-from lska.provenance import project_root, write_json
+from lska.files import write_json
+from lska.provenance import project_root
 from lska.runs import ATTENTIONS, Run
 from lska.tables import load_spec, requirements
 from lska.tables.collect import collect

@@ -15,9 +15,9 @@ from lska.data.dense_manifest import load_dense_manifest
 from lska.data.dtd import load_texture_manifest
 from lska.data.manifest import BUNDLED, Manifest, kind_of, load_manifest, save_manifest
 from lska.data.perturbed.manifests import load_corrupted_manifest, load_perturbed_manifest
+from lska.files import read_yaml
 from lska.robustness import source_identity
 from lska.sections import DataSource
-from lska.strict import read_yaml
 
 Capture = pytest.CaptureFixture[str]
 

@@ -16,10 +16,10 @@ from table_helpers import PAPER, Scale
 from lska.claims import read_claims, requirements
 from lska.claims.evidence import Unavailable, collect
 from lska.claims.listing import runs_of
+from lska.files import read_yaml
 from lska.outcomes import Outcomes, OutcomesError
 from lska.provenance import digest, metric, project_root, write_metrics
 from lska.runs import Run
-from lska.strict import read_yaml
 from lska.tables.measurements import MetricFolder
 from lska.workflow import Plan
 

@@ -21,9 +21,10 @@ from lska.config import Config
 from lska.data.folders import DataError, Split
 from lska.evaluate import classify as module
 from lska.evaluate.classify import StaleWeightsError, classify
+from lska.files import write_json
 from lska.models.checkpoint import CheckpointError, save_weights
 from lska.outcomes import outcomes_path, read_outcomes
-from lska.provenance import file_md5, write_json
+from lska.provenance import file_md5
 from lska.runs import Run
 from lska.train.launch import build_network
 from lska.train.scoring import Scores, hits, score

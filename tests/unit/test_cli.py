@@ -82,7 +82,7 @@ def test_everything_wrong_with_a_configuration_is_told_at_once(project: Project,
 
 def test_a_missing_configuration_file_is_named(project: Project, capsys: Capture) -> None:
     assert main(["train", str(project.run), "--config", "none.yaml"]) == 1
-    assert error(capsys) == "lska: error: none.yaml: cannot be read (No such file or directory); check the path"
+    assert error(capsys) == "lska: error: none.yaml: no such file; check the path"
 
 
 @pytest.mark.parametrize("words", [["train"], ["evaluate", "classification"]])
@@ -230,4 +230,4 @@ def test_the_module_form_gives_the_exit_code(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert answer.returncode == 1
-    assert answer.stderr == "lska: error: none.yaml: cannot be read (No such file or directory); check the path\n"
+    assert answer.stderr == "lska: error: none.yaml: no such file; check the path\n"

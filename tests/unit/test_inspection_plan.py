@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from plan_helpers import pending, put_metrics, put_weights
 
+from lska.files import read_yaml, write_json
 from lska.inspection import OWN_DATA, TASKS, InspectionJob
 from lska.passes import Pass
-from lska.provenance import project_root, write_json
+from lska.provenance import project_root
 from lska.runs import Run
-from lska.strict import merge, read_yaml
+from lska.strict import merge
 from lska.workflow import Plan
 
 ONE = Run("van_tiny", "lska", 23, 0)

@@ -25,10 +25,11 @@ from lska.evaluate.neighbours import texture_hits
 from lska.evaluate.robustness.members import Member
 from lska.evaluate.robustness.passes import cut, normalized
 from lska.evaluate.splits import accuracy
+from lska.files import write_json
 from lska.inspection import TASKS, InspectionJob
 from lska.models.checkpoint import save_weights
 from lska.outcomes import RESAMPLES, outcomes_path, read_outcomes, standard_error
-from lska.provenance import file_md5, validate, write_json
+from lska.provenance import file_md5, validate
 from lska.tables import TARGETS, load_spec
 
 CPU = torch.device("cpu")

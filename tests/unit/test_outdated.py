@@ -9,7 +9,7 @@ from typing import Any
 from plan_helpers import put_metrics, put_weights
 
 from lska import outdated
-from lska.provenance import write_json
+from lska.files import write_json
 from lska.runs import Run
 from lska.workflow import Plan
 

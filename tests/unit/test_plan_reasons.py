@@ -9,9 +9,9 @@ import pytest
 from plan_helpers import put_weights
 from planned import job
 
+from lska.files import write_json
 from lska.planning.progress import states
 from lska.planning.reasons import Reasons, shortened
-from lska.provenance import write_json
 from lska.runs import Run
 from lska.workflow import Plan
 

@@ -14,18 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lska.files import atomic_path, write_json
 from lska.outcomes import Outcomes, OutcomesError, read_outcomes, resample_counts
-from lska.provenance import (
-    atomic_path,
-    digest,
-    file_md5,
-    metric,
-    proportion,
-    seal_of,
-    validate,
-    write_json,
-    write_metrics,
-)
+from lska.provenance import digest, file_md5, metric, proportion, seal_of, validate, write_metrics
 
 
 def names(folder: Path) -> list[str]:

@@ -110,7 +110,7 @@ def test_small_results_are_of_the_current_configuration(monkeypatch: pytest.Monk
 
 
 def test_small_results_leave_nothing_to_measure(monkeypatch: pytest.MonkeyPatch):
-    from lska.strict import read_yaml
+    from lska.files import read_yaml
     from lska.workflow import Plan
 
     monkeypatch.chdir(PROJECT)

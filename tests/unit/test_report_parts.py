@@ -13,8 +13,9 @@ from table_helpers import entry, put, put_required
 
 from lska import report
 from lska.config import Config, load
+from lska.files import write_json
 from lska.notebook import NotebookError
-from lska.provenance import digest, write_json
+from lska.provenance import digest
 from lska.report import costs, rules, scales
 from lska.report.gather import gather
 from lska.report.notebooks import fragment, render_all
@@ -280,7 +281,7 @@ def test_the_command_makes_each_part(bare: Config, capsys: pytest.CaptureFixture
 
 
 def test_the_configuration_has_one_identity(bare: Config) -> None:
-    from lska.strict import read_yaml
+    from lska.files import read_yaml
     from lska.workflow import Plan
 
     values = read_yaml(Path("config/demo.yaml"))

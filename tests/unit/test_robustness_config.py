@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from lska.config import Config, from_dict
+from lska.files import read_yaml
 from lska.provenance import project_root
 from lska.robustness import SETS, PerturbedSet, set_of
-from lska.strict import merge, read_yaml
+from lska.strict import merge
 
 TINY = {"model": "van_tiny", "attention": "lska", "kernel": 23, "seed": 0}
 

@@ -38,9 +38,10 @@ from lska.evaluate.classify import StaleWeightsError
 from lska.evaluate.robustness import passes
 from lska.evaluate.robustness.measure import measure
 from lska.evaluate.robustness.scores import ALEXNET, calibration_error
+from lska.files import write_json
 from lska.models.checkpoint import CheckpointError, save_weights
 from lska.outcomes import outcomes_path, read_outcomes, standard_error
-from lska.provenance import file_md5, write_json
+from lska.provenance import file_md5
 from lska.robustness import PerturbedSet
 from lska.tables.specs import ColumnSpec
 from lska.tables.states import State

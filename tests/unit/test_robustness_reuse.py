@@ -25,8 +25,9 @@ from tiny_robustness import (
 from lska.data.perturbed.parts import open_parts, read_record
 from lska.data.perturbed.prepare import prepare
 from lska.evaluate.robustness.store import PredictionError
+from lska.files import write_json
 from lska.models.checkpoint import save_weights
-from lska.provenance import file_md5, write_json
+from lska.provenance import file_md5
 from lska.robustness import PerturbedSet
 from lska.runs import Run
 from lska.train.interrupt import Interrupted, StopRequest

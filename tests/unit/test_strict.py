@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
-from lska.strict import build, merge, read_yaml
+from lska.strict import build, merge
 
 
 @dataclass(frozen=True)
@@ -129,26 +128,3 @@ def test_merging_goes_key_by_key_and_replaces_lists() -> None:
     assert merge(base, {"a": {"y": [3]}, "c": {"z": 0}}) == {"a": {"x": 1, "y": [3]}, "b": 1, "c": {"z": 0}}
     assert base == {"a": {"x": 1, "y": [1, 2]}, "b": 1}
     assert merge({"a": {"x": 1}}, {"a": None}) == {"a": None}
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        (b"a: [1", "not valid YAML"),
-        (b"\xff\xfe\xff", "not valid YAML"),
-        (b"- 1\n", "expected a mapping of settings, found list"),
-        (b"", "expected a mapping of settings, found NoneType"),
-    ],
-)
-def test_files_that_hold_no_mapping_are_named(tmp_path: Path, content: bytes, text: str) -> None:
-    path = tmp_path / 'it\'s "mine".yaml'
-    path.write_bytes(content)
-    with pytest.raises(ValueError) as caught:
-        read_yaml(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert text in str(caught.value)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none\.yaml: cannot be read \(No such file or directory\); check the path"):
-        read_yaml(tmp_path / "none.yaml")

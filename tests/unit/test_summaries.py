@@ -14,10 +14,11 @@ from small_scale import copy_small
 from lska import summaries
 from lska.cli import main
 from lska.config import Config, load
+from lska.files import read_yaml
 from lska.headlines import HEADLINES, headlines
 from lska.provenance import project_root
 from lska.runs import Run
-from lska.strict import merge, read_yaml
+from lska.strict import merge
 from lska.summaries.contents import write
 from lska.tables import TARGETS, load_spec
 from lska.verify import Level

@@ -11,9 +11,9 @@ import pytest
 from robustness_tables import edit, filled, metric_file, value, without
 from table_helpers import PAPER, Scale, demo, entry, one_cell, only_cell, put, put_required
 
+from lska.files import read_yaml
 from lska.provenance import project_root
 from lska.runs import Run
-from lska.strict import read_yaml
 from lska.tables import load_spec
 from lska.tables.collect import Cell, collect
 from lska.tables.render import cell_text, to_markdown

@@ -10,7 +10,8 @@ import pytest
 from plan_helpers import put_metrics, put_weights
 
 from lska import outdated
-from lska.provenance import digest, read_json, write_json
+from lska.files import vouched, write_json
+from lska.provenance import digest
 from lska.runs import RUN as ANY_RUN
 from lska.runs import Run
 from lska.weights.checkpoints import RETRAINED, choose
@@ -198,7 +199,7 @@ def test_a_clone_of_results_without_their_weights_has_nothing_to_train(made: Pla
     assert Choices(config).lasting(str(RUN))
     tuned = made.job("detection/retinanet", str(RUN))
     put_metrics(tuned.metrics, {"weights": {"md5": MD5}})
-    write_json(tuned.weights.with_suffix(".json"), read_json(tuned.weights.with_suffix(".json")) | {"md5": MD5})
+    write_json(tuned.weights.with_suffix(".json"), vouched(tuned.weights.with_suffix(".json")) | {"md5": MD5})
     tuned.weights.unlink()
     assert Choices(config).lasting(tuned.place) and Choices(config).lasting(str(RUN))
     tuned.metrics.unlink()

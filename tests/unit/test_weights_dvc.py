@@ -12,7 +12,8 @@ import pytest
 import yaml
 from publishing import NAMES, Repository, Server
 
-from lska.provenance import file_md5, load_json, write_sealed
+from lska.files import read_json
+from lska.provenance import file_md5, write_sealed
 from lska.weights.pointers import read_pointer
 
 FIRST = NAMES[0]
@@ -47,7 +48,7 @@ def test_publishing_writes_pointers_and_says_what_to_commit(repository: Reposito
     said = repository.lska("publish", FIRST)
     pointer = read_pointer(repository.weights().relative_to(repository.folder))
     assert pointer.md5 == file_md5(repository.weights()) and pointer.remote == "store"
-    assert pointer.published(load_json(repository.weights().with_suffix(".json")))
+    assert pointer.published(read_json(repository.weights().with_suffix(".json")))
     assert repository.object().read_bytes() == repository.weights().read_bytes()
     command = next(line for line in said.splitlines() if "git add" in line)
     assert command.split()[2:] == [f"checkpoints/test/{FIRST}.safetensors.dvc", "dvc.yaml", "store"]
@@ -101,7 +102,7 @@ def test_weights_are_refused_whose_sidecar_does_not_match(repository: Repository
     assert not any(repository.pointer(name).exists() for name in NAMES)
     weights.write_bytes(content)
     sidecar = weights.with_suffix(".json")
-    about = load_json(sidecar)
+    about = read_json(sidecar)
     sidecar.write_text(sidecar.read_text().replace('"dirty": false', '"dirty": true'))
     assert "it was edited after writing" in repository.refused("publish", FIRST)
     write_sealed(sidecar, {**about, "spec": {**about["spec"], "run": "another"}})
@@ -115,7 +116,7 @@ def test_weights_are_refused_whose_sidecar_does_not_match(repository: Repository
 
 def test_an_edited_sidecar_without_a_seal_is_not_published_again(published: Repository) -> None:
     sidecar = published.weights().with_suffix(".json")
-    about = {name: value for name, value in load_json(sidecar).items() if name != "seal"}
+    about = {name: value for name, value in read_json(sidecar).items() if name != "seal"}
     pointer = published.pointer().read_bytes()
     sidecar.write_text(json.dumps(about | {"updates": 9}))
     assert "it was edited after these weights were published" in published.refused("publish", FIRST)

@@ -11,10 +11,11 @@ import pytest
 from plan_helpers import put_metrics
 
 from lska.cli import parser
+from lska.files import read_yaml, write_json
 from lska.options import typed
 from lska.outcomes import outcomes_path
-from lska.provenance import project_root, write_json
-from lska.strict import merge, read_yaml
+from lska.provenance import project_root
+from lska.strict import merge
 from lska.weights.choices import Choices
 from lska.workflow import TABLES, Plan, source_digest
 

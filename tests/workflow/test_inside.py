@@ -12,11 +12,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from lska.files import read_yaml, write_json
 from lska.inspection import TASKS
 from lska.outcomes import outcomes_path
-from lska.provenance import file_md5, write_json
+from lska.provenance import file_md5
 from lska.runs import Run
-from lska.strict import read_yaml
 from lska.workflow import Plan
 
 # The first test may have to wait for the whole demo.

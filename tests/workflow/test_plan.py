@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from lska.files import read_yaml, write_json
 from lska.outcomes import outcomes_path
-from lska.provenance import file_md5, validate, write_json
+from lska.provenance import file_md5, validate
 from lska.runs import Run
-from lska.strict import read_yaml
 from lska.workflow import Plan
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from whole_project import Project
 
-from lska.provenance import file_md5, load_json
+from lska.files import read_json
+from lska.provenance import file_md5
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
 
@@ -38,7 +39,7 @@ def test_a_clone_has_nothing_to_fetch_train_or_measure_whatever_the_times_of_its
 ) -> None:
     if pulled:
         pull(clone)
-        assert file_md5(clone.root / WEIGHTS) == load_json((clone.root / WEIGHTS).with_suffix(".json"))["md5"]
+        assert file_md5(clone.root / WEIGHTS) == read_json((clone.root / WEIGHTS).with_suffix(".json"))["md5"]
     assert work(clone.planned(*SMALL, "--", "all")) == {}
     generator = random.Random(1)
     for path in clone.root.rglob("*"):
@@ -104,7 +105,7 @@ def test_retrain_trains_a_published_network_and_all_that_follows_it(clone: Proje
 
 def test_snakemake_fetches_and_a_damaged_store_is_said_on_the_terminal(clone: Project) -> None:
     weights = clone.root / WEIGHTS
-    md5 = load_json(weights.with_suffix(".json"))["md5"]
+    md5 = read_json(weights.with_suffix(".json"))["md5"]
     stored = clone.root / "store" / "files" / "md5" / md5[:2] / md5[2:]
     whole = stored.read_bytes()
     stored.unlink()

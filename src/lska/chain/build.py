@@ -12,8 +12,9 @@ from lska.chain.checkout import code_text, environment_text, hardware_text
 from lska.chain.model import Chain, Link
 from lska.chain.origins import data_link, duration, moment, number, seal_text, weights_link
 from lska.config import Config
+from lska.files import vouched
 from lska.outcomes import outcomes_path
-from lska.provenance import file_md5, read_json
+from lska.provenance import file_md5
 from lska.tables import load_spec, outputs
 from lska.tables.collect import Cell, Table, TableRow, collect
 from lska.tables.paper import read_paper
@@ -95,7 +96,7 @@ def _full(value: object) -> str:
 
 
 def _metric(path: Path, row: TableRow, column: ColumnSpec, config: Config) -> Link:
-    content, name = read_json(path), column.metric.format(**(row.source.values if row.source else {}))
+    content, name = vouched(path), column.metric.format(**(row.source.values if row.source else {}))
     if not content:
         return Link("metric", "metric file", {"metric": name, "file": "MISSING or damaged"}, path)
     entry = content.get("metrics", {}).get(name, {})

@@ -11,8 +11,9 @@ from lska.chain.checkout import code_text, environment_text, hardware_text
 from lska.chain.model import Link
 from lska.chain.recipes import changes, differences, paper_recipe, plain, todays_spec
 from lska.config import Config
+from lska.files import vouched
 from lska.finetuning import parse_task
-from lska.provenance import digest, file_md5, read_json, seal_problem
+from lska.provenance import digest, file_md5, seal_problem
 from lska.robustness import MANIFESTS
 from lska.runs import Run
 from lska.sections import DataSource
@@ -53,7 +54,7 @@ def weights_link(config: Config, content: Mapping[str, Any]) -> Link:
 
 def _trained(config: Config, path: Path, kind: str, task: str, run: str, md5: str, witness: str) -> Link:
     """The link of a sidecar; `witness` is who names its weights by `md5`."""
-    sidecar, label = read_json(path), LABELS[kind]
+    sidecar, label = vouched(path), LABELS[kind]
     if not sidecar:
         return Link(kind, label, {"md5": md5, "sidecar": "MISSING or damaged: nothing says how they came"}, path)
     agrees = f"as {witness} says" if sidecar.get("md5") == md5 else f"OTHERS than {witness} names, {md5}"
@@ -148,7 +149,7 @@ def data_link(config: Config, identity: Mapping[str, Any] | None, label: str) ->
     if identity is None:
         return Link("data", label, {"data": "none needed"})
     path = config.results / "data" / f"{identity['name']}.json"
-    facts, record = {"name": str(identity["name"])}, read_json(path)
+    facts, record = {"name": str(identity["name"])}, vouched(path)
     if not record:
         return Link("data", label, {**facts, "digest": str(identity["digest"]), "record": "MISSING or damaged"}, path)
     recorded = record.get("digest")

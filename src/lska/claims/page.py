@@ -10,7 +10,7 @@ from typing import Any
 from lska.claims.evidence import Evidence
 from lska.claims.listing import outputs
 from lska.claims.verdicts import MEANING, Outcome, Result, Verdict, count
-from lska.provenance import atomic_path, write_json
+from lska.files import atomic_path, write_json
 from lska.tables.render import escape_markdown
 from lska.tables.specs import ConfigLike
 from lska.tables.tidy import place

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from lska.data.layouts import shown
 from lska.data.tars import DataError
-from lska.strict import build, read_yaml
+from lska.files import read_yaml
+from lska.strict import build
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 """Of archives that can be unpacked."""

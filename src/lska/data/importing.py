@@ -16,7 +16,7 @@ from lska.data.archives import CHUNK, Archive, is_archive, read_archives, stem
 from lska.data.layouts import shown
 from lska.data.manifest import BUNDLED, kind_of
 from lska.data.tars import DataError
-from lska.strict import read_yaml
+from lska.files import read_yaml
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -14,8 +14,9 @@ from typing import Any
 
 from lska.data.archives import Archive
 from lska.data.folders import DataError, Split, check_same_classes, open_split
-from lska.provenance import atomic_path, digest
-from lska.strict import build, read_yaml
+from lska.files import atomic_path, read_yaml
+from lska.provenance import digest
+from lska.strict import build
 
 BUNDLED = Path(__file__).parent / "manifests"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

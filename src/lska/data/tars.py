@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lska.provenance import atomic_path
+from lska.files import atomic_path
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from lska.data.findings import Findings
 from lska.data.folders import DataError
-from lska.provenance import atomic_path
+from lska.files import atomic_path
 
 VERSION = 1
 """Version of the conversion: to be raised whenever equal input gives another JSON, so that cached ones are not used."""

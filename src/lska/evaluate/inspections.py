@@ -24,9 +24,10 @@ from lska.evaluate.neighbours import pooled_features, texture_metrics
 from lska.evaluate.robustness.measure import training_classes
 from lska.evaluate.robustness.members import Geometry, Member, open_run
 from lska.evaluate.robustness.passes import cut, normalized
+from lska.files import atomic_path
 from lska.inspection import InspectionJob
 from lska.outcomes import Outcomes, with_errors
-from lska.provenance import atomic_path, file_md5, metric, write_metrics
+from lska.provenance import file_md5, metric, write_metrics
 from lska.runs import Run
 from lska.threads import use_threads
 from lska.train.launch import build_network

@@ -101,7 +101,7 @@ def save_weights(
     Names are written without the prefixes of wrapping modules; ``check`` is called right before the file appears, which
     it does not where that raises. Raises ValueError unless ``path`` ends in .safetensors.
     """
-    from lska.provenance import atomic_path
+    from lska.files import atomic_path
 
     path = Path(path)
     if path.suffix != ".safetensors":

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from lska.data import dense
 from lska.evaluate.classify import Checkpoint
+from lska.files import atomic_path
 from lska.finetuning import FineTuningJob
 from lska.models.checkpoint import save_weights
 from lska.openmmlab.configs import configuration
-from lska.provenance import atomic_path, code_version, environment, write_sealed
+from lska.provenance import code_version, environment, write_sealed
 from lska.threads import use_threads
 from lska.train.distributed import Processes, processes
 from lska.train.interrupt import StopRequest, stop_request

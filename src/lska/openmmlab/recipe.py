@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lska.strict import build, merge, read_yaml
+from lska.files import read_yaml
+from lska.strict import build, merge
 from lska.train.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, Triple, resolve_switches
 
 DETECTORS = ("retinanet", "mask_rcnn")

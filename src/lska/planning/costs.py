@@ -8,10 +8,11 @@ import json
 import math
 from pathlib import Path
 
+from lska.files import vouched
 from lska.finetuning import PAPER_RECIPES, FineTuningJob
 from lska.openmmlab.recipe import load_recipe
 from lska.planning.work import Network, Size
-from lska.provenance import project_root, read_json
+from lska.provenance import project_root
 
 COUNTED = {None: (224, 224), "retinanet": (1280, 800), "mask_rcnn": (1280, 800), "semantic_fpn": (512, 512)}
 """Width and height of the images for which metric files hold counts, by head."""
@@ -59,7 +60,7 @@ class Costs:
         width, height = COUNTED[network.head]
         name = "macs" if network.head is None else f"macs_{width}x{height}"
         for path in sorted(self.results.glob(f"*/metrics/{task}/{network.name}-s*.json")):
-            metrics = read_json(path).get("metrics", {})
+            metrics = vouched(path).get("metrics", {})
             if name in metrics and "params" in metrics:
                 return Count(metrics["params"]["value"], metrics[name]["value"])
         return None

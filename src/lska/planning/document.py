@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.config import Config
+from lska.files import read_yaml
 from lska.passes import Measured
 from lska.planning import schedule
 from lska.planning.costs import Costs
@@ -24,7 +25,7 @@ from lska.planning.storage import amounts, missing_roots
 from lska.planning.throughput import ELSEWHERE, OWN, PUBLISHED, Assumptions, assume, given, published
 from lska.planning.work import ASPECT_RATIO, Measurement
 from lska.provenance import code_version, validate
-from lska.strict import merge, read_yaml
+from lska.strict import merge
 from lska.workflow import Plan
 
 SCHEMA = 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lska.config import Config
+from lska.files import vouched
 from lska.finetuning import HEADS, FineTuningJob
 from lska.passes import Pass
 from lska.planning.dag import Job
@@ -16,7 +17,6 @@ from lska.planning.rates import Duration, Macs, duration, total
 from lska.planning.records import scored_images, scored_side
 from lska.planning.throughput import Assumptions
 from lska.planning.work import Measurement, Mode, Work, classifier, predictor, scored_size, training_size
-from lska.provenance import read_json
 from lska.robustness import set_of
 from lska.runs import Run
 from lska.workflow import Plan
@@ -159,7 +159,7 @@ def _kin(job: FineTuningJob) -> tuple[str, ...]:
 def _notebook(job: Job) -> Duration | None:
     """As long as the same notebook took at any scale, which its metadata say."""
     target = job.rule.removeprefix("notebook_")
-    found = [read_json(path) for path in sorted(Path("results").glob(f"*/notebooks/{target}.ipynb"))]
+    found = [vouched(path) for path in sorted(Path("results").glob(f"*/notebooks/{target}.ipynb"))]
     times = [time for time in (_papermill(content) for content in found) if time]
     if not times:
         return None
@@ -187,5 +187,5 @@ def _counted(output: Path) -> float | None:
     inner = Path(*output.parts[2:])
     name = inner.name.rpartition("-s")[0]
     pattern = f"*/{inner.parent}/{name}-s*.json" if name else f"*/{inner}"
-    times = [read_json(path).get("seconds") for path in sorted(Path("results").glob(pattern))]
+    times = [vouched(path).get("seconds") for path in sorted(Path("results").glob(pattern))]
     return next((time for time in times if time is not None), None)

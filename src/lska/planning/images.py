@@ -7,9 +7,9 @@ from typing import Any
 
 from lska.config import Config, DataSource
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
-from lska.provenance import read_json
+from lska.files import read_yaml, vouched
 from lska.robustness import CORRUPTED, CUE_CONFLICT, MANIFESTS
-from lska.strict import build, read_yaml
+from lska.strict import build
 
 PUBLISHED_CUE_CONFLICT = 1280
 """Images of the cue-conflict set of Geirhos et al. (ICLR 2019): 16 categories x 80."""
@@ -22,7 +22,7 @@ def count(config: Config, kind: str, split: str) -> int | None:
     of them tells.
     """
     data = dict(config.sources)[kind]
-    record = read_json(config.record_of(data))
+    record = vouched(config.record_of(data))
     found = _recorded(record, kind, split)
     if found is None:
         found = _generated(config, kind, data, split) if data.generate is not None else _described(kind, data, split)

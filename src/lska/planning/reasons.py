@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lska.files import vouched
 from lska.passes import Pass
 from lska.planning.dag import Job
 from lska.planning.progress import done, steps
-from lska.provenance import read_json
 from lska.roots import images_gone
 from lska.runs import Run
 from lska.workflow import Plan
@@ -68,7 +68,7 @@ class Reasons:
 
     def _data(self, job: Job) -> str | None:
         kind, data = self.plan.data_set(job.wildcards["name"])
-        record = read_json(self.plan.config.record_of(data))
+        record = vouched(self.plan.config.record_of(data))
         if not record:
             made = "not generated yet" if data.generate is not None else f"not checked yet (root {data.root})"
             return made if not self.plan.config.record_of(data).exists() else "its record is damaged"
@@ -86,23 +86,23 @@ class Reasons:
         found = self._score(item.metrics(run), str(run), item.record)
         if found is not None:
             return found
-        measured = read_json(item.metrics(run))
+        measured = vouched(item.metrics(run))
         if (measured.get("detail") or {}).get("protocol") != item.protocol():
             return "measured in another way than today's settings"
-        if read_json(item.record).get("inputs") != item.inputs():
+        if vouched(item.record).get("inputs") != item.inputs():
             return "the data are to be made anew"
         return "a file of its results is missing"
 
     def _score(self, metrics: Path, name: str, record: Path) -> str | None:
         """Why a measurement on the weights of a network is missing or outdated; None where it is neither."""
-        measured, sidecar = read_json(metrics), read_json(self.plan.config.weights_path(name).with_suffix(".json"))
+        measured, sidecar = vouched(metrics), vouched(self.plan.config.weights_path(name).with_suffix(".json"))
         if not measured:
             return "never measured" if not metrics.exists() else "its metric file is damaged"
         if not self.plan.choices.of(name).vouched:
             return "its weights are to be trained anew"
         if (measured.get("weights") or {}).get("md5") != sidecar.get("md5"):
             return "measured on other weights"
-        known = read_json(record).get("digest")
+        known = vouched(record).get("digest")
         if known is not None and (measured.get("data") or {}).get("digest") != known:
             return "measured on other data"
         return None

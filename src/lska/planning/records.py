@@ -11,13 +11,12 @@ from statistics import median
 from typing import Any
 
 from lska.config import Config, load
+from lska.files import read_yaml, vouched
 from lska.finetuning import CONTROL
 from lska.planning.images import count
 from lska.planning.progress import states
 from lska.planning.work import Measurement, Network, classifier, predictor, scored_size, training_size
-from lska.provenance import read_json
 from lska.runs import Run
-from lska.strict import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ def _sound(
     """What files tell; a damaged one tells nothing, and is no reason not to plan."""
     for path in paths:
         try:
-            found = make(read_json(path), config, whose, rank)
+            found = make(vouched(path), config, whose, rank)
         except UNREADABLE as error:
             logger.warning("%s is damaged and not used (%s: %s)", path, type(error).__name__, error)
             continue
@@ -145,7 +144,7 @@ def _passes(config: Config, task: str, whose: str, rank: int) -> Iterator[Measur
         return
     together: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for run in config.runs_of(task):
-        content = read_json(item.metrics(run))
+        content = vouched(item.metrics(run))
         if content.get("seconds"):
             together[content["started"]].append(content)
     for contents in together.values():

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lska.config import Config
+from lska.files import read_yaml
 from lska.planning.records import UNREADABLE, from_metrics, from_sidecar
 from lska.planning.work import Measurement
 from lska.provenance import project_root
-from lska.strict import build, read_yaml
+from lska.strict import build
 
 GIVEN, OWN, ELSEWHERE, PUBLISHED = range(4)
 """Ranks of sources, the most trusted first: files given by the user, this scale's records, other scales', the table."""

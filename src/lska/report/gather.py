@@ -10,7 +10,7 @@ from typing import Any
 
 from lska import claims
 from lska.config import Config
-from lska.provenance import load_json
+from lska.files import read_json
 from lska.report import graph_path, rendered_notebook
 from lska.tables import TARGETS, TableSpec, load_spec, outputs
 from lska.tables.collect import Cell, Table, collect
@@ -122,7 +122,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is something else; names the file.
     """
-    content = load_json(path)
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping, found {type(content).__name__}; run its rule again")
     return content

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from lska.config import Config
+from lska.files import atomic_path
 from lska.imports import ADDRESSES, absent
 from lska.notebook import NotebookError
-from lska.provenance import atomic_path
 from lska.report import rendered_notebook
 from lska.tables import TARGETS
 

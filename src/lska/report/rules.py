@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lska.config import Config
-from lska.provenance import write_json
+from lska.files import read_yaml, write_json
 from lska.report import graph_path
-from lska.strict import merge, read_yaml
+from lska.strict import merge
 
 TARGET = "report"
 """The rule behind which all others are."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lska.strict import read_yaml
+from lska.files import read_yaml
 from lska.tables import TARGETS, load_spec
 from lska.tables.specs import TableSpec
 

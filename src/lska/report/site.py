@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lska.claims.page import numbers, shown
-from lska.provenance import file_md5, write_json
+from lska.files import write_json
+from lska.provenance import file_md5
 from lska.report import inventory_path, site_path
 from lska.report.claims import kind_of
 from lska.report.gather import Results

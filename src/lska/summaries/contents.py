@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lska.config import Config
+from lska.files import atomic_path, write_json
 from lska.headlines import headlines
-from lska.provenance import atomic_path, write_json
 from lska.runs import Run
 from lska.summaries import Need, needs, networks_path, records, summary_path, training_path
 from lska.tables.measurements import MetricFolder, measurement_of

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lska.provenance import load_json, write_json
+from lska.files import read_json, write_json
 from lska.supervision.queue import job_ended
 
 _JOB = "SLURM_JOB_ID"
@@ -70,7 +70,7 @@ class Ownership:
         Where a job of Slurm ran it, that has ended, or is this one that was put back into the queue, nobody has it.
         """
         try:
-            record = load_json(self.record)
+            record = read_json(self.record)
         except FileNotFoundError:
             return
         host, job = record["host"], record.get("job")

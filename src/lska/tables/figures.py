@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lska.provenance import atomic_path
+from lska.files import atomic_path
 from lska.tables.collect import Table
 from lska.tables.diagram import designs
 from lska.tables.heatmaps import heat_maps

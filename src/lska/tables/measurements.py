@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.provenance import METRIC_SCHEMA, device_text, load_json, seal_problem
+from lska.files import read_json
+from lska.provenance import METRIC_SCHEMA, device_text, seal_problem
 from lska.runs import Run
 
 
@@ -50,7 +51,7 @@ class MetricFolder:
         """
         path = self.path(task, run)
         try:
-            content = load_json(path)
+            content = read_json(path)
         except FileNotFoundError as error:
             command = f"snakemake --cores 1 --configfile config/{self.scale}.yaml -- {shlex.quote(str(path))}"
             raise FileNotFoundError(

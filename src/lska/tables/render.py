@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lska.provenance import atomic_path
+from lska.files import atomic_path
 from lska.tables.collect import Table
 from lska.tables.latex import escape_latex, to_latex
 from lska.tables.tidy import CSV_COLUMNS, place, records, to_csv

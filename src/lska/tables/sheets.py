@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lska.provenance import atomic_path
+from lska.files import atomic_path
 from lska.tables.style import INK
 
 LIMIT = 400_000

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from lska.files import read_yaml
 from lska.finetuning import CONTROL
 from lska.runs import Run
-from lska.strict import build, read_yaml
+from lska.strict import build
 
 SPECS = Path(__file__).parent / "specs"
 TARGETS = tuple(path.stem for kind in ("table", "figure") for path in sorted(SPECS.glob(f"{kind}_*.yaml")))

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from lska.provenance import load_json
+from lska.files import read_json
 from lska.tables.collect import Cell, Table, TableRow
 from lska.tables.render import MARKS, caption, cell_text, escape_markdown, ours, to_markdown
 from lska.tables.specs import TableSpec
@@ -140,7 +140,7 @@ def provenance(table: Table) -> str:
 
 
 def _file_row(path: Path, columns: list[str]) -> tuple[str, ...]:
-    content = load_json(path)
+    content = read_json(path)
     weights, code = content.get("weights") or {}, content.get("code") or {}
     return (
         f"{content['task']}/{content['run']}",

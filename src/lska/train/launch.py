@@ -18,9 +18,10 @@ from lska.data.folders import Split, check_same_classes
 from lska.data.folders_torch import ImageDataset
 from lska.data.prepare import verify
 from lska.data.sources import open_classification
+from lska.files import atomic_path, vouched
 from lska.models import create
 from lska.models.checkpoint import save_weights
-from lska.provenance import atomic_path, code_version, environment, file_md5, read_json, write_sealed
+from lska.provenance import code_version, environment, file_md5, write_sealed
 from lska.runs import Run
 from lska.threads import use_threads
 from lska.train.distributed import Processes, processes
@@ -100,7 +101,7 @@ def made_meanwhile(lease: Lease | None, group: Processes, weights: Path, log: Pa
     Args:
         weights: place of the weights beside their sidecar, of the recipe `digest`; `log` of their record of losses.
     """
-    sidecar = read_json(weights.with_suffix(".json"))
+    sidecar = vouched(weights.with_suffix(".json"))
     made = (
         lease is not None
         and lease.waited

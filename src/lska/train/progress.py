@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.provenance import atomic_path
+from lska.files import atomic_path
 
 if TYPE_CHECKING:
     from lska.train.lease import Lease

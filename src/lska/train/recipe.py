@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lska.strict import build, merge, read_yaml
+from lska.files import read_yaml
+from lska.strict import build, merge
 
 Triple = tuple[float, float, float]
 HALF: Triple = (0.5, 0.5, 0.5)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lska.provenance import atomic_path
+from lska.files import atomic_path
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.provenance import atomic_path, read_json
+from lska.files import atomic_path, vouched
 from lska.runs import Run
 from lska.weights.pointers import SUFFIX
 
@@ -56,7 +56,7 @@ def _entry(pointer: Path, scale: str, task: str) -> tuple[str, dict[str, Any]]:
     except ValueError as error:
         raise ValueError(f"{pointer}: {error}; remove or rename the pointer") from error
     weights = pointer.with_suffix("")
-    sidecar = read_json(weights.with_suffix(".json"))
+    sidecar = vouched(weights.with_suffix(".json"))
     data = (sidecar.get("data") or {}).get("name")
     network = run.model if run.kernel is None else f"{run.model} with {run.attention}, k = {run.kernel}"
     trained = f", {sidecar['origin']} on {data}" if sidecar.get("origin") and data else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.provenance import read_json
+from lska.files import vouched
 from lska.weights.pointers import Pointer, pointer_path, read_pointer
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def choose(checkpoint: Checkpoint) -> Choice:
     Raises:
         ValueError: the pointer is damaged.
     """
-    sidecar, pointer = read_json(checkpoint.sidecar), read_pointer(checkpoint.weights)
+    sidecar, pointer = vouched(checkpoint.sidecar), read_pointer(checkpoint.weights)
     changed, there = _changed(checkpoint, sidecar, pointer), checkpoint.weights.is_file()
     if changed is not None:
         return Choice(False, False, False, changed)
@@ -118,7 +118,7 @@ def _changed(checkpoint: Checkpoint, sidecar: Mapping[str, Any], pointer: Pointe
         return None
     if not choose(checkpoint.backbone).vouched:
         return "its backbone is to be trained anew"
-    same = (sidecar.get("backbone") or {}).get("md5", "none") == read_json(checkpoint.backbone.sidecar).get("md5")
+    same = (sidecar.get("backbone") or {}).get("md5", "none") == vouched(checkpoint.backbone.sidecar).get("md5")
     return None if same else "its backbone is another now"
 
 

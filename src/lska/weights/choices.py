@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lska.config import Config
+from lska.files import vouched
 from lska.finetuning import FineTuningJob
-from lska.provenance import read_json
 from lska.runs import Run
 from lska.weights.checkpoints import Checkpoint, Choice, choose
 
@@ -61,7 +61,7 @@ class Choices:
 
     def _needed(self, name: str) -> bool:
         """Whether anything that is made of a network's weights is missing, or was made of others."""
-        md5 = read_json(self.config.weights_path(name).with_suffix(".json")).get("md5")
+        md5 = vouched(self.config.weights_path(name).with_suffix(".json")).get("md5")
         return any(used != md5 for used in self._uses(name))
 
     def _uses(self, name: str) -> Iterator[str | None]:
@@ -70,11 +70,11 @@ class Choices:
         config, parsed = self.config, Run.parse(run)
         items = [] if task else [item for item in config.measured if parsed in config.runs_of(item.task)]
         for place in (task or "classification", *(item.task for item in items)):
-            yield (read_json(config.metric_path(place, run)).get("weights") or {}).get("md5")
+            yield (vouched(config.metric_path(place, run)).get("weights") or {}).get("md5")
         for job in config.fine_tunings:
             if not task and job.run == parsed and job.backbone is not None:
                 made = self.lasting(job.place)
-                yield (read_json(job.weights.with_suffix(".json")).get("backbone") or {}).get("md5") if made else None
+                yield (vouched(job.weights.with_suffix(".json")).get("backbone") or {}).get("md5") if made else None
 
     def __format__(self, name: str) -> str:
         """Why the weights of `name` are fetched or trained, for the message of a rule."""

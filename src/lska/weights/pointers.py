@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from lska.provenance import atomic_path, digest
+from lska.files import atomic_path
+from lska.provenance import digest
 
 SUFFIX = ".dvc"
 """Which DVC adds to the name of a file."""

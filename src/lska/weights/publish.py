@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.provenance import atomic_path, digest, file_md5, load_json, seal_problem
+from lska.files import atomic_path, read_json
+from lska.provenance import digest, file_md5, seal_problem
 from lska.weights import artifacts
 from lska.weights.checkpoints import Checkpoint, choose
 from lska.weights.dvc import LOCAL_CONFIG, DvcError, Remote, dvc, remote
@@ -89,7 +90,7 @@ def _examined(checkpoint: Checkpoint) -> tuple[dict[str, Any], str | None]:
         return {}, f"{checkpoint.weights} is missing; train it first"
     if not checkpoint.sidecar.is_file():
         return {}, f"{checkpoint.sidecar} is missing: nothing vouches for {checkpoint.weights.name}; train it again"
-    sidecar = load_json(checkpoint.sidecar)
+    sidecar = read_json(checkpoint.sidecar)
     if problem := seal_problem(sidecar) or _edited(checkpoint, sidecar):
         return sidecar, f"{checkpoint.sidecar}: {problem}"
     found = file_md5(checkpoint.weights)

@@ -23,7 +23,8 @@ from lska.data.perturbed.clean import chosen_images, clean_image, corrupted_name
 from lska.data.perturbed.names import FAMILIES, GENERATOR, SEVERITIES, severity_folder
 from lska.data.synthetic.checks import check_choice, check_range
 from lska.data.synthetic.folder import SETTINGS_FILE, existing_settings
-from lska.provenance import digest, write_json
+from lska.files import write_json
+from lska.provenance import digest
 
 logger = logging.getLogger(__name__)
 

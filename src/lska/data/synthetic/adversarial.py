@@ -25,7 +25,7 @@ from lska.data.synthetic.scene import Labels, Scene, compose_scene
 from lska.data.synthetic.seeds import HELD_OUT
 from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
-from lska.provenance import write_json
+from lska.files import write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lska.provenance import digest, write_json
+from lska.files import write_json
+from lska.provenance import digest
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lska.data.synthetic.render import render
 from lska.data.synthetic.scene import Scene
-from lska.provenance import atomic_path
+from lska.files import atomic_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

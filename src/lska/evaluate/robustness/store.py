@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from lska.evaluate.robustness.scores import Outcome
-from lska.provenance import atomic_path
+from lska.files import atomic_path
 
 BEST = 5
 """Classes kept per image, the most probable first; -1 where the network has fewer."""
