@@ -176,7 +176,11 @@ def read_outcomes(path: Path, md5: str | None = None) -> Outcomes:
     if md5 is not None and path.is_file() and (found := file_md5(path)) != md5:
         raise OutcomesError(f"{path}: MD5 {found}, but its metric file was written with {md5}; {REMEDY}")
     kinds: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
-    for name, array in read_arrays(path).items():
+    try:
+        arrays = read_arrays(path)
+    except MissingFileError as error:
+        raise OutcomesError(f"{path}: the file of outcomes is missing; {REMEDY}") from error
+    for name, array in arrays.items():
         kind, _, metric = name.partition("/")
         if kind not in KINDS or not metric:
             raise OutcomesError(f"{path}: {quoted(name)}: expected names like images/<metric>; {REMEDY}")
@@ -194,7 +198,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a NumPy archive, all of numbers; nothing is unpacked where it is more than `ARCHIVE` bytes in all.
 
     Raises:
-        OutcomesError: it is missing or damaged, or holds something else.
+        MissingFileError: it is not there.
+        OutcomesError: it is damaged, or holds something else.
     """
     import zipfile
 
@@ -210,9 +215,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 if name in arrays:
                     raise ValueError(f"{quoted(name)} is in it twice")
                 arrays[name] = _array(archive.read(member), name)
-    except MissingFileError as error:
-        raise OutcomesError(f"{path}: the file of outcomes is missing; {REMEDY}") from error
-    except OutcomesError:
+    except (OutcomesError, MissingFileError):
         raise
     except FileError as error:
         raise OutcomesError(f"{error}; {REMEDY}") from error

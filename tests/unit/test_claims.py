@@ -171,7 +171,7 @@ def test_a_metric_that_does_not_exist_is_an_error_of_the_list(tmp_path: Path) ->
     ("change", "problem"),
     [
         ({"value": "high"}, "metrics.top1.value': expected a finite number, found 'high'"),
-        ({"value": float("nan")}, "metrics.top1.value': expected a finite number, found nan"),
+        ({"value": float("nan")}, "expected a finite number, found 'NaN'"),
         ({"standard_error": "small"}, "metrics.top1.standard_error': expected a finite number"),
         ({"unit": None}, "metrics.top1.unit': 'unit' is missing"),
     ],

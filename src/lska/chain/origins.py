@@ -13,7 +13,7 @@ from lska.chain.recipes import changes, differences, paper_recipe, plain, todays
 from lska.config import Config
 from lska.files import vouched
 from lska.finetuning import parse_task
-from lska.provenance import digest, file_md5, seal_problem
+from lska.provenance import digest, file_md5, seal_problem, vouched_for
 from lska.robustness import MANIFESTS
 from lska.runs import Run
 from lska.sections import DataSource
@@ -149,7 +149,7 @@ def data_link(config: Config, identity: Mapping[str, Any] | None, label: str) ->
     if identity is None:
         return Link("data", label, {"data": "none needed"})
     path = config.results / "data" / f"{identity['name']}.json"
-    facts, record = {"name": str(identity["name"])}, vouched(path)
+    facts, record = {"name": str(identity["name"])}, vouched_for(path, "record")
     if not record:
         return Link("data", label, {**facts, "digest": str(identity["digest"]), "record": "MISSING or damaged"}, path)
     recorded = record.get("digest")

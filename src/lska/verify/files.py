@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 from lska.chain.checkout import committed_text
 from lska.chain.recipes import changes
 from lska.config import Config
+from lska.files import FileError, MissingFileError, parse_json, printable, read_json, read_lines
 from lska.outcomes import Outcomes, OutcomesError, outcomes_path, read_arrays, read_outcomes
 from lska.provenance import digest, file_md5, seal_problem, validate
 from lska.verify.findings import Finding, Level, Tally
@@ -25,6 +23,10 @@ EDITS = 4
 
 LONGEST = 240
 """Characters of a change that are shown."""
+
+WIDEST = 2000
+"""Characters of a finding's text: what is wrong with a file may be one word of a million letters."""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -51,49 +53,37 @@ class Checked:
 
 def broken(path: Path, place: str, text: str) -> Finding:
     """A finding of a file that cannot be trusted."""
-    return Finding(Level.BROKEN, path, place, text)
+    return Finding(Level.BROKEN, path, place, printable(text, WIDEST))
 
 
-def read(path: Path, kind: str) -> Checked:
-    """A JSON file with its seal; `kind` (`metric files`) names what it is where it has none."""
+def read(path: Path, kind: str, check: Callable[[dict[str, Any], str], None] | None = None) -> Checked:
+    """A JSON file with its seal; `kind` (`metric files`) names what it is where it has none.
+
+    Args:
+        check: raises ValueError for content, named by a text, that has other fields or types than such a file.
+    """
     try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Checked(path, {}, (broken(path, "", "is missing"),))
-    except (OSError, ValueError) as error:
-        return Checked(path, {}, (broken(path, "", f"cannot be read as JSON ({error})"),))
-    if not isinstance(content, dict):
-        return Checked(path, {}, (broken(path, "", f"expected a mapping, found {type(content).__name__}"),))
+        content = read_json(path)
+    except MissingFileError as error:
+        return Checked(path, {}, (broken(path, "", said_of(path, error) if path.is_symlink() else "is missing"),))
+    except FileError as error:
+        return Checked(path, {}, (broken(path, "", said_of(path, error)),))
     problem = seal_problem(content)
     if problem is not None:
         text, edited = problem.removeprefix("field 'seal': "), edited_fields(path)
         text += f"; since the commit: {edited}" if edited else ""
         return Checked(path, content, (broken(path, "seal", text),))
+    try:
+        if check is not None:
+            check(content, str(path))
+    except ValueError as error:
+        return Checked(path, content, (broken(path, "", said_of(path, error)),))
     return Checked(path, content, () if "seal" in content else (_unsealed(path, kind),))
 
 
-def parse(text: str) -> Any:
-    """The value of a JSON text that says each thing once.
-
-    Raises:
-        ValueError: it is no JSON, gives a name twice, of which readers see the first and programs the last, or has
-            numbers that are not finite.
-    """
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = Counter(name for name, _ in pairs)
-    twice = [name for name, number in names.items() if number > 1]
-    if twice:
-        raise ValueError(f"the name {twice[0]!r} is given {names[twice[0]]} times in one mapping")
-    return dict(pairs)
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise ValueError(f"expected a finite number, found {text}")
-    return float(text)
+def said_of(path: Path, error: Exception) -> str:
+    """What an error says of the file that it names, in one line."""
+    return " ".join(str(error).split()).removeprefix(f"{path}:").removeprefix(f"{path}").strip()
 
 
 def _unsealed(path: Path, kind: str) -> Finding:
@@ -107,11 +97,10 @@ def _unsealed(path: Path, kind: str) -> Finding:
 def edited_fields(path: Path) -> str:
     """Which fields of a JSON file differ from the committed one; nothing where there is none."""
     try:
-        committed, content = json.loads(committed_text(path) or "null"), json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        committed, content = parse_json(committed_text(path) or "null", "the commit's"), read_json(path)
+    except ValueError:
         return ""
-    known = isinstance(committed, Mapping) and isinstance(content, Mapping)
-    found = [_cut(change) for change in changes(committed, content)] if known else []
+    found = [_cut(change) for change in changes(committed, content)]
     more = f" and {len(found) - EDITS} more fields" if len(found) > EDITS else ""
     return "; ".join(found[:EDITS]) + more
 
@@ -130,14 +119,10 @@ def metric_file(
         images: how many images there are of the data that it was measured on, None where that is not known.
         recount: whether what depends on the code alone is counted again.
     """
-    checked = read(path, "metric files")
+    checked = read(path, "metric files", lambda content, where: validate(content, "metrics", where))
     if checked.broken:
         return checked
     found: list[Finding] = []
-    try:
-        validate(checked.content, "metrics", path.name)
-    except ValueError as error:
-        found.append(broken(path, "", " ".join(str(error).split())))
     for name, expected in {"task": task, "run": run, "scale": config.scale}.items():
         if checked.get(name) != expected:
             found.append(broken(path, name, f"is {checked.get(name)!r}, but its place says {expected!r}"))
@@ -161,7 +146,7 @@ def _numbers(
         try:
             maps = read_arrays(drawn)
         except OutcomesError as error:
-            return [broken(drawn, "", str(error).removeprefix(f"{drawn}: "))], Tally()
+            return [broken(drawn, "", said_of(drawn, error))], Tally()
     kept = Kept(task, checked.content["metrics"], outcomes, outcomes_path(path).name, images, maps)
     try:
         again = counted_again(config, task, checked.get("run")) if recount else None
@@ -187,8 +172,7 @@ def _outcomes(path: Path, content: Mapping[str, Any]) -> tuple[list[Finding], Ou
     try:
         outcomes = read_outcomes(beside, stated)
     except OutcomesError as error:
-        text = str(error).removeprefix(f"{beside}: ").removeprefix(f"{beside} ")
-        return [*found, broken(beside, "", text)], Outcomes()
+        return [*found, broken(beside, "", said_of(beside, error))], Outcomes()
     for kind, arrays in vars(outcomes).items():
         foreign = sorted(set(arrays) - set(content["metrics"]))
         found += [broken(beside, f"{kind}/{name}", f"{path} has no metric of this name") for name in foreign]
@@ -257,13 +241,14 @@ def _weights(checked: Checked) -> Iterator[Finding]:
 
 def _log(checked: Checked, log: Path) -> Iterator[Finding]:
     """The last line of the record of losses, where the results hold it."""
-    if not log.is_file():
-        return
     try:
-        last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+        number, line = (read_lines(log) or [(1, "")])[-1]
+        last = parse_json(line, f"{log}: line {number}")
         recorded = {"updates": last["step"], "final_loss": last["loss"]}
-    except (ValueError, IndexError, KeyError, TypeError) as error:
-        yield broken(log, "", f"its last line is no record of a training ({type(error).__name__}: {error})")
+    except MissingFileError:
+        return
+    except (FileError, KeyError) as error:
+        yield broken(log, "", f"its last line is no record of a training ({said_of(log, error)})")
         return
     for name, value in recorded.items():
         if checked.get(name) != value:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.chain.text import shortened
+from lska.files import printable
 
 WIDTH = 100
 SHOWN = 5
@@ -127,7 +128,7 @@ def to_text(report: Report) -> str:
             lines += {Level.BROKEN: _all, Level.UNSEALED: _few}.get(level, _alike)(found)
     if not report.of(Level.BROKEN):
         lines += ["", "Nothing is broken."]
-    return "\n".join(lines) + "\n"
+    return printable("\n".join(lines) + "\n")
 
 
 def _numbers(tally: Tally) -> Iterator[str]:

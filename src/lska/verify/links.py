@@ -10,6 +10,7 @@ from pathlib import Path
 from lska.chain.origins import sidecar_path
 from lska.chain.recipes import changes, todays_spec
 from lska.config import Config
+from lska.files import files_in, quoted
 from lska.finetuning import parse_task
 from lska.inspection import TASKS as INSPECTIONS
 from lska.outcomes import keeps_outcomes
@@ -34,7 +35,7 @@ class Evidence:
     @cached_property
     def metrics(self) -> dict[Path, Checked]:
         """Every metric file that is there or was asked for, by path."""
-        for path in sorted(self.folder.rglob("*.json")):
+        for path in files_in(self.folder, "**/*.json"):
             self.metric(path)
         return self._metrics
 
@@ -57,15 +58,18 @@ class Evidence:
 
     def sidecar(self, path: Path) -> Checked:
         """A sidecar by its path, also a missing one."""
+        folder = self.config.weights_path("any").parent
+        if not path.is_relative_to(folder) or ".." in path.parts:
+            return Checked(folder, {}, (broken(folder, "", f"{quoted(str(path))} is no sidecar of this scale"),))
         if path not in self._sidecars:
-            name = path.relative_to(self.config.weights_path("any").parent).with_suffix("").as_posix()
+            name = path.relative_to(folder).with_suffix("").as_posix()
             self._sidecars[path] = sidecar(path, self.config.training_log(name))
         return self._sidecars[path]
 
     @cached_property
     def sidecars(self) -> dict[Path, Checked]:
         """Every sidecar that is there or is named by another file."""
-        for path in sorted(self.config.weights_path("any").parent.rglob("*.json")):
+        for path in files_in(self.config.weights_path("any").parent, "**/*.json"):
             self.sidecar(path)
         for checked in list(self.metrics.values()):
             if checked.get("weights.md5"):
@@ -74,7 +78,10 @@ class Evidence:
 
     def record(self, name: str) -> Checked:
         """The record of a data set, also a missing one."""
-        path = self.config.results / "data" / f"{name}.json"
+        folder = self.config.results / "data"
+        path = folder / f"{name}.json"
+        if path.parent != folder:
+            return Checked(folder, {}, (broken(folder, "", f"{quoted(name)} is no name of a data set"),))
         if path not in self._records:
             self._records[path] = record(path, self.config)
         return self._records[path]
@@ -82,7 +89,7 @@ class Evidence:
     @cached_property
     def records(self) -> dict[Path, Checked]:
         """Every data record that is there or is named by another file."""
-        for path in sorted((self.config.results / "data").glob("*.json")):
+        for path in files_in(self.config.results / "data", "*.json"):
             self.record(path.stem)
         for name in self.witnesses:
             self.record(name)

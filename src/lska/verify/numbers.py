@@ -15,9 +15,7 @@ PRECISION = 1e-6
 """Relative; outcomes are kept in 32 bits, and their mean is taken in 64."""
 
 
-def check(
-    path: Path, kept: Kept, again: Mapping[str, Mapping[str, Any]] | None = None
-) -> tuple[list[Finding], Tally]:
+def check(path: Path, kept: Kept, again: Mapping[str, Mapping[str, Any]] | None = None) -> tuple[list[Finding], Tally]:
     """Compare the entries of the metric file `path` with all that follows from `kept`.
 
     Args:
