@@ -276,8 +276,10 @@ def _speed(kept: Kept) -> Iterator[Derived]:
     if entry.get("n", 0) % 2 and batch and latency:
         source = "batch size and latency"
         yield Derived("throughput", source, {"value": 1000 * batch / latency}, whole=False)
-    if entry.get("interval"):
-        yield Derived("throughput", "its quartiles", bounds=tuple(entry["interval"]))
+    if entry.get("interval") and entry["value"] is not None:
+        low, high = entry["interval"]
+        around = [min(low, entry["value"]), max(high, entry["value"])]
+        yield Derived("throughput", "quartiles around its median", {"interval": around}, whole=False)
         yield Derived("latency", "the throughputs", {"n": entry.get("n")}, whole=False)
 
 
@@ -295,7 +297,7 @@ _TASKS: Mapping[str, Callable[[Kept], Iterator[Derived]]] = {
 
 
 def fits(found: Any, expected: Any, precision: float) -> bool:
-    """Whether a number, an interval or None is the expected one but for rounding.
+    """Whether a number, an interval or None is the expected one, but for rounding where it is no whole number.
 
     Args:
         precision: relative, and absolute for numbers below 1.
@@ -304,4 +306,6 @@ def fits(found: Any, expected: Any, precision: float) -> bool:
         return isinstance(found, list | tuple) and all(map(lambda a, b: fits(a, b, precision), found, expected))
     if found is None or expected is None:
         return found is expected
+    if isinstance(expected, int):
+        return found == expected
     return math.isclose(found, expected, rel_tol=precision, abs_tol=precision)
