@@ -11,7 +11,6 @@ from lska.chain.checkout import code_text, environment_text, hardware_text
 from lska.chain.model import Link
 from lska.chain.recipes import changes, differences, paper_recipe, plain, todays_spec
 from lska.config import Config
-from lska.files import vouched
 from lska.finetuning import parse_task
 from lska.provenance import digest, file_md5, seal_problem, vouched_for
 from lska.robustness import MANIFESTS
@@ -54,7 +53,7 @@ def weights_link(config: Config, content: Mapping[str, Any]) -> Link:
 
 def _trained(config: Config, path: Path, kind: str, task: str, run: str, md5: str, witness: str) -> Link:
     """The link of a sidecar; `witness` is who names its weights by `md5`."""
-    sidecar, label = vouched(path), LABELS[kind]
+    sidecar, label = vouched_for(path, "sidecar"), LABELS[kind]
     if not sidecar:
         return Link(kind, label, {"md5": md5, "sidecar": "MISSING or damaged: nothing says how they came"}, path)
     agrees = f"as {witness} says" if sidecar.get("md5") == md5 else f"OTHERS than {witness} names, {md5}"

@@ -82,7 +82,7 @@ def gather(config: Config) -> Results:
         config,
         tuple(_target(name, config) for name in TARGETS),
         metrics=metrics,
-        sidecars=_contents(checkpoints),
+        sidecars=_contents(checkpoints, schema="sidecar"),
         records=_contents(results / "data", deep=False, schema="record"),
         executed=_contents(results / "notebooks", "*.ipynb", deep=False),
         claims=_optional(claims.outputs(results)[0], "claims"),

@@ -17,7 +17,7 @@ from lska.tables.paper import read_paper
 from lska.tables.render import WRITERS
 from lska.verify.claims import check as check_claims
 from lska.verify.drawn import check as check_drawings
-from lska.verify.files import broken, edited_fields, said_of
+from lska.verify.files import broken, edited_fields, said_of, unreadable
 from lska.verify.findings import Finding, Level, Report, Tally
 from lska.verify.links import Evidence
 from lska.verify.shown import differences, name_of
@@ -97,12 +97,12 @@ def _target(target: str, evidence: Evidence, paper: Path, drawings: bool) -> Sho
         read_paper(values)
     except ValueError as error:
         unusable = broken(values, "", said_of(values, error))
-        return Shown(target, len(files), {}, (unusable,), {})
+        return Shown(target, len(files), {}, (unusable, *unreadable(files)), {})
     needed = [config.metric_path(task, run) for task, run in requirements(load_spec(target), config)]
-    unreadable = [path for path in needed if not evidence.metric(path).content]
+    without = [path for path in needed if not evidence.metric(path).content]
     distrusted = [path for path in needed if evidence.metric(path).broken]
-    if unreadable:
-        return _uncompared(target, files, unreadable, f"since {unreadable[0]} cannot be read")
+    if without:
+        return _uncompared(target, files, without, f"since {without[0]} cannot be read")
     try:
         table = collect(load_spec(target), config, paper, config.results, seals=False)
     except ValueError as error:
@@ -126,8 +126,9 @@ def _files(target: str, config: Config, drawings: bool = False) -> list[Path]:
 
 def _uncompared(target: str, files: list[Path], metrics: list[Path], reason: str) -> Shown:
     """A target that cannot be made again; all of it hangs on `metrics`."""
-    notes = tuple(Finding(Level.NOTE, path, "", f"not compared with its metric files, {reason}") for path in files[:1])
-    return Shown(target, len(files), {("all rows", "all columns"): tuple(metrics)}, notes, {})
+    notes = (Finding(Level.NOTE, path, "", f"not compared with its metric files, {reason}") for path in files[:1])
+    found = (*unreadable(files), *notes)
+    return Shown(target, len(files), {("all rows", "all columns"): tuple(metrics)}, found, {})
 
 
 def _compared(table: Table, files: list[Path], distrusted: list[Path]) -> Shown:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lska.config import Config
-from lska.files import FileError, quoted, read_bytes, read_json
+from lska.files import quoted, read_bytes, read_json
 from lska.provenance import validate
-from lska.verify.files import broken, said_of
+from lska.verify.files import broken, said_of, unreadable
 from lska.verify.findings import Finding, Level
 
 
@@ -22,10 +22,14 @@ def check(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[Finding]:
         distrusted: metric files that are broken themselves; no verdicts are made from them.
     """
     from lska.claims import outputs
+    from lska.claims.listing import CLAIMS, read_claims
     from lska.claims.page import render, to_json
     from lska.claims.verdicts import check as judge
 
     path, *pages = outputs(config.results)
+    faults = list(unreadable(page for page in pages if os.path.lexists(page)))
+    yield from faults
+    pages = [page for page in pages if page not in {fault.file for fault in faults}]
     if not os.path.lexists(path):
         left = [page.name for page in pages if os.path.lexists(page)]
         if left:
@@ -41,6 +45,11 @@ def check(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[Finding]:
         yield Finding(Level.NOTE, path, "", f"not compared with the metric files, since {distrusted[0]} is broken")
         return
     try:
+        read_claims()
+    except ValueError as error:
+        yield broken(CLAIMS, "", said_of(CLAIMS, error))
+        return
+    try:
         judged = to_json(judge(config), config)
     except ValueError as error:
         yield Finding(Level.NOTE, path, "", f"not compared: {error}")
@@ -54,11 +63,10 @@ def check(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[Finding]:
 
 
 def _page(path: Path, expected: str) -> Iterator[Finding]:
-    try:
-        found = read_bytes(path).decode("utf-8", "replace")
-    except FileError as error:
-        yield broken(path, "", "is missing" if not os.path.lexists(path) else said_of(path, error))
+    if not path.is_file():
+        yield broken(path, "", "is missing")
         return
+    found = read_bytes(path).decode()
     for number, (line, wanted) in enumerate(_pairs(found, expected), start=1):
         if line != wanted:
             yield broken(path, f"line {number}", f"shows {line.strip()!r}, claims.json gives {wanted.strip()!r}")

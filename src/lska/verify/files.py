@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from lska.chain.checkout import committed_text
 from lska.chain.recipes import changes
 from lska.config import Config
-from lska.files import FileError, MissingFileError, parse_json, printable, read_json, read_lines
+from lska.files import FileError, MissingFileError, parse_json, printable, read_json, read_lines, read_text
 from lska.outcomes import Outcomes, OutcomesError, outcomes_path, read_arrays, read_outcomes
 from lska.provenance import digest, file_md5, seal_problem, validate
 from lska.verify.findings import Finding, Level, Tally
@@ -56,12 +56,8 @@ def broken(path: Path, place: str, text: str) -> Finding:
     return Finding(Level.BROKEN, path, place, printable(text, WIDEST))
 
 
-def read(path: Path, kind: str, check: Callable[[dict[str, Any], str], None] | None = None) -> Checked:
-    """A JSON file with its seal; `kind` (`metric files`) names what it is where it has none.
-
-    Args:
-        check: raises ValueError for content, named by a text, that has other fields or types than such a file.
-    """
+def read(path: Path, kind: str, schema: str) -> Checked:
+    """A JSON file that fits a schema, with its seal; `kind` (`metric files`) names what it is where it has none."""
     try:
         content = read_json(path)
     except MissingFileError as error:
@@ -74,11 +70,19 @@ def read(path: Path, kind: str, check: Callable[[dict[str, Any], str], None] | N
         text += f"; since the commit: {edited}" if edited else ""
         return Checked(path, content, (broken(path, "seal", text),))
     try:
-        if check is not None:
-            check(content, str(path))
+        validate(content, schema, str(path))
     except ValueError as error:
         return Checked(path, content, (broken(path, "", said_of(path, error)),))
     return Checked(path, content, () if "seal" in content else (_unsealed(path, kind),))
+
+
+def unreadable(paths: Iterable[Path]) -> Iterator[Finding]:
+    """What is no text or no JSON, of files that are not compared because what they are made of is broken."""
+    for path in paths:
+        try:
+            (read_json if path.suffix == ".json" else read_text)(path)
+        except FileError as error:
+            yield broken(path, "", said_of(path, error))
 
 
 def said_of(path: Path, error: Exception) -> str:
@@ -119,7 +123,7 @@ def metric_file(
         images: how many images there are of the data that it was measured on, None where that is not known.
         recount: whether what depends on the code alone is counted again.
     """
-    checked = read(path, "metric files", lambda content, where: validate(content, "metrics", where))
+    checked = read(path, "metric files", "metrics")
     if checked.broken:
         return checked
     found: list[Finding] = []
@@ -185,7 +189,7 @@ def sidecar(path: Path, log: Path) -> Checked:
     Args:
         log: the training's record of losses.
     """
-    checked = read(path, "sidecars of weights")
+    checked = read(path, "sidecars of weights", "sidecar")
     if checked.broken:
         return checked
     trained = checked.get("origin") == "trained"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from lska.files import FileError, read_bytes
+from lska.files import FileError, decode_text, read_bytes
 from lska.tables.collect import Table
 from lska.tables.render import WRITERS, heading
 from lska.verify.files import broken, said_of
@@ -37,9 +37,12 @@ def differences(table: Table, path: Path, distrusted: Collection[Path] = ()) -> 
 
     """
     try:
-        found, expected = read_bytes(path).decode("utf-8", "replace"), WRITERS[path.suffix](table)
+        content = read_bytes(path)
+        decode_text(content, str(path))
     except FileError as error:
         return [broken(path, "", said_of(path, error))]
+    # As it is: a byte order mark is a difference.
+    found, expected = content.decode(), WRITERS[path.suffix](table)
     if found == expected:
         return []
     known = {(cell.row, cell.column): cell for cell in table.cells}

@@ -11,7 +11,7 @@ from typing import Any
 
 from lska.config import Config
 from lska.files import FileError, read_bytes, read_json
-from lska.verify.files import broken, said_of
+from lska.verify.files import broken, said_of, unreadable
 from lska.verify.findings import Finding, Level
 
 
@@ -29,6 +29,7 @@ def check(config: Config) -> Iterator[Finding]:
             expected = made()
         except (OSError, ValueError) as error:
             if os.path.lexists(path):
+                yield from unreadable([path])
                 yield Finding(Level.NOTE, path, "", f"not compared: {error}")
             continue
         if not os.path.lexists(path):
