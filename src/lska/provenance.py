@@ -153,9 +153,11 @@ def validate(content: Any, schema: str, where: str) -> None:
     if errors:
         places = [error.json_path.removeprefix("$").removeprefix(".") or "file" for error in errors]
         lines = [f"  {place}: {_message(error)}" for place, error in zip(places, errors, strict=True)]
+        if len(lines) == 1:
+            raise ValueError(f"{where} is not valid: {lines[0].strip()}")
         more = [f"  and {len(lines) - PROBLEMS:,} more"] if len(lines) > PROBLEMS else []
         told = "\n".join([*lines[:PROBLEMS], *more])
-        raise ValueError(f"{where} is not valid ({len(lines)} problem{'s'[: len(lines) > 1]}):\n{told}")
+        raise ValueError(f"{where} is not valid ({len(lines)} problems):\n{told}")
 
 
 def _message(error: ValidationError) -> str:
@@ -183,7 +185,7 @@ def _validator(schema: str) -> Draft202012Validator:
         from jsonschema import Draft202012Validator, FormatChecker
 
     checker = FormatChecker(formats=())
-    checker.checks("moment", raises=ValueError)(_is_moment)
+    checker.checks("time in ISO 8601", raises=ValueError)(_is_moment)
     rules = json.loads((Path(__file__).parent / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"))
     return Draft202012Validator(rules, format_checker=checker)
 

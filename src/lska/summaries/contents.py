@@ -48,7 +48,7 @@ def leftovers(config: Config, current: Iterable[Path]) -> list[Path]:
     """Files of former runs and tasks, in the folders that hold the `current` ones and nothing else."""
     kept = set(current)
     found = (*files_in(config.results / "summary", "*.json"), *files_in(config.results / "plots", "**/*.csv"))
-    return [path for path in found if path not in kept]
+    return sorted(path for path in found if path not in kept)
 
 
 def by_file(config: Config) -> tuple[dict[Path, Callable[[], Numbers]], dict[Path, Callable[[], str]]]:
