@@ -10,6 +10,12 @@ SCALE ?= demo
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 INSTALL := .venv/bin/uv pip install --quiet --python .venv/bin/python
 
+# An environment remembers the folder that it was made for, and its editable install names the code. Where either is of
+# another folder, as after copying or renaming the project, it would run that folder's code, or nothing: it is made anew.
+FOREIGN := $(shell test -d .venv && here=$$(pwd -P) && { \
+  sed -n 's/^command = .* -m venv //p' .venv/pyvenv.cfg | grep -vxF "$$here/.venv"; \
+  cat .venv/lib/python3*/site-packages/__editable__.lska_reproduction-*.pth 2> /dev/null | grep -vxF "$$here/src"; })
+
 .PHONY: demo notebooks test test-cluster lint lock clean
 .DELETE_ON_ERROR:
 
@@ -44,10 +50,15 @@ clean:
 	rm -rf work results/demo checkpoints/demo
 
 # uv installs the lock several times faster than pip; it is itself locked by hash.
-.venv/uv: envs/bootstrap.txt
+.venv/uv: envs/bootstrap.txt $(if $(FOREIGN),foreign)
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/bootstrap.txt
 	touch $@
+
+.PHONY: foreign
+foreign:
+	@echo 'The environment .venv is of another folder: it is made anew'
+	rm -rf .venv
 
 # The lock is complete, so dependencies are not resolved again (and envs/overrides.txt holds).
 .venv/runtime: .venv/uv envs/requirements.txt pyproject.toml

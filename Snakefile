@@ -1,7 +1,16 @@
 # The LSKA paper from images to tables. `snakemake --cores 2` makes everything at demo scale; another scale is chosen by
 # `--configfile config/small.yaml`. Tables name what they need, so a target trains and evaluates only that.
+from pathlib import Path
+
 from snakemake.utils import min_version
 
+from lska.surroundings import explained, require_project_folder
+
+# First of all: another folder's code may lack what is imported next.
+with explained():
+    require_project_folder(Path(workflow.main_snakefile))
+
+from lska.config import read_settings
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
 from lska.report import site_outputs
 from lska.robustness import source_digest
@@ -14,11 +23,14 @@ min_version("9.0")
 if not workflow.overwrite_configfiles:
     configfile: "config/demo.yaml"
 
-PLAN = Plan(
-    config,
-    files=workflow.overwrite_configfiles or ["config/demo.yaml"],
-    overrides=workflow.config_settings.config or {},
-)
+# Read again by the project's own reader: Snakemake's takes the last of a key that is given twice.
+FILES = workflow.overwrite_configfiles or ["config/demo.yaml"]
+with explained():
+    PLAN = Plan(
+        read_settings(FILES),
+        files=FILES,
+        overrides=workflow.config_settings.config or {},
+    )
 SETTINGS = PLAN.settings
 LOGS = PLAN.config.work / "logs"
 

@@ -22,7 +22,7 @@ EVALUATION = {"batch_size": 5}
 SECTIONS: dict[str, Any] = {
     "runs": SECTION["runs"],
     "data": {"name": "shapes", "root": "made/shapes", "manifest": None,
-             "generate": {"image_size": 32, "classes": 4, "train_per_class": 1, "val_per_class": 2}},
+             "generate": {"image_size": 32, "classes": 4, "train_per_class": 4, "val_per_class": 2}},
     "shape_texture": {"runs": SECTION["runs"], "evaluation": EVALUATION, "resamples": 20, "seed": 3,
                       "data": {"name": "cues", "root": "made/cues", "generate": CUES}},
     "texture_knn": {"runs": SECTION["runs"], "evaluation": EVALUATION,

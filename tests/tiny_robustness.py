@@ -182,7 +182,7 @@ def scoring(item: PerturbedSet, members: Sequence[Member], parts: Sequence[Part]
     evaluation = item.section.evaluation
     settings = {
         "members": members, "parts": parts, "labels": labels, "store": Store(item.predictions),
-        "as_stored": item.section.stored_images == "corrected", "shard": item.section.shard,
+        "as_stored": item.config.stored_images == "as_stored", "shard": item.section.shard,
         "batch_size": evaluation.batch_size, "workers": evaluation.workers, "device": CPU,
     }  # fmt: skip
     return Pass(**{**settings, **more})

@@ -15,7 +15,7 @@ from lska.cli_cluster import add_gpus, add_supervise
 from lska.cli_data import add_data
 from lska.cli_evaluate import add_complexity, add_evaluate
 from lska.cli_launch import add_launch
-from lska.cli_options import Arguments, Commands, Parser, budgeted, configured, load, require_data, say
+from lska.cli_options import Arguments, Commands, Parser, as_path, budgeted, configured, load, require_data, say
 from lska.cli_plan import add_plan
 from lska.cli_provenance import add_explain, add_verify
 from lska.cli_report import add_report
@@ -25,18 +25,17 @@ from lska.finetuning import FineTuningJob
 from lska.gpus import take
 from lska.launching import budget_seconds
 from lska.runs import Run
+from lska.surroundings import LONGEST, require_own_code, speak_plainly
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
 from lska.warm import delegate, run_beside_server
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
 
-LONGEST = 1000
-"""Characters of a line of an error that are shown."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 for an error that was explained, 75 for "call me again"."""
+    speak_plainly()
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(argv)
     if arguments.heavy and (code := delegate(argv)) is not None:
@@ -47,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Fonts that matplotlib puts into PDF files are told glyph by glyph, hundreds of lines for each figure.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     try:
+        require_own_code(Path.cwd())
         return arguments.command(arguments) or 0
     except KeyboardInterrupt:
         print("lska: interrupted; start it again to go on", file=sys.stderr)
@@ -152,8 +152,8 @@ def _properties(arguments: Arguments) -> None:
 def _add_notebook(commands: Commands) -> None:
     command = commands.add_parser("notebook", help="make one table or figure through its notebook")
     command.add_argument("target", help="for example table_03 or figure_01")
-    command.add_argument("--log", type=Path, required=True, help="where the notebook is executed, kept on failure")
-    command.add_argument("--output", type=Path, required=True, help="where it is copied on success")
+    command.add_argument("--log", type=as_path, required=True, help="where the notebook is executed, kept on failure")
+    command.add_argument("--output", type=as_path, required=True, help="where it is copied on success")
     configured(command)
     command.set_defaults(command=_notebook)
 

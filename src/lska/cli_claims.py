@@ -35,4 +35,4 @@ def _claims(arguments: Arguments) -> None:
             raise ValueError(f"--only: no claim {', '.join(unknown)} in paper/claims.csv; expected {', '.join(known)}")
         results = tuple(result for result in results if result.claim.id in arguments.only)
     content = page.to_json(results, config)
-    say(json.dumps(content, indent=2, ensure_ascii=False) if arguments.json else page.to_text(content))
+    say(json.dumps(content, indent=2) if arguments.json else page.to_text(content))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lska.cli_options import Arguments, Commands, configured, load, require_data, say
+from lska.cli_options import Arguments, Commands, as_path, configured, load, require_data, say
 from lska.config import KINDS
 from lska.inspection import OWN_DATA, InspectionJob
 from lska.robustness import CUE_CONFLICT, SETS, PerturbedSet
@@ -28,21 +28,26 @@ def add_data(commands: Commands) -> None:
     prepare.set_defaults(command=_prepare, heavy=True)
     check = actions.add_parser("check", help="say what is missing or too much in a data set")
     check.add_argument("name", help="name of a bundled manifest, or the path of one; or cue_conflict")
-    check.add_argument("--root", type=Path, required=True, help="folder or tar file with the data")
+    check.add_argument("--root", type=as_path, required=True, help="folder or tar file with the data")
     check.add_argument("--contents", action="store_true", help="decode every image too")
     check.add_argument("--archives", action="store_true",
                        help="compare the archives that lie there with what is known of them, nothing else")  # fmt: skip
     check.set_defaults(command=_check)
     bring = actions.add_parser("import", help="fetch a public archive, check it and record it in DVC")
     bring.add_argument("name", help="name of a bundled manifest, or the path of one")
-    bring.add_argument("--from", dest="source", required=True, metavar="SOURCE",
+    bring.add_argument("--from", dest="source", required=True, type=_source, metavar="SOURCE",
                        help="address (http, https, s3, ...) or path of the archive")  # fmt: skip
-    bring.add_argument("--root", type=Path, help="folder for it inside the project (default: data/NAME)")
+    bring.add_argument("--root", type=as_path, help="folder for it inside the project (default: data/NAME)")
     bring.set_defaults(command=_import)
     examples = actions.add_parser("examples", help="draw what a perturbed set looks like")
     examples.add_argument("perturbed", choices=SETS, metavar="SET", help=f"one of {', '.join(SETS)}")
     configured(examples)
     examples.set_defaults(command=_examples, heavy=True)
+
+
+def _source(text: str) -> str:
+    """An address as it is, or a path."""
+    return text if "://" in text else str(as_path(text))
 
 
 def _prepare(arguments: Arguments) -> None:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+from typing import Any
 
 from lska import config as configuration
-from lska.files import printable
+from lska.files import FileError, parse_json, printable
 from lska.roots import Settings, require
 from lska.runs import Run
+from lska.surroundings import expanded
 
 Parser = argparse.ArgumentParser
 Arguments = argparse.Namespace
 Commands = argparse._SubParsersAction
+
+
+def as_path(text: str) -> Path:
+    """An argument that is a path; `~` and variables that no shell has expanded, as in `--root=~/data`, are."""
+    try:
+        return Path(expanded(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def say(*texts: object) -> None:
@@ -24,9 +33,16 @@ def say(*texts: object) -> None:
 def configured(command: Parser) -> None:
     """Add the options that name configuration files and settings."""
     group = command.add_argument_group("configuration")
-    group.add_argument("--config", nargs="+", type=Path, default=[Path("config/demo.yaml")], metavar="FILE",
+    group.add_argument("--config", nargs="+", type=as_path, default=[Path("config/demo.yaml")], metavar="FILE",
                        help="configuration files, later over earlier ones (default: config/demo.yaml)")  # fmt: skip
-    group.add_argument("--set", type=json.loads, default={}, metavar="JSON", help="settings over those of the files")
+    group.add_argument("--set", type=_settings, default={}, metavar="JSON", help="settings over those of the files")
+
+
+def _settings(text: str) -> dict[str, Any]:
+    try:
+        return parse_json(text, "settings")
+    except FileError as error:
+        raise argparse.ArgumentTypeError(printable(str(error))) from error
 
 
 def budgeted(command: Parser) -> None:

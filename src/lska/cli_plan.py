@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from lska.cli_options import Arguments, Commands, configured, load, say
+from lska.cli_options import Arguments, Commands, as_path, configured, load, say
 
 
 def add_plan(commands: Commands) -> None:
@@ -18,14 +18,14 @@ def add_plan(commands: Commands) -> None:
     command.add_argument("--gpus", type=_positive, help="GPUs for the wall time (default: as the largest job asks)")
     command.add_argument("--cores", type=_positive,
                          help="cores for the wall time (default: this machine's where no GPU is used)")  # fmt: skip
-    command.add_argument("--throughput", nargs="+", type=Path, default=[], metavar="FILE",
+    command.add_argument("--throughput", nargs="+", type=as_path, default=[], metavar="FILE",
                          help="your measurements: tables (config/throughput), metric files, sidecars")  # fmt: skip
     command.add_argument("--hardware", help="use only measurements of hardware with this in its name")
     command.add_argument("--forcerun", nargs="+", default=[], metavar="RULE", help="rules or files to make again")
     command.add_argument("--jobs", action="store_true", help="also one line per job, with its reason")
     command.add_argument("--json", action="store_true", help="print JSON (src/lska/schemas/plan.schema.json)")
     configured(command)
-    command.add_argument("--configfile", nargs="+", type=Path, dest="config", default=argparse.SUPPRESS,
+    command.add_argument("--configfile", nargs="+", type=as_path, dest="config", default=argparse.SUPPRESS,
                          metavar="FILE", help="the same as --config")  # fmt: skip
     command.set_defaults(command=_plan)
 

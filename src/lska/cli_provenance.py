@@ -26,13 +26,13 @@ def _explain(arguments: Arguments) -> None:
     table = chain.filled(arguments.target, config)
     if arguments.cell is None:
         cells = [{"row": cell.row, "column": cell.column, "state": str(cell.state)} for cell in table.cells]
-        say(json.dumps(cells, indent=2, ensure_ascii=False) if arguments.json else "\n".join(chain.listing(table)))
+        say(json.dumps(cells, indent=2) if arguments.json else "\n".join(chain.listing(table)))
         return
     cell = chain.choose(table, *arguments.cell)
     found, broken = chain.of(table, cell, config), verify.first_broken(table, cell, config)
     if arguments.json:
         content = chain.to_json(found) | {"first_broken": None if broken is None else verify.finding_json(broken)}
-        say(json.dumps(content, indent=2, ensure_ascii=False))
+        say(json.dumps(content, indent=2))
         return
     say(chain.to_text(found))
     say("Every link holds." if broken is None else f"BROKEN: {broken.file.as_posix()}: {broken.place} {broken.text}")
@@ -55,7 +55,7 @@ def _verify(arguments: Arguments) -> int:
 
     report = verify.verify(config, progress=_bar, drawings=arguments.drawings, recount=arguments.recount)
     if arguments.json:
-        say(json.dumps(verify.to_json(report), indent=2, ensure_ascii=False))
+        say(json.dumps(verify.to_json(report), indent=2))
     else:
         say(verify.to_text(report))
     return 0 if report.sound(arguments.strict) else 1

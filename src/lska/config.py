@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lska.files import read_yaml
+from lska.files import quoted, read_yaml, vouched
 from lska.finetuning import CONTROL, FineTuningJob, check_dense, parse_task
 from lska.inspection import OWN_DATA, InspectionJob, check_inspections
 from lska.inspection import TASKS as INSPECTIONS
@@ -35,12 +34,15 @@ from lska.sections import (
     check_retrain,
     expand_all,
 )
-from lska.strict import build, merge
+from lska.strict import build, merge, refuse
 from lska.train.recipe import Recipe, load_recipe
 from lska.weights.pointers import read_pointer
 
 KINDS = ("classification", "detection", "segmentation")
 """What data sets serve besides robustness."""
+
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+"""What terminals obey, what turns the direction of the text around it, and what no XML can hold."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -51,7 +53,7 @@ class Config:
 
     scale: str
     caption: str
-    """What stands in every caption: the scale and the data."""
+    """What stands in every caption: the scale and the data. Kept as one line."""
     groups: tuple[RunGroup, ...] = field(metadata={"key": "runs"})
     data: DataSource
     training: Training
@@ -65,10 +67,18 @@ class Config:
     shape_texture: ShapeTexture | None = None
     texture_knn: TextureNeighbours | None = None
     receptive_field: ReceptiveField | None = None
+    stored_images: Literal["as_stored", "enlarged"] = "as_stored"
+    """How images that come at the size of the networks' input are read, those of ImageNet-C, of ImageNet-C-bar and of
+    cue-conflict sets: `as_stored` takes them as they are, `enlarged` enlarges and crops them as any other image."""
     retrain: tuple[str, ...] = ()
     """Networks, by name or pattern, that are trained here although their weights are published."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "caption", " ".join(self.caption.split()))
+        if unseen := _UNSEEN.search(self.caption):
+            raise ValueError(
+                f"caption has the control character {ascii(unseen[0])}, with which no page could show it; remove it"
+            )
         names = {f"{place(kind)}.name": data.name for kind, data in self.sources}
         for name, value in {"scale": self.scale, **names}.items():
             if _FILE_NAME.fullmatch(value) is None:
@@ -236,14 +246,13 @@ class Config:
         """
         data = self.data if data is None else data
         path = self.record_of(data)
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            return {"name": record["name"], "digest": record["digest"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        record = vouched(path)
+        if not all(isinstance(record.get(name), str) for name in ("name", "digest")):
             raise ValueError(
-                f"{path} is missing or damaged ({type(error).__name__}): expected the record of the "
-                f"checked data set {data.name!r}; make it with `lska data prepare` and the same configuration"
-            ) from error
+                f"{path} is missing or damaged: expected the name and digest of the checked data set {data.name!r}; "
+                "make it with `lska data prepare` and the same configuration"
+            )
+        return {"name": record["name"], "digest": record["digest"]}
 
 
 def place(kind: str) -> str:
@@ -260,12 +269,18 @@ def load(paths: Iterable[Path], overrides: Mapping[str, Any] | None = None) -> C
         ValueError: names the file and every unknown key, missing key and wrong type at once.
     """
     paths = list(paths)
-    if overrides is not None and not isinstance(overrides, Mapping):
-        raise ValueError(f"overrides: expected a mapping of settings, found {type(overrides).__name__} {overrides!r}")
-    merged: dict[str, Any] = {}
-    for path in paths:
-        merged = merge(merged, read_yaml(path))
-    return from_dict(merge(merged, overrides or {}), " + ".join(map(str, paths)))
+    if not isinstance(overrides, Mapping | None):
+        raise ValueError(f"overrides: expected a mapping of settings, found {quoted(overrides)}")
+    return from_dict(merge(read_settings(paths), overrides or {}), " + ".join(map(str, paths)))
+
+
+def read_settings(paths: Iterable[Path]) -> dict[str, Any]:
+    """The settings of configuration files, later ones over earlier ones key by key.
+
+    Raises:
+        FileError: as `lska.files.read_yaml`.
+    """
+    return functools.reduce(merge, map(read_yaml, paths), {})
 
 
 def from_dict(values: Mapping[str, Any], where: str) -> Config:
@@ -281,6 +296,11 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
         _check_division(recipe, settings, where, setting)
         if recipe.precision == "bf16" and settings.gpus == 0:
             raise ValueError(f"{where}: precision bf16 of a fine-tuning needs a GPU, and {setting}.gpus is 0; use fp32")
+    if any(data.generate is not None for _, data in config.sources):
+        # Imported here, as the generators import NumPy, which no other part of a configuration needs.
+        from lska.data.generators import generator_problems
+
+        refuse(generator_problems(config), where)
     return config
 
 

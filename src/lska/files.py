@@ -55,6 +55,10 @@ class MissingFileError(FileError, FileNotFoundError):
     """A file that is not there."""
 
 
+class UnreadableFileError(FileError):
+    """A file of which nothing is known, not even that it is damaged: the system refused to read it."""
+
+
 class WriteError(OSError):
     """A file that could not be written; names file and folder, and keeps the system's error number."""
 
@@ -119,7 +123,9 @@ def open_regular(path: Path) -> BinaryIO:
         raise FileError(f"{quoted(str(path))}: no name of a file ({error})") from error
     except OSError as error:
         # A socket cannot be opened at all, and a leased file or a pipe without a writer not at once.
-        raise FileError(f"{path}: {_kind_at(path) or f'cannot be read ({error.strerror})'}") from error
+        if kind := _kind_at(path):
+            raise FileError(f"{path}: {kind}") from error
+        raise UnreadableFileError(f"{path}: cannot be read ({error.strerror})") from error
     kind = _kind(os.fstat(descriptor).st_mode)
     if kind is not None:
         os.close(descriptor)
@@ -160,7 +166,7 @@ def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
         try:
             content = stream.read(limit + 1)
         except OSError as error:
-            raise FileError(f"{path}: cannot be read ({error.strerror})") from error
+            raise UnreadableFileError(f"{path}: cannot be read ({error.strerror})") from error
     if len(content) > limit:
         raise FileError(f"{path}: is larger than the {limit:,} bytes that are read of such a file")
     return content
@@ -258,16 +264,22 @@ def read_json(path: Path, kind: type | tuple[type, ...] = dict, limit: int = LIM
     """
     try:
         return parse_json(read_text(path, limit), str(path), kind)
-    except MissingFileError:
+    except (MissingFileError, UnreadableFileError):
         raise
     except FileError as error:
         raise FileError(f"{error}; {remedy}" if remedy else str(error)) from error
 
 
 def vouched(path: Path) -> dict[str, Any]:
-    """A JSON file's mapping; an empty one where it is missing or damaged, and so vouches for nothing."""
+    """A JSON file's mapping; an empty one where it is missing or damaged, and so vouches for nothing.
+
+    Raises:
+        UnreadableFileError: it may be whole and cannot be read, so that nothing may be made again for want of it.
+    """
     try:
         return read_json(path)
+    except UnreadableFileError:
+        raise
     except FileError:
         return {}
 
@@ -529,8 +541,15 @@ def atomic_path(path: Path, check: Callable[[], None] | None = None) -> Iterator
 
 
 @contextmanager
-def temporary_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`, by the one rule for temporary files; it is removed at the end."""
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `path` when the block ends well and vanishes otherwise.
+
+    Two renames follow each other; between them there is no folder of this name.
+
+    Raises:
+        WriteError: as `atomic_path`; the former folder is as it was.
+    """
+    path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent.absolute())
@@ -538,9 +557,16 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        made, former = temporary / "made", temporary / "former"
         try:
-            yield temporary
+            made.mkdir()
+            yield made
+            if path.exists():
+                path.replace(former)
+            made.replace(path)
         finally:
+            if former.exists() and not path.exists():
+                former.replace(path)
             shutil.rmtree(temporary, ignore_errors=True)
             os.close(descriptor)
 

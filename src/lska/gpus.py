@@ -28,10 +28,16 @@ def visible() -> list[str]:
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
     try:
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
+    except FileNotFoundError:
         return []
-    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+    if done.returncode != 0:
+        said = (done.stdout + done.stderr).strip() or f"exit code {done.returncode}"
+        _logger.warning("nvidia-smi lists no GPUs, so none is kept for this job alone; it says: %s", said)
+        return []
+    return [str(number) for number, line in enumerate(done.stdout.splitlines()) if line.startswith("GPU ")]
 
 
 def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:

@@ -129,6 +129,9 @@ class InspectionJob(Measured):
             "receptive_field": ("images", "size", "normalization"),
         }
         chosen = {name: getattr(self.section, name) for name in settings[self.name]}
+        # Where nothing is cropped, both readings are one.
+        if self.name == "shape_texture" and self.config.recipe.test_crop < 1:
+            chosen["stored_images"] = self.config.stored_images
         return digest({"version": PROTOCOL, "task": self.name, **chosen})
 
 

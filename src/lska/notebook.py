@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,10 +15,17 @@ import yaml
 from lska.files import atomic_path
 from lska.imports import ADDRESSES, absent
 from lska.provenance import project_root
+from lska.surroundings import require_own_code
 from lska.tables import TARGETS
 
 # The kernel of Linux takes socket paths of up to 107 bytes, that of macOS 103.
 LONGEST_SOCKET_FOLDER = 80
+
+USERS = (
+    "IPYTHON", "JUPYTER", "MPLBACKEND", "MATPLOTLIBRC", "PYTHONSTARTUP", "PYTHONWARNINGS", "PYTHONIOENCODING", "LANG",
+    "LC_", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "PY_COLORS",
+)  # fmt: skip
+"""Starts of names of variables by which users set how things look to them."""
 
 
 class NotebookError(RuntimeError):
@@ -44,10 +52,12 @@ def enter_project(paths: Iterable[Path | str]) -> Path:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: it belongs to another checkout than the code that runs.
     """
     paths, here = [Path(path) for path in paths], Path.cwd()
     for folder in (here, *here.parents, project_root()):
         if all((folder / path).exists() for path in paths):
+            require_own_code(folder)
             os.chdir(folder)
             return folder
     wanted = ", ".join(map(str, paths))
@@ -139,19 +149,25 @@ def _literal(path: Path) -> str:
 
 
 def _kernel_manager(folder: Path) -> type:
-    """A manager whose kernel `python3` is this interpreter, whatever kernels a user has installed under that name.
+    """A manager whose kernel is `lska.kernel` in this interpreter, whatever kernels and settings a user has.
 
     It talks to the kernel through sockets in `folder`: on a shared machine, nobody else can listen in, and no port can
     be taken by another notebook between its choice and its use.
     """
-    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from traitlets import default
+
+    class OwnKernelSpecManager(KernelSpecManager):
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+            # Without -P, files in the working folder would come before packages of the same name.
+            command = [sys.executable, "-P", "-m", "lska.kernel", "-f", "{connection_file}"]
+            return KernelSpec(argv=command, display_name="Python 3 (ipykernel)", language="python", name=kernel_name)
 
     class OwnKernelManager(AsyncKernelManager):
         @default("kernel_spec_manager")
         def _own_environment(self) -> KernelSpecManager:
-            return KernelSpecManager(parent=self, kernel_dirs=[])
+            return OwnKernelSpecManager(parent=self)
 
         @default("connection_file")
         def _own_folder(self) -> str:
@@ -161,7 +177,19 @@ def _kernel_manager(folder: Path) -> type:
         def _sockets(self) -> str:
             return "ipc" if len(str(folder)) < LONGEST_SOCKET_FOLDER else "tcp"
 
+        async def start_kernel(self, **options: Any) -> None:
+            await super().start_kernel(**options, env=kernel_environment(folder, os.environ))
+
     return OwnKernelManager
+
+
+def kernel_environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables for a kernel that keeps its own things in `folder`: `variables` without a user's settings."""
+    settings = folder / "matplotlibrc"
+    settings.touch()
+    kept = {name: value for name, value in variables.items() if not name.startswith(USERS)}
+    own = {"IPYTHONDIR": str(folder / "ipython"), "MATPLOTLIBRC": str(settings)}
+    return kept | own | {"PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
 
 
 def _publish(log: Path, output: Path) -> None:

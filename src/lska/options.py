@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from lska.files import parse_yaml
 
 
 def typed(overrides: Any) -> Any:
@@ -17,7 +17,7 @@ def typed(overrides: Any) -> Any:
         return {key: typed(value) for key, value in overrides.items()}
     if isinstance(overrides, list | tuple):
         return [typed(value) for value in overrides]
-    return yaml.safe_load(overrides) if isinstance(overrides, str) else overrides
+    return parse_yaml(overrides, "--config", object) if isinstance(overrides, str) else overrides
 
 
 def as_options(files: list[Path], overrides: Mapping[str, Any]) -> str:

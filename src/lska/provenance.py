@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -205,25 +206,60 @@ def project_root() -> Path:
 
 
 def git(*arguments: str) -> str | None:
-    """What git answers in the checkout that holds the code; None where it fails or there is none."""
-    command = ["git", "-C", str(project_root()), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+    """What git answers in the checkout that holds the code.
+
+    None where there is no answer: outside a git checkout, without git, and where a command that asks for something ends
+    with exit code 1, which means no. Every other failure gives None too, and is told, once for each that git names.
+    """
+    root = project_root()
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
         return None
+    # Containers and shared folders belong to others, whom git does not trust. The code here runs already, so trusting
+    # its own checkout adds nothing; git heeds this from 2.38 on, and before asks for it in a file of the user's.
+    command = ["git", "-C", str(root), "-c", f"safe.directory={root}", "-c", "core.quotePath=false", *arguments]
+    # Inside a hook of another repository these would name that one.
+    variables = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_REPOSITORY}
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
+            env=variables | {"GIT_OPTIONAL_LOCKS": "0"}, timeout=_GIT_SECONDS, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        return None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        _tell_of_git(str(error))
+        return None
+    if done.returncode not in (0, 1):
+        _tell_of_git(done.stderr.strip() or f"exit code {done.returncode}")
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+_GIT_SECONDS = 120
+"""After which git, which may have to look at every file of a slow disk, counts as failed."""
+_OF_ANOTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
+
+
+@functools.cache
+def _tell_of_git(words: str) -> None:
+    logging.getLogger(__name__).warning(
+        "git does not answer in %s, so results lack the commit of the code, and commits and changed files are not "
+        "looked up; it says:\n%s\nmend that before anything is measured that is to be kept", project_root(), words,
+    )  # fmt: skip
 
 
 @functools.cache
 def code_version() -> dict[str, Any]:
     """Commit of the checkout and whether tracked files differ from it; commit None outside a git checkout."""
-    commit = git("rev-parse", "HEAD")
+    # Code that was unpacked or installed inside some other repository is none of its commits.
+    tracked = git("ls-files", "--", str(Path(__file__).resolve()))
+    commit = git("rev-parse", "--verify", "--quiet", "HEAD") if tracked else None
     if commit is None:
         # A container holds the sources without their history and is told the commit when it is built.
         return {"commit": os.environ.get("LSKA_COMMIT") or None, "dirty": None}
     changes = git(
         "status", "--porcelain", "--untracked-files=no", "--", "src", "workflow", "config", "envs", "Snakefile"
     )
-    return {"commit": commit, "dirty": bool(changes)}
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
 @functools.cache
@@ -250,7 +286,8 @@ def hardware(device: str) -> str:
     if device.startswith("cuda") and "torch" in sys.modules:
         return sys.modules["torch"].cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
-    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+    said = cpuinfo.read_text("utf-8", "replace") if cpuinfo.exists() else ""
+    names = [line for line in said.splitlines() if "model name" in line]
     return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.data.perturbed.names import GENERATOR
+from lska.data.perturbed.names import GENERATORS
 from lska.passes import Measured
 from lska.provenance import digest
 from lska.runs import Run
@@ -176,17 +176,19 @@ class PerturbedSet(Measured):
     def inputs(self) -> str:
         """Identity of what makes the set what it is, as far as it is known before it is read; kept in its record."""
         made = self.data.generate is not None and self.corrupted
-        # Corruptions are numbered by GENERATOR and need no digest of sources; what they are applied to is `clean`.
+        # Corruptions are numbered by GENERATORS and need no digest of sources; what they are applied to is `clean`.
         parts: dict[str, Any] = {"data": {"generate": self.data.generate} if made else source_identity(self.data)}
         if made:
-            parts |= {"clean": source_identity(self.config.data), "generator": GENERATOR}
+            parts |= {"clean": source_identity(self.config.data), "generator": GENERATORS[self.name]}
         if self.reference is not None:
             parts["reference"] = self.config.training_digest(self.reference)
         return digest(parts)
 
     def protocol(self) -> str:
         """Identity of how predictions become metrics, beside weights and data; kept in every metric file."""
-        stored = self.section.stored_images if self.corrupted else None
+        # In digests the readings keep the names that they had first, which results in clones were measured under.
+        names = {"as_stored": "corrected", "enlarged": "published"}
+        stored = names[self.config.stored_images] if self.corrupted else None
         return digest({"version": PROTOCOL, "set": self.name, "stored_images": stored})
 
 

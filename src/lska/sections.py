@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from lska.runs import Run
+from lska.strict import PATH
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class DataSource:
 
     name: str
     """Name of its manifest (src/lska/data/manifests), or of the generated set."""
-    root: str
+    root: str = field(metadata=PATH)
     """Folder of the data set in its public layout, or one that holds it as tar files (docs/data.md)."""
-    manifest: str | None = None
+    manifest: str | None = field(default=None, metadata=PATH)
     """YAML file of the manifest, for a data set whose manifest does not come with the project."""
     generate: dict[str, Any] | None = None
     """Settings of the generator for data that is made, not downloaded."""
@@ -83,7 +84,7 @@ class Training:
     """Means of a training; on one kind of hardware nothing here changes its numbers, but for segmentation on several
     GPUs, where BatchNorm takes its statistics over all of them."""
 
-    recipe: str
+    recipe: str = field(metadata=PATH)
     threads: int = 1
     """Processor threads of a training without GPU."""
     gpus: int = 0
@@ -181,9 +182,6 @@ class Robustness:
     """By name: c, c_bar, a, r, sketch."""
     runs: tuple[RunGroup, ...]
     """Each must be a run of the scale."""
-    stored_images: Literal["corrected", "published"] = "corrected"
-    """How images of ImageNet-C and -C-bar, which are stored at the size of the networks' input, are read: `corrected`
-    takes them as they are; `published` enlarges and crops them as any other image, as the released script does."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     passes: int = 1
     """Jobs per set among which the runs that the same tables show are divided; each decodes every image once."""

@@ -10,7 +10,13 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union
 
+from lska.files import quoted
+from lska.surroundings import expanded
+
 T = TypeVar("T")
+
+PATH = {"path": True}
+"""Metadata of a field that holds a path, in which `~` and variables are expanded when it is read."""
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,7 +32,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str, problems: Iterabl
     """Make `cls` (a dataclass) from `values`, nested dataclasses from nested mappings.
 
     Integers are accepted for floats and lists for tuples; nothing else is converted. A field with the metadata `key` is
-    set by that name instead of its own.
+    set by that name instead of its own; one with `PATH` is expanded (`lska.surroundings.expanded`).
 
     Args:
         where: file or setting that the values come from.
@@ -42,6 +48,13 @@ def build(cls: type[T], values: Mapping[str, Any], where: str, problems: Iterabl
     return made
 
 
+def problems_of(cls: type[Any], values: Mapping[str, Any], place: str) -> list[str]:
+    """What `build` would find wrong with `values`, each problem with its place below the setting `place`."""
+    found: list[str] = []
+    _build(cls, values, place, found)
+    return found
+
+
 def refuse(problems: Sequence[str], where: str) -> None:
     """Raise ValueError with all `problems`, one a line, if there are any."""
     if problems:
@@ -53,12 +66,14 @@ def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[s
     before, prefix = len(problems), f"{place}: " if place else ""
     hints = typing.get_type_hints(cls)
     fields = {field.metadata.get("key", field.name): field for field in dataclasses.fields(cls)}
-    problems += [f"{prefix}unknown key {key!r}{_suggest(key, fields)}" for key in values if key not in fields]
+    problems += [f"{prefix}unknown key {quoted(key)}{_suggest(key, fields)}" for key in values if key not in fields]
     arguments = {}
     for key, field in fields.items():
         if key in values:
             inner = f"{place}.{key}" if place else key
             arguments[field.name] = _convert(values[key], hints[field.name], inner, problems)
+            if field.metadata.get("path") and arguments[field.name] is not None:
+                arguments[field.name] = _expand(arguments[field.name], inner, problems)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             problems.append(f"{prefix}missing key {key!r}")
     if len(problems) > before:
@@ -70,8 +85,16 @@ def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[s
         return None
 
 
+def _expand(path: str, place: str, problems: list[str]) -> str:
+    try:
+        return expanded(path)
+    except ValueError as error:
+        problems.append(f"{place}: {error}")
+        return path
+
+
 def _suggest(key: Any, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(str(key), known, n=1)
+    close = difflib.get_close_matches(str(key)[:100], known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else f"; known keys: {', '.join(known)}"
 
 
@@ -90,7 +113,7 @@ def _convert(value: Any, hint: Any, place: str, problems: list[str]) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         return _convert_items(value, arguments, place, problems)
     if origin is dict and isinstance(value, dict):
-        keys = [_convert(key, arguments[0], f"{place}, key {key!r}", problems) for key in value]
+        keys = [_convert(key, arguments[0], f"{place}, key {quoted(key)}", problems) for key in value]
         items = [_convert(item, arguments[1], f"{place}.{key}", problems) for key, item in value.items()]
         return dict(zip(keys, items, strict=True))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
@@ -109,7 +132,7 @@ def _is_instance(value: Any, kind: type) -> bool:
 def _convert_items(value: Sequence[Any], kinds: tuple[Any, ...], place: str, problems: list[str]) -> tuple[Any, ...]:
     inner = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else list(kinds)
     if len(inner) != len(value):
-        problems.append(f"{place}: expected {len(inner)} values, found {len(value)}: {list(value)}")
+        problems.append(f"{place}: expected {len(inner)} values, found {len(value)}: {quoted(list(value))}")
         return ()
     pairs = enumerate(zip(value, inner, strict=True))
     return tuple(_convert(item, kind, f"{place}[{number}]", problems) for number, (item, kind) in pairs)
@@ -136,7 +159,7 @@ def _shape(kind: Any) -> Any:
 
 
 def _mismatch(value: Any, hint: Any, place: str) -> str:
-    return f"{place}: expected {_name(hint)}, found {type(value).__name__} {value!r}{_scientific(value, hint)}"
+    return f"{place}: expected {_name(hint)}, found {type(value).__name__} {quoted(value)}{_scientific(value, hint)}"
 
 
 def _name(hint: Any) -> str:

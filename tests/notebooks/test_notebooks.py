@@ -16,8 +16,8 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from lska import config
-from lska.notebook import NotebookError, enter_project, execute, execute_target, template_of
 from lska.files import write_json
+from lska.notebook import NotebookError, enter_project, execute, execute_target, template_of
 from lska.provenance import project_root
 from lska.tables import TARGETS, load_spec, requirements, samples
 
@@ -211,6 +211,34 @@ def test_kernel_is_this_interpreter_in_this_folder(tmp_path: Path, monkeypatch: 
     (printed,) = (out.text for out in outputs_of(Path("out.ipynb")))
     assert printed.strip() == repr([sys.executable, str(folder), 7])
     assert nbformat.read("out.ipynb", 4).metadata.papermill.input_path == "t.ipynb"
+
+
+def test_a_users_settings_change_no_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither profiles and start-up files nor variables and files of the working folder show in outputs."""
+    look = "import matplotlib, pandas, os; print(matplotlib.rcParams['lines.linewidth'], os.environ.get('COLUMNS'))"
+    cells = ("number", look, "pandas.DataFrame({'a': range(30)})", "print('ü')")
+    template = write_template(tmp_path / "template.ipynb", *cells)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    execute(template, tmp_path / "log", tmp_path / "plain.ipynb", {"number": 7})
+    home = tmp_path / "home"
+    for ipython in (home / ".ipython", tmp_path / "ipython"):
+        profile = ipython / "profile_default"
+        (profile / "startup").mkdir(parents=True)
+        (profile / "ipython_kernel_config.py").write_text("c.InteractiveShell.ast_node_interactivity = 'none'\n")
+        (profile / "startup" / "00.py").write_text("import pandas; pandas.options.display.max_rows = 1; print(1)\n")
+    Path("ipython_config.py").write_text("c.InteractiveShellApp.exec_lines = ['print(\"mine\")']\n")
+    (tmp_path / "startup.py").write_text("print(1)\n")
+    for place in (tmp_path, home / ".config/matplotlib"):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "matplotlibrc").write_text("lines.linewidth: 77\nno.such.key: 1\n")
+    users = {"HOME": home, "IPYTHONDIR": tmp_path / "ipython", "PYTHONSTARTUP": tmp_path / "startup.py"}
+    users |= {"MATPLOTLIBRC": tmp_path, "MPLBACKEND": "svg", "COLUMNS": "20", "LC_ALL": "C", "FORCE_COLOR": "1"}
+    for name, value in users.items():
+        monkeypatch.setenv(name, str(value))
+    execute(template, tmp_path / "log", tmp_path / "own.ipynb", {"number": 7})
+    plain, own = (outputs_of(tmp_path / f"{name}.ipynb") for name in ("plain", "own"))
+    assert plain == own and len(plain) == 4
 
 
 def test_unknown_parameters_are_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tiny_project import CLASSES, SETTINGS, Project
 
 from lska.data.perturbed.names import FAMILIES, GROUPS, SEVERITIES, severity_folder
 from lska.data.perturbed.prepare import prepare
-from lska.robustness import PerturbedSet
+from lska.robustness import CORRUPTED, PerturbedSet
 
 NAMES = ("000.jpg", "001.jpg")
 """Files of a class in every part; clean validation images of the tiny project too."""
@@ -77,6 +77,13 @@ GENERATED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+SHAPES = {
+    "name": "shapes", "root": "made/shapes", "manifest": None,
+    "generate": {"image_size": 32, "classes": 4, "train_per_class": 4, "val_per_class": 2},
+}  # fmt: skip
+"""Training data of the classes that the generated renditions show."""
+
+
 def settings(name: str, **source: Any) -> dict[str, Any]:
     runs = SETTINGS["runs"]
     return {"robustness": {"runs": runs, "sets": {name: {"name": f"my_{name}", "root": f"my_{name}", **source}}}}
@@ -88,7 +95,8 @@ def stored(project: Project, name: str) -> PerturbedSet:
 
 
 def generated(project: Project, name: str, **changes: Any) -> PerturbedSet:
-    return PerturbedSet(project.config(settings(name, generate={**GENERATED[name], **changes})), name)
+    data = {} if name in CORRUPTED else {"data": SHAPES}
+    return PerturbedSet(project.config(data, settings(name, generate={**GENERATED[name], **changes})), name)
 
 
 def record(item: PerturbedSet) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def test_everything_wrong_is_named_at_once_with_its_place() -> None:
     }  # fmt: skip
     assert problems(changes) == [
         "unknown key 'colour'; known keys: scale, caption, runs, data, training, evaluation, speed, architecture, "
-        "detection, segmentation, robustness, shape_texture, texture_knn, receptive_field, retrain",
+        "detection, segmentation, robustness, shape_texture, texture_knn, receptive_field, stored_images, "
+        "retrain",
         "caption: expected str, found NoneType None",
         "runs[0].kernel: expected int or a list or null, found str '7'",
         "runs[1]: unknown key 'modle' (did you mean 'model'?)",
@@ -255,6 +256,6 @@ def test_a_missing_or_damaged_data_record_is_named_with_its_remedy(content: str 
         settings.data_record.parent.mkdir(parents=True)
         settings.data_record.write_text(content)
     with pytest.raises(
-        ValueError, match=r"results/test/data/colours\.json is missing or damaged .*`lska data prepare`"
+        ValueError, match=r"results/test/data/colours\.json is missing or damaged: .*`lska data prepare`"
     ):
         settings.data_identity()

@@ -95,7 +95,8 @@ def test_the_global_generator_goes_on_as_if_nothing_had_happened() -> None:
     assert (np.random.random_sample(3) == expected).all()
 
 
-@pytest.mark.parametrize("corruption", sorted(set(FAMILIES["c"]) - {"saturate"}))
+# Saturate first fades and then glares; elastic transform first moves the whole image far, then its parts a little.
+@pytest.mark.parametrize("corruption", sorted(set(FAMILIES["c"]) - {"saturate", "elastic_transform"}))
 def test_the_highest_severity_changes_more_than_the_lowest(corruption: str) -> None:
     def distance(severity: int) -> float:
         cleans = [scene(64, number) for number in range(4)]

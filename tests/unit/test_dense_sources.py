@@ -203,7 +203,7 @@ def test_a_generated_set_that_was_damaged_is_refused_with_its_remedy(tmp_path: P
 
 def test_wrong_settings_of_the_generator_are_named(tmp_path: Path) -> None:
     data = DataSource("scenes", str(tmp_path / "set"), generate={"image_sice": 40})
-    with pytest.raises(ValueError, match=r"generate of scenes.*\n.*unknown key 'image_sice'"):
+    with pytest.raises(ValueError, match=r"detection.data.generate.*\n.*unknown key 'image_sice'"):
         prepare("detection", data, tmp_path / "record.json", tmp_path)
 
 

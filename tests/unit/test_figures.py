@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from table_helpers import PAPER, STAGES, Scale, demo, put_required
 
@@ -24,6 +25,7 @@ from lska.tables.figures import DRAWINGS, draw
 from lska.tables.panels import cost, panels
 from lska.tables.paper import read_paper
 from lska.tables.specs import expand
+from lska.tables.style import styled
 from lska.tables.tradeoff import trade_off
 
 FIGURES = [target for target in TARGETS if target.startswith("figure")]
@@ -233,3 +235,11 @@ def test_drawing_leaves_matplotlibs_settings_alone(tmp_path: Path, monkeypatch: 
 def test_every_drawing_is_used_by_a_spec() -> None:
     assert {load_spec(target).drawing for target in FIGURES} == set(DRAWINGS)
     assert set(STAGES) >= {model for target in FIGURES for row in load_spec(target).rows for model in row.models}
+
+
+def test_dollar_signs_in_captions_are_no_formulas() -> None:
+    with styled():
+        figure = Figure()
+        text = figure.text(0, 0, r"from 5 $\no{ to $6")
+        figure.draw_without_rendering()
+        assert not text.get_parse_math()

@@ -32,7 +32,7 @@ from lska.files import (
     read_table,
     read_text,
     read_yaml,
-    temporary_folder,
+    replaced_folder,
     vouched,
     write_json,
     writing,
@@ -200,9 +200,21 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "site"
+    for text in ("one", "two"):
+        with replaced_folder(path) as folder:
+            assert is_temporary(folder.parent) and not list(folder.iterdir())
+            (folder / f"{text}.html").write_text(text)
+        assert [page.name for page in path.iterdir()] == [f"{text}.html"]
+    with pytest.raises(KeyError), replaced_folder(path) as folder:
+        raise KeyError
+    assert [page.name for page in path.iterdir()] == ["two.html"] and list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("folder", [False, True])
 def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path: Path, folder: bool) -> None:
-    making = "temporary_folder" if folder else "atomic_path"
+    making = "replaced_folder" if folder else "atomic_path"
     code = f"import pathlib, time; from lska.files import {making} as making\n"
     code += "with making(pathlib.Path('x.json')): print(1, flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE) as process:
@@ -251,6 +263,22 @@ def test_no_room_is_said_with_file_and_folder(tmp_path: Path) -> None:
     # What concerns another file keeps its own words.
     with pytest.raises(FileNotFoundError, match="elsewhere"), writing(path):
         Path("elsewhere/x").read_bytes()
-    with temporary_folder(tmp_path / "site") as folder:
-        assert is_temporary(folder) and folder.is_dir()
-    assert not folder.exists()
+
+
+def test_what_may_not_be_read_is_not_taken_for_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights whose sidecar vouched for nothing would be trained again, and removed before."""
+    sidecar, damaged = tmp_path / "sidecar.json", tmp_path / "damaged.json"
+    write_json(sidecar, {"md5": "0"})
+    damaged.write_text("{", encoding="utf-8")
+    assert vouched(sidecar) == {"md5": "0"} and vouched(damaged) == {} == vouched(tmp_path / "none.json")
+    system = os.open
+
+    def refused(path: Any, *arguments: Any, **options: Any) -> int:
+        if Path(path) == sidecar:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return system(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refused)
+    for read in (vouched, read_json):
+        with pytest.raises(files.UnreadableFileError, match=r"sidecar\.json: cannot be read \(Permission denied\)$"):
+            read(sidecar)

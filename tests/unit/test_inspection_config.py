@@ -164,3 +164,14 @@ def test_the_protocol_changes_with_every_setting_that_decides_the_numbers() -> N
         assert len(protocols) == len(settings) + 1
         means = {"passes": 2, "attempts": 3, "evaluation": {"batch_size": 3, "threads": 2}}
         assert InspectionJob(config(**{task: means}), task).protocol() in protocols
+
+
+def test_only_the_cue_conflict_set_depends_on_how_stored_images_are_read() -> None:
+    for crop, expected in ((0.9, {"shape_texture"}), (1.0, set())):
+        overrides = {"training": {"overrides": {"test_crop": crop}}}
+        one, other = (config(stored_images=reading, **overrides) for reading in ("as_stored", "enlarged"))
+        changed = {
+            task for task in TASKS if InspectionJob(one, task).protocol() != InspectionJob(other, task).protocol()
+        }
+        assert changed == expected, "where nothing is cropped, both readings are one"
+    assert "stored_images: expected one of 'as_stored', 'enlarged', found" in problem(stored_images="published")

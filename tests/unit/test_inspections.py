@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tiny_inspection
 import torch
+from PIL import Image
 from tiny_inspection import InspectionProject, metrics_of
 from tiny_project import Project
-from tiny_robustness import RUNS, members_of, network
+from tiny_robustness import RUNS, members_of, network, publish
 
 from lska.data.cue_conflict import read_cue_conflict
 from lska.data.dtd import read_textures
@@ -107,6 +108,25 @@ def test_dimensions_and_bias_are_those_of_the_features(inspected: InspectionProj
             assert entry.get("n") == direct[name].get("n")
     # 12 shapes with 4 textures each have 6 pairs each.
     assert len(pairs[0]) == (30 if changes else 72)
+
+
+@pytest.mark.parametrize("reading", ["as_stored", "enlarged"])
+def test_cue_conflict_images_are_taken_as_they_are_or_enlarged_and_cropped(
+    inspected: InspectionProject, monkeypatch: pytest.MonkeyPatch, reading: str
+) -> None:
+    crop = {"training": {"overrides": {"test_crop": 0.8}}}
+    publish(inspected.config(crop), RUNS[0])
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        inspections, "normalized", lambda images, *how: (seen.append(images), normalized(images, *how))[1]
+    )
+    job = inspected.job("shape_texture", crop, {"stored_images": reading})
+    measure(job, RUNS[:1])
+    image = decode(read_cue_conflict(Path(job.data.root)).read(0), "")
+    if reading == "enlarged":
+        image = image.resize((40, 40), Image.Resampling.BILINEAR).crop((4, 4, 36, 36))
+    assert np.array_equal(seen[0][0].permute(1, 2, 0).numpy(), np.asarray(image))
+    assert metrics_of(job, RUNS[0])["detail"]["stored_images"] == reading
 
 
 @pytest.mark.parametrize("runs", [RUNS[:1], RUNS], ids=["one", "three"])

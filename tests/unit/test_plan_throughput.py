@@ -63,9 +63,9 @@ def test_metric_files_and_sidecars_are_measurements(checkout: None) -> None:
     [
         ("mine.yaml", "entries: [{hardware: x}]", "missing key 'mode'"),
         ("mine.yaml", yaml.safe_dump({"entries": [{**ENTRY, "gmacs": 0}]}), "gmacs must be positive, found 0"),
-        ("mine.json", "[1]", "expected a metric file of `lska evaluate speed`"),
+        ("mine.json", "[1]", "expected a mapping, found a list"),
         ("mine.json", '{"task": "robustness/c", "seconds": 3}', "expected a metric file of `lska evaluate speed`"),
-        ("mine.json", "{", "cannot be read as JSON"),
+        ("mine.json", "{", "line 1, column 2: not valid JSON"),
         ("mine.json", '{"images_seen": 9, "seconds": 3, "spec": {}, "run": "tiny"}', "damaged .*'tiny' is not"),
         ("mine.json", '{"images_seen": 9, "seconds": "3", "spec": {}}', "damaged"),
         ("mine.json", '{"task": "speed", "run": "van_tiny-lska-k7-s0", "metrics": {"throughput": {}}}', "damaged"),

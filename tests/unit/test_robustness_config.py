@@ -128,7 +128,6 @@ def test_a_set_that_a_scale_lacks_is_named_with_those_it_has(scale: str, name: s
             "robustness.sets.r.root: results/demo/data/shapes/ is the root of another data set too",
         ),
         ({"sets": {"c": {"rot": "x"}}}, "robustness.sets.c: unknown key 'rot' (did you mean 'root'?)"),
-        ({"stored_images": "bublished"}, "robustness.stored_images: expected one of 'corrected', 'published', found"),
         ({"passes": 0}, "robustness: passes must be at least 1, found 0"),
         ({"shard": 0, "attempts": 0}, "shard must be at least 1, found 0, attempts must be at least 1, found 0"),
         ({"hours": 0}, "robustness: hours must be positive, found 0"),
@@ -171,7 +170,7 @@ IDENTITY: list[tuple[str, dict[str, Any], set[str]]] = [
     ("a reference of another make", {"architecture": {"resnet18": {"layers": [1, 1, 1, 2]}}}, {"a"}),
     ("other places", {"robustness": {"sets": {"c": {"root": "x"}, "r": {"root": "y"}}}}, set()),
     ("other means", {"robustness": {"passes": 3, "shard": 7, "hours": 1}, "caption": "x"}, set()),
-    ("stored images as published", {"robustness": {"stored_images": "published"}}, set()),
+    ("stored images enlarged", {"stored_images": "enlarged"}, set()),
 ]
 
 
@@ -183,7 +182,8 @@ def test_what_makes_a_set_what_it_is(changes: dict[str, Any], expected: set[str]
 
 
 def test_only_corruptions_depend_on_how_stored_images_are_read() -> None:
-    one, other = (config(stored_images=value) for value in ("corrected", "published"))
+    demo = read_yaml(Path("config/demo.yaml"))
+    one, other = (from_dict(demo | {"stored_images": value}, "here") for value in ("as_stored", "enlarged"))
     protocols = {name: [PerturbedSet(scale, name).protocol() for scale in (one, other)] for name in SETS}
     assert {name for name, (a, b) in protocols.items() if a != b} == {"c", "c_bar"}
     assert len({a for a, _ in protocols.values()}) == len(SETS)

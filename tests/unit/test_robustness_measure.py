@@ -174,14 +174,14 @@ def test_how_stored_images_are_read_is_kept_with_the_result(robust: RobustProjec
     crop = {"training": {"overrides": {"test_crop": 0.8}}}
     publish(robust.config(crop), RUNS[0])
     results = {}
-    for reading in ("corrected", "published"):
-        item = robust.item("c", crop, {"robustness": {"stored_images": reading}})
+    for reading in ("as_stored", "enlarged"):
+        item = robust.item("c", crop, {"stored_images": reading})
         measure(item, RUNS[:1])
         results[reading] = metrics_of(item, RUNS[0])
         assert results[reading]["detail"]["stored_images"] == reading
-    corrected, published = results.values()
-    assert corrected["detail"]["protocol"] != published["detail"]["protocol"]
-    assert corrected["metrics"]["ece_clean"] == published["metrics"]["ece_clean"]
+    whole, cropped = results.values()
+    assert whole["detail"]["protocol"] != cropped["detail"]["protocol"]
+    assert whole["metrics"]["ece_clean"] == cropped["metrics"]["ece_clean"]
     assert len({name.split("/")[2] for name in shard_files(item) if name.startswith("gaussian_noise_1")}) == 2
 
 

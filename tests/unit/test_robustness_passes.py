@@ -92,15 +92,15 @@ def test_stored_images_are_taken_as_they_are_or_enlarged_and_cropped(robust: Rob
     changes = {"training": {"overrides": {"test_crop": 0.8}}}
     publish(robust.config(changes), RUNS[0])
     taken = {}
-    for reading in ("corrected", "published"):
-        item = robust.item("c", changes, {"robustness": {"stored_images": reading}})
+    for reading in ("as_stored", "enlarged"):
+        item = robust.item("c", changes, {"stored_images": reading})
         one = scoring(item, members_of(item.config, RUNS[0]))
         files = [Image.open(part.split.name(part.index(0))) for part in one.parts]
         taken[reading], transform = pixels(one), loading.test_transform(item.config.recipe)
     mean, deviation = item.config.recipe.mean, item.config.recipe.deviation
     assert [torch.equal(a, b) for a, b in zip(*taken.values(), strict=True)] == [True, False, False, False]
     for number, file in enumerate(files):
-        stored, cropped = (taken[reading][number] for reading in ("corrected", "published"))
+        stored, cropped = (taken[reading][number] for reading in ("as_stored", "enlarged"))
         how = Preprocessing(Geometry(32, 0.8, "bilinear"), mean, deviation)
         assert torch.equal(normalized(cropped[None], how, False)[0], transform(file))
         if number:

@@ -169,7 +169,7 @@ def test_another_record_measures_its_set(plan: Planner, name: str) -> None:
 
 
 CHANGES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
-    ({"robustness": {"stored_images": "published"}}, ("c", "c_bar")),
+    ({"stored_images": "enlarged"}, ("c", "c_bar")),
     ({"robustness": {"sets": {"r": {"generate": {"seed": 1}}}}}, ("r",)),
     ({"robustness": {"sets": {"c": {"generate": {"images": 49}}}}}, ("c",)),
     ({"robustness": {"sets": {"a": {"generate": {"reference": "resnet18-s1"}}}}}, ("a",)),
@@ -235,7 +235,7 @@ def test_metric_files_that_are_there_are_marked_as_outdated(plan: Planner) -> No
     made = plan()
     assert [one.outdated for one in made.passes] == [[]] * 15
     measure(made)
-    changed = plan(robustness={"stored_images": "published"})
+    changed = plan(stored_images="enlarged")
     assert [one.outdated for one in changed.passes] == [
         [Path(f"work/demo/outdated/robustness_{name}_{number}.json")] for name in ("c", "c_bar") for number in range(3)
     ]
@@ -252,7 +252,7 @@ def test_the_digest_of_a_pass_says_what_is_measured_and_how(plan: Planner) -> No
 
     first = digests()
     assert len(set(first)) == 15 and digests(caption="another") == first
-    changed = digests(robustness={"stored_images": "published"})
+    changed = digests(stored_images="enlarged")
     assert [a != b for a, b in zip(first, changed, strict=True)] == [True] * 6 + [False] * 9
     assert set(digests(training={"overrides": {"learning_rate": 0.0011}})).isdisjoint(first)
 

@@ -107,8 +107,8 @@ def test_a_new_kernel_size_is_measured_alone_on_every_set(demo, tmp_path):
     assert "notebook_table_10" in planned and "notebook_table_06" not in planned
 
 
-def read_as_published(config):
-    config["robustness"]["stored_images"] = "published"
+def read_enlarged(config):
+    config["stored_images"] = "enlarged"
 
 
 SHOWN = ("table_06", "table_10", "table_14", "table_16", "figure_s1", "figure_s2")
@@ -123,13 +123,13 @@ def assert_only_corruptions_again(project, configuration: str) -> None:
 
 
 def test_stored_images_read_otherwise_are_measured_again(demo, tmp_path):
-    changed = with_changes(demo, tmp_path, read_as_published)
+    changed = with_changes(demo, tmp_path, read_enlarged)
     assert_only_corruptions_again(demo, changed)
     assert demo.planned("--", "all") == {}
 
 
 def test_a_clone_measures_again_what_a_change_asks_for(demo, tmp_path):
-    changed = with_changes(demo, tmp_path, read_as_published)
+    changed = with_changes(demo, tmp_path, read_enlarged)
     shutil.copytree(demo.root, tmp_path / "clone", ignore=shutil.ignore_patterns(".snakemake", "work", "away"))
     clone = type(demo)(tmp_path / "clone")
     # A clone's files are all of the same age, and Snakemake has no memory of how they were made.

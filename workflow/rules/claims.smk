@@ -9,7 +9,7 @@ rule claims:
         PLAN.verdicts,
     params:
         digest=source_digest("claims"),
-        caption=PLAN.config.caption,
+        caption=lambda wildcards: PLAN.config.caption,  # a plain text would be searched for wildcards
     log:
         LOGS / "claims.log",
     localrule: True

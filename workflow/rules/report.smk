@@ -52,7 +52,7 @@ rule report:
         site_outputs(RESULTS),
     params:
         digest=source_digest("report"),
-        caption=PLAN.config.caption,
+        caption=lambda wildcards: PLAN.config.caption,
         others=lambda wildcards: other_scales(PLAN.config.scale),
     log:
         LOGS / "report" / "site.log",

@@ -13,11 +13,11 @@ from lska.data.dense_manifest import (
     SegmentationSplitManifest,
 )
 from lska.data.folders import DataError
+from lska.data.generators import generator_settings
 from lska.data.synthetic.dense import DenseSettings
 from lska.data.synthetic.detection import DetectionSettings, write_detection_set
 from lska.data.synthetic.folder import existing_settings
-from lska.data.synthetic.segmentation import SegmentationSettings, write_segmentation_set
-from lska.strict import build
+from lska.data.synthetic.segmentation import write_segmentation_set
 
 if TYPE_CHECKING:
     from lska.config import DataSource
@@ -39,20 +39,12 @@ def generate(kind: str, data: DataSource) -> None:
         write_segmentation_set(root, settings, overwrite=True)
 
 
-def generator_settings(kind: str, data: DataSource) -> DenseSettings:
-    """The settings under `generate` of a data source; raises ValueError naming every wrong one."""
-    classes: dict[str, type[DenseSettings]] = {"detection": DetectionSettings, "segmentation": SegmentationSettings}
-    if kind not in classes:
-        raise ValueError(f"unknown kind of data {kind!r}; choose from {', '.join(classes)}")
-    return build(classes[kind], data.generate or {}, f"generate of {data.name}")
-
-
 def generated_manifest(kind: str, data: DataSource) -> DenseManifest:
     """What the settings promise, after a look at whether the root was made by them.
 
     Raises:
         DataError: the root holds no set of these settings.
-        ValueError: as `generator_settings`.
+        ValueError: a setting is unknown or out of range.
     """
     settings = generator_settings(kind, data)
     _require(Path(data.root), settings, data.name)

@@ -12,11 +12,11 @@ from lska.data.cue_conflict import CueConflictSet, Expected, check_cue_conflict,
 from lska.data.dense_files import lines_digest
 from lska.data.dtd import TextureSet, check_textures, load_texture_manifest, read_textures
 from lska.data.folders import DataError
+from lska.data.generators import generator_settings
 from lska.data.perturbed.prepare import RENDERED
 from lska.data.sources import texture_root
 from lska.inspection import InspectionJob
 from lska.provenance import digest, write_sealed
-from lska.strict import build
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ def _listing(images: CueConflictSet | TextureSet) -> Sequence[str]:
 def _cue_conflict(job: InspectionJob) -> dict[str, Any]:
     root, expected, about = Path(job.data.root), published(), ("published cue-conflict set", _SOURCE, _TERMS)
     if job.data.generate is not None:
-        from lska.data.synthetic import CueConflictSettings, write_cue_conflict_set
+        from lska.data.synthetic import write_cue_conflict_set
 
-        settings = build(CueConflictSettings, job.data.generate, f"{job.name}.data.generate")
+        settings = generator_settings(job.name, job.data)
         write_cue_conflict_set(root, settings, overwrite=True)
         expected = Expected(settings.class_names, settings.per_class)
         about = ("generated scenes", RENDERED["source"], RENDERED["terms"])
@@ -80,9 +80,9 @@ def _textures(job: InspectionJob) -> dict[str, Any]:
     if job.data.generate is None:
         manifest = load_texture_manifest(Path(job.data.manifest) if job.data.manifest else job.data.name)
     else:
-        from lska.data.synthetic import TextureSettings, write_texture_set
+        from lska.data.synthetic import write_texture_set
 
-        settings = build(TextureSettings, job.data.generate, f"{job.name}.data.generate")
+        settings = generator_settings(job.name, job.data)
         write_texture_set(root, settings, overwrite=True)
         manifest = settings.manifest(job.data.name)
     place = texture_root(root, manifest.archives, job.config.work / "cache")

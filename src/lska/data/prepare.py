@@ -13,7 +13,6 @@ from lska.data.folders import DataError, Split
 from lska.data.manifest import Manifest, load_manifest, make_manifest
 from lska.data.sources import split_root
 from lska.provenance import write_sealed
-from lska.strict import build
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +44,10 @@ def record(manifest: Manifest) -> dict[str, Any]:
 
 
 def _generated(data: DataSource) -> Manifest:
-    from lska.data.synthetic import ClassificationSettings, write_classification_set
+    from lska.data.generators import generator_settings
+    from lska.data.synthetic import write_classification_set
 
-    settings = build(ClassificationSettings, data.generate or {}, f"data.generate of {data.name}")
-    write_classification_set(Path(data.root), settings, overwrite=True)
+    write_classification_set(Path(data.root), generator_settings("classification", data), overwrite=True)
     return make_manifest(
         Path(data.root), data.name, title="generated scenes", source="lska.data.synthetic", terms="no restrictions"
     )

@@ -91,7 +91,7 @@ def _shape_texture(
         metrics, kept = shape_texture.metrics(dimensions), shape_texture.outcomes(dimensions)
         biases, decided = _bias(cues, probabilities, mapping, section.resamples)
         outcomes = Outcomes(decided.images, {**kept.samples, **decided.samples})
-        yield metrics | biases, outcomes, {"images": len(cues)}
+        yield metrics | biases, outcomes, {"images": len(cues), "stored_images": job.config.stored_images}
 
 
 def _bias(
@@ -130,7 +130,7 @@ def _responses(
             indices = range(first, min(first + size, len(cues)))
             images = [decode(cues.read(index), str(cues.place(index))) for index in indices]
             for member, kept in zip(members, rows, strict=True):
-                how = member.preprocessing(stored=False)
+                how = member.preprocessing(stored=job.config.stored_images == "as_stored")
                 batch = normalized(_stack(images, how.geometry).to(device), how, member.channels_last)
                 found, logits = responses(member.network, batch, section.stage, section.pooled)
                 kept.append((found.cpu().numpy(), logits.softmax(dim=1).cpu().numpy()))

@@ -110,8 +110,8 @@ def number_of_classes(job: FineTuningJob) -> int:
     Raises:
         ValueError: no manifest of the data, or a setting of their generator is wrong.
     """
-    from lska.data.dense_generated import generator_settings
     from lska.data.dense_manifest import load_dense_manifest
+    from lska.data.generators import generator_settings
 
     if job.data.generate is not None:
         return len(generator_settings(job.kind, job.data).class_names)

@@ -74,8 +74,8 @@ def planned_jobs(request: Request, project: Path) -> list[Job]:
     with _mirrored(project.absolute()) as folder:
         record = folder / "work" / "jobs.jsonl"
         done = subprocess.run(
-            _command(request, project, folder), cwd=folder, env=_environment(record), text=True, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            _command(request, project, folder), cwd=folder, env=_environment(record), check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
         )  # fmt: skip
         if done.returncode != 0:
             raise PlanningError(f"Snakemake cannot plan this:\n{_complaint(done.stdout)}")
@@ -120,7 +120,9 @@ def _environment(record: Path) -> dict[str, str]:
     paths = [*plugin_path, *filter(None, [os.environ.get("PYTHONPATH")])]
     # A path that is relative for the caller would be another one in the mirror.
     absolute = [str(Path(path).absolute()) for entry in paths for path in entry.split(os.pathsep)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(absolute), VARIABLE: str(record)}
+    # Snakemake keeps a cache below a home folder, which may not be there or not be written to.
+    own = {"XDG_CACHE_HOME": str(record.parent), VARIABLE: str(record)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(absolute), **own}
 
 
 def _complaint(said: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from lska.config import Config
-from lska.files import read_yaml
+from lska.files import read_json, read_yaml
 from lska.planning.records import UNREADABLE, from_metrics, from_sidecar
 from lska.planning.work import Measurement
 from lska.provenance import project_root
@@ -104,17 +103,12 @@ def given(paths: Iterable[Path], config: Config) -> tuple[list[Measurement], dic
 
 
 def _record(path: Path, config: Config) -> Measurement:
+    content = read_json(path)
+    make = from_sidecar if "images_seen" in content else from_metrics
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error})") from error
-    made = None
-    if isinstance(content, Mapping):
-        make = from_sidecar if "images_seen" in content else from_metrics
-        try:
-            made = make(content, config, str(path), GIVEN)
-        except UNREADABLE as error:
-            raise ValueError(f"{path}: damaged ({type(error).__name__}: {error}); give another file") from error
+        made = make(content, config, str(path), GIVEN)
+    except UNREADABLE as error:
+        raise ValueError(f"{path}: damaged ({type(error).__name__}: {error}); give another file") from error
     if made is None:
         raise ValueError(
             f"{path}: expected a metric file of `lska evaluate speed` or `classification`, or the sidecar of a training"

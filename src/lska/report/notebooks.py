@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from lska.config import Config
-from lska.files import atomic_path
+from lska.files import parse_json, read_text, write_text
 from lska.imports import ADDRESSES, absent
 from lska.notebook import NotebookError
 from lska.report import rendered_notebook
@@ -27,9 +26,7 @@ def render_all(config: Config) -> list[Path]:
 
 
 def _write(notebook: Path, page: Path) -> Path:
-    html = fragment(notebook)
-    with atomic_path(page) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_text(page, fragment(notebook))
     return page
 
 
@@ -41,13 +38,16 @@ def fragment(notebook: Path) -> str:
     """
     with absent(ADDRESSES):
         import nbformat
+    from jupyter_core.paths import ENV_JUPYTER_PATH
     from nbconvert import HTMLExporter
 
-    text = notebook.read_text(encoding="utf-8")
     try:
-        nbformat.validate(json.loads(text))
+        text = read_text(notebook)
+        nbformat.validate(parse_json(text, str(notebook)))
     except (ValueError, TypeError, AttributeError, nbformat.ValidationError) as error:
         raise NotebookError(f"{notebook}: not a notebook ({error}); execute it again") from error
     # The template `basic` has neither MathJax nor require.js, which the others fetch.
-    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
+    # A user may have another one of this name, so that of this environment comes first.
+    own = [str(Path(place) / "nbconvert" / "templates") for place in ENV_JUPYTER_PATH]
+    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, extra_template_basedirs=own)
     return exporter.from_notebook_node(nbformat.reads(text, as_version=4))[0]

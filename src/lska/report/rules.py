@@ -81,7 +81,9 @@ def workflow_graph(values: Mapping[str, Any], target: str) -> dict[str, Any]:
 def _dag(folder: Path, config: Path, target: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "snakemake", "--configfile", config.name, "--d3dag", "--", target]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE_")}
-    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=variables, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     try:
         dag = json.loads(done.stdout)
     except ValueError:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lska.claims.page import numbers, shown
-from lska.files import write_json
+from lska.files import replaced_folder, write_json
 from lska.provenance import file_md5
 from lska.report import inventory_path, site_path
 from lska.report.claims import kind_of
@@ -24,8 +20,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SCHEMA = 1
-LEFT_OVER = 3600.0
-"""Seconds after which an unfinished site is taken for one whose build was killed; a build takes seconds."""
 
 
 def write_site(results: Results) -> Path:
@@ -67,23 +61,3 @@ def render(page: Page, made: list[Page], results: Results, templates: Environmen
     menu = [other for other in made if other.menu]
     shared = {"page": page, "menu": menu, "scale": results.config.scale, "caption": results.config.caption}
     return templates.get_template(page.template).render(**shared, **page.content)
-
-
-@contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty sibling of `folder` that takes its place when the block ends well and vanishes otherwise.
-
-    Two renames follow each other; between them there is no folder of this name.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}-*"):
-        # Of a build that was killed; a younger one may be at work.
-        if time.time() - left.stat().st_mtime > LEFT_OVER:
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
-        made, former = Path(place) / "new", Path(place) / "former"
-        made.mkdir()
-        yield made
-        if folder.exists():
-            folder.rename(former)
-        made.rename(folder)

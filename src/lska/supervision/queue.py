@@ -106,7 +106,9 @@ class QueueError(RuntimeError):
 
 def _ask(*command: str) -> str:
     try:
-        done = subprocess.run(command, text=True, capture_output=True, timeout=COMMAND_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=COMMAND_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise QueueError(f"{shlex.join(command)}: no answer within {COMMAND_SECONDS} s") from error
     if done.returncode != 0:

@@ -123,8 +123,8 @@ class Supervisor:
 
     def _unlock(self) -> None:
         done = subprocess.run(
-            self._call("--unlock"), cwd=self.ownership.folder, text=True, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            self._call("--unlock"), cwd=self.ownership.folder, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
         )  # fmt: skip
         if done.returncode != 0:
             said = done.stdout.strip()[-2000:]

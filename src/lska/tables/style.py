@@ -23,9 +23,10 @@ STYLE = {
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "lska",
+    "text.parse_math": False,
 }
 """Readable at the width of a column. Text stays text: PDF files embed its fonts, SVG files take the reader's. Ids in
-SVG files do not depend on chance."""
+SVG files do not depend on chance, and dollar signs are no formulas."""
 
 
 @contextmanager

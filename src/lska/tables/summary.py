@@ -48,8 +48,8 @@ def states(table: Table) -> str:
 
 def _deviation(cell: Cell) -> str:
     note = f": {cell.note}" if cell.note else ""
-    name, shown = (escape_markdown(text) for text in (f"{cell.row}, {cell.column}", ours(cell)))
-    return f"- **{name}**: ours {shown}, paper {escape_markdown(str(cell.paper))} ({cell.paper_source}){note}"
+    name = escape_markdown(f"{cell.row}, {cell.column}")
+    return f"- **{name}**: " + escape_markdown(f"ours {ours(cell)}, paper {cell.paper} ({cell.paper_source}){note}")
 
 
 def not_run(table: Table) -> str:
@@ -134,7 +134,7 @@ def provenance(table: Table) -> str:
     if not used:
         return "The numbers come from the code itself; no metric file is read."
     head = ("metric file", "columns", "weights", "recipe", "data", "code", "device", "measured")
-    rows = [_file_row(path, list(dict.fromkeys(columns))) for path, columns in used.items()]
+    rows = [map(escape_markdown, _file_row(path, list(dict.fromkeys(columns)))) for path, columns in used.items()]
     lines = [" | ".join(head), " | ".join("---" for _ in head), *(" | ".join(row) for row in rows)]
     return "\n".join(f"| {line} |" for line in lines)
 
@@ -144,7 +144,7 @@ def _file_row(path: Path, columns: list[str]) -> tuple[str, ...]:
     weights, code = content.get("weights") or {}, content.get("code") or {}
     return (
         f"{content['task']}/{content['run']}",
-        "; ".join(map(escape_markdown, columns)),
+        "; ".join(columns),
         f"{weights.get('origin', '')} {_short(weights.get('md5'))}" if weights.get("md5") else "none",
         _short(content.get("recipe")),
         (content.get("data") or {}).get("name", "none"),

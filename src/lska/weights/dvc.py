@@ -60,7 +60,9 @@ def dvc(*arguments: str) -> str:
     # DVC draws its bars only on a terminal.
     complaints = None if sys.stderr.isatty() else subprocess.PIPE
     command, started = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments], time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True, errors="replace") as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=complaints, encoding="utf-8", errors="replace"
+    ) as process:
         while True:
             try:
                 said, complained = process.communicate(timeout=PERIOD)
@@ -126,4 +128,3 @@ def _check_repository() -> None:
 
 def _without_git() -> bool:
     return LOCAL_CONFIG.is_file() and "no_scm = true" in LOCAL_CONFIG.read_text(encoding="utf-8")
-

@@ -147,7 +147,7 @@ def _forget_training(weights: Sequence[Path]) -> None:
     if not Path(".snakemake/metadata").is_dir():
         return
     command = [sys.executable, "-m", "snakemake", "--nolock", "--cores", "1", "--cleanup-metadata", *map(str, weights)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode != 0:
         logger.warning("Snakemake may fetch these weights once more, as it could not forget their training:\n%s",
                        "\n".join(done.stderr.splitlines()[-3:]))  # fmt: skip
@@ -176,9 +176,12 @@ def _left_to_do(checkpoints: Sequence[Checkpoint], sidecars: Sequence[dict[str, 
 
 
 def _uncommitted(path: Path) -> bool:
-    """Whether the project's git has something of `path` to commit; without git, everything is said to be."""
+    """Whether the project's git has something of `path` to commit; where git fails or is not there, all is said to."""
     command = ["git", "status", "--porcelain", "--", str(path)]
-    done = subprocess.run(command, capture_output=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except OSError:
+        return True
     return done.returncode != 0 or bool(done.stdout)
 
 

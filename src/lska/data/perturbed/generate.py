@@ -20,7 +20,7 @@ import numpy as np
 
 from lska.data.folders import Split
 from lska.data.perturbed.clean import chosen_images, clean_image, corrupted_name, hashed
-from lska.data.perturbed.names import FAMILIES, GENERATOR, SEVERITIES, severity_folder
+from lska.data.perturbed.names import FAMILIES, GENERATORS, SEVERITIES, severity_folder
 from lska.data.synthetic.checks import check_choice, check_range
 from lska.data.synthetic.folder import SETTINGS_FILE, existing_settings
 from lska.files import write_json
@@ -84,7 +84,7 @@ class CorruptionSettings:
     def description(self, origin: Mapping[str, Any]) -> dict[str, Any]:
         """Return what identifies the set made from clean data that `origin` names, ready for JSON."""
         settings = asdict(self) | {"resize": self.shorter_side}
-        content = {"kind": KIND, "generator": GENERATOR, "settings": settings, "origin": dict(origin)}
+        content = {"kind": KIND, "generator": GENERATORS[self.family], "settings": settings, "origin": dict(origin)}
         return json.loads(json.dumps(content))
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from lska.data.check import Report, render
 from lska.data.folders import DataError, Split
+from lska.data.generators import Trained, generator_settings, unfit_images
 from lska.data.manifest import Manifest, SplitManifest, content_hash, contents_digest, names_digest
 from lska.data.parallel import mapped
 from lska.data.perturbed.check import (
@@ -25,7 +26,7 @@ from lska.data.perturbed.check import (
     report_perturbed,
 )
 from lska.data.perturbed.clean import chosen_images
-from lska.data.perturbed.generate import CorruptionSettings, write_corrupted_set
+from lska.data.perturbed.generate import write_corrupted_set
 from lska.data.perturbed.manifests import (
     TEST,
     CorruptedManifest,
@@ -37,7 +38,7 @@ from lska.data.prepare import record
 from lska.data.sources import class_root, open_classification
 from lska.provenance import digest, write_sealed
 from lska.robustness import PerturbedSet
-from lska.strict import build
+from lska.strict import refuse
 
 logger = logging.getLogger(__name__)
 
@@ -81,19 +82,15 @@ def corrupted_manifest(item: PerturbedSet) -> CorruptedManifest:
                 f"of family {item.name}; correct name or manifest"
             )
         return _named(manifest, item)
-    settings, clean = corruption_settings(item), _clean(item)
+    settings, clean = generator_settings(item.name, item.data), _clean(item)
+    about = Trained(item.config.data.name, clean.classes, len(clean))
+    refuse(list(unfit_images("images", settings.images, about)), f"robustness.sets.{item.name}.generate")
     chosen = chosen_images(clean, settings.images, settings.seed)
     per_class = Counter(clean.samples[index].target for index in chosen).values()
     return CorruptedManifest(
         item.data.name, f"corruptions of {item.config.data.name}", **TITLE, family=item.name, classes=clean.classes,
         count=len(chosen), per_class=(min(per_class), max(per_class)), severities=settings.severities,
     )  # fmt: skip
-
-
-def corruption_settings(item: PerturbedSet) -> CorruptionSettings:
-    """The settings under `generate`; raises ValueError naming every wrong one."""
-    values = {"family": item.name, **(item.data.generate or {})}
-    return build(CorruptionSettings, values, f"robustness.sets.{item.name}.generate")
 
 
 def _named(manifest: Any, item: PerturbedSet) -> Any:
@@ -110,12 +107,11 @@ def _clean(item: PerturbedSet) -> Split:
 
 
 def _prepare_corrupted(item: PerturbedSet) -> dict[str, Any]:
-    made = item.data.generate is not None
+    made, manifest = item.data.generate is not None, corrupted_manifest(item)
     if made:
-        origin = item.config.data_identity()
+        origin, settings = item.config.data_identity(), generator_settings(item.name, item.data)
         workers = max(1, item.section.evaluation.threads)
-        write_corrupted_set(_clean(item), Path(item.data.root), corruption_settings(item), origin, workers)
-    manifest = corrupted_manifest(item)
+        write_corrupted_set(_clean(item), Path(item.data.root), settings, origin, workers)
     checked = check_corrupted(manifest, Path(item.data.root))
     if not checked.parts:
         raise DataError(
@@ -172,21 +168,17 @@ def _refusal(report: Report, item: PerturbedSet) -> str:
 
 def _render(item: PerturbedSet, judge: Judge | None, judged_by: dict[str, Any] | None) -> None:
     """Generate ImageNet-R's, -Sketch's or -A's counterpart at the set's root."""
-    from lska.data.synthetic import (
-        AdversarialSettings,
-        RenditionSettings,
-        write_adversarial_set,
-        write_rendition_set,
-    )
+    from lska.data.synthetic import write_adversarial_set, write_rendition_set
 
-    root, where = Path(item.data.root), f"robustness.sets.{item.name}.generate"
-    values = {key: value for key, value in (item.data.generate or {}).items() if key != "reference"}
+    root, settings = Path(item.data.root), generator_settings(item.name, item.data)
     if item.name != "a":
-        write_rendition_set(root, build(RenditionSettings, values, where), overwrite=True)
+        write_rendition_set(root, settings, overwrite=True)
         return
     if judge is None or judged_by is None:
-        raise ValueError(f"{where}: the images of set a are chosen by its reference classifier, and none was given")
-    write_adversarial_set(root, build(AdversarialSettings, values, where), judge, judged_by, overwrite=True)
+        raise ValueError(
+            "robustness.sets.a.generate: the images of set a are chosen by its reference classifier, and none was given"
+        )
+    write_adversarial_set(root, settings, judge, judged_by, overwrite=True)
 
 
 def _describe(item: PerturbedSet, split: Split) -> Manifest:

@@ -18,7 +18,7 @@ import numpy as np
 from lska.data.synthetic import classification
 from lska.data.synthetic.checks import check_range
 from lska.data.synthetic.classification import ClassificationSettings
-from lska.data.synthetic.folder import describe, existing_settings, replaced_folder
+from lska.data.synthetic.folder import describe, existing_settings, replaced_set
 from lska.data.synthetic.render import encode_jpeg
 from lska.data.synthetic.renditions import check_kept, spread
 from lska.data.synthetic.scene import Labels, Scene, compose_scene
@@ -167,7 +167,7 @@ def write_adversarial_set(
         counts = _counts(json.loads((root / CANDIDATES_FILE).read_text(encoding="utf-8")))
         logger.info("%s already holds this set of %d images, left as it is", root, counts["kept"])
         return counts | {"written": 0}
-    with replaced_folder(root, description) as folder:
+    with replaced_set(root, description) as folder:
         facts = {shape: _write_class(folder, settings, judge, shape) for shape in settings.class_names}
         write_json(folder / CANDIDATES_FILE, facts)
     counts = _counts(facts)

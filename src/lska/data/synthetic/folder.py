@@ -2,15 +2,13 @@
 
 import json
 import logging
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lska.files import write_json
+from lska.files import read_json, replaced_folder, write_json
 from lska.provenance import digest
 
 logger = logging.getLogger(__name__)
@@ -39,9 +37,9 @@ def existing_settings(root: Path, description: Mapping[str, Any], overwrite: boo
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = json.loads((root / SETTINGS_FILE).read_text(encoding="utf-8"))
+        found = read_json(root / SETTINGS_FILE)
         found_digest = found["digest"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise FileExistsError(
             f"{root} exists and is no generated set (no readable {SETTINGS_FILE}: {error}); "
             "choose another folder or remove it yourself"
@@ -70,43 +68,21 @@ def generate(
     if existing_settings(root, description, overwrite):
         logger.info("%s already holds this set of %d images, left as it is", root, images)
         return 0
-    with replaced_folder(root, description) as folder:
+    with replaced_set(root, description) as folder:
         write(folder)
     logger.info("%s: wrote %d images", root, images)
     return images
 
 
 @contextmanager
-def replaced_folder(root: Path, description: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield an empty sibling folder that becomes `root` when the block ends well and is removed otherwise.
+def replaced_set(root: Path, description: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield an empty folder that becomes `root` when the block ends well, as `lska.files.replaced_folder`.
 
-    `settings.json` with the description and its digest is added. A former `root` goes once the new one is complete.
+    `settings.json` with the description and its digest is added.
     """
-    root = root.resolve()
-    root.parent.mkdir(parents=True, exist_ok=True)
-    mark = f".{root.name}.{uuid.uuid4().hex[:8]}"
-    partial, former = root.with_name(f"{mark}.partial"), root.with_name(f"{mark}.former")
-    partial.mkdir()
-    try:
-        yield partial
-        write_json(partial / SETTINGS_FILE, {**description, "digest": digest(description)})
-        _swap(partial, root, former)
-    finally:
-        for leftover in (partial, former):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _swap(partial: Path, root: Path, former: Path) -> None:
-    """Put `partial` in the place of `root`, and `root` back if that fails."""
-    if not root.exists():
-        partial.replace(root)
-        return
-    root.replace(former)
-    try:
-        partial.replace(root)
-    except BaseException:
-        former.replace(root)
-        raise
+    with replaced_folder(root.resolve()) as folder:
+        yield folder
+        write_json(folder / SETTINGS_FILE, {**description, "digest": digest(description)})
 
 
 def _differences(found: Mapping[str, Any], description: Mapping[str, Any]) -> str:

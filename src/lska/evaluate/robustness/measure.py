@@ -40,14 +40,12 @@ def training_classes(config: Config) -> tuple[str, ...]:
     Raises:
         ValueError: no manifest of the training data, or a setting of their generator is wrong.
     """
+    from lska.data.generators import generator_settings
     from lska.data.manifest import load_manifest
-    from lska.data.synthetic import ClassificationSettings
-    from lska.strict import build
 
     data = config.data
     if data.generate is not None:
-        settings = build(ClassificationSettings, data.generate, f"data.generate of {data.name}")
-        return tuple(sorted(settings.class_names))
+        return generator_settings("classification", data).class_names
     return load_manifest(Path(data.manifest) if data.manifest else data.name).classes
 
 
@@ -74,7 +72,7 @@ def measure(item: PerturbedSet, chosen: Sequence[Run | Path], stop: StopRequest 
     _check_distinct(members, chosen)
     labels = {part.name: Labels.of(part, classes, item.name in MASKED) for part in parts}
     scoring = Pass(
-        members, parts, labels, Store(item.predictions), item.section.stored_images == "corrected",
+        members, parts, labels, Store(item.predictions), item.config.stored_images == "as_stored",
         item.section.shard, evaluation.batch_size, evaluation.workers, device,
     )  # fmt: skip
     decoded = scoring.run(StopRequest(None) if stop is None else stop)
@@ -128,7 +126,7 @@ def _write(
     detail: dict[str, Any] = {"protocol": item.protocol(), "classes": stored.get("classes")}
     if item.corrupted:
         detail |= {
-            "stored_images": item.section.stored_images,
+            "stored_images": item.config.stored_images,
             "corruptions": len(FAMILIES[item.name]),
             "parts": sum(map(len, stored["parts"].values())),
             "missing": stored["missing"],

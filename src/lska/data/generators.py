@@ -1,0 +1,162 @@
+"""The settings under `generate`: what each kind of set takes, and what none of them can promise to the rest of a scale.
+
+All of it is checked when a configuration is read, so that nothing is written, and nobody trains for hours, for a set
+that cannot be made or used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lska.config import Config, place
+from lska.data.folders import DataError
+from lska.data.manifest import load_manifest, manifest_path
+from lska.data.perturbed.generate import CorruptionSettings
+from lska.data.perturbed.names import FAMILIES
+from lska.data.synthetic import (
+    AdversarialSettings,
+    ClassificationSettings,
+    CueConflictSettings,
+    DetectionSettings,
+    RenditionSettings,
+    SegmentationSettings,
+    TextureSettings,
+)
+from lska.robustness import MASKED
+from lska.sections import DataSource
+from lska.strict import build, problems_of
+
+SETTINGS: dict[str, Any] = {
+    "classification": ClassificationSettings, "detection": DetectionSettings, "segmentation": SegmentationSettings,
+    "c": CorruptionSettings, "c_bar": CorruptionSettings, "a": AdversarialSettings, "r": RenditionSettings,
+    "sketch": RenditionSettings, "shape_texture": CueConflictSettings, "texture_knn": TextureSettings,
+}  # fmt: skip
+"""Dataclass of the settings of a generated set, by what the set serves (`Config.sources`)."""
+
+
+def generator_settings(kind: str, data: DataSource) -> Any:
+    """The settings under `generate` of a data set that serves `kind`, an instance of `SETTINGS[kind]`.
+
+    Raises:
+        ValueError: an unknown kind, or settings that are unknown or out of range, all named.
+    """
+    if kind not in SETTINGS:
+        raise ValueError(f"unknown kind of data {kind!r}; choose from {', '.join(SETTINGS)}")
+    return build(SETTINGS[kind], _values(kind, data), f"{place(kind)}.generate")
+
+
+def _values(kind: str, data: DataSource) -> dict[str, Any]:
+    values = dict(data.generate or {})
+    if kind in FAMILIES:
+        return {"family": kind, **values}
+    # The reference of a counterpart of ImageNet-A is a run, not a setting of the images.
+    return {name: value for name, value in values.items() if (kind, name) != ("a", "reference")}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is known of a scale's classification set without opening it."""
+
+    name: str
+    classes: tuple[str, ...]
+    """In index order."""
+    images: int
+    """Validation images."""
+
+
+def trained(config: Config) -> Trained | None:
+    """The classes that the networks of a scale tell apart; None where no manifest of the data is there.
+
+    Raises:
+        ValueError: a wrong manifest, or a wrong setting of the generator.
+    """
+    data = config.data
+    if data.generate is not None:
+        settings = generator_settings("classification", data)
+        return Trained(data.name, settings.class_names, len(settings.class_names) * settings.val_per_class)
+    try:
+        path = manifest_path(data.manifest or data.name)
+    except DataError:
+        return None
+    manifest = load_manifest(path)
+    return Trained(data.name, manifest.classes, manifest.splits["val"].count if "val" in manifest.splits else 0)
+
+
+def generator_problems(config: Config) -> list[str]:
+    """What is wrong with the settings under `generate`: each for itself, and where that is right, with the others."""
+    generated = [(kind, data) for kind, data in config.sources if data.generate is not None]
+    problems = [
+        problem
+        for kind, data in generated
+        for problem in problems_of(SETTINGS[kind], _values(kind, data), f"{place(kind)}.generate")
+    ]
+    if problems or not generated:
+        return problems
+    about, made = trained(config), {kind: generator_settings(kind, data) for kind, data in generated}
+    return [problem for kind, settings in made.items() for problem in _unfit(config, kind, settings, about)]
+
+
+def _unfit(config: Config, kind: str, settings: Any, about: Trained | None) -> Iterator[str]:
+    """What the settings of one generated set cannot promise to what uses it."""
+    where = f"{place(kind)}.generate"
+    if kind == "classification":
+        images, setting = len(settings.class_names) * settings.train_per_class, "train_per_class"
+        yield from _too_few(f"{where}.{setting}", images, config.recipe.global_batch, config.training.recipe)
+    elif kind in config.dense:
+        for head, means in config.dense[kind].heads.items():
+            batch = config.dense_recipes[kind, head].global_batch
+            yield from _too_few(f"{where}.train_images", settings.train_images, batch, means.recipe)
+    elif kind in FAMILIES:
+        if settings.family != kind:
+            yield f"{where}.family: expected {kind!r}, as the set is called, found {settings.family!r}; leave it out"
+        if about is not None:
+            yield from unfit_images(f"{where}.images", settings.images, about)
+    elif kind in (*MASKED, "sketch") and about is not None:
+        # The reference that chooses set a has an output for every class of the candidates.
+        unknown = set(settings.class_names) - set(about.classes)
+        if kind == "a":
+            unknown = set(settings.scenes.class_names) ^ set(about.classes)
+        if unknown:
+            yield (
+                f"{where}.classes: the networks are trained on the {len(about.classes)} classes of {about.name}, and "
+                f"these are not in both: {', '.join(sorted(unknown)[:10])}; choose among them, or leave the set out"
+            )
+    elif kind == "shape_texture":
+        yield from _without_pairs(where, settings)
+
+
+def _too_few(setting: str, images: int, batch: int, recipe: str) -> Iterator[str]:
+    if images < batch:
+        yield (
+            f"{setting}: {images} training images are fewer than one update takes, global_batch {batch} of {recipe}; "
+            "raise it, or lower global_batch"
+        )
+
+
+def unfit_images(setting: str, images: int | None, about: Trained) -> Iterator[str]:
+    """What is wrong with a number of `images` (None for all) of the classification set to be corrupted."""
+    if images is None:
+        return
+    classes, wanted = len(about.classes), "leave it out for all images"
+    if images < classes:
+        yield (
+            f"{setting}: {images} images cannot show each of the {classes} classes of {about.name}: expected at least "
+            f"{classes}; raise it, or {wanted}"
+        )
+    elif images > about.images:
+        yield f"{setting}: {about.name} has {about.images} validation images, found {images}; lower it, or {wanted}"
+
+
+def _without_pairs(where: str, settings: CueConflictSettings) -> Iterator[str]:
+    """The dimensions are estimated from pairs of images that share the shape, and others that share the texture."""
+    if settings.textures_per_shape < 2:
+        yield f"{where}.textures_per_shape: no two images would share a shape: expected at least 2, found 1"
+    images = len(settings.class_names) * settings.per_class
+    textures = len(settings.class_names) * settings.textures_per_class
+    if images < textures + 2:
+        yield (
+            f"{where}.textures_per_class: {images} images are too few to show {textures} textures more than once; "
+            "lower it, or raise shapes_per_class"
+        )

@@ -1,0 +1,274 @@
+"""What surrounds a process: copied folders, other owners, homes and variables in paths, line ends, odd terminals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from whole_project import PROJECT
+
+from lska import config
+from lska.cli import main
+from lska.files import read_yaml
+from lska.surroundings import expanded, require_own_code
+
+IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@b")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the code in a folder that is a git checkout, under an odd name."""
+    folder = tmp_path_factory.mktemp("copies") / "a 'copy' of 5 % ü"
+    for name in ("src/lska", "config", "workflow"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", "Snakefile"):
+        shutil.copy2(PROJECT / name, folder / name)
+    git(folder, "init", "--quiet")
+    commit(folder)
+    return folder
+
+
+def git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", folder, *IDENTITY, *words], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "all")
+
+
+def run(*command: str | Path, folder: Path, code: Path = PROJECT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in `folder` with the code of the checkout `code`."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(code / "src"), **variables}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=300, check=False
+    )
+
+
+# Whose code runs.
+
+
+def test_a_checkout_is_worked_on_by_its_own_code_alone(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(PROJECT)
+    for own in (PROJECT, PROJECT / "src" / "lska", tmp_path / "link", tmp_path):
+        require_own_code(own)
+    for other in (copy, copy / "config"):
+        with pytest.raises(ValueError, match="the code that runs is that of another folder") as caught:
+            require_own_code(other)
+        assert str(PROJECT / "src" / "lska") in str(caught.value) and str(copy / "src" / "lska") in str(caught.value)
+        assert "make -C" in str(caught.value)
+
+
+def test_a_container_brings_its_own_code(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSKA_COMMIT", "")
+    require_own_code(copy)
+
+
+@pytest.mark.parametrize("command", [("lska", "summary"), (sys.executable, "-m", "lska", "summary"), ("snakemake",)])
+def test_commands_say_whose_code_they_are(copy: Path, command: tuple[str, ...]) -> None:
+    words = (*command, "--dry-run", "--cores", "1", "--", "table_01") if command == ("snakemake",) else command
+    refused = run(*words, folder=copy)
+    assert refused.returncode == 1 and "the code that runs is that of another folder" in refused.stderr
+    assert "Traceback" not in refused.stderr and 'File "' not in refused.stderr
+    if command != ("snakemake",):
+        assert run(*words, folder=copy, code=copy).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("made_for", "code", "anew"),
+    [
+        ("{here}/.venv", "{here}/src", False),
+        ("/gone/lska/.venv", "/gone/lska/src", True),
+        ("{here}/.venv", "/other/src", True),
+        ("{here}/.venv2", "{here}/src", True),
+        ("{here}/.venv", None, False),
+    ],
+)
+def test_make_gives_a_copied_project_an_environment_of_its_own(
+    tmp_path: Path, made_for: str, code: str | None, anew: bool
+) -> None:
+    folder = tmp_path / "a 'copy' of 5 % ü"
+    packages = folder / ".venv/lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    (folder / "envs").mkdir()
+    for name in ("envs/bootstrap.txt", "envs/requirements.txt", "pyproject.toml", "Makefile"):
+        shutil.copy(PROJECT / name, folder / name)
+    command = f"command = /usr/bin/python3.11 -m venv {made_for.format(here=folder.resolve())}"
+    (folder / ".venv/pyvenv.cfg").write_text(f"home = /usr/bin\n{command}\n", encoding="utf-8")
+    if code is not None:
+        path = packages / "__editable__.lska_reproduction-0.1.0.pth"
+        path.write_text(code.format(here=folder.resolve()), encoding="utf-8")
+    for name in ("uv", "runtime"):
+        (folder / ".venv" / name).touch()
+    said = run("make", "-C", folder, "-n", ".venv/runtime", folder=tmp_path).stdout
+    assert ("made anew" in said and "rm -rf .venv" in said) == anew
+    assert ("is up to date" in said) == (not anew)
+
+
+def test_snakemake_says_in_a_line_that_it_works_in_its_own_folder(tmp_path: Path) -> None:
+    words = ("--directory", tmp_path, "--configfile", PROJECT / "config/demo.yaml", "--dry-run", "--cores", "1")
+    done = run("snakemake", *words, "--", "table_01", folder=PROJECT)
+    assert done.returncode == 1 and "this workflow is not meant for --directory" in done.stderr
+    assert 'File "' not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+# git.
+
+VERSION = "import json, logging; logging.basicConfig(); from lska.provenance import code_version, git; git('status')\n"
+VERSION += "print(json.dumps(code_version()))"
+
+
+def version(code: Path, **variables: str) -> tuple[dict[str, object], str]:
+    done = run(sys.executable, "-c", VERSION, folder=code, code=code, **variables)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+def test_a_checkout_of_another_owner_names_its_commit(copy: Path, tmp_path: Path) -> None:
+    head = git(copy, "rev-parse", "HEAD")
+    assert version(copy, GIT_TEST_ASSUME_DIFFERENT_OWNER="1") == ({"commit": head, "dirty": False}, "")
+    git(tmp_path, "init", "--quiet", "other")
+    assert version(copy, GIT_DIR=str(tmp_path / "other/.git"))[0]["commit"] == head
+
+
+def test_absence_is_silent_and_failure_is_told_once(copy: Path, tmp_path: Path) -> None:
+    nothing = {"commit": None, "dirty": None}
+    inside = tmp_path / "outer" / "project"
+    shutil.copytree(copy / "src", inside / "src")
+    assert version(inside) == (nothing, "")
+    git(tmp_path / "outer", "init", "--quiet")
+    git(tmp_path / "outer", "commit", "--quiet", "--allow-empty", "--message", "of something else")
+    assert version(inside) == (nothing, ""), "the commit of a repository that does not have the code"
+    commit(tmp_path / "outer")
+    assert version(inside)[0]["commit"] == git(tmp_path / "outer", "rev-parse", "HEAD")
+    found, said = version(inside, GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
+    assert found == nothing and said.count("WARNING") == 1
+    assert "detected dubious ownership" in said and "safe.directory" in said
+    (tmp_path / "outer/.git/HEAD").write_text("damaged")
+    found, said = version(inside)
+    assert found == nothing and said.count("WARNING") == 1 and "not a git repository" in said
+    assert version(inside, PATH="/nowhere") == (nothing, "")
+
+
+def test_no_line_end_of_the_project_is_converted(tmp_path: Path) -> None:
+    if not (PROJECT / ".git").exists():
+        pytest.skip("needs a git checkout")
+    files = git(PROJECT, "ls-files", "-z", "config", "results", "src", "checkpoints", "store", "paper")
+    asked = subprocess.run(
+        ["git", "check-attr", "--stdin", "-z", "text"],
+        cwd=PROJECT,
+        input=files,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = asked.stdout.split("\0")[2::3]
+    assert len(answers) > 500 and set(answers) == {"unset"}
+
+
+# Paths.
+
+
+def test_home_and_variables_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DATA", "~/sets")
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("ABSENT", raising=False)
+    texts = ("~", "~/x", "~root", "$DATA/x", "${DATA}", "a~", "./~", "/x/$DATA", "$$DATA", "$(x) $5 a$", "a/ü b")
+    homes = ("/home/me", "/home/me/x", os.path.expanduser("~root"), "/home/me/sets/x", "/home/me/sets")  # noqa: PTH111
+    assert [expanded(text) for text in texts] == [*homes, "a~", "./~", "/x/~/sets", "$DATA", "$(x) $5 a$", "a/ü b"]
+    for text, named in (("$ABSENT/x", "ABSENT"), ("${EMPTY}", "EMPTY"), ("~nobody-of-this-name/x", "~nobody-of")):
+        with pytest.raises(ValueError, match=named):
+            expanded(text)
+
+
+def test_every_path_setting_is_expanded_and_no_digest_knows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "recipes").symlink_to(PROJECT / "config/recipes")
+    plain = config.load([Path("config/small.yaml")])
+    recipe = f"~/recipes/{Path(plain.training.recipe).name}"
+    moved = {"data": {"root": "~/data", "manifest": "$HOME/m.yaml"}, "training": {"recipe": recipe}}
+    made = config.load([Path("config/small.yaml")], moved)
+    assert made.data.root == f"{tmp_path}/data" and made.data.manifest == f"{tmp_path}/m.yaml"
+    assert [made.training_digest(run) for run in made.runs] == [plain.training_digest(run) for run in plain.runs]
+    monkeypatch.delenv("ABSENT", raising=False)
+    with pytest.raises(ValueError, match=r"(?s)detection\.data\.root: .*ABSENT.*not set"):
+        config.load([Path("config/small.yaml")], {"detection": {"data": {"root": "$ABSENT/x"}}})
+
+
+def test_no_offered_command_makes_a_folder_named_tilde(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], logging_as_before: None
+) -> None:
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("data: {root: ~/data}\n", encoding="utf-8")
+    assert main(["data", "prepare", "--config", "config/small.yaml", "~/mine.yaml"]) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/data does not exist" in said and "~" not in said
+    assert main(["data", "check", "cifar10", "--root=~/data"]) == 1
+    assert f"{tmp_path}/data" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["data", "check", "cifar10", "--root=$ABSENT/data"])
+    assert "ABSENT" in capsys.readouterr().err
+
+
+# Terminals.
+
+
+@pytest.mark.parametrize(
+    "words", [("claims",), ("explain", "table_03"), ("explain", "table_03", "--json"), ("summary",), ("--help",)]
+)
+def test_a_terminal_without_unicode_gets_escapes(words: tuple[str, ...]) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    scale = () if words == ("--help",) else ("--config", "config/small.yaml")
+    done = run("lska", *words, *scale, folder=PROJECT, **ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    if "--json" in words:
+        assert json.loads(done.stdout)
+
+
+# Captions.
+
+HOSTILE = "{x} | <b> & % $5 $ _a_ \\ \"quote\" 'q' *s* `t` [l](http://x) {{y}} ~"
+
+
+def test_a_caption_is_one_line_of_visible_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = read_yaml(PROJECT / "config/small.yaml")
+    monkeypatch.chdir(PROJECT)
+    assert config.from_dict(small | {"caption": f"{HOSTILE}\n  and more\n"}, "x").caption == f"{HOSTILE} and more"
+    for bad in ("a\x1b[31m", "a\u202eb", "\x00", "\x9b31m"):
+        with pytest.raises(ValueError, match="caption has the control character"):
+            config.from_dict(small | {"caption": bad}, "x")
+
+
+def test_a_caption_is_no_markup_and_no_pattern(tmp_path: Path) -> None:
+    import jinja2
+    import mistune
+    from docutils.core import publish_parts
+    from markupsafe import escape
+
+    from lska.claims.page import render
+
+    content = {"scale": "x", "caption": HOSTILE, "counts": {}, "claims": []}
+    page = mistune.create_markdown(escape=True)(render(content, ".md"))
+    assert f"<strong>{escape(HOSTILE)}.</strong>" in page.replace("&quot;", "&#34;").replace("'", "&#39;")
+    assert str(escape(HOSTILE)) in render(content, ".html")
+    for name in ("table", "figure", "workflow"):
+        template = jinja2.Template((PROJECT / f"workflow/report/{name}.rst").read_text(encoding="utf-8"))
+        given = {"params": {"caption": HOSTILE}, "config": {"caption": f"{HOSTILE}\n", "scale": "x"}}
+        body = publish_parts(template.render(snakemake=given), writer_name="html")["body"]
+        assert str(escape(HOSTILE)).replace("&#39;", "'").replace("&#34;", "&quot;") in body
+    (tmp_path / "hostile.yaml").write_text(yaml.safe_dump({"caption": HOSTILE}), encoding="utf-8")
+    words = ("--cores", "1", "--dry-run", "--configfile", "config/small.yaml", tmp_path / "hostile.yaml")
+    done = run("snakemake", *words, "--forceall", "--quiet", "rules", "--", "all", folder=PROJECT)
+    assert done.returncode == 0, done.stderr[-2000:]
