@@ -57,7 +57,7 @@ def _sound(
 
 def elsewhere(config: Config, rank: int, folder: Path = Path("config")) -> Iterator[Measurement]:
     """As `recorded`, of all other scales that have a complete configuration in `folder` and results."""
-    for path in sorted(folder.glob("*.yaml")):
+    for path in files_in(folder, "*.yaml"):
         scale = read_yaml(path).get("scale")
         if scale in (None, config.scale) or not (Path("results") / str(scale)).is_dir():
             continue
