@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from lska.config import Config, load
-from lska.files import read_yaml, vouched
+from lska.files import files_in, read_yaml, vouched
 from lska.finetuning import CONTROL
 from lska.planning.images import count
 from lska.planning.progress import states
