@@ -38,8 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     speak_plainly()
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(argv)
-    if arguments.heavy and (code := delegate(argv)) is not None:
-        return code
     log = logging.StreamHandler()
     log.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[log], force=True)
@@ -47,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     try:
         require_own_code(Path.cwd())
-        return arguments.command(arguments) or 0
+        code = delegate(argv) if arguments.heavy else None
+        return arguments.command(arguments) or 0 if code is None else code
     except KeyboardInterrupt:
         print("lska: interrupted; start it again to go on", file=sys.stderr)
         return INTERRUPTED

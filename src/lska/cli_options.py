@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lska import config as configuration
-from lska.files import FileError, parse_json, printable
+from lska.files import FileError, parse_json, printable, quoted
 from lska.roots import Settings, require
 from lska.runs import Run
 from lska.surroundings import expanded
@@ -45,10 +47,36 @@ def _settings(text: str) -> dict[str, Any]:
         raise argparse.ArgumentTypeError(printable(str(error))) from error
 
 
+def number(least: float, most: float, whole: bool = False) -> Callable[[str], float]:
+    """A type of an option: a finite number from `least` to `most`; argparse names the option of any other."""
+
+    def read(text: str) -> float:
+        try:
+            # Python refuses integers of thousands of digits by an error of another kind than it names.
+            value = int(text) if whole and len(text) <= 20 else float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most or (whole and not isinstance(value, int)):
+            kind = "whole number" if whole else "number"
+            expected = f"expected a {kind} from {least:,.9g} to {most:,.9g}"
+            raise argparse.ArgumentTypeError(f"{expected}, found {quoted(text)}")
+        return value
+
+    return read
+
+
+HOURS = number(1e-9, 24 * 366)
+MINUTES = number(1e-9, 60 * 24 * 366)
+SECONDS = number(1e-3, 24 * 3600)
+COUNT = number(1, 10**6, whole=True)
+PROCESSES = number(1, 1024, whole=True)
+COUNT_OR_NONE = number(0, 10**6, whole=True)
+
+
 def budgeted(command: Parser) -> None:
     """Add the options that say how long a command may take before it stops itself with exit code 75."""
-    command.add_argument("--budget-hours", type=float, help="stop in time before this wall time is over")
-    command.add_argument("--job-minutes", type=float,
+    command.add_argument("--budget-hours", type=HOURS, help="stop in time before this wall time is over")
+    command.add_argument("--job-minutes", type=MINUTES,
                          help="the same for the wall time of a whole job, with room for starting it")  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from lska.cli_options import Arguments, Commands, as_path, configured, load, say
+from lska.cli_options import COUNT, Arguments, Commands, as_path, configured, load, say
 
 
 def add_plan(commands: Commands) -> None:
@@ -15,8 +15,8 @@ def add_plan(commands: Commands) -> None:
     command = commands.add_parser("plan", help="say what Snakemake would run, why, and what it would cost")
     command.add_argument("targets", nargs="*", metavar="TARGET",
                          help="what Snakemake would be asked for, for example table_03 (default: all)")  # fmt: skip
-    command.add_argument("--gpus", type=_positive, help="GPUs for the wall time (default: as the largest job asks)")
-    command.add_argument("--cores", type=_positive,
+    command.add_argument("--gpus", type=COUNT, help="GPUs for the wall time (default: as the largest job asks)")
+    command.add_argument("--cores", type=COUNT,
                          help="cores for the wall time (default: this machine's where no GPU is used)")  # fmt: skip
     command.add_argument("--throughput", nargs="+", type=as_path, default=[], metavar="FILE",
                          help="your measurements: tables (config/throughput), metric files, sidecars")  # fmt: skip
@@ -28,12 +28,6 @@ def add_plan(commands: Commands) -> None:
     command.add_argument("--configfile", nargs="+", type=as_path, dest="config", default=argparse.SUPPRESS,
                          metavar="FILE", help="the same as --config")  # fmt: skip
     command.set_defaults(command=_plan)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, found {text}")
-    return int(text)
 
 
 def _plan(arguments: Arguments) -> None:

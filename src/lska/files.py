@@ -256,14 +256,16 @@ def _repeated(names: Sequence[Any]) -> list[Any]:
     return [name for name, number in Counter(names).items() if number > 1]
 
 
-def read_json(path: Path, kind: type | tuple[type, ...] = dict, limit: int = LIMIT, remedy: str = "") -> Any:
+def read_json(
+    path: Path, kind: type | tuple[type, ...] = dict, limit: int = LIMIT, remedy: str = "", not_finite: bool = False
+) -> Any:
     """The content of a JSON file, whose top value is a `kind`; `remedy` says what to do where it cannot be used.
 
     Raises:
         FileError: as `read_text` and `parse_json`.
     """
     try:
-        return parse_json(read_text(path, limit), str(path), kind)
+        return parse_json(read_text(path, limit), str(path), kind, not_finite)
     except (MissingFileError, UnreadableFileError):
         raise
     except FileError as error:
@@ -284,8 +286,8 @@ def vouched(path: Path) -> dict[str, Any]:
         return {}
 
 
-def parse_json(text: str, where: str, kind: type | tuple[type, ...] = dict) -> Any:
-    """The value of a JSON text, which `where` names.
+def parse_json(text: str, where: str, kind: type | tuple[type, ...] = dict, not_finite: bool = False) -> Any:
+    """The value of a JSON text, which `where` names; with `not_finite` NaN and infinity pass, for the caller to name.
 
     Raises:
         FileError: it is no JSON, gives a name twice (of which a reader sees the first and a program the last), has
@@ -300,7 +302,7 @@ def parse_json(text: str, where: str, kind: type | tuple[type, ...] = dict) -> A
         return found
 
     def finite(number: str) -> float:
-        if not math.isfinite(float(number)):
+        if not (not_finite or math.isfinite(float(number))):
             raise FileError(f"{where}: line {_line(text, number)}: expected a finite number, found {quoted(number)}")
         return float(number)
 

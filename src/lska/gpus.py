@@ -10,27 +10,33 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import subprocess
-import tempfile
 import time
-from pathlib import Path
+
+from lska.commands import ask
+from lska.private import own_folder
+from lska.rendezvous import member
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 WAIT_SECONDS = 60.0
 """How long a job waits for GPUs that others have; Snakemake starts none for which there is no GPU."""
 
+_TELL_SECONDS = 5.0
+_DRIVER_SECONDS = 120.0
+
 _logger = logging.getLogger(__name__)
 
 
 def visible() -> list[str]:
-    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them, or all that the driver lists; it may be none."""
+    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them, or all that the driver lists; it may be none.
+
+    Raises:
+        NoAnswerError: the driver does not answer.
+    """
     named = os.environ.get(VARIABLE)
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
     try:
-        done = subprocess.run(
-            ["nvidia-smi", "--list-gpus"], capture_output=True, encoding="utf-8", errors="replace", check=False
-        )
+        done = ask(["nvidia-smi", "--list-gpus"], _DRIVER_SECONDS)
     except FileNotFoundError:
         return []
     if done.returncode != 0:
@@ -43,13 +49,14 @@ def visible() -> list[str]:
 def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
     """Choose `count` GPUs for this process and those that it starts, and set CUDA_VISIBLE_DEVICES to them.
 
-    Nothing is done for 0, in a Slurm job, in a process of torchrun, whose parent has chosen, and where there is no GPU.
+    Nothing is done for 0, in a Slurm job, in a process of a launcher, which has chosen, and where there is no GPU.
     Returns the names of the chosen ones.
 
     Raises:
         ValueError: the machine has fewer.
+        PrivateFolderError: the folder of the locks is not this user's.
     """
-    if count == 0 or "SLURM_JOB_ID" in os.environ or "LOCAL_RANK" in os.environ:
+    if count == 0 or "SLURM_JOB_ID" in os.environ or member(os.environ) is not None:
         return []
     names = visible()
     if not names:
@@ -59,8 +66,12 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
             f"{count} GPUs are wanted and this machine offers {len(names)} ({VARIABLE}: {', '.join(names)}); "
             "set `gpus` in the section of the configuration that the job is of to no more than that"
         )
-    deadline = time.monotonic() + wait_seconds
-    while (taken := _lock(names, count)) is None and time.monotonic() < deadline:
+    begun, told = time.monotonic(), False
+    while (taken := _lock(names, count)) is None and (waited := time.monotonic() - begun) < wait_seconds:
+        if waited > _TELL_SECONDS and not told:
+            _logger.info("waiting for %d of the GPUs %s, which other jobs have, for at most %.0f s", count,
+                         ", ".join(names), wait_seconds)  # fmt: skip
+            told = True
         time.sleep(0.2)
     if taken is None:
         _logger.warning("other jobs have all GPUs but fewer than %d; sharing %s with them", count, names[:count])
@@ -72,8 +83,10 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
 def _lock(names: list[str], count: int) -> list[str] | None:
     """Lock `count` of the GPUs, for as long as this process or a descendant of it lives; None where fewer are free."""
     held: dict[str, int] = {}
+    folder = own_folder("lska-gpus")
     for name in names:
-        descriptor = os.open(_lock_file(name), os.O_RDWR | os.O_CREAT, 0o600)
+        path = folder / f"{name.replace('/', '_')}.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -87,9 +100,3 @@ def _lock(names: list[str], count: int) -> list[str] | None:
     for descriptor in held.values():
         os.close(descriptor)
     return None
-
-
-def _lock_file(name: str) -> Path:
-    folder = Path(tempfile.gettempdir()) / f"lska-gpus-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder / f"{name.replace('/', '_')}.lock"

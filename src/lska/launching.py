@@ -16,7 +16,7 @@ _STEP_END_SECONDS = 600
 
 
 def launcher(training: Training) -> str:
-    """How a training is started: where it has several processes, by torchrun's agent; on several nodes, on each."""
+    """How a training is started: where it has several processes, by a launcher; on several nodes, on each."""
     if training.processes == 1:
         return "lska"
     each = training.processes // training.nodes

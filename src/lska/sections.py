@@ -11,6 +11,9 @@ from typing import Any, Literal
 from lska.runs import Run
 from lska.strict import PATH
 
+LONGEST_HEARTBEAT = 3600.0
+"""Seconds between two signs of life of a training; others wait for twelve of them before they take it over."""
+
 
 @dataclass(frozen=True)
 class RunGroup:
@@ -112,6 +115,8 @@ class Training:
         for name in ("hours", "heartbeat_seconds"):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} must be positive, found 0")
+        if self.heartbeat_seconds > LONGEST_HEARTBEAT:
+            raise ValueError(f"heartbeat_seconds must be at most {LONGEST_HEARTBEAT:g}, found {self.heartbeat_seconds}")
         if self.gpus % self.nodes:
             raise ValueError(f"gpus ({self.gpus}, on all nodes together) must be divisible by nodes ({self.nodes})")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import os
 import select
 import signal
@@ -20,22 +21,31 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+
+from lska.private import PrivateFolderError, folder_for_sockets, require_own
+
+logger = logging.getLogger(__name__)
 
 VARIABLE = "LSKA_WARM"
 """Environment variable with the path of the server's socket."""
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _GRACE_SECONDS = 20.0
+_TELL_SECONDS = 5.0
+_ANSWER_SECONDS = 300.0
+"""How long a command waits for the server to take it, before it works by itself."""
+_TAKEN = b"T"
 _LENGTH = struct.Struct("!I")
 
 
 def run_beside_server(command: Sequence[str]) -> int:
     """Run `command` with a server beside it and return its exit code."""
-    with tempfile.TemporaryDirectory(prefix="lska-") as folder:
+    with tempfile.TemporaryDirectory(prefix="lska-", dir=folder_for_sockets()) as folder:
         path = Path(folder) / "socket"
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
@@ -64,6 +74,10 @@ def _wait_for(process: subprocess.Popen) -> int:
         for number, handler in former.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+class ServerError(RuntimeError):
+    """The server of `lska warm` is gone in the middle of a command."""
 
 
 def _in_child(body: Callable[[], int]) -> None:
@@ -116,6 +130,10 @@ def _handle(connection: socket.socket) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     head, streams, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
     request = json.loads(_receive(connection, _LENGTH.unpack(head)[0]))
+    try:
+        connection.sendall(_TAKEN)
+    except BrokenPipeError:
+        return 0  # the client has waited for long enough, and works by itself
     worker = os.fork()
     if worker == 0:
         connection.close()
@@ -169,14 +187,14 @@ def _watch(connection: socket.socket, worker: int) -> int:
             os.killpg(worker, signal.SIGKILL)
             timeout = None
             continue
-        number = _next_signal(connection)
+        number = _next_byte(connection)
         os.kill(worker, number[0] if number else signal.SIGTERM)
         if not number:
             sources, timeout = [ended], _GRACE_SECONDS
 
 
-def _next_signal(connection: socket.socket) -> bytes:
-    """The number of a signal that the client got, as one byte; nothing when the client is gone."""
+def _next_byte(connection: socket.socket) -> bytes:
+    """The number of a signal that the client got, or of the server's exit code, in one byte; nothing if it is gone."""
     try:
         return connection.recv(1)
     except ConnectionResetError:
@@ -184,25 +202,57 @@ def _next_signal(connection: socket.socket) -> bytes:
 
 
 def delegate(arguments: Sequence[str]) -> int | None:
-    """Have the server do `lska *arguments`; its exit code, or None where there is no server."""
+    """Have the server do `lska *arguments`; its exit code, or None where there is no server that takes it.
+
+    Raises:
+        ServerError: it took the command and is gone.
+    """
     path = os.environ.get(VARIABLE)
     if path is None:
         return None
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.connect(path)
-    except OSError:
-        # The server ended with the command that it was started for.
-        return None
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            # It is given this process's environment and streams.
+            require_own(Path(path).parent)
+            connection.connect(path)
+        except PrivateFolderError as error:
+            logger.warning("%s=%s is not used: %s", VARIABLE, path, error)
+            return None
+        except (OSError, ValueError):
+            # The server ended with the command that it was started for.
+            return None
+        if not _taken(connection, arguments):
+            return None
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            with contextlib.suppress(OSError):  # the command has ended
+                connection.sendall(bytes([number]))
+
+        for number in _PASSED_ON:
+            signal.signal(number, pass_on)
+        if answer := _next_byte(connection):
+            return answer[0]
+    raise ServerError("the server of `lska warm` is gone, and this command with it; start it again")
+
+
+def _taken(connection: socket.socket, arguments: Sequence[str]) -> bool:
+    """Send a request; whether the server takes it, which may be starting itself or busy for a while."""
     request = {"arguments": list(arguments), "folder": str(Path.cwd()), "environment": dict(os.environ)}
     body = json.dumps(request).encode()
-    socket.send_fds(connection, [_LENGTH.pack(len(body))], [0, 1, 2])
-    connection.sendall(body)
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        connection.sendall(bytes([number]))
-
-    for number in _PASSED_ON:
-        signal.signal(number, pass_on)
-    answer = connection.recv(1)
-    return answer[0] if answer else 1
+    begun, told = time.monotonic(), False
+    connection.settimeout(_ANSWER_SECONDS)
+    try:
+        socket.send_fds(connection, [_LENGTH.pack(len(body))], [0, 1, 2])
+        connection.sendall(body)
+        while not select.select([connection], [], [], _TELL_SECONDS)[0]:
+            if time.monotonic() - begun > _ANSWER_SECONDS:
+                logger.warning("the server of `lska warm` does not answer; going on without it")
+                return False
+            if not told:
+                logger.info("waiting for the server of `lska warm`, for at most %.0f s", _ANSWER_SECONDS)
+                told = True
+        taken = connection.recv(1) == _TAKEN
+    except OSError:
+        return False
+    connection.settimeout(None)
+    return taken

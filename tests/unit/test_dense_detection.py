@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,10 @@ def test_sound_data_pass(data: DataSource, tmp_path: Path) -> None:
         (lambda c: c["annotations"][0].pop("area"), "annotations without a usable key (1): annotations[0]: area"),
         (lambda c: first(c, iscrowd=2), "area or iscrowd of no use (1)"),
         (lambda c: first(c, area=-3), "area or iscrowd of no use (1)"),
+        (lambda c: first(c, area=0), "area is stated as 0, which training leaves out and evaluation scores (1): annot"),
+        (lambda c: first(c, ignore=1), "objects marked `ignore`, which training leaves out and evaluation scores (1)"),
+        (lambda c: c.update(info={"dropped": 5}), "info.dropped that is no list of texts (1): 5"),
+        (lambda c: image(c, file_name="000000000001.tif"), "listed files that end in none of .png, .jpg, .jpeg, .webp"),
         (lambda c: c["annotations"].pop(), "objects, expected"),
         (lambda c: c["annotations"].append("box"), "annotations without a usable key (1)"),
         (lambda c: first(c, segmentation=[]), "masks that do not fit their image (1): annotation 1"),
@@ -108,8 +113,9 @@ def test_broken_files_are_named(data: DataSource, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(images / "000000000004.jpg")
     found = findings("detection", data, tmp_path)
     assert f"train: missing image files (1): {images / '000000000001.jpg'}." in found
-    assert f"unreadable images (2): {images / '000000000002.jpg'} (image file is truncated" in found
-    assert f"{images / '000000000003.jpg'} (of unknown format)" in found
+    assert f"unreadable images (2): {images / '000000000002.jpg'}: expected an image, found " in found
+    assert "(image file is truncated" in found
+    assert f"{images / '000000000003.jpg'}: expected an image, found 0 bytes that cannot be used (no file of" in found
     assert f"{images / '000000000004.jpg'} is 40x30, stated 40x40" in found
 
 
@@ -124,6 +130,23 @@ def test_every_kind_gives_its_number_and_ten_examples(data: DataSource, tmp_path
         assert f"({number})" in line
         assert line.count("annotation ") == 10
         assert line.endswith(f"; and {number - 10} more.")
+
+
+def test_images_that_opencv_does_not_read_are_refused_and_remarks_made(data: DataSource, tmp_path: Path) -> None:
+    from lska.data.dense import check
+
+    folder = Path(data.root) / "train2017"
+    picture = Image.open(folder / "000000000001.jpg")
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    picture.save(folder / "000000000001.jpg", exif=turned)
+    picture.convert("RGBA").rotate(30).save(folder / "000000000002.jpg", format="PNG")
+    notes = "\n".join(check("detection", data, tmp_path).notes)
+    assert "images with an orientation in EXIF data, left out (1): 000000000001.jpg" in notes
+    assert "images with transparency, left out (1): 000000000002.jpg" in notes
+    for kind in ("TGA", "PCX", "ICO", "SGI", "DIB", "JPEG2000"):
+        picture.save(folder / "000000000003.jpg", format=kind)
+        assert f"{folder}/000000000003.jpg: expected an image, found" in findings("detection", data, tmp_path)
 
 
 def test_rounding_over_the_border_passes_and_a_pixel_does_not(data: DataSource, tmp_path: Path) -> None:
@@ -176,11 +199,18 @@ def test_masks_are_optional_where_the_manifest_promises_none(data: DataSource, t
 def test_damaged_json_is_named(data: DataSource, tmp_path: Path) -> None:
     path = annotations(data)
     path.write_text(path.read_text()[:-5])
-    assert f"{path} is no JSON file" in findings("detection", data, tmp_path)
-    path.write_text("[]")
-    assert f"{path} is no COCO annotation file: expected lists images, annotations, categories" in findings(
-        "detection", data, tmp_path
-    )
+    assert f"{path}: line 1, column " in findings("detection", data, tmp_path)
+    for content, message in (
+        (b"[]", "expected a mapping, found a list"),
+        (b"{}", "is no COCO annotation file: expected lists images, annotations, categories"),
+        (b'{"images": [], "annotations": [], "categories": [], "images": [1]}', "'images' is given twice"),
+        (codecs.BOM_UTF8 + b'{"images": [], "annotations": [], "categories": []}', "begins with a byte order mark"),
+        ('{"images": []}'.encode("utf-16"), "is in UTF-16, expected UTF-8"),
+        (b'{"images": [1' + 400 * b"0" + b"]}", "a whole number of 401 digits"),
+    ):
+        path.write_bytes(content)
+        found = findings("detection", data, tmp_path)
+        assert str(path) in found and message in found
     path.unlink()
     assert f"{path} is missing" in findings("detection", data, tmp_path)
 
@@ -207,9 +237,16 @@ def test_run_lengths_read_what_pycocotools_writes() -> None:
         ({"size": [10, 12], "counts": ""}, "of 0 pixels"),
         ({"size": [10, 12]}, "found NoneType"),
         ([[1, 1, 2, 2]], "polygon of 2 points, expected at least 3"),
-        ([[1, 1, 2, 2, 3]], "no list of coordinate pairs"),
+        ([[1, 1, 2, 2, 3]], "no flat list of numbers"),
+        ([[[1, 1], [9, 1], [9, 9]]], "no flat list of numbers x, y, x, y, ...: [[1, 1], [9, 1], [9, 9]]"),
+        ([1, 1, 9, 1, 9, 9], "no flat list of numbers"),
+        ([[1, 1, 9, 1, 9, True]], "no flat list of numbers"),
+        ([[]], "polygon of 0 points"),
         ([[1, 1, 2, 2, 3, float("inf")]], "of finite numbers"),
-        ([["1", "1", "2", "2", "3", "3"]], "of finite numbers"),
+        ([["1", "1", "2", "2", "3", "3"]], "no flat list of numbers"),
+        ({"size": [10.0, 12], "counts": [100, 20]}, "[height, width] [10.0, 12]"),
+        ({"size": [10, 12], "counts": [100, 20.0]}, "cannot be read"),
+        ({"size": [10, 12], "counts": [120]}, "without a pixel"),
         ([[1, 1, 2, 2, 3, 3], [1, 1, 2, 2, 30, 3]], "polygon from (1, 1) to (30, 3)"),
         ("mask", "expected polygons or a run-length encoding, found 'mask'"),
         (None, "found None"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,9 +51,18 @@ def test_sound_data_pass(data: DataSource, tmp_path: Path) -> None:
         (lambda image, label: label.unlink(), "images without label map (1): {image}"),
         (lambda image, label: image.unlink(), "label maps without image (1): {label}"),
         (lambda image, label: label.unlink(), "5 pairs of image and label map, expected 6 (1 too few)"),
-        (lambda image, label: cut(image), "unreadable images (1): {image} ("),
-        (lambda image, label: cut(label), "unreadable label maps (1): {label} ("),
-        (lambda image, label: label.write_bytes(b"no"), "unreadable label maps (1): {label} (of unknown format)"),
+        (lambda image, label: cut(image), "unreadable images (1): {image}: expected an image, found "),
+        (lambda image, label: cut(label), "unreadable label maps (1): {label}: expected a label map, found "),
+        (lambda image, label: label.write_bytes(b"no"), "{label}: expected a label map, found 2 bytes that cannot be"),
+        (
+            lambda image, label: (label.unlink(), os.mkfifo(label)),
+            "{label}: expected a regular file, found a named pipe",
+        ),
+        (
+            lambda image, label: (image.unlink(), os.mkfifo(image)),
+            "{image}: expected a regular file, found a named pipe",
+        ),
+        (lambda image, label: image.rename(image.with_suffix(".JPG")), "5 pairs of image and label map, expected 6"),
         (
             lambda image, label: save(label, np.ones((40, 39), np.uint8)),
             "label maps of another size than their image (1): {label} is 39x40, the image 40x40",
@@ -61,7 +71,7 @@ def test_sound_data_pass(data: DataSource, tmp_path: Path) -> None:
         (lambda image, label: altered(label, 255), "label maps with values that are no class (1): {label}: 255"),
         (
             lambda image, label: save(label, np.ones((40, 40, 3), np.uint8)),
-            "unreadable label maps (1): {label} (expected one channel of 8 bits, found Pillow's mode RGB)",
+            "cannot be used (Pillow's mode RGB, stored as RGB; save it as PNG with one channel",
         ),
     ],
 )

@@ -100,7 +100,7 @@ def test_records_of_sets_without_tolerances_do_not_speak_of_them(data: DataSourc
         ({"segmentation": [[1, 1, 9, 1, 9, 9], [30, 5, 43, 5]]}, "polygon from (30, 5) to (43, 5) in 40x40"),
         ({"segmentation": [[1, 1, 9, 9], [1, 1, 9, 1, 9, 9]]}, "polygon of 2 points, expected at least 3"),
         ({"segmentation": [[1, 1, 9, 1, 9, 9], []]}, "polygon of 0 points, expected at least 1"),
-        ({"segmentation": [[1, 1, 9, 1, 9, 9], [2, 2, 3]]}, "no list of coordinate pairs"),
+        ({"segmentation": [[1, 1, 9, 1, 9, 9], [2, 2, 3]]}, "no flat list of numbers"),
         ({"segmentation": [[1, 1, 9, 1, 9, 9], [2, float("nan")]]}, "of finite numbers"),
         ({"segmentation": {"size": [40, 41], "counts": [1640]}}, "run-length encoding of [height, width] [40, 41]"),
         ({"segmentation": []}, "expected polygons or a run-length encoding"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,31 @@ def test_a_cached_conversion_of_another_version_is_not_used(tmp_path: Path, monk
     assert len(json.loads(after.read_text())["annotations"]) == 1
 
 
+def test_names_may_have_spaces_and_stand_once(tmp_path: Path) -> None:
+    for folder in ("Annotations", "JPEGImages"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "Annotations", "my dog", box("cell", 5, 6, 7, 8))
+    write(tmp_path / "Annotations", "caf\u00e9", box("cell", 5, 6, 7, 8))
+    split = {"images": "JPEGImages", "annotations": "Annotations", "names": "train.txt", "count": 1}
+    about = {"kind": "detection", "name": "own", "title": "Own", "source": "made here", "terms": "none"}
+    values = about | {"classes": list(CLASSES), "category_ids": [1, 2], "format": "voc", "splits": {"train": split}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(values))
+    data = DataSource("own", str(tmp_path), str(tmp_path / "own.yaml"))
+    names = tmp_path / "train.txt"
+    for listing in ("my dog\r\n caf\u00e9 \r\n\r\n".encode(), "\ufeffmy dog\ncaf\u00e9".encode()):
+        names.write_bytes(listing)
+        content = json.loads(open_detection(data, "train", tmp_path / "cache").annotations.read_text())
+        assert [image["file_name"] for image in content["images"]] == ["my dog.jpg", "caf\u00e9.jpg"]
+    for listing, message in (
+        (b"my dog\nx\nmy dog\n", "train.txt: line 3: 'my dog' stands in line 1 already"),
+        (b"\n", "train.txt: expected the names of the split, one a line, found none"),
+        ("caf\u00e9".encode("latin-1"), "train.txt: line 1: the byte 0xe9 is no UTF-8"),
+    ):
+        names.write_bytes(listing)
+        with pytest.raises(ValueError, match=message):
+            open_detection(data, "train", tmp_path / "cache")
+
+
 def test_a_click_without_a_drag_is_left_out_and_listed(tmp_path: Path) -> None:
     write(tmp_path, "a", box("cell", 5, 6, 7, 8), box("plate", 30, 31, 30, 31), box("cell", 9, 9, 9, 12))
     content = convert(tmp_path, ["a"], CLASSES, tmp_path / "set.json")
@@ -109,14 +135,25 @@ def test_everything_that_cannot_be_converted_is_named(tmp_path: Path) -> None:
     write(tmp_path, "number", box("cell", 5, 6, "x", 8))
     write(tmp_path, "size", size="640,wide")
     (tmp_path / "broken.xml").write_text("<annotation>")
-    names = ["sound", "label", "other", "number", "size", "broken", "absent"]
+    write(tmp_path, "nan", box("cell", 5, 6, "nan", 8), box("cell", 5, 6, "1e400", 8))
+    sound = (tmp_path / "sound.xml").read_text()
+    bomb = '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]>'
+    (tmp_path / "entities.xml").write_text(bomb + sound.replace("sound.jpg", "&c;"))
+    (tmp_path / "wide.xml").write_bytes(('<?xml version="1.0" encoding="utf-16"?>' + bomb + sound).encode("utf-16"))
+    (tmp_path / "unknown.xml").write_text('<?xml version="1.0" encoding="klingon"?>' + sound)
+    os.mkfifo(tmp_path / "pipe.xml")
+    names = ["sound", "label", "other", "number", "size", "broken", "absent", "nan"]
+    names += ["entities", "wide", "unknown", "pipe"]
     with pytest.raises(DataError) as caught:
         convert(tmp_path, names, CLASSES, tmp_path / "set.json")
     message = str(caught.value)
     assert f"unknown categories (1): {tmp_path / 'label.xml'}, object 2: 'dog', expected one of cell, plate" in message
     assert f"XML files that name another image (1): {tmp_path / 'other.xml'} names 'elsewhere.jpg'" in message
-    assert f"objects that are no VOC annotation (1): {tmp_path / 'number.xml'}, object 1" in message
-    assert "XML files that cannot be read (3)" in message
-    for name in ("size", "broken", "absent"):
+    assert f"objects that are no VOC annotation (3): {tmp_path / 'number.xml'}, object 1" in message
+    assert "XML files that cannot be read (7)" in message
+    for name in ("size", "broken", "absent", "nan", "unknown"):
         assert str(tmp_path / f"{name}.xml") in message
+    for name in ("entities", "wide"):
+        assert f"{tmp_path / name}.xml (a document type, whose entities are not read" in message
+    assert f"{tmp_path / 'pipe.xml'}: expected a regular file, found a named pipe" in message
     assert not (tmp_path / "set.json").exists()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import shutil
 import signal
 import socket
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +23,9 @@ from lease_helpers import PERIOD, elsewhere, own
 from tiny_project import Project, in_child
 
 from lska.config import Config
-from lska.train.distributed import processes
+from lska.rendezvous import MEETING, Member, member
+from lska.train import distributed
+from lska.train.distributed import MeetingError, processes
 from lska.train.engine import Trainer
 from lska.train.launch import state_folder
 from lska.train.lease import Lease
@@ -32,22 +37,14 @@ MIXING = {
 
 
 def together(world: int, body: Callable[[], Any]) -> list[int]:
-    """Exit codes of `body` in as many processes as torchrun would start with `--nproc-per-node world`."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    # The loopback device, as a test machine may not resolve its own name.
-    common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(world),
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    started = [in_child(body, **common, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(world)]
-    for process in started:
-        process.join(120)
-        process.kill()
-        process.join()
+    """Exit codes of `body` in as many processes as `lska launch --processes world` would start."""
+    with tempfile.TemporaryDirectory() as folder:
+        common = {"WORLD_SIZE": str(world), "GLOO_SOCKET_IFNAME": "lo", MEETING: f"file:{folder}/store"}
+        started = [in_child(body, **common, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(world)]
+        for process in started:
+            process.join(120)
+            process.kill()
+            process.join()
     return [process.exitcode for process in started]
 
 
@@ -268,7 +265,100 @@ def test_collective_calls_agree() -> None:
 
 def test_missing_gpus_are_told_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", MEETING: "file:/nowhere"}.items():
+        monkeypatch.setenv(name, value)
     message = r"training\.gpus is 2 but process 1 finds 1 CUDA device.*training\.gpus to 0"
     with pytest.raises(ValueError, match=message), processes(2):
         pytest.fail("trains on a device that is not there")
+
+
+STRANGERS = {
+    "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "7", "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "1",
+    "SLURM_NTASKS": "2", "SLURM_PROCID": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1",
+    "PMI_SIZE": "2", "GROUP_RANK": "1",
+}  # fmt: skip
+"""What pods of some platforms, MPI, Slurm and shells leave in the environment."""
+
+
+@pytest.mark.parametrize("changes", [{}, {"WORLD_SIZE": "many"}, {"WORLD_SIZE": ""}])
+def test_variables_of_other_launchers_are_not_obeyed(
+    changes: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in (STRANGERS | changes).items():
+        monkeypatch.setenv(name, value)
+    with processes(0) as group:
+        assert (group.rank, group.world) == (0, 1)
+    found = os.environ["WORLD_SIZE"]
+    assert (f"WORLD_SIZE={found} in the environment is not obeyed" in caplog.text) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("rank", "meeting", "awaited"),
+    [
+        (0, "file:{folder}/store", "for process 1, in vain"),
+        (1, "file:{folder}/store", "for process 0, in vain"),
+        (0, "tcp:127.0.0.1:{port}/test", "at 127.0.0.1:{port} for process 1, in vain"),
+        (1, "tcp:127.0.0.1:{port}/test", "at 127.0.0.1:{port} for the first process, in vain"),
+        (1, "tcp:nowhere.invalid:{port}/test", "at nowhere.invalid:{port} for the first process, in vain"),
+    ],
+)
+def test_who_waits_for_others_says_for_whom_and_ends(
+    rank: int, meeting: str, awaited: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setattr(distributed, "MEETING_SECONDS", 1.0)
+    monkeypatch.setattr(distributed, "_TELL_SECONDS", 0.5)
+    words = {"folder": tmp_path, "port": free_port()}
+
+    def body() -> int:
+        logging.basicConfig(level=logging.INFO, force=True)
+        with pytest.raises(MeetingError) as error, processes(0):
+            pytest.fail("trains without the other one")
+        print(error.value, file=sys.stderr)
+        return 0
+
+    variables = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", MEETING: meeting.format(**words)}
+    process = in_child(body, **variables)
+    process.join(30)
+    assert process.exitcode == 0
+    told = capfd.readouterr().err
+    assert f"process {rank} of 2 of this training waited 1 s" in told and awaited.format(**words) in told
+    assert f"process {rank} of 2 of this training waits" in told
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_a_place_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        at = f"127.0.0.1:{other.getsockname()[1]}"
+        for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", MEETING: f"tcp:{at}/test"}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(MeetingError, match=f"cannot meet at {at}"), processes(0):
+            pytest.fail("trains without the other one")
+
+
+def test_the_first_listens_at_the_named_address_alone() -> None:
+    port = free_port()
+    with distributed._listener("localhost", port) as listener:
+        assert listener.getsockname()[0] in ("127.0.0.1", "::1")
+
+
+def test_torchruns_processes_are_known_by_its_own_variable() -> None:
+    torchrun = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "::1",
+                "MASTER_PORT": "29500", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}  # fmt: skip
+    assert member(torchrun) == Member(0, 2, 0, "tcp:::1:29500/torchrun-0", serves=False)
+    assert member({**torchrun, "TORCHELASTIC_USE_AGENT_STORE": "False"}).serves
+    assert member({**torchrun, MEETING: "file:/a"}) == Member(0, 2, 0, "file:/a", serves=True)
+    assert member({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}) is None
+    for changes, message in (
+        ({"RANK": "2"}, "expected RANK from 0 to WORLD_SIZE - 1"),
+        ({"RANK": "-1"}, "RANK: expected a number from torchrun, found '-1'"),
+        ({"WORLD_SIZE": "9" * 5000}, "WORLD_SIZE: expected a number from torchrun, found '9999"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            member(torchrun | changes)
+    with pytest.raises(ValueError, match="torchrun sets MASTER_PORT, which is missing"):
+        member({name: value for name, value in torchrun.items() if name != "MASTER_PORT"})

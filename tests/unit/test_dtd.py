@@ -168,7 +168,7 @@ PROBLEMS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "missing file": (
         lambda root: labels(root, "test", 2).unlink(),
-        r"label files that cannot be read \(1\): test2.txt \(No such file or directory\)",
+        r"label files that cannot be read \(1\): .*/test2.txt: no such file",
     ),
     "empty file": (
         lambda root: labels(root, "test", 2).write_text("\n"),
@@ -176,7 +176,7 @@ PROBLEMS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no text": (
         lambda root: labels(root, "test", 2).write_bytes(b"\xff\xfe\x00"),
-        r"label files that cannot be read \(1\): test2.txt \('utf-8' codec",
+        r"label files that cannot be read \(1\): .*/test2.txt: is in UTF-16",
     ),
 }  # fmt: skip
 
@@ -237,7 +237,8 @@ def test_empty_files_are_found_and_damaged_ones_where_asked(root: Path) -> None:
     (folder / "banded_0002.jpg").write_bytes(whole)
     (folder / "banded_0004.jpg").write_bytes(whole[: len(whole) // 2])
     assert not findings(root)
-    assert findings(root, contents=True) == "images: images that cannot be decoded (1): 'banded/banded_0004.jpg'."
+    damaged = f"images: images that cannot be decoded (1): {folder}/banded_0004.jpg: expected an image, found "
+    assert findings(root, contents=True).startswith(damaged)
 
 
 def test_the_listing_changes_with_images_and_with_splits(root: Path) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,7 @@ from torch import nn
 from lska.runs import Run
 from lska.train.engine import Trainer
 from lska.train.launch import build_network
+from lska.train.state import StateError, read_state, save_state, state_files
 
 # Computed by hand from protocol.md, section 2: 1e-6 + t (1e-3 - 1e-6) / 5 for t < 5, then
 # 1e-6 + (1e-3 - 1e-6) (1 + cos(pi t / 300)) / 2 for t < 300, then 1e-6; t in epochs.
@@ -121,10 +127,14 @@ def test_the_layout_is_that_of_the_recipe(tmp_path: Path) -> None:
 def test_compilation_is_a_choice_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
     monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or module)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     Trainer(job(tmp_path), linear(), ALONE)
-    assert compiled == []
+    assert compiled == [] and "TORCHINDUCTOR_CACHE_DIR" not in os.environ
     trainer = Trainer(job(tmp_path, compile=True), linear(), ALONE)
     assert compiled == [trainer.network]
+    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).stat().st_mode & 0o777 == 0o700
 
 
 def test_states_of_another_training_are_refused(tmp_path: Path) -> None:
@@ -132,6 +142,58 @@ def test_states_of_another_training_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as caught:
         Trainer(replace(job(tmp_path), digest="sha256:other"), linear(), ALONE)
     assert f"{tmp_path} holds states of another training (sha256:mine, expected sha256:other)" in str(caught.value)
+
+
+def edited(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    """A state with other content and a checksum that is right."""
+    state = read_state(path)
+    edit(state)
+    save_state(path.parent, int(path.stem.removeprefix("state-")), state)
+
+
+UNFIT: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "other shapes": lambda state: state["network"].update({"1.weight": torch.ones(4, 7)}),
+    "other names": lambda state: state["network"].pop("1.weight"),
+    "not a tensor": lambda state: state["network"].update({"1.weight": "heavy"}),
+    "not finite": lambda state: state["network"]["1.weight"].fill_(math.nan),
+    "no average": lambda state: state.update(average=None),
+    "no optimizer": lambda state: state.update(optimizer=[]),
+    "other moments": lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.ones(2)),
+    "no progress": lambda state: state.pop("progress"),
+    "progress a list": lambda state: state.update(progress=[]),
+    "beyond the end": lambda state: state["progress"].update(step=13),
+    "before the beginning": lambda state: state["progress"].update(step=-1),
+    "step a text": lambda state: state["progress"].update(step="four"),
+    "unknown progress": lambda state: state["progress"].update(luck=1),
+    "endless seconds": lambda state: state["progress"].update(seconds=math.inf),
+    "attempts a number": lambda state: state["progress"].update(attempts=3),
+}
+
+
+def test_a_state_that_does_not_fit_is_told_and_the_one_before_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = job(tmp_path / "sound", ema_decay=0.9)
+    trainer = Trainer(settings, linear(), ALONE)
+    for step in range(8):
+        trainer.rate(step)
+        trainer.update(batches())
+        trainer.progress.last_loss = 1.0
+        if step in (3, 7):
+            trainer.save()
+    for name, edit in UNFIT.items():
+        folder = tmp_path / name.replace(" ", "-")
+        shutil.copytree(tmp_path / "sound", folder)
+        edited(folder / "state-00000008.pt", edit)
+        caplog.clear()
+        again = Trainer(replace(settings, folder=folder), linear(), ALONE)
+        assert again.progress.step == 4, name
+        assert f"{folder / 'state-00000008.pt'}" in caplog.text and "trying the state before it" in caplog.text, name
+        again.update(batches())
+        assert [path.name for path in state_files(folder)] == ["state-00000004.pt", "state-00000008.pt"]
+        edited(folder / "state-00000004.pt", edit)
+        with pytest.raises(StateError, match=f"no training state in {folder} is intact"):
+            Trainer(replace(settings, folder=folder), linear(), ALONE)
 
 
 def test_a_state_brings_everything_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,6 +18,7 @@ import lska.cli_evaluate
 from lska.cli import main
 from lska.config import Config
 from lska.gpus import VARIABLE, take, visible
+from lska.rendezvous import MEETING
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv(VARIABLE, "0,1,2,3")
-    for name in ("SLURM_JOB_ID", "LOCAL_RANK"):
+    for name in ("SLURM_JOB_ID", MEETING, "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -78,9 +79,14 @@ def test_too_few_gpus_are_an_error_that_names_the_setting(capsys: pytest.Capture
     assert "8 GPUs are wanted and this machine offers 4 (CUDA_VISIBLE_DEVICES: 0, 1, 2, 3)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "LOCAL_RANK"])
-def test_whoever_got_gpus_from_elsewhere_keeps_them(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(variable, "1")
+@pytest.mark.parametrize(
+    "variables",
+    [{"SLURM_JOB_ID": "1"}, {MEETING: "file:/a", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_whoever_got_gpus_from_elsewhere_keeps_them(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     assert take(1) == []
     assert os.environ[VARIABLE] == "0,1,2,3"
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lease_helpers import PERIOD, elsewhere, end, forked, own, owned, owner_file, said, until
@@ -20,7 +22,7 @@ from lska.train import owners
 from lska.train.distributed import Processes
 from lska.train.interrupt import Interrupted, StopRequest
 from lska.train.lease import STALE_AFTER, Lease, LeaseLostError, leased
-from lska.train.owners import Owner
+from lska.train.owners import Entry, Owner
 
 PATIENCE = STALE_AFTER * PERIOD
 
@@ -264,13 +266,41 @@ def test_a_process_of_another_user_is_not_taken_for_gone(monkeypatch: pytest.Mon
     assert not other.certainly_gone
 
 
-@pytest.mark.parametrize("content", [b"", b'{"owner": {"host', b"[]", b'{"owner": {"unknown": 1}}'])
-def test_a_damaged_file_gets_the_usual_patience(folder: Path, content: bytes) -> None:
+SOUND = asdict(Owner("elsewhere", "another start", 7, "1", None, 0, PERIOD, "token"))
+
+
+def damaged(**changes: Any) -> bytes:
+    return json.dumps({"owner": SOUND | changes, "beat": "1", "state": "left"}).encode()
+
+
+def test_a_damaged_file_names_nobody_and_gives_nothing_back(tmp_path: Path) -> None:
+    sound = Entry(1, damaged())
+    assert sound.owner == Owner(**SOUND) and sound.given_back
+    for content in (
+        b"", b"[" * 100_000, b'{"owner": ' * 10_000, b"\xff\xfe", b"\0" * 1024, b'{"state": "left"}',
+        b'{"owner": [], "state": "left"}', damaged(period="soon"), damaged(period=1e9), damaged(period=-1),
+        damaged(process=-1), damaged(process=0), damaged(process=2**40), damaged(process=True), damaged(host=["a"]),
+        damaged(token=None), damaged().replace(b": 7,", b": " + b"7" * 5000 + b","),
+    ):  # fmt: skip
+        assert Entry(1, content).owner is None and not Entry(1, content).given_back, content[:60]
+    for make in (os.mkfifo, Path.mkdir):
+        make(tmp_path / make.__name__)
+        assert not owners.names(tmp_path / make.__name__, "token")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"owner": {"host', b"[]", b'{"owner": {"unknown": 1}}', None])
+def test_a_damaged_file_gets_the_usual_patience(
+    folder: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
     folder.mkdir()
-    (folder / "owner-00000003.json").write_bytes(content)
+    if content is None:
+        os.mkfifo(folder / "owner-00000003.json")
+    else:
+        (folder / "owner-00000003.json").write_bytes(content)
     assert refused(folder, PATIENCE / 2).other == "an unknown process"
     own(folder).give_back()
     assert owner_file(folder).name == "owner-00000004.json"
+    assert f"{folder}/owner-00000003.json is damaged" in caplog.text
 
 
 def test_a_waiting_process_that_was_frozen_has_not_waited_meanwhile(

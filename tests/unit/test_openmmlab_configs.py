@@ -184,7 +184,8 @@ def test_the_printed_configuration_is_the_same_and_can_be_built(head: str) -> No
     assert len(rates(again, 7, 3)) == 3
     for loader in ("train_dataloader", "test_dataloader"):
         made = data_set(again, loader, lazy_init=True)
-        assert [type(step).__name__ for step in made.pipeline.transforms] == list(steps(config, loader))
+        named = [name.rpartition(".")[2] for name in steps(config, loader)]
+        assert [type(step).__name__ for step in made.pipeline.transforms] == named
         assert made.metainfo["classes"] == paper_jobs.splits(head)["train"].classes
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from lska.openmmlab.loading import IGNORED, DensePlan, IgnoreLabels, SeededSamples, UpdateBatches
+from lska.data.folders import DataError
+from lska.openmmlab.loading import IGNORED, DensePlan, LoadLabelMap, LoadPicture, SeededSamples, UpdateBatches
 
 
 class Samples:
@@ -94,7 +97,42 @@ def test_samples_depend_on_their_key_alone() -> None:
     assert SeededSamples(Samples([True] * 4), seed=4)[0, 1] != first
 
 
-def test_labels_that_are_not_scored_are_ignored() -> None:
-    labels = np.array([[0, 11], [12, 3]], dtype=np.uint8)
-    result = IgnoreLabels((11, 12))({"gt_seg_map": labels})
+def test_plain_files_load_as_the_libraries_load_them(tmp_path: Path) -> None:
+    """Bit for bit, so that results from before the one decoder stay those of the same images."""
+    from lska.openmmlab.setup import use
+
+    use("segmentation")
+    from mmcv.transforms import LoadImageFromFile
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    smooth = Image.fromarray(pixels).resize((106, 74), Image.Resampling.BICUBIC)
+    theirs = LoadImageFromFile(color_type="color_ignore_orientation")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    kinds = [("jpg", {}), ("jpg", {"progressive": True}), ("jpg", {"exif": turned}), ("png", {}), ("webp", {})]
+    saved = [(mode, *kind) for mode in ("RGB", "L") for kind in kinds]
+    for number, (mode, kind, more) in enumerate([*saved, ("P", "png", {}), ("RGBA", "png", {}), ("1", "png", {})]):
+        path = str(tmp_path / f"{number}.{kind}")
+        smooth.convert(mode).save(path, **more)
+        mine, expected = (load({"img_path": path}) for load in (LoadPicture(), theirs))
+        assert np.array_equal(mine["img"], expected["img"]) and mine["img"].flags.c_contiguous
+        assert (mine["img_shape"], mine["ori_shape"]) == (expected["img_shape"], expected["ori_shape"])
+    for zero_is_unlabelled in (False, True):
+        path = str(tmp_path / "labels.png")
+        Image.fromarray(generator.integers(0, 151, (37, 53), dtype=np.uint8)).save(path)
+        before = {"seg_map_path": path, "reduce_zero_label": zero_is_unlabelled}
+        expected = LoadAnnotations()({**before, "seg_fields": []})
+        mine = LoadLabelMap(151 - zero_is_unlabelled, zero_is_unlabelled)({**before, "seg_fields": []})
+        assert np.array_equal(mine["gt_seg_map"], expected["gt_seg_map"])
+        assert mine["gt_seg_map"].dtype == np.uint8 and mine["seg_fields"] == expected["seg_fields"]
+
+
+def test_labels_that_are_not_scored_are_ignored_and_unknown_ones_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "labels.png")
+    Image.fromarray(np.array([[0, 11], [12, 3]], dtype=np.uint8)).save(path)
+    result = LoadLabelMap(11, False, (11, 12))({"seg_map_path": path})
     assert result["gt_seg_map"].tolist() == [[0, IGNORED], [IGNORED, 3]]
+    with pytest.raises(DataError, match=r"labels.png: expected values of classes, found \[11\]"):
+        LoadLabelMap(11, False, (12,))({"seg_map_path": path})

@@ -11,6 +11,10 @@ import pytest
 from paper_jobs import data_set, generated, means, published, steps
 from PIL import Image
 
+from lska.data.coco import check_detection
+from lska.data.dense_files import DetectionSplit
+from lska.data.dense_manifest import DetectionManifest, DetectionSplitManifest
+
 DETECTORS = ("retinanet", "mask_rcnn")
 
 
@@ -18,8 +22,8 @@ DETECTORS = ("retinanet", "mask_rcnn")
 def test_detectors_see_coco_as_published(head: str) -> None:
     config = published(head)
     train, test = steps(config, "train_dataloader"), steps(config, "test_dataloader")
-    assert list(train) == ["LoadImageFromFile", "LoadAnnotations", "Resize", "RandomFlip", "PackDetInputs"]
-    assert list(test) == ["LoadImageFromFile", "Resize", "PackDetInputs"]
+    assert list(train) == ["mmengine.LoadPicture", "LoadAnnotations", "Resize", "RandomFlip", "PackDetInputs"]
+    assert list(test) == ["mmengine.LoadPicture", "Resize", "PackDetInputs"]
     assert train["Resize"] == test["Resize"] == {"type": "Resize", "scale": (1333, 800), "keep_ratio": True}
     assert train["RandomFlip"] == {"type": "RandomFlip", "prob": 0.5}
     assert train["LoadAnnotations"].with_mask == (head == "mask_rcnn")
@@ -35,15 +39,15 @@ def test_semantic_fpn_trains_on_random_crops_and_is_tested_once_at_one_scale() -
     config = published("semantic_fpn")
     train, test = steps(config, "train_dataloader"), steps(config, "test_dataloader")
     assert list(train) == [
-        "LoadImageFromFile", "LoadAnnotations", "RandomResize", "RandomCrop", "RandomFlip", "PhotoMetricDistortion",
-        "PackSegInputs",
+        "mmengine.LoadPicture", "mmengine.LoadLabelMap", "RandomResize", "RandomCrop", "RandomFlip",
+        "PhotoMetricDistortion", "PackSegInputs",
     ]  # fmt: skip
     assert train["RandomResize"] == {
         "type": "RandomResize", "scale": (2048, 512), "ratio_range": (0.5, 2.0), "keep_ratio": True,
     }  # fmt: skip
     assert train["RandomCrop"] == {"type": "RandomCrop", "crop_size": (512, 512), "cat_max_ratio": 0.75}
     assert train["RandomFlip"] == {"type": "RandomFlip", "prob": 0.5}
-    assert list(test) == ["LoadImageFromFile", "Resize", "LoadAnnotations", "PackSegInputs"]
+    assert list(test) == ["mmengine.LoadPicture", "Resize", "mmengine.LoadLabelMap", "PackSegInputs"]
     assert test["Resize"] == {"type": "Resize", "scale": (2048, 512), "keep_ratio": True}
     assert config.test_dataloader.dataset.reduce_zero_label is True
     assert config.test_dataloader.batch_size == 1
@@ -101,6 +105,53 @@ def test_boxes_are_cut_off_at_the_border_and_short_polygons_dropped(scenes: Path
     expected = np.zeros((200, 300), np.uint8)
     expected[:9, 290:] = 1
     assert np.array_equal(found.masks.masks[0], expected)
+
+
+def test_the_check_says_what_training_keeps_as_mmdet_keeps_it(tmp_path: Path) -> None:
+    """Objects and images that mmdet leaves out without a word are counted, and named by id."""
+    folder = tmp_path / "set"
+    (folder / "train").mkdir(parents=True)
+    sizes = {"plenty": (60, 40), "thin": (60, 40), "empty": (60, 40), "small": (31, 40)}
+    for name, size in sizes.items():
+        Image.new("RGB", size).save(folder / "train" / f"{name}.png")
+    images = [
+        {"id": number, "file_name": f"{name}.png", "width": width, "height": height}
+        for number, (name, (width, height)) in enumerate(sizes.items(), start=1)
+    ]
+    outline = [[2, 2, 20, 2, 20, 12, 2, 12]]
+    about = {"category_id": 1, "bbox": [2, 2, 18, 10], "area": 180, "iscrowd": 0, "segmentation": outline}
+    changes = [
+        {}, {}, {"iscrowd": 1}, {"bbox": [2, 2, 0.9, 10]}, {"bbox": [2, 2, 18, 0.1]}, {"image_id": 2, "area": 0},
+        {"image_id": 4}, {"segmentation": [outline[0], outline[0]]}, {"bbox": [-0.5, 2, 10, 10]},
+    ]  # fmt: skip
+    objects = [{"id": number, "image_id": 1, **about, **change} for number, change in enumerate(changes, start=1)]
+
+    def write() -> None:
+        content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "thing"}]}
+        (folder / "train.json").write_text(json.dumps(content), encoding="utf-8")
+
+    write()
+    split = DetectionSplit("train", folder / "train", folder / "train.json", ("thing",), (1,), 4, True)
+    stated = DetectionSplitManifest("train", "train.json", 4, without_area=1)
+    manifest = DetectionManifest("own", "t", "s", "t", ("thing",), (1,), {"train": stated}, masks=True)
+    outcome = check_detection(manifest, split)
+    assert outcome.findings == ()
+    made = data_set(generated("mask_rcnn", data={"train": split}), "train_dataloader")
+    trained = sum(len(made[index]["data_samples"].gt_instances) for index in range(len(made)))
+    assert (len(made), trained) == (2, 4)
+    said = "\n".join(outcome.notes)
+    for text in (
+        f"training keeps {len(made)} of the images, with {trained} objects.",
+        "crowds (or difficult objects), neither trained on nor scored (1): annotation 3 of plenty.png.",
+        "or of area 0, scored but not trained on (3): annotation 4 of plenty.png; annotation 5 of plenty.png; annot",
+        "images without objects, not trained on (1): empty.png.",
+        "images with a side below 32 pixels, not trained on (1): small.png.",
+    ):
+        assert text in said
+    for entry in objects:
+        entry["image_id"] = 4
+    write()
+    assert check_detection(manifest, split).findings == ("training would keep no object on 4 images",)
 
 
 def write_labels(folder: Path, values: np.ndarray, size: tuple[int, int]) -> None:

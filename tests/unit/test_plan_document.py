@@ -205,7 +205,7 @@ def test_what_snakemake_says_against_a_target_is_passed_on(
 def test_a_number_of_gpus_is_positive(capsys: pytest.CaptureFixture[str], number: str) -> None:
     with pytest.raises(SystemExit):
         main(["plan", f"--gpus={number}"])
-    assert f"expected a number from 1 on, found {number}" in capsys.readouterr().err
+    assert f"expected a whole number from 1 to 1,000,000, found '{number}'" in capsys.readouterr().err
 
 
 def test_jobs_and_their_order_come_from_snakemake(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import logging
 import os
+import pickle
 import resource
 import signal
 from collections.abc import Callable
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 import torch
 
+from lska import files
 from lska.train.interrupt import Interrupted
-from lska.train.state import StateError, load_state, save_state, state_files
+from lska.train.state import StateError, load_state, read_state, save_state, state_files, write_state
 
 
 def content(step: int) -> dict[str, Any]:
@@ -104,6 +106,25 @@ def test_without_an_intact_state_the_folder_is_named(tmp_path: Path) -> None:
     assert steps(tmp_path) == [4, 8]
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere"), lambda path: path.mkdir()])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], Any]) -> None:
+    save(tmp_path, 4)
+    make(tmp_path / "state-00000008.pt")
+    assert step_of(load_state(tmp_path)) == 4
+    save(tmp_path, 5)
+    assert steps(tmp_path) == [4, 5]
+
+
+def test_a_sound_checksum_makes_no_state(tmp_path: Path) -> None:
+    for number, payload in enumerate((b"", b"PK", b"\x80\x04N.", pickle.dumps({"a": 1})), 1):
+        write_state(tmp_path / f"state-{number:08d}.pt", payload)
+        with pytest.raises(StateError, match="is none that this program wrote"):
+            read_state(tmp_path / f"state-{number:08d}.pt")
+    save_state(tmp_path, 9, [1])  # type: ignore[arg-type]
+    with pytest.raises(StateError, match="expected a mapping, found a list"):
+        read_state(tmp_path / "state-00000009.pt")
+
+
 def test_a_foreign_file_is_no_state(tmp_path: Path) -> None:
     torch.save(content(3), tmp_path / "state-00000003.pt")
     with pytest.raises(StateError, match="no training state in .* is intact"):
@@ -112,7 +133,7 @@ def test_a_foreign_file_is_no_state(tmp_path: Path) -> None:
 
 def test_states_are_read_without_running_code_in_them(tmp_path: Path) -> None:
     save_state(tmp_path, 1, {"path": Path("x")})
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(StateError, match="is none that this program wrote: expected tensors and plain values alone"):
         load_state(tmp_path)
 
 
@@ -121,15 +142,15 @@ def test_a_full_disk_leaves_the_states_before(tmp_path: Path, monkeypatch: pytes
     save(tmp_path, 4, 8)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def full(path: Path) -> None:
-        raise OSError(number, "No space left on device")
+    def full(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("lska.provenance._fsync", full)
+    monkeypatch.setattr("lska.files.os.fsync", full)
     with pytest.raises(StateError) as caught:
         save(tmp_path, 12)
     message = str(caught.value)
-    assert f"cannot write training state {tmp_path / 'state-00000012.pt'}: No space left on device" in message
-    assert "the last good state is state-00000008.pt" in message
+    assert f"cannot write training state {tmp_path / 'state-00000012.pt'}: {os.strerror(number)}; the last" in message
+    assert "last good state is state-00000008.pt" in message
     assert "free at least 1 MiB and start the training again" in message
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert step_of(load_state(tmp_path)) == 8
@@ -170,14 +191,16 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, child: Callable[[
     assert child(body) == -9
     assert len(list(tmp_path.iterdir())) == 2
     assert step_of(load_state(tmp_path)) == 4
+    files._sweep.cache_clear()  # it is another process that goes on
     save(tmp_path, 8)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state-00000004.pt", "state-00000008.pt"]
 
 
 def test_a_process_that_may_not_write_changes_nothing(tmp_path: Path) -> None:
     save(tmp_path, 4)
-    unfinished = tmp_path / ".state-00000006.pt.x.tmp.pt"
+    unfinished = tmp_path / files._temporary_name(tmp_path / "state-00000006.pt")
     unfinished.write_bytes(b"of the process that may")
+    files._sweep.cache_clear()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     asked = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,10 +15,11 @@ import torch
 from tiny_project import RECIPE, Project
 from tiny_trainer import ALONE, Batch, batches, job, linear, records, run
 
+from lska.files import FileError
 from lska.train import engine
 from lska.train.engine import Trainer
 from lska.train.interrupt import Interrupted, StopRequest, stop_request
-from lska.train.progress import Progress, TrainingLog
+from lska.train.progress import Progress, TrainingLog, logged
 from lska.train.state import load_state, state_files
 from lska.train.trainable import DivergedError
 
@@ -59,6 +61,28 @@ def test_a_resumed_record_drops_what_comes_after_the_state_and_half_lines(tmp_pa
     log.record(Progress(step=3, seconds=1.5, last_loss=0.5), 0, 0.1)
     assert [line["step"] for line in records(path)] == [1, 2, 3]
     assert records(path)[2]["images_per_second"] == pytest.approx(2.0)
+
+
+def test_damaged_lines_of_a_record_are_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "train.jsonl"
+    damaged = [
+        b"[]", b"[" * 100_000, b'{"step": ' + b"9" * 5000 + b"}", b'{"step": "one"}', b'{"step": true}', b"{}", b"",
+        b'{"step": 1.5}', b'{"step": -1}', b'{"step": 1, "loss": NaN}', b'{"step": 1, "loss": {}}', b"\0" * 512,
+        b"\xff", b'{"step": 1, "step": 2}',
+    ]  # fmt: skip
+    sound = [b'{"step": 1, "images_per_second": 5.0}', b'{"step": 2}']
+    path.write_bytes(b"\n".join([sound[0], *damaged, sound[1], b'{"step": 3, "lo']))
+    assert logged(path) == [{"step": 1, "images_per_second": 5.0}, {"step": 2}]
+    for number in range(2, 2 + len(damaged)):
+        assert f"{path}: line {number}: " in caplog.text
+    assert len(caplog.text) < 20_000
+    TrainingLog(path, Progress(step=2, seconds=1.0), 10, 5, 1)
+    assert [line["step"] for line in records(path)] == [1, 2]
+    path.unlink()
+    assert logged(path) == []
+    os.mkfifo(path)
+    with pytest.raises(FileError, match=f"{path}: expected a regular file, found a named pipe"):
+        TrainingLog(path, Progress(step=2, seconds=1.0), 10, 5, 1)
 
 
 def test_only_the_main_process_writes_a_record(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from lease_helpers import until
 
+from lska.cli import main
 from lska.supervision.ownership import OwnershipError, owned, snakemakes
 from lska.supervision.queue import Queue, QueuedJob, QueueError, job_prefix, write_patient_commands
 from lska.supervision.supervisor import Limits, Supervisor, supervise
@@ -238,7 +239,7 @@ def test_what_was_started_on_another_machine_is_left_alone(place: Place, monkeyp
     place.queue("RUNNING")
     (place.folder / "cancelled").unlink()
     monkeypatch.setattr(socket, "gethostname", lambda: "login2")
-    with pytest.raises(OwnershipError, match=r"started on login1 .* remove .*lska-supervised\.json"):
+    with pytest.raises(OwnershipError, match=r"started on .login1. .* remove .*lska-supervised\.json"):
         supervise(["snakemake"], QUICK)
     assert place.said("cancelled") == [] and len(place.said("calls")) == 1
     monkeypatch.setattr(socket, "gethostname", lambda: "login1")
@@ -271,8 +272,50 @@ def test_what_a_job_on_another_machine_ran_has_ended_with_it(
     if goes_on:
         assert supervise(["snakemake"], QUICK) == 0
     else:
-        with pytest.raises(OwnershipError, match="started on node1"):
+        with pytest.raises(OwnershipError, match="started on .node1."):
             supervise(["snakemake"], QUICK)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[]", "expected a mapping, found a list"),
+        ('{"host": ["a"], "supervisor": "many"}', "host: expected str"),
+        ('{"supervisor": 1}', "missing key 'host'"),
+        ('{"host": "a", "supervisor": 1, "job": {}}', "job: expected str or null"),
+        ('{"host": "a", "supervisor": ' + "9" * 5000 + "}", "a whole number of 5000 digits"),
+        ("[" * 100_000, "nested more than"),
+        ('{"host": "a", "host": "b", "supervisor": 1}', "is given twice"),
+        ('{"host"', "not valid JSON"),
+        (b"\xff\xfe", "UTF-16"),
+        (None, "a named pipe"),
+    ],
+)
+def test_a_damaged_record_vouches_for_nothing(
+    content: str | bytes | None, problem: str, place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = place.folder / ".snakemake" / "lska-supervised.json"
+    record.parent.mkdir()
+    if content is None:
+        os.mkfifo(record)
+    else:
+        record.write_bytes(content if isinstance(content, bytes) else content.encode())
+    place.snakemake("exit 0")
+    assert main(["supervise", "snakemake"]) == 1
+    told = capsys.readouterr().err
+    assert f"lska: error: {record}" in told and problem in told and f"remove {record} and start again" in told
+    assert place.said("calls") == [] and record.exists()
+
+
+def test_the_end_is_heard_while_slurm_gives_no_answer(place: Place) -> None:
+    place.write("squeue", "#!/bin/sh\ntouch asked; exec sleep 300\n")
+    place.snakemake("exit 0")
+    watchdog = subprocess.Popen([sys.executable, "-m", "lska", "supervise", "snakemake"], stderr=subprocess.PIPE)
+    until(lambda: (place.folder / "asked").exists())
+    watchdog.send_signal(signal.SIGTERM)
+    watchdog.communicate(timeout=20)
+    assert watchdog.returncode == 128 + signal.SIGTERM
+    assert place.said("calls") == []
 
 
 def test_a_file_system_without_locks_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from lska import warm
 from lska.warm import VARIABLE, delegate
 
 # Runs below `lska warm`, as Snakemake does, and reports what the commands did.
@@ -91,6 +94,62 @@ def test_without_a_server_nothing_is_delegated(monkeypatch, tmp_path):
     assert delegate(["train", "x"]) is None
     monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
     assert delegate(["train", "x"]) is None
+
+
+def test_a_server_of_somebody_else_is_given_nothing(monkeypatch, tmp_path, caplog):
+    folder = tmp_path / "lska-left"
+    folder.mkdir()
+    folder.chmod(0o755)
+    monkeypatch.setenv(VARIABLE, str(folder / "socket"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+        listener.listen()
+        assert delegate(["train", "x"]) is None
+        listener.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            listener.accept()
+    assert f"{folder}: expected a folder of user" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"), [(None, "does not answer"), (b"", ""), (b"T", "is gone, and this command with it")]
+)
+def test_a_server_that_is_gone_or_stands_still_is_not_waited_for(answer, message, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(warm, "_TELL_SECONDS", 0.1)
+    monkeypatch.setattr(warm, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "socket"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1 << 20)
+                connection.sendall(answer)
+
+        server = None if answer is None else threading.Thread(target=serve, daemon=True)
+        if server is not None:
+            server.start()
+        began = time.monotonic()
+        if answer == b"T":
+            with pytest.raises(warm.ServerError, match=message):
+                delegate(["train", "x"])
+        else:
+            assert delegate(["train", "x"]) is None
+            assert message in caplog.text
+        assert time.monotonic() - began < 20
+
+
+@pytest.mark.slow
+def test_a_server_works_with_a_long_tmpdir(tmp_path):
+    folder = tmp_path / ("scratch_of_a_job_" * 8)
+    folder.mkdir()
+    command = [sys.executable, "-m", "lska", "warm", sys.executable, "-m", "lska", "train", "x"]
+    done = subprocess.run(command, env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True,
+                          timeout=200, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert "lska: error:" in done.stderr and "Traceback" not in done.stderr and "AF_UNIX" not in done.stderr
 
 
 def test_an_interrupted_command_is_given_time_to_end(tmp_path):

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lska.data.folders import DataError, Split, decode, list_split
+from lska.data.decoding import inspect
+from lska.data.findings import Findings
+from lska.data.folders import DataError, Split, list_split
 from lska.data.layouts import SHOWN, shown
 from lska.data.manifest import Manifest, SplitManifest, content_hash, contents_digest, names_digest
 from lska.data.parallel import mapped
@@ -44,7 +46,13 @@ def check(manifest: Manifest, root: Path, contents: bool = False, cache: Path | 
         notes.append(f"{name}: {len(split):,} images in {len(split.classes):,} classes at {split.source}.")
         if split.ignored:
             notes.append(f"{name}: other entries, ignored ({split.ignored:,}): {shown(split.ignored_names[:3])}.")
-        findings += [f"{name}: {text}." for text in _problems(manifest, expected, split, contents)]
+        structure = structure_problems(manifest, split)
+        problems = [*structure, *_empty_files(split)]
+        if contents:
+            read = read_contents(split)
+            problems += _content_problems(expected, split, read, bool(structure))
+            notes += [f"{name}: {text}." for text in read.remarks]
+        findings += [f"{name}: {text}." for text in problems]
     # A missing root fails every split with the same message.
     return Report(manifest.name, manifest.digest, Path(root), tuple(dict.fromkeys(findings)), tuple(notes))
 
@@ -68,14 +76,6 @@ def render(report: Report) -> str:
     lines += [f"  wrong: {text}" for text in report.findings]
     lines += [f"  {text}" for text in report.notes]
     return "\n".join(lines) + "\n"
-
-
-def _problems(manifest: Manifest, expected: SplitManifest, split: Split, contents: bool) -> Iterator[str]:
-    structure = structure_problems(manifest, split)
-    yield from structure
-    yield from _empty_files(split)
-    if contents:
-        yield from _contents(expected, split, structure=bool(structure))
 
 
 def _classes(manifest: Manifest, split: Split) -> Iterator[str]:
@@ -121,7 +121,7 @@ def _empty_files(split: Split) -> Iterator[str]:
         try:
             if split.size(index) == 0:
                 empty.append(split.samples[index].name)
-        except OSError:
+        except (OSError, DataError):
             unreadable.append(split.samples[index].name)
     if empty:
         yield f"files without bytes ({len(empty):,}): {shown(empty)}"
@@ -129,33 +129,40 @@ def _empty_files(split: Split) -> Iterator[str]:
         yield f"files that cannot be opened ({len(unreadable):,}): {shown(unreadable)}"
 
 
-def undecodable(split: Split) -> list[str]:
-    """Names of the images that cannot be decoded; reads all, with a progress bar on a terminal."""
-    return [split.samples[index].name for index, value in enumerate(_decoded(split)) if not value]
+@dataclass(frozen=True)
+class Contents:
+    """What reading every image of a split found."""
+
+    hashes: list[str]
+    """Of the files, in order; empty where one cannot be used."""
+    damaged: tuple[str, ...]
+    """Sentences about images that cannot be used; each names the first of them with the reasons."""
+    remarks: tuple[str, ...]
+    """Sentences about what decoding leaves out."""
 
 
-def _contents(expected: SplitManifest, split: Split, structure: bool) -> Iterator[str]:
+def read_contents(split: Split) -> Contents:
     """Decode every image, with a progress bar on a terminal."""
-    hashes, failed = [], []
-    for index, value in enumerate(_decoded(split)):
-        hashes.append(value)
-        if not value:
-            failed.append(split.samples[index].name)
-    if failed:
-        yield f"images that cannot be decoded ({len(failed):,}): {shown(failed)}"
-    elif expected.contents and not structure and (found := contents_digest(split, hashes)) != expected.contents:
-        yield f"the contents differ, expected contents digest {expected.contents}, found {found}"
 
-
-def _decoded(split: Split) -> Iterator[str]:
-    """For each image in order the hash of its file, or an empty string where it cannot be decoded."""
-
-    def attempt(index: int) -> str:
+    def attempt(index: int) -> tuple[str, tuple[str, ...], str]:
         try:
             data = split.read(index)
-            decode(data, split.name(index))
-        except (OSError, DataError):
-            return ""
-        return content_hash(data)
+            return content_hash(data), inspect(data, split.name(index)).remarks, ""
+        except (OSError, DataError) as error:
+            return "", (), str(error)
 
-    return mapped(attempt, len(split), split.split)
+    hashes, damaged, remarks = [], Findings(), Findings()
+    for index, (value, found, problem) in enumerate(mapped(attempt, len(split), split.split)):
+        hashes.append(value)
+        for remark in found:
+            remarks.add(f"images with {remark}", split.samples[index].name)
+        if problem:
+            damaged.add("images that cannot be decoded", problem)
+    return Contents(hashes, damaged.sentences(), remarks.sentences())
+
+
+def _content_problems(expected: SplitManifest, split: Split, contents: Contents, structure: bool) -> Iterator[str]:
+    yield from contents.damaged
+    stated = expected.contents if not structure and not contents.damaged else None
+    if stated and (found := contents_digest(split, contents.hashes)) != stated:
+        yield f"the contents differ, expected contents digest {stated}, found {found}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -14,14 +14,25 @@ from lska.data.dense_files import DetectionSplit, Picture, file_hash, file_sizes
 from lska.data.dense_manifest import ROUNDING, DetectionManifest
 from lska.data.findings import Findings, Outcome, differences
 from lska.data.folders import DataError
+from lska.data.layouts import EXTENSIONS
 from lska.data.masks import Mask, read_mask
 from lska.data.parallel import mapped
+from lska.files import open_regular, quoted, read_json
 
 SECTIONS = ("images", "annotations", "categories")
 IMAGE_KEYS = {"id": int, "file_name": str, "width": int, "height": int}
 # What COCO's own evaluation reads of an annotation; the mask comes on top.
 ID_KEYS = ("id", "image_id", "category_id")
 OTHER_KEYS = ("bbox", "area", "iscrowd")
+
+LIMIT = 2 * 2**30
+"""Bytes of an annotation file; COCO 2017's has 450 million."""
+
+TRAIN = "train"
+"""The split that networks are trained on; the others are scored whole, but for crowds."""
+
+SMALLEST = 32
+"""Pixels of the shorter side below which training leaves an image out: `smallest_image` of all recipes."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +50,12 @@ def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Outco
     Raises:
         DataError: the annotation file or the folder of images cannot be read at all.
     """
-    findings, content = Findings(), read_annotations(split.annotations)
+    findings, remarks, content = Findings(), Findings(), read_annotations(split.annotations)
     _check_categories(manifest, content["categories"], findings)
     images = _listed_images(content["images"], findings)
-    hashes = _check_files(split, images, findings)
+    hashes = _check_files(split, images, findings, remarks)
     objects = _check_objects(manifest, split.split, content["annotations"], images, findings)
-    expected, dropped = manifest.splits[split.split], _left_out(content.get("info"))
+    expected, dropped = manifest.splits[split.split], _left_out(content.get("info"), findings)
     counts = differences(
         [
             ("images", expected.count, len(content["images"])),
@@ -58,31 +69,43 @@ def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Outco
     lines = [f"{value} images/{name}" for name, value in sorted(hashes.items())]
     contents = lines_digest([*lines, f"{file_hash(split.annotations)} annotations"])
     notes = _notes(split, images, objects, dropped)
-    return Outcome((*findings.sentences(), *counts), facts, notes, contents)
+    if split.split == TRAIN:
+        kept = _trained_images(images, objects)
+        trained = sum(objects.trained[number] for number in kept)
+        counts += [] if trained or findings else [f"training would keep no object on {len(images):,} images"]
+        notes.append(f"training keeps {len(kept):,} of the images, with {trained:,} objects.")
+    notes += [f"{text}." for text in (*objects.left_out.sentences(), *remarks.sentences())]
+    return Outcome((*findings.sentences(), *counts), facts, tuple(notes), contents)
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
     """Parse a COCO annotation file.
 
     Raises:
-        DataError: it is missing, no JSON, or lacks one of its sections.
+        DataError: it lacks one of its sections, or has a byte order mark, which pycocotools does not read.
+        FileError: it is missing, or no JSON as `lska.files.parse_json` takes it. NaN passes, for the check to name the
+            annotation.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); restore it or correct the data root") from error
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON file ({error}); restore it") from error
-    found = content if isinstance(content, dict) else {}
+    found = read_json(path, limit=LIMIT, not_finite=True)
     missing = [section for section in SECTIONS if not isinstance(found.get(section), list)]
     if missing:
         raise DataError(f"{path} is no COCO annotation file: expected lists {', '.join(missing)}; restore it")
+    with open_regular(path) as stream:
+        if stream.read(3) == codecs.BOM_UTF8:
+            raise DataError(
+                f"{path} begins with a byte order mark, with which pycocotools and mmdet do not read it; save it as "
+                "UTF-8 without one"
+            )
     return found
 
 
-def _left_out(info: Any) -> list[str]:
+def _left_out(info: Any, findings: Findings) -> list[str]:
     """What `lska.data.voc.convert` says that it left out; files of other origin say nothing."""
-    return list(info.get("dropped", [])) if isinstance(info, dict) else []
+    dropped = info.get("dropped", []) if isinstance(info, dict) else []
+    if isinstance(dropped, list) and all(isinstance(text, str) for text in dropped):
+        return dropped
+    findings.add("info.dropped that is no list of texts", quoted(dropped))
+    return []
 
 
 def _check_categories(manifest: DetectionManifest, categories: list[Any], findings: Findings) -> None:
@@ -91,12 +114,12 @@ def _check_categories(manifest: DetectionManifest, categories: list[Any], findin
     for entry in categories:
         number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
         if type(number) is not int:
-            findings.add("categories without a whole id", repr(entry))
+            findings.add("categories without a whole id", quoted(entry))
             continue
         if number in found:
-            findings.add("duplicate category ids", f"{number}: {found[number]!r} and {name!r}")
+            findings.add("duplicate category ids", f"{number}: {quoted(found[number])} and {quoted(name)}")
         elif expected.get(number) != name:
-            findings.add("unknown categories", f"id {number}: {name!r}, expected {expected.get(number)!r}")
+            findings.add("unknown categories", f"id {number}: {quoted(name)}, expected {expected.get(number)!r}")
         found[number] = name
     order = [number for number in found if number in expected]
     if not findings.sentences() and order != list(manifest.category_ids):
@@ -123,12 +146,18 @@ def _listed_images(entries: list[Any], findings: Findings) -> dict[int, Image]:
     return images
 
 
-def _check_files(split: DetectionSplit, images: dict[int, Image], findings: Findings) -> dict[str, str]:
+def _check_files(
+    split: DetectionSplit, images: dict[int, Image], findings: Findings, remarks: Findings
+) -> dict[str, str]:
     """Decode every listed image that is there; returns the hashes of the files by name."""
     there, hashes = file_sizes(split.images), {}
     present = [image for image in images.values() if image.file in there]
     for image in images.values():
-        if image.file not in there:
+        if image.file in there:
+            continue
+        if not image.file.lower().endswith(EXTENSIONS):
+            findings.add(f"listed files that end in none of {', '.join(EXTENSIONS)}", quoted(image.file))
+        else:
             findings.add("missing image files", str(split.images / image.file))
 
     def read(index: int) -> Picture:
@@ -136,8 +165,10 @@ def _check_files(split: DetectionSplit, images: dict[int, Image], findings: Find
 
     for image, picture in zip(present, mapped(read, len(present), split.split), strict=True):
         hashes[image.file] = picture.hash
+        for remark in picture.remarks:
+            remarks.add(f"images with {remark}", image.file)
         if picture.size is None:
-            findings.add("unreadable images", f"{split.images / image.file} ({picture.error})")
+            findings.add("unreadable images", picture.error)
         elif picture.size != (image.width, image.height):
             size = "{}x{}".format(*picture.size)
             findings.add(
@@ -148,24 +179,29 @@ def _check_files(split: DetectionSplit, images: dict[int, Image], findings: Find
 
 
 class Objects:
-    """What the annotations of a split add up to."""
+    """What the annotations of a split add up to, and which of them mmdet's `CocoDataset` (3.3.0) hands to training."""
 
     def __init__(self) -> None:
         self.per_category: Counter[int] = Counter()
+        self.annotated: set[int] = set()
+        """Ids of the images with annotations."""
+        self.trained: Counter[int] = Counter()
+        """Objects that are trained on, by image id."""
         self.crowds = 0
         self.thin = 0
         self.over_border = 0
         self.short_polygons = 0
+        self.left_out = Findings()
         self._flat = Findings()
 
     @property
     def without_area(self) -> int:
-        """Number of boxes of zero width or height."""
+        """Number of boxes of zero width or height, and of objects whose area is stated as 0."""
         return len(self._flat)
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The boxes of zero width or height, as a finding."""
+        """The objects without area, as findings."""
         return self._flat.sentences()
 
     def count(self, annotation: dict[str, Any], image: Image, mask: Mask, place: str) -> None:
@@ -174,11 +210,19 @@ class Objects:
         self.over_border += max(_over(annotation["bbox"], image), mask.over) >= ROUNDING
         self.short_polygons += mask.short
         self.per_category[annotation["category_id"]] += 1
-        self.crowds += annotation["iscrowd"]
+        self.annotated.add(annotation["image_id"])
         if width <= 0 or height <= 0:
             self._flat.add("boxes without area", f"{place}: {annotation['bbox']}")
-        elif width < 1 or height < 1:
-            self.thin += 1
+        elif annotation["area"] <= 0:
+            self._flat.add("objects whose area is stated as 0, which training leaves out and evaluation scores", place)
+        if annotation["iscrowd"]:
+            self.crowds += 1
+            self.left_out.add("crowds (or difficult objects), neither trained on nor scored", place)
+        elif width < 1 or height < 1 or annotation["area"] <= 0:
+            self.left_out.add("objects less than a pixel wide or high, or of area 0, scored but not trained on", place)
+        else:
+            self.trained[annotation["image_id"]] += 1
+        self.thin += 0 < min(width, height) < 1
 
     def facts(self, manifest: DetectionManifest) -> dict[str, Any]:
         """Numbers for the record."""
@@ -236,14 +280,17 @@ def _missing_keys(entry: Any) -> list[str]:
 def _object_problems(entry: dict[str, Any], image: Image, mask: Mask, overhang: float) -> Iterator[tuple[str, str]]:
     box, size = entry["bbox"], f"{image.width}x{image.height}"
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
-        yield "boxes that are not four numbers", repr(box)
+        yield "boxes that are not four numbers", quoted(box)
         return
     if box[2] < 0 or box[3] < 0:
         yield "boxes of negative size", repr(box)
     elif _over(box, image) >= overhang or _beside(box, image):
         yield "boxes outside their image", f"{box} in {size}"
     if not _is_finite(entry["area"]) or entry["area"] < 0 or entry["iscrowd"] not in (0, 1):
-        yield "area or iscrowd of no use", f"area {entry['area']!r}, iscrowd {entry['iscrowd']!r}"
+        yield "area or iscrowd of no use", f"area {quoted(entry['area'])}, iscrowd {quoted(entry['iscrowd'])}"
+    if entry.get("ignore"):
+        # pycocotools overwrites it with iscrowd.
+        yield "objects marked `ignore`, which training leaves out and evaluation scores", quoted(entry["ignore"])
     if mask.problem:
         yield "masks that do not fit their image", f"{mask.problem} in {size}"
 
@@ -271,18 +318,26 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _notes(split: DetectionSplit, images: dict[int, Image], objects: Objects, dropped: list[str]) -> tuple[str, ...]:
+def _trained_images(images: dict[int, Image], objects: Objects) -> list[int]:
+    """Ids of the images that training keeps, by mmdet's filter; the others are added to what is left out."""
+    kept = []
+    for number, image in images.items():
+        if number not in objects.annotated:
+            objects.left_out.add("images without objects, not trained on", image.file)
+        elif min(image.width, image.height) < SMALLEST:
+            objects.left_out.add(f"images with a side below {SMALLEST} pixels, not trained on", image.file)
+        else:
+            kept.append(number)
+    return kept
+
+
+def _notes(split: DetectionSplit, images: dict[int, Image], objects: Objects, dropped: list[str]) -> list[str]:
     notes = [f"{len(images):,} images with {objects.per_category.total():,} objects at {split.annotations}."]
     if dropped:
         notes.append(f"left out by the conversion ({len(dropped):,}): {'; '.join(dropped)}.")
-    if small := objects.without_area + objects.thin:
-        notes.append(
-            f"boxes less than a pixel wide or high, which training leaves out ({small:,}), "
-            f"{objects.without_area:,} of them without area."
-        )
     if objects.over_border or objects.short_polygons:
         notes.append(
             f"tolerated, as the manifest says: {objects.over_border:,} objects that leave their image by a pixel or "
             f"more, where they are cut off; {objects.short_polygons:,} polygons of one or two points, without area."
         )
-    return tuple(notes)
+    return notes

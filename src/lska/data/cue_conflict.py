@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
+from lska.data.decoding import inspect, read_encoded
 from lska.data.findings import Findings, Outcome, differences
-from lska.data.folders import DataError, decode
+from lska.data.folders import DataError
 from lska.data.parallel import mapped
+from lska.files import read_yaml
 from lska.provenance import digest
 
 NAME = re.compile(r"([A-Za-z_]+)([0-9]+)-([A-Za-z_]+)([0-9]+)\.png")
@@ -38,8 +39,8 @@ class Expected:
 
 def imagenet_categories() -> dict[str, tuple[str, ...]]:
     """The 16 categories of the published set in alphabetical order, with the ImageNet-1K synsets of each."""
-    text = Path(__file__).with_name("categories16.yaml").read_text(encoding="utf-8")
-    return {name: tuple(synsets) for name, synsets in sorted(yaml.safe_load(text).items())}
+    found = read_yaml(Path(__file__).with_name("categories16.yaml"))
+    return {name: tuple(synsets) for name, synsets in sorted(found.items())}
 
 
 def published() -> Expected:
@@ -89,8 +90,8 @@ class CueConflictSet:
         return self.root / self.names[index]
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of an image; raises OSError."""
-        return self.place(index).read_bytes()
+        """The encoded bytes of an image; raises DataError where it cannot be read."""
+        return read_encoded(self.place(index))
 
 
 class _Entry(NamedTuple):
@@ -207,9 +208,9 @@ def _decoded(root: Path, entries: list[_Entry], findings: Findings) -> list[str]
     def attempt(index: int) -> tuple[str, str | None]:
         place = root / entries[index].name
         try:
-            data = place.read_bytes()
-            decode(data, str(place))
-        except (OSError, DataError) as error:
+            data = read_encoded(place)
+            inspect(data, str(place))
+        except DataError as error:
             return "", str(error)
         return hashlib.sha256(data).hexdigest(), None
 

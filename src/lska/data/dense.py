@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from lska.data.dense_roots import data_folder, existing_folder
 from lska.data.findings import Outcome
 from lska.data.folders import DataError
 from lska.data.semantic import check_segmentation
+from lska.files import FileError, quoted, read_json, read_lines
 from lska.provenance import write_sealed
 
 if TYPE_CHECKING:
@@ -112,9 +112,9 @@ def verify(kind: str, data: DataSource, record: Path, *splits: DenseSplit) -> di
 
 def _read_record(record: Path, data: DataSource) -> dict[str, Any]:
     try:
-        stored = json.loads(record.read_text(encoding="utf-8"))
+        stored = read_json(record)
         return {"name": stored["name"], "digest": stored["digest"], "files": dict(stored["files"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{record} is missing or damaged ({type(error).__name__}): expected the record of the checked data set "
             f"{data.name!r}; make it with `lska data prepare` and the same configuration"
@@ -165,9 +165,7 @@ def _converted(manifest: DetectionManifest, folder: Path, expected: DetectionSpl
     from lska.data.voc import VERSION, convert
 
     xml, names_file = existing_folder(folder / expected.annotations), folder / str(expected.names)
-    if not names_file.is_file():
-        raise DataError(f"{names_file} is missing: expected the names of the split, one a line; restore it")
-    names = names_file.read_text(encoding="utf-8").split()
+    names = _names(names_file)
     state = hashlib.sha256(repr((VERSION, str(xml.resolve()), names, manifest.classes)).encode())
     for path in sorted(xml.glob("*.xml")):
         state.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
@@ -175,6 +173,18 @@ def _converted(manifest: DetectionManifest, folder: Path, expected: DetectionSpl
     if not destination.is_file():
         convert(xml, names, manifest.classes, destination)
     return destination
+
+
+def _names(path: Path) -> list[str]:
+    """The names of a VOC split, which may have spaces, each once."""
+    lines, first = read_lines(path), {}
+    for number, name in lines:
+        if name in first:
+            raise DataError(f"{path}: line {number}: {quoted(name)} stands in line {first[name]} already; remove one")
+        first[name] = number
+    if not first:
+        raise DataError(f"{path}: expected the names of the split, one a line, found none; restore it")
+    return list(first)
 
 
 def _open_segmentation(manifest: SegmentationManifest, folder: Path, split: str) -> SegmentationSplit:
@@ -199,7 +209,7 @@ def _check(kind: str, data: DataSource, cache: Path) -> tuple[Report, DenseManif
     for name, expected in manifest.splits.items():
         try:
             split, outcome = _check_split(kind, data, cache, name)
-        except DataError as error:
+        except (DataError, FileError) as error:
             findings.append(f"{name}: {error}")
             continue
         findings += [f"{name}: {text}." for text in outcome.findings]

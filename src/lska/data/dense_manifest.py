@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lska.data.archives import Archive
+from lska.data.layouts import EXTENSIONS
 from lska.data.manifest import DIGEST, read_manifest
 from lska.provenance import digest
 from lska.strict import build
@@ -136,11 +137,17 @@ class SegmentationManifest:
         problems = _bad_lists(self)
         taken = range(len(self.classes) + self.zero_is_unlabelled)
         wrong = [value for value in self.ignore if value in taken or not 0 <= value <= LARGEST_LABEL]
-        if wrong or len(taken) > LARGEST_LABEL + 1:
+        if wrong:
             problems.append(
                 f"ignore: expected values up to {LARGEST_LABEL} that are no class (not in 0 to {len(taken) - 1}), "
                 f"found {list(self.ignore)}"
             )
+        if len(self.classes) > LARGEST_LABEL:
+            # The last label of 8 bits stands for pixels that are not scored.
+            problems.append(f"classes: expected at most {LARGEST_LABEL}, found {len(self.classes)}")
+        for name in ("image_suffix", "label_suffix"):
+            if not getattr(self, name).lower().endswith(EXTENSIONS):
+                problems.append(f"{name}: expected an end in {', '.join(EXTENSIONS)}, found {getattr(self, name)!r}")
         _refuse(problems)
 
     @property

@@ -23,6 +23,7 @@ from lska.data.findings import Findings
 from lska.data.folders import DataError, Split, list_split
 from lska.data.layouts import shown
 from lska.data.manifest import Manifest, SplitManifest, read_manifest
+from lska.files import FileError, quoted, read_lines
 from lska.provenance import digest
 from lska.strict import build
 
@@ -244,15 +245,14 @@ def _split(
 def _lines(path: Path, findings: Findings) -> Iterator[tuple[str, str]]:
     """Every line with its place."""
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        findings.add("label files that cannot be read", f"{path.name} ({getattr(error, 'strerror', None) or error})")
+        lines = read_lines(path)
+    except FileError as error:
+        findings.add("label files that cannot be read", str(error))
         return
-    if not any(names):
+    if not lines:
         findings.add("label files that name no image", path.name)
-    for number, name in enumerate(names, start=1):
-        if name:
-            yield f"{name!r} in {path.name} line {number}", name
+    for number, name in lines:
+        yield f"{quoted(name)} in {path.name} line {number}", name
 
 
 def _compare(manifest: TextureManifest, textures: TextureSet, findings: Findings) -> None:

@@ -5,25 +5,19 @@ Every layout is read in place and nothing is ever written into a data root, so r
 
 from __future__ import annotations
 
-import io
-import struct
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from lska.data.decoding import decode, read_encoded
 from lska.data.layouts import EXTENSIONS, Listing, locate, scan, shown
 from lska.data.tars import DataError, Names, TarIndex, TarReader
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 __all__ = ["EXTENSIONS", "DataError", "Sample", "Split", "check_same_classes", "decode", "list_split", "open_split"]
-
-# What Pillow's decoders raise on damaged data (OSError covers unknown formats and truncation).
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
 
 
 class Sample(NamedTuple):
@@ -64,10 +58,13 @@ class _FolderFiles:
         return f"{self.folder}/{self.paths[index]}"
 
     def read(self, index: int) -> bytes:
-        return Path(self.place(index)).read_bytes()
+        return read_encoded(self.place(index))
 
     def size(self, index: int) -> int:
-        return Path(self.place(index)).stat().st_size
+        status = Path(self.place(index)).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{self.place(index)}: expected an image file, found a folder, pipe or device; remove it")
+        return status.st_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +105,12 @@ class Split:
         return len(self.samples)
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of an image. Raises OSError, or DataError where a tar file ends too early."""
+        """The encoded bytes of an image.
+
+        Raises:
+            DataError: the file cannot be read, or a tar file ends too early.
+            OSError: a tar file cannot be read.
+        """
         return self.files.read(index)
 
     def name(self, index: int) -> str:
@@ -116,7 +118,7 @@ class Split:
         return self.files.place(index)
 
     def size(self, index: int) -> int:
-        """Size of an image file in bytes. Raises OSError."""
+        """Size of an image file in bytes; raises OSError, or DataError where it is no file."""
         return self.files.size(index)
 
     def counts(self) -> dict[str, int]:
@@ -184,22 +186,3 @@ def check_same_classes(train: Split, val: Split) -> None:
         f"{train.source} has {len(train.classes)} classes and {val.source} has {len(val.classes)}; expected the same. "
         f"Only in {train.split}: {shown(missing)}. Only in {val.split}: {shown(extra)}. Complete or remove them"
     )
-
-
-def decode(data: bytes, place: str) -> Image.Image:
-    """Decode an image to RGB as torchvision and timm do (palettes, grey and CMYK converted, EXIF rotation not applied).
-
-    Raises:
-        DataError: damaged, truncated or unknown data; the message names `place`.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        return Image.open(io.BytesIO(data)).convert("RGB")
-    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        # Pillow's text for an unknown format is the address of the buffer.
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else f"{type(error).__name__}: {error}"
-        raise DataError(
-            f"{place}: expected an image, found {len(data)} bytes that cannot be decoded ({reason}); "
-            "replace or remove the file"
-        ) from error

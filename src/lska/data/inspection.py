@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from lska.data.folders import DataError
 from lska.data.generators import generator_settings
 from lska.data.perturbed.prepare import RENDERED
 from lska.data.sources import texture_root
+from lska.files import FileError, read_json
 from lska.inspection import InspectionJob
 from lska.provenance import digest, write_sealed
 
@@ -39,8 +39,8 @@ def verify(job: InspectionJob, images: CueConflictSet | TextureSet) -> None:
         DataError: the record is missing or damaged, or files were added, removed or changed in size since.
     """
     try:
-        stored = json.loads(job.record.read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        stored = read_json(job.record)["files"]
+    except (FileError, KeyError) as error:
         raise DataError(
             f"{job.record} is missing or damaged ({type(error).__name__}): expected the record of the checked set "
             f"{job.data.name!r}; make it with `lska data prepare --kind {job.name}` and the same configuration"

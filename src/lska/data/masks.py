@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lska.files import quoted
+
 CORNERS = 3  # of the smallest polygon that has an area
 
 
@@ -36,7 +38,7 @@ def read_mask(mask: Any, width: int, height: int, overhang: float, short_polygon
     if isinstance(mask, dict):
         return Mask(_encoding_problem(mask, width, height))
     if not isinstance(mask, list) or not mask:
-        return Mask(f"expected polygons or a run-length encoding, found {mask!r}")
+        return Mask(f"expected polygons or a run-length encoding, found {quoted(mask)}")
     found = list(_polygons(mask, width, height, overhang, short_polygons))
     problem = next((polygon.problem for polygon in found if polygon.problem), "")
     return Mask(problem, max(polygon.over for polygon in found), sum(polygon.short for polygon in found))
@@ -51,11 +53,12 @@ def _polygon(polygon: Any, width: int, height: int, overhang: float, least: int)
     """What one polygon adds, which is to have at least `least` points."""
     import numpy as np
 
-    try:
-        points = np.asarray(polygon).reshape(-1, 2)
-    except ValueError:
-        return Mask(f"polygon that is no list of coordinate pairs: {str(polygon)[:60]}")
-    if points.dtype.kind not in "iuf" or len(points) < least or not np.isfinite(points).all():
+    # A list of [x, y] pairs has the same points, but mmdet and pycocotools count its entries as coordinates.
+    numbers = isinstance(polygon, list) and all(type(value) in (int, float) for value in polygon)
+    if not numbers or len(polygon) % 2:
+        return Mask(f"polygon that is no flat list of numbers x, y, x, y, ...: {quoted(polygon)}")
+    points = np.asarray(polygon, dtype=float).reshape(-1, 2)
+    if len(points) < least or not np.isfinite(points).all():
         return Mask(f"polygon of {len(points)} points, expected at least {least} of finite numbers")
     over = float(max((-points).max(), (points - (width, height)).max()))
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
@@ -64,17 +67,21 @@ def _polygon(polygon: Any, width: int, height: int, overhang: float, least: int)
 
 
 def _encoding_problem(mask: dict[str, Any], width: int, height: int) -> str:
-    if mask.get("size") != [height, width]:
-        return f"run-length encoding of [height, width] {mask.get('size')}"
-    counts = mask.get("counts")
+    size, counts = mask.get("size"), mask.get("counts")
+    if size != [height, width] or not all(type(side) is int for side in size):
+        return f"run-length encoding of [height, width] {quoted(size)}"
     try:
         runs = counts if isinstance(counts, list) else run_lengths(counts)
+        if not all(type(run) is int for run in runs):
+            raise TypeError("expected whole numbers")
         total = sum(runs)
         bad = min(runs, default=0) < 0
     except (TypeError, ValueError) as error:
         return f"run-length encoding that cannot be read ({error})"
     if bad or total != width * height:
         return f"run-length encoding of {total} pixels, expected {width * height}"
+    if not sum(runs[1::2]):
+        return "run-length encoding without a pixel of the object"
     return ""
 
 

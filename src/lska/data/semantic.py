@@ -24,8 +24,8 @@ def check_segmentation(manifest: SegmentationManifest, split: SegmentationSplit)
     Raises:
         DataError: a folder cannot be read at all.
     """
-    findings = Findings()
-    names = _pairs(split, findings)
+    findings, remarks = Findings(), Findings()
+    names = _pairs(split, findings, remarks)
 
     def read(index: int) -> tuple[Picture, LabelMap]:
         name = names[index]
@@ -37,18 +37,20 @@ def check_segmentation(manifest: SegmentationManifest, split: SegmentationSplit)
     pixels, lines = [0] * 256, []
     for name, (picture, labels) in zip(names, mapped(read, len(names), split.split), strict=True):
         _check_pair(manifest, split, name, picture, labels, findings)
+        for remark in picture.remarks:
+            remarks.add(f"images with {remark}", f"{name}{split.image_suffix}")
         pixels = [total + count for total, count in zip(pixels, labels.pixels, strict=True)] if labels.size else pixels
         lines += [f"{picture.hash} images/{name}", f"{labels.hash} labels/{name}"]
     counts = differences([("pairs of image and label map", manifest.splits[split.split].count, len(names))])
     facts = {"pixels": _per_class(manifest, pixels)}
-    notes = (f"{len(names):,} images with label maps at {split.labels}.",)
+    notes = (f"{len(names):,} images with label maps at {split.labels}.", *(f"{text}." for text in remarks.sentences()))
     return Outcome((*findings.sentences(), *counts), facts, notes, lines_digest(lines))
 
 
-def _pairs(split: SegmentationSplit, findings: Findings) -> list[str]:
-    """Names, without ending, that have both an image and a label map."""
+def _pairs(split: SegmentationSplit, findings: Findings, remarks: Findings) -> list[str]:
+    """Names, without ending, that have both an image and a label map; case counts, as to mmseg."""
     images, labels = (
-        {name.removesuffix(suffix) for name in file_sizes(folder) if name.endswith(suffix)}
+        _stems(split, folder, suffix, remarks)
         for folder, suffix in ((split.images, split.image_suffix), (split.labels, split.label_suffix))
     )
     for name in sorted(images - labels):
@@ -56,6 +58,13 @@ def _pairs(split: SegmentationSplit, findings: Findings) -> list[str]:
     for name in sorted(labels - images):
         findings.add("label maps without image", str(split.labels / f"{name}{split.label_suffix}"))
     return sorted(images & labels)
+
+
+def _stems(split: SegmentationSplit, folder: Path, suffix: str, remarks: Findings) -> set[str]:
+    files = file_sizes(folder)
+    for name in sorted(name for name in files if not name.endswith((split.image_suffix, split.label_suffix))):
+        remarks.add(f"image files that do not end in {suffix}, left out", str(folder / name))
+    return {name.removesuffix(suffix) for name in files if name.endswith(suffix)}
 
 
 def _check_pair(
@@ -66,14 +75,11 @@ def _check_pair(
     labels: LabelMap,
     findings: Findings,
 ) -> None:
-    image_file, label_file = (
-        _place(split.images, name, split.image_suffix),
-        _place(split.labels, name, split.label_suffix),
-    )
+    label_file = split.labels / f"{name}{split.label_suffix}"
     if picture.size is None:
-        findings.add("unreadable images", f"{image_file} ({picture.error})")
+        findings.add("unreadable images", picture.error)
     if labels.size is None:
-        findings.add("unreadable label maps", f"{label_file} ({labels.error})")
+        findings.add("unreadable label maps", labels.error)
         return
     if picture.size and picture.size != labels.size:
         found, expected = ("{}x{}".format(*size) for size in (labels.size, picture.size))
@@ -82,10 +88,6 @@ def _check_pair(
     if unknown:
         values = ", ".join(map(str, unknown[:10]))
         findings.add("label maps with values that are no class", f"{label_file}: {values}")
-
-
-def _place(folder: Path, name: str, suffix: str) -> str:
-    return str(folder / f"{name}{suffix}")
 
 
 def _per_class(manifest: SegmentationManifest, pixels: list[int]) -> dict[str, int]:

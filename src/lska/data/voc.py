@@ -10,10 +10,13 @@ from xml.etree import ElementTree
 
 from lska.data.findings import Findings
 from lska.data.folders import DataError
-from lska.files import atomic_path
+from lska.files import FileError, atomic_path, quoted, read_bytes
 
 VERSION = 1
 """Version of the conversion: to be raised whenever equal input gives another JSON, so that cached ones are not used."""
+
+LARGEST = 10**9
+"""More pixels than any image has a side of."""
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -52,16 +55,19 @@ def convert(xml: Path, names: Sequence[str], classes: Sequence[str], destination
 def _add(content: dict[str, Any], path: Path, numbers: dict[str, int], findings: Findings) -> None:
     """Append the image and the objects of one XML file."""
     try:
-        root = ElementTree.parse(path).getroot()
+        root = _parsed(path)
         width, height = (int(_text(root, f"size/{side}")) for side in ("width", "height"))
         file = _text(root, "filename")
-    except (OSError, ElementTree.ParseError, ValueError) as error:
-        findings.add("XML files that cannot be read", f"{path} ({getattr(error, 'strerror', None) or error})")
+    except FileError as error:
+        findings.add("XML files that cannot be read", str(error))
+        return
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        findings.add("XML files that cannot be read", f"{path} ({error})")
         return
     image = len(content["images"]) + 1
     content["images"].append({"id": image, "file_name": file, "width": width, "height": height})
     if Path(file).stem != path.stem:
-        findings.add("XML files that name another image", f"{path} names {file!r}")
+        findings.add("XML files that name another image", f"{path} names {quoted(file)}")
     for position, item in enumerate(root.findall("object"), start=1):
         _add_object(content, item, f"{path}, object {position}", numbers, findings)
 
@@ -72,12 +78,12 @@ def _add_object(
     try:
         label = _text(item, "name")
         left, top, right, bottom = (_number(_text(item, f"bndbox/{corner}")) for corner in CORNERS)
-        difficult = int(item.findtext("difficult", "0"))
+        difficult = _number(item.findtext("difficult") or "0")
     except ValueError as error:
         findings.add("objects that are no VOC annotation", f"{place} ({error})")
         return
     if label not in numbers:
-        findings.add("unknown categories", f"{place}: {label!r}, expected one of {', '.join(numbers)}")
+        findings.add("unknown categories", f"{place}: {quoted(label)}, expected one of {', '.join(numbers)}")
         return
     if (left, top) == (right, bottom):
         content["info"]["dropped"].append(f"{Path(place).name}: {label} at the single pixel {left}, {top}")
@@ -96,6 +102,14 @@ def _add_object(
     )
 
 
+def _parsed(path: Path) -> ElementTree.Element:
+    content = read_bytes(path)
+    # In UTF-16 every other byte is 0. Entities may stand for gigabytes or other files; annotations need none.
+    if b"<!DOCTYPE" in content.replace(b"\0", b""):
+        raise ValueError("a document type, whose entities are not read; remove the line with <!DOCTYPE")
+    return ElementTree.fromstring(content)
+
+
 def _text(element: ElementTree.Element, path: str) -> str:
     text = element.findtext(path)
     if text is None or not text.strip():
@@ -105,4 +119,6 @@ def _text(element: ElementTree.Element, path: str) -> str:
 
 def _number(text: str) -> int | float:
     value = float(text)
+    if not abs(value) < LARGEST:
+        raise ValueError(f"expected a number below {LARGEST:,}, found {quoted(text)}")
     return int(value) if value.is_integer() else value

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch import nn
 from tqdm import tqdm
 
 from lska.data.dense import DetectionSplit, SegmentationSplit
-from lska.data.folders import decode
 from lska.evaluate.classify import check_origin, vouched
 from lska.finetuning import FineTuningJob
 from lska.models.checkpoint import load_weights
@@ -25,6 +23,7 @@ from lska.outcomes import Outcomes, with_errors
 from lska.provenance import write_metrics
 from lska.threads import use_threads
 from lska.train.scoring import memory_format
+from lska.train.workers import patiently
 
 SAMPLES = 6
 """Images of the picture with sample predictions."""
@@ -67,7 +66,7 @@ class Predictor:
     def predictions(self) -> Iterator[Any]:
         """The library's data sample of every validation image, in order, with progress."""
         with tqdm(total=len(self), unit="image", disable=None) as bar, torch.inference_mode():
-            for batch in self.loader:
+            for batch in patiently(lambda: iter(self.loader), self.loader.timeout):
                 samples = self.network.test_step(batch)
                 bar.update(len(samples))
                 yield from samples
@@ -109,8 +108,3 @@ def _loader(settings: Any) -> Any:
 
     init_default_scope(settings["default_scope"])
     return Runner.build_dataloader(settings["test_dataloader"])
-
-
-def read_image(path: str) -> np.ndarray:
-    """An image file as uint8 RGB, shape (H, W, 3); raises DataError where it is damaged."""
-    return np.asarray(decode(Path(path).read_bytes(), path))

@@ -16,7 +16,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lska.data.dense import DetectionSplit
-from lska.evaluate.dense import Predictor, read_image
+from lska.data.dense_files import read_image
+from lska.evaluate.dense import Predictor
 from lska.evaluate.precision import STATISTICS, precisions, resampled_precisions
 from lska.evaluate.samples import Instances, detection_sheet
 from lska.finetuning import FineTuningJob

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lska.data.dtd import Splits
@@ -21,7 +20,7 @@ from lska.evaluate.robustness.members import Member, Preprocessing
 from lska.evaluate.robustness.passes import Shard, ShardBatches, ShardImages, normalized
 from lska.evaluate.splits import accuracy, image_values, over_splits
 from lska.outcomes import Outcomes
-from lska.train.loading import heed_only_the_trainer
+from lska.train.workers import Loader
 
 DISTANCES = ("cosine", "euclidean")
 
@@ -45,10 +44,7 @@ def pooled_features(
         ValueError: a network's features are not numbers.
     """
     shard = Shard(Part("textures", images, identity=""), 0, len(images), tuple(members), stored=False)
-    loader = DataLoader(
-        ShardImages([shard]), batch_sampler=ShardBatches([shard], batch_size), num_workers=workers,
-        pin_memory=device.type == "cuda", worker_init_fn=heed_only_the_trainer,
-    )  # fmt: skip
+    loader = Loader(ShardImages([shard]), workers, batch_sampler=ShardBatches([shard], batch_size))
     found: list[list[np.ndarray]] = [[] for _ in members]
     with torch.inference_mode():
         for cuts, _ in tqdm(loader, unit="batch", disable=None, leave=False):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lska.finetuning import FineTuningJob
 from lska.openmmlab.backbone import strides, widths
+from lska.train.workers import LOOK_SECONDS
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -106,7 +107,7 @@ def optimizer(job: FineTuningJob, world: int) -> dict[str, Any]:
 
 def load_image() -> dict[str, Any]:
     """Reading an image as it is stored: annotations are made for, and checked against, the pixels before any turn."""
-    return {"type": "LoadImageFromFile", "color_type": "color_ignore_orientation"}
+    return {"type": "mmengine.LoadPicture"}
 
 
 def micro_batches(job: FineTuningJob) -> int:
@@ -120,6 +121,7 @@ def train_loader(job: FineTuningJob, dataset: dict[str, Any], **length: Any) -> 
     return {
         "dataset": {"type": "mmengine.SeededSamples", "dataset": dataset, "seed": job.run.seed},
         "num_workers": workers,
+        "timeout": LOOK_SECONDS if workers else 0,
         "persistent_workers": workers > 0,
         "pin_memory": job.settings.gpus > 0,
         "worker_init_fn": {"type": "mmengine.heed_only_the_trainer"},
@@ -137,6 +139,7 @@ def test_loader(job: FineTuningJob, dataset: dict[str, Any]) -> dict[str, Any]:
     return {
         "dataset": dataset,
         "num_workers": evaluation.workers,
+        "timeout": LOOK_SECONDS if evaluation.workers else 0,
         "persistent_workers": False,
         "worker_init_fn": {"type": "mmengine.heed_only_the_trainer"},
         "sampler": {"type": "DefaultSampler", "shuffle": False},

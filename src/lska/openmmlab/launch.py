@@ -75,7 +75,7 @@ def make_runner(
     job: FineTuningJob, settings: Any, group: Processes, stop: StopRequest, lease: Lease | None
 ) -> FineTuningRunner:
     """The Runner of a fine-tuning, which goes on from the newest state where there is one."""
-    from lska.openmmlab.loop import SCHEME, FineTuningRunner, Training
+    from lska.openmmlab.loop import FineTuningRunner, Training
 
     attempt = {"code": code_version(), "environment": environment(str(group.device))}
     training = Training(
@@ -91,7 +91,7 @@ def make_runner(
         work_dir=str(job.states / "mmengine"),
         launcher="none" if group.world == 1 else "pytorch",
         resume=started,
-        load_from=f"{SCHEME}{job.states}" if started else None,
+        load_from=str(job.states) if started else None,
         experiment_name=f"{job.task}/{job.run}".replace("/", "-"),
         cfg=settings,
     )

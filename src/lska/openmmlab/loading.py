@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, TRANSFORMS
 from torch.utils.data import Sampler
 
-from lska.data.dense_files import IGNORED
-from lska.train.loading import Key, MicroBatches, Plan, heed_only_the_trainer, seed_processor
+from lska.data.dense_files import IGNORED, read_image, read_labels
+from lska.data.folders import DataError
+from lska.train.loading import Key, MicroBatches, Plan, seed_processor
+from lska.train.workers import heed_only_the_trainer
 
 FUNCTIONS.register_module(name="heed_only_the_trainer", module=heed_only_the_trainer)
 
@@ -123,14 +126,37 @@ def _landscape(samples: BaseDataset) -> tuple[bool, ...]:
 
 
 @TRANSFORMS.register_module()
-class IgnoreLabels:
-    """Turn raw label values that are not scored into `IGNORED`, after the label map was loaded."""
-
-    def __init__(self, values: tuple[int, ...]) -> None:
-        self.values = list(values)
+class LoadPicture:
+    """Read an image by the decoder that checked it; gives the libraries' BGR, uint8 (H, W, 3)."""
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
-        labels = results["gt_seg_map"]
-        for value in self.values:
-            labels[labels == value] = IGNORED
-        return results
+        pixels = np.ascontiguousarray(read_image(results["img_path"])[:, :, ::-1])
+        return {**results, "img": pixels, "img_shape": pixels.shape[:2], "ori_shape": pixels.shape[:2]}
+
+
+@TRANSFORMS.register_module()
+class LoadLabelMap:
+    """Read a label map by the decoder that checked it and number the classes from 0; gives uint8 (H, W).
+
+    Args:
+        classes: number of classes; their values start at 1 with `zero_is_unlabelled`, else at 0.
+        ignore: values that become `IGNORED`, as 0 does with `zero_is_unlabelled`.
+    """
+
+    def __init__(self, classes: int, zero_is_unlabelled: bool, ignore: tuple[int, ...] = ()) -> None:
+        first = int(zero_is_unlabelled)
+        self.labels = np.full(256, IGNORED, dtype=np.uint8)
+        self.labels[first : first + classes] = np.arange(classes)
+        self.known = np.isin(np.arange(256), [*range(first + classes), *ignore])
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Raises DataError where a value is neither a class nor to be ignored."""
+        values = read_labels(results["seg_map_path"])
+        if not self.known[values].all():
+            unknown = np.unique(values[~self.known[values]]).tolist()
+            raise DataError(
+                f"{results['seg_map_path']}: expected values of classes, found {unknown[:10]}; restore the file, or "
+                "state the values in the manifest's `ignore`"
+            )
+        fields = [*results.get("seg_fields", []), "gt_seg_map"]
+        return {**results, "gt_seg_map": self.labels[values], "seg_fields": fields}

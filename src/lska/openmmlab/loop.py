@@ -18,7 +18,7 @@ import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import LOOPS, MODEL_WRAPPERS
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 
@@ -29,11 +29,12 @@ from lska.train.lease import Lease, require_owner
 from lska.train.loading import seed_everything
 from lska.train.progress import Progress, TrainingLog
 from lska.train.scoring import memory_format
-from lska.train.state import StateError, load_state, write_state
+from lska.train.state import read_state, require_identity, require_shapes, restore, write_state
 from lska.train.trainable import Trainable
+from lska.train.workers import patiently
 
-SCHEME = "states:"
-"""Start of the name under which mmengine resumes from the newest intact state of a folder: `states:<folder>`."""
+SCHEME = "state:"
+"""Start of the name under which mmengine reads a state: `state:<path>`."""
 
 SAFE_TYPES = (HistoryBuffer,)
 """What mmengine keeps in a checkpoint beyond tensors and plain containers: its log of scalars."""
@@ -65,16 +66,16 @@ class StateBackend(LocalBackend):
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME)
 def load_checkpoint(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Read the newest intact state of the folder in `states:<folder>`, on the processor.
+    """Read the state in `state:<path>`, on the processor.
 
     Raises:
-        StateError: there is none, none is intact, or it holds types that are not allowed.
+        StateError: it is damaged, or holds types that are not allowed.
+        KeyError, TypeError: it lacks what mmengine's states have.
     """
-    folder = Path(filename.removeprefix(SCHEME))
     with torch.serialization.safe_globals(list(SAFE_TYPES)):
-        state = load_state(folder)
-    if state is None:
-        raise StateError(f"{folder} holds no training state")
+        state = read_state(Path(filename.removeprefix(SCHEME)))
+    # mmengine would execute this as Python, to compare numbers of GPUs.
+    state["meta"].pop("config", None)
     return state
 
 
@@ -103,6 +104,10 @@ class FineTuningRunner(Runner):
         self.training = training
         super().__init__(**settings)
 
+    def resume(self, filename: str, *arguments: Any, **settings: Any) -> None:
+        """Go on from the newest state of the training that fits, wherever mmengine thinks that states are."""
+        restore(self.training.folder, lambda path: super(FineTuningRunner, self).resume(f"{SCHEME}{path}"))
+
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: torch.nn.Module) -> torch.nn.Module:
         """Move the model to the training's device and wrap it where there are several processes."""
         group = self.training.group
@@ -124,14 +129,13 @@ class ResumeHook(Hook):
         self.training, self.progress = training, progress
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Refuse a state of another training with a ValueError."""
-        found = checkpoint["meta"].get("digest")
-        if found != self.training.digest:
-            raise ValueError(
-                f"{self.training.folder} holds states of another training ({found}, expected {self.training.digest}); "
-                "choose another folder or delete it"
-            )
-        vars(self.progress).update(checkpoint["meta"]["progress"])
+        """Refuse a state of another training, or one that does not fit, by what `lska.train.state.restore` names."""
+        meta, where = checkpoint["meta"], f"a state in {self.training.folder}"
+        require_identity(meta.get("digest"), self.training.digest, self.training.folder)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        require_shapes(checkpoint["state_dict"], model.state_dict(), f"{where}, network")
+        progress = Progress.restored(meta["progress"], where, runner.train_loop.plan.steps)
+        vars(self.progress).update(vars(progress))
 
 
 @LOOPS.register_module()
@@ -190,7 +194,7 @@ class UpdateLoop(BaseLoop, Trainable):
         runner, progress = self.runner, self.progress
         if progress.step >= self.plan.steps:
             return runner.model
-        progress.attempts.append(self.training.attempt)
+        progress.attempts += (self.training.attempt,)
         # mmengine counts the accumulation of gradients in micro-batches.
         runner.optim_wrapper.initialize_count_status(
             runner.model, progress.step * self.share, self.plan.steps * self.share
@@ -205,7 +209,8 @@ class UpdateLoop(BaseLoop, Trainable):
         runner.call_hook("before_train_epoch")
         try:
             runner.model.train()
-            fit(self, iter(self.dataloader), log, self.training.stop)
+            batches = patiently(lambda: iter(self.dataloader), self.dataloader.timeout, self.training.stop.reason)
+            fit(self, batches, log, self.training.stop)
         finally:
             log.close()
         runner.call_hook("after_train_epoch")

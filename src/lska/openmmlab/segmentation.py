@@ -26,7 +26,7 @@ def parts(job: FineTuningJob, splits: dict[str, SegmentationSplit]) -> dict[str,
     recipe: SegmentationRecipe = job.recipe
     loaders = {}
     if "train" in splits:
-        steps = [*_load(), *_labels(splits["train"]), *_augment(recipe), {"type": "PackSegInputs"}]
+        steps = [configs.load_image(), _labels(splits["train"]), *_augment(recipe), {"type": "PackSegInputs"}]
         loaders["train_dataloader"] = configs.train_loader(
             job, _dataset(splits["train"], steps, False), updates=recipe.updates
         )
@@ -34,7 +34,7 @@ def parts(job: FineTuningJob, splits: dict[str, SegmentationSplit]) -> dict[str,
     if "val" in splits:
         # Labels are loaded after resizing: they are scored at their own size.
         resize = {"type": "Resize", "scale": tuple(recipe.image_scale), "keep_ratio": True}
-        steps = [*_load(), resize, *_labels(splits["val"]), {"type": "PackSegInputs"}]
+        steps = [configs.load_image(), resize, _labels(splits["val"]), {"type": "PackSegInputs"}]
         # One image at a time: mmseg stacks only images of equal size.
         loader = configs.test_loader(job, _dataset(splits["val"], steps, True))
         loaders["test_dataloader"] = {**loader, "batch_size": 1}
@@ -70,15 +70,11 @@ def model(job: FineTuningJob, classes: int) -> dict[str, Any]:
     return network
 
 
-def _load() -> list[dict[str, Any]]:
-    return [configs.load_image()]
-
-
-def _labels(split: SegmentationSplit) -> list[dict[str, Any]]:
-    # Loading has made class 1 the label 0 where 0 means unlabelled.
-    values = tuple(value - split.zero_is_unlabelled for value in split.ignore)
-    ignore = [{"type": "mmengine.IgnoreLabels", "values": values}] if values else []
-    return [{"type": "LoadAnnotations"}, *ignore]
+def _labels(split: SegmentationSplit) -> dict[str, Any]:
+    return {
+        "type": "mmengine.LoadLabelMap", "classes": len(split.classes),
+        "zero_is_unlabelled": split.zero_is_unlabelled, "ignore": tuple(split.ignore),
+    }  # fmt: skip
 
 
 def _augment(recipe: SegmentationRecipe) -> list[dict[str, Any]]:

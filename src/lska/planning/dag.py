@@ -15,8 +15,12 @@ from typing import Any
 
 import yaml
 
+from lska.commands import ask
 from lska.planning.snakemake_plugin import VARIABLE
 from lska.planning.snakemake_plugin import __path__ as plugin_path
+
+_PLAN_SECONDS = 3600.0
+"""What Snakemake may take to plan: minutes for tens of thousands of jobs."""
 
 UNLIMITED_CORES = 1_000_000
 """Given to Snakemake so that it scales no job's threads down."""
@@ -73,10 +77,8 @@ def planned_jobs(request: Request, project: Path) -> list[Job]:
         raise ValueError(f"{project}: no Snakefile; run `lska plan` in the project's folder")
     with _mirrored(project.absolute()) as folder:
         record = folder / "work" / "jobs.jsonl"
-        done = subprocess.run(
-            _command(request, project, folder), cwd=folder, env=_environment(record), check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
-        )  # fmt: skip
+        command = _command(request, project, folder)
+        done = ask(command, _PLAN_SECONDS, cwd=folder, env=_environment(record), stderr=subprocess.STDOUT)
         if done.returncode != 0:
             raise PlanningError(f"Snakemake cannot plan this:\n{_complaint(done.stdout)}")
         lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []

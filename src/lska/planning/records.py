@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from lska.config import Config, load
-from lska.files import files_in, read_yaml, vouched
+from lska.files import FileError, files_in, read_yaml, vouched
 from lska.finetuning import CONTROL
 from lska.planning.images import count
 from lska.planning.progress import states
 from lska.planning.work import Measurement, Network, classifier, predictor, scored_size, training_size
 from lska.runs import Run
+from lska.train.progress import logged
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +48,18 @@ def _sound(
 ) -> Iterator[Measurement]:
     """What files tell; a damaged one tells nothing, and is no reason not to plan."""
     for path in paths:
-        try:
-            found = make(vouched(path), config, whose, rank)
-        except UNREADABLE as error:
-            logger.warning("%s is damaged and not used (%s: %s)", path, type(error).__name__, error)
-            continue
+        found = _told(path, lambda path=path: make(vouched(path), config, whose, rank))
         if found is not None:
             yield found
+
+
+def _told(path: Path, make: Callable[[], T]) -> T | None:
+    """What a file tells; None, and a warning, where it is damaged."""
+    try:
+        return make()
+    except UNREADABLE as error:
+        logger.warning("%s is damaged and not used (%s: %s)", path, type(error).__name__, error)
+        return None
 
 
 def elsewhere(config: Config, rank: int, folder: Path = Path("config")) -> Iterator[Measurement]:
@@ -89,10 +96,12 @@ def from_sidecar(content: Mapping[str, Any], config: Config, whose: str, rank: i
 def _in_progress(config: Config, whose: str, rank: int) -> Iterator[Measurement]:
     """Throughputs of trainings that have not ended yet, from their own logs: the median over what was logged."""
     for run in config.runs:
-        log = states(config, run) / "train.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-        # A process that writes, or was killed, leaves half a line at the end.
-        speeds = [json.loads(line)["images_per_second"] for line in lines if line.endswith("}")]
+        try:
+            lines = logged(states(config, run) / "train.jsonl")
+        except FileError as error:
+            logger.warning("%s; it is not used", error)
+            continue
+        speeds = [line["images_per_second"] for line in lines if line.get("images_per_second", 0) > 0]
         if not speeds or config.weights_path(run).is_file():
             continue
         gpus, recipe = config.training.gpus, config.recipe
@@ -142,19 +151,21 @@ def _passes(config: Config, task: str, whose: str, rank: int) -> Iterator[Measur
     item = next((item for item in config.measured if item.name == task), None)
     if item is None:
         return
-    together: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for run in config.runs_of(task):
-        content = vouched(item.metrics(run))
-        if content.get("seconds"):
-            together[content["started"]].append(content)
-    for contents in together.values():
-        images = scored_images(config, task)
-        seconds = max(content["seconds"] for content in contents)
-        mode = "training" if task == "receptive_field" else "inference"
-        for content in contents if images else ():
+    together: dict[str, list[tuple[Path, dict[str, Any]]]] = defaultdict(list)
+    for path in map(item.metrics, config.runs_of(task)):
+        content = vouched(path)
+        if isinstance(content.get("seconds"), int | float) and content["seconds"] > 0:
+            together[str(content.get("started"))].append((path, content))
+    images, mode = scored_images(config, task), "training" if task == "receptive_field" else "inference"
+    for contents in together.values() if images else ():
+        speed = images * len(contents) / max(content["seconds"] for _, content in contents)
+
+        def measured(content: Mapping[str, Any], speed: float = speed) -> Measurement:
             network = classifier(config, Run.parse(content["run"]), scored_side(config, task))
-            speed = images * len(contents) / seconds
-            yield _measurement(mode, task, content, speed, f"passes of {whose}", rank, network)
+            return _measurement(mode, task, content, speed, f"passes of {whose}", rank, network)
+
+        found = (_told(path, lambda content=content: measured(content)) for path, content in contents)
+        yield from (one for one in found if one is not None)
 
 
 def scored_images(config: Config, task: str) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lska.commands import ask
 from lska.config import Config
 from lska.files import read_yaml, write_json
 from lska.report import graph_path
@@ -24,6 +24,8 @@ TARGET = "report"
 
 OWN_FOLDERS = ("results", "checkpoints", "work")
 """What the workflow writes: absent where everything is planned from nothing."""
+
+_SNAKEMAKE_SECONDS = 3600.0
 
 LAST_WORDS = 2000
 """Letters of what a failed Snakemake said that are passed on."""
@@ -81,9 +83,7 @@ def workflow_graph(values: Mapping[str, Any], target: str) -> dict[str, Any]:
 def _dag(folder: Path, config: Path, target: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "snakemake", "--configfile", config.name, "--d3dag", "--", target]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE_")}
-    done = subprocess.run(
-        command, cwd=folder, env=variables, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
+    done = ask(command, _SNAKEMAKE_SECONDS, cwd=folder, env=variables)
     try:
         dag = json.loads(done.stdout)
     except ValueError:

@@ -7,10 +7,11 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lska.files import read_json, write_json
+from lska.files import FileError, MissingFileError, printable, quoted, read_json, read_text, write_json
+from lska.strict import build
 from lska.supervision.queue import job_ended
 
 _JOB = "SLURM_JOB_ID"
@@ -18,6 +19,17 @@ _JOB = "SLURM_JOB_ID"
 
 class OwnershipError(RuntimeError):
     """The folder is in use, or it cannot be told whether it is."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Who was about to start a supervised Snakemake."""
+
+    host: str
+    supervisor: int
+    """Number of its process."""
+    job: str | None = None
+    """Slurm's job in which it ran."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,7 @@ class Ownership:
 
     def begin(self) -> None:
         """Note that Snakemake is about to be started."""
-        job = os.environ.get(_JOB)
-        write_json(self.record, {"host": socket.gethostname(), "supervisor": os.getpid(), "job": job})
+        write_json(self.record, asdict(Record(socket.gethostname(), os.getpid(), os.environ.get(_JOB))))
 
     def end(self) -> None:
         """Note that it has ended by itself."""
@@ -70,14 +81,19 @@ class Ownership:
         Where a job of Slurm ran it, that has ended, or is this one that was put back into the queue, nobody has it.
         """
         try:
-            record = read_json(self.record)
-        except FileNotFoundError:
+            record = build(Record, read_json(self.record), str(self.record))
+        except MissingFileError:
             return
-        host, job = record["host"], record.get("job")
+        except ValueError as error:
+            raise OwnershipError(
+                f"{error}; so it cannot be told where Snakemake was started last: when nothing of it runs on any "
+                f"machine any more, remove {self.record} and start again"
+            ) from error
+        host, job = record.host, record.job
         if host != socket.gethostname() and not (job and (job == os.environ.get(_JOB) or job_ended(job))):
             raise OwnershipError(
-                f"{self.folder}: `lska supervise` was started on {host} and its Snakemake has not ended by itself; go "
-                f"on there or, when nothing of it runs there any more, remove {self.record} and start again"
+                f"{self.folder}: `lska supervise` was started on {quoted(host)} and its Snakemake has not ended by "
+                f"itself; go on there or, when nothing of it runs there any more, remove {self.record} and start again"
             )
 
 
@@ -96,7 +112,7 @@ def owned(folder: Path) -> Iterator[Ownership]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = lock.read_text(encoding="utf-8") or "another process"
+            holder = _holder(lock)
             raise OwnershipError(
                 f"{folder}: Snakemake is already run here, by {holder} or what it started; wait for it, or end both"
             ) from None
@@ -110,6 +126,13 @@ def owned(folder: Path) -> Iterator[Ownership]:
         yield Ownership(folder, descriptor)
     finally:
         os.close(descriptor)
+
+
+def _holder(lock: Path) -> str:
+    try:
+        return printable(read_text(lock, 4096), 200) or "another process"
+    except FileError:
+        return "another process"
 
 
 def snakemakes(folder: Path) -> list[int]:

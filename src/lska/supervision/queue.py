@@ -6,10 +6,11 @@ import hashlib
 import logging
 import shlex
 import shutil
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from lska.commands import NoAnswerError, ask
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Queue:
     """Slurm's queue, seen from one folder; its methods raise `QueueError` where Slurm does not answer or refuses."""
 
     prefix: str
+    stopped: Callable[[], object] = lambda: False
+    """Whether nobody waits for answers any more."""
 
     @staticmethod
     def here() -> bool:
@@ -71,18 +74,19 @@ class Queue:
 
     def jobs(self) -> list[QueuedJob]:
         """The folder's jobs, also those that ended lately."""
-        lines = _ask("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%j").splitlines()
+        lines = _ask("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%j",
+                     stopped=self.stopped).splitlines()  # fmt: skip
         rows = (line.strip().split("|", 2) for line in lines if line.count("|") >= 2)
         return [QueuedJob(number, state) for number, state, name in rows if name.startswith(f"{self.prefix}_")]
 
     def requeue(self, job: QueuedJob) -> None:
         """Have a job run again under its id, which is the one that Snakemake waits for."""
-        _ask("scontrol", "requeue", job.id)
+        _ask("scontrol", "requeue", job.id, stopped=self.stopped)
 
     def cancel(self, ids: Sequence[str]) -> None:
         """End jobs: Slurm sends SIGTERM, upon which trainings save their state, and SIGKILL some time later."""
         if ids:
-            _ask("scancel", *ids)
+            _ask("scancel", *ids, stopped=self.stopped)
 
 
 def job_ended(number: str) -> bool:
@@ -104,13 +108,11 @@ class QueueError(RuntimeError):
     """Slurm's controller gave no answer, or refused."""
 
 
-def _ask(*command: str) -> str:
+def _ask(*command: str, stopped: Callable[[], object] = lambda: False) -> str:
     try:
-        done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=COMMAND_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise QueueError(f"{shlex.join(command)}: no answer within {COMMAND_SECONDS} s") from error
+        done = ask(command, COMMAND_SECONDS, stopped)
+    except (NoAnswerError, OSError) as error:
+        raise QueueError(str(error)) from error
     if done.returncode != 0:
         raise QueueError(f"{shlex.join(command)}: {done.stderr.strip()}")
     return done.stdout

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from lska.commands import ask
 from lska.supervision.ownership import Ownership, OwnershipError, owned
 from lska.supervision.queue import STRANDED, Queue, QueuedJob, QueueError, job_prefix, write_patient_commands
 
@@ -23,6 +24,7 @@ _STOPPING = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM, signa
 """Signals that ask for the end, and what Snakemake is sent then: at SIGINT it cancels its jobs, at SIGTERM it waits for
 those that run. It does not know SIGHUP, that of a closed terminal."""
 
+_UNLOCK_SECONDS = 900.0
 _END_SECONDS = 60.0
 """What a Snakemake that waits for nothing is given to end by itself, before it is killed."""
 
@@ -58,8 +60,10 @@ def supervise(command: Sequence[str], limits: Limits, folder: Path | None = None
         )  # fmt: skip
     folder = Path.cwd() if folder is None else folder
     with owned(folder) as ownership, tempfile.TemporaryDirectory(prefix="lska-slurm-") as commands:
-        queue = Queue(job_prefix(folder)) if Queue.here() else None
-        return Supervisor(command, limits, ownership, queue, Path(commands)).run()
+        watchdog = Supervisor(command, limits, ownership, None, Path(commands))
+        if Queue.here():
+            watchdog.queue = Queue(job_prefix(folder), watchdog.leaves)
+        return watchdog.run()
 
 
 @dataclass
@@ -102,6 +106,11 @@ class Supervisor:
             for number, handler in former.items():
                 signal.signal(number, handler)
 
+    def leaves(self) -> bool:
+        """Whether the end was asked for, and no Snakemake is left that has to end first."""
+        running = self.process is not None and self.process.returncode is None
+        return bool(self.stopped) and not running
+
     def _pass_on(self, number: int, frame: FrameType | None = None) -> None:
         """Snakemake decides what its end is."""
         self.stopped = number
@@ -122,10 +131,7 @@ class Supervisor:
             self._unlock()
 
     def _unlock(self) -> None:
-        done = subprocess.run(
-            self._call("--unlock"), cwd=self.ownership.folder, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
-        )  # fmt: skip
+        done = ask(self._call("--unlock"), _UNLOCK_SECONDS, cwd=self.ownership.folder, stderr=subprocess.STDOUT)
         if done.returncode != 0:
             said = done.stdout.strip()[-2000:]
             raise OwnershipError(f"{self.ownership.folder}: Snakemake cannot be unlocked:\n{said}")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lska.files import open_regular
+
 NAME = "attempts.log"
 
 
@@ -20,8 +22,12 @@ def told(folder: Path, owner: str, owned: Callable[[], bool]) -> Iterator[None]:
 
     Raises:
         OSError: the file cannot be opened.
+        FileError: it is no regular file.
     """
-    handler = logging.FileHandler(folder / NAME, encoding="utf-8")
+    path = folder / NAME
+    if path.exists():
+        open_regular(path).close()  # a named pipe would have this process wait for a reader
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.addFilter(lambda record: _answered(owned))
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _write(handler, f"{owner} has the training")

@@ -1,4 +1,4 @@
-"""One process or several, started by plain Python or by torchrun.
+"""One process or several, started by plain Python, by `lska launch` or by torchrun.
 
 Updates, and so the loss curve, do not depend on the number of processes. BatchNorm's running statistics do: they are
 those that the first process gathers on its share of the micro-batches, as in the released code.
@@ -7,9 +7,13 @@ those that the first process gathers on its share of the micro-batches, as in th
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +23,28 @@ import torch
 import torch.distributed as dist
 
 from lska.launching import LAUNCHER
+from lska.rendezvous import Member, member
 from lska.train.interrupt import Interrupted
 
+logger = logging.getLogger(__name__)
+
+MEETING_SECONDS = 900.0
+"""How long the processes of a training wait for one another when they start."""
+
+_SILENCE = timedelta(hours=2)
+"""How long a process waits for another one while they train: while the first one scores held-out images, say."""
+
+_TELL_SECONDS = 5.0
+"""After which who waits says for whom, and then every minute."""
 _PR_SET_PDEATHSIG = 1
 
 
 class ContactLostError(Interrupted):
     """Another process of the training ended, or its machine did."""
+
+
+class MeetingError(RuntimeError):
+    """The processes of a training did not come together."""
 
 
 class MainProcessError(RuntimeError):
@@ -88,28 +107,31 @@ class Processes:
 
 @contextmanager
 def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
-    """Join the group that torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK) describe; alone without them.
+    """Join the processes that `lska launch` or torchrun started with this one; alone where neither did.
 
     Args:
         gpus: GPUs that the training was given; 0 trains on the processor, then several processes talk through gloo.
         setting: where the configuration says so, for the message.
 
     Raises:
-        ValueError: `gpus` were asked for and CUDA sees fewer.
+        ValueError: `gpus` were asked for and CUDA sees fewer, or the launcher's variables do not fit each other.
+        MeetingError: others did not come within `MEETING_SECONDS`.
         ContactLostError: another process ended before its time.
     """
-    rank, world, local = (int(os.environ.get(n, d)) for n, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
-    device = _device(gpus, local, setting)
-    if world == 1:
-        yield Processes(rank, world, device)
+    place = member(os.environ)
+    if place is None and os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        logger.warning(
+            "WORLD_SIZE=%s in the environment is not obeyed: neither `lska launch` nor torchrun started this process, "
+            "so it trains alone", os.environ["WORLD_SIZE"][:40],
+        )  # fmt: skip
+    device = _device(gpus, 0 if place is None else place.local, setting)
+    if place is None or place.world == 1:
+        yield Processes(0, 1, device)
         return
     end_with_parent()
     try:
-        # The other processes wait while the first one scores held-out images.
-        dist.init_process_group("nccl" if gpus > 0 else "gloo", timeout=timedelta(hours=2))
-        joined = Processes(rank, world, device)
-        # A process that leaves while others still connect to each other looks lost to them, whatever it has to say.
-        joined.largest(0)
+        joined = Processes(place.rank, place.world, device)
+        _connect(place, "nccl" if gpus > 0 else "gloo", joined)
         yield joined
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
@@ -121,6 +143,110 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _connect(place: Member, backend: str, joined: Processes) -> None:
+    store = _meet(place)
+    reminder = threading.Timer(_TELL_SECONDS, logger.info, (
+        "process %d of %d of this training still connects to the others, for at most %g hours; all must reach each "
+        "other at the ports that %s chooses", place.rank, place.world, _SILENCE.total_seconds() / 3600, backend,
+    ))  # fmt: skip
+    reminder.daemon = True
+    reminder.start()
+    try:
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world, timeout=_SILENCE)
+        # A process that leaves while others still connect to each other looks lost to them, whatever it has to say.
+        joined.largest(0)
+    finally:
+        reminder.cancel()
+
+
+def _meet(place: Member) -> dist.Store:
+    """The store of a training's processes, once all are there; it holds bytes, which nobody takes for code.
+
+    Raises:
+        MeetingError: some did not come, or the place cannot be served.
+    """
+    kind, _, address = place.meeting.partition(":")
+    patience = _Patience(place)
+    store = dist.FileStore(address, place.world) if kind == "file" else _network_store(place, address, patience)
+    store.set(f"here/{place.rank}", "1")
+    missing = list(range(place.world))
+    while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+        patience.wait(f"process {', '.join(map(str, missing[:8]))}{' and others' if len(missing) > 8 else ''}")
+    return dist.PrefixStore("group", store)
+
+
+def _network_store(place: Member, address: str, patience: _Patience) -> dist.Store:
+    """The store at `<host>:<port>/<name>`, served here or by another process."""
+    at, _, name = address.partition("/")
+    host, _, port = at.rpartition(":")
+    listener = _listener(host, int(port)) if place.serves else None
+    while listener is None and not _answers(host, int(port)):
+        patience.wait("the first process")
+    served = {} if listener is None else {"master_listen_fd": listener.detach()}
+    store = dist.TCPStore(
+        host, int(port), place.world, is_master=place.serves, timeout=timedelta(seconds=MEETING_SECONDS),
+        wait_for_workers=False, **served,
+    )  # fmt: skip
+    return dist.PrefixStore(name, store)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens at the address which `host` has, and at no other.
+
+    Many systems give their own name a loopback address, at which no other node would reach them; only then it listens
+    at all of them.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        if host != "localhost" and address[0].startswith("127.") and address[0] != host:
+            logger.warning("%s is %s to this machine, so the processes' meeting listens at every address of it",
+                           host, address[0])  # fmt: skip
+            address = ("", port)
+        return socket.create_server(address[:2], family=family, backlog=1024)
+    except OSError as error:
+        raise MeetingError(
+            f"the processes of this training cannot meet at {host}:{port} ({error.strerror or error}); another "
+            "program may have that port, or the name is not this machine's: start the job again, or look at "
+            "SLURM_JOB_NODELIST"
+        ) from error
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+class _Patience:
+    """How long one waits for others, and what is told of it."""
+
+    def __init__(self, place: Member) -> None:
+        where = place.meeting.partition(":")[2].partition("/")[0]
+        self.at = f" at {where}" if where else " on this machine"
+        self.whose = f"process {place.rank} of {place.world} of this training"
+        self.begun = time.monotonic()
+        self.next = _TELL_SECONDS
+
+    def wait(self, awaited: str) -> None:
+        """Sleep for a moment; says now and then that it waits for `awaited`.
+
+        Raises:
+            MeetingError: it has waited long enough.
+        """
+        waited = time.monotonic() - self.begun
+        if waited > MEETING_SECONDS:
+            raise MeetingError(
+                f"{self.whose} waited {waited:.0f} s{self.at} for {awaited}, in vain; look at what the others wrote, "
+                "and whether that place can be reached from every node"
+            )
+        if waited > self.next:
+            self.next = waited + 60
+            logger.info("%s waits%s for %s, for at most %.0f s", self.whose, self.at, awaited, MEETING_SECONDS)
+        time.sleep(0.1)
 
 
 def _device(gpus: int, local: int, setting: str) -> torch.device:

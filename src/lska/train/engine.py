@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from lska.private import own_folder
 from lska.train.distributed import Processes
 from lska.train.interrupt import Interrupted, StopRequest
 from lska.train.lease import Lease, LeaseLostError
@@ -23,7 +25,7 @@ from lska.train.loading import Plan, batch_mixer, seed_everything
 from lska.train.progress import Progress, TrainingLog
 from lska.train.recipe import Recipe
 from lska.train.scoring import memory_format
-from lska.train.state import load_state, save_state
+from lska.train.state import read_state, require_identity, require_shapes, restore, save_state
 from lska.train.trainable import Trainable
 
 logger = logging.getLogger(__name__)
@@ -73,7 +75,11 @@ class Trainer(Trainable):
         if self.group.world > 1:
             devices = [self.group.device.index] if self.group.device.type == "cuda" else None
             forward = nn.parallel.DistributedDataParallel(forward, device_ids=devices)
-        return torch.compile(forward) if self.job.recipe.compile else forward
+        if not self.job.recipe.compile:
+            return forward
+        # By default torch runs what it finds in a folder of /tmp whose name everybody knows.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own_folder("lska-compiled")))
+        return torch.compile(forward)
 
     @property
     def exported(self) -> nn.Module:
@@ -136,9 +142,7 @@ class Trainer(Trainable):
         self.require_finite(self.network)
         skipped = self.group.sum(torch.tensor(self.job.skipped(), device=self.group.device))
         self.progress.skipped = self._skipped_before + int(skipped)
-        self.group.by_main(
-            lambda: save_state(self.job.folder, self.progress.step, self._state(), self.may_write)
-        )
+        self.group.by_main(lambda: save_state(self.job.folder, self.progress.step, self._state(), self.may_write))
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -150,20 +154,28 @@ class Trainer(Trainable):
         }
 
     def _restore(self) -> None:
-        state = load_state(self.job.folder)
-        if state is None:
-            return
-        if state["digest"] != self.job.digest:
-            raise ValueError(
-                f"{self.job.folder} holds states of another training ({state['digest']}, expected {self.job.digest}); "
-                "choose another folder or delete it"
-            )
-        self.network.load_state_dict(state["network"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
+        if restore(self.job.folder, self._take_over):
+            logger.info("going on after update %d of %d", self.progress.step, self.job.plan.steps)
+
+    def _take_over(self, path: Path) -> None:
+        """Go on from a state.
+
+        Raises:
+            OtherTrainingError: it is another training's.
+            StateError, LookupError, TypeError, ValueError, RuntimeError: it is damaged or does not fit.
+        """
+        state, where = read_state(path), f"training state {path}"
+        require_identity(state["digest"], self.job.digest, self.job.folder)
+        progress = Progress.restored(state["progress"], where, self.job.plan.steps)
+        targets = {"network": self.network} | ({} if self.average is None else {"average": self.average.module})
+        for name, target in targets.items():
+            require_shapes(state[name], target.state_dict(), f"{where}, {name}")
+            target.load_state_dict(state[name])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
-        logger.info("going on after update %d of %d", self.progress.step, self.job.plan.steps)
+        for weight, kept in self.optimizer.state.items():
+            moments = [name for name in kept if name.startswith("exp_avg") or name == "momentum_buffer"]
+            require_shapes({n: kept[n] for n in moments}, dict.fromkeys(moments, weight), f"{where}, optimizer")
+        self.progress = progress
 
 
 def _loss(recipe: Recipe) -> nn.Module:

@@ -128,8 +128,8 @@ def _run(
     job, group, start = trainer.job, trainer.group, trainer.progress.step
     if start == job.plan.steps:
         return
-    trainer.progress.attempts.append({"code": code_version(), "environment": environment(str(group.device))})
-    loader = training_loader(images, job.plan, start, group.rank, group.world, config.training.workers)
+    trainer.progress.attempts += ({"code": code_version(), "environment": environment(str(group.device))},)
+    loader = training_loader(images, job.plan, start, group.rank, group.world, config.training.workers, stop.reason)
     per_step = job.recipe.global_batch
     record = job.folder / "train.jsonl"
     log = TrainingLog(

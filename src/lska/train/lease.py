@@ -153,6 +153,9 @@ class Lease:
             logger.info("%s: its owner, %s, has ended without giving it back", self.folder, owner)
             return True
         if found != self._seen:
+            if owner is None:
+                logger.warning("%s is damaged or just being written; it is replaced when it has not changed for %.0f s",
+                               self._path(found.number), STALE_AFTER * self.period)  # fmt: skip
             self._seen, self._unchanged = found, 0.0
         else:
             # A process that was frozen itself has not waited in the meantime.

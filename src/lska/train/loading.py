@@ -8,10 +8,7 @@ uninterrupted one sees, and no generator state has to be saved.
 from __future__ import annotations
 
 import hashlib
-import os
 import random
-import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from timm.data import Mixup, create_transform
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from lska.data.folders import Split
 from lska.data.folders_torch import ImageDataset
 from lska.train.recipe import Recipe
+from lska.train.workers import Loader, Stopping
 
 Key = tuple[int, int]
 
@@ -182,40 +180,18 @@ def test_transform(recipe: Recipe) -> Any:
     )
 
 
-def training_loader(images: ImageDataset, plan: Plan, start: int, rank: int, world: int, workers: int) -> DataLoader:
+def training_loader(
+    images: ImageDataset, plan: Plan, start: int, rank: int, world: int, workers: int, stopping: Stopping = lambda: None
+) -> Loader:
     """Micro-batches of this process from update `start` on: images (B, 3, H, W) float, labels (B,) int64."""
-    return DataLoader(
-        SeededImages(images, plan.seed),
-        batch_sampler=MicroBatches(plan, start, rank, world),
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=heed_only_the_trainer,
-    )
+    batches = MicroBatches(plan, start, rank, world)
+    return Loader(SeededImages(images, plan.seed), workers, stopping, batch_sampler=batches)
 
 
-def heed_only_the_trainer(worker: int) -> None:
-    """Schedulers signal every process of a job, and the trainer needs its workers until it has stopped by itself."""
-    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-
-    def watch() -> None:
-        while signal.sigwaitinfo(signals).si_pid != os.getppid():
-            pass
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def scoring_loader(split: Split, recipe: Recipe, batch_size: int, workers: int) -> DataLoader:
+def scoring_loader(split: Split, recipe: Recipe, batch_size: int, workers: int) -> Loader:
     """Every image of `split` once, in order; an unreadable one is an error."""
     images = ImageDataset(split, test_transform(recipe), on_error="raise")
-    return DataLoader(
-        images,
-        batch_size,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=heed_only_the_trainer,
-    )
+    return Loader(images, workers, batch_size=batch_size)
 
 
 def batch_mixer(recipe: Recipe, classes: int) -> Mixup | None:

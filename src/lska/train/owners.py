@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import secrets
@@ -12,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lska.files import FileError, decode_text, open_regular, parse_json
+from lska.sections import LONGEST_HEARTBEAT
+from lska.strict import build
+
 HELD, LEFT = "held", "left"
 """What an owner's file says of it; words of one length."""
 
 REMOVED = (errno.ENOENT, errno.ESTALE)
 """What opening a file says that was removed; the second on NFS, by another machine."""
 
+_LONGEST = 4096
 _NAME = re.compile(r"owner-(\d{8})\.json")
 
 
@@ -39,13 +43,18 @@ class Owner:
     """Seconds between two signs of life."""
     token: str
 
+    def __post_init__(self) -> None:
+        # What the system takes for the number of a process, and patience that has an end.
+        if not (0 < self.process < 2**31 and 0 < self.period <= LONGEST_HEARTBEAT):
+            raise ValueError(f"process {self.process} with a period of {self.period} s is none")
+
     @classmethod
     def this(cls, period: float) -> Owner:
         """This process, with a new token."""
-        process = os.getpid()
+        process, restarts = os.getpid(), os.environ.get("SLURM_RESTART_COUNT", "")[:9]
         return cls(
             socket.gethostname(), _boot(), process, _started(process) or "", os.environ.get("SLURM_JOB_ID"),
-            int(os.environ.get("SLURM_RESTART_COUNT") or 0), period, secrets.token_hex(16),
+            int(restarts) if restarts.isdecimal() else 0, period, secrets.token_hex(16),
         )  # fmt: skip
 
     @property
@@ -98,29 +107,29 @@ class Entry:
     def values(self) -> dict[str, Any]:
         """What it says; nothing where it is being written, or is damaged."""
         try:
-            values = json.loads(self.content)
-        except ValueError:
+            return parse_json(decode_text(self.content, "owner"), "owner")
+        except FileError:
             return {}
-        return values if isinstance(values, dict) else {}
 
     @property
     def owner(self) -> Owner | None:
         """The owner that it names, if it is readable."""
+        named = self.values.get("owner")
         try:
-            return Owner(**self.values["owner"])
-        except (KeyError, TypeError):
+            return build(Owner, named, "owner") if isinstance(named, dict) else None
+        except ValueError:
             return None
 
     @property
     def given_back(self) -> bool:
         """Whether the owner left."""
-        return self.values.get("state") == LEFT
+        return self.owner is not None and self.values.get("state") == LEFT
 
 
 def names(path: Path, token: str) -> bool:
     """Whether an owner's file is there and is that of the process with `token`."""
     try:
-        owner = Entry(0, path.read_bytes()).owner
+        owner = Entry(0, _content(path)).owner
     except OSError as error:
         if error.errno in REMOVED:
             return False
@@ -132,11 +141,26 @@ def newest(folder: Path) -> Entry | None:
     """The file of the present owner, or of the last one; None where there was none."""
     for number in reversed(numbers_of(folder)):
         try:
-            return Entry(number, file_of(folder, number).read_bytes())
+            return Entry(number, _content(file_of(folder, number)))
         except OSError as error:
             if error.errno not in REMOVED:
                 raise
     return None
+
+
+def _content(path: Path) -> bytes:
+    """The beginning of a file; nothing of what is no regular one, which names nobody.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with open_regular(path) as stream:
+            return stream.read(_LONGEST)
+    except FileError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from error
+        return b""
 
 
 def numbers_of(folder: Path) -> list[int]:

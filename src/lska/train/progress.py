@@ -6,11 +6,21 @@ import json
 import logging
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import atomic_path
+from lska.files import (
+    FileError,
+    MissingFileError,
+    atomic_path,
+    decode_text,
+    kind_of,
+    parse_json,
+    quoted,
+    read_bytes,
+)
+from lska.strict import build
 
 if TYPE_CHECKING:
     from lska.train.lease import Lease
@@ -29,10 +39,52 @@ class Progress:
     """Time spent in updates, in all attempts."""
     last_loss: float = math.nan
     """The last loss looked at, in nats."""
-    attempts: list[dict[str, Any]] = field(default_factory=list)
+    attempts: tuple[dict[str, Any], ...] = ()
     """Code version and environment of every attempt that trained, in order."""
     skipped: int = 0
     """Unreadable images met, in all attempts and processes; one counts each time it is met."""
+
+    @classmethod
+    def restored(cls, values: Any, where: str, steps: int) -> Progress:
+        """That of a state, which `where` names, of a training with `steps` updates.
+
+        Raises:
+            ValueError: it cannot be that.
+        """
+        if not isinstance(values, dict):
+            raise FileError(f"{where}: progress: expected a mapping, found {kind_of(values)}")
+        made = build(cls, values, f"{where}, progress")
+        if not (0 <= made.step <= steps and made.seconds >= 0 and made.skipped >= 0):
+            raise FileError(f"{where}: progress: expected a step from 0 to {steps}, found {quoted(values)}")
+        return made
+
+
+def logged(path: Path) -> list[dict[str, Any]]:
+    """What a training has recorded in its train.jsonl; a damaged line is told and left out.
+
+    Raises:
+        FileError: there is something else in its place, or it cannot be read.
+    """
+    try:
+        lines = read_bytes(path).split(b"\n")
+    except MissingFileError:
+        return []
+    found = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            found.append(_record(line, f"{path}: line {number}"))
+        except FileError as error:
+            logger.warning("%s; this line is not used", error)
+    # A process that writes, or was killed, leaves half a line at the end.
+    return found
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    record = parse_json(decode_text(line, where), where)
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in record.values())
+    if not numbers or not isinstance(record.get("step"), int) or record["step"] < 0:
+        raise FileError(f"{where}: expected numbers, `step` a whole one, found {quoted(record)}")
+    return record
 
 
 class TrainingLog:
@@ -63,10 +115,7 @@ class TrainingLog:
         self._bar = self._make_bar(start.step) if active and sys.stderr.isatty() else None
 
     def _keep_until(self, step: int) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        # A killed process may leave half a line at the end.
-        records = [json.loads(line) for line in lines if line.endswith("}")]
-        kept = [json.dumps(record) + "\n" for record in records if record["step"] <= step]
+        kept = [json.dumps(record) + "\n" for record in logged(self.path) if record["step"] <= step]
         with atomic_path(self.path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
 

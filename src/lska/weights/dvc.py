@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lska.commands import ask
 from lska.provenance import file_md5
-
-logger = logging.getLogger(__name__)
 
 LOCAL_CONFIG = Path(".dvc/config.local")
 """DVC's settings that git ignores."""
 
-PERIOD = 30.0
-"""Seconds after which a long call is said to go on, where it draws no bars."""
+LONGEST = 24 * 3600.0
+"""Seconds that a call may take, to wait for others and to move data."""
 
 SHOWN = 10
 """Last lines of what DVC said that a message quotes."""
@@ -59,20 +56,11 @@ def dvc(*arguments: str) -> str:
     _check_repository()
     # DVC draws its bars only on a terminal.
     complaints = None if sys.stderr.isatty() else subprocess.PIPE
-    command, started = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments], time.monotonic()
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=complaints, encoding="utf-8", errors="replace"
-    ) as process:
-        while True:
-            try:
-                said, complained = process.communicate(timeout=PERIOD)
-                break
-            except subprocess.TimeoutExpired:
-                logger.info("dvc %s goes on, %.0f s so far", arguments[0], time.monotonic() - started)
-    if process.returncode != 0:
-        told = [line.rstrip() for line in (complained or "  (see above)").splitlines() if line.strip()][-SHOWN:]
-        raise DvcError("\n".join(f"  {line}" for line in told) or f"  exit code {process.returncode}, no message")
-    return said
+    done = ask([sys.executable, "-m", "dvc", "--wait-for-lock", *arguments], LONGEST, stderr=complaints)
+    if done.returncode != 0:
+        told = [line.rstrip() for line in (done.stderr or "  (see above)").splitlines() if line.strip()][-SHOWN:]
+        raise DvcError("\n".join(f"  {line}" for line in told) or f"  exit code {done.returncode}, no message")
+    return done.stdout
 
 
 def remotes() -> dict[str, Remote]:

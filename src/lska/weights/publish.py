@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lska.commands import NoAnswerError, ask
 from lska.files import atomic_path, read_json
 from lska.provenance import digest, file_md5, seal_problem
 from lska.weights import artifacts
@@ -23,6 +23,9 @@ DEMO = "demo"
 """The scale whose networks are trained anew by everybody."""
 
 DVC_YAML = Path("dvc.yaml")
+
+_SECONDS = 900.0
+"""What git and Snakemake may take to answer."""
 
 STORE_LIMIT = 40_000_000
 """Bytes that a remote inside the project may hold: everybody who clones the project gets them all."""
@@ -147,7 +150,7 @@ def _forget_training(weights: Sequence[Path]) -> None:
     if not Path(".snakemake/metadata").is_dir():
         return
     command = [sys.executable, "-m", "snakemake", "--nolock", "--cores", "1", "--cleanup-metadata", *map(str, weights)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    done = ask(command, _SECONDS)
     if done.returncode != 0:
         logger.warning("Snakemake may fetch these weights once more, as it could not forget their training:\n%s",
                        "\n".join(done.stderr.splitlines()[-3:]))  # fmt: skip
@@ -179,8 +182,8 @@ def _uncommitted(path: Path) -> bool:
     """Whether the project's git has something of `path` to commit; where git fails or is not there, all is said to."""
     command = ["git", "status", "--porcelain", "--", str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, check=False)
-    except OSError:
+        done = ask(command, _SECONDS)
+    except (OSError, NoAnswerError):
         return True
     return done.returncode != 0 or bool(done.stdout)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lska.data.check import Report, structure_problems, undecodable
+from lska.data.check import Report, read_contents, structure_problems
 from lska.data.check import check as check_splits
 from lska.data.folders import DataError, Split, list_split
 from lska.data.layouts import shown
@@ -147,9 +147,8 @@ def report_corrupted(manifest: CorruptedManifest, root: Path, contents: bool = F
 
 
 def _damaged(cell: Cell, part: Split) -> Iterator[str]:
-    failed = undecodable(part)
-    if failed:
-        yield f"{cell[0]}/{cell[1]}: images that cannot be decoded ({len(failed):,}): {shown(failed)}."
+    for text in read_contents(part).damaged:
+        yield f"{cell[0]}/{cell[1]}: {text}."
 
 
 def report_perturbed(manifest: Manifest, root: Path, contents: bool = False, cache: Path | None = None) -> Report:

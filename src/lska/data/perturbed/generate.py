@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lska.data.folders import Split
+from lska.data.parallel import in_processes
 from lska.data.perturbed.clean import chosen_images, clean_image, corrupted_name, hashed
 from lska.data.perturbed.names import FAMILIES, GENERATORS, SEVERITIES, severity_folder
 from lska.data.synthetic.checks import check_choice, check_range
@@ -150,7 +146,7 @@ def _write_missing(
     done = total - len(indices) * sum(map(len, missing.values()))
     bar = tqdm(total=total, initial=done, desc=root.name, unit="img", disable=None)
     try:
-        with bar, _processes(workers) as mapper:
+        with bar, in_processes(workers) as mapper:
             for corruption, severities in missing.items():
                 folders = {severity: _partial(_cell(root, settings, corruption, severity)) for severity in severities}
                 jobs = [_Job(source, settings, corruption, folders, part) for part in _parts(indices, workers)]
@@ -246,27 +242,3 @@ def _parts(indices: Sequence[int], workers: int) -> Iterator[tuple[int, ...]]:
     size = min(CHUNK, max(1, len(indices) // (4 * workers)))
     for start in range(0, len(indices), size):
         yield tuple(indices[start : start + size])
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[Callable[..., Iterator[int]]]:
-    """Yield a `map` that runs in `workers` processes; those end with the block, or with this process."""
-    if workers == 1:
-        yield map
-        return
-    # Spawned, since a fork would copy the locks of a parent's threads as they are.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
-    try:
-        yield pool.map
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """A process of a pool whose parent was killed would wait for its next job for ever."""
-
-    def watch() -> None:
-        connection.wait([parent_process().sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -1,10 +1,9 @@
 """Independent jobs in one or several processes."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any
 
+from lska.data.parallel import in_processes
 from lska.data.synthetic.checks import check_range
 
 CHUNK = 32
@@ -16,10 +15,10 @@ def each(job: Callable[[Any], Any], items: Sequence[Any], workers: int, chunk: i
 
     Raises:
         ValueError: there is not at least one worker.
+        WorkerError: a process ended before its work was done.
     """
     check_range("workers", workers, 1, 1024)
     if workers == 1:
         return [job(item) for item in items]
-    # Spawned, since a fork would copy the locks of a parent's threads as they are.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(job, items, chunksize=chunk))
+    with in_processes(workers) as mapper:
+        return list(mapper(job, items, chunksize=chunk))

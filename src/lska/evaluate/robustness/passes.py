@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from timm.data import create_transform
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from lska.data.folders import decode
@@ -26,8 +26,8 @@ from lska.evaluate.robustness.members import Geometry, Member, Preprocessing
 from lska.evaluate.robustness.scores import Outcome
 from lska.evaluate.robustness.store import Columns, Store
 from lska.train.interrupt import Interrupted, StopRequest
-from lska.train.loading import heed_only_the_trainer
 from lska.train.scoring import memory_format
+from lska.train.workers import Loader
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,10 +174,8 @@ class Pass:
         """
         shards = self.shards()
         total = sum(shard.stop - shard.start for shard in shards)
-        loader = DataLoader(
-            ShardImages(shards), batch_sampler=ShardBatches(shards, self.batch_size), num_workers=self.workers,
-            pin_memory=self.device.type == "cuda", worker_init_fn=heed_only_the_trainer,
-        )  # fmt: skip
+        order = ShardBatches(shards, self.batch_size)
+        loader = Loader(ShardImages(shards), self.workers, stop.reason, batch_sampler=order)
         batches = iter(loader) if shards else iter(())
         with tqdm(total=total, unit="image", disable=None) as bar, torch.inference_mode():
             for shard in shards:

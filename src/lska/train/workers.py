@@ -1,0 +1,129 @@
+"""Processes that load images: they outlive the signals of a job, and nobody waits for them for ever."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from lska.data.parallel import WorkerError
+from lska.private import folder_for_sockets
+from lska.train.interrupt import Interrupted
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 5.0
+"""Time between two looks at the processes while no batch comes."""
+_STOP_SECONDS = 15.0
+"""How long a batch is waited for when there is a reason to stop: an update that is complete can be saved."""
+BATCH_SECONDS = 600.0
+"""How long a batch is waited for at all."""
+
+Stopping = Callable[[], str | None]
+"""Why to stop now, or None."""
+
+
+class Loader(DataLoader):
+    """torch's DataLoader with `workers` processes, whose batches come, or `patiently` says why not."""
+
+    def __init__(self, images: Dataset, workers: int, stopping: Stopping = lambda: None, **settings: Any) -> None:
+        self.stopping = stopping
+        super().__init__(
+            images, num_workers=workers, timeout=LOOK_SECONDS if workers else 0, worker_init_fn=heed_only_the_trainer,
+            pin_memory=torch.cuda.is_available(), **settings,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[Any]:
+        return patiently(super().__iter__, self.timeout, self.stopping)
+
+
+def patiently(start: Callable[[], Iterator[Any]], timeout: float, stopping: Stopping = lambda: None) -> Iterator[Any]:
+    """The batches of a DataLoader whose `timeout` is that many seconds; 0 where it has no processes.
+
+    Args:
+        start: gives its iterator, which starts the processes.
+
+    Raises:
+        WorkerError: one of them ended, or no batch comes.
+        Interrupted: there is a reason to stop, and no batch comes.
+    """
+    others, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
+    batches = start()
+    if timeout == 0:
+        yield from batches
+        return
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        # torch's own raises where the main thread just is, be it in the middle of an update.
+        signal.signal(signal.SIGCHLD, handler)
+    workers = [process for process in multiprocessing.active_children() if process not in others]
+    while True:
+        begun = time.monotonic()
+        while True:
+            try:
+                batch = next(batches)
+                break
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                # An error in a process has its own words; only after this one does the iterator go on.
+                late = str(error) == f"DataLoader timed out after {timeout} seconds"
+                _look(workers, error, time.monotonic() - begun if late else None, stopping)
+        yield batch
+
+
+def _look(
+    workers: list[multiprocessing.process.BaseProcess], error: RuntimeError, waited: float | None, stopping: Stopping
+) -> None:
+    """Return if it makes sense to wait on, or raise what is wrong; the processes are gone then."""
+    ended = [process for process in workers if process.exitcode]
+    reason = stopping()
+    try:
+        if ended:
+            code = ended[0].exitcode
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            raise WorkerError(
+                f"a process that loads images {how}; where memory ran out, that of /dev/shm included, set `workers` "
+                "lower; then start again"
+            ) from error
+        if waited is None:
+            raise error
+        if reason is not None and waited > _STOP_SECONDS:
+            raise Interrupted(f"{reason}, while no batch came from the processes that load images") from error
+        if waited > BATCH_SECONDS:
+            raise WorkerError(
+                f"the processes that load images gave no batch for {waited:.0f} s; see what they said above, and "
+                "whether the file system with the images answers; `workers: 0` loads without them"
+            ) from error
+    except RuntimeError:
+        for process in workers:
+            process.kill()
+        raise
+    if waited < 2 * LOOK_SECONDS or waited % 60 < LOOK_SECONDS:
+        logger.info("waiting for a batch from %d process(es) that load images, for %.0f s", len(workers), waited)
+
+
+def heed_only_the_trainer(worker: int) -> None:
+    """Prepare a process that loads images.
+
+    Schedulers signal every process of a job, and the trainer needs its workers until it has stopped by itself. Batches
+    are handed over through a Unix socket, which the process makes in the temporary folder.
+    """
+    tempfile.tempdir = str(folder_for_sockets())
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def watch() -> None:
+        while signal.sigwaitinfo(signals).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
