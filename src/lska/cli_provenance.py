@@ -43,6 +43,7 @@ def add_verify(commands: Commands) -> None:
     command = commands.add_parser("verify", help="check every chain of a scale, offline; exit code 1: one is broken")
     command.add_argument("--strict", action="store_true", help="fail for outdated and unsealed files too")
     command.add_argument("--drawings", action="store_true", help="draw the figures anew too and compare them; slow")
+    command.add_argument("--recount", action="store_true", help="count parameters and operations anew too; slow")
     command.add_argument("--json", action="store_true", help="for scripts")
     configured(command)
     command.set_defaults(command=_verify)
@@ -52,7 +53,7 @@ def _verify(arguments: Arguments) -> int:
     config = load(arguments)
     from lska import verify
 
-    report = verify.verify(config, progress=_bar, drawings=arguments.drawings)
+    report = verify.verify(config, progress=_bar, drawings=arguments.drawings, recount=arguments.recount)
     if arguments.json:
         say(json.dumps(verify.to_json(report), indent=2))
     else:

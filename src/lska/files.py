@@ -209,12 +209,15 @@ def read_lines(path: Path, limit: int = LIMIT) -> list[tuple[int, str]]:
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
-def read_table(path: Path, columns: Collection[str], key: str | None = None) -> list[tuple[int, dict[str, str]]]:
+def read_table(
+    path: Path, columns: Collection[str], key: str | None = None, filled: Collection[str] | None = None
+) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV file with a line of headings: the number of a row's last line, and its fields by column.
 
     Args:
-        columns: that have to be there, and are filled in every row.
+        columns: that have to be there.
         key: one of them, whose values name the rows.
+        filled: those that may not be empty in any row; all of `columns` where None.
 
     Raises:
         FileError: as `read_text`; headings are missing or stand twice, a row has more or fewer fields, an empty one, or
@@ -233,7 +236,7 @@ def read_table(path: Path, columns: Collection[str], key: str | None = None) -> 
     problems, rows, first = [], [], {}
     for number, fields in lines[1:]:
         row = dict(zip(headings, (field.strip() for field in fields), strict=False))
-        empty = [name for name in columns if not row.get(name)]
+        empty = [name for name in (columns if filled is None else filled) if not row.get(name)]
         if len(fields) != len(headings):
             problems.append(f"line {number}: expected {len(headings)} fields, found {len(fields)}")
         elif empty:

@@ -16,15 +16,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import FileError, read_json, write_json
+from lska.files import FileError, printable, quoted, read_json, vouched, write_json
 from lska.imports import ADDRESSES, absent
 
 if TYPE_CHECKING:
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator, ValidationError
 
     from lska.outcomes import Outcomes
 
 METRIC_SCHEMA = 1
+PROBLEMS = 20
+"""Faults of a file that are told one by one."""
+
 WEIGHT_ORIGINS = ("trained", "imported", "random", "none")
 
 
@@ -161,30 +164,64 @@ def seal_problem(content: Mapping[str, Any]) -> str | None:
     stated = content.get("seal")
     if stated is None or stated == seal_of(content):
         return None
-    return f"field 'seal': expected {seal_of(content)} for this content, found {stated}: it was edited after writing"
+    found = stated if isinstance(stated, str) and len(stated) < 100 else quoted(stated)
+    return f"field 'seal': expected {seal_of(content)} for this content, found {found}: it was edited after writing"
 
 
 def validate(content: Any, schema: str, where: str) -> None:
     """Check `content` against `lska/schemas/<schema>.schema.json`.
 
     Raises:
-        ValueError: names `where` and every violation at once.
+        ValueError: names `where` and the first `PROBLEMS` violations at once.
     """
     errors = sorted(_validator(schema).iter_errors(content), key=lambda e: e.json_path)
     if errors:
         places = [error.json_path.removeprefix("$").removeprefix(".") or "file" for error in errors]
-        lines = [f"  {place}: {error.message}" for place, error in zip(places, errors, strict=True)]
-        raise ValueError(f"{where} is not valid ({len(lines)} problem{'s'[: len(lines) > 1]}):\n" + "\n".join(lines))
+        lines = [f"  {place}: {_message(error)}" for place, error in zip(places, errors, strict=True)]
+        if len(lines) == 1:
+            raise ValueError(f"{where} is not valid: {lines[0].strip()}")
+        more = [f"  and {len(lines) - PROBLEMS:,} more"] if len(lines) > PROBLEMS else []
+        told = "\n".join([*lines[:PROBLEMS], *more])
+        raise ValueError(f"{where} is not valid ({len(lines)} problems):\n{told}")
+
+
+def _message(error: ValidationError) -> str:
+    """What is wrong at a place, without the most of a large value."""
+    whole = repr(error.instance)
+    return printable(error.message.replace(whole, quoted(error.instance)) if len(whole) > 80 else error.message, 240)
+
+
+def vouched_for(path: Path, schema: str) -> dict[str, Any]:
+    """A JSON file's mapping; an empty one where it is missing, damaged or does not fit the schema, and so vouches for
+    nothing.
+    """
+    content = vouched(path)
+    try:
+        validate(content, schema, str(path))
+    except ValueError:
+        return {}
+    return content
 
 
 @functools.cache
 def _validator(schema: str) -> Draft202012Validator:
     """Made once: hundreds of files are checked in a row."""
     with absent(ADDRESSES):
-        from jsonschema import Draft202012Validator
+        from jsonschema import Draft202012Validator, FormatChecker
 
+    checker = FormatChecker(formats=())
+    checker.checks("time in ISO 8601", raises=ValueError)(_is_moment)
     rules = json.loads((Path(__file__).parent / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"))
-    return Draft202012Validator(rules)
+    return Draft202012Validator(rules, format_checker=checker)
+
+
+def _is_moment(value: object) -> bool:
+    """Whether a text is a time as `datetime.isoformat` writes it.
+
+    Raises:
+        ValueError: it is not.
+    """
+    return not isinstance(value, str) or datetime.fromisoformat(value) is not None
 
 
 def project_root() -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from lska.config import Config
 from lska.headlines import headlines
 from lska.report import site_path
 from lska.tables import TARGETS, load_spec, outputs
+from lska.tables.measurements import MetricFolder
 
 
 def summary(config: Config) -> str:
@@ -21,13 +21,15 @@ def summary(config: Config) -> str:
 
 
 def _accuracies(config: Config) -> Iterator[str]:
+    folder = MetricFolder(config.scale, config.results)
     for run in config.runs:
-        path = config.metric_path("classification", run)
-        if not path.exists():
+        if not folder.path("classification", run).exists():
             yield f"  {run!s:<32} not evaluated yet"
             continue
-        top1 = json.loads(path.read_text(encoding="utf-8"))["metrics"]["top1"]
-        yield f"  {run!s:<32} top-1 {top1['value']:5.1f} +- {top1['standard_error']:.1f} % of {top1['n']:,} images"
+        top1 = folder.measurement("classification", run, "top1")
+        error = "" if top1.standard_error is None else f" +- {top1.standard_error:.1f}"
+        number = "" if top1.n is None else f" of {top1.n:,} images"
+        yield f"  {run!s:<32} top-1 {top1.value:5.1f}{error} %{number}"
 
 
 def _fine_tunings(config: Config) -> Iterator[str]:
@@ -37,8 +39,11 @@ def _fine_tunings(config: Config) -> Iterator[str]:
         if not job.metrics.exists():
             yield f"  {name} not evaluated yet"
             continue
-        metrics = json.loads(job.metrics.read_text(encoding="utf-8"))["metrics"]
-        shown = {label: metrics[metric]["value"] for label, metric in headlines(job.task).items()}
+        found = MetricFolder(config.scale, config.results)
+        shown = {
+            label: found.measurement(job.task, job.run, metric, nullable=True).value
+            for label, metric in headlines(job.task).items()
+        }
         values = ", ".join(f"{label} {'n/a' if value is None else f'{value:.1f}'}" for label, value in shown.items())
         yield f"  {name} {values}"
 

@@ -79,8 +79,8 @@ def test_every_metric_that_claims_need_is_measured_for_the_tables_too(scale: str
         ({"tolerance": "-1"}, "expected a tolerance of 0 or more"),
         ({"tolerance": "small"}, "tolerance: expected numbers separated by ';', found 'small'"),
         ({"paper_numbers": "perhaps"}, "paper_numbers: expected one of agree, agree when rounded, disagree, not known"),
-        ({"predicate": "", "tolerance": "", "note": ""}, "a predicate or a note that says why there is none"),
-        ({"statement": ""}, "expected an id, a statement"),
+        ({"predicate": "", "tolerance": "", "note": ""}, "a predicate, or a note that says why there is none"),
+        ({"statement": ""}, "line 2: nothing stands in column .statement."),
     ],
 )
 def test_a_faulty_line_is_named(tmp_path: Path, change: dict[str, str], problem: str) -> None:
@@ -92,18 +92,18 @@ def test_a_faulty_line_is_named(tmp_path: Path, change: dict[str, str], problem:
 
 def test_files_that_are_no_list_of_claims_are_named(tmp_path: Path) -> None:
     path = tmp_path / "claims.csv"
-    with pytest.raises(ValueError, match=r"claims\.csv: cannot be read"):
+    with pytest.raises(ValueError, match=r"claims\.csv: no such file"):
         read_claims(path)
     path.write_text("id,statement\nC1,It holds\n")
-    with pytest.raises(ValueError, match=r"expected the columns id, source, .*, found \['id', 'statement'\]"):
+    with pytest.raises(ValueError, match=r"has no column 'source', .*; expected the headings id,source,"):
         read_claims(path)
     head = (PAPER / "claims.csv").read_text().splitlines()[0]
     path.write_text(f"{head}\nC1,Text,It holds, and more,,,,agree,Note\n")
-    with pytest.raises(ValueError, match="line 2: expected 8 columns; quote texts with commas"):
+    with pytest.raises(ValueError, match="line 2: expected 8 fields, found"):
         read_claims(path)
     line = f'C1,Text,It holds,"{ONE} > 1",,,agree,'
     path.write_text(f"{head}\n{line}\n{line}\n")
-    with pytest.raises(ValueError, match="expected each id once, found C1 more than once"):
+    with pytest.raises(ValueError, match="id 'C1' stands in line 2 already"):
         read_claims(path)
 
 
@@ -171,7 +171,7 @@ def test_a_metric_that_does_not_exist_is_an_error_of_the_list(tmp_path: Path) ->
     ("change", "problem"),
     [
         ({"value": "high"}, "metrics.top1.value': expected a finite number, found 'high'"),
-        ({"value": float("nan")}, "metrics.top1.value': expected a finite number, found nan"),
+        ({"value": float("nan")}, "expected a finite number, found 'NaN'"),
         ({"standard_error": "small"}, "metrics.top1.standard_error': expected a finite number"),
         ({"unit": None}, "metrics.top1.unit': 'unit' is missing"),
     ],

@@ -22,9 +22,10 @@ from lska.evaluate import inspections, receptive_field, shape_bias, shape_textur
 from lska.evaluate.classify import StaleWeightsError
 from lska.evaluate.features import features
 from lska.evaluate.inspections import measure
-from lska.evaluate.neighbours import accuracy, texture_hits
+from lska.evaluate.neighbours import texture_hits
 from lska.evaluate.robustness.members import Member
 from lska.evaluate.robustness.passes import cut, normalized
+from lska.evaluate.splits import accuracy
 from lska.files import write_json
 from lska.inspection import TASKS, InspectionJob
 from lska.models.checkpoint import save_weights

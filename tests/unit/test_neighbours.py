@@ -18,17 +18,10 @@ from torch import nn
 from lska.data.dtd import TextureSet, read_textures
 from lska.data.synthetic import TextureSettings, write_texture_set
 from lska.evaluate import neighbours
-from lska.evaluate.neighbours import (
-    DISTANCES,
-    accuracy,
-    image_values,
-    nearest,
-    pooled_features,
-    texture_hits,
-    texture_metrics,
-)
+from lska.evaluate.neighbours import DISTANCES, nearest, pooled_features, texture_hits, texture_metrics
 from lska.evaluate.robustness import passes
 from lska.evaluate.robustness.members import Member
+from lska.evaluate.splits import accuracy, image_values
 from lska.models import create
 from lska.provenance import validate
 from lska.runs import Run

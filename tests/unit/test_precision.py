@@ -15,8 +15,15 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from lska.evaluate.detection import average_precision, scored
-from lska.evaluate.precision import AT_ONCE, STATISTICS, average_precisions, rankings, resampled_precisions
-from lska.outcomes import resample_counts, standard_error
+from lska.evaluate.precision import (
+    AT_ONCE,
+    STATISTICS,
+    average_precisions,
+    precisions,
+    rankings,
+    resampled_precisions,
+)
+from lska.outcomes import mean_of_parts, resample_counts, standard_error
 
 SIDE = 200
 Image = tuple[list[dict[str, Any]], list[dict[str, Any]]]
@@ -116,6 +123,14 @@ def test_samples_are_those_of_the_image_counts_and_their_deviation_is_the_error(
     assert abs(samples["ap50"].mean() - value) < error
     fourfold = resampled_precisions(scored(*index(images * 4), "box"), 200)
     assert standard_error(fourfold["ap50"]) == pytest.approx(error / 2, rel=0.25)
+
+
+@pytest.mark.parametrize("images", [scenes(6), [], [*scenes(2), *[scene(np.random.default_rng(3), 1)] * 3]])
+def test_statistics_are_the_means_of_the_parts_that_are_kept(images: list[Image]) -> None:
+    scoring = scored(*index(images), "box")
+    entries = average_precision(scoring, "box")
+    for name, parts in precisions(scoring).items():
+        assert mean_of_parts(parts) == pytest.approx(entries[f"box_{name}"]["value"], abs=1e-9)
 
 
 def test_a_difference_within_samples_has_a_smaller_error_than_of_independent_ones() -> None:

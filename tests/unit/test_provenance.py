@@ -193,7 +193,7 @@ def test_outcomes_of_another_measurement_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutcomesError, match=r"m\.npz: MD5 [0-9a-f]{32}, but its metric file was written with 0{32}; "):
         read_outcomes(tmp_path / "m.npz", "0" * 32)
     (tmp_path / "m.npz").write_bytes(b"PK")
-    with pytest.raises(OutcomesError, match=r"m\.npz is damaged"):
+    with pytest.raises(OutcomesError, match=r"m\.npz: is damaged"):
         read_outcomes(tmp_path / "m.npz")
     with pytest.raises(OutcomesError, match=r"absent\.npz: the file of outcomes is missing; measure again"):
         read_outcomes(tmp_path / "absent.npz")

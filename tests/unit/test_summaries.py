@@ -150,12 +150,17 @@ def test_a_missing_metric_file_is_named_and_nothing_is_written(
 
 @pytest.mark.parametrize(
     ("line", "problem"),
-    [("{", "JSONDecodeError"), ("[]", "TypeError"), ('{"step": 1, "epoch": 0, "loss": 2}', "'learning_rate'")],
+    [
+        ("{", "line 1, column 2: not valid JSON"), ("[]", "expected a mapping, found a list"),
+        ('{"step": 1, "epoch": 0, "loss": 2}', "expected numbers for 'learning_rate'"),
+        ('{"step": "1", "epoch": 0, "loss": 2, "learning_rate": 1}', "expected numbers for 'step'"),
+        ("[" * 100_000, "nested more than 64 deep"), ("\u0000", "has a NUL character"),
+    ],  # fmt: skip
 )
 def test_a_damaged_record_is_named_and_nothing_is_written(small: Config, line: str, problem: str) -> None:
     before, path = written(), small.training_log(RUN)
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(ValueError, match=rf"{path}, line 227: expected a JSON object with step, .*{problem}"):
+    with pytest.raises(ValueError, match=rf"{path}: (line 227: )?.*{problem}"):
         write(small)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=f"{path}: the record of a training is missing; restore it"):
@@ -183,12 +188,12 @@ def test_files_as_they_were_written_have_no_fault(small: Config) -> None:
         ("73.05", "true", "classification.top1", "is True, the metric files give 73.05"),
         ('"top5"', '"top6"', "classification.top5", "is missing, the metric files give 98.16"),
         ('"top5"', '"top6"', "classification.top6", "is 98.16, the metric files have no such number"),
-        ('"top5"', '"top1"', "", "cannot be read as JSON (the name 'top1' is given 2 times in one mapping)"),
+        ('"top5"', '"top1"', "", "the name 'top1' is given twice in one mapping"),
     ],
 )
 def test_an_edited_number_is_found_in_its_place(small: Config, old: str, new: str, place: str, text: str) -> None:
     SUMMARY.write_text(SUMMARY.read_text().replace(old, new))
-    assert (str(SUMMARY), place, text) in faults(small)
+    assert any(found[:2] == (str(SUMMARY), place) and text in found[2] for found in faults(small))
 
 
 def test_verifying_a_scale_finds_it_too(

@@ -180,7 +180,11 @@ def test_missing_metric_file_names_the_file_and_the_command(tmp_path: Path) -> N
         (lambda c: c["metrics"]["top1"].update(value=None), "'metrics.top1.value'"),
         (lambda c: c["metrics"]["top1"].update(value=True), "'metrics.top1.value'"),
         (lambda c: c["metrics"]["top1"].update(value="74.7"), "'metrics.top1.value'"),
-        (lambda c: c["metrics"]["top1"].update(value=float("nan")), "'metrics.top1.value'"),
+        (lambda c: c["metrics"]["top1"].update(value=float("nan")), "expected a finite number, found 'NaN'"),
+        (lambda c: c["metrics"]["top1"].update(interval=1), "'metrics.top1.interval'"),
+        (lambda c: c.update(metrics=[]), "'metrics'"),
+        (lambda c: c.update(detail="x"), "'detail'"),
+        (lambda c: c.update(environment=["cpu"]), "'environment'"),
         (lambda c: c["metrics"]["top1"].update(standard_error="small"), "'metrics.top1.standard_error'"),
         (lambda c: c["metrics"]["top1"].update(unit="1"), "'metrics.top1.unit'"),
         (lambda c: c["data"].pop("name"), "'data.name'"),
@@ -201,14 +205,14 @@ def test_truncated_metric_file_is_named(tmp_path: Path) -> None:
     scale = Scale(tmp_path, (Run("van_tiny", "lka", 23, 0),))
     path = put(scale, "classification", scale.runs[0], {"top1": entry(70.0, "%")}, "shapes")
     path.write_text(path.read_text()[:40])
-    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: not valid JSON"):
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: line \\d, column .*: not valid JSON"):
         only_cell(one_cell(tmp_path, TOP1, "74.7"), scale, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("row,value\na,1\n", "expected the columns table, row"),
+        ("row,value\na,1\n", "expected the headings table,row"),
         ("table,row,column,value,unit,source,detail\n" + "t,a,b,1,,printed,\n" * 2, "line 3: row 'a', column 'b'"),
     ],
 )
@@ -216,7 +220,7 @@ def test_faulty_file_of_the_paper_is_named(text: str, message: str, tmp_path: Pa
     (tmp_path / "table_03.csv").write_text(text)
     with pytest.raises(ValueError, match=f"table_03.csv.*{message}"):
         read_paper(tmp_path / "table_03.csv")
-    with pytest.raises(ValueError, match=r"table_04\.csv: .*cannot be read"):
+    with pytest.raises(ValueError, match=r"table_04\.csv: no such file"):
         read_paper(tmp_path / "table_04.csv")
 
 

@@ -12,9 +12,8 @@ from lska.chain.checkout import code_text, environment_text, hardware_text
 from lska.chain.model import Chain, Link
 from lska.chain.origins import data_link, duration, moment, number, seal_text, weights_link
 from lska.config import Config
-from lska.files import vouched
 from lska.outcomes import outcomes_path
-from lska.provenance import file_md5
+from lska.provenance import file_md5, vouched_for
 from lska.tables import load_spec, outputs
 from lska.tables.collect import Cell, Table, TableRow, collect
 from lska.tables.paper import read_paper
@@ -96,7 +95,7 @@ def _full(value: object) -> str:
 
 
 def _metric(path: Path, row: TableRow, column: ColumnSpec, config: Config) -> Link:
-    content, name = vouched(path), column.metric.format(**(row.source.values if row.source else {}))
+    content, name = vouched_for(path, "metrics"), column.metric.format(**(row.source.values if row.source else {}))
     if not content:
         return Link("metric", "metric file", {"metric": name, "file": "MISSING or damaged"}, path)
     entry = content.get("metrics", {}).get(name, {})

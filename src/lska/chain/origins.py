@@ -11,9 +11,8 @@ from lska.chain.checkout import code_text, environment_text, hardware_text
 from lska.chain.model import Link
 from lska.chain.recipes import changes, differences, paper_recipe, plain, todays_spec
 from lska.config import Config
-from lska.files import vouched
 from lska.finetuning import parse_task
-from lska.provenance import digest, file_md5, seal_problem
+from lska.provenance import digest, file_md5, seal_problem, vouched_for
 from lska.robustness import MANIFESTS
 from lska.runs import Run
 from lska.sections import DataSource
@@ -164,7 +163,8 @@ def data_link(config: Config, identity: Mapping[str, Any] | None, label: str) ->
     if identity is None:
         return Link("data", label, {"data": "none needed"})
     path = config.results / "data" / f"{identity['name']}.json"
-    facts, record, stated = {"name": str(identity["name"])}, vouched(path), identity.get("digest")
+    facts, record = {"name": str(identity["name"])}, vouched_for(path, "record")
+    stated = identity.get("digest")
     if not record:
         return Link("data", label, {**facts, "digest": str(stated), "record": "MISSING or damaged"}, path)
     recorded = record.get("digest")

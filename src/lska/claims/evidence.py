@@ -12,10 +12,13 @@ import numpy as np
 
 from lska.claims.listing import runs_of
 from lska.claims.predicates import Quantity
-from lska.outcomes import KINDS, Outcomes, outcomes_path, read_outcomes
+from lska.outcomes import Outcomes, outcomes_path, read_outcomes
 from lska.runs import Run
 from lska.tables.measurements import MetricFolder, measurement_of
 from lska.tables.specs import ConfigLike
+
+PAIRED = ("images", "samples")
+"""Kinds of outcomes that two networks are compared by, item by item."""
 
 MEDIAN_ERROR = 1.2533 / 1.349
 """Standard error of a median times sqrt(n), in units of the distance of the quartiles, for normal observations."""
@@ -92,7 +95,7 @@ def collect(quantity: Quantity, config: ConfigLike, folder: MetricFolder) -> Evi
     return Evidence(
         quantity, runs, tuple(float(one.value) for one in found), found[0].unit,
         counts[0] if counts else None, _own_error(quantity, entries), group, outcomes, tuple(data),
-        tuple(dict.fromkeys(content["environment"].get("hardware", "unknown") for content in contents)), files,
+        tuple(dict.fromkeys(str(content["environment"].get("hardware", "unknown")) for content in contents)), files,
     )  # fmt: skip
 
 
@@ -104,13 +107,13 @@ def _read(quantity: Quantity, run: Run, folder: MetricFolder) -> dict[str, Any]:
 
 
 def _entry(content: Mapping[str, Any], quantity: Quantity, path: Path) -> dict[str, Any]:
-    entry = content["metrics"].get(quantity.metric)
-    if entry is None:
-        known = ", ".join(sorted(content["metrics"]))
+    metrics = content.get("metrics", {})
+    if quantity.metric not in metrics:
+        known = ", ".join(sorted(metrics))
         raise ValueError(f"{path}: no metric {quantity.metric!r}, which a claim reads; it has {known}")
-    if entry["value"] is None:
+    if measurement_of(content, quantity.metric, path, nullable=True).value is None:
         raise Unavailable(f"{quantity}: without a value in {path.as_posix()}")
-    return entry
+    return metrics[quantity.metric]
 
 
 def _outcomes(
@@ -127,17 +130,16 @@ def _outcomes(
 def _of_run(quantity: Quantity, content: Mapping[str, Any], path: Path) -> tuple[Group | None, np.ndarray]:
     """The outcomes of one seed; no group where its metric file has none of the metric."""
     kept = read_outcomes(outcomes_path(path), content["outcomes"]) if content.get("outcomes") else Outcomes()
-    for kind in KINDS:
+    for kind in PAIRED:
         values = getattr(kept, kind).get(quantity.metric)
         if values is not None:
-            protocol, images = str(content["detail"].get("protocol", "")), _images(content, quantity, kind, len(values))
-            return Group(quantity.task, content["data"]["digest"], protocol, kind, len(values), images), values
+            detail, data = content.get("detail", {}), content["data"] or {}
+            # `n` of a metric is that of its observations, for dimensions of pairs of images.
+            observed = detail.get("images", content["metrics"][quantity.metric].get("n"))
+            images = len(values) if kind == "images" else observed
+            protocol, digest = str(detail.get("protocol", "")), str(data.get("digest"))
+            return Group(quantity.task, digest, protocol, kind, len(values), images), values
     return None, np.empty(0)
-
-
-def _images(content: Mapping[str, Any], quantity: Quantity, kind: str, length: int) -> int | None:
-    """Number of images; `n` of a metric is that of its observations, for dimensions of pairs of images."""
-    return length if kind == "images" else content["detail"].get("images", content["metrics"][quantity.metric].get("n"))
 
 
 def _own_error(quantity: Quantity, entries: list[dict[str, Any]]) -> float | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from lska.claims.predicates import Comparison, PredicateError, Quantity, parse
+from lska.files import read_table
 from lska.runs import Run
 from lska.tables.specs import ConfigLike
 
@@ -67,24 +67,11 @@ def read_claims(path: Path = CLAIMS) -> tuple[Claim, ...]:
         ValueError: names the file, the line and what is wrong with it.
     """
     columns = [field.name for field in fields(Claim)]
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if reader.fieldnames != columns:
-                raise ValueError(f"{path}: expected the columns {', '.join(columns)}, found {reader.fieldnames}")
-            found = tuple(_claim(row, f"{path}, line {reader.line_num}") for row in reader)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); it is part of the project") from error
-    ids = [claim.id for claim in found]
-    twice = sorted({one for one in ids if ids.count(one) > 1})
-    if twice:
-        raise ValueError(f"{path}: expected each id once, found {', '.join(twice)} more than once")
-    return found
+    rows = read_table(path, columns, key="id", filled=("id", "statement", "paper_numbers"))
+    return tuple(_claim({name: row[name] for name in columns}, f"{path}: line {number}") for number, row in rows)
 
 
 def _claim(row: dict[str, str], where: str) -> Claim:
-    if None in row or None in row.values():
-        raise ValueError(f"{where}: expected {len(fields(Claim))} columns; quote texts with commas")
     try:
         tolerance = tuple(float(number) for number in row["tolerance"].split(";") if row["tolerance"])
     except ValueError as error:
@@ -93,8 +80,8 @@ def _claim(row: dict[str, str], where: str) -> Claim:
     if row["paper_numbers"] not in PAPER_NUMBERS:
         known = ", ".join(PAPER_NUMBERS)
         raise ValueError(f"{where}: paper_numbers: expected one of {known}, found {row['paper_numbers']!r}")
-    if not (row["id"] and row["statement"] and (row["predicate"] or row["note"])):
-        raise ValueError(f"{where}: expected an id, a statement, and a predicate or a note that says why there is none")
+    if not (row["predicate"] or row["note"]):
+        raise ValueError(f"{where}: expected a predicate, or a note that says why there is none")
     claim = Claim(**{**row, "tolerance": tolerance})
     try:
         _check_tolerance(claim)

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,8 +16,8 @@ from lska.data.prepare import verify
 from lska.data.sources import open_classification
 from lska.files import quoted
 from lska.models.checkpoint import load_weights
-from lska.outcomes import Outcomes, mean_of
-from lska.provenance import digest, proportion, write_metrics
+from lska.outcomes import Outcomes, of_images
+from lska.provenance import digest, write_metrics
 from lska.runs import Run
 from lska.threads import use_threads
 from lska.train.launch import build_network
@@ -168,11 +167,7 @@ def _write(
         task="classification",
         run=str(checkpoint.run),
         scale=config.scale,
-        metrics={
-            "top1": proportion(np.count_nonzero(images["top1"]), scores.n),
-            "top5": proportion(np.count_nonzero(images["top5"]), scores.n),
-            "loss": mean_of(images["loss"], "nats"),
-        },
+        metrics={name: of_images(name, values) for name, values in images.items()},
         weights={"md5": sidecar["md5"], "origin": sidecar["origin"]},
         recipe=sidecar.get("recipe"),
         data=data,

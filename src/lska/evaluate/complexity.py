@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -28,18 +29,28 @@ def measure(config: Config, runs: Sequence[Run]) -> None:
     """
     for run in tqdm(runs, unit="network", disable=None):
         started = datetime.now(UTC)
-        with torch.device("meta"):
-            network = create(run.model, attention=run.attention, kernel_size=run.kernel)
-        cost = count(network, INPUT_SIZE)
-        metrics = {
-            "params": metric(cost.params, "1"),
-            "macs": metric(cost.macs, "1"),
-            "flops": metric(cost.flops, "1"),
-            "flops_official_utility": metric(cost.flops_official_utility, "1"),
-        }
-        for name, value in architecture_metrics(network).items():
-            metrics[name] = metric(value, "pixels" if name in ("receptive_field",) else "1")
-        _write(config, "complexity", str(run), metrics, started, {"uncounted_modules": list(cost.uncounted)})
+        metrics, uncounted = counts(run)
+        _write(config, "complexity", str(run), metrics, started, {"uncounted_modules": list(uncounted)})
+
+
+def counts(run: Run) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Metric entries of the paper's network of a run, and the names of modules that are in no count.
+
+    Raises:
+        ValueError: unknown model, attention or kernel size.
+    """
+    with torch.device("meta"):
+        network = create(run.model, attention=run.attention, kernel_size=run.kernel)
+    cost = count(network, INPUT_SIZE)
+    metrics = {
+        "params": metric(cost.params, "1"),
+        "macs": metric(cost.macs, "1"),
+        "flops": metric(cost.flops, "1"),
+        "flops_official_utility": metric(cost.flops_official_utility, "1"),
+    }
+    for name, value in architecture_metrics(network).items():
+        metrics[name] = metric(value, "pixels" if name in ("receptive_field",) else "1")
+    return metrics, cost.uncounted
 
 
 def measure_properties(config: Config) -> None:

@@ -41,13 +41,8 @@ def measure(config: Config, head: str, runs: Sequence[Run]) -> None:
         ValueError: unknown head, or a run whose network is no backbone for detection and segmentation.
     """
     for run in tqdm(runs, unit="network", disable=None):
-        started = datetime.now(UTC)
-        job = paper_job(config, head, run)
-        network, metrics, uncounted = paper_network(job), {}, {}
-        for size in SIZES[job.kind]:
-            cost = complexity(network, head, size)
-            metrics |= {name: metric(value, "1") for name, value in conventions(cost, size).items()}
-            uncounted |= dict.fromkeys(cost.uncounted)
+        started, job = datetime.now(UTC), paper_job(config, head, run)
+        metrics, uncounted = counts(job, head)
         write_metrics(
             config.metric_path(f"complexity/{head}", run),
             task=f"complexity/{head}",
@@ -57,6 +52,16 @@ def measure(config: Config, head: str, runs: Sequence[Run]) -> None:
             started=started,
             extra={"classes": CLASSES[job.kind], "uncounted_modules": list(uncounted)},
         )
+
+
+def counts(job: FineTuningJob, head: str) -> tuple[dict[str, dict[str, Any]], dict[str, None]]:
+    """Metric entries of a `paper_job` for all sizes of images, and the names of modules that are in no count."""
+    network, metrics, uncounted = paper_network(job), {}, {}
+    for size in SIZES[job.kind]:
+        cost = complexity(network, head, size)
+        metrics |= {name: metric(value, "1") for name, value in conventions(cost, size).items()}
+        uncounted |= dict.fromkeys(cost.uncounted)
+    return metrics, uncounted
 
 
 def paper_job(config: Config, head: str, run: Run) -> FineTuningJob:

@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from lska.data.dense import DetectionSplit
 from lska.data.dense_files import read_image
 from lska.evaluate.dense import Predictor
-from lska.evaluate.precision import STATISTICS, resampled_precisions
+from lska.evaluate.precision import STATISTICS, precisions, resampled_precisions
 from lska.evaluate.samples import Instances, detection_sheet
 from lska.finetuning import FineTuningJob
 from lska.outcomes import Outcomes
@@ -47,11 +47,13 @@ def evaluate(job: FineTuningJob) -> None:
     draw(job, predictor.split, truth, shown)
     metrics: dict[str, Any] = {}
     samples: dict[str, np.ndarray] = {}
+    parts: dict[str, np.ndarray] = {}
     for kind in ("box", "mask") if masks else ("box",):
         scoring = scored(truth, results, kind)
         metrics |= average_precision(scoring, kind)
         samples |= {f"{kind}_{name}": values for name, values in resampled_precisions(scoring).items()}
-    predictor.write(metrics, Outcomes(samples=samples), started, detections=len(results))
+        parts |= {f"{kind}_{name}": values for name, values in precisions(scoring).items()}
+    predictor.write(metrics, Outcomes(samples=samples, parts=parts), started, detections=len(results))
 
 
 def _check_order(predictor: Predictor) -> None:

@@ -184,7 +184,8 @@ def _receptive_field(
         metrics: Metrics = {}
         samples: dict[str, np.ndarray] = {}
         for end, found in (("", maps["trained"]), ("_untrained", maps["untrained"])):
-            ratios = receptive_field.ratios(found.scores, found.used)
+            # Of the map as it is kept, so that they follow from it to the last digit.
+            ratios = receptive_field.ratios(found.scores.astype(np.float32), found.used)
             metrics |= {f"{name}{end}": entry for name, entry in ratios.items()}
             samples |= {f"{name}{end}": drawn for name, drawn in receptive_field.resampled_ratios(found.maps).items()}
         detail = {"size": job.section.size, "skipped": {name: found.skipped for name, found in maps.items()}}

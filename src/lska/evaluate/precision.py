@@ -133,6 +133,20 @@ def resampled_precisions(scoring: COCOeval, resamples: int = RESAMPLES) -> dict[
     }
 
 
+def precisions(scoring: COCOeval) -> dict[str, np.ndarray]:
+    """What the statistics of `STATISTICS` are the means of, in percent: mean precision over recalls by IoU threshold
+    and category, (T, K), or (1, K) for one threshold; NaN for categories without objects of the size.
+    """
+    # -1 in all recalls of a category that has no objects; the last limit is that of the most detections.
+    found = scoring.eval["precision"][..., -1].mean(axis=1)
+    found = np.where(found < 0, np.nan, 100 * found)
+    thresholds, areas = np.asarray(scoring.params.iouThrs), scoring.params.areaRngLbl
+    return {
+        name: found[slice(None) if threshold is None else thresholds == threshold, :, areas.index(area)]
+        for name, (area, threshold) in STATISTICS.items()
+    }
+
+
 def _means(scoring: COCOeval, area: str, samples: list[np.ndarray]) -> np.ndarray:
     """Mean over the categories that a sample has objects of, (T, samples)."""
     shape = (len(scoring.params.iouThrs), sum(counts.shape[1] for counts in samples))

@@ -34,7 +34,8 @@ def areas(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.n
 
 
 def scores(areas: Areas) -> dict[str, np.ndarray]:
-    """Shares from summed areas: `miou`, `macc`, `aacc` (scalars) and `iou` (classes,), NaN for classes without pixels.
+    """Shares from summed areas: `miou`, `macc`, `aacc` (scalars), and of each class `iou` and `acc` (classes,), NaN for
+    classes without pixels.
 
     Means leave out classes that neither labels nor predictions show (for `macc`: that no label shows), as mmseg does.
     """
@@ -48,7 +49,7 @@ def _shares(hits: np.ndarray, predicted: np.ndarray, labelled: np.ndarray) -> di
         accuracy = hits / labelled
     return {
         "miou": np.nanmean(iou, axis=-1), "macc": np.nanmean(accuracy, axis=-1),
-        "aacc": hits.sum(axis=-1) / labelled.sum(axis=-1), "iou": iou,
+        "aacc": hits.sum(axis=-1) / labelled.sum(axis=-1), "iou": iou, "acc": accuracy,
     }  # fmt: skip
 
 
@@ -81,7 +82,8 @@ def evaluate(job: FineTuningJob) -> None:
             shown.append((read_image(sample.img_path), labels, predicted))
     total = Areas(*(np.stack(part) for part in zip(*rows, strict=True)))
     draw(job, shown, classes)
-    predictor.write(as_metrics(total, classes), Outcomes(samples=resampled(total)), started)
+    parts = {"macc": 100 * scores(total)["acc"]}
+    predictor.write(as_metrics(total, classes), Outcomes(samples=resampled(total), parts=parts), started)
 
 
 def as_metrics(total: Areas, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ Geirhos et al., ImageNet-trained CNNs are biased towards texture, ICLR 2019 (git
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,20 +165,26 @@ def metrics(found: ShapeBias) -> dict[str, dict[str, Any]]:
     """
     images, shape, texture = (int(values.sum()) for values in (found.images, found.shape, found.texture))
     biases = {
-        name: _bias(int(found.shape[i]), int(found.texture[i]))
+        name: bias(int(found.shape[i]), int(found.texture[i]))
         for i, name in enumerate(found.categories)
         if found.images[i]
     }
-    values = [entry["value"] for entry in biases.values() if entry["value"] is not None]
     return {
-        "shape_bias": _bias(shape, texture),
+        "shape_bias": bias(shape, texture),
         "cue_decisions": proportion(shape + texture, images),
         "shape_decisions": proportion(shape, images),
         "texture_decisions": proportion(texture, images),
-        "shape_bias_category_mean": metric(float(np.mean(values)) if values else None, "%", n=len(values) or None),
+        "shape_bias_category_mean": category_mean(biases.values()),
         **{f"shape_bias_{name}": entry for name, entry in biases.items()},
     }
 
 
-def _bias(shape: int, texture: int) -> dict[str, Any]:
+def category_mean(biases: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean over the entries of categories that have a value."""
+    values = [entry["value"] for entry in biases if entry["value"] is not None]
+    return metric(float(np.mean(values)) if values else None, "%", n=len(values) or None)
+
+
+def bias(shape: int, texture: int) -> dict[str, Any]:
+    """Share of decisions for the shape among those for either cue; null where there are none."""
     return proportion(shape, shape + texture) if shape + texture else metric(None, "%")

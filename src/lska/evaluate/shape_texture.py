@@ -149,14 +149,28 @@ def metrics(found: Dimensions) -> dict[str, dict[str, Any]]:
     for factor, values in found.correlations.items():
         entries[f"{factor}_correlation"] = metric(float(values.mean()), "1", n=found.pairs[factor])
     for form, estimate in found.estimates.items():
-        for i, factor in enumerate(FACTORS):
-            n = found.pairs.get(factor, sum(found.pairs.values()))
-            value, (low, high), share = estimate.dimensions[i], estimate.dimension_intervals[i], 100 / found.neurons
-            shares, scores = (share * low, share * high), estimate.score_intervals[i]
-            entries[f"{factor}_dimensions_{form}"] = metric(value, "1", n=n, interval=(low, high))
-            entries[f"{factor}_share_{form}"] = metric(share * value, "%", n=n, interval=shares)
-            entries[f"{factor}_score_{form}"] = metric(estimate.scores[i], "1", n=n, interval=scores)
+        entries |= estimate_metrics(form, estimate, found.pairs, found.neurons)
     return entries
+
+
+def estimate_metrics(
+    form: str, estimate: Estimate, pairs: Mapping[str, int], neurons: int
+) -> dict[str, dict[str, Any]]:
+    """The entries of `metrics` that belong to one form."""
+    entries = {}
+    for i, factor in enumerate(FACTORS):
+        n = pairs.get(factor, sum(pairs.values()))
+        value, (low, high), share = estimate.dimensions[i], estimate.dimension_intervals[i], 100 / neurons
+        shares, scores = (share * low, share * high), estimate.score_intervals[i]
+        entries[f"{factor}_dimensions_{form}"] = metric(value, "1", n=n, interval=(low, high))
+        entries[f"{factor}_share_{form}"] = metric(share * value, "%", n=n, interval=shares)
+        entries[f"{factor}_score_{form}"] = metric(estimate.scores[i], "1", n=n, interval=scores)
+    return entries
+
+
+def residual_score(form: str, neurons: int) -> float:
+    """Score of the residual: the largest that a factor can have."""
+    return 1.0 if form == "reference" else float(neurons)
 
 
 def outcomes(found: Dimensions) -> Outcomes:
@@ -282,9 +296,11 @@ def _estimates(
     point: np.ndarray, samples: list[np.ndarray], printed_residual: float | None, neurons: int, confidence: float
 ) -> dict[str, Estimate]:
     """Both forms from their scores (form, 1, 2) and those of bootstrap samples, each (form, samples, 2)."""
-    residual = (1.0, float(neurons) if printed_residual is None else printed_residual)
+    residual = {form: residual_score(form, neurons) for form in FORMS}
+    if printed_residual is not None:
+        residual["printed"] = printed_residual
     return {
-        form: _estimate(point[i], [sample[i] for sample in samples], residual[i], neurons, confidence)
+        form: _estimate(point[i], [sample[i] for sample in samples], residual[form], neurons, confidence)
         for i, form in enumerate(FORMS)
     }
 

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from lska.config import Config, load
-from lska.files import FileError, read_yaml, vouched
+from lska.files import FileError, files_in, read_yaml, vouched
 from lska.finetuning import CONTROL
 from lska.planning.images import count
 from lska.planning.progress import states
@@ -64,7 +64,7 @@ def _told(path: Path, make: Callable[[], T]) -> T | None:
 
 def elsewhere(config: Config, rank: int, folder: Path = Path("config")) -> Iterator[Measurement]:
     """As `recorded`, of all other scales that have a complete configuration in `folder` and results."""
-    for path in sorted(folder.glob("*.yaml")):
+    for path in files_in(folder, "*.yaml"):
         scale = read_yaml(path).get("scale")
         if scale in (None, config.scale) or not (Path("results") / str(scale)).is_dir():
             continue

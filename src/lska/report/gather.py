@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from lska import claims
 from lska.config import Config
-from lska.files import read_json
+from lska.files import files_in, read_json
+from lska.provenance import validate
 from lska.report import graph_path, rendered_notebook
 from lska.tables import TARGETS, TableSpec, load_spec, outputs
 from lska.tables.collect import Cell, Table, collect
@@ -77,15 +77,15 @@ def gather(config: Config) -> Results:
         ValueError: a file is no JSON, or is faulty in what tables rely on; names it.
     """
     results, checkpoints = config.results, config.weights_path("run").parent
-    metrics = _contents(results / "metrics")
+    metrics = _contents(results / "metrics", schema="metrics")
     return Results(
         config,
         tuple(_target(name, config) for name in TARGETS),
         metrics=metrics,
-        sidecars=_contents(checkpoints),
-        records=_contents(results / "data", deep=False),
+        sidecars=_contents(checkpoints, schema="sidecar"),
+        records=_contents(results / "data", deep=False, schema="record"),
         executed=_contents(results / "notebooks", "*.ipynb", deep=False),
-        claims=_optional(claims.outputs(results)[0]),
+        claims=_optional(claims.outputs(results)[0], "claims"),
         graph=_optional(graph_path(results)),
         verified=verify(config) if metrics else None,
     )
@@ -102,27 +102,24 @@ def _target(name: str, config: Config) -> Target:
     return Target(spec, table, problem, written, page if page.is_file() else None)
 
 
-def _contents(folder: Path, pattern: str = "*.json", deep: bool = True) -> Contents:
-    return {path: read(path) for path in _files(folder, pattern, deep)}
+def _contents(folder: Path, pattern: str = "*.json", deep: bool = True, schema: str | None = None) -> Contents:
+    return {path: read(path, schema) for path in files_in(folder, f"**/{pattern}" if deep else pattern)}
 
 
-def _files(folder: Path, pattern: str, deep: bool) -> Iterator[Path]:
-    """Files in the order of their names; hidden ones are temporary."""
-    found = folder.rglob(pattern) if deep else folder.glob(pattern)
-    return (path for path in sorted(found) if not path.name.startswith("."))
+def _optional(path: Path, schema: str | None = None) -> dict[str, Any] | None:
+    return read(path, schema) if path.exists() else None
 
 
-def _optional(path: Path) -> dict[str, Any] | None:
-    return read(path) if path.is_file() else None
-
-
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, schema: str | None = None) -> dict[str, Any]:
     """A JSON file's mapping.
+
+    Args:
+        schema: that it has to fit; None for any.
 
     Raises:
         ValueError: it is something else; names the file.
     """
     content = read_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping, found {type(content).__name__}; run its rule again")
+    if schema is not None:
+        validate(content, schema, str(path))
     return content

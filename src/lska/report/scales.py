@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lska.files import read_yaml
+from lska.files import MissingFileError, files_in, read_bytes, read_table, read_yaml
 from lska.tables import TARGETS, load_spec
 from lska.tables.specs import TableSpec
 
 ORDER = ("demo", "small", "small_gpu", "paper")
 """Scales from the smallest on; others follow by name."""
+
+COLUMNS = ("row", "column", "state", "value", "deviation", "standard_error", "data", "paper")
+"""Those of a table's file that are read."""
 
 Key = tuple[str, str]
 """Labels of a row and a column."""
@@ -61,10 +63,10 @@ class Comparison:
 def scales(folder: Path = Path("config"), results: Path = Path("results")) -> list[Scale]:
     """The configured scales that have written tables, in `ORDER`."""
     found = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in files_in(folder, "*.yaml"):
         values = read_yaml(path)
         name = str(values.get("scale", ""))
-        if name and any((results / name / "tables").glob("table_*.csv")):
+        if name and files_in(results / name / "tables", "table_*.csv"):
             found[name] = Scale(name, str(values.get("caption", "")), results / name)
     places = {name: place for place, name in enumerate(ORDER)}
     return sorted(found.values(), key=lambda scale: (places.get(scale.name, len(places)), scale.name))
@@ -74,8 +76,8 @@ def tables_digest(others: Sequence[Scale]) -> str:
     """Digest of the tables of `others`: a site is built anew when one of them changes."""
     state = hashlib.sha256()
     for scale in others:
-        for path in sorted((scale.folder / "tables").glob("table_*.csv")):
-            state.update(path.as_posix().encode() + b"\0" + path.read_bytes())
+        for path in files_in(scale.folder / "tables", "table_*.csv"):
+            state.update(path.as_posix().encode() + b"\0" + read_bytes(path))
     return state.hexdigest()
 
 
@@ -108,14 +110,11 @@ def _comparison(spec: TableSpec, found: Sequence[Scale]) -> Comparison:
 
 
 def _read(path: Path) -> dict[Key, dict[str, str]]:
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8", newline="") as stream:
-        lines = list(csv.DictReader(stream))
     try:
-        return {(line["row"], line["column"]): line for line in lines if line["state"] != "reference"}
-    except KeyError as missing:
-        raise ValueError(f"{path}: column {missing} is missing; make the table again") from missing
+        lines = read_table(path, COLUMNS, filled=())
+    except MissingFileError:
+        return {}
+    return {(line["row"], line["column"]): line for _, line in lines if line["state"] != "reference"}
 
 
 def _line(key: Key, spec: TableSpec, records: Sequence[dict[str, str] | None]) -> Line:

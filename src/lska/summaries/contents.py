@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import functools
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lska.config import Config
-from lska.files import atomic_path, write_json
+from lska.files import MissingFileError, atomic_path, files_in, parse_json, quoted, read_lines, write_json
 from lska.headlines import headlines
 from lska.runs import Run
 from lska.summaries import Need, needs, networks_path, records, summary_path, training_path
@@ -48,8 +47,8 @@ def write(config: Config) -> list[Path]:
 def leftovers(config: Config, current: Iterable[Path]) -> list[Path]:
     """Files of former runs and tasks, in the folders that hold the `current` ones and nothing else."""
     kept = set(current)
-    found = (*(config.results / "summary").glob("*.json"), *(config.results / "plots").rglob("*.csv"))
-    return sorted(path for path in found if path not in kept and not path.name.startswith("."))
+    found = (*files_in(config.results / "summary", "*.json"), *files_in(config.results / "plots", "**/*.csv"))
+    return sorted(path for path in found if path not in kept)
 
 
 def by_file(config: Config) -> tuple[dict[Path, Callable[[], Numbers]], dict[Path, Callable[[], str]]]:
@@ -121,24 +120,26 @@ def trainings(listed: Mapping[Run, Path]) -> str:
 
 
 def _training(run: Run, path: Path) -> Iterator[dict[str, Any]]:
+    remedy = "restore it with git where it was committed, or delete the weights of this run and train again"
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path}: the record of a training is missing; restore it with git where it was committed, or delete the "
-            "weights of this run and train again"
-        ) from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            fields = {column: entry[name] for name, column in FIELDS.items()}
-            more = {name: value for name, value in entry.items() if name.startswith(VALIDATED)}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            problem = f"{type(error).__name__}: {error}"
+        lines = read_lines(path)
+    except MissingFileError as error:
+        raise FileNotFoundError(f"{path}: the record of a training is missing; {remedy}") from error
+    for number, line in lines:
+        entry = parse_json(line, f"{path}: line {number}")
+        problems = [name for name in FIELDS if not _is_number(entry.get(name))]
+        more = {name: value for name, value in entry.items() if name.startswith(VALIDATED)}
+        problems += [name for name, value in more.items() if value is not None and not _is_number(value)]
+        if problems:
             raise ValueError(
-                f"{path}, line {number}: expected a JSON object with {', '.join(FIELDS)} ({problem}); restore the file"
-            ) from error
+                f"{path}: line {number}: expected numbers for {', '.join(map(quoted, problems))}; {remedy}"
+            )
+        fields = {column: entry[name] for name, column in FIELDS.items()}
         yield {"series": run, **fields, **more}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _csv(columns: list[str], lines: Iterable[Mapping[str, Any]]) -> str:

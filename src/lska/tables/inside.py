@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from lska.files import MissingFileError
+from lska.outcomes import read_arrays
 from lska.tables import curves as c
 from lska.tables.collect import Table
 from lska.tables.fields import receptive_fields as draw_fields
@@ -21,6 +23,7 @@ def receptive_fields(table: Table) -> Figure:
 
     Raises:
         FileNotFoundError: a map is missing; says which rule makes it.
+        ValueError: a map is damaged.
     """
     maps, seeds = {}, set()
     for row in table.rows:
@@ -41,12 +44,14 @@ def _map(metrics: Path) -> np.ndarray:
     """The map of the trained network, beside `<results>/metrics/receptive_field/<run>.json`."""
     path = metrics.parents[2] / "fields" / f"{metrics.stem}.npz"
     try:
-        with np.load(path, allow_pickle=False) as maps:
-            return maps["trained"].astype(np.float64)
-    except FileNotFoundError as error:
+        maps = read_arrays(path)
+    except MissingFileError as error:
         raise FileNotFoundError(
             f"{path}: contribution maps missing although {metrics} is there; delete that file and run its rule again"
         ) from error
+    if "trained" not in maps:
+        raise ValueError(f"{path}: has no map of the trained network; delete {metrics} and run its rule again")
+    return maps["trained"].astype(np.float64)
 
 
 def blocks(table: Table) -> Figure:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.files import read_json
+from lska.files import quoted, read_json
 from lska.provenance import METRIC_SCHEMA, device_text, seal_problem
 from lska.runs import Run
 
@@ -20,6 +20,7 @@ class Measurement:
     value: float | int | None
     """None where the file says that the run has no such quantity."""
     unit: str
+    n: int | None
     standard_error: float | None
     interval: tuple[float, float] | None
     data: str | None
@@ -62,8 +63,13 @@ class MetricFolder:
         for name, value in expected.items():
             if _field(content, name, path) != value:
                 raise ValueError(
-                    f"{path}: field {name!r}: expected {value!r}, found {content[name]!r}; run its rule again"
+                    f"{path}: field {name!r}: expected {value!r}, found {quoted(content[name])}; run its rule again"
                 )
+        for name in ("metrics", "detail", "environment"):
+            _mapping(content.get(name, {}), name, path)
+        for name, value in content.get("detail", {}).items():
+            if name in ("missing", "reasons"):
+                _mapping(value or {}, f"detail.{name}", path)
         problem = seal_problem(content) if self.seals else None
         if problem is not None:
             raise ValueError(f"{path}: {problem}; restore it, or delete it and run its rule again")
@@ -92,8 +98,9 @@ def measurement_of(content: dict[str, Any], metric: str, path: Path, nullable: b
     return Measurement(
         value=None if value is None and nullable else _number(value, f"metrics.{metric}.value", path),
         unit=str(_field(content, f"metrics.{metric}.unit", path)),
+        n=_optional(entry, "n", metric, path),
         standard_error=_optional(entry, "standard_error", metric, path),
-        interval=tuple(_number(end, f"metrics.{metric}.interval", path) for end in interval) if interval else None,
+        interval=_interval(interval, f"metrics.{metric}.interval", path) if interval else None,
         data=None if data is None else str(_field(content, "data.name", path)),
         device=device_text(_field(content, "environment", path)),
         path=path,
@@ -112,8 +119,20 @@ def _field(content: Any, name: str, path: Path) -> Any:
 
 def _number(value: Any, name: str, path: Path) -> float | int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{path}: field {name!r}: expected a finite number, found {value!r}; run its rule again")
+        raise ValueError(f"{path}: field {name!r}: expected a finite number, found {quoted(value)}; run its rule again")
     return value
+
+
+def _interval(value: Any, name: str, path: Path) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"{path}: field {name!r}: expected two numbers, found {quoted(value)}; run its rule again")
+    low, high = (_number(end, name, path) for end in value)
+    return low, high
+
+
+def _mapping(value: Any, name: str, path: Path) -> None:
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: field {name!r}: expected a mapping, found {quoted(value)}; run its rule again")
 
 
 def _optional(entry: dict[str, Any], key: str, metric: str, path: Path) -> float | None:

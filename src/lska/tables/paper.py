@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
+
+from lska.files import FileError, quoted, read_table
 
 COLUMNS = ("table", "row", "column", "value", "unit", "source", "detail")
 REFERENCE = "reference:"
@@ -39,19 +40,13 @@ def read_paper(path: Path) -> PaperTable:
     """Read `paper/<table>.csv` (columns as in paper/README.md).
 
     Raises:
-        ValueError: the file is missing, has other columns, or gives one cell twice.
+        FileError: the file is missing or damaged, lacks a column, or gives one cell twice.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            lines = list(csv.DictReader(stream, strict=True))
-    except OSError as error:
-        raise ValueError(f"{path}: the paper's values cannot be read ({error.strerror}); check the folder") from error
     values: dict[tuple[str, str], PaperValue] = {}
-    for number, line in enumerate(lines, start=2):
-        if tuple(line) != COLUMNS:
-            raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}, found {', '.join(map(str, line))}")
+    for number, line in read_table(path, COLUMNS, filled=("table", "row", "column")):
         key = (line["row"], line["column"])
         if key in values:
-            raise ValueError(f"{path}, line {number}: row {key[0]!r}, column {key[1]!r} is given twice; keep one")
+            cell = f"row {quoted(key[0])}, column {quoted(key[1])}"
+            raise FileError(f"{path}: line {number}: {cell} is given twice; keep one")
         values[key] = PaperValue(line["value"] or None, line["unit"], line["source"], line["detail"])
     return PaperTable(path, tuple(dict.fromkeys(row for row, _ in values)), values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,11 +13,12 @@ from lska.chain.checkout import changed_files, commit_text
 from lska.config import Config
 from lska.tables import TARGETS, load_spec, outputs, requirements
 from lska.tables.collect import Cell, Table, collect
+from lska.tables.paper import read_paper
 from lska.tables.render import WRITERS
 from lska.verify.claims import check as check_claims
 from lska.verify.drawn import check as check_drawings
-from lska.verify.files import broken, edited_fields
-from lska.verify.findings import Finding, Level, Report
+from lska.verify.files import broken, edited_fields, said_of, unreadable
+from lska.verify.findings import Finding, Level, Report, Tally
 from lska.verify.links import Evidence
 from lska.verify.shown import differences, name_of
 from lska.verify.summaries import check as check_summaries
@@ -24,7 +26,13 @@ from lska.verify.summaries import check as check_summaries
 Progress = Callable[[Iterable[str]], Iterable[str]]
 
 
-def verify(config: Config, paper: Path = Path("paper"), progress: Progress = iter, drawings: bool = False) -> Report:
+def verify(
+    config: Config,
+    paper: Path = Path("paper"),
+    progress: Progress = iter,
+    drawings: bool = False,
+    recount: bool = False,
+) -> Report:
     """Follow every cell of a scale's tables and figures to its origins, and check every file on the way.
 
     Needs neither data nor weights; weights that are there are compared by their MD5.
@@ -33,12 +41,13 @@ def verify(config: Config, paper: Path = Path("paper"), progress: Progress = ite
         paper: folder with the paper's values.
         progress: goes through the names of what is checked and may show them.
         drawings: whether figures are drawn anew too, which takes half a minute.
+        recount: whether what depends on the code alone is counted again, which takes minutes.
 
     Raises:
         ValueError: the scale has no results.
     """
-    evidence = Evidence(config)
-    targets = [target for target in TARGETS if any(path.is_file() for path in outputs(target, config.results))]
+    evidence = Evidence(config, recount)
+    targets = [target for target in TARGETS if any(map(os.path.lexists, outputs(target, config.results)))]
     if not evidence.metrics and not targets:
         raise ValueError(f"{config.results} holds no metric files, tables or figures to verify; run snakemake first")
     shown = [_target(target, evidence, paper, drawings) for target in progress(targets)]
@@ -47,8 +56,9 @@ def verify(config: Config, paper: Path = Path("paper"), progress: Progress = ite
     findings += [*evidence.outdated(), *check_claims(config, distrusted), *check_summaries(config)]
     findings += _history(config, evidence)
     chains = _chains(shown, evidence)
+    numbers = sum((checked.tally for checked in evidence.metrics.values()), Tally())
     return Report(
-        config.scale, config.caption, _counts(evidence, shown, config), len(chains), _merged(findings, chains)
+        config.scale, config.caption, _counts(evidence, shown, config), len(chains), _merged(findings, chains), numbers
     )
 
 
@@ -61,7 +71,7 @@ def first_broken(table: Table, cell: Cell, config: Config) -> Finding | None:
     """
     evidence = Evidence(config)
     behind = [next(evidence.broken_links(path), None) for path in cell.files]
-    files = [path for path in outputs(table.spec.target, config.results) if path.suffix in WRITERS and path.is_file()]
+    files = _files(table.spec.target, config)
     shown = _compared(table, files, [path for path in cell.files if evidence.metric(path).broken])
     found = [shown.by_cell.get((cell.row, cell.column)), *behind]
     return next((finding for finding in found if finding is not None), None)
@@ -81,12 +91,18 @@ class Shown:
 
 def _target(target: str, evidence: Evidence, paper: Path, drawings: bool) -> Shown:
     config = evidence.config
-    files = [path for path in outputs(target, config.results) if path.suffix in WRITERS and path.is_file()]
+    files = _files(target, config)
+    values = paper / f"{load_spec(target).paper}.csv"
+    try:
+        read_paper(values)
+    except ValueError as error:
+        unusable = broken(values, "", said_of(values, error))
+        return Shown(target, len(files), {}, (unusable, *unreadable(files)), {})
     needed = [config.metric_path(task, run) for task, run in requirements(load_spec(target), config)]
-    unreadable = [path for path in needed if not evidence.metric(path).content]
+    without = [path for path in needed if not evidence.metric(path).content]
     distrusted = [path for path in needed if evidence.metric(path).broken]
-    if unreadable:
-        return _uncompared(target, files, unreadable, f"since {unreadable[0]} cannot be read")
+    if without:
+        return _uncompared(target, files, without, f"since {without[0]} cannot be read")
     try:
         table = collect(load_spec(target), config, paper, config.results, seals=False)
     except ValueError as error:
@@ -95,17 +111,24 @@ def _target(target: str, evidence: Evidence, paper: Path, drawings: bool) -> Sho
         faults = tuple(broken(path, "", f"cannot be filled: {error}") for path in files)
         return Shown(target, len(files), {}, faults, {})
     compared = _compared(table, files, distrusted)
-    drawn = [path for path in outputs(target, config.results) if path.suffix not in WRITERS and path.is_file()]
+    drawn = _files(target, config, drawings=True)
     if not drawings or distrusted or not drawn:
         return compared
     faults = tuple(check_drawings(table, drawn))
     return replace(compared, files=compared.files + len(drawn), findings=(*compared.findings, *faults))
 
 
+def _files(target: str, config: Config, drawings: bool = False) -> list[Path]:
+    """What is at the places of a target's files that hold numbers, or of its drawings."""
+    every = outputs(target, config.results)
+    return [path for path in every if (path.suffix not in WRITERS) == drawings and os.path.lexists(path)]
+
+
 def _uncompared(target: str, files: list[Path], metrics: list[Path], reason: str) -> Shown:
     """A target that cannot be made again; all of it hangs on `metrics`."""
-    notes = tuple(Finding(Level.NOTE, path, "", f"not compared with its metric files, {reason}") for path in files[:1])
-    return Shown(target, len(files), {("all rows", "all columns"): tuple(metrics)}, notes, {})
+    notes = (Finding(Level.NOTE, path, "", f"not compared with its metric files, {reason}") for path in files[:1])
+    found = (*unreadable(files), *notes)
+    return Shown(target, len(files), {("all rows", "all columns"): tuple(metrics)}, found, {})
 
 
 def _compared(table: Table, files: list[Path], distrusted: list[Path]) -> Shown:

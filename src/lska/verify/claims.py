@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lska.config import Config
-from lska.verify.files import broken, parse
+from lska.files import quoted, read_bytes, read_json
+from lska.provenance import validate
+from lska.verify.files import broken, said_of, unreadable
 from lska.verify.findings import Finding, Level
 
 
@@ -19,32 +22,42 @@ def check(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[Finding]:
         distrusted: metric files that are broken themselves; no verdicts are made from them.
     """
     from lska.claims import outputs
+    from lska.claims.listing import CLAIMS, read_claims
     from lska.claims.page import render, to_json
     from lska.claims.verdicts import check as judge
 
     path, *pages = outputs(config.results)
-    if not path.is_file():
-        left = [page.name for page in pages if page.is_file()]
+    faults = list(unreadable(page for page in pages if os.path.lexists(page)))
+    yield from faults
+    pages = [page for page in pages if page not in {fault.file for fault in faults}]
+    if not os.path.lexists(path):
+        left = [page.name for page in pages if os.path.lexists(page)]
         if left:
             yield broken(path, "", f"is missing, but {left[0]} beside it shows its verdicts")
         return
     try:
-        found = parse(path.read_text(encoding="utf-8"))
-        ours = _named(found)
-    except (ValueError, TypeError, AttributeError) as error:
-        yield broken(path, "", f"cannot be read as a JSON file of claims ({error})")
+        found = read_json(path)
+        validate(found, "claims", str(path))
+    except ValueError as error:
+        yield broken(path, "", f"cannot be read as a file of claims ({said_of(path, error)})")
         return
     if distrusted:
         yield Finding(Level.NOTE, path, "", f"not compared with the metric files, since {distrusted[0]} is broken")
+        return
+    try:
+        read_claims()
+    except ValueError as error:
+        yield broken(CLAIMS, "", said_of(CLAIMS, error))
         return
     try:
         judged = to_json(judge(config), config)
     except ValueError as error:
         yield Finding(Level.NOTE, path, "", f"not compared: {error}")
         return
-    differing = list(_differences(ours, _named(json.loads(json.dumps(judged))), ""))
+    differing = list(_differences(_named(found), _named(json.loads(json.dumps(judged))), ""))
     for place, ours, theirs in differing:
-        yield broken(path, place, f"is {ours!r}, the metric files and the paper's statements give {theirs!r}")
+        text = f"is {quoted(ours)}, the metric files and the paper's statements give {quoted(theirs)}"
+        yield broken(path, place, text)
     for page in pages if not differing else ():
         yield from _page(page, render(judged, page.suffix))
 
@@ -53,7 +66,8 @@ def _page(path: Path, expected: str) -> Iterator[Finding]:
     if not path.is_file():
         yield broken(path, "", "is missing")
         return
-    for number, (line, wanted) in enumerate(_pairs(path.read_text(encoding="utf-8"), expected), start=1):
+    found = read_bytes(path).decode()
+    for number, (line, wanted) in enumerate(_pairs(found, expected), start=1):
         if line != wanted:
             yield broken(path, f"line {number}", f"shows {line.strip()!r}, claims.json gives {wanted.strip()!r}")
             return
@@ -66,17 +80,13 @@ def _pairs(one: str, other: str) -> list[tuple[str, str]]:
 
 
 def _named(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's content with claims and quantities by name instead of in lists, so that places can be named.
-
-    Raises:
-        AttributeError, TypeError: it has other parts than a file of claims.
-    """
+    """The file's content with claims and quantities by name instead of in lists, so that places can be named."""
     claims = {}
-    for claim in content.get("claims", []):
-        quantities = {str(one.get("name")): one for one in claim.get("quantities", [])}
-        order = ", ".join(str(one.get("name")) for one in claim.get("quantities", []))
-        claims[str(claim.get("id"))] = {**claim, "quantities": quantities, "order of quantities": order}
-    order = ", ".join(str(claim.get("id")) for claim in content.get("claims", []))
+    for claim in content["claims"]:
+        quantities = {one["name"]: one for one in claim["quantities"]}
+        order = ", ".join(one["name"] for one in claim["quantities"])
+        claims[claim["id"]] = {**claim, "quantities": quantities, "order of quantities": order}
+    order = ", ".join(claim["id"] for claim in content["claims"])
     return content | {"claims": claims, "order of claims": order}
 
 

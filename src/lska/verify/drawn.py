@@ -6,8 +6,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lska.files import FileError, read_bytes
 from lska.tables.collect import Table
-from lska.verify.files import broken
+from lska.verify.files import broken, said_of
 from lska.verify.findings import Finding
 
 
@@ -23,5 +24,10 @@ def check(table: Table, paths: Sequence[Path]) -> Iterator[Finding]:
         copies = [Path(folder) / path.name for path in paths]
         draw(table, copies)
         for path, copy in zip(paths, copies, strict=True):
-            if path.read_bytes() != copy.read_bytes():
+            try:
+                same = read_bytes(path) == copy.read_bytes()
+            except FileError as error:
+                yield broken(path, "", said_of(path, error))
+                continue
+            if not same:
                 yield broken(path, "", "is not what is drawn now from the metric files by this code and matplotlib")

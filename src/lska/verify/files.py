@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lska.chain.checkout import committed_text
 from lska.chain.recipes import changes
-from lska.outcomes import OutcomesError, outcomes_path, read_outcomes
+from lska.config import Config
+from lska.files import FileError, MissingFileError, parse_json, printable, read_json, read_lines, read_text
+from lska.outcomes import Outcomes, OutcomesError, outcomes_path, read_arrays, read_outcomes
 from lska.provenance import digest, file_md5, seal_problem, validate
-from lska.verify.findings import Finding, Level
+from lska.verify.findings import Finding, Level, Tally
+from lska.verify.numbers import check as check_numbers
+from lska.verify.recount import counted_again
 from lska.weights.pointers import pointer_path, read_pointer
 
 EDITS = 4
@@ -23,8 +24,8 @@ EDITS = 4
 LONGEST = 240
 """Characters of a change that are shown."""
 
-PRECISION = 1e-6
-"""Relative; outcomes are kept in 32 bits, and their mean is taken in 64."""
+WIDEST = 2000
+"""Characters of a finding's text: what is wrong with a file may be one word of a million letters."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Checked:
     path: Path
     content: Mapping[str, Any]
     findings: tuple[Finding, ...]
+    tally: Tally = Tally()
+    """Its numbers, if it is a metric file."""
 
     @property
     def broken(self) -> bool:
@@ -50,49 +53,41 @@ class Checked:
 
 def broken(path: Path, place: str, text: str) -> Finding:
     """A finding of a file that cannot be trusted."""
-    return Finding(Level.BROKEN, path, place, text)
+    return Finding(Level.BROKEN, path, place, printable(text, WIDEST))
 
 
-def read(path: Path, kind: str) -> Checked:
-    """A JSON file with its seal; `kind` (`metric files`) names what it is where it has none."""
+def read(path: Path, kind: str, schema: str) -> Checked:
+    """A JSON file that fits a schema, with its seal; `kind` (`metric files`) names what it is where it has none."""
     try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Checked(path, {}, (broken(path, "", "is missing"),))
-    except (OSError, ValueError) as error:
-        return Checked(path, {}, (broken(path, "", f"cannot be read as JSON ({error})"),))
-    if not isinstance(content, dict):
-        return Checked(path, {}, (broken(path, "", f"expected a mapping, found {type(content).__name__}"),))
+        content = read_json(path)
+    except MissingFileError as error:
+        return Checked(path, {}, (broken(path, "", said_of(path, error) if path.is_symlink() else "is missing"),))
+    except FileError as error:
+        return Checked(path, {}, (broken(path, "", said_of(path, error)),))
     problem = seal_problem(content)
     if problem is not None:
         text, edited = problem.removeprefix("field 'seal': "), edited_fields(path)
         text += f"; since the commit: {edited}" if edited else ""
         return Checked(path, content, (broken(path, "seal", text),))
+    try:
+        validate(content, schema, str(path))
+    except ValueError as error:
+        return Checked(path, content, (broken(path, "", said_of(path, error)),))
     return Checked(path, content, () if "seal" in content else (_unsealed(path, kind),))
 
 
-def parse(text: str) -> Any:
-    """The value of a JSON text that says each thing once.
-
-    Raises:
-        ValueError: it is no JSON, gives a name twice, of which readers see the first and programs the last, or has
-            numbers that are not finite.
-    """
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = Counter(name for name, _ in pairs)
-    twice = [name for name, number in names.items() if number > 1]
-    if twice:
-        raise ValueError(f"the name {twice[0]!r} is given {names[twice[0]]} times in one mapping")
-    return dict(pairs)
+def unreadable(paths: Iterable[Path]) -> Iterator[Finding]:
+    """What is no text or no JSON, of files that are not compared because what they are made of is broken."""
+    for path in paths:
+        try:
+            (read_json if path.suffix == ".json" else read_text)(path)
+        except FileError as error:
+            yield broken(path, "", said_of(path, error))
 
 
-def _finite(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise ValueError(f"expected a finite number, found {text}")
-    return float(text)
+def said_of(path: Path, error: Exception) -> str:
+    """What an error says of the file that it names, in one line."""
+    return " ".join(str(error).split()).removeprefix(f"{path}:").removeprefix(f"{path}").strip()
 
 
 def _unsealed(path: Path, kind: str) -> Finding:
@@ -106,11 +101,10 @@ def _unsealed(path: Path, kind: str) -> Finding:
 def edited_fields(path: Path) -> str:
     """Which fields of a JSON file differ from the committed one; nothing where there is none."""
     try:
-        committed, content = json.loads(committed_text(path) or "null"), json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        committed, content = parse_json(committed_text(path) or "null", "the commit's"), read_json(path)
+    except ValueError:
         return ""
-    known = isinstance(committed, Mapping) and isinstance(content, Mapping)
-    found = [_cut(change) for change in changes(committed, content)] if known else []
+    found = [_cut(change) for change in changes(committed, content)]
     more = f" and {len(found) - EDITS} more fields" if len(found) > EDITS else ""
     return "; ".join(found[:EDITS]) + more
 
@@ -120,52 +114,73 @@ def _cut(change: str) -> str:
     return change if len(change) <= LONGEST else f"{change[:LONGEST]}..."
 
 
-def metric_file(path: Path, task: str, run: str, scale: str) -> Checked:
-    """A metric file: seal, schema, name, and the outcomes beside it."""
-    checked = read(path, "metric files")
+def metric_file(
+    path: Path, task: str, run: str, config: Config, images: Callable[[Checked], int | None], recount: bool = False
+) -> Checked:
+    """A metric file: seal, schema, name, the outcomes beside it, and whether its numbers follow from these.
+
+    Args:
+        images: how many images there are of the data that it was measured on, None where that is not known.
+        recount: whether what depends on the code alone is counted again.
+    """
+    checked = read(path, "metric files", "metrics")
     if checked.broken:
         return checked
     found: list[Finding] = []
-    try:
-        validate(checked.content, "metrics", path.name)
-    except ValueError as error:
-        found.append(broken(path, "", " ".join(str(error).split())))
-    for name, expected in {"task": task, "run": run, "scale": scale}.items():
+    for name, expected in {"task": task, "run": run, "scale": config.scale}.items():
         if checked.get(name) != expected:
             found.append(broken(path, name, f"is {checked.get(name)!r}, but its place says {expected!r}"))
-    found += _outcomes(path, checked.content) if not found else []
-    return Checked(path, checked.content, (*found, *checked.findings))
+    if found:
+        return Checked(path, checked.content, (*found, *checked.findings))
+    found, outcomes = _outcomes(path, checked.content)
+    numbers, tally = _numbers(checked, outcomes, config, images(checked), recount)
+    return Checked(path, checked.content, (*found, *numbers, *checked.findings), tally)
 
 
-def _outcomes(path: Path, content: Mapping[str, Any]) -> Iterator[Finding]:
-    """Whether the values image by image are those that were written, and give the metrics."""
+def _numbers(
+    checked: Checked, outcomes: Outcomes, config: Config, images: int | None, recount: bool
+) -> tuple[list[Finding], Tally]:
+    """Whether the numbers of a sound metric file follow from what is kept."""
+    from lska.evaluate.derived import Kept
+
+    path, task = checked.path, checked.get("task")
+    drawn, stated, maps = fields_path(config, path), checked.get("detail.field"), {}
+    # Where they are others, that is a finding of its own.
+    if isinstance(stated, str) and drawn.is_file() and file_md5(drawn) == stated:
+        try:
+            maps = read_arrays(drawn)
+        except OutcomesError as error:
+            return [broken(drawn, "", said_of(drawn, error))], Tally()
+    kept = Kept(task, checked.content["metrics"], outcomes, outcomes_path(path).name, images, maps)
+    try:
+        again = counted_again(config, task, checked.get("run")) if recount else None
+    except ValueError as error:
+        return [broken(path, "run", f"cannot be counted again: {error}")], Tally()
+    return check_numbers(path, kept, again)
+
+
+def fields_path(config: Config, metrics: Path) -> Path:
+    """Place of the contribution maps that the metrics of a receptive field were taken from."""
+    return config.results / "fields" / f"{metrics.stem}.npz"
+
+
+def _outcomes(path: Path, content: Mapping[str, Any]) -> tuple[list[Finding], Outcomes]:
+    """Whether the outcomes are those that were written, and belong to the metrics."""
     beside, stated = outcomes_path(path), content.get("outcomes")
     if stated is None:
-        if beside.is_file():
-            yield Finding(Level.NOTE, beside, "", f"no outcomes are named by {path}")
-        return
+        note = Finding(Level.NOTE, beside, "", f"no outcomes are named by {path}")
+        return [note] if beside.is_file() else [], Outcomes()
+    found = []
     if "seal" not in content:
-        yield broken(path, "seal", "is missing, although every metric file with outcomes is written with one")
+        found.append(broken(path, "seal", "is missing, although every metric file with outcomes is written with one"))
     try:
         outcomes = read_outcomes(beside, stated)
     except OutcomesError as error:
-        yield broken(beside, "", str(error).removeprefix(f"{beside}: ").removeprefix(f"{beside} "))
-        return
-    for name, values in outcomes.images.items():
-        entry = content["metrics"].get(name)
-        if entry is None:
-            yield broken(beside, f"images/{name}", f"{path} has no metric of this name")
-        elif entry["value"] is not None:
-            yield from _mean(path, name, entry, values)
-
-
-def _mean(path: Path, name: str, entry: Mapping[str, Any], values: Any) -> Iterator[Finding]:
-    mean, beside = float(values.mean()) if len(values) else math.nan, outcomes_path(path).name
-    if not math.isclose(mean, entry["value"], rel_tol=PRECISION, abs_tol=PRECISION):
-        text = f"is {entry['value']!r}, the mean over images in {beside} is {mean!r}"
-        yield broken(path, f"metrics.{name}.value", text)
-    if entry.get("n", len(values)) != len(values):
-        yield broken(path, f"metrics.{name}.n", f"is {entry['n']}, {beside} has {len(values)} images")
+        return [*found, broken(beside, "", said_of(beside, error))], Outcomes()
+    for kind, arrays in vars(outcomes).items():
+        foreign = sorted(set(arrays) - set(content["metrics"]))
+        found += [broken(beside, f"{kind}/{name}", f"{path} has no metric of this name") for name in foreign]
+    return found, outcomes
 
 
 def sidecar(path: Path, log: Path) -> Checked:
@@ -174,7 +189,7 @@ def sidecar(path: Path, log: Path) -> Checked:
     Args:
         log: the training's record of losses.
     """
-    checked = read(path, "sidecars of weights")
+    checked = read(path, "sidecars of weights", "sidecar")
     if checked.broken:
         return checked
     trained = checked.get("origin") == "trained"
@@ -230,13 +245,14 @@ def _weights(checked: Checked) -> Iterator[Finding]:
 
 def _log(checked: Checked, log: Path) -> Iterator[Finding]:
     """The last line of the record of losses, where the results hold it."""
-    if not log.is_file():
-        return
     try:
-        last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+        number, line = (read_lines(log) or [(1, "")])[-1]
+        last = parse_json(line, f"{log}: line {number}")
         recorded = {"updates": last["step"], "final_loss": last["loss"]}
-    except (ValueError, IndexError, KeyError, TypeError) as error:
-        yield broken(log, "", f"its last line is no record of a training ({type(error).__name__}: {error})")
+    except MissingFileError:
+        return
+    except (FileError, KeyError) as error:
+        yield broken(log, "", f"its last line is no record of a training ({said_of(log, error)})")
         return
     for name, value in recorded.items():
         if checked.get(name) != value:

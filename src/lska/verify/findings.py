@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from lska.chain.text import shortened
+from lska.files import printable
 
 WIDTH = 100
 SHOWN = 5
 """Findings of a kind that are told one by one where only their number matters, and chains of a broken link."""
+
+
+COUNTED = ("complexity", "properties")
+"""Start of the tasks whose numbers depend on the code alone."""
 
 
 class Level(StrEnum):
@@ -47,6 +53,20 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """Numbers of metric files by how much the evidence says of them; by task and field, such as `speed: value`."""
+
+    recomputed: Counter[str] = field(default_factory=Counter)
+    bounded: Counter[str] = field(default_factory=Counter)
+    """Only a range, or a relation to other numbers, is known."""
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Tally) -> Tally:
+        kinds = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Tally(*(one + another for one, another in kinds))
+
+
+@dataclass(frozen=True)
 class Report:
     """The outcome of a verification; `checked` has the number of files and cells by what they are."""
 
@@ -56,6 +76,8 @@ class Report:
     chains: int
     """Cells of tables and figures that were followed."""
     findings: tuple[Finding, ...]
+    numbers: Tally = Tally()
+    """Numbers of the metric files, by how far they follow from the evidence."""
 
     def of(self, level: Level) -> tuple[Finding, ...]:
         """The findings of a level."""
@@ -80,6 +102,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "caption": report.caption,
         "sound": report.sound(),
         "checked": dict(report.checked),
+        "numbers": {kind: dict(counts) for kind, counts in vars(report.numbers).items()},
         "chains": {"followed": report.chains, "broken": report.broken_chains},
         "findings": [finding_json(finding) | {"first_broken_of": list(finding.chains)} for finding in report.findings],
     }
@@ -97,6 +120,7 @@ def to_text(report: Report) -> str:
     lines = textwrap.wrap(f"{report.scale} scale: checked {counts}", WIDTH, subsequent_indent="  ")
     state = f"{report.broken_chains:,} are broken" if report.broken_chains else "none is broken"
     lines.append(f"{report.chains:,} cells of tables and figures were followed to their files; {state}.")
+    lines += _numbers(report.numbers)
     for level in Level:
         found = report.of(level)
         if found:
@@ -104,7 +128,22 @@ def to_text(report: Report) -> str:
             lines += {Level.BROKEN: _all, Level.UNSEALED: _few}.get(level, _alike)(found)
     if not report.of(Level.BROKEN):
         lines += ["", "Nothing is broken."]
-    return "\n".join(lines) + "\n"
+    return printable("\n".join(lines) + "\n")
+
+
+def _numbers(tally: Tally) -> Iterator[str]:
+    """How many numbers were recomputed, and which were not."""
+    recomputed, bounded, unknown = (sum(counts.values()) for counts in vars(tally).values())
+    text = (
+        f"Of {recomputed + bounded + unknown:,} numbers in metric files, {recomputed:,} were recomputed; of "
+        f"{bounded:,} only a range or a relation to others is known; {unknown:,} are not determined by the evidence "
+        "that is kept"
+    )
+    yield from textwrap.wrap(f"{text}{':' if unknown else '.'}", WIDTH)
+    for task, fields in itertools.groupby(sorted(tally.unknown), lambda kind: kind.partition(": ")[0]):
+        kinds = ", ".join(f"{tally.unknown[kind]:,} of {kind.partition(': ')[2]}" for kind in fields)
+        again = " (counted again by --recount)" if task.startswith(COUNTED) else ""
+        yield f"  {task}: {kinds}{again}"
 
 
 def _all(findings: tuple[Finding, ...]) -> Iterator[str]:

@@ -10,14 +10,14 @@ from pathlib import Path
 from lska.chain.origins import sidecar_path
 from lska.chain.recipes import changes, todays_spec
 from lska.config import Config
-from lska.files import quoted
+from lska.files import files_in, quoted
 from lska.finetuning import parse_task
 from lska.inspection import TASKS as INSPECTIONS
 from lska.outcomes import keeps_outcomes
 from lska.provenance import file_md5
-from lska.robustness import set_of
+from lska.robustness import CORRUPTED, set_of
 from lska.runs import Run
-from lska.verify.files import Checked, broken, metric_file, sidecar
+from lska.verify.files import Checked, broken, fields_path, metric_file, sidecar
 from lska.verify.findings import Finding, Level
 from lska.verify.records import record
 from lska.weights.sidecars import imported, measured_alike
@@ -26,8 +26,8 @@ from lska.weights.sidecars import imported, measured_alike
 class Evidence:
     """All files of a scale, each read and checked once."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, recount: bool = False) -> None:
+        self.config, self.recount = config, recount
         self.folder = config.results / "metrics"
         self._metrics: dict[Path, Checked] = {}
         self._sidecars: dict[Path, Checked] = {}
@@ -36,7 +36,7 @@ class Evidence:
     @cached_property
     def metrics(self) -> dict[Path, Checked]:
         """Every metric file that is there or was asked for, by path."""
-        for path in sorted(self.folder.rglob("*.json")):
+        for path in files_in(self.folder, "**/*.json"):
             self.metric(path)
         return self._metrics
 
@@ -44,20 +44,33 @@ class Evidence:
         """A metric file by its path, also a missing one."""
         if path not in self._metrics:
             place = path.relative_to(self.folder)
-            self._metrics[path] = metric_file(path, place.parent.as_posix(), place.stem, self.config.scale)
+            task, run = place.parent.as_posix(), place.stem
+            self._metrics[path] = metric_file(path, task, run, self.config, self._images, self.recount)
         return self._metrics[path]
+
+    def _images(self, metric: Checked) -> int | None:
+        """Images of the data that a metric file was measured on, by their record; None where that does not say."""
+        name, task = metric.get("data.name"), str(metric.get("task"))
+        recorded = None if name is None else self.record(name)
+        if recorded is None or recorded.broken or recorded.get("digest") != metric.get("data.digest"):
+            return None
+        found = recorded.get("images" if set_of(task) in CORRUPTED else "splits.val")
+        return found if isinstance(found, int) else None
 
     def sidecar(self, path: Path) -> Checked:
         """A sidecar by its path, also a missing one."""
+        folder = self.config.weights_path("any").parent
+        if not path.is_relative_to(folder) or ".." in path.parts:
+            return Checked(folder, {}, (broken(folder, "", f"{quoted(str(path))} is no sidecar of this scale"),))
         if path not in self._sidecars:
-            name = path.relative_to(self.config.weights_path("any").parent).with_suffix("").as_posix()
+            name = path.relative_to(folder).with_suffix("").as_posix()
             self._sidecars[path] = sidecar(path, self.config.training_log(name))
         return self._sidecars[path]
 
     @cached_property
     def sidecars(self) -> dict[Path, Checked]:
         """Every sidecar that is there or is named by another file."""
-        for path in sorted(self.config.weights_path("any").parent.rglob("*.json")):
+        for path in files_in(self.config.weights_path("any").parent, "**/*.json"):
             self.sidecar(path)
         for checked in list(self.metrics.values()):
             if checked.get("weights.md5"):
@@ -66,7 +79,10 @@ class Evidence:
 
     def record(self, name: str) -> Checked:
         """The record of a data set, also a missing one."""
-        path = self.config.results / "data" / f"{name}.json"
+        folder = self.config.results / "data"
+        path = folder / f"{name}.json"
+        if path.parent != folder:
+            return Checked(folder, {}, (broken(folder, "", f"{quoted(name)} is no name of a data set"),))
         if path not in self._records:
             self._records[path] = record(path, self.config)
         return self._records[path]
@@ -74,7 +90,7 @@ class Evidence:
     @cached_property
     def records(self) -> dict[Path, Checked]:
         """Every data record that is there or is named by another file."""
-        for path in sorted((self.config.results / "data").glob("*.json")):
+        for path in files_in(self.config.results / "data", "*.json"):
             self.record(path.stem)
         for name in self.witnesses:
             self.record(name)
@@ -137,7 +153,7 @@ class Evidence:
         stated = metric.get("detail.field")
         if stated is None:
             return
-        path = self.config.results / "fields" / f"{metric.path.stem}.npz"
+        path = fields_path(self.config, metric.path)
         found = file_md5(path) if path.is_file() else "no such file"
         if found != stated:
             yield broken(path, "", f"expected MD5 {stated}, as {metric.path} says, found {found}")

@@ -16,7 +16,7 @@ from lska.verify.findings import Finding, Level
 
 def record(path: Path, config: Config) -> Checked:
     """The record of a data set by itself, and as the configuration's source of that name should have it."""
-    checked = read(path, "data records")
+    checked = read(path, "data records", "record")
     if checked.broken:
         return checked
     found = [*_itself(checked)]

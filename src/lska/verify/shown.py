@@ -10,9 +10,10 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from lska.files import FileError, decode_text, read_bytes
 from lska.tables.collect import Table
 from lska.tables.render import WRITERS, heading
-from lska.verify.files import broken
+from lska.verify.files import broken, said_of
 from lska.verify.findings import Finding
 
 REST = "code and metric files give"
@@ -34,16 +35,23 @@ def differences(table: Table, path: Path, distrusted: Collection[Path] = ()) -> 
         path: one of its files.
         distrusted: metric files that are broken themselves; cells that come from them are not compared.
 
-    Raises:
-        OSError: the file cannot be read.
     """
-    found, expected = path.read_bytes().decode("utf-8", "replace"), WRITERS[path.suffix](table)
+    try:
+        content = read_bytes(path)
+        decode_text(content, str(path))
+    except FileError as error:
+        return [broken(path, "", said_of(path, error))]
+    # As it is: a byte order mark is a difference.
+    found, expected = content.decode(), WRITERS[path.suffix](table)
     if found == expected:
         return []
     known = {(cell.row, cell.column): cell for cell in table.cells}
     doubtful = {key for key, cell in known.items() if set(cell.files) & set(distrusted)}
     compare = _compare_csv if path.suffix == ".csv" else _compare_lines
-    differing = compare(table, path, found, expected)
+    try:
+        differing = list(compare(table, path, found, expected))
+    except csv.Error as error:
+        return [broken(path, "", f"cannot be read as comma-separated values ({error})")]
     return [finding for key, finding in differing if key not in doubtful and (key is not None or not doubtful)]
 
 

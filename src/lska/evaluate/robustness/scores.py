@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from lska.data.perturbed.names import EXTRA, FAMILIES, GROUPS, SEVERITIES, STANDARD
-from lska.outcomes import RESAMPLES, Outcomes, mean_of, resample_columns
+from lska.outcomes import RESAMPLES, Outcomes, of_images, resample_columns
 from lska.provenance import metric, proportion
 
 ALEXNET = {
@@ -105,26 +105,40 @@ class Errors:
 
 
 def image_means(errors: Errors) -> dict[str, np.ndarray | None]:
+    """Value of every image, float64 (n,), of each metric that is the mean of it: those of `means_by_image`, and
+    `top1_present` over whatever parts are there.
+    """
+    wrong = {name: errors.of(name) if errors.complete((name,)) else None for name in FAMILIES[errors.family]}
+    clean = None if errors.clean is None else 100.0 * ~errors.clean.correct
+    return {"top1_present": 100 - errors.mean(list(errors.cells)), **means_by_image(errors.family, wrong, clean)}
+
+
+def means_by_image(
+    family: str, wrong: Mapping[str, np.ndarray | None], clean: np.ndarray | None
+) -> dict[str, np.ndarray | None]:
     """Value of every image, float64 (n,), of each metric that is the mean of it; None where a part of it is not there.
 
     By name: `top1_<corruption>` over the five severities; `top1_<group>` over a group of ImageNet-C; `top1_mean_<n>`
     and `error_mean_<n>` over n corruptions (15 and 19, or 10); for ImageNet-C `ce_<corruption>` and `mce_<n>` in
     percent of AlexNet's error, `relative_ce_<corruption>` and `relative_mce_<n>` in percent of AlexNet's increase over
-    its clean error; `top1_present` over whatever parts are there.
+    its clean error.
+
+    Args:
+        wrong: mean error over the five severities in percent, (n,) by corruption; None where one is missing.
+        clean: error on the clean images in percent, (n,); None without them.
     """
-    names, means = FAMILIES[errors.family], _means(errors.family)
-    groups = GROUPS if errors.family == "c" else {}
-    found = {"top1_present": 100 - errors.mean(list(errors.cells))}
+    names, means = FAMILIES[family], _means(family)
+    groups, found = GROUPS if family == "c" else {}, {}
     for name, chosen in {**{name: (name,) for name in names}, **groups, **means}.items():
-        wrong = _mean_error(errors, chosen)
-        found[f"top1_{name}"] = None if wrong is None else 100 - wrong
+        error = _mean_error(wrong, chosen)
+        found[f"top1_{name}"] = None if error is None else 100 - error
         if name in means:
-            found[f"error_{name}"] = wrong
-    if errors.family == "c":
+            found[f"error_{name}"] = error
+    if family == "c":
         alone = {f"ce_{name}": (name,) for name in names}
         for name, chosen in {**alone, **{f"mce_{len(chosen)}": chosen for chosen in means.values()}}.items():
-            found[name] = _corruption_error(errors, chosen)
-            found[f"relative_{name}"] = _corruption_error(errors, chosen, relative=True)
+            found[name] = _corruption_error(wrong, chosen)
+            found[f"relative_{name}"] = None if clean is None else _corruption_error(wrong, chosen, clean)
     return found
 
 
@@ -141,14 +155,22 @@ def corruption_metrics(errors: Errors) -> dict[str, dict[str, Any]]:
         for name, level in cells
     }
     for name, values in image_means(errors).items():
-        metrics[name] = metric(None, "%") if values is None else mean_of(values)
-    for name, chosen in {**{name: (name,) for name in names}, **_means(errors.family)}.items():
-        parts = _cells(errors, chosen)
-        value = float(np.mean([calibration_error(errors.cells[cell]) for cell in parts])) if parts else None
+        metrics[name] = metric(None, "%") if values is None else of_images(name, values)
+    calibration = {}
+    for name in names:
+        parts = _cells(errors, (name,))
+        calibration[name] = float(np.mean([calibration_error(errors.cells[c]) for c in parts])) if parts else None
+    for name, value in {**calibration, **mean_calibration(errors.family, calibration)}.items():
         metrics[f"ece_{name}"] = metric(value, "%")
     if errors.clean is not None:
         metrics |= {"top1_clean": top1(errors.clean), "ece_clean": metric(calibration_error(errors.clean), "%")}
     return metrics
+
+
+def mean_calibration(family: str, alone: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Calibration errors over n corruptions by `mean_<n>`, from those of each corruption; None where one is missing."""
+    found = {name: [alone[one] for one in chosen] for name, chosen in _means(family).items()}
+    return {name: None if None in values else float(np.mean(values)) for name, values in found.items()}
 
 
 def corruption_outcomes(errors: Errors, resamples: int = RESAMPLES) -> Outcomes:
@@ -185,46 +207,44 @@ def _cells(errors: Errors, corruptions: Sequence[str]) -> list[Cell]:
     return cells if errors.complete(corruptions) else []
 
 
-def _mean_error(errors: Errors, corruptions: Sequence[str]) -> np.ndarray | None:
+def _mean_error(wrong: Mapping[str, np.ndarray | None], corruptions: Sequence[str]) -> np.ndarray | None:
     """Error of every image in percent, (n,)."""
-    return np.mean([errors.of(name) for name in corruptions], axis=0) if errors.complete(corruptions) else None
+    found = [wrong[name] for name in corruptions]
+    return None if any(one is None for one in found) else np.mean(found, axis=0)
 
 
-def _corruption_error(errors: Errors, corruptions: Sequence[str], relative: bool = False) -> np.ndarray | None:
+def _corruption_error(
+    wrong: Mapping[str, np.ndarray | None], corruptions: Sequence[str], clean: np.ndarray | None = None
+) -> np.ndarray | None:
     """Each image's part in the (mean) corruption error, in percent of AlexNet's, over all severities (Hendrycks and
     Dietterich, Section 3); (n,).
 
-    CE is a network's error over AlexNet's on the same corruption, summed over severities; with `relative`, both less
-    their errors on the clean images. None where a severity is missing, and the relative one without the clean images.
+    CE is a network's error over AlexNet's on the same corruption, summed over severities; the relative one has both
+    less their errors on the `clean` images. None where a severity is missing.
     """
-    if not errors.complete(corruptions) or (relative and errors.clean is None):
+    if any(wrong[name] is None for name in corruptions):
         return None
-    base = 100 * ~errors.clean.correct if relative else 0.0
-    offset = ALEXNET_CLEAN if relative else 0.0
-    terms = [100 * (errors.of(name) - base) / (ALEXNET[name] - offset) for name in corruptions]
-    return np.mean(terms, axis=0)
+    base, offset = (0.0, 0.0) if clean is None else (clean, ALEXNET_CLEAN)
+    return np.mean([100 * (wrong[name] - base) / (ALEXNET[name] - offset) for name in corruptions], axis=0)
 
 
 def masked_metrics(restricted: Outcome, full: Outcome) -> dict[str, dict[str, Any]]:
     """Metric entries of a set of some classes: outputs restricted to these, and all outputs as in the released script.
     """
+    return plain_metrics(restricted) | plain_metrics(full, "_unmasked")
+
+
+def plain_metrics(outcome: Outcome, end: str = "") -> dict[str, dict[str, Any]]:
+    """Metric entries of a set of all classes; `end` of their names."""
     return {
-        "top1": top1(restricted),
-        "error": _complement(top1(restricted)),
-        "ece": metric(calibration_error(restricted), "%"),
-        "top1_unmasked": top1(full),
-        "error_unmasked": _complement(top1(full)),
-        "ece_unmasked": metric(calibration_error(full), "%"),
+        **{name: of_images(name, values) for name, values in _right_and_wrong(outcome, end).items()},
+        f"ece{end}": metric(calibration_error(outcome), "%"),
     }
 
 
-def plain_metrics(outcome: Outcome) -> dict[str, dict[str, Any]]:
-    """Metric entries of a set of all classes."""
-    return {
-        "top1": top1(outcome),
-        "error": _complement(top1(outcome)),
-        "ece": metric(calibration_error(outcome), "%"),
-    }
+def _right_and_wrong(outcome: Outcome, end: str) -> dict[str, np.ndarray]:
+    """Values of every image in percent."""
+    return {f"top1{end}": 100.0 * outcome.correct, f"error{end}": 100.0 * ~outcome.correct}
 
 
 def plain_outcomes(outcomes: Mapping[str, Outcome], resamples: int = RESAMPLES) -> Outcomes:
@@ -233,11 +253,6 @@ def plain_outcomes(outcomes: Mapping[str, Outcome], resamples: int = RESAMPLES) 
     Args:
         outcomes: by the end of the metrics' names, empty or `_unmasked`.
     """
-    images = {f"top1{end}": 100.0 * outcome.correct for end, outcome in outcomes.items()}
-    images |= {f"error{end}": 100.0 * ~outcome.correct for end, outcome in outcomes.items()}
+    images = {name: v for end, outcome in outcomes.items() for name, v in _right_and_wrong(outcome, end).items()}
     drawn = calibration_samples(list(outcomes.values()), resamples)
     return Outcomes(images, {f"ece{end}": values for end, values in zip(outcomes, drawn, strict=True)})
-
-
-def _complement(entry: dict[str, Any]) -> dict[str, Any]:
-    return {**entry, "value": 100 - entry["value"]}

@@ -1,0 +1,311 @@
+"""How the numbers of a metric file follow from what is kept beside them and from each other.
+
+The formulas are those that the evaluations write by; here stands which number follows by which of them. Some numbers
+follow from nothing that is kept, such as a throughput. Importing this module imports neither torch nor timm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lska.data.perturbed.names import FAMILIES, SEVERITIES
+from lska.evaluate import receptive_field, shape_bias, shape_texture
+from lska.evaluate.robustness.scores import mean_calibration, means_by_image
+from lska.evaluate.splits import over_splits
+from lska.outcomes import Outcomes, mean_of_parts, of_images, standard_error
+from lska.provenance import metric, proportion
+
+if TYPE_CHECKING:
+    from lska.evaluate.shape_texture import Estimate
+
+Entry = Mapping[str, Any]
+
+FIELDS = ("value", "n", "standard_error", "interval")
+"""Numbers of a metric's entry."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A metric file's entries, and what lies behind them as far as it is kept."""
+
+    task: str
+    metrics: Mapping[str, Entry]
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    beside: str = "its outcomes"
+    """Name of the file of outcomes."""
+    images: int | None = None
+    """Images that were measured on, by the record of the data; None where it does not say."""
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Contribution maps (S, S), `trained` and `untrained`."""
+
+    def value(self, name: str) -> float | int | None:
+        """Value of a metric, None where it has none."""
+        return self.metrics.get(name, {}).get("value")
+
+    def numbered(self, start: str) -> dict[int, Entry]:
+        """Entries by the number that follows `start` in their names."""
+        found = {name.removeprefix(start): entry for name, entry in self.metrics.items() if name.startswith(start)}
+        return {int(number): entry for number, entry in found.items() if number.isdecimal() and number.isascii()}
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What some numbers of one metric have to be.
+
+    `fields` maps of `FIELDS` to what `source` (a plural) gives, None for a field that the entry must not have.
+    `bounds`, both included, are those of a value that is not known more closely. Where not `whole`, the value is only
+    one of several that fit.
+    """
+
+    metric: str
+    source: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    bounds: tuple[float, float] | None = None
+    whole: bool = True
+
+
+def derive(kept: Kept) -> Iterator[Derived]:
+    """Everything that follows; a number may follow in several ways.
+
+    Raises:
+        ValueError: what is kept has shapes that do not fit the task.
+    """
+    yield from _from_images(kept)
+    yield from _from_samples(kept)
+    for name, parts in kept.outcomes.parts.items():
+        yield Derived(name, f"the parts in {kept.beside}", {"value": mean_of_parts(parts)})
+    for start, rule in _TASKS.items():
+        if kept.task == start or kept.task.startswith(f"{start}/"):
+            yield from rule(kept)
+
+
+def _from_images(kept: Kept) -> Iterator[Derived]:
+    for name, values in kept.outcomes.images.items():
+        entry = _fields(of_images(name, values))
+        if kept.task == "texture_knn":
+            # Its error is that of the splits, in which an image may be several times.
+            del entry["standard_error"]
+        yield Derived(name, f"the images in {kept.beside}", entry)
+
+
+def _from_samples(kept: Kept) -> Iterator[Derived]:
+    """Errors; and the range of the samples, in which the value lies.
+
+    Calibration errors are convex in how often each image counts, so that samples have larger ones on average, and on
+    few images the value may lie below all of them.
+    """
+    source = f"the bootstrap samples in {kept.beside}"
+    for name, samples in kept.outcomes.samples.items():
+        found, value, error = samples[~np.isnan(samples)], kept.value(name), standard_error(samples)
+        if len(found) and name not in kept.outcomes.parts:
+            least = 0.0 if name.startswith("ece") else float(found.min())
+            yield Derived(name, source, bounds=(least, float(found.max())))
+        # As `with_errors` writes them.
+        if error is not None and isinstance(value, float):
+            yield Derived(name, source, {"standard_error": error})
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    return {name: entry.get(name) for name in ("value", "n", "standard_error")}
+
+
+def _share(name: str, entry: Entry) -> Iterator[Derived]:
+    """A share of `n` images whose hits are not kept."""
+    value, n = entry["value"], entry.get("n")
+    if value is None or n is None:
+        yield Derived(name, "an entry without value or n", {"standard_error": None})
+    elif not 0 <= value <= 100:
+        yield Derived(name, "shares", bounds=(0.0, 100.0))
+    else:
+        nearest = proportion(round(value * n / 100), n)
+        yield Derived(name, f"shares of {n:,}", {"value": nearest["value"]}, whole=False)
+        yield Derived(name, "its value and n", {"standard_error": nearest["standard_error"]})
+
+
+def _of_set(kept: Kept) -> Iterator[Derived]:
+    """Numbers of images, where a metric is of all images of the set."""
+    if kept.images is not None:
+        for name, entry in kept.metrics.items():
+            # Calibration errors state none.
+            if "n" in entry or (name in kept.outcomes.samples and not name.startswith("ece")):
+                yield Derived(name, "the records of its data", {"n": kept.images})
+
+
+def _corruptions(kept: Kept) -> Iterator[Derived]:
+    yield from _of_set(kept)
+    family, images = kept.task.rpartition("/")[2], kept.outcomes.images
+    if images and family in FAMILIES:
+        yield from _corruption_means(kept, family)
+        for name in FAMILIES[family]:
+            yield from _severities(kept, name)
+        alone = {name: kept.value(f"ece_{name}") for name in FAMILIES[family]}
+        for name, value in mean_calibration(family, alone).items():
+            yield Derived(f"ece_{name}", "the calibration errors of the corruptions", {"value": value})
+
+
+def _corruption_means(kept: Kept, family: str) -> Iterator[Derived]:
+    """Means over corruptions from the images of each."""
+    right = {name.removeprefix("top1_"): values for name, values in kept.outcomes.images.items()}
+    wrong = {name: 100 - right[name] if name in right else None for name in FAMILIES[family]}
+    clean = 100 - right["clean"] if "clean" in right else None
+    for name, values in means_by_image(family, wrong, clean).items():
+        entry = metric(None, "%") if values is None else of_images(name, values)
+        yield Derived(name, f"the images of the corruptions in {kept.beside}", _fields(entry))
+
+
+def _severities(kept: Kept, corruption: str) -> Iterator[Derived]:
+    """Shares of single severities, whose mean is known."""
+    cells = {f"top1_{corruption}_{level}": kept.metrics.get(f"top1_{corruption}_{level}") for level in SEVERITIES}
+    for name, entry in cells.items():
+        if entry is not None:
+            yield from _share(name, entry)
+    values = {name: entry["value"] for name, entry in cells.items() if entry is not None}
+    whole = kept.outcomes.images.get(f"top1_{corruption}")
+    if whole is not None and len(values) == len(SEVERITIES) and None not in values.values():
+        total = len(SEVERITIES) * float(whole.mean())
+        for name, value in values.items():
+            rest = total - (sum(values.values()) - value)
+            source = f"the other severities and the images of top1_{corruption} in {kept.beside}"
+            yield Derived(name, source, {"value": rest}, whole=False)
+
+
+def _textures(kept: Kept) -> Iterator[Derived]:
+    """Shares of splits, their means and deviations."""
+    for name, values in kept.outcomes.images.items():
+        splits = kept.numbered(f"{name}_split")
+        for number, entry in splits.items():
+            yield from _share(f"{name}_split{number}", entry)
+        if splits and all("standard_error" in entry for entry in splits.values()):
+            entries = over_splits(name, splits, len(values))
+            for summary in (name, f"{name}_deviation"):
+                yield Derived(summary, "the splits", _fields(entries[summary]))
+
+
+def _shape_texture(kept: Kept) -> Iterator[Derived]:
+    yield from _shape_bias(kept)
+    pairs = {factor: kept.metrics.get(f"{factor}_correlation", {}).get("n") for factor in ("shape", "texture")}
+    neurons = kept.value("neurons")
+    if not neurons or None in pairs.values():
+        return
+    for form in shape_texture.FORMS:
+        drawn = [kept.outcomes.samples.get(f"{factor}_dimensions_{form}") for factor in shape_texture.FACTORS]
+        if not any(one is None for one in drawn) and np.isfinite(total := sum(drawn)).any():
+            yield Derived("neurons", f"the dimensions in {kept.beside}", {"value": int(total[np.isfinite(total)][0])})
+        yield from _estimate(kept, form, pairs, neurons)
+    for factor in pairs:
+        if (mean := kept.value(f"{factor}_correlation")) is not None:
+            source = "the mean correlation and the number of neurons"
+            yield Derived(f"{factor}_score_printed", source, {"value": mean * neurons}, whole=False)
+
+
+def _estimate(kept: Kept, form: str, pairs: Mapping[str, int], neurons: int) -> Iterator[Derived]:
+    """Dimensions and shares of one form from its scores, and the residual's score."""
+    score = shape_texture.residual_score(form, neurons)
+    fixed = {"value": score, "interval": [score, score]}
+    yield Derived(f"residual_score_{form}", f"the {form} forms", fixed)
+    estimate = _stated(kept, form, neurons)
+    if estimate is None:
+        return
+    for name, entry in shape_texture.estimate_metrics(form, estimate, pairs, neurons).items():
+        fields = {"n": entry["n"]}
+        if "_dimensions_" in name:
+            fields["value"] = entry["value"]
+        if "_share_" in name:
+            fields |= {"value": entry["value"], "interval": entry["interval"]}
+        yield Derived(name, "scores, neurons and pairs", fields)
+
+
+def _stated(kept: Kept, form: str, neurons: int) -> Estimate | None:
+    """The estimate that the scores of a form give; None where one of them, or an interval, is not there."""
+    names = [f"{factor}_{{}}_{form}" for factor in shape_texture.FACTORS]
+    scores = [kept.value(name.format("score")) for name in names]
+    score_intervals, intervals = (
+        tuple(kept.metrics.get(name.format(kind), {}).get("interval") for name in names)
+        for kind in ("score", "dimensions")
+    )
+    if None in (*scores, *score_intervals, *intervals):
+        return None
+    dimensions = shape_texture.allocate(np.array(scores, dtype=np.float64), neurons).tolist()
+    return shape_texture.Estimate(tuple(scores), tuple(dimensions), score_intervals, intervals)
+
+
+def _shape_bias(kept: Kept) -> Iterator[Derived]:
+    """The bias from the decisions on each image, and what is known of those of categories."""
+    start = "shape_bias_"
+    biases = {name: entry for name, entry in kept.metrics.items() if name.startswith(start)}
+    mean = biases.pop("shape_bias_category_mean", None)
+    for name, entry in biases.items():
+        yield from _share(name, entry)
+    if mean is not None:
+        entry = shape_bias.category_mean(biases.values())
+        yield Derived("shape_bias_category_mean", "the categories", _fields(entry))
+    decided = [kept.outcomes.images.get(f"{name}_decisions") for name in ("shape", "texture")]
+    if not any(one is None for one in decided):
+        shape, texture = (int(np.count_nonzero(one)) for one in decided)
+        entry = shape_bias.bias(shape, texture)
+        fields = {"value": entry["value"], "n": entry.get("n")}
+        yield Derived("shape_bias", f"the decisions in {kept.beside}", fields)
+
+
+def _receptive_field(kept: Kept) -> Iterator[Derived]:
+    for end, name in (("", "trained"), ("_untrained", "untrained")):
+        if name in kept.maps:
+            for ratio, entry in receptive_field.ratios(kept.maps[name]).items():
+                yield Derived(f"{ratio}{end}", "the contribution maps", {"value": entry["value"]})
+                alike = kept.metrics.get(f"area_ratio_{receptive_field.THRESHOLDS[0]}{end}", {}).get("n")
+                yield Derived(f"{ratio}{end}", "the other ratios", {"n": alike}, whole=False)
+
+
+def _segmentation(kept: Kept) -> Iterator[Derived]:
+    yield from _of_set(kept)
+    classes = [entry["value"] for name, entry in kept.metrics.items() if name.startswith("iou/")]
+    if classes:
+        mean = mean_of_parts(np.array(classes, dtype=np.float64))
+        yield Derived("miou", "the classes", {"value": mean})
+
+
+def _speed(kept: Kept) -> Iterator[Derived]:
+    """The median of an odd number of throughputs is that of the median time; quartiles lie around it."""
+    entry = kept.metrics.get("throughput", {})
+    batch, latency = kept.value("batch_size"), kept.value("latency")
+    if entry.get("n", 0) % 2 and batch and latency:
+        source = "batch size and latency"
+        yield Derived("throughput", source, {"value": 1000 * batch / latency}, whole=False)
+    if entry.get("interval") and entry["value"] is not None:
+        low, high = entry["interval"]
+        around = [min(low, entry["value"]), max(high, entry["value"])]
+        yield Derived("throughput", "quartiles around its median", {"interval": around}, whole=False)
+        yield Derived("latency", "the throughputs", {"n": entry.get("n")}, whole=False)
+
+
+_TASKS: Mapping[str, Callable[[Kept], Iterator[Derived]]] = {
+    "classification": _of_set,
+    "detection": _of_set,
+    "segmentation": _segmentation,
+    "robustness": _corruptions,
+    "texture_knn": _textures,
+    "shape_texture": _shape_texture,
+    "receptive_field": _receptive_field,
+    "speed": _speed,
+}
+"""Rules by the start of a task's name."""
+
+
+def fits(found: Any, expected: Any, precision: float) -> bool:
+    """Whether a number, an interval or None is the expected one, but for rounding where it is no whole number.
+
+    Args:
+        precision: relative, and absolute for numbers below 1.
+    """
+    if isinstance(expected, list | tuple):
+        return isinstance(found, list | tuple) and all(map(lambda a, b: fits(a, b, precision), found, expected))
+    if found is None or expected is None:
+        return found is expected
+    if isinstance(expected, int):
+        return found == expected
+    return math.isclose(found, expected, rel_tol=precision, abs_tol=precision)

@@ -1,0 +1,247 @@
+"""`lska verify` recomputes what its evidence determines: a forged number under a new seal is found in its place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from proven import edit
+
+from lska.config import Config, load
+from lska.evaluate.derived import FIELDS
+from lska.outcomes import Outcomes, outcomes_path, read_outcomes, write_outcomes
+from lska.provenance import file_md5, project_root, write_sealed
+from lska.verify import Level
+from lska.verify.files import Checked
+from lska.verify.findings import Tally
+from lska.verify.links import Evidence
+
+RUN = "van_tiny-lka-k23-s0"
+COPIED = ("metrics", "fields", "data")
+
+Change = Callable[[Any], Any]
+
+
+def by(amount: float) -> Change:
+    """A forger's hand: numbers and both ends of intervals are raised by `amount`."""
+    return lambda found: [end + amount for end in found] if isinstance(found, list) else found + amount
+
+
+FORGED: list[tuple[str, str, Change]] = [
+    ("classification", "top1.value", by(0.01)),
+    ("classification", "top1.standard_error", by(-0.01)),
+    ("classification", "top1.n", by(1)),
+    ("classification", "top5.value", by(0.01)),
+    ("classification", "loss.value", by(-0.001)),
+    ("classification", "loss.standard_error", by(0.001)),
+    ("detection/retinanet", "box_ap.value", by(10)),
+    ("detection/retinanet", "box_ap.value", lambda found: None),
+    ("detection/retinanet", "box_ap.standard_error", by(-0.01)),
+    ("detection/retinanet", "box_ap75.standard_error", by(0.01)),
+    ("detection/retinanet", "box_ap_small.n", by(1)),
+    ("segmentation/semantic_fpn", "miou.value", by(0.01)),
+    ("segmentation/semantic_fpn", "miou.standard_error", by(0.01)),
+    ("segmentation/semantic_fpn", "aacc.value", by(3)),
+    ("segmentation/semantic_fpn", "macc.n", by(1)),
+    ("robustness/c", "mce_15.value", by(-0.01)),
+    ("robustness/c", "mce_19.standard_error", by(-0.01)),
+    ("robustness/c", "relative_mce_15.value", by(0.01)),
+    ("robustness/c", "relative_mce_19.n", by(1)),
+    ("robustness/c", "ce_fog.value", by(-0.01)),
+    ("robustness/c", "relative_ce_fog.standard_error", by(0.01)),
+    ("robustness/c", "top1_weather.value", by(0.01)),
+    ("robustness/c", "top1_fog.standard_error", by(0.01)),
+    ("robustness/c", "top1_fog_3.value", by(0.1)),
+    ("robustness/c", "top1_fog_3.value", by(0.05)),
+    ("robustness/c", "top1_fog_3.standard_error", by(0.01)),
+    ("robustness/c", "top1_fog_3.n", by(1000)),
+    ("robustness/c", "error_mean_15.value", by(0.01)),
+    ("robustness/c", "top1_present.value", by(0.01)),
+    ("robustness/c", "top1_clean.value", by(0.1)),
+    ("robustness/c", "ece_mean_15.value", by(0.01)),
+    ("robustness/c", "ece_mean_15.standard_error", by(0.01)),
+    ("robustness/c", "ece_clean.value", by(9)),
+    ("robustness/c_bar", "error_mean_10.value", by(-0.01)),
+    ("robustness/c_bar", "top1_sparkles_5.value", by(1)),
+    ("texture_knn", "top1_cosine.value", by(0.01)),
+    ("texture_knn", "top1_cosine.standard_error", by(-0.01)),
+    ("texture_knn", "top1_cosine.n", by(1)),
+    ("texture_knn", "top1_cosine_split3.value", by(0.1)),
+    ("texture_knn", "top1_cosine_split3.standard_error", by(0.1)),
+    ("texture_knn", "top1_euclidean_deviation.value", by(0.01)),
+    ("texture_knn", "top1_euclidean_deviation.n", by(1)),
+    ("shape_texture", "shape_dimensions_reference.value", by(1)),
+    ("shape_texture", "texture_share_reference.value", by(1)),
+    ("shape_texture", "texture_share_reference.interval", by(1)),
+    ("shape_texture", "shape_score_reference.value", by(0.1)),
+    ("shape_texture", "shape_score_reference.standard_error", by(0.001)),
+    ("shape_texture", "shape_score_printed.value", by(0.01)),
+    ("shape_texture", "shape_score_printed.n", by(1)),
+    ("shape_texture", "residual_score_reference.value", by(0.1)),
+    ("shape_texture", "residual_score_printed.interval", by(1)),
+    ("shape_texture", "shape_dimensions_reference.interval", lambda found: [found[1] + 1, found[0]]),
+    ("shape_texture", "neurons.value", by(1)),
+    ("receptive_field", "area_ratio_20.value", by(0.01)),
+    ("receptive_field", "area_ratio_50_untrained.value", by(0.01)),
+    ("receptive_field", "side_99.value", by(-2)),
+    ("receptive_field", "area_ratio_30.standard_error", by(0.01)),
+    ("receptive_field", "side_30.n", by(1)),
+    ("speed", "throughput.value", by(100)),
+    ("speed", "throughput.interval", by(1000)),
+    ("speed", "latency.n", by(1)),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The committed small scale without its tables."""
+    folder, root = tmp_path_factory.mktemp("small"), project_root()
+    for name in ("config", "paper"):
+        shutil.copytree(root / name, folder / name)
+    for name in COPIED:
+        shutil.copytree(root / "results" / "small" / name, folder / "results" / "small" / name)
+    return folder
+
+
+@pytest.fixture
+def small(committed: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.chdir(committed)
+    return load([Path("config/small.yaml")])
+
+
+def checked(config: Config, path: Path, recount: bool = False) -> Checked:
+    return Evidence(config, recount).metric(path)
+
+
+def places(found: Checked) -> list[str]:
+    return [finding.place for finding in found.findings if finding.level is Level.BROKEN]
+
+
+@pytest.fixture
+def restored(small: Config) -> Iterator[Callable[[Path], Path]]:
+    """Metric files, which are what they were after the test."""
+    former: dict[Path, bytes] = {}
+
+    def taken(path: Path) -> Path:
+        for one in (path, outcomes_path(path)):
+            if one.is_file():
+                former[one] = one.read_bytes()
+        return path
+
+    yield taken
+    for path, content in former.items():
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+
+
+def test_forged_numbers_are_found_in_their_places(small: Config, restored: Callable[[Path], Path]) -> None:
+    missed = []
+    for task, place, change in FORGED:
+        path = restored(small.metric_path(task, RUN))
+        sound = path.read_bytes()
+        edit(path, f"metrics.{place}", change, sealed=True)
+        if f"metrics.{place}" not in (found := places(checked(small, path))):
+            missed.append((task, place, found))
+        path.write_bytes(sound)
+    assert missed == []
+
+
+def test_a_removed_error_is_found(small: Config, restored: Callable[[Path], Path]) -> None:
+    path = restored(small.metric_path("robustness/c", RUN))
+    content = json.loads(path.read_text())
+    del content["metrics"]["mce_15"]["standard_error"], content["metrics"]["mce_19"]["n"]
+    write_sealed(path, content)
+    assert places(checked(small, path)) == ["metrics.mce_15.standard_error", "metrics.mce_19.n"]
+
+
+def test_every_committed_number_is_recomputed_bounded_or_named_as_neither(small: Config) -> None:
+    every = Evidence(small).metrics
+    assert [finding for one in every.values() for finding in one.findings if finding.level is Level.BROKEN] == []
+    tally = sum((one.tally for one in every.values()), Tally())
+    numbers = [
+        name
+        for one in every.values()
+        for entry in one.content["metrics"].values()
+        for name in FIELDS
+        if entry.get(name) is not None
+    ]
+    assert sum(sum(counts.values()) for counts in vars(tally).values()) == len(numbers)
+    determined = {kind.partition(":")[0] for kind in tally.unknown if not kind.startswith(("complexity", "properties"))}
+    assert determined == {
+        "robustness/c", "robustness/c_bar", "segmentation/semantic_fpn", "shape_texture", "speed", "texture_knn",
+    }  # fmt: skip
+    assert sum(tally.recomputed.values()) > 4000
+
+
+def test_parts_determine_what_samples_only_bound(small: Config, restored: Callable[[Path], Path]) -> None:
+    path = restored(small.metric_path("detection/retinanet", RUN))
+    content, kept = json.loads(path.read_text()), read_outcomes(outcomes_path(path))
+    value = content["metrics"]["box_ap"]["value"]
+    parts = {"box_ap": np.array([[value - 1, value + 1], [value, np.nan]])}
+    write_outcomes(outcomes_path(path), Outcomes(samples=kept.samples, parts=parts))
+    write_sealed(path, content | {"outcomes": file_md5(outcomes_path(path))})
+    assert places(checked(small, path)) == []
+    edit(path, "metrics.box_ap.value", by(0.01), sealed=True)
+    assert places(checked(small, path)) == ["metrics.box_ap.value"]
+
+
+def test_counts_are_counted_again_where_that_is_asked_for(small: Config, restored: Callable[[Path], Path]) -> None:
+    for task, run, name in (("complexity", RUN, "flops"), ("properties", "lska", "range_pixels")):
+        path = restored(small.metric_path(task, run))
+        found = checked(small, path, recount=True)
+        assert places(found) == [] and sum(found.tally.unknown.values()) == 0
+        edit(path, f"metrics.{name}.value", by(1), sealed=True)
+        assert places(checked(small, path)) == []
+        assert places(checked(small, path, recount=True)) == [f"metrics.{name}.value"]
+
+
+def archive(path: Path, name: str, content: bytes) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as stream:
+        stream.writestr(name, content)
+
+
+def header(shape: str, descr: str = "'<f8'") -> bytes:
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no archive": (lambda path: path.write_bytes(b"\0" * 50), "is damaged"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-900]), "is damaged"),
+    "objects": (lambda path: np.savez(path, **{"images/top1": np.array([{}, 1], dtype=object)}), "has no numbers but"),
+    "texts": (lambda path: np.savez(path, **{"images/top1": np.array(["a", "b"])}), "has no numbers but"),
+    "other names": (lambda path: np.savez(path, top1=np.ones(9)), "expected names like images/<metric>"),
+    "no metric": (lambda path: np.savez(path, **{"images/other": np.ones(9)}), "has no metric of this name"),
+    "a table": (lambda path: np.savez(path, **{"images/top1": np.ones((3, 3))}), "expected (n,) values"),
+    "nothing": (lambda path: np.savez(path, **{"images/top1": np.ones(0)}), "expected (n,) values"),
+    "unequal": (
+        lambda path: np.savez(path, **{"images/top1": np.ones(3), "images/top5": np.ones(4)}),
+        "as many images for every metric",
+    ),
+    "bomb": (lambda path: archive(path, "images/top1.npy", bytes(2**28 + 1)), "expected at most"),
+    "huge shape": (lambda path: archive(path, "images/top1.npy", header("(10**15,)")), "is damaged"),
+    "long shape": (lambda path: archive(path, "images/top1.npy", header("(1000000000000000,)") + b"1" * 64), "damaged"),
+    "deep header": (lambda path: archive(path, "images/top1.npy", header("(" * 900 + ")" * 900)), "is damaged"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "found a folder"),
+}  # fmt: skip
+
+
+def test_damaged_outcomes_are_a_finding_each(small: Config, restored: Callable[[Path], Path]) -> None:
+    path = restored(small.metric_path("classification", RUN))
+    content, beside = json.loads(path.read_text()), outcomes_path(path)
+    sound = beside.read_bytes()
+    for damage, text in DAMAGED.values():
+        damage(beside)
+        stated = file_md5(beside) if beside.is_file() else content["outcomes"]
+        write_sealed(path, content | {"outcomes": stated})
+        found = [one for one in checked(small, path).findings if one.level is Level.BROKEN]
+        assert any(one.file == beside and text in one.text for one in found), (text, found)
+        if beside.is_dir():
+            beside.rmdir()
+        beside.write_bytes(sound)
