@@ -555,7 +555,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent.absolute())
-        temporary = path.with_name(_temporary_name(path))
+        temporary = path.with_name(temporary_name(path))
         temporary.mkdir()
         descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -573,7 +573,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def _temporary_name(path: Path) -> str:
+def temporary_name(path: Path) -> str:
+    """A new name beside `path` by the one rule for temporary files."""
     return f".{path.name}.{_host()}{secrets.token_hex(3)[:5]}.tmp{path.suffix}"
 
 
@@ -585,7 +586,7 @@ def _host() -> str:
 def _create_temporary(path: Path) -> tuple[Path, int]:
     """A new file, locked for as long as its descriptor is open, so that nobody takes it for left behind."""
     while True:
-        temporary = path.with_name(_temporary_name(path))
+        temporary = path.with_name(temporary_name(path))
         try:
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except FileExistsError:

@@ -123,7 +123,7 @@ def test_a_second_call_makes_what_is_missing(clean: Split, small_set: Path, tmp_
     root = tmp_path / "set"
     write_corrupted_set(clean, root, SMALL, ORIGIN)
     complete, lost = files(root), root / "sparkles/1.00"
-    lost.rename(root / "sparkles/.1.00.0a.partial")
+    lost.rename(root / "sparkles/.1.00.0a1b2c3d.tmp.00")
     kept = (root / "sparkles/5.00").stat().st_ino
     assert write_corrupted_set(clean, root, SMALL, ORIGIN) == {"cells": 4, "images": 5, "written": 5}
     assert files(root) == complete
@@ -189,7 +189,7 @@ def test_a_killed_process_leaves_complete_cells_and_no_workers(clean: Split, tmp
     assert 0 < len(done) < 20
     assert {len(list((root / cell).glob("*/*.jpg"))) for cell in done} == {12}
     (root / "sparkles").mkdir(exist_ok=True)
-    (root / "sparkles/.1.00.0a.partial").mkdir()
+    (root / "sparkles/.1.00.0a1b2c3d.tmp.00").mkdir()
     settings = CorruptionSettings("c_bar", image_size=160, severities=(1, 4))
     assert write_corrupted_set(clean, root, settings, {})["written"] == 12 * (20 - len(done))
     assert len(cells(root)) == 20
@@ -252,7 +252,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path, workers: int) -> None:
         write_corrupted_set(split, tmp_path / "set", replace(SMALL, images=None), ORIGIN, workers)
     assert cells(tmp_path / "set") == []
     broken.unlink()
-    with pytest.raises(DataError, match=f"{broken.name}: no such file.*restore the file"):
+    with pytest.raises(DataError, match=f"{broken.name}: no such file"):
         write_corrupted_set(split, tmp_path / "set", replace(SMALL, images=None), ORIGIN, workers)
 
 

@@ -198,7 +198,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, child: Callable[[
 
 def test_a_process_that_may_not_write_changes_nothing(tmp_path: Path) -> None:
     save(tmp_path, 4)
-    unfinished = tmp_path / files._temporary_name(tmp_path / "state-00000006.pt")
+    unfinished = tmp_path / files.temporary_name(tmp_path / "state-00000006.pt")
     unfinished.write_bytes(b"of the process that may")
     files._sweep.cache_clear()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -15,6 +15,7 @@ from lska.report import graph_path, rendered_notebook
 from lska.tables import TARGETS, TableSpec, load_spec, outputs
 from lska.tables.collect import Cell, Table, collect
 from lska.verify import Report, verify
+from lska.weights.sidecars import load_sidecar
 
 Contents = dict[Path, dict[str, Any]]
 """JSON files by their path from the working folder."""
@@ -82,7 +83,7 @@ def gather(config: Config) -> Results:
         config,
         tuple(_target(name, config) for name in TARGETS),
         metrics=metrics,
-        sidecars=_contents(checkpoints, schema="sidecar"),
+        sidecars={path: load_sidecar(path) for path in files_in(checkpoints, "**/*.json")},
         records=_contents(results / "data", deep=False, schema="record"),
         executed=_contents(results / "notebooks", "*.ipynb", deep=False),
         claims=_optional(claims.outputs(results)[0], "claims"),

@@ -17,6 +17,7 @@ from lska.verify.findings import Finding, Level, Tally
 from lska.verify.numbers import check as check_numbers
 from lska.verify.recount import counted_again
 from lska.weights.pointers import pointer_path, read_pointer
+from lska.weights.sidecars import check_sidecar
 
 EDITS = 4
 """Fields that are named of those that differ from the commit."""
@@ -56,8 +57,12 @@ def broken(path: Path, place: str, text: str) -> Finding:
     return Finding(Level.BROKEN, path, place, printable(text, WIDEST))
 
 
-def read(path: Path, kind: str, schema: str) -> Checked:
-    """A JSON file that fits a schema, with its seal; `kind` (`metric files`) names what it is where it has none."""
+def read(path: Path, kind: str, check: Callable[[Any, str], None]) -> Checked:
+    """A JSON file with its seal; `kind` (`metric files`) names what it is where it has none.
+
+    Args:
+        check: raises ValueError where a content, which the second argument names, is of other fields or types.
+    """
     try:
         content = read_json(path)
     except MissingFileError as error:
@@ -70,10 +75,15 @@ def read(path: Path, kind: str, schema: str) -> Checked:
         text += f"; since the commit: {edited}" if edited else ""
         return Checked(path, content, (broken(path, "seal", text),))
     try:
-        validate(content, schema, str(path))
+        check(content, str(path))
     except ValueError as error:
         return Checked(path, content, (broken(path, "", said_of(path, error)),))
     return Checked(path, content, () if "seal" in content else (_unsealed(path, kind),))
+
+
+def fits(schema: str) -> Callable[[Any, str], None]:
+    """The check of `read` by a schema of the project."""
+    return lambda content, where: validate(content, schema, where)
 
 
 def unreadable(paths: Iterable[Path]) -> Iterator[Finding]:
@@ -123,7 +133,7 @@ def metric_file(
         images: how many images there are of the data that it was measured on, None where that is not known.
         recount: whether what depends on the code alone is counted again.
     """
-    checked = read(path, "metric files", "metrics")
+    checked = read(path, "metric files", fits("metrics"))
     if checked.broken:
         return checked
     found: list[Finding] = []
@@ -189,7 +199,7 @@ def sidecar(path: Path, log: Path) -> Checked:
     Args:
         log: the training's record of losses.
     """
-    checked = read(path, "sidecars of weights", "sidecar")
+    checked = read(path, "sidecars of weights", check_sidecar)
     if checked.broken:
         return checked
     trained = checked.get("origin") == "trained"

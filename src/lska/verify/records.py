@@ -10,13 +10,13 @@ from lska.config import KINDS, Config
 from lska.provenance import digest
 from lska.robustness import CORRUPTED, MASKED
 from lska.sections import DataSource
-from lska.verify.files import Checked, broken, read
+from lska.verify.files import Checked, broken, fits, read
 from lska.verify.findings import Finding, Level
 
 
 def record(path: Path, config: Config) -> Checked:
     """The record of a data set by itself, and as the configuration's source of that name should have it."""
-    checked = read(path, "data records", "record")
+    checked = read(path, "data records", fits("record"))
     if checked.broken:
         return checked
     found = [*_itself(checked)]

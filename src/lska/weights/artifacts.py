@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import atomic_path
+from lska.files import atomic_path, files_in
 from lska.runs import Run
 from lska.weights.pointers import SUFFIX
 from lska.weights.sidecars import read_sidecar
@@ -42,7 +42,7 @@ def artifacts(root: Path = Path("checkpoints")) -> Entries:
         ValueError: a pointer's name is no run id, or two weights would have the same name; names the pointers.
     """
     found: Entries = {}
-    for pointer in sorted(root.glob(f"*/**/*{POINTER}")):
+    for pointer in files_in(root, f"*/**/*{POINTER}"):
         scale, *task = pointer.parent.relative_to(root).parts
         name, entry = _entry(pointer, scale, "/".join(task) or "classification")
         if name in found:

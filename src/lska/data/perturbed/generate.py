@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from lska.data.perturbed.clean import chosen_images, clean_image, corrupted_name
 from lska.data.perturbed.names import FAMILIES, GENERATORS, SEVERITIES, severity_folder
 from lska.data.synthetic.checks import check_choice, check_range
 from lska.data.synthetic.folder import SETTINGS_FILE, existing_settings
-from lska.files import write_json
+from lska.files import is_temporary, read_json, temporary_name, write_json, writing
 from lska.provenance import digest
 
 logger = logging.getLogger(__name__)
@@ -148,7 +147,9 @@ def _write_missing(
     try:
         with bar, in_processes(workers) as mapper:
             for corruption, severities in missing.items():
-                folders = {severity: _partial(_cell(root, settings, corruption, severity)) for severity in severities}
+                folders = {
+                    severity: _unfinished(_cell(root, settings, corruption, severity)) for severity in severities
+                }
                 jobs = [_Job(source, settings, corruption, folders, part) for part in _parts(indices, workers)]
                 _write_cells(root, jobs, mapper, bar.update)
     finally:
@@ -183,7 +184,9 @@ def _write_images(job: _Job) -> int:
         for severity, folder in job.folders.items():
             seed = hashed(settings.seed, job.corruption, severity, name)
             picture = Image.fromarray(corrupt(clean, job.corruption, severity, seed))
-            picture.save(folder / corrupted_name(name), "JPEG", quality=settings.quality, optimize=True)
+            path = folder / corrupted_name(name)
+            with writing(path):
+                picture.save(path, "JPEG", quality=settings.quality, optimize=True)
     return len(job.indices) * len(job.folders)
 
 
@@ -200,11 +203,11 @@ def _prepare(root: Path, description: Mapping[str, Any]) -> None:
     if not existing_settings(root, description, overwrite=True):
         settings = root / SETTINGS_FILE
         if settings.exists():
-            _refuse_other_kind(root, json.loads(settings.read_text(encoding="utf-8")).get("kind"))
+            _refuse_other_kind(root, read_json(settings).get("kind"))
             logger.warning("%s holds a corrupted set of other settings, which is replaced", root)
         # Renamed before it is removed: half a cell must never look like one of the former set's.
         for corruption in (name for names in FAMILIES.values() for name in names if (root / name).is_dir()):
-            (root / corruption).replace(root / f".{corruption}.{uuid.uuid4().hex[:8]}.former")
+            (root / corruption).replace(root / temporary_name(root / corruption))
         write_json(settings, {**description, "digest": digest(description)})
     _remove_leftovers(root)
 
@@ -215,7 +218,7 @@ def _refuse_other_kind(root: Path, kind: Any) -> None:
 
 
 def _remove_leftovers(root: Path) -> None:
-    for leftover in (*root.glob(".*.former"), *root.glob("*/.*.partial")):
+    for leftover in filter(is_temporary, (*root.iterdir(), *root.glob("*/.*"))):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -232,9 +235,9 @@ def _missing(root: Path, settings: CorruptionSettings) -> dict[str, list[int]]:
     return {corruption: severities for corruption, severities in lacking.items() if severities}
 
 
-def _partial(cell: Path) -> Path:
+def _unfinished(cell: Path) -> Path:
     """A hidden sibling of a cell."""
-    return cell.with_name(f".{cell.name}.{uuid.uuid4().hex[:8]}.partial")
+    return cell.with_name(temporary_name(cell))
 
 
 def _parts(indices: Sequence[int], workers: int) -> Iterator[tuple[int, ...]]:
