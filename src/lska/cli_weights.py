@@ -39,13 +39,13 @@ def _chosen(arguments: Arguments, config: Config) -> list[Checkpoint]:
     return [checkpoint(config, name) for name in arguments.names or known]
 
 
-def _list(arguments: Arguments) -> None:
+def _list(arguments: Arguments) -> int:
     config = load(arguments)
     choices, names = Choices(config), [one.name for one in _chosen(arguments, config)]
-    width = max(map(len, names))
-    for name in names:
-        choice = choices.of(name)
+    found, width = {name: choices.of(name) for name in names}, max(map(len, names))
+    for name, choice in found.items():
         say(f"{choice.state:<5}  {name:<{width}}  {' '.join((choice.refused or choice.reason).split())}")
+    return int(any(choice.refused for choice in found.values()))
 
 
 def _fetch(arguments: Arguments) -> None:
