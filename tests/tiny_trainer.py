@@ -20,6 +20,7 @@ from lska.train.interrupt import StopRequest
 from lska.train.loading import Plan
 from lska.train.progress import TrainingLog
 from lska.train.recipe import Recipe
+from lska.train.state import read_state, restore
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -56,3 +57,10 @@ def run(trainer: Trainer, stop: StopRequest | None = None, feed: Iterator[Batch]
 def records(path: Path) -> list[dict[str, Any]]:
     """The lines of a record."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The newest intact state of a training; None if it has none yet."""
+    found: list[dict[str, Any]] = []
+    restore(folder, lambda path: found.append(read_state(path)))
+    return found[-1] if found else None

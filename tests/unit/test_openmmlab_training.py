@@ -15,9 +15,10 @@ import tiny_dense
 import torch
 from test_distributed import together
 from tiny_dense import UPDATES, DenseProject, outcome, records
+from tiny_trainer import load_state
 
 from lska.provenance import file_md5
-from lska.train.state import StateError, load_state, read_state, save_state, state_files
+from lska.train.state import StateError, read_state, save_state, state_files
 
 Child = Callable[[Callable[[], Any]], int]
 Through = Callable[[str], dict[str, Any]]

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_trainer import load_state
 
 from lska import files
 from lska.train.interrupt import Interrupted
-from lska.train.state import StateError, load_state, read_state, save_state, state_files, write_state
+from lska.train.state import StateError, read_state, save_state, state_files, write_state
 
 
 def content(step: int) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_project import RECIPE, Project
-from tiny_trainer import ALONE, Batch, batches, job, linear, records, run
+from tiny_trainer import ALONE, Batch, batches, job, linear, load_state, records, run
 
 from lska.files import FileError
 from lska.train import engine
 from lska.train.engine import Trainer
 from lska.train.interrupt import Interrupted, StopRequest, stop_request
 from lska.train.progress import Progress, TrainingLog, logged
-from lska.train.state import load_state, state_files
+from lska.train.state import state_files
 from lska.train.trainable import DivergedError
 
 

@@ -87,13 +87,6 @@ def state_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and not path.is_dir())
 
 
-def load_state(folder: Path) -> dict[str, Any] | None:
-    """Read the newest intact state; None if the training has none yet. As `restore`, but for nobody's use."""
-    found: list[dict[str, Any]] = []
-    restore(folder, lambda path: found.append(read_state(path)))
-    return found[-1] if found else None
-
-
 def restore(folder: Path, take: Callable[[Path], None]) -> bool:
     """Go on from the newest state that is intact and fits; returns whether the training has states at all.
 
