@@ -149,6 +149,13 @@ def test_weights_measured_elsewhere_are_named_with_both_files(scale: Proven) -> 
     assert all(scale.sidecar.as_posix() in text for text in found.values())
 
 
+def test_images_without_a_data_set_are_found(scale: Proven) -> None:
+    for path in (scale.metrics, scale.segmentor):
+        edit(path, "data", lambda data: None, sealed=True)
+    found = {(finding.file, finding.place) for finding in scale.broken()}
+    assert {(scale.metrics, "data"), (scale.segmentor, "data")} <= found
+
+
 def test_a_sidecar_of_another_run_is_found(scale: Proven) -> None:
     edit(scale.fine_tuned, "run", lambda run: run.replace("s0", "s1"), sealed=True)
     assert (scale.fine_tuned, "run") in [(found.file, found.place) for found in scale.broken()]

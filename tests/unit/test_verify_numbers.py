@@ -160,6 +160,18 @@ def test_a_removed_error_is_found(small: Config, restored: Callable[[Path], Path
     assert places(checked(small, path)) == ["metrics.mce_15.standard_error", "metrics.mce_19.n"]
 
 
+@pytest.mark.parametrize(
+    ("task", "name"), [("classification", "top1"), ("robustness/c", "mce_15"), ("texture_knn", "top1_cosine")]
+)
+def test_an_invented_interval_is_found(small: Config, restored: Callable[[Path], Path], task: str, name: str) -> None:
+    path = restored(small.metric_path(task, RUN))
+    content = json.loads(path.read_text())
+    value = content["metrics"][name]["value"]
+    content["metrics"][name]["interval"] = [value - 0.1, value + 0.1]
+    write_sealed(path, content)
+    assert places(checked(small, path)) == [f"metrics.{name}.interval"]
+
+
 def test_every_committed_number_is_recomputed_bounded_or_named_as_neither(small: Config) -> None:
     every = Evidence(small).metrics
     assert [finding for one in every.values() for finding in one.findings if finding.level is Level.BROKEN] == []

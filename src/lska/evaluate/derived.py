@@ -111,7 +111,7 @@ def _from_samples(kept: Kept) -> Iterator[Derived]:
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
-    return {name: entry.get(name) for name in ("value", "n", "standard_error")}
+    return {name: entry.get(name) for name in FIELDS}
 
 
 def _share(name: str, entry: Entry) -> Iterator[Derived]:

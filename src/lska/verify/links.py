@@ -120,6 +120,8 @@ class Evidence:
         yield from self._drawn(metric)
         if metric.get("weights.md5"):
             yield from self._behind(self.sidecar(self.weights_of(metric)))
+        if metric.get("data") is None and _measured_on_weights(metric.get("task")):
+            yield broken(metric.path, "data", f"is null, but {metric.get('task')} is measured on images of a data set")
         yield from self._data(metric)
 
     def broken_behind(self, path: Path) -> Iterator[Finding]:
@@ -129,7 +131,7 @@ class Evidence:
     def _measured_on(self, metric: Checked) -> Iterator[Finding]:
         """Whether a metric file and the sidecar of its weights name the same."""
         if metric.get("weights.md5") is None:
-            if _needs_weights(metric.get("task")):
+            if _measured_on_weights(metric.get("task")):
                 yield broken(metric.path, "weights.md5", f"is null, but {metric.get('task')} is measured on weights")
             return
         beside = self.sidecar(self.weights_of(metric))
@@ -212,7 +214,7 @@ def _broken(checked: Checked) -> Iterator[Finding]:
     return (finding for finding in checked.findings if finding.level is Level.BROKEN)
 
 
-def _needs_weights(task: str) -> bool:
+def _measured_on_weights(task: str) -> bool:
     return task == "classification" or task in INSPECTIONS or set_of(task) is not None or parse_task(task) is not None
 
 
