@@ -40,6 +40,11 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
+def dangling(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("nowhere")
+
+
 def says(**fields: Any) -> Damage:
     """Other fields under a new seal."""
 
@@ -80,11 +85,14 @@ DAMAGED: dict[Path, tuple[Damage, str]] = {
     RESULTS / "tables/table_12.md": (raw(b"\xff\x00"), "the byte 0xff is no UTF-8"),
     RESULTS / "training/van_tiny-lska-k23-s0.jsonl": (text(DEEP), "nested more than 64 deep"),
     RESULTS / "training/van_tiny-lska-k53-s0.jsonl": (pipe, "found a named pipe"),
-    WEIGHTS / "van_tiny-lka-k7-s0.json": (says(updates="7", images_seen=[1], spec=5), "(3 problems)"),
-    WEIGHTS / "van_tiny-lka-k23-s0.json": (says(data=[1]), "data: [1] is not of type"),
+    RESULTS / "training/segmentation/semantic_fpn/van_tiny-lska-k23-s0.jsonl": (dangling, "is a link to "),
+    WEIGHTS / "van_tiny-lska-k23-s0.safetensors": (Path.mkdir, "found a folder"),
+    WEIGHTS / "van_tiny-lska-k53-s0.safetensors": (dangling, "is a link to "),
+    WEIGHTS / "van_tiny-lka-k7-s0.json": (says(updates="7", images_seen=[1], spec=5), "3 problem(s): spec: expected a mapping"),
+    WEIGHTS / "van_tiny-lka-k23-s0.json": (says(data=[1]), "data: expected a mapping or null, found list"),
     WEIGHTS / "van_tiny-lka-k53-s0.json": (pipe, "found a named pipe"),
     WEIGHTS / "van_tiny-lska-k7-s0.json": (text(DEEP), "nested more than 64 deep"),
-    WEIGHTS / "segmentation/semantic_fpn/van_tiny-lka-k23-s0.json": (says(backbone="x", task=5), "(2 problems)"),
+    WEIGHTS / "segmentation/semantic_fpn/van_tiny-lka-k23-s0.json": (says(backbone="x", task=5), "2 problem(s): task: expected str"),
 }  # fmt: skip
 
 

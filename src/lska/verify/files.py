@@ -16,6 +16,7 @@ from lska.provenance import digest, file_md5, seal_problem, validate
 from lska.verify.findings import Finding, Level, Tally
 from lska.verify.numbers import check as check_numbers
 from lska.verify.recount import counted_again
+from lska.weights.foreign import unusable
 from lska.weights.pointers import pointer_path, read_pointer
 from lska.weights.sidecars import check_sidecar
 
@@ -249,6 +250,8 @@ def _recipe(checked: Checked) -> Iterator[Finding]:
 
 def _weights(checked: Checked) -> Iterator[Finding]:
     weights = checked.path.with_suffix(".safetensors")
+    if (problem := unusable(weights)) is not None:
+        yield broken(weights, "", problem.removeprefix(f"{weights}: "))
     if weights.is_file() and (md5 := file_md5(weights)) != checked.get("md5"):
         yield broken(checked.path, "md5", f"is {checked.get('md5')}, {weights} has {md5}")
 
@@ -259,7 +262,9 @@ def _log(checked: Checked, log: Path) -> Iterator[Finding]:
         number, line = (read_lines(log) or [(1, "")])[-1]
         last = parse_json(line, f"{log}: line {number}")
         recorded = {"updates": last["step"], "final_loss": last["loss"]}
-    except MissingFileError:
+    except MissingFileError as error:
+        if log.is_symlink():
+            yield broken(log, "", said_of(log, error))
         return
     except (FileError, KeyError) as error:
         yield broken(log, "", f"its last line is no record of a training ({said_of(log, error)})")
