@@ -170,6 +170,7 @@ def read_outcomes(path: Path, md5: str | None = None) -> Outcomes:
 
     Raises:
         OutcomesError: it is missing, damaged or another one.
+        FileError: it cannot be read.
     """
     import numpy as np
 

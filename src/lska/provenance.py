@@ -16,7 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import FileError, printable, quoted, read_json, vouched, write_json
+from lska.files import (
+    FileError,
+    UnreadableFileError,
+    open_regular,
+    printable,
+    quoted,
+    read_json,
+    vouched,
+    write_json,
+)
 from lska.imports import ADDRESSES, absent
 
 if TYPE_CHECKING:
@@ -38,9 +47,16 @@ def digest(obj: Any) -> str:
 
 
 def file_md5(path: Path) -> str:
-    """MD5 of a file's content, the identity that DVC gives weights."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "md5").hexdigest()
+    """MD5 of a file's content, the identity that DVC gives weights.
+
+    Raises:
+        FileError: as `lska.files.open_regular`, or reading it fails.
+    """
+    with open_regular(path) as stream:
+        try:
+            return hashlib.file_digest(stream, "md5").hexdigest()
+        except OSError as error:
+            raise UnreadableFileError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def metric(

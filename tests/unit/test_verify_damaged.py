@@ -45,6 +45,17 @@ def dangling(path: Path) -> None:
     path.symlink_to("nowhere")
 
 
+def circle(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(path.name)
+
+
+def failing(path: Path) -> None:
+    """A regular file that fails when it is read, as on a broken disk."""
+    path.unlink(missing_ok=True)
+    path.symlink_to("/proc/self/mem")
+
+
 def says(**fields: Any) -> Damage:
     """Other fields under a new seal."""
 
@@ -86,13 +97,17 @@ DAMAGED: dict[Path, tuple[Damage, str]] = {
     RESULTS / "training/van_tiny-lska-k23-s0.jsonl": (text(DEEP), "nested more than 64 deep"),
     RESULTS / "training/van_tiny-lska-k53-s0.jsonl": (pipe, "found a named pipe"),
     RESULTS / "training/segmentation/semantic_fpn/van_tiny-lska-k23-s0.jsonl": (dangling, "is a link to "),
-    WEIGHTS / "van_tiny-lska-k23-s0.safetensors": (Path.mkdir, "found a folder"),
+    WEIGHTS / "detection/retinanet/van_tiny-lka-k23-s0.safetensors": (Path.mkdir, "found a folder"),
     WEIGHTS / "van_tiny-lska-k53-s0.safetensors": (dangling, "is a link to "),
-    WEIGHTS / "van_tiny-lka-k7-s0.json": (says(updates="7", images_seen=[1], spec=5), "3 problem(s): spec: expected a mapping"),
-    WEIGHTS / "van_tiny-lka-k23-s0.json": (says(data=[1]), "data: expected a mapping or null, found list"),
+    METRICS / "texture_knn/van_tiny-lska-k23-s0.npz": (failing, "cannot be read (Input/output error)"),
+    METRICS / "texture_knn/van_tiny-lska-k53-s0.json": (failing, "cannot be read (Input/output error)"),
+    RESULTS / "fields/van_tiny-lska-k53-s0.npz": (failing, "cannot be read (Input/output error)"),
+    WEIGHTS / "van_tiny-lka-k7-s0.json": (says(updates="7", images_seen=[1], spec=5), "3 problem(s): spec: expected"),
+    WEIGHTS / "van_tiny-lka-k23-s0.json": (circle, "cannot be read (Too many levels of symbolic links)"),
+    WEIGHTS / "detection/retinanet/van_tiny-lska-k23-s0.json": (says(data=[1]), "data: expected a mapping or null"),
     WEIGHTS / "van_tiny-lka-k53-s0.json": (pipe, "found a named pipe"),
     WEIGHTS / "van_tiny-lska-k7-s0.json": (text(DEEP), "nested more than 64 deep"),
-    WEIGHTS / "segmentation/semantic_fpn/van_tiny-lka-k23-s0.json": (says(backbone="x", task=5), "2 problem(s): task: expected str"),
+    WEIGHTS / "segmentation/semantic_fpn/van_tiny-lka-k23-s0.json": (says(backbone="x", task=5), "2 problem(s): task"),
 }  # fmt: skip
 
 

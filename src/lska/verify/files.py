@@ -96,6 +96,14 @@ def unreadable(paths: Iterable[Path]) -> Iterator[Finding]:
             yield broken(path, "", said_of(path, error))
 
 
+def md5_of(path: Path) -> str:
+    """MD5 of a file, or in words why it cannot be read."""
+    try:
+        return file_md5(path)
+    except FileError as error:
+        return said_of(path, error)
+
+
 def said_of(path: Path, error: Exception) -> str:
     """What an error says of the file that it names, in one line."""
     return " ".join(str(error).split()).removeprefix(f"{path}:").removeprefix(f"{path}").strip()
@@ -157,7 +165,7 @@ def _numbers(
     path, task = checked.path, checked.get("task")
     drawn, stated, maps = fields_path(config, path), checked.get("detail.field"), {}
     # Where they are others, that is a finding of its own.
-    if isinstance(stated, str) and drawn.is_file() and file_md5(drawn) == stated:
+    if isinstance(stated, str) and drawn.is_file() and md5_of(drawn) == stated:
         try:
             maps = read_arrays(drawn)
         except OutcomesError as error:
@@ -186,7 +194,7 @@ def _outcomes(path: Path, content: Mapping[str, Any]) -> tuple[list[Finding], Ou
         found.append(broken(path, "seal", "is missing, although every metric file with outcomes is written with one"))
     try:
         outcomes = read_outcomes(beside, stated)
-    except OutcomesError as error:
+    except (OutcomesError, FileError) as error:
         return [*found, broken(beside, "", said_of(beside, error))], Outcomes()
     for kind, arrays in vars(outcomes).items():
         foreign = sorted(set(arrays) - set(content["metrics"]))
@@ -252,7 +260,7 @@ def _weights(checked: Checked) -> Iterator[Finding]:
     weights = checked.path.with_suffix(".safetensors")
     if (problem := unusable(weights)) is not None:
         yield broken(weights, "", problem.removeprefix(f"{weights}: "))
-    if weights.is_file() and (md5 := file_md5(weights)) != checked.get("md5"):
+    if weights.is_file() and (md5 := md5_of(weights)) != checked.get("md5"):
         yield broken(checked.path, "md5", f"is {checked.get('md5')}, {weights} has {md5}")
 
 

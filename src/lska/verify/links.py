@@ -10,14 +10,13 @@ from pathlib import Path
 from lska.chain.origins import sidecar_path
 from lska.chain.recipes import changes, todays_spec
 from lska.config import Config
-from lska.files import files_in, quoted
+from lska.files import UnreadableFileError, files_in, quoted
 from lska.finetuning import parse_task
 from lska.inspection import TASKS as INSPECTIONS
 from lska.outcomes import keeps_outcomes
-from lska.provenance import file_md5
 from lska.robustness import CORRUPTED, set_of
 from lska.runs import Run
-from lska.verify.files import Checked, broken, fields_path, metric_file, sidecar
+from lska.verify.files import Checked, broken, fields_path, md5_of, metric_file, sidecar
 from lska.verify.findings import Finding, Level
 from lska.verify.records import record
 from lska.weights.sidecars import imported, measured_alike
@@ -156,7 +155,7 @@ class Evidence:
         if stated is None:
             return
         path = fields_path(self.config, metric.path)
-        found = file_md5(path) if path.is_file() else "no such file"
+        found = md5_of(path) if path.is_file() else "no such file"
         if found != stated:
             yield broken(path, "", f"expected MD5 {stated}, as {metric.path} says, found {found}")
 
@@ -243,7 +242,10 @@ def _todays_recipe(config: Config, path: Path, checked: Checked) -> Iterator[Fin
     except ValueError as error:
         yield broken(path, "run", str(error))
         return
-    now = todays_spec(config, task, run)
+    try:
+        now = todays_spec(config, task, run)
+    except UnreadableFileError:
+        return  # the sidecar of its backbone, which is a finding of its own
     if now is None:
         yield Finding(Level.OUTDATED, path, "", f"scale {config.scale} has no {task} of {run} any more")
     elif found := changes(checked.get("spec"), now):
