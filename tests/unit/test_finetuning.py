@@ -191,7 +191,7 @@ def test_everything_wrong_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (means("retinanet", recipe="nowhere.yaml"), "nowhere.yaml: cannot be read"),
+        (means("retinanet", recipe="nowhere.yaml"), "nowhere.yaml: no such file"),
         (means("retinanet", overrides={"epoch": 3}), r"unknown key 'epoch' \(did you mean 'epochs'\?\)"),
         (means("semantic_fpn", gpus=3), "4 micro-batches .* segmentation.heads.semantic_fpn.gpus: 3"),
         (

@@ -161,8 +161,9 @@ def measured(project, monkeypatch: pytest.MonkeyPatch, task: str) -> Plan:
         for path in (weights, log, *item.outputs(run)):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"made up")
-        write_json(weights.with_suffix(".json"), {"md5": str(run), "recipe": config.training_digest(run)})
-        content = {"weights": {"md5": str(run)}, "data": {"digest": "as checked"}}
+        md5, recipe = file_md5(weights), config.training_digest(run)
+        write_json(weights.with_suffix(".json"), {"md5": md5, "recipe": recipe, "origin": "trained"})
+        content = {"weights": {"md5": md5}, "data": {"digest": "as checked"}}
         content |= {"detail": {"protocol": item.protocol()}, "outcomes": file_md5(outcomes_path(item.metrics(run)))}
         write_json(item.metrics(run), content)
     # Snakemake keeps the params of what it touches.

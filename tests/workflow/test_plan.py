@@ -105,7 +105,7 @@ def test_planning_leaves_the_folder_as_it_was_also_where_a_pass_is_outdated(proj
     weights = root / "checkpoints" / "demo" / f"{RUN}.safetensors"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
-    write_json(weights.with_suffix(".json"), {"recipe": "sha256:old", "md5": "x"})
+    write_json(weights.with_suffix(".json"), {"recipe": "sha256:old", "md5": file_md5(weights), "origin": "trained"})
     for task in ("shape_texture", "robustness/c", "classification"):
         write_json(root / "results" / "demo" / "metrics" / task / f"{RUN}.json", {"weights": {"md5": "y"}})
     before = state(root)
@@ -160,10 +160,11 @@ def put_demo(root: Path, config: Path) -> None:
         log = root / made.config.training_log(run)
         for path in (weights, log, metrics):
             path.parent.mkdir(parents=True, exist_ok=True)
-        weights.write_bytes(b"weights")
+        weights.write_text(str(run))
         log.write_text("")
-        write_json(weights.with_suffix(".json"), {"md5": str(run), "recipe": made.config.training_digest(run)})
+        md5, recipe = file_md5(weights), made.config.training_digest(run)
+        write_json(weights.with_suffix(".json"), {"md5": md5, "recipe": recipe, "origin": "trained"})
         outcomes = outcomes_path(metrics)
         outcomes.write_bytes(b"outcomes")
-        named = {"weights": {"md5": str(run)}, "outcomes": file_md5(outcomes)}
+        named = {"weights": {"md5": md5}, "outcomes": file_md5(outcomes)}
         write_json(metrics, {**named, "data": {"digest": "sha256:data"}})

@@ -1,6 +1,6 @@
 # Weights: published ones come from DVC, the others are trained, one rule for every network. Which of both is decided for
-# each network while this is read (lska.weights); what this program did not make is made by neither. State lives in work/, outside the outputs, so that a killed training goes
-# on.
+# each network while this is read (lska.weights); what this program did not make is made by neither. State lives in work/,
+# outside the outputs, so that a killed training goes on.
 
 from snakemake.logging import logger
 
