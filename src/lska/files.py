@@ -167,6 +167,8 @@ def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
             content = stream.read(limit + 1)
         except OSError as error:
             raise UnreadableFileError(f"{path}: cannot be read ({error.strerror})") from error
+    if content is None:  # such as /proc/kmsg, which calls itself a regular file
+        raise FileError(f"{path}: expected a regular file, found one that keeps its reader waiting")
     if len(content) > limit:
         raise FileError(f"{path}: is larger than the {limit:,} bytes that are read of such a file")
     return content

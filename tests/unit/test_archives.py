@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from lska.cli import main
 from lska.data.archives import Archive, inside, packed, read_archives, stem
 from lska.data.dense_manifest import load_dense_manifest
 from lska.data.dtd import load_texture_manifest
+from lska.data.entries import DataError
+from lska.data.folders import list_split
 from lska.data.manifest import BUNDLED, Manifest, kind_of, load_manifest, save_manifest
 from lska.data.perturbed.manifests import load_corrupted_manifest, load_perturbed_manifest
+from lska.data.sources import look
 from lska.files import read_yaml
 from lska.robustness import source_identity
 from lska.sections import DataSource
@@ -72,6 +76,8 @@ def test_archives_stand_last_in_a_manifest(tmp_path: Path) -> None:
         ({"file": "a.rar"}, r"archives\[0\]: file: expected a name that ends in one of .tar, .*found 'a.rar'"),
         ({"file": "a.zip", "md5": "ABC"}, r"md5: expected 32 hexadecimal digits, found 'ABC'"),
         ({"file": "a.zip", "sha256": "0" * 63}, "sha256: expected 64 hexadecimal digits"),
+        ({"file": "a.zip", "bytes": -1}, "bytes: expected at least 1, found -1"),
+        ({"file": "a.zip", "url": "https://a.org/\x1b[2J"}, "url: .*which has control characters"),
         ({"file": "a.zip", "size": 3}, r"archives\[0\]: unknown key 'size'"),
         ({"url": "https://example.org"}, r"archives\[0\]: missing key 'file'"),
     ],
@@ -118,9 +124,33 @@ def test_an_archive_is_found_by_its_name_in_any_format(tmp_path: Path) -> None:
     assert packed(tmp_path, listed) is None
     (tmp_path / "set-master.tar.gz").touch()
     assert packed(tmp_path, listed) == (tmp_path / "set-master.tar.gz", listed[0])
+    (tmp_path / "b.TAR.GZ").touch()
+    assert packed(tmp_path, [Archive("b.TAR.GZ")]) == (tmp_path / "b.TAR.GZ", Archive("b.TAR.GZ"))
     # An archive as the root itself needs no known name.
     assert packed(tmp_path / "other.zip", listed) == (tmp_path / "other.zip", Archive("other.zip"))
     assert packed(tmp_path / "set-master.tar.gz", listed) == (tmp_path / "set-master.tar.gz", listed[0])
+
+
+@pytest.mark.parametrize(("name", "what"), [("set.tar.gz", "is a link to"), ("set.zip", "found a named pipe")])
+def test_a_dangling_link_or_a_pipe_is_no_absent_archive(tmp_path: Path, name: str, what: str) -> None:
+    link = name == "set.tar.gz"
+    (tmp_path / name).symlink_to("gone") if link else os.mkfifo(tmp_path / name)
+    data = DataSource("cifar10", str(tmp_path), str(tmp_path / "own.yaml"))
+    (tmp_path / "own.yaml").write_text(f"name: own\narchives: [{{file: {name}}}]\n")
+    with pytest.raises(DataError, match=f"{name}: .*{what}"):
+        packed(tmp_path, [Archive(name)])
+    assert what in str(look("classification", data))
+
+
+@pytest.mark.parametrize("name", ["val", "val.tar"])
+def test_a_dangling_link_or_a_pipe_is_no_absent_split(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("gone")
+    with pytest.raises(DataError, match=f"{name}: is a link to gone, which is not there"):
+        list_split(tmp_path, "val")
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}: expected a regular file, found a named pipe"):
+        list_split(tmp_path, "val")
 
 
 def test_the_folder_around_everything_is_looked_through(tmp_path: Path) -> None:

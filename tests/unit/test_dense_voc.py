@@ -168,15 +168,22 @@ def test_everything_that_cannot_be_converted_is_named(tmp_path: Path) -> None:
     (tmp_path / "wide.xml").write_bytes(('<?xml version="1.0" encoding="utf-16"?>' + bomb + sound).encode("utf-16"))
     (tmp_path / "unknown.xml").write_text('<?xml version="1.0" encoding="klingon"?>' + sound)
     os.mkfifo(tmp_path / "pipe.xml")
+    # Given twice, in digits that only Python reads, or as neither yes nor no.
+    write(tmp_path, "twice", sound_box := box("cell", 5, 6, 7, 8, extra="<name>plate</name>"), sound_box)
+    write(tmp_path, "corner", box("cell", 5, 6, 7, 8).replace("<ymin>", "<xmin>4</xmin><ymin>"))
+    write(tmp_path, "digits", box("cell", 5, 6, "1_0", 8), box("cell", 5, 6, "٣٣", 8), size="6_4,480")
+    write(tmp_path, "unsure", box("cell", 5, 6, 7, 8, extra="<difficult>2</difficult>"))
     names = ["sound", "label", "other", "number", "size", "broken", "absent", "nan"]
-    names += ["entities", "wide", "unknown", "pipe"]
+    names += ["entities", "wide", "unknown", "pipe", "twice", "corner", "digits", "unsure"]
     with pytest.raises(DataError) as caught:
         convert(tmp_path, names, CLASSES, tmp_path / "set.json")
     message = str(caught.value)
     assert f"unknown categories (1): {tmp_path / 'label.xml'}, object 2: 'dog', expected one of cell, plate" in message
     assert f"XML files that name another image (1): {tmp_path / 'other.xml'} names 'elsewhere.jpg'" in message
-    assert f"objects that are no VOC annotation (3): {tmp_path / 'number.xml'}, object 1" in message
-    assert "XML files that cannot be read (7)" in message
+    assert f"objects that are no VOC annotation (7): {tmp_path / 'number.xml'}, object 1" in message
+    for said in ("(name is given 2 times)", "(bndbox/xmin is given 2 times)", "(difficult: expected 0 or 1, found 2)"):
+        assert said in message
+    assert "XML files that cannot be read (8)" in message
     for name in ("size", "broken", "absent", "nan", "unknown"):
         assert str(tmp_path / f"{name}.xml") in message
     for name in ("entities", "wide"):

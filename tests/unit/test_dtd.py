@@ -83,7 +83,8 @@ def test_the_digest_stands_for_the_data_and_not_for_wording() -> None:
     [
         ({"parts": {"train": 1, "val": 1}}, "parts: expected a number from 1 up for each of train, val, test"),
         ({"parts": {"train": 1, "val": 1, "test": 0}}, "parts: expected a number from 1 up"),
-        ({"splits": 0}, "splits: expected at least 1, found 0"),
+        ({"splits": 0}, "splits: expected 1 to 1,000, found 0"),
+        ({"splits": 10**17}, "splits: expected 1 to 1,000, found 100,000"),
         ({"classes": []}, "classes: expected at least one, found none"),
         ({"classes": ["b", "a"]}, "classes: expected distinct names in sorted order"),
         ({"count": 7}, "unknown key 'count'"),

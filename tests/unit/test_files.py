@@ -139,7 +139,7 @@ def test_sound_files_are_read_whatever_wrote_them(tmp_path: Path) -> None:
     assert read_lines(path) == [(1, "one"), (3, "two")]
 
 
-def test_only_regular_files_are_opened_and_never_waited_for(tmp_path: Path) -> None:
+def test_only_regular_files_are_opened_and_never_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("gone")
     (tmp_path / "to the pipe").symlink_to("pipe")
@@ -159,6 +159,13 @@ def test_only_regular_files_are_opened_and_never_waited_for(tmp_path: Path) -> N
     for name, text in {"link": "is a link to gone, which is not there", "gone": "no such file"}.items():
         with pytest.raises(MissingFileError, match=text):
             read_bytes(tmp_path / name)
+    # Files such as /proc/kmsg call themselves regular and have their readers wait for what comes.
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    with monkeypatch.context() as patch:
+        patch.setattr("lska.files.open_regular", lambda path: os.fdopen(reader, "rb"))
+        with pytest.raises(FileError, match="expected a regular file, found one that keeps its reader waiting"):
+            read_bytes(tmp_path / "kmsg")
+    os.close(writer)
     (tmp_path / "large").write_bytes(b"12345")
     assert read_bytes(tmp_path / "large", limit=5) == b"12345"
     with pytest.raises(FileError, match="larger than the 4 bytes"):

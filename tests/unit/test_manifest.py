@@ -119,6 +119,7 @@ GOOD = {
     ("change", "message"),
     [
         ({"classes": ["bee", "ant"]}, "classes: expected distinct names in sorted order"),
+        ({"classes": ["ant", "b" * 201]}, r"classes\[1\]: .* which has more than 200 bytes"),
         ({"classes": ["ant", "ant"]}, "classes: 'ant' is listed twice"),
         ({"classes": "no_such_package:list.txt"}, "install 'no_such_package'"),
         ({"classes": "timm:no_such_file.txt"}, "found 'timm:no_such_file.txt'"),
@@ -137,6 +138,17 @@ def test_contradictions_are_refused(tmp_path: Path, change: dict[str, object], m
     path.write_text(yaml.safe_dump(GOOD | change))
     with pytest.raises(ValueError, match=message):
         load_manifest(path)
+
+
+def test_a_manifest_by_any_ending_and_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    for name in ("m.yml", "m.YAML"):
+        (tmp_path / name).write_text(yaml.safe_dump(GOOD))
+        assert load_manifest(tmp_path / name).splits["val"].count == 4
+    (tmp_path / "link.yaml").symlink_to("gone")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name, what in (("link", "is a link to gone, which is not there"), ("pipe", "found a named pipe")):
+        with pytest.raises(ValueError, match=f"{name}.yaml: .*{what}"):
+            load_manifest(tmp_path / f"{name}.yaml")
 
 
 def test_unknown_manifest_lists_the_known_ones() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lska.data.entries import DataError, FileName, Inside, is_hidden, repeated
+from lska.data.entries import DataError, FileName, Inside, is_hidden, label_problem, repeated
 from lska.data.layouts import shown
-from lska.files import open_regular, read_yaml
+from lska.files import FileError, open_regular, read_yaml
 from lska.strict import build
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
@@ -49,6 +50,10 @@ class Archive:
             value = getattr(self, name)
             if value is not None and not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
                 problems.append(f"{name}: expected {digits} hexadecimal digits, found {value!r}")
+        if self.bytes is not None and self.bytes < 1:
+            problems.append(f"bytes: expected at least 1, found {self.bytes}")
+        if self.url is not None and (problem := label_problem(self.url)):
+            problems.append(f"url: {problem}")
         if twice := repeated(self.rename.values()):
             problems.append(f"rename: several folders become {twice[0]!r}, expected a name for each")
         if problems:
@@ -134,13 +139,23 @@ def packed(root: Path, archives: Sequence[Archive], *more: str) -> tuple[Path, A
     with the name of one of `archives` or `more`, whichever of `SUFFIXES` it has.
 
     Those that a person has to unpack do not count.
+
+    Raises:
+        DataError: there is a dangling link, a pipe or the like by that name, or it may not be read.
     """
     candidates = (*archives, *map(Archive, more))
     if root.is_file():
         named = (one for one in candidates if stem(one.file) == stem(root.name))
         return (root, next(named, Archive(root.name))) if is_archive(root.name) else None
-    places = ((root / f"{stem(one.file)}{suffix}", one) for one in candidates if not one.by_hand for suffix in SUFFIXES)
-    return next(((path, one) for path, one in places if path.is_file()), None)
+    wanted = [one for one in candidates if not one.by_hand]
+    places = [(root / name, one) for one in wanted for name in (one.file, *(stem(one.file) + end for end in SUFFIXES))]
+    found = next(((path, one) for path, one in places if os.path.lexists(path) and not path.is_dir()), None)
+    if found is not None:
+        try:
+            open_regular(found[0]).close()
+        except FileError as error:  # a dangling link or a pipe is no absence
+            raise DataError(str(error)) from error
+    return found
 
 
 def inside(folder: Path) -> Path:

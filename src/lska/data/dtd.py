@@ -30,6 +30,7 @@ from lska.strict import build
 
 PARTS = ("train", "val", "test")
 FOLDER = "dtd"
+MOST_SPLITS = 1000
 IMAGES, LABELS = "images", "labels"
 
 Splits = dict[int, dict[str, np.ndarray]]
@@ -58,8 +59,8 @@ class TextureManifest:
     def __post_init__(self) -> None:
         if sorted(self.parts) != sorted(PARTS) or min(self.parts.values(), default=0) < 1:
             raise ValueError(f"parts: expected a number from 1 up for each of {', '.join(PARTS)}, found {self.parts}")
-        if self.splits < 1:
-            raise ValueError(f"splits: expected at least 1, found {self.splits}")
+        if not 1 <= self.splits <= MOST_SPLITS:
+            raise ValueError(f"splits: expected 1 to {MOST_SPLITS:,}, found {self.splits:,}")
         if problems := archive_problems(self.archives):
             raise ValueError("; ".join(problems))
         _ = self.images  # whose own checks are those of the classes

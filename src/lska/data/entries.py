@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
@@ -23,6 +24,9 @@ RATIO = 100
 
 SMALL = 100_000_000
 """Bytes that an archive may hold whatever its own size."""
+
+LONGEST = 200
+"""Bytes of a name that becomes a file or folder. Systems take 255, and what is written adds to it."""
 
 _HIDDEN = re.compile(
     r"(?:^|/)(?:\.|(?:__MACOSX|Icon\r|Thumbs\.db|ehthumbs\.db|desktop\.ini|\$RECYCLE\.BIN|System Volume Information)"
@@ -79,6 +83,8 @@ def inside_problem(name: str) -> str | None:
 def name_problem(name: str) -> str | None:
     """What is wrong with the name of one file or folder, or of a class that has one; None where nothing is."""
     problem = path_problem(name) or ("has slashes" if "/" in name else "is hidden" if is_hidden(name) else None)
+    if len(os.fsencode(name)) > LONGEST:
+        problem = f"has more than {LONGEST} bytes"
     return problem and f"expected the name of a file or folder, found {quoted(name)}, which {problem}"
 
 

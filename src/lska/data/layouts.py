@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lska.data.entries import FOLDER, DataError, is_hidden, name_problem
 from lska.data.tars import TarIndex, index_tar
-from lska.files import read_table
+from lska.files import FileError, open_regular, read_table
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")  # timm's list and WebP; the case does not matter
 SHOWN = 10  # how many names a message lists before it only counts
@@ -62,9 +62,15 @@ def locate(root: Path, split: str) -> Path:
         ) from error
     if found is None:
         return root
-    for name in (split, f"{split}.tar", f"ILSVRC2012_img_{split}.tar"):
-        if name in found and (root / name).is_dir() == (name == split):
+    names = [name for name in (split, f"{split}.tar", f"ILSVRC2012_img_{split}.tar") if name in found]
+    for name in names:
+        if (root / name).is_dir() == (name == split):
             return root / name
+    for name in names:
+        try:
+            open_regular(root / name).close()
+        except FileError as error:  # a dangling link or a pipe, which is there and yet no split
+            raise DataError(str(error)) from error
     raise DataError(
         f"data root '{root.absolute()}' has no {split!r} split: expected {split}/<class>/<image>, {split}.tar or "
         f"ILSVRC2012_img_{split}.tar, found {shown(found)}; correct the data root (one level up or down?) or "

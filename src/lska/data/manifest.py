@@ -139,7 +139,8 @@ def manifest_path(name: str | Path, known: Iterable[str] | None = None) -> Path:
     """
     bundled = BUNDLED / f"{name}.yaml"
     path = bundled if bundled.is_file() else Path(name)
-    if path.suffix != ".yaml" or not path.is_file():
+    # A dangling link or a pipe is named by who reads it, not taken for absence.
+    if path.suffix.lower() not in (".yaml", ".yml") or not os.path.lexists(path) or path.is_dir():
         names = sorted(known if known is not None else (file.stem for file in BUNDLED.glob("*.yaml")))
         raise DataError(
             f"no manifest {str(name)!r}: expected one of {', '.join(names)} or the path of a .yaml file; "

@@ -104,9 +104,11 @@ def look(kind: str, data: DataSource) -> str | None:
         kind: what it serves, as `lska.config.Config.sources` says.
     """
     root, archives = Path(data.root), archives_of(data)
-    if packed(root, archives) is not None or kind in (*CORRUPTED, "shape_texture"):
+    if kind in (*CORRUPTED, "shape_texture"):
         return None
     try:
+        if packed(root, archives) is not None:
+            return None
         if kind in MANIFESTS:
             require(load_dense_manifest(kind, Path(data.manifest) if data.manifest else data.name), root)
         elif kind == "texture_knn":

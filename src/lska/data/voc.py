@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def _add(content: dict[str, Any], path: Path, numbers: dict[str, int], findings:
     """Append the image and the objects of one XML file."""
     try:
         root = _parsed(path)
-        width, height = (int(_text(root, f"size/{side}")) for side in ("width", "height"))
+        width, height = (_number(_text(root, f"size/{side}")) for side in ("width", "height"))
         file = _text(root, "filename")
     except FileError as error:
         findings.add("XML files that cannot be read", str(error))
@@ -78,7 +79,9 @@ def _add_object(
     try:
         label = _text(item, "name")
         left, top, right, bottom = (_number(_text(item, f"bndbox/{corner}")) for corner in CORNERS)
-        difficult = _number(item.findtext("difficult") or "0")
+        difficult = _number(_text(item, "difficult") if item.findtext("difficult") else "0")
+        if difficult not in (0, 1):
+            raise ValueError(f"difficult: expected 0 or 1, found {difficult}")
     except ValueError as error:
         findings.add("objects that are no VOC annotation", f"{place} ({error})")
         return
@@ -111,14 +114,17 @@ def _parsed(path: Path) -> ElementTree.Element:
 
 
 def _text(element: ElementTree.Element, path: str) -> str:
-    text = element.findtext(path)
-    if text is None or not text.strip():
+    found = element.findall(path)
+    if len(found) > 1:
+        raise ValueError(f"{path} is given {len(found)} times")
+    if not found or not (found[0].text or "").strip():
         raise ValueError(f"no {path}")
-    return text.strip()
+    return (found[0].text or "").strip()
 
 
 def _number(text: str) -> int | float:
-    value = float(text)
+    # Python would read 1_0 as 10, and the digits of any script.
+    value = float(text) if text.isascii() and "_" not in text else math.nan
     if not abs(value) < LARGEST:
         raise ValueError(f"expected a number below {LARGEST:,}, found {quoted(text)}")
     return int(value) if value.is_integer() else value
