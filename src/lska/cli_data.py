@@ -51,7 +51,10 @@ def _source(text: str) -> str:
 
 
 def _prepare(arguments: Arguments) -> None:
+    from lska.data.generators import check_generators
+
     config, kind = load(arguments), arguments.kind
+    check_generators(config, " + ".join(map(str, arguments.config)))
     require_data(arguments, config, *prepared_from(config, kind))
     if kind == "classification":
         from lska.data.prepare import prepare

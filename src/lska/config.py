@@ -34,7 +34,7 @@ from lska.sections import (
     check_retrain,
     expand_all,
 )
-from lska.strict import build, merge, refuse
+from lska.strict import build, merge
 from lska.train.recipe import Recipe, load_recipe
 from lska.weights.pointers import read_pointer
 
@@ -291,11 +291,6 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
         _check_division(recipe, settings, where, setting)
         if recipe.precision == "bf16" and settings.gpus == 0:
             raise ValueError(f"{where}: precision bf16 of a fine-tuning needs a GPU, and {setting}.gpus is 0; use fp32")
-    if any(data.generate is not None for _, data in config.sources):
-        # Imported here, as the generators import NumPy, which no other part of a configuration needs.
-        from lska.data.generators import generator_problems
-
-        refuse(generator_problems(config), where)
     return config
 
 

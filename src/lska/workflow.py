@@ -38,6 +38,11 @@ class Plan:
         where = " + ".join(map(str, files)) + (" + --config" if overrides else "")
         merged = merge(values, overrides)
         self.config: Config = from_dict(merged, where)
+        if any(data.generate is not None for _, data in self.config.sources):
+            # Imported here, as the generators import NumPy, which planning needs for nothing else.
+            from lska.data.generators import check_generators
+
+            check_generators(self.config, where)
         self.digest = digest(merged)
         """Identity of the whole configuration."""
         self.origin = Settings(self.config, files, overrides, "--configfile")

@@ -1,4 +1,4 @@
-"""Settings under `generate` that cannot be kept are refused when the configuration is read, before anything is made."""
+"""Settings under `generate` that cannot be kept are refused before anything is planned or made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lska.config import from_dict, load
-from lska.data.generators import SETTINGS, generator_settings
+from lska.data.generators import SETTINGS, check_generators, generator_settings
 from lska.files import read_yaml
 from lska.provenance import project_root
 from lska.strict import merge
@@ -17,6 +17,11 @@ from lska.strict import merge
 @pytest.fixture(autouse=True)
 def folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project_root())
+
+
+def read(scale: str, changes: dict[str, Any]) -> None:
+    """As planning and preparing do."""
+    check_generators(from_dict(merge(read_yaml(Path(f"config/{scale}.yaml")), changes), "mine.yaml"), "mine.yaml")
 
 
 def c(**settings: Any) -> dict[str, Any]:
@@ -59,7 +64,7 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("scale", "changes", "expected"), IMPOSSIBLE, ids=[case[2][:60] for case in IMPOSSIBLE])
 def test_what_cannot_be_kept_is_refused_with_its_file(scale: str, changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError) as caught:
-        from_dict(merge(read_yaml(Path(f"config/{scale}.yaml")), changes), "mine.yaml")
+        read(scale, changes)
     said = str(caught.value)
     assert said.startswith("mine.yaml: ")
     assert expected in said
@@ -68,13 +73,13 @@ def test_what_cannot_be_kept_is_refused_with_its_file(scale: str, changes: dict[
 def test_wrong_settings_of_several_sets_are_named_at_once() -> None:
     changes = merge(c(quality=0), section("texture_knn", splits=0))
     with pytest.raises(ValueError, match=r"(?s)2 problem.*sets\.c\.generate: quality.*texture_knn.*splits"):
-        from_dict(merge(read_yaml(Path("config/demo.yaml")), changes), "mine.yaml")
+        read("demo", changes)
 
 
 def test_the_fewest_and_the_most_images_are_accepted() -> None:
     for scale, numbers in (("small", (10, 10_000)), ("demo", (10, 500))):
         for images in numbers:
-            load([Path(f"config/{scale}.yaml")], c(images=images))
+            read(scale, c(images=images))
 
 
 def test_every_generated_set_of_the_demo_has_its_settings() -> None:

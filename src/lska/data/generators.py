@@ -26,7 +26,7 @@ from lska.data.synthetic import (
 )
 from lska.robustness import MASKED
 from lska.sections import DataSource
-from lska.strict import build, problems_of
+from lska.strict import build, problems_of, refuse
 
 SETTINGS: dict[str, Any] = {
     "classification": ClassificationSettings, "detection": DetectionSettings, "segmentation": SegmentationSettings,
@@ -82,6 +82,17 @@ def trained(config: Config) -> Trained | None:
         return None
     manifest = load_manifest(path)
     return Trained(data.name, manifest.classes, manifest.splits["val"].count if "val" in manifest.splits else 0)
+
+
+def check_generators(config: Config, where: str) -> None:
+    """Make sure that every set which the configuration generates can be made as it says.
+
+    Asked before anything is planned or made, and not by every reader of a configuration: the generators import NumPy.
+
+    Raises:
+        ValueError: names `where` and every problem.
+    """
+    refuse(generator_problems(config), where)
 
 
 def generator_problems(config: Config) -> list[str]:
