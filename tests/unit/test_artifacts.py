@@ -46,7 +46,7 @@ def section() -> dict[str, dict[str, object]]:
 
 
 def test_every_pointer_has_a_name_that_dvc_allows() -> None:
-    publish("small/van_tiny-lska-k23-s0", origin="trained", data={"name": "cifar10"})
+    publish("small/van_tiny-lska-k23-s0", md5="0" * 32, origin="trained", recipe="sha256:0", data={"name": "cifar10"})
     publish("small/detection/retinanet-untrained/van_tiny-lka_trivial-k7-s1")
     publish("small_gpu/convnext_tiny-s0")
     found = artifacts()

@@ -338,7 +338,7 @@ def test_without_the_record_of_the_data_nothing_is_scored(project: Project, monk
     config = project.config({"scale": "unprepared"})
     publish(config, project.run, build_network(config, project.run, 4))
     monkeypatch.setattr(module, "score", lambda *_: pytest.fail("scored without a record of the data"))
-    with pytest.raises(ValueError, match="results/unprepared/data/colours.json is missing .*`lska data prepare`"):
+    with pytest.raises(ValueError, match="colours.json is missing .*`lska data prepare --kind classification`"):
         classify(config, [project.run])
 
 

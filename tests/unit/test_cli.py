@@ -130,7 +130,7 @@ def test_training_without_the_record_of_the_data_is_refused_before_it_begins(pro
     assert project.command("train", str(project.run), changes={"scale": "unprepared"}) == 1
     message = error(capsys)
     assert "results/unprepared/data/colours.json is missing" in message
-    assert "`lska data prepare`" in message
+    assert "`lska data prepare --kind classification`" in message
     assert not Path("work/unprepared/train").exists()
 
 

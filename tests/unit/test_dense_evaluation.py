@@ -238,5 +238,5 @@ def test_weights_of_another_recipe_are_refused(dense_project: DenseProject, eval
     from lska.evaluate.dense import Predictor
 
     changed = {"detection": {"heads": {"retinanet": {"overrides": {"epochs": 4}}}}}
-    with pytest.raises(StaleWeightsError, match="trained with recipe"):
+    with pytest.raises(StaleWeightsError, match="trained otherwise than today .epochs 3 -> 4."):
         Predictor.open(dense_project.job("retinanet", changed))

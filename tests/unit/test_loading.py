@@ -196,7 +196,7 @@ def test_scoring_refuses_a_truncated_image(
     root, path = damaged_copy(image_set, "val")
 
     def body() -> int:
-        with pytest.raises(DataError, match=f"{path}: expected an image, found 400 bytes that cannot be decoded"):
+        with pytest.raises(DataError, match=f"{path}: expected an image, found 400 bytes that cannot be used"):
             list(scoring_loader(open_split(root, "val"), recipe(), 5, workers))
         return 3
 

@@ -211,7 +211,8 @@ def test_metrics_hold_every_split_their_mean_and_its_deviation() -> None:
 
 def test_metrics_fit_a_metric_file() -> None:
     content = {"schema": 1, "task": "texture_knn", "run": "r", "scale": "s", "weights": {"md5": None, "origin": "none"},
-               "recipe": None, "data": None, "code": {"commit": None, "dirty": None}, "detail": {}, "started": "",
+               "recipe": None, "data": None, "code": {"commit": None, "dirty": None}, "detail": {},
+               "started": "2026-01-01T00:00:00+00:00",
                "environment": {"lock": None, "torch": "", "device": "", "hardware": ""}, "seconds": 0.0}  # fmt: skip
     validate(content | {"metrics": texture_metrics(FEATURES, TARGETS, SPLITS)[0]}, "metrics", "test")
 

@@ -23,7 +23,7 @@ def test_a_number_given_twice_is_found_although_programs_read_the_last(scale: Pr
     scale.metrics.write_text(text.replace('"top1": {', '"top1": {\n      "value": 99.0,'))
     assert json.loads(scale.metrics.read_text()) == json.loads(text)
     file, said = only(scale).file, only(scale).text
-    assert file == scale.metrics and "the name 'value' is given 2 times" in said
+    assert file == scale.metrics and "the name 'value' is given twice" in said
 
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
@@ -31,7 +31,7 @@ def test_a_number_that_is_none_is_found_in_its_file(scale: Proven, number: str) 
     value = json.loads(scale.metrics.read_text())["metrics"]["top1"]["value"]
     scale.metrics.write_text(scale.metrics.read_text().replace(f'"value": {value!r}', f'"value": {number}'))
     file, said = only(scale).file, only(scale).text
-    assert file == scale.metrics and f"expected a finite number, found {number}" in said
+    assert file == scale.metrics and f"expected a finite number, found {number!r}" in said
 
 
 def test_an_edited_file_without_a_seal_is_found_by_the_commit(scale: Proven, monkeypatch: pytest.MonkeyPatch) -> None:

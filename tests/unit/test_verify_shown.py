@@ -217,7 +217,7 @@ def test_a_claim_that_is_given_twice_or_elsewhere_is_found(scale: Proven) -> Non
 def test_a_file_that_holds_no_claims_is_named(scale: Proven, text: str) -> None:
     path = written_claims(scale)[0]
     path.write_text(text)
-    assert only(scale).file == path and "cannot be read as a JSON file of claims" in only(scale).text
+    assert only(scale).file == path and "cannot be read as a file of claims" in only(scale).text
 
 
 def test_pages_of_claims_without_their_file_are_found(scale: Proven) -> None:
