@@ -282,7 +282,7 @@ def test_sets_are_made_of_clean_images_or_of_a_classifier(plan: Planner) -> None
 
 def test_sets_are_made_again_after_a_change_of_what_they_are(plan: Planner) -> None:
     for name, other in (("c", "images"), ("c_bar", "quality"), ("a", "candidates"), ("r", "per_class")):
-        changes = ({}, {"root": "elsewhere"}, {"generate": {other: 40}})
+        changes = ({}, {"root": "elsewhere"}, {"generate": {other: 33}})
         digests = {plan(robustness={"sets": {name: change}}).data_digest(f"shapes_{name}") for change in changes}
         assert len(digests) == 3
     assert plan().data_set("shapes_a")[0] == "a" and plan().data_set("scenes")[0] == "detection"
