@@ -22,7 +22,7 @@ rule fetch:
     output:
         PLAN.config.weights_path("{weights}"),
     wildcard_constraints:
-        weights=WEIGHTS.fetched,
+        weights=WEIGHTS.to_fetch,
     message:
         "{WEIGHTS:{wildcards.weights}}"
     log:
