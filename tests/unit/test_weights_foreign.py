@@ -99,7 +99,7 @@ def made_by_a_rule(made: Plan, name: str) -> bool:
     pattern = made.choices.trained("detection/retinanet" if task else ANY_RUN) + (rf"/{ANY_RUN}" if task else "")
     file = f"{name}.safetensors"
     trained = re.fullmatch(pattern + r"\.safetensors", file)
-    return trained is not None or re.fullmatch(made.choices.to_fetch, name) is not None
+    return trained is not None or re.fullmatch(made.choices.fetched, name) is not None
 
 
 def cases(made: Plan, kinds: Iterable[str]) -> Iterator[tuple[str, Checkpoint]]:

@@ -22,7 +22,7 @@ rule fetch:
     output:
         PLAN.config.weights_path("{weights}"),
     wildcard_constraints:
-        weights=WEIGHTS.to_fetch,
+        weights=WEIGHTS.fetched,
     message:
         "{WEIGHTS:{wildcards.weights}}"
     log:

@@ -38,11 +38,6 @@ class Choices:
         """Regular expression of the networks whose weights come from DVC."""
         return self._names(lambda choice: choice.fetched)
 
-    @functools.cached_property
-    def to_fetch(self) -> str:
-        """Regular expression of those of them that are not here yet: what lies in their place is no rule's output."""
-        return self._names(lambda choice: choice.fetched and not choice.here)
-
     def trained(self, pattern: str) -> str:
         """Regular expression of the names in `pattern` whose weights a training makes: they do not come from DVC, and
         nothing lies in their place that no rule may replace.
