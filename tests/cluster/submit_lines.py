@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 SNAPSHOT = Path(__file__).with_suffix(".txt")
 CONFIG = Path("config/paper.yaml")
 
@@ -67,7 +69,10 @@ def capture(
     from lska.planning.dag import Request, planned_jobs
 
     settings = settings or {}
-    jobs = planned_jobs(Request([CONFIG], settings, [target]), project)
+    # Planned and made by the copy's own code.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(project / "src"))
+        jobs = planned_jobs(Request([CONFIG], settings, [target]), project)
     # Tables are made by Snakemake itself, from numbers, which these files have none of.
     submitted = [job for job in jobs if not re.match("notebook_|all_|table_", job.rule)]
     stand_ins(shims, {comment(job.rule, job.wildcards.values()): list(job.outputs) for job in submitted})

@@ -69,6 +69,8 @@ def test_jobs_run_in_the_image_that_was_chosen(project: Project, tmp_path: Path)
 
 def test_jobs_run_in_the_environment_that_was_chosen(project: Project, tmp_path: Path) -> None:
     write(tmp_path / "bin" / "conda", CONDA.replace("PREFIX", str(tmp_path)))
-    write(tmp_path / "bin" / "activate", f'echo "$1" >> {tmp_path}/activated\n')
+    # Snakemake takes PYTHONPATH away from an environment, which has the project's code by itself.
+    code = f"export PYTHONPATH={project.root}/src"
+    write(tmp_path / "bin" / "activate", f'echo "$1" >> {tmp_path}/activated\n{code}\n')
     run(project, tmp_path / "bin", "conda", LSKA_CONDA_ENV="mine")
     assert (tmp_path / "activated").read_text(encoding="utf-8").splitlines() == ["mine"]

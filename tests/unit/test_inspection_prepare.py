@@ -67,8 +67,8 @@ def test_other_settings_make_another_set(inspected: InspectionProject, task: str
 
 @pytest.mark.parametrize("task", READ)
 def test_unknown_settings_of_a_generator_are_named(inspected: InspectionProject, task: str) -> None:
-    with pytest.raises(ValueError, match=rf"{task}\.data\.generate: unknown key 'hue'"):
-        inspected.job(task, {task: {"data": {"generate": {"hue": 1}}}})
+    with pytest.raises(ValueError, match=rf"{task}\.data\.generate: 1 problem.*\n  unknown key 'hue'"):
+        prepare(inspected.job(task, {task: {"data": {"generate": {"hue": 1}}}}))
 
 
 @pytest.mark.parametrize("task", READ)

@@ -14,6 +14,8 @@ def forced():
 
 
 PLAN.choices.forced = forced
+# Deletions run without settings of execution, as do reports and lists of the DAG.
+PLAN.choices.deleting = lambda: workflow.is_main_process and workflow.execution_settings is None
 
 
 def told(function):

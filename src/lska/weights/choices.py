@@ -24,6 +24,8 @@ class Choices:
         self.config = config
         self.forced: Callable[[], bool] = lambda: False
         """Whether Snakemake is told to make anew what is there already; it knows only after the Snakefile was read."""
+        self.deleting: Callable[[], bool] = lambda: False
+        """Whether Snakemake may be about to delete what rules make (`--delete-all-output`)."""
 
     def of(self, name: str) -> Choice:
         """The choice for the network `name`, for example `detection/retinanet/van_tiny-lska-k23-s0`.
@@ -78,12 +80,12 @@ class Choices:
         return [one.weights, one.sidecar]
 
     def check_forced(self, name: str) -> None:
-        """Make sure that weights which nothing but an option would make anew are not somebody else's.
+        """Make sure that weights which nothing but an option would make anew or delete are not somebody else's.
 
         Raises:
             ForeignWeightsError: they are.
         """
-        if self.forced() and (weights := self.config.weights_path(name)).is_file():
+        if (self.forced() or self.deleting()) and (weights := self.config.weights_path(name)).is_file():
             check_replaceable(weights)
 
     def check_outputs(self, outputs: Iterable[Path | str]) -> None:
@@ -119,7 +121,7 @@ class Choices:
             ForeignWeightsError: as `files`, where things are to be made anew.
         """
         weights = self.config.weights_path(name)
-        if self.forced():
+        if self.forced() or self.config.retrains(name):
             self.files(name)
         missed = not weights.is_file() and self._needed(name)
         return [weights.with_suffix(".json")] if missed else self.existing(name)
