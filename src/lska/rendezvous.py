@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lska.files import quoted
+
 MEETING = "LSKA_MEETING"
 """Variable by which `lska launch` tells its processes where they meet, as `Member.meeting`."""
 
 _TORCHRUN, _RESTARTS = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"
 _TORCHRUNS = f"tcp:{{MASTER_ADDR}}:{{MASTER_PORT}}/torchrun-{{{_RESTARTS}}}"
+_TORCHRUNS_ADDRESS = ("MASTER_ADDR and MASTER_PORT", "a host and a port")
 
 _PORTS = range(15_000, 32_000)
 """Below those that systems give to outgoing connections."""
@@ -56,6 +59,10 @@ def member(environment: Mapping[str, str]) -> Member | None:
         meeting = environment[MEETING] if ours else _TORCHRUNS.format_map({_RESTARTS: "0", **environment})
     except KeyError as error:
         raise ValueError(f"{who} sets {error.args[0]}, which is missing in the environment of this process") from error
+    port = re.fullmatch(r"tcp:[^/]+:(\d{1,5})/.*", meeting, re.ASCII)
+    if not meeting.startswith("file:/") and (port is None or not 0 < int(port[1]) < 65_536):
+        name, form = (MEETING, "file:<path> or tcp:<host>:<port>/<name>") if ours else _TORCHRUNS_ADDRESS
+        raise ValueError(f"{name}: expected {form}, as {who} sets it, found {quoted(meeting)}")
     agent = not ours and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return Member(rank, world, local, meeting, serves=rank == 0 and not agent)
 

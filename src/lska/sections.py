@@ -10,9 +10,14 @@ from typing import Any, Literal
 
 from lska.runs import Run
 from lska.strict import PATH
+from lska.train.recipe import LARGEST_SIDE
 
 LONGEST_HEARTBEAT = 3600.0
 """Seconds between two signs of life of a training; others wait for twelve of them before they take it over."""
+
+PER_MACHINE = ("threads", "gpus", "nodes", "workers")
+MOST = 4096
+"""Of what `PER_MACHINE` counts; more is taken for a slip."""
 
 
 @dataclass(frozen=True)
@@ -270,14 +275,18 @@ class ReceptiveField(Inspection):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_least(self, images=1, size=32)
+        if self.size > LARGEST_SIDE:
+            raise ValueError(f"size must be at most {LARGEST_SIDE} pixels, found {self.size}")
 
 
 def _check_least(section: Any, **least: int) -> None:
     values = {name: getattr(section, name) for name in least}
     low = {name: value for name, value in values.items() if value is not None and value < least[name]}
-    if low:
-        found = ", ".join(f"{name} must be at least {least[name]}, found {value}" for name, value in low.items())
-        raise ValueError(found)
+    problems = [f"{name} must be at least {least[name]}, found {value}" for name, value in low.items()]
+    high = {name: value for name in PER_MACHINE if (value := values.get(name)) is not None and value > MOST}
+    problems += [f"{name} must be at most {MOST}, found {value}" for name, value in high.items()]
+    if problems:
+        raise ValueError(", ".join(problems))
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

@@ -141,6 +141,7 @@ def test_impossible_runs_are_refused_with_their_place(group: dict[str, Any], mes
             "gpus must be at least 0, found -1, hours must be at least 0, found -2.0",
         ),
         ({"training": {"hours": 0}}, "training: hours must be positive, found 0"),
+        ({"training": {"threads": 10**17}}, f"training: threads must be at most 4096, found {10**17}"),
         ({"training": {"attempts": 0}}, "training: attempts must be at least 1, found 0"),
         ({"scale": "my scale"}, "scale 'my scale' becomes a file name: use letters, digits"),
         ({"data": {"name": "../x"}}, "data.name '../x' becomes a file name"),

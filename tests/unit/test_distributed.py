@@ -19,14 +19,15 @@ from typing import Any
 
 import pytest
 import torch
-from lease_helpers import PERIOD, elsewhere, own
+from lease_helpers import PERIOD, elsewhere, own, until
 from tiny_project import Project, in_child
 
 from lska.config import Config
 from lska.rendezvous import MEETING, Member, member
-from lska.train import distributed
+from lska.train import distributed, silence
 from lska.train.distributed import MeetingError, processes
 from lska.train.engine import Trainer
+from lska.train.interrupt import stop_request
 from lska.train.launch import state_folder
 from lska.train.lease import Lease
 
@@ -331,6 +332,68 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+@pytest.mark.parametrize("meeting", ["file:{folder}/store", "tcp:127.0.0.1:{port}/test"])
+@pytest.mark.parametrize(("stopped", "end"), [(1, None), (0, None), (0, signal.SIGTERM)])
+def test_a_process_that_stands_still_is_told_of_and_not_waited_for(
+    meeting: str, stopped: int, end: signal.Signals | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setattr(silence, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(silence, "ENDED_AFTER", 20 if end is None else 10_000)
+    common = {"WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    common[MEETING] = meeting.format(folder=tmp_path, port=free_port())
+    told = tmp_path / "told.txt"
+
+    def body() -> int:
+        with stop_request(None), processes(0) as group:
+            if group.rank == stopped:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            logging.basicConfig(filename=told, level=logging.INFO, force=True)
+            group.largest(0)
+        return 0
+
+    started = [in_child(body, **common, RANK=str(rank), LOCAL_RANK="0") for rank in range(2)]
+    waiting, still = started[1 - stopped], started[stopped]
+    try:
+        until(lambda: told.exists() and f"hears nothing of process {stopped} of this training" in told.read_text())
+        if end is not None:
+            os.kill(waiting.pid, end)
+        waiting.join(30)
+        assert waiting.exitcode == 75
+    finally:
+        for process in (waiting, still):
+            process.kill()
+            process.join()
+    said = capfd.readouterr().err
+    assert f"lska: stopped: process {stopped} of this training gave no sign of life for" in said
+
+
+def test_who_was_stopped_itself_blames_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(silence, "ENDED_AFTER", 10)
+    common = {"WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo", MEETING: f"file:{tmp_path}/store"}
+    begun, go = tmp_path / "begun", tmp_path / "go"
+
+    def body() -> int:
+        with processes(0) as group:
+            begun.touch()
+            until(go.exists)
+            group.largest(0)
+        return 0
+
+    started = [in_child(body, **common, RANK=str(rank), LOCAL_RANK="0") for rank in range(2)]
+    until(begun.exists)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for process in started:
+            os.kill(process.pid, number)
+        time.sleep(2 if number == signal.SIGSTOP else 0)
+    go.touch()
+    for process in started:
+        process.join(30)
+        process.kill()
+        process.join()
+    assert [process.exitcode for process in started] == [0, 0]
+
+
 def test_a_place_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         at = f"127.0.0.1:{other.getsockname()[1]}"
@@ -344,6 +407,16 @@ def test_the_first_listens_at_the_named_address_alone() -> None:
     port = free_port()
     with distributed._listener("localhost", port) as listener:
         assert listener.getsockname()[0] in ("127.0.0.1", "::1")
+
+
+@pytest.mark.parametrize("meeting", ["junk", "file:", "file:here", "tcp:", "tcp:a:b/c", "tcp:a:0/c", "tcp:a:99999/c"])
+def test_a_meeting_that_is_none_is_told(meeting: str) -> None:
+    variables = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    with pytest.raises(ValueError, match=f"LSKA_MEETING: expected file:<path> or tcp:.*found '{meeting}'"):
+        member({**variables, MEETING: meeting})
+    torchrun = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "a", "MASTER_PORT": "x"}
+    with pytest.raises(ValueError, match="MASTER_ADDR and MASTER_PORT: expected a host and a port, as torchrun sets"):
+        member({**variables, **torchrun})
 
 
 def test_torchruns_processes_are_known_by_its_own_variable() -> None:

@@ -20,7 +20,7 @@ from tiny_trainer import ALONE, batches, job, linear
 from torch import nn
 
 from lska.runs import Run
-from lska.train.engine import Trainer
+from lska.train.engine import Trainer, _optimizer
 from lska.train.launch import build_network
 from lska.train.state import StateError, read_state, save_state, state_files
 
@@ -236,6 +236,7 @@ def test_every_network_of_the_project_takes_the_scales_architecture(project: Pro
         ("van_tiny-lska-k8-s0", {}, "kernel_size: .*found 8; nearest: 7 or 9"),
         ("van_tiny-s0", {}, "van_tiny-s0: van_tiny needs an attention and a kernel, for example van_tiny-lska-k23-s0"),
         ("van_tiny-lska-k7-s0", {"embed_dim": [8]}, "unknown setting embed_dim"),
+        ("resnet18-s0", {"channels": [8, -8, 8, 8]}, "architecture.resnet18 .*-8.* does not fit the model: .*negative"),
         ("van_tiny-lska-k7-s0", {"embed_dims": 8}, "architecture.van_tiny .*'embed_dims': 8.* does not fit the model"),
         ("convnext_tiny-lska-k7-s0", {}, "unknown model 'convnext_tiny'; attentions belong to van_tiny, van_small"),
     ],
@@ -243,6 +244,11 @@ def test_every_network_of_the_project_takes_the_scales_architecture(project: Pro
 def test_impossible_networks_are_named(
     project: Project, run_id: str, architecture: dict[str, Any], message: str
 ) -> None:
-    config = project.config({"architecture": {"van_tiny": architecture}})
     with pytest.raises(ValueError, match=message):
-        build_network(config, Run.parse(run_id), 4)
+        build_network(project.config(), Run.parse(run_id), 4, architecture=architecture)
+
+
+def test_an_unknown_optimizer_is_named(project: Project) -> None:
+    config = project.config({"training": {"overrides": {"optimizer": "nope"}}})
+    with pytest.raises(ValueError, match=r"recipe: optimizer: expected a name .*, such as adamw, found 'nope'"):
+        _optimizer(build_network(config, project.run, 4), config.recipe)

@@ -63,6 +63,8 @@ def test_metric_files_and_sidecars_are_measurements(checkout: None) -> None:
     [
         ("mine.yaml", "entries: [{hardware: x}]", "missing key 'mode'"),
         ("mine.yaml", yaml.safe_dump({"entries": [{**ENTRY, "gmacs": 0}]}), "gmacs must be positive, found 0"),
+        ("mine.yaml", "assumptions: {training_factor: 0}", r"mine.yaml: assumptions: 1 .*\n.*training_factor must be"),
+        ("mine.yaml", "assumptions: {gpu_efficiency: 2}", "gpu_efficiency is a share, expected at most 1, found 2"),
         ("mine.json", "[1]", "expected a mapping, found a list"),
         ("mine.json", '{"task": "robustness/c", "seconds": 3}', "expected a metric file of `lska evaluate speed`"),
         ("mine.json", "{", "line 1, column 2: not valid JSON"),

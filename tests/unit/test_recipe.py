@@ -155,6 +155,10 @@ def test_switches_that_are_no_mapping_are_refused(tmp_path: Path, value: object)
         ({"test_crop": 1.2}, r"test_crop must be in \(0, 1\], found 1.2"),
         ({"erase_probability": 2}, r"erase_probability must be in \[0, 1\], found 2"),
         ({"ema_decay": 99.99}, r"ema_decay must be in \[0, 1\], found 99.99"),
+        ({"drop_path": 1.0}, r"drop_path must be in \[0, 1\), found 1.0"),
+        ({"image_size": 1_000_000}, "image_size must be at most 16384 pixels, found 1000000"),
+        ({"crop_ratio": [-1.0, 1.0]}, "crop_ratio must be two increasing positive ratios of width to height"),
+        ({"deviation": [0.5, 0.0, 0.5]}, "deviation must be positive"),
         ({"crop_scale": [1.0, 0.08]}, r"crop_scale must be two increasing shares in \(0, 1\]"),
     ],
 )

@@ -208,6 +208,7 @@ def test_shrunken_model_uses_depthwise_convolutions_throughout() -> None:
         ({"model": "van_tiny", "kernel": 7}, "unknown setting kernel; possible: .*kernel_size"),
         ({"model": "resnet18", "attention": "lska"}, "'resnet18' has no attention"),
         ({"model": "van_tiny", "depths": (1, 1)}, "one value per stage"),
+        ({"model": "van_tiny", "embed_dims": (8, -8, 8, 8)}, "expected positive values per stage, found .*-8"),
     ],
 )
 def test_wrong_settings_name_the_possible_ones(settings: dict[str, object], message: str) -> None:

@@ -225,6 +225,8 @@ def _check_stages(**per_stage: Sequence[float]) -> None:
     if len({len(values) for values in per_stage.values()}) != 1 or not all(per_stage.values()):
         found = ", ".join(f"{name}={list(values)}" for name, values in per_stage.items())
         raise ValueError(f"VAN: expected one value per stage in each of embed_dims, depths, mlp_ratios; found {found}")
+    if wrong := {name: list(values) for name, values in per_stage.items() if min(values) <= 0}:
+        raise ValueError(f"VAN: expected positive values per stage, found {wrong}")
 
 
 def init_weights(module: nn.Module) -> None:

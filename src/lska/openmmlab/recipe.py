@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from lska.files import read_yaml
 from lska.strict import build, merge
-from lska.train.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, Triple, resolve_switches
+from lska.train.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, LARGEST_SIDE, Triple, resolve_switches
 
 DETECTORS = ("retinanet", "mask_rcnn")
 SEGMENTORS = ("semantic_fpn",)
@@ -68,7 +68,13 @@ class FineTuningRecipe:
         yield from _not_positive(
             self, "learning_rate", "clip_gradient", "global_batch", "micro_batch", "layer_norm_eps", "fpn_channels"
         )
-        yield from _no_share(self, "drop_path", "horizontal_flip")
+        yield from _no_share(self, "horizontal_flip")
+        if not 0 <= self.drop_path < 1:
+            yield f"drop_path must be in [0, 1), found {self.drop_path}"
+        if self.deviation is not None and min(self.deviation) <= 0:
+            yield f"deviation must be positive, found {list(self.deviation)}"
+        if not all(0 <= beta < 1 for beta in self.betas):
+            yield f"betas must be in [0, 1), found {list(self.betas)}"
         if self.weight_decay < 0:
             yield f"weight_decay must not be negative, found {self.weight_decay}"
         if (self.mean is None) != (self.deviation is None):
@@ -113,8 +119,7 @@ class DetectionRecipe(FineTuningRecipe):
             yield "warmup_updates and smallest_image must not be negative"
         if list(self.milestones) != sorted(set(self.milestones)) or any(m >= self.epochs for m in self.milestones):
             yield f"milestones must be increasing epochs below {self.epochs}, found {list(self.milestones)}"
-        if not 0 < self.image_scale[1] <= self.image_scale[0]:
-            yield f"image_scale must be [longest, shortest side], found {list(self.image_scale)}"
+        yield from _no_scale(self.image_scale)
 
 
 @dataclass(frozen=True)
@@ -168,8 +173,9 @@ class SegmentationRecipe(FineTuningRecipe):
         yield from _no_share(self, "largest_class", "dropout")
         if self.minimum_learning_rate < 0:
             yield f"minimum_learning_rate must not be negative, found {self.minimum_learning_rate}"
-        if not 0 < self.image_scale[1] <= self.image_scale[0]:
-            yield f"image_scale must be [longest, shortest side], found {list(self.image_scale)}"
+        yield from _no_scale(self.image_scale)
+        if self.crop > LARGEST_SIDE:
+            yield f"crop must be at most {LARGEST_SIDE} pixels, found {self.crop}"
         if not 0 < self.scale_range[0] <= self.scale_range[1]:
             yield f"scale_range must be two increasing positive factors, found {list(self.scale_range)}"
 
@@ -185,6 +191,12 @@ def _no_share(recipe: Any, *names: str) -> Iterator[str]:
     for name in names:
         if not 0 <= getattr(recipe, name) <= 1:
             yield f"{name} must be in [0, 1], found {getattr(recipe, name)}"
+
+
+def _no_scale(scale: tuple[int, int]) -> Iterator[str]:
+    if not 0 < scale[1] <= scale[0] <= LARGEST_SIDE:
+        expected = f"[longest, shortest side], at most {LARGEST_SIDE} pixels"
+        yield f"image_scale must be {expected}, found {list(scale)}"
 
 
 def load_recipe(

@@ -34,6 +34,8 @@ class Assumptions:
         low = {name: value for name, value in vars(self).items() if value <= 0}
         if low:
             raise ValueError(", ".join(f"{name} must be positive, found {value}" for name, value in low.items()))
+        if self.gpu_efficiency > 1:
+            raise ValueError(f"gpu_efficiency is a share, expected at most 1, found {self.gpu_efficiency}")
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def given(paths: Iterable[Path], config: Config) -> tuple[list[Measurement], dic
             found.append(_record(path, config))
             continue
         table = build(Table, read_yaml(path), str(path))
+        build(Assumptions, table.assumptions, f"{path}: assumptions")
         found += [entry.measurement(GIVEN) for entry in table.entries]
         assumptions |= table.assumptions
     return found, assumptions

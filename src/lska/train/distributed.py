@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,7 @@ import torch.distributed as dist
 from lska.launching import LAUNCHER
 from lska.rendezvous import Member, member
 from lska.train.interrupt import Interrupted
+from lska.train.silence import listening
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ MEETING_SECONDS = 900.0
 """How long the processes of a training wait for one another when they start."""
 
 _SILENCE = timedelta(hours=2)
-"""How long a process waits for another one while they train: while the first one scores held-out images, say."""
+"""How long a process waits for another one that gives signs of life: while the first one scores held-out images, say.
+"""
 
 _TELL_SECONDS = 5.0
 """After which who waits says for whom, and then every minute."""
@@ -131,8 +134,9 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
     end_with_parent()
     try:
         joined = Processes(place.rank, place.world, device)
-        _connect(place, "nccl" if gpus > 0 else "gloo", joined)
-        yield joined
+        store = _connect(place, "nccl" if gpus > 0 else "gloo", joined)
+        with listening(store, place.rank, place.world):
+            yield joined
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
             raise
@@ -145,7 +149,8 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
             dist.destroy_process_group()
 
 
-def _connect(place: Member, backend: str, joined: Processes) -> None:
+def _connect(place: Member, backend: str, joined: Processes) -> dist.Store:
+    """Join the group of processes; the store that they share."""
     store = _meet(place)
     reminder = threading.Timer(_TELL_SECONDS, logger.info, (
         "process %d of %d of this training still connects to the others, for at most %g hours; all must reach each "
@@ -159,6 +164,7 @@ def _connect(place: Member, backend: str, joined: Processes) -> None:
         joined.largest(0)
     finally:
         reminder.cancel()
+    return store
 
 
 def _meet(place: Member) -> dist.Store:
@@ -169,6 +175,8 @@ def _meet(place: Member) -> dist.Store:
     """
     kind, _, address = place.meeting.partition(":")
     patience = _Patience(place)
+    if kind == "file" and not Path(address).parent.is_dir():
+        raise MeetingError(f"the processes of this training cannot meet at {address}: no such folder")
     store = dist.FileStore(address, place.world) if kind == "file" else _network_store(place, address, patience)
     store.set(f"here/{place.rank}", "1")
     missing = list(range(place.world))

@@ -17,6 +17,7 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from lska.files import quoted
 from lska.private import own_folder
 from lska.train.distributed import Processes
 from lska.train.interrupt import Interrupted, StopRequest
@@ -58,9 +59,7 @@ class Trainer(Trainable):
         self.job, self.group, self.layout = job, group, layout
         self.plan, self.state_seconds, self.folder, self.lease = job.plan, job.state_seconds, job.folder, job.lease
         self.network = network.to(group.device, memory_format=layout).train()
-        self.optimizer = create_optimizer_v2(
-            self.network, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        self.optimizer = _optimizer(self.network, recipe)
         self.schedule = _schedule(self.optimizer, recipe, job.plan)
         self.average = ModelEmaV3(self.network, decay=recipe.ema_decay) if recipe.ema_decay else None
         self.mixer = batch_mixer(recipe, job.classes)
@@ -181,6 +180,21 @@ class Trainer(Trainable):
 def _loss(recipe: Recipe) -> nn.Module:
     # With mixing, the labels are distributions that are smoothed already.
     return nn.CrossEntropyLoss(label_smoothing=0.0 if recipe.mixes else recipe.label_smoothing)
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer by timm's factory.
+
+    Raises:
+        ValueError: timm has none of this name; says how the recipe calls it.
+    """
+    try:
+        return create_optimizer_v2(
+            network, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+    except (ValueError, AssertionError) as error:
+        expected = "expected a name that timm.optim.list_optimizers() has, such as adamw"
+        raise ValueError(f"recipe: optimizer: {expected}, found {quoted(recipe.optimizer)} ({error})") from error
 
 
 def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, plan: Plan) -> CosineLRScheduler:

@@ -18,7 +18,7 @@ from lska.data.folders import Split, check_same_classes
 from lska.data.folders_torch import ImageDataset
 from lska.data.prepare import verify
 from lska.data.sources import open_classification
-from lska.files import atomic_path, vouched
+from lska.files import atomic_path, printable, quoted, vouched
 from lska.models import create
 from lska.models.checkpoint import save_weights
 from lska.provenance import code_version, environment, file_md5, write_sealed
@@ -54,8 +54,10 @@ def build_network(
     settings = {**architecture, "num_classes": classes, "drop_path_rate": drop_path}
     try:
         network = create(run.model, attention=run.attention, kernel_size=run.kernel, **settings)
-    except TypeError as error:
-        raise ValueError(f"{run}: architecture.{run.model} {architecture} does not fit the model: {error}") from error
+    except (TypeError, RuntimeError, ArithmeticError, LookupError, AssertionError, AttributeError) as error:
+        # What a network makes of sizes that it cannot have, ours or timm's.
+        found = f"architecture.{run.model} {quoted(dict(architecture))}"
+        raise ValueError(f"{run}: {found} does not fit the model: {printable(str(error), 200)}") from error
     if run.attention is None and hasattr(network, "attention"):
         # timm drops settings that are None, and the model's default would train under a name that hides it.
         raise ValueError(f"{run}: {run.model} needs an attention and a kernel, for example {run.model}-lska-k23-s0")

@@ -16,6 +16,9 @@ HALF: Triple = (0.5, 0.5, 0.5)
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION: Triple = (0.229, 0.224, 0.225)
 
+LARGEST_SIDE = 16_384
+"""Pixels of the side of an image beyond which a setting is taken for a slip: no memory holds its feature maps."""
+
 # What the released code, its README and the text leave open or contradict (paper/protocol.md, section 2). The value
 # chosen sets the fields on its right; a recipe may set those fields itself instead of naming the switch.
 SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
@@ -117,7 +120,7 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
     positive = ("epochs", "learning_rate", "global_batch", "micro_batch", "image_size", "clip_gradient")
     least_zero = ("cooldown_epochs", "warmup_epochs", "warmup_learning_rate", "minimum_learning_rate", "weight_decay")
     least_zero += ("mixup", "cutmix", "color_jitter", "validation_interval")
-    shares = ("drop_path", "label_smoothing", "mixup_probability", "mixup_switch_probability", "horizontal_flip")
+    shares = ("label_smoothing", "mixup_probability", "mixup_switch_probability", "horizontal_flip")
     shares += ("erase_probability", "ema_decay")
     values = {name: value for name, value in vars(recipe).items() if value is not None}
     for name, value in values.items():
@@ -127,6 +130,15 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
             yield f"{name} must not be negative, found {value}"
         if name in shares and not 0 <= value <= 1:
             yield f"{name} must be in [0, 1], found {value}"
+    # At 1 the last block would always be dropped.
+    if not 0 <= recipe.drop_path < 1:
+        yield f"drop_path must be in [0, 1), found {recipe.drop_path}"
+    if recipe.image_size > LARGEST_SIDE:
+        yield f"image_size must be at most {LARGEST_SIDE} pixels, found {recipe.image_size}"
+    if not 0 < recipe.crop_ratio[0] <= recipe.crop_ratio[1]:
+        yield f"crop_ratio must be two increasing positive ratios of width to height, found {list(recipe.crop_ratio)}"
+    if min(recipe.deviation) <= 0:
+        yield f"deviation must be positive, found {list(recipe.deviation)}"
     if not 0 < recipe.test_crop <= 1:
         yield f"test_crop must be in (0, 1], found {recipe.test_crop}"
     if not 0 < recipe.crop_scale[0] <= recipe.crop_scale[1] <= 1:

@@ -1,0 +1,144 @@
+"""Noticing that another process of a training stands still: stopped, swapped out, or on a machine that is cut off.
+
+Whoever waits for it in a collective call of torch would say nothing, listen to no signal, and end after hours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+
+from lska.train.interrupt import CONTINUE_LATER
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 2.0
+"""Between two signs of life."""
+TOLD_AFTER, TOLD_AGAIN = 4, 30
+"""Beats without a sign after which it is told, and then told again."""
+ENDED_AFTER = 300
+"""Beats without a sign after which this process ends: ten minutes."""
+
+_GONE = "gone"
+
+
+@contextmanager
+def listening(store: dist.Store, rank: int, world: int) -> Iterator[None]:
+    """Give signs of life inside the block, and listen for those of the other processes of a training.
+
+    One that gives none is told of within ten seconds. This process ends with exit code 75, to be called again, when
+    that lasts, or when it is asked to end meanwhile: it can save nothing then, as a collective call may hold it. Time
+    is counted by own beats, so that a process which was stopped itself, as Slurm suspends jobs, blames nobody.
+
+    Args:
+        store: shared by all of them.
+        rank: of this process.
+        world: number of processes.
+    """
+    heard = _Heard(store, rank, world)
+    ended = threading.Event()
+    with _signals() as received:
+        for work in (heard.follow, lambda ended: _watch(heard, ended, received)):
+            threading.Thread(target=work, args=(ended,), daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+            # Where the store is gone, so is whoever would wait for this.
+            with contextlib.suppress(dist.DistError):
+                store.set(heard.key(rank), _GONE)
+
+
+class _Heard:
+    """What was last heard of the others.
+
+    Reading may wait for a process that serves the store and stands still, so it has a thread of its own.
+    """
+
+    def __init__(self, store: dist.Store, rank: int, world: int) -> None:
+        self.store, self.rank = store, rank
+        self.others = [other for other in range(world) if other != rank]
+        self.signs = dict.fromkeys(self.others, "")
+        self.lost = False
+        """Whether the store is gone: then who served it has ended, which collective calls notice."""
+
+    def key(self, rank: int) -> str:
+        return f"alive/{rank}"
+
+    def follow(self, ended: threading.Event) -> None:
+        """Give signs and read those of the others until this process leaves the training."""
+        beats = 0
+        try:
+            store = self.store.clone()
+            while not ended.wait(BEAT_SECONDS if beats else 0):
+                beats += 1
+                store.set(self.key(self.rank), str(beats))
+                for other in self.others:
+                    if store.check([self.key(other)]):
+                        self.signs[other] = store.get(self.key(other)).decode()
+        except dist.DistError:
+            self.lost = True
+
+
+def _watch(heard: _Heard, ended: threading.Event, received: int) -> None:
+    """Tell of processes that give no sign, and end this one when that lasts or when a signal came."""
+    silent, before, asked = dict.fromkeys(heard.others, 0), dict(heard.signs), False
+    while not ended.wait(BEAT_SECONDS) and not heard.lost:
+        signs = dict(heard.signs)
+        for other, sign in signs.items():
+            silent[other] = 0 if sign == _GONE or sign != before[other] else silent[other] + 1
+        before, longest = signs, max(silent.values())
+        asked = asked or _came(received)
+        if longest < TOLD_AFTER:
+            continue
+        still = [str(other) for other in heard.others if silent[other] >= TOLD_AFTER]
+        who = f"process {', '.join(still[:8])}{' and others' if len(still) > 8 else ''} of this training"
+        seconds = f"{longest * BEAT_SECONDS:.0f} s"
+        if asked or longest >= ENDED_AFTER:
+            _end(f"{who} gave no sign of life for {seconds}; the training goes on from its last saved state")
+        if (longest - TOLD_AFTER) % TOLD_AGAIN == 0:
+            logger.info(
+                "process %d hears nothing of %s for %s (stopped, or its machine is cut off), and waits for %.0f s",
+                heard.rank, who, seconds, ENDED_AFTER * BEAT_SECONDS,
+            )  # fmt: skip
+
+
+def _end(why: str) -> None:
+    print(f"lska: stopped: {why}; start it again to go on", file=sys.stderr, flush=True)
+    os._exit(CONTINUE_LATER)
+
+
+@contextmanager
+def _signals() -> Iterator[int]:
+    """A descriptor from which the numbers of signals can be read that Python's own handlers have not been told of yet.
+
+    Raises:
+        ValueError: called by another thread than the first.
+    """
+    reading, writing = os.pipe()
+    for end in (reading, writing):
+        os.set_blocking(end, False)
+    former = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield reading
+    finally:
+        signal.set_wakeup_fd(former)
+        os.close(writing)
+        os.close(reading)
+
+
+def _came(received: int) -> bool:
+    """Whether a signal came that asks a training to end."""
+    try:
+        numbers = os.read(received, 1024)
+    except (BlockingIOError, OSError):
+        return False
+    return bool(set(numbers) & {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1})
