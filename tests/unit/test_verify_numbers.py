@@ -172,6 +172,36 @@ def test_an_invented_interval_is_found(small: Config, restored: Callable[[Path],
     assert places(checked(small, path)) == [f"metrics.{name}.interval"]
 
 
+def _forget(metrics: dict[str, Any], name: str) -> None:
+    del metrics[name]
+
+
+OUT_OF_LINE: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
+    ("classification", lambda content: content["metrics"]["top1"].update(unit="fraction"), "metrics.top1.unit"),
+    ("speed", lambda content: content["metrics"]["latency"].update(unit="s"), "metrics.latency.unit"),
+    ("classification", lambda content: _forget(content["metrics"], "top1"), "metrics.top1"),
+    ("speed", lambda content: _forget(content["metrics"], "latency"), "metrics.latency"),
+    ("robustness/c", lambda content: _forget(content["metrics"], "mce_15"), "metrics.mce_15"),
+    ("speed", lambda content: content["metrics"].update(top9={"value": 99.9, "unit": "%"}), "metrics.top9"),
+    ("texture_knn", lambda content: content.update(started="2999-01-01T00:00:00+00:00"), "started"),
+    ("texture_knn", lambda content: content.update(started="2999-01-01T00:00:00"), "started"),
+]
+"""Changes of what nothing determines but the other files of the task, and the clock."""
+
+
+def test_names_units_and_times_that_cannot_be_are_found(small: Config, restored: Callable[[Path], Path]) -> None:
+    expected = set()
+    for number, (task, change, place) in enumerate(OUT_OF_LINE):
+        path = restored(sorted(small.metric_path(task, RUN).parent.glob("*.json"))[number % 6])
+        content = json.loads(path.read_text())
+        change(content)
+        write_sealed(path, content)
+        expected.add((path, place))
+    evidence = Evidence(small)
+    found = [*evidence.unlike(), *(finding for one in evidence.metrics.values() for finding in one.findings)]
+    assert {(one.file, one.place) for one in found if one.level is Level.BROKEN} >= expected
+
+
 def test_every_committed_number_is_recomputed_bounded_or_named_as_neither(small: Config) -> None:
     every = Evidence(small).metrics
     assert [finding for one in every.values() for finding in one.findings if finding.level is Level.BROKEN] == []

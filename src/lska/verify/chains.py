@@ -163,6 +163,7 @@ def _of_files(evidence: Evidence) -> Iterator[Finding]:
             yield from checked.findings
     for path in list(evidence.metrics):
         yield from evidence.broken_links(path)
+    yield from evidence.unlike()
     for path in list(evidence.sidecars):
         yield from evidence.broken_behind(path)
 

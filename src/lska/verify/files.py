@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,20 @@ def read(path: Path, kind: str, check: Callable[[Any, str], None]) -> Checked:
         check(content, str(path))
     except ValueError as error:
         return Checked(path, content, (broken(path, "", said_of(path, error)),))
-    return Checked(path, content, () if "seal" in content else (_unsealed(path, kind),))
+    found = list(_future(path, content))
+    return Checked(path, content, (*found, *(() if "seal" in content else (_unsealed(path, kind),))))
+
+
+def _future(path: Path, content: Mapping[str, Any]) -> Iterator[Finding]:
+    """Times that have not come; a day is left for clocks that differ."""
+    for name in ("started", "finished"):
+        try:
+            moment = datetime.fromisoformat(content[name])
+        except (KeyError, TypeError, ValueError):
+            continue  # it has none, or one that the check of its fields names
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        if moment > datetime.now(UTC) + timedelta(days=1):
+            yield broken(path, name, f"is {content[name]}, which has not come yet")
 
 
 def fits(schema: str) -> Callable[[Any, str], None]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lska.chain.origins import sidecar_path
 from lska.chain.recipes import changes, todays_spec
@@ -123,6 +124,30 @@ class Evidence:
             yield broken(metric.path, "data", f"is null, but {metric.get('task')} is measured on images of a data set")
         yield from self._data(metric)
 
+    def unlike(self) -> Iterator[Finding]:
+        """Metrics that a file has in another unit than most of its task, or that it alone has or lacks.
+
+        Names are compared among the files of one version of the code, which may have measured more than another.
+        """
+        sound = [checked for checked in self.metrics.values() if not checked.broken]
+        used = [(one, name, entry["unit"]) for one in sound for name, entry in one.content["metrics"].items()]
+        units: dict[tuple[str, str], Counter[str]] = {}
+        for checked, name, unit in used:
+            units.setdefault((checked.get("task"), name), Counter())[unit] += 1
+        for checked, name, unit in used:
+            usual, number = units[checked.get("task"), name].most_common(1)[0]
+            if unit != usual:
+                text = f"is {quoted(unit)}, in {number} file(s) of {checked.get('task')} it is {quoted(usual)}"
+                yield broken(checked.path, f"metrics.{name}.unit", text)
+        for files in _versions(sound).values():
+            having = Counter(name for checked in files for name in checked.content["metrics"])
+            for checked in files:
+                for name, number in having.items():
+                    if name not in checked.content["metrics"] and number == len(files) - 1 > 1:
+                        yield broken(checked.path, f"metrics.{name}", "is missing; all others of its task have it")
+                    if name in checked.content["metrics"] and number == 1 and len(files) > 2:
+                        yield broken(checked.path, f"metrics.{name}", "is there; no other of its task has it")
+
     def broken_behind(self, path: Path) -> Iterator[Finding]:
         """What is broken at the weights of a sidecar and behind them."""
         return self._behind(self.sidecar(path))
@@ -207,6 +232,15 @@ class Evidence:
             if now is not None and checked.get("detail.protocol") != now:
                 text = f"is {checked.get('detail.protocol')}, the configuration's way of measuring is now {now}"
                 yield Finding(Level.OUTDATED, path, "detail.protocol", text)
+
+
+def _versions(files: Iterable[Checked]) -> dict[tuple[Any, ...], list[Checked]]:
+    """Metric files by their task and the version of the code that measured them."""
+    found: dict[tuple[Any, ...], list[Checked]] = {}
+    for checked in files:
+        version = tuple(map(checked.get, ("task", "code.commit", "code.dirty")))
+        found.setdefault(version, []).append(checked)
+    return found
 
 
 def _broken(checked: Checked) -> Iterator[Finding]:

@@ -47,6 +47,8 @@ def _compared(path: Path, entry: Mapping[str, Any] | None, derived: Derived) -> 
     from lska.evaluate.derived import fits
 
     if entry is None:
+        text = f"is missing, although {derived.source} give it"
+        yield Finding(Level.BROKEN, path, f"metrics.{derived.metric}", text)
         return
     for name, expected in derived.fields.items():
         if not fits(entry.get(name), expected, PRECISION):
