@@ -74,6 +74,11 @@ def printable(text: str, width: int | None = None) -> str:
     return "\n".join(_printable_line(line, width) for line in text.split("\n"))
 
 
+def one_line(text: str, width: int | None = None) -> str:
+    """As `printable`, with line ends as escapes too: foreign names may have some, and a list has an item a line."""
+    return printable(text.replace("\n", "\\n"), width)
+
+
 def _printable_line(line: str, width: int | None) -> str:
     shown = line[:width] if line.isprintable() else "".join(map(_visible, line[:width]))
     return shown if width is None or len(line) <= width else f"{shown}... ({len(line):,} characters)"

@@ -76,6 +76,7 @@ def test_sound_data_pass(data: DataSource, tmp_path: Path) -> None:
             "run-length encoding of [height, width] [40, 41] in 40x40",
         ),
         (lambda c: first(c, segmentation=[[1, 1, 9, 1, 9, 50]]), "polygon from (1, 1) to (9, 50) in 40x40"),
+        (lambda c: first(c, segmentation=[[1, 1, 9, 9, 5, 5], [2, 2, 2, 2, 2, 2]]), "a line or a point"),
         (lambda c: image(c, width=41), "images of another size than the annotations say (1)"),
         (lambda c: image(c, id=2), "duplicate image ids (1): 2: 000000000001.jpg and 000000000002.jpg"),
         (lambda c: image(c, file_name="000000000002.jpg"), "image files listed twice (1): 000000000002.jpg"),

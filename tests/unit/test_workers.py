@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import tempfile
 import time
@@ -54,6 +55,11 @@ def fail() -> None:
     raise RuntimeError("of a data set")
 
 
+def fill() -> None:
+    """Have no room left for files, those in memory included."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "LOOK_SECONDS", 0.1)
@@ -69,8 +75,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
         (at_three(lambda: os.kill(os.getpid(), signal.SIGSTOP)), None, WorkerError, "gave no batch for 1 s"),
         (at_three(lambda: time.sleep(60)), "received SIGTERM", Interrupted, "received SIGTERM, while no batch came"),
         (at_three(fail), None, RuntimeError, "of a data set"),
+        (at_three(fill), None, WorkerError, r"no room in shared memory .*: unable to .*--shm-size"),
     ],
-    ids=["killed", "ended", "stopped", "signal", "error"],
+    ids=["killed", "ended", "stopped", "signal", "error", "room"],
 )
 def test_a_process_that_gives_no_batch_is_told(
     act: Act, reason: str | None, kind: type[Exception], message: str, hasty: None

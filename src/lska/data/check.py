@@ -12,6 +12,7 @@ from lska.data.folders import DataError, Split, list_split
 from lska.data.layouts import SHOWN, shown
 from lska.data.manifest import Manifest, SplitManifest, content_hash, contents_digest, names_digest
 from lska.data.parallel import mapped
+from lska.files import one_line
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def render(report: Report) -> str:
     """The report for people, ending in a newline."""
     verdict = "as its manifest says" if report.ok else f"not as its manifest says ({len(report.findings)})"
     lines = [f"{report.manifest} at {report.root}: {verdict}", f"manifest digest {report.digest}"]
-    lines += [f"  wrong: {text}" for text in report.findings]
-    lines += [f"  {text}" for text in report.notes]
+    lines += [f"  wrong: {one_line(text)}" for text in report.findings]
+    lines += [f"  {one_line(text)}" for text in report.notes]
     return "\n".join(lines) + "\n"
 
 

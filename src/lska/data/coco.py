@@ -293,6 +293,9 @@ def _object_problems(entry: dict[str, Any], image: Image, mask: Mask, overhang: 
         yield "objects marked `ignore`, which training leaves out and evaluation scores", quoted(entry["ignore"])
     if mask.problem:
         yield "masks that do not fit their image", f"{mask.problem} in {size}"
+    elif mask.flat and _is_finite(entry["area"]) and entry["area"] > 0:
+        # With an area of 0 mmdet leaves the object out.
+        yield "polygons that are a line or a point", f"area {entry['area']:g}"
 
 
 def _over(box: list[float], image: Image) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lska.data.layouts import SHOWN
+from lska.files import one_line
 
 
 class Findings:
@@ -24,7 +25,7 @@ class Findings:
         self._counts[kind] = self._counts.get(kind, 0) + 1
         examples = self._examples.setdefault(kind, [])
         if len(examples) < SHOWN:
-            examples.append(example)
+            examples.append(one_line(example))
 
     def sentences(self) -> tuple[str, ...]:
         """One text per kind: the kind, how many there are, the first of them."""

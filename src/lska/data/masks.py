@@ -21,6 +21,8 @@ class Mask:
     """Pixels by which its polygons leave the image, negative where they keep away from the border."""
     short: int = 0
     """Polygons of one or two points."""
+    flat: bool = False
+    """Whether it is polygons without any area, which no pixel lies in."""
 
 
 def read_mask(mask: Any, width: int, height: int, overhang: float, short_polygons: bool = False) -> Mask:
@@ -41,7 +43,8 @@ def read_mask(mask: Any, width: int, height: int, overhang: float, short_polygon
         return Mask(f"expected polygons or a run-length encoding, found {quoted(mask)}")
     found = list(_polygons(mask, width, height, overhang, short_polygons))
     problem = next((polygon.problem for polygon in found if polygon.problem), "")
-    return Mask(problem, max(polygon.over for polygon in found), sum(polygon.short for polygon in found))
+    over, short = max(polygon.over for polygon in found), sum(polygon.short for polygon in found)
+    return Mask(problem, over, short, flat=all(polygon.flat for polygon in found))
 
 
 def _polygons(mask: list[Any], width: int, height: int, overhang: float, short_polygons: bool) -> Iterator[Mask]:
@@ -63,7 +66,10 @@ def _polygon(polygon: Any, width: int, height: int, overhang: float, least: int)
     over = float(max((-points).max(), (points - (width, height)).max()))
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
     problem = f"polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g})" if over >= overhang else ""
-    return Mask(problem, over, int(len(points) < CORNERS))
+    (x, y), (after_x, after_y) = points.T, np.roll(points, -1, axis=0).T
+    # Twice the area between the outline and the origin, to the rounding of its coordinates.
+    flat = bool(abs((x * after_y - y * after_x).sum()) <= 1e-9 * max(1.0, float(np.abs(points).max())) ** 2)
+    return Mask(problem, over, int(len(points) < CORNERS), flat)
 
 
 def _encoding_problem(mask: dict[str, Any], width: int, height: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -27,6 +28,9 @@ _STOP_SECONDS = 15.0
 """How long a batch is waited for when there is a reason to stop: an update that is complete can be saved."""
 BATCH_SECONDS = 600.0
 """How long a batch is waited for at all."""
+
+_ROOM = re.compile(r"unable to (?:resize|write to|mmap|allocate|open)\b.*")
+"""What torch says where it cannot make a file in shared memory."""
 
 Stopping = Callable[[], str | None]
 """Why to stop now, or None."""
@@ -93,6 +97,12 @@ def _look(
             raise WorkerError(
                 f"a process that loads images {how}; where memory ran out, that of /dev/shm included, set `workers` "
                 "lower; then start again"
+            ) from error
+        if waited is None and (refused := _ROOM.search(str(error))) is not None:
+            raise WorkerError(
+                f"no room in shared memory (/dev/shm), through which processes hand over images: {refused[0]}; give the "
+                "machine or container more of it (docker run --shm-size), raise `ulimit -f`, or set `workers` lower; "
+                "`workers: 0` does without"
             ) from error
         if waited is None:
             raise error
