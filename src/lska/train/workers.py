@@ -100,9 +100,9 @@ def _look(
             ) from error
         if waited is None and (refused := _ROOM.search(str(error))) is not None:
             raise WorkerError(
-                f"no room in shared memory (/dev/shm), through which processes hand over images: {refused[0]}; give the "
-                "machine or container more of it (docker run --shm-size), raise `ulimit -f`, or set `workers` lower; "
-                "`workers: 0` does without"
+                f"no room in shared memory (/dev/shm), through which processes hand over images: {refused[0]}; give "
+                "the machine or container more of it (docker run --shm-size), raise `ulimit -f`, or set `workers` "
+                "lower; `workers: 0` does without"
             ) from error
         if waited is None:
             raise error
