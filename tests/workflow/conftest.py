@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from whole_project import PROJECT, Project, copy_project
 
+IDENTITY = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
+COMMITS = 5
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have one of several processes run all tests of the demo, which is then made once."""
     for item in items:
         if item.get_closest_marker("workflow") and "demo" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("demo"))
-
-
-IDENTITY = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
-COMMITS = 5
 
 
 @pytest.fixture

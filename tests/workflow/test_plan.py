@@ -59,7 +59,7 @@ def _named(rule: str, outputs: list[str]) -> tuple[str, frozenset[str]]:
 
 
 def state(root: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of everything below a folder; Python may add its own caches, and with them change folders of code."""
+    """Size and time of everything below a folder, but for Python's own caches and the folders that they are in."""
     return {
         str(path.relative_to(root)): (path.stat().st_size if path.is_file() else 0, path.stat().st_mtime_ns)
         for path in root.rglob("*")
