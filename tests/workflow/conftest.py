@@ -14,13 +14,6 @@ IDENTITY = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
 COMMITS = 5
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have one of several processes run all tests of the demo, which is then made once."""
-    for item in items:
-        if item.get_closest_marker("workflow") and "demo" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("demo"))
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A fresh copy without results."""
