@@ -92,8 +92,8 @@ def take_node(project: ClusterProject, job: dict[str, str]) -> None:
         pytest.param(over_its_time_limit, id="over its time limit"),
         pytest.param(cancelled_by_hand, id="scancel"),
         pytest.param(node_lost, id="a lost node"),
-        pytest.param(node_unreachable, id="a lost node daemon"),
-        pytest.param(preempted, id="preemption"),
+        pytest.param(node_unreachable, id="a lost node daemon", marks=pytest.mark.slow),
+        pytest.param(preempted, id="preemption", marks=pytest.mark.slow),
     ],
 )
 def test_a_training_goes_on_after(fault, project: ClusterProject, local: Path) -> None:
