@@ -46,12 +46,15 @@ def listening(store: dist.Store, rank: int, world: int) -> Iterator[None]:
     heard = _Heard(store, rank, world)
     ended = threading.Event()
     with _signals() as received:
-        for work in (heard.follow, lambda ended: _watch(heard, ended, received)):
-            threading.Thread(target=work, args=(ended,), daemon=True).start()
+        threading.Thread(target=heard.follow, args=(ended,), daemon=True).start()
+        watcher = threading.Thread(target=_watch, args=(heard, ended, received), daemon=True)
+        watcher.start()
         try:
             yield
         finally:
             ended.set()
+            # Before what it reads from is closed.
+            watcher.join()
             # Where the store is gone, so is whoever would wait for this.
             with contextlib.suppress(dist.DistError):
                 store.set(heard.key(rank), _GONE)
