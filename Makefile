@@ -36,8 +36,7 @@ notebooks: .venv/runtime
 # keep the others from being seen.
 test: .venv/test lint
 	@log=$$(mktemp); pytest -m "cluster and not slow" > $$log 2>&1 & cluster=$$!; trap "kill $$cluster" INT TERM; \
-	  OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow and not cluster"; unit=$$?; \
-	  pytest -m workflow; workflow=$$?; \
+	  OMP_NUM_THREADS=1 pytest -n $(CORES) -m "not workflow and not cluster"; unit=$$?; pytest -m workflow; workflow=$$?; \
 	  wait $$cluster; cluster=$$?; cat $$log; rm -f $$log; exit $$((unit | workflow | cluster))
 
 # Also the faults that take longest.

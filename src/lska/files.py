@@ -74,9 +74,9 @@ def printable(text: str, width: int | None = None) -> str:
     return "\n".join(_printable_line(line, width) for line in text.split("\n"))
 
 
-def one_line(text: str, width: int | None = None) -> str:
+def one_line(text: str) -> str:
     """As `printable`, with line ends as escapes too: foreign names may have some, and a list has an item a line."""
-    return printable(text.replace("\n", "\\n"), width)
+    return printable(text.replace("\n", "\\n"))
 
 
 def _printable_line(line: str, width: int | None) -> str:

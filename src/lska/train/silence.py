@@ -57,7 +57,7 @@ def listening(store: dist.Store, rank: int, world: int) -> Iterator[None]:
             watcher.join()
             # Where the store is gone, so is whoever would wait for this.
             with contextlib.suppress(dist.DistError):
-                store.set(heard.key(rank), _GONE)
+                store.set(_key(rank), _GONE)
 
 
 class _Heard:
@@ -73,9 +73,6 @@ class _Heard:
         self.lost = False
         """Whether the store is gone: then who served it has ended, which collective calls notice."""
 
-    def key(self, rank: int) -> str:
-        return f"alive/{rank}"
-
     def follow(self, ended: threading.Event) -> None:
         """Give signs and read those of the others until this process leaves the training."""
         beats = 0
@@ -83,12 +80,16 @@ class _Heard:
             store = self.store.clone()
             while not ended.wait(BEAT_SECONDS if beats else 0):
                 beats += 1
-                store.set(self.key(self.rank), str(beats))
+                store.set(_key(self.rank), str(beats))
                 for other in self.others:
-                    if store.check([self.key(other)]):
-                        self.signs[other] = store.get(self.key(other)).decode()
+                    if store.check([_key(other)]):
+                        self.signs[other] = store.get(_key(other)).decode()
         except dist.DistError:
             self.lost = True
+
+
+def _key(rank: int) -> str:
+    return f"alive/{rank}"
 
 
 def _watch(heard: _Heard, ended: threading.Event, received: int) -> None:
@@ -142,6 +143,6 @@ def _came(received: int) -> bool:
     """Whether a signal came that asks a training to end."""
     try:
         numbers = os.read(received, 1024)
-    except (BlockingIOError, OSError):
+    except BlockingIOError:
         return False
     return bool(set(numbers) & {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1})
