@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,25 @@ def test_a_root_of_other_origin_is_never_replaced(tmp_path: Path, content: str) 
     with pytest.raises(FileExistsError, match="photos exists and is no generated set"):
         write_classification_set(root, SMALL, overwrite=True)
     assert [path.read_text() for path in (root, *root.rglob("*")) if path.is_file()] == ["mine"]
+
+
+@pytest.mark.parametrize("mine", ["added", "old copy", "edited", "link"])
+def test_files_that_somebody_put_into_a_generated_set_are_never_replaced(tmp_path: Path, mine: str) -> None:
+    root, tiny = tmp_path / "set", replace(SMALL, classes=2, train_per_class=2, val_per_class=1)
+    write_classification_set(root, tiny)
+    path = root / "labels.csv" if mine == "edited" else root / "train/arrow/holiday.jpg"
+    if mine == "link":
+        path.symlink_to(tmp_path / "nowhere")
+    else:
+        path.write_text("mine")
+    if mine == "old copy":
+        os.utime(path, (0, 0))
+    former = {path: path.lstat().st_mtime_ns for path in root.rglob("*")}
+    with pytest.raises(FileExistsError, match=f"later: '{path.relative_to(root)}'; move them elsewhere"):
+        write_classification_set(root, replace(tiny, seed=5), overwrite=True)
+    assert {path: path.lstat().st_mtime_ns for path in root.rglob("*")} == former
+    path.unlink()
+    assert write_classification_set(root, replace(tiny, seed=5), overwrite=True)["written"] == 6
 
 
 @pytest.mark.parametrize("present", [False, True])

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lska.files import read_json, replaced_folder, write_json
+from lska.data.layouts import shown
+from lska.files import files_in, read_json, replaced_folder, write_json
 from lska.provenance import digest
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ def existing_settings(root: Path, description: Mapping[str, Any], overwrite: boo
     """Tell whether `root` already holds the set that `description` identifies; False where it may be written.
 
     Raises:
-        FileExistsError: `root` holds another generated set and `overwrite` is False, or is a file or a folder of other
-            origin, which is never replaced.
+        FileExistsError: `root` holds another generated set and `overwrite` is False, or files that came to it later,
+            or is a file or a folder of other origin: these are never replaced.
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
@@ -51,7 +52,22 @@ def existing_settings(root: Path, description: Mapping[str, Any], overwrite: boo
             f"{root} holds a generated set of other settings ({_differences(found, description)}); "
             "choose another folder, use the same settings, or pass overwrite"
         )
+    if later := _later_files(root):
+        raise FileExistsError(
+            f"{root} holds a generated set of other settings and files that came to it or were changed "
+            f"later: {shown(later)}; move them elsewhere, or remove the folder yourself"
+        )
     return False
+
+
+def _later_files(root: Path) -> list[str]:
+    """Files that a user put into a generated set, or changed: the settings are the last file that the generator writes.
+
+    By the time at which the system last changed the file's entry, which copying an old file does not set back.
+    """
+    complete = (root / SETTINGS_FILE).stat().st_ctime_ns
+    files = (path for path in files_in(root, "**/*") if not path.is_dir())
+    return [str(path.relative_to(root)) for path in files if path.lstat().st_ctime_ns > complete]
 
 
 def generate(
