@@ -57,7 +57,7 @@ def put(scale: Scale, task: str, run: Run | str, metrics: Mapping[str, Any], dat
 
 def grid() -> dict[Run, dict[str, int]]:
     """Params, MACs and FLOPs of all networks that were counted on the official code."""
-    attentions = dict(zip(("LKA-trivial", "LSKA-trivial", "LKA", "LSKA"), ATTENTIONS, strict=True))
+    attentions = dict(zip(("LKA-trivial", "LSKA-trivial", "LKA", "LSKA"), ATTENTIONS, strict=False))
     names = {"params": "params", "macs": "macs_conv_linear", "flops": "flops_figure1_convention"}
     with (PAPER / "complexity_grid.csv").open() as stream:
         return {

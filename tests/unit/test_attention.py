@@ -70,7 +70,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("attention", PUBLISHED)
 def test_parameters_have_published_names_and_shapes(attention: str) -> None:
     expected = {}
     for name, kernel in PUBLISHED[attention].items():
@@ -79,7 +79,7 @@ def test_parameters_have_published_names_and_shapes(attention: str) -> None:
     assert {name: tuple(p.shape) for name, p in GatingUnit(6, attention, 23).named_parameters()} == expected
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("attention", PUBLISHED)
 @pytest.mark.parametrize("kernel_size", [3, 5, 7, 9, 11, 17, 23, 25, 27, 35])
 def test_impulse_spreads_over_exactly_the_kernel_size(attention: str, kernel_size: int) -> None:
     unit = GatingUnit(2, attention, kernel_size).double()
@@ -93,6 +93,16 @@ def test_impulse_spreads_over_exactly_the_kernel_size(attention: str, kernel_siz
     expected = torch.zeros(size, size, dtype=torch.bool)
     expected[window, window] = True
     assert torch.equal(x.grad[0, 0] != 0, expected)
+
+
+def test_slaks_strips_cross_and_reach_the_kernel_size() -> None:
+    unit, size = GatingUnit(2, "slak", 23).eval().double(), 47
+    x = torch.zeros(1, 2, size, size, dtype=torch.double, requires_grad=True)
+    unit.attention_map(x)[0, 0, 23, 23].backward()
+    expected = torch.zeros(size, size, dtype=torch.bool)
+    expected[12:35, 21:26] = expected[21:26, 12:35] = True
+    assert torch.equal(x.grad[0, 0] != 0, expected)
+    assert unit.plan.receptive_field == 23 and unit.plan.depthwise[0].kernel == (23, 5)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

@@ -45,7 +45,7 @@ STAND_INS = {
 IMPORTS = {
     "timm first": "import timm, lska",
     "submodule of timm": "import lska\nfrom timm.layers import __name__\nimport timm",
-    "our module first": "import lska.models.registration as r\nr._MODULE = 'stand_in'\nimport stand_in, timm",
+    "our module first": "import lska.models.registration as r\nr.OURS = ('stand_in',)\nimport stand_in, timm",
     "looked up, not imported": "import lska, importlib.util\nimportlib.util.find_spec('timm')\nimport timm",
     "another import fails before": "import lska\ntry:\n    import timm_absent\nexcept ImportError:\n    import timm",
     "asked for twice": "import lska\nlska.register_with_timm()\nimport timm\nlska.register_with_timm()",
@@ -61,7 +61,7 @@ def test_hook_runs_once_and_leaves_no_trace(tmp_path: Path, imports: str) -> Non
     code = f"""
 sys.path.insert(0, {str(tmp_path)!r})
 import lska.models.registration
-lska.models.registration._MODULE = "stand_in"
+lska.models.registration.OURS = ("stand_in",)
 sys.modules.pop("lska"); sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "TimmFinder"]
 {imports}
 from importlib.resources import files

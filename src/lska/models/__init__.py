@@ -1,5 +1,5 @@
-"""Networks: VAN with LKA and LSKA, their checkpoints, their cost. Importing this package imports neither torch nor
-timm."""
+"""Networks: VAN with LKA and LSKA, those that it is compared with, checkpoints, cost. Importing this package imports
+neither torch nor timm."""
 
 from __future__ import annotations
 
@@ -19,24 +19,31 @@ def create(
 ) -> nn.Module:
     """Create any network that timm knows, ours included, in training mode on the CPU with fresh weights.
 
-    ``attention`` and ``kernel_size`` belong to our networks; further keyword arguments go to ``timm.create_model``
+    ``attention`` and ``kernel_size`` belong to VAN; further keyword arguments go to ``timm.create_model``
     (``num_classes``, ``drop_path_rate``, ``embed_dims``, ...). Raises ValueError for an unknown model, attention or
     setting, and for an impossible kernel size; each message names the possible ones. ``checkpoint_path`` names a file
     of weights to start from (``lska.models.checkpoint.load_weights``).
     """
     import timm
 
-    import lska.models.van  # noqa: F401  registers ours even where the import hook could not
+    from lska.models.registration import OURS, import_all
 
-    _check_model(model, timm.list_models())
-    takes_attention = model in timm.list_models(module="van")
-    if takes_attention:
-        _check_van_settings(model, attention, kernel_size, architecture)
-    elif attention is not None or kernel_size is not None:
+    import_all()  # registers ours even where the import hook could not
+    ours = {module: timm.list_models(module=module.split(".")[-1]) for module in OURS}
+    # A tag after the dot chooses among pretrained weights of one architecture.
+    name = model.split(".")[0]
+    _check_model(name, timm.list_models(), [model for models in ours.values() for model in models])
+    if name not in ours["lska.models.van"] and (attention, kernel_size) != (None, None):
         raise ValueError(
             f"model {model!r} has no attention or kernel_size setting; found attention={attention!r}, "
-            f"kernel_size={kernel_size!r}. Remove them, or choose one of {', '.join(timm.list_models(module='van'))}"
+            f"kernel_size={kernel_size!r}. Remove them, or choose one of {', '.join(ours['lska.models.van'])}"
         )
+    if attention is not None:
+        check_attention(attention)
+    if kernel_size is not None:
+        check_kernel_size(kernel_size)
+    if any(name in models for models in ours.values()):
+        _check_settings(name, architecture)
     # Read by our own reader, which refuses what no network should take.
     weights = architecture.pop("checkpoint_path", None)
     network = timm.create_model(model, attention=attention, kernel_size=kernel_size, **architecture)
@@ -47,28 +54,21 @@ def create(
     return network
 
 
-def _check_model(model: str, known: list[str]) -> None:
-    # A tag after the dot chooses among pretrained weights of one architecture.
-    name = model.split(".")[0]
-    if name in known:
+def _check_model(model: str, known: list[str], ours: list[str]) -> None:
+    if model in known:
         return
-    similar = difflib.get_close_matches(name, known, n=5)
+    similar = difflib.get_close_matches(model, known, n=5)
     hint = f"did you mean {', '.join(similar)}?" if similar else "timm.list_models() lists all."
-    raise ValueError(f"model: unknown name {model!r}; ours are van_tiny, van_small, van_base; {hint}")
+    raise ValueError(f"model: unknown name {model!r}; ours are {', '.join(ours)}; {hint}")
 
 
-def _check_van_settings(
-    model: str, attention: str | None, kernel_size: int | None, architecture: dict[str, object]
-) -> None:
+def _check_settings(model: str, architecture: dict[str, object]) -> None:
     import inspect
 
-    from lska.models.van import VAN
+    from timm.models import model_entrypoint
 
-    if attention is not None:
-        check_attention(attention)
-    if kernel_size is not None:
-        check_kernel_size(kernel_size)
-    settings = [name for name in inspect.signature(VAN.__init__).parameters if name != "self"]
+    network = inspect.get_annotations(model_entrypoint(model), eval_str=True)["return"]
+    settings = [name for name in inspect.signature(network.__init__).parameters if name != "self"]
     # What timm's builder takes for itself before it calls the network's class.
     builder = ("features_only", "out_indices", "feature_cls", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
     unknown = sorted(set(architecture) - set(settings) - set(builder) - {"checkpoint_path", "cache_dir"})

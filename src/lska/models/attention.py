@@ -1,9 +1,11 @@
-"""Gating units of LKA, LSKA and their trivial forms, and the attention module around them (paper Section III).
+"""Gating units of LKA, LSKA, their trivial forms and SLaK's kernels, and the module around them (paper Section III).
 
 All tensors are (batch, channels, height, width); every module keeps the shape of its input.
 """
 
 from __future__ import annotations
+
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +26,11 @@ class DepthwiseConv2d(nn.Conv2d):
 
     skip_padding_taps: bool = True
 
-    def __init__(self, channels: int, kernel: tuple[int, int], dilation: int = 1) -> None:
+    def __init__(self, channels: int, kernel: tuple[int, int], dilation: int = 1, bias: bool = True) -> None:
         spec = Depthwise("", kernel, dilation)
-        super().__init__(channels, channels, kernel, padding=spec.padding, dilation=dilation, groups=channels)
+        super().__init__(
+            channels, channels, kernel, padding=spec.padding, dilation=dilation, groups=channels, bias=bias
+        )
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         # A trace would freeze the crop of one map size into a graph that is then used at others.
@@ -44,23 +48,72 @@ class DepthwiseConv2d(nn.Conv2d):
         return tuple(min(max(0, -(-(pad - extent + 1) // d)), (taps - 1) // 2) for pad, d, taps, extent in sides)
 
 
+class SparseDepthwiseConv2d(DepthwiseConv2d):
+    """Depth-wise convolution of which each channel uses 3 in 5 weights, drawn once and for all; the tensor stays dense.
+
+    SLaK's sparsity of 40 % (Liu et al., ICLR 2023), whose training also moves the weights that are kept; here they
+    stay. Raises ValueError where the number of taps is no multiple of 5.
+    """
+
+    def __init__(self, channels: int, kernel: tuple[int, int], dilation: int = 1, bias: bool = True) -> None:
+        super().__init__(channels, kernel, dilation, bias)
+        taps = kernel[0] * kernel[1]
+        if taps % 5:
+            raise ValueError(f"kernel: expected a multiple of 5 taps, of which 3 in 5 are kept; found {kernel}")
+        self.used_weights = channels * taps * 3 // 5
+        order = torch.rand(channels, taps, generator=torch.Generator().manual_seed(0), device="cpu").argsort(dim=1)
+        # Not stored with the weights: it follows from the shape.
+        self.register_buffer("kept", (order < 3 * taps // 5).view_as(self.weight), persistent=False)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(x, weight * self.kept, bias)
+
+
+def conv_bn(conv: nn.Conv2d, relu: bool = False) -> nn.Sequential:
+    """A convolution, its BatchNorm and, where wanted, a ReLU, by the names of RepLKNet and SLaK."""
+    parts = {"conv": conv, "bn": nn.BatchNorm2d(conv.out_channels)} | ({"nonlinear": nn.ReLU()} if relu else {})
+    return nn.Sequential(OrderedDict(parts))
+
+
+class DecomposedKernel(nn.Module):
+    """SLaK's large kernel: the sum of depth-wise k x 5, 5 x k and 5 x 5 convolutions of one map, each with BatchNorm.
+
+    Parameters are named as published (``LoRA1``, ``LoRA2``, ``small_conv``). ``sparse`` uses 3 in 5 weights.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, sparse: bool = False) -> None:
+        super().__init__()
+        convolution = SparseDepthwiseConv2d if sparse else DepthwiseConv2d
+        for spec in kernel_plan("slak", kernel_size).depthwise:
+            self.add_module(spec.name, conv_bn(convolution(channels, spec.kernel, bias=False)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.LoRA1(x) + self.LoRA2(x) + self.small_conv(x)
+
+
 class GatingUnit(nn.Module):
     """Depth-wise part, 1x1 convolution, product with the input; no activation between (paper Eq. 3-6, released code).
 
     Parameters are named as in the published checkpoints: ``conv0``, ``conv_spatial`` (LKA), ``conv0h``, ``conv0v``,
     ``conv_spatial_h``, ``conv_spatial_v`` (LSKA), the former of these for the trivial forms, and ``conv1``.
+    SLaK's forms have ``large_kernel`` before ``conv1``, an assumption about the paper's Figure 3.
     Raises ValueError for an unknown attention or an impossible kernel size.
     """
 
     def __init__(self, channels: int, attention: str = "lska", kernel_size: int = 23) -> None:
         super().__init__()
         self.plan = kernel_plan(attention, kernel_size)
-        for spec in self.plan.depthwise:
-            self.add_module(spec.name, DepthwiseConv2d(channels, spec.kernel, spec.dilation))
+        if self.plan.parallel:
+            self.large_kernel = DecomposedKernel(channels, kernel_size, sparse=attention == "slak_sparse")
+        else:
+            for spec in self.plan.depthwise:
+                self.add_module(spec.name, DepthwiseConv2d(channels, spec.kernel, spec.dilation))
         self.conv1 = nn.Conv2d(channels, channels, 1)
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The input-dependent weights that the input is multiplied by, shape of the input."""
+        if self.plan.parallel:
+            return self.conv1(self.large_kernel(x))
         weights = x
         for spec in self.plan.depthwise:
             weights = getattr(self, spec.name)(weights)

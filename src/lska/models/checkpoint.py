@@ -6,6 +6,7 @@ import argparse
 import logging
 import pickle
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ _WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")
 _EMA_WRAPPERS = ("state_dict_ema", "model_ema")
 # Left in names by nn.DataParallel and DistributedDataParallel, and by torch.compile.
 _WRAPPER_PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
-_SHOWN = 4
+_SHOWN = 10
 _LONGEST = 120  # characters of a name, which foreign files choose
 # What a weight may be stored as; in all, torch's own float32 is what networks compute in.
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -52,7 +53,7 @@ def read_weights(path: Path | str, ema: bool = False) -> dict[str, Tensor]:
     Accepts a bare state dict, one wrapped as ``{"state_dict": ...}``, ``{"model": ...}`` or
     ``{"state_dict_ema": ...}``, and names that start with ``module.``. ``ema`` asks for the averaged weights. Raises
     FileNotFoundError for a missing file, CheckpointError for a truncated or foreign one, for other suffixes, for absent
-    averaged weights, and for tensors that are no plain numbers or not finite (up to four are named).
+    averaged weights, and for tensors that are no plain numbers or not finite (up to ten are named).
     """
     path = Path(path)
     if not path.is_file():
@@ -72,9 +73,10 @@ def read_weights(path: Path | str, ema: bool = False) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: Path | str, strict: bool = True, ema: bool = False) -> LoadReport:
     """Copy the weights in ``path`` into ``model`` (also one made with ``features_only``) and return what did not match.
 
-    With ``strict`` every name must match; without it, missing and unexpected names are logged and returned. Shapes must
+    Published files of other names are read as the network's module says (timm's ``checkpoint_filter_fn``). With
+    ``strict`` every name must match; without it, missing and unexpected names are logged and returned. Shapes must
     match in both cases, and kinds: any of float16, bfloat16, float32 and float64 becomes the model's own floating type,
-    whole numbers fill whole numbers only (counters). Raises CheckpointError that names the file and up to four keys of
+    whole numbers fill whole numbers only (counters). Raises CheckpointError that names the file and up to ten keys of
     each kind, and what :func:`read_weights` raises; the model is then unchanged.
     """
     tensors = read_weights(path, ema)
@@ -84,6 +86,8 @@ def load_weights(model: nn.Module, path: Path | str, strict: bool = True, ema: b
 def fit_weights(target: nn.Module, tensors: Mapping[str, Tensor], where: str, strict: bool = True) -> LoadReport:
     """Copy ``tensors``, which ``where`` names, into ``target``, as :func:`load_weights` does."""
     expected = target.state_dict()
+    if tensors.keys() != expected.keys():
+        tensors = _renamed(target, tensors, where)
     common = [(name, tensor, expected[name]) for name, tensor in tensors.items() if name in expected]
     missing = tuple(name for name in expected if name not in tensors)
     unexpected = tuple(name for name in tensors if name not in expected)
@@ -108,6 +112,21 @@ def fit_weights(target: nn.Module, tensors: Mapping[str, Tensor], where: str, st
         _LOG.info("%s: %s", where, ", ".join(f"{number} tensors from {change}" for change, number in converted.items()))
     target.load_state_dict(dict(tensors), strict=False)
     return LoadReport(missing, unexpected)
+
+
+def _renamed(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:
+    """Published tensors by the names of ``network``, or as they are where nobody knows them."""
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return tensors
+    try:
+        return convert(dict(tensors), network)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    except (KeyError, IndexError, AttributeError, RuntimeError, TypeError) as error:
+        # timm's own take every file for one of their network.
+        _LOG.debug("%s: not renamed (%s)", where, error)
+        return tensors
 
 
 def _kept(tensor: Tensor, own: Tensor) -> bool:

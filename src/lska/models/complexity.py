@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,9 +39,9 @@ Forward = Callable[[nn.Module, Tensor], object]
 class Complexity:
     """Cost of one forward pass of one image, counted by kind of work; the conventions are sums of these.
 
-    ``params``: all parameters. ``conv`` and ``linear``: multiply-adds. ``conv_biases`` and ``linear_biases``: one
-    addition per biased output. ``batch_norm``, ``layer_norm`` and ``gelu``: elements of the outputs. ``uncounted``:
-    names of modules with parameters whose work is in none of these.
+    ``params``: all parameters. ``conv`` and ``linear``: multiply-adds. Of sparse weights those in use count.
+    ``conv_biases`` and ``linear_biases``: one addition per biased output. ``batch_norm``, ``layer_norm`` and ``gelu``:
+    elements of the outputs. ``uncounted``: names of modules with parameters whose work is in none of these.
     """
 
     params: int
@@ -97,6 +96,8 @@ def count(
     Raises:
         ValueError: the network refuses the input size.
     """
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    nonzero = {} if on_meta else _nonzero_weights(model)
     model, image = copy.deepcopy(model).to("meta").eval(), torch.empty(1, *input_size, device="meta")
     tally, called = Counter(), set()
     for name, module in model.named_modules():
@@ -104,6 +105,8 @@ def count(
         observe = _observer(module)
         if observe is not None and (isinstance(module, _Conv | nn.Linear) or name.startswith(elementwise)):
             module.register_forward_hook(functools.partial(observe, tally))
+        if name in nonzero:
+            module.used_weights = nonzero[name]
     try:
         with torch.no_grad():
             model(image) if forward is None else forward(model, image)
@@ -112,7 +115,31 @@ def count(
     uncounted = tuple(_uncounted(model, called))
     if uncounted:
         _LOG.warning("the count of %s leaves out: %s", type(model).__name__, ", ".join(uncounted))
-    return Complexity(sum(parameter.numel() for parameter in model.parameters()), **tally, uncounted=uncounted)
+    params = sum(_parameters(module) for module in model.modules())
+    return Complexity(params, **tally, uncounted=uncounted)
+
+
+def _nonzero_weights(model: nn.Module) -> dict[str, int]:
+    """Weights other than zero by name of sparse layer, in a network whose published counts leave zeros out.
+
+    As in its training, a layer of which 99 % or more are not zero is dense: a few fresh weights are zero by chance.
+    """
+    if not getattr(model, "counts_nonzero", False):
+        return {}
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, _Conv | nn.Linear))
+    found = {name: (int(module.weight.count_nonzero()), module.weight.numel()) for name, module in layers}
+    return {name: number for name, (number, of) in found.items() if number < 0.99 * of}
+
+
+def _weights(module: nn.Module) -> int:
+    """Weights of a convolution or linear layer, of a sparse one those in use."""
+    return getattr(module, "used_weights", module.weight.numel())
+
+
+def _parameters(module: nn.Module) -> int:
+    """Parameters of a module without those of its parts, of sparse weights those in use."""
+    own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+    return own - module.weight.numel() + _weights(module) if hasattr(module, "used_weights") else own
 
 
 def _observer(module: nn.Module) -> Callable[..., None] | None:
@@ -126,15 +153,15 @@ def _observer(module: nn.Module) -> Callable[..., None] | None:
 
 
 def _observe_linear(tally: Counter[str], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    tally["linear"] += output.numel() * module.in_features
+    tally["linear"] += output.numel() // module.out_features * _weights(module)
     tally["linear_biases"] += output.numel() * (module.bias is not None)
 
 
 def _observe_conv(tally: Counter[str], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     # A transposed convolution spreads each input over its taps; others gather their taps for each output.
     transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
-    positions, channels = (inputs[0], module.out_channels) if transposed else (output, module.in_channels)
-    tally["conv"] += positions.numel() * math.prod(module.kernel_size) * channels // module.groups
+    positions = inputs[0].numel() // module.in_channels if transposed else output.numel() // module.out_channels
+    tally["conv"] += positions * _weights(module)
     tally["conv_biases"] += output.numel() * (module.bias is not None)
 
 
@@ -171,7 +198,7 @@ def architecture_metrics(model: nn.Module) -> dict[str, int | float | None]:
         metrics |= {f"stage{stage}_{name}": value for name, value in (design | {"stride": stride}).items()}
     units = [module for module in model.modules() if isinstance(module, GatingUnit)]
     depthwise = (module for unit in units for module in unit.modules() if isinstance(module, DepthwiseConv2d))
-    metrics["depthwise_params"] = sum(parameter.numel() for conv in depthwise for parameter in conv.parameters())
+    metrics["depthwise_params"] = sum(map(_parameters, depthwise))
     metrics["receptive_field"] = max(_extent(unit) for unit in units)
     return metrics
 
@@ -191,4 +218,5 @@ def _stage_design(embedding: nn.Conv2d, blocks: nn.ModuleList) -> dict[str, int 
 def _extent(unit: GatingUnit) -> int:
     """Height in pixels that one output of ``unit`` sees, from the kernels of its convolutions."""
     convolutions = (module for module in unit.modules() if isinstance(module, nn.Conv2d))
-    return 1 + sum(conv.dilation[0] * (conv.kernel_size[0] - 1) for conv in convolutions)
+    beyond = [conv.dilation[0] * (conv.kernel_size[0] - 1) for conv in convolutions]
+    return 1 + (max(beyond) if unit.plan.parallel else sum(beyond))

@@ -6,16 +6,20 @@ field is (2d-1) + d * (floor(k/d) - 1). The paper gives d for its own sizes only
 35, 41, ...), d = 2 for every other size. With d = 2 the receptive field is k for every odd k, so each odd k from 3 up
 works. Where floor(k/2) is even (k = 5, 9, 13, ...), the dilated kernel has no centre tap; its taps still lie
 symmetrically, and together with the first kernel they reach every pixel.
+
+``slak`` and ``slak_sparse`` are the paper's comparison in Figure 3: SLaK's sum of k x 5, 5 x k and 5 x 5 kernels in
+place of the cascade, the second with 3 in 5 of the weights.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-ATTENTIONS = ("lka_trivial", "lska_trivial", "lka", "lska")
+ATTENTIONS = ("lka_trivial", "lska_trivial", "lka", "lska", "slak", "slak_sparse")
 MODELS = ("van_tiny", "van_small", "van_base")
 PAPER_KERNEL_SIZES = (7, 11, 23, 35, 53, 65)
 SMALLEST_KERNEL_WITH_DILATION_3 = 23
+SLAK_SHORT_SIDE = 5
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class KernelPlan:
 
     ``first`` and ``dilated`` are kernel lengths in taps, ``dilation`` is that of the dilated kernel and
     ``receptive_field`` the joint extent in pixels. The trivial forms have one kernel: ``dilated`` is None, ``dilation``
-    1. ``separable`` forms replace each square kernel by a horizontal and then a vertical one.
+    1. ``separable`` forms replace each square kernel by a horizontal and then a vertical one. ``parallel`` forms are
+    SLaK's: a vertical and a horizontal strip and a small square of the same map, which are added up.
     """
 
     first: int
@@ -46,10 +51,15 @@ class KernelPlan:
     dilation: int
     receptive_field: int
     separable: bool
+    parallel: bool = False
 
     @property
     def depthwise(self) -> tuple[Depthwise, ...]:
         """The depth-wise convolutions in order of application, horizontal first (Figure 2, released code)."""
+        if self.parallel:
+            long, short = self.first, SLAK_SHORT_SIDE
+            kernels = {"LoRA1": (long, short), "LoRA2": (short, long), "small_conv": (short, short)}
+            return tuple(Depthwise(name, kernel, 1) for name, kernel in kernels.items())
         parts = [("conv0", "conv0", self.first, 1)]
         if self.dilated is not None:
             parts.append(("conv_spatial", "conv_spatial_", self.dilated, self.dilation))
@@ -80,6 +90,8 @@ def kernel_plan(attention: str, kernel_size: int) -> KernelPlan:
     """
     check_attention(attention)
     check_kernel_size(kernel_size)
+    if attention.startswith("slak"):
+        return KernelPlan(kernel_size, None, 1, max(kernel_size, SLAK_SHORT_SIDE), separable=True, parallel=True)
     separable = attention.startswith("lska")
     if attention.endswith("_trivial"):
         return KernelPlan(kernel_size, None, 1, kernel_size, separable)

@@ -13,7 +13,8 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-_MODULE = "lska.models.van"
+OURS = ("lska.models.van", "lska.models.replknet", "lska.models.slak", "lska.models.pvt")
+"""Modules that register our networks."""
 
 
 class _RegisterAfterImport(Loader):
@@ -31,7 +32,7 @@ class _RegisterAfterImport(Loader):
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
         self._finder.remove()
-        importlib.import_module(_MODULE)
+        import_all()
 
 
 class TimmFinder(MetaPathFinder):
@@ -55,9 +56,15 @@ class TimmFinder(MetaPathFinder):
             sys.meta_path.remove(self)
 
 
+def import_all() -> None:
+    """Import the modules of our networks, which registers these; imports torch and timm."""
+    for name in OURS:
+        importlib.import_module(name)
+
+
 def register_with_timm() -> None:
-    """Register ``van_tiny``, ``van_small`` and ``van_base``: now if timm is imported, else when it gets imported."""
+    """Register our networks: now if timm is imported, else when it gets imported."""
     if "timm" in sys.modules:
-        importlib.import_module(_MODULE)
+        import_all()
     elif not any(isinstance(finder, TimmFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, TimmFinder())

@@ -1,0 +1,547 @@
+"""RepLKNet, SLaK and PVT against their published shapes, counts and plain forward passes; timm's own against theirs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.models import group_parameters
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lska.models import create
+from lska.models.attention import GatingUnit
+from lska.models.checkpoint import CheckpointError, load_weights, save_weights
+from lska.models.complexity import count
+
+OURS = ("replknet_31b", "replknet_31t", "slak_tiny", "pvt_small", "pvt_tiny")
+SMALL = {
+    "replknet_31t": {"embed_dims": (8, 12, 16, 24), "depths": (1, 1, 2, 1), "kernel_sizes": (13, 11, 9, 7)},
+    "slak_tiny": {"embed_dims": (8, 12, 16, 24), "depths": (1, 1, 2, 1), "kernel_sizes": (13, 11, 9, 7)},
+    "pvt_tiny": {"embed_dims": (8, 16, 24, 32), "num_heads": (1, 2, 3, 4), "depths": (1, 1, 2, 1), "img_size": 64},
+}
+"""Shrunken siblings by model name."""
+# Counted on networks built from the published code: entries of the weights, parameters, multiply-adds at 224 pixels.
+COUNTED = {
+    "replknet_31b": (1171, 79_864_168, 15_431_298_048),
+    "replknet_31t": (1171, 29_878_760, 5_988_152_064),
+    "slak_tiny": (470, 50_703_838, 8_704_776_370),
+    "pvt_small": (301, 24_485_864, 3_672_797_184),
+    "pvt_tiny": (None, 13_229_288, None),
+    "convnext_tiny": (182, 28_589_128, None),
+    "swin_tiny_patch4_window7_224": (173, 28_288_354, None),
+    "deit_small_patch16_224": (152, 22_050_664, None),
+    "pvt_v2_b2": (334, 25_362_856, None),
+}
+
+
+@pytest.mark.parametrize("model", COUNTED)
+def test_counts_are_those_of_the_published_code(model: str) -> None:
+    with torch.device("meta"):
+        network = create(model)
+    cost = count(network)
+    found = (len(network.state_dict()), cost.params, cost.macs)
+    assert not cost.uncounted or model not in OURS
+    assert [have if known else None for have, known in zip(found, COUNTED[model], strict=True)] == list(COUNTED[model])
+
+
+def test_counts_of_merged_networks() -> None:
+    with torch.device("meta"):
+        found = {model: count(create(model, merged=True)) for model in ("replknet_31b", "replknet_31t")}
+    assert {model: (cost.params, cost.macs) for model, cost in found.items()} == {
+        "replknet_31b": (79_527_272, 15_353_525_248),
+        "replknet_31t": (29_678_056, 5_943_620_864),
+    }
+
+
+# SLaK's curves of Figure 3, by kernel size of VAN-Small: parameters and multiply-adds at 224 pixels of LKA, of the
+# decomposed kernel and of the sparse one. Counts are linear in the weights per channel of the depth-wise part.
+FIGURE_3 = {
+    7: (13_711_272, 2_444_685_312, 13_929_000, 2_514_229_248, 13_826_856, 2_479_908_864),
+    11: (13_754_280, 2_459_136_000, 14_036_520, 2_550_355_968, 13_891_368, 2_501_584_896),
+    23: (13_861_800, 2_495_262_720, 14_359_080, 2_658_736_128, 14_084_904, 2_566_612_992),
+    35: (14_055_336, 2_560_290_816, 14_681_640, 2_767_116_288, 14_278_440, 2_631_641_088),
+    53: (14_506_920, 2_712_023_040, 15_165_480, 2_929_686_528, 14_568_744, 2_729_183_232),
+    65: (14_915_496, 2_849_304_576, 15_488_040, 3_038_066_688, 14_762_280, 2_794_211_328),
+    77: (15_410_088, 3_015_487_488, 15_810_600, 3_146_446_848, 14_955_816, 2_859_239_424),
+    89: (15_990_696, 3_210_571_776, 16_133_160, 3_254_827_008, 15_149_352, 2_924_267_520),
+    101: (16_657_320, 3_434_557_440, 16_455_720, 3_363_207_168, 15_342_888, 2_989_295_616),
+    113: (17_409_960, 3_687_444_480, 16_778_280, 3_471_587_328, 15_536_424, 3_054_323_712),
+    125: (18_248_616, 3_969_232_896, 17_100_840, 3_579_967_488, 15_729_960, 3_119_351_808),
+}
+
+
+@pytest.mark.parametrize("kernel_size", FIGURE_3)
+def test_counts_of_slaks_kernels_in_van(kernel_size: int) -> None:
+    found = ()
+    for attention in ("lka", "slak", "slak_sparse"):
+        with torch.device("meta"):
+            cost = count(create("van_small", attention=attention, kernel_size=kernel_size))
+        found += (cost.params, cost.macs)
+    assert found == FIGURE_3[kernel_size]
+
+
+@torch.no_grad()
+def test_a_sparse_kernel_uses_the_same_3_in_5_weights_of_each_strip_and_channel_whenever_it_is_made() -> None:
+    units = [GatingUnit(6, "slak_sparse", 23) for _ in range(2)]
+    for unit in units:
+        for name, taps in (("LoRA1", 115), ("LoRA2", 115), ("small_conv", 25)):
+            conv = getattr(unit.large_kernel, name).conv
+            assert conv.kept.flatten(1).sum(1).tolist() == [taps * 3 // 5] * 6
+            assert len({tuple(kept.flatten().tolist()) for kept in conv.kept}) == 6, "channels keep other weights"
+            assert torch.equal(conv.kept, getattr(units[0].large_kernel, name).conv.kept)
+    unit, x = units[0].eval(), torch.randn(1, 6, 30, 30)
+    before = unit(x)
+    for name in ("LoRA1", "LoRA2", "small_conv"):
+        conv = getattr(unit.large_kernel, name).conv
+        conv.weight[~conv.kept] = 9
+    assert torch.equal(unit(x), before)
+    assert units[1].state_dict().keys() == GatingUnit(6, "slak", 23).state_dict().keys()
+
+
+def test_weights_that_a_sparse_kernel_leaves_out_have_no_gradient() -> None:
+    unit = GatingUnit(4, "slak_sparse", 7)
+    unit(torch.randn(2, 4, 9, 9)).square().sum().backward()
+    conv = unit.large_kernel.LoRA2.conv
+    assert not conv.weight.grad[~conv.kept].any() and conv.weight.grad[conv.kept].all()
+
+
+def test_zeros_of_sparse_weights_are_not_counted() -> None:
+    network = create("slak_tiny", **SMALL["slak_tiny"])
+    dense = count(network, (3, 64, 64))
+    with torch.no_grad():
+        network.head.weight[:600] = 0
+        network.stages[0][0].large_kernel.LoRA1.conv.weight[:, :, 0] = 0
+    sparse = count(network, (3, 64, 64))
+    channels, (width, short) = network.num_features, (network.feature_info[0]["num_chs"], 5)
+    assert dense.params == sum(parameter.numel() for parameter in network.parameters())
+    assert dense.params - sparse.params == 600 * channels + width * short
+    assert dense.macs - sparse.macs == 600 * channels + width * short * 16 * 16
+
+
+NAMES = {
+    "replknet_31t": {
+        "stem.1.conv.weight": (64, 1, 3, 3),
+        "stages.0.blocks.0.prelkb_bn.running_var": (64,),
+        "stages.0.blocks.0.pw1.conv.weight": (64, 64, 1, 1),
+        "stages.0.blocks.0.large_kernel.lkb_origin.conv.weight": (64, 1, 31, 31),
+        "stages.0.blocks.0.large_kernel.small_conv.bn.weight": (64,),
+        "stages.2.blocks.35.pw1.conv.weight": (1280, 320, 1, 1),
+        "transitions.2.1.conv.weight": (512, 1, 3, 3),
+        "norm.num_batches_tracked": (),
+        "head.weight": (1000, 512),
+    },
+    "slak_tiny": {
+        "downsample_layers.0.0.weight": (124, 3, 4, 4),
+        "downsample_layers.3.1.weight": (998, 499, 2, 2),
+        "downsample_layers.3.0.bias": (499,),
+        "stages.0.0.large_kernel.LoRA1.conv.weight": (124, 1, 51, 5),
+        "stages.0.0.large_kernel.LoRA2.conv.weight": (124, 1, 5, 51),
+        "stages.3.2.large_kernel.small_conv.bn.running_mean": (998,),
+        "stages.0.2.gamma": (124,),
+        "stages.0.0.pwconv1.weight": (496, 124),
+        "norm.weight": (998,),
+    },
+    "pvt_small": {
+        "patch_embed4.proj.weight": (512, 320, 2, 2),
+        "pos_embed1": (1, 3136, 64),
+        "pos_embed4": (1, 50, 512),
+        "cls_token": (1, 1, 512),
+        "block1.0.attn.kv.weight": (128, 64),
+        "block3.5.attn.sr.weight": (320, 320, 2, 2),
+        "block2.0.mlp.fc1.weight": (1024, 128),
+        "block4.2.attn.proj.bias": (512,),
+    },
+}
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_parameters_are_named_and_shaped_as_published(model: str) -> None:
+    with torch.device("meta"):
+        state = create(model).state_dict()
+    assert {name: tuple(state[name].shape) for name in NAMES[model]} == NAMES[model]
+
+
+def small(model: str, **settings: object) -> nn.Module:
+    """A shrunken sibling with weights and statistics that no part of a forward pass can hide behind."""
+    network = create(model, num_classes=10, **SMALL[model] | settings)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 2, generator=generator)
+            elif tensor.is_floating_point():
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * (0.3 if tensor.ndim == 1 else 0.1))
+    return network.eval()
+
+
+def images(pixels: int = 64, width: int | None = None) -> Tensor:
+    return torch.randn(2, 3, pixels, width or pixels, generator=torch.Generator().manual_seed(1))
+
+
+class Weights(dict):
+    """Weights of a network by name, with the layers that take them as plain functions."""
+
+    def conv(self, x: Tensor, name: str, stride: int = 1, padding: int | None = None) -> Tensor:
+        weight = self[f"{name}.weight"]
+        padding = [side // 2 for side in weight.shape[2:]] if padding is None else padding
+        return F.conv2d(x, weight, self.get(f"{name}.bias"), stride, padding, groups=x.shape[1] // weight.shape[1])
+
+    def bn(self, x: Tensor, name: str) -> Tensor:
+        mean, variance, weight, bias = (
+            self[f"{name}.{part}"].view(1, -1, 1, 1) for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        return x @ self[f"{name}.weight"].T + self[f"{name}.bias"]
+
+    def ln(self, x: Tensor, name: str, eps: float) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        deviation = (centred.square().mean(-1, keepdim=True) + eps).sqrt()
+        return centred / deviation * self[f"{name}.weight"] + self[f"{name}.bias"]
+
+    def numbers(self, pattern: str) -> list[int]:
+        """How often the group of ``pattern`` takes other values: from 0 to that."""
+        return sorted({int(match[1]) for name in self if (match := re.match(pattern, name))})
+
+
+def plain_replknet(w: Weights, x: Tensor) -> Tensor:
+    def unit(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        return w.bn(w.conv(x, f"{name}.conv", stride), f"{name}.bn")
+
+    for i, stride in enumerate((2, 1, 1, 2)):
+        x = unit(x, f"stem.{i}", stride).relu()
+    for s in range(4):
+        if s:
+            x = unit(unit(x, f"transitions.{s - 1}.0").relu(), f"transitions.{s - 1}.1", 2).relu()
+        for n in w.numbers(rf"stages\.{s}\.blocks\.(\d+)"):
+            name = f"stages.{s}.blocks.{n}"
+            if n % 2 == 0:
+                inner = unit(w.bn(x, f"{name}.prelkb_bn"), f"{name}.pw1").relu()
+                large = unit(inner, f"{name}.large_kernel.lkb_origin") + unit(inner, f"{name}.large_kernel.small_conv")
+                x = x + unit(large.relu(), f"{name}.pw2")
+            else:
+                x = x + unit(F.gelu(unit(w.bn(x, f"{name}.preffn_bn"), f"{name}.pw1")), f"{name}.pw2")
+    return w.linear(w.bn(x, "norm").mean((2, 3)), "head")
+
+
+def plain_slak(w: Weights, x: Tensor) -> Tensor:
+    def channels(x: Tensor, name: str) -> Tensor:
+        return w.ln(x.movedim(1, -1), name, 1e-6).movedim(-1, 1)
+
+    for s in range(4):
+        if s:
+            x = w.conv(channels(x, f"downsample_layers.{s}.0"), f"downsample_layers.{s}.1", 2, 0)
+        else:
+            x = channels(w.conv(x, "downsample_layers.0.0", 4, 0), "downsample_layers.0.1")
+        for n in w.numbers(rf"stages\.{s}\.(\d+)"):
+            name = f"stages.{s}.{n}"
+            parts = (f"{name}.large_kernel.{part}" for part in ("LoRA1", "LoRA2", "small_conv"))
+            branch = sum(w.bn(w.conv(x, f"{part}.conv"), f"{part}.bn") for part in parts)
+            branch = w.ln(branch.movedim(1, -1), f"{name}.norm", 1e-6)
+            branch = w.linear(F.gelu(w.linear(branch, f"{name}.pwconv1")), f"{name}.pwconv2")
+            x = x + (w[f"{name}.gamma"] * branch).movedim(-1, 1)
+    return w.linear(w.ln(x.mean((2, 3)), "norm", 1e-6), "head")
+
+
+def plain_pvt(w: Weights, x: Tensor) -> Tensor:
+    for i, (heads, patch) in enumerate(zip(SMALL["pvt_tiny"]["num_heads"], (4, 2, 2, 2), strict=True), start=1):
+        x = w.conv(x, f"patch_embed{i}.proj", patch, 0)
+        height, width = x.shape[2:]
+        x = w.ln(x.flatten(2).mT, f"patch_embed{i}.norm", 1e-5)
+        if i == 4:
+            x = torch.cat([w["cls_token"].repeat(len(x), 1, 1), x], 1)
+        x = x + w[f"pos_embed{i}"]
+        for n in w.numbers(rf"block{i}\.(\d+)"):
+            name = f"block{i}.{n}"
+            inner = source = w.ln(x, f"{name}.norm1", 1e-6)
+            if i < 4:
+                source = source.mT.reshape(len(x), -1, height, width)
+                source = w.conv(source, f"{name}.attn.sr", 2 ** (4 - i), 0).flatten(2).mT
+                source = w.ln(source, f"{name}.attn.norm", 1e-5)
+            q = w.linear(inner, f"{name}.attn.q")
+            k, v = w.linear(source, f"{name}.attn.kv").split(q.shape[-1], -1)
+            mixed = []
+            for queries, keys, values in zip(*(t.tensor_split(heads, -1) for t in (q, k, v)), strict=True):
+                mixed.append((queries @ keys.mT * queries.shape[-1] ** -0.5).softmax(-1) @ values)
+            x = x + w.linear(torch.cat(mixed, -1), f"{name}.attn.proj")
+            inner = w.ln(x, f"{name}.norm2", 1e-6)
+            x = x + w.linear(F.gelu(w.linear(inner, f"{name}.mlp.fc1")), f"{name}.mlp.fc2")
+        if i < 4:
+            x = x.mT.reshape(len(x), -1, height, width)
+    return w.linear(w.ln(x, "norm", 1e-6)[:, 0], "head")
+
+
+@pytest.mark.parametrize(
+    ("model", "plain"), [("replknet_31t", plain_replknet), ("slak_tiny", plain_slak), ("pvt_tiny", plain_pvt)]
+)
+@torch.no_grad()
+def test_a_forward_pass_is_the_published_one(model: str, plain: Callable[[Weights, Tensor], Tensor]) -> None:
+    network = small(model)
+    expected = plain(Weights(network.state_dict()), images())
+    assert expected.std() > 0.1
+    torch.testing.assert_close(network(images()), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", SMALL)
+@torch.no_grad()
+def test_networks_keep_timms_conventions(model: str) -> None:
+    network = small(model)
+    features = network.forward_features(images())
+    torch.testing.assert_close(network.forward_head(features), network(images()))
+    assert network.forward_head(features, pre_logits=True).shape == (2, network.num_features)
+    last, maps = network.forward_intermediates(images())
+    widths = [info["num_chs"] for info in network.feature_info]
+    assert [tuple(one.shape) for one in maps] == [(2, c, 16 // 2**i, 16 // 2**i) for i, c in enumerate(widths)]
+    assert last is maps[-1]
+    assert [info["reduction"] for info in network.feature_info] == [4, 8, 16, 32]
+    modules = dict(network.named_modules())
+    assert all(info["module"] in modules for info in network.feature_info)
+    assert network.get_classifier().out_features == network.num_classes == 10
+    network.reset_classifier(0)
+    assert network(images()).shape == (2, network.num_features)
+    network.reset_classifier(4)
+    assert network(images()).shape == (2, 4)
+    assert create(model, in_chans=1, **SMALL[model])(images()[:, :1]).shape == (2, 1000)
+
+
+@pytest.mark.parametrize("model", SMALL)
+@torch.no_grad()
+def test_feature_maps_alone_are_those_of_the_stages(model: str, tmp_path: Path) -> None:
+    whole = small(model)
+    save_weights(whole, tmp_path / "w.safetensors")
+    maps = whole.forward_intermediates(images(), intermediates_only=True)
+    for indices in ((0, 1, 2, 3), (0, 2)):
+        network = create(model, features_only=True, out_indices=indices, **SMALL[model]).eval()
+        load_weights(network, tmp_path / "w.safetensors", strict=False)
+        found = network(images())
+        # Without class token, which a backbone of PVT has not, its last stage attends to other tokens.
+        equal = indices[:-1] if model == "pvt_tiny" and 3 in indices else indices
+        for index, one in zip(equal, found, strict=False):
+            torch.testing.assert_close(one, maps[index])
+        assert [one.shape for one in found] == [maps[index].shape for index in indices]
+        assert not [name for name, _ in network.named_parameters() if re.search(r"head|cls_token|model\.norm\.", name)]
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_recomputing_blocks_changes_no_gradient(model: str) -> None:
+    network = small(model)
+    gradients = []
+    for enable in (False, True):
+        network.set_grad_checkpointing(enable)
+        network.zero_grad()
+        network(images()).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in network.parameters()])
+    assert all(gradient.abs().sum() > 0 for gradient in gradients[0])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_parameters_have_a_depth_and_settings_of_evaluation_are_the_published(model: str) -> None:
+    network = create(model, **SMALL[model])
+    for coarse in (False, True):
+        groups = group_parameters(network, network.group_matcher(coarse), reverse=True)
+        first, last = groups[next(iter(dict(network.named_parameters())))], groups["head.weight"]
+        assert set(groups) == {name for name, _ in network.named_parameters()}
+        assert first == 0 and last == max(groups.values()) and len(set(groups.values())) > 4
+    assert network.no_weight_decay() == ({"cls_token"} if model == "pvt_tiny" else set())
+    cfg = network.pretrained_cfg
+    assert (cfg["crop_pct"], cfg["interpolation"], cfg["input_size"]) == (0.875, "bicubic", (3, 224, 224))
+    assert (cfg["mean"], cfg["std"]) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_stochastic_depth_grows_from_the_first_block_to_the_last(model: str) -> None:
+    network = create(model, drop_path_rate=0.4, **SMALL[model])
+    rates = [module.drop_prob for module in network.modules() if type(module).__name__ == "DropPath"]
+    each = 2 if model == "replknet_31t" else 1
+    assert rates == pytest.approx([rate for rate in (0.1, 0.2, 0.3, 0.4) for _ in range(each)])
+
+
+@pytest.mark.parametrize("model", SMALL)
+@pytest.mark.parametrize("size", [(32, 32), (96, 64), (100, 75)])
+@torch.no_grad()
+def test_other_image_sizes(model: str, size: tuple[int, int]) -> None:
+    assert small(model)(images(*size)).isfinite().all()
+
+
+# --- RepLKNet --------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_merged_kernels_give_the_same_output() -> None:
+    network = small("replknet_31t")
+    before, entries = network(images()), len(network.state_dict())
+    network.structural_reparam()
+    assert not any(re.search("lkb_origin|small_conv", name) for name in network.state_dict())
+    assert len(network.state_dict()) == entries - 5 * 10
+    assert before.std() > 0.1
+    torch.testing.assert_close(network(images()), before, rtol=1e-5, atol=1e-5)
+    network.structural_reparam()
+    torch.testing.assert_close(network(images()), before, rtol=1e-5, atol=1e-5)
+
+
+def test_kernels_are_not_merged_while_training() -> None:
+    network = small("replknet_31t").train()
+    with pytest.raises(ValueError, match=r"in evaluation mode only; call eval\(\)"):
+        network.structural_reparam()
+    assert any("lkb_origin" in name for name in network.state_dict())
+
+
+@torch.no_grad()
+def test_a_merged_file_fits_a_merged_network_and_no_other(tmp_path: Path) -> None:
+    network = small("replknet_31t")
+    save_weights(network, tmp_path / "separate.safetensors")
+    network.structural_reparam()
+    save_weights(network, tmp_path / "merged.safetensors")
+    merged = create("replknet_31t", num_classes=10, merged=True, **SMALL["replknet_31t"]).eval()
+    load_weights(merged, tmp_path / "merged.safetensors")
+    torch.testing.assert_close(merged(images()), network(images()))
+    with pytest.raises(CheckpointError, match=r"merged.safetensors: .*merged kernels \(lkb_reparam\).*merged=True"):
+        load_weights(small("replknet_31t"), tmp_path / "merged.safetensors")
+    with pytest.raises(CheckpointError, match=r"separate.safetensors: .*then call structural_reparam"):
+        load_weights(merged, tmp_path / "separate.safetensors")
+
+
+# --- SLaK and PVT ----------------------------------------------------------------------------------------------------
+
+
+def test_files_of_square_kernels_are_refused_by_name(tmp_path: Path) -> None:
+    old = {name.replace("LoRA1", "lkb_origin"): tensor for name, tensor in small("slak_tiny").state_dict().items()}
+    torch.save({"model": old}, tmp_path / "slak.pth")
+    with pytest.raises(CheckpointError, match=r"slak.pth: .*square kernels \(lkb_origin\).*take the newer file"):
+        load_weights(small("slak_tiny"), tmp_path / "slak.pth")
+
+
+@torch.no_grad()
+def test_position_embeddings_follow_the_grid_of_each_stage() -> None:
+    network = small("pvt_tiny")
+    seen = {}
+
+    def note(block: nn.Module, inputs: tuple[Tensor, ...], name: str) -> None:
+        seen[name] = inputs[0]
+
+    # Constant tokens, so that what enters a block is its positions and a constant.
+    for i in range(1, 5):
+        embed = getattr(network, f"patch_embed{i}")
+        embed.norm.weight.zero_()
+        getattr(network, f"block{i}")[0].register_forward_pre_hook(lambda b, x, i=i: note(b, x, f"pos_embed{i}"))
+    network(images(64, 96))
+    for i, (height, width) in enumerate(((16, 24), (8, 12), (4, 6), (2, 3)), start=1):
+        positions = getattr(network, f"pos_embed{i}")
+        side, extra = 16 // 2 ** (i - 1), int(i == 4)
+        grid = positions[0, extra:].T.reshape(-1, side, side)
+        expected = F.interpolate(grid[None], (height, width), mode="bilinear", align_corners=False)[0].flatten(1).T
+        bias = getattr(network, f"patch_embed{i}").norm.bias
+        torch.testing.assert_close(seen[f"pos_embed{i}"][0, extra:], expected + bias)
+        if extra:
+            torch.testing.assert_close(seen["pos_embed4"][0, 0], positions[0, 0] + network.cls_token[0, 0])
+
+
+@torch.no_grad()
+def test_a_backbone_of_pvt_has_no_class_token_and_no_place_for_it(tmp_path: Path) -> None:
+    whole = small("pvt_tiny")
+    save_weights(whole, tmp_path / "w.safetensors")
+    network = create("pvt_tiny", features_only=True, **SMALL["pvt_tiny"])
+    report = load_weights(network, tmp_path / "w.safetensors", strict=False)
+    assert report.missing == ()
+    assert {name.split(".")[0] for name in report.unexpected} == {"cls_token", "norm", "head"}
+    torch.testing.assert_close(network.model.pos_embed4, whole.pos_embed4[:, 1:])
+
+
+# --- timm's own ------------------------------------------------------------------------------------------------------
+
+
+def published_convnext(name: str) -> str:
+    for pattern, replacement in (
+        (r"^stem\.", "downsample_layers.0."),
+        (r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1."),
+        (r"^stages\.(\d+)\.blocks\.", r"stages.\1."),
+        (r"\.conv_dw\.", ".dwconv."),
+        (r"\.mlp\.fc(\d)\.", r".pwconv\1."),
+        (r"^head\.norm\.", "norm."),
+        (r"^head\.fc\.", "head."),
+    ):
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def published_pvt_v2(name: str) -> str:
+    stage = re.match(r"stages\.(\d+)\.(.*)", name)
+    if stage is None:
+        # The first embedding stands outside the stages in timm.
+        return name.replace("patch_embed.", "patch_embed1.")
+    number, rest = int(stage[1]) + 1, stage[2]
+    rest = re.sub(r"^downsample\.", f"patch_embed{number}.", rest)
+    rest = re.sub(r"^blocks\.", f"block{number}.", rest)
+    rest = re.sub(r"^norm\.", f"norm{number}.", rest)
+    return rest.replace(".mlp.dwconv.", ".mlp.dwconv.dwconv.")
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "published", "wrapped"),
+    [
+        ("convnext_tiny", {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 24)}, published_convnext, True),
+        ("pvt_v2_b0", {"depths": (1, 1, 1, 1)}, published_pvt_v2, False),
+        ("deit_tiny_patch16_224", {"depth": 2}, str, True),
+    ],
+)
+@torch.no_grad()
+def test_files_by_published_names_load_strictly_into_timms_networks(
+    tmp_path: Path, model: str, settings: dict[str, object], published: Callable[[str], str], wrapped: bool
+) -> None:
+    network = create(model, num_classes=10, **settings).eval()
+    state = {published(name): tensor for name, tensor in network.state_dict().items()}
+    assert published is str or state.keys() - network.state_dict().keys()
+    torch.save({"model": state} if wrapped else state, tmp_path / "published.pth")
+    loaded = create(model, num_classes=10, **settings).eval()
+    load_weights(loaded, tmp_path / "published.pth")
+    torch.testing.assert_close(loaded(images(224)), network(images(224)))
+
+
+def test_bare_names_of_timm_are_the_papers_architectures() -> None:
+    assert timm.get_pretrained_cfg("convnext_tiny").tag != "fb_in1k", "weights need their tag"
+    for name in ("convnext_tiny.fb_in1k", "swin_tiny_patch4_window7_224.ms_in1k", "deit_small_patch16_224.fb_in1k"):
+        assert timm.get_pretrained_cfg(name) is not None
+
+
+# --- Bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        ("replknet_31t", {"kernel_sizes": (30, 29, 27, 13)}, r"odd integer from 3 up .* found 30; nearest: 29"),
+        ("replknet_31t", {"small_kernel": 15}, r"small_kernel not above any of kernel_sizes=\[31, .*found 15"),
+        ("replknet_31t", {"depths": (2, 2)}, r"one value per stage in each of embed_dims, depths, kernel_sizes; found"),
+        ("slak_tiny", {"kernel_sizes": (51, 49, 47, 12)}, r"found 12; nearest: 11 or 13"),
+        ("slak_tiny", {"width_factor": 0.001}, r"width_factor times embed_dims of at least 1, found \[0, 0, 0, 0\]"),
+        ("slak_tiny", {"embed_dims": (96, 0, 384, 768)}, r"positive values per stage, found .*'embed_dims': \[96, 0"),
+        ("pvt_small", {"num_heads": (1, 3, 5, 8)}, r"embed_dims that num_heads divide"),
+        ("pvt_small", {"sr_ratios": (8, 4, 2, 2)}, r"expected 1 for the last of sr_ratios.*found 2"),
+        ("pvt_small", {"img_size": 16}, r"img_size of at least the product of patch_sizes, found 16"),
+        ("pvt_small", {"global_pool": "avg"}, r"global_pool 'token'"),
+        ("pvt_small", {"width": 3}, r"'pvt_small': unknown setting width; possible: in_chans, .*img_size"),
+        ("slak_tiny", {"attention": "lska"}, r"has no attention or kernel_size setting.*van_tiny"),
+        ("slak_tiny", {"kernel_sizes": (51, 49)}, r"SLaK: expected one value per stage"),
+        ("slak", {}, r"unknown name 'slak'; ours are van_base, .*slak_tiny, .* did you mean slak_tiny"),
+    ],
+)
+def test_impossible_settings_name_the_possible_ones(model: str, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message), torch.device("meta"):
+        create(model, **settings)
+
+
+def test_weights_of_another_network_name_ten_keys_and_how_many_more(tmp_path: Path) -> None:
+    save_weights(small("slak_tiny"), tmp_path / "slak.safetensors")
+    with pytest.raises(CheckpointError) as error:
+        load_weights(small("pvt_tiny"), tmp_path / "slak.safetensors")
+    message = str(error.value)
+    assert str(tmp_path / "slak.safetensors") in message
+    missing = re.search(r"(\d+) missing in the file: (.*?) and (\d+) more\.", message)
+    assert len(missing[2].split(", ")) == 10 and int(missing[1]) == 10 + int(missing[3])
