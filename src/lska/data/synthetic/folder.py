@@ -32,8 +32,8 @@ def existing_settings(root: Path, description: Mapping[str, Any], overwrite: boo
     """Tell whether `root` already holds the set that `description` identifies; False where it may be written.
 
     Raises:
-        FileExistsError: `root` holds another generated set and `overwrite` is False, or files that came to it later,
-            or is a file or a folder of other origin: these are never replaced.
+        FileExistsError: `root` holds another generated set and `overwrite` is False, or is a file or a folder of other
+            origin, which is never replaced.
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
@@ -52,22 +52,7 @@ def existing_settings(root: Path, description: Mapping[str, Any], overwrite: boo
             f"{root} holds a generated set of other settings ({_differences(found, description)}); "
             "choose another folder, use the same settings, or pass overwrite"
         )
-    if later := _later_files(root):
-        raise FileExistsError(
-            f"{root} holds a generated set of other settings and files that came to it or were changed "
-            f"later: {shown(later)}; move them elsewhere, or remove the folder yourself"
-        )
     return False
-
-
-def _later_files(root: Path) -> list[str]:
-    """Files that a user put into a generated set, or changed: the settings are the last file that the generator writes.
-
-    By the time at which the system last changed the file's entry, which copying an old file does not set back.
-    """
-    complete = (root / SETTINGS_FILE).stat().st_ctime_ns
-    files = (path for path in files_in(root, "**/*") if not path.is_dir())
-    return [str(path.relative_to(root)) for path in files if path.lstat().st_ctime_ns > complete]
 
 
 def generate(
@@ -79,7 +64,7 @@ def generate(
         Number of images written now: `images`, or 0 where the set is there already.
 
     Raises:
-        FileExistsError: as `existing_settings`.
+        FileExistsError: as `existing_settings` and `replaced_set`.
     """
     if existing_settings(root, description, overwrite):
         logger.info("%s already holds this set of %d images, left as it is", root, images)
@@ -95,10 +80,31 @@ def replaced_set(root: Path, description: Mapping[str, Any]) -> Iterator[Path]:
     """Yield an empty folder that becomes `root` when the block ends well, as `lska.files.replaced_folder`.
 
     `settings.json` with the description and its digest is added.
+
+    Raises:
+        FileExistsError: files came to the set in `root` after it was generated, or were changed; they are not replaced.
     """
+    if later := _later_files(root):
+        raise FileExistsError(
+            f"{root} holds a generated set of other settings and files that came to it or were changed "
+            f"later: {shown(later)}; move them elsewhere, or remove the folder yourself"
+        )
     with replaced_folder(root.resolve()) as folder:
         yield folder
         write_json(folder / SETTINGS_FILE, {**description, "digest": digest(description)})
+
+
+def _later_files(root: Path) -> list[str]:
+    """Files that a user put into a generated set, or changed: the settings are the last file that the generator writes.
+
+    By the time at which the system last changed the file's entry, which copying an old file does not set back.
+    """
+    settings = root / SETTINGS_FILE
+    if not settings.exists():
+        return []
+    complete = settings.stat().st_ctime_ns
+    files = (path for path in files_in(root, "**/*") if not path.is_dir())
+    return [str(path.relative_to(root)) for path in files if path.lstat().st_ctime_ns > complete]
 
 
 def _differences(found: Mapping[str, Any], description: Mapping[str, Any]) -> str:
