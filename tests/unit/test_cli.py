@@ -33,7 +33,7 @@ def error(capsys: Capture) -> str:
     ("run", "message"),
     [
         ("van_tiny-lska-k7", "'van_tiny-lska-k7' is not a run id; expected <model>-<attention>-k<kernel>-s<seed>"),
-        ("van_tiny-slak-k7-s0", "'van_tiny-slak-k7-s0' is not a run id; .* lka_trivial, lska_trivial, lka, lska"),
+        ("van_tiny-slka-k7-s0", "'van_tiny-slka-k7-s0' is not a run id; .* lka_trivial, lska_trivial, lka, lska"),
     ],
 )
 def test_an_unknown_run_id_is_named(
@@ -66,7 +66,7 @@ def test_an_unknown_attention_in_the_configuration_is_named(project: Project, ca
     assert project.command("train", str(project.run), changes={"runs": runs}) == 1
     message = error(capsys)
     assert "config.yaml: 1 problem(s):\n  runs[0]: attention: expected one of" in message
-    assert "lka_trivial, lska_trivial, lka, lska; found 'lksa'" in message
+    assert "lka_trivial, lska_trivial, lka, lska, slak, slak_sparse; found 'lksa'" in message
 
 
 def test_everything_wrong_with_a_configuration_is_told_at_once(project: Project, capsys: Capture) -> None:

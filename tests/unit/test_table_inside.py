@@ -100,7 +100,7 @@ def test_textures_with_one_split_have_no_deviation(tmp_path: Path) -> None:
 def test_networks_of_other_papers_say_why_they_are_missing(tmp_path: Path) -> None:
     table = filled("table_15", demo(tmp_path))
     notes = {label: table.cell(label, "shape dimensions").note for label in ("SLaK-T", "PVT", "RepLKNet-31T", "DeiT")}
-    assert notes["SLaK-T"] == "SLaK is not part of this project"
+    assert notes["SLaK-T"] == "scale demo has no shape_texture of slak_tiny"
     assert notes["DeiT"] == "scale demo has no shape_texture of deit_small_patch16_224"
 
 

@@ -110,7 +110,24 @@ def test_networks_of_other_papers_are_not_run_and_say_why(target: str, tmp_path:
     for row in ("ConvNeXt-T", "Swin-T", "RepLKNet-31T", "SLaK-T"):
         assert table.cell(row, label).state is State.NOT_RUN
     assert table.cell("ConvNeXt-T", label).note == "scale demo has no robustness/c of convnext_tiny"
-    assert table.cell("SLaK-T", label).note == "SLaK is not part of this project"
+    assert table.cell("SLaK-T", label).note == "scale demo has no robustness/c of slak_tiny"
+
+
+def test_what_a_printed_value_counts_is_said_beside_ours(tmp_path: Path) -> None:
+    table = filled("table_14", demo(tmp_path))
+    merged, sparse = table.cell("RepLKNet-31T", "Params"), table.cell("SLaK-T", "Params")
+    assert "after the small kernels are merged" in merged.note
+    assert sparse.note.endswith("counted with all weights, 50.7 M; SLaK counts those that its sparse training leaves "
+                                "other than zero, printed as 30 M")  # fmt: skip
+
+
+def test_other_peoples_measurements_stand_as_reference_rows_with_their_source(tmp_path: Path) -> None:
+    table = filled("table_16", demo(tmp_path))
+    labels = [row.label for row in table.rows]
+    assert labels.index("reference: Swin-T as published by STL") == labels.index("Swin-T") + 2
+    cell = table.cell("reference: PVTv2-B1 as published by STL", "C, mean top-1 of 19")
+    assert (cell.state, cell.value, cell.paper, cell.paper_source) == (State.REFERENCE, None, "51.7", "other-paper:STL")
+    assert table.cell("reference: ConvNeXt-T as published", "C, mCE of 15").paper == "53.2"
 
 
 def test_networks_of_other_papers_are_measured_where_a_scale_trains_them(tmp_path: Path) -> None:

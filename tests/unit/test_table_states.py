@@ -111,13 +111,10 @@ def test_other_data_or_model_is_never_compared(data: str, architecture: Any, pri
     assert (unknown.state, str(cell_text(unknown))) == (State.UNKNOWN, "74.7 ± 0.2 ○ (?)")
 
 
-def test_not_run_pending_reference_and_inapplicable_cells(tmp_path: Path) -> None:
+def test_not_run_reference_and_inapplicable_cells(tmp_path: Path) -> None:
     scale = Scale(tmp_path)
     cell = only_cell(one_cell(tmp_path, TOP1, "74.7"), scale, tmp_path)
     assert (cell.state, cell.value, cell.paper, str(cell_text(cell))) == (State.NOT_RUN, None, "74.7", "not run (74.7)")
-    row = RowSpec("VAN-LKA", pending="comes later")
-    cell = only_cell(one_cell(tmp_path, TOP1, "74.7", row=row), scale, tmp_path)
-    assert (cell.state, cell.note) == (State.NOT_RUN, "comes later")
     both = (TOP1, ColumnSpec("other", "t", "m"))
     spec = TableSpec("table_03", "", "", (RowSpec("VAN-LKA", columns=("other",)),), both, "", "table_03")
     assert collect(spec, scale, tmp_path, tmp_path).cell("VAN-LKA", "top-1").state is State.NOT_APPLICABLE

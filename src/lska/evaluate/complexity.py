@@ -15,6 +15,7 @@ from tqdm import tqdm
 from lska.config import Config
 from lska.models import create
 from lska.models.complexity import architecture_metrics, count
+from lska.models.replknet import RepLKNet
 from lska.provenance import metric, write_metrics
 from lska.runs import Run
 
@@ -41,6 +42,9 @@ def counts(run: Run) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """
     with torch.device("meta"):
         network = create(run.model, attention=run.attention, kernel_size=run.kernel)
+    if isinstance(network, RepLKNet):
+        # Counted as it is used and as its publication and the paper count it.
+        network.eval().structural_reparam()
     cost = count(network, INPUT_SIZE)
     metrics = {
         "params": metric(cost.params, "1"),

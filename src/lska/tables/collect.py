@@ -133,12 +133,13 @@ def _cell(row: Row, column: ColumnSpec, origin: _Sources) -> Cell:
     empty = Cell(row.label, column.label, State.NOT_APPLICABLE, column.unit, column.digits)
     if not row.applies(column):
         return empty
+    empty = replace(empty, note=row.spec.remarks.get(column.label, ""))
     empty = _with_paper(empty, origin.paper.get(row.paper_label, column.paper_label or column.label))
     if column.task == DESIGN and row.kernel is not None:
         return _design_cell(empty, column, row.kernel)
     found = _measure(row, column, origin)
     if not found:
-        return replace(empty, state=State.NOT_RUN, note=_reason(row, column, origin.config))
+        return replace(empty, state=State.NOT_RUN, note=_reason(row, column, origin.config) or empty.note)
     data = tuple(dict.fromkeys(item.data for item in found if item.data is not None))
     cell = replace(
         empty, n=len(found), seeds=_seeds(row, column, origin.config), files=tuple(item.path for item in found),
@@ -169,9 +170,7 @@ def _without_value(cell: Cell, row: Row, column: ColumnSpec, origin: _Sources) -
 
 def _reason(row: Row, column: ColumnSpec, config: ConfigLike) -> str:
     """Why there is nothing to show."""
-    if row.spec.pending or row.model is None:
-        return row.spec.pending or ""
-    return f"scale {config.scale} has no {row.task(column)} of {row.network}"
+    return "" if row.model is None else f"scale {config.scale} has no {row.task(column)} of {row.network}"
 
 
 def _with_paper(cell: Cell, printed: PaperValue | None) -> Cell:
@@ -209,7 +208,7 @@ def _measured_cell(cell: Cell, column: ColumnSpec, found: list[Measurement]) -> 
     if cell.other_data:
         return replace(cell, state=State.OTHER_DATA)
     state, note = compare(column, value, cell.paper, error, spread)
-    return replace(cell, state=state, note=note)
+    return replace(cell, state=state, note="; ".join(filter(None, (note, cell.note))))
 
 
 def _scaled(number: float | None, factor: float) -> float | None:

@@ -22,8 +22,13 @@ LOOKS = {
     "lska_trivial": ("#cc79a7", "s"),
     "lka": ("#0072b2", "^"),
     "lska": ("#009e73", "D"),
+    "slak": ("#e69f00", "v"),
+    "slak_sparse": ("#56b4e9", "P"),
 }
-NAMES = {"lka_trivial": "LKA-trivial", "lska_trivial": "LSKA-trivial", "lka": "LKA", "lska": "LSKA"}
+NAMES = {
+    "lka_trivial": "LKA-trivial", "lska_trivial": "LSKA-trivial", "lka": "LKA", "lska": "LSKA",
+    "slak": "SLaK-decomposed", "slak_sparse": "SLaK-sparse-decomposed",
+}  # fmt: skip
 WIDTH = 7.0
 """Inches: the text width of a two-column page."""
 FOOTER_LETTERS = 135
@@ -142,8 +147,8 @@ def is_known(series: Series, y: str) -> bool:
     return any(p.paper(y) is not None for points in series.values() for p in points)
 
 
-def legend(figure: Figure, series: Series, columns: Sequence[str], extra: Sequence[str] = ()) -> None:
-    """The figure's only legend, above the panels; `extra` names curves that are not run."""
+def legend(figure: Figure, series: Series, columns: Sequence[str]) -> None:
+    """The figure's only legend, above the panels."""
     handles = [Line2D([], [], color=LOOKS[n][0], marker=LOOKS[n][1], label=NAMES[n]) for n in series]
     if any(is_known(series, column) for column in columns):
         hollow = {"marker": "o", "markersize": 6, "markerfacecolor": "none", "linestyle": (0, (4, 2))}
@@ -151,7 +156,6 @@ def legend(figure: Figure, series: Series, columns: Sequence[str], extra: Sequen
         handles.append(Line2D([], [], color=INK, linewidth=0.7, label="paper", **hollow))
     if any(is_missing(series, column) for column in columns):
         handles.append(Line2D([], [], color=INK, marker="x", linestyle="", markersize=3, label="not run"))
-    handles += [Line2D([], [], color="#999999", linestyle=":", label=f"{name} (not run)") for name in extra]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.5, handletextpad=0.5)
 
 

@@ -11,7 +11,8 @@ from lska.tables.collect import Table
 from lska.tables.curves import INK, LOOKS, NAMES, WIDTH, footer
 
 # Inches.
-COLUMN = WIDTH / len(LOOKS)
+DESIGNS = ("lka_trivial", "lska_trivial", "lka", "lska")
+COLUMN = WIDTH / len(DESIGNS)
 BOX_WIDTH, BOX_HEIGHT, LINE = 1.36, 0.62, 0.14
 FIELD = 0.48
 """Side of the square that stands for k x k pixels; taps are drawn to scale in it."""
@@ -29,7 +30,7 @@ def designs(table: Table) -> Figure:
     axes = figure.subplots()
     axes.set(xlim=(0, WIDTH), ylim=(TAIL - LINE * (len(table.rows) + 1), 0.35), aspect="equal")
     axes.axis("off")
-    for number, name in enumerate(LOOKS):
+    for number, name in enumerate(DESIGNS):
         plan = kernel_plan(name, kernel)
         left = number * COLUMN + 0.08
         axes.text(left, 0.22, f"({chr(ord('a') + number)}) {NAMES[name]}", weight="bold", color=LOOKS[name][0])

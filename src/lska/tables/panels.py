@@ -17,7 +17,7 @@ ROW, LOW_ROW, MANY = 2.5, 1.8, 3
 
 
 def cost(table: Table) -> Figure:
-    """Parameters and FLOPs over the kernel size, on logarithmic axes; pending curves are named in the legend."""
+    """Parameters and FLOPs over the kernel size, on logarithmic axes."""
     series = c.curves(table)
     figure = Figure(figsize=(c.WIDTH, 3.1))
     columns = table.spec.columns
@@ -27,10 +27,8 @@ def cost(table: Table) -> Figure:
         _say_if_unknown(axes, series, column)
         axes.set_yscale("log")
         _plain_numbers(axes)
-    pending = any(row.source is not None and row.source.spec.pending for row in table.rows)
-    extra = [table.spec.options["pending_name"]] if pending else []
-    c.legend(figure, series, [column.label for column in columns], extra)
-    c.footer(figure, table)
+    c.legend(figure, series, [column.label for column in columns])
+    c.footer(figure, table, " ".join(f"{note}." for note in table.spec.notes))
     return figure
 
 

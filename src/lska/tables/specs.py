@@ -66,8 +66,8 @@ class RowSpec:
     """Further variables of labels, tasks and metrics, such as `stage` or `head`."""
     columns: tuple[str, ...] = ()
     """Labels of the columns that apply; empty for all."""
-    pending: str | None = None
-    """Why nothing can be measured for these rows yet; their cells are "not run"."""
+    remarks: dict[str, str] = field(default_factory=dict)
+    """By column label, what a reader must know to compare these rows' values with the printed ones."""
     control: bool = False
     """Whether the rows are controls: the same fine-tuning from a randomly initialised backbone (`<task>-untrained`).
     They are no entries of the paper; each appears only where the configuration has its run."""
@@ -261,7 +261,7 @@ def _kernels(spec: RowSpec, model: str | None, columns: Sequence[ColumnSpec], co
 
 def sources(row: Row, column: ColumnSpec, config: ConfigLike) -> list[tuple[str, Run | str]]:
     """Metric files of one cell as (task, run) or (task, module); empty where nothing is measured."""
-    if row.spec.pending or column.task == DESIGN or not row.applies(column):
+    if column.task == DESIGN or not row.applies(column):
         return []
     task = row.task(column)
     if row.module is not None:

@@ -58,9 +58,7 @@ def not_run(table: Table) -> str:
     for row in table.rows:
         for cell, column in zip(row.cells, table.spec.columns, strict=True):
             if cell.state is State.NOT_RUN and row.source is not None:
-                pending = row.source.spec.pending
-                name, what = (row.label, pending) if pending else (row.source.network, row.source.task(column))
-                missing.setdefault(what, {})[name] = None
+                missing.setdefault(row.source.task(column), {})[row.source.network] = None
     if not missing:
         return "Nothing: every network of this table was measured."
     lines = [f"- {what}: {', '.join(f'`{name}`' for name in names)}" for what, names in missing.items()]

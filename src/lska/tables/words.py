@@ -141,14 +141,7 @@ def _occurs(shown: list[CellText], mark: str) -> bool:
 
 
 def _states(table: Table) -> Iterator[str]:
-    """The states that are words, not marks; rows of which nothing can be measured say why."""
+    """The states that are words, not marks."""
     words = {State.NOT_RUN: "not run", State.REFERENCE: "reference rows", State.CONTROL: "control rows"}
     words |= {State.PARTIAL: "partial", State.NOT_APPLICABLE: "n/a"}
-    pending: dict[str, None] = {}
-    for row in table.rows:
-        if row.source is not None and row.source.spec.pending:
-            pending[row.source.spec.pending] = None
-    for state, word in words.items():
-        if state in table.count():
-            why = "".join(f"; {reason}" for reason in pending) if state is State.NOT_RUN else ""
-            yield f"{word}: {MEANING[state]}{why}."
+    yield from (f"{word}: {MEANING[state]}." for state, word in words.items() if state in table.count())
