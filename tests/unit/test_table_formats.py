@@ -30,8 +30,8 @@ def filled(target: str, scale: Scale) -> Table:
 def awkward(tmp_path: Path) -> Table:
     """A table in which every text is full of characters with a meaning in some format."""
     columns = (ColumnSpec(f"p {AWKWARD}", "speed", "x", unit="%"), ColumnSpec("second", "speed", "x", unit="%"))
-    spec = TableSpec("table_03", AWKWARD, AWKWARD, (RowSpec(AWKWARD, remarks={columns[0].label: AWKWARD}),), columns, "", "table_03",
-                     notes=(AWKWARD,))  # fmt: skip
+    rows = (RowSpec(AWKWARD, remarks={columns[0].label: AWKWARD}),)
+    spec = TableSpec("table_03", AWKWARD, AWKWARD, rows, columns, "", "table_03", notes=(AWKWARD,))
     (tmp_path / "table_03.csv").write_text("table,row,column,value,unit,source,detail\n")
     return collect(spec, Scale(tmp_path, caption=AWKWARD), tmp_path, tmp_path)
 
