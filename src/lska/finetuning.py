@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lska.models.kernels import MODELS
 from lska.openmmlab.recipe import DETECTORS, SEGMENTORS, DetectionRecipe, SegmentationRecipe
 from lska.outcomes import outcomes_path
 from lska.provenance import digest
@@ -59,8 +58,8 @@ def check_dense(sections: Mapping[str, DenseTask | None], runs: Sequence[Run], c
     """Check what the sections `detection` and `segmentation` name against the rest of the configuration.
 
     Raises:
-        ValueError: a head is unknown, a run is no VAN, is listed twice or has no backbone, or two data sets share a
-            name; all are named.
+        ValueError: a head is unknown, a run is listed twice or has no backbone, or two data sets share a name; all
+            are named.
     """
     problems, names = [], [classification]
     for kind, section in sections.items():
@@ -83,8 +82,6 @@ def _run_problems(place: str, listed: Sequence[Run], backbones: Sequence[Run] | 
     problems = []
     if twice := sorted({str(run) for run in listed if listed.count(run) > 1}):
         problems.append(f"{place} lists the same run more than once: {', '.join(twice)}")
-    if foreign := sorted({run.model for run in listed if run.model not in MODELS}):
-        problems.append(f"{place}: no backbone for detection and segmentation: {', '.join(foreign)}; expected a VAN")
     if backbones is not None and (absent := sorted(str(run) for run in set(listed) - set(backbones))):
         problems.append(f"{place} needs backbones that `runs` does not train: {', '.join(absent)}")
     return problems

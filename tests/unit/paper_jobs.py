@@ -30,7 +30,8 @@ TASKS = {
 
 def group(run: Run) -> dict[str, Any]:
     """The entry of a configuration that stands for one run."""
-    return {"model": run.model, "attention": run.attention, "kernel": run.kernel, "seed": run.seed}
+    entry = {"model": run.model, "attention": run.attention, "kernel": run.kernel, "seed": run.seed}
+    return {name: value for name, value in entry.items() if value is not None}
 
 
 def head(recipe: str, **means: Any) -> dict[str, Any]:
@@ -67,9 +68,11 @@ def means(name: str, **values: Any) -> dict[str, Any]:
     return {TASKS[name].partition("/")[0]: {"heads": {name: values}}}
 
 
-def job(name: str, *changes: dict[str, Any], control: bool = False) -> FineTuningJob:
-    """The fine-tuning of the head `name` from the one run."""
-    return FineTuningJob(config(*changes), TASKS[name] + "-untrained" * control, RUN)
+def job(name: str, *changes: dict[str, Any], control: bool = False, run: Run = RUN) -> FineTuningJob:
+    """The fine-tuning of the head `name` from `run`, the only one of its scale."""
+    if run != RUN:
+        changes = ({"runs": [group(RUN), group(run)]}, means(name, runs=[group(run)]), *changes)
+    return FineTuningJob(config(*changes), TASKS[name] + "-untrained" * control, run)
 
 
 def detection_split(split: str, folder: Path = Path("coco's")) -> DetectionSplit:

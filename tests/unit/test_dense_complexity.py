@@ -128,7 +128,7 @@ def test_the_command_counts_a_head(project: Project) -> None:
     ("head", "run", "message"),
     [
         ("upernet", Run("van_tiny", "lska", 23, 0), "'upernet' is no detector or segmentor; expected one of retinanet"),
-        ("retinanet", Run("convnext_tiny", None, None, 0), "no backbone for detection and segmentation: convnext_tiny"),
+        ("retinanet", Run("van_tiny", "lska", 22, 0), "kernel_size: expected an odd integer"),
     ],
 )
 def test_what_cannot_be_counted_is_refused(head: str, run: Run, message: str, config: Config) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from lska.models import ATTENTIONS, create
 from lska.models.checkpoint import CheckpointError, save_weights
 from lska.openmmlab import configs
-from lska.openmmlab.backbone import VANBackbone, load_backbone, strides, widths
+from lska.openmmlab.backbone import Backbone, load_backbone, stages
 from lska.openmmlab.setup import use
 from lska.runs import Run
 
@@ -55,9 +57,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def backbone(**settings: Any) -> VANBackbone:
+def backbone(**settings: Any) -> Backbone:
     torch.manual_seed(0)
-    return VANBackbone(**{"run": RUN, "architecture": NARROW, **settings})
+    return Backbone(**{"run": RUN, "architecture": NARROW, **settings})
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
@@ -68,12 +70,16 @@ def images(size: tuple[int, int] = (64, 96)) -> Tensor:
     return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
-def whole(head: str, libraries: dict[str, Any], weights: Path | None, **means: Any) -> nn.Module:
+def whole(
+    head: str, libraries: dict[str, Any], weights: Path | None, run: Run = paper_jobs.RUN,
+    architecture: dict[str, Any] | None = None, **means: Any,
+) -> nn.Module:  # fmt: skip
     """The detector or segmentor of a paper recipe on a narrow backbone with `weights`, from random heads."""
     from mmengine.config import ConfigDict
     from mmengine.registry import DefaultScope
 
-    job = paper_jobs.job(head, {"architecture": {"van_tiny": NARROW}}, paper_jobs.means(head, **means))
+    narrow = {"architecture": architecture or {"van_tiny": NARROW}}
+    job = paper_jobs.job(head, narrow, paper_jobs.means(head, **means), run=run)
     settings = configs.model(job, 5)
     settings["backbone"]["checkpoint"] = None if weights is None else str(weights)
     with DefaultScope.overwrite_default_scope(use(job.kind)):
@@ -82,9 +88,9 @@ def whole(head: str, libraries: dict[str, Any], weights: Path | None, **means: A
 
 @pytest.mark.parametrize("kind", ["detection", "segmentation"])
 def test_both_libraries_build_the_one_backbone(libraries: dict[str, Any], kind: str) -> None:
-    assert libraries[kind].get("VANBackbone") is VANBackbone
-    built = libraries[kind].build({"type": "VANBackbone", "run": RUN, "architecture": NARROW})
-    assert type(built) is VANBackbone
+    assert libraries[kind].get("Backbone") is Backbone
+    built = libraries[kind].build({"type": "Backbone", "run": RUN, "architecture": NARROW})
+    assert type(built) is Backbone
     assert [tuple(feature.shape) for feature in built(images())] == [
         (2, 8, 16, 24), (2, 12, 8, 12), (2, 16, 4, 6), (2, 24, 2, 3),
     ]  # fmt: skip
@@ -176,7 +182,7 @@ def test_a_classifier_of_any_width_is_left_out(tmp_path: Path) -> None:
     path = damaged(tmp_path, **{"head.weight": torch.zeros(1000, 24), "head.bias": None})
     model = backbone()
     load_backbone(model, path)
-    assert torch.equal(model.norm4.weight, randomised().norm4.weight)
+    assert torch.equal(model.network.norm4.weight, randomised().norm4.weight)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -190,7 +196,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     [
         (RUN, "checkpoints/van_tiny-lska-k7-s0.safetensors", f"backbone {RUN}: expected a checkpoint of that run"),
         (RUN, "checkpoints/van_tiny-lska-k23-s1.safetensors", f"backbone {RUN}: expected a checkpoint of that run"),
-        ("convnext_tiny-s0", None, "convnext_tiny-s0: no backbone .* expected one of van_tiny, van_small, van_base"),
+        ("convnext_tinny-s0", None, "model: unknown name 'convnext_tinny'"),
+        ("convnext_tiny-lska-k7-s0", None, "attentions belong to van_tiny, van_small, van_base"),
         ("van_tiny-s0", None, "attention: expected one of"),
         ("van_tiny-lska-k8-s0", None, "kernel.* odd integer"),
         ("van_tiny", None, "'van_tiny' is not a run id"),
@@ -198,7 +205,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 )
 def test_a_wrong_run_or_a_checkpoint_of_another_run_is_refused(run: str, weights: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        VANBackbone(run, checkpoint=weights)
+        Backbone(run, checkpoint=weights)
 
 
 def test_synchronised_batch_norm_keeps_names_and_values(checkpoint: Path) -> None:
@@ -228,10 +235,10 @@ def test_segmentation_synchronises_with_several_gpus_only(gpus: int, libraries: 
 @pytest.mark.parametrize(("choice", "eps"), [("published", 1e-5), ("corrected", 1e-6)])
 def test_the_layer_norms_eps_is_that_of_the_switch(choice: str, eps: float, libraries: dict[str, Any]) -> None:
     network = whole("retinanet", libraries, None, overrides={"switches": {"layer_norm": choice}}).eval()
-    assert {getattr(network.backbone, f"norm{stage}").eps for stage in range(1, 5)} == {eps}
+    assert {getattr(network.backbone.network, f"norm{stage}").eps for stage in range(1, 5)} == {eps}
     # On a map of variance 1e-6, which the two values of eps treat very differently.
     values = 1e-3 * torch.tensor([-1.0, 1.0]).repeat(4).view(1, 8, 1, 1)
-    assert torch.allclose(network.backbone.norm1(values), values / (1e-6 + eps) ** 0.5, rtol=1e-4)
+    assert torch.allclose(network.backbone.network.norm1(values), values / (1e-6 + eps) ** 0.5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [2, 4])
@@ -244,25 +251,121 @@ def test_feature_maps_are_those_of_timm(attention: str, stride: int, tmp_path: P
     save_weights(classifier, path)
     features = create(run.model, attention=attention, kernel_size=23, features_only=True, **architecture)
     features.model.load_state_dict(classifier.state_dict(), strict=False)
-    ours = VANBackbone(str(run), str(path), architecture, layer_norm_eps=1e-6)
+    ours = Backbone(str(run), str(path), architecture, layer_norm_eps=1e-6)
     ours.init_weights()
     with torch.no_grad():
         expected, found = features.eval()(images()), ours.eval()(images())
     assert len(found) == len(expected) == 4
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-    assert [64 // feature.shape[2] for feature in found] == list(strides(architecture))
-    assert [96 // feature.shape[3] for feature in found] == list(strides(architecture))
-    assert [feature.shape[1] for feature in found] == list(widths("van_tiny", architecture))
+    widths, strides = stages(run, architecture)
+    assert strides == (stride, 2 * stride, 4 * stride, 8 * stride)
+    assert [(feature.shape[1], 64 // feature.shape[2], 96 // feature.shape[3]) for feature in found] == [
+        (width, one, one) for width, one in zip(widths, strides, strict=True)
+    ]
 
 
-def test_strides_and_widths_of_the_papers_networks() -> None:
-    assert strides() == (4, 8, 16, 32)
-    assert [widths(f"van_{size}") for size in ("tiny", "small", "base")] == [
-        (32, 64, 160, 256), (64, 128, 320, 512), (64, 128, 320, 512),
+SWIN = "swin_tiny_patch4_window7_224"
+# Widths of the paper's networks, and what a shrunken sibling of each is made of.
+OTHERS = {
+    "convnext_tiny": ((96, 192, 384, 768), {"dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1)}),
+    SWIN: ((96, 192, 384, 768), {"embed_dim": 12, "depths": (1, 1, 2, 1), "num_heads": (1,) * 4}),
+    "deit_small_patch16_224": ((384,) * 4, {"embed_dim": 24, "depth": 4, "num_heads": 2}),
+    "pvt_v2_b2": ((64, 128, 320, 512), {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "num_heads": (1,) * 4}),
+    "pvt_small": ((64, 128, 320, 512), {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "num_heads": (1,) * 4}),
+    "replknet_31t": ((64, 128, 320, 512), {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1)}),
+    "slak_tiny": ((124, 249, 499, 998), {"embed_dims": (8, 16, 24, 32), "width_factor": 1, "depths": (1, 1, 1, 1)}),
+}  # fmt: skip
+
+
+def test_widths_and_strides_of_the_papers_networks() -> None:
+    assert [stages(Run.parse(f"van_{size}-lska-k23-s0")) for size in ("tiny", "base")] == [
+        ((32, 64, 160, 256), (4, 8, 16, 32)), ((64, 128, 320, 512), (4, 8, 16, 32)),
     ]  # fmt: skip
-    with torch.device("meta"):
-        features = VANBackbone(RUN)(torch.empty(1, 3, 64, 64))
-    assert tuple(feature.shape[1] for feature in features) == widths("van_tiny")
+    found = {model: stages(Run.parse(f"{model}-s0")) for model in OTHERS}
+    assert found == {model: (widths, (4, 8, 16, 32)) for model, (widths, _) in OTHERS.items()}
+
+
+def sibling(model: str, **settings: Any) -> nn.Module:
+    """A classifier with weights that no initialisation gives; norms with values of their own."""
+    network = create(model, num_classes=5, **OTHERS[model][1], **settings)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return network
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_every_network_is_a_backbone_with_the_weights_of_its_classifier(model: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{model}-s0.safetensors"
+    classifier = sibling(model)
+    save_weights(classifier, path)
+    ours = Backbone(f"{model}-s0", str(path), OTHERS[model][1])
+    before = snapshot(ours)
+    ours.init_weights()
+    after, state = snapshot(ours), classifier.state_dict()
+    new = {name for name in after if re.match(r"norm\d\.", name)}
+    assert bool(new) == model.startswith(("slak", "convnext", "swin"))
+    assert {name.split(".")[0] for name in state.keys() - after.keys()} <= {"head", "norm", "cls_token"}
+    for name in after.keys() - new:
+        expected = state[name][:, 1:] if name == "pos_embed4" else state[name]
+        assert torch.equal(after[name], expected), name
+    assert all(torch.equal(before[name], after[name]) for name in new)
+    ours.load_state_dict(before)
+    assert all(torch.equal(before[name], tensor) for name, tensor in ours.state_dict().items())
+    for size in ((64, 96), (70, 101)):
+        maps = ours.eval()(images(size))
+        assert [one.shape[1] for one in maps] == list(stages(Run.parse(f"{model}-s0"), OTHERS[model][1])[0])
+        for one, stride in zip(maps, (4, 8, 16, 32), strict=True):
+            whole, rounded = ([step(side / stride) for side in size] for step in (math.floor, math.ceil))
+            assert whole[0] <= one.shape[2] <= rounded[0] and whole[1] <= one.shape[3] <= rounded[1]
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_every_parameter_of_a_backbone_learns_in_a_detector(model: str, libraries: dict[str, Any]) -> None:
+    ours = Backbone(f"{model}-s0", None, OTHERS[model][1], drop_path_rate=0)
+    sum(one.square().mean() for one in ours(images())).backward()
+    still = [name for name, parameter in ours.named_parameters() if parameter.grad is None]
+    assert still == []
+
+
+def test_maps_of_a_stage_are_normalised_as_published() -> None:
+    ours = Backbone("slak_tiny-s0", None, OTHERS["slak_tiny"][1])
+    assert {getattr(ours, f"norm{index}").eps for index in range(4)} == {1e-6}
+    maps = ours.eval()(images())
+    for one in maps:
+        torch.testing.assert_close(one.mean(1), torch.zeros_like(one[:, 0]), atol=1e-5, rtol=0)
+    assert Backbone(f"{SWIN}-s0", None, OTHERS[SWIN][1]).norm2.eps == 1e-5
+
+
+def test_weights_of_slak_that_are_zero_stay_zero(tmp_path: Path) -> None:
+    network, path = sibling("slak_tiny"), tmp_path / "slak_tiny-s0.safetensors"
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.weight[torch.rand(module.weight.shape) < 0.4] = 0
+    save_weights(network, path)
+    ours = Backbone("slak_tiny-s0", str(path), OTHERS["slak_tiny"][1])
+    ours.init_weights()
+    zeros = {name: tensor == 0 for name, tensor in ours.state_dict().items() if tensor.ndim > 1}
+    optimizer = torch.optim.AdamW(ours.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(one.square().mean() for one in ours(images())).backward()
+        optimizer.step()
+    after = ours.state_dict()
+    assert all(zero.any() and torch.equal(after[name] == 0, zero) for name, zero in zeros.items())
+
+
+@pytest.mark.parametrize("head", paper_jobs.TASKS)
+@pytest.mark.parametrize("model", ["slak_tiny", SWIN, "deit_small_patch16_224"])
+def test_heads_take_the_maps_of_other_networks(head: str, model: str, libraries: dict[str, Any]) -> None:
+    widths, strides = stages(Run.parse(f"{model}-s0"), OTHERS[model][1])
+    network = whole(head, libraries, None, run=Run.parse(f"{model}-s0"), architecture={model: OTHERS[model][1]})
+    levels = network.eval().extract_feat(images((128, 160)))
+    first = 1 if head == "retinanet" else 0
+    assert [128 // level.shape[2] for level in levels][: 4 - first] == list(strides[first:])
+    assert [convolution.in_channels for convolution in network.neck.lateral_convs] == list(widths[first:])
 
 
 def test_chosen_stages_and_drop_path() -> None:

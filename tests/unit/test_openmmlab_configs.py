@@ -44,7 +44,7 @@ def test_backbone_is_not_frozen_and_drops_paths(head: str) -> None:
     values = dict(published(head).model.backbone)
     synchronize = {"synchronize": False} if head == "semantic_fpn" else {}
     assert values == {
-        "type": "VANBackbone", "run": str(RUN), "checkpoint": f"checkpoints/test/{RUN}.safetensors",
+        "type": "Backbone", "run": str(RUN), "checkpoint": f"checkpoints/test/{RUN}.safetensors",
         "architecture": {}, "drop_path_rate": 0.1, "layer_norm_eps": 1e-5, **synchronize,
     }  # fmt: skip
     assert not {"pretrained", "init_cfg"} & set(published(head).model)
@@ -163,7 +163,7 @@ def test_kernel_size_and_checkpoint_come_from_one_run(head: str) -> None:
     made = configuration(FineTuningJob(config, TASKS[head], run), paper_jobs.splits(head))
     assert (made.model.backbone.run, Path(made.model.backbone.checkpoint).stem) == (str(run), str(run))
     assert made.model.neck.in_channels == [64, 128, 320, 512]
-    unit = network(made).backbone.block1[0].attn.spatial_gating_unit
+    unit = network(made).backbone.network.block1[0].attn.spatial_gating_unit
     assert (unit.conv0.kernel_size, unit.conv_spatial.kernel_size) == ((5, 5), (11, 11))
     assert made.randomness.seed == 4
     control = configuration(FineTuningJob(config, f"{TASKS[head]}-untrained", run), paper_jobs.splits(head))

@@ -83,7 +83,7 @@ architectures, at 224x224 pixels. Measured on shapes.**
 - One seed per network. ±: standard error over the images.
 - ✓ reproduced: equal at the printed digits, or within tolerance or noise.
 - ✗ deviates: measured as the paper did, with another result.
-- ○ other data: measured on other data or a shrunken model; the paper's value is for reference only.
+- ○ other data: from other data, a shrunken model or another count; the paper's value is for reference only.
 - ᶜ equal to the printed value when ours is cut, not rounded, to its digits.
 - (?) no printed value known.
 - not run: nothing was trained or measured at this scale.

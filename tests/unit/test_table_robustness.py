@@ -18,6 +18,7 @@ from lska.tables import load_spec
 from lska.tables.collect import Cell, collect
 from lska.tables.render import cell_text, to_markdown
 from lska.tables.states import State
+from lska.tables.words import legend
 from lska.workflow import Plan
 
 TABLES = ("table_06", "table_10", "table_14", "table_16")
@@ -117,8 +118,10 @@ def test_what_a_printed_value_counts_is_said_beside_ours(tmp_path: Path) -> None
     table = filled("table_14", demo(tmp_path))
     merged, sparse = table.cell("RepLKNet-31T", "Params"), table.cell("SLaK-T", "Params")
     assert "after the small kernels are merged" in merged.note
-    assert sparse.note.endswith("counted with all weights, 50.7 M; SLaK counts those that its sparse training leaves "
+    assert (sparse.state, sparse.paper) == (State.OTHER_DATA, "30.0")
+    assert sparse.note == ("counted with all weights, 50.7 M; SLaK counts those that its sparse training leaves "
                                 "other than zero, printed as 30 M")  # fmt: skip
+    assert any(line.startswith("SLaK-T, Params: counted with all weights, 50.7 M") for line in legend(table))
 
 
 def test_other_peoples_measurements_stand_as_reference_rows_with_their_source(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def _comparison(cell: Cell, row: TableRow, column: ColumnSpec, config: Config) -
     if cell.state is State.OTHER_DATA:
         others = [f"measured on {name}, the paper on {column.data}" for name in cell.data if name != column.data]
         shrunken = row.source is not None and row.source.model in config.architecture
-        return "no: " + "; ".join([*others, *(["the network is shrunken"] if shrunken else [])])
+        return "no: " + "; ".join(filter(None, [*others, "the network is shrunken" if shrunken else "", cell.note]))
     if cell.state is State.UNKNOWN:
         return "no: the paper's value is not known"
     if cell.state is State.NOT_APPLICABLE and row.source is not None and not row.source.applies(column):

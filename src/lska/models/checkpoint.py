@@ -86,7 +86,7 @@ def load_weights(model: nn.Module, path: Path | str, strict: bool = True, ema: b
 def fit_weights(target: nn.Module, tensors: Mapping[str, Tensor], where: str, strict: bool = True) -> LoadReport:
     """Copy ``tensors``, which ``where`` names, into ``target``, as :func:`load_weights` does."""
     expected = target.state_dict()
-    if tensors.keys() != expected.keys():
+    if {name: tensor.shape for name, tensor in tensors.items()} != {name: own.shape for name, own in expected.items()}:
         tensors = _renamed(target, tensors, where)
     common = [(name, tensor, expected[name]) for name, tensor in tensors.items() if name in expected]
     missing = tuple(name for name in expected if name not in tensors)

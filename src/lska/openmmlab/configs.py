@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lska.finetuning import FineTuningJob
-from lska.openmmlab.backbone import strides, widths
+from lska.openmmlab.backbone import stages
 from lska.train.workers import LOOK_SECONDS
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _module(job: FineTuningJob) -> ModuleType:
 def backbone(job: FineTuningJob) -> dict[str, Any]:
     """The backbone: network and checkpoint are both of the job's run."""
     return {
-        "type": "VANBackbone",
+        "type": "Backbone",
         "run": str(job.run),
         "checkpoint": None if job.backbone is None else str(job.backbone),
         "architecture": job.config.architecture.get(job.run.model, {}),
@@ -74,12 +74,12 @@ def backbone(job: FineTuningJob) -> dict[str, Any]:
 
 def stage_strides(job: FineTuningJob) -> tuple[int, ...]:
     """Strides of the backbone's four stages in pixels."""
-    return strides(job.config.architecture.get(job.run.model))
+    return stages(job.run, job.config.architecture.get(job.run.model))[1]
 
 
 def stage_widths(job: FineTuningJob) -> tuple[int, ...]:
     """Channels of the backbone's four stages."""
-    return widths(job.run.model, job.config.architecture.get(job.run.model))
+    return stages(job.run, job.config.architecture.get(job.run.model))[0]
 
 
 def pixels(job: FineTuningJob) -> dict[str, Any]:

@@ -31,9 +31,9 @@ def use(kind: str) -> str:
         registry: Any = importlib.import_module(f"{library}.registry")
     importlib.import_module("lska.openmmlab.loop")
     importlib.import_module("lska.openmmlab.loading")
-    from lska.openmmlab.backbone import VANBackbone
+    from lska.openmmlab.backbone import Backbone
 
-    registry.MODELS.register_module(name="VANBackbone", module=VANBackbone, force=True)
+    registry.MODELS.register_module(name="Backbone", module=Backbone, force=True)
     return library
 
 

@@ -259,6 +259,8 @@ def _with_unit(item: Measurement) -> str:
 
 def _is_other(row: Row, column: ColumnSpec, data: tuple[str, ...], config: ConfigLike) -> bool:
     """Whether the paper's number was measured on something else, so that a comparison would say nothing."""
+    if column.label in row.spec.counted_otherwise:
+        return True
     if column.data is None or row.spec.control:
         return False
     shrunken = row.model in getattr(config, "architecture", {})

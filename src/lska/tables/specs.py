@@ -68,6 +68,8 @@ class RowSpec:
     """Labels of the columns that apply; empty for all."""
     remarks: dict[str, str] = field(default_factory=dict)
     """By column label, what a reader must know to compare these rows' values with the printed ones."""
+    counted_otherwise: tuple[str, ...] = ()
+    """Labels of the columns whose printed values count something else, as a remark says: they are not compared."""
     control: bool = False
     """Whether the rows are controls: the same fine-tuning from a randomly initialised backbone (`<task>-untrained`).
     They are no entries of the paper; each appears only where the configuration has its run."""

@@ -29,7 +29,7 @@ class State(StrEnum):
 MEANING = {
     State.REPRODUCED: "equal at the printed digits, or within tolerance or noise",
     State.DEVIATES: "measured as the paper did, with another result",
-    State.OTHER_DATA: "measured on other data or a shrunken model; the paper's value is for reference only",
+    State.OTHER_DATA: "from other data, a shrunken model or another count; the paper's value is for reference only",
     State.UNKNOWN: "the paper's value was not found",
     State.NOT_RUN: "nothing was trained or measured at this scale",
     State.REFERENCE: "published elsewhere; nothing is measured here",

@@ -123,6 +123,7 @@ def legend(table: Table) -> list[str]:
     """One line for each mark, state and abbreviation that occurs in the table, and for the number of seeds."""
     shown = [cell_text(cell) for cell in table.cells]
     lines = ["Ours, with the paper's value in brackets.", *(f"{note}." for note in table.spec.notes)]
+    lines += [f"{line}." for line in dict.fromkeys(_remarks(table))]
     lines += [text for text in [spread(table)] if text]
     lines += [f"{mark} {state}: {MEANING[state]}." for state, mark in MARKS.items() if _occurs(shown, mark)]
     if _occurs(shown, CUT):
@@ -134,6 +135,12 @@ def legend(table: Table) -> list[str]:
     named = {"§": f": {', '.join(papers)}"}
     lines += [f"{mark} {text}{named.get(mark, '')}." for mark, text in SOURCE_MEANING.items() if _occurs(shown, mark)]
     return lines
+
+
+def _remarks(table: Table) -> Iterator[str]:
+    for row in table.rows:
+        for column, remark in (row.source.spec.remarks if row.source else {}).items():
+            yield f"{row.label}, {column}: {remark}"
 
 
 def _occurs(shown: list[CellText], mark: str) -> bool:
