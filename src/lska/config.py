@@ -24,6 +24,7 @@ from lska.sections import (
     DataSource,
     DenseTask,
     Evaluation,
+    Pretraining,
     ReceptiveField,
     Robustness,
     RunGroup,
@@ -56,7 +57,7 @@ class Config:
     """What stands in every caption: the scale and the data. Kept as one line."""
     groups: tuple[RunGroup, ...] = field(metadata={"key": "runs"})
     data: DataSource
-    training: Training
+    training: Pretraining
     evaluation: Evaluation
     speed: Speed
     architecture: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -85,9 +86,10 @@ class Config:
                 raise ValueError(f"{name} {value!r} becomes a file name: use letters, digits, '.', '_' and '-' only")
         check_robustness(self.robustness, self.runs, [data for kind, data in self.sources if kind not in SETS])
         check_inspections(self.inspections, self.runs, [data for kind, data in self.sources if kind not in OWN_DATA])
-        unknown = sorted(set(self.architecture) - {run.model for run in (*self.runs, *self.references)})
-        if unknown:
-            raise ValueError(f"architecture names models that no run uses: {', '.join(unknown)}")
+        used = {run.model for run in (*self.runs, *self.references)}
+        for setting, models in {"architecture": self.architecture, "training.recipes": self.training.recipes}.items():
+            if unknown := sorted(set(models) - used):
+                raise ValueError(f"{setting} names models that no run uses: {', '.join(unknown)}")
         if len(set(self.runs)) < len(self.runs):
             twice = sorted({str(run) for run in self.runs if self.runs.count(run) > 1})
             raise ValueError(f"runs lists the same run more than once: {', '.join(twice)}")
@@ -191,15 +193,25 @@ class Config:
 
     @functools.cached_property
     def recipe(self) -> Recipe:
-        """The resolved classification recipe."""
+        """The resolved classification recipe of networks that have none of their own."""
         return load_recipe(Path(self.training.recipe), self.training.overrides)
+
+    @functools.cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """The resolved classification recipes by model name, of all networks that are trained."""
+        own = {model: load_recipe(Path(path)) for model, path in self.training.recipes.items()}
+        return {run.model: own.get(run.model, self.recipe) for run in (*self.runs, *self.references)}
+
+    def recipe_of(self, run: Run) -> Recipe:
+        """The resolved classification recipe of the network of `run`."""
+        return self.recipes.get(run.model, self.recipe)
 
     def training_spec(self, run: Run) -> dict[str, Any]:
         """Everything that decides the weights of `run`, in plain values; its digest is kept with every result."""
         return {
             "run": str(run),
             "architecture": self.architecture.get(run.model, {}),
-            "recipe": self.recipe.to_dict(),
+            "recipe": self.recipe_of(run).to_dict(),
             "data": {"name": self.data.name, "generate": self.data.generate},
         }
 
@@ -285,7 +297,8 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
         ValueError: as `load`.
     """
     config = build(Config, values, where)
-    _check_division(config.recipe, config.training, where, "training")
+    for recipe in config.recipes.values():
+        _check_division(recipe, config.training, where, "training")
     for (kind, head), recipe in config.dense_recipes.items():
         settings, setting = config.dense[kind].heads[head], f"{kind}.heads.{head}"
         _check_division(recipe, settings, where, setting)

@@ -152,7 +152,7 @@ class FineTuningJob:
         if self.recipe.mean is not None:
             return Normalization(self.recipe.mean, self.recipe.deviation)
         start = None if self.backbone is None else imported_normalization(self.backbone.with_suffix(".json"))
-        pretraining = self.config.recipe
+        pretraining = self.config.recipe_of(self.run)
         return Normalization(pretraining.mean, pretraining.deviation) if start is None else start
 
     def spec(self) -> dict[str, Any]:

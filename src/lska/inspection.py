@@ -130,7 +130,7 @@ class InspectionJob(Measured):
         }
         chosen = {name: getattr(self.section, name) for name in settings[self.name]}
         # Where nothing is cropped, both readings are one.
-        if self.name == "shape_texture" and self.config.recipe.test_crop < 1:
+        if self.name == "shape_texture" and any(recipe.test_crop < 1 for recipe in self.config.recipes.values()):
             chosen["stored_images"] = self.config.stored_images
         return digest({"version": PROTOCOL, "task": self.name, **chosen})
 

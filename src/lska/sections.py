@@ -132,6 +132,14 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Pretraining(Training):
+    """Means of the classification trainings, and which networks have a recipe of their own."""
+
+    recipes: dict[str, str] = field(default_factory=dict, metadata=PATH)
+    """Recipe by model name, of networks whose publication trained them otherwise; `overrides` do not apply to it."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Means of scoring checkpoints."""
 

@@ -86,7 +86,9 @@ def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[s
         return None
 
 
-def _expand(path: str, place: str, problems: list[str]) -> str:
+def _expand(path: str | dict[str, str], place: str, problems: list[str]) -> str | dict[str, str]:
+    if isinstance(path, dict):
+        return {name: _expand(inner, f"{place}.{name}", problems) for name, inner in path.items()}
     try:
         return expanded(path)
     except ValueError as error:

@@ -151,11 +151,12 @@ class Plan:
 
     def speed_digest(self) -> str:
         """Identity of the throughput measurement: protocol, networks and image size."""
-        recipe, architecture = self.config.recipe, self.config.architecture
-        models = {Run.parse(name).model for name in self.names("speed")}
+        architecture, runs = self.config.architecture, [Run.parse(name) for name in self.names("speed")]
+        recipes, models = [self.config.recipe_of(run) for run in runs], {run.model for run in runs}
         networks = {model: architecture.get(model, {}) for model in sorted(models)}
         own = {name: imported_size(self.config.weights_path(name).with_suffix(".json")) for name in self.names("speed")}
-        sizes = [recipe.image_size, recipe.channels_last, *({name: n} for name, n in own.items() if n is not None)]
+        sizes: list[Any] = [*dict.fromkeys(value for one in recipes for value in (one.image_size, one.channels_last))]
+        sizes += [{name: size} for name, size in own.items() if size is not None]
         return digest([str(self.config.speed), networks, sizes, source_digest("models")])
 
     def fetched(self, name: str) -> list[Any]:

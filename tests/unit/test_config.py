@@ -39,6 +39,10 @@ def problems(changes: dict[str, Any]) -> list[str]:
 
 # Files that are given after another one and override parts of it.
 OVERLAYS = {"small_gpu": "small"}
+OTHERS = (
+    "convnext_tiny", "replknet_31t", "slak_tiny", "swin_tiny_patch4_window7_224", "deit_small_patch16_224", "pvt_small",
+    "pvt_v2_b2",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))
@@ -49,9 +53,12 @@ def test_the_projects_own_scales_load(name: str, monkeypatch: pytest.MonkeyPatch
     assert scale.scale == name
     assert scale.caption.startswith(f"{base} scale: ")
     assert len(scale.runs) == len({str(run) for run in scale.runs}) > 0
-    assert {run.model for run in scale.runs} <= {"van_tiny", "van_small", "van_base"}
+    known = {"van_tiny", "van_small", "van_base", *(OTHERS if name == "paper" else ())}
+    assert {run.model for run in scale.runs} == known or name != "paper"
+    assert {run.model for run in scale.runs} <= known
     assert scale.results == Path("results") / name
-    assert scale.recipe.total_epochs > 0
+    assert all(recipe.total_epochs > 0 for recipe in scale.recipes.values())
+    assert set(scale.recipes) == {run.model for run in (*scale.runs, *scale.references)}
 
 
 def test_the_demo_covers_what_was_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +75,23 @@ def test_the_paper_scale_shrinks_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert scale.architecture == {}
     assert scale.data.name == "imagenet1k"
     assert scale.training.recipe == "config/recipes/imagenet.yaml"
+    assert set(scale.training.recipes) == set(OTHERS)
+
+
+def test_a_network_has_its_own_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    scale = load([Path("config/paper.yaml")], {"training": {"overrides": {"epochs": 7}}})
+    swin, van = (next(run for run in scale.runs if run.model.startswith(name)) for name in ("swin", "van_tiny"))
+    assert (scale.recipe_of(van).epochs, scale.recipe_of(swin).epochs) == (7, 300)
+    assert (scale.recipe_of(swin).test_crop, scale.recipe_of(swin).clip_gradient) == (0.875, 5.0)
+    assert scale.training_spec(swin)["recipe"]["mean"] == (0.485, 0.456, 0.406)
+    assert scale.recipes["pvt_small"].to_dict()["augmentation_repeats"] == 3
+    assert "augmentation_repeats" not in scale.recipe_of(van).to_dict(), "digests stay what they were"
+
+
+def test_a_recipe_of_a_network_that_no_run_uses_is_named() -> None:
+    with pytest.raises(ValueError, match=r"training.recipes names models that no run uses: swin_tiny"):
+        from_dict(merge(SETTINGS, {"training": {"recipes": {"swin_tiny": "a.yaml"}}}), "here")
 
 
 def test_later_files_and_then_overrides_win_key_by_key() -> None:
@@ -119,7 +143,7 @@ def test_missing_sections_are_named_as_the_file_calls_them() -> None:
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ({"model": "van_tiny", "attention": "lksa", "kernel": 7, "seed": 0}, "expected one of .*, lska; found 'lksa'"),
+        ({"model": "van_tiny", "attention": "lksa", "kernel": 7, "seed": 0}, "expected one of .*; found 'lksa'"),
         ({"model": "van_tiny", "attention": "lska", "seed": 0}, "van_tiny: attention and kernel go together"),
         (
             {"model": "van_tiny", "attention": "lka", "kernel": [7, 24], "seed": 0},

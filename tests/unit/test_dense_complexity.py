@@ -124,13 +124,6 @@ def test_the_command_counts_a_head(project: Project) -> None:
     assert stored["metrics"]["flops_1280x800"]["value"] == 186448399900
 
 
-@pytest.mark.parametrize(
-    ("head", "run", "message"),
-    [
-        ("upernet", Run("van_tiny", "lska", 23, 0), "'upernet' is no detector or segmentor; expected one of retinanet"),
-        ("retinanet", Run("van_tiny", "lska", 22, 0), "kernel_size: expected an odd integer"),
-    ],
-)
-def test_what_cannot_be_counted_is_refused(head: str, run: Run, message: str, config: Config) -> None:
-    with pytest.raises(ValueError, match=message):
-        dense_complexity.measure(config, head, [run])
+def test_a_head_that_is_unknown_is_refused(config: Config) -> None:
+    with pytest.raises(ValueError, match="'upernet' is no detector or segmentor; expected one of retinanet"):
+        dense_complexity.measure(config, "upernet", [Run("van_tiny", "lska", 23, 0)])

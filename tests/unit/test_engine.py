@@ -251,4 +251,4 @@ def test_impossible_networks_are_named(
 def test_an_unknown_optimizer_is_named(project: Project) -> None:
     config = project.config({"training": {"overrides": {"optimizer": "nope"}}})
     with pytest.raises(ValueError, match=r"recipe: optimizer: expected a name .*, such as adamw, found 'nope'"):
-        _optimizer(build_network(config, project.run, 4), config.recipe)
+        _optimizer(build_network(config, project.run, 4), config.recipe_of(project.run))

@@ -20,6 +20,7 @@ from lska.strict import build
 from lska.train.loading import (
     MicroBatches,
     Plan,
+    SeededImages,
     batch_mixer,
     scoring_loader,
     seed_of,
@@ -92,6 +93,21 @@ def test_no_image_comes_twice_in_an_epoch_and_epochs_differ() -> None:
     assert all(set(epoch) <= set(range(76)) for epoch in epochs)
     # The images left out of an epoch are others in the next one.
     assert len({tuple(epoch) for epoch in epochs}) == len({frozenset(epoch) for epoch in epochs}) == 3
+
+
+def test_repeats_of_an_image_are_changed_otherwise_and_go_to_different_micro_batches(image_set: Path) -> None:
+    repeated = Plan(60, 8, 4, 2, 0, repeats=3)
+    keys = list(MicroBatches(repeated, 0, 0, 1))
+    assert len(keys) == 1 * 4 * 2
+    (first, *_), images = [indices(keys, epoch) for epoch in range(2)], len(open_split(image_set, "train"))
+    shown = [index % 60 for index in first]
+    assert len(set(first)) == len(first) == 32 and len(set(shown)) == 11
+    # 10 images three times and one twice, in the order of an epoch without repeats.
+    assert set(shown) == set(Plan(60, 8, 4, 2, 0).order(0)[:11].tolist())
+    assert all(len({index % 60 for _, index in batch}) == 8 for batch in keys)
+    seeded = SeededImages(ImageDataset(open_split(image_set, "train"), training_transform(recipe(**STRONG))), 0)
+    assert not torch.equal(seeded[0, 5][0], seeded[0, 5 + images][0])
+    assert seeded[0, 5][1] == seeded[0, 5 + images][1]
 
 
 def test_another_seed_gives_another_order() -> None:
@@ -176,7 +192,7 @@ def test_training_skips_a_truncated_image_and_counts_it(
     root, path = damaged_copy(image_set, "train")
     config = project.config({"data": {"root": str(root)}, "training": {"workers": workers}})
     plan_of_run = plan()
-    images = ImageDataset(open_split(root, "train"), training_transform(config.recipe), on_error="skip")
+    images = ImageDataset(open_split(root, "train"), training_transform(config.recipe_of(project.run)), on_error="skip")
     bad = [str(path).endswith(sample.name) for sample in images.split.samples].index(True)
     expected = sum(
         index == bad for epoch in range(3) for index in indices(list(MicroBatches(plan_of_run, 0, 0, 1)), epoch)

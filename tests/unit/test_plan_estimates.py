@@ -74,7 +74,8 @@ def test_the_record_of_checked_data_comes_before_the_manifest(project) -> None:
 
 def test_updates_leave_out_what_fills_none() -> None:
     made = plan("paper")
-    assert steps(made.config) == 1_281_167 // 512 * 310
+    assert steps(made.config, KNOWN) == 1_281_167 // 512 * 310
+    assert steps(made.config, Run("slak_tiny", None, None, 42)) == 1_281_167 // 4096 * 300
     retinanet = made.job("detection/retinanet", str(KNOWN))
     assert steps(made.config, retinanet) == 118_287 // 16 * 12
     assert steps(made.config, made.job("segmentation/semantic_fpn", str(KNOWN))) == 80_000

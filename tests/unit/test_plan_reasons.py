@@ -35,7 +35,7 @@ def test_a_training_says_which_settings_changed(made: Plan) -> None:
     spec = json.loads(json.dumps(made.config.training_spec(RUN)))
     spec["recipe"] |= {"epochs": 99, "learning_rate": 0.5}
     leave(made.config.weights_path(RUN), "x", recipe="sha256:other", spec=spec)
-    found, recipe = why(made, "train", run=str(RUN)), made.config.recipe
+    found, recipe = why(made, "train", run=str(RUN)), made.config.recipe_of(RUN)
     assert found == f"trained otherwise: epochs 99 -> {recipe.epochs}, learning_rate 0.5 -> {recipe.learning_rate}"
 
 

@@ -68,7 +68,7 @@ def test_a_pass_predicts_what_scoring_by_the_recipe_does(robust: RobustProject, 
     (part,), member = one.parts, one.members[1]
     found = kept(one, member, part)
 
-    resolved = dataclasses.replace(item.config.recipe, **recipe)
+    resolved = dataclasses.replace(item.config.recipes["van_tiny"], **recipe)
     loader = loading.scoring_loader(part.split, resolved, item.section.evaluation.batch_size, workers=0)
     (counts,) = score([member.network], loader, CPU, resolved.channels_last)
     assert counts.images["top1"].tolist() == [100.0 * right for right in found.outcome.correct]
@@ -96,11 +96,11 @@ def test_stored_images_are_taken_as_they_are_or_enlarged_and_cropped(robust: Rob
         item = robust.item("c", changes, {"stored_images": reading})
         one = scoring(item, members_of(item.config, RUNS[0]))
         files = [Image.open(part.split.name(part.index(0))) for part in one.parts]
-        taken[reading], transform = pixels(one), loading.test_transform(item.config.recipe)
+        taken[reading], transform = pixels(one), loading.test_transform(item.config.recipes["van_tiny"])
     assert [torch.equal(a, b) for a, b in zip(*taken.values(), strict=True)] == [True, False, False, False]
     for number, file in enumerate(files):
         stored, cropped = (taken[reading][number] for reading in ("as_stored", "enlarged"))
-        how = Preprocessing.of(item.config.recipe.to_dict(), "recipe")
+        how = Preprocessing.of(item.config.recipes["van_tiny"].to_dict(), "recipe")
         assert torch.equal(normalized(cropped[None], how, False)[0], transform(file))
         if number:
             assert np.array_equal(stored.permute(1, 2, 0).numpy(), np.asarray(file))

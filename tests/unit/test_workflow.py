@@ -40,7 +40,7 @@ def test_overrides_get_the_types_that_yaml_gives_them() -> None:
 
 def test_an_override_reaches_the_commands(demo: dict[str, Any]) -> None:
     made = plan(demo, {"training": {"overrides": {"epochs": "3"}}, "caption": 'it\'s "mine"'})
-    assert made.config.recipe.epochs == 3
+    assert made.config.recipes["van_tiny"].epochs == 3
     arguments = parser().parse_args(["complexity", "van_tiny-lska-k7-s0", *shlex.split(made.settings)])
     assert arguments.config == [Path("config/demo.yaml")]
     assert arguments.set == {"training": {"overrides": {"epochs": 3}}, "caption": 'it\'s "mine"'}

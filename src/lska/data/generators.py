@@ -114,7 +114,8 @@ def _unfit(config: Config, kind: str, settings: Any, about: Trained | None) -> I
     where = f"{place(kind)}.generate"
     if kind == "classification":
         images, setting = len(settings.class_names) * settings.train_per_class, "train_per_class"
-        yield from _too_few(f"{where}.{setting}", images, config.recipe.global_batch, config.training.recipe)
+        for batch in {recipe.global_batch for recipe in config.recipes.values()}:
+            yield from _too_few(f"{where}.{setting}", images, batch, config.training.recipe)
     elif kind in config.dense:
         for head, means in config.dense[kind].heads.items():
             batch = config.dense_recipes[kind, head].global_batch

@@ -61,7 +61,7 @@ class Checkpoint:
         check_origin(sidecar, weights, config.training_spec(run), config.data_identity())
         architecture = config.architecture.get(run.model, {})
         if not imported(sidecar):
-            return cls(run, weights, sidecar, Preprocessing.of(config.recipe.to_dict(), "recipe"), architecture)
+            return cls(run, weights, sidecar, Preprocessing.of(config.recipe_of(run).to_dict(), "recipe"), architecture)
         spec = sidecar.get("spec") or {}
         if (stated := spec.get("run", str(run))) != str(run):
             raise ValueError(f"{where}: spec.run: expected {run}, found {quoted(stated)}; correct the sidecar")
@@ -75,7 +75,7 @@ class Checkpoint:
         """
         network = build_network(config, self.run, classes, 0.0, self.architecture)
         load_weights(network, self.weights)
-        layout = memory_format(config.recipe.channels_last)
+        layout = memory_format(config.recipe_of(self.run).channels_last)
         return network.eval().to(device, memory_format=layout)
 
 
@@ -153,7 +153,7 @@ def classify(config: Config, runs: Sequence[Run]) -> None:
     ways = tuple(dict.fromkeys(checkpoint.preprocessing for checkpoint in checkpoints))
     loader = scoring_loader(split, Views(ways), config.evaluation.batch_size, config.evaluation.workers)
     views = [ways.index(checkpoint.preprocessing) for checkpoint in checkpoints]
-    scores = score(networks, loader, device, config.recipe.channels_last, views)
+    scores = score(networks, loader, device, config.recipe_of(runs[0]).channels_last, views)
     for checkpoint, counts in zip(checkpoints, scores, strict=True):
         _write(config, checkpoint, counts, data, started, str(device))
 

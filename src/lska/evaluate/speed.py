@@ -73,19 +73,20 @@ def _with_all_taps(network: nn.Module) -> nn.Module:
 def measure(config: Config, runs: Sequence[Run]) -> None:
     """Measure the throughput of `runs` with fresh weights (it does not depend on them) and write the metric files.
 
-    Images have the size of the configuration's recipe, those of a run with imported weights the size of these.
+    Images have the size of the network's recipe, those of a run with imported weights the size of these.
 
     Raises:
         ValueError: unknown model, attention or kernel size, or no manifest of the training data, whose number of
             classes the networks need.
     """
-    started, protocol, recipe = datetime.now(UTC), config.speed, config.recipe
+    started, protocol = datetime.now(UTC), config.speed
     use_threads(protocol.threads)
     device = torch.device("cuda" if protocol.gpus else "cpu")
-    layout = memory_format(recipe.channels_last)
+    layout = memory_format(config.recipe_of(runs[0]).channels_last)
     classes = len(training_classes(config))
     networks = [_with_all_taps(build_network(config, run, classes)).to(device, memory_format=layout) for run in runs]
-    sizes = [imported_size(config.weights_path(run).with_suffix(".json")) or recipe.image_size for run in runs]
+    own = [imported_size(config.weights_path(run).with_suffix(".json")) for run in runs]
+    sizes = [size or config.recipe_of(run).image_size for run, size in zip(runs, own, strict=True)]
     images = {size: _images(protocol.batch_size, size).to(device, memory_format=layout) for size in set(sizes)}
     times = interleaved_seconds(networks, [images[size] for size in sizes], protocol)
     for run, size, seconds in zip(runs, sizes, times.T, strict=True):

@@ -108,7 +108,9 @@ class UpdateBatches(Sampler[list[Key]]):
     ) -> None:
         samples = sampler.dataset.dataset
         landscape = _landscape(samples) if by_orientation else None
-        self.plan = DensePlan(len(samples), batch_size, micro_batches, epochs, seed, updates, landscape)
+        self.plan = DensePlan(
+            len(samples), batch_size, micro_batches, epochs, seed, updates=updates, landscape=landscape
+        )
         self.start = 0
 
     def __len__(self) -> int:

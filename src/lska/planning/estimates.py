@@ -90,8 +90,8 @@ class Estimator:
 
     def training(self, name: str) -> list[Work] | None:
         """What a training still has to do, from its last state on, with the scoring in between; None if unknown."""
-        config, recipe, run = self.config, self.config.recipe, Run.parse(name)
-        updates = steps(config)
+        config, run = self.config, Run.parse(name)
+        recipe, updates = config.recipe_of(run), steps(config, run)
         validation = count(config, "classification", "val")
         if updates is None or validation is None:
             return None
@@ -122,8 +122,8 @@ class Estimator:
         self, run: str | Run, images: int, tasks: tuple[str, ...], gpus: int, side: int | None = None,
         mode: Mode = "inference",
     ) -> Work:  # fmt: skip
-        side = self.config.recipe.image_size if side is None else side
         run = Run.parse(run) if isinstance(run, str) else run
+        side = self.config.recipe_of(run).image_size if side is None else side
         return Work(mode, tasks, images, classifier(self.config, run, side), min(gpus, 1))
 
     def _dense(self, job: FineTuningJob) -> list[Work] | None:
@@ -138,10 +138,11 @@ class Estimator:
         if perturbed is not None:
             images = count(self.config, perturbed, "test")
             return None if images is None else [self._scoring(run, images, SCORING, gpus) for run in one.runs]
-        images, side = scored_images(self.config, task), scored_side(self.config, task)
-        mode: Mode = "training" if task == "receptive_field" else "inference"
-        tasks = (task, *SCORING)
-        return None if images is None else [self._scoring(run, images, tasks, gpus, side, mode) for run in one.runs]
+        images, mode = scored_images(self.config, task), "training" if task == "receptive_field" else "inference"
+        if images is None:
+            return None
+        sides = {run: scored_side(self.config, task, run) for run in one.runs}
+        return [self._scoring(run, images, (task, *SCORING), gpus, side, mode) for run, side in sides.items()]
 
     def _speed(self, job: Job) -> Duration:
         """By its protocol: every network runs for a least time in every repetition, apart from warming up."""

@@ -14,17 +14,18 @@ from lska.train.state import state_files
 _STEP = re.compile(r"state-(\d+)\.pt")
 
 
-def steps(config: Config, job: FineTuningJob | None = None) -> int | None:
+def steps(config: Config, job: Run | FineTuningJob) -> int | None:
     """Updates of a training of classification, or of a fine-tuning; None where the number of images is not known.
 
     Images that do not fill an update are left out of an epoch. Detection also leaves out images without objects and
     fills updates by orientation, so its number is a few too many (COCO: one percent).
     """
-    if job is not None and hasattr(job.recipe, "updates"):
-        return job.recipe.updates
-    recipe = config.recipe if job is None else job.recipe
-    images = count(config, "classification" if job is None else job.kind, "train")
-    epochs = recipe.total_epochs if job is None else recipe.epochs
+    dense = isinstance(job, FineTuningJob)
+    recipe = job.recipe if dense else config.recipe_of(job)
+    if hasattr(recipe, "updates"):
+        return recipe.updates
+    images = count(config, job.kind if dense else "classification", "train")
+    epochs = recipe.epochs if dense else recipe.total_epochs
     return None if images is None else images // recipe.global_batch * epochs
 
 

@@ -43,7 +43,7 @@ class Reasons:
 
     def _training(self, job: Job) -> str | None:
         config, run = self.plan.config, Run.parse(job.wildcards["run"])
-        return _joined(self._untrained(str(run)), _resumed(done(config, run), steps(config)))
+        return _joined(self._untrained(str(run)), _resumed(done(config, run), steps(config, run)))
 
     def _fine_tuning(self, job: Job) -> str | None:
         tuned = self.plan.job(job.wildcards["task"], job.wildcards["run"])

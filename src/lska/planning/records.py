@@ -104,7 +104,7 @@ def _in_progress(config: Config, whose: str, rank: int) -> Iterator[Measurement]
         speeds = [line["images_per_second"] for line in lines if line.get("images_per_second", 0) > 0]
         if not speeds or config.weights_path(run).is_file():
             continue
-        gpus, recipe = config.training.gpus, config.recipe
+        gpus, recipe = config.training.gpus, config.recipe_of(run)
         yield Measurement(
             "training", "classification", f"the hardware that {run} is trained on", "cuda" if gpus else "cpu",
             recipe.precision, median(speeds) / max(1, gpus), f"trainings in progress of {whose}", rank,
@@ -134,7 +134,8 @@ def from_metrics(content: Mapping[str, Any], config: Config, whose: str, rank: i
         speed = metrics["throughput"]["value"]
         return _measurement("inference", "speed", content, speed, f"speed of {whose}", rank, network)
     if task == "classification" and seconds and "top1" in metrics:
-        network = classifier(config, Run.parse(content["run"]), config.recipe.image_size)
+        run = Run.parse(content["run"])
+        network = classifier(config, run, config.recipe_of(run).image_size)
         speed = metrics["top1"]["n"] / seconds
         return _measurement("inference", task, content, speed, f"evaluations of {whose}", rank, network)
     job = next((job for job in config.fine_tunings if (job.task, str(job.run)) == (task, content.get("run"))), None)
@@ -161,7 +162,8 @@ def _passes(config: Config, task: str, whose: str, rank: int) -> Iterator[Measur
         speed = images * len(contents) / max(content["seconds"] for _, content in contents)
 
         def measured(content: Mapping[str, Any], speed: float = speed) -> Measurement:
-            network = classifier(config, Run.parse(content["run"]), scored_side(config, task))
+            run = Run.parse(content["run"])
+            network = classifier(config, run, scored_side(config, task, run))
             return _measurement(mode, task, content, speed, f"passes of {whose}", rank, network)
 
         found = (_told(path, lambda content=content: measured(content)) for path, content in contents)
@@ -175,9 +177,9 @@ def scored_images(config: Config, task: str) -> int | None:
     return count(config, task, "test")
 
 
-def scored_side(config: Config, task: str) -> int:
-    """Side in pixels of the images of a pass."""
-    return config.receptive_field.size if task == "receptive_field" else config.recipe.image_size
+def scored_side(config: Config, task: str, run: Run) -> int:
+    """Side in pixels of the images of a pass for the network of `run`."""
+    return config.receptive_field.size if task == "receptive_field" else config.recipe_of(run).image_size
 
 
 def _measurement(

@@ -70,7 +70,8 @@ def _fetched(plan: Plan, jobs: Sequence[Job]) -> Amount:
 
 def _trained(plan: Plan, job: Job) -> Network | None:
     if job.rule == "train":
-        return classifier(plan.config, Run.parse(job.wildcards["run"]), plan.config.recipe.image_size)
+        run = Run.parse(job.wildcards["run"])
+        return classifier(plan.config, run, plan.config.recipe_of(run).image_size)
     if job.rule == "fine_tune":
         tuned = plan.job(job.wildcards["task"], job.wildcards["run"])
         return predictor(tuned, training_size(tuned))
@@ -79,7 +80,7 @@ def _trained(plan: Plan, job: Job) -> Network | None:
 
 def _average(plan: Plan, job: Job) -> int:
     """1 where a training's state also holds the average of the weights."""
-    return int(job.rule == "train" and plan.config.recipe.ema_decay is not None)
+    return int(job.rule == "train" and plan.config.recipe_of(Run.parse(job.wildcards["run"])).ema_decay is not None)
 
 
 def _predictions(plan: Plan, jobs: Sequence[Job]) -> Amount:

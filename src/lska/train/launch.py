@@ -83,7 +83,7 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
     check_replaceable(config.weights_path(run))
     use_threads(config.training.threads)
     code_version()  # remembered as of now: the checkout may change while a long training runs
-    recipe = config.recipe
+    recipe = config.recipe_of(run)
     split, validation = _data(config)
     images = ImageDataset(split, training_transform(recipe), on_error="skip")
     plan = Plan.of(recipe, len(split), run.seed)

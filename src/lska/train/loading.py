@@ -48,7 +48,10 @@ def seed_everything(*parts: int | str) -> None:
 
 
 class SeededImages(Dataset):
-    """`images` addressed by (epoch, index), with every random choice of the transform fixed by that key."""
+    """`images` addressed by (epoch, index), with every random choice of the transform fixed by that key.
+
+    Indices beyond the number of images are repeats: the same images, changed otherwise.
+    """
 
     def __init__(self, images: ImageDataset, seed: int) -> None:
         self.images, self.seed = images, seed
@@ -59,7 +62,7 @@ class SeededImages(Dataset):
     def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
         epoch, index = key
         seed_processor(self.seed, "image", epoch, index)
-        return self.images[index]
+        return self.images[index % len(self.images)]
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Plan:
     micro_batches: int
     epochs: int
     seed: int
+    repeats: int = 1
+    """How often an epoch shows an image, each time changed otherwise; of `length` images it shows one in `repeats`."""
 
     def __post_init__(self) -> None:
         if self.steps_per_epoch == 0:
@@ -86,7 +91,8 @@ class Plan:
     @classmethod
     def of(cls, recipe: Recipe, length: int, seed: int) -> Plan:
         """The plan of a recipe on a training set of `length` images."""
-        return cls(length, recipe.micro_batch, recipe.global_batch // recipe.micro_batch, recipe.total_epochs, seed)
+        parts = recipe.global_batch // recipe.micro_batch
+        return cls(length, recipe.micro_batch, parts, recipe.total_epochs, seed, recipe.augmentation_repeats)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -112,9 +118,18 @@ class Plan:
         return self.micro_batches // world
 
     def order(self, epoch: int) -> torch.Tensor:
-        """Permutation of the image indices in `epoch`; shape (length,)."""
+        """The image indices of `epoch` in order, shape (length,): a permutation, or repeats of a part of one.
+
+        Repeats are spread over the micro-batches of an update, and so over the processes, as in DeiT's published code.
+        """
         generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
-        return torch.randperm(self.length, generator=generator)
+        order = torch.randperm(self.length, generator=generator)
+        if self.repeats == 1:
+            return order
+        repeated = (order[:, None] + self.length * torch.arange(self.repeats)).flatten()
+        update = self.micro_batch * self.micro_batches
+        whole = repeated[: self.steps_per_epoch * update].view(-1, self.micro_batch, self.micro_batches)
+        return torch.cat([whole.mT.flatten(), repeated[whole.numel() : self.length]])
 
 
 class MicroBatches(Sampler[list[Key]]):

@@ -94,6 +94,8 @@ class Recipe:
     """Whether torch.compile prepares the network."""
     validation_interval: int
     """Epochs between top-1 measurements during training, for the log only; 0 for none."""
+    augmentation_repeats: int = 1
+    """How often an epoch shows an image, each time changed otherwise; of all images it shows one in so many."""
 
     def __post_init__(self) -> None:
         problems = [*_out_of_range(self), *_contradictions(self)]
@@ -111,13 +113,17 @@ class Recipe:
         return self.epochs + self.cooldown_epochs
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they enter the digest."""
-        return dataclasses.asdict(self)
+        """Plain values, as they enter the digest; what came later than others is left out where it changes nothing."""
+        values = dataclasses.asdict(self)
+        if self.augmentation_repeats == 1:
+            del values["augmentation_repeats"]
+        return values
 
 
 def _out_of_range(recipe: Recipe) -> Iterator[str]:
     """Fields whose value is impossible whatever the others are."""
     positive = ("epochs", "learning_rate", "global_batch", "micro_batch", "image_size", "clip_gradient")
+    positive += ("augmentation_repeats",)
     least_zero = ("cooldown_epochs", "warmup_epochs", "warmup_learning_rate", "minimum_learning_rate", "weight_decay")
     least_zero += ("mixup", "cutmix", "color_jitter", "validation_interval")
     shares = ("label_smoothing", "mixup_probability", "mixup_switch_probability", "horizontal_flip")

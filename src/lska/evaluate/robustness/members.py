@@ -53,7 +53,7 @@ def open_run(config: Config, run: Run, classes: int, device: torch.device) -> Me
     """
     checkpoint = Checkpoint.open(config, run)
     network = checkpoint.load(config, classes, device)
-    own, layout = checkpoint.preprocessing, config.recipe.channels_last
+    own, layout = checkpoint.preprocessing, config.recipe_of(run).channels_last
     return Member(run, network, checkpoint.sidecar, own, checkpoint.architecture, layout)
 
 
@@ -83,6 +83,6 @@ def open_file(config: Config, weights: Path, classes: int, device: torch.device)
     run, architecture = Run.parse(spec["run"]), spec.get("architecture", {})
     network = create(run.model, attention=run.attention, kernel_size=run.kernel, **architecture, num_classes=classes)
     load_weights(network, weights)
-    layout = bool(spec["recipe"].get("channels_last", config.recipe.channels_last))
+    layout = bool(spec["recipe"].get("channels_last", True))
     network = network.eval().to(device, memory_format=memory_format(layout))
     return Member(run, network, sidecar, own, architecture, layout)
