@@ -88,6 +88,22 @@ def test_a_process_that_gives_no_batch_is_told(
     assert time.monotonic() - began < 30
 
 
+def test_torchs_own_handler_which_raises_anywhere_does_not_stay(hasty: None) -> None:
+    before = signal.getsignal(signal.SIGCHLD)
+
+    def raises(number: int, frame: object) -> None:
+        raise RuntimeError("in the middle of an update")
+
+    raises.__module__ = "torch.utils.data._utils.signal_handling"
+    signal.signal(signal.SIGCHLD, raises)
+    try:
+        with pytest.raises(WorkerError, match="gave no batch for 1 s"):
+            loaded(at_three(lambda: os.kill(os.getpid(), signal.SIGSTOP)), None)
+        time.sleep(0.5)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_slow_batches_all_come_in_order_and_are_told(
     hasty: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
