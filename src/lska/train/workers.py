@@ -66,7 +66,7 @@ def patiently(start: Callable[[], Iterator[Any]], timeout: float, stopping: Stop
         yield from batches
         return
     if threading.current_thread() is threading.main_thread() and handler is not None:
-        # torch's own, also of an earlier loader, raises where the main thread just is, be it in the middle of an update.
+        # torch's own, also an earlier loader's, raises where the main thread just is, be it in the middle of an update.
         of_torch = getattr(handler, "__module__", "").startswith("torch.")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL if of_torch else handler)
     workers = [process for process in multiprocessing.active_children() if process not in others]
