@@ -19,6 +19,7 @@ from lska.models.attention import GatingUnit
 from lska.models.van import SIZES
 from lska.tables.blocks import block_diagram
 from lska.tables.curves import LOOKS, WIDTH
+from lska.tables.diagram import DESIGNS
 from lska.tables.estimate import estimate_diagram, planted_example
 from lska.tables.structure import Step, Structure, reach, segments, steps, structure
 from lska.tables.style import styled
@@ -65,7 +66,7 @@ def run(module: nn.Module, chain: Sequence[Step], x: Tensor) -> Tensor:
     return outputs[-1]
 
 
-@pytest.mark.parametrize("attention", LOOKS)
+@pytest.mark.parametrize("attention", DESIGNS)
 def test_steps_compute_what_the_block_and_its_attention_compute(attention: str) -> None:
     torch.manual_seed(0)
     network = create("van_tiny", attention=attention, kernel_size=7, drop_path_rate=0.1).eval()
@@ -105,7 +106,7 @@ def test_order_of_a_block_is_that_of_the_released_code() -> None:
     assert [step.convolution.depthwise for step in feed_forward if step.convolution] == [False, True, False]
 
 
-@pytest.mark.parametrize(("attention", "kernel"), list(itertools.product(LOOKS, (7, 23, 65))))
+@pytest.mark.parametrize(("attention", "kernel"), list(itertools.product(DESIGNS, (7, 23, 65))))
 def test_attention_kernels_are_those_of_the_kernel_plan(attention: str, kernel: int) -> None:
     convolutions = [step.convolution for step in read(attention, kernel).gate if step.convolution is not None]
     plan = kernel_plan(attention, kernel)

@@ -130,7 +130,7 @@ def old(path: Path) -> tuple[str, Path]:
 def test_every_fine_tuning_of_a_scale_is_evaluated(demo: dict[str, Any]) -> None:
     files = plan(demo).accuracies()
     assert "results/demo/metrics/detection/retinanet-untrained/van_tiny-lska-k23-s0.json" in files
-    assert sum("semantic_fpn" in file for file in files) == 2 * 7
+    assert sum("semantic_fpn" in file for file in files) == 2 * 11
 
 
 def test_sources_have_a_digest_that_tells_them_apart() -> None:
