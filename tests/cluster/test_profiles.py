@@ -52,8 +52,8 @@ def plan(clone: Project) -> dict[str, Any]:
 def test_every_run_of_every_table_is_planned(planned: tuple[dict[str, int], float], plan: dict[str, Any]) -> None:
     counts, _ = planned
     trained = {job["wildcards"]["run"] for job in plan["jobs"] if job["rule"] == "train"}
-    assert counts["train"] == len(trained) == 36
-    assert counts["fine_tune"] == counts["dense"] == 42
+    assert counts["train"] == len(trained) == 43
+    assert counts["fine_tune"] == counts["dense"] == 50
     tables = [rule for rule in counts if rule.startswith("notebook_table_")]
     assert len(tables) == 17 and sum(counts.values()) == len(plan["jobs"])
 

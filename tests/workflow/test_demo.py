@@ -16,10 +16,10 @@ from lska.workflow import FIGURES, TABLES
 # The first test waits for the whole demo, on machines of any speed.
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]
 
-# Chance is 10 %; the demo promises 60 % for every network.
-LEAST_TOP1 = 60.0
-# In percent: what detectors and segmentors reach, and how far they are ahead of the same training without a backbone.
-LEAST_AP50, LEAST_MIOU, LEAST_GAIN = 30.0, 35.0, 3.0
+# In percent, of VAN and of the networks of other papers, whose recipe VAN's is not. Chance is 10 % top-1.
+LEAST = {"top1": (60.0, 25.0), "box_ap50": (30.0, 15.0), "mask_ap50": (30.0, 15.0), "miou": (35.0, 30.0)}
+LEAST_GAIN = 3.0
+"""How far detectors and segmentors are ahead of the same training without a backbone."""
 
 
 def results(project) -> Path:
@@ -31,27 +31,21 @@ def metric_files(project, task: str) -> dict[str, dict]:
     return {path.stem: json.loads(path.read_text()) for path in paths}
 
 
-def test_every_trained_network_learns(demo):
-    scores = {
-        name: content["metrics"]["top1"]["value"] for name, content in metric_files(demo, "classification").items()
-    }
-    assert len(scores) == 16
-    assert {name: top1 for name, top1 in scores.items() if top1 < LEAST_TOP1} == {}
-
-
 @pytest.mark.parametrize(
-    ("task", "metric", "least", "networks"),
+    ("task", "metric", "networks"),
     [
-        ("detection/retinanet", "box_ap50", LEAST_AP50, 6),
-        ("detection/mask_rcnn", "box_ap50", LEAST_AP50, 2),
-        ("detection/mask_rcnn", "mask_ap50", LEAST_AP50, 2),
-        ("segmentation/semantic_fpn", "miou", LEAST_MIOU, 6),
+        ("classification", "top1", 16 + 7),
+        ("detection/retinanet", "box_ap50", 6),
+        ("detection/mask_rcnn", "box_ap50", 2 + 4),
+        ("detection/mask_rcnn", "mask_ap50", 2 + 4),
+        ("segmentation/semantic_fpn", "miou", 6 + 4),
     ],
 )
-def test_every_detector_and_segmentor_learns(demo, task, metric, least, networks):
+def test_every_network_learns(demo, task, metric, networks):
     found = {name: content["metrics"][metric]["value"] for name, content in metric_files(demo, task).items()}
     assert len(found) == networks
-    assert {name: value for name, value in found.items() if value < least} == {}
+    least = {name: LEAST[metric][not name.startswith("van_")] for name in found}
+    assert {name: value for name, value in found.items() if value < least[name]} == {}
 
 
 @pytest.mark.parametrize(("task", "metric"), [("detection/retinanet", "box_ap"), ("segmentation/semantic_fpn", "miou")])
@@ -117,7 +111,7 @@ def test_every_number_of_the_demo_follows_from_sealed_files(demo):
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     report = json.loads(done.stdout)
     assert (report["checked"]["tables"], report["checked"]["figures"]) == (len(TABLES), len(FIGURES))
-    assert report["checked"]["sidecars of weights"] == 33
+    assert report["checked"]["sidecars of weights"] == 48
     assert report["chains"]["followed"] > 2000 and report["chains"]["broken"] == 0
 
 
@@ -199,7 +193,7 @@ def test_an_edited_recipe_of_a_head_trains_that_head_only(demo, tmp_path):
         config["segmentation"]["heads"]["semantic_fpn"]["overrides"] = {"updates": 10}
 
     planned = demo.planned("--configfile", with_changes(demo, tmp_path, change), "--", "all")
-    assert (planned["fine_tune"], planned["dense"]) == (7, 7)
+    assert (planned["fine_tune"], planned["dense"]) == (11, 11)
     assert "train" not in planned and "notebook_table_09" not in planned and "notebook_table_11" in planned
 
 
@@ -286,6 +280,7 @@ def test_configuration_errors_are_named_at_once(project):
 
 def test_other_scales_plan_their_tables(project):
     planned = project.planned("--configfile", "config/paper.yaml", "--", "all_tables")
-    assert planned["train"] == 24 + 2 + 10
-    # Ten kernel sizes of Tiny, two of Small and Base each, with two detectors and one segmentor.
-    assert planned["fine_tune"] == planned["dense"] == 3 * (10 + 2 + 2)
+    assert planned["train"] == 24 + 2 + 10 + 7
+    # Ten kernel sizes of Tiny, two of Small and Base each, with two detectors and one segmentor; four networks of other
+    # papers with a detector and a segmentor.
+    assert planned["fine_tune"] == planned["dense"] == 3 * (10 + 2 + 2) + 2 * 4

@@ -146,7 +146,7 @@ def test_a_figure_needs_only_the_networks_that_it_shows(project):
         assert planned["data"] == 1 and "classification" not in planned
     assert "train" not in project.planned("figure_05")
     planned = project.planned("table_15")
-    assert planned["train"] == 8 and planned["data"] == 2 and tasks_of(planned) == {"shape_texture"}
+    assert planned["train"] == 8 + 7 and planned["data"] == 2 and tasks_of(planned) == {"shape_texture"}
 
 
 def measured(project, monkeypatch: pytest.MonkeyPatch, task: str) -> Plan:

@@ -33,7 +33,7 @@ PERTURBED = {name: f"shapes_{name}" for name in SETS}
 @pytest.mark.parametrize("name", PERTURBED)
 def test_every_compared_network_is_measured_on_every_set(demo, name):
     found = metric_files(demo, f"robustness/{name}")
-    assert len(found) == 10 and "resnet18-s0" not in found
+    assert len(found) == 17 and "resnet18-s0" not in found
     record = json.loads((results(demo) / "data" / f"{PERTURBED[name]}.json").read_text())
     for run, content in found.items():
         sidecar = json.loads((demo.root / "checkpoints" / "demo" / f"{run}.json").read_text())
@@ -119,7 +119,7 @@ def assert_only_corruptions_again(project, configuration: str) -> None:
     assert set(passes(planned)) == {"c", "c_bar"}
     rest = {rule for rule in planned if not rule.startswith("robustness_")}
     assert rest - project.SITE == {"all", *(f"notebook_{target}" for target in SHOWN)}
-    assert len(measured(project, configuration)) == 20
+    assert len(measured(project, configuration)) == 2 * 17
 
 
 def test_stored_images_read_otherwise_are_measured_again(demo, tmp_path):
