@@ -22,7 +22,7 @@ from lska.workflow import Plan
 # The first test may have to wait for the whole demo.
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]
 
-COUNTS = {"shape_texture": 10, "texture_knn": 6, "receptive_field": 6}
+COUNTS = {"shape_texture": 17, "texture_knn": 6, "receptive_field": 6}
 DATA = {"shape_texture": "shapes_cue_conflict", "texture_knn": "textures", "receptive_field": "shapes"}
 SHOWN = {
     "shape_texture": {"table_12", "table_15", "figure_07"},
