@@ -206,7 +206,7 @@ class Weights(dict):
         return centred / deviation * self[f"{name}.weight"] + self[f"{name}.bias"]
 
     def numbers(self, pattern: str) -> list[int]:
-        """How often the group of ``pattern`` takes other values: from 0 to that."""
+        """The values that the group of ``pattern`` takes in the names, rising."""
         return sorted({int(match[1]) for name in self if (match := re.match(pattern, name))})
 
 

@@ -114,8 +114,9 @@ def _unfit(config: Config, kind: str, settings: Any, about: Trained | None) -> I
     where = f"{place(kind)}.generate"
     if kind == "classification":
         images, setting = len(settings.class_names) * settings.train_per_class, "train_per_class"
-        for batch in {recipe.global_batch for recipe in config.recipes.values()}:
-            yield from _too_few(f"{where}.{setting}", images, batch, config.training.recipe)
+        paths = {config.training.recipes.get(model, config.training.recipe): model for model in config.recipes}
+        for path, model in paths.items():
+            yield from _too_few(f"{where}.{setting}", images, config.recipes[model].global_batch, path)
     elif kind in config.dense:
         for head, means in config.dense[kind].heads.items():
             batch = config.dense_recipes[kind, head].global_batch

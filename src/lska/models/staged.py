@@ -165,14 +165,14 @@ def check_stages(network: str, **per_stage: Sequence[float]) -> None:
         raise ValueError(f"{network}: expected positive values per stage, found {wrong}")
 
 
-def published_cfg(first_conv: str, pixels: int = 224, **others: object) -> dict[str, object]:
+def published_cfg(first_conv: str, **others: object) -> dict[str, object]:
     """Published evaluation settings that our comparison networks share, as timm's ``pretrained_cfg``: ImageNet's mean
-    and deviation, bicubic, the centre of ``pixels`` from a shorter side larger by 8 / 7."""
+    and deviation, bicubic, the centre 224 pixels of a shorter side of 256."""
     return {
         "url": "",
         "num_classes": 1000,
-        "input_size": (3, pixels, pixels),
-        "pool_size": (pixels // 32, pixels // 32),
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
         "crop_pct": 0.875,
         "interpolation": "bicubic",
         "mean": (0.485, 0.456, 0.406),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -151,8 +153,14 @@ def _strides(features: nn.Module) -> tuple[int, ...]:
 
 def stages(run: Run, architecture: dict[str, object] | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Channels and strides in pixels of the four stages of a run's network."""
+    return _stages(run, json.dumps(architecture or {}, sort_keys=True))
+
+
+@functools.cache
+def _stages(run: Run, architecture: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """As `stages`, of each network once: planning asks for widths and strides of every fine-tuning."""
     with torch.device("meta"):
-        features = feature_network(run, **(architecture or {}))
+        features = feature_network(run, **json.loads(architecture))
     return tuple(features.feature_info.channels()), _strides(features)
 
 
