@@ -59,7 +59,7 @@ def as_published(model: nn.Module) -> nn.Module:
         elif isinstance(module, Block):
             module.__class__ = PublishedBlock
         elif isinstance(module, DepthwiseConv2d):
-            module.skip_padding_taps = False
+            module.as_published = True
     return model
 
 

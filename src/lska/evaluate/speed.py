@@ -66,7 +66,7 @@ def interleaved_seconds(networks: Sequence[nn.Module], images: Sequence[torch.Te
 def _with_all_taps(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, DepthwiseConv2d):
-            module.skip_padding_taps = False
+            module.as_published = True
     return network.eval()
 
 

@@ -19,12 +19,16 @@ __all__ = ["ATTENTIONS", "Attention", "Depthwise", "DepthwiseConv2d", "GatingUni
 class DepthwiseConv2d(nn.Conv2d):
     """Depth-wise convolution with zero padding that keeps the map's size, (B, C, H, W) to (B, C, H, W).
 
-    Taps that can see nothing but padding on a given map (a 53-tap kernel on a 7-pixel map reaches 6 pixels at most) are
-    left out of the computation while ``skip_padding_taps`` is True. The output is the same and so are all gradients: a
-    tap that only meets zeros has none.
+    Unless ``as_published`` is True, work is saved in two ways; output and gradients stay the same up to rounding:
+
+    - Taps that can see nothing but padding on a given map (a 53-tap kernel on a 7-pixel map reaches 6 pixels at most)
+      are left out. A tap that only meets zeros has no gradient.
+    - On the CPU, dilated kernels see the map taken apart into its phases, every d-th row or column, for which they are
+      plain ones, and horizontal kernels a transposed map: the libraries of CPUs have fast code for plain vertical
+      kernels only.
     """
 
-    skip_padding_taps: bool = True
+    as_published: bool = False
 
     def __init__(self, channels: int, kernel: tuple[int, int], dilation: int = 1, bias: bool = True) -> None:
         spec = Depthwise("", kernel, dilation)
@@ -33,19 +37,63 @@ class DepthwiseConv2d(nn.Conv2d):
         )
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        # A trace would freeze the crop of one map size into a graph that is then used at others.
-        crop = self._unseen_taps(x) if self.skip_padding_taps and not torch.jit.is_tracing() else (0, 0)
-        if not any(crop):
+        # A trace would freeze the form that suits one map size into a graph that is then used at others.
+        if self.as_published or torch.jit.is_tracing() or torch.compiler.is_exporting():
             return super()._conv_forward(x, weight, bias)
-        (top, left), (height, width) = crop, self.kernel_size
-        weight = weight[:, :, top : height - top, left : width - left]
-        padding = [pad - d * cut for pad, d, cut in zip(self.padding, self.dilation, crop, strict=True)]
-        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+        top, left = self._unseen_taps(x)
+        weight = weight[:, :, top : weight.shape[2] - top, left : weight.shape[3] - left]
+        dilation, (rows, columns) = self.dilation[0], weight.shape[2:]
+        if x.device.type == "cpu":
+            if columns == 1:
+                return _vertical(x, weight, bias, dilation)
+            if rows == 1 and (columns > 3 or dilation > 1):
+                return _vertical(x.mT.contiguous(memory_format=_layout(x)), weight.mT, bias, dilation).mT
+            if dilation > 1:
+                return _square(x, weight, bias, dilation)
+        padding = dilation * (rows - 1) // 2, dilation * (columns - 1) // 2
+        return F.conv2d(x, weight, bias, 1, padding, dilation, self.groups)
 
     def _unseen_taps(self, x: Tensor) -> tuple[int, int]:
         """Number of taps on each side (vertically, horizontally) that lie beyond the map wherever the kernel is put."""
         sides = zip(self.padding, self.dilation, self.kernel_size, x.shape[-2:], strict=True)
         return tuple(min(max(0, -(-(pad - extent + 1) // d)), (taps - 1) // 2) for pad, d, taps, extent in sides)
+
+
+def _vertical(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+    """Depth-wise convolution with kernels of n x 1 taps. The phases of the rows lie side by side, which is a view."""
+    (height, width), taps = x.shape[2:], weight.shape[2]
+    # Kernels that are longer than the map of a phase get to fast code only without a padding of their own. From 33 taps
+    # on that code then gives wrong gradients of the weights (oneDNN of PyTorch 2.14, on maps from 46 rows up).
+    padding, added = _padding(height, taps, dilation, explicit=taps > min(-(-height // dilation), 31))
+    phases = F.pad(x, (0, 0, *added)).unflatten(2, (-1, dilation)).flatten(3)
+    out = F.conv2d(phases, weight, bias, padding=(padding, 0), groups=len(weight))
+    return out.unflatten(3, (dilation, width)).flatten(2, 3)[:, :, :height]
+
+
+def _square(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+    """Depth-wise convolution with kernels of n x m taps. The phases of rows and columns are a batch."""
+    batch, channels, height, width = x.shape
+    (rows, above), (columns, beside) = (
+        _padding(extent, taps, dilation) for extent, taps in zip((height, width), weight.shape[2:], strict=True)
+    )
+    parted = F.pad(x, (*beside, *above)).unflatten(3, (-1, dilation)).unflatten(2, (-1, dilation))
+    phases = parted.permute(0, 3, 5, 2, 4, 1).flatten(0, 2).permute(0, 3, 1, 2)
+    out = F.conv2d(phases, weight, bias, padding=(rows, columns), groups=channels)
+    joined = out.unflatten(0, (batch, dilation, dilation)).permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2)
+    return joined.permute(0, 3, 1, 2)[:, :, :height, :width].contiguous(memory_format=_layout(x))
+
+
+def _padding(extent: int, taps: int, dilation: int, explicit: bool = False) -> tuple[int, tuple[int, int]]:
+    """The padding that a plain kernel of `taps` takes itself on each phase of `extent` pixels, and that which is added
+    before and after so that phases are equally long; kernels without a centre tap take none.
+    """
+    explicit = explicit or taps % 2 == 0
+    added = dilation * (taps - 1) // 2 if explicit else 0
+    return 0 if explicit else taps // 2, (added, added + -extent % dilation)
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
 
 
 class SparseDepthwiseConv2d(DepthwiseConv2d):
