@@ -2,14 +2,16 @@
 
     python bench/train_throughput.py --json bench/results/train_throughput.json
 
-One step is forward, backward and AdamW on random images. The contenders start from equal weights and take turns within
-one process, so that whatever else the machine does meets all of them; ratios are taken within a round. Before timing,
-all must give equal logits. About three minutes on two cores; ``--compile`` adds torch.compile and a minute or two.
+One step is forward, backward and AdamW on random images. For each attention and kernel size, the contenders start from
+equal weights and take turns within one process, so that whatever else the machine does meets all of them; ratios are
+taken within a round. Before timing, all must give equal logits, bf16 apart. About eight minutes on two cores;
+``--compile`` adds torch.compile and some minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import os
 import platform
@@ -58,7 +60,13 @@ def as_published(model: nn.Module) -> nn.Module:
             module.__class__ = PublishedNorm
         elif isinstance(module, Block):
             module.__class__ = PublishedBlock
-        elif isinstance(module, DepthwiseConv2d):
+    return plain(model)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """``model`` with its depth-wise kernels as published: all taps, dilated, whatever the processor is good at."""
+    for module in model.modules():
+        if isinstance(module, DepthwiseConv2d):
             module.as_published = True
     return model
 
@@ -72,33 +80,40 @@ class Contender:
     optimizer: torch.optim.Optimizer
     images: Tensor
     labels: Tensor
+    precision: str = "fp32"
 
     def step(self) -> tuple[float, float]:
         """One training step; its wall time and the process's CPU time, in seconds."""
         wall, cpu = time.perf_counter(), time.process_time()
         self.optimizer.zero_grad()
-        nn.functional.cross_entropy(self.network(self.images), self.labels).backward()
+        with torch.autocast("cpu", torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext():
+            loss = nn.functional.cross_entropy(self.network(self.images), self.labels)
+        loss.backward()
         self.optimizer.step()
         return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def contenders(options: argparse.Namespace) -> list[Contender]:
+def contenders(options: argparse.Namespace, attention: str, kernel_size: int) -> list[Contender]:
     """The networks to compare, baseline first. Raises AssertionError unless all give equal logits."""
     torch.manual_seed(0)
-    model = create(
-        options.model, attention=options.attention, kernel_size=options.kernel_size, drop_path_rate=options.drop_path
-    )
+    model = create(options.model, attention=attention, kernel_size=kernel_size, drop_path_rate=options.drop_path)
     images = torch.randn(options.batch_size, 3, options.image_size, options.image_size)
     labels = torch.randint(1000, (options.batch_size,))
     last = torch.channels_last
+
+    def ours(layout: torch.memory_format = last) -> nn.Module:
+        return copy.deepcopy(model).to(memory_format=layout)
+
     networks = [
-        (BASELINE, as_published(model), torch.contiguous_format),
-        ("eager NCHW, our modules", copy.deepcopy(model), torch.contiguous_format),
-        ("eager channels_last (the recipes)", copy.deepcopy(model).to(memory_format=last), last),
+        (BASELINE, as_published(model), torch.contiguous_format, "fp32"),
+        ("eager NCHW, our modules", ours(torch.contiguous_format), torch.contiguous_format, "fp32"),
+        ("channels_last, depth-wise kernels as published", plain(ours()), last, "fp32"),
+        ("channels_last (the recipes)", ours(), last, "fp32"),
+        ("channels_last, bf16 autocast", ours(), last, "bf16"),
     ]
     if options.compile:
-        networks.append(("compiled channels_last", copy.deepcopy(model).to(memory_format=last), last))
-    check_equal([network for _, network, _ in networks], images[:2])
+        networks.append(("compiled channels_last", ours(), last, "fp32"))
+    check_equal([network for _, network, *_ in networks], images[:2])
     return [
         Contender(
             name,
@@ -106,8 +121,9 @@ def contenders(options: argparse.Namespace) -> list[Contender]:
             torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.05),
             images.contiguous(memory_format=layout),
             labels,
+            precision,
         )
-        for name, network, layout in networks
+        for name, network, layout, precision in networks
     ]
 
 
@@ -149,17 +165,21 @@ def summarise(times: dict[str, list[tuple[float, float]]], batch_size: int) -> l
     return rows
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    """Markdown table of the summary."""
+def table(results: list[dict[str, object]]) -> str:
+    """Markdown table of the summaries."""
     lines = [
-        "| contender | images/s | speed-up, wall (quartiles) | speed-up, CPU time (quartiles) |",
-        "| --- " * 4 + "|",
+        "| attention | k | contender | images/s | speed-up, wall (quartiles) | speed-up, CPU time (quartiles) |",
+        "| --- " * 6 + "|",
     ]
-    for row in rows:
-        wall, cpu = (
-            "{median:.2f} ({q25:.2f} to {q75:.2f})".format(**row[f"speedup_{clock}"]) for clock in ("wall", "cpu")
-        )
-        lines.append(f"| {row['contender']} | {row['images_per_second']:.2f} | {wall} | {cpu} |")
+    for result in results:
+        for row in result["summary"]:
+            wall, cpu = (
+                "{median:.2f} ({q25:.2f} to {q75:.2f})".format(**row[f"speedup_{clock}"]) for clock in ("wall", "cpu")
+            )
+            lines.append(
+                f"| {result['attention']} | {result['kernel_size']} | {row['contender']} | "
+                f"{row['images_per_second']:.2f} | {wall} | {cpu} |"
+            )
     return "\n".join(lines)
 
 
@@ -167,14 +187,14 @@ def parse_options() -> argparse.Namespace:
     """Settings from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="van_tiny")
-    parser.add_argument("--attention", default="lska")
-    parser.add_argument("--kernel-size", type=int, default=23)
+    parser.add_argument("--attention", nargs="+", default=["lka", "lska"])
+    parser.add_argument("--kernel-size", nargs="+", type=int, default=[7, 23, 53])
     parser.add_argument("--image-size", type=int, default=224, help="pixels")
     parser.add_argument("--batch-size", type=int, default=16, help="images")
     parser.add_argument("--drop-path", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch; default: all cores")
-    parser.add_argument("--rounds", type=int, default=20, help="most steps per contender")
-    parser.add_argument("--seconds", type=float, default=120.0, help="no round starts after this time")
+    parser.add_argument("--rounds", type=int, default=12, help="most steps per contender")
+    parser.add_argument("--seconds", type=float, default=90.0, help="no round of a network starts after this time")
     parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
     parser.add_argument("--json", type=Path, help="write the summary and all times to this file")
     return parser.parse_args()
@@ -185,24 +205,24 @@ def main() -> None:
     options = parse_options()
     torch.set_num_threads(options.threads)
     load_before = os.getloadavg()
-    subjects = contenders(options)
-    times = measure(subjects, options.rounds, options.seconds)
-    rows = summarise(times, options.batch_size)
+    results = []
+    for attention in options.attention:
+        for kernel_size in options.kernel_size:
+            times = measure(contenders(options, attention, kernel_size), options.rounds, options.seconds)
+            rows = summarise(times, options.batch_size)
+            results.append({"attention": attention, "kernel_size": kernel_size, "summary": rows, "times": times})
+            print(f"{attention} k={kernel_size}: done", flush=True)
     loads = {"before": load_before, "after": os.getloadavg()}
-    print(table(rows))
+    print(table(results))
     print(
-        f"{options.model} {options.attention} k={options.kernel_size}, {options.image_size} px, "
-        f"batch {options.batch_size}, {options.threads} threads of {os.cpu_count()} cores; load average (1 min) "
-        f"{loads['before'][0]:.1f} before, {loads['after'][0]:.1f} after"
+        f"{options.model}, {options.image_size} px, batch {options.batch_size}, {options.threads} threads of "
+        f"{os.cpu_count()} cores; load average (1 min) {loads['before'][0]:.1f} before, {loads['after'][0]:.1f} after"
     )
     if options.json:
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
         machine = {"cores": os.cpu_count(), "system": platform.platform(), "load_average": loads}
         environment_and_code = {"environment": environment("cpu"), "code": code_version()}
-        write_json(
-            options.json,
-            {"settings": settings, "machine": machine, "summary": rows, "times": times} | environment_and_code,
-        )
+        write_json(options.json, {"settings": settings, "machine": machine, "results": results} | environment_and_code)
 
 
 if __name__ == "__main__":
