@@ -65,7 +65,11 @@ def _vertical(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> 
     # Kernels that are longer than the map of a phase get to fast code only without a padding of their own. From 33 taps
     # on that code then gives wrong gradients of the weights (oneDNN of PyTorch 2.14, on maps from 46 rows up).
     padding, added = _padding(height, taps, dilation, explicit=taps > min(-(-height // dilation), 31))
-    phases = F.pad(x, (0, 0, *added)).unflatten(2, (-1, dilation)).flatten(3)
+    if any(added):
+        x = F.pad(x, (0, 0, *added))
+    if dilation == 1:
+        return F.conv2d(x, weight, bias, padding=(padding, 0), groups=len(weight))
+    phases = x.unflatten(2, (-1, dilation)).flatten(3)
     out = F.conv2d(phases, weight, bias, padding=(padding, 0), groups=len(weight))
     return out.unflatten(3, (dilation, width)).flatten(2, 3)[:, :, :height]
 

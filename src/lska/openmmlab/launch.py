@@ -96,7 +96,6 @@ def make_runner(
         resume=started,
         load_from=str(job.states) if started else None,
         experiment_name=f"{job.task}/{job.run}".replace("/", "-"),
-        cfg=settings,
     )
 
 
