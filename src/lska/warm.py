@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import json
 import logging
 import os
@@ -114,6 +115,9 @@ def _server(listener: socket.socket, alive: int, keep: int) -> int:
 
     for kind in LIBRARIES:
         use(kind)
+    # Collections of the children then pass over what they inherit, a million objects, which would also be copied to them.
+    gc.collect()
+    gc.freeze()
     while True:
         ready, _, _ = select.select([listener, alive], [], [])
         if alive in ready:

@@ -483,9 +483,26 @@ def published_pvt_v2(name: str) -> str:
     return rest.replace(".mlp.dwconv.", ".mlp.dwconv.dwconv.")
 
 
+def published_swin(name: str) -> str:
+    # A stage's down-sampling closes the stage before.
+    name = re.sub(r"^layers\.(\d+)\.downsample", lambda found: f"layers.{int(found[1]) - 1}.downsample", name)
+    return name.replace("head.fc.", "head.")
+
+
+SMALL_SWIN = {"depths": (2, 1, 2, 1), "embed_dim": 12, "num_heads": (1, 2, 3, 6)}
+
+
+def buffers_of_swin() -> dict[str, torch.Tensor]:
+    """What published files hold beside weights: an index for every block, a mask for every shifted window."""
+    blocks = [f"layers.{stage}.blocks.{i}" for stage, depth in enumerate(SMALL_SWIN["depths"]) for i in range(depth)]
+    indices = {f"{block}.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.int64) for block in blocks}
+    return indices | {"layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)}
+
+
 @pytest.mark.parametrize(
     ("model", "settings", "published", "wrapped"),
     [
+        ("swin_tiny_patch4_window7_224", SMALL_SWIN, published_swin, True),
         ("convnext_tiny", {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 24)}, published_convnext, True),
         ("pvt_v2_b0", {"depths": (1, 1, 1, 1)}, published_pvt_v2, False),
         ("deit_tiny_patch16_224", {"depth": 2}, str, True),
@@ -498,6 +515,8 @@ def test_files_by_published_names_load_strictly_into_timms_networks(
     network = create(model, num_classes=10, **settings).eval()
     state = {published(name): tensor for name, tensor in network.state_dict().items()}
     assert published is str or state.keys() - network.state_dict().keys()
+    if published is published_swin:
+        state |= buffers_of_swin()
     torch.save({"model": state} if wrapped else state, tmp_path / "published.pth")
     loaded = create(model, num_classes=10, **settings).eval()
     load_weights(loaded, tmp_path / "published.pth")

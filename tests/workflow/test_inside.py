@@ -22,7 +22,7 @@ from lska.workflow import Plan
 # The first test may have to wait for the whole demo.
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]
 
-COUNTS = {"shape_texture": 17, "texture_knn": 6, "receptive_field": 6}
+COUNTS = {"shape_texture": 23, "texture_knn": 10, "receptive_field": 12}
 DATA = {"shape_texture": "shapes_cue_conflict", "texture_knn": "textures", "receptive_field": "shapes"}
 SHOWN = {
     "shape_texture": {"table_12", "table_15", "figure_07"},
@@ -73,7 +73,7 @@ def test_both_contribution_maps_of_every_network_are_kept(demo):
         with np.load(results(demo) / "fields" / f"{run}.npz") as maps:
             assert all(maps[name].shape == (128, 128) and (maps[name] >= 0).all() for name in ("trained", "untrained"))
             assert not np.array_equal(maps["trained"], maps["untrained"])
-        assert content["metrics"]["area_ratio_99"]["n"] == 20
+        assert content["metrics"]["area_ratio_99"]["n"] == 12
     files = {path.stem for path in (results(demo) / "fields").iterdir()}
     assert files == set(found)
 
@@ -138,15 +138,15 @@ def test_contribution_maps_that_were_deleted_are_made_again(demo, tmp_path):
 
 
 def test_a_figure_needs_only_the_networks_that_it_shows(project):
-    # LSKA with three kernel sizes, beside LKA with three in Figure 8 and Table VII.
-    for target, runs, passes in (("figure_04", 3, 1), ("figure_08", 6, 2), ("table_07", 6, 2)):
+    # LSKA with six kernel sizes, beside LKA with six in Figure 8 and Table VII.
+    for target, runs, passes in (("figure_04", 6, 1), ("figure_08", 12, 2), ("table_07", 12, 2)):
         planned = project.planned(target)
         assert planned["train"] == runs and tasks_of(planned) == {"receptive_field"}
         assert len([rule for rule in planned if rule.startswith("receptive_field_")]) == passes
         assert planned["data"] == 1 and "classification" not in planned
     assert "train" not in project.planned("figure_05")
     planned = project.planned("table_15")
-    assert planned["train"] == 8 + 7 and planned["data"] == 2 and tasks_of(planned) == {"shape_texture"}
+    assert planned["train"] == 12 + 7 and planned["data"] == 2 and tasks_of(planned) == {"shape_texture"}
 
 
 def measured(project, monkeypatch: pytest.MonkeyPatch, task: str) -> Plan:

@@ -33,7 +33,7 @@ PERTURBED = {name: f"shapes_{name}" for name in SETS}
 @pytest.mark.parametrize("name", PERTURBED)
 def test_every_compared_network_is_measured_on_every_set(demo, name):
     found = metric_files(demo, f"robustness/{name}")
-    assert len(found) == 17 and "resnet18-s0" not in found
+    assert len(found) == 21 and "resnet18-s0" not in found
     record = json.loads((results(demo) / "data" / f"{PERTURBED[name]}.json").read_text())
     for run, content in found.items():
         sidecar = json.loads((demo.root / "checkpoints" / "demo" / f"{run}.json").read_text())
@@ -95,14 +95,14 @@ def measured(project, configuration: str) -> set[str]:
 
 def test_a_new_kernel_size_is_measured_alone_on_every_set(demo, tmp_path):
     def change(config):
-        new = {"model": "van_tiny", "attention": "lska", "kernel": 11, "seed": 0}
+        new = {"model": "van_tiny", "attention": "lska", "kernel": 17, "seed": 0}
         config["runs"].append(new)
         config["robustness"]["runs"].append(new)
 
     changed = with_changes(demo, tmp_path, change)
     planned = demo.planned("--configfile", changed, "--", "all")
     assert passes(planned) == dict.fromkeys(SETS, 1)
-    assert measured(demo, changed) == {f"{name}/van_tiny-lska-k11-s0" for name in SETS}
+    assert measured(demo, changed) == {f"{name}/van_tiny-lska-k17-s0" for name in SETS}
     assert (planned["train"], planned["classification"]) == (1, 1) and "data" not in planned
     assert "notebook_table_10" in planned and "notebook_table_06" not in planned
 
@@ -119,7 +119,7 @@ def assert_only_corruptions_again(project, configuration: str) -> None:
     assert set(passes(planned)) == {"c", "c_bar"}
     rest = {rule for rule in planned if not rule.startswith("robustness_")}
     assert rest - project.SITE == {"all", *(f"notebook_{target}" for target in SHOWN)}
-    assert len(measured(project, configuration)) == 2 * 17
+    assert len(measured(project, configuration)) == 2 * 21
 
 
 def test_stored_images_read_otherwise_are_measured_again(demo, tmp_path):

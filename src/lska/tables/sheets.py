@@ -98,12 +98,13 @@ def _png(figure: Figure, dpi: float, fixed: Sequence[Colour]) -> bytes:
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    free = Image.fromarray(pixels).quantize(256 - len(fixed), dither=Image.Dither.NONE)
+    pixels = np.asarray(canvas.buffer_rgba())
+    free = Image.fromarray(pixels).convert("RGB").quantize(256 - len(fixed), dither=Image.Dither.NONE)
     indices = np.asarray(free) + np.uint8(len(fixed))
     reserved = [tuple(round(255 * part) for part in colour) for colour in fixed]
+    whole = np.ascontiguousarray(pixels).view(np.uint32)[..., 0]
     for number, colour in enumerate(reserved):
-        indices[(pixels == colour).all(axis=-1)] = number
+        indices[whole == np.array([*colour, 255], np.uint8).view(np.uint32)] = number
     picture = Image.fromarray(indices)
     picture.putpalette([*itertools.chain.from_iterable(reserved), *free.getpalette()])
     stream = io.BytesIO()
