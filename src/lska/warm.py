@@ -115,7 +115,7 @@ def _server(listener: socket.socket, alive: int, keep: int) -> int:
 
     for kind in LIBRARIES:
         use(kind)
-    # Collections of the children then pass over what they inherit, a million objects, which would also be copied to them.
+    # Collections in the children then pass over what they inherit: a million objects, which a visit would copy.
     gc.collect()
     gc.freeze()
     while True:

@@ -2,7 +2,7 @@
 
 GPU, batch size and precision of the paper's measurement are not known (paper/protocol.md, section 10). Here all
 networks take turns within each repetition, so that a slow moment of the machine touches all of them. Convolutions are
-run with all their taps, as in the released code, although those that only meet padding could be left out.
+run in the plain form of the released code, with all their taps, although faster forms exist (`DepthwiseConv2d`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def interleaved_seconds(networks: Sequence[nn.Module], images: Sequence[torch.Te
     return times
 
 
-def _with_all_taps(network: nn.Module) -> nn.Module:
+def _as_published(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, DepthwiseConv2d):
             module.as_published = True
@@ -84,7 +84,7 @@ def measure(config: Config, runs: Sequence[Run]) -> None:
     device = torch.device("cuda" if protocol.gpus else "cpu")
     layout = memory_format(config.recipe_of(runs[0]).channels_last)
     classes = len(training_classes(config))
-    networks = [_with_all_taps(build_network(config, run, classes)).to(device, memory_format=layout) for run in runs]
+    networks = [_as_published(build_network(config, run, classes)).to(device, memory_format=layout) for run in runs]
     own = [imported_size(config.weights_path(run).with_suffix(".json")) for run in runs]
     sizes = [size or config.recipe_of(run).image_size for run, size in zip(runs, own, strict=True)]
     images = {size: _images(protocol.batch_size, size).to(device, memory_format=layout) for size in set(sizes)}

@@ -63,7 +63,7 @@ def _vertical(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> 
     """Depth-wise convolution with kernels of n x 1 taps. The phases of the rows lie side by side, which is a view."""
     (height, width), taps = x.shape[2:], weight.shape[2]
     # Kernels that are longer than the map of a phase get to fast code only without a padding of their own. From 33 taps
-    # on that code then gives wrong gradients of the weights (oneDNN of PyTorch 2.14, on maps from 46 rows up).
+    # on that code then gives wrong gradients of the weights on some maps (oneDNN of PyTorch 2.14, from 46 rows up).
     padding, added = _padding(height, taps, dilation, explicit=taps > min(-(-height // dilation), 31))
     if any(added):
         x = F.pad(x, (0, 0, *added))
