@@ -143,9 +143,10 @@ def standard_error(samples: np.ndarray) -> float | None:
 def with_errors(metrics: Mapping[str, dict[str, Any]], outcomes: Outcomes) -> dict[str, dict[str, Any]]:
     """The metric entries, those with a value and bootstrap samples having the standard error that these give.
 
+    It is that of the samples as they are kept: rounding to 32 bits moves the error of shares that differ by little.
     Counts have none, such as dimensions, which are rounded down: shown with their digits it would read as 0.
     """
-    errors = {name: standard_error(samples) for name, samples in outcomes.samples.items()}
+    errors = {name: standard_error(_small(samples).astype(float)) for name, samples in outcomes.samples.items()}
     measured = {name for name, entry in metrics.items() if isinstance(entry["value"], float)}
     return {
         name: entry | {"standard_error": errors[name]} if name in measured and errors.get(name) is not None else entry

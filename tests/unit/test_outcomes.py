@@ -56,6 +56,16 @@ def test_entries_get_the_errors_of_their_samples() -> None:
     assert {name: found[name] for name in entries if name != "ap"} == {n: entries[n] for n in entries if n != "ap"}
 
 
+def test_an_error_follows_from_the_samples_as_they_are_kept(tmp_path: Path) -> None:
+    # Shares of 96 that differ by little: rounding them to 32 bits moves their deviation by more than a millionth.
+    shares = 100 * np.random.default_rng(0).choice([46, 47], 200, p=[0.8, 0.2]) / 96
+    written = Outcomes(samples={"share": shares})
+    write_outcomes(tmp_path / "o.npz", written)
+    kept = read_outcomes(tmp_path / "o.npz").samples["share"]
+    assert abs(standard_error(kept) / standard_error(shares) - 1) > 1e-6
+    assert with_errors({"share": metric(47.9, "%")}, written)["share"]["standard_error"] == standard_error(kept)
+
+
 def test_equal_outcomes_give_equal_bytes_and_small_files(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     hits, losses = 100.0 * (generator.random(50_000) < 0.75), generator.exponential(1, 50_000)

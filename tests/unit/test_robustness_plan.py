@@ -209,10 +209,10 @@ def test_another_reference_md5_measures_its_set(plan: Planner) -> None:
 
 def test_a_run_that_is_added_is_measured_alone(plan: Planner) -> None:
     measure(plan())
-    new = {"model": "van_tiny", "attention": "lska", "kernel": 11, "seed": 0}
+    new = {"model": "van_tiny", "attention": "lska", "kernel": 17, "seed": 0}
     groups = read_yaml(project_root() / "config" / "demo.yaml")
     made = plan(runs=[*groups["runs"], new], robustness={"runs": [*groups["robustness"]["runs"], new]})
-    assert pending(made) == {name: ["van_tiny-lska-k11-s0"] for name in SETS}
+    assert pending(made) == {name: ["van_tiny-lska-k17-s0"] for name in SETS}
     assert [one.name for one in made.passes] == [f"robustness_{name}_0" for name in SETS]
 
 
@@ -224,7 +224,7 @@ def places(made: Plan) -> dict[tuple[str, str], str]:
 def test_a_run_stays_in_its_pass_when_others_are_measured(plan: Planner) -> None:
     twice = {"robustness": {"passes": 2}}
     before = places(plan(**twice))
-    assert len(before) == 5 * 17 and len(set(before.values())) == 2 * sum(PASSES.values())
+    assert len(before) == 5 * 21 and len(set(before.values())) == 2 * sum(PASSES.values())
     made = plan(**twice)
     measure(made)
     runs = made.config.runs_of("robustness/c")
