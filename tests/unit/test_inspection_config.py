@@ -14,7 +14,7 @@ from lska.provenance import project_root
 from lska.strict import merge
 
 TINY = {"model": "van_tiny", "attention": "lska", "kernel": 23, "seed": 0}
-ABSENT = {**TINY, "kernel": 11}
+ABSENT = {**TINY, "kernel": 17}
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def test_unknown_keys_are_named_with_their_section(task: str) -> None:
 def test_runs_that_are_not_trained_or_listed_twice_are_named(task: str) -> None:
     found = problem(**{task: {"runs": [TINY, ABSENT, TINY]}})
     assert f"{task}.runs lists the same run more than once: van_tiny-lska-k23-s0" in found
-    assert f"{task}.runs: not among the scale's runs: van_tiny-lska-k11-s0; add them to runs" in found
+    assert f"{task}.runs: not among the scale's runs: van_tiny-lska-k17-s0; add them to runs" in found
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [

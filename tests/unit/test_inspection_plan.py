@@ -70,7 +70,7 @@ def test_at_first_every_run_is_in_one_pass_of_every_task(plan: Planner) -> None:
         "receptive_field_1",
     ]  # fmt: skip
     files = [str(path) for one in made.passes for path in one.outputs]
-    assert len(set(files)) == len(files) == 2 * (17 + 6) + 3 * 6
+    assert len(set(files)) == len(files) == 2 * (23 + 10) + 3 * 12
     assert {file for file in files if "/metrics/" in file} == {f for f in made.accuracies() if f in files}
 
 

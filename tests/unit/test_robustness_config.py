@@ -46,7 +46,7 @@ def test_the_projects_scales_have_the_sets_that_they_promise() -> None:
 def test_the_runs_of_a_set_are_those_of_the_section() -> None:
     scale = config()
     runs = scale.runs_of("robustness/c")
-    assert len(runs) == 17 and set(runs) < set(scale.runs)
+    assert len(runs) == 21 and set(runs) < set(scale.runs)
     assert all(scale.runs_of(item.task) == runs for item in scale.perturbed)
     assert {run.attention for run in runs if run.model.startswith("van")} == {"lka", "lska"}
     assert config("small").runs_of("robustness/r") == ()

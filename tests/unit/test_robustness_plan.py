@@ -69,10 +69,10 @@ def test_at_first_every_run_is_in_one_pass_of_every_set(plan: Planner) -> None:
         f"robustness_{name}_{number}" for name in SETS for number in range(PASSES[name])
     ]
     one = made.passes[0]
-    assert len(one.outputs) == 2 * 4 and one.outputs[0].parent == Path("results/demo/metrics/robustness/c")
+    assert len(one.outputs) == 2 * 8 and one.outputs[0].parent == Path("results/demo/metrics/robustness/c")
     weights = made.config.weights_path(one.runs[0])
     inputs = one.inputs(made.choices)
-    assert inputs[:2] == [weights, weights.with_suffix(".json")] and len(inputs) == 8
+    assert inputs[:2] == [weights, weights.with_suffix(".json")] and len(inputs) == 16
 
 
 @pytest.mark.parametrize("target", ["table_06", "table_10", "table_14", "table_16", "figure_s1", "figure_s2"])
@@ -196,7 +196,7 @@ def test_what_decides_the_result_measures_it_again(
 
 def test_another_architecture_measures_its_networks_only(plan: Planner) -> None:
     measure(plan())
-    found = pending(plan(architecture={"van_small": {"depths": [1, 1, 1, 1]}}))
+    found = pending(plan(architecture={"van_small": {"depths": [1, 2, 1, 1]}}))
     assert found == {name: ["van_small-lka-k23-s0", "van_small-lska-k23-s0"] for name in SETS}
 
 
@@ -227,11 +227,12 @@ def test_a_run_stays_in_its_pass_when_others_are_measured(plan: Planner) -> None
     assert len(before) == 5 * 21 and len(set(before.values())) == 2 * sum(PASSES.values())
     made = plan(**twice)
     measure(made)
-    runs = made.config.runs_of("robustness/c")
-    for run in runs[3:6]:
+    # One run of each of three passes.
+    runs = [Run.parse(run) for run in {one: run for (name, run), one in before.items() if name == "c"}.values()][:3]
+    for run in runs:
         PerturbedSet(made.config, "c").metrics(run).unlink()
     after = places(plan(**twice))
-    assert set(after) == {("c", str(run)) for run in runs[3:6]}
+    assert set(after) == {("c", str(run)) for run in runs}
     assert after == {key: before[key] for key in after}
     assert len(set(after.values())) == 3
     assert [len(one.runs) for one in plan(robustness={"passes": 12}).passes] == [1] * 3, "none is empty"

@@ -188,7 +188,7 @@ def test_every_run_of_every_set_is_asked_for(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(project_root())
     made = Plan(read_yaml(Path("config/demo.yaml")), [Path("config/demo.yaml")], {})
     files = [path for path in made.accuracies() if "/robustness/" in path]
-    assert len(files) == len(set(files)) == 2 * 5 * 17
+    assert len(files) == len(set(files)) == 2 * 5 * 21
     ten = [path for path in made.metrics("table_10") if "/robustness/" in path]
     assert len(ten) == 6 * 5 and all("van_tiny-l" in path for path in ten)
     six = [path for path in made.metrics("table_06") if "/robustness/" in path]

@@ -55,7 +55,7 @@ def test_every_configured_run_is_evaluated(demo: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"architecture": {"van_tiny": {"depths": [1, 1, 1, 1]}}},
+        {"architecture": {"van_tiny": {"depths": [1, 2, 1, 1]}}},
         {"speed": {"batch_size": 8}},
         {"training": {"overrides": {"image_size": 64}}},
     ],
@@ -130,7 +130,7 @@ def old(path: Path) -> tuple[str, Path]:
 def test_every_fine_tuning_of_a_scale_is_evaluated(demo: dict[str, Any]) -> None:
     files = plan(demo).accuracies()
     assert "results/demo/metrics/detection/retinanet-untrained/van_tiny-lska-k23-s0.json" in files
-    assert sum("semantic_fpn" in file for file in files) == 2 * 11
+    assert sum("semantic_fpn" in file for file in files) == 2 * 19
 
 
 def test_sources_have_a_digest_that_tells_them_apart() -> None:
