@@ -190,7 +190,7 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """
     try:
         return create_optimizer_v2(
-            network, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
+            network, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
     except (ValueError, AssertionError) as error:
         expected = "expected a name that timm.optim.list_optimizers() has, such as adamw"
