@@ -2,6 +2,7 @@
 # make notebooks    the demo's executed notebooks in JupyterLab; SCALE=small for another scale's
 # make test    all tests, in the same environment with the test extras
 # make test-cluster    all tests on a Slurm of their own; needs root and Debian's packages of Slurm
+# make check-golden    whether the demo's numbers are those of the record; after make demo
 # make lock    compile the lock files after a change of envs/*.in
 
 PYTHON ?= python3.11
@@ -19,7 +20,7 @@ FOREIGN := $(shell test -d .venv && here=$$(pwd -P) && { \
   sed -n 's/^command = .* -m venv //p' .venv/pyvenv.cfg | grep -vxF "$$here/.venv"; \
   cat .venv/lib/python3*/site-packages/__editable__.lska_reproduction-*.pth 2> /dev/null | grep -vxF "$$here/src"; })
 
-.PHONY: demo notebooks test test-cluster lint lock clean
+.PHONY: demo notebooks test test-cluster check-golden lint lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/runtime
@@ -42,6 +43,10 @@ test: .venv/test lint
 # Also the faults that take longest.
 test-cluster: .venv/test
 	pytest -m cluster
+
+# What a change of the code must leave as it is.
+check-golden: .venv/runtime
+	python tests/golden.py check
 
 lint: .venv/test
 	ruff check src tests bench

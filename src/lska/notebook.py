@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from lska.files import atomic_path
+from lska.files import write_text
 from lska.imports import ADDRESSES, absent
 from lska.provenance import project_root
 from lska.surroundings import require_own_code
@@ -93,8 +93,7 @@ def execute_target(
 
 def _write_settings(path: Path, overrides: Mapping[str, Any]) -> Path:
     text = yaml.safe_dump(dict(overrides), allow_unicode=True, sort_keys=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 
@@ -199,5 +198,4 @@ def _publish(log: Path, output: Path) -> None:
         place = notebook["metadata"].get("papermill", {}).get(key)
         if place:
             notebook["metadata"]["papermill"][key] = Path(place).name
-    with atomic_path(output) as temporary:
-        temporary.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(output, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")

@@ -10,7 +10,7 @@ from typing import Any
 from lska.claims.evidence import Evidence
 from lska.claims.listing import outputs
 from lska.claims.verdicts import MEANING, Outcome, Result, Verdict, count
-from lska.files import atomic_path, write_json
+from lska.files import write_json, write_text
 from lska.tables.render import escape_markdown
 from lska.tables.specs import ConfigLike
 from lska.tables.tidy import place
@@ -25,8 +25,7 @@ def write(results: Sequence[Result], config: ConfigLike, folder: Path) -> None:
     path, *pages = outputs(folder)
     write_json(path, content)
     for page in pages:
-        with atomic_path(page) as temporary:
-            temporary.write_text(render(content, page.suffix), encoding="utf-8")
+        write_text(page, render(content, page.suffix))
 
 
 def to_json(results: Sequence[Result], config: ConfigLike) -> dict[str, Any]:

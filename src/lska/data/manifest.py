@@ -15,7 +15,7 @@ from typing import Any
 from lska.data.archives import Archive, archive_problems
 from lska.data.entries import DataError, FileName, inside_problem, name_problem, read_names, repeated
 from lska.data.folders import Split, check_same_classes, open_split
-from lska.files import atomic_path, quoted, read_yaml
+from lska.files import quoted, read_yaml, write_text
 from lska.provenance import digest
 from lska.strict import build
 
@@ -199,8 +199,7 @@ def save_manifest(manifest: Manifest, path: Path) -> None:
         for name, split in values["splits"].items()
     }
     values |= {"archives": archives} if archives else {}
-    with atomic_path(path) as temporary:
-        temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
+    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from lska.data.findings import Findings
 from lska.data.folders import DataError
-from lska.files import FileError, atomic_path, quoted, read_bytes
+from lska.files import FileError, quoted, read_bytes, write_text
 
 VERSION = 1
 """Version of the conversion: to be raised whenever equal input gives another JSON, so that cached ones are not used."""
@@ -48,8 +48,7 @@ def convert(xml: Path, names: Sequence[str], classes: Sequence[str], destination
         _add(content, xml / f"{name}.xml", numbers, findings)
     if len(findings):
         raise DataError(f"{xml} cannot be converted:\n" + "\n".join(f"  {text}" for text in findings.sentences()))
-    with atomic_path(destination) as temporary:
-        temporary.write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
+    write_text(destination, json.dumps(content, sort_keys=True))
     return content
 
 

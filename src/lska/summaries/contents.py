@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.config import Config
-from lska.files import MissingFileError, atomic_path, files_in, parse_json, quoted, read_lines, write_json
+from lska.files import MissingFileError, files_in, parse_json, quoted, read_lines, write_json, write_text
 from lska.headlines import headlines
 from lska.runs import Run
 from lska.summaries import Need, needs, networks_path, records, summary_path, training_path
@@ -37,8 +37,7 @@ def write(config: Config) -> list[Path]:
     for path, content in summaries.items():
         write_json(path, nested(content))
     for path, text in plots.items():
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
     for path in leftovers(config, [*summaries, *plots]):
         path.unlink()
     return [*summaries, *plots]

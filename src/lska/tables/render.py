@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lska.files import atomic_path
+from lska.files import write_text
 from lska.tables.collect import Table
 from lska.tables.latex import escape_latex, to_latex
 from lska.tables.tidy import CSV_COLUMNS, place, records, to_csv
@@ -59,5 +59,4 @@ def write(table: Table, path: Path) -> None:
     """
     if path.suffix not in WRITERS:
         raise ValueError(f"{path}: no such format for tables; expected one of {', '.join(WRITERS)}")
-    with atomic_path(path) as temporary:
-        temporary.write_text(WRITERS[path.suffix](table), encoding="utf-8")
+    write_text(path, WRITERS[path.suffix](table))

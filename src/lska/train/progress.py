@@ -10,16 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import (
-    FileError,
-    MissingFileError,
-    atomic_path,
-    decode_text,
-    kind_of,
-    parse_json,
-    quoted,
-    read_bytes,
-)
+from lska.files import FileError, MissingFileError, decode_text, kind_of, parse_json, quoted, read_bytes, write_text
 from lska.strict import build
 
 if TYPE_CHECKING:
@@ -116,8 +107,7 @@ class TrainingLog:
 
     def _keep_until(self, step: int) -> None:
         kept = [json.dumps(record) + "\n" for record in logged(self.path) if record["step"] <= step]
-        with atomic_path(self.path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+        write_text(self.path, "".join(kept))
 
     def _make_bar(self, start: int) -> Any:
         from tqdm import tqdm

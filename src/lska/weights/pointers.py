@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from lska.files import FileError, MissingFileError, atomic_path, printable, quoted, read_yaml
+from lska.files import FileError, MissingFileError, printable, quoted, read_yaml, write_text
 from lska.provenance import digest
 from lska.strict import build
 
@@ -113,5 +113,4 @@ def write_pointer(weights: Path, pointer: Pointer) -> None:
     remote = {} if pointer.remote is None else {"remote": pointer.remote}
     out = {"md5": pointer.md5, "size": pointer.size, "hash": "md5", "path": weights.name, **remote}
     content = {"outs": [out]} | ({} if pointer.sidecar is None else {"meta": {"sidecar": pointer.sidecar}})
-    with atomic_path(pointer_path(weights)) as temporary:
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    write_text(pointer_path(weights), yaml.safe_dump(content, sort_keys=False))
