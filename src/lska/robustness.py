@@ -218,8 +218,14 @@ SOURCES = (".py", ".yaml", ".jinja", ".html", ".css", ".js", ".svg")
 @functools.cache
 def source_digest(*places: str) -> str:
     """SHA-256 of sources and specs, files of the package or all below folders of it: results of older code are remade.
+
+    Raises:
+        FileNotFoundError: a place does not exist, as after it was renamed.
     """
     package = Path(__file__).parent
+    missing = [place for place in places if not (package / place).exists()]
+    if missing:
+        raise FileNotFoundError(f"{package}: holds no {', '.join(missing)}; results would not follow their sources")
     state = hashlib.sha256()
     files = [path for place in places for path in (package / place, *(package / place).rglob("*"))]
     for path in sorted(files):

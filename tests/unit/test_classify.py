@@ -151,6 +151,9 @@ def test_scoring_leaves_the_modes_and_uses_running_statistics() -> None:
     assert [network.training for network in networks] == [True, False]
     assert networks[0][0].num_batches_tracked.item() == 0
     assert [scores.n for scores in together] == [4, 4]
+    with pytest.raises(RuntimeError, match="shape"):
+        score(networks, [(torch.randn(2, 3, 5, 5), torch.tensor([0, 1]))], torch.device("cpu"))
+    assert [network.training for network in networks] == [True, False]
 
 
 def test_a_trained_network_scores_what_its_training_saw(project: Project, capsys: Any) -> None:
@@ -310,9 +313,13 @@ def test_imported_weights_need_no_recipe_of_ours(project: Project) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not valid JSON"), ("3", "expected a mapping, found a number"), ('{"md5": "x"}', "missing key 'origin'"),
-        ('{"md5": "x", "origin": "trained"}', "missing key 'recipe'"), ("[" * 100000, "nested more than 64 deep"),
-        ('{"md5": 7, "origin": "found"}', "expected one of 'trained', 'imported'"), ('{"md5": NaN}', "finite number"),
+        ("{", "not valid JSON"),
+        ("3", "expected a mapping, found a number"),
+        ('{"md5": "x"}', "missing key 'origin'"),
+        ('{"md5": "x", "origin": "trained"}', "missing key 'recipe'"),
+        ("[" * 100000, "nested more than 64 deep"),
+        ('{"md5": 7, "origin": "found"}', "expected one of 'trained', 'imported'"),
+        ('{"md5": NaN}', "finite number"),
     ],
 )
 def test_a_damaged_sidecar_is_named(project: Project, text: str, message: str) -> None:

@@ -221,6 +221,9 @@ def test_precision_equals_that_of_mmdet(evaluated: dict[str, Any], head: str) ->
     library = CocoMetric(ann_file=str(predictor.split.annotations), metric=list(kinds))
     library.dataset_meta = {"classes": predictor.split.classes}
     for sample in predictor.predictions():
+        assert not torch.is_inference_mode_enabled(), (
+            "the mode is that of the network, not of who takes its predictions"
+        )
         library.process({}, [sample.to_dict()])
     expected = library.evaluate(len(predictor))
     mine = values(json.loads(job.metrics.read_text())["metrics"])

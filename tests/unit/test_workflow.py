@@ -136,6 +136,8 @@ def test_every_fine_tuning_of_a_scale_is_evaluated(demo: dict[str, Any]) -> None
 def test_sources_have_a_digest_that_tells_them_apart() -> None:
     assert source_digest("models") == source_digest("models")
     assert len({source_digest("models"), source_digest("tables"), source_digest("models", "tables")}) == 3
+    with pytest.raises(FileNotFoundError, match="holds no modles; results would not follow their sources"):
+        source_digest("models", "modles")
 
 
 def test_weights_are_old_news_only_while_the_metric_file_names_them(

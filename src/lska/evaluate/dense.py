@@ -70,9 +70,10 @@ class Predictor:
 
     def predictions(self) -> Iterator[Any]:
         """The library's data sample of every validation image, in order, with progress."""
-        with tqdm(total=len(self), unit="image", disable=None) as bar, torch.inference_mode():
+        with tqdm(total=len(self), unit="image", disable=None) as bar:
             for batch in patiently(lambda: iter(self.loader), self.loader.timeout):
-                samples = self.network.test_step(batch)
+                with torch.inference_mode():
+                    samples = self.network.test_step(batch)
                 bar.update(len(samples))
                 yield from samples
 

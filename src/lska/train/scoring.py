@@ -73,14 +73,16 @@ def score(
     modes = [model.training for model in models]
     scores = [Scores() for _ in models]
     layout = memory_format(channels_last)
-    for model in models:
-        model.eval()
-    for images, labels in tqdm(loader, unit="batch", disable=None, leave=False):
-        listed = [images] if views is None else images
-        listed = [batch.to(device, non_blocking=True, memory_format=layout) for batch in listed]
-        labels = labels.to(device, non_blocking=True)
-        for model, view, counts in zip(models, views or [0] * len(models), scores, strict=True):
-            counts.add(model(listed[view]).float(), labels)
-    for model, mode in zip(models, modes, strict=True):
-        model.train(mode)
+    try:
+        for model in models:
+            model.eval()
+        for images, labels in tqdm(loader, unit="batch", disable=None, leave=False):
+            listed = [images] if views is None else images
+            listed = [batch.to(device, non_blocking=True, memory_format=layout) for batch in listed]
+            labels = labels.to(device, non_blocking=True)
+            for model, view, counts in zip(models, views or [0] * len(models), scores, strict=True):
+                counts.add(model(listed[view]).float(), labels)
+    finally:
+        for model, mode in zip(models, modes, strict=True):
+            model.train(mode)
     return scores
