@@ -190,7 +190,7 @@ def test_every_run_of_every_set_is_asked_for(monkeypatch: pytest.MonkeyPatch) ->
     files = [path for path in made.accuracies() if "/robustness/" in path]
     assert len(files) == len(set(files)) == 2 * 5 * 21
     ten = [path for path in made.metrics("table_10") if "/robustness/" in path]
-    assert len(ten) == 6 * 5 and all("van_tiny-l" in path for path in ten)
+    assert len(ten) == 10 * 5 and all("van_tiny-l" in path for path in ten)
     six = [path for path in made.metrics("table_06") if "/robustness/" in path]
     assert len(six) == 6 * 5 and all("-k23-" in path for path in six)
     shown = [path for target in (*TABLES, "figure_s1", "figure_s2") for path in made.metrics(target)]

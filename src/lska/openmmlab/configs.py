@@ -95,7 +95,7 @@ def optimizer(job: FineTuningJob, world: int) -> dict[str, Any]:
         "type": "OptimWrapper",
         "optimizer": {
             "type": "AdamW", "lr": recipe.learning_rate, "betas": tuple(recipe.betas),
-            "weight_decay": recipe.weight_decay, "foreach": True,
+            "weight_decay": recipe.weight_decay,
         },
         "clip_grad": None if recipe.clip_gradient is None else {"max_norm": recipe.clip_gradient},
         "accumulative_counts": micro_batches(job) // world,
