@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from lska.files import write_json
 from lska.models import create
-from lska.models.attention import DepthwiseConv2d
+from lska.models.attention import as_published
 from lska.models.van import Block
 from lska.provenance import code_version, environment
 
@@ -52,7 +52,7 @@ class PublishedBlock(Block):
         return x + self.drop_path(scale[:, None, None] * branch)
 
 
-def as_published(model: nn.Module) -> nn.Module:
+def released(model: nn.Module) -> nn.Module:
     """A copy of ``model`` with the released code's operations where ours save work; same weights, same result."""
     model = copy.deepcopy(model)
     for module in model.modules():
@@ -60,15 +60,7 @@ def as_published(model: nn.Module) -> nn.Module:
             module.__class__ = PublishedNorm
         elif isinstance(module, Block):
             module.__class__ = PublishedBlock
-    return plain(model)
-
-
-def plain(model: nn.Module) -> nn.Module:
-    """``model`` with its depth-wise kernels as published: all taps, dilated, whatever the processor is good at."""
-    for module in model.modules():
-        if isinstance(module, DepthwiseConv2d):
-            module.as_published = True
-    return model
+    return as_published(model)
 
 
 @dataclass(frozen=True)
@@ -105,9 +97,9 @@ def contenders(options: argparse.Namespace, attention: str, kernel_size: int) ->
         return copy.deepcopy(model).to(memory_format=layout)
 
     networks = [
-        (BASELINE, as_published(model), torch.contiguous_format, "fp32"),
+        (BASELINE, released(model), torch.contiguous_format, "fp32"),
         ("eager NCHW, our modules", ours(torch.contiguous_format), torch.contiguous_format, "fp32"),
-        ("channels_last, depth-wise kernels as published", plain(ours()), last, "fp32"),
+        ("channels_last, depth-wise kernels as published", as_published(ours()), last, "fp32"),
         ("channels_last (the recipes)", ours(), last, "fp32"),
         ("channels_last, bf16 autocast", ours(), last, "bf16"),
     ]

@@ -313,13 +313,9 @@ def test_imported_weights_need_no_recipe_of_ours(project: Project) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not valid JSON"),
-        ("3", "expected a mapping, found a number"),
-        ('{"md5": "x"}', "missing key 'origin'"),
-        ('{"md5": "x", "origin": "trained"}', "missing key 'recipe'"),
-        ("[" * 100000, "nested more than 64 deep"),
-        ('{"md5": 7, "origin": "found"}', "expected one of 'trained', 'imported'"),
-        ('{"md5": NaN}', "finite number"),
+        ("{", "not valid JSON"), ("3", "expected a mapping, found a number"), ('{"md5": "x"}', "missing key 'origin'"),
+        ('{"md5": "x", "origin": "trained"}', "missing key 'recipe'"), ("[" * 100000, "nested more than 64 deep"),
+        ('{"md5": 7, "origin": "found"}', "expected one of 'trained', 'imported'"), ('{"md5": NaN}', "finite number"),
     ],
 )
 def test_a_damaged_sidecar_is_named(project: Project, text: str, message: str) -> None:

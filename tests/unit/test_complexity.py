@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lska.models import create
-from lska.models.attention import DepthwiseConv2d
+from lska.models.attention import as_published
 from lska.models.complexity import architecture_metrics, count
 
 PAPER = Path(__file__).resolve().parents[2] / "paper"
@@ -68,10 +68,7 @@ def test_figure_3_to_the_printed_digit(row: dict[str, str]) -> None:
 
 
 def test_multiply_adds_agree_with_torchs_own_counter() -> None:
-    model = meta("van_tiny", attention="lka", kernel_size=35).eval()
-    for module in model.modules():
-        if isinstance(module, DepthwiseConv2d):
-            module.as_published = True
+    model = as_published(meta("van_tiny", attention="lka", kernel_size=35)).eval()
     with FlopCounterMode(display=False) as counter:
         model(torch.empty(1, 3, 224, 224, device="meta"))
     assert 2 * count(model).macs == counter.get_total_flops()

@@ -209,6 +209,15 @@ def test_what_a_header_states_is_not_believed(tmp_path: Path) -> None:
         assert "a.tar" in refused(_compressed(archive), cache)
 
 
+def test_an_archive_without_members_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(bytes(10240))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w"):
+        pass
+    for empty in (archive, _compressed(archive), tmp_path / "a.zip"):
+        assert f"{empty} holds no files" in refused(empty, tmp_path / "cache")
+
+
 def _summed(header: bytearray) -> bytes:
     """A header with the checksum of what is in it."""
     header[148:156] = b" " * 8

@@ -165,6 +165,11 @@ class Members:
             self._enter(path, size)
         return path
 
+    def require_some(self) -> None:
+        """Raise DataError if there was no member: some Pythons pass over headers that they cannot read."""
+        if not self._content:
+            raise DataError(f"{self.archive} holds no files: it is damaged or another file; get it again")
+
     def _measure(self, size: int) -> None:
         self._content += max(size, 0) + MEMBER
         if self._content > max(RATIO * self._size, SMALL):

@@ -11,7 +11,7 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -83,6 +83,7 @@ def _extract(archive: Path, folder: Path) -> None:
             else:
                 with gzip.open(stream) as content:
                     _extract_tar(content, members, folder)
+            members.require_some()
         except (DataError, WriteError):
             raise
         except (*DAMAGE, OSError) as error:
@@ -96,7 +97,7 @@ def _extract_tar(stream: BinaryIO, members: Members, folder: Path) -> None:
     entries = list(tar_entries(stream, members, nested=False))
     while stream.read(CHUNK):  # up to the checksum of a compressed file, at its end
         pass
-    _require_room(members, folder, [size for _, _, size in entries])
+    _require_room(members, folder, sum(max(0, size) for _, _, size in entries))
     for name, offset, size in entries:
         stream.seek(offset)
         _write(stream, folder, name, size)
@@ -106,7 +107,7 @@ def _extract_zip(stream: BinaryIO, members: Members, folder: Path) -> None:
     with zipfile.ZipFile(stream) as packed:
         entries = [(members.take(one.orig_filename, *_size_and_kind(one)), one) for one in packed.infolist()]
         # Decompression stops at the stated size and compares the checksum, so that it cannot be exceeded.
-        _require_room(members, folder, [one.file_size for _, one in entries])
+        _require_room(members, folder, sum(one.file_size for _, one in entries))
         for name, one in entries:
             with packed.open(one) as content:
                 _write(content, folder, name, FOLDER if one.is_dir() else one.file_size)
@@ -147,11 +148,7 @@ def _chunks(content: IO[bytes], name: str, size: int) -> Iterator[bytes]:
         size -= len(chunk)
 
 
-def _require_room(members: Members, folder: Path, sizes: Sequence[int]) -> None:
-    # Some Pythons pass over headers that they cannot read.
-    if not sizes:
-        raise DataError(f"{members.archive} holds no files: it is damaged or another file; get it again")
-    size = sum(max(0, size) for size in sizes)
+def _require_room(members: Members, folder: Path, size: int) -> None:
     free, cache = shutil.disk_usage(folder).free, folder.parents[1]
     if size > free:
         raise DataError(

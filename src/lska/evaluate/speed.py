@@ -18,7 +18,7 @@ from torch import nn
 
 from lska.config import Config, Speed
 from lska.evaluate.robustness.measure import training_classes
-from lska.models.attention import DepthwiseConv2d
+from lska.models.attention import as_published
 from lska.provenance import metric, write_metrics
 from lska.runs import Run
 from lska.threads import use_threads
@@ -63,13 +63,6 @@ def interleaved_seconds(networks: Sequence[nn.Module], images: Sequence[torch.Te
     return times
 
 
-def _as_published(network: nn.Module) -> nn.Module:
-    for module in network.modules():
-        if isinstance(module, DepthwiseConv2d):
-            module.as_published = True
-    return network.eval()
-
-
 def measure(config: Config, runs: Sequence[Run]) -> None:
     """Measure the throughput of `runs` with fresh weights (it does not depend on them) and write the metric files.
 
@@ -84,7 +77,8 @@ def measure(config: Config, runs: Sequence[Run]) -> None:
     device = torch.device("cuda" if protocol.gpus else "cpu")
     layout = memory_format(config.recipe_of(runs[0]).channels_last)
     classes = len(training_classes(config))
-    networks = [_as_published(build_network(config, run, classes)).to(device, memory_format=layout) for run in runs]
+    networks = [as_published(build_network(config, run, classes)).eval() for run in runs]
+    networks = [network.to(device, memory_format=layout) for network in networks]
     own = [imported_size(config.weights_path(run).with_suffix(".json")) for run in runs]
     sizes = [size or config.recipe_of(run).image_size for run, size in zip(runs, own, strict=True)]
     images = {size: _images(protocol.batch_size, size).to(device, memory_format=layout) for size in set(sizes)}

@@ -13,7 +13,16 @@ from torch.nn import functional as F
 
 from lska.models.kernels import ATTENTIONS, Depthwise, KernelPlan, kernel_plan
 
-__all__ = ["ATTENTIONS", "Attention", "Depthwise", "DepthwiseConv2d", "GatingUnit", "KernelPlan", "kernel_plan"]
+__all__ = [
+    "ATTENTIONS",
+    "Attention",
+    "Depthwise",
+    "DepthwiseConv2d",
+    "GatingUnit",
+    "KernelPlan",
+    "as_published",
+    "kernel_plan",
+]
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -59,6 +68,14 @@ class DepthwiseConv2d(nn.Conv2d):
         return tuple(min(max(0, -(-(pad - extent + 1) // d)), (taps - 1) // 2) for pad, d, taps, extent in sides)
 
 
+def as_published(network: nn.Module) -> nn.Module:
+    """`network`, whose depth-wise kernels from now on run in the plain form of the released code."""
+    for module in network.modules():
+        if isinstance(module, DepthwiseConv2d):
+            module.as_published = True
+    return network
+
+
 def _vertical(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
     """Depth-wise convolution with kernels of n x 1 taps. The phases of the rows lie side by side, which is a view."""
     (height, width), taps = x.shape[2:], weight.shape[2]
@@ -80,7 +97,9 @@ def _square(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Te
     (rows, above), (columns, beside) = (
         _padding(extent, taps, dilation) for extent, taps in zip((height, width), weight.shape[2:], strict=True)
     )
-    parted = F.pad(x, (*beside, *above)).unflatten(3, (-1, dilation)).unflatten(2, (-1, dilation))
+    if any((*beside, *above)):
+        x = F.pad(x, (*beside, *above))
+    parted = x.unflatten(3, (-1, dilation)).unflatten(2, (-1, dilation))
     phases = parted.permute(0, 3, 5, 2, 4, 1).flatten(0, 2).permute(0, 3, 1, 2)
     out = F.conv2d(phases, weight, bias, padding=(rows, columns), groups=channels)
     joined = out.unflatten(0, (batch, dilation, dilation)).permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2)

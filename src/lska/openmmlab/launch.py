@@ -86,6 +86,7 @@ def make_runner(
         lease,
     )  # fmt: skip
     started = bool(state_files(job.states))
+    # Handed over in parts: mmengine would format a whole configuration three times, which takes a second.
     settings = settings.copy()
     settings.pop("test_dataloader", None)
     return FineTuningRunner(
