@@ -13,9 +13,9 @@ with explained():
 from lska.config import read_settings
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
 from lska.report import site_outputs
-from lska.robustness import source_digest
 from lska.runs import RUN, Run
-from lska.workflow import FIGURES, TABLES, Plan
+from lska.settings.versions import MEASUREMENTS
+from lska.workflow import FIGURES, TABLES, Plan, source_digest
 
 min_version("9.0")
 

@@ -15,6 +15,7 @@ from lska.provenance import digest
 from lska.robustness import data_problems, source_identity
 from lska.runs import Run
 from lska.sections import DataSource, ReceptiveField, ShapeTexture, TextureNeighbours, expand_all, run_problems
+from lska.settings.versions import MEASUREMENTS, generator_versions
 
 if TYPE_CHECKING:
     from lska.config import Config
@@ -24,9 +25,6 @@ TASKS = ("shape_texture", "texture_knn", "receptive_field")
 
 OWN_DATA = ("shape_texture", "texture_knn")
 """Tasks with a data set of their own; the others take the scale's validation images."""
-
-PROTOCOL = 2
-"""Raised when equal weights and data would give other metrics or outcomes."""
 
 Section = ShapeTexture | TextureNeighbours | ReceptiveField
 
@@ -117,9 +115,9 @@ class InspectionJob(Measured):
         if self.name not in OWN_DATA:
             return None
         if self.data.generate is None:
-            return digest({"data": source_identity(self.data)})
+            return digest({"data": source_identity(self.name, self.data)})
         # The generators' versions, not their sources: results in a clone outlive an edit that changes no image.
-        return digest({"generate": self.data.generate, "version": _generator(self.name)})
+        return digest({"generate": self.data.generate, "version": generator_versions(self.name)})
 
     def protocol(self) -> str:
         """Identity of how weights and data become metrics; kept in every metric file."""
@@ -132,11 +130,4 @@ class InspectionJob(Measured):
         # Where nothing is cropped, both readings are one.
         if self.name == "shape_texture" and any(recipe.test_crop < 1 for recipe in self.config.recipes.values()):
             chosen["stored_images"] = self.config.stored_images
-        return digest({"version": PROTOCOL, "task": self.name, **chosen})
-
-
-def _generator(task: str) -> list[int]:
-    """Versions of what makes a generated set."""
-    from lska.data.synthetic import classification, cue_conflict, texture_set
-
-    return [texture_set.GENERATOR] if task == "texture_knn" else [cue_conflict.GENERATOR, classification.GENERATOR]
+        return digest({"version": MEASUREMENTS["inspection"].number, "task": self.name, **chosen})

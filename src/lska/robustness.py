@@ -5,19 +5,17 @@ Imports nothing heavy: the Snakefile asks here which files a set has and which r
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.data.perturbed.names import GENERATORS
 from lska.passes import Measured
 from lska.provenance import digest
 from lska.runs import Run
 from lska.sections import DataSource, Robustness, expand_all, run_problems
+from lska.settings.versions import GENERATORS, MEASUREMENTS, generator_versions
 
 if TYPE_CHECKING:
     from lska.config import Config
@@ -39,9 +37,6 @@ MANIFESTS = Path(__file__).parent / "data" / "manifests"
 
 CUE_CONFLICT = "cue_conflict"
 """Name of the published cue-conflict set, which needs no manifest."""
-
-PROTOCOL = 2
-"""Raised when equal weights and data would give other metrics or outcomes."""
 
 
 def set_of(task: str) -> str | None:
@@ -176,10 +171,12 @@ class PerturbedSet(Measured):
     def inputs(self) -> str:
         """Identity of what makes the set what it is, as far as it is known before it is read; kept in its record."""
         made = self.data.generate is not None and self.corrupted
-        # Corruptions are numbered by GENERATORS and need no digest of sources; what they are applied to is `clean`.
-        parts: dict[str, Any] = {"data": {"generate": self.data.generate} if made else source_identity(self.data)}
+        # What corruptions are applied to is `clean`.
+        identity = {"generate": self.data.generate} if made else source_identity(self.name, self.data)
+        parts: dict[str, Any] = {"data": identity}
         if made:
-            parts |= {"clean": source_identity(self.config.data), "generator": GENERATORS[self.name]}
+            clean = source_identity("classification", self.config.data)
+            parts |= {"clean": clean, "generator": GENERATORS[self.name].number}
         if self.reference is not None:
             parts["reference"] = self.config.training_digest(self.reference)
         return digest(parts)
@@ -189,46 +186,25 @@ class PerturbedSet(Measured):
         # In digests the readings keep the names that they had first, which results in clones were measured under.
         names = {"as_stored": "corrected", "enlarged": "published"}
         stored = names[self.config.stored_images] if self.corrupted else None
-        return digest({"version": PROTOCOL, "set": self.name, "stored_images": stored})
+        return digest({"version": MEASUREMENTS["robustness"].number, "set": self.name, "stored_images": stored})
 
 
-def data_inputs(data: DataSource) -> str:
+def data_inputs(kind: str, data: DataSource) -> str:
     """Identity of what makes a data set what it is, as far as it is known before it is read."""
-    return digest({"root": data.root, **source_identity(data)})
+    return digest({"root": data.root, **source_identity(kind, data)})
 
 
-def source_identity(data: DataSource) -> dict[str, Any]:
-    """What makes a data set what it is apart from its place, as far as it is known before it is read."""
+def source_identity(kind: str, data: DataSource) -> dict[str, Any]:
+    """What makes the data set that serves `kind` what it is apart from its place, as far as that is known before it is
+    read."""
     manifest = Path(data.manifest) if data.manifest else MANIFESTS / f"{data.name}.yaml"
     described = _described(manifest) if data.generate is None and manifest.is_file() else None
-    sources = source_digest("data/synthetic") if data.generate is not None else None
-    return {"generate": data.generate, "manifest": described, "sources": sources}
+    # The key says "sources" in all records.
+    versions = None if data.generate is None else generator_versions(kind)
+    return {"generate": data.generate, "manifest": described, "sources": versions}
 
 
 def _described(manifest: Path) -> str:
     """The text of a manifest but for the archives, its last key: where data can be had does not change them."""
     before, archives, _ = manifest.read_text(encoding="utf-8").partition("\narchives:")
     return f"{before}\n" if archives else before
-
-
-SOURCES = (".py", ".yaml", ".jinja", ".html", ".css", ".js", ".svg")
-"""Suffixes of files that results depend on."""
-
-
-@functools.cache
-def source_digest(*places: str) -> str:
-    """SHA-256 of sources and specs, files of the package or all below folders of it: results of older code are remade.
-
-    Raises:
-        FileNotFoundError: a place does not exist, as after it was renamed.
-    """
-    package = Path(__file__).parent
-    missing = [place for place in places if not (package / place).exists()]
-    if missing:
-        raise FileNotFoundError(f"{package}: holds no {', '.join(missing)}; results would not follow their sources")
-    state = hashlib.sha256()
-    files = [path for place in places for path in (package / place, *(package / place).rglob("*"))]
-    for path in sorted(files):
-        if path.suffix in SOURCES:
-            state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return state.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,10 +17,11 @@ from lska.options import as_options, typed
 from lska.outcomes import has_outcomes, keeps_outcomes, outcomes_path
 from lska.passes import Measured, Pass
 from lska.provenance import digest
-from lska.robustness import CORRUPTED, data_inputs, source_digest
+from lska.robustness import CORRUPTED, data_inputs
 from lska.roots import Settings
 from lska.runs import Run
 from lska.sections import DataSource
+from lska.settings.versions import MEASUREMENTS
 from lska.strict import merge
 from lska.tables import TARGETS, load_spec, outputs, requirements, samples
 from lska.weights.choices import Choices
@@ -147,7 +149,7 @@ class Plan:
     def data_digest(self, name: str) -> str:
         """Identity of what makes the data set `name` what it is, as far as it is known before it is read."""
         kind, data = self.data_set(name)
-        return data_inputs(data) if kind in KINDS else digest([data.root, self.item(kind).inputs()])
+        return data_inputs(kind, data) if kind in KINDS else digest([data.root, self.item(kind).inputs()])
 
     def speed_digest(self) -> str:
         """Identity of the throughput measurement: protocol, networks and image size."""
@@ -157,7 +159,7 @@ class Plan:
         own = {name: imported_size(self.config.weights_path(name).with_suffix(".json")) for name in self.names("speed")}
         sizes: list[Any] = [*dict.fromkeys(value for one in recipes for value in (one.image_size, one.channels_last))]
         sizes += [{name: size} for name, size in own.items() if size is not None]
-        return digest([str(self.config.speed), networks, sizes, source_digest("models")])
+        return digest([str(self.config.speed), networks, sizes, MEASUREMENTS["speed"].number])
 
     def fetched(self, name: str) -> list[Any]:
         """What a fetch needs: nothing, where its weights may be replaced."""
@@ -308,3 +310,27 @@ def _ancient(files: list[Path], used: bool, ancient: Callable[[Path], Any]) -> l
 
 def _order(run: Run | str) -> tuple[Any, ...]:
     return run.sort_key if isinstance(run, Run) else (run, 0, 0, 0)
+
+
+_SOURCES = (".py", ".yaml", ".jinja", ".html", ".css", ".js", ".svg")
+
+
+@functools.cache
+def source_digest(*places: str) -> str:
+    """SHA-256 of sources and specs, files of the package or all below folders of it.
+
+    What is only drawn or written from results is made anew by changed code; results themselves have declared versions.
+
+    Raises:
+        FileNotFoundError: a place does not exist, as after it was renamed.
+    """
+    package = Path(__file__).parent
+    missing = [place for place in places if not (package / place).exists()]
+    if missing:
+        raise FileNotFoundError(f"{package}: holds no {', '.join(missing)}; results would not follow their sources")
+    state = hashlib.sha256()
+    files = [path for place in places for path in (package / place, *(package / place).rglob("*"))]
+    for path in sorted(files):
+        if path.suffix in _SOURCES:
+            state.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return state.hexdigest()

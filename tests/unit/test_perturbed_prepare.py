@@ -31,6 +31,7 @@ from lska.data.perturbed.parts import open_parts
 from lska.data.perturbed.prepare import prepare
 from lska.data.synthetic import ClassificationSettings
 from lska.robustness import PerturbedSet
+from lska.settings.versions import GENERATORS, Version
 
 
 def test_a_partial_set_is_recorded_with_what_is_missing(
@@ -132,12 +133,12 @@ def test_corruptions_follow_their_clean_images(project: Project, few: None) -> N
     assert made(item)["digest"] != before["digest"]
 
 
-def test_sources_of_other_generators_do_not_enter_corruptions(
+def test_versions_of_other_generators_do_not_enter_corruptions(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = {name: generated(project, name) for name in ("c", "r")}
     before = {name: item.inputs() for name, item in items.items()}
-    monkeypatch.setattr("lska.robustness.source_digest", lambda *places: "edited")
+    monkeypatch.setitem(GENERATORS, "renditions", Version(99, ()))
     assert items["c"].inputs() == before["c"]
     assert items["r"].inputs() != before["r"]
 

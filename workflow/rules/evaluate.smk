@@ -79,7 +79,7 @@ rule complexity:
         PLAN.files("complexity"),
     params:
         runs=PLAN.names("complexity"),
-        digest=source_digest("models", "evaluate/complexity.py"),
+        version=MEASUREMENTS["complexity"].number,
     log:
         LOGS / "complexity.log",
     resources:
@@ -102,7 +102,7 @@ for head in sum(HEADS.values(), ()):
             head=head,
             runs=PLAN.names(f"complexity/{head}"),
             recipe=file_md5(PAPER_RECIPES[head]),
-            digest=source_digest("models", "evaluate/dense_complexity.py", "openmmlab"),
+            version=MEASUREMENTS["dense_complexity"].number,
         log:
             LOGS / f"complexity_{head}.log",
         resources:
@@ -115,7 +115,7 @@ rule properties:
     output:
         PLAN.files("properties"),
     params:
-        digest=source_digest("models", "evaluate/complexity.py"),
+        version=MEASUREMENTS["properties"].number,
     log:
         LOGS / "properties.log",
     resources:

@@ -15,11 +15,12 @@ import numpy as np
 from lska.data.folders import Split
 from lska.data.parallel import in_processes
 from lska.data.perturbed.clean import chosen_images, clean_image, corrupted_name, hashed
-from lska.data.perturbed.names import FAMILIES, GENERATORS, SEVERITIES, severity_folder
+from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.synthetic.checks import check_choice, check_range
 from lska.data.synthetic.folder import SETTINGS_FILE, existing_settings
 from lska.files import is_temporary, read_json, temporary_name, write_json, writing
 from lska.provenance import digest
+from lska.settings.versions import GENERATORS
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,8 @@ class CorruptionSettings:
     def description(self, origin: Mapping[str, Any]) -> dict[str, Any]:
         """Return what identifies the set made from clean data that `origin` names, ready for JSON."""
         settings = asdict(self) | {"resize": self.shorter_side}
-        content = {"kind": KIND, "generator": GENERATORS[self.family], "settings": settings, "origin": dict(origin)}
+        version = GENERATORS[self.family].number
+        content = {"kind": KIND, "generator": version, "settings": settings, "origin": dict(origin)}
         return json.loads(json.dumps(content))
 
 

@@ -5,9 +5,6 @@ ICLR 2019. ImageNet-C-bar: Mintun, Kirillov and Xie, "On Interaction Between Aug
 Corruption Robustness", NeurIPS 2021.
 """
 
-GENERATORS = {"c": 2, "c_bar": 1}
-"""Version of each family's corruptions, part of a set's identity: raised whenever equal settings give other files."""
-
 STANDARD = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),
     *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lska.data.synthetic import classification
 from lska.data.synthetic.checks import check_range
 from lska.data.synthetic.classification import ClassificationSettings
 from lska.data.synthetic.folder import describe, existing_settings, replaced_set
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     Judge = Callable[[list[Picture]], np.ndarray]
 
 logger = logging.getLogger(__name__)
-
-GENERATOR = 1
-"""Version of this generator, part of a set's digest: raised whenever equal settings would give other candidates."""
 
 STREAM = 4
 """First number of the keys of these scenes; classification's start with 0 or 1, detection's and others' with 2 or 3."""
@@ -124,7 +120,7 @@ class AdversarialSettings:
     def description(self) -> dict[str, Any]:
         """Return what identifies the candidates and their selection, but for the reference, ready for JSON."""
         names = {"classes": self.scenes.class_names, "kept": self.class_names}
-        return describe("adversarial", self, names, generator=GENERATOR, scenes=classification.GENERATOR)
+        return describe("adversarial", self, names, "adversarial", "scenes")
 
 
 def adversarial_scene(settings: AdversarialSettings, shape: str, number: int) -> Scene:

@@ -15,9 +15,6 @@ from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
 from lska.data.synthetic.workers import each
 
-GENERATOR = 1
-"""Version of the generator, part of a set's digest: raised whenever equal settings would give other images."""
-
 SPLITS = ("train", "val")
 
 COLUMNS = (
@@ -103,7 +100,7 @@ class ClassificationSettings:
 
     def description(self) -> dict[str, Any]:
         """Return what identifies the set, ready for JSON."""
-        return describe("classification", self, {"classes": self.class_names}, generator=GENERATOR)
+        return describe("classification", self, {"classes": self.class_names}, "scenes")
 
 
 def classification_scene(settings: ClassificationSettings, split: str, shape: str, number: int) -> Scene:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from lska.data.synthetic import classification
 from lska.data.synthetic.checks import check_choice, check_range
 from lska.data.synthetic.classification import ClassificationSettings
 from lska.data.synthetic.folder import describe, generate
@@ -17,9 +16,6 @@ from lska.data.synthetic.seeds import HELD_OUT, generator
 from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
 from lska.data.synthetic.workers import each
-
-GENERATOR = 1
-"""Version of this generator, part of a set's digest: raised whenever equal settings would give other images."""
 
 GROUND = 0.25
 """Luma of the grey ground. No background of the clean set is darker, so that every object keeps the set's contrast."""
@@ -86,7 +82,7 @@ class CueConflictSettings:
     def description(self) -> dict[str, Any]:
         """Return what identifies the set, ready for JSON."""
         names = {"classes": self.class_names, "textures": [class_texture(name) for name in self.class_names]}
-        return describe("cue_conflict", self, names, generator=GENERATOR, scenes=classification.GENERATOR)
+        return describe("cue_conflict", self, names, "cue_conflict", "scenes")
 
 
 def class_texture(shape: str) -> str:

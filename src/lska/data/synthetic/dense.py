@@ -11,9 +11,6 @@ from lska.data.synthetic.scene import Scene, SceneSettings, compose_scene
 from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
 
-GENERATOR = 1
-"""Version of these generators, part of a set's digest: raised whenever equal settings would give other files."""
-
 SPLITS = ("train", "val")
 
 STREAM = 2
@@ -107,7 +104,7 @@ class DenseSettings:
 
     def description(self) -> dict[str, Any]:
         """Return what identifies the set, ready for JSON."""
-        return describe(self.KIND, self, {"classes": self.shape_names}, generator=GENERATOR)
+        return describe(self.KIND, self, {"classes": self.shape_names}, "dense_scenes")
 
 
 def dense_scene(settings: DenseSettings, split: str, number: int) -> Scene:

@@ -11,20 +11,23 @@ from typing import Any
 from lska.data.layouts import shown
 from lska.files import files_in, read_json, replaced_folder, write_json
 from lska.provenance import digest
+from lska.settings.versions import GENERATORS
 
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
 
 
-def describe(kind: str, settings: Any, names: Mapping[str, Any], **versions: int) -> dict[str, Any]:
+def describe(kind: str, settings: Any, names: Mapping[str, Any], generator: str, *others: str) -> dict[str, Any]:
     """Return what identifies a set, ready for JSON.
 
     Args:
         settings: the set's dataclass.
         names: settings written otherwise than as given, as class names instead of their number.
-        versions: of the generators that make it.
+        generator: what makes the set, one of `lska.settings.versions.GENERATORS`.
+        others: generators of what it is made from.
     """
+    versions = {"generator": GENERATORS[generator].number} | {name: GENERATORS[name].number for name in others}
     return {"kind": kind, **versions, "settings": json.loads(json.dumps(asdict(settings) | names))}
 
 

@@ -6,15 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lska.data.synthetic import classification
 from lska.data.synthetic.checks import check_names, check_range
 from lska.data.synthetic.classification import ClassificationSettings, classification_scene
 from lska.data.synthetic.folder import describe, generate
 from lska.data.synthetic.render import STYLES, save_jpeg
 from lska.data.synthetic.workers import each
-
-GENERATOR = 1
-"""Version of this generator, part of a set's digest: raised whenever equal settings would give other drawings."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ class RenditionSettings:
     def description(self) -> dict[str, Any]:
         """Return what identifies the set, ready for JSON."""
         names = {"classes": self.clean.class_names, "kept": self.class_names}
-        return describe("renditions", self, names, generator=GENERATOR, scenes=classification.GENERATOR)
+        return describe("renditions", self, names, "renditions", "scenes")
 
 
 def check_kept(kept: int | None, names: Sequence[str]) -> None:

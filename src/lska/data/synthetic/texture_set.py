@@ -23,9 +23,6 @@ from lska.data.synthetic.seeds import HELD_OUT, generator
 from lska.data.synthetic.textures import texture_field
 from lska.data.synthetic.workers import each
 
-GENERATOR = 1
-"""Version of this generator, part of a set's digest: raised whenever equal settings would give other images."""
-
 FAMILIES = (
     *("checkers", "clouds", "cracks", "dots", "grain", "grid"),
     *("marble", "scales", "stripes", "waves", "weave"),
@@ -113,7 +110,7 @@ class TextureSettings:
 
     def description(self) -> dict[str, Any]:
         """Return what identifies the set, ready for JSON."""
-        return describe("textures", self, {"families": self.class_names}, generator=GENERATOR)
+        return describe("textures", self, {"families": self.class_names}, "texture_set")
 
     def manifest(self, name: str) -> TextureManifest:
         """Return what `check_textures` compares the written set with."""
