@@ -32,6 +32,8 @@ with explained():
         overrides=workflow.config_settings.config or {},
     )
 SETTINGS = PLAN.settings
+if not workflow.is_main_process:
+    PLAN.follow()
 LOGS = PLAN.config.work / "logs"
 
 
@@ -64,7 +66,7 @@ rule all_figures:
         [PLAN.outputs(target) for target in FIGURES],
 
 
-TOPICS = "outdated data train evaluate passes tables claims summaries report deployment"
+TOPICS = "current data train evaluate passes tables claims summaries report deployment"
 
 for topic in TOPICS.split():
 

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lska.files import write_json
 from lska.outcomes import outcomes_path
-from lska.provenance import digest
 from lska.runs import Run
 from lska.sections import DataSource
 
 if TYPE_CHECKING:
     from lska.config import Config
-    from lska.weights.choices import Choices
 
 
 class Measured(Protocol):
@@ -85,18 +82,6 @@ class Pass:
         """The files that it writes, metric files among them."""
         return [path for run in self.runs for path in self.item.outputs(run)]
 
-    def inputs(self, choices: Choices) -> list[Path]:
-        """Weights with their sidecars, as far as they are still to be trained or fetched.
-
-        Snakemake forgets that outputs are missing where a job far above is to run and inputs in between are `ancient`,
-        so weights that are there already must not tie a pass to the data that they were trained on.
-
-        Raises:
-            ForeignWeightsError: as `Choices.files`.
-        """
-        files = {run: choices.files(str(run)) for run in self.runs}
-        return [file for run in self.runs if not choices.of(str(run)).here for file in files[run]]
-
     @property
     def hours(self) -> float | None:
         """Hours after which the pass stops itself, where its section says them."""
@@ -105,26 +90,3 @@ class Pass:
     def budget(self, wildcards: Any, resources: Any) -> str:
         """The option that has the pass stop itself in time, given what the scheduler grants."""
         return f"--job-minutes {resources.runtime}" if self.hours else ""
-
-    @property
-    def digest(self) -> str:
-        """Identity of the measurement apart from the weights."""
-        recipes = [self.item.config.training_digest(run) for run in self.runs]
-        return digest([self.item.inputs(), self.item.protocol(), recipes])
-
-    @property
-    def outdated(self) -> list[Path]:
-        """A file younger than its metric files where there are some already, which are known to be outdated.
-
-        Snakemake knows what a file was made from only in the folder where it was made, not in a clone.
-        """
-        return [self._mark] if any(path.exists() for path in self.outputs) else []
-
-    @property
-    def _mark(self) -> Path:
-        return self.item.config.work / "outdated" / f"{self.name}.json"
-
-    def mark(self) -> None:
-        """Write the file that `outdated` names, if it names one."""
-        for path in self.outdated:
-            write_json(path, [str(output) for output in self.outputs])

@@ -5,30 +5,56 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lska import claims, outdated, summaries
-from lska.config import KINDS, Config, from_dict
-from lska.files import vouched
+from lska import claims, summaries
+from lska.config import Config, from_dict
+from lska.files import read_json, write_json
 from lska.finetuning import FineTuningJob
 from lska.options import as_options, typed
-from lska.outcomes import has_outcomes, keeps_outcomes, outcomes_path
+from lska.outcomes import keeps_outcomes, outcomes_path
 from lska.passes import Measured, Pass
+from lska.pipeline.current import Product, pending
+from lska.pipeline.recorded import recorded
 from lska.provenance import digest
-from lska.robustness import CORRUPTED, data_inputs
 from lska.roots import Settings
 from lska.runs import Run
 from lska.sections import DataSource
 from lska.settings.versions import MEASUREMENTS
-from lska.strict import merge
+from lska.strict import build, merge
 from lska.tables import TARGETS, load_spec, outputs, requirements, samples
 from lska.weights.choices import Choices
-from lska.weights.sidecars import imported_size, measured_alike, read_sidecar
+from lska.weights.sidecars import imported_size
 
 TABLES = tuple(target for target in TARGETS if target.startswith("table"))
 FIGURES = tuple(target for target in TARGETS if target.startswith("figure"))
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What the process that plans decided, which its jobs on other nodes keep to whatever files are there by then."""
+
+    pending: dict[str, str]
+    """The products that are to be made, each with the reason (`lska.pipeline.current`)."""
+    weights: dict[str, str]
+    """Where the weights of each network come from (`Choice.state`)."""
+
+    def keep(self, path: Path) -> None:
+        """Write them for the jobs."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Decisions:
+        """Those that were kept.
+
+        Raises:
+            FileError: there are none, or the file is damaged.
+        """
+        return build(cls, read_json(path), str(path))
 
 
 class Plan:
@@ -82,7 +108,8 @@ class Plan:
         """
         wanted = set(samples(load_spec(target), self.config))
         jobs = [job for job in self.config.fine_tunings if job.samples in wanted]
-        return [str(job.samples) for job in jobs if job.samples.exists() or not self._measured(job.place, job.metrics)]
+        pending = self.decided.pending
+        return [str(job.samples) for job in jobs if job.samples.exists() or f"metrics/{job.place}" in pending]
 
     def names(self, task: str) -> list[str]:
         """Runs or modules for which any target needs `task`, each once, in a fixed order."""
@@ -146,11 +173,6 @@ class Plan:
         known = ", ".join(data.name for _, data in self.config.sources)
         raise ValueError(f"{name!r} is no data set of scale {self.config.scale}; expected one of {known}")
 
-    def data_digest(self, name: str) -> str:
-        """Identity of what makes the data set `name` what it is, as far as it is known before it is read."""
-        kind, data = self.data_set(name)
-        return data_inputs(kind, data) if kind in KINDS else digest([data.root, self.item(kind).inputs()])
-
     def speed_digest(self) -> str:
         """Identity of the throughput measurement: protocol, networks and image size."""
         architecture, runs = self.config.architecture, [Run.parse(name) for name in self.names("speed")]
@@ -161,101 +183,68 @@ class Plan:
         sizes += [{name: size} for name, size in own.items() if size is not None]
         return digest([str(self.config.speed), networks, sizes, MEASUREMENTS["speed"].number])
 
-    def fetched(self, name: str) -> list[Any]:
-        """What a fetch needs: nothing, where its weights may be replaced."""
-        self.choices.check_forced(name)
-        return []
+    @functools.cached_property
+    def products(self) -> dict[str, Product]:
+        """Everything that is trained, measured or drawn from images, as its files say (`lska.pipeline.recorded`)."""
+        return recorded(self.config, self.choices)
 
-    def learned(self, run: str, ancient: Callable[[Path], Any]) -> Any:
-        """The data record that a training needs, marked `ancient` (Snakemake's) where its weights are today's.
+    @functools.cached_property
+    def decided(self) -> Decisions:
+        """What is made, and where weights come from."""
+        return Decisions(pending(self.products), self.choices.states())
 
-        That data were checked again makes no weights stale, nor those that were left out of a clone. But Snakemake
-        forgets every other reason for a job, also missing outputs, whose only input to be remade is ancient; so a
-        record is ancient only for jobs without any.
+    @property
+    def decisions(self) -> Path:
+        """Where a Snakemake that starts jobs keeps what it decided."""
+        return self.config.work / "decisions" / f"{self.digest.removeprefix('sha256:')[:12]}.json"
+
+    def follow(self) -> None:
+        """Keep to what the Snakemake decided that started this job, as far as that is to be seen from here."""
+        if self.decisions.is_file():
+            self.decided = Decisions.read(self.decisions)
+
+    def made(self, kind: str, pattern: str, end: str = ".") -> str:
+        """Regular expression of the names in `pattern` of a kind of products that are to be made.
+
+        What is current has no rule, so that neither times of files nor options can have it made again.
+
+        Args:
+            end: what follows a name in its files.
         """
-        return self._learned_from(self.config.data_record, run, ancient)
+        names = [name.removeprefix(f"{kind}/") for name in self.decided.pending if name.startswith(f"{kind}/")]
+        return rf"(?={_any_of(names)}{re.escape(end)}){pattern}"
 
-    def fine_tuned(self, task: str, run: str, ancient: Callable[[Path], Any]) -> Any:
-        """As `learned`, for a fine-tuning."""
-        return self._learned_from(self.config.record_of(self.job(task, run).data), f"{task}/{run}", ancient)
+    def weights(self, state: str, pattern: str) -> str:
+        """As `made`, of networks whose weights are to be fetched (`state` is `fetch`) or trained (`train`).
 
-    def _learned_from(self, record: Path, name: str, ancient: Callable[[Path], Any]) -> Any:
-        self.choices.check_forced(name)
-        done = self.choices.of(name).here or (record.exists() and self.choices.lasting(name))
-        return ancient(record) if done else record
-
-    def scored(self, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
-        """Weights of `run`, their sidecar and the data record, marked `ancient` where they were scored already."""
-        metrics = self.config.metric_path("classification", run)
-        return self._scored(run, metrics, self.config.data_record, ancient)
-
-    def dense_scored(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
-        """As `scored`, for a fine-tuning."""
-        job = self.job(task, run)
-        return self._scored(job.place, job.metrics, self.config.record_of(job.data), ancient)
-
-    def _scored(self, name: str, metrics: Path, record: Path, ancient: Callable[[Path], Any]) -> list[Any]:
-        done = self._measured(name, metrics)
-        files = self.choices.used(name) if done else self.choices.files(name)
-        return _ancient([*files, record], done, ancient)
-
-    def shown(self, name: str, ancient: Callable[[Path], Any]) -> Any:
-        """The record of a perturbed set, `ancient` where the picture of it is there."""
-        item = self.item(name)
-        return ancient(item.record) if item.strips.exists() else item.record
-
-    def backbone(self, task: str, run: str, ancient: Callable[[Path], Any]) -> list[Any]:
-        """The pretrained weights that a fine-tuning starts from, marked `ancient` where it was done from them."""
-        job = self.job(task, run)
-        if job.backbone is None:
-            return []
-        done = self.choices.of(job.place).available
-        files = self.choices.used(str(job.run)) if done else self.choices.files(str(job.run))
-        return _ancient(files, self._fine_tuned(job), ancient)
-
-    def _fine_tuned(self, job: FineTuningJob) -> bool:
-        """Whether the fine-tuned weights come from exactly the backbone that today's pretraining makes."""
-        pretrained, sidecar = (read_sidecar(path.with_suffix(".json")) for path in (job.backbone, job.weights))
-        same = (sidecar.get("backbone") or {}).get("md5", "none") == pretrained.get("md5")
-        return same and self.choices.lasting(str(job.run))
-
-    def made_of(self, name: str, ancient: Callable[[Path], Any]) -> list[Any]:
-        """What a data set is generated from: clean images, by their record, or the classifier that chooses images."""
-        kind, data = self.data_set(name)
-        if kind in KINDS or data.generate is None:
-            return []
-        item = self.item(kind)
-        current = vouched(item.record).get("inputs") == item.inputs()
-        current = current and (item.reference is None or self._chosen(item))
-        if item.reference is not None:
-            # Where the set is current but its images are gone, the classifier chooses them once more.
-            files = (self.choices.existing if current else self.choices.files)(str(item.reference))
-        else:
-            files = [self.config.data_record] if kind in CORRUPTED else []
-        return _ancient(files, current and not self._remade_with_clean(item), ancient)
-
-    def _remade_with_clean(self, item: Measured) -> bool:
-        """Whether corruptions are to be made again, for a pass, of clean images that are to be made again as well.
-
-        Both records are then made anew, of which Snakemake would do only the former if the latter were ancient for it.
+        Also of those that nothing needs, which somebody may ask for.
         """
-        gone = outdated.of_images(self.config, [item.record])
-        return str(self.config.data_record) in gone and any(one.item.name == item.name for one in self.passes)
+        names = [name for name, found in self.decided.weights.items() if found == state]
+        return rf"(?={_any_of(names)}\.){pattern}"
 
-    def _chosen(self, item: Measured) -> bool:
-        """Whether a set was chosen by exactly the weights that today's training of its reference makes."""
-        sidecar = read_sidecar(self.config.weights_path(item.reference).with_suffix(".json"))
-        current = self.choices.lasting(str(item.reference))
-        return current and (vouched(item.record).get("reference") or {}).get("md5", "none") == sidecar.get("md5")
+    def reason(self, name: str) -> str:
+        """Why a product is made; for weights that nothing needs, why they would be."""
+        return self.decided.pending.get(name) or self.products[name].lost or "asked for"
 
-    def _measured(self, name: str, metrics: Path) -> bool:
-        """Whether a metric file was measured on exactly the weights that today's training of a network makes, and the
-        outcomes beside it are its own.
+    def __format__(self, network: str) -> str:
+        """The reason why weights are made, for the messages of rules, which are no Python."""
+        return self.reason(f"weights/{network}")
 
-        Weights that are about to be trained must not be `ancient`: Snakemake passes nothing on through such inputs.
+    def inputs(self, *names: str) -> list[Path]:
+        """The files that the job which makes these products reads.
+
+        Raises:
+            ForeignWeightsError: weights among them can be neither used nor made; says why and what to do.
         """
-        sidecar, measured = read_sidecar(self.config.weights_path(name).with_suffix(".json")), vouched(metrics)
-        return measured_alike(measured, sidecar) and self.choices.lasting(name) and has_outcomes(metrics, measured)
+        found: dict[Path, None] = {}
+        for read in dict.fromkeys(read for name in names for read in self.products[name].reads):
+            kind, _, rest = read.partition("/")
+            found |= dict.fromkeys(self.choices.files(rest) if kind == "weights" else self.products[read].files)
+        return list(found)
+
+    def existing(self, *names: str) -> list[str]:
+        """The files of products that are there, and so to be replaced."""
+        return [str(file) for name in names for file in self.products[name].files if file.exists()]
 
     def item(self, name: str) -> Measured:
         """A perturbed set, or what is looked for inside networks, by its name."""
@@ -270,7 +259,7 @@ class Plan:
         """
         shares = ((item, *share) for item in self.config.measured for share in enumerate(self._shares(item)))
         pending = (
-            Pass(item, number, tuple(run for run in runs if not self._passed(item, run)))
+            Pass(item, number, tuple(run for run in runs if f"metrics/{item.task}/{run}" in self.decided.pending))
             for item, number, runs in shares
         )
         return [one for one in pending if one.runs]
@@ -287,15 +276,6 @@ class Plan:
         count = item.section.passes
         return [tuple(runs[number::count]) for runs in alike.values() for number in range(count)]
 
-    def _passed(self, item: Measured, run: Run) -> bool:
-        """Whether all files of a run were made from today's weights and images, in today's way."""
-        record, measured = vouched(item.record), vouched(item.metrics(run))
-        same_data = (measured.get("data") or {}).get("digest", "none") == record.get("digest")
-        same_way = (measured.get("detail") or {}).get("protocol") == item.protocol()
-        current = record.get("inputs") == item.inputs() and (item.reference is None or self._chosen(item))
-        sound = current and same_data and same_way and all(path.exists() for path in item.outputs(run))
-        return sound and self._measured(str(run), item.metrics(run))
-
     def examples(self, target: str) -> list[str]:
         """Pictures of the perturbed sets that the notebook of a table or figure shows, as `samples`."""
         shown = [item for item in self.config.perturbed if item.task in {task for task, _ in self._needs[target]}]
@@ -303,9 +283,8 @@ class Plan:
         return [str(item.strips) for item in shown if item.strips.exists() or item.name in pending]
 
 
-def _ancient(files: list[Path], used: bool, ancient: Callable[[Path], Any]) -> list[Any]:
-    """The files, marked `ancient` where what is made of them was made of exactly these (`used`)."""
-    return [ancient(file) for file in files] if used else files
+def _any_of(names: Iterable[str]) -> str:
+    return f"(?:{'|'.join(map(re.escape, names)) or '(?!)'})"
 
 
 def _order(run: Run | str) -> tuple[Any, ...]:

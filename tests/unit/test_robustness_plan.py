@@ -71,8 +71,8 @@ def test_at_first_every_run_is_in_one_pass_of_every_set(plan: Planner) -> None:
     one = made.passes[0]
     assert len(one.outputs) == 2 * 8 and one.outputs[0].parent == Path("results/demo/metrics/robustness/c")
     weights = made.config.weights_path(one.runs[0])
-    inputs = one.inputs(made.choices)
-    assert inputs[:2] == [weights, weights.with_suffix(".json")] and len(inputs) == 16
+    inputs = made.inputs(*(f"metrics/robustness/c/{run}" for run in one.runs))
+    assert {weights, weights.with_suffix(".json"), one.item.record} <= set(inputs) and len(inputs) == 17
 
 
 @pytest.mark.parametrize("target", ["table_06", "table_10", "table_14", "table_16", "figure_s1", "figure_s2"])
@@ -158,10 +158,7 @@ def test_a_metric_file_without_its_outcomes_is_made_again(plan: Planner, change:
     made = plan()
     measure(made)
     change(PerturbedSet(made.config, "c").metrics(ONE))
-    changed = plan()
-    assert pending(changed) == {"c": [str(ONE)]}
-    (one,) = changed.passes
-    assert one.outdated == [Path(f"work/demo/outdated/{one.name}.json")]
+    assert pending(plan()) == {"c": [str(ONE)]}
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -238,67 +235,37 @@ def test_a_run_stays_in_its_pass_when_others_are_measured(plan: Planner) -> None
     assert [len(one.runs) for one in plan(robustness={"passes": 12}).passes] == [1] * 3, "none is empty"
 
 
-def test_metric_files_that_are_there_are_marked_as_outdated(plan: Planner) -> None:
+def test_files_that_are_there_are_to_be_replaced(plan: Planner) -> None:
     made = plan()
-    assert [one.outdated for one in made.passes] == [[]] * sum(PASSES.values())
+    names = [f"metrics/robustness/c/{run}" for run in made.config.runs_of("robustness/c")]
+    assert made.existing(*names) == []
     measure(made)
-    changed = plan(stored_images="enlarged")
-    assert [one.outdated for one in changed.passes] == [
-        [Path(f"work/demo/outdated/robustness_{name}_{number}.json")]
-        for name in ("c", "c_bar")
-        for number in range(PASSES[name])
-    ]
-    for one in changed.passes:
-        one.mark()
-        (mark,) = one.outdated
-        assert mark.stat().st_mtime_ns >= max(path.stat().st_mtime_ns for path in one.outputs)
-        assert json.loads(mark.read_text()) == list(map(str, one.outputs))
-
-
-def test_the_digest_of_a_pass_says_what_is_measured_and_how(plan: Planner) -> None:
-    def digests(**changes: Any) -> list[str]:
-        return [one.digest for one in plan(**changes).passes]
-
-    first = digests()
-    assert len(set(first)) == len(first) == sum(PASSES.values()) and digests(caption="another") == first
-    changed = digests(stored_images="enlarged")
-    assert [a != b for a, b in zip(first, changed, strict=True)] == [True] * 9 + [False] * 12
-    assert set(digests(training={"overrides": {"learning_rate": 0.0011}})).isdisjoint(first)
-
-
-def marked(path: Path) -> tuple[str, Path]:
-    """Stands for Snakemake's `ancient`."""
-    return "ancient", path
+    item = PerturbedSet(made.config, "c")
+    assert made.existing(f"metrics/robustness/c/{ONE}") == list(map(str, item.outputs(ONE)))
 
 
 def test_sets_are_made_of_clean_images_or_of_a_classifier(plan: Planner) -> None:
     made = plan()
-    record = Path("results/demo/data/shapes.json")
-    assert made.made_of("shapes_c", marked) == made.made_of("shapes_c_bar", marked) == [record]
-    assert made.made_of("shapes_r", marked) == made.made_of("shapes_sketch", marked) == made.made_of("shapes", marked)
-    assert made.made_of("shapes", marked) == []
     weights = made.config.weights_path(made.config.references[0])
-    files = [weights, weights.with_suffix(".json")]
-    assert made.made_of("shapes_a", marked) == files
-    measure(made)
-    assert made.made_of("shapes_c", marked) == [("ancient", record)]
-    assert made.made_of("shapes_a", marked) == [("ancient", path) for path in files]
-    put_weights(made, made.config.references[0], "retrained")
-    assert made.made_of("shapes_a", marked) == files
+    expected = {name: [made.config.data_record] for name in ("c", "c_bar")} | {"r": [], "sketch": []}
+    expected["a"] = [weights, weights.with_suffix(".json")]
+    assert {name: made.inputs(f"data/shapes_{name}") for name in SETS} == expected
+    assert made.inputs("data/shapes") == []
 
 
 def test_sets_are_made_again_after_a_change_of_what_they_are(plan: Planner) -> None:
-    for name, other in (("c", "images"), ("c_bar", "quality"), ("a", "candidates"), ("r", "per_class")):
-        changes = ({}, {"root": "elsewhere"}, {"generate": {other: 33}})
-        digests = {plan(robustness={"sets": {name: change}}).data_digest(f"shapes_{name}") for change in changes}
-        assert len(digests) == 3
+    measure(plan())
+    for name, setting in (("c", "images"), ("c_bar", "quality"), ("a", "candidates"), ("r", "per_class")):
+        for change, made_anew in (({"generate": {setting: 33}}, [f"data/shapes_{name}"]), ({"root": "elsewhere"}, [])):
+            found = plan(robustness={"sets": {name: change}}).decided.pending
+            assert [one for one, why in found.items() if why == "what the set is made of has changed"] == made_anew
     assert plan().data_set("shapes_a")[0] == "a" and plan().data_set("scenes")[0] == "detection"
 
 
 def test_corruptions_are_made_again_with_their_clean_images(plan: Planner) -> None:
-    changed = {"data": {"generate": {"seed": 3}}}
-    for name, differs in (("shapes_c", True), ("shapes_c_bar", True), ("shapes_r", False), ("shapes_sketch", False)):
-        assert (plan().data_digest(name) != plan(**changed).data_digest(name)) == differs
+    before = {item.name: item.inputs() for item in plan().config.perturbed}
+    after = {item.name: item.inputs() for item in plan(data={"generate": {"seed": 3}}).config.perturbed}
+    assert {name for name in SETS if before[name] != after[name]} == {"c", "c_bar", "a"}
 
 
 def test_pictures_of_sets_belong_to_the_tables_that_show_them(plan: Planner) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_helpers import leave, md5_of, put_metrics, put_weights
+from plan_helpers import leave, md5_of, put_weights
 
-from lska import outdated
 from lska.provenance import digest
 from lska.runs import RUN as ANY_RUN
 from lska.runs import Run
@@ -71,7 +70,7 @@ def test_a_changed_recipe_is_trained_and_its_sidecar_is_outdated(made: Plan) -> 
     found = choice(made)
     assert not found.available and not found.vouched and found.reason.startswith("trained otherwise: ")
     weights.unlink()
-    assert outdated.of_training(made.config, RUN) == [str(weights.with_suffix(".json"))]
+    assert made.existing(f"weights/{RUN}") == [str(weights.with_suffix(".json"))]
 
 
 def test_weights_trained_here_after_publishing_are_kept(made: Plan) -> None:
@@ -98,14 +97,14 @@ def test_retrain_sets_published_weights_aside_until_others_are_there(made: Plan)
     retraining(made, "van_tiny-lska-*")
     found = choice(made)
     assert not found.available and not found.vouched and found.reason == RETRAINED
-    assert outdated.of_training(made.config, RUN) == [str(weights.with_suffix(".json"))]
+    assert made.existing(f"weights/{RUN}")[-1] == str(weights.with_suffix(".json"))
     # While it runs, Snakemake has deleted weights and sidecar.
     weights.unlink()
     weights.with_suffix(".json").unlink()
-    assert choice(made).reason == RETRAINED and outdated.of_training(made.config, RUN) == []
+    assert choice(made).reason == RETRAINED
     # A training on the same machine may end in the same bytes; its sidecar still tells it from the published one.
     leave(weights, "published", recipe=made.config.training_digest(RUN), finished="later")
-    assert choice(made).here and outdated.of_training(made.config, RUN) == []
+    assert choice(made).here
 
 
 def test_retrain_leaves_what_was_never_published(made: Plan) -> None:
@@ -170,54 +169,28 @@ def test_a_pointer_is_read_as_it_was_written(made: Plan) -> None:
 def test_the_two_rules_have_disjoint_names(made: Plan) -> None:
     publish(made)
     publish_tuned(made)
-    choices = Choices(made.config)
-    trained = re.compile(choices.trained(ANY_RUN) + r"\.safetensors")
-    tuned = re.compile(choices.trained(r"detection/[a-z_]+") + rf"/{ANY_RUN}\.safetensors")
+    made.config.weights_path(RUN).unlink()
     for name in made.config.network_names:
-        by_training = trained.fullmatch(f"{name}.safetensors") or tuned.fullmatch(f"{name}.safetensors")
-        by_fetching = re.fullmatch(choices.fetched, name)
-        assert bool(by_fetching) == (name in (str(RUN), TUNED))
-        assert not (by_training and by_fetching)
+        task = "detection/[a-z_-]+/" if "/" in name else ""
+        by_training = re.fullmatch(made.weights("train", task + ANY_RUN) + r"\.safetensors", f"{name}.safetensors")
+        by_fetching = re.fullmatch(made.weights("fetch", ".+") + r"\.safetensors", f"{name}.safetensors")
+        # What is here has no rule; the heads of segmentation are not in this pattern.
+        assert bool(by_fetching) == (name == str(RUN))
+        assert bool(by_training) == (name not in (str(RUN), TUNED) and not name.startswith("segmentation"))
     # A name that another one starts with is not mistaken for it.
-    assert trained.fullmatch("van_tiny-lska-k23-s01.safetensors") and not trained.fullmatch(f"{RUN}.safetensors")
+    assert not re.fullmatch(made.weights("fetch", ".+") + r"\.safetensors", f"{RUN}1.safetensors")
 
 
 def test_nothing_is_fetched_where_nothing_is_published(made: Plan) -> None:
-    assert re.search(made.choices.fetched, str(RUN)) is None
-    assert re.fullmatch(made.choices.trained(ANY_RUN) + r"\.json", f"{RUN}.json")
+    assert re.match(made.weights("fetch", ".+"), f"{RUN}.safetensors") is None
+    assert re.fullmatch(made.weights("train", ANY_RUN) + r"\.json", f"{RUN}.json")
 
 
-def test_a_clone_of_results_without_their_weights_has_nothing_to_train(made: Plan) -> None:
-    put_weights(made, RUN)
-    weights, config = made.config.weights_path(RUN), made.config
-    users = [config.metric_path("classification", RUN)]
-    users += [item.metrics(RUN) for item in config.measured if RUN in config.runs_of(item.task)]
-    for path in users:
-        put_metrics(path, {"weights": {"md5": md5_of(str(RUN))}})
-    for job in config.fine_tunings:
-        if job.run == RUN and job.backbone is not None:
-            leave(job.weights, "tuned", recipe=job.digest(), backbone={"md5": md5_of(str(RUN))})
-    weights.unlink()
-    assert Choices(config).lasting(str(RUN))
-    tuned = made.job("detection/retinanet", str(RUN))
-    put_metrics(tuned.metrics, {"weights": {"md5": TUNED_MD5}})
-    tuned.weights.unlink()
-    assert Choices(config).lasting(tuned.place) and Choices(config).lasting(str(RUN))
-    tuned.metrics.unlink()
-    assert not Choices(config).lasting(tuned.place) and not Choices(config).lasting(str(RUN))
-    tuned.weights.write_text("tuned")
-    assert Choices(config).lasting(str(RUN))
-    users[-1].unlink()
-    assert not Choices(config).lasting(str(RUN))
-    weights.write_text(str(RUN))
-    assert Choices(config).lasting(str(RUN))
-
-
-def test_messages_of_rules_say_what_is_done_and_why(made: Plan) -> None:
+def test_messages_of_rules_say_why(made: Plan) -> None:
     publish(made)
-    choices = Choices(made.config)
-    assert f"{choices:{RUN}}" == f"fetch {RUN}: published in DVC (0.0 MB)"
-    assert f"{choices:{TUNED}}" == f"train {TUNED}: never trained"
+    made.config.weights_path(RUN).unlink()
+    assert f"{made:{RUN}}" == "published in DVC (0.0 MB)"
+    assert f"{made:{TUNED}}" == "never trained"
 
 
 def test_retrain_has_to_name_a_network() -> None:

@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 from plan_helpers import leave, md5_of, put_metrics, put_weights
 
-from lska import outdated
 from lska.files import write_json
 from lska.provenance import seal_of
-from lska.runs import RUN as ANY_RUN
 from lska.runs import Run
 from lska.train.launch import train
 from lska.weights.checkpoints import Checkpoint, choose
@@ -95,11 +93,10 @@ REFUSED: dict[str, tuple[Put, str]] = {
 
 def made_by_a_rule(made: Plan, name: str) -> bool:
     """Whether any rule has the weights of a network among its outputs."""
-    task, _, _ = name.rpartition("/")
-    pattern = made.choices.trained("detection/retinanet" if task else ANY_RUN) + (rf"/{ANY_RUN}" if task else "")
-    file = f"{name}.safetensors"
-    trained = re.fullmatch(pattern + r"\.safetensors", file)
-    return trained is not None or re.fullmatch(made.choices.fetched, name) is not None
+    for cached in ("products", "decided"):
+        made.__dict__.pop(cached, None)
+    rules = (made.weights("train", ".+"), made.weights("fetch", ".+"))
+    return any(re.fullmatch(rule + r"\.safetensors", f"{name}.safetensors") for rule in rules)
 
 
 def cases(made: Plan, kinds: Iterable[str]) -> Iterator[tuple[str, Checkpoint]]:
@@ -118,9 +115,7 @@ def test_imported_weights_are_used_and_no_rule_makes_them(made: Plan) -> None:
         found = choose(one)
         assert (found.state, found.vouched, found.kept) == ("here", True, True), kind
         assert made.choices.files(one.name) == [one.weights, one.sidecar] and not made_by_a_rule(made, one.name)
-        assert outdated.of_training(made.config, RUN) == []
-        with pytest.raises(ForeignWeightsError, match="imported, so nothing here makes it anew"):
-            made.choices.check_outputs([one.weights, one.sidecar])
+        assert f"weights/{one.name}" not in made.decided.pending
 
 
 def test_retrain_does_not_replace_imported_weights(made: Plan) -> None:
@@ -142,14 +137,13 @@ def test_what_nothing_vouches_for_is_refused_and_kept(made: Plan) -> None:
         assert str(one.weights.with_suffix("")) in str(caught.value)
 
 
-def test_a_damaged_sidecar_alone_is_planned_for_and_kept_until_somebody_decides(made: Plan) -> None:
+def test_a_damaged_sidecar_alone_is_no_reason_to_stop(made: Plan) -> None:
     one = checkpoint(made.config, str(RUN))
     lonely(one.weights, "{")
     one.weights.unlink()
-    assert choose(one).state == "train" and "its sidecar is damaged" in choose(one).reason
-    assert made_by_a_rule(made, str(RUN))
+    assert choose(one).state == "stop" and not made_by_a_rule(made, str(RUN))
     with pytest.raises(ForeignWeightsError, match="sidecar .*json cannot|sidecar cannot be used"):
-        made.choices.check_outputs([one.weights, one.sidecar])
+        made.choices.files(str(RUN))
 
 
 def test_what_was_trained_here_may_be_replaced(made: Plan) -> None:
@@ -157,23 +151,9 @@ def test_what_was_trained_here_may_be_replaced(made: Plan) -> None:
     assert foreign(one.weights) is None
     leave(one.weights, "ours", recipe="sha256:of another day")
     assert choose(one).state == "train" and foreign(one.weights) is None and made_by_a_rule(made, str(RUN))
-    made.choices.check_outputs([one.weights, one.sidecar])
     # After a kill between the two files, or without published weights.
     one.weights.unlink()
     assert choose(one).state == "train" and foreign(one.weights) is None
-
-
-def test_options_that_force_jobs_are_told_of_weights_that_are_not_the_sidecars(made: Plan) -> None:
-    put_weights(made, RUN)
-    weights = made.config.weights_path(RUN)
-    weights.write_text("mine")
-    made.learned(str(RUN), lambda path: path)
-    made.choices.forced = lambda: True
-    for ask in (lambda: made.learned(str(RUN), lambda path: path), lambda: made.fetched(str(RUN))):
-        with pytest.raises(ForeignWeightsError, match="has MD5 .* vouches for"):
-            ask()
-    weights.write_text(str(RUN))
-    made.learned(str(RUN), lambda path: path)
 
 
 def test_imported_weights_with_another_preprocessing_are_measured_again(made: Plan) -> None:
@@ -182,9 +162,9 @@ def test_imported_weights_with_another_preprocessing_are_measured_again(made: Pl
 
     def measured(**detail: Any) -> bool:
         put_metrics(metrics, {"weights": {"md5": md5_of("mine")}, "detail": detail})
-        files = made.scored(str(RUN), lambda path: "ancient")
-        assert outdated.of_evaluation(one.weights, metrics) == ([] if files[0] == "ancient" else [str(metrics)])
-        return files[0] == "ancient"
+        for cached in ("products", "decided"):
+            made.__dict__.pop(cached, None)
+        return f"metrics/classification/{RUN}" not in made.decided.pending
 
     assert measured(preprocessing=OWN) and not measured()
     assert not measured(preprocessing=OWN | {"image_size": 32})

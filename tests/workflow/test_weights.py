@@ -117,13 +117,18 @@ def test_snakemake_fetches_and_a_damaged_store_is_said_on_the_terminal(clone: Pr
     said = clone.snakemake(*SMALL, "--", str(WEIGHTS))
     assert f"fetch {RUN}: published in DVC" in said and file_md5(weights) == md5
     assert "Nothing to be done" in clone.snakemake("--dry-run", *SMALL, "--", str(WEIGHTS))
-    # Somebody's own file in the place of published weights survives what makes it anew or deletes it.
+    # Somebody's own file in the place of published weights survives what makes it anew or deletes it, and stops what
+    # would be made of it.
     weights.unlink()
     weights.write_bytes(b"mine")
+    metrics = METRICS / f"classification/{RUN}.json"
     for option in ("--delete-all-output", "--forceall"):
-        done = clone.run("snakemake", "--cores", "2", *SMALL, option, "--", str(METRICS / f"classification/{RUN}.json"))
-        assert done.returncode != 0 and f"lska: error: {WEIGHTS} has MD5" in done.stderr, done.stderr
-        assert weights.read_bytes() == b"mine"
+        clone.snakemake(*SMALL, option, "--", str(metrics))
+        assert weights.read_bytes() == b"mine" and (clone.root / metrics).is_file()
+    (clone.root / metrics).unlink()
+    done = clone.run("snakemake", "--cores", "2", *SMALL, "--", str(metrics))
+    assert done.returncode != 0 and f"lska: error: {WEIGHTS} has MD5" in done.stderr, done.stderr
+    assert weights.read_bytes() == b"mine"
 
 
 def test_the_store_holds_what_pointers_name_and_is_small(committed: Path) -> None:

@@ -9,20 +9,12 @@ from lska.provenance import file_md5
 
 rule classification:
     input:
-        # A clone gives files arbitrary times: weights that the metric file names are up to date whatever theirs.
-        told(
-            lambda wildcards: remade(
-                PLAN.scored(wildcards.run, ancient),
-                outdated.of_evaluation(
-                    PLAN.config.weights_path(wildcards.run), PLAN.config.metric_path("classification", wildcards.run)
-                ),
-            )
-        ),
+        lambda wildcards: made_from(f"metrics/classification/{wildcards.run}"),
     output:
         metrics=PLAN.config.metric_path("classification", "{run}"),
         outcomes=outcomes_path(PLAN.config.metric_path("classification", "{run}")),
-    params:
-        digest=lambda wildcards: PLAN.training_digest(wildcards.run),
+    wildcard_constraints:
+        run=PLAN.made("metrics/classification", RUN),
     log:
         LOGS / "classification" / "{run}.log",
     threads: evaluation_threads(PLAN.config.evaluation)
@@ -34,20 +26,13 @@ rule classification:
 
 rule dense:
     input:
-        told(
-            lambda wildcards: remade(
-                PLAN.dense_scored(wildcards.task, wildcards.run, ancient),
-                outdated.of_evaluation(
-                    PLAN.job(wildcards.task, wildcards.run).weights, PLAN.job(wildcards.task, wildcards.run).metrics
-                ),
-            )
-        ),
+        lambda wildcards: made_from(f"metrics/{wildcards.task}/{wildcards.run}"),
     output:
         metrics=PLAN.config.metric_path("{task}", "{run}"),
         outcomes=outcomes_path(PLAN.config.metric_path("{task}", "{run}")),
         samples=PLAN.config.results / "samples" / "{task}" / "{run}.png",
-    params:
-        digest=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).digest(),
+    wildcard_constraints:
+        task=PLAN.made("metrics", TASK),
     log:
         LOGS / "dense" / "{task}" / "{run}.log",
     threads: lambda wildcards: evaluation_threads(PLAN.job(wildcards.task, wildcards.run).section.evaluation)

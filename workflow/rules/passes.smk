@@ -2,23 +2,17 @@
 # a pass, together with those that the same tables show; the files of the others are plain inputs of the tables.
 
 for one in PLAN.passes:
-    if workflow.is_main_process:
-        one.mark()
-
     rule:
         name:
             one.name
         input:
-            weights=told(lambda wildcards, one=one: one.inputs(PLAN.choices)),
-            data=lambda wildcards, one=one: remade(one.item.record),
-            outdated=one.outdated,
+            lambda wildcards, one=one: made_from(*(f"metrics/{one.item.task}/{run}" for run in one.runs)),
         output:
             one.outputs,
         params:
             command=one.item.command,
             runs=[str(run) for run in one.runs],
             budget=one.budget,
-            digest=one.digest,
         log:
             LOGS / "passes" / f"{one.name}.log",
         threads: evaluation_threads(one.item.section.evaluation)
@@ -32,9 +26,11 @@ for one in PLAN.passes:
 # Pictures of what the perturbed sets look like, for the notebooks.
 rule examples:
     input:
-        data=lambda wildcards: remade(PLAN.shown(wildcards.set, ancient)),
+        lambda wildcards: made_from(f"pictures/{wildcards.set}"),
     output:
         PLAN.config.results / "samples" / "robustness" / "{set}" / "examples.png",
+    wildcard_constraints:
+        set=PLAN.made("pictures", "[^/]+", end="/"),
     log:
         LOGS / "robustness" / "examples_{set}.log",
     resources:

@@ -1,6 +1,6 @@
 # Weights: published ones come from DVC, the others are trained, one rule for every network. Which of both is decided for
-# each network while this is read (lska.weights); what this program did not make is made by neither. State lives in work/,
-# outside the outputs, so that a killed training goes on.
+# each network while this is read (lska.weights); what this program did not make is made by neither, and what is here and
+# current has no rule. State lives in work/, outside the outputs, so that a killed training goes on.
 
 from snakemake.logging import logger
 
@@ -9,22 +9,21 @@ from lska.launching import launcher, spread, training_threads
 
 
 START = launcher(PLAN.config.training)
-WEIGHTS = PLAN.choices
 
 if workflow.is_main_process:
-    for damaged in WEIGHTS.damages():
+    for damaged in PLAN.choices.damages():
         logger.warning(damaged)
 
 
 rule fetch:
     input:
-        told(lambda wildcards: PLAN.fetched(wildcards.weights)),
+        lambda wildcards: made_from(f"weights/{wildcards.weights}"),
     output:
         PLAN.config.weights_path("{weights}"),
     wildcard_constraints:
-        weights=WEIGHTS.fetched,
+        weights=PLAN.weights("fetch", ".+"),
     message:
-        "{WEIGHTS:{wildcards.weights}}"
+        "fetch {wildcards.weights}: {PLAN:{wildcards.weights}}"
     log:
         LOGS / "fetch" / "{weights}.log",
     localrule: True
@@ -35,21 +34,15 @@ rule fetch:
 rule train:
     input:
         # Training itself compares the data with their manifest.
-        data=told(
-            lambda wildcards: remade(
-                PLAN.learned(wildcards.run, ancient), outdated.of_training(PLAN.config, Run.parse(wildcards.run))
-            )
-        ),
+        lambda wildcards: made_from(f"weights/{wildcards.run}"),
     output:
         weights=PLAN.config.weights_path("{run}"),
         sidecar=PLAN.config.weights_path("{run}").with_suffix(".json"),
         record=PLAN.config.training_log("{run}"),
     wildcard_constraints:
-        run=WEIGHTS.trained(RUN),
+        run=PLAN.weights("train", RUN),
     message:
-        "{WEIGHTS:{wildcards.run}}"
-    params:
-        digest=lambda wildcards: PLAN.training_digest(wildcards.run),
+        "train {wildcards.run}: {PLAN:{wildcards.run}}"
     log:
         LOGS / "train" / "{run}.log",
     threads: training_threads(PLAN.config.training)
@@ -62,26 +55,19 @@ rule train:
         "exec {START} train {wildcards.run} --job-minutes {resources.runtime} {SETTINGS} 2>> {log:q}"
 
 
-# One rule for every head and control. The backbone enters by its weights, and by the digest of how they were trained.
+# One rule for every head and control.
 rule fine_tune:
     input:
-        data=told(
-            lambda wildcards: remade(
-                PLAN.fine_tuned(wildcards.task, wildcards.run, ancient),
-                outdated.of_fine_tuning(PLAN.job(wildcards.task, wildcards.run)),
-            )
-        ),
-        backbone=told(lambda wildcards: PLAN.backbone(wildcards.task, wildcards.run, ancient)),
+        lambda wildcards: made_from(f"weights/{wildcards.task}/{wildcards.run}"),
     output:
         weights=PLAN.config.weights_path("{task}/{run}"),
         sidecar=PLAN.config.weights_path("{task}/{run}").with_suffix(".json"),
         record=PLAN.config.training_log("{task}/{run}"),
     wildcard_constraints:
-        task=WEIGHTS.trained(TASK),
+        task=PLAN.weights("train", TASK),
     message:
-        "{WEIGHTS:{wildcards.task}/{wildcards.run}}"
+        "train {wildcards.task}/{wildcards.run}: {PLAN:{wildcards.task}/{wildcards.run}}"
     params:
-        digest=lambda wildcards: PLAN.job(wildcards.task, wildcards.run).digest(),
         start=lambda wildcards: launcher(PLAN.job(wildcards.task, wildcards.run).settings),
     log:
         LOGS / "train" / "{task}" / "{run}.log",

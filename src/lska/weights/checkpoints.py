@@ -122,7 +122,7 @@ def choose(checkpoint: Checkpoint) -> Choice:
         problem = blocked
     elif choice.here:
         return choice if problem is None else dataclasses.replace(choice, reason=problem)
-    elif occupied(weights):
+    elif occupied(weights) or damage(checkpoint.sidecar) is not None:
         problem = foreign(weights)
     return choice if problem is None else dataclasses.replace(choice, fetched=False, here=False, refused=problem)
 
