@@ -5,7 +5,6 @@ Sidecars, records and metric files name what they were made of; this compares it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +126,3 @@ def _md5(content: dict[str, Any], of: str) -> str | None:
 
 def _sidecar_md5(config: Config, network: str) -> str | None:
     return read_sidecar(config.weights_path(network).with_suffix(".json")).get("md5")
-
-
-def names(products: Iterator[str], kind: str) -> list[str]:
-    """Names of one kind, without it."""
-    return [name.removeprefix(f"{kind}/") for name in products if name.startswith(f"{kind}/")]
