@@ -16,25 +16,25 @@ from lska.openmmlab.recipe import (
     DetectionRecipe,
     MaskRCNNRecipe,
     SegmentationRecipe,
-    load_recipe,
+    load_dense_recipe,
 )
-from lska.train.recipe import load_recipe as load_classification_recipe
+from lska.train.recipe import load_recipe
 
 FILES = {"retinanet": "coco_retinanet", "mask_rcnn": "coco_mask_rcnn", "semantic_fpn": "ade20k_semantic_fpn"}
 KINDS = {"retinanet": DetectionRecipe, "mask_rcnn": MaskRCNNRecipe, "semantic_fpn": SegmentationRecipe}
 
 
 def load(head: str, **overrides: Any) -> Any:
-    return load_recipe(head, RECIPES / f"{FILES[head]}.yaml", overrides)
+    return load_dense_recipe(head, RECIPES / f"{FILES[head]}.yaml", overrides)
 
 
 @pytest.mark.parametrize("path", sorted(path.name for path in RECIPES.glob("*_*.yaml")))
 def test_every_recipe_of_the_project_loads_and_opens_with_how_to_use_it(path: str) -> None:
     head = next((head for head in FILES if path.endswith(f"_{head}.yaml")), None)
     if head is None:
-        assert load_classification_recipe(RECIPES / path).test_crop == 0.875, "networks of other papers"
+        assert load_recipe(RECIPES / path).test_crop == 0.875, "networks of other papers"
     else:
-        assert type(load_recipe(head, RECIPES / path)) is KINDS[head]
+        assert type(load_dense_recipe(head, RECIPES / path)) is KINDS[head]
     text = (RECIPES / path).read_text(encoding="utf-8")
     assert all(f"\n# {word} " in text for word in ("command", "hardware", "duration", "expect"))
 
@@ -43,7 +43,7 @@ def test_heads_have_their_own_kind_of_recipe() -> None:
     assert (*DETECTORS, *SEGMENTORS) == tuple(TASKS)
     assert {head: type(load(head)) for head in FILES} == KINDS
     with pytest.raises(ValueError, match="'upernet' is no detector or segmentor; expected one of retinanet, mask_rcnn"):
-        load_recipe("upernet", RECIPES / "coco_retinanet.yaml")
+        load_dense_recipe("upernet", RECIPES / "coco_retinanet.yaml")
 
 
 @pytest.mark.parametrize("head", FILES)
@@ -95,11 +95,11 @@ def test_a_recipe_may_leave_out_the_switches(tmp_path: Path) -> None:
     del values["switches"]
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump({**values, "mean": [0.1, 0.2, 0.3], "deviation": [1, 1, 1], "layer_norm_eps": 0.1}))
-    recipe = load_recipe("retinanet", path)
+    recipe = load_dense_recipe("retinanet", path)
     assert (recipe.mean, recipe.deviation, recipe.layer_norm_eps) == ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0), 0.1)
     path.write_text(yaml.safe_dump({**values, "mean": [0.1, 0.2, 0.3], "deviation": None, "layer_norm_eps": 0.1}))
     with pytest.raises(ValueError, match="mean and deviation must both be set, or both be null"):
-        load_recipe("retinanet", path)
+        load_dense_recipe("retinanet", path)
 
 
 @pytest.mark.parametrize(
