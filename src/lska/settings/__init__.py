@@ -1,1 +1,1 @@
-"""What is trained and measured at a scale: runs, the configuration, recipes, and the tasks that follow from them."""
+"""What a scale is made of: runs, recipes, sections of the configuration, versions of what makes results."""
