@@ -18,6 +18,7 @@ from lska.inspection import OWN_DATA, TASKS, InspectionJob
 from lska.openmmlab.recipe import load_dense_recipe
 from lska.provenance import project_root
 from lska.robustness import SETS, PerturbedSet, set_of
+from lska.settings.settings_reference import reference_page
 from lska.strict import SettingsError, build, merge, problems_of
 from lska.train.recipe import load_recipe
 
@@ -213,3 +214,8 @@ def test_a_missing_or_damaged_data_record_is_named_with_its_remedy(content: str 
     message = r"results/test/data/colours\.json is missing or damaged .*`lska data prepare --kind classification`"
     with pytest.raises(ValueError, match=message):
         settings.data_identity()
+
+
+def test_the_reference_of_all_settings_is_that_of_the_code() -> None:
+    text = Path("docs/settings.md").read_text(encoding="utf-8")
+    assert text == reference_page(), "write it anew; its second paragraph says how"
