@@ -35,7 +35,6 @@ EXPECTED = {
 }  # fmt: skip
 """What was expected, by pydantic's type of the error."""
 
-
 KEY = "[key]"
 """What ends the location of an error in a key of a mapping."""
 
@@ -112,14 +111,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @functools.cache
-def adapter(cls: type[Any]) -> TypeAdapter[Any]:
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
     """What pydantic knows of a dataclass, as the only item of a list: a plain dataclass has no settings itself."""
     return TypeAdapter(list[cls], config=STRICT)
 
 
 @functools.cache
 def _validator(cls: type[Any]) -> SchemaValidator:
-    return SchemaValidator(_as_in_yaml(adapter(cls).core_schema))
+    return SchemaValidator(_as_in_yaml(_adapter(cls).core_schema))
 
 
 def _as_in_yaml(schema: Any) -> Any:
@@ -153,7 +152,7 @@ def _explained(cls: type[Any], values: Any, errors: list[ErrorDetails], setting:
         kind, name = here[0]["type"], place[-1]
         if kind == "missing":
             yield _told(_written(setting, place[1:-1]), f"missing key {name!r}")
-        elif kind == "unexpected_keyword_argument":
+        elif kind in ("unexpected_keyword_argument", "invalid_key"):
             yield _told(_written(setting, place[1:-1]), f"unknown key {quoted(name)}{_suggestion(cls, place)}")
         elif kind == "value_error":
             yield _told(_written(setting, place[1:]), str(here[0]["ctx"]["error"]))
@@ -165,21 +164,25 @@ def _place(error: ErrorDetails, values: Any) -> Place:
     """Where in the values an error is: its location without the names of members of unions."""
     place: list[Any] = []
     for step in error["loc"]:
-        if step in (values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()):
+        inside = values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
+        reached = step in inside
+        if reached:
             values = values[step]
             place.append(step)
     if error["type"] == "missing" and isinstance(values, list):
         # Of a list that is too short; the last of its errors knows how long it had to be.
-        error["type"], error["ctx"] = "too_long", {"max_length": error["loc"][-1] + 1}
-    # A missing key is in no mapping, and a key has the place of its value.
-    return (*place, error["loc"][-1]) if error["type"] == "missing" or error["loc"][-1] == KEY else tuple(place)
+        error["type"], error["ctx"] = "too_long", {"max_length": step + 1}
+    if not reached and (error["type"] in ("missing", "invalid_key") or step == KEY):
+        place.append(step)
+    return tuple(place)
 
 
 def _mismatch(errors: list[ErrorDetails]) -> str:
     value, last = errors[0]["input"], errors[-1]
     if last["type"] == "too_long":
         return f"expected {last['ctx']['max_length']} values, found {len(value)}: {quoted(value)}"
-    expected = dict.fromkeys(EXPECTED[error["type"]].format(**error.get("ctx", {})) for error in errors)
+    kinds = [(EXPECTED.get(error["type"], error["type"]), error.get("ctx", {})) for error in errors]
+    expected = dict.fromkeys(kind.format(**context) for kind, context in kinds)
     wanted = " or ".join(expected).replace("' or '", "', '")
     kind = f"{type(value).__name__} " if last["type"].endswith(("_type", "_error")) else ""
     hint = _scientific(value) if isinstance(value, str) and "a finite float" in expected else ""
@@ -196,7 +199,7 @@ def _scientific(value: str) -> str:
 
 
 def _suggestion(cls: type[Any], place: Place) -> str:
-    schema = adapter(cls).json_schema()
+    schema = _adapter(cls).json_schema()
     known = _keys(schema, schema.get("$defs", {}), place[:-1])
     close = difflib.get_close_matches(str(place[-1])[:100], known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else f"; known keys: {', '.join(known)}"

@@ -53,7 +53,7 @@ def sets(**changes: Any) -> dict[str, Any]:
     return {"robustness": {"sets": changes}}
 
 
-FAULTS: dict[str, list[dict[str, Any]]] = {
+FAULTS: dict[str, list[dict[Any, Any]]] = {
     "whole": [
         {
             "rate": "fast", "parts": [{"size": "x"}, {"size": 2, "kind": "c", "sice": 1}, 7, {"size": [1, "2"]}],
@@ -62,6 +62,8 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
         {"rate": True, "limit": 0, "pair": [1, 2, 3], "part": [1], "name": 3, "words": {"a": "b"}},
         {"rate": None, "limit": 2.5, "pair": "12", "part": {"size": 13}, "name": "wrong", "table": {1: {}}},
         {"rate": float("nan"), "limit": "1e-3", "parts": {}, "zzz": 1, "words": {1: 2}, "table": {"\x1b[2J": 3}},
+        {"part": {None: 3}, "table": {"m": {1: 2}}},
+        {1: 2},
         {"rate": "2.5e4", "limit": "-1e-3", "pair": [True, float("inf")], "on": "yes", "parts": None},
     ],
     "tiny": [
