@@ -157,7 +157,7 @@ def _explained(cls: type[Any], values: Any, errors: list[ErrorDetails], setting:
         elif kind == "value_error":
             yield _told(_written(setting, place[1:]), str(here[0]["ctx"]["error"]))
         elif place not in outer:
-            yield _told(_written(setting, place[1:]), _mismatch(here))
+            yield _told(_written(setting, place[1:]), _mismatch(here, _options(cls, place)))
 
 
 def _place(error: ErrorDetails, values: Any) -> Place:
@@ -177,16 +177,18 @@ def _place(error: ErrorDetails, values: Any) -> Place:
     return tuple(place)
 
 
-def _mismatch(errors: list[ErrorDetails]) -> str:
+def _mismatch(errors: list[ErrorDetails], options: list[dict[str, Any]]) -> str:
     value, last = errors[0]["input"], errors[-1]
     if last["type"] == "too_long":
         return f"expected {last['ctx']['max_length']} values, found {len(value)}: {quoted(value)}"
     kinds = [(EXPECTED.get(error["type"], error["type"]), error.get("ctx", {})) for error in errors]
     expected = dict.fromkeys(kind.format(**context) for kind, context in kinds)
     wanted = " or ".join(expected).replace("' or '", "', '")
-    kind = f"{type(value).__name__} " if last["type"].endswith(("_type", "_error")) else ""
+    of_type = last["type"].endswith(("_type", "_error"))
+    null = " or null" if of_type and {"type": "null"} in options else ""
+    kind = f"{type(value).__name__} " if of_type else ""
     hint = _scientific(value) if isinstance(value, str) and "a finite float" in expected else ""
-    return f"expected {wanted}, found {kind}{quoted(value)}{hint}"
+    return f"expected {wanted}{null}, found {kind}{quoted(value)}{hint}"
 
 
 def _scientific(value: str) -> str:
@@ -199,22 +201,23 @@ def _scientific(value: str) -> str:
 
 
 def _suggestion(cls: type[Any], place: Place) -> str:
-    schema = _adapter(cls).json_schema()
-    known = _keys(schema, schema.get("$defs", {}), place[:-1])
+    known = [key for option in _options(cls, place[:-1]) for key in option.get("properties", {})]
     close = difflib.get_close_matches(str(place[-1])[:100], known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else f"; known keys: {', '.join(known)}"
 
 
-def _keys(schema: Mapping[str, Any], definitions: Mapping[str, Any], place: Place) -> list[str]:
-    """Keys of the section at `place` of what a JSON schema describes."""
-    if "$ref" in schema:
-        schema = definitions[schema["$ref"].rpartition("/")[2]]
-    if "anyOf" in schema:
-        return [key for option in schema["anyOf"] for key in _keys(option, definitions, place)]
-    if not place:
-        return list(schema.get("properties", {}))
-    inner = schema.get("properties", {}).get(place[0]) or schema.get("additionalProperties") or schema.get("items")
-    return _keys(inner, definitions, place[1:]) if isinstance(inner, dict) else []
+def _options(cls: type[Any], place: Place) -> list[dict[str, Any]]:
+    """JSON schemas of what may stand at `place` in the values of a dataclass."""
+    schema = _adapter(cls).json_schema()
+    found = [schema]
+    for step in (None, *place):
+        if step is not None:
+            inner = [one.get("properties", {}).get(step) or one.get("additionalProperties") for one in found]
+            inner += [one.get("items") for one in found]
+            found = [one for one in inner if isinstance(one, dict)]
+        found = [option for one in found for option in one.get("anyOf", [one])]
+        found = [schema["$defs"][one["$ref"].rpartition("/")[2]] if "$ref" in one else one for one in found]
+    return found
 
 
 def _written(setting: str, place: Place) -> str:

@@ -6,7 +6,7 @@ Each check yields pairs of a setting and what is wrong with it, and relies only 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lska.inspection import OWN_DATA
 from lska.robustness import CUE_CONFLICT, MANIFESTS, SETS
 from lska.runs import Run
-from lska.sections import expand_all, place
+from lska.sections import Training, expand_all, place
 from lska.strict import SettingsError
 
 if TYPE_CHECKING:
@@ -99,21 +99,22 @@ def _recipes(config: Config) -> Problems:
             yield from ((setting, f"{recipe.where}: {problem}") for problem in recipe.problems)
         elif isinstance(recipe, ValueError):
             yield setting, str(recipe)
-        else:
-            yield from _means(config, setting, recipe)
+    yield from _division("training", config.training, config.recipes.values())
+    for (kind, head), recipe in config.dense_recipes.items():
+        setting, means = f"{kind}.heads.{head}", config.dense[kind].heads[head]
+        yield from _division(setting, means, [recipe])
+        if not isinstance(recipe, ValueError) and recipe.precision == "bf16" and means.gpus == 0:
+            yield setting, "precision bf16 of a fine-tuning needs a GPU, and gpus is 0; use fp32"
 
 
-def _means(config: Config, setting: str, recipe: Any) -> Problems:
-    kind, _, rest = setting.partition(".heads.")
-    means = config.dense[kind].heads[rest.removesuffix(".recipe")] if rest else config.training
-    section = setting.removesuffix(".recipe") if rest else "training"
-    micro_batches = recipe.global_batch // recipe.micro_batch
-    if micro_batches % means.processes:
-        devices = f"gpus: {means.gpus}" if means.gpus else f"nodes: {means.nodes}"
-        yield (
-            section,
-            f"an update has {micro_batches} micro-batches (global_batch / micro_batch of the recipe), which cannot be "
-            f"divided among {devices}; change one of them",
-        )
-    if rest and recipe.precision == "bf16" and means.gpus == 0:
-        yield section, "precision bf16 of a fine-tuning needs a GPU, and gpus is 0; use fp32"
+def _division(setting: str, means: Training, recipes: Iterable[Any]) -> Problems:
+    """Updates whose micro-batches cannot be divided among the processes that train together."""
+    sound = [recipe for recipe in recipes if not isinstance(recipe, ValueError)]
+    for count in sorted({recipe.global_batch // recipe.micro_batch for recipe in sound}):
+        if count % means.processes:
+            devices = f"gpus: {means.gpus}" if means.gpus else f"nodes: {means.nodes}"
+            yield (
+                setting,
+                f"an update has {count} micro-batches (global_batch / micro_batch of the recipe), which cannot be "
+                f"divided among {devices}; change one of them",
+            )
