@@ -35,6 +35,9 @@ EXPECTED = {
 }  # fmt: skip
 """What was expected, by pydantic's type of the error."""
 
+UNKNOWN = ("unexpected_keyword_argument", "invalid_key")
+"""Pydantic's types of errors of unknown keys."""
+
 KEY = "[key]"
 """What ends the location of an error in a key of a mapping."""
 
@@ -147,16 +150,19 @@ def _explained(cls: type[Any], values: Any, errors: list[ErrorDetails], setting:
     found: dict[Place, list[ErrorDetails]] = {}
     for error in errors:
         found.setdefault(_place(error, values), []).append(error)
-    outer = {place[:depth] for place in found for depth in range(len(place))}
-    for place, here in found.items():
-        kind, name = here[0]["type"], place[-1]
+    first = {place[:depth]: number for number, place in reversed([*enumerate(found)]) for depth in range(len(place))}
+    unknown = {place for place, here in found.items() if here[0]["type"] in UNKNOWN}
+    # Before the fields of their section: one may be the misspelt name of a missing one.
+    order = {place: (first[place[:-1]] if place in unknown else number) for number, place in enumerate(found)}
+    for place in sorted(found, key=lambda place: (order[place], place not in unknown)):
+        here, kind, name = found[place], found[place][0]["type"], place[-1]
         if kind == "missing":
             yield _told(_written(setting, place[1:-1]), f"missing key {name!r}")
-        elif kind in ("unexpected_keyword_argument", "invalid_key"):
+        elif place in unknown:
             yield _told(_written(setting, place[1:-1]), f"unknown key {quoted(name)}{_suggestion(cls, place)}")
         elif kind == "value_error":
             yield _told(_written(setting, place[1:]), str(here[0]["ctx"]["error"]))
-        elif place not in outer:
+        elif place not in first:
             yield _told(_written(setting, place[1:]), _mismatch(here, _options(cls, place)))
 
 

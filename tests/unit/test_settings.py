@@ -117,7 +117,7 @@ def test_later_files_and_then_overrides_win_key_by_key(monkeypatch: pytest.Monke
 def test_missing_sections_are_named_as_the_file_calls_them() -> None:
     with pytest.raises(SettingsError) as caught:
         from_dict({"scale": "x", "groups": []}, "x.yaml")
-    *missing, unknown = caught.value.problems
+    unknown, *missing = caught.value.problems
     assert missing == [
         f"missing key {key!r}" for key in ("caption", "runs", "data", "training", "evaluation", "speed")
     ]

@@ -62,7 +62,7 @@ def test_unknown_keys_and_wrong_types_are_all_named(tmp_path: Path) -> None:
     text = (SPECS / "table_03.yaml").read_text()
     broken = text.replace("title:", "titel:").replace("    digits: 2\n", "    digits: two\n    colour: red\n", 1)
     (tmp_path / "table_03.yaml").write_text(broken)
-    with pytest.raises(ValueError, match=r"(?s)table_03\.yaml(?=.*'titel')(?=.*'title')(?=.*'colour').*digits.*'two'"):
+    with pytest.raises(ValueError, match=r"(?s)table_03\.yaml.*'titel'.*'title'.*'colour'.*digits.*'two'"):
         load_spec("table_03", tmp_path)
 
 
