@@ -12,7 +12,7 @@ from pydantic import Field
 
 from lska.openmmlab.recipe import Detector, Segmentor
 from lska.runs import Run
-from lska.strict import AtLeastZero, Count, LocalPath, NotNegative, Positive, checked
+from lska.strict import AtLeastOne, AtLeastZero, LocalPath, NotNegative, Positive, checked
 from lska.train.recipe import LARGEST_SIDE
 
 LONGEST_HEARTBEAT = 3600.0
@@ -35,7 +35,7 @@ def stem_problem(name: str) -> str | None:
 FileStem = Annotated[str, checked(stem_problem)]
 """A name that files get."""
 
-Part = Literal["train", "val", "test"]
+DataPart = Literal["train", "val", "test"]
 SetName = Literal["c", "c_bar", "a", "r", "sketch"]
 
 
@@ -105,7 +105,7 @@ class Training:
     """Data loading processes per GPU (or per training without GPU)."""
     hours: Positive = 12.0
     """Wall time of one attempt; a training that needs more goes on in the next attempt."""
-    attempts: Count = 1
+    attempts: AtLeastOne = 1
     """How often Snakemake starts a training that stopped itself or failed before it gives up."""
     state_minutes: NotNegative = 10.0
     """Time between two saved states."""
@@ -137,7 +137,7 @@ class Pretraining(Training):
 class Evaluation:
     """Means of scoring checkpoints."""
 
-    batch_size: Count = 256
+    batch_size: AtLeastOne = 256
     threads: PerMachine = 1
     gpus: PerMachineOrNone = 0
     workers: PerMachineOrNone = 0
@@ -147,10 +147,10 @@ class Evaluation:
 class Speed:
     """Protocol of the throughput measurement (Figure 6d, Table XVII); the paper's batch and GPU are not known."""
 
-    batch_size: Count
+    batch_size: AtLeastOne
     warmup: AtLeastZero
     """Batches before the first timed one."""
-    repeats: Count
+    repeats: AtLeastOne
     """Timed measurements per network, interleaved over the networks; the median is reported."""
     seconds: NotNegative
     """Least duration of one timed measurement."""
@@ -202,13 +202,13 @@ class Robustness:
     runs: tuple[RunGroup, ...]
     """Each must be a run of the scale."""
     evaluation: Evaluation = field(default_factory=Evaluation)
-    passes: Count = 1
+    passes: AtLeastOne = 1
     """Jobs per set among which the runs that the same tables show are divided; each decodes every image once."""
-    shard: Count = 10_000
+    shard: AtLeastOne = 10_000
     """Images after which the predictions are saved: what an interruption can lose."""
     hours: Positive = 12.0
     """Wall time of one attempt of a pass; one that needs more goes on in the next attempt."""
-    attempts: Count = 1
+    attempts: AtLeastOne = 1
     """How often Snakemake starts a pass that stopped itself or failed before it gives up."""
 
     def __post_init__(self) -> None:
@@ -231,9 +231,9 @@ class Inspection:
     runs: tuple[RunGroup, ...]
     """Each must be a run of the scale."""
     evaluation: Evaluation = field(default_factory=Evaluation)
-    passes: Count = 1
+    passes: AtLeastOne = 1
     """Jobs among which the runs that the same tables show are divided; each decodes every image once."""
-    attempts: Count = 1
+    attempts: AtLeastOne = 1
     """How often Snakemake starts a job that failed before it gives up."""
 
 
@@ -242,13 +242,13 @@ class ShapeTexture(Inspection):
     """Shape and texture dimensions, and shape bias, on a cue-conflict set (Tables XII, XV)."""
 
     data: DataSource
-    stage: Count | None = None
+    stage: AtLeastOne | None = None
     """Stage whose features are taken; None for the end of the network."""
     pooled: bool = True
     """Whether features are the mean over positions; otherwise the whole map."""
     pairs: Annotated[int, Field(ge=2)] | None = None
     """Pairs drawn that share a factor; None for all."""
-    resamples: Count = 1000
+    resamples: AtLeastOne = 1000
     """Bootstrap samples of the pairs, for the intervals."""
     seed: AtLeastZero = 0
     """Of the draw of pairs and of the bootstrap."""
@@ -259,9 +259,9 @@ class TextureNeighbours(Inspection):
     """Texture classification by the nearest neighbour among pooled features (Table XIII)."""
 
     data: DataSource
-    gallery: Annotated[tuple[Part, ...], Field(min_length=1)] = ("train",)
+    gallery: Annotated[tuple[DataPart, ...], Field(min_length=1)] = ("train",)
     """Parts of each split that neighbours are taken from."""
-    query: Part = "val"
+    query: DataPart = "val"
     """Part that is classified; the paper says validation set."""
 
     def __post_init__(self) -> None:
@@ -274,7 +274,7 @@ class TextureNeighbours(Inspection):
 class ReceptiveField(Inspection):
     """Effective receptive field on the scale's validation images (Table VII, Figures 4 and 8)."""
 
-    images: Count = 50
+    images: AtLeastOne = 50
     size: Annotated[int, Field(ge=32, le=LARGEST_SIDE)] = 1024
     """Pixels that images are squashed to."""
     normalization: Literal["imagenet", "recipe"] = "imagenet"

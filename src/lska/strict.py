@@ -106,7 +106,7 @@ def checked(problem: Callable[..., str | None], *fields: str) -> AfterValidator:
 LocalPath = Annotated[str, AfterValidator(expanded)]
 """A path, in which `~` and variables are expanded when it is read."""
 
-Count = Annotated[int, Field(ge=1)]
+AtLeastOne = Annotated[int, Field(ge=1)]
 AtLeastZero = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]

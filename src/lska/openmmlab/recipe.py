@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from lska.strict import AtLeastZero, Count, NotNegative, Positive, Share, checked
+from lska.strict import AtLeastOne, AtLeastZero, NotNegative, Positive, Share, checked
 from lska.train.recipe import (
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
@@ -78,7 +78,7 @@ class FineTuningRecipe:
     """Applied to every parameter, as published."""
     clip_gradient: Positive | None
     """Largest global gradient norm; None for none."""
-    global_batch: Count
+    global_batch: AtLeastOne
     micro_batch: MicroBatch
     drop_path: DropPath
     mean: Triple | None
@@ -87,7 +87,7 @@ class FineTuningRecipe:
     layer_norm_eps: Positive
     """Of the LayerNorm that ends each stage of the backbone."""
     horizontal_flip: Share
-    fpn_channels: Count
+    fpn_channels: AtLeastOne
     precision: Literal["fp32", "bf16"]
     channels_last: bool
 
@@ -100,7 +100,7 @@ class FineTuningRecipe:
 class DetectionRecipe(FineTuningRecipe):
     """RetinaNet with FPN on COCO-style data, and what Mask R-CNN shares with it (paper/protocol.md, section 3)."""
 
-    epochs: Count
+    epochs: AtLeastOne
     milestones: Annotated[tuple[int, ...], checked(_milestones_problem, "epochs")]
     """Epochs after which the rate falls to a tenth."""
     warmup_updates: AtLeastZero
@@ -110,13 +110,13 @@ class DetectionRecipe(FineTuningRecipe):
     """Longest side and shortest side that an image is scaled to, keeping its ratio."""
     smallest_image: AtLeastZero
     """Training images with a shorter side below this, and those without objects, are left out (mmdet's filter)."""
-    head_channels: Count
+    head_channels: AtLeastOne
     """Of the convolutions in RetinaNet's head, or in the region proposals' and the mask head."""
-    head_convs: Count
+    head_convs: AtLeastOne
     """Convolutions in each branch of RetinaNet's head, or in the mask head."""
     score_threshold: Share
     suppression_iou: Share
-    detections: Count
+    detections: AtLeastOne
     """Most detections per image."""
 
 
@@ -125,15 +125,15 @@ class DetectionRecipe(FineTuningRecipe):
 class MaskRCNNRecipe(DetectionRecipe):
     """Mask R-CNN with FPN: detection with proposals of regions."""
 
-    fc_channels: Count
+    fc_channels: AtLeastOne
     """Width of the two fully connected layers of the box head."""
-    proposals_kept: Count
+    proposals_kept: AtLeastOne
     """Proposals per pyramid level before suppression, in training; half as many at test time."""
-    proposals: Count
+    proposals: AtLeastOne
     """Proposals per image after suppression."""
-    proposal_samples: Count
+    proposal_samples: AtLeastOne
     """Anchors sampled per image for the loss of the region proposals."""
-    region_samples: Count
+    region_samples: AtLeastOne
     """Regions sampled per image for the loss of the box and mask heads."""
 
 
@@ -142,7 +142,7 @@ class MaskRCNNRecipe(DetectionRecipe):
 class SegmentationRecipe(FineTuningRecipe):
     """Semantic FPN on ADE20K-style data (paper/protocol.md, section 4)."""
 
-    updates: Count
+    updates: AtLeastOne
     power: Positive
     """Of the polynomial decay of the rate."""
     minimum_learning_rate: NotNegative
@@ -156,7 +156,7 @@ class SegmentationRecipe(FineTuningRecipe):
     """A crop in which one class fills more than this share is drawn again, up to ten times."""
     photometric: bool
     """Random brightness, contrast, saturation and hue (mmseg's distortion)."""
-    head_channels: Count
+    head_channels: AtLeastOne
     dropout: Share
 
 

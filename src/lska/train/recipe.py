@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from lska.files import read_yaml
-from lska.strict import AtLeastZero, Count, NotNegative, Positive, Share, build, checked, merge
+from lska.strict import AtLeastOne, AtLeastZero, NotNegative, Positive, Share, build, checked, merge
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ def _mixing_problem(probability: float, micro_batch: int, mixup: float, cutmix: 
 # At 1 the last block would always be dropped.
 DropPath = Annotated[float, Field(ge=0, lt=1)]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
-MicroBatch = Annotated[Count, checked(micro_batch_problem, "global_batch")]
+MicroBatch = Annotated[AtLeastOne, checked(micro_batch_problem, "global_batch")]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Interval = checked(increasing_problem)
 
@@ -82,7 +82,7 @@ class Recipe:
     learning rate nor the batch statistics depend on the hardware.
     """
 
-    epochs: Count
+    epochs: AtLeastOne
     """Length of the cosine schedule, warm-up included."""
     cooldown_epochs: AtLeastZero
     """Epochs at the minimum rate after the schedule."""
@@ -98,7 +98,7 @@ class Recipe:
     """Not applied to biases and one-dimensional weights (timm's rule)."""
     clip_gradient: Positive | None
     """Largest global gradient norm; None for none."""
-    global_batch: Count
+    global_batch: AtLeastOne
     micro_batch: MicroBatch
     ema_decay: Share | None
     """Decay per update of the weight average that is exported and evaluated; None exports the last weights."""
@@ -129,7 +129,7 @@ class Recipe:
     """Whether torch.compile prepares the network."""
     validation_interval: AtLeastZero
     """Epochs between top-1 measurements during training, for the log only; 0 for none."""
-    augmentation_repeats: Count = 1
+    augmentation_repeats: AtLeastOne = 1
     """How often an epoch shows an image, each time changed otherwise; of all images it shows one in so many."""
 
     @property
