@@ -10,13 +10,13 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from lska.data.perturbed.names import GENERATORS
 from lska.passes import Measured
 from lska.provenance import digest
 from lska.runs import Run
-from lska.sections import DataSource, Robustness
+from lska.sections import DataSource, Robustness, SetName
 
 if TYPE_CHECKING:
     from lska.config import Config
@@ -27,7 +27,7 @@ CORRUPTED = ("c", "c_bar")
 MASKED = ("a", "r")
 """Sets of some of the classes, whose outputs are restricted to them (Hendrycks et al., ImageNet-A and -R)."""
 
-SETS = (*CORRUPTED, *MASKED, "sketch")
+SETS: tuple[str, ...] = get_args(SetName)
 """ImageNet-C, ImageNet-C-bar, ImageNet-A, ImageNet-R and ImageNet-Sketch, or a scale's counterparts."""
 
 TASK = rf"robustness/(?:{'|'.join(SETS)})"
