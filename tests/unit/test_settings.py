@@ -118,9 +118,7 @@ def test_missing_sections_are_named_as_the_file_calls_them() -> None:
     with pytest.raises(SettingsError) as caught:
         from_dict({"scale": "x", "groups": []}, "x.yaml")
     unknown, *missing = caught.value.problems
-    assert missing == [
-        f"missing key {key!r}" for key in ("caption", "runs", "data", "training", "evaluation", "speed")
-    ]
+    assert missing == [f"missing key {key!r}" for key in ("caption", "runs", "data", "training", "evaluation", "speed")]
     assert unknown.startswith("unknown key 'groups'")
 
 

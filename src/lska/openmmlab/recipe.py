@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
-
 from lska.strict import AtLeastOne, AtLeastZero, NotNegative, Positive, Share, checked
 from lska.train.recipe import (
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
+    BelowOne,
     Deviation,
-    DropPath,
     Interval,
     MicroBatch,
     PositiveShare,
@@ -63,7 +61,6 @@ def _scale_problem(scale: tuple[int, int]) -> str | None:
     return None if scale[1] <= scale[0] else f"expected [longest, shortest side], found {list(scale)}"
 
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
 ImageScale = Annotated[tuple[Side, Side], checked(_scale_problem)]
 
 
@@ -73,14 +70,14 @@ class FineTuningRecipe:
 
     learning_rate: Positive
     """AdamW's rate, reached after the warm-up where there is one."""
-    betas: tuple[Beta, Beta]
+    betas: tuple[BelowOne, BelowOne]
     weight_decay: NotNegative
     """Applied to every parameter, as published."""
     clip_gradient: Positive | None
     """Largest global gradient norm; None for none."""
     global_batch: AtLeastOne
     micro_batch: MicroBatch
-    drop_path: DropPath
+    drop_path: BelowOne
     mean: Triple | None
     """Per channel (RGB, 0 to 1), subtracted from the pixels; None for the statistics of the pretraining recipe."""
     deviation: Annotated[Deviation | None, checked(_deviation_problem, "mean")]
@@ -120,7 +117,6 @@ class DetectionRecipe(FineTuningRecipe):
     """Most detections per image."""
 
 
-
 @dataclass(frozen=True)
 class MaskRCNNRecipe(DetectionRecipe):
     """Mask R-CNN with FPN: detection with proposals of regions."""
@@ -135,7 +131,6 @@ class MaskRCNNRecipe(DetectionRecipe):
     """Anchors sampled per image for the loss of the region proposals."""
     region_samples: AtLeastOne
     """Regions sampled per image for the loss of the box and mask heads."""
-
 
 
 @dataclass(frozen=True)
@@ -158,7 +153,6 @@ class SegmentationRecipe(FineTuningRecipe):
     """Random brightness, contrast, saturation and hue (mmseg's distortion)."""
     head_channels: AtLeastOne
     dropout: Share
-
 
 
 def load_dense_recipe(

@@ -65,8 +65,7 @@ def _mixing_problem(probability: float, micro_batch: int, mixup: float, cutmix: 
     return None
 
 
-# At 1 the last block would always be dropped.
-DropPath = Annotated[float, Field(ge=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 MicroBatch = Annotated[AtLeastOne, checked(micro_batch_problem, "global_batch")]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
@@ -102,7 +101,8 @@ class Recipe:
     micro_batch: MicroBatch
     ema_decay: Share | None
     """Decay per update of the weight average that is exported and evaluated; None exports the last weights."""
-    drop_path: DropPath
+    drop_path: BelowOne
+    """Largest share of dropped paths; at 1 the last block would always be dropped."""
     label_smoothing: Share
     mixup: NotNegative
     cutmix: NotNegative
