@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
 
 from lska.files import quoted, read_yaml
-from lska.finetuning import CONTROL, FineTuningJob, check_dense, parse_task
-from lska.inspection import OWN_DATA, InspectionJob, check_inspections
+from lska.finetuning import CONTROL, FineTuningJob, parse_task
+from lska.inspection import OWN_DATA, InspectionJob
 from lska.inspection import TASKS as INSPECTIONS
-from lska.openmmlab.recipe import DetectionRecipe, SegmentationRecipe
-from lska.openmmlab.recipe import load_recipe as load_dense_recipe
+from lska.openmmlab.recipe import DetectionRecipe, SegmentationRecipe, load_dense_recipe
 from lska.passes import Measured
 from lska.provenance import digest, read_record
-from lska.robustness import SETS, PerturbedSet, check_robustness, set_of
+from lska.robustness import PerturbedSet, set_of
 from lska.runs import Run
 from lska.sections import (
     DataSource,
     DenseTask,
+    DetectionTask,
     Evaluation,
+    FileStem,
     Pretraining,
     ReceptiveField,
     Robustness,
     RunGroup,
+    SegmentationTask,
     ShapeTexture,
     Speed,
     TextureNeighbours,
-    Training,
-    check_retrain,
     expand_all,
 )
-from lska.strict import build, merge
+from lska.settings.cross_checks import contradictions
+from lska.strict import build, merge, refuse
 from lska.train.recipe import Recipe, load_recipe
 from lska.weights.pointers import read_pointer
 
@@ -45,25 +48,37 @@ KINDS = ("classification", "detection", "segmentation")
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 """What terminals obey, what turns the direction of the text around it, and what no XML can hold."""
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+def visible_line(caption: str) -> str:
+    """A caption as one line.
+
+    Raises:
+        ValueError: it has a character that no page could show.
+    """
+    caption = " ".join(caption.split())
+    if unseen := _UNSEEN.search(caption):
+        raise ValueError(f"has the control character {ascii(unseen[0])}, with which no page could show it; remove it")
+    return caption
 
 
 @dataclass(frozen=True)
 class Config:
     """A scale, complete and checked."""
 
-    scale: str
-    caption: str
+    scale: FileStem
+    """What folders of results, checkpoints and work are called."""
+    caption: Annotated[str, AfterValidator(visible_line)]
     """What stands in every caption: the scale and the data. Kept as one line."""
-    groups: tuple[RunGroup, ...] = field(metadata={"key": "runs"})
+    groups: Annotated[tuple[RunGroup, ...], Field(alias="runs")]
+    """What is trained on `data`."""
     data: DataSource
     training: Pretraining
     evaluation: Evaluation
     speed: Speed
     architecture: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Keyword arguments by model name that shrink networks; empty for the paper's own."""
-    detection: DenseTask | None = None
-    segmentation: DenseTask | None = None
+    detection: DetectionTask | None = None
+    segmentation: SegmentationTask | None = None
     robustness: Robustness | None = None
     shape_texture: ShapeTexture | None = None
     texture_knn: TextureNeighbours | None = None
@@ -73,28 +88,6 @@ class Config:
     cue-conflict sets: `as_stored` takes them as they are, `enlarged` enlarges and crops them as any other image."""
     retrain: tuple[str, ...] = ()
     """Networks, by name or pattern, that are trained here although their weights are published."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "caption", " ".join(self.caption.split()))
-        if unseen := _UNSEEN.search(self.caption):
-            raise ValueError(
-                f"caption has the control character {ascii(unseen[0])}, with which no page could show it; remove it"
-            )
-        names = {f"{place(kind)}.name": data.name for kind, data in self.sources}
-        for name, value in {"scale": self.scale, **names}.items():
-            if _FILE_NAME.fullmatch(value) is None:
-                raise ValueError(f"{name} {value!r} becomes a file name: use letters, digits, '.', '_' and '-' only")
-        check_robustness(self.robustness, self.runs, [data for kind, data in self.sources if kind not in SETS])
-        check_inspections(self.inspections, self.runs, [data for kind, data in self.sources if kind not in OWN_DATA])
-        used = {run.model for run in (*self.runs, *self.references)}
-        for setting, models in {"architecture": self.architecture, "training.recipes": self.training.recipes}.items():
-            if unknown := sorted(set(models) - used):
-                raise ValueError(f"{setting} names models that no run uses: {', '.join(unknown)}")
-        if len(set(self.runs)) < len(self.runs):
-            twice = sorted({str(run) for run in self.runs if self.runs.count(run) > 1})
-            raise ValueError(f"runs lists the same run more than once: {', '.join(twice)}")
-        check_dense(self.dense, self.runs, self.data.name)
-        check_retrain(self.retrain, self.network_names)
 
     @functools.cached_property
     def runs(self) -> tuple[Run, ...]:
@@ -137,12 +130,25 @@ class Config:
         return {"detection": self.detection, "segmentation": self.segmentation}
 
     @functools.cached_property
+    def recipe_files(self) -> dict[str, Recipe | DetectionRecipe | SegmentationRecipe | ValueError]:
+        """Every recipe of the scale, resolved, or what is wrong with it, by the setting that names its file."""
+        means = self.training
+        loads = {"training.recipe": functools.partial(load_recipe, Path(means.recipe), means.overrides)}
+        for model, path in means.recipes.items():
+            loads[f"training.recipes.{model}"] = functools.partial(load_recipe, Path(path))
+        for kind, section in self.dense.items():
+            for head, tuning in (section.heads if section is not None else {}).items():
+                load = functools.partial(load_dense_recipe, head, Path(tuning.recipe), tuning.overrides)
+                loads[f"{kind}.heads.{head}.recipe"] = load
+        return {setting: _attempted(load) for setting, load in loads.items()}
+
+    @functools.cached_property
     def dense_recipes(self) -> dict[tuple[str, str], DetectionRecipe | SegmentationRecipe]:
         """The resolved recipes of detection and segmentation by kind and head."""
         return {
-            (kind, head): load_dense_recipe(head, Path(settings.recipe), settings.overrides)
+            (kind, head): self.recipe_files[f"{kind}.heads.{head}.recipe"]
             for kind, section in self.dense.items()
-            for head, settings in (section.heads if section is not None else {}).items()
+            for head in (section.heads if section is not None else ())
         }
 
     @functools.cached_property
@@ -187,20 +193,25 @@ class Config:
         return Path("results") / self.scale
 
     @property
+    def checkpoints(self) -> Path:
+        """Folder of weights and their sidecars."""
+        return Path("checkpoints") / self.scale
+
+    @property
     def work(self) -> Path:
         """Folder of training states and caches: may be deleted, is never an output."""
         return Path("work") / self.scale
 
-    @functools.cached_property
+    @property
     def recipe(self) -> Recipe:
         """The resolved classification recipe of networks that have none of their own."""
-        return load_recipe(Path(self.training.recipe), self.training.overrides)
+        return self.recipe_files["training.recipe"]
 
     @functools.cached_property
     def recipes(self) -> dict[str, Recipe]:
         """The resolved classification recipes by model name, of all networks that are trained."""
-        own = {model: load_recipe(Path(path)) for model, path in self.training.recipes.items()}
-        return {run.model: own.get(run.model, self.recipe) for run in (*self.runs, *self.references)}
+        models = dict.fromkeys(run.model for run in (*self.runs, *self.references))
+        return {model: self.recipe_files.get(f"training.recipes.{model}", self.recipe) for model in models}
 
     def recipe_of(self, run: Run) -> Recipe:
         """The resolved classification recipe of the network of `run`."""
@@ -225,7 +236,7 @@ class Config:
 
     def weights_path(self, run: Run | str) -> Path:
         """Place of the weights of `run`; the sidecar has the same name with `.json`."""
-        return Path("checkpoints") / self.scale / f"{run}.safetensors"
+        return self.checkpoints / f"{run}.safetensors"
 
     def state_folder(self, name: str, recipe: str) -> Path:
         """Folder of the states of the network `name`, trained by `recipe` (a digest).
@@ -262,18 +273,19 @@ class Config:
         return {"name": record["name"], "digest": record["digest"]}
 
 
-def place(kind: str) -> str:
-    """Setting that holds the data set serving `kind`, an item of `Config.sources`."""
-    if kind == "classification":
-        return "data"
-    return f"robustness.sets.{kind}" if kind in SETS else f"{kind}.data"
+def _attempted(load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except ValueError as error:
+        return error
 
 
 def load(paths: Iterable[Path], overrides: Mapping[str, Any] | None = None) -> Config:
     """Read configuration files, later ones over earlier ones key by key, and check the result.
 
     Raises:
-        ValueError: names the file and every unknown key, missing key and wrong type at once.
+        ValueError: names the file and everything that is wrong at once, in the recipes too: first in each section, and
+            where all of them are right, between them.
     """
     paths = list(paths)
     if not isinstance(overrides, Mapping | None):
@@ -297,21 +309,5 @@ def from_dict(values: Mapping[str, Any], where: str) -> Config:
         ValueError: as `load`.
     """
     config = build(Config, values, where)
-    for recipe in config.recipes.values():
-        _check_division(recipe, config.training, where, "training")
-    for (kind, head), recipe in config.dense_recipes.items():
-        settings, setting = config.dense[kind].heads[head], f"{kind}.heads.{head}"
-        _check_division(recipe, settings, where, setting)
-        if recipe.precision == "bf16" and settings.gpus == 0:
-            raise ValueError(f"{where}: precision bf16 of a fine-tuning needs a GPU, and {setting}.gpus is 0; use fp32")
+    refuse((f"{setting}: {problem}" for setting, problem in contradictions(config)), where)
     return config
-
-
-def _check_division(recipe: Any, training: Training, where: str, setting: str) -> None:
-    micro_batches = recipe.global_batch // recipe.micro_batch
-    if micro_batches % training.processes:
-        means = f"{setting}.gpus: {training.gpus}" if training.gpus else f"{setting}.nodes: {training.nodes}"
-        raise ValueError(
-            f"{where}: an update has {micro_batches} micro-batches (global_batch / micro_batch of the recipe), which "
-            f"cannot be divided among {means}; change one of them"
-        )

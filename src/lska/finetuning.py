@@ -6,7 +6,6 @@ Imports nothing heavy: the Snakefile asks here which files a fine-tuning makes a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +14,7 @@ from lska.openmmlab.recipe import DETECTORS, SEGMENTORS, DetectionRecipe, Segmen
 from lska.outcomes import outcomes_path
 from lska.provenance import digest
 from lska.runs import Run
-from lska.sections import DataSource, DenseTask, FineTuning, expand_all
+from lska.sections import DataSource, DenseTask, FineTuning
 from lska.weights.sidecars import Normalization, imported_normalization
 
 if TYPE_CHECKING:
@@ -52,39 +51,6 @@ def parse_task(task: str) -> TaskName | None:
         return None
     kind, _, name = task.partition("/")
     return TaskName(kind, name.removesuffix(CONTROL), name.endswith(CONTROL))
-
-
-def check_dense(sections: Mapping[str, DenseTask | None], runs: Sequence[Run], classification: str) -> None:
-    """Check what the sections `detection` and `segmentation` name against the rest of the configuration.
-
-    Raises:
-        ValueError: a head is unknown, a run is listed twice or has no backbone, or two data sets share a name; all
-            are named.
-    """
-    problems, names = [], [classification]
-    for kind, section in sections.items():
-        if section is None:
-            continue
-        names.append(section.data.name)
-        for head, settings in section.heads.items():
-            place = f"{kind}.heads.{head}"
-            if head not in HEADS[kind]:
-                problems.append(f"{place}: unknown; expected some of {', '.join(HEADS[kind])}")
-            problems += _run_problems(f"{place}.runs", expand_all(settings.runs), runs)
-            problems += _run_problems(f"{place}.untrained", expand_all(settings.untrained), None)
-    if len(set(names)) < len(names):
-        problems.append(f"data sets need different names, found {', '.join(names)}")
-    if problems:
-        raise ValueError("; ".join(problems))
-
-
-def _run_problems(place: str, listed: Sequence[Run], backbones: Sequence[Run] | None) -> list[str]:
-    problems = []
-    if twice := sorted({str(run) for run in listed if listed.count(run) > 1}):
-        problems.append(f"{place} lists the same run more than once: {', '.join(twice)}")
-    if backbones is not None and (absent := sorted(str(run) for run in set(listed) - set(backbones))):
-        problems.append(f"{place} needs backbones that `runs` does not train: {', '.join(absent)}")
-    return problems
 
 
 @dataclass(frozen=True)

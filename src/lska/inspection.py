@@ -5,16 +5,15 @@ Imports nothing heavy: the Snakefile asks here which runs still have to be measu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lska.passes import Measured
 from lska.provenance import digest
-from lska.robustness import data_problems, source_identity
+from lska.robustness import source_identity
 from lska.runs import Run
-from lska.sections import DataSource, ReceptiveField, ShapeTexture, TextureNeighbours, expand_all, run_problems
+from lska.sections import DataSource, ReceptiveField, ShapeTexture, TextureNeighbours
 from lska.settings.versions import MEASUREMENTS, generator_versions
 
 if TYPE_CHECKING:
@@ -27,32 +26,6 @@ OWN_DATA = ("shape_texture", "texture_knn")
 """Tasks with a data set of their own; the others take the scale's validation images."""
 
 Section = ShapeTexture | TextureNeighbours | ReceptiveField
-
-
-def check_inspections(sections: dict[str, Section | None], runs: Sequence[Run], others: Sequence[DataSource]) -> None:
-    """Check what the sections name against the rest of the configuration.
-
-    Args:
-        runs: every run of the scale.
-        others: the scale's other data sets.
-
-    Raises:
-        ValueError: a run is listed twice or not trained at the scale, two data sets share a name, a generated one
-            has that of published data or shares its root, or a manifest is given that nothing reads; all are named.
-    """
-    present = {name: section for name, section in sections.items() if section is not None}
-    own = {f"{name}.data": present[name].data for name in OWN_DATA if name in present}
-    problems = [
-        problem
-        for name, section in present.items()
-        for problem in run_problems(f"{name}.runs", expand_all(section.runs), runs)
-    ]
-    if own:
-        problems += data_problems(own, others)
-    if "shape_texture" in present and present["shape_texture"].data.manifest is not None:
-        problems.append("shape_texture.data.manifest: cue-conflict sets have no manifest; remove it")
-    if problems:
-        raise ValueError("; ".join(problems))
 
 
 @dataclass(frozen=True)

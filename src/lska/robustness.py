@@ -6,15 +6,14 @@ Imports nothing heavy: the Snakefile asks here which files a set has and which r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from lska.passes import Measured
 from lska.provenance import digest
 from lska.runs import Run
-from lska.sections import DataSource, Robustness, expand_all, run_problems
+from lska.sections import DataSource, Robustness, SetName
 from lska.settings.versions import GENERATORS, MEASUREMENTS, generator_versions
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ CORRUPTED = ("c", "c_bar")
 MASKED = ("a", "r")
 """Sets of some of the classes, whose outputs are restricted to them (Hendrycks et al., ImageNet-A and -R)."""
 
-SETS = (*CORRUPTED, *MASKED, "sketch")
+SETS: tuple[str, ...] = get_args(SetName)
 """ImageNet-C, ImageNet-C-bar, ImageNet-A, ImageNet-R and ImageNet-Sketch, or a scale's counterparts."""
 
 TASK = rf"robustness/(?:{'|'.join(SETS)})"
@@ -42,67 +41,6 @@ CUE_CONFLICT = "cue_conflict"
 def set_of(task: str) -> str | None:
     """The set of a task such as `robustness/c_bar`; None for every other task."""
     return task.partition("/")[2] if re.fullmatch(TASK, task) else None
-
-
-def check_robustness(section: Robustness | None, runs: Sequence[Run], others: Sequence[DataSource]) -> None:
-    """Check what the section `robustness` names against the rest of the configuration.
-
-    Args:
-        runs: every run of the scale.
-        others: the scale's other data sets.
-
-    Raises:
-        ValueError: a set is unknown, two data sets share a name, a generated one shares its root, or a run is listed
-            twice or not trained; all named.
-    """
-    if section is None:
-        return
-    unknown = sorted(set(section.sets) - set(SETS))
-    problems = [f"robustness.sets.{name}: unknown; expected some of {', '.join(SETS)}" for name in unknown]
-    problems += data_problems({f"robustness.sets.{name}": data for name, data in section.sets.items()}, others)
-    listed = expand_all(section.runs)
-    problems += run_problems("robustness.runs", listed, runs)
-    reference = _reference(section)
-    if reference is not None and reference in listed:
-        problems.append(f"robustness.sets.a: the reference {reference} is among the compared runs; choose another")
-    if problems:
-        raise ValueError("; ".join(problems))
-
-
-def data_problems(listed: Mapping[str, DataSource], others: Sequence[DataSource]) -> Iterator[str]:
-    """Names used twice, and generated sets under the name of published data or in the folder of other data.
-
-    Args:
-        listed: data sets by the setting that holds them.
-        others: the scale's other data sets.
-    """
-    used = [data.name for data in (*others, *listed.values())]
-    if len(set(used)) < len(used):
-        yield f"data sets need different names, found {', '.join(used)}"
-    # A generated set would replace the other data of its folder.
-    roots = [Path(data.root) for data in (*others, *listed.values())]
-    for place, data in listed.items():
-        if data.generate is None:
-            continue
-        if data.name == CUE_CONFLICT or (MANIFESTS / f"{data.name}.yaml").is_file():
-            yield f"{place}.name: {data.name} is a published set, and this one is generated; name it otherwise"
-        if roots.count(Path(data.root)) > 1:
-            yield f"{place}.root: {data.root} is the root of another data set too; choose another folder"
-
-
-def _reference(section: Robustness) -> Run | None:
-    source, place = section.sets.get("a"), "robustness.sets.a.generate"
-    if source is None or source.generate is None:
-        return None
-    reference = source.generate.get("reference")
-    if not isinstance(reference, str):
-        raise ValueError(
-            f"{place}: expected `reference`, the run id of the classifier that chooses the images, found {reference!r}"
-        )
-    try:
-        return Run.parse(reference)
-    except ValueError as error:
-        raise ValueError(f"{place}.reference: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -156,7 +94,7 @@ class PerturbedSet(Measured):
     @property
     def reference(self) -> Run | None:
         """The run whose mistakes choose the images of a generated counterpart of ImageNet-A."""
-        return _reference(self.section) if self.name == "a" else None
+        return self.section.reference if self.name == "a" else None
 
     @property
     def rule(self) -> str:

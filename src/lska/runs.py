@@ -53,7 +53,7 @@ class Run:
         Raises:
             ValueError: `text` is not of the form `<model>[-<attention>-k<kernel>]-s<seed>`.
         """
-        match = _RUN_ID.fullmatch(text)
+        match = _RUN_ID.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise ValueError(
                 f"{text!r} is not a run id; expected <model>-<attention>-k<kernel>-s<seed> with attention one of "

@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
+from pydantic import Field
+
+from lska.openmmlab.recipe import Detector, Segmentor
 from lska.runs import Run
-from lska.strict import PATH
+from lska.strict import AtLeastOne, AtLeastZero, LocalPath, NotNegative, Positive, checked
 from lska.train.recipe import LARGEST_SIDE
 
 LONGEST_HEARTBEAT = 3600.0
 """Seconds between two signs of life of a training; others wait for twelve of them before they take it over."""
 
-PER_MACHINE = ("threads", "gpus", "nodes", "workers")
 MOST = 4096
-"""Of what `PER_MACHINE` counts; more is taken for a slip."""
+"""Of threads, GPUs, machines or processes; more is taken for a slip."""
+
+PerMachine = Annotated[int, Field(ge=1, le=MOST)]
+PerMachineOrNone = Annotated[int, Field(ge=0, le=MOST)]
+
+
+def stem_problem(name: str) -> str | None:
+    """Why `name` cannot be that of files; None where it can."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) is None:
+        return f"{name!r} becomes a file name: use letters, digits, '.', '_' and '-' only"
+    return None
+
+
+FileStem = Annotated[str, checked(stem_problem)]
+"""A name that files get."""
+
+DataPart = Literal["train", "val", "test"]
+SetName = Literal["c", "c_bar", "a", "r", "sketch"]
+
+
+def place(kind: str) -> str:
+    """Setting that holds the data set serving `kind`, an item of `Config.sources`."""
+    if kind == "classification":
+        return "data"
+    return f"robustness.sets.{kind}" if kind in get_args(SetName) else f"{kind}.data"
 
 
 @dataclass(frozen=True)
@@ -49,39 +75,15 @@ def expand_all(groups: Iterable[RunGroup]) -> tuple[Run, ...]:
     return tuple(sorted(runs, key=lambda run: (models.index(run.model), *run.sort_key[1:])))
 
 
-def run_problems(place: str, listed: Sequence[Run], trained: Sequence[Run]) -> list[str]:
-    """What is wrong with the runs that the setting `place` lists: one twice, or one that the scale does not train."""
-    problems = []
-    if twice := sorted({str(run) for run in listed if listed.count(run) > 1}):
-        problems.append(f"{place} lists the same run more than once: {', '.join(twice)}")
-    if absent := sorted(str(run) for run in set(listed) - set(trained)):
-        problems.append(f"{place}: not among the scale's runs: {', '.join(absent)}; add them to runs")
-    return problems
-
-
-def check_retrain(patterns: Iterable[str], names: Sequence[str]) -> None:
-    """Check that each pattern of the setting `retrain` names a network.
-
-    Raises:
-        ValueError: some name none; lists those that there are.
-    """
-    nothing = [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
-    if nothing:
-        raise ValueError(
-            f"retrain: {', '.join(map(repr, nothing))} names no network of this scale; expected some of "
-            f"{', '.join(names)}, or a pattern such as 'van_tiny-lska-*'"
-        )
-
-
 @dataclass(frozen=True)
 class DataSource:
     """One data set of a scale."""
 
-    name: str
+    name: FileStem
     """Name of its manifest (src/lska/data/manifests), or of the generated set."""
-    root: str = field(metadata=PATH)
+    root: LocalPath
     """Folder of the data set in its public layout, or one that holds it as tar files (docs/data.md)."""
-    manifest: str | None = field(default=None, metadata=PATH)
+    manifest: LocalPath | None = None
     """YAML file of the manifest, for a data set whose manifest does not come with the project."""
     generate: dict[str, Any] | None = None
     """Settings of the generator for data that is made, not downloaded."""
@@ -92,36 +94,28 @@ class Training:
     """Means of a training; on one kind of hardware nothing here changes its numbers, but for segmentation on several
     GPUs, where BatchNorm takes its statistics over all of them."""
 
-    recipe: str = field(metadata=PATH)
-    threads: int = 1
+    recipe: LocalPath
+    threads: PerMachine = 1
     """Processor threads of a training without GPU."""
-    gpus: int = 0
+    gpus: PerMachineOrNone = 0
     """GPUs of a training, on all its nodes together."""
-    nodes: int = 1
+    nodes: PerMachine = 1
     """Machines among which they are divided evenly; more than one needs Slurm (docs/cluster-training.md)."""
-    workers: int = 0
+    workers: PerMachineOrNone = 0
     """Data loading processes per GPU (or per training without GPU)."""
-    hours: float = 12.0
+    hours: Positive = 12.0
     """Wall time of one attempt; a training that needs more goes on in the next attempt."""
-    attempts: int = 1
+    attempts: AtLeastOne = 1
     """How often Snakemake starts a training that stopped itself or failed before it gives up."""
-    state_minutes: float = 10.0
+    state_minutes: NotNegative = 10.0
     """Time between two saved states."""
-    heartbeat_seconds: float = 10.0
+    heartbeat_seconds: Annotated[float, Field(gt=0, le=LONGEST_HEARTBEAT)] = 10.0
     """Time between two signs of life of the process that owns a training's states. Another one that wants them waits,
     and takes over after twelve times as long without any."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Recipe fields set by the scale or on the command line, without another recipe file."""
 
     def __post_init__(self) -> None:
-        _check_least(
-            self, threads=1, gpus=0, nodes=1, workers=0, hours=0, attempts=1, state_minutes=0, heartbeat_seconds=0
-        )
-        for name in ("hours", "heartbeat_seconds"):
-            if getattr(self, name) == 0:
-                raise ValueError(f"{name} must be positive, found 0")
-        if self.heartbeat_seconds > LONGEST_HEARTBEAT:
-            raise ValueError(f"heartbeat_seconds must be at most {LONGEST_HEARTBEAT:g}, found {self.heartbeat_seconds}")
         if self.gpus % self.nodes:
             raise ValueError(f"gpus ({self.gpus}, on all nodes together) must be divisible by nodes ({self.nodes})")
 
@@ -135,7 +129,7 @@ class Training:
 class Pretraining(Training):
     """Means of the classification trainings, and which networks have a recipe of their own."""
 
-    recipes: dict[str, str] = field(default_factory=dict, metadata=PATH)
+    recipes: dict[str, LocalPath] = field(default_factory=dict)
     """Recipe by model name, of networks whose publication trained them otherwise; `overrides` do not apply to it."""
 
 
@@ -143,31 +137,25 @@ class Pretraining(Training):
 class Evaluation:
     """Means of scoring checkpoints."""
 
-    batch_size: int = 256
-    threads: int = 1
-    gpus: int = 0
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        _check_least(self, batch_size=1, threads=1, gpus=0, workers=0)
+    batch_size: AtLeastOne = 256
+    threads: PerMachine = 1
+    gpus: PerMachineOrNone = 0
+    workers: PerMachineOrNone = 0
 
 
 @dataclass(frozen=True)
 class Speed:
     """Protocol of the throughput measurement (Figure 6d, Table XVII); the paper's batch and GPU are not known."""
 
-    batch_size: int
-    warmup: int
+    batch_size: AtLeastOne
+    warmup: AtLeastZero
     """Batches before the first timed one."""
-    repeats: int
+    repeats: AtLeastOne
     """Timed measurements per network, interleaved over the networks; the median is reported."""
-    seconds: float
+    seconds: NotNegative
     """Least duration of one timed measurement."""
-    threads: int = 1
-    gpus: int = 0
-
-    def __post_init__(self) -> None:
-        _check_least(self, batch_size=1, warmup=0, repeats=1, seconds=0, threads=1, gpus=0)
+    threads: PerMachine = 1
+    gpus: PerMachineOrNone = 0
 
 
 @dataclass(frozen=True)
@@ -186,34 +174,54 @@ class DenseTask:
 
     data: DataSource
     heads: dict[str, FineTuning]
-    """By name: retinanet, mask_rcnn; semantic_fpn."""
+    """By name of the detector or segmentor."""
     evaluation: Evaluation = field(default_factory=lambda: Evaluation(batch_size=1))
     """With more than one image per batch, detectors see images of different sizes padded to a common one; segmentation
     always takes one image at a time."""
 
 
 @dataclass(frozen=True)
+class DetectionTask(DenseTask):
+    """Detection: a `DenseTask` with detectors."""
+
+    heads: dict[Detector, FineTuning]
+
+
+@dataclass(frozen=True)
+class SegmentationTask(DenseTask):
+    """Segmentation: a `DenseTask` with segmentors."""
+
+    heads: dict[Segmentor, FineTuning]
+
+
+@dataclass(frozen=True)
 class Robustness:
     """The perturbed sets of a scale and the runs that are measured on them (paper/protocol.md, section 5)."""
 
-    sets: dict[str, DataSource]
-    """By name: c, c_bar, a, r, sketch."""
+    sets: dict[SetName, DataSource]
     runs: tuple[RunGroup, ...]
     """Each must be a run of the scale."""
     evaluation: Evaluation = field(default_factory=Evaluation)
-    passes: int = 1
+    passes: AtLeastOne = 1
     """Jobs per set among which the runs that the same tables show are divided; each decodes every image once."""
-    shard: int = 10_000
+    shard: AtLeastOne = 10_000
     """Images after which the predictions are saved: what an interruption can lose."""
-    hours: float = 12.0
+    hours: Positive = 12.0
     """Wall time of one attempt of a pass; one that needs more goes on in the next attempt."""
-    attempts: int = 1
+    attempts: AtLeastOne = 1
     """How often Snakemake starts a pass that stopped itself or failed before it gives up."""
 
     def __post_init__(self) -> None:
-        _check_least(self, passes=1, shard=1, hours=0, attempts=1)
-        if self.hours == 0:
-            raise ValueError(f"hours must be positive, found {self.hours}")
+        try:
+            _ = self.reference
+        except ValueError as error:
+            raise ValueError(f"sets.a.generate.reference, which chooses the images: {error}") from error
+
+    @property
+    def reference(self) -> Run | None:
+        """The run whose mistakes choose the images of a generated counterpart of ImageNet-A."""
+        made = "a" in self.sets and self.sets["a"].generate is not None
+        return Run.parse(self.sets["a"].generate.get("reference")) if made else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,13 +231,10 @@ class Inspection:
     runs: tuple[RunGroup, ...]
     """Each must be a run of the scale."""
     evaluation: Evaluation = field(default_factory=Evaluation)
-    passes: int = 1
+    passes: AtLeastOne = 1
     """Jobs among which the runs that the same tables show are divided; each decodes every image once."""
-    attempts: int = 1
+    attempts: AtLeastOne = 1
     """How often Snakemake starts a job that failed before it gives up."""
-
-    def __post_init__(self) -> None:
-        _check_least(self, passes=1, attempts=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,20 +242,16 @@ class ShapeTexture(Inspection):
     """Shape and texture dimensions, and shape bias, on a cue-conflict set (Tables XII, XV)."""
 
     data: DataSource
-    stage: int | None = None
+    stage: AtLeastOne | None = None
     """Stage whose features are taken; None for the end of the network."""
     pooled: bool = True
     """Whether features are the mean over positions; otherwise the whole map."""
-    pairs: int | None = None
+    pairs: Annotated[int, Field(ge=2)] | None = None
     """Pairs drawn that share a factor; None for all."""
-    resamples: int = 1000
+    resamples: AtLeastOne = 1000
     """Bootstrap samples of the pairs, for the intervals."""
-    seed: int = 0
+    seed: AtLeastZero = 0
     """Of the draw of pairs and of the bootstrap."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_least(self, stage=1, pairs=2, resamples=1, seed=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,15 +259,14 @@ class TextureNeighbours(Inspection):
     """Texture classification by the nearest neighbour among pooled features (Table XIII)."""
 
     data: DataSource
-    gallery: tuple[Literal["train", "val", "test"], ...] = ("train",)
+    gallery: Annotated[tuple[DataPart, ...], Field(min_length=1)] = ("train",)
     """Parts of each split that neighbours are taken from."""
-    query: Literal["train", "val", "test"] = "val"
+    query: DataPart = "val"
     """Part that is classified; the paper says validation set."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.gallery or self.query in self.gallery:
-            found = ", ".join(self.gallery) or "none"
+        if self.query in self.gallery:
+            found = ", ".join(self.gallery)
             raise ValueError(f"gallery must name parts other than the query {self.query}, found {found}")
 
 
@@ -274,27 +274,11 @@ class TextureNeighbours(Inspection):
 class ReceptiveField(Inspection):
     """Effective receptive field on the scale's validation images (Table VII, Figures 4 and 8)."""
 
-    images: int = 50
-    size: int = 1024
+    images: AtLeastOne = 50
+    size: Annotated[int, Field(ge=32, le=LARGEST_SIDE)] = 1024
     """Pixels that images are squashed to."""
     normalization: Literal["imagenet", "recipe"] = "imagenet"
     """Mean and deviation of the pixels: ImageNet's, as RepLKNet's procedure has them, or those of the pretraining."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_least(self, images=1, size=32)
-        if self.size > LARGEST_SIDE:
-            raise ValueError(f"size must be at most {LARGEST_SIDE} pixels, found {self.size}")
-
-
-def _check_least(section: Any, **least: int) -> None:
-    values = {name: getattr(section, name) for name in least}
-    low = {name: value for name, value in values.items() if value is not None and value < least[name]}
-    problems = [f"{name} must be at least {least[name]}, found {value}" for name, value in low.items()]
-    high = {name: value for name in PER_MACHINE if (value := values.get(name)) is not None and value > MOST}
-    problems += [f"{name} must be at most {MOST}, found {value}" for name, value in high.items()]
-    if problems:
-        raise ValueError(", ".join(problems))
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

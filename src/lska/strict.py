@@ -1,22 +1,54 @@
-"""Building frozen dataclasses from YAML, with every unknown key, missing key and wrong type named at once."""
+"""Frozen dataclasses from YAML: pydantic checks the values, and everything that is wrong with them is named at once.
+
+A field takes what its type says, lists for tuples and whole numbers for floats included; nothing else is converted.
+Ranges are annotations (`Annotated[int, Field(ge=1)]`), other checks of a field are `checked`, those of a whole section
+stand in its `__post_init__`. A section whose fields are all right is checked as a whole even where others are wrong.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import math
-import types
-import typing
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, Union
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, TypeVar
 
-from lska.files import quoted
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
+from pydantic_core import ErrorDetails, SchemaValidator
+
+from lska.files import printable, quoted
 from lska.surroundings import expanded
 
 T = TypeVar("T")
+Place = tuple[Any, ...]
 
-PATH = {"path": True}
-"""Metadata of a field that holds a path, in which `~` and variables are expanded when it is read."""
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+OPEN_ENDED = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+"""`__pydantic_config__` of a dataclass that takes unknown keys."""
+
+EXPECTED = {
+    "int_type": "int", "int_parsing": "int", "float_type": "a finite float", "finite_number": "a finite float",
+    "string_type": "str", "bool_type": "bool", "literal_error": "one of {expected}", "tuple_type": "a list",
+    "dict_type": "a mapping", "dataclass_type": "a mapping", "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}", "less_than": "less than {lt:g}", "less_than_equal": "at most {le:g}",
+    "too_short": "at least {min_length} values", "too_long": "{max_length} values",
+}  # fmt: skip
+"""What was expected, by pydantic's type of the error."""
+
+UNKNOWN = ("unexpected_keyword_argument", "invalid_key")
+"""Pydantic's types of errors of unknown keys."""
+
+KEY = "[key]"
+"""What ends the location of an error in a key of a mapping."""
+
+
+class SettingsError(ValueError):
+    """All that is wrong with a file or section."""
+
+    def __init__(self, problems: Iterable[str], where: str) -> None:
+        """Tell the `problems`, each of which begins with the setting at fault, of the file or section `where`."""
+        self.problems, self.where = tuple(problems), where
+        super().__init__("\n  ".join((f"{where}: {len(self.problems)} problem(s):", *self.problems)))
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,180 +63,176 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def build(cls: type[T], values: Mapping[str, Any], where: str, problems: Iterable[str] = ()) -> T:
     """Make `cls` (a dataclass) from `values`, nested dataclasses from nested mappings.
 
-    Integers are accepted for floats and lists for tuples; nothing else is converted. A field with the metadata `key` is
-    set by that name instead of its own; one with `PATH` is expanded (`lska.surroundings.expanded`).
-
     Args:
         where: file or setting that the values come from.
         problems: what the caller found wrong with the values already; named together with the rest.
 
     Raises:
-        ValueError: names `where`, and every unknown key, missing key and wrong type with its place, such as
-            `runs[1].kernel`; the checks of the dataclasses themselves follow once these are mended.
+        SettingsError: names `where`, and every unknown key, missing key and wrong value with its place, such as
+            `runs[1].kernel`.
     """
-    found = list(problems)
-    made = _build(cls, values, "", found)
-    refuse(found, where)
+    made, found = _built(cls, values, "")
+    refuse([*problems, *found], where)
     return made
 
 
 def problems_of(cls: type[Any], values: Mapping[str, Any], place: str) -> list[str]:
     """What `build` would find wrong with `values`, each problem with its place below the setting `place`."""
-    found: list[str] = []
-    _build(cls, values, place, found)
-    return found
+    return _built(cls, values, place)[1]
 
 
-def refuse(problems: Sequence[str], where: str) -> None:
-    """Raise ValueError with all `problems`, one a line, if there are any."""
-    if problems:
-        raise ValueError(f"{where}: {len(problems)} problem(s):\n" + "\n".join(f"  {problem}" for problem in problems))
+def refuse(problems: Iterable[str], where: str) -> None:
+    """Raise SettingsError with all `problems`, one a line, if there are any."""
+    if problems := list(problems):
+        raise SettingsError(problems, where)
 
 
-def _build(cls: type[T], values: Mapping[str, Any], place: str, problems: list[str]) -> T | None:
-    """An instance of `cls`, or None after appending to `problems`."""
-    before, prefix = len(problems), f"{place}: " if place else ""
-    hints = typing.get_type_hints(cls, include_extras=True)
-    fields = {field.metadata.get("key", field.name): field for field in dataclasses.fields(cls)}
-    unknown = [] if getattr(cls, "open_ended", False) else [key for key in values if key not in fields]
-    problems += [f"{prefix}unknown key {quoted(key)}{_suggest(key, fields)}" for key in unknown]
-    arguments = {}
-    for key, field in fields.items():
-        if key in values:
-            inner = f"{place}.{key}" if place else key
-            arguments[field.name] = _convert(values[key], hints[field.name], inner, problems)
-            if field.metadata.get("path") and arguments[field.name] is not None:
-                arguments[field.name] = _expand(arguments[field.name], inner, problems)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            problems.append(f"{prefix}missing key {key!r}")
-    if len(problems) > before:
-        return None
-    try:
-        return cls(**arguments)
-    except ValueError as error:
-        problems.append(f"{prefix}{error}")
-        return None
+def checked(problem: Callable[..., str | None], *fields: str) -> AfterValidator:
+    """Annotation of a field with what `problem` says is wrong with its value; None where nothing is.
 
-
-def _expand(path: str | dict[str, str], place: str, problems: list[str]) -> str | dict[str, str]:
-    if isinstance(path, dict):
-        return {name: _expand(inner, f"{place}.{name}", problems) for name, inner in path.items()}
-    try:
-        return expanded(path)
-    except ValueError as error:
-        problems.append(f"{place}: {error}")
-        return path
-
-
-def _suggest(key: Any, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(str(key)[:100], known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else f"; known keys: {', '.join(known)}"
-
-
-def _convert(value: Any, hint: Any, place: str, problems: list[str]) -> Any:
-    """Check `value` against a type hint made of scalars, unions, tuples, mappings and dataclasses.
-
-    `Annotated` types have functions that say what is wrong with a value of the type, or None.
-
-    Returns the value with lists as tuples; None after appending to `problems`.
+    Args:
+        fields: fields before this one whose values `problem` takes too; where one of these is wrong, it is not asked.
     """
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or (origin is Literal and value in arguments):
+
+    def check(value: Any, info: ValidationInfo) -> Any:
+        others = [info.data[name] for name in fields if name in (info.data or {})]
+        if len(others) == len(fields) and (found := problem(value, *others)):
+            raise ValueError(found)
         return value
-    if origin is Annotated:
-        return _convert_annotated(value, hint, place, problems)
-    if origin in (Union, types.UnionType):
-        return _convert_union(value, hint, place, problems)
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return _build(hint, value, place, problems)
-    if origin is tuple and isinstance(value, list | tuple):
-        return _convert_items(value, arguments, place, problems)
-    if origin is dict and isinstance(value, dict):
-        keys = [_convert(key, arguments[0], f"{place}, key {quoted(key)}", problems) for key in value]
-        items = [_convert(item, arguments[1], f"{place}.{key}", problems) for key, item in value.items()]
-        return dict(zip(keys, items, strict=True))
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if isinstance(hint, type) and hint is not float and _is_instance(value, hint):
-        return value
-    problems.append(_mismatch(value, hint, place))
-    return None
+
+    return AfterValidator(check)
 
 
-def _is_instance(value: Any, kind: type) -> bool:
-    # True and False are integers to Python, never to a person who writes a configuration.
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+LocalPath = Annotated[str, AfterValidator(expanded)]
+"""A path, in which `~` and variables are expanded when it is read."""
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+AtLeastZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def _convert_items(value: Sequence[Any], kinds: tuple[Any, ...], place: str, problems: list[str]) -> tuple[Any, ...]:
-    inner = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else list(kinds)
-    if len(inner) != len(value):
-        problems.append(f"{place}: expected {len(inner)} values, found {len(value)}: {quoted(list(value))}")
-        return ()
-    pairs = enumerate(zip(value, inner, strict=True))
-    return tuple(_convert(item, kind, f"{place}[{number}]", problems) for number, (item, kind) in pairs)
+@functools.cache
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    """What pydantic knows of a dataclass, as the only item of a list: a plain dataclass has no settings itself."""
+    return TypeAdapter(list[cls], config=STRICT)
 
 
-def _convert_annotated(value: Any, hint: Any, place: str, problems: list[str]) -> Any:
-    converted = _convert(value, hint.__origin__, place, problems)
-    wrong = [] if converted is None else [problem for check in hint.__metadata__ if (problem := check(converted))]
-    problems += [f"{place}: {problem}" for problem in wrong]
-    return None if wrong else converted
+@functools.cache
+def _validator(cls: type[Any]) -> SchemaValidator:
+    return SchemaValidator(_as_in_yaml(_adapter(cls).core_schema))
 
 
-def _convert_union(value: Any, hint: Any, place: str, problems: list[str]) -> Any:
-    """The first kind that fits; where none does, what is wrong inside a list or mapping if one was possible."""
-    inside: list[str] = []
-    for kind in typing.get_args(hint):
-        found: list[str] = []
-        converted = _convert(value, kind, place, found)
-        if not found:
-            return converted
-        if _could_be(value, kind):
-            inside = inside or found
-    problems += inside or [_mismatch(value, hint, place)]
-    return None
+def _as_in_yaml(schema: Any) -> Any:
+    """A schema in which lists may stand for tuples, and mappings for dataclasses, however strict the rest is."""
+    if isinstance(schema, list):
+        return [_as_in_yaml(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    lax = {"strict": False} if schema.get("type") in ("tuple", "dataclass") else {}
+    return {key: _as_in_yaml(value) for key, value in schema.items()} | lax
 
 
-def _could_be(value: Any, kind: Any) -> bool:
-    """Whether a value that is no `kind` is wrong in what it holds, not in its type."""
-    if typing.get_origin(kind) is Annotated:
-        return isinstance(value, kind.__origin__)
-    return _shape(kind) is not None and isinstance(value, _shape(kind))
+def _built(cls: type[T], values: Mapping[str, Any], setting: str) -> tuple[T | None, list[str]]:
+    try:
+        return _validator(cls).validate_python([values])[0], []
+    except ValidationError as error:
+        return None, list(_explained(cls, [values], error.errors(include_url=False), setting))
 
 
-def _shape(kind: Any) -> Any:
-    if dataclasses.is_dataclass(kind) or typing.get_origin(kind) is dict:
-        return dict
-    return list | tuple if typing.get_origin(kind) is tuple else None
+def _explained(cls: type[Any], values: Any, errors: list[ErrorDetails], setting: str) -> Iterator[str]:
+    """Messages of this project for pydantic's errors in the values of a `setting`.
+
+    Where a value fits no member of a union, pydantic has an error for each member: they become one message, or none
+    where one of the members could be meant and is wrong further inside.
+    """
+    found: dict[Place, list[ErrorDetails]] = {}
+    for error in errors:
+        found.setdefault(_place(error, values), []).append(error)
+    first = {place[:depth]: number for number, place in reversed([*enumerate(found)]) for depth in range(len(place))}
+    unknown = {place for place, here in found.items() if here[0]["type"] in UNKNOWN}
+    # Before the fields of their section: one may be the misspelt name of a missing one.
+    order = {place: (first[place[:-1]] if place in unknown else number) for number, place in enumerate(found)}
+    for place in sorted(found, key=lambda place: (order[place], place not in unknown)):
+        here, kind, name = found[place], found[place][0]["type"], place[-1]
+        if kind == "missing":
+            yield _told(_written(setting, place[1:-1]), f"missing key {name!r}")
+        elif place in unknown:
+            yield _told(_written(setting, place[1:-1]), f"unknown key {quoted(name)}{_suggestion(cls, place)}")
+        elif kind == "value_error":
+            yield _told(_written(setting, place[1:]), str(here[0]["ctx"]["error"]))
+        elif place not in first:
+            yield _told(_written(setting, place[1:]), _mismatch(here, _options(cls, place)))
 
 
-def _mismatch(value: Any, hint: Any, place: str) -> str:
-    return f"{place}: expected {_name(hint)}, found {type(value).__name__} {quoted(value)}{_scientific(value, hint)}"
+def _place(error: ErrorDetails, values: Any) -> Place:
+    """Where in the values an error is: its location without the names of members of unions."""
+    place: list[Any] = []
+    for step in error["loc"]:
+        inside = values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
+        reached = step in inside
+        if reached:
+            values = values[step]
+            place.append(step)
+    if error["type"] == "missing" and isinstance(values, list):
+        # Of a list that is too short; the last of its errors knows how long it had to be.
+        error["type"], error["ctx"] = "too_long", {"max_length": step + 1}
+    if not reached and (error["type"] in ("missing", "invalid_key") or step == KEY):
+        place.append(step)
+    return tuple(place)
 
 
-def _name(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(map(_name, arguments))
-    if origin is Literal:
-        return f"one of {', '.join(map(repr, arguments))}"
-    if origin is Annotated:
-        return _name(arguments[0])
-    if hint is type(None):
-        return "null"
-    if _shape(hint) is not None:
-        return "a mapping" if _shape(hint) is dict else "a list"
-    return "a finite float" if hint is float else hint.__name__
+def _mismatch(errors: list[ErrorDetails], options: list[dict[str, Any]]) -> str:
+    value, last = errors[0]["input"], errors[-1]
+    if last["type"] == "too_long":
+        return f"expected {last['ctx']['max_length']} values, found {len(value)}: {quoted(value)}"
+    kinds = [(EXPECTED.get(error["type"], error["type"]), error.get("ctx", {})) for error in errors]
+    expected = dict.fromkeys(kind.format(**context) for kind, context in kinds)
+    wanted = " or ".join(expected).replace("' or '", "', '")
+    of_type = last["type"].endswith(("_type", "_error"))
+    null = " or null" if of_type and {"type": "null"} in options else ""
+    kind = f"{type(value).__name__} " if of_type else ""
+    hint = _scientific(value) if isinstance(value, str) and "a finite float" in expected else ""
+    return f"expected {wanted}{null}, found {kind}{quoted(value)}{hint}"
 
 
-def _scientific(value: Any, hint: Any) -> str:
+def _scientific(value: str) -> str:
     """YAML reads `1e-3` as text, an error that is easier to mend when named."""
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
-    if float not in kinds or not isinstance(value, str) or "e" not in value.lower():
-        return ""
     try:
         mantissa, exponent = f"{float(value):e}".split("e")
     except ValueError:
         return ""
-    return f"; YAML takes it for text, write {float(mantissa)}e{int(exponent):+d}"
+    return f"; YAML takes it for text, write {float(mantissa)}e{int(exponent):+d}" if "e" in value.lower() else ""
+
+
+def _suggestion(cls: type[Any], place: Place) -> str:
+    known = [key for option in _options(cls, place[:-1]) for key in option.get("properties", {})]
+    close = difflib.get_close_matches(str(place[-1])[:100], known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f"; known keys: {', '.join(known)}"
+
+
+def _options(cls: type[Any], place: Place) -> list[dict[str, Any]]:
+    """JSON schemas of what may stand at `place` in the values of a dataclass."""
+    schema = _adapter(cls).json_schema()
+    found = [schema]
+    for step in (None, *place):
+        if step is not None:
+            inner = [one.get("properties", {}).get(step) or one.get("additionalProperties") for one in found]
+            inner += [one.get("items") for one in found]
+            found = [one for one in inner if isinstance(one, dict)]
+        found = [option for one in found for option in one.get("anyOf", [one])]
+        found = [schema["$defs"][one["$ref"].rpartition("/")[2]] if "$ref" in one else one for one in found]
+    return found
+
+
+def _written(setting: str, place: Place) -> str:
+    """A place inside a setting as people write it, such as `runs[1].kernel`."""
+    if KEY in place:
+        return f"{_written(setting, place[:-2])}, key {quoted(place[-2])}"
+    steps = (f"[{step}]" if isinstance(step, int) else f".{printable(step, 100)}" for step in place)
+    return "".join((setting, *steps)).removeprefix(".")
+
+
+def _told(place: str, problem: str) -> str:
+    return f"{place}: {problem}" if place else problem

@@ -176,7 +176,7 @@ def test_paths_with_spaces_and_quotes_work_everywhere(
 
 def test_settings_on_the_command_line_win(project: Project, capsys: Capture) -> None:
     assert main(["train", "x", "--config", "config.yaml", "--set", '{"training": {"threads": 0}}']) == 1
-    assert "training: threads must be at least 1, found 0" in error(capsys)
+    assert "training.threads: expected at least 1, found 0" in error(capsys)
 
 
 def test_settings_that_are_no_mapping_are_refused_by_the_usage(project: Project, capsys: Capture) -> None:

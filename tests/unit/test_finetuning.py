@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import paper_jobs
 import pytest
 from paper_jobs import RUN, TASKS, config, group, job, means
 
@@ -162,48 +161,6 @@ def test_what_is_not_configured_is_refused_with_what_is(task: str) -> None:
     with pytest.raises(ValueError, match=pattern) as caught:
         FineTuningJob(config(), task, BASE)
     assert "detection/retinanet of van_tiny-lska-k23-s0" in str(caught.value) or task != "detection/retinanet"
-
-
-def test_everything_wrong_is_named_at_once() -> None:
-    changes = {
-        "detection": {
-            "data": {"name": "ade"},
-            "heads": {
-                "upernet": paper_jobs.head("coco_retinanet"),
-                "retinanet": {"runs": [group(RUN), group(RUN)]},
-                "mask_rcnn": {"runs": [group(BASE)]},
-            },
-        }
-    }
-    with pytest.raises(ValueError, match="here") as caught:
-        config(changes)
-    for part in (
-        "detection.heads.upernet: unknown; expected some of retinanet, mask_rcnn",
-        "detection.heads.retinanet.runs lists the same run more than once: van_tiny-lska-k23-s0",
-        "detection.heads.mask_rcnn.runs needs backbones that `runs` does not train: van_base-lka-k7-s3",
-        "data sets need different names, found colours, ade, ade",
-    ):
-        assert part in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (means("retinanet", recipe="nowhere.yaml"), "nowhere.yaml: no such file"),
-        (means("retinanet", overrides={"epoch": 3}), r"unknown key 'epoch' \(did you mean 'epochs'\?\)"),
-        (means("semantic_fpn", gpus=3), "4 micro-batches .* segmentation.heads.semantic_fpn.gpus: 3"),
-        (
-            means("retinanet", overrides={"precision": "bf16"}),
-            "here: precision bf16 of a fine-tuning needs a GPU, and detection.heads.retinanet.gpus is 0; use fp32",
-        ),
-        (means("retinanet", hours=0.0), "hours must be positive"),
-        ({"detection": {"data": {"name": "../coco"}}}, "detection.data.name '../coco' becomes a file name"),
-        ({"detection": {"data": {"name": "colours"}}}, "data sets need different names, found colours, colours, ade"),
-    ],
-)
-def test_wrong_sections_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        config(change)
 
 
 def test_bf16_is_allowed_on_a_gpu() -> None:

@@ -2,69 +2,49 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lska.runs import ATTENTIONS, Run
 
-
-@pytest.mark.parametrize(
-    ("text", "run"),
-    [
-        ("van_tiny-lska-k23-s0", Run("van_tiny", "lska", 23, 0)),
-        ("van_base-lka_trivial-k7-s12", Run("van_base", "lka_trivial", 7, 12)),
-        ("van_small-lska_trivial-k65-s3", Run("van_small", "lska_trivial", 65, 3)),
-        ("convnext_tiny-s0", Run("convnext_tiny", None, None, 0)),
-    ],
+IDS = {
+    "van_tiny-lska-k23-s0": Run("van_tiny", "lska", 23, 0),
+    "van_base-lka_trivial-k7-s12": Run("van_base", "lka_trivial", 7, 12),
+    "van_small-lska_trivial-k65-s3": Run("van_small", "lska_trivial", 65, 3),
+    "convnext_tiny-s0": Run("convnext_tiny", None, None, 0),
+}
+NONE = (
+    *("", "van_tiny", "van_tiny-lska-k23", "van_tiny-k23-s0", "van_tiny-lska-s0", "van_tiny-lska-k23-s", None, 3),
+    *("van_tiny-slka-k23-s0", "van_tiny-lska-k023-s0", "van_tiny-lska-k0-s0", "van_tiny-lska-k-7-s0"),
+    *("VAN-lska-k7-s0", "van tiny-lska-k7-s0", "van_tiny-lska-k7-s0\n", " van_tiny-lska-k7-s0", "../x-s0"),
 )
-def test_an_id_and_its_run_say_the_same(text: str, run: Run) -> None:
-    assert Run.parse(text) == run
-    assert str(run) == text
+IMPOSSIBLE = {
+    ("van_tiny", "lska", None, 0): "van_tiny: attention and kernel go together",
+    ("van_tiny", None, 23, 0): "van_tiny: attention and kernel go together",
+    ("van_tiny", "lsk", 23, 0): "expected one of lka_trivial, .*lska, .*; found 'lsk'",
+    ("convnext_tiny", "lska", 7, 0): "unknown model 'convnext_tiny'; attentions belong to van_tiny, van_small",
+    ("van_tiny", "lska", 24, 0): "odd integer from 3 up .*found 24; nearest: 23 or 25",
+    ("van tiny", None, None, 0): "expected a model name of a-z, 0-9 and _, and a seed from 0 up",
+    ("convnext_tiny", None, None, -1): "expected a model name of a-z, 0-9 and _, and a seed from 0 up",
+}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "van_tiny", "van_tiny-lska-k23", "van_tiny-k23-s0", "van_tiny-lska-s0", "van_tiny-lska-k23-s"),
-        *("van_tiny-slka-k23-s0", "van_tiny-lska-k023-s0", "van_tiny-lska-k0-s0", "van_tiny-lska-k-7-s0"),
-        *("VAN-lska-k7-s0", "van tiny-lska-k7-s0", "van_tiny-lska-k7-s0\n", " van_tiny-lska-k7-s0", "../x-s0"),
-    ],
-)
-def test_other_texts_are_refused_with_the_expected_form(text: str) -> None:
-    with pytest.raises(ValueError) as caught:
-        Run.parse(text)
-    message = str(caught.value)
-    assert repr(text) in message
-    assert "<model>-<attention>-k<kernel>-s<seed>" in message
-    assert all(attention in message for attention in ATTENTIONS)
-
-
-@pytest.mark.parametrize(("attention", "kernel"), [("lska", None), (None, 23)])
-def test_attention_and_kernel_go_together(attention: str | None, kernel: int | None) -> None:
-    with pytest.raises(ValueError, match="van_tiny: attention and kernel go together"):
-        Run("van_tiny", attention, kernel, 0)
-
-
-def test_an_unknown_attention_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="expected one of lka_trivial, .*lska, .*; found 'lsk'"):
-        Run("van_tiny", "lsk", 23, 0)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (("convnext_tiny", "lska", 7, 0), "unknown model 'convnext_tiny'; attentions belong to van_tiny, van_small"),
-        (("van_tiny", "lska", 24, 0), "odd integer from 3 up .*found 24; nearest: 23 or 25"),
-        (("van tiny", None, None, 0), "expected a model name of a-z, 0-9 and _, and a seed from 0 up"),
-        (("convnext_tiny", None, None, -1), "expected a model name of a-z, 0-9 and _, and a seed from 0 up"),
-    ],
-)
-def test_runs_that_cannot_be_are_refused(values: tuple, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Run(*values)
-
-
-def test_another_seed_changes_nothing_else() -> None:
+def test_an_id_and_its_run_say_the_same() -> None:
+    for text, run in IDS.items():
+        assert Run.parse(text) == run and str(run) == text
     assert str(Run.parse("van_tiny-lska-k23-s0").with_seed(4)) == "van_tiny-lska-k23-s4"
+
+
+def test_what_is_no_run_is_refused_with_what_is_expected() -> None:
+    for text in NONE:
+        message = re.escape(f"{text!r} is not a run id; expected <model>-<attention>-k")
+        with pytest.raises(ValueError, match=message) as caught:
+            Run.parse(text)
+        assert all(attention in str(caught.value) for attention in ATTENTIONS)
+    for values, message in IMPOSSIBLE.items():
+        with pytest.raises(ValueError, match=message):
+            Run(*values)
 
 
 def test_tables_order_attentions_as_the_paper_and_kernels_by_size() -> None:

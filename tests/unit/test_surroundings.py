@@ -247,7 +247,7 @@ def test_a_caption_is_one_line_of_visible_text(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(PROJECT)
     assert config.from_dict(small | {"caption": f"{HOSTILE}\n  and more\n"}, "x").caption == f"{HOSTILE} and more"
     for bad in ("a\x1b[31m", "a\u202eb", "\x00", "\x9b31m"):
-        with pytest.raises(ValueError, match="caption has the control character"):
+        with pytest.raises(ValueError, match="caption: has the control character"):
             config.from_dict(small | {"caption": bad}, "x")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from lska.config import Config
 from lska.files import printable
 from lska.finetuning import PAPER_RECIPES, FineTuningJob, parse_task
-from lska.openmmlab.recipe import load_recipe as load_dense_recipe
+from lska.openmmlab.recipe import load_dense_recipe
 from lska.provenance import project_root
 from lska.runs import Run
 from lska.train.recipe import load_recipe

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from lska.files import FileError, quoted, read_lines
+from lska.strict import checked
 
 T = TypeVar("T", bound=Hashable)
 
@@ -94,13 +95,13 @@ def label_problem(name: str) -> str | None:
     return problem and f"expected a name, found {quoted(name)}, which {problem}"
 
 
-Inside = Annotated[str, inside_problem]
+Inside = Annotated[str, checked(inside_problem)]
 """A path, with forward slashes, that stays inside the folder that it starts from; checked by `lska.strict.build`."""
 
-FileName = Annotated[str, name_problem]
+FileName = Annotated[str, checked(name_problem)]
 """What becomes one file or folder: a path of one part that is not hidden; checked by `lska.strict.build`."""
 
-Label = Annotated[str, label_problem]
+Label = Annotated[str, checked(label_problem)]
 """A name that is only shown; checked by `lska.strict.build`."""
 
 

@@ -10,19 +10,32 @@ Two traps of the released code are switches (paper/protocol.md, sections 2 and 1
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from lska.files import read_yaml
-from lska.strict import build, merge
-from lska.train.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, LARGEST_SIDE, Triple, resolve_switches
+from lska.strict import AtLeastOne, AtLeastZero, NotNegative, Positive, Share, checked
+from lska.train.recipe import (
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+    BelowOne,
+    Deviation,
+    Interval,
+    MicroBatch,
+    PositiveShare,
+    Side,
+    Switches,
+    Triple,
+    read_recipe,
+)
 
-DETECTORS = ("retinanet", "mask_rcnn")
-SEGMENTORS = ("semantic_fpn",)
+Detector = Literal["retinanet", "mask_rcnn"]
+Segmentor = Literal["semantic_fpn"]
+DETECTORS: tuple[str, ...] = get_args(Detector)
+SEGMENTORS: tuple[str, ...] = get_args(Segmentor)
 
-SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
+SWITCHES: Switches = {
     "normalization": {
         "published": {"mean": IMAGENET_MEAN, "deviation": IMAGENET_DEVIATION},
         "corrected": {"mean": None, "deviation": None},
@@ -34,53 +47,46 @@ SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+def _deviation_problem(deviation: Triple | None, mean: Triple | None) -> str | None:
+    return "mean and deviation must both be set, or both be null" if (mean is None) != (deviation is None) else None
+
+
+def _milestones_problem(milestones: tuple[int, ...], epochs: int) -> str | None:
+    if list(milestones) == sorted(set(milestones)) and all(one < epochs for one in milestones):
+        return None
+    return f"expected increasing epochs below {epochs}, found {list(milestones)}"
+
+
+def _scale_problem(scale: tuple[int, int]) -> str | None:
+    return None if scale[1] <= scale[0] else f"expected [longest, shortest side], found {list(scale)}"
+
+
+ImageScale = Annotated[tuple[Side, Side], checked(_scale_problem)]
+
+
 @dataclass(frozen=True)
 class FineTuningRecipe:
     """What both kinds share. Sizes are in pixels; an update takes `global_batch` images, `micro_batch` at once."""
 
-    learning_rate: float
+    learning_rate: Positive
     """AdamW's rate, reached after the warm-up where there is one."""
-    betas: tuple[float, float]
-    weight_decay: float
+    betas: tuple[BelowOne, BelowOne]
+    weight_decay: NotNegative
     """Applied to every parameter, as published."""
-    clip_gradient: float | None
+    clip_gradient: Positive | None
     """Largest global gradient norm; None for none."""
-    global_batch: int
-    micro_batch: int
-    drop_path: float
+    global_batch: AtLeastOne
+    micro_batch: MicroBatch
+    drop_path: BelowOne
     mean: Triple | None
     """Per channel (RGB, 0 to 1), subtracted from the pixels; None for the statistics of the pretraining recipe."""
-    deviation: Triple | None
-    layer_norm_eps: float
+    deviation: Annotated[Deviation | None, checked(_deviation_problem, "mean")]
+    layer_norm_eps: Positive
     """Of the LayerNorm that ends each stage of the backbone."""
-    horizontal_flip: float
-    fpn_channels: int
+    horizontal_flip: Share
+    fpn_channels: AtLeastOne
     precision: Literal["fp32", "bf16"]
     channels_last: bool
-
-    def __post_init__(self) -> None:
-        problems = list(self.problems())
-        if problems:
-            raise ValueError("; ".join(problems))
-
-    def problems(self) -> Iterator[str]:
-        """What is impossible about the values, one phrase each."""
-        yield from _not_positive(
-            self, "learning_rate", "clip_gradient", "global_batch", "micro_batch", "layer_norm_eps", "fpn_channels"
-        )
-        yield from _no_share(self, "horizontal_flip")
-        if not 0 <= self.drop_path < 1:
-            yield f"drop_path must be in [0, 1), found {self.drop_path}"
-        if self.deviation is not None and min(self.deviation) <= 0:
-            yield f"deviation must be positive, found {list(self.deviation)}"
-        if not all(0 <= beta < 1 for beta in self.betas):
-            yield f"betas must be in [0, 1), found {list(self.betas)}"
-        if self.weight_decay < 0:
-            yield f"weight_decay must not be negative, found {self.weight_decay}"
-        if (self.mean is None) != (self.deviation is None):
-            yield "mean and deviation must both be set, or both be null"
-        if self.micro_batch > 0 and self.global_batch % self.micro_batch:
-            yield f"global_batch {self.global_batch} must be a multiple of micro_batch {self.micro_batch}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they enter the digest."""
@@ -91,115 +97,65 @@ class FineTuningRecipe:
 class DetectionRecipe(FineTuningRecipe):
     """RetinaNet with FPN on COCO-style data, and what Mask R-CNN shares with it (paper/protocol.md, section 3)."""
 
-    epochs: int
-    milestones: tuple[int, ...]
+    epochs: AtLeastOne
+    milestones: Annotated[tuple[int, ...], checked(_milestones_problem, "epochs")]
     """Epochs after which the rate falls to a tenth."""
-    warmup_updates: int
-    warmup_factor: float
+    warmup_updates: AtLeastZero
+    warmup_factor: PositiveShare
     """Share of the rate at which the linear warm-up starts."""
-    image_scale: tuple[int, int]
+    image_scale: ImageScale
     """Longest side and shortest side that an image is scaled to, keeping its ratio."""
-    smallest_image: int
+    smallest_image: AtLeastZero
     """Training images with a shorter side below this, and those without objects, are left out (mmdet's filter)."""
-    head_channels: int
+    head_channels: AtLeastOne
     """Of the convolutions in RetinaNet's head, or in the region proposals' and the mask head."""
-    head_convs: int
+    head_convs: AtLeastOne
     """Convolutions in each branch of RetinaNet's head, or in the mask head."""
-    score_threshold: float
-    suppression_iou: float
-    detections: int
+    score_threshold: Share
+    suppression_iou: Share
+    detections: AtLeastOne
     """Most detections per image."""
-
-    def problems(self) -> Iterator[str]:
-        """As the base class, and what is impossible about detection."""
-        yield from super().problems()
-        yield from _not_positive(self, "epochs", "warmup_factor", "head_channels", "head_convs", "detections")
-        yield from _no_share(self, "warmup_factor", "score_threshold", "suppression_iou")
-        if self.warmup_updates < 0 or self.smallest_image < 0:
-            yield "warmup_updates and smallest_image must not be negative"
-        if list(self.milestones) != sorted(set(self.milestones)) or any(m >= self.epochs for m in self.milestones):
-            yield f"milestones must be increasing epochs below {self.epochs}, found {list(self.milestones)}"
-        yield from _no_scale(self.image_scale)
 
 
 @dataclass(frozen=True)
 class MaskRCNNRecipe(DetectionRecipe):
     """Mask R-CNN with FPN: detection with proposals of regions."""
 
-    fc_channels: int
+    fc_channels: AtLeastOne
     """Width of the two fully connected layers of the box head."""
-    proposals_kept: int
+    proposals_kept: AtLeastOne
     """Proposals per pyramid level before suppression, in training; half as many at test time."""
-    proposals: int
+    proposals: AtLeastOne
     """Proposals per image after suppression."""
-    proposal_samples: int
+    proposal_samples: AtLeastOne
     """Anchors sampled per image for the loss of the region proposals."""
-    region_samples: int
+    region_samples: AtLeastOne
     """Regions sampled per image for the loss of the box and mask heads."""
-
-    def problems(self) -> Iterator[str]:
-        """As the base class, and what is impossible about regions."""
-        yield from super().problems()
-        yield from _not_positive(
-            self, "fc_channels", "proposals_kept", "proposals", "proposal_samples", "region_samples"
-        )
 
 
 @dataclass(frozen=True)
 class SegmentationRecipe(FineTuningRecipe):
     """Semantic FPN on ADE20K-style data (paper/protocol.md, section 4)."""
 
-    updates: int
-    power: float
+    updates: AtLeastOne
+    power: Positive
     """Of the polynomial decay of the rate."""
-    minimum_learning_rate: float
-    image_scale: tuple[int, int]
+    minimum_learning_rate: NotNegative
+    image_scale: ImageScale
     """Longest side and shortest side that an image is scaled to, keeping its ratio."""
-    scale_range: tuple[float, float]
+    scale_range: Annotated[tuple[Positive, Positive], Interval]
     """Random factor on `image_scale` in training."""
-    crop: int
+    crop: Side
     """Side of the square training crop."""
-    largest_class: float
+    largest_class: Share
     """A crop in which one class fills more than this share is drawn again, up to ten times."""
     photometric: bool
     """Random brightness, contrast, saturation and hue (mmseg's distortion)."""
-    head_channels: int
-    dropout: float
-
-    def problems(self) -> Iterator[str]:
-        """As the base class, and what is impossible about segmentation."""
-        yield from super().problems()
-        yield from _not_positive(self, "updates", "power", "crop", "head_channels")
-        yield from _no_share(self, "largest_class", "dropout")
-        if self.minimum_learning_rate < 0:
-            yield f"minimum_learning_rate must not be negative, found {self.minimum_learning_rate}"
-        yield from _no_scale(self.image_scale)
-        if self.crop > LARGEST_SIDE:
-            yield f"crop must be at most {LARGEST_SIDE} pixels, found {self.crop}"
-        if not 0 < self.scale_range[0] <= self.scale_range[1]:
-            yield f"scale_range must be two increasing positive factors, found {list(self.scale_range)}"
+    head_channels: AtLeastOne
+    dropout: Share
 
 
-def _not_positive(recipe: Any, *names: str) -> Iterator[str]:
-    for name in names:
-        value = getattr(recipe, name)
-        if value is not None and value <= 0:
-            yield f"{name} must be positive, found {value}"
-
-
-def _no_share(recipe: Any, *names: str) -> Iterator[str]:
-    for name in names:
-        if not 0 <= getattr(recipe, name) <= 1:
-            yield f"{name} must be in [0, 1], found {getattr(recipe, name)}"
-
-
-def _no_scale(scale: tuple[int, int]) -> Iterator[str]:
-    if not 0 < scale[1] <= scale[0] <= LARGEST_SIDE:
-        expected = f"[longest, shortest side], at most {LARGEST_SIDE} pixels"
-        yield f"image_scale must be {expected}, found {list(scale)}"
-
-
-def load_recipe(
+def load_dense_recipe(
     head: str, path: Path, overrides: Mapping[str, Any] | None = None
 ) -> DetectionRecipe | SegmentationRecipe:
     """Read the recipe of a detector or segmentor, apply `overrides` and resolve its switches.
@@ -211,5 +167,4 @@ def load_recipe(
     kinds = {"retinanet": DetectionRecipe, "mask_rcnn": MaskRCNNRecipe, "semantic_fpn": SegmentationRecipe}
     if head not in kinds:
         raise ValueError(f"{head!r} is no detector or segmentor; expected one of {', '.join(kinds)}")
-    values, problems = resolve_switches(merge(read_yaml(path), overrides or {}), SWITCHES)
-    return build(kinds[head], values, str(path), problems)
+    return read_recipe(kinds[head], path, overrides, SWITCHES)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lska.files import vouched
 from lska.finetuning import PAPER_RECIPES, FineTuningJob
-from lska.openmmlab.recipe import load_recipe
+from lska.openmmlab.recipe import load_dense_recipe
 from lska.planning.work import Network, Size
 from lska.provenance import project_root
 
@@ -72,7 +72,7 @@ def is_paper(network: Network) -> bool:
         return False
     if network.job is None:
         return network.config is not None and network.config.data.name in PAPER_DATA
-    paper = load_recipe(network.job.head, project_root() / PAPER_RECIPES[network.job.head])
+    paper = load_dense_recipe(network.job.head, project_root() / PAPER_RECIPES[network.job.head])
     same = all(getattr(network.job.recipe, name, None) == getattr(paper, name, None) for name in _WIDTHS)
     return same and network.job.data.name in PAPER_DATA
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
 
 from lska.files import read_yaml
-from lska.strict import build, merge
+from lska.strict import AtLeastOne, AtLeastZero, NotNegative, Positive, Share, build, checked, merge
+
+T = TypeVar("T")
 
 Triple = tuple[float, float, float]
+Deviation = tuple[Positive, Positive, Positive]
 HALF: Triple = (0.5, 0.5, 0.5)
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION: Triple = (0.229, 0.224, 0.225)
@@ -19,9 +24,11 @@ IMAGENET_DEVIATION: Triple = (0.229, 0.224, 0.225)
 LARGEST_SIDE = 16_384
 """Pixels of the side of an image beyond which a setting is taken for a slip: no memory holds its feature maps."""
 
+Switches = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
 # What the released code, its README and the text leave open or contradict (paper/protocol.md, section 2). The value
 # chosen sets the fields on its right; a recipe may set those fields itself instead of naming the switch.
-SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
+SWITCHES: Switches = {
     "batch": {
         "published": {"global_batch": 512, "micro_batch": 128},  # released README: 4 GPUs x 128
         "published_script": {"global_batch": 128, "micro_batch": 64},  # released script: 2 GPUs x 64
@@ -38,6 +45,33 @@ SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+def micro_batch_problem(micro_batch: int, global_batch: int) -> str | None:
+    """Why an update cannot be made of micro-batches of this size; None where it can."""
+    return f"{micro_batch} must divide global_batch {global_batch}" if global_batch % micro_batch else None
+
+
+def increasing_problem(pair: tuple[float, float]) -> str | None:
+    """Why `pair` is no range; None where it is."""
+    return f"expected the smaller number first, found {list(pair)}" if pair[0] > pair[1] else None
+
+
+def _warmup_problem(warmup: int, epochs: int) -> str | None:
+    return f"expected less than epochs {epochs}, found {warmup}" if warmup >= epochs else None
+
+
+def _mixing_problem(probability: float, micro_batch: int, mixup: float, cutmix: float) -> str | None:
+    if probability > 0 and (mixup > 0 or cutmix > 0) and micro_batch % 2:
+        return f"images are mixed in pairs, so micro_batch must be even, found {micro_batch}"
+    return None
+
+
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+MicroBatch = Annotated[AtLeastOne, checked(micro_batch_problem, "global_batch")]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Interval = checked(increasing_problem)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A resolved classification training (paper, Section IV; paper/protocol.md, section 2).
@@ -47,60 +81,56 @@ class Recipe:
     learning rate nor the batch statistics depend on the hardware.
     """
 
-    epochs: int
+    epochs: AtLeastOne
     """Length of the cosine schedule, warm-up included."""
-    cooldown_epochs: int
+    cooldown_epochs: AtLeastZero
     """Epochs at the minimum rate after the schedule."""
-    warmup_epochs: int
-    learning_rate: float
-    warmup_learning_rate: float
-    minimum_learning_rate: float
+    warmup_epochs: Annotated[AtLeastZero, checked(_warmup_problem, "epochs")]
+    learning_rate: Positive
+    warmup_learning_rate: NotNegative
+    minimum_learning_rate: NotNegative
     schedule_unit: Literal["epoch", "update"]
     """When the rate changes; the released code changes it per epoch."""
     optimizer: str
     """A name that timm's optimizer factory knows."""
-    weight_decay: float
+    weight_decay: NotNegative
     """Not applied to biases and one-dimensional weights (timm's rule)."""
-    clip_gradient: float | None
+    clip_gradient: Positive | None
     """Largest global gradient norm; None for none."""
-    global_batch: int
-    micro_batch: int
-    ema_decay: float | None
+    global_batch: AtLeastOne
+    micro_batch: MicroBatch
+    ema_decay: Share | None
     """Decay per update of the weight average that is exported and evaluated; None exports the last weights."""
-    drop_path: float
-    label_smoothing: float
-    mixup: float
-    cutmix: float
-    mixup_probability: float
-    mixup_switch_probability: float
-    image_size: int
-    crop_scale: tuple[float, float]
-    crop_ratio: tuple[float, float]
-    horizontal_flip: float
+    drop_path: BelowOne
+    """Largest share of dropped paths; at 1 the last block would always be dropped."""
+    label_smoothing: Share
+    mixup: NotNegative
+    cutmix: NotNegative
+    mixup_probability: Annotated[Share, checked(_mixing_problem, "micro_batch", "mixup", "cutmix")]
+    mixup_switch_probability: Share
+    image_size: Side
+    crop_scale: Annotated[tuple[PositiveShare, PositiveShare], Interval]
+    crop_ratio: Annotated[tuple[Positive, Positive], Interval]
+    horizontal_flip: Share
     rand_augment: str | None
     """timm's RandAugment string; None for none, then `color_jitter` applies."""
-    color_jitter: float
-    erase_probability: float
+    color_jitter: NotNegative
+    erase_probability: Share
     erase_mode: Literal["const", "rand", "pixel"]
     train_interpolation: Literal["random", "bilinear", "bicubic", "nearest"]
-    test_crop: float
+    test_crop: PositiveShare
     """Share of the resized image that the centre crop keeps: 0.9 resizes to 248 and crops 224."""
     test_interpolation: Literal["bilinear", "bicubic", "nearest"]
     mean: Triple
-    deviation: Triple
+    deviation: Deviation
     precision: Literal["fp32", "bf16"]
     channels_last: bool
     compile: bool
     """Whether torch.compile prepares the network."""
-    validation_interval: int
+    validation_interval: AtLeastZero
     """Epochs between top-1 measurements during training, for the log only; 0 for none."""
-    augmentation_repeats: int = 1
+    augmentation_repeats: AtLeastOne = 1
     """How often an epoch shows an image, each time changed otherwise; of all images it shows one in so many."""
-
-    def __post_init__(self) -> None:
-        problems = [*_out_of_range(self), *_contradictions(self)]
-        if problems:
-            raise ValueError("; ".join(problems))
 
     @property
     def mixes(self) -> bool:
@@ -120,47 +150,6 @@ class Recipe:
         return values
 
 
-def _out_of_range(recipe: Recipe) -> Iterator[str]:
-    """Fields whose value is impossible whatever the others are."""
-    positive = ("epochs", "learning_rate", "global_batch", "micro_batch", "image_size", "clip_gradient")
-    positive += ("augmentation_repeats",)
-    least_zero = ("cooldown_epochs", "warmup_epochs", "warmup_learning_rate", "minimum_learning_rate", "weight_decay")
-    least_zero += ("mixup", "cutmix", "color_jitter", "validation_interval")
-    shares = ("label_smoothing", "mixup_probability", "mixup_switch_probability", "horizontal_flip")
-    shares += ("erase_probability", "ema_decay")
-    values = {name: value for name, value in vars(recipe).items() if value is not None}
-    for name, value in values.items():
-        if name in positive and value <= 0:
-            yield f"{name} must be positive, found {value}"
-        if name in least_zero and value < 0:
-            yield f"{name} must not be negative, found {value}"
-        if name in shares and not 0 <= value <= 1:
-            yield f"{name} must be in [0, 1], found {value}"
-    # At 1 the last block would always be dropped.
-    if not 0 <= recipe.drop_path < 1:
-        yield f"drop_path must be in [0, 1), found {recipe.drop_path}"
-    if recipe.image_size > LARGEST_SIDE:
-        yield f"image_size must be at most {LARGEST_SIDE} pixels, found {recipe.image_size}"
-    if not 0 < recipe.crop_ratio[0] <= recipe.crop_ratio[1]:
-        yield f"crop_ratio must be two increasing positive ratios of width to height, found {list(recipe.crop_ratio)}"
-    if min(recipe.deviation) <= 0:
-        yield f"deviation must be positive, found {list(recipe.deviation)}"
-    if not 0 < recipe.test_crop <= 1:
-        yield f"test_crop must be in (0, 1], found {recipe.test_crop}"
-    if not 0 < recipe.crop_scale[0] <= recipe.crop_scale[1] <= 1:
-        yield f"crop_scale must be two increasing shares in (0, 1], found {list(recipe.crop_scale)}"
-
-
-def _contradictions(recipe: Recipe) -> Iterator[str]:
-    """Fields that do not go together."""
-    if recipe.micro_batch > 0 and recipe.global_batch % recipe.micro_batch:
-        yield f"global_batch {recipe.global_batch} must be a multiple of micro_batch {recipe.micro_batch}"
-    if recipe.mixes and recipe.micro_batch % 2:
-        yield f"micro_batch must be even with mixup or cutmix, found {recipe.micro_batch}"
-    if recipe.warmup_epochs >= recipe.epochs:
-        yield f"warmup_epochs {recipe.warmup_epochs} must be below epochs {recipe.epochs}"
-
-
 def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read a recipe file, apply `overrides` and resolve its switches.
 
@@ -168,13 +157,16 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         ValueError: names the file and every unknown key, wrong type, unknown switch, and every field that both a
             switch and the recipe set.
     """
-    values, problems = resolve_switches(merge(read_yaml(path), overrides or {}))
-    return build(Recipe, values, str(path), problems)
+    return read_recipe(Recipe, path, overrides, SWITCHES)
 
 
-def resolve_switches(
-    values: Mapping[str, Any], known_switches: Mapping[str, Mapping[str, Mapping[str, Any]]] = SWITCHES
-) -> tuple[dict[str, Any], list[str]]:
+def read_recipe(cls: type[T], path: Path, overrides: Mapping[str, Any] | None, known_switches: Switches) -> T:
+    """As `load_recipe`, for a recipe of any class."""
+    values, problems = resolve_switches(merge(read_yaml(path), overrides or {}), known_switches)
+    return build(cls, values, str(path), problems)
+
+
+def resolve_switches(values: Mapping[str, Any], known_switches: Switches) -> tuple[dict[str, Any], list[str]]:
     """Replace `switches: {name: choice}` by the fields that the choices set; also says what is wrong with them.
 
     Wrong are an unknown switch or choice, and a field that is also set directly. `known_switches` holds the choices of

@@ -12,7 +12,7 @@ import yaml
 
 from lska.files import FileError, MissingFileError, printable, quoted, read_yaml, write_text
 from lska.provenance import digest
-from lska.strict import build
+from lska.strict import OPEN_ENDED, build
 
 SUFFIX = ".dvc"
 """Which DVC adds to the name of a file."""
@@ -53,7 +53,7 @@ def pointer_path(weights: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Out:
-    open_ended: ClassVar[bool] = True
+    __pydantic_config__: ClassVar = OPEN_ENDED
     md5: str
     size: int
     path: str
@@ -68,13 +68,13 @@ class _Out:
 
 @dataclass(frozen=True)
 class _Meta:
-    open_ended: ClassVar[bool] = True
+    __pydantic_config__: ClassVar = OPEN_ENDED
     sidecar: str | None = None
 
 
 @dataclass(frozen=True)
 class _Content:
-    open_ended: ClassVar[bool] = True
+    __pydantic_config__: ClassVar = OPEN_ENDED
     outs: tuple[_Out]
     meta: _Meta | None = None
 

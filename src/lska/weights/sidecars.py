@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from lska.files import FileError, UnreadableFileError, printable, quoted, read_json
-from lska.strict import build
+from lska.strict import OPEN_ENDED, build
 
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
@@ -36,7 +36,7 @@ Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "ham
 class Normalization:
     """Mean and deviation of the pixels per channel (RGB, 0 to 1), which are subtracted and divided by."""
 
-    open_ended: ClassVar[bool] = True
+    __pydantic_config__: ClassVar = OPEN_ENDED
     mean: Triple
     deviation: Triple
 
@@ -98,7 +98,7 @@ class Preprocessing(Normalization):
 class Spec:
     """What decided weights; of imported ones, what is known of it."""
 
-    open_ended: ClassVar[bool] = True
+    __pydantic_config__: ClassVar = OPEN_ENDED
     run: str | None = None
     task: str | None = None
     architecture: dict[str, Any] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class Spec:
 class Data:
     """The data that weights were trained on."""
 
-    open_ended: ClassVar[bool] = True
+    __pydantic_config__: ClassVar = OPEN_ENDED
     name: str
     digest: str | None = None
 
@@ -120,7 +120,7 @@ class Data:
 class Backbone:
     """The weights that a fine-tuning started from."""
 
-    open_ended: ClassVar[bool] = True
+    __pydantic_config__: ClassVar = OPEN_ENDED
     md5: str
     run: str | None = None
 
@@ -129,7 +129,7 @@ class Backbone:
 class Sidecar:
     """The fields of a sidecar that anything reads, by their types."""
 
-    open_ended: ClassVar[bool] = True
+    __pydantic_config__: ClassVar = OPEN_ENDED
     md5: str
     origin: Literal["trained", "imported"]
     recipe: str | None = None
