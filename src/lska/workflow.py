@@ -10,6 +10,7 @@ from typing import Any
 
 from lska import claims, outdated, summaries
 from lska.config import KINDS, Config, from_dict
+from lska.data.roots import Settings
 from lska.files import vouched
 from lska.finetuning import FineTuningJob
 from lska.options import as_options, typed
@@ -17,7 +18,6 @@ from lska.outcomes import has_outcomes, keeps_outcomes, outcomes_path
 from lska.passes import Measured, Pass
 from lska.provenance import digest
 from lska.robustness import CORRUPTED, data_inputs, source_digest
-from lska.roots import Settings
 from lska.runs import Run
 from lska.sections import DataSource
 from lska.strict import merge

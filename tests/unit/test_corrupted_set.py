@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lska.data.folders import DataError, Split, open_split
+from lska.data.entries import DataError
+from lska.data.folders import Split, open_split
 from lska.data.perturbed import generate
 from lska.data.perturbed.clean import chosen_images
 from lska.data.perturbed.generate import CorruptionSettings, write_corrupted_set

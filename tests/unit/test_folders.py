@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lska.data.folders import DataError, check_same_classes, decode, open_split
+from lska.data.decoding import decode
+from lska.data.entries import DataError
+from lska.data.folders import check_same_classes, open_split
 
 CIFAR10 = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10"
 IMAGES = {"cat": ["1.jpg", "10.JPEG", "2.png"], "sea bird": ['a\'b "c".jpg']}
@@ -288,7 +290,7 @@ def test_damaged_images_are_named(data: bytes) -> None:
 
 
 def test_folders_does_not_import_torch() -> None:
-    code = "import sys, lska.data.folders, lska.data.manifest, lska.data.check; print('torch' in sys.modules)"
+    code = "import sys, lska.data.folders, lska.data.manifest, lska.data.integrity; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
 

@@ -175,18 +175,16 @@ def test_nothing_is_left_where_the_source_is_missing(
         assert not Path("data").exists()
 
 
-@pytest.mark.parametrize(("stalls", "cut"), [("HEAD", None), ("GET", 0), ("GET", 40_000)])
+@pytest.mark.parametrize(("stalls", "cut"), [("GET", 0), ("GET", 40_000)])
 def test_a_source_that_stalls_is_named_and_given_up(
     repository: Path, archive: Path, served: Served, capsys: Capture, monkeypatch: pytest.MonkeyPatch, stalls: str,
     cut: int | None,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(importing, "PATIENCE", 2.0)
-    monkeypatch.setattr(importing, "TOLD_AFTER", 0.5)
     manifest(archive, "md5")
     served.stalls, served.cut = stalls, cut
     assert imported(served.address) == 1
     said = capsys.readouterr().err
-    assert f"waiting for {served.address}, which has sent nothing for 0 s" in said or "sent nothing for 1 s" in said
     assert f"lska: error: {served.address} has sent nothing for 2 s; check the connection" in said
     assert not Path("data/things/things.tar.gz").exists()
     served.stalls, served.cut = "", None
@@ -256,15 +254,12 @@ def test_what_a_killed_import_of_another_archive_left_is_removed(repository: Pat
 def test_a_full_disk_is_told_with_file_and_folder(
     repository: Path, archive: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(source: str, start: int) -> tuple[Iterator[bytes], int, int | None]:
-        def chunks() -> Iterator[bytes]:
-            yield b"some"
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        return chunks(), start, None
+    def full(stream: object, source: str) -> Iterator[bytes]:
+        yield b"some"
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     manifest(archive, "md5")
-    monkeypatch.setattr(importing, "_opened", full)
+    monkeypatch.setattr(importing, "_chunks", full)
     assert imported(archive) == 1
     said = error(capsys)
     assert "data/things/things.tar.gz: cannot be written in the folder data/things (No space left on device)" in said

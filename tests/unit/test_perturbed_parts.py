@@ -21,11 +21,11 @@ from perturbed_sets import (
 )
 from tiny_project import CLASSES, Project
 
-from lska.data.folders import DataError
+from lska.data.entries import DataError
 from lska.data.manifest import make_manifest, save_manifest
 from lska.data.perturbed.names import FAMILIES
 from lska.data.perturbed.parts import CLEAN, _clean_part, open_parts, read_record
-from lska.data.perturbed.prepare import prepare
+from lska.data.perturbed.perturbed_preparing import prepare
 from lska.files import FileError
 from lska.robustness import PerturbedSet
 

@@ -23,12 +23,12 @@ from perturbed_sets import (
 )
 from tiny_project import Project
 
-from lska.data.folders import DataError, decode
+from lska.data.decoding import decode
+from lska.data.entries import DataError
 from lska.data.manifest import make_manifest, save_manifest
-from lska.data.perturbed import prepare as preparing
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.data.perturbed.parts import open_parts
-from lska.data.perturbed.prepare import prepare
+from lska.data.perturbed.perturbed_preparing import prepare
 from lska.data.synthetic import ClassificationSettings
 from lska.robustness import PerturbedSet
 
@@ -66,7 +66,8 @@ def test_a_set_without_any_complete_part_is_refused(project: Project) -> None:
     with pytest.raises(DataError) as caught:
         prepare(item)
     text = str(caught.value)
-    assert text.startswith("my_c: no part of my_c is complete:\n") and "fog/1, 2: 8 images, expected 12" in text
+    assert text.startswith("my_c at my_c: not as its manifest says") and "no part of it is complete" in text
+    assert "fog/1, 2: 8 images, expected 12" in text
     assert text.count("expected 12") == 1 and "robustness.sets.c.root" in text
     assert not item.record.exists()
 
@@ -200,8 +201,3 @@ def test_severities_are_those_of_the_family(project: Project, few: None) -> None
     assert found["parts"] == dict.fromkeys(FAMILIES["c_bar"], list(SEVERITIES))
     assert found["missing"] == {}
     assert (Path("my_c_bar") / "sparkles" / "3.00").is_dir()
-
-
-def test_settings_name_the_set_that_they_are_of(project: Project) -> None:
-    found = preparing.generator_settings("c_bar", generated(project, "c_bar").data)
-    assert (found.family, found.images) == ("c_bar", 5)

@@ -13,26 +13,27 @@ from typing import Any
 
 import pytest
 import yaml
+from archive_sets import pack as packed_files
 from dense_sets import SHARED, write_ade, write_coco
 from perturbed_sets import perturbed_manifest, settings, write_part
-from test_unpack_formats import pack as packed_files
 from tiny_project import CLASSES, Project
 
 from lska.cli import main
 from lska.config import DataSource
 from lska.data.archives import Archive
-from lska.data.dense import open_segmentation
-from lska.data.folders import DataError, open_split
-from lska.data.inspection import prepare as prepare_inspection
-from lska.data.inspection import verify
+from lska.data.dense_sets import open_segmentation
+from lska.data.entries import DataError
+from lska.data.folders import open_split
+from lska.data.inspected_sets import prepare as prepare_inspection
+from lska.data.inspected_sets import verify
 from lska.data.manifest import load_manifest
 from lska.data.perturbed.parts import open_parts
-from lska.data.perturbed.prepare import prepare as prepare_perturbed
+from lska.data.perturbed.perturbed_preparing import prepare as prepare_perturbed
+from lska.data.roots import absence
 from lska.data.sources import class_root, open_classification, open_textures, split_root
 from lska.data.synthetic import TextureSettings, write_texture_set
 from lska.inspection import InspectionJob
 from lska.robustness import PerturbedSet
-from lska.roots import absence
 
 Capture = pytest.CaptureFixture[str]
 
@@ -165,7 +166,7 @@ def test_a_detection_set_in_a_repositorys_archive(tmp_path: Path, suffix: str) -
 
 def prepared(kind: str, data: DataSource, folder: Path) -> dict[str, Any]:
     """The record that the data rule writes."""
-    from lska.data.dense import prepare
+    from lska.data.dense_sets import prepare
 
     record = folder / "record.json"
     prepare(kind, data, record, folder / "cache")
@@ -251,7 +252,7 @@ def test_textures_in_their_archive(project: Project, archive: str) -> None:
 
 def test_parts_of_one_folder_are_left_to_a_person_who_is_told_how(tmp_path: Path) -> None:
     """As COCO's three archives."""
-    from lska.data.dense import open_detection
+    from lska.data.dense_sets import open_detection
 
     for name in ("train2017.zip", "val2017.zip", "annotations_trainval2017.zip"):
         (tmp_path / name).touch()

@@ -8,7 +8,6 @@ folders, are ignored.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -19,12 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lska.data.decoding import inspect, read_encoded
+from lska.data.decoding import read_encoded, see_file
 from lska.data.entries import DataError, is_hidden
-from lska.data.findings import Findings, Outcome, differences
 from lska.data.parallel import mapped
+from lska.data.problems import Findings, Report, differences
 from lska.files import read_yaml
 from lska.provenance import digest
+from lska.robustness import CUE_CONFLICT
 
 NAME = re.compile(r"([A-Za-z_]+)([0-9]+)-([A-Za-z_]+)([0-9]+)\.png")
 
@@ -89,6 +89,10 @@ class CueConflictSet:
         """Where an image lies."""
         return self.root / self.names[index]
 
+    def listing(self) -> list[str]:
+        """Lines that change with every file's name and size."""
+        return [f"{name} {self.place(index).stat().st_size}" for index, name in enumerate(self.names)]
+
     def read(self, index: int) -> bytes:
         """The encoded bytes of an image; raises DataError where it cannot be read."""
         return read_encoded(self.place(index))
@@ -118,21 +122,27 @@ def read_cue_conflict(root: Path, expected: Expected | None = None) -> CueConfli
     return _indexed(root, entries)
 
 
-def check_cue_conflict(root: Path, expected: Expected | None = None) -> Outcome:
+def check_cue_conflict(
+    root: Path, expected: Expected, name: str = CUE_CONFLICT
+) -> tuple[Report, dict[str, Any], str | None]:
     """Check the whole set, decoding every image; nothing about the data raises.
 
-    The facts are the numbers of `images`, `categories`, `shape_instances`, `texture_instances` and of images whose
-    cues agree (`without_conflict`); the contents digest covers names and bytes of all images.
+    Returns:
+        The report; the numbers of `images`, `categories`, `shape_instances`, `texture_instances` and of images whose
+        cues agree (`without_conflict`); the digest of names and bytes of all images, None where something is wrong.
     """
     root, findings = Path(root), Findings()
+    identity = digest([list(expected.categories), expected.per_category])
     try:
         entries = _entries(root, findings)
     except DataError as error:
-        return Outcome((str(error),))
+        return Report(name, identity, root, (str(error),)), {}, None
     hashes = _decoded(root, entries, findings)
     sentences = (*findings.sentences(), *_deviations(entries, expected))
+    facts = _facts(entries)
+    note = ", ".join(f"{value:,} {what.replace('_', ' ')}" for what, value in facts.items())
     contents = digest([[entry.name, value] for entry, value in zip(entries, hashes, strict=True)])
-    return Outcome(sentences, _facts(entries), contents=None if sentences else contents)
+    return Report(name, identity, root, sentences, (f"{note}.",)), facts, None if sentences else contents
 
 
 def _facts(entries: list[_Entry]) -> dict[str, Any]:
@@ -205,22 +215,14 @@ def _deviations(entries: list[_Entry], expected: Expected | None) -> list[str]:
 def _decoded(root: Path, entries: list[_Entry], findings: Findings) -> list[str]:
     """SHA-256 of every file; damaged images and files of equal content go to `findings`."""
 
-    def attempt(index: int) -> tuple[str, str | None]:
-        place = root / entries[index].name
-        try:
-            data = read_encoded(place)
-            inspect(data, str(place))
-        except DataError as error:
-            return "", str(error)
-        return hashlib.sha256(data).hexdigest(), None
-
     hashes: list[str] = []
     first: dict[str, str] = {}
-    for entry, (value, problem) in zip(entries, mapped(attempt, len(entries), root.name), strict=True):
-        hashes.append(value)
-        if problem is not None:
-            findings.add("images that cannot be decoded", problem)
-        elif (former := first.setdefault(value, entry.name)) != entry.name:
+    pictures = mapped(lambda index: see_file(root / entries[index].name), len(entries), root.name)
+    for entry, picture in zip(entries, pictures, strict=True):
+        hashes.append(picture.hash)
+        if picture.problem:
+            findings.add("images that cannot be decoded", picture.problem)
+        elif (former := first.setdefault(picture.hash, entry.name)) != entry.name:
             findings.add("files of equal content", f"{former} and {entry.name}")
     return hashes
 

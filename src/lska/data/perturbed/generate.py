@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lska.data.folders import Split
 from lska.data.parallel import in_processes
 from lska.data.perturbed.clean import chosen_images, clean_image, corrupted_name, hashed
+from lska.data.perturbed.corruptions import corrupt
 from lska.data.perturbed.names import FAMILIES, GENERATORS, SEVERITIES, severity_folder
 from lska.data.synthetic.checks import check_choice, check_range
 from lska.data.synthetic.folder import SETTINGS_FILE, existing_settings
@@ -177,25 +176,17 @@ def _write_images(job: _Job) -> int:
     """Write the job's images at all its severities and return how many those are."""
     from PIL import Image
 
-    settings, corrupt = job.settings, _corrupter(job.settings.family)
+    settings = job.settings
     for index in job.indices:
         name = job.source.samples[index].name
         clean = clean_image(job.source, index, settings.shorter_side, settings.image_size)
         for severity, folder in job.folders.items():
             seed = hashed(settings.seed, job.corruption, severity, name)
-            picture = Image.fromarray(corrupt(clean, job.corruption, severity, seed))
+            picture = Image.fromarray(corrupt(settings.family, clean, job.corruption, severity, seed))
             path = folder / corrupted_name(name)
             with writing(path):
                 picture.save(path, "JPEG", quality=settings.quality, optimize=True)
     return len(job.indices) * len(job.folders)
-
-
-def _corrupter(family: str) -> Callable[[np.ndarray, str, int, int], np.ndarray]:
-    if family == "c":
-        from lska.data.perturbed.common import corrupt
-    else:
-        from lska.data.perturbed.c_bar import corrupt
-    return corrupt
 
 
 def _prepare(root: Path, description: Mapping[str, Any]) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lska.data.check import Report, read_contents, structure_problems
-from lska.data.check import check as check_splits
-from lska.data.folders import DataError, Split, list_split
-from lska.data.layouts import shown
-from lska.data.manifest import Manifest, names_digest
-from lska.data.perturbed.manifests import TEST, CorruptedManifest
+from lska.data.digests import names_digest
+from lska.data.entries import DataError, shown
+from lska.data.folders import Split, list_split
+from lska.data.integrity import check, read_contents, structure_problems
+from lska.data.manifest import TEST, CorruptedManifest, Manifest
 from lska.data.perturbed.names import FAMILIES, GROUPS, severity_folder
+from lska.data.problems import Report
 
 Cell = tuple[str, int]
 """A corruption and a severity."""
@@ -21,30 +21,60 @@ Cell = tuple[str, int]
 
 @dataclass(frozen=True)
 class CorruptedCheck:
-    """What is there of a set of corruptions: complete parts by cell, and what is wrong, by cell or in general.
+    """What is there of a set of corruptions: complete parts by cell, and what is wrong.
 
     `names` is the digest of the file names, the same in every complete part; None where there is none.
     """
 
     parts: dict[Cell, Split] = field(default_factory=dict)
-    problems: dict[Cell, str] = field(default_factory=dict)
-    absent: tuple[Cell, ...] = ()
+    findings: tuple[str, ...] = ()
     names: str | None = None
-    root_problem: str | None = None
 
-    def sentences(self) -> tuple[str, ...]:
-        """What is wrong: whole corruptions and single severities that are missing, then parts that are not complete.
 
-        Parts with the same problem share a sentence.
-        """
-        if self.root_problem is not None:
-            return (self.root_problem,)
-        missing = [_missing(name, levels) for name, levels in by_corruption(self.absent).items()]
-        alike: dict[str, list[Cell]] = {}
-        for cell, problem in self.problems.items():
-            alike.setdefault(problem, []).append(cell)
-        broken = [f"{_places(cells)}: {problem}." for problem, cells in alike.items()]
-        return (*missing, *broken)
+def check_corrupted(manifest: CorruptedManifest, root: Path) -> CorruptedCheck:
+    """List every part of a set of corruptions; nothing about the data raises. No image is read.
+
+    Findings are whole corruptions and single severities that are missing, then parts that are not complete; those with
+    the same problem share a sentence.
+    """
+    from tqdm import tqdm
+
+    if not root.is_dir():
+        text = f"{root} is no folder: expected <corruption>/<severity>/<class>/<image>; correct the root"
+        return CorruptedCheck(findings=(text,))
+    parts: dict[Cell, Split] = {}
+    problems: dict[Cell, str] = {}
+    absent: list[Cell] = []
+    for cell in tqdm(manifest.cells, unit="part", disable=None, leave=False):
+        severity = severity_folder(manifest.family, *cell)
+        folder = corruption_folder(root, manifest.family, cell[0])
+        if folder is None or not (folder / severity).is_dir():
+            absent.append(cell)
+            continue
+        try:
+            parts[cell] = list_split(folder, severity)
+            wrong = structure_problems(manifest.part(severity), parts[cell])
+        except DataError as error:
+            wrong = [str(error)]
+        if wrong:
+            problems[cell] = "; ".join(wrong)
+            parts.pop(cell, None)
+    if len(absent) == len(manifest.cells):
+        found = shown(sorted(path.name for path in root.iterdir()))
+        example = f"{absent[0][0]}/{severity_folder(manifest.family, *absent[0])}"
+        text = (
+            f"{root} holds no corruption of {manifest.name}: expected <corruption>/<severity>/<class>/<image>, such as "
+            f"{example}, found {found}; correct the root"
+        )
+        return CorruptedCheck(findings=(text,))
+    names = _usual_names(parts, problems)
+    parts = {cell: split for cell, split in parts.items() if cell not in problems}
+    alike: dict[str, list[Cell]] = {}
+    for cell, problem in problems.items():
+        alike.setdefault(problem, []).append(cell)
+    missing = [_missing(name, levels) for name, levels in by_corruption(absent).items()]
+    broken = [f"{_places(cells)}: {problem}." for problem, cells in alike.items()]
+    return CorruptedCheck(parts, (*missing, *broken), names)
 
 
 def by_corruption(cells: Iterable[Cell]) -> dict[str, list[int]]:
@@ -67,28 +97,6 @@ def _missing(corruption: str, levels: list[int]) -> str:
     return f"{corruption}: {what} {', '.join(map(str, levels))} missing{source}."
 
 
-def check_corrupted(manifest: CorruptedManifest, root: Path) -> CorruptedCheck:
-    """List every part of a set of corruptions; nothing about the data raises. No image is read."""
-    if not root.is_dir():
-        return CorruptedCheck(
-            root_problem=f"{root} is no folder: expected <corruption>/<severity>/<class>/<image>; correct the root"
-        )
-    problems: dict[Cell, str] = {}
-    splits = dict(_cells(manifest, root, problems))
-    absent = tuple(cell for cell, split in splits.items() if split is None and cell not in problems)
-    if len(absent) == len(splits):
-        found = shown(sorted(path.name for path in root.iterdir()))
-        return CorruptedCheck(
-            absent=absent,
-            root_problem=f"{root} holds no corruption of {manifest.name}: expected <corruption>/<severity>/<class>/"
-            f"<image>, such as {'/'.join(_folders(manifest, absent[0]))}, found {found}; correct the root",
-        )
-    parts = {cell: split for cell, split in splits.items() if split is not None}
-    names = _usual_names(parts, problems)
-    parts = {cell: split for cell, split in parts.items() if cell not in problems}
-    return CorruptedCheck(parts, problems, absent, names)
-
-
 def _usual_names(parts: dict[Cell, Split], problems: dict[Cell, str]) -> str | None:
     """Digest of the file names that most parts have; the others get an entry in `problems`."""
     digests = {cell: names_digest(split) for cell, split in parts.items()}
@@ -101,33 +109,6 @@ def _usual_names(parts: dict[Cell, Split], problems: dict[Cell, str]) -> str | N
     return usual
 
 
-def _folders(manifest: CorruptedManifest, cell: Cell) -> tuple[str, str]:
-    """Folders of a part in the published layout."""
-    return cell[0], severity_folder(manifest.family, *cell)
-
-
-def _cells(
-    manifest: CorruptedManifest, root: Path, problems: dict[Cell, str]
-) -> Iterator[tuple[Cell, Split | None]]:
-    """Every cell with its split, None where it is absent or, with an entry in `problems`, not complete."""
-    from tqdm import tqdm
-
-    for cell in tqdm(manifest.cells, unit="part", disable=None, leave=False):
-        corruption, severity = _folders(manifest, cell)
-        folder = corruption_folder(root, manifest.family, corruption)
-        if folder is None or not (folder / severity).is_dir():
-            yield cell, None
-            continue
-        try:
-            split = list_split(folder, severity)
-            wrong = structure_problems(manifest.part(severity), split)
-        except DataError as error:
-            wrong = [str(error)]
-        if wrong:
-            problems[cell] = "; ".join(wrong)
-        yield cell, None if wrong else split
-
-
 def corruption_folder(root: Path, family: str, corruption: str) -> Path | None:
     """The folder of a corruption: `root/<corruption>`, or inside the folder of its archive (`root/blur/zoom_blur`)."""
     archives = [group for group, members in GROUPS.items() if corruption in members] if family == "c" else []
@@ -138,25 +119,24 @@ def corruption_folder(root: Path, family: str, corruption: str) -> Path | None:
 def report_corrupted(manifest: CorruptedManifest, root: Path, contents: bool = False) -> Report:
     """The check of a set of corruptions for people; with `contents`, every image is decoded too."""
     checked = check_corrupted(manifest, root)
-    damaged = [text for cell, part in checked.parts.items() for text in _damaged(cell, part)] if contents else []
+    damaged = [
+        f"{corruption}/{severity}: {text}."
+        for (corruption, severity), part in (checked.parts.items() if contents else ())
+        for text in read_contents(part)[1]
+    ]
     note = (
         f"{len(checked.parts)} of {len(manifest.cells)} parts ({len(FAMILIES[manifest.family])} corruptions, "
         f"{len(manifest.severities)} severities) are complete, with {manifest.count:,} images each."
     )
-    return Report(manifest.name, manifest.digest, root, (*checked.sentences(), *damaged), (note,))
-
-
-def _damaged(cell: Cell, part: Split) -> Iterator[str]:
-    for text in read_contents(part).damaged:
-        yield f"{cell[0]}/{cell[1]}: {text}."
+    return Report(manifest.name, manifest.digest, root, (*checked.findings, *damaged), (note,))
 
 
 def report_perturbed(manifest: Manifest, root: Path, contents: bool = False, cache: Path | None = None) -> Report:
     """The check of a set with one folder per class, for people; `root` is that folder or a tar file of it."""
-    absent = _absent(root)
-    if absent is not None:
-        return Report(manifest.name, manifest.digest, root, (absent,), ())
-    return replace(check_splits(_renamed(manifest, root), root.parent, contents, cache), root=root)
+    if (absent := _absent(root)) is not None:
+        return Report(manifest.name, manifest.digest, root, (absent,))
+    report = check(_renamed(manifest, root), root.parent, contents, cache)
+    return replace(report, root=root, digest=manifest.digest)
 
 
 def open_test(root: Path, cache: Path | None = None) -> Split:
@@ -165,8 +145,7 @@ def open_test(root: Path, cache: Path | None = None) -> Split:
     Raises:
         DataError: it is missing, or its images are not sorted into classes.
     """
-    absent = _absent(root)
-    if absent is not None:
+    if (absent := _absent(root)) is not None:
         raise DataError(absent)
     return list_split(root.parent, _split_name(root), cache)
 
@@ -189,7 +168,8 @@ def perturbed_problems(manifest: Manifest, split: Split) -> list[str]:
 
 def _renamed(manifest: Manifest, root: Path) -> Manifest:
     """The manifest under the name that the set's folder has, by which splits are found."""
-    return replace(manifest, splits={_split_name(root): manifest.splits[TEST]})
+    splits = {_split_name(root): manifest.splits[TEST]}
+    return Manifest(**manifest.about, classes=manifest.classes, splits=splits)
 
 
 def _split_name(root: Path) -> str:
