@@ -203,12 +203,6 @@ def test_a_generated_set_that_was_damaged_is_refused_with_its_remedy(tmp_path: P
         prepare("detection", data, tmp_path / "record.json", tmp_path)
 
 
-def test_wrong_settings_of_the_generator_are_named(tmp_path: Path) -> None:
-    data = DataSource("scenes", str(tmp_path / "set"), generate={"image_sice": 40})
-    with pytest.raises(ValueError, match=r"detection.data.generate.*\n.*unknown key 'image_sice'"):
-        prepare("detection", data, tmp_path / "record.json", tmp_path)
-
-
 def test_a_manifest_of_another_name_is_refused(coco: DataSource, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="detection.data.name is 'other' but the manifest .* describes 'scenes'"):
         open_detection(DataSource("other", coco.root, coco.manifest), "train", tmp_path)

@@ -66,12 +66,6 @@ def test_other_settings_make_another_set(inspected: InspectionProject, task: str
 
 
 @pytest.mark.parametrize("task", READ)
-def test_unknown_settings_of_a_generator_are_named(inspected: InspectionProject, task: str) -> None:
-    with pytest.raises(ValueError, match=rf"{task}\.data\.generate: 1 problem.*\n  unknown key 'hue'"):
-        prepare(inspected.job(task, {task: {"data": {"generate": {"hue": 1}}}}))
-
-
-@pytest.mark.parametrize("task", READ)
 def test_a_set_that_changed_after_its_record_is_refused(inspected: InspectionProject, task: str) -> None:
     job = inspected.job(task)
     file = sorted(Path(job.data.root).rglob("*.png" if task == "shape_texture" else "*.jpg"))[0]

@@ -83,12 +83,6 @@ def test_a_manifest_of_the_other_family_is_refused(project: Project, name: str, 
         prepare(stored(project, name))
 
 
-def test_a_manifest_of_another_name_is_refused(project: Project) -> None:
-    corrupted_manifest(Path("my_c.yaml"), name="yours")
-    with pytest.raises(ValueError, match=r"sets\.c\.name is 'my_c' but the manifest my_c\.yaml describes 'yours'"):
-        prepare(stored(project, "c"))
-
-
 @pytest.mark.parametrize("name", GENERATED)
 def test_a_generated_set_is_recorded_with_its_contents_and_kept(
     project: Project, few: None, name: str, caplog: pytest.LogCaptureFixture
@@ -167,12 +161,6 @@ def test_images_that_the_reference_gets_right_are_not_in_the_set(project: Projec
 def test_without_its_reference_the_set_cannot_be_made(project: Project) -> None:
     with pytest.raises(ValueError, match=r"robustness\.sets\.a\.generate: the images .* reference classifier"):
         prepare(generated(project, "a"))
-
-
-@pytest.mark.parametrize(("name", "setting"), [("c", "sevrities"), ("r", "kepd"), ("a", "candidate"), ("sketch", "x")])
-def test_unknown_settings_are_named_with_their_place(project: Project, name: str, setting: str) -> None:
-    with pytest.raises(ValueError, match=rf"\.sets\.{name}\.generate: 1 problem.*\n  unknown key '{setting}'"):
-        made(generated(project, name, **{setting: 1}))
 
 
 def test_a_stored_set_with_a_folder_per_class(project: Project) -> None:
