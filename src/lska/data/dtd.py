@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lska.data.digests import file_hash
-from lska.data.entries import DataError, shown
+from lska.data.entries import DataError, lying_at, shown
 from lska.data.folders import Split, list_split
 from lska.data.integrity import check
 from lska.data.manifest import PARTS, TextureManifest
@@ -117,13 +117,9 @@ def texture_folder(root: Path) -> Path:
     for folder in (root, root / FOLDER):
         if (folder / IMAGES).is_dir() and (folder / LABELS).is_dir():
             return folder
-    try:
-        found = f"found {shown(sorted(path.name for path in root.iterdir()))}"
-    except OSError as error:
-        found = f"found none ({error.strerror})"
     raise DataError(
         f"data root '{root.absolute()}' holds no texture set: expected the folders {IMAGES} and {LABELS}, or {FOLDER} "
-        f"with them, {found}; unpack the archive there, or correct the data root in the configuration"
+        f"with them, {lying_at(root)}; unpack the archive there, or correct the data root in the configuration"
     )
 
 

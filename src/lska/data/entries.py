@@ -97,6 +97,14 @@ def shown(names: Sequence[str]) -> str:
     return f"{text} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else text
 
 
+def lying_at(root: Path) -> str:
+    """What lies at a root, for a message: `found 'a', 'b'`, or why nothing can be seen."""
+    try:
+        return f"found {shown(sorted(path.name for path in root.iterdir()))}"
+    except OSError as error:
+        return f"found none ({error.strerror})"
+
+
 def read_names(path: Path, problem: Callable[[str], str | None]) -> list[str]:
     """The names in a text file, one a line.
 

@@ -58,11 +58,11 @@ class Described:
     """Whether `classes` may be given as `<package>:<file>`."""
 
     def __post_init__(self) -> None:
-        problems = [*archive_problems(self.archives), *class_problems(self.classes), *self.problems()]
+        problems = [*archive_problems(self.archives), *class_problems(self.classes), *self._problems()]
         if problems:
             raise ValueError("; ".join(problems))
 
-    def problems(self) -> Iterable[str]:
+    def _problems(self) -> Iterable[str]:
         """What is wrong with the fields of the kind."""
         return ()
 
@@ -138,8 +138,7 @@ class Manifest(Described):
     classes: tuple[FileName, ...]
     splits: dict[FileName, SplitManifest]
 
-    def problems(self) -> Iterable[str]:
-        """Classes in another order, and counts that do not agree with each other."""
+    def _problems(self) -> Iterable[str]:
         if list(self.classes) != sorted(self.classes):
             yield "classes: expected distinct names in sorted order, which is the order of the class indices"
         if not self.splits:
@@ -162,9 +161,8 @@ class Manifest(Described):
 class FoldersManifest(Manifest):
     """A set with one folder per class and no others: ImageNet-A, -R, -Sketch."""
 
-    def problems(self) -> Iterable[str]:
-        """Splits other than `test`, on top."""
-        yield from super().problems()
+    def _problems(self) -> Iterable[str]:
+        yield from super()._problems()
         if list(self.splits) != [TEST]:
             yield f"splits: expected exactly {TEST!r}, found {', '.join(self.splits)}"
 
@@ -187,8 +185,7 @@ class CorruptedManifest(Described):
         super().__post_init__()
         self.part("check")
 
-    def problems(self) -> Iterable[str]:
-        """Severities that are unknown or listed twice."""
+    def _problems(self) -> Iterable[str]:
         if not set(self.severities) <= set(SEVERITIES) or not self.severities:
             yield f"severities: expected some of {list(SEVERITIES)}, found {list(self.severities)}"
         yield from (f"severities: {one} is listed twice" for one in repeated(self.severities))
@@ -225,8 +222,7 @@ class TextureManifest(Described):
         super().__post_init__()
         _ = self.images  # whose own checks are those of the classes
 
-    def problems(self) -> Iterable[str]:
-        """Parts and numbers of splits that cannot be."""
+    def _problems(self) -> Iterable[str]:
         if sorted(self.parts) != sorted(PARTS) or min(self.parts.values(), default=0) < 1:
             yield f"parts: expected a number from 1 up for each of {', '.join(PARTS)}, found {self.parts}"
         if not 1 <= self.splits <= MOST_SPLITS:
@@ -315,8 +311,7 @@ class DenseManifest(Described):
     # At these values a field is left out of the digest, so that results from before it stay those of the same data.
     unsaid: ClassVar[dict[str, Any]] = {}
 
-    def problems(self) -> Iterable[str]:
-        """Splits that are missing or the same files, and an archive that cannot be unpacked."""
+    def _problems(self) -> Iterable[str]:
         if not self.splits:
             yield "splits: expected at least one, found none"
         if self.archive is not None and not is_archive(self.archive):
@@ -358,9 +353,8 @@ class DetectionManifest(DenseManifest):
     files: ClassVar[tuple[str, ...]] = ("annotations", "names")
     unsaid: ClassVar[dict[str, Any]] = {"overhang": ROUNDING, "short_polygons": False}
 
-    def problems(self) -> Iterable[str]:
-        """As `DenseManifest.problems`, and category ids and tolerances that cannot be."""
-        yield from super().problems()
+    def _problems(self) -> Iterable[str]:
+        yield from super()._problems()
         yield from (f"category_ids: {number} is listed twice" for number in repeated(self.category_ids))
         expected, found = len(self.classes), len(self.category_ids)
         if found != expected:
@@ -392,9 +386,8 @@ class SegmentationManifest(DenseManifest):
     kind: ClassVar[str] = "segmentation"
     files: ClassVar[tuple[str, ...]] = ("images", "labels")
 
-    def problems(self) -> Iterable[str]:
-        """As `DenseManifest.problems`, and label values and suffixes that cannot be."""
-        yield from super().problems()
+    def _problems(self) -> Iterable[str]:
+        yield from super()._problems()
         yield from (f"ignore: {value} is listed twice" for value in repeated(self.ignore))
         taken = range(len(self.classes) + self.zero_is_unlabelled)
         if any(value in taken or not 0 <= value <= LARGEST_LABEL for value in self.ignore):

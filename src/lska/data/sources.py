@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lska.data.archives import Archive, inside, packed, read_archives, unpack_by_hand
 from lska.data.dtd import TextureSet, read_textures, texture_folder
-from lska.data.entries import DataError, is_hidden, shown
+from lska.data.entries import DataError, is_hidden, lying_at
 from lska.data.folders import Split, locate, open_split
 from lska.data.manifest import BUNDLED, DenseManifest, load_manifest
 from lska.data.unpack import unpacked
@@ -102,7 +102,7 @@ def dense_root(manifest: DenseManifest, root: Path, cache: Path) -> Path:
     content = unpacked(archive, cache, known.rename)
     found = _holding(manifest, content) or _holding(manifest, inside(content))
     if found is None:
-        raise DataError(f"{archive} does not hold {manifest.name}: expected {_wanted(manifest)}, {_there(content)}")
+        raise DataError(f"{archive} does not hold {manifest.name}: expected {_wanted(manifest)}, {lying_at(content)}")
     return found
 
 
@@ -117,7 +117,7 @@ def require_dense(manifest: DenseManifest, root: Path) -> None:
     names = [*_own(manifest), *(one.file for one in manifest.archives if not one.by_hand)]
     raise DataError(
         f"data root '{root.absolute()}' does not hold {manifest.name}: expected {_wanted(manifest)}"
-        f"{''.join(f', or {name}' for name in dict.fromkeys(names))}, {_there(root)}"
+        f"{''.join(f', or {name}' for name in dict.fromkeys(names))}, {lying_at(root)}"
         f"{unpack_by_hand(root, manifest.archives)}; correct the data root in the configuration (one level up or "
         "down?) or mount the data set"
     )
@@ -136,13 +136,6 @@ def _holding(manifest: Any, root: Path) -> Path | None:
 def _wanted(manifest: Any) -> str:
     prefix = f"{manifest.folder}/" if manifest.folder else ""
     return " or ".join(dict.fromkeys(f"{prefix}{split.images}" for split in manifest.splits.values()))
-
-
-def _there(root: Path) -> str:
-    try:
-        return f"found {shown(sorted(path.name for path in root.iterdir()))}"
-    except OSError as error:
-        return f"found none ({error.strerror})"
 
 
 def look(kind: str, data: DataSource) -> str | None:

@@ -177,7 +177,8 @@ def _prepare(root: Path, description: Mapping[str, Any]) -> None:
         settings = root / SETTINGS_FILE
         if settings.exists():
             if (kind := read_json(settings).get("kind")) != KIND:
-                raise FileExistsError(f"{root} holds a generated set of kind {kind!r}, not {KIND!r}; choose another folder")
+                what = f"{root} holds a generated set of kind {kind!r}, not {KIND!r}"
+                raise FileExistsError(f"{what}; choose another folder")
             logger.warning("%s holds a corrupted set of other settings, which is replaced", root)
         # Renamed before it is removed: half a cell must never look like one of the former set's.
         for corruption in (name for names in FAMILIES.values() for name in names if (root / name).is_dir()):

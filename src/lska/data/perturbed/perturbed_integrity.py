@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lska.data.digests import names_digest
-from lska.data.entries import DataError, shown
+from lska.data.entries import DataError, lying_at
 from lska.data.folders import Split, list_split
 from lska.data.integrity import check, read_contents, structure_problems
 from lska.data.manifest import TEST, CorruptedManifest, Manifest
@@ -60,11 +60,10 @@ def check_corrupted(manifest: CorruptedManifest, root: Path) -> CorruptedCheck:
             problems[cell] = "; ".join(wrong)
             parts.pop(cell, None)
     if len(absent) == len(manifest.cells):
-        found = shown(sorted(path.name for path in root.iterdir()))
         example = f"{absent[0][0]}/{severity_folder(manifest.family, *absent[0])}"
         text = (
             f"{root} holds no corruption of {manifest.name}: expected <corruption>/<severity>/<class>/<image>, such as "
-            f"{example}, found {found}; correct the root"
+            f"{example}, {lying_at(root)}; correct the root"
         )
         return CorruptedCheck(findings=(text,))
     names = _usual_names(parts, problems)
