@@ -9,13 +9,13 @@ from lska.data.decoding import Seen, see_file
 from lska.data.digests import file_sizes, lines_digest
 from lska.data.manifest import SegmentationManifest
 from lska.data.parallel import mapped
-from lska.data.problems import Findings, Outcome, differences
+from lska.data.problems import Findings, SplitOutcome, differences
 
 if TYPE_CHECKING:
     from lska.data.dense_sets import SegmentationSplit
 
 
-def check_segmentation(manifest: SegmentationManifest, split: SegmentationSplit) -> Outcome:
+def check_segmentation(manifest: SegmentationManifest, split: SegmentationSplit) -> SplitOutcome:
     """Decode every image and label map of a split and check that they fit each other and the manifest.
 
     Raises:
@@ -45,7 +45,7 @@ def check_segmentation(manifest: SegmentationManifest, split: SegmentationSplit)
     per_class = {name: pixels[first + index] for index, name in enumerate(manifest.classes)}
     facts = {"pixels": per_class | {"not scored": sum(pixels) - sum(per_class.values())}}
     notes = (f"{len(names):,} images with label maps at {split.labels}.", *(f"{text}." for text in remarks.sentences()))
-    return Outcome((*findings.sentences(), *counts), facts, notes, lines_digest(lines))
+    return SplitOutcome((*findings.sentences(), *counts), facts, notes, lines_digest(lines))
 
 
 def _stems(split: SegmentationSplit, folder: Path, suffix: str, remarks: Findings) -> set[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lska.data.entries import DataError, FileName, Inside, is_hidden, label_problem, repeated, shown
-from lska.data.problems import Report
+from lska.data.problems import CheckReport
 from lska.files import FileError, open_regular, read_yaml
 from lska.provenance import digest
 from lska.strict import build
@@ -179,7 +179,7 @@ def unpack_by_hand(root: Path, archives: Sequence[Archive]) -> str:
     return f"; {shown(there)} there must be unpacked by hand: {text}"
 
 
-def check_archives(manifest: Path, root: Path) -> Report:
+def check_archives(manifest: Path, root: Path) -> CheckReport:
     """Compare the archives that lie at `root`, or `root` itself, with what `manifest` states of them.
 
     Raises:
@@ -204,4 +204,4 @@ def check_archives(manifest: Path, root: Path) -> Report:
         elif not problems:
             notes.append(f"{path.name}: as stated ({', '.join(one.stated)}).")
     identity = digest([[one.file, one.bytes, one.md5, one.sha256] for one in archives])
-    return Report(f"archives of {manifest.stem}", identity, root, tuple(wrong), tuple(notes))
+    return CheckReport(f"archives of {manifest.stem}", identity, root, tuple(wrong), tuple(notes))

@@ -13,13 +13,13 @@ from lska.data.dtd import check_textures
 from lska.data.integrity import check
 from lska.data.manifest import kind_of, load_manifest, manifest_path
 from lska.data.perturbed.perturbed_integrity import report_corrupted, report_perturbed
-from lska.data.problems import Report
+from lska.data.problems import CheckReport
 from lska.files import read_yaml
 from lska.robustness import CUE_CONFLICT
 from lska.sections import DataSource
 
 
-def check_set(name: str | Path, root: Path, contents: bool = False, archives: bool = False) -> Report:
+def check_set(name: str | Path, root: Path, contents: bool = False, archives: bool = False) -> CheckReport:
     """Check the data at `root` against a manifest, bundled or by path, or the published cue-conflict set.
 
     What has to be unpacked or converted for it is thrown away.

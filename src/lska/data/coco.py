@@ -19,7 +19,7 @@ from lska.data.entries import DataError
 from lska.data.folders import EXTENSIONS
 from lska.data.manifest import ROUNDING, DetectionManifest
 from lska.data.parallel import mapped
-from lska.data.problems import Findings, Outcome, differences
+from lska.data.problems import Findings, SplitOutcome, differences
 from lska.files import open_regular, quoted, read_json
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Listed:
         return max(-left, -top, right - self.width, bottom - self.height)
 
 
-def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Outcome:
+def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> SplitOutcome:
     """Check one split completely: categories, images against their files, boxes, masks and numbers.
 
     Raises:
@@ -94,7 +94,7 @@ def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Outco
     notes += [f"{text}." for text in (*objects.left_out.sentences(), *remarks.sentences())]
     lines = [f"{value} images/{name}" for name, value in sorted(hashes.items())]
     contents = lines_digest([*lines, f"{file_hash(split.annotations)} annotations"])
-    return Outcome((*findings.sentences(), *counts), facts, tuple(notes), contents)
+    return SplitOutcome((*findings.sentences(), *counts), facts, tuple(notes), contents)
 
 
 def read_annotations(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 from lska.data.decoding import read_encoded, see_file
 from lska.data.entries import DataError, is_hidden
 from lska.data.parallel import mapped
-from lska.data.problems import Findings, Report, differences
+from lska.data.problems import CheckReport, Findings, differences
 from lska.files import read_yaml
 from lska.provenance import digest
 from lska.robustness import CUE_CONFLICT
@@ -124,7 +124,7 @@ def read_cue_conflict(root: Path, expected: Expected | None = None) -> CueConfli
 
 def check_cue_conflict(
     root: Path, expected: Expected, name: str = CUE_CONFLICT
-) -> tuple[Report, dict[str, Any], str | None]:
+) -> tuple[CheckReport, dict[str, Any], str | None]:
     """Check the whole set, decoding every image; nothing about the data raises.
 
     Returns:
@@ -136,7 +136,7 @@ def check_cue_conflict(
     try:
         images = _listed(root, findings)
     except DataError as error:
-        return Report(name, identity, root, (str(error),)), {}, None
+        return CheckReport(name, identity, root, (str(error),)), {}, None
     first: dict[str, str] = {}
     hashes = []
     pictures = mapped(lambda index: see_file(images.place(index)), len(images), root.name)
@@ -155,7 +155,7 @@ def check_cue_conflict(
     }
     note = ", ".join(f"{value:,} {what.replace('_', ' ')}" for what, value in facts.items())
     sentences = (*findings.sentences(), *_deviations(images, expected))
-    report = Report(name, identity, root, sentences, (f"{note}.",))
+    report = CheckReport(name, identity, root, sentences, (f"{note}.",))
     return report, facts, digest(hashes) if report.ok else None
 
 

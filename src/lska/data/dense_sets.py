@@ -22,7 +22,7 @@ from lska.data.manifest import (
     manifest_for,
 )
 from lska.data.preparing import RENDERED, DataSet, prepare_set, record
-from lska.data.problems import Report, changed
+from lska.data.problems import CheckReport, changed
 from lska.data.sources import dense_root
 from lska.data.synthetic.detection import DetectionSettings, write_detection_set
 from lska.data.synthetic.folder import existing_settings
@@ -101,7 +101,7 @@ def prepare(kind: str, data: DataSource, record: Path, cache: Path) -> None:
     prepare_set(DenseSet(kind, data, cache), record)
 
 
-def check(kind: str, data: DataSource, cache: Path) -> Report:
+def check(kind: str, data: DataSource, cache: Path) -> CheckReport:
     """Check the data completely, as `prepare` does, and report instead of raising.
 
     Raises:
@@ -218,7 +218,7 @@ class DenseSet(DataSet):
             voc.convert(xml, names, manifest.classes, destination)
         return destination
 
-    def check(self) -> tuple[Report, dict[str, Any]]:
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
         """Every annotation and every file; every image is decoded."""
         manifest, findings, notes = self.manifest, [], []
         detail, contents, files = {}, {}, {}
@@ -242,7 +242,7 @@ class DenseSet(DataSet):
         if self.data.generate is not None and not findings:
             splits = {n: dataclasses.replace(one, contents=contents[n]) for n, one in manifest.splits.items()}
             manifest = dataclasses.replace(manifest, splits=splits)
-        report = Report(manifest.name, manifest.digest, self.root, tuple(dict.fromkeys(findings)), tuple(notes))
+        report = CheckReport(manifest.name, manifest.digest, self.root, tuple(dict.fromkeys(findings)), tuple(notes))
         content = record(manifest) | {"kind": self.kind, "detail": detail, "contents": contents, "files": files}
         return report, content
 

@@ -19,7 +19,7 @@ from lska.data.entries import DataError, lying_at, shown
 from lska.data.folders import Split, list_split
 from lska.data.integrity import check
 from lska.data.manifest import PARTS, TextureManifest
-from lska.data.problems import Findings, Report
+from lska.data.problems import CheckReport, Findings
 from lska.files import FileError, quoted, read_lines
 
 FOLDER = "dtd"
@@ -88,7 +88,7 @@ def read_textures(root: Path) -> TextureSet:
     return textures
 
 
-def check_textures(manifest: TextureManifest, root: Path, contents: bool = False) -> Report:
+def check_textures(manifest: TextureManifest, root: Path, contents: bool = False) -> CheckReport:
     """Check a texture set completely: classes, counts, empty files, every line of every split.
 
     With `contents`, every image is decoded too. Nothing about the data raises: a missing root is a finding like any
@@ -98,13 +98,13 @@ def check_textures(manifest: TextureManifest, root: Path, contents: bool = False
     try:
         textures = _read(root, findings)
     except DataError as error:
-        return Report(manifest.name, manifest.digest, root, (f"{error}.",), ())
+        return CheckReport(manifest.name, manifest.digest, root, (f"{error}.",), ())
     _compare(manifest, textures, findings)
     images = check(manifest.images, textures.folder, contents)
     sizes = ", ".join(f"{part} {count:,}" for part, count in manifest.parts.items())
     note = f"{LABELS}: {len(textures.splits)} splits, expected of each class {sizes}."
     sentences = (*images.findings, *(f"{LABELS}: {text}." for text in findings.sentences()))
-    return Report(manifest.name, manifest.digest, Path(root), sentences, (*images.notes, note))
+    return CheckReport(manifest.name, manifest.digest, Path(root), sentences, (*images.notes, note))
 
 
 def texture_folder(root: Path) -> Path:

@@ -9,7 +9,7 @@ from lska.data.digests import lines_digest
 from lska.data.dtd import TextureSet, check_textures, read_textures
 from lska.data.manifest import manifest_for
 from lska.data.preparing import RENDERED, DataSet, prepare_set
-from lska.data.problems import Report, changed
+from lska.data.problems import CheckReport, changed
 from lska.data.sources import texture_root
 from lska.inspection import InspectionJob
 from lska.provenance import digest, read_record
@@ -50,7 +50,7 @@ class CueConflictFolder(DataSet):
 
         write_cue_conflict_set(self.root, self.settings, overwrite=True)
 
-    def check(self) -> tuple[Report, dict[str, Any]]:
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
         """Every name and every image."""
         expected, about = published(), PUBLISHED
         if self.data.generate is not None:
@@ -73,7 +73,7 @@ class TextureFolder(DataSet):
 
         write_texture_set(self.root, self.settings, overwrite=True)
 
-    def check(self) -> tuple[Report, dict[str, Any]]:
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
         """Classes, counts and every line of every split."""
         made = self.data.generate is not None
         manifest = self.settings.manifest(self.data.name) if made else manifest_for(self.kind, self.data)

@@ -11,10 +11,10 @@ from lska.data.entries import SHOWN, DataError, shown
 from lska.data.folders import Split, list_split
 from lska.data.manifest import Manifest, SplitManifest
 from lska.data.parallel import mapped
-from lska.data.problems import Findings, Report
+from lska.data.problems import CheckReport, Findings
 
 
-def check(manifest: Manifest, root: Path, contents: bool = False, cache: Path | None = None) -> Report:
+def check(manifest: Manifest, root: Path, contents: bool = False, cache: Path | None = None) -> CheckReport:
     """Check every split of `manifest` at `root`: classes, counts, empty files, names; with `contents` every image too.
 
     Nothing about the data raises: a missing root or a damaged archive is a finding like any other.
@@ -42,7 +42,7 @@ def check(manifest: Manifest, root: Path, contents: bool = False, cache: Path | 
         findings += [f"{name}: {text}." for text in problems]
         notes += [f"{name}: {text}." for text in remarks]
     # A missing root fails every split with the same message.
-    return Report(manifest.name, manifest.digest, Path(root), tuple(dict.fromkeys(findings)), tuple(notes))
+    return CheckReport(manifest.name, manifest.digest, Path(root), tuple(dict.fromkeys(findings)), tuple(notes))
 
 
 def structure_problems(manifest: Manifest, split: Split) -> list[str]:

@@ -20,7 +20,7 @@ from lska.data.folders import Split
 from lska.data.generators import generator_settings
 from lska.data.integrity import check, structure_problems
 from lska.data.manifest import Manifest, make_manifest, manifest_for
-from lska.data.problems import Report, changed, render
+from lska.data.problems import CheckReport, changed, render
 from lska.data.sources import split_root
 from lska.provenance import write_sealed
 from lska.sections import DataSource
@@ -56,7 +56,7 @@ class DataSet(ABC):
         """Make it at its root, in the place of a generated set of other settings."""
 
     @abstractmethod
-    def check(self) -> tuple[Report, dict[str, Any]]:
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
         """What is wrong with it, and what its record says where nothing is."""
 
 
@@ -105,11 +105,11 @@ class ClassFolders(DataSet):
 
         write_classification_set(self.root, self.settings, overwrite=True)
 
-    def check(self) -> tuple[Report, dict[str, Any]]:
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
         """Classes, counts and names; what was generated is described as it is."""
         if self.data.generate is not None:
             manifest = make_manifest(self.root, self.data.name, title="generated scenes", **RENDERED)
-            return Report(manifest.name, manifest.digest, self.root, ()), record(manifest)
+            return CheckReport(manifest.name, manifest.digest, self.root, ()), record(manifest)
         manifest = manifest_for("classification", self.data)
         root = split_root(self.root, manifest.archives, manifest.splits, self.cache)
         return check(manifest, root, cache=self.cache), record(manifest)

@@ -48,7 +48,7 @@ def differences(stated: Iterable[tuple[str, int | None, int]]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SplitOutcome:
     """What the complete check of one split found.
 
     `findings` are what is wrong, one text per kind; `facts` are numbers for the record; `notes` are for the log;
@@ -62,7 +62,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """The outcome of a check: `findings` are what is wrong, `notes` what is worth knowing; one sentence each."""
 
     manifest: str
@@ -77,7 +77,7 @@ class Report:
         return not self.findings
 
 
-def render(report: Report) -> str:
+def render(report: CheckReport) -> str:
     """The report for people, ending in a newline."""
     verdict = "as its manifest says" if report.ok else f"not as its manifest says ({len(report.findings)})"
     lines = [f"{report.manifest} at {report.root}: {verdict}", f"manifest digest {report.digest}"]

@@ -13,7 +13,7 @@ from lska.data.folders import Split, list_split
 from lska.data.integrity import check, read_contents, structure_problems
 from lska.data.manifest import TEST, CorruptedManifest, Manifest
 from lska.data.perturbed.names import FAMILIES, GROUPS, severity_folder
-from lska.data.problems import Report
+from lska.data.problems import CheckReport
 
 Cell = tuple[str, int]
 """A corruption and a severity."""
@@ -115,7 +115,7 @@ def corruption_folder(root: Path, family: str, corruption: str) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def report_corrupted(manifest: CorruptedManifest, root: Path, contents: bool = False) -> Report:
+def report_corrupted(manifest: CorruptedManifest, root: Path, contents: bool = False) -> CheckReport:
     """The check of a set of corruptions for people; with `contents`, every image is decoded too."""
     checked = check_corrupted(manifest, root)
     damaged = [
@@ -127,13 +127,13 @@ def report_corrupted(manifest: CorruptedManifest, root: Path, contents: bool = F
         f"{len(checked.parts)} of {len(manifest.cells)} parts ({len(FAMILIES[manifest.family])} corruptions, "
         f"{len(manifest.severities)} severities) are complete, with {manifest.count:,} images each."
     )
-    return Report(manifest.name, manifest.digest, root, (*checked.findings, *damaged), (note,))
+    return CheckReport(manifest.name, manifest.digest, root, (*checked.findings, *damaged), (note,))
 
 
-def report_perturbed(manifest: Manifest, root: Path, contents: bool = False, cache: Path | None = None) -> Report:
+def report_perturbed(manifest: Manifest, root: Path, contents: bool = False, cache: Path | None = None) -> CheckReport:
     """The check of a set with one folder per class, for people; `root` is that folder or a tar file of it."""
     if (absent := _absent(root)) is not None:
-        return Report(manifest.name, manifest.digest, root, (absent,))
+        return CheckReport(manifest.name, manifest.digest, root, (absent,))
     report = check(_renamed(manifest, root), root.parent, contents, cache)
     return replace(report, root=root, digest=manifest.digest)
 

@@ -27,7 +27,7 @@ from lska.data.perturbed.perturbed_integrity import (
     report_perturbed,
 )
 from lska.data.preparing import RENDERED, DataSet, prepare_set, record
-from lska.data.problems import Report, changed
+from lska.data.problems import CheckReport, changed
 from lska.data.sources import class_root, open_classification
 from lska.provenance import digest
 from lska.robustness import PerturbedSet
@@ -121,13 +121,13 @@ class CorruptedFolders(_Perturbed):
         workers = max(1, self.item.section.evaluation.threads)
         write_corrupted_set(clean, self.root, self.settings, origin, workers)
 
-    def check(self) -> tuple[Report, dict[str, Any]]:
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
         """Every part; what is missing is only told, as long as one part is complete."""
         manifest = self.manifest
         checked = check_corrupted(manifest, self.root)
         if not checked.parts:
             findings = ("no part of it is complete.", *checked.findings)
-            return Report(manifest.name, manifest.digest, self.root, findings), {}
+            return CheckReport(manifest.name, manifest.digest, self.root, findings), {}
         for sentence in checked.findings:
             logger.warning("%s: %s", self.data.name, sentence)
         # Severities that a generated set does without are missing from its means too.
@@ -144,7 +144,7 @@ class CorruptedFolders(_Perturbed):
             "contents": {f"{corruption}/{severity}": _contents(part) for (corruption, severity), part in parts},
         }
         identity = digest([content[key] for key in ("manifest", "parts", "names", "contents")])
-        return Report(manifest.name, identity, self.root, ()), content | {"digest": identity}
+        return CheckReport(manifest.name, identity, self.root, ()), content | {"digest": identity}
 
 
 def _contents(split: Split) -> str:
@@ -170,7 +170,7 @@ class PerturbedFolder(_Perturbed):
         else:
             write_adversarial_set(self.root, self.settings, self.judge, self.judged_by, overwrite=True)
 
-    def check(self) -> tuple[Report, dict[str, Any]]:
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
         """Classes, counts and names; what was generated is described as it is."""
         if self.data.generate is None:
             manifest = manifest_for(self.kind, self.data)
@@ -184,4 +184,4 @@ class PerturbedFolder(_Perturbed):
             self.data.name, "generated scenes", **RENDERED, classes=split.classes, splits={TEST: described}
         )
         content = record(manifest) | {"names": described.names, "contents": described.contents}
-        return Report(manifest.name, manifest.digest, self.root, ()), content
+        return CheckReport(manifest.name, manifest.digest, self.root, ()), content
