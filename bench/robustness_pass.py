@@ -26,10 +26,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from lska.data.folders import open_split
-from lska.data.perturbed.check import corruption_folder
 from lska.data.perturbed.generate import CorruptionSettings, write_corrupted_set
 from lska.data.perturbed.names import severity_folder
 from lska.data.perturbed.parts import Part
+from lska.data.perturbed.perturbed_integrity import corruption_folder
 from lska.data.synthetic import ClassificationSettings, write_classification_set
 from lska.evaluate.robustness.members import Member
 from lska.evaluate.robustness.passes import Labels, Pass, ShardBatches, ShardImages, normalized

@@ -12,7 +12,7 @@ import yaml
 from tiny_project import RECIPE, SETTINGS, Project
 
 from lska.config import Config
-from lska.data import dense
+from lska.data import dense_sets as dense
 from lska.data.manifest import make_manifest, save_manifest
 from lska.finetuning import FineTuningJob
 
@@ -91,7 +91,7 @@ class DenseProject:
 
 def prepare(config: Config) -> None:
     """Copy the backbone into the scale of `config`, and write the records of its data sets."""
-    from lska.data.prepare import prepare as prepare_classification
+    from lska.data.preparing import prepare as prepare_classification
 
     prepare_classification(config)
     for kind, section in config.dense.items():

@@ -11,7 +11,7 @@ import yaml
 from tiny_project import Project
 from tiny_robustness import RUNS, SECTION, publish
 
-from lska.data.inspection import prepare
+from lska.data.inspected_sets import prepare
 from lska.inspection import OWN_DATA, InspectionJob
 from lska.runs import Run
 from lska.strict import merge

@@ -82,7 +82,7 @@ class Project:
 
     def prepare(self, config: Config) -> None:
         """Write the record of the data set."""
-        from lska.data.prepare import prepare
+        from lska.data.preparing import prepare
 
         prepare(config)
 

@@ -20,7 +20,7 @@ from torch import nn
 from lska.config import Config
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.perturbed.parts import Part, open_parts
-from lska.data.perturbed.prepare import prepare
+from lska.data.perturbed.perturbed_preparing import prepare
 from lska.evaluate.robustness.measure import training_classes
 from lska.evaluate.robustness.members import Member, open_file, open_run
 from lska.evaluate.robustness.passes import Labels, Pass

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lska.cli_options import Arguments, Commands, as_path, configured, load, require_data, say
 from lska.config import KINDS
+from lska.data.roots import prepared_from
 from lska.inspection import OWN_DATA, InspectionJob
-from lska.robustness import CUE_CONFLICT, SETS, PerturbedSet
-from lska.roots import prepared_from
-
-if TYPE_CHECKING:
-    from lska.data.check import Report
+from lska.robustness import SETS, PerturbedSet
 
 
 def add_data(commands: Commands) -> None:
@@ -57,7 +51,7 @@ def _prepare(arguments: Arguments) -> None:
     check_generators(config, " + ".join(map(str, arguments.config)))
     require_data(arguments, config, *prepared_from(config, kind))
     if kind == "classification":
-        from lska.data.prepare import prepare
+        from lska.data.preparing import prepare
 
         prepare(config)
         return
@@ -65,20 +59,20 @@ def _prepare(arguments: Arguments) -> None:
         _prepare_perturbed(PerturbedSet(config, kind))
         return
     if kind in OWN_DATA:
-        from lska.data.inspection import prepare as prepare_inspection
+        from lska.data.inspected_sets import prepare as prepare_inspection
 
         prepare_inspection(InspectionJob(config, kind))
         return
-    from lska.data import dense
+    from lska.data import dense_sets
 
     section = config.dense[kind]
     if section is None:
         raise ValueError(f"{' + '.join(map(str, arguments.config))}: scale {config.scale} has no section {kind!r}")
-    dense.prepare(kind, section.data, config.record_of(section.data), config.work / "cache")
+    dense_sets.prepare(kind, section.data, config.record_of(section.data), config.work / "cache")
 
 
 def _prepare_perturbed(item: PerturbedSet) -> None:
-    from lska.data.perturbed.prepare import prepare
+    from lska.data.perturbed.perturbed_preparing import prepare
 
     if item.reference is None:
         prepare(item)
@@ -110,74 +104,9 @@ def _import(arguments: Arguments) -> None:
 
 
 def _check(arguments: Arguments) -> int:
-    from lska.data.check import render
+    from lska.data.checking import check_set
+    from lska.data.problems import render
 
-    if arguments.archives:
-        report = _check_archives(arguments)
-    elif arguments.name == CUE_CONFLICT:
-        report = _check_cue_conflict(arguments.root)
-    else:
-        # What has to be unpacked or converted for the check is thrown away.
-        with tempfile.TemporaryDirectory(prefix="lska-") as cache:
-            report = _check_set(arguments, Path(cache))
+    report = check_set(arguments.name, arguments.root, arguments.contents, arguments.archives)
     say(render(report))
     return 0 if report.ok else 1
-
-
-def _check_set(arguments: Arguments, cache: Path) -> Report:
-    """Check a set by its manifest, of whatever kind."""
-    from lska.data import check, dense, dtd, sources
-    from lska.data.manifest import kind_of, load_manifest, manifest_path
-    from lska.files import read_yaml
-    from lska.sections import DataSource
-
-    path, root, contents = manifest_path(arguments.name), arguments.root, arguments.contents
-    kind = kind_of(read_yaml(path), path)
-    if kind == "classification":
-        manifest = load_manifest(path)
-        place = sources.split_root(root, manifest.archives, manifest.splits, cache)
-        report = check.check(manifest, place, contents)
-    elif kind in ("corrupted", "perturbed"):
-        report = _check_perturbed(kind, path, root, contents, cache)
-    elif kind == "textures":
-        textures = dtd.load_texture_manifest(path)
-        report = dtd.check_textures(textures, sources.texture_root(root, textures.archives, cache), contents)
-    else:
-        report = dense.check(kind, DataSource(dense.load_dense_manifest(kind, path).name, str(root), str(path)), cache)
-    return replace(report, root=root)
-
-
-def _check_archives(arguments: Arguments) -> Report:
-    from lska.data.archives import check_archives, read_archives
-    from lska.data.check import Report
-    from lska.data.manifest import manifest_path
-    from lska.provenance import digest
-
-    path = manifest_path(arguments.name)
-    archives = read_archives(path)
-    wrong, notes = check_archives(arguments.root, archives)
-    identity = digest([[one.file, one.bytes, one.md5, one.sha256] for one in archives])
-    return Report(f"archives of {path.stem}", identity, arguments.root, tuple(wrong), tuple(notes))
-
-
-def _check_cue_conflict(root: Path) -> Report:
-    """The published cue-conflict set, which has no manifest; every image is decoded."""
-    from lska.data.check import Report
-    from lska.data.cue_conflict import check_cue_conflict, published
-    from lska.provenance import digest
-
-    expected = published()
-    outcome = check_cue_conflict(root, expected)
-    notes = (", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in outcome.facts.items()) + ".",)
-    identity = digest([list(expected.categories), expected.per_category])
-    return Report(CUE_CONFLICT, identity, root, outcome.findings, notes if outcome.facts else outcome.notes)
-
-
-def _check_perturbed(kind: str, manifest: Path, root: Path, contents: bool, cache: Path) -> Report:
-    from lska.data.perturbed import check, manifests
-    from lska.data.sources import class_root
-
-    if kind == "corrupted":
-        return check.report_corrupted(manifests.load_corrupted_manifest(manifest), root, contents)
-    expected = manifests.load_perturbed_manifest(manifest)
-    return check.report_perturbed(expected, class_root(root, expected.archives, cache), contents)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lska import config as configuration
+from lska.data.roots import Settings, require
 from lska.files import FileError, parse_json, printable, quoted
-from lska.roots import Settings, require
 from lska.runs import Run
 from lska.surroundings import expanded
 

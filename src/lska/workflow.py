@@ -13,6 +13,7 @@ from typing import Any
 
 from lska import claims, summaries
 from lska.config import Config, from_dict
+from lska.data.roots import Settings
 from lska.files import read_json, write_json
 from lska.finetuning import FineTuningJob
 from lska.options import as_options, typed
@@ -21,7 +22,6 @@ from lska.passes import Measured, Pass
 from lska.pipeline.current import Product, pending
 from lska.pipeline.recorded import recorded
 from lska.provenance import digest
-from lska.roots import Settings
 from lska.runs import Run
 from lska.sections import DataSource
 from lska.settings.versions import MEASUREMENTS

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from lska.config import DataSource
-from lska.data import dense
+from lska.data import dense_sets as dense
 from lska.data.synthetic import (
     DetectionSettings,
     SegmentationSettings,

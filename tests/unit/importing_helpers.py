@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from archive_sets import pack
 from dvc.repo import Repo
-from test_unpack_formats import pack
 
 from lska.cli import main
 from lska.provenance import project_root

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tiny_project import SETTINGS
 
 from lska.config import Config, from_dict
-from lska.data.dense import DetectionSplit, SegmentationSplit
+from lska.data.dense_sets import DetectionSplit, SegmentationSplit
 from lska.finetuning import FineTuningJob
 from lska.runs import Run
 from lska.strict import merge

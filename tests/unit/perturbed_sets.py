@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_project import CLASSES, SETTINGS, Project
 
 from lska.data.perturbed.names import FAMILIES, GROUPS, SEVERITIES, severity_folder
-from lska.data.perturbed.prepare import prepare
+from lska.data.perturbed.perturbed_preparing import prepare
 from lska.robustness import CORRUPTED, PerturbedSet
 
 NAMES = ("000.jpg", "001.jpg")

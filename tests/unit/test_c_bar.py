@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from lska.data.perturbed.c_bar import CORRUPTIONS, corrupt
+from lska.data.perturbed.c_bar import CORRUPTIONS
+from lska.data.perturbed.corruptions import corrupt
 from lska.data.perturbed.names import C_BAR, FAMILIES, SEVERITIES
 from lska.data.synthetic import ClassificationSettings, classification_scene, render
 
@@ -41,7 +42,9 @@ def test_the_corruptions_are_the_ten_of_the_published_list() -> None:
 @pytest.mark.parametrize("size", [32, 45, 96])
 def test_the_distance_from_the_clean_image_grows_with_the_severity(corruption: str, size: int) -> None:
     cleans = [scene(size, number) for number in range(6)]
-    corrupted = [[corrupt(clean, corruption, s, seed) for seed, clean in enumerate(cleans)] for s in SEVERITIES]
+    corrupted = [
+        [corrupt("c_bar", clean, corruption, s, seed) for seed, clean in enumerate(cleans)] for s in SEVERITIES
+    ]
     distances = [float(np.abs(np.subtract(pictures, cleans, dtype=float)).mean()) for pictures in corrupted]
     assert distances == sorted(set(distances))
     assert distances[0] > 0.3
@@ -52,10 +55,10 @@ def test_the_distance_from_the_clean_image_grows_with_the_severity(corruption: s
 def test_equal_arguments_give_equal_pixels(corruption: str, size: int) -> None:
     clean = scene(size)
     untouched, state = clean.copy(), np.random.get_state()[1].copy()
-    once = corrupt(clean, corruption, 3, seed=2**40 + 3)
+    once = corrupt("c_bar", clean, corruption, 3, seed=2**40 + 3)
     assert (once.shape, once.dtype) == (clean.shape, np.uint8)
-    assert (corrupt(clean, corruption, 3, seed=2**40 + 3) == once).all()
-    assert (corrupt(clean, corruption, 3, seed=4) != once).any()
+    assert (corrupt("c_bar", clean, corruption, 3, seed=2**40 + 3) == once).all()
+    assert (corrupt("c_bar", clean, corruption, 3, seed=4) != once).any()
     assert (clean == untouched).all()
     assert (np.random.get_state()[1] == state).all()
 
@@ -111,7 +114,7 @@ def test_brownish_noise_has_the_published_deviation_and_low_frequencies(grey: np
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_blue_noise_blackens_the_share_below_its_threshold(severity: int) -> None:
     clean = np.maximum(scene(224), 1)
-    sampled = corrupt(clean, "blue_noise_sample", severity, seed=3)
+    sampled = corrupt("c_bar", clean, "blue_noise_sample", severity, seed=3)
     black = (sampled == 0).all(axis=2)
     assert (sampled == clean)[~black].all()
     threshold = 3 * level("blue_noise_sample", severity) - 2.5
@@ -132,9 +135,9 @@ def test_the_checkerboard_cuts_out_half_of_the_level_in_grey() -> None:
     clean[clean == 128] = 127
     shares = []
     for seed in range(60):
-        cut = corrupt(clean, "checkerboard_cutout", 5, seed) != clean
+        cut = corrupt("c_bar", clean, "checkerboard_cutout", 5, seed) != clean
         assert (cut.all(axis=2) == cut.any(axis=2)).all()
-        assert (corrupt(clean, "checkerboard_cutout", 5, seed)[cut] == 128).all()
+        assert (corrupt("c_bar", clean, "checkerboard_cutout", 5, seed)[cut] == 128).all()
         shares.append(cut.mean())
     # Six tenths of the squares of one colour, which are half of all.
     assert np.mean(shares) == pytest.approx(0.3, abs=0.03)
@@ -142,7 +145,7 @@ def test_the_checkerboard_cuts_out_half_of_the_level_in_grey() -> None:
 
 def test_sparkles_only_lighten_and_have_white_centres() -> None:
     clean = scene(96)
-    sparkling = corrupt(clean, "sparkles", 3, seed=1)
+    sparkling = corrupt("c_bar", clean, "sparkles", 3, seed=1)
     assert (sparkling >= clean).all()
     white = (sparkling >= 250).all(axis=2) & (clean < 240).all(axis=2)
     # Five discs with a radius of 3 % of the side, one of which may lie outside in part.
@@ -152,7 +155,7 @@ def test_sparkles_only_lighten_and_have_white_centres() -> None:
 def test_inverse_sparkles_show_the_middle_and_hide_the_far_corners() -> None:
     dark = np.zeros((96, 96, 3), dtype=np.uint8)
     for seed in range(5):
-        seen = corrupt(dark, "inverse_sparkles", 5, seed).mean(axis=2)
+        seen = corrupt("c_bar", dark, "inverse_sparkles", 5, seed).mean(axis=2)
         assert seen.min() < 3
         corners = [seen[y, x] for y in (0, -1) for x in (0, -1)]
         assert max(corners) > 200
@@ -169,15 +172,18 @@ def test_caustics_move_pixels_and_shade_them() -> None:
 
 @pytest.mark.parametrize("corruption", ["perlin_noise", "plasma_noise", "inverse_sparkles", "checkerboard_cutout"])
 def test_what_is_tied_to_the_size_looks_alike_at_two_sizes(corruption: str) -> None:
-    large, small = (corrupt(np.full((s, s, 3), 90, np.uint8), corruption, 5, seed=2).astype(float) for s in (192, 48))
+    large, small = (
+        corrupt("c_bar", np.full((side, side, 3), 90, np.uint8), corruption, 5, seed=2).astype(float)
+        for side in (192, 48)
+    )
     shrunk = large.reshape(48, 4, 48, 4, 3).mean(axis=(1, 3))
     assert np.corrcoef(shrunk.ravel(), small.ravel())[0, 1] > 0.6
 
 
 def test_other_shapes_and_names_are_refused() -> None:
     with pytest.raises(ValueError, match="image must be square, found 32 x 48 pixels; crop it first"):
-        corrupt(np.zeros((32, 48, 3), np.uint8), "sparkles", 1, 0)
+        corrupt("c_bar", np.zeros((32, 48, 3), np.uint8), "sparkles", 1, 0)
     with pytest.raises(ValueError, match="corruption must be one of blue_noise_sample, .*found 'fog'"):
-        corrupt(scene(32), "fog", 1, 0)
+        corrupt("c_bar", scene(32), "fog", 1, 0)
     with pytest.raises(ValueError, match="at least 32 pixels"):
-        corrupt(np.zeros((16, 16, 3), np.uint8), "sparkles", 1, 0)
+        corrupt("c_bar", np.zeros((16, 16, 3), np.uint8), "sparkles", 1, 0)

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import correlate1d
 
 from lska.data.perturbed.c_published import enlarged, moved
-from lska.data.perturbed.common import corrupt
+from lska.data.perturbed.corruptions import corrupt
 from lska.data.perturbed.names import SEVERITIES
 
 SIDE = 224
@@ -24,7 +24,7 @@ def flat(level: int, side: int = SIDE) -> np.ndarray:
 
 def series(corruption: str, image: np.ndarray, seed: int = 3) -> list[np.ndarray]:
     """The image at all five severities, in 0 to 1."""
-    return [corrupt(image, corruption, severity, seed) / 255 for severity in SEVERITIES]
+    return [corrupt("c", image, corruption, severity, seed) / 255 for severity in SEVERITIES]
 
 
 def picture(name: str) -> np.ndarray:
@@ -46,12 +46,12 @@ def test_frost_is_one_of_five_pictures_at_their_own_scale(side: int) -> None:
         top, left = draws.randint(0, frost.shape[0] - side), draws.randint(0, frost.shape[1] - side)
         image, ice = FROSTED[severity - 1]
         expected = np.minimum(image * 90 + ice * frost[top : top + side, left : left + side], 255).astype(np.uint8)
-        assert np.array_equal(corrupt(flat(90, side), "frost", severity, seed), expected)
+        assert np.array_equal(corrupt("c", flat(90, side), "frost", severity, seed), expected)
     assert seen == set(NAMES)
 
 
 def test_a_picture_of_frost_that_is_too_small_is_enlarged() -> None:
-    assert corrupt(np.zeros((40, 700, 3), np.uint8), "frost", 5, 1).shape == (40, 700, 3)
+    assert corrupt("c", np.zeros((40, 700, 3), np.uint8), "frost", 5, 1).shape == (40, 700, 3)
 
 
 # Factor of the displacements, deviation of their smoothing and largest shift of the affine points, in pixels.
@@ -83,7 +83,7 @@ def test_elastic_transform_is_affine_and_then_local(severity: int, side: int) ->
     # x, y of the source as an affine function of x, y in the moved image.
     affine = np.linalg.solve(np.c_[targets, np.ones(3)], points)
     x, y = (np.stack([columns + right, rows + down, np.ones_like(right)], axis=-1) @ affine).transpose(2, 0, 1)
-    found = corrupt(image, "elastic_transform", severity, 7).astype(float)
+    found = corrupt("c", image, "elastic_transform", severity, 7).astype(float)
     inside = (np.minimum(columns + right, rows + down) > 0) & (np.maximum(columns + right, rows + down) < side - 1)
     inside &= (np.minimum(x, y) > 1) & (np.maximum(x, y) < side - 2)
     assert inside.mean() > 0.3
@@ -105,13 +105,13 @@ def test_motion_blur_is_half_a_gaussian_whose_levels_are_cut() -> None:
 def test_motion_blur_leaves_a_flat_image(side: int) -> None:
     for level in (1, 100, 255):
         for severity in SEVERITIES:
-            assert (corrupt(flat(level, side), "motion_blur", severity, severity) == level).all()
+            assert (corrupt("c", flat(level, side), "motion_blur", severity, severity) == level).all()
 
 
 def test_snow_whitens_and_lies_in_both_directions() -> None:
     # On black: half the weight that the image loses, and flakes with their copy turned by 180 degrees.
     for severity, weight in enumerate((0.8, 0.7, 0.7, 0.65, 0.55), 1):
-        found = corrupt(flat(0), "snow", severity, 5)
+        found = corrupt("c", flat(0), "snow", severity, 5)
         assert found.min() == int(255 * 0.5 * (1 - weight) + 1e-4)
         assert np.array_equal(found, np.rot90(found, 2))
         assert found.max() > found.min() + 20
@@ -156,11 +156,11 @@ def test_what_draws_nothing_gives_the_numbers_of_its_definition() -> None:
 def test_blocks_and_qualities_are_the_published_ones() -> None:
     noise = RandomState(2).randint(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
     for severity, (blocks, quality) in enumerate(((134, 25), (112, 18), (89, 15), (67, 10), (56, 7)), 1):
-        coarse = corrupt(noise, "pixelate", severity, 0)
+        coarse = corrupt("c", noise, "pixelate", severity, 0)
         assert 1 + (coarse[:, 1:] != coarse[:, :-1]).any(axis=(0, 2)).sum() == blocks
         stream = io.BytesIO()
         Image.fromarray(noise).save(stream, "JPEG", quality=quality)
-        assert np.array_equal(corrupt(noise, "jpeg_compression", severity, 0), np.asarray(Image.open(stream)))
+        assert np.array_equal(corrupt("c", noise, "jpeg_compression", severity, 0), np.asarray(Image.open(stream)))
 
 
 def test_blurs_have_the_published_widths() -> None:

@@ -18,7 +18,8 @@ from tiny_project import CLASSES, RECIPE, Project
 from torch import nn
 
 from lska.config import Config
-from lska.data.folders import DataError, Split
+from lska.data.entries import DataError
+from lska.data.folders import Split
 from lska.evaluate import classify as module
 from lska.evaluate.classify import StaleWeightsError, classify
 from lska.files import write_json

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lska.data.folders import DataError, Split, open_split
+from lska.data.entries import DataError
+from lska.data.folders import Split, open_split
 from lska.data.perturbed.clean import chosen_images, clean_image, corrupted_name
 from lska.data.synthetic import ClassificationSettings, write_classification_set
 

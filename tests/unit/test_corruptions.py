@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from lska.data.perturbed.common import corrupt
+from lska.data.perturbed.corruptions import corrupt
 from lska.data.perturbed.names import C_BAR, EXTRA, FAMILIES, GROUPS, SEVERITIES, STANDARD, severity_folder
 from lska.data.synthetic import ClassificationSettings, classification_scene, render
 
@@ -69,12 +69,12 @@ def test_equal_arguments_give_equal_pixels(corruption: str, size: int, capfd: py
     clean = scene(size)
     untouched = clean.copy()
     for severity in SEVERITIES:
-        once = corrupt(clean, corruption, severity, seed=2**40 + 3)
+        once = corrupt("c", clean, corruption, severity, seed=2**40 + 3)
         np.random.seed(severity)
-        assert (corrupt(clean, corruption, severity, seed=2**40 + 3) == once).all()
+        assert (corrupt("c", clean, corruption, severity, seed=2**40 + 3) == once).all()
         assert (once.shape, once.dtype) == (clean.shape, np.uint8)
         assert (once != clean).any()
-        other = corrupt(clean, corruption, severity, seed=4)
+        other = corrupt("c", clean, corruption, severity, seed=4)
         assert (other == once).all() == (corruption in WITHOUT_CHANCE)
     assert (clean == untouched).all()
     # The library reports pictures that do not fit on the standard output.
@@ -87,10 +87,10 @@ def test_the_global_generator_goes_on_as_if_nothing_had_happened() -> None:
     expected = np.random.random_sample(3)
     np.random.seed(5)
     for corruption in FAMILIES["c"]:
-        corrupt(clean, corruption, 3, seed=1)
+        corrupt("c", clean, corruption, 3, seed=1)
     assert (np.random.random_sample(3) == expected).all()
     with pytest.raises(ValueError, match="severity"):
-        corrupt(clean, "fog", 6, seed=1)
+        corrupt("c", clean, "fog", 6, seed=1)
     np.random.seed(5)
     assert (np.random.random_sample(3) == expected).all()
 
@@ -100,7 +100,7 @@ def test_the_global_generator_goes_on_as_if_nothing_had_happened() -> None:
 def test_the_highest_severity_changes_more_than_the_lowest(corruption: str) -> None:
     def distance(severity: int) -> float:
         cleans = [scene(64, number) for number in range(4)]
-        changes = [corrupt(clean, corruption, severity, seed=7) - clean.astype(float) for clean in cleans]
+        changes = [corrupt("c", clean, corruption, severity, seed=7) - clean.astype(float) for clean in cleans]
         return float(np.mean(np.abs(changes)))
 
     assert distance(5) > distance(1) > 0.5
@@ -108,14 +108,14 @@ def test_the_highest_severity_changes_more_than_the_lowest(corruption: str) -> N
 
 def test_noise_has_the_published_deviation() -> None:
     grey = np.full((64, 64, 3), 128, dtype=np.uint8)
-    assert corrupt(grey, "gaussian_noise", 1, seed=0).std() == pytest.approx(0.08 * 255, rel=0.05)
-    changed = (corrupt(grey, "impulse_noise", 5, seed=0) != grey).mean()
+    assert corrupt("c", grey, "gaussian_noise", 1, seed=0).std() == pytest.approx(0.08 * 255, rel=0.05)
+    changed = (corrupt("c", grey, "impulse_noise", 5, seed=0) != grey).mean()
     assert changed == pytest.approx(0.27, rel=0.1)
 
 
 def test_spatter_without_a_drop_leaves_the_image_clean() -> None:
     clean = scene(32)
-    spattered = [corrupt(clean, "spatter", 1, seed) for seed in range(40)]
+    spattered = [corrupt("c", clean, "spatter", 1, seed) for seed in range(40)]
     dry = [(picture == clean).all() for picture in spattered]
     assert 0 < sum(dry) < len(dry)
     assert min(picture.mean() for picture in spattered) >= clean.mean()
@@ -136,4 +136,4 @@ def test_spatter_without_a_drop_leaves_the_image_clean() -> None:
 def test_arguments_out_of_range_are_named(change: dict, expected: str) -> None:
     arguments = {"image": scene(32), "corruption": "fog", "severity": 1, "seed": 0} | change
     with pytest.raises(ValueError, match=expected):
-        corrupt(**arguments)
+        corrupt("c", **arguments)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lska.data.check import read_contents
 from lska.data.decoding import decode, decode_labels, inspect, read_encoded
-from lska.data.folders import DataError, list_split
+from lska.data.entries import DataError
+from lska.data.folders import list_split
+from lska.data.integrity import read_contents
 
 DEEP = (np.arange(1024, dtype=np.uint16) * 64).reshape(32, 32)
 NEAREST = np.rint(DEEP / 257).astype(np.uint8)
@@ -67,7 +68,7 @@ def test_files_of_8_bits_are_read_as_pillow_and_opencv_read_them() -> None:
             flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
             opencv = cv2.imdecode(np.frombuffer(data, np.uint8), flags)[:, :, ::-1]
             assert mode == "CMYK" or np.array_equal(found, opencv), (mode, kind)
-            assert inspect(data, "x").size == SMOOTH.size
+            assert inspect(data, "x")[0] == SMOOTH.size
     assert np.array_equal(np.asarray(decode(frames("MPO"), "x")), np.asarray(decode(saved(SMOOTH, "JPEG"), "x")))
 
 
@@ -85,7 +86,7 @@ def test_16_bits_become_the_nearest_of_8() -> None:
         (cv2.imencode(".tiff", colours[:, :, ::-1])[1].tobytes(), nearest),
     ):
         assert np.array_equal(np.asarray(decode(data, "x")), expected)
-        assert inspect(data, "x").remarks == ("16 bits per channel, read as 8",)
+        assert inspect(data, "x")[1] == ("16 bits per channel, read as 8",)
         with pytest.raises(DataError, match="cannot be used"):
             decode(data[: len(data) // 2], "x")
     for bits in (1, 2, 4):
@@ -125,7 +126,7 @@ def test_what_decoding_leaves_out_is_remarked() -> None:
         (saved(palette, transparency=palette.getpixel((3, 3))), ("transparency, left out",)),
         (saved(SMOOTH.convert("L").convert("LA")), ()),
     ):
-        assert inspect(data, "x").remarks == remarks
+        assert inspect(data, "x")[1] == remarks
 
 
 def test_label_maps_keep_the_stored_values() -> None:
@@ -176,9 +177,8 @@ def test_the_check_of_class_folders_names_the_reasons_and_remarks(tmp_path: Path
     for name, data in {"a.png": floats, "b.png": deep, "c.JPG": saved(SMOOTH)}.items():
         (folder / name).write_bytes(data)
     os.mkfifo(folder / "d.png")
-    found = read_contents(list_split(tmp_path, "val"))
-    (damaged,) = found.damaged
+    hashes, (damaged,), remarks = read_contents(list_split(tmp_path, "val"))
     assert damaged.startswith(f"images that cannot be decoded (2): {folder / 'a.png'}: expected an image")
     assert "Pillow's mode F" in damaged and f"{folder / 'd.png'}: expected a regular file" in damaged
-    assert found.remarks == ("images with 16 bits per channel, read as 8 (1): ant/b.png",)
-    assert [bool(value) for value in found.hashes] == [False, True, True, False]
+    assert remarks == ("images with 16 bits per channel, read as 8 (1): ant/b.png",)
+    assert [bool(value) for value in hashes] == [False, True, True, False]

@@ -13,8 +13,8 @@ from dense_sets import SCENES, SHARED, annotations, copied, edited, write_ade, w
 from pycocotools.coco import COCO
 
 from lska.config import DataSource
-from lska.data.dense import check, open_detection, open_segmentation, prepare, verify
-from lska.data.folders import DataError
+from lska.data.dense_sets import check, open_detection, open_segmentation, prepare, verify
+from lska.data.entries import DataError
 from lska.files import FileError
 
 BCCD, CAMVID = SHARED / "bccd", SHARED / "camvid"
@@ -203,14 +203,8 @@ def test_a_generated_set_that_was_damaged_is_refused_with_its_remedy(tmp_path: P
         prepare("detection", data, tmp_path / "record.json", tmp_path)
 
 
-def test_wrong_settings_of_the_generator_are_named(tmp_path: Path) -> None:
-    data = DataSource("scenes", str(tmp_path / "set"), generate={"image_sice": 40})
-    with pytest.raises(ValueError, match=r"detection.data.generate.*\n.*unknown key 'image_sice'"):
-        prepare("detection", data, tmp_path / "record.json", tmp_path)
-
-
 def test_a_manifest_of_another_name_is_refused(coco: DataSource, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="name is 'other' but the manifest .* is of 'scenes'"):
+    with pytest.raises(ValueError, match="detection.data.name is 'other' but the manifest .* describes 'scenes'"):
         open_detection(DataSource("other", coco.root, coco.manifest), "train", tmp_path)
 
 
@@ -263,9 +257,9 @@ def test_camvid(tmp_path: Path) -> None:
 
 def test_opening_imports_nothing_heavy(coco: DataSource, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from lska.config import DataSource; from lska.data import dense\n"
-        "dense.open_detection(DataSource(*sys.argv[1:4]), 'train', Path(sys.argv[4]))\n"
-        "print([name for name in ('torch', 'timm', 'mmdet', 'mmseg', 'PIL', 'pycocotools') if name in sys.modules])"
+        "import sys; from pathlib import Path; from lska.config import DataSource; from lska.data import dense_sets\n"
+        "dense_sets.open_detection(DataSource(*sys.argv[1:4]), 'train', Path(sys.argv[4]))\n"
+        "print([name for name in ('torch', 'timm', 'mmdet', 'mmseg', 'pycocotools') if name in sys.modules])"
     )
     arguments = [coco.name, coco.root, coco.manifest or "", str(tmp_path)]
     result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)

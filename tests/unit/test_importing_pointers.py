@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from archive_sets import pack
 from importing_helpers import Capture, Served, archive, error, imported, manifest, repository, run, served
-from test_unpack_formats import pack
 
 from lska.cli import main
 

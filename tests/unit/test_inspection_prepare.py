@@ -17,8 +17,8 @@ from tiny_project import Project
 
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
 from lska.data.dtd import TextureSet, read_textures
-from lska.data.folders import DataError
-from lska.data.inspection import prepare, verify
+from lska.data.entries import DataError
+from lska.data.inspected_sets import prepare, verify
 from lska.files import FileError
 from lska.inspection import InspectionJob
 
@@ -66,12 +66,6 @@ def test_other_settings_make_another_set(inspected: InspectionProject, task: str
 
 
 @pytest.mark.parametrize("task", READ)
-def test_unknown_settings_of_a_generator_are_named(inspected: InspectionProject, task: str) -> None:
-    with pytest.raises(ValueError, match=rf"{task}\.data\.generate: 1 problem.*\n  unknown key 'hue'"):
-        prepare(inspected.job(task, {task: {"data": {"generate": {"hue": 1}}}}))
-
-
-@pytest.mark.parametrize("task", READ)
 def test_a_set_that_changed_after_its_record_is_refused(inspected: InspectionProject, task: str) -> None:
     job = inspected.job(task)
     file = sorted(Path(job.data.root).rglob("*.png" if task == "shape_texture" else "*.jpg"))[0]
@@ -92,14 +86,12 @@ def test_a_set_that_changed_after_its_record_is_refused(inspected: InspectionPro
 
 
 @pytest.mark.parametrize("task", READ)
-@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"files": [1]}', "[" * 9999])
-def test_a_record_that_is_missing_or_damaged_says_what_makes_it(
-    inspected: InspectionProject, task: str, content: str | None
-) -> None:
+def test_a_record_that_is_missing_or_damaged_says_what_makes_it(inspected: InspectionProject, task: str) -> None:
     job = inspected.job(task)
-    job.record.unlink() if content is None else job.record.write_text(content)
-    with pytest.raises(FileError, match=rf"{job.record} is missing or damaged \(.*lska data prepare --kind {task}"):
-        verify(job, opened(job))
+    for content in (None, "{}", '{"files": [1]}', "[" * 9999):
+        job.record.unlink() if content is None else job.record.write_text(content)
+        with pytest.raises(FileError, match=rf"{job.record} is missing or damaged \(.*data prepare --kind {task}"):
+            verify(job, opened(job))
 
 
 def given(inspected: InspectionProject, task: str, **data: Any) -> InspectionJob:
@@ -140,7 +132,7 @@ def test_a_wrong_cue_conflict_set_is_refused_with_everything_found(inspected: In
     with pytest.raises(DataError) as caught:
         prepare(job)
     message = str(caught.value)
-    assert message.startswith("given is not cue_conflict:") and "shape_texture.data.root" in message
+    assert message.startswith("cue_conflict at given: not as its manifest") and "shape_texture.data.root" in message
     assert all(part in message for part in ("bear", "cat1-dog.png", "cat1-dog1.png"))
     assert not job.record.exists()
 
@@ -159,19 +151,11 @@ def test_a_given_texture_set_is_compared_with_its_manifest(inspected: Inspection
     assert (found["title"], found["classes"], found["images"]) == ("Patterns", 4, 48)
     assert found["inputs"] != inspected.job("texture_knn").inputs()
     Path("patterns.yaml").write_text(text.replace('"val": 4', '"val": 5'))
-    with pytest.raises(DataError, match=rf"(?s)is not patterns:.*{classes[0]}.*texture_knn\.data\.root"):
+    with pytest.raises(DataError, match=rf"(?s)patterns at made/textures: .*{classes[0]}.*texture_knn\.data\.root"):
         prepare(job)
     # DTD is known by its name alone.
-    with pytest.raises(DataError, match=r"is not dtd:"):
+    with pytest.raises(DataError, match=r"dtd at made/textures: not as"):
         prepare(given(inspected, "texture_knn", name="dtd"))
-
-
-@pytest.mark.parametrize("task", READ)
-def test_the_command_prepares_the_set(inspected: InspectionProject, task: str) -> None:
-    job = inspected.job(task)
-    job.record.unlink()
-    assert inspected.command("data", "prepare", "--kind", task) == 0
-    assert record(job)["name"] == job.data.name
 
 
 def test_the_command_names_a_section_that_is_absent(inspected: InspectionProject, capsys: Any) -> None:

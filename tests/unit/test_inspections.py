@@ -16,8 +16,10 @@ from tiny_project import Project
 from tiny_robustness import RUNS, members_of, network, publish
 
 from lska.data.cue_conflict import read_cue_conflict
+from lska.data.decoding import decode
 from lska.data.dtd import read_textures
-from lska.data.folders import DataError, Split, decode, open_split
+from lska.data.entries import DataError
+from lska.data.folders import Split, open_split
 from lska.evaluate import inspections, receptive_field, shape_bias, shape_texture
 from lska.evaluate.classify import StaleWeightsError
 from lska.evaluate.features import features
@@ -279,7 +281,7 @@ def test_networks_of_other_classes_have_dimensions_and_no_shape_bias(
     inspected: InspectionProject, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = inspected.job("shape_texture", {"shape_texture": {"data": {"generate": {"classes": 5}}}})
-    from lska.data.inspection import prepare
+    from lska.data.inspected_sets import prepare
 
     prepare(job)
     measure(job, RUNS[:1])

@@ -14,7 +14,8 @@ import torch
 from tiny_project import RECIPE, Project
 from torchvision.transforms.functional import to_tensor
 
-from lska.data.folders import DataError, open_split
+from lska.data.entries import DataError
+from lska.data.folders import open_split
 from lska.data.folders_torch import ImageDataset
 from lska.strict import build
 from lska.train.loading import (

@@ -1,149 +1,203 @@
-"""Manifests are read strictly, stand for their data by a digest, and a check names every difference."""
+"""Manifests of every kind: read strictly, names in them stay inside the data set's folder, digests stand for data."""
 
 from __future__ import annotations
 
+import ast
+import copy
 import dataclasses
-import io
+import importlib.util
 import os
 import subprocess
 import sys
-import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from PIL import Image
 
-from lska.data.check import check, render
-from lska.data.folders import DataError
-from lska.data.manifest import Manifest, SplitManifest, available, load_manifest, make_manifest, save_manifest
+from lska.data.entries import inside_problem, is_hidden, name_problem, read_names
+from lska.data.manifest import KINDS, SplitManifest, available, load_manifest, save_manifest
+from lska.files import FileError
 
-CIFAR10 = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10"
+ABOUT = {"name": "own", "title": "Own", "source": "made here", "terms": "none", "classes": ["cat", "dog"]}
+LISTED = {"archives": [{"file": "own.zip", "rename": {"test": "val"}}]}
+COUNTED = {"count": 4, "per_class": [2, 2]}
+MANIFESTS: dict[str, dict[str, Any]] = {
+    "classification": ABOUT | {"splits": {"train": COUNTED | {"counts": {"cat": 2, "dog": 2}}}} | LISTED,
+    "perturbed": ABOUT | {"kind": "perturbed", "splits": {"test": COUNTED}} | LISTED,
+    "corrupted": ABOUT | {"kind": "corrupted", "family": "c", **COUNTED} | LISTED,
+    "textures": ABOUT | {"kind": "textures", "parts": {"train": 1, "val": 1, "test": 1}, "splits": 2} | LISTED,
+    "detection": ABOUT | {
+        "kind": "detection", "category_ids": [1, 2], "format": "voc", "archive": "own.tar", "folder": "outer/inner",
+        "splits": {"train": {"images": "images", "annotations": "xml", "names": "lists/train.txt", "count": 2}},
+    } | LISTED,
+    "segmentation": ABOUT | {
+        "kind": "segmentation", "ignore": [255], "archive": "own.tar", "folder": "outer/inner", "image_suffix": ".png",
+        "splits": {"train": {"images": "images", "labels": "labels", "count": 2}},
+    } | LISTED,
+}  # fmt: skip
 
+WORDS = ("title", "source", "terms", "kind", "family", "format")
+"""Texts that name no file."""
 
-def write_root(root: Path, per_class: int = 3) -> Path:
-    for split in ("train", "val"):
-        for label in ("ant", "bee"):
-            folder = root / split / label
-            folder.mkdir(parents=True)
-            for i in range(per_class):
-                Image.new("RGB", (9, 9), (i, len(split), ord(label[0]))).save(folder / f"{i}.jpg")
-    return root
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return write_root(tmp_path / 'it\'s "data"')
-
-
-@pytest.fixture
-def manifest(root: Path) -> Manifest:
-    return make_manifest(root, "insects", title="Insects", source="made here", terms="none")
-
-
-def test_imagenet_manifest() -> None:
-    imagenet = load_manifest("imagenet1k")
-    assert (imagenet.splits["train"].count, imagenet.splits["val"].count) == (1_281_167, 50_000)
-    assert len(imagenet.classes) == 1000
-    assert (imagenet.classes[0], imagenet.classes[-1]) == ("n01440764", "n15075141")
-    assert imagenet.splits["train"].expected("n01440764") == (732, 1300)
+OUTSIDE = ("../x", "a/../../x", "..", "/etc/x", "C:/x", "..\\x", "a\nb", "a\x1b[2J", "", " ")
+"""What no name in a manifest may be; a class of detection or segmentation, which is no file, only the last four."""
 
 
-def test_loading_imagenet_does_not_import_timm() -> None:
-    code = (
-        "import sys; from lska.data.manifest import load_manifest as f; f('imagenet1k'); print('timm' in sys.modules)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout == "False\n"
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where a manifest has names: the way to each text, and to the keys that are names (which end in `KEY`)."""
+    if isinstance(value, dict):
+        named = place[-1:] in (("splits",), ("rename",), ("counts",))
+        for key, inner in value.items():
+            if named:
+                yield (*place, key, "KEY")
+            yield from () if place == () and key in WORDS else places(inner, (*place, key))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from places(inner, (*place, number))
+    elif isinstance(value, str):
+        yield place
 
 
-@pytest.mark.skipif(not CIFAR10.is_dir(), reason=f"needs the CIFAR-10 archives at {CIFAR10}")
-def test_cifar10_archives_are_what_the_manifest_says() -> None:
-    report = check(load_manifest("cifar10"), CIFAR10)
-    assert report.findings == ()
-    assert report.notes[0].startswith("train: 50,000 images in 10 classes")
+def changed(manifest: dict[str, Any], place: tuple[Any, ...], name: str) -> dict[str, Any]:
+    """The manifest with `name` in a place."""
+    result = copy.deepcopy(manifest)
+    key, renamed = (place[-2], True) if place[-1] == "KEY" else (place[-1], False)
+    inner = result
+    for step in place[: -2 if renamed else -1]:
+        inner = inner[step]
+    if renamed:
+        inner[name] = inner.pop(key)
+    else:
+        inner[key] = name
+    return result
 
 
-def test_saved_manifests_come_back_equal(manifest: Manifest, tmp_path: Path) -> None:
-    uneven = dataclasses.replace(
-        manifest, splits={"train": SplitManifest(count=3, per_class=(1, 2), counts={"ant": 1, "bee": 2})}
-    )
-    for original in (manifest, uneven):
-        save_manifest(original, tmp_path / "a b.yaml")
-        assert load_manifest(tmp_path / "a b.yaml") == original
+def said(kind: str, content: dict[str, Any], tmp_path: Path) -> str:
+    """What is said about a manifest; empty where it is taken."""
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    try:
+        load_manifest(path, kind)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
-def test_digest_goes_by_the_data_and_not_by_the_wording(manifest: Manifest) -> None:
-    reworded = dataclasses.replace(manifest, title="Other", source="elsewhere", terms="some")
-    assert reworded.digest == manifest.digest
-    fewer = {**manifest.splits, "val": dataclasses.replace(manifest.splits["val"], names=None)}
-    for change in ({"name": "b"}, {"classes": ("ant", "bug")}, {"splits": fewer}):
-        assert dataclasses.replace(manifest, **change).digest != manifest.digest
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_name_in_a_manifest_leads_out_of_its_folder(kind: str, tmp_path: Path) -> None:
+    manifest = MANIFESTS[kind]
+    assert said(kind, manifest, tmp_path) == ""
+    found = list(places(manifest))
+    assert ("archives", 0, "file") in found and ("name",) in found and ("classes", 0) in found
+    for place in found:
+        shown_only = place[0] == "classes" and kind in ("detection", "segmentation")
+        for name in OUTSIDE[-4:] if shown_only else OUTSIDE:
+            message = said(kind, changed(manifest, place, name), tmp_path)
+            assert message.startswith(f"{tmp_path}/own.yaml: "), (place, name, message)
+            assert f"{place[0]}" in message and "expected" in message and "found" in message, (place, name, message)
+            assert message.replace("\n", "").isprintable(), (place, name)
 
 
-def test_folder_and_archive_have_the_same_manifest(root: Path, manifest: Manifest, tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        with tarfile.open(tmp_path / f"{split}.tar", "w") as tar:
-            tar.add(root / split, split)
-    assert make_manifest(tmp_path, "insects").digest == manifest.digest
+def test_names_that_many_data_sets_have_are_taken(tmp_path: Path) -> None:
+    classes = ["traffic light / green", "sign: 30"]
+    manifest = MANIFESTS["segmentation"] | {"classes": classes, "image_suffix": "_img.png"}
+    manifest["splits"] = {"train": {"images": ".", "labels": "./labels/2017 (b)/", "count": 1}}
+    assert said("segmentation", manifest, tmp_path) == ""
 
 
-WRONG = """
-name: 3
-titel: T
-source: S
-terms: T
-classes: [ant, bee]
-splits:
-  train: {count: many, per_class: [1, 2, 3], nmaes: x}
-"""
+COCO = {"format": "coco", "splits": {"train": {"images": "images", "annotations": "a.json", "count": 2}}}
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("classification", {"classes": ["dog", "cat"]}, "classes: expected distinct names in sorted order"),
+    ("classification", {"classes": ["cat", "d" * 201]}, "which has more than 200 bytes"),
+    ("classification", {"classes": ["cat", "cat"]}, "classes: 'cat' is listed twice"),
+    ("classification", {"classes": []}, "classes: expected at least one"),
+    ("classification", {"classes": "no_such_package:list.txt"}, "install 'no_such_package'"),
+    ("classification", {"classes": "timm:no_such_file.txt"}, "found 'timm:no_such_file.txt'"),
+    ("classification", {"splits": {}}, "splits: expected at least one"),
+    ("classification", {"splits": {"val": {"count": 5, "per_class": [2, 2]}}}, "val.count: expected 4 to 4"),
+    ("classification", {"splits": {"val": {"count": 4, "per_class": [3, 2]}}}, "per_class: expected [fewest, most]"),
+    ("classification", {"splits": {"val": COUNTED | {"names": "abc"}}}, "names: expected sha256:"),
+    ("classification", {"splits": {"val": COUNTED | {"counts": {"cat": 1, "dog": 2}}}}, "sum of counts, 3"),
+    ("classification", {"splits": {"val": COUNTED | {"counts": {"cat": 1, "cow": 3}}}}, "exactly the classes"),
+    ("perturbed", {"splits": {"test": COUNTED, "val": COUNTED}}, "splits: expected exactly 'test', found test, val"),
+    ("corrupted", {"severities": [1, 2, 1]}, "severities: 1 is listed twice"),
+    ("corrupted", {"severities": [0, 1]}, "severities: expected some of [1, 2, 3, 4, 5], found [0, 1]"),
+    ("corrupted", {"count": 5}, "count: expected 4 to 4 by per_class, found 5"),
+    ("textures", {"parts": {"train": 1, "val": 0, "test": 1}}, "parts: expected a number from 1 up for each of train"),
+    ("textures", {"splits": 1001}, "splits: expected 1 to 1,000, found 1,001"),
+    ("textures", {"classes": ["dog", "cat"]}, "classes: expected distinct names in sorted order"),
+    ("detection", {"category_ids": [1]}, "category_ids: expected 2 different numbers"),
+    ("detection", {"category_ids": [3, 3]}, "category_ids: 3 is listed twice"),
+    ("detection", {"format": "coco"}, "names: expected the file of names with format voc"),
+    ("detection", {"format": "yolo"}, "format"),
+    ("detection", {"overhang": 0}, "overhang: expected a positive number of pixels"),
+    ("detection", {"archive": "own.rar"}, "archive: expected a name that ends in one of"),
+    ("detection", COCO | {"splits": {n: COCO["splits"]["train"] for n in "ab"}}, "splits.b: has the same annotations"),
+    ("detection", {"splits": {"train": COCO["splits"]["train"] | {"count": 0}}}, "count: expected at least 1, found 0"),
+    ("detection", {"splits": {"a": COCO["splits"]["train"] | {"without_area": -1}}}, "without_area: expected at least"),
+    ("detection", {"splits": {"a": COCO["splits"]["train"] | {"contents": "md5:1"}}}, "contents: expected sha256:"),
+    ("segmentation", {"ignore": [9, 9]}, "ignore: 9 is listed twice"),
+    ("segmentation", {"ignore": [1]}, "ignore: expected values up to 255 that are no class"),
+    ("segmentation", {"ignore": [2], "zero_is_unlabelled": True}, "ignore: expected values"),
+    ("segmentation", {"image_suffix": ".gif"}, "image_suffix: expected an end in"),
+    ("segmentation", {"splits": {}}, "splits: expected at least one"),
+    (
+        "segmentation",
+        {"splits": {name: {"images": "i", "labels": f"{dot}l", "count": 1} for name, dot in (("a", ""), ("b", "./"))}},
+        "splits.b: has the same images and labels as splits.a",
+    ),
+]
+
+
+def test_contradictions_are_refused(tmp_path: Path) -> None:
+    for kind, changes, message in WRONG:
+        content = MANIFESTS[kind] | changes
+        content["archives"] = content.pop("archives")
+        found = said(kind, content, tmp_path)
+        assert found.startswith(f"{tmp_path}/own.yaml: ") and message in found, (kind, changes, found)
+
+
+BAD_MANIFESTS = {
+    "kind: [1]\nname: x\n": "own.yaml: kind: expected one of classification, detection, segmentation",
+    "kind: {a: 1}\nname: x\n": "own.yaml: kind: expected one of classification",
+    "kind: true\n": "own.yaml: kind: expected one of classification",
+    "name: x\nname: y\n": "own.yaml: line 2, column 1: the key 'name' is given twice",
+    "name: x\nclasses: 5\n": "classes: expected a list, found int 5",
+    "name: x\nclasses: [1, 2]\n": "classes[0]: expected str, found int 1",
+    f"name: x\nsplits: {{a: {{count: {'9' * 5000}}}}}\n": "own.yaml: line 2",
+    "name: " + "[" * 2000: "own.yaml: line 1: mappings and lists are nested more than 64 deep",
+    "name: x\nsplits: [a]\n": "splits: expected a mapping, found list",
+    "name: x\nsplits: {1: {}}\n": "splits, key 1: expected str, found int 1",
+    "name: x\nclasses: 'timm:../../../etc/passwd'\n": "classes: expected a list, or <package>:<file>",
+    "name: x\nclasses: 'os:/etc/passwd'\n": "classes: expected a list, or <package>:<file>",
+    "- 1\n": "own.yaml: expected a mapping, found a list",
+    "\ufeffname: [1]\n": "name: expected str, found list",
+}
+
+
+def test_manifests_of_wrong_types_are_refused_with_their_name(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    for content, message in BAD_MANIFESTS.items():
+        path.write_text(content)
+        with pytest.raises(ValueError) as caught:
+            load_manifest(path)
+        assert "own.yaml" in str(caught.value) and message in str(caught.value), content[:40]
 
 
 def test_all_wrong_keys_and_types_are_named_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "wrong.yaml"
-    path.write_text(WRONG)
-    with pytest.raises(ValueError) as caught:
-        load_manifest(path)
-    text = str(caught.value)
-    for part in (str(path), "'titel'", "missing key 'title'", "name: ", "'nmaes'", "count: ", "per_class: "):
+    content = {"name": 3, "titel": "T", "source": "S", "terms": "T", "classes": ["ant", "bee"],
+               "splits": {"train": {"count": "many", "per_class": [1, 2, 3], "nmaes": "x"}}}  # fmt: skip
+    text = said("classification", content, tmp_path)
+    for part in ("own.yaml", "titel", "title", "name", "nmaes", "count", "per_class"):
         assert part in text, part
-
-
-GOOD = {
-    "name": "a", "title": "A", "source": "S", "terms": "T", "classes": ["ant", "bee"],
-    "splits": {"val": {"count": 4, "per_class": [2, 2]}},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"classes": ["bee", "ant"]}, "classes: expected distinct names in sorted order"),
-        ({"classes": ["ant", "b" * 201]}, r"classes\[1\]: .* which has more than 200 bytes"),
-        ({"classes": ["ant", "ant"]}, "classes: 'ant' is listed twice"),
-        ({"classes": "no_such_package:list.txt"}, "install 'no_such_package'"),
-        ({"classes": "timm:no_such_file.txt"}, "found 'timm:no_such_file.txt'"),
-        ({"splits": {}}, "splits: expected at least one"),
-        ({"splits": {"val": {"count": 5, "per_class": [2, 2]}}}, "val.count: expected 4 to 4 by per_class, found 5"),
-        ({"splits": {"val": {"count": 4, "per_class": [3, 2]}}}, r"per_class: expected \[fewest, most\]"),
-        ({"splits": {"val": {"count": 4, "per_class": [2, 2], "names": "abc"}}}, "names: expected sha256:"),
-        ({"splits": {"val": {"count": 4, "per_class": [1, 3], "counts": {"ant": 1, "bee": 2}}}}, "sum of counts, 3"),
-        ({"splits": {"val": {"count": 4, "per_class": [1, 3], "counts": {"ant": 1, "cow": 3}}}}, "exactly the classes"),
-    ],
-)
-def test_contradictions_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    path = tmp_path / "m.yaml"
-    path.write_text(yaml.safe_dump(GOOD))
-    assert load_manifest(path).splits["val"].count == 4
-    path.write_text(yaml.safe_dump(GOOD | change))
-    with pytest.raises(ValueError, match=message):
-        load_manifest(path)
 
 
 def test_a_manifest_by_any_ending_and_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     for name in ("m.yml", "m.YAML"):
-        (tmp_path / name).write_text(yaml.safe_dump(GOOD))
-        assert load_manifest(tmp_path / name).splits["val"].count == 4
+        (tmp_path / name).write_text(yaml.safe_dump(MANIFESTS["classification"], sort_keys=False))
+        assert load_manifest(tmp_path / name).splits["train"].count == 4
     (tmp_path / "link.yaml").symlink_to("gone")
     os.mkfifo(tmp_path / "pipe.yaml")
     for name, what in (("link", "is a link to gone, which is not there"), ("pipe", "found a named pipe")):
@@ -151,101 +205,156 @@ def test_a_manifest_by_any_ending_and_what_cannot_be_read_is_told(tmp_path: Path
             load_manifest(tmp_path / f"{name}.yaml")
 
 
-def test_unknown_manifest_lists_the_known_ones() -> None:
-    assert {"cifar10", "imagenet1k"} <= set(available())
-    with pytest.raises(DataError, match="no manifest 'imagenet': expected one of .*cifar10.*imagenet1k"):
+def test_saved_manifests_come_back_equal(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(MANIFESTS["classification"], sort_keys=False))
+    made = load_manifest(tmp_path / "own.yaml")
+    uneven = SplitManifest(count=3, per_class=(1, 2), counts={"cat": 1, "dog": 2})
+    for original in (made, dataclasses.replace(made, splits={"train": uneven}, archives=())):
+        save_manifest(original, tmp_path / "a b.yaml")
+        assert load_manifest(tmp_path / "a b.yaml") == original
+
+
+def test_digests_go_by_the_data_and_not_by_wording_or_place(tmp_path: Path) -> None:
+    def digest(kind: str, **changes: Any) -> str:
+        content = MANIFESTS[kind] | changes
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump({k: v for k, v in content.items() if k != "archives"}))
+        return load_manifest(tmp_path / "own.yaml", kind).digest
+
+    other: dict[str, list[dict[str, Any]]] = {
+        "classification": [{"splits": {"train": COUNTED}}, {"splits": {"val": COUNTED}}],
+        "perturbed": [{"splits": {"test": COUNTED | {"names": f"sha256:{'0' * 64}"}}}],
+        "corrupted": [{"count": 6, "per_class": [3, 3]}, {"family": "c_bar"}, {"severities": [1, 2]}],
+        "textures": [{"splits": 3}, {"parts": {"train": 2, "val": 1, "test": 1}}],
+        "detection": [{"overhang": 2.0}, {"short_polygons": True}, {"masks": True}, {"category_ids": [1, 3]}],
+        "segmentation": [{"ignore": []}, {"zero_is_unlabelled": True}],
+    }  # fmt: skip
+    for kind, changes in other.items():
+        first = digest(kind)
+        assert digest(kind, title="Other", source="elsewhere", terms="some") == first
+        if kind in ("detection", "segmentation"):
+            assert digest(kind, folder="elsewhere", archive="a.tar") == first
+        if kind != "classification":  # whose counts name the classes
+            changes.append({"classes": ["cat", "eel"]})
+        digests = [digest(kind, **change) for change in ({}, {"name": "b"}, *changes)]
+        assert len(set(digests)) == len(digests)
+    assert digest("detection", overhang=1.0, short_polygons=False) == digest("detection")
+
+
+def test_digests_of_published_results_are_those_of_the_manifests_of_today() -> None:
+    """As in the published metric files and records; a digest that changes makes them those of other data."""
+    stated = {
+        ("bccd", "detection"): "d6c917267a3ec4e586bef42a2cee6c6f88e4349903dd039a24cf882e0ec19352",
+    }
+    assert {key: load_manifest(*key).digest for key in stated} == {k: f"sha256:{v}" for k, v in stated.items()}
+
+
+# --- Bundled ---------------------------------------------------------------------------------------------------------
+
+
+def listed_in(package: str, file: str, name: str) -> list[str]:
+    """A list of names in the source of an installed package; importing it would take seconds or a compiled mmcv."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip(f"{package} is not installed")
+    source = (Path(spec.submodule_search_locations[0]) / file).read_text()
+    for node in ast.walk(ast.parse(source)):
+        pairs: list[tuple[Any, ast.expr]] = []
+        if isinstance(node, ast.keyword):
+            pairs = [(node.arg, node.value)]
+        elif isinstance(node, ast.Assign):
+            pairs = [(getattr(node.targets[0], "id", None), node.value)]
+        elif isinstance(node, ast.Dict):
+            pairs = [(getattr(key, "value", None), value) for key, value in zip(node.keys, node.values, strict=True)]
+        for key, value in pairs:
+            if key == name:
+                return [entry.strip() for entry in ast.literal_eval(value)]
+    raise AssertionError(f"{file} has no {name}")
+
+
+def test_kinds_are_told_apart() -> None:
+    assert available() == ("cifar10", "imagenet1k")
+    assert available("detection") == ("bccd", "coco2017")
+    assert available("segmentation") == ("ade20k", "camvid", "camvid_png")
+    with pytest.raises(ValueError, match=r"coco2017.yaml is a manifest of detection, expected one of classification"):
+        load_manifest("coco2017")
+    with pytest.raises(ValueError, match=r"cifar10.yaml is a manifest of classification, .* bccd, coco2017"):
+        load_manifest("cifar10", "detection")
+    with pytest.raises(ValueError, match="no manifest 'coco': expected one of bccd, coco2017"):
+        load_manifest("coco", "detection")
+    with pytest.raises(ValueError, match="no manifest 'imagenet': expected one of cifar10, imagenet1k"):
         load_manifest("imagenet")
 
 
-def test_unchanged_data_pass_with_contents(root: Path, manifest: Manifest) -> None:
-    (root / "train" / "ant" / "notes.txt").write_text("")
-    report = check(manifest, root, contents=True)
-    assert report.ok and report.digest == manifest.digest
-    text = render(report)
-    assert "as its manifest says" in text
-    assert "train: other entries, ignored (1): 'ant/notes.txt'." in text
+def test_coco() -> None:
+    manifest = load_manifest("coco2017", "detection")
+    counts = {name: (split.count, split.objects, split.without_area) for name, split in manifest.splits.items()}
+    assert counts == {"train": (118_287, 860_001, 2), "val": (5_000, 36_781, 0)}
+    assert manifest.splits["val"].annotations == "annotations/instances_val2017.json"
+    assert manifest.masks
+    assert (manifest.overhang, manifest.short_polygons, manifest.tolerant) == (3.0, True, True)
+    assert set(range(1, 91)) - set(manifest.category_ids) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+    assert list(manifest.classes) == listed_in("mmdet", "datasets/coco.py", "classes")
 
 
-def findings(manifest: Manifest, root: Path, contents: bool = False) -> list[str]:
-    report = check(manifest, root, contents)
-    assert not report.ok and all(text in render(report) for text in report.findings)
-    return list(report.findings)
+def test_coco_ids_go_with_their_names() -> None:
+    categories = listed_in("torchvision", "models/_meta.py", "_COCO_CATEGORIES")
+    manifest = load_manifest("coco2017", "detection")
+    assert [categories[number] for number in manifest.category_ids] == list(manifest.classes)
 
 
-def test_missing_and_unexpected_classes(root: Path, manifest: Manifest) -> None:
-    (root / "val" / "bee").rename(root / "val" / "wasp")
-    assert findings(manifest, root) == [
-        "val: missing classes (1 of 2): 'bee'.",
-        "val: class folders that are not in the manifest (1): 'wasp'.",
-    ]
+def test_ade20k() -> None:
+    manifest = load_manifest("ade20k", "segmentation")
+    assert {name: split.count for name, split in manifest.splits.items()} == {"train": 20_210, "val": 2_000}
+    assert manifest.zero_is_unlabelled
+    assert manifest.allowed == frozenset(range(151))
+    assert list(manifest.classes) == listed_in("mmseg", "datasets/ade.py", "classes")
 
 
-def test_long_lists_are_cut_and_counted(root: Path, manifest: Manifest) -> None:
-    for i in range(13):
-        (root / "val" / f"x{i:02}").mkdir()
-    unexpected, empty = findings(manifest, root)
-    assert unexpected.endswith("'x09' and 3 more.") and "not in the manifest (13): 'x00'" in unexpected
-    assert "class folders without images (13)" in empty
+def test_camvid_scores_eleven_classes() -> None:
+    manifest = load_manifest("camvid", "segmentation")
+    assert (len(manifest.classes), manifest.ignore, manifest.zero_is_unlabelled) == (11, (11,), False)
+    assert manifest.allowed == frozenset(range(12))
 
 
-def test_too_few_and_too_many_images(root: Path, manifest: Manifest) -> None:
-    (root / "train" / "ant" / "0.jpg").unlink()
-    for i in (7, 8):
-        os.link(root / "train" / "bee" / "1.jpg", root / "train" / "bee" / f"{i}.jpg")
-    assert findings(manifest, root) == [
-        "train: 7 images, expected 6 (1 too many).",
-        "train: classes with too few images (1): ant has 2 of 3.",
-        "train: classes with too many images (1): bee has 5 instead of 3.",
-    ]
+def test_imagenet_whose_classes_come_without_importing_timm() -> None:
+    imagenet = load_manifest("imagenet1k")
+    assert (imagenet.splits["train"].count, imagenet.splits["val"].count) == (1_281_167, 50_000)
+    assert len(imagenet.classes) == 1000
+    assert (imagenet.classes[0], imagenet.classes[-1]) == ("n01440764", "n15075141")
+    assert imagenet.splits["train"].expected("n01440764") == (732, 1300)
+    code = "import sys; from lska.data.manifest import *; load_manifest('imagenet1k'); print('timm' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
 
 
-def test_renamed_file(root: Path, manifest: Manifest) -> None:
-    (root / "train" / "ant" / "0.jpg").rename(root / "train" / "ant" / "zero.jpg")
-    (text,) = findings(manifest, root)
-    assert text.startswith("train: the file names differ although the counts agree")
-    assert manifest.splits["train"].names in text
+# --- Names -----------------------------------------------------------------------------------------------------------
 
 
-def test_empty_and_dangling_files(root: Path, manifest: Manifest) -> None:
-    (root / "train" / "ant" / "0.jpg").write_bytes(b"")
-    (root / "train" / "bee" / "2.jpg").unlink()
-    (root / "train" / "bee" / "2.jpg").symlink_to(root / "gone.jpg")
-    expected = ["train: files without bytes (1): 'ant/0.jpg'.", "train: files that cannot be opened (1): 'bee/2.jpg'."]
-    assert findings(manifest, root) == expected
-    *others, damaged = findings(manifest, root, contents=True)
-    assert others == expected and damaged.startswith("train: images that cannot be decoded (2): ")
-    assert f"{root}/train/ant/0.jpg: expected an image, found 0 bytes" in damaged
-    assert f"{root}/train/bee/2.jpg: is a link to {root}/gone.jpg, which is not there" in damaged
+def test_names_in_a_list_are_read_whatever_wrote_it(tmp_path: Path) -> None:
+    path = tmp_path / "train.txt"
+    for content in (b"a 1\nb\n", b"\xef\xbb\xbfa 1\r\nb\r\n\r\n", b"  a 1\n\nb", b"a 1\rb\r"):
+        path.write_bytes(content)
+        assert read_names(path, inside_problem) == ["a 1", "b"]
+    refusals = {
+        b"a\nb\na\n": "train.txt: 1 problem(s):\n  line 3: 'a' stands in line 1 already",
+        b"a\n../b\n": "train.txt: 1 problem(s):\n  line 2: expected a path inside the folder of the data set",
+        "a\nb\n".encode("utf-16"): "train.txt: is in UTF-16, expected UTF-8",
+        b"a\ncaf\xe9\n": "train.txt: line 2: the byte 0xe9 is no UTF-8",
+        b"a\0b": "train.txt: line 1: has a NUL character",
+    }
+    for content, message in refusals.items():
+        path.write_bytes(content)
+        with pytest.raises(FileError) as caught:
+            read_names(path, inside_problem)
+        assert message in str(caught.value)
 
 
-def test_truncated_and_replaced_images_show_in_the_contents_only(root: Path, manifest: Manifest) -> None:
-    whole = (root / "val" / "ant" / "1.jpg").read_bytes()
-    (root / "val" / "ant" / "1.jpg").write_bytes(whole[:-30])
-    assert check(manifest, root).ok
-    (damaged,) = findings(manifest, root, contents=True)
-    assert damaged.startswith(f"val: images that cannot be decoded (1): {root}/val/ant/1.jpg: expected an image")
-    (root / "val" / "ant" / "1.jpg").write_bytes((root / "val" / "ant" / "2.jpg").read_bytes())
-    (text,) = findings(manifest, root, contents=True)
-    assert text.startswith("val: the contents differ") and manifest.splits["val"].contents in text
-
-
-def test_missing_root_is_reported_once_and_a_missing_split_beside_the_rest(root: Path, manifest: Manifest) -> None:
-    (text,) = findings(manifest, root / "absent")
-    assert str(root / "absent") in text
-    (root / "val").rename(root / "validation")
-    (root / "train" / "ant" / "0.jpg").unlink()
-    texts = findings(manifest, root)
-    assert len(texts) == 3 and "has no 'val' split" in texts[2] and texts[1].endswith("ant has 2 of 3.")
-
-
-def test_check_of_an_archive(manifest: Manifest, tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        with tarfile.open(tmp_path / f"{split}.tar", "w") as tar:
-            tar.addfile(tarfile.TarInfo(f"{split}/ant/0.jpg"), io.BytesIO())
-    texts = findings(manifest, tmp_path)
-    assert texts[:4] == [
-        "train: missing classes (1 of 2): 'bee'.",
-        "train: 1 images, expected 6 (5 too few).",
-        "train: classes with too few images (1): ant has 1 of 3.",
-        "train: files without bytes (1): 'ant/0.jpg'.",
-    ]
+def test_hidden_means_what_no_person_put_there() -> None:
+    hidden = [
+        ".DS_Store", "a/.hidden/b.jpg", "__MACOSX/a/b.jpg", "a/Thumbs.db", "a/thumbs.db", "Desktop.ini", "a/Icon\r",
+        ".a.json.0idvpfee.tmp.json", "System Volume Information/x", "$RECYCLE.BIN/x",
+    ]  # fmt: skip
+    plain = ["a.jpg", "a/b.c/d.jpg", "Icon.png", "Thumbs.db.jpg", "x__MACOSX/a", "desktop.ini.txt", "a..b"]
+    assert [name for name in hidden if not is_hidden(name)] == [] and [n for n in plain if is_hidden(n)] == []
+    assert name_problem("a") is None
+    assert "is hidden" in str(name_problem(".a")) and "has slashes" in str(name_problem("a/b"))

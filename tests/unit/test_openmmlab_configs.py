@@ -14,7 +14,7 @@ from paper_jobs import RUN, TASKS, data_set, generated, means, network, publishe
 from tiny_project import RECIPE
 from torch import nn
 
-from lska.data.folders import DataError
+from lska.data.entries import DataError
 from lska.finetuning import FineTuningJob
 from lska.openmmlab.configs import configuration
 from lska.runs import Run

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lska.data.folders import DataError
+from lska.data.entries import DataError
 from lska.openmmlab.loading import IGNORED, DensePlan, LoadLabelMap, LoadPicture, SeededSamples, UpdateBatches
 
 

@@ -12,8 +12,8 @@ from paper_jobs import data_set, generated, means, published, steps
 from PIL import Image
 
 from lska.data.coco import check_detection
-from lska.data.dense_files import DetectionSplit
-from lska.data.dense_manifest import DetectionManifest, DetectionSplitManifest
+from lska.data.dense_sets import DetectionSplit
+from lska.data.manifest import DetectionManifest, DetectionSplitManifest
 
 DETECTORS = ("retinanet", "mask_rcnn")
 

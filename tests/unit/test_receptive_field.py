@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lska.data.folders import DataError, open_split
+from lska.data.entries import DataError
+from lska.data.folders import open_split
 from lska.evaluate.receptive_field import area_ratio, contribution, erf_images, mean_contribution
 from lska.models import create
 from lska.models.attention import DepthwiseConv2d, GatingUnit

@@ -33,9 +33,9 @@ from tiny_robustness import (
     write_corrupted,
 )
 
-from lska.data.folders import DataError
+from lska.data.entries import DataError
 from lska.data.perturbed.names import EXTRA, FAMILIES, SEVERITIES, STANDARD
-from lska.data.perturbed.prepare import prepare
+from lska.data.perturbed.perturbed_preparing import prepare
 from lska.evaluate.classify import StaleWeightsError
 from lska.evaluate.robustness import passes
 from lska.evaluate.robustness.measure import measure

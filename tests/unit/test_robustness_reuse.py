@@ -23,7 +23,7 @@ from tiny_robustness import (
 )
 
 from lska.data.perturbed.parts import open_parts, read_record
-from lska.data.perturbed.prepare import prepare
+from lska.data.perturbed.perturbed_preparing import prepare
 from lska.evaluate.robustness.store import PredictionError
 from lska.files import write_json
 from lska.models.checkpoint import save_weights

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from skimage.feature import local_binary_pattern
 
-from lska.data.dtd import PARTS, TextureSet, check_textures, read_textures
+from lska.data.dtd import TextureSet, check_textures, read_textures
+from lska.data.manifest import PARTS
 from lska.data.synthetic import TEXTURES, TextureSettings, texture_image, texture_set, textures, write_texture_set
 from lska.data.synthetic.scene import LUMA
 from lska.data.synthetic.texture_set import FAMILIES, FIRST, instance_parts

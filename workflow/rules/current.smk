@@ -1,6 +1,6 @@
 # What is current has no rule; this tells Snakemake the rest: inputs of what is to be made, and which files are stale.
 
-from lska.roots import PlannedJob
+from lska.data.roots import PlannedJob
 from lska.weights.foreign import ForeignWeightsError
 
 ASKED = []

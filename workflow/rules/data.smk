@@ -3,7 +3,7 @@
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from lska import roots
+from lska.data import roots
 from lska.labels import labelled
 
 

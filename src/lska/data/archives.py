@@ -1,4 +1,4 @@
-"""Archives that data sets are distributed in: where to get them, how to know them, what they unpack to."""
+"""Archives that data sets are distributed in: where to get them, how to know them, where they lie."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lska.data.entries import DataError, FileName, Inside, is_hidden, label_problem, repeated
-from lska.data.layouts import shown
+from lska.data.entries import DataError, FileName, Inside, is_hidden, label_problem, repeated, shown
+from lska.data.problems import CheckReport
 from lska.files import FileError, open_regular, read_yaml
+from lska.provenance import digest
 from lska.strict import build
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
@@ -65,9 +66,9 @@ class Archive:
         return self.url if self.url is not None and is_archive(self.url) else None
 
     @property
-    def known(self) -> bool:
-        """Whether a file can be told to be this archive."""
-        return (self.bytes, self.md5, self.sha256) != (None, None, None)
+    def stated(self) -> tuple[str, ...]:
+        """What is stated of it by which a file can be told to be this archive: some of bytes, md5, sha256."""
+        return tuple(name for name in ("bytes", *_HEXADECIMAL) if getattr(self, name) is not None)
 
     def problems(self, path: Path) -> list[str]:
         """What tells the file `path` from this archive, one text each: size first, and hashes only where that is right.
@@ -77,10 +78,9 @@ class Archive:
         size = path.stat().st_size
         if self.bytes is not None and size != self.bytes:
             return [f"expected {self.bytes:,} bytes, found {size:,}"]
-        stated = {name: getattr(self, name) for name in _HEXADECIMAL if getattr(self, name) is not None}
-        found = hashes(path, stated)
-        wrong = (name for name in stated if found[name] != stated[name])
-        return [f"expected {name} {stated[name]}, found {found[name]}" for name in wrong]
+        found = hashes(path, [name for name in self.stated if name in _HEXADECIMAL])
+        wrong = (name for name in found if found[name] != getattr(self, name))
+        return [f"expected {name} {getattr(self, name)}, found {found[name]}" for name in wrong]
 
 
 def is_archive(name: str) -> bool:
@@ -151,11 +151,16 @@ def packed(root: Path, archives: Sequence[Archive], *more: str) -> tuple[Path, A
     places = [(root / name, one) for one in wanted for name in (one.file, *(stem(one.file) + end for end in SUFFIXES))]
     found = next(((path, one) for path, one in places if os.path.lexists(path) and not path.is_dir()), None)
     if found is not None:
-        try:
-            open_regular(found[0]).close()
-        except FileError as error:  # a dangling link or a pipe is no absence
-            raise DataError(str(error)) from error
+        require_regular(found[0])
     return found
+
+
+def require_regular(path: Path) -> None:
+    """Raise DataError where `path` is a dangling link, a pipe or the like, which is no absence."""
+    try:
+        open_regular(path).close()
+    except FileError as error:
+        raise DataError(str(error)) from error
 
 
 def inside(folder: Path) -> Path:
@@ -169,42 +174,34 @@ def unpack_by_hand(root: Path, archives: Sequence[Archive]) -> str:
     there = [one.file for one in archives if one.by_hand and (root / one.file).is_file()]
     if not there:
         return ""
-    commands = " && ".join([f"cd {shlex.quote(str(root))}", *map(_command, there)])
-    return f"; {shown(there)} there must be unpacked by hand: {commands}"
+    commands = [f"unzip -q {file}" if file.lower().endswith(".zip") else f"tar -xf {file}" for file in there]
+    text = " && ".join([f"cd {shlex.quote(str(root))}", *commands])
+    return f"; {shown(there)} there must be unpacked by hand: {text}"
 
 
-def _command(file: str) -> str:
-    return f"unzip -q {file}" if file.lower().endswith(".zip") else f"tar -xf {file}"
-
-
-def check_archives(root: Path, archives: Sequence[Archive]) -> tuple[list[str], list[str]]:
-    """Compare the archives that lie at `root`, or `root` itself, with what is known of them.
-
-    Returns what is wrong and what is worth knowing, one sentence each.
+def check_archives(manifest: Path, root: Path) -> CheckReport:
+    """Compare the archives that lie at `root`, or `root` itself, with what `manifest` states of them.
 
     Raises:
         DataError: none of the archives lies there.
+        ValueError: as `read_archives`.
     """
+    archives = read_archives(manifest)
     places = ((path, one) for one in archives for path in (root / one.file, root))
     there = [(path, one) for path, one in places if path.name == one.file and path.is_file()]
     if not there:
-        expected = shown([one.file for one in archives])
         raise DataError(
-            f"{root} holds none of the archives that the manifest lists ({expected}); put them there, or check the "
-            "unpacked data without --archives"
+            f"{root} holds none of the archives that the manifest lists ({shown([one.file for one in archives])}); put "
+            "them there, or check the unpacked data without --archives"
         )
-    wrong: list[str] = []
-    notes: list[str] = []
+    wrong, notes = [], []
     for path, one in there:
         problems = one.problems(path)
         wrong += [f"{path.name}: {problem}; it is damaged or of another version, get it again." for problem in problems]
-        if not one.known:
+        if not one.stated:
             found = hashes(path, ["sha256"])["sha256"]
             notes.append(f"{path.name}: no source states a size or hash of it; this one has sha256 {found}.")
         elif not problems:
-            notes.append(f"{path.name}: as stated ({_stated(one)}).")
-    return wrong, notes
-
-
-def _stated(one: Archive) -> str:
-    return ", ".join(name for name in ("bytes", *_HEXADECIMAL) if getattr(one, name) is not None)
+            notes.append(f"{path.name}: as stated ({', '.join(one.stated)}).")
+    identity = digest([[one.file, one.bytes, one.md5, one.sha256] for one in archives])
+    return CheckReport(f"archives of {manifest.stem}", identity, root, tuple(wrong), tuple(notes))

@@ -1,4 +1,7 @@
-"""The complete check of a detection split: its COCO annotation file, and every image that the file lists."""
+"""The complete check of a detection split: its COCO annotation file, and every image that the file lists.
+
+What pycocotools and mmdet would read otherwise, or leave out, without a word is named; pycocotools decodes the masks.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,21 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lska.data.dense_files import DetectionSplit, Picture, file_hash, file_sizes, lines_digest, read_picture
-from lska.data.dense_manifest import ROUNDING, DetectionManifest
-from lska.data.findings import Findings, Outcome, differences
-from lska.data.folders import DataError
-from lska.data.layouts import EXTENSIONS
-from lska.data.masks import Mask, read_mask
+from lska.data.decoding import see_file
+from lska.data.digests import file_hash, file_sizes, lines_digest
+from lska.data.entries import DataError
+from lska.data.folders import EXTENSIONS
+from lska.data.manifest import ROUNDING, DetectionManifest
 from lska.data.parallel import mapped
+from lska.data.problems import Findings, SplitOutcome, differences
 from lska.files import open_regular, quoted, read_json
 
+if TYPE_CHECKING:
+    from lska.data.dense_sets import DetectionSplit
+
 SECTIONS = ("images", "annotations", "categories")
-IMAGE_KEYS = {"id": int, "file_name": str, "width": int, "height": int}
-# What COCO's own evaluation reads of an annotation; the mask comes on top.
-ID_KEYS = ("id", "image_id", "category_id")
-OTHER_KEYS = ("bbox", "area", "iscrowd")
 
 LIMIT = 2 * 2**30
 """Bytes of an annotation file; COCO 2017's has 450 million."""
@@ -34,17 +36,24 @@ TRAIN = "train"
 SMALLEST = 32
 """Pixels of the shorter side below which training leaves an image out: `smallest_image` of all recipes."""
 
+CORNERS = 3
+"""Of the smallest polygon that has an area."""
+
 
 @dataclass(frozen=True)
-class Image:
+class Listed:
     """An image as the annotation file lists it."""
 
     file: str
     width: int
     height: int
 
+    def over(self, left: float, top: float, right: float, bottom: float) -> float:
+        """Pixels by which a box leaves the image, negative where it keeps away from the border."""
+        return max(-left, -top, right - self.width, bottom - self.height)
 
-def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Outcome:
+
+def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> SplitOutcome:
     """Check one split completely: categories, images against their files, boxes, masks and numbers.
 
     Raises:
@@ -54,28 +63,38 @@ def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Outco
     _check_categories(manifest, content["categories"], findings)
     images = _listed_images(content["images"], findings)
     hashes = _check_files(split, images, findings, remarks)
-    objects = _check_objects(manifest, split.split, content["annotations"], images, findings)
+    objects = Objects(manifest)
+    for position, entry in enumerate(content["annotations"]):
+        objects.take(entry, position, images, findings)
     expected, dropped = manifest.splits[split.split], _left_out(content.get("info"), findings)
+    found = len(content["annotations"])
     counts = differences(
         [
             ("images", expected.count, len(content["images"])),
-            ("objects", expected.objects, len(content["annotations"])),
+            ("objects", expected.objects, found),
             ("objects left out by the conversion", expected.dropped, len(dropped)),
         ]
     )
-    if objects.without_area > expected.without_area:
-        counts += objects.sentences
-    facts = {"objects": len(content["annotations"]), "dropped": dropped, **objects.facts(manifest)}
-    lines = [f"{value} images/{name}" for name, value in sorted(hashes.items())]
-    contents = lines_digest([*lines, f"{file_hash(split.annotations)} annotations"])
-    notes = _notes(split, images, objects, dropped)
+    if len(objects.flat) > expected.without_area:
+        counts += objects.flat.sentences()
+    facts = {"objects": found, "dropped": dropped, **objects.facts()}
+    notes = [f"{len(images):,} images with {objects.per_category.total():,} objects at {split.annotations}."]
+    if dropped:
+        notes.append(f"left out by the conversion ({len(dropped):,}): {'; '.join(dropped)}.")
+    if objects.over_border or objects.short_polygons:
+        notes.append(
+            f"tolerated, as the manifest says: {objects.over_border:,} objects that leave their image by a pixel or "
+            f"more, where they are cut off; {objects.short_polygons:,} polygons of one or two points, without area."
+        )
     if split.split == TRAIN:
-        kept = _trained_images(images, objects)
+        kept = objects.trained_images(images)
         trained = sum(objects.trained[number] for number in kept)
         counts += [] if trained or findings else [f"training would keep no object on {len(images):,} images"]
         notes.append(f"training keeps {len(kept):,} of the images, with {trained:,} objects.")
     notes += [f"{text}." for text in (*objects.left_out.sentences(), *remarks.sentences())]
-    return Outcome((*findings.sentences(), *counts), facts, tuple(notes), contents)
+    lines = [f"{value} images/{name}" for name, value in sorted(hashes.items())]
+    contents = lines_digest([*lines, f"{file_hash(split.annotations)} annotations"])
+    return SplitOutcome((*findings.sentences(), *counts), facts, tuple(notes), contents)
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
@@ -109,34 +128,32 @@ def _left_out(info: Any, findings: Findings) -> list[str]:
 
 
 def _check_categories(manifest: DetectionManifest, categories: list[Any], findings: Findings) -> None:
-    expected = dict(zip(manifest.category_ids, manifest.classes, strict=True))
-    found: dict[Any, Any] = {}
-    for entry in categories:
-        number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
-        if type(number) is not int:
-            findings.add("categories without a whole id", quoted(entry))
-            continue
-        if number in found:
-            findings.add("duplicate category ids", f"{number}: {quoted(found[number])} and {quoted(name)}")
-        elif expected.get(number) != name:
-            findings.add("unknown categories", f"id {number}: {quoted(name)}, expected {expected.get(number)!r}")
-        found[number] = name
-    order = [number for number in found if number in expected]
-    if not findings.sentences() and order != list(manifest.category_ids):
+    expected = list(zip(manifest.category_ids, manifest.classes, strict=True))
+    found = [(one.get("id"), one.get("name")) if isinstance(one, dict) else (None, one) for one in categories]
+    for number, name in found:
+        if (number, name) not in expected or type(number) is not int:
+            stated = dict(expected).get(number) if type(number) is int else None
+            findings.add("unknown categories", f"id {quoted(number)}: {quoted(name)}, expected {quoted(stated)}")
+        elif found.count((number, name)) > 1:
+            findings.add("duplicate category ids", f"{number}: {quoted(name)}")
+    for number, name in expected:
+        if (number, name) not in found:
+            findings.add("missing categories", f"id {number}: {name!r}")
+    if not findings and found != expected:
         # mmdet numbers the labels in the order of the file.
-        findings.add("categories in another order", f"ids {order}, expected {list(manifest.category_ids)}")
-    for number in sorted(expected.keys() - found.keys()):
-        findings.add("missing categories", f"id {number}: {expected[number]!r}")
+        text = f"ids {[number for number, _ in found]}, expected {list(manifest.category_ids)}"
+        findings.add("categories in another order", text)
 
 
-def _listed_images(entries: list[Any], findings: Findings) -> dict[int, Image]:
-    images: dict[int, Image] = {}
+def _listed_images(entries: list[Any], findings: Findings) -> dict[int, Listed]:
+    images: dict[int, Listed] = {}
     files: set[str] = set()
+    keys = {"id": int, "file_name": str, "width": int, "height": int}
     for position, entry in enumerate(entries):
-        if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in IMAGE_KEYS.items()):
+        if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in keys.items()):
             findings.add("image entries without a whole id, file_name, width and height", f"images[{position}]")
             continue
-        image = Image(entry["file_name"], entry["width"], entry["height"])
+        image = Listed(entry["file_name"], entry["width"], entry["height"])
         if entry["id"] in images:
             findings.add("duplicate image ids", f"{entry['id']}: {images[entry['id']].file} and {image.file}")
         elif image.file in files:
@@ -147,200 +164,206 @@ def _listed_images(entries: list[Any], findings: Findings) -> dict[int, Image]:
 
 
 def _check_files(
-    split: DetectionSplit, images: dict[int, Image], findings: Findings, remarks: Findings
+    split: DetectionSplit, images: dict[int, Listed], findings: Findings, remarks: Findings
 ) -> dict[str, str]:
     """Decode every listed image that is there; returns the hashes of the files by name."""
     there, hashes = file_sizes(split.images), {}
     present = [image for image in images.values() if image.file in there]
     for image in images.values():
-        if image.file in there:
-            continue
-        if not image.file.lower().endswith(EXTENSIONS):
-            findings.add(f"listed files that end in none of {', '.join(EXTENSIONS)}", quoted(image.file))
-        else:
-            findings.add("missing image files", str(split.images / image.file))
-
-    def read(index: int) -> Picture:
-        return read_picture(split.images / present[index].file)
-
-    for image, picture in zip(present, mapped(read, len(present), split.split), strict=True):
+        if image.file not in there:
+            odd = f"listed files that end in none of {', '.join(EXTENSIONS)}"
+            kind = "missing image files" if image.file.lower().endswith(EXTENSIONS) else odd
+            findings.add(kind, str(split.images / image.file))
+    seen = mapped(lambda index: see_file(split.images / present[index].file), len(present), split.split)
+    for image, picture in zip(present, seen, strict=True):
         hashes[image.file] = picture.hash
         for remark in picture.remarks:
             remarks.add(f"images with {remark}", image.file)
         if picture.size is None:
-            findings.add("unreadable images", picture.error)
+            findings.add("unreadable images", picture.problem)
         elif picture.size != (image.width, image.height):
-            size = "{}x{}".format(*picture.size)
-            findings.add(
-                "images of another size than the annotations say",
-                f"{split.images / image.file} is {size}, stated {image.width}x{image.height}",
-            )
+            found = "{}x{}".format(*picture.size)
+            stated = f"{split.images / image.file} is {found}, stated {image.width}x{image.height}"
+            findings.add("images of another size than the annotations say", stated)
     return hashes
 
 
 class Objects:
     """What the annotations of a split add up to, and which of them mmdet's `CocoDataset` (3.3.0) hands to training."""
 
-    def __init__(self) -> None:
+    def __init__(self, manifest: DetectionManifest) -> None:
         self.per_category: Counter[int] = Counter()
-        self.annotated: set[int] = set()
-        """Ids of the images with annotations."""
         self.trained: Counter[int] = Counter()
         """Objects that are trained on, by image id."""
-        self.crowds = 0
-        self.thin = 0
         self.over_border = 0
         self.short_polygons = 0
+        self.flat = Findings()
+        """Boxes of zero width or height, and objects whose area is stated as 0."""
         self.left_out = Findings()
-        self._flat = Findings()
+        self._manifest = manifest
+        self._annotated: set[int] = set()
+        self._ids: set[int] = set()
+        self._crowds = self._thin = 0
 
-    @property
-    def without_area(self) -> int:
-        """Number of boxes of zero width or height, and of objects whose area is stated as 0."""
-        return len(self._flat)
+    def take(self, entry: Any, position: int, images: dict[int, Listed], findings: Findings) -> None:
+        """Take up the annotation at `position`, or add what is wrong with it to `findings`."""
+        whole = ("id", "image_id", "category_id")
+        if not isinstance(entry, dict) or any(type(entry.get(key)) is not int for key in whole) or entry["id"] == 0:
+            # pycocotools takes a match with annotation 0 for no match.
+            text = f"annotations[{position}]: expected whole numbers {', '.join(whole)}, id not 0"
+            findings.add("annotations without a usable key", text)
+            return
+        image = images.get(entry["image_id"])
+        place = f"annotation {entry['id']} of {image.file if image else 'image ' + repr(entry['image_id'])}"
+        if entry["id"] in self._ids:
+            findings.add("duplicate annotation ids", place)
+        self._ids.add(entry["id"])
+        if image is None:
+            findings.add("annotations of an image that is not listed", place)
+            return
+        if entry["category_id"] not in self._manifest.category_ids:
+            findings.add("annotations of an unknown category", f"{place}: category {entry['category_id']!r}")
+        problems, over, short = list(_box_problems(entry, image, self._manifest)), 0.0, 0
+        if entry.get("segmentation") or self._manifest.masks:
+            try:
+                over, short = _checked_mask(entry, image, self._manifest)
+            except (ValueError, TypeError, OverflowError) as error:
+                text = f"{error} in {image.width}x{image.height}"
+                problems.append(("masks that do not fit their image", text))
+        for kind, detail in problems:
+            findings.add(kind, f"{place}: {detail}")
+        if not problems:
+            left, top, width, height = entry["bbox"]
+            self.over_border += max(over, image.over(left, top, left + width, top + height)) >= ROUNDING
+            self.short_polygons += short
+            self._count(entry, place)
 
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """The objects without area, as findings."""
-        return self._flat.sentences()
-
-    def count(self, annotation: dict[str, Any], image: Image, mask: Mask, place: str) -> None:
-        """Take up an annotation without problems."""
+    def _count(self, annotation: dict[str, Any], place: str) -> None:
         width, height = annotation["bbox"][2:]
-        self.over_border += max(_over(annotation["bbox"], image), mask.over) >= ROUNDING
-        self.short_polygons += mask.short
         self.per_category[annotation["category_id"]] += 1
-        self.annotated.add(annotation["image_id"])
+        self._annotated.add(annotation["image_id"])
         if width <= 0 or height <= 0:
-            self._flat.add("boxes without area", f"{place}: {annotation['bbox']}")
+            self.flat.add("boxes without area", f"{place}: {annotation['bbox']}")
         elif annotation["area"] <= 0:
-            self._flat.add("objects whose area is stated as 0, which training leaves out and evaluation scores", place)
+            self.flat.add("objects whose area is stated as 0, which training leaves out and evaluation scores", place)
         if annotation["iscrowd"]:
-            self.crowds += 1
+            self._crowds += 1
             self.left_out.add("crowds (or difficult objects), neither trained on nor scored", place)
         elif width < 1 or height < 1 or annotation["area"] <= 0:
             self.left_out.add("objects less than a pixel wide or high, or of area 0, scored but not trained on", place)
         else:
             self.trained[annotation["image_id"]] += 1
-        self.thin += 0 < min(width, height) < 1
+        self._thin += 0 < min(width, height) < 1
 
-    def facts(self, manifest: DetectionManifest) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """Numbers for the record."""
-        pairs = zip(manifest.category_ids, manifest.classes, strict=True)
+        pairs = zip(self._manifest.category_ids, self._manifest.classes, strict=True)
         tolerated = {"objects_over_the_border": self.over_border, "short_polygons": self.short_polygons}
         return {
             "per_class": {name: self.per_category[number] for number, name in pairs},
-            "crowds": self.crowds,
-            "boxes_without_area": self.without_area,
-            "boxes_thinner_than_a_pixel": self.thin,
-            **(tolerated if manifest.tolerant else {}),
+            "crowds": self._crowds,
+            "boxes_without_area": len(self.flat),
+            "boxes_thinner_than_a_pixel": self._thin,
+            **(tolerated if self._manifest.tolerant else {}),
         }
 
-
-def _check_objects(
-    manifest: DetectionManifest, split: str, annotations: list[Any], images: dict[int, Image], findings: Findings
-) -> Objects:
-    from tqdm import tqdm
-
-    objects, seen, known = Objects(), set(), frozenset(manifest.category_ids)
-    for position, entry in enumerate(tqdm(annotations, desc=split, unit="obj", disable=None)):
-        if missing := _missing_keys(entry):
-            findings.add("annotations without a usable key", f"annotations[{position}]: {', '.join(missing)}")
-            continue
-        image = images.get(entry["image_id"])
-        place = f"annotation {entry['id']} of {image.file if image else 'image ' + repr(entry['image_id'])}"
-        if entry["id"] in seen:
-            findings.add("duplicate annotation ids", place)
-        seen.add(entry["id"])
-        if image is None:
-            findings.add("annotations of an image that is not listed", place)
-            continue
-        if entry["category_id"] not in known:
-            findings.add("annotations of an unknown category", f"{place}: category {entry['category_id']!r}")
-        mask = _mask(entry.get("segmentation"), image, manifest)
-        problems = list(_object_problems(entry, image, mask, manifest.overhang))
-        for kind, detail in problems:
-            findings.add(kind, f"{place}: {detail}")
-        if not problems:
-            objects.count(entry, image, mask, place)
-    return objects
+    def trained_images(self, images: dict[int, Listed]) -> list[int]:
+        """Ids of the images that training keeps, by mmdet's filter; the others are added to what is left out."""
+        kept = []
+        for number, image in images.items():
+            if number not in self._annotated:
+                self.left_out.add("images without objects, not trained on", image.file)
+            elif min(image.width, image.height) < SMALLEST:
+                self.left_out.add(f"images with a side below {SMALLEST} pixels, not trained on", image.file)
+            else:
+                kept.append(number)
+        return kept
 
 
-def _missing_keys(entry: Any) -> list[str]:
-    if not isinstance(entry, dict):
-        return ["not a mapping"]
-    return [
-        *(key for key in ID_KEYS if type(entry.get(key)) is not int),
-        # pycocotools takes a match with annotation 0 for no match.
-        *(["id of at least 1"] if entry.get("id") == 0 else []),
-        *(key for key in OTHER_KEYS if key not in entry),
-    ]
-
-
-def _object_problems(entry: dict[str, Any], image: Image, mask: Mask, overhang: float) -> Iterator[tuple[str, str]]:
-    box, size = entry["bbox"], f"{image.width}x{image.height}"
+def _box_problems(entry: dict[str, Any], image: Listed, manifest: DetectionManifest) -> Iterator[tuple[str, str]]:
+    box, area, crowd = entry.get("bbox"), entry.get("area"), entry.get("iscrowd")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
         yield "boxes that are not four numbers", quoted(box)
-        return
-    if box[2] < 0 or box[3] < 0:
-        yield "boxes of negative size", repr(box)
-    elif _over(box, image) >= overhang or _beside(box, image):
-        yield "boxes outside their image", f"{box} in {size}"
-    if not _is_finite(entry["area"]) or entry["area"] < 0 or entry["iscrowd"] not in (0, 1):
-        yield "area or iscrowd of no use", f"area {quoted(entry['area'])}, iscrowd {quoted(entry['iscrowd'])}"
+    else:
+        left, top, width, height = box
+        right, bottom = left + width, top + height
+        over, apart = image.over(left, top, right, bottom), image.over(right, bottom, left, top) >= 0
+        if width < 0 or height < 0:
+            yield "boxes of negative size", repr(box)
+        elif over >= manifest.overhang or (width > 0 and height > 0 and apart):
+            # mmdet would leave out an object that has no part in its image.
+            yield "boxes outside their image", f"{box} in {image.width}x{image.height}"
+    if not _is_finite(area) or area < 0 or crowd not in (0, 1):
+        yield "area or iscrowd of no use", f"area {quoted(area)}, iscrowd {quoted(crowd)}"
     if entry.get("ignore"):
         # pycocotools overwrites it with iscrowd.
         yield "objects marked `ignore`, which training leaves out and evaluation scores", quoted(entry["ignore"])
-    if mask.problem:
-        yield "masks that do not fit their image", f"{mask.problem} in {size}"
-    elif mask.flat and _is_finite(entry["area"]) and entry["area"] > 0:
-        # With an area of 0 mmdet leaves the object out.
-        yield "polygons that are a line or a point", f"area {entry['area']:g}"
-
-
-def _over(box: list[float], image: Image) -> float:
-    """Pixels by which a box leaves its image."""
-    left, top, width, height = box
-    return max(-left, -top, left + width - image.width, top + height - image.height)
-
-
-def _beside(box: list[float], image: Image) -> bool:
-    """Whether no part of a box that has an area lies in its image; mmdet would leave the object out of training."""
-    left, top, width, height = box
-    inside = left < image.width and top < image.height and left + width > 0 and top + height > 0
-    return width > 0 and height > 0 and not inside
-
-
-def _mask(mask: Any, image: Image, manifest: DetectionManifest) -> Mask:
-    if not mask and not manifest.masks:
-        return Mask()
-    return read_mask(mask, image.width, image.height, manifest.overhang, manifest.short_polygons)
 
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _trained_images(images: dict[int, Image], objects: Objects) -> list[int]:
-    """Ids of the images that training keeps, by mmdet's filter; the others are added to what is left out."""
-    kept = []
-    for number, image in images.items():
-        if number not in objects.annotated:
-            objects.left_out.add("images without objects, not trained on", image.file)
-        elif min(image.width, image.height) < SMALLEST:
-            objects.left_out.add(f"images with a side below {SMALLEST} pixels, not trained on", image.file)
-        else:
-            kept.append(number)
-    return kept
+def _checked_mask(entry: dict[str, Any], image: Listed, manifest: DetectionManifest) -> tuple[float, int]:
+    """Pixels by which the mask of an annotation leaves its image, and polygons of one or two points in it.
+
+    These have no area: pycocotools 2.0.11 draws no pixel for them after a first polygon of three points or more, and
+    mmdet drops them; a first polygon of two points is a box to pycocotools.
+
+    Raises:
+        ValueError, TypeError, OverflowError: it cannot be the mask of an object in the image; says why.
+    """
+    import numpy as np
+
+    mask = entry.get("segmentation")
+    if isinstance(mask, dict):
+        _check_runs(mask, image)
+        return 0.0, 0
+    if not isinstance(mask, list) or not mask:
+        raise ValueError(f"expected polygons or a run-length encoding, found {quoted(mask)}")
+    over, short, double = -math.inf, 0, 0.0
+    for index, polygon in enumerate(mask):
+        # A list of [x, y] pairs has the same points, but mmdet and pycocotools count its entries as coordinates.
+        flat = isinstance(polygon, list) and all(type(value) in (int, float) for value in polygon)
+        if not flat or len(polygon) % 2:
+            raise ValueError(f"polygon that is no flat list of numbers x, y, x, y, ...: {quoted(polygon)}")
+        points, least = np.asarray(polygon, dtype=float).reshape(-1, 2), CORNERS
+        if manifest.short_polygons and index:
+            least = 1
+        if len(points) < least or not np.isfinite(points).all():
+            raise ValueError(f"polygon of {len(points)} points, expected at least {least} of finite numbers")
+        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+        over, short = max(over, float(image.over(left, top, right, bottom))), short + (len(points) < CORNERS)
+        if over >= manifest.overhang:
+            raise ValueError(f"polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g})")
+        (x, y), (after_x, after_y) = points.T, np.roll(points, -1, axis=0).T
+        # Twice the area between the outline and the origin; below the rounding of its coordinates it is none.
+        surface = abs((x * after_y - y * after_x).sum())
+        double += surface if surface > 1e-9 * max(1.0, float(np.abs(points).max())) ** 2 else 0.0
+    if not double and _is_finite(entry.get("area")) and entry["area"] > 0:
+        # With an area of 0 mmdet leaves the object out.
+        raise ValueError(f"polygons that are a line or a point though an area of {entry['area']:g} is stated")
+    return over, short
 
 
-def _notes(split: DetectionSplit, images: dict[int, Image], objects: Objects, dropped: list[str]) -> list[str]:
-    notes = [f"{len(images):,} images with {objects.per_category.total():,} objects at {split.annotations}."]
-    if dropped:
-        notes.append(f"left out by the conversion ({len(dropped):,}): {'; '.join(dropped)}.")
-    if objects.over_border or objects.short_polygons:
-        notes.append(
-            f"tolerated, as the manifest says: {objects.over_border:,} objects that leave their image by a pixel or "
-            f"more, where they are cut off; {objects.short_polygons:,} polygons of one or two points, without area."
-        )
-    return notes
+def _check_runs(mask: dict[str, Any], image: Listed) -> None:
+    """Have pycocotools decode a run-length encoding; raises as `_checked_mask`."""
+    from pycocotools import mask as coder
+
+    height, width, counts = image.height, image.width, mask.get("counts")
+    if mask.get("size") != [height, width]:
+        raise ValueError(f"run-length encoding of [height, width] {quoted(mask.get('size'))}")
+    if isinstance(counts, list):
+        if not all(type(run) is int for run in counts):
+            raise TypeError("run-length encoding that cannot be read: expected whole numbers")
+        mask = coder.frPyObjects(mask, height, width)
+    elif not isinstance(counts, str):
+        raise TypeError(f"run-length encoding that cannot be read: expected text or numbers, found {quoted(counts)}")
+    if not coder.decode(mask).any():
+        raise ValueError("run-length encoding without a pixel of the object")
+    # It refuses too many pixels, and leaves those that are missing as it finds the memory: one fewer must be too few.
+    try:
+        coder.decode({"size": [1, height * width - 1], "counts": mask["counts"]})
+    except ValueError:
+        return
+    raise ValueError(f"run-length encoding of fewer than {height * width} pixels")

@@ -8,7 +8,6 @@ folders, are ignored.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -19,12 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lska.data.decoding import inspect, read_encoded
+from lska.data.decoding import read_encoded, see_file
 from lska.data.entries import DataError, is_hidden
-from lska.data.findings import Findings, Outcome, differences
 from lska.data.parallel import mapped
+from lska.data.problems import CheckReport, Findings, differences
 from lska.files import read_yaml
 from lska.provenance import digest
+from lska.robustness import CUE_CONFLICT
 
 NAME = re.compile(r"([A-Za-z_]+)([0-9]+)-([A-Za-z_]+)([0-9]+)\.png")
 
@@ -89,6 +89,10 @@ class CueConflictSet:
         """Where an image lies."""
         return self.root / self.names[index]
 
+    def listing(self) -> list[str]:
+        """Lines that change with every file's name and size."""
+        return [f"{name} {self.place(index).stat().st_size}" for index, name in enumerate(self.names)]
+
     def read(self, index: int) -> bytes:
         """The encoded bytes of an image; raises DataError where it cannot be read."""
         return read_encoded(self.place(index))
@@ -107,46 +111,55 @@ def read_cue_conflict(root: Path, expected: Expected | None = None) -> CueConfli
         DataError: the root cannot be read, files have wrong names, lie in the wrong folder, are empty or name the same
             combination twice, or the set is not as `expected`; everything found is named.
     """
-    root, findings = Path(root), Findings()
-    entries = _entries(root, findings)
-    sentences = [*findings.sentences(), *_deviations(entries, expected)]
+    findings = Findings()
+    images = _listed(Path(root), findings)
+    sentences = [*findings.sentences(), *_deviations(images, expected)]
     if sentences:
         raise DataError(
             f"{root} is no complete cue-conflict set: {'; '.join(sentences)}. Expected folders of images "
             "<category>/<shape><n>-<texture><m>.png; restore what is missing from the set's source, remove the rest"
         )
-    return _indexed(root, entries)
+    return images
 
 
-def check_cue_conflict(root: Path, expected: Expected | None = None) -> Outcome:
+def check_cue_conflict(
+    root: Path, expected: Expected, name: str = CUE_CONFLICT
+) -> tuple[CheckReport, dict[str, Any], str | None]:
     """Check the whole set, decoding every image; nothing about the data raises.
 
-    The facts are the numbers of `images`, `categories`, `shape_instances`, `texture_instances` and of images whose
-    cues agree (`without_conflict`); the contents digest covers names and bytes of all images.
+    Returns:
+        The report; the numbers of `images`, `categories`, `shape_instances`, `texture_instances` and of images whose
+        cues agree (`without_conflict`); the digest of names and bytes of all images, None where something is wrong.
     """
     root, findings = Path(root), Findings()
+    identity = digest([list(expected.categories), expected.per_category])
     try:
-        entries = _entries(root, findings)
+        images = _listed(root, findings)
     except DataError as error:
-        return Outcome((str(error),))
-    hashes = _decoded(root, entries, findings)
-    sentences = (*findings.sentences(), *_deviations(entries, expected))
-    contents = digest([[entry.name, value] for entry, value in zip(entries, hashes, strict=True)])
-    return Outcome(sentences, _facts(entries), contents=None if sentences else contents)
-
-
-def _facts(entries: list[_Entry]) -> dict[str, Any]:
-    shapes, textures = ({entry[side] for entry in entries} for side in (0, 1))
-    return {
-        "images": len(entries),
-        "categories": len({shape.category for shape in shapes}),
-        "shape_instances": len(shapes),
-        "texture_instances": len(textures),
-        "without_conflict": sum(entry.shape.category == entry.texture.category for entry in entries),
+        return CheckReport(name, identity, root, (str(error),)), {}, None
+    first: dict[str, str] = {}
+    hashes = []
+    pictures = mapped(lambda index: see_file(images.place(index)), len(images), root.name)
+    for image, picture in zip(images.names, pictures, strict=True):
+        hashes.append([image, picture.hash])
+        if picture.problem:
+            findings.add("images that cannot be decoded", picture.problem)
+        elif (former := first.setdefault(picture.hash, image)) != image:
+            findings.add("files of equal content", f"{former} and {image}")
+    facts = {
+        "images": len(images),
+        "categories": len({shape.category for shape in images.shapes}),
+        "shape_instances": len(images.shapes),
+        "texture_instances": len(images.textures),
+        "without_conflict": int((~images.conflict).sum()),
     }
+    note = ", ".join(f"{value:,} {what.replace('_', ' ')}" for what, value in facts.items())
+    sentences = (*findings.sentences(), *_deviations(images, expected))
+    report = CheckReport(name, identity, root, sentences, (f"{note}.",))
+    return report, facts, digest(hashes) if report.ok else None
 
 
-def _entries(root: Path, findings: Findings) -> list[_Entry]:
+def _listed(root: Path, findings: Findings) -> CueConflictSet:
     """Every image whose name says what it is, sorted; what is wrong goes to `findings`."""
     try:
         folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
@@ -157,75 +170,9 @@ def _entries(root: Path, findings: Findings) -> list[_Entry]:
             "which holds one folder per shape category; correct the path or mount the data"
         ) from error
     seen: dict[tuple[Instance, Instance], str] = {}
-    for entry in entries:
-        former = seen.setdefault(entry[:2], entry.name)
-        if former != entry.name:
-            findings.add("combinations of shape and texture that occur twice", f"{former} and {entry.name}")
-    return entries
-
-
-def _images(folder: Path, findings: Findings) -> Iterator[_Entry]:
-    with os.scandir(folder) as files:
-        for file in files:
-            name, match = f"{folder.name}/{file.name}", NAME.fullmatch(file.name)
-            if is_hidden(file.name):
-                continue
-            if match is None:
-                findings.add("names other than <shape><n>-<texture><m>.png", name)
-                continue
-            entry = _Entry(Instance(match[1], int(match[2])), Instance(match[3], int(match[4])), name)
-            if entry.shape.category != folder.name:
-                findings.add("files in the folder of another shape", name)
-            if not file.is_file() or file.stat().st_size == 0:
-                findings.add("files without bytes", name)
-            yield entry
-
-
-def _deviations(entries: list[_Entry], expected: Expected | None) -> list[str]:
-    """Sentences about categories and counts that are not as expected."""
-    if not entries:
-        return ["no image found"]
-    if expected is None:
-        return []
-    findings, counts = Findings(), Counter(entry.name.split("/")[0] for entry in entries)
-    for category in sorted(set(expected.categories) - set(counts)):
-        findings.add("categories without images", category)
-    for category in sorted(set(counts) - set(expected.categories)):
-        findings.add("folders that are no category of the set", category)
-    for category in sorted({entry.texture.category for entry in entries} - set(expected.categories)):
-        findings.add("textures of no category of the set", category)
-    for category in sorted(set(counts) & set(expected.categories)):
-        if counts[category] != expected.per_category:
-            example = f"{category} has {counts[category]} instead of {expected.per_category}"
-            findings.add("categories with another number of images", example)
-    total = len(expected.categories) * expected.per_category
-    return [*differences([("images", total, len(entries))]), *findings.sentences()]
-
-
-def _decoded(root: Path, entries: list[_Entry], findings: Findings) -> list[str]:
-    """SHA-256 of every file; damaged images and files of equal content go to `findings`."""
-
-    def attempt(index: int) -> tuple[str, str | None]:
-        place = root / entries[index].name
-        try:
-            data = read_encoded(place)
-            inspect(data, str(place))
-        except DataError as error:
-            return "", str(error)
-        return hashlib.sha256(data).hexdigest(), None
-
-    hashes: list[str] = []
-    first: dict[str, str] = {}
-    for entry, (value, problem) in zip(entries, mapped(attempt, len(entries), root.name), strict=True):
-        hashes.append(value)
-        if problem is not None:
-            findings.add("images that cannot be decoded", problem)
-        elif (former := first.setdefault(value, entry.name)) != entry.name:
-            findings.add("files of equal content", f"{former} and {entry.name}")
-    return hashes
-
-
-def _indexed(root: Path, entries: list[_Entry]) -> CueConflictSet:
+    for shape, texture, name in entries:
+        if (former := seen.setdefault((shape, texture), name)) != name:
+            findings.add("combinations of shape and texture that occur twice", f"{former} and {name}")
     shapes, textures = (sorted({entry[side] for entry in entries}) for side in (0, 1))
     categories = sorted({instance.category for instance in (*shapes, *textures)})
 
@@ -235,12 +182,52 @@ def _indexed(root: Path, entries: list[_Entry]) -> CueConflictSet:
 
     return CueConflictSet(
         root,
-        tuple(entry.name for entry in entries),
+        tuple(name for _, _, name in entries),
         tuple(categories),
         tuple(shapes),
         tuple(textures),
-        shape_category=numbers([entry.shape.category for entry in entries], categories),
-        shape_instance=numbers([entry.shape for entry in entries], shapes),
-        texture_category=numbers([entry.texture.category for entry in entries], categories),
-        texture_instance=numbers([entry.texture for entry in entries], textures),
+        shape_category=numbers([shape.category for shape, _, _ in entries], categories),
+        shape_instance=numbers([shape for shape, _, _ in entries], shapes),
+        texture_category=numbers([texture.category for _, texture, _ in entries], categories),
+        texture_instance=numbers([texture for _, texture, _ in entries], textures),
     )
+
+
+def _images(folder: Path, findings: Findings) -> Iterator[tuple[Instance, Instance, str]]:
+    """Shape, texture and name of each image of a category."""
+    with os.scandir(folder) as files:
+        for file in files:
+            name, match = f"{folder.name}/{file.name}", NAME.fullmatch(file.name)
+            if is_hidden(file.name):
+                continue
+            if match is None:
+                findings.add("names other than <shape><n>-<texture><m>.png", name)
+                continue
+            if match[1] != folder.name:
+                findings.add("files in the folder of another shape", name)
+            if not file.is_file() or file.stat().st_size == 0:
+                findings.add("files without bytes", name)
+            yield Instance(match[1], int(match[2])), Instance(match[3], int(match[4])), name
+
+
+def _deviations(images: CueConflictSet, expected: Expected | None) -> list[str]:
+    """Sentences about categories and counts that are not as expected."""
+    if not len(images):
+        return ["no image found"]
+    if expected is None:
+        return []
+    findings, counts = Findings(), Counter(name.split("/")[0] for name in images.names)
+    wanted, textures = set(expected.categories), {texture.category for texture in images.textures}
+    for kind, categories in (
+        ("categories without images", wanted - set(counts)),
+        ("folders that are no category of the set", set(counts) - wanted),
+        ("textures of no category of the set", textures - wanted),
+    ):
+        for category in sorted(categories):
+            findings.add(kind, category)
+    for category in sorted(set(counts) & wanted):
+        if counts[category] != expected.per_category:
+            example = f"{category} has {counts[category]} instead of {expected.per_category}"
+            findings.add("categories with another number of images", example)
+    total = len(expected.categories) * expected.per_category
+    return [*differences([("images", total, len(images))]), *findings.sentences()]

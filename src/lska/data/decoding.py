@@ -7,9 +7,10 @@ JPEG, PNG, WebP, BMP, GIF, PPM and TIFF files in grey, RGB and palettes.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +55,57 @@ ORIENTATION = 0x0112  # EXIF's tag
 LARGEST = 255
 
 
-@dataclass(frozen=True)
-class Inspected:
-    """What was seen of a sound image: width and height as stored, and what decoding leaves out, a few words each."""
+IGNORED = 255
+"""Label of pixels that neither train nor score, as in mmseg."""
 
-    size: tuple[int, int]
-    remarks: tuple[str, ...]
+
+@dataclass(frozen=True)
+class Seen:
+    """What a check saw of an image file or label map; without a size where it cannot be used."""
+
+    hash: str = ""
+    """SHA-256 of its bytes."""
+    size: tuple[int, int] | None = None
+    """Width and height as stored."""
+    remarks: tuple[str, ...] = ()
+    """What decoding leaves out, a few words each."""
+    problem: str = ""
+    """Why it cannot be used; names the file."""
+    pixels: tuple[int, ...] = ()
+    """Of a label map, the number of pixels of each value from 0 to 255."""
+
+
+def see(read: Callable[[], bytes], place: str, labels: bool = False) -> Seen:
+    """Read and decode the image, or with `labels` the label map, at `place`, for a check; nothing about it raises."""
+    try:
+        data = read()
+        found = hashlib.sha256(data).hexdigest()
+        if not labels:
+            size, remarks = inspect(data, place)
+            return Seen(found, size, remarks)
+        values = decode_labels(data, place)
+    except DataError as error:
+        return Seen(problem=str(error))
+    return Seen(found, values.shape[::-1], pixels=tuple(np.bincount(values.ravel(), minlength=256).tolist()))
+
+
+def see_file(path: Path, labels: bool = False) -> Seen:
+    """As `see`, for a file."""
+    return see(lambda: read_encoded(path), str(path), labels)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """An image file as uint8 RGB (H, W, 3).
+
+    Raises:
+        DataError: it cannot be read or used; the message names it.
+    """
+    return np.asarray(decode(read_encoded(path), str(path)))
+
+
+def read_labels(path: str | Path) -> np.ndarray:
+    """The stored values of a label map, uint8 (H, W); raises as `read_image`."""
+    return decode_labels(read_encoded(path), str(path))
 
 
 def read_encoded(path: str | Path) -> bytes:
@@ -91,8 +137,8 @@ def decode(data: bytes, place: str) -> Image.Image:
         return _of_sixteen_bits(data)
 
 
-def inspect(data: bytes, place: str) -> Inspected:
-    """Find out whether `decode` reads an image, and what it leaves out.
+def inspect(data: bytes, place: str) -> tuple[tuple[int, int], tuple[str, ...]]:
+    """Width and height as stored of an image that `decode` reads, and what it leaves out, a few words each.
 
     JPEG files are decoded at an eighth of their size, which finds the same damage in half the time.
 
@@ -106,7 +152,7 @@ def inspect(data: bytes, place: str) -> Inspected:
         image.load()
         if deep:
             _of_sixteen_bits(data)
-        return Inspected(size, tuple(_remarks(image, deep)))
+        return size, tuple(_remarks(image, deep))
 
 
 def decode_labels(data: bytes, place: str) -> np.ndarray:

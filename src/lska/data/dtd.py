@@ -6,7 +6,6 @@ CVPR 2014; the layout is that of release 1.0.1.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 from collections.abc import Iterator
@@ -15,77 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from lska.data.archives import Archive, archive_problems
-from lska.data.check import Report
-from lska.data.check import check as check_splits
-from lska.data.dense_files import file_hash
-from lska.data.entries import DataError, FileName
-from lska.data.findings import Findings
+from lska.data.digests import file_hash
+from lska.data.entries import DataError, lying_at, shown
 from lska.data.folders import Split, list_split
-from lska.data.layouts import shown
-from lska.data.manifest import Manifest, SplitManifest, read_manifest
+from lska.data.integrity import check
+from lska.data.manifest import PARTS, TextureManifest
+from lska.data.problems import CheckReport, Findings
 from lska.files import FileError, quoted, read_lines
-from lska.provenance import digest
-from lska.strict import build
 
-PARTS = ("train", "val", "test")
 FOLDER = "dtd"
-MOST_SPLITS = 1000
 IMAGES, LABELS = "images", "labels"
 
 Splits = dict[int, dict[str, np.ndarray]]
 """For each split, numbered from 1, and each of `PARTS` the indices of its images, int64 (n,), in the file's order."""
 
 _LABEL_FILE = re.compile(rf"({'|'.join(PARTS)})([1-9]\d*)\.txt")
-
-
-@dataclass(frozen=True)
-class TextureManifest:
-    """What a texture set consists of: `classes` in index order (sorted) and, of each class, images in each part."""
-
-    name: FileName
-    title: str
-    source: str
-    terms: str
-    classes: tuple[FileName, ...]
-    parts: dict[str, int]
-    """Images of each class in `train`, `val` and `test` of every split; their sum is the number of images of a class.
-    """
-    splits: int
-    """Number of splits, counted from 1."""
-    archives: tuple[Archive, ...] = ()
-    """What it is distributed as."""
-
-    def __post_init__(self) -> None:
-        if sorted(self.parts) != sorted(PARTS) or min(self.parts.values(), default=0) < 1:
-            raise ValueError(f"parts: expected a number from 1 up for each of {', '.join(PARTS)}, found {self.parts}")
-        if not 1 <= self.splits <= MOST_SPLITS:
-            raise ValueError(f"splits: expected 1 to {MOST_SPLITS:,}, found {self.splits:,}")
-        if problems := archive_problems(self.archives):
-            raise ValueError("; ".join(problems))
-        _ = self.images  # whose own checks are those of the classes
-
-    @property
-    def per_class(self) -> int:
-        """Images of each class."""
-        return sum(self.parts.values())
-
-    @property
-    def count(self) -> int:
-        """Images in all."""
-        return len(self.classes) * self.per_class
-
-    @property
-    def images(self) -> Manifest:
-        """What the folder of images has to hold."""
-        images = SplitManifest(self.count, (self.per_class, self.per_class))
-        return Manifest(self.name, self.title, self.source, self.terms, self.classes, {IMAGES: images})
-
-    @property
-    def digest(self) -> str:
-        """`sha256:...` of what identifies the data; wording (title, source, terms) may change without changing it."""
-        identity = {"name": self.name, "classes": self.classes, "parts": self.parts, "splits": self.splits}
-        return digest({"kind": "textures", **identity})
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,16 +70,6 @@ class TextureSet:
         return [*sizes, *(f"{LABELS} {file.name} {file_hash(file)}" for file in files)]
 
 
-def load_texture_manifest(name: str | Path) -> TextureManifest:
-    """Load the manifest of a texture set, bundled by name or any by the path of its YAML file.
-
-    Raises:
-        ValueError: no such manifest, another kind, or wrong content; every unknown key and wrong type is named.
-    """
-    path, values = read_manifest(name, "textures")
-    return build(TextureManifest, values, str(path))
-
-
 def read_textures(root: Path) -> TextureSet:
     """Read the splits of the texture set at `root`, its own folder or the one that holds it as `dtd`. Reads no image.
 
@@ -155,7 +88,7 @@ def read_textures(root: Path) -> TextureSet:
     return textures
 
 
-def check_textures(manifest: TextureManifest, root: Path, contents: bool = False) -> Report:
+def check_textures(manifest: TextureManifest, root: Path, contents: bool = False) -> CheckReport:
     """Check a texture set completely: classes, counts, empty files, every line of every split.
 
     With `contents`, every image is decoded too. Nothing about the data raises: a missing root is a finding like any
@@ -165,15 +98,13 @@ def check_textures(manifest: TextureManifest, root: Path, contents: bool = False
     try:
         textures = _read(root, findings)
     except DataError as error:
-        return Report(manifest.name, manifest.digest, root, (f"{error}.",), ())
+        return CheckReport(manifest.name, manifest.digest, root, (f"{error}.",), ())
     _compare(manifest, textures, findings)
-    images = check_splits(manifest.images, textures.folder, contents)
+    images = check(manifest.images, textures.folder, contents)
     sizes = ", ".join(f"{part} {count:,}" for part, count in manifest.parts.items())
     note = f"{LABELS}: {len(textures.splits)} splits, expected of each class {sizes}."
     sentences = (*images.findings, *(f"{LABELS}: {text}." for text in findings.sentences()))
-    return dataclasses.replace(
-        images, digest=manifest.digest, root=Path(root), findings=sentences, notes=(*images.notes, note)
-    )
+    return CheckReport(manifest.name, manifest.digest, Path(root), sentences, (*images.notes, note))
 
 
 def texture_folder(root: Path) -> Path:
@@ -186,13 +117,9 @@ def texture_folder(root: Path) -> Path:
     for folder in (root, root / FOLDER):
         if (folder / IMAGES).is_dir() and (folder / LABELS).is_dir():
             return folder
-    try:
-        found = f"found {shown(sorted(path.name for path in root.iterdir()))}"
-    except OSError as error:
-        found = f"found none ({error.strerror})"
     raise DataError(
         f"data root '{root.absolute()}' holds no texture set: expected the folders {IMAGES} and {LABELS}, or {FOLDER} "
-        f"with them, {found}; unpack the archive there, or correct the data root in the configuration"
+        f"with them, {lying_at(root)}; unpack the archive there, or correct the data root in the configuration"
     )
 
 

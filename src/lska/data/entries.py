@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -14,17 +14,8 @@ from lska.strict import checked
 
 T = TypeVar("T", bound=Hashable)
 
-FOLDER = -1
-"""Size of a folder among the members of an archive."""
-
-MEMBER = 1024
-"""Bytes that a member counts for on top of its content, as names and headers take room too."""
-
-RATIO = 100
-"""How many times its own size an archive may hold. Images hardly shrink, and annotations to a tenth."""
-
-SMALL = 100_000_000
-"""Bytes that an archive may hold whatever its own size."""
+SHOWN = 10
+"""Names that a message lists before it only counts."""
 
 LONGEST = 200
 """Bytes of a name that becomes a file or folder. Systems take 255, and what is written adds to it."""
@@ -42,10 +33,6 @@ class DataError(ValueError):
     """A data set on disk is not as expected; the message names the place, what was expected and what to do."""
 
 
-class MemberError(DataError):
-    """A member of an archive that no sound archive of a data set has."""
-
-
 def is_hidden(name: str) -> bool:
     """Whether a file, or a folder that it lies in, is no data: hidden, temporary, or left by macOS or Windows."""
     return _HIDDEN.search(name) is not None
@@ -56,14 +43,12 @@ def repeated(values: Iterable[T]) -> list[T]:
     return [value for value, number in Counter(values).items() if number > 1]
 
 
-def path_problem(name: str) -> str | None:
-    """Why `name` is no path that stays inside a folder on every system, as what it "is" or "has"; None where it is."""
-    if _CONTROL.search(name):
-        return "has control characters"
-    return _outside(name)
+def path_problem(name: str, hidden: bool = False) -> str | None:
+    """Why `name` is no path that stays inside a folder on every system, as what it "is" or "has"; None where it is.
 
-
-def _outside(name: str) -> str | None:
+    Args:
+        hidden: whether it is never written, and may have control characters, as the file with a folder's icon on macOS.
+    """
     if not name.strip("/ "):
         return "is empty"
     if name.startswith("/"):
@@ -72,7 +57,9 @@ def _outside(name: str) -> str | None:
         return "leads out of its folder"
     if "\\" in name:
         return "has a backslash"
-    return "begins with a drive" if _DRIVE.match(name) else None
+    if _DRIVE.match(name):
+        return "begins with a drive"
+    return "has control characters" if _CONTROL.search(name) and not hidden else None
 
 
 def inside_problem(name: str) -> str | None:
@@ -105,6 +92,20 @@ Label = Annotated[str, checked(label_problem)]
 """A name that is only shown; checked by `lska.strict.build`."""
 
 
+def shown(names: Sequence[str]) -> str:
+    """The first `SHOWN` names in quotes, and how many more there are."""
+    text = ", ".join(repr(name) for name in names[:SHOWN]) or "none"
+    return f"{text} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else text
+
+
+def lying_at(root: Path) -> str:
+    """What lies at a root, for a message: `found 'a', 'b'`, or why nothing can be seen."""
+    try:
+        return f"found {shown(sorted(path.name for path in root.iterdir()))}"
+    except OSError as error:
+        return f"found none ({error.strerror})"
+
+
 def read_names(path: Path, problem: Callable[[str], str | None]) -> list[str]:
     """The names in a text file, one a line.
 
@@ -126,77 +127,3 @@ def read_names(path: Path, problem: Callable[[str], str | None]) -> list[str]:
         more = f"\n  and {len(wrong) - 10:,} more" if len(wrong) > 10 else ""
         raise FileError(f"{path}: {len(wrong):,} problem(s):\n  " + "\n  ".join(wrong[:10]) + more)
     return list(first)
-
-
-class Members:
-    """The members of one archive, taken one by one: files and folders only, inside, each once, and not too much.
-
-    Archives of data sets need no links, devices or sparse files, and those are the ways out of a folder.
-    """
-
-    def __init__(self, archive: str, size: int) -> None:
-        """Begin with an archive, by its name for messages and its size in bytes."""
-        self.archive = archive
-        self._size = size
-        self._content = 0
-        self._files: set[str] = set()
-        self._folders: set[str] = set()
-
-    def take(self, name: str, size: int, other: str | None = None, folder: str = "") -> str:
-        """The name of the next member without empty and `.` parts; empty for the folder around everything.
-
-        Args:
-            size: bytes of its content, or `FOLDER`.
-            other: what it is, such as "a symbolic link", where it is neither file nor folder.
-            folder: that the name starts from, with a slash at its end: of an archive within.
-
-        Raises:
-            MemberError: it is something else, its name leads out of the folder or was there before, or the archive
-                holds far more than it can.
-        """
-        path = "/".join(part for part in (folder + name).split("/") if part not in ("", "."))
-        hidden = is_hidden(path)
-        problem = f"is {other}" if other else _outside(name) if hidden else path_problem(name)
-        if problem is None and size < FOLDER:
-            problem = f"has the size {size}"
-        if problem:
-            self._refuse(folder + name, problem)
-        self._measure(size)
-        if path and not hidden:
-            self._enter(path, size)
-        return path
-
-    def require_some(self) -> None:
-        """Raise DataError if there was no member: some Pythons pass over headers that they cannot read."""
-        if not self._content:
-            raise DataError(f"{self.archive} holds no files: it is damaged or another file; get it again")
-
-    def _measure(self, size: int) -> None:
-        self._content += max(size, 0) + MEMBER
-        if self._content > max(RATIO * self._size, SMALL):
-            number = len(self._files) + len(self._folders)
-            raise MemberError(
-                f"{self.archive}: its {self._size:,} bytes hold {self._content:,} bytes in the first {number:,} "
-                f"members, expected at most {RATIO} times its size (or {SMALL:,} bytes; each member counts {MEMBER:,} "
-                "more): get a sound copy, or unpack it by hand if it is one"
-            )
-
-    def _enter(self, path: str, size: int) -> None:
-        folder = path if size == FOLDER else path.rpartition("/")[0]
-        while folder and folder not in self._folders:
-            if folder in self._files:
-                self._refuse(path, f"needs a folder where the file {quoted(folder)} is")
-            self._folders.add(folder)
-            folder = folder.rpartition("/")[0]
-        if size != FOLDER:
-            if path in self._folders:
-                self._refuse(path, "is a file and a folder")
-            if path in self._files:
-                self._refuse(path, "is there twice")
-            self._files.add(path)
-
-    def _refuse(self, name: str, problem: str) -> None:
-        raise MemberError(
-            f"{self.archive} cannot be used safely: its member {quoted(name)} {problem}; get a sound copy, or pack the "
-            "files and folders of the data set anew"
-        )

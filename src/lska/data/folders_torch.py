@@ -9,7 +9,9 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from lska.data.folders import DataError, Split, decode
+from lska.data.decoding import decode
+from lska.data.entries import DataError
+from lska.data.folders import Split
 
 logger = logging.getLogger(__name__)
 
@@ -56,23 +58,18 @@ class ImageDataset(Dataset):
         for step in range(GIVE_UP_AFTER):
             position = (index + step) % len(self)
             try:
-                image = self._decode(position)
+                image = decode(self.split.read(position), self.split.name(position))
             except DataError as error:
                 if self.on_error == "raise":
                     raise
                 self._count(error)
                 continue
-            return self._finish(image), self.split.samples[position].target
+            finished = image if self.transform is None else self.transform(image)
+            return finished, self.split.samples[position].target
         raise DataError(
             f"{self.split.source}: {GIVE_UP_AFTER} unreadable images in a row from {self.split.name(index)!r} on; "
             "expected a stray one at most. Check the storage, then the data with `lska data check --contents`"
         )
-
-    def _decode(self, index: int) -> Any:
-        return decode(self.split.read(index), self.split.name(index))
-
-    def _finish(self, image: Any) -> Any:
-        return image if self.transform is None else self.transform(image)
 
     def _count(self, error: DataError) -> None:
         worker = get_worker_info()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lska.config import Config
-from lska.data.folders import DataError
+from lska.data.entries import DataError
 from lska.data.manifest import load_manifest, manifest_path
 from lska.data.perturbed.generate import CorruptionSettings
 from lska.data.perturbed.names import FAMILIES

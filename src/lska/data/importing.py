@@ -8,23 +8,22 @@ import io
 import logging
 import os
 import posixpath
-import queue
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 from lska.data.archives import CHUNK, Archive, is_archive, read_archives, stem
-from lska.data.entries import DataError, FileName
-from lska.data.layouts import shown
+from lska.data.entries import DataError, FileName, shown
 from lska.data.manifest import BUNDLED, kind_of
-from lska.files import is_temporary, open_regular, quoted, read_yaml, writing
+from lska.files import FileError, is_temporary, open_regular, quoted, read_yaml, writing
 from lska.strict import build
 
 if TYPE_CHECKING:
@@ -32,13 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 SCHEMES = ("http", "https", "s3", "gs", "azure", "ssh", "hdfs", "webhdfs", "webdav", "webdavs", "oss", "gdrive")
 """Of addresses that an archive is fetched from: those that DVC reads; all but the first three need a plug-in of it."""
-
-TOLD_AFTER = 10.0
-"""Seconds without a byte after which it is said what is waited for."""
 
 PATIENCE = 60.0
 """Seconds in which a source has to send `LEAST` bytes."""
@@ -99,7 +93,7 @@ def import_archive(manifest: Path, source: str, root: Path) -> Import:
             _record(repository, source, path, pointer)
         elif fetched and recorded.source != source:
             logger.info("%s goes on naming %s, where the same file came from", pointer, recorded.source)
-        return Import(path, pointer, fetched, expected.known)
+        return Import(path, pointer, fetched, bool(expected.stated))
 
 
 def _check_source(source: str) -> None:
@@ -118,7 +112,7 @@ def _check_source(source: str) -> None:
 
 def _require_same(path: Path, expected: Archive) -> None:
     """Make sure that a file that is there already is the expected archive."""
-    if not expected.known:
+    if not expected.stated:
         raise DataError(
             f"{path} is there already, without a pointer, and its manifest states no hash by which it could be told: "
             "remove it to import it; it can be used without being imported"
@@ -251,11 +245,12 @@ def _fetch(source: str, partial: Path, path: Path, go_on: bool) -> None:
     from tqdm import tqdm
 
     logger.info("fetching %s", source)
-    chunks, start, size = _opened(source, partial.stat().st_size if go_on else 0)
-    with writing(path), partial.open("r+b" if start else "wb") as target:
+    with _reading(source):
+        stream, start, size = _opened(source, partial.stat().st_size if go_on else 0)
+    with stream, writing(path), partial.open("r+b" if start else "wb") as target:
         target.seek(start)
         with tqdm(total=size, initial=start, unit="B", unit_scale=True, disable=None) as bar:
-            for chunk in chunks:
+            for chunk in _chunks(stream, source):
                 target.write(chunk)
                 bar.update(len(chunk))
         target.flush()
@@ -264,76 +259,62 @@ def _fetch(source: str, partial: Path, path: Path, go_on: bool) -> None:
         raise DataError(f"{source} ended after {found:,} of {size:,} bytes; try again")
 
 
-def _opened(source: str, start: int) -> tuple[Iterator[bytes], int, int | None]:
+@contextmanager
+def _reading(source: str) -> Iterator[None]:
+    """Name `source` in whatever is raised when it is read."""
+    try:
+        yield
+    except FileError:
+        raise
+    except TimeoutError as error:
+        raise _stalled(source, "nothing") from error
+    except Exception as error:  # DVC's file systems raise what the libraries under them raise
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"{source} cannot be read ({reason}); check address and connection, and try again") from error
+
+
+def _opened(source: str, start: int) -> tuple[IO[bytes], int, int | None]:
     """The content of a source from byte `start` on, or all of it where it cannot be had in parts; from where; its size.
     """
-    if "://" not in source:
+    if source.startswith(("http://", "https://")):
+        # In one go: not every server has byte ranges, and one that has none answers with the whole file.
+        headers = {"User-Agent": "lska"} | ({"Range": f"bytes={start}-"} if start else {})
+        try:
+            answer = urlopen(Request(source, headers=headers), timeout=PATIENCE)
+        except HTTPError as error:
+            if start and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # all of it is there
+                return io.BytesIO(), start, start
+            raise
+        start = start if answer.status == HTTPStatus.PARTIAL_CONTENT else 0
+        return answer, start, None if answer.length is None else start + answer.length
+    if "://" in source:
+        from dvc.fs import parse_external_url
+
+        files, place = parse_external_url(source)
+        stream, size = files.open(place, mode="rb", block_size=BLOCK), files.info(place).get("size")
+    else:
         stream = open_regular(Path(source))
         size = os.fstat(stream.fileno()).st_size
-        start = start if start <= size else 0
-        stream.seek(start)
-    else:
-        stream, start, size = _in_time(lambda: _connected(source, start), source)
-    return _chunks(stream, source), start, size
-
-
-def _connected(source: str, start: int) -> tuple[IO[bytes], int, int | None]:
-    from dvc.fs import parse_external_url
-
-    files, place = parse_external_url(source)
-    size = files.info(place).get("size")
-    if size is not None and start >= size:
-        return io.BytesIO(), start, size
-    if files.protocol not in ("http", "https"):
-        stream = files.open(place, mode="rb", block_size=BLOCK)
-        stream.seek(start)
-        return stream, start, size
-    # In one go: not every server has byte ranges, and one that has none answers with the whole file.
-    ranges = {"headers": {"Range": f"bytes={start}-"}} if start else {}
-    stream = files.open(place, mode="rb", block_size=0, **ranges)
-    return stream, start if stream.r.status == HTTPStatus.PARTIAL_CONTENT else 0, size
+    start = start if size is None or start <= size else 0
+    stream.seek(start)
+    return stream, start, size
 
 
 def _chunks(stream: IO[bytes], source: str) -> Iterator[bytes]:
     """What a stream has to give, as long as it sends `LEAST` bytes in each `PATIENCE` seconds."""
     received, since = 0, time.monotonic()
-    while chunk := _in_time(lambda: stream.read(CHUNK), source):
+    read = getattr(stream, "read1", stream.read)  # what has come, without waiting for all of it
+    while True:
+        with _reading(source):
+            chunk = read(CHUNK)
+        if not chunk:
+            return
         yield chunk
         received += len(chunk)
         if (now := time.monotonic()) - since > PATIENCE:
             if received < LEAST:
                 raise _stalled(source, f"{received:,} bytes")
             received, since = 0, now
-    stream.close()
-
-
-def _in_time(call: Callable[[], T], source: str) -> T:
-    """The result of `call`, which reads `source`; says so where it has to wait for it, and gives up in the end."""
-    result: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            result.put((call(), None))
-        except Exception as error:  # handed on
-            result.put((None, error))
-
-    # Nothing stops a thread that waits for a server or a network drive, but nobody has to wait for it either.
-    threading.Thread(target=run, daemon=True).start()
-    since = time.monotonic()
-    while (waited := time.monotonic() - since) < PATIENCE:
-        try:
-            value, error = result.get(timeout=min(TOLD_AFTER, PATIENCE - waited))
-        except queue.Empty:
-            logger.warning("waiting for %s, which has sent nothing for %.0f s", source, time.monotonic() - since)
-            continue
-        # DVC's file systems raise what the libraries under them raise, which has no common ancestor.
-        if error is not None:
-            reason = f"{type(error).__name__}: {error}"
-            raise DataError(
-                f"{source} cannot be read ({reason}); check address and connection, and try again"
-            ) from error
-        return value
-    raise _stalled(source, "nothing")
 
 
 def _stalled(source: str, sent: str) -> DataError:

@@ -1,27 +1,107 @@
-"""Manifests: what a data set has to consist of, and the digest that stands for it in every metric file."""
+"""Manifests: what a data set has to consist of, of every kind, and the digest that stands for it in every metric file.
+
+A kind of manifest is a dataclass that names its fields, checks them and says what of them identifies the data; it is in
+`KINDS`. Loading, saving and describing data as they are is written once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, Literal
 
-from lska.data.archives import Archive, archive_problems
-from lska.data.entries import DataError, FileName, inside_problem, name_problem, read_names, repeated
-from lska.data.folders import Split, check_same_classes, open_split
+from lska.config import place
+from lska.data.archives import SUFFIXES, Archive, archive_problems, is_archive
+from lska.data.digests import content_hash, contents_digest, names_digest
+from lska.data.entries import DataError, FileName, Inside, Label, inside_problem, name_problem, read_names, repeated
+from lska.data.folders import EXTENSIONS, Split, check_same_classes, open_split
+from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.files import quoted, read_yaml, write_text
 from lska.provenance import digest
+from lska.sections import DataSource
 from lska.strict import build
 
 BUNDLED = Path(__file__).parent / "manifests"
-KINDS = ("classification", "detection", "segmentation", "textures", "corrupted", "perturbed")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+TEST = "test"
+"""Name of the only split of ImageNet-A, -R and -Sketch."""
+
+PARTS = ("train", "val", "test")
+"""Of every split of a texture set."""
+
+MOST_SPLITS = 1000
+
+ROUNDING = 1.0
+"""Pixels: annotators' coordinates round over the border by less."""
+
+LARGEST_LABEL = 255  # label maps have 8 bits
+
+
+@dataclass(frozen=True)
+class Described:
+    """What every manifest says: the name of the data set, and in words what it is, its source and its terms."""
+
+    name: FileName
+    title: str
+    source: str
+    terms: str
+    archives: tuple[Archive, ...] = field(default=(), kw_only=True)
+    """What it is distributed as."""
+
+    named_classes: ClassVar[bool] = True
+    """Whether `classes` may be given as `<package>:<file>`."""
+
+    def __post_init__(self) -> None:
+        problems = [*archive_problems(self.archives), *class_problems(self.classes), *self._problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def _problems(self) -> Iterable[str]:
+        """What is wrong with the fields of the kind."""
+        return ()
+
+    @property
+    def about(self) -> dict[str, str]:
+        """Name, title, source and terms, as records keep them."""
+        return {"name": self.name, "title": self.title, "source": self.source, "terms": self.terms}
+
+
+def class_problems(classes: Sequence[str]) -> list[str]:
+    """What is wrong with a list of classes, whatever their order."""
+    twice = [f"classes: {quoted(name)} is listed twice" for name in repeated(classes)]
+    return twice if classes else ["classes: expected at least one, found none"]
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _bad_digests(split: Any, *names: str) -> list[str]:
+    found = {name: getattr(split, name) for name in names}
+    return [
+        f"{name}: expected sha256: and 64 hexadecimal digits, found {value!r}"
+        for name, value in found.items()
+        if value is not None and not DIGEST.fullmatch(value)
+    ]
+
+
+def _bad_counts(split: Any, **least: int) -> list[str]:
+    found = {name: getattr(split, name) for name in least}
+    return [
+        f"{name}: expected at least {least[name]}, found {value}"
+        for name, value in found.items()
+        if value is not None and value < least[name]
+    ]
+
+
+# --- Class folders ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -44,11 +124,7 @@ class SplitManifest:
             problems.append(f"per_class: expected [fewest, most] from 1 up, found {list(self.per_class)}")
         if self.counts is not None and sum(self.counts.values()) != self.count:
             problems.append(f"count: expected the sum of counts, {sum(self.counts.values())}, found {self.count}")
-        for name in ("names", "contents"):
-            value = getattr(self, name)
-            if value is not None and not DIGEST.fullmatch(value):
-                problems.append(f"{name}: expected sha256: and 64 hexadecimal digits, found {value!r}")
-        _refuse(problems)
+        _refuse([*problems, *_bad_digests(self, "names", "contents")])
 
     def expected(self, label: str) -> tuple[int, int]:
         """The fewest and the most images that class `label` may have."""
@@ -56,31 +132,23 @@ class SplitManifest:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """A data set: `classes` in index order (sorted), its splits, and where it comes from under which terms."""
+class Manifest(Described):
+    """A data set for classification: `classes` in index order (sorted), and its splits."""
 
-    name: FileName
-    title: str
-    source: str
-    terms: str
     classes: tuple[FileName, ...]
     splits: dict[FileName, SplitManifest]
-    archives: tuple[Archive, ...] = ()
-    """What it is distributed as."""
 
-    def __post_init__(self) -> None:
-        problems = [*class_problems(self.classes), *archive_problems(self.archives)]
+    def _problems(self) -> Iterable[str]:
         if list(self.classes) != sorted(self.classes):
-            problems.append("classes: expected distinct names in sorted order, which is the order of the class indices")
+            yield "classes: expected distinct names in sorted order, which is the order of the class indices"
         if not self.splits:
-            problems.append("splits: expected at least one, found none")
+            yield "splits: expected at least one, found none"
         for name, split in self.splits.items():
             fewest, most = (len(self.classes) * bound for bound in split.per_class)
             if split.counts is not None and set(split.counts) != set(self.classes):
-                problems.append(f"splits.{name}.counts: expected exactly the classes, found other keys")
+                yield f"splits.{name}.counts: expected exactly the classes, found other keys"
             elif split.counts is None and not fewest <= split.count <= most:
-                problems.append(f"splits.{name}.count: expected {fewest} to {most} by per_class, found {split.count}")
-        _refuse(problems)
+                yield f"splits.{name}.count: expected {fewest} to {most} by per_class, found {split.count}"
 
     @property
     def digest(self) -> str:
@@ -89,15 +157,270 @@ class Manifest:
         return digest({"name": self.name, "classes": self.classes, "splits": splits})
 
 
-def class_problems(classes: Sequence[str]) -> list[str]:
-    """What is wrong with a list of classes, whatever their order."""
-    twice = [f"classes: {quoted(name)} is listed twice" for name in repeated(classes)]
-    return twice if classes else ["classes: expected at least one, found none"]
+@dataclass(frozen=True)
+class FoldersManifest(Manifest):
+    """A set with one folder per class and no others: ImageNet-A, -R, -Sketch."""
+
+    def _problems(self) -> Iterable[str]:
+        yield from super()._problems()
+        if list(self.splits) != [TEST]:
+            yield f"splits: expected exactly {TEST!r}, found {', '.join(self.splits)}"
 
 
-def _refuse(problems: list[str]) -> None:
-    if problems:
-        raise ValueError("; ".join(problems))
+@dataclass(frozen=True)
+class CorruptedManifest(Described):
+    """A set of corruptions by severities, each part of which holds the same `count` images."""
+
+    family: Literal["c", "c_bar"]
+    """Whose corruptions they are, ImageNet-C's or ImageNet-C-bar's."""
+    classes: tuple[FileName, ...]
+    """In index order (sorted)."""
+    count: int
+    per_class: tuple[int, int]
+    """Fewest and most images of a class in each part."""
+    severities: tuple[int, ...] = SEVERITIES
+    """A generated set may have fewer; no mean is taken over them then."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.part("check")
+
+    def _problems(self) -> Iterable[str]:
+        if not set(self.severities) <= set(SEVERITIES) or not self.severities:
+            yield f"severities: expected some of {list(SEVERITIES)}, found {list(self.severities)}"
+        yield from (f"severities: {one} is listed twice" for one in repeated(self.severities))
+
+    @property
+    def digest(self) -> str:
+        """`sha256:...` of what identifies the data; wording may change without changing it."""
+        return digest([self.name, self.family, self.classes, self.count, self.per_class, self.severities])
+
+    @property
+    def cells(self) -> tuple[tuple[str, int], ...]:
+        """Every corruption with every severity, in the published order."""
+        return tuple((corruption, severity) for corruption in FAMILIES[self.family] for severity in self.severities)
+
+    def part(self, folder: str) -> Manifest:
+        """What the folder of one severity has to hold."""
+        return Manifest(**self.about, classes=self.classes, splits={folder: SplitManifest(self.count, self.per_class)})
+
+
+@dataclass(frozen=True)
+class TextureManifest(Described):
+    """What a texture set consists of: `classes` in index order (sorted) and, of each class, images in each part."""
+
+    classes: tuple[FileName, ...]
+    parts: dict[str, int]
+    """Images of each class in `train`, `val` and `test` of every split; their sum is the number of images of a class.
+    """
+    splits: int
+    """Number of splits, counted from 1."""
+
+    named_classes: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.images  # whose own checks are those of the classes
+
+    def _problems(self) -> Iterable[str]:
+        if sorted(self.parts) != sorted(PARTS) or min(self.parts.values(), default=0) < 1:
+            yield f"parts: expected a number from 1 up for each of {', '.join(PARTS)}, found {self.parts}"
+        if not 1 <= self.splits <= MOST_SPLITS:
+            yield f"splits: expected 1 to {MOST_SPLITS:,}, found {self.splits:,}"
+
+    @property
+    def per_class(self) -> int:
+        """Images of each class."""
+        return sum(self.parts.values())
+
+    @property
+    def count(self) -> int:
+        """Images in all."""
+        return len(self.classes) * self.per_class
+
+    @property
+    def images(self) -> Manifest:
+        """What the folder of images has to hold."""
+        split = SplitManifest(self.count, (self.per_class, self.per_class))
+        return Manifest(**self.about, classes=self.classes, splits={"images": split})
+
+    @property
+    def digest(self) -> str:
+        """As `Manifest.digest`."""
+        identity = {"name": self.name, "classes": self.classes, "parts": self.parts, "splits": self.splits}
+        return digest({"kind": "textures", **identity})
+
+
+# --- Detection and segmentation --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DetectionSplitManifest:
+    """One split of a detection set; paths are relative to the data set's folder.
+
+    `images` is a folder. `annotations` is a COCO JSON file, or for `format: voc` a folder of XML files, of which
+    `names` lists those of the split, one a line without ending. `contents` is the digest of all files of the split
+    where it is prescribed.
+    """
+
+    images: Inside
+    annotations: Inside
+    count: int
+    """Images."""
+    objects: int | None = None
+    """Annotations, those without area included and those left out not; None where it is not prescribed."""
+    names: Inside | None = None
+    dropped: int = 0
+    """Objects that the conversion from VOC leaves out (`lska.data.voc`)."""
+    without_area: int = 0
+    """Most boxes of zero width or height that are known errors of the data set; the trainers leave them out."""
+    contents: str | None = None
+
+    def __post_init__(self) -> None:
+        counts = _bad_counts(self, count=1, objects=0, dropped=0, without_area=0)
+        _refuse([*counts, *_bad_digests(self, "contents")])
+
+
+@dataclass(frozen=True)
+class SegmentationSplitManifest:
+    """One split of a segmentation set: folders of images and label maps, relative to the data set's folder."""
+
+    images: Inside
+    labels: Inside
+    count: int
+    """Images, and as many label maps."""
+    contents: str | None = None
+
+    def __post_init__(self) -> None:
+        _refuse([*_bad_counts(self, count=1), *_bad_digests(self, "contents")])
+
+
+@dataclass(frozen=True)
+class DenseManifest(Described):
+    """A detection or segmentation set: its files lie in a folder, or in an archive that is unpacked."""
+
+    archive: FileName | None = field(default=None, kw_only=True)
+    """A tar or zip file of one's own with the data."""
+    folder: Inside | None = field(default=None, kw_only=True)
+    """The folder in it, or in a root, that the paths of the splits start from."""
+
+    named_classes: ClassVar[bool] = False
+    kind: ClassVar[str]
+    files: ClassVar[tuple[str, ...]]
+    """Fields of a split that say which files it is."""
+    # At these values a field is left out of the digest, so that results from before it stay those of the same data.
+    unsaid: ClassVar[dict[str, Any]] = {}
+
+    def _problems(self) -> Iterable[str]:
+        if not self.splits:
+            yield "splits: expected at least one, found none"
+        if self.archive is not None and not is_archive(self.archive):
+            yield f"archive: expected a name that ends in one of {', '.join(SUFFIXES)}, found {quoted(self.archive)}"
+        first: dict[tuple[Any, ...], str] = {}
+        for name, split in self.splits.items():
+            paths = tuple(value and PurePosixPath(value) for value in (getattr(split, part) for part in self.files))
+            if (other := first.setdefault(paths, name)) != name:
+                yield f"splits.{name}: has the same {' and '.join(self.files)} as splits.{other}"
+
+    @property
+    def digest(self) -> str:
+        """`sha256:...` of what identifies the data: not of wording, nor of where its folder or archive lies."""
+        where = ("title", "source", "terms", "archive", "folder", "archives")
+        values = {
+            key: value
+            for key, value in dataclasses.asdict(self).items()
+            if key not in where and (key not in self.unsaid or value != self.unsaid[key])
+        }
+        return digest({"kind": self.kind, **values})
+
+
+@dataclass(frozen=True)
+class DetectionManifest(DenseManifest):
+    """A detection set: `classes` in label order with their `category_ids` in the annotation files."""
+
+    classes: tuple[Label, ...]
+    category_ids: tuple[int, ...]
+    splits: dict[FileName, DetectionSplitManifest]
+    format: Literal["coco", "voc"] = "coco"
+    masks: bool = False
+    """Whether every object has a mask."""
+    overhang: float = ROUNDING
+    """Pixels by which a box or polygon must not leave its image. pycocotools clips masks to the image, mmdet boxes."""
+    short_polygons: bool = False
+    """Whether polygons of one or two points may follow the first of a mask (`lska.data.coco`)."""
+
+    kind: ClassVar[str] = "detection"
+    files: ClassVar[tuple[str, ...]] = ("annotations", "names")
+    unsaid: ClassVar[dict[str, Any]] = {"overhang": ROUNDING, "short_polygons": False}
+
+    def _problems(self) -> Iterable[str]:
+        yield from super()._problems()
+        yield from (f"category_ids: {number} is listed twice" for number in repeated(self.category_ids))
+        expected, found = len(self.classes), len(self.category_ids)
+        if found != expected:
+            yield f"category_ids: expected {expected} different numbers, one for each class, found {found}"
+        for name, split in self.splits.items():
+            if (split.names is not None) != (self.format == "voc"):
+                yield f"splits.{name}.names: expected the file of names with format voc, and only with it"
+        if self.overhang <= 0:
+            yield f"overhang: expected a positive number of pixels, found {self.overhang}"
+
+    @property
+    def tolerant(self) -> bool:
+        """Whether it states more than rounding as known of the data; such cases are then counted."""
+        return self.overhang > ROUNDING or self.short_polygons
+
+
+@dataclass(frozen=True)
+class SegmentationManifest(DenseManifest):
+    """A segmentation set: `classes` in the order of their labels, from 1 on with `zero_is_unlabelled`, else from 0."""
+
+    classes: tuple[Label, ...]
+    splits: dict[FileName, SegmentationSplitManifest]
+    zero_is_unlabelled: bool = False
+    ignore: tuple[int, ...] = ()
+    """Label values that are allowed and not scored."""
+    image_suffix: Inside = ".jpg"
+    label_suffix: Inside = ".png"
+
+    kind: ClassVar[str] = "segmentation"
+    files: ClassVar[tuple[str, ...]] = ("images", "labels")
+
+    def _problems(self) -> Iterable[str]:
+        yield from super()._problems()
+        yield from (f"ignore: {value} is listed twice" for value in repeated(self.ignore))
+        taken = range(len(self.classes) + self.zero_is_unlabelled)
+        if any(value in taken or not 0 <= value <= LARGEST_LABEL for value in self.ignore):
+            yield (
+                f"ignore: expected values up to {LARGEST_LABEL} that are no class (not in 0 to {len(taken) - 1}), "
+                f"found {list(self.ignore)}"
+            )
+        if len(self.classes) > LARGEST_LABEL:
+            # The last label of 8 bits stands for pixels that are not scored.
+            yield f"classes: expected at most {LARGEST_LABEL}, found {len(self.classes)}"
+        for name in ("image_suffix", "label_suffix"):
+            if not getattr(self, name).lower().endswith(EXTENSIONS):
+                yield f"{name}: expected an end in {', '.join(EXTENSIONS)}, found {getattr(self, name)!r}"
+
+    @property
+    def allowed(self) -> frozenset[int]:
+        """Every value that a label map may hold."""
+        return frozenset(range(len(self.classes) + self.zero_is_unlabelled)) | frozenset(self.ignore)
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
+
+KINDS: dict[str, type[Any]] = {
+    "classification": Manifest, "detection": DetectionManifest, "segmentation": SegmentationManifest,
+    "textures": TextureManifest, "corrupted": CorruptedManifest, "perturbed": FoldersManifest,
+}  # fmt: skip
+"""Dataclass of each kind of manifest."""
+
+SERVING = {
+    "c": "corrupted", "c_bar": "corrupted", "a": "perturbed", "r": "perturbed", "sketch": "perturbed",
+    "texture_knn": "textures",
+}  # fmt: skip
+"""Kind of the manifests of sets by what they serve (`Config.sources`), where that is another word."""
 
 
 def available(kind: str = "classification") -> tuple[str, ...]:
@@ -111,24 +434,41 @@ def kind_of(values: Mapping[str, Any], path: Path) -> str:
     Raises:
         DataError: it is something else; names the manifest, `path`.
     """
-    kind = values.get("kind", KINDS[0])
-    if kind not in KINDS:
+    kind = values.get("kind", "classification")
+    if not isinstance(kind, str) or kind not in KINDS:
         raise DataError(f"{path}: kind: expected one of {', '.join(KINDS)}, found {quoted(kind)}")
     return kind
 
 
-def load_manifest(name: str | Path) -> Manifest:
-    """Load a bundled manifest by name, or any by the path of its YAML file.
+def load_manifest(name: str | Path, kind: str = "classification") -> Any:
+    """Load a manifest of `kind`, bundled by name or any by the path of its YAML file, as an instance of `KINDS[kind]`.
 
-    `classes` is a list, or `<package>:<file>` for a list, one class per line, that an installed package ships.
+    `classes` is a list or, where they are folders, `<package>:<file>` for a list, one class per line, that an installed
+    package ships.
 
     Raises:
-        ValueError: no such manifest, or its content is wrong; every unknown key and wrong type is named.
+        ValueError: no such manifest, one of another kind, or its content is wrong; every unknown key and wrong type is
+            named.
     """
-    path, values = read_manifest(name, "classification")
-    if isinstance(values.get("classes"), str):
+    path, values = read_manifest(name, kind)
+    if isinstance(values.get("classes"), str) and KINDS[kind].named_classes:
         values["classes"] = packaged_classes(values["classes"], path)
-    return build(Manifest, values, str(path))
+    return build(KINDS[kind], values, str(path))
+
+
+def manifest_for(kind: str, data: DataSource) -> Any:
+    """The manifest of a data set that serves `kind` (`Config.sources`) and is not generated.
+
+    Raises:
+        ValueError: as `load_manifest`, or it is of another data set.
+    """
+    manifest = load_manifest(Path(data.manifest) if data.manifest else data.name, SERVING.get(kind, kind))
+    if manifest.name != data.name:
+        raise DataError(
+            f"{place(kind)}.name is {data.name!r} but the manifest {data.manifest} describes {manifest.name!r}; "
+            "correct one of the two settings"
+        )
+    return manifest
 
 
 def manifest_path(name: str | Path, known: Iterable[str] | None = None) -> Path:
@@ -191,19 +531,15 @@ def save_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest as YAML that `load_manifest` reads, atomically."""
     import yaml
 
-    values = dataclasses.asdict(manifest)
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(inner) for key, inner in value.items() if inner is not None}
+        return [plain(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+    values = plain(dataclasses.asdict(manifest))
     archives = [{key: value for key, value in one.items() if value} for one in values.pop("archives")]
-    values["classes"] = list(manifest.classes)
-    values["splits"] = {
-        name: {key: _plain(value) for key, value in split.items() if value is not None}
-        for name, split in values["splits"].items()
-    }
     values |= {"archives": archives} if archives else {}
     write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def make_manifest(
@@ -227,11 +563,12 @@ def make_manifest(
     first, *others = opened.values()
     for other in others:
         check_same_classes(first, other)
-    described = {split: _describe(data, contents) for split, data in opened.items()}
+    described = {split: describe_split(data, contents) for split, data in opened.items()}
     return Manifest(name, title or name, source, terms, first.classes, described)
 
 
-def _describe(split: Split, contents: bool) -> SplitManifest:
+def describe_split(split: Split, contents: bool = True) -> SplitManifest:
+    """What a split holds."""
     counts = split.counts()
     bounds = min(counts.values()), max(counts.values())
     hashes = (content_hash(split.read(index)) for index in range(len(split)))
@@ -242,24 +579,3 @@ def _describe(split: Split, contents: bool) -> SplitManifest:
         names=names_digest(split),
         contents=contents_digest(split, hashes) if contents else None,
     )
-
-
-def content_hash(data: bytes) -> str:
-    """SHA-256 of one image file, in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def names_digest(split: Split) -> str:
-    """`sha256:...` of the lines `<class>/<file>`, sorted by class, then file, so that every layout gives the same."""
-    state = hashlib.sha256()
-    for name in split.samples.names:
-        state.update(os.fsencode(name) + b"\n")
-    return f"sha256:{state.hexdigest()}"
-
-
-def contents_digest(split: Split, hashes: Iterable[str]) -> str:
-    """`sha256:...` of the lines `<sha256 of the file> <class>/<file>`, in the order of `names_digest`."""
-    state = hashlib.sha256()
-    for value, name in zip(hashes, split.samples.names, strict=True):
-        state.update(f"{value} ".encode() + os.fsencode(name) + b"\n")
-    return f"sha256:{state.hexdigest()}"

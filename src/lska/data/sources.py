@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lska.data.archives import Archive, inside, packed, read_archives
-from lska.data.dense_manifest import MANIFESTS, load_dense_manifest
-from lska.data.dense_roots import require
+from lska.data.archives import Archive, inside, packed, read_archives, unpack_by_hand
 from lska.data.dtd import TextureSet, read_textures, texture_folder
-from lska.data.entries import DataError, is_hidden
-from lska.data.folders import Split, open_split
-from lska.data.layouts import locate
-from lska.data.manifest import BUNDLED
+from lska.data.entries import DataError, is_hidden, lying_at
+from lska.data.folders import Split, locate, open_split
+from lska.data.manifest import BUNDLED, DenseManifest, load_manifest
 from lska.data.unpack import unpacked
 from lska.robustness import CORRUPTED
 from lska.sections import DataSource
@@ -25,20 +22,14 @@ if TYPE_CHECKING:
     from lska.config import Config
 
 
-def manifest_of(data: DataSource) -> Path | None:
-    """The file of a data set's manifest; None for generated sets and those without."""
-    path = Path(data.manifest) if data.manifest else BUNDLED / f"{data.name}.yaml"
-    return path if data.generate is None and path.is_file() else None
-
-
 def archives_of(data: DataSource) -> tuple[Archive, ...]:
-    """The archives that a data set is distributed as; none where its manifest lists none.
+    """The archives that a data set is distributed as; none where it is generated or its manifest lists none.
 
     Raises:
         ValueError: its manifest cannot be read, or an entry is wrong.
     """
-    manifest = manifest_of(data)
-    return () if manifest is None else read_archives(manifest)
+    path = Path(data.manifest) if data.manifest else BUNDLED / f"{data.name}.yaml"
+    return read_archives(path) if data.generate is None and path.is_file() else ()
 
 
 def open_classification(config: Config, split: str) -> Split:
@@ -95,6 +86,58 @@ def _opened(root: Path, archives: Sequence[Archive], cache: Path, in_place: bool
     return inside(unpacked(path, cache, archive.rename))
 
 
+def dense_root(manifest: DenseManifest, root: Path, cache: Path) -> Path:
+    """The folder that the paths of a detection or segmentation manifest start from.
+
+    That is `root/<folder>` or `root` itself, whichever holds the images of a split, or else the same inside an archive,
+    or the only folder in it, unpacked into `cache`: `root` itself, or one in it that the manifest names.
+
+    Raises:
+        DataError: none of them is there, or the archive is damaged; says what was expected and what lies there.
+    """
+    if (found := _holding(manifest, root)) is not None:
+        return found
+    require_dense(manifest, root)
+    archive, known = packed(root, manifest.archives, *_own(manifest))
+    content = unpacked(archive, cache, known.rename)
+    found = _holding(manifest, content) or _holding(manifest, inside(content))
+    if found is None:
+        raise DataError(f"{archive} does not hold {manifest.name}: expected {_wanted(manifest)}, {lying_at(content)}")
+    return found
+
+
+def require_dense(manifest: DenseManifest, root: Path) -> None:
+    """Make sure that there is a folder or an archive that `dense_root` can look into; unpacks nothing.
+
+    Raises:
+        DataError: there is none; says what was expected and what lies there.
+    """
+    if _holding(manifest, root) is not None or packed(root, manifest.archives, *_own(manifest)) is not None:
+        return
+    names = [*_own(manifest), *(one.file for one in manifest.archives if not one.by_hand)]
+    raise DataError(
+        f"data root '{root.absolute()}' does not hold {manifest.name}: expected {_wanted(manifest)}"
+        f"{''.join(f', or {name}' for name in dict.fromkeys(names))}, {lying_at(root)}"
+        f"{unpack_by_hand(root, manifest.archives)}; correct the data root in the configuration (one level up or "
+        "down?) or mount the data set"
+    )
+
+
+def _own(manifest: DenseManifest) -> list[str]:
+    return [] if manifest.archive is None else [manifest.archive]
+
+
+def _holding(manifest: Any, root: Path) -> Path | None:
+    bases = [root / manifest.folder, root] if manifest.folder else [root]
+    splits = manifest.splits.values()
+    return next((base for base in bases if any((base / split.images).is_dir() for split in splits)), None)
+
+
+def _wanted(manifest: Any) -> str:
+    prefix = f"{manifest.folder}/" if manifest.folder else ""
+    return " or ".join(dict.fromkeys(f"{prefix}{split.images}" for split in manifest.splits.values()))
+
+
 def look(kind: str, data: DataSource) -> str | None:
     """Why nothing at the root of a data set can be opened, neither folders nor an archive; None where something can.
 
@@ -103,14 +146,14 @@ def look(kind: str, data: DataSource) -> str | None:
     Args:
         kind: what it serves, as `lska.config.Config.sources` says.
     """
-    root, archives = Path(data.root), archives_of(data)
+    root = Path(data.root)
     if kind in (*CORRUPTED, "shape_texture"):
         return None
     try:
-        if packed(root, archives) is not None:
+        if packed(root, archives_of(data)) is not None:
             return None
-        if kind in MANIFESTS:
-            require(load_dense_manifest(kind, Path(data.manifest) if data.manifest else data.name), root)
+        if kind in ("detection", "segmentation"):
+            require_dense(load_manifest(Path(data.manifest) if data.manifest else data.name, kind), root)
         elif kind == "texture_knn":
             texture_folder(root)
         elif kind == "classification" and not has_split(root, "train"):

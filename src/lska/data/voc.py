@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from lska.data.findings import Findings
-from lska.data.folders import DataError
+from lska.data.entries import DataError
+from lska.data.problems import Findings
 from lska.files import FileError, quoted, read_bytes, write_text
 
 VERSION = 1

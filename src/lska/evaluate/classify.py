@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lska.config import Config
-from lska.data.prepare import verify
+from lska.data.preparing import verify
 from lska.data.sources import open_classification
 from lska.files import quoted
 from lska.models.checkpoint import load_weights

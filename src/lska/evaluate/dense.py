@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from lska.data.dense import DetectionSplit, SegmentationSplit
+from lska.data.dense_sets import DetectionSplit, SegmentationSplit
 from lska.evaluate.classify import check_origin, vouched
 from lska.finetuning import FineTuningJob
 from lska.models.checkpoint import load_weights

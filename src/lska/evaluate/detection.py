@@ -15,8 +15,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lska.data.dense import DetectionSplit
-from lska.data.dense_files import read_image
+from lska.data.decoding import read_image
+from lska.data.dense_sets import DetectionSplit
 from lska.evaluate.dense import Predictor
 from lska.evaluate.precision import STATISTICS, precisions, resampled_precisions
 from lska.evaluate.samples import Instances, detection_sheet

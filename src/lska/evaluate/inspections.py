@@ -14,9 +14,9 @@ import torch
 from tqdm import tqdm
 
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
-from lska.data.folders import decode
-from lska.data.inspection import verify
-from lska.data.prepare import verify as verify_classification
+from lska.data.decoding import decode
+from lska.data.inspected_sets import verify
+from lska.data.preparing import verify as verify_classification
 from lska.data.sources import open_classification, open_textures
 from lska.evaluate import receptive_field, shape_bias, shape_texture
 from lska.evaluate.features import responses

@@ -18,7 +18,9 @@ import numpy as np
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from lska.data.folders import DataError, Split, decode
+from lska.data.decoding import decode
+from lska.data.entries import DataError
+from lska.data.folders import Split
 from lska.outcomes import ELEMENTS, RESAMPLES, resample_counts
 from lska.provenance import metric
 

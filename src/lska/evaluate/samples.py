@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
-from lska.data.dense_files import IGNORED
+from lska.data.decoding import IGNORED
 from lska.tables.sheets import GAP, LINE, WIDTH, Colour, class_colour, save, sheet, show
 from lska.tables.style import INK, styled
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lska.data.dense_files import IGNORED, read_image
+from lska.data.decoding import IGNORED, read_image
 from lska.evaluate.dense import Predictor
 from lska.evaluate.samples import segmentation_sheet
 from lska.finetuning import FineTuningJob

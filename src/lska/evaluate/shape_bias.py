@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories
-from lska.data.layouts import shown
+from lska.data.entries import shown
 from lska.outcomes import RESAMPLES, Outcomes, resample_columns
 from lska.provenance import metric, proportion
 

@@ -15,7 +15,7 @@ from lska.train.workers import LOOK_SECONDS
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from lska.data.dense import DetectionSplit, SegmentationSplit
+    from lska.data.dense_sets import DetectionSplit, SegmentationSplit
 
     Splits = dict[str, DetectionSplit] | dict[str, SegmentationSplit]
 

@@ -15,7 +15,7 @@ from lska.openmmlab.recipe import DetectionRecipe, MaskRCNNRecipe
 from lska.openmmlab.setup import base_config
 
 if TYPE_CHECKING:
-    from lska.data.dense import DetectionSplit
+    from lska.data.dense_sets import DetectionSplit
 
 PAPER_CLASSES = 80
 SIZE = (1280, 800)

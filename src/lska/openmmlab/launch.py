@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.data import dense
+from lska.data import dense_sets as dense
 from lska.evaluate.classify import Checkpoint
 from lska.files import atomic_path
 from lska.finetuning import FineTuningJob

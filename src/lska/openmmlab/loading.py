@@ -16,8 +16,8 @@ from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, TRANSFORMS
 from torch.utils.data import Sampler
 
-from lska.data.dense_files import IGNORED, read_image, read_labels
-from lska.data.folders import DataError
+from lska.data.decoding import IGNORED, read_image, read_labels
+from lska.data.entries import DataError
 from lska.train.loading import Key, MicroBatches, Plan, seed_processor
 from lska.train.workers import heed_only_the_trainer
 

@@ -14,7 +14,7 @@ from lska.openmmlab.recipe import SegmentationRecipe
 from lska.openmmlab.setup import base_config
 
 if TYPE_CHECKING:
-    from lska.data.dense import SegmentationSplit
+    from lska.data.dense_sets import SegmentationSplit
 
 PAPER_CLASSES = 150
 SIZES = ((512, 512), (2048, 1024))

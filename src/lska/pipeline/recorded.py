@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lska.config import Config
+from lska.data.roots import images_gone
 from lska.files import vouched
 from lska.finetuning import FineTuningJob
 from lska.outcomes import has_outcomes, outcomes_path
 from lska.passes import Measured
 from lska.pipeline.current import Product
 from lska.robustness import CORRUPTED
-from lska.roots import images_gone
 from lska.runs import Run
 from lska.sections import DataSource
 from lska.weights.choices import Choices

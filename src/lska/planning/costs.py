@@ -110,12 +110,12 @@ def number_of_classes(job: FineTuningJob) -> int:
     Raises:
         ValueError: no manifest of the data, or a setting of their generator is wrong.
     """
-    from lska.data.dense_manifest import load_dense_manifest
     from lska.data.generators import generator_settings
+    from lska.data.manifest import load_manifest
 
     if job.data.generate is not None:
         return len(generator_settings(job.kind, job.data).class_names)
-    return len(load_dense_manifest(job.kind, job.data.manifest or job.data.name).classes)
+    return len(load_manifest(job.data.manifest or job.data.name, job.kind).classes)
 
 
 def count_head(network: Network) -> Count:

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lska.data.roots import images_gone
 from lska.files import vouched
 from lska.passes import Pass
 from lska.planning.dag import Job
 from lska.planning.progress import done, steps
-from lska.roots import images_gone
 from lska.runs import Run
 from lska.weights.sidecars import measured_alike, read_sidecar
 from lska.workflow import Plan

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lska.data.roots import PlannedJob, missing
 from lska.planning.dag import Job
 from lska.planning.images import count
 from lska.planning.work import Network, classifier, predictor, training_size
 from lska.robustness import MASKED, set_of
-from lska.roots import PlannedJob, missing
 from lska.runs import Run
 from lska.weights.pointers import read_pointer
 from lska.workflow import Plan

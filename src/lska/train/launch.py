@@ -16,7 +16,7 @@ from torch import nn
 from lska.config import Config
 from lska.data.folders import Split, check_same_classes
 from lska.data.folders_torch import ImageDataset
-from lska.data.prepare import verify
+from lska.data.preparing import verify
 from lska.data.sources import open_classification
 from lska.files import atomic_path, printable, quoted, vouched
 from lska.models import create

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lska.config import KINDS, Config
+from lska.data.manifest import SERVING, load_manifest
 from lska.provenance import digest
-from lska.robustness import CORRUPTED, MASKED
+from lska.robustness import CORRUPTED
 from lska.sections import DataSource
 from lska.verify.files import Checked, broken, fits, read
 from lska.verify.findings import Finding, Level
@@ -60,31 +61,15 @@ def _expected(kind: str, source: DataSource) -> dict[str, Any]:
     if source.generate is not None:
         return {}
     name = Path(source.manifest) if source.manifest else source.name
-    if kind == "classification" or kind in (*MASKED, "sketch"):
-        from lska.data.manifest import load_manifest
-        from lska.data.perturbed.manifests import load_perturbed_manifest
-        from lska.data.prepare import record as of_manifest
-
-        return _ordered(of_manifest(load_manifest(name) if kind in KINDS else load_perturbed_manifest(name)))
-    if kind in KINDS:
-        from lska.data.dense_manifest import load_dense_manifest
-        from lska.data.prepare import record as of_manifest
-
-        return _ordered(of_manifest(load_dense_manifest(kind, name)))
+    if kind not in KINDS and kind not in SERVING:
+        return {}
+    manifest = load_manifest(name, SERVING.get(kind, kind))
     if kind in CORRUPTED:
-        from lska.data.perturbed.manifests import load_corrupted_manifest
-
-        manifest = load_corrupted_manifest(name)
         return {"manifest": manifest.digest, "classes": len(manifest.classes), "images": manifest.count}
     if kind == "texture_knn":
-        from lska.data.dtd import load_texture_manifest
-
-        return {"digest": load_texture_manifest(name).digest}
-    return {}
-
-
-def _ordered(expected: dict[str, Any]) -> dict[str, Any]:
-    return {"digest": expected["digest"], "splits": expected["splits"], "classes": expected["classes"]}
+        return {"digest": manifest.digest}
+    counts = {split: stated.count for split, stated in manifest.splits.items()}
+    return {"digest": manifest.digest, "splits": counts, "classes": len(manifest.classes)}
 
 
 def _inputs(checked: Checked, kind: str, config: Config) -> Iterator[Finding]:

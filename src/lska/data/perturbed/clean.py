@@ -7,7 +7,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from lska.data.folders import DataError, Split, decode
+from lska.data.decoding import decode
+from lska.data.entries import DataError
+from lska.data.folders import Split
 
 JPEG = (".jpg", ".jpeg")
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lska.data.folders import Split
 from lska.data.parallel import in_processes
 from lska.data.perturbed.clean import chosen_images, clean_image, corrupted_name, hashed
+from lska.data.perturbed.corruptions import corrupt
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.synthetic.checks import check_choice, check_range
 from lska.data.synthetic.folder import SETTINGS_FILE, existing_settings
@@ -85,17 +84,6 @@ class CorruptionSettings:
         return json.loads(json.dumps(content))
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Some images of one corruption, and the folder of each severity that they go to."""
-
-    source: Split
-    settings: CorruptionSettings
-    corruption: str
-    folders: dict[int, Path]
-    indices: tuple[int, ...]
-
-
 def write_corrupted_set(
     source: Split, root: Path, settings: CorruptionSettings, origin: Mapping[str, Any], workers: int = 1
 ) -> dict[str, int]:
@@ -121,83 +109,68 @@ def write_corrupted_set(
     check_range("workers", workers, 1, 1024)
     root, indices = Path(root), chosen_images(source, settings.images, settings.seed)
     _prepare(root, settings.description(origin))
-    missing = _missing(root, settings)
-    cells = len(FAMILIES[settings.family]) * len(settings.severities)
+    missing = {
+        corruption: [level for level in settings.severities if not _cell(root, settings, corruption, level).is_dir()]
+        for corruption in FAMILIES[settings.family]
+    }
+    cells = len(missing) * len(settings.severities)
     written = len(indices) * sum(map(len, missing.values()))
-    if not missing:
+    if not written:
         logger.info("%s already holds this set of %d x %d images, left as it is", root, cells, len(indices))
-    else:
-        _write_missing(source, root, settings, indices, missing, workers)
-        logger.info("%s: wrote %d images", root, written)
+        return {"cells": cells, "images": len(indices), "written": 0}
+    from tqdm import tqdm
+
+    total = cells * len(indices)
+    bar = tqdm(total=total, initial=total - written, desc=root.name, unit="img", disable=None)
+    # Parts small enough for all processes to have several.
+    size = min(CHUNK, max(1, len(indices) // (4 * workers)))
+    parts = [tuple(indices[start : start + size]) for start in range(0, len(indices), size)]
+    classes = {source.classes[source.samples[index].target] for index in indices}
+    try:
+        with bar, in_processes(workers) as mapper:
+            for corruption, levels in missing.items():
+                cells_of = {level: _cell(root, settings, corruption, level) for level in levels}
+                # All severities at a time, so that a clean image is decoded once for all of them.
+                folders = {level: cell.with_name(temporary_name(cell)) for level, cell in cells_of.items()}
+                for folder in (folder / name for folder in folders.values() for name in classes):
+                    folder.mkdir(parents=True)
+                jobs = [_Job(source, settings, corruption, folders, part) for part in parts] if folders else []
+                for number in mapper(_write_images, jobs):
+                    bar.update(number)
+                for level, folder in folders.items():
+                    folder.replace(cells_of[level])
+    finally:
+        _remove_leftovers(root)
+    logger.info("%s: wrote %d images", root, written)
     return {"cells": cells, "images": len(indices), "written": written}
 
 
-def _write_missing(
-    source: Split,
-    root: Path,
-    settings: CorruptionSettings,
-    indices: Sequence[int],
-    missing: Mapping[str, Sequence[int]],
-    workers: int,
-) -> None:
-    """Write the `missing` severities of each corruption."""
-    from tqdm import tqdm
+@dataclass(frozen=True)
+class _Job:
+    """Some images of one corruption, and the folder of each severity that they go to, hidden until it is whole."""
 
-    total = len(FAMILIES[settings.family]) * len(settings.severities) * len(indices)
-    done = total - len(indices) * sum(map(len, missing.values()))
-    bar = tqdm(total=total, initial=done, desc=root.name, unit="img", disable=None)
-    try:
-        with bar, in_processes(workers) as mapper:
-            for corruption, severities in missing.items():
-                folders = {
-                    severity: _unfinished(_cell(root, settings, corruption, severity)) for severity in severities
-                }
-                jobs = [_Job(source, settings, corruption, folders, part) for part in _parts(indices, workers)]
-                _write_cells(root, jobs, mapper, bar.update)
-    finally:
-        _remove_leftovers(root)
-
-
-def _write_cells(
-    root: Path, jobs: Sequence[_Job], mapper: Callable[..., Iterator[int]], advance: Callable[[int], Any]
-) -> None:
-    """Run the jobs of one corruption, then give its cells their names.
-
-    All severities at a time, so that a clean image is decoded once for all of them.
-    """
-    source, settings, corruption, folders = jobs[0].source, jobs[0].settings, jobs[0].corruption, jobs[0].folders
-    classes = {source.classes[source.samples[index].target] for job in jobs for index in job.indices}
-    for folder in (folder / name for folder in folders.values() for name in classes):
-        folder.mkdir(parents=True)
-    for written in mapper(_write_images, jobs):
-        advance(written)
-    for severity, folder in folders.items():
-        folder.replace(_cell(root, settings, corruption, severity))
+    source: Split
+    settings: CorruptionSettings
+    corruption: str
+    folders: dict[int, Path]
+    indices: tuple[int, ...]
 
 
 def _write_images(job: _Job) -> int:
     """Write the job's images at all its severities and return how many those are."""
     from PIL import Image
 
-    settings, corrupt = job.settings, _corrupter(job.settings.family)
+    settings = job.settings
     for index in job.indices:
         name = job.source.samples[index].name
         clean = clean_image(job.source, index, settings.shorter_side, settings.image_size)
         for severity, folder in job.folders.items():
             seed = hashed(settings.seed, job.corruption, severity, name)
-            picture = Image.fromarray(corrupt(clean, job.corruption, severity, seed))
+            picture = Image.fromarray(corrupt(settings.family, clean, job.corruption, severity, seed))
             path = folder / corrupted_name(name)
             with writing(path):
                 picture.save(path, "JPEG", quality=settings.quality, optimize=True)
     return len(job.indices) * len(job.folders)
-
-
-def _corrupter(family: str) -> Callable[[np.ndarray, str, int, int], np.ndarray]:
-    if family == "c":
-        from lska.data.perturbed.common import corrupt
-    else:
-        from lska.data.perturbed.c_bar import corrupt
-    return corrupt
 
 
 def _prepare(root: Path, description: Mapping[str, Any]) -> None:
@@ -205,18 +178,15 @@ def _prepare(root: Path, description: Mapping[str, Any]) -> None:
     if not existing_settings(root, description, overwrite=True):
         settings = root / SETTINGS_FILE
         if settings.exists():
-            _refuse_other_kind(root, read_json(settings).get("kind"))
+            if (kind := read_json(settings).get("kind")) != KIND:
+                what = f"{root} holds a generated set of kind {kind!r}, not {KIND!r}"
+                raise FileExistsError(f"{what}; choose another folder")
             logger.warning("%s holds a corrupted set of other settings, which is replaced", root)
         # Renamed before it is removed: half a cell must never look like one of the former set's.
         for corruption in (name for names in FAMILIES.values() for name in names if (root / name).is_dir()):
             (root / corruption).replace(root / temporary_name(root / corruption))
         write_json(settings, {**description, "digest": digest(description)})
     _remove_leftovers(root)
-
-
-def _refuse_other_kind(root: Path, kind: Any) -> None:
-    if kind != KIND:
-        raise FileExistsError(f"{root} holds a generated set of kind {kind!r}, not {KIND!r}; choose another folder")
 
 
 def _remove_leftovers(root: Path) -> None:
@@ -226,24 +196,3 @@ def _remove_leftovers(root: Path) -> None:
 
 def _cell(root: Path, settings: CorruptionSettings, corruption: str, severity: int) -> Path:
     return root / corruption / severity_folder(settings.family, corruption, severity)
-
-
-def _missing(root: Path, settings: CorruptionSettings) -> dict[str, list[int]]:
-    """Severities without a cell, of the corruptions that lack any."""
-    lacking = {
-        corruption: [s for s in settings.severities if not _cell(root, settings, corruption, s).is_dir()]
-        for corruption in FAMILIES[settings.family]
-    }
-    return {corruption: severities for corruption, severities in lacking.items() if severities}
-
-
-def _unfinished(cell: Path) -> Path:
-    """A hidden sibling of a cell."""
-    return cell.with_name(temporary_name(cell))
-
-
-def _parts(indices: Sequence[int], workers: int) -> Iterator[tuple[int, ...]]:
-    """Cut the images into parts small enough for all processes to have several."""
-    size = min(CHUNK, max(1, len(indices) // (4 * workers)))
-    for start in range(0, len(indices), size):
-        yield tuple(indices[start : start + size])

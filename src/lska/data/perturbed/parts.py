@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lska import provenance
-from lska.data.folders import DataError, Split, list_split
-from lska.data.manifest import names_digest
-from lska.data.perturbed.check import corruption_folder, open_test
-from lska.data.perturbed.manifests import TEST
+from lska.data.digests import names_digest
+from lska.data.entries import DataError
+from lska.data.folders import Split, list_split
+from lska.data.manifest import TEST
 from lska.data.perturbed.names import FAMILIES, severity_folder
-from lska.data.perturbed.prepare import changed, verify
+from lska.data.perturbed.perturbed_integrity import corruption_folder, open_test
+from lska.data.perturbed.perturbed_preparing import verify
+from lska.data.problems import changed
 from lska.data.sources import archives_of, class_root, open_classification
 from lska.files import FileError, quoted
 from lska.provenance import digest
@@ -98,10 +100,10 @@ def _corrupted_part(item: PerturbedSet, stored: dict[str, Any], corruption: str,
     name, root = f"{corruption}/{severity}", Path(item.data.root)
     folder = corruption_folder(root, item.name, corruption)
     if folder is None:
-        raise DataError(changed(item, [f"{name}: {root / corruption} is gone"]))
+        raise changed(root, item.record, [f"{name}: {root / corruption} is gone"])
     split = list_split(folder, severity_folder(item.name, corruption, severity))
     if names_digest(split) != stored["names"]:
-        raise DataError(changed(item, [f"{name}: its file names are not the recorded ones"]))
+        raise changed(root, item.record, [f"{name}: its file names are not the recorded ones"])
     identity = digest([stored["manifest"], name, stored["names"], stored["contents"].get(name)])
     return Part(name, split, identity, stored=True)
 

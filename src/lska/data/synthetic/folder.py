@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lska.data.layouts import shown
+from lska.data.entries import shown
 from lska.files import files_in, read_json, replaced_folder, write_json
 from lska.provenance import digest
 from lska.settings.versions import GENERATORS

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from lska.data.dtd import IMAGES, LABELS, PARTS, TextureManifest
+from lska.data.dtd import IMAGES, LABELS
+from lska.data.manifest import PARTS, TextureManifest
 from lska.data.synthetic.checks import check_names, check_pair, check_range
 from lska.data.synthetic.folder import describe, generate
 from lska.data.synthetic.render import coloured

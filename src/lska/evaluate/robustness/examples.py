@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from lska.data.folders import Split, decode
+from lska.data.decoding import decode
+from lska.data.folders import Split
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.data.perturbed.parts import Part, open_parts
 from lska.robustness import PerturbedSet

@@ -20,7 +20,7 @@ from timm.data import create_transform
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from lska.data.folders import decode
+from lska.data.decoding import decode
 from lska.data.perturbed.parts import Part
 from lska.evaluate.robustness.members import Member
 from lska.evaluate.robustness.scores import Outcome

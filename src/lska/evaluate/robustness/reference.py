@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from lska.config import Config
-from lska.data.perturbed.prepare import Judge
+from lska.data.perturbed.perturbed_preparing import Judge
 from lska.evaluate.robustness.measure import training_classes
 from lska.evaluate.robustness.members import open_run
 from lska.runs import Run

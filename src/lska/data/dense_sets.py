@@ -1,0 +1,254 @@
+"""The data of detection and segmentation: opened for training, checked completely before it, verified at each start."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lska.data import voc
+from lska.data.ade20k import check_segmentation
+from lska.data.coco import check_detection
+from lska.data.digests import file_hash, lines_digest, sized_lines
+from lska.data.entries import DataError, inside_problem, read_names
+from lska.data.manifest import (
+    DenseManifest,
+    DetectionManifest,
+    DetectionSplitManifest,
+    SegmentationManifest,
+    SegmentationSplitManifest,
+    manifest_for,
+)
+from lska.data.preparing import RENDERED, DataSet, prepare_set, record
+from lska.data.problems import CheckReport, changed
+from lska.data.sources import dense_root
+from lska.data.synthetic.detection import DetectionSettings, write_detection_set
+from lska.data.synthetic.folder import existing_settings
+from lska.data.synthetic.segmentation import write_segmentation_set
+from lska.files import FileError, MissingFileError
+from lska.provenance import read_record
+from lska.sections import DataSource
+
+
+@dataclass(frozen=True)
+class DetectionSplit:
+    """One split of a detection set, ready for a COCO reader."""
+
+    split: str
+    images: Path
+    """Folder that the file names of the annotations start from."""
+    annotations: Path
+    """COCO JSON file."""
+    classes: tuple[str, ...]
+    """In the order of the label indices."""
+    category_ids: tuple[int, ...]
+    """The classes' ids in the annotation file, in the same order."""
+    count: int
+    """Number of images."""
+    masks: bool
+    """Whether every object has a mask."""
+
+    def listing(self) -> list[str]:
+        """Lines that change whenever a file of the split is added, removed, renamed or resized; reads one file."""
+        return [*sized_lines("images", self.images), f"annotations {file_hash(self.annotations)}"]
+
+
+@dataclass(frozen=True)
+class SegmentationSplit:
+    """One split of a segmentation set: images and label maps of equal names."""
+
+    split: str
+    images: Path
+    labels: Path
+    image_suffix: str
+    label_suffix: str
+    classes: tuple[str, ...]
+    """In the order of the label values, from 1 on with `zero_is_unlabelled`, else from 0."""
+    zero_is_unlabelled: bool
+    """Whether label 0 means no class, as in ADE20K."""
+    ignore: tuple[int, ...]
+    """Label values, as stored, that are not scored."""
+    count: int
+    """Number of images."""
+
+    def listing(self) -> list[str]:
+        """As `DetectionSplit.listing`; reads no file."""
+        return [*sized_lines("images", self.images), *sized_lines("labels", self.labels)]
+
+
+DenseSplit = DetectionSplit | SegmentationSplit
+
+
+def open_detection(data: DataSource, split: str, cache: Path) -> DetectionSplit:
+    """Open a split of a detection set; unpacks an archive and converts VOC annotations into `cache` where needed.
+
+    Raises:
+        DataError: the root, the split, its folder of images or its annotations are missing or of other settings.
+        ValueError: no such manifest, or a setting of the generator is wrong.
+    """
+    return DenseSet("detection", data, cache).open(split)
+
+
+def open_segmentation(data: DataSource, split: str, cache: Path) -> SegmentationSplit:
+    """As `open_detection`, for a segmentation set."""
+    return DenseSet("segmentation", data, cache).open(split)
+
+
+def prepare(kind: str, data: DataSource, record: Path, cache: Path) -> None:
+    """Prepare a detection or segmentation set; raises as `lska.data.preparing.prepare_set`."""
+    prepare_set(DenseSet(kind, data, cache), record)
+
+
+def check(kind: str, data: DataSource, cache: Path) -> CheckReport:
+    """Check the data completely, as `prepare` does, and report instead of raising.
+
+    Raises:
+        DataError: a generated set is not there, or is of other settings.
+        ValueError: as `prepare`.
+    """
+    return DenseSet(kind, data, cache).check()[0]
+
+
+def verify(kind: str, data: DataSource, record: Path, *splits: DenseSplit) -> dict[str, str]:
+    """Make sure that opened splits are those of the data record, also where the root was changed after the check.
+
+    Compares file names, file sizes and the annotation file, and decodes nothing. Returns the name and digest of the
+    data, as results keep them.
+
+    Raises:
+        FileError: the record is missing or damaged.
+        DataError: it is of another manifest, or the files have changed; says which.
+    """
+    stored = read_record(record, data.name, kind, name=str, digest=str, files=dict)
+    manifest, problems = DenseSet(kind, data, record.parent).manifest, []
+    if data.generate is None and stored["digest"] != manifest.digest:
+        problems.append("it records another version of the manifest")
+    for split in splits:
+        if stored["files"].get(split.split) != lines_digest(split.listing()):
+            problems.append(f"{split.split}: files at {split.images} or its annotations were changed after the check")
+    if problems:
+        raise changed(data.root, record, problems)
+    return {"name": stored["name"], "digest": stored["digest"]}
+
+
+class DenseSet(DataSet):
+    """A detection or segmentation set.
+
+    Its record holds on top `detail` with the numbers of each split, `contents` with the digest of all bytes of each,
+    and `files` with that of file names and sizes, which `verify` compares.
+    """
+
+    @property
+    def manifest(self) -> DenseManifest:
+        """What it has to hold; of generated data what the settings promise, after a look at whether they made it."""
+        if self.data.generate is None:
+            return manifest_for(self.kind, self.data)
+        settings, name = self.settings, self.data.name
+        try:
+            there, reason = existing_settings(self.root, settings.description(), overwrite=False), "missing or empty"
+        except FileExistsError as error:
+            there, reason = False, str(error)
+        if not there:
+            raise DataError(
+                f"{self.root} does not hold the generated set {name!r} ({reason}); make it with `lska data prepare`"
+            )
+        about, classes = {"name": name, "title": "generated scenes", **RENDERED}, settings.class_names
+        counts = {split: settings.count(split) for split in ("train", "val")}
+        if isinstance(settings, DetectionSettings):
+            boxed = {
+                split: DetectionSplitManifest(f"{split}2017", f"annotations/instances_{split}2017.json", count)
+                for split, count in counts.items()
+            }
+            ids = tuple(range(1, len(classes) + 1))
+            return DetectionManifest(**about, classes=classes, category_ids=ids, splits=boxed, masks=True)
+        folders = {"train": "training", "val": "validation"}
+        labelled = {
+            split: SegmentationSplitManifest(f"images/{folders[split]}", f"annotations/{folders[split]}", count)
+            for split, count in counts.items()
+        }
+        return SegmentationManifest(**about, classes=classes, splits=labelled, zero_is_unlabelled=True)
+
+    def generate(self) -> None:
+        """Write the generated scenes."""
+        settings = self.settings
+        write = write_detection_set if isinstance(settings, DetectionSettings) else write_segmentation_set
+        write(self.root, settings, overwrite=True)
+
+    def open(self, split: str) -> Any:
+        """Open a split; raises as `open_detection`."""
+        manifest = self.manifest
+        if split not in manifest.splits:
+            raise DataError(f"{manifest.name} has no split {split!r}; choose from {', '.join(manifest.splits)}")
+        folder, expected = dense_root(manifest, self.root, self.cache), manifest.splits[split]
+        if isinstance(manifest, SegmentationManifest):
+            return SegmentationSplit(
+                split, _folder(folder / expected.images), _folder(folder / expected.labels), manifest.image_suffix,
+                manifest.label_suffix, manifest.classes, manifest.zero_is_unlabelled, manifest.ignore, expected.count,
+            )  # fmt: skip
+        images, annotations = _folder(folder / expected.images), folder / expected.annotations
+        if manifest.format == "voc":
+            annotations = self._converted(manifest, annotations, folder / str(expected.names))
+        elif not annotations.is_file():
+            raise DataError(f"{annotations} is missing: expected a COCO annotation file; restore it")
+        return DetectionSplit(
+            split, images, annotations, manifest.classes, manifest.category_ids, expected.count, manifest.masks
+        )
+
+    def _converted(self, manifest: DetectionManifest, xml: Path, names_file: Path) -> Path:
+        """The COCO JSON file of a VOC split, converted anew whenever a source has another name, size or time.
+
+        The same holds for another version of the conversion.
+        """
+        try:
+            names = read_names(names_file, inside_problem)
+        except MissingFileError as error:
+            wanted = "expected the names of the split, one a line; restore it"
+            raise DataError(f"{names_file} is missing: {wanted}") from error
+        except FileError as error:
+            raise DataError(f"{error}\nexpected the names of the split, one a line; restore the file") from error
+        if not names:
+            raise DataError(f"{names_file}: expected the names of the split, one a line, found none; restore it")
+        state = hashlib.sha256(repr((voc.VERSION, str(_folder(xml).resolve()), names, manifest.classes)).encode())
+        for path in sorted(xml.glob("*.xml")):
+            state.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
+        destination = self.cache / f"{manifest.name}-{names_file.stem}-{state.hexdigest()[:16]}.json"
+        if not destination.is_file():
+            voc.convert(xml, names, manifest.classes, destination)
+        return destination
+
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+        """Every annotation and every file; every image is decoded."""
+        manifest, findings, notes = self.manifest, [], []
+        detail, contents, files = {}, {}, {}
+        for name, expected in manifest.splits.items():
+            try:
+                split = self.open(name)
+                checked = check_detection if isinstance(split, DetectionSplit) else check_segmentation
+                outcome = checked(manifest, split)
+            except (DataError, FileError) as error:
+                findings.append(f"{name}: {error}")
+                continue
+            findings += [f"{name}: {text}." for text in outcome.findings]
+            notes += [f"{name}: {text}" for text in outcome.notes]
+            if not outcome.findings and expected.contents not in (None, outcome.contents):
+                findings.append(
+                    f"{name}: the contents differ, expected contents digest {expected.contents}, found "
+                    f"{outcome.contents}."
+                )
+            detail[name], contents[name] = outcome.facts, outcome.contents
+            files[name] = lines_digest(split.listing())
+        if self.data.generate is not None and not findings:
+            splits = {n: dataclasses.replace(one, contents=contents[n]) for n, one in manifest.splits.items()}
+            manifest = dataclasses.replace(manifest, splits=splits)
+        report = CheckReport(manifest.name, manifest.digest, self.root, tuple(dict.fromkeys(findings)), tuple(notes))
+        content = record(manifest) | {"kind": self.kind, "detail": detail, "contents": contents, "files": files}
+        return report, content
+
+
+def _folder(folder: Path) -> Path:
+    """`folder` itself; raises DataError where it is none."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is missing: expected a folder; restore it or correct the data root")
+    return folder

@@ -1,0 +1,187 @@
+"""Make or check a perturbed set and write its record, the evidence that evaluation and tables rely on."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lska.data.digests import content_hash, contents_digest, names_digest
+from lska.data.folders import Split
+from lska.data.generators import Trained, unfit_images
+from lska.data.manifest import TEST, CorruptedManifest, Manifest, describe_split, manifest_for
+from lska.data.parallel import mapped
+from lska.data.perturbed.clean import chosen_images
+from lska.data.perturbed.generate import write_corrupted_set
+from lska.data.perturbed.names import FAMILIES, SEVERITIES
+from lska.data.perturbed.perturbed_integrity import (
+    by_corruption,
+    check_corrupted,
+    open_test,
+    perturbed_problems,
+    report_perturbed,
+)
+from lska.data.preparing import RENDERED, DataSet, prepare_set, record
+from lska.data.problems import CheckReport, changed
+from lska.data.sources import class_root, open_classification
+from lska.provenance import digest
+from lska.robustness import PerturbedSet
+from lska.strict import refuse
+
+logger = logging.getLogger(__name__)
+
+Judge = Callable[[list[Image.Image]], np.ndarray]
+"""Probabilities (B, classes) that a classifier gives to images."""
+
+CORRUPTED = {"source": "made by lska.data.perturbed from the scale's validation images", "terms": "those of the images"}
+"""What a manifest says of generated corruptions."""
+
+
+def prepare(item: PerturbedSet, judge: Judge | None = None, judged_by: dict[str, Any] | None = None) -> None:
+    """Generate a perturbed set where the configuration says so, check it, and write its record.
+
+    A set of corruptions may lack corruptions or severities: the record says which, and so will the results.
+
+    Args:
+        judge: the reference classifier of a generated counterpart of ImageNet-A.
+        judged_by: what identifies the weights of `judge`.
+
+    Raises:
+        DataError: the root is not what the manifest says, or no part of it is complete.
+        ValueError: a setting of the generator is unknown or out of range.
+    """
+    kind = CorruptedFolders if item.corrupted else PerturbedFolder
+    dataset = kind(item.name, item.data, item.config.work / "cache", item, judge, judged_by)
+    chosen = {} if judged_by is None else {"reference": judged_by}
+    prepare_set(dataset, item.record, chosen | {"set": item.name, "inputs": item.inputs()})
+
+
+def verify(item: PerturbedSet, stored: dict[str, Any], split: Split) -> None:
+    """Make sure that an opened set with one folder per class is the recorded one.
+
+    Raises:
+        DataError: it was changed since; says how.
+    """
+    problems = []
+    if item.data.generate is None:
+        problems = perturbed_problems(manifest_for(item.name, item.data), split)
+    if names_digest(split) != stored["names"]:
+        problems.append("its file names are not the recorded ones")
+    if problems:
+        raise changed(item.data.root, item.record, problems)
+
+
+@dataclass(frozen=True)
+class _Perturbed(DataSet):
+    item: PerturbedSet
+    judge: Judge | None
+    judged_by: dict[str, Any] | None
+
+
+class CorruptedFolders(_Perturbed):
+    """ImageNet-C or ImageNet-C-bar, or the same corruptions of the scale's validation images."""
+
+    @property
+    def manifest(self) -> CorruptedManifest:
+        """What it has to hold: as its manifest says, or as the generator's settings promise.
+
+        Raises:
+            ValueError: no such manifest, one of another family, or a wrong setting.
+            DataError: the clean images, which a generated set is made of, are missing.
+        """
+        where = f"robustness.sets.{self.kind}"
+        if self.data.generate is None:
+            manifest = manifest_for(self.kind, self.data)
+            if manifest.family != self.kind:
+                raise ValueError(
+                    f"{where}: {manifest.name} is a manifest of family {manifest.family}, expected one of family "
+                    f"{self.kind}; correct name or manifest"
+                )
+            return manifest
+        config, settings = self.item.config, self.settings
+        clean, origin = open_classification(config, "val"), config.data.name
+        about = Trained(origin, clean.classes, len(clean))
+        refuse(list(unfit_images("images", settings.images, about)), f"{where}.generate")
+        chosen = chosen_images(clean, settings.images, settings.seed)
+        per_class = Counter(clean.samples[index].target for index in chosen).values()
+        return CorruptedManifest(
+            self.data.name, f"corruptions of {origin}", **CORRUPTED, family=self.kind, classes=clean.classes,
+            count=len(chosen), per_class=(min(per_class), max(per_class)), severities=settings.severities,
+        )  # fmt: skip
+
+    def generate(self) -> None:
+        """Corrupt the clean images."""
+        _ = self.manifest  # whose settings are refused before anything is written
+        clean, origin = open_classification(self.item.config, "val"), self.item.config.data_identity()
+        workers = max(1, self.item.section.evaluation.threads)
+        write_corrupted_set(clean, self.root, self.settings, origin, workers)
+
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+        """Every part; what is missing is only told, as long as one part is complete."""
+        manifest = self.manifest
+        checked = check_corrupted(manifest, self.root)
+        if not checked.parts:
+            findings = ("no part of it is complete.", *checked.findings)
+            return CheckReport(manifest.name, manifest.digest, self.root, findings), {}
+        for sentence in checked.findings:
+            logger.warning("%s: %s", self.data.name, sentence)
+        # Severities that a generated set does without are missing from its means too.
+        whole = [(corruption, severity) for corruption in FAMILIES[manifest.family] for severity in SEVERITIES]
+        parts = checked.parts.items() if self.data.generate is not None else ()
+        content = manifest.about | {
+            "family": manifest.family,
+            "classes": len(manifest.classes),
+            "images": manifest.count,
+            "manifest": manifest.digest,
+            "parts": by_corruption(checked.parts),
+            "names": checked.names,
+            "missing": by_corruption(cell for cell in whole if cell not in checked.parts),
+            "contents": {f"{corruption}/{severity}": _contents(part) for (corruption, severity), part in parts},
+        }
+        identity = digest([content[key] for key in ("manifest", "parts", "names", "contents")])
+        return CheckReport(manifest.name, identity, self.root, ()), content | {"digest": identity}
+
+
+def _contents(split: Split) -> str:
+    """Digest of the bytes of all files of a split."""
+    hashes = mapped(lambda index: content_hash(split.read(index)), len(split), split.source.name)
+    return contents_digest(split, hashes)
+
+
+class PerturbedFolder(_Perturbed):
+    """ImageNet-A, -R or -Sketch, or a generated counterpart: one folder per class."""
+
+    def generate(self) -> None:
+        """Write the counterpart's images; those of A are chosen by the judge."""
+        from lska.data.synthetic import write_adversarial_set, write_rendition_set
+
+        if self.kind != "a":
+            write_rendition_set(self.root, self.settings, overwrite=True)
+        elif self.judge is None or self.judged_by is None:
+            raise ValueError(
+                "robustness.sets.a.generate: the images of set a are chosen by its reference classifier, and none was "
+                "given"
+            )
+        else:
+            write_adversarial_set(self.root, self.settings, self.judge, self.judged_by, overwrite=True)
+
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+        """Classes, counts and names; what was generated is described as it is."""
+        if self.data.generate is None:
+            manifest = manifest_for(self.kind, self.data)
+            place = class_root(self.root, manifest.archives, self.cache)
+            report = report_perturbed(manifest, place, cache=self.cache)
+            names = names_digest(open_test(place, self.cache)) if report.ok else None
+            return report, record(manifest) | {"names": names, "contents": None}
+        split = open_test(self.root, self.cache)
+        described = replace(describe_split(split), counts=split.counts())
+        manifest = Manifest(
+            self.data.name, "generated scenes", **RENDERED, classes=split.classes, splits={TEST: described}
+        )
+        content = record(manifest) | {"names": described.names, "contents": described.contents}
+        return CheckReport(manifest.name, manifest.digest, self.root, ()), content

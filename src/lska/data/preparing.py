@@ -1,0 +1,140 @@
+"""Make or check a data set, whatever it serves, and record beside the results what it is.
+
+A kind of set is a subclass of `DataSet` that says how it is made and checked. The rest is written once: a set that
+is not what its manifest says is refused with everything found, and what is sound gets a record, the evidence that
+trainings, evaluations and tables rely on.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lska.config import Config, place
+from lska.data.entries import DataError
+from lska.data.folders import Split
+from lska.data.generators import generator_settings
+from lska.data.integrity import check, structure_problems
+from lska.data.manifest import Manifest, make_manifest, manifest_for
+from lska.data.problems import CheckReport, changed, render
+from lska.data.sources import split_root
+from lska.provenance import write_sealed
+from lska.sections import DataSource
+
+logger = logging.getLogger(__name__)
+
+RENDERED = {"source": "lska.data.synthetic", "terms": "no restrictions"}
+"""What a manifest says of generated scenes."""
+
+
+@dataclass(frozen=True)
+class DataSet(ABC):
+    """One data set of a scale."""
+
+    kind: str
+    """What it serves, as `Config.sources` says."""
+    data: DataSource
+    cache: Path
+    """Folder for what is unpacked or converted; may be deleted at any time."""
+
+    @property
+    def root(self) -> Path:
+        """Where it lies."""
+        return Path(self.data.root)
+
+    @property
+    def settings(self) -> Any:
+        """The settings of its generator; raises ValueError where one is wrong."""
+        return generator_settings(self.kind, self.data)
+
+    @abstractmethod
+    def generate(self) -> None:
+        """Make it at its root, in the place of a generated set of other settings."""
+
+    @abstractmethod
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+        """What is wrong with it, and what its record says where nothing is."""
+
+
+def prepare_set(dataset: DataSet, record: Path, more: Mapping[str, Any] | None = None) -> None:
+    """Generate a set where the configuration says so, check it, and write its record, with `more` in it.
+
+    Raises:
+        DataError: it is not what its manifest says; everything found is named.
+        ValueError: no such manifest, or a setting of the generator is unknown or out of range.
+    """
+    data = dataset.data
+    if data.generate is not None:
+        dataset.generate()
+    report, content = dataset.check()
+    for note in report.notes:
+        logger.info("%s: %s", data.name, note)
+    if not report.ok:
+        raise DataError(render(replace(report, root=dataset.root)) + _remedy(dataset))
+    write_sealed(record, {**content, **(more or {})})
+
+
+def _remedy(dataset: DataSet) -> str:
+    if dataset.data.generate is not None:
+        return "The set was generated and changed since; remove its folder, and it is made again"
+    return (
+        f"The root is the setting {place(dataset.kind)}.root of the configuration; point it at the data with a file of "
+        "your own, `--configfile <scale>.yaml <yours>.yaml` (docs/data.md)"
+    )
+
+
+def record(manifest: Any) -> dict[str, Any]:
+    """What results keep of a manifest with splits: its name, digest, number of classes and images per split."""
+    return manifest.about | {
+        "digest": manifest.digest,
+        "classes": len(manifest.classes),
+        "splits": {name: split.count for name, split in manifest.splits.items()},
+    }
+
+
+class ClassFolders(DataSet):
+    """A scale's classification set."""
+
+    def generate(self) -> None:
+        """Write the generated scenes."""
+        from lska.data.synthetic import write_classification_set
+
+        write_classification_set(self.root, self.settings, overwrite=True)
+
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+        """Classes, counts and names; what was generated is described as it is."""
+        if self.data.generate is not None:
+            manifest = make_manifest(self.root, self.data.name, title="generated scenes", **RENDERED)
+            return CheckReport(manifest.name, manifest.digest, self.root, ()), record(manifest)
+        manifest = manifest_for("classification", self.data)
+        root = split_root(self.root, manifest.archives, manifest.splits, self.cache)
+        return check(manifest, root, cache=self.cache), record(manifest)
+
+
+def prepare(config: Config) -> None:
+    """Prepare a scale's classification set; raises as `prepare_set`."""
+    prepare_set(ClassFolders("classification", config.data, config.work / "cache"), config.data_record)
+
+
+def verify(config: Config, *splits: Split) -> dict[str, str]:
+    """Make sure that opened splits are those of the data record, also where the root was changed after the check.
+
+    Returns the name and digest of the data, as results keep them.
+
+    Raises:
+        DataError: classes, counts or file names are not the manifest's, or the record is of another manifest.
+    """
+    identity = config.data_identity()
+    if config.data.generate is not None:
+        return identity
+    manifest: Manifest = manifest_for("classification", config.data)
+    problems = [f"{split.split}: {text}" for split in splits for text in structure_problems(manifest, split)]
+    if identity["digest"] != manifest.digest:
+        problems.append("it records another version of the manifest")
+    if problems:
+        raise changed(config.data.root, config.data_record, problems)
+    return identity
