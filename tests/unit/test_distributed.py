@@ -23,12 +23,11 @@ from lease_helpers import PERIOD, elsewhere, own, until
 from tiny_project import Project, in_child
 
 from lska.config import Config
-from lska.rendezvous import MEETING, Member, member
 from lska.train import distributed, silence
+from lska.train.classifier import Trainer, state_folder
 from lska.train.distributed import MeetingError, processes
-from lska.train.engine import Trainer
 from lska.train.interrupt import stop_request
-from lska.train.launch import state_folder
+from lska.train.launcher import MEETING, Member, member
 from lska.train.lease import Lease
 
 MIXING = {

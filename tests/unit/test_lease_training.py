@@ -19,10 +19,9 @@ from tiny_project import Project, in_child
 from lska.config import Config
 from lska.provenance import file_md5
 from lska.strict import merge
-from lska.train import launch
-from lska.train.attempts import NAME
-from lska.train.engine import Trainer
-from lska.train.launch import state_folder
+from lska.train import engine
+from lska.train.classifier import Trainer, state_folder
+from lska.train.lease import ATTEMPTS
 
 CHANGES: dict[str, Any] = {"scale": "shared", "training": {"heartbeat_seconds": PERIOD, "state_minutes": 0.0}}
 
@@ -41,13 +40,13 @@ def freeze_before(number: int) -> None:
 
 def freeze_before_export() -> None:
     """Have this process stop when everything is trained and nothing is exported."""
-    original = launch.save_weights
+    original = engine.save_weights
 
     def save_weights(*arguments: Any, **more: Any) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
         original(*arguments, **more)
 
-    launch.save_weights = save_weights
+    engine.save_weights = save_weights
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +123,7 @@ def frozen_and_waiting(project: Project, capfd: Any) -> tuple[Any, Any]:
 
 def attempts(folder: Path) -> list[str]:
     """What the file of all attempts has of each."""
-    return (folder / NAME).read_text(encoding="utf-8").split(" has the training\n")[1:]
+    return (folder / ATTEMPTS).read_text(encoding="utf-8").split(" has the training\n")[1:]
 
 
 def test_the_second_waits_and_does_not_train_again(

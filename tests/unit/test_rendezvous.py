@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from lska.launching import budget_seconds, launcher, runtime, spread, training_threads
-from lska.rendezvous import Rendezvous, first_host, of_slurm
 from lska.sections import Training
+from lska.train.launcher import Rendezvous, first_host, of_slurm
 
 STEP = {
     "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "gpu[03-04]", "SLURM_NNODES": "2", "SLURM_NODEID": "1",

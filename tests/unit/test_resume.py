@@ -15,7 +15,7 @@ from tiny_project import Project
 from lska.config import Config
 from lska.provenance import file_md5
 from lska.strict import merge
-from lska.train.engine import Trainer
+from lska.train.classifier import Trainer
 
 Child = Callable[[Callable[[], Any]], int]
 Outcome = Callable[..., dict[str, Any]]

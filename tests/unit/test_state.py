@@ -19,7 +19,7 @@ from tiny_trainer import load_state
 
 from lska import files
 from lska.train.interrupt import Interrupted
-from lska.train.state import StateError, read_state, save_state, state_files, write_state
+from lska.train.saved_state import StateError, read_state, save_state, state_files
 
 
 def content(step: int) -> dict[str, Any]:
@@ -118,7 +118,8 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path]
 
 def test_a_sound_checksum_makes_no_state(tmp_path: Path) -> None:
     for number, payload in enumerate((b"", b"PK", b"\x80\x04N.", pickle.dumps({"a": 1})), 1):
-        write_state(tmp_path / f"state-{number:08d}.pt", payload)
+        sound = b"LSKASTATE1" + hashlib.sha256(payload).digest() + payload
+        (tmp_path / f"state-{number:08d}.pt").write_bytes(sound)
         with pytest.raises(StateError, match="is none that this program wrote"):
             read_state(tmp_path / f"state-{number:08d}.pt")
     save_state(tmp_path, 9, [1])  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from lska.files import write_json
 from lska.provenance import seal_of
 from lska.runs import RUN as ANY_RUN
 from lska.runs import Run
-from lska.train.launch import train
+from lska.train.classifier import train
 from lska.weights.checkpoints import Checkpoint, choose
 from lska.weights.choices import Choices, checkpoint
 from lska.weights.foreign import ForeignWeightsError, foreign

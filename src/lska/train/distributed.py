@@ -23,9 +23,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from lska.launching import LAUNCHER
-from lska.rendezvous import Member, member
 from lska.train.interrupt import Interrupted
+from lska.train.launcher import LAUNCHER, Member, member
 from lska.train.silence import listening
 
 logger = logging.getLogger(__name__)
@@ -68,12 +67,16 @@ class Processes:
         return self.rank == 0
 
     def largest(self, value: int) -> int:
-        """The largest `value` of any process; a collective call."""
+        """The largest `value` of any process; a collective call, which waits for the device."""
+        return self.largest_of(value)[0]
+
+    def largest_of(self, *values: int) -> list[int]:
+        """The largest of any process in each of several places, as `largest`."""
         if self.world == 1:
-            return value
-        shared = torch.tensor(value, device=self.device)
+            return list(values)
+        shared = torch.tensor(values, device=self.device)
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        return int(shared.item())
+        return shared.tolist()
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """Mean of a scalar tensor over the processes; a collective call."""

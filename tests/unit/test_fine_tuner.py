@@ -1,4 +1,4 @@
-"""Fine-tuning through mmengine's Runner: interruptions, budget, processes, safe states, what is written in the end."""
+"""Fine-tuning: interruptions, budget, processes, safe states, what is written in the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tiny_dense import UPDATES, DenseProject, outcome, records
 from tiny_trainer import load_state
 
 from lska.provenance import file_md5
-from lska.train.state import StateError, read_state, save_state, state_files
+from lska.train.saved_state import read_state, save_state, state_files
 
 Child = Callable[[Callable[[], Any]], int]
 Through = Callable[[str], dict[str, Any]]
@@ -81,12 +81,9 @@ def cut(path: Path) -> None:
 
 def reshape(path: Path) -> None:
     """Another network's tensor in a state whose checksum is right."""
-    from lska.openmmlab.loop import SAFE_TYPES
-
-    with torch.serialization.safe_globals(list(SAFE_TYPES)):
-        state = read_state(path)
-    state["state_dict"]["backbone.norm1.weight"] = torch.ones(1)
-    save_state(path.parent, state["meta"]["iter"], state)
+    state = read_state(path)
+    state["network"]["backbone.norm1.weight"] = torch.ones(1)
+    save_state(path.parent, state["progress"]["step"], state)
 
 
 @pytest.mark.parametrize("damage", [cut, reshape])
@@ -112,15 +109,8 @@ def test_the_budget_stops_in_time_and_the_next_call_goes_on(
     words = ("train", str(dense.base.run), "--task", "segmentation/semantic_fpn", "--budget-hours", "1e-7")
     codes = [child(lambda: dense.command(*words, changes=changes)) for _ in range(2)]
     assert codes == [75, 75]
-    assert load_checked(dense.job("semantic_fpn", changes))["meta"]["iter"] == 2
+    assert load_state(dense.job("semantic_fpn", changes).states)["progress"]["step"] == 2
     assert outcome(dense.trained("semantic_fpn", changes)) == through("semantic_fpn")
-
-
-def load_checked(job: Any) -> dict[str, Any]:
-    """The newest state, read with the types that mmengine's own resuming needs."""
-    from lska.openmmlab.loop import SCHEME, load_checkpoint
-
-    return load_checkpoint(f"{SCHEME}{state_files(job.states)[-1]}")
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -155,31 +145,12 @@ def test_a_state_of_another_training_is_refused(dense: DenseProject, child: Chil
     stop = interrupted(dense, "retinanet", changes, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     tiny_dense.prepare(dense.job("retinanet", changes).config)
     assert child(stop) == 75
-    other = dense.job("retinanet", changes, {"detection": {"heads": {"retinanet": {"overrides": {"epochs": 4}}}}})
+    epochs = {"detection": {"heads": {"retinanet": {"overrides": {"epochs": 4}}}}}
+    other = dense.job("retinanet", changes, epochs)
     other.states.parent.mkdir(parents=True, exist_ok=True)
     dense.job("retinanet", changes).states.rename(other.states)
-    from lska.openmmlab.launch import fine_tune
-
     with pytest.raises(ValueError, match="holds states of another training"):
-        fine_tune(other)
-
-
-def test_states_with_mmengines_own_log_are_read_safely_and_code_is_refused(tmp_path: Path) -> None:
-    from mmengine.logging import HistoryBuffer
-
-    from lska.openmmlab.loop import SCHEME, load_checkpoint
-
-    log = HistoryBuffer([0.5, 0.25], [1, 1])
-    save_state(tmp_path / "good", 1, {"message_hub": {"log_scalars": {"train/loss": log}}, "meta": {"config": "raise"}})
-    state = load_checkpoint(f"{SCHEME}{state_files(tmp_path / 'good')[0]}")
-    assert state["meta"] == {}, "mmengine would execute it"
-    found = state["message_hub"]["log_scalars"]["train/loss"]
-    assert found.data[0].tolist() == [0.5, 0.25] and found.mean() == 0.375
-    save_state(tmp_path / "bad", 1, {"harm": Path("anything")})
-    with pytest.raises(Exception, match="expected tensors and plain values alone"):
-        load_state(tmp_path / "bad")
-    with pytest.raises(StateError, match="none: no such file"):
-        load_checkpoint(f"{SCHEME}{tmp_path / 'none'}")
+        dense.trained("retinanet", changes, epochs)
 
 
 def test_the_sidecar_names_the_backbone_and_the_control_has_none(dense: DenseProject) -> None:
@@ -193,18 +164,19 @@ def test_the_sidecar_names_the_backbone_and_the_control_has_none(dense: DensePro
     assert first[0] != first[1]
 
 
-def test_a_missing_or_damaged_backbone_stops_before_training(dense: DenseProject) -> None:
-    from lska.evaluate.classify import StaleWeightsError
-    from lska.openmmlab.launch import fine_tune
-
-    job = dense.job("retinanet", scale("damaged", "retinanet"))
+def test_a_missing_or_damaged_backbone_stops_before_training(
+    dense: DenseProject, child: Child, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes = scale("damaged", "retinanet")
+    job = dense.job("retinanet", changes)
     tiny_dense.prepare(job.config)
+    words = ("train", str(dense.base.run), "--task", "detection/retinanet")
     job.backbone.write_bytes(job.backbone.read_bytes() + b"x")
-    with pytest.raises(StaleWeightsError, match="vouches for"):
-        fine_tune(job)
+    assert child(lambda: dense.command(*words, changes=changes)) == 1
     job.backbone.unlink()
-    with pytest.raises(StaleWeightsError, match="lska train van_tiny-lska-k7-s0"):
-        fine_tune(job)
+    assert child(lambda: dense.command(*words, changes=changes)) == 1
+    told = capfd.readouterr().err
+    assert "vouches for" in told and "lska train van_tiny-lska-k7-s0" in told
     assert not job.states.exists()
 
 
@@ -220,5 +192,5 @@ def test_a_diverged_training_says_so_and_keeps_no_bad_state(
     job = dense.job("semantic_fpn", changes)
     assert not job.weights.exists()
     if state_files(job.states):
-        weights = load_checked(job)["state_dict"].values()
+        weights = load_state(job.states)["network"].values()
         assert all(bool(torch.isfinite(tensor).all()) for tensor in weights)

@@ -20,8 +20,8 @@ from tiny_project import Project
 
 from lska.config import Config
 from lska.strict import merge
-from lska.train.launch import state_folder
-from lska.train.spawning import exit_code
+from lska.train.classifier import state_folder
+from lska.train.launcher import exit_code
 
 SLOWLY: dict[str, Any] = {"training": {"state_minutes": 0.0, "overrides": {"epochs": 20}}}
 """80 updates, each with its state: time enough to interrupt them."""
