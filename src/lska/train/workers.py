@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lska.data.parallel import WorkerError
 from lska.private import folder_for_sockets
-from lska.train.interrupt import Interrupted
+from lska.train.interrupt import SIGNALS, Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -129,11 +129,10 @@ def heed_only_the_trainer(worker: int) -> None:
     are handed over through a Unix socket, which the process makes in the temporary folder.
     """
     tempfile.tempdir = str(folder_for_sockets())
-    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def watch() -> None:
-        while signal.sigwaitinfo(signals).si_pid != os.getppid():
+        while signal.sigwaitinfo(SIGNALS).si_pid != os.getppid():
             pass
         os._exit(0)
 
