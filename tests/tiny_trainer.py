@@ -62,9 +62,8 @@ def batches() -> Iterator[Batch]:
 
 def run(trainer: Trainer, stop: StopRequest | None = None, feed: Iterator[Batch] | None = None) -> Path:
     """Train to the end on `feed`; returns the record of losses."""
-    plan, path = trainer.plan, trainer.place.states / "train.jsonl"
-    log = TrainingLog(path, trainer.progress, plan.steps, plan.steps_per_epoch, 16)
-    fit(trainer, feed or batches(), log, stop or StopRequest(None))
+    path = trainer.place.states / "train.jsonl"
+    fit(trainer, feed or batches(), TrainingLog(path, trainer.progress, trainer.plan), stop or StopRequest(None))
     return path
 
 

@@ -317,10 +317,7 @@ def _train(trainer: Trainable, stop: StopRequest) -> None:
     if progress.step >= plan.steps:
         return
     progress.attempts += ({"code": code_version(), "environment": environment(str(group.device))},)
-    log = TrainingLog(
-        trainer.place.states / "train.jsonl", progress, plan.steps, plan.steps_per_epoch,
-        plan.micro_batch * plan.micro_batches, group.is_main, trainer.lease,
-    )  # fmt: skip
+    log = TrainingLog(trainer.place.states / "train.jsonl", progress, plan, group.is_main, trainer.lease)
     try:
         fit(trainer, trainer.batches(stop.reason), log, stop)
     finally:

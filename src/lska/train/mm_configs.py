@@ -170,6 +170,8 @@ def _mask_rcnn(job: FineTuningJob, classes: int, strides: tuple[int, ...]) -> di
         regions[extractor] |= {"out_channels": recipe.fpn_channels, "featmap_strides": levels[:4]}
         # The scale at which a region moves up one level is 56 pixels at stride 4.
         regions[extractor]["finest_scale"] = 14 * levels[0]
+        # The same on every machine, whether mmcv was compiled there or not.
+        regions[extractor]["roi_layer"]["use_torchvision"] = True
     regions["bbox_head"] |= {
         "in_channels": recipe.fpn_channels, "fc_out_channels": recipe.fc_channels, "num_classes": classes,
     }  # fmt: skip
