@@ -145,23 +145,21 @@ class TakenError(Exception):
 DETECTOR = ("van_tiny-lska-k7-s0", "--task", "detection/retinanet")
 
 
-@pytest.mark.parametrize(
-    ("words", "settings"),
-    [
-        (["train", "van_tiny-lska-k7-s0"], {"training": {"gpus": 1}}),
-        (["train", *DETECTOR], {"detection": {"heads": {"retinanet": {"gpus": 1}}}}),
-        (["evaluate", "classification"], {"evaluation": {"gpus": 1}}),
-        (["evaluate", "speed"], {"speed": {"gpus": 1}}),
-        (["evaluate", "dense", *DETECTOR], {"detection": {"evaluation": {"gpus": 1}}}),
-        (["evaluate", "robustness", "r"], {"robustness": {"evaluation": {"gpus": 1}}}),
-        (["evaluate", "shape_texture"], {"shape_texture": {"evaluation": {"gpus": 1}}}),
-        (["evaluate", "texture_knn"], {"texture_knn": {"evaluation": {"gpus": 1}}}),
-        (["evaluate", "receptive_field"], {"receptive_field": {"evaluation": {"gpus": 1}}}),
-    ],
-    ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else "",
-)
+COMMANDS: list[tuple[list[str], dict[str, Any]]] = [
+    (["train", "van_tiny-lska-k7-s0"], {"training": {"gpus": 1}}),
+    (["train", *DETECTOR], {"detection": {"heads": {"retinanet": {"gpus": 1}}}}),
+    (["evaluate", "classification"], {"evaluation": {"gpus": 1}}),
+    (["evaluate", "speed"], {"speed": {"gpus": 1}}),
+    (["evaluate", "dense", *DETECTOR], {"detection": {"evaluation": {"gpus": 1}}}),
+    (["evaluate", "robustness", "r"], {"robustness": {"evaluation": {"gpus": 1}}}),
+    (["evaluate", "shape_texture"], {"shape_texture": {"evaluation": {"gpus": 1}}}),
+    (["evaluate", "texture_knn"], {"texture_knn": {"evaluation": {"gpus": 1}}}),
+    (["evaluate", "receptive_field"], {"receptive_field": {"evaluation": {"gpus": 1}}}),
+]
+
+
 def test_commands_take_the_gpus_of_their_section(
-    words: list[str], settings: dict[str, Any], bare: Config, monkeypatch: pytest.MonkeyPatch
+    bare: Config, monkeypatch: pytest.MonkeyPatch, logging_as_before: None
 ) -> None:
     def record(count: int) -> None:
         raise TakenError(count)
@@ -170,7 +168,8 @@ def test_commands_take_the_gpus_of_their_section(
         monkeypatch.setattr(module, "take", record)
         monkeypatch.setattr(module, "require_data", lambda *names: None)
     monkeypatch.setenv("LSKA_TRACEBACK", "1")
-    for changes, count in ((settings, 1), ({}, 0)):
-        with pytest.raises(TakenError) as taken:
-            main([*words, "--config", "config/demo.yaml", "--set", json.dumps(changes)])
-        assert taken.value.args == (count,)
+    for words, settings in COMMANDS:
+        for changes, count in ((settings, 1), ({}, 0)):
+            with pytest.raises(TakenError) as taken:
+                main([*words, "--config", "config/demo.yaml", "--set", json.dumps(changes)])
+            assert taken.value.args == (count,), words
