@@ -185,16 +185,6 @@ def test_all_wait_while_another_training_has_the_folder(project: Project, capfd:
     assert sidecar(project, config)["updates"] == 12
 
 
-def test_micro_batches_that_cannot_be_divided_are_refused_by_every_process(project: Project, capfd: Any) -> None:
-    assert together(3, lambda: project.command("train", str(project.run))) == [1, 1, 1]
-    message = (
-        "lska: error: 2 micro-batches (global_batch / micro_batch) cannot be divided among 3 processes; change "
-        "micro_batch in the recipe or the number of GPUs"
-    )
-    assert capfd.readouterr().err.count(message) == 3
-    assert not project.config().weights_path(project.run).exists()
-
-
 def test_none_begins_before_all_have_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, seen = tmp_path / "begun", tmp_path / "seen"
     join = torch.distributed.init_process_group

@@ -58,33 +58,20 @@ def refused(folder: Path, seconds: float) -> Lease:
     return lease
 
 
-def test_a_free_folder_is_owned_at_once_and_given_back(folder: Path) -> None:
+def test_a_free_folder_is_owned_at_once_and_given_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     first = Lease(folder, 1000.0)
     assert first.attempt()
     assert first.holds()
-    assert said(folder)["owner"]["process"] == os.getpid()
+    owner = Owner(**said(folder)["owner"])
+    assert str(owner) == f"process {os.getpid()} on {os.uname().nodename} (Slurm job 4711, requeued 2 time(s))"
     first.give_back()
     second = Lease(folder, 1000.0)
     assert second.attempt(), "without any patience"
     assert not second.waited
     assert [path.name for path in folder.iterdir()] == ["owner-00000002.json"]
     second.give_back()
-
-
-def test_the_file_names_the_slurm_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    lease = own(folder)
-    owner = Owner(**said(folder)["owner"])
-    assert str(owner) == f"process {os.getpid()} on {os.uname().nodename} (Slurm job 4711, requeued 2 time(s))"
-    lease.give_back()
-
-
-def test_a_living_owner_keeps_its_folder(folder: Path) -> None:
-    with living(folder):
-        lease = refused(folder, 2 * PATIENCE)
-    assert lease.waited
-    assert lease.other.startswith("process ")
 
 
 def test_neither_clocks_nor_times_of_files_matter(folder: Path) -> None:
@@ -95,6 +82,7 @@ def test_neither_clocks_nor_times_of_files_matter(folder: Path) -> None:
                 os.utime(owner_file(folder), (time.time() + shift,) * 2)
                 assert not lease.attempt()
                 time.sleep(PERIOD / 2)
+            assert lease.waited
 
 
 def test_an_owner_without_a_sign_of_life_is_followed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -140,21 +128,14 @@ def test_a_frozen_owner_that_wakes_up_knows_that_it_lost(folder: Path) -> None:
     mine.give_back()
 
 
-def test_the_thread_notices_the_loss_by_itself(folder: Path) -> None:
-    lease = own(folder)
-    assert Lease(folder, PERIOD)._take(2)
-    until(lambda: lease.lost, seconds=10 * PATIENCE)
-    assert not lease.holds()
-
-
-def test_an_owner_that_lost_touches_nothing_of_its_follower(folder: Path) -> None:
-    first = own(folder, 1000.0)
-    second = Lease(folder, 1000.0)
+def test_the_thread_notices_the_loss_by_itself_and_touches_nothing(folder: Path) -> None:
+    lease, second = own(folder), Lease(folder, 1000.0)
     assert second._take(2)
     before = owner_file(folder).read_bytes()
-    assert not first.holds()
-    first.give_back()
-    assert owner_file(folder).read_bytes() == before
+    until(lambda: lease.lost, seconds=10 * PATIENCE)
+    assert not lease.holds()
+    lease.give_back()
+    assert owner_file(folder).read_bytes() == before, "nothing of its follower's is touched"
     assert [path.name for path in folder.iterdir()] == ["owner-00000002.json"]
 
 

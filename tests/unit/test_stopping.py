@@ -46,12 +46,6 @@ def test_a_long_training_is_recorded_at_intervals_and_ends_of_epochs(tmp_path: P
     assert due == sorted({*range(5, 1001, 5), 333, 666, 999})
 
 
-def test_what_validation_returns_is_logged(tmp_path: Path) -> None:
-    more = {"score_held_out": lambda trainer: {"validation_top1": 25.0}}
-    lines = records(run(trainer(tmp_path, more=more, epochs=4, validation_interval=2)))
-    assert {line["step"]: line["validation_top1"] for line in lines if "validation_top1" in line} == {8: 25.0, 16: 25.0}
-
-
 def test_validation_falls_on_its_epochs(project: Project) -> None:
     config = project.trained({"training": {"overrides": {"validation_interval": 2}}})
     scored = {line["step"]: line for line in project.records(config) if "validation_top1" in line}
