@@ -306,15 +306,15 @@ def test_signs_of_life_go_on_after_errors_of_the_file_system(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     lease = own(folder)
-    original, failures = os.pwrite, []
+    original, failures = lease._entry, []
 
-    def failing(*arguments: object) -> int:
+    def failing(state: Any) -> bytes:
         if len(failures) < 3:
-            failures.append(arguments)
+            failures.append(state)
             raise OSError(5, "Input/output error")
-        return original(*arguments)
+        return original(state)
 
-    monkeypatch.setattr(os, "pwrite", failing)
+    monkeypatch.setattr(lease, "_entry", failing)
     until(lambda: len(failures) == 3)
     beat = said(folder)["beat"]
     until(lambda: said(folder)["beat"] > beat)

@@ -23,7 +23,7 @@ from lska.provenance import code_version, environment, file_md5, write_sealed
 from lska.sections import Training
 from lska.threads import use_threads
 from lska.train.distributed import Processes, processes
-from lska.train.interrupt import Interrupted, StopRequest
+from lska.train.interrupt import Interrupted, StopRequest, stop_request
 from lska.train.lease import Lease, LeaseLostError, leased
 from lska.train.loading import Plan
 from lska.train.progress import Progress, TrainingLog
@@ -225,7 +225,7 @@ def fit(trainer: Trainable, batches: Iterator[Any], log: TrainingLog, stop: Stop
             seconds = time.monotonic() - begun
             mean = (progress.seconds + seconds - spent) / (progress.step - agreed)
             pause = 1 if synchronous else max(1, int(_AGREE_SECONDS / max(mean, 1e-3)))
-            reason = stop.reason(pause * max(longest, seconds))
+            reason = stop.reason(max(longest, seconds) + (pause - 1) * mean)
             if trainer.lease is not None and trainer.lease.lost:
                 wish = _LOST
             elif reason is not None:
@@ -271,14 +271,19 @@ def prepared(weights: Path, training: Training) -> float:
 
 
 def complete(
-    target: Target, training: Training, setting: str, stop: Callable[[], Any], build: Callable[[Place], Trainable]
+    target: Target,
+    build: Callable[[Place], Trainable],
+    training: Training,
+    setting: str,
+    budget_seconds: float | None,
+    begun: float,
 ) -> None:
     """Train, or go on with it, and export weights, sidecar and log.
 
     Args:
-        training: its means; `setting` is where the configuration says how many GPUs, for the message.
-        stop: opens the listening for signals and the budget, `stop_request` with its arguments.
         build: makes the trainer, resumed, once this process has the right to write.
+        training: its means; `setting` is where the configuration says how many GPUs, for the message.
+        budget_seconds: wall time from `begun` on, None for no end.
 
     Raises:
         Interrupted: stopped by a signal or the budget, state saved; or while another process trains the run.
@@ -287,13 +292,13 @@ def complete(
     """
     with ExitStack() as stack:
         group = stack.enter_context(processes(training.gpus, setting))
-        request = stack.enter_context(stop())
-        lease = stack.enter_context(leased(target.states, training.heartbeat_seconds, group, request))
+        stop = stack.enter_context(stop_request(budget_seconds, begun))
+        lease = stack.enter_context(leased(target.states, training.heartbeat_seconds, group, stop))
         if group.largest(int(lease is not None and lease.waited and _made_meanwhile(target))):
             return
         place = Place(group, target.states, target.digest, lease, 60 * training.state_minutes)
         trainer = build(place)
-        _train(trainer, request)
+        _train(trainer, stop)
         if group.is_main:
             _export(trainer, target)
 

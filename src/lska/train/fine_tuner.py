@@ -23,7 +23,6 @@ from lska.data import dense
 from lska.finetuning import FineTuningJob
 from lska.train.dense_loading import DensePlan, update_loader
 from lska.train.engine import Place, Target, Trainable, complete, prepared
-from lska.train.interrupt import stop_request
 from lska.train.loading import seed_everything
 from lska.train.mm_configs import configuration
 from lska.train.scoring import memory_format
@@ -70,13 +69,12 @@ def fine_tune(
         "spec": job.spec(),
         "data": job.config.data_identity(job.data),
     }
-    complete(
-        Target(job.weights, job.log, job.states, job.digest(), facts),
-        job.settings,
-        f"{job.kind}.heads.{job.head}.gpus",
-        lambda: stop_request(budget_seconds, begun),
-        lambda place: FineTuner(place, job, configuration(job, splits, place.group.world)),
-    )
+
+    def build(place: Place) -> FineTuner:
+        return FineTuner(place, job, configuration(job, splits, place.group.world))
+
+    target = Target(job.weights, job.log, job.states, job.digest(), facts)
+    complete(target, build, job.settings, f"{job.kind}.heads.{job.head}.gpus", budget_seconds, begun)
 
 
 class FineTuner(Trainable):

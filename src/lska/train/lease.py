@@ -176,18 +176,15 @@ class Lease:
         self._seen: tuple[int, bytes] | None = None
         self._other: Owner | None = None
         self._asked = self._unchanged = 0.0
-        self._lost, self._left = threading.Event(), threading.Event()
+        self.lost = False
+        """Whether it is known that another training took over; knows it a period late, without reading a file."""
+        self._left = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
     def pause(self) -> float:
         """Seconds between two attempts."""
         return min(self.period / 5, _LONGEST_PAUSE)
-
-    @property
-    def lost(self) -> bool:
-        """Whether it is known that another training took over; knows it a period late, without reading a file."""
-        return self._lost.is_set()
 
     @property
     def other(self) -> str:
@@ -224,8 +221,7 @@ class Lease:
         """
         if not self.lost:
             entry = OwnerFile.read(_content(self._path(self._number)) or b"")
-            if entry is None or entry.owner.token != self.owner.token:
-                self._lost.set()
+            self.lost = entry is None or entry.owner.token != self.owner.token
         return not self.lost
 
     def check(self) -> None:
@@ -332,15 +328,12 @@ class Lease:
         if not self.holds():
             return False
         try:
-            descriptor = os.open(self._path(self._number), os.O_WRONLY)
-            try:
-                os.pwrite(descriptor, self._entry(state), 0)
-            finally:
-                os.close(descriptor)
+            with self._path(self._number).open("r+b", buffering=0) as stream:
+                stream.write(self._entry(state))
         except OSError as error:
             if error.errno not in _REMOVED:
                 raise
-            self._lost.set()
+            self.lost = True
         return not self.lost
 
 
