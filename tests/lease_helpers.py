@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -9,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lska.train import owners
+from lska.train import lease as leases
 from lska.train.lease import Lease
-from lska.train.owners import HELD, Entry
 
 PERIOD = 0.1
 """Seconds between two signs of life in tests; a folder is taken over after twelve times as long."""
@@ -19,7 +19,7 @@ PERIOD = 0.1
 
 def elsewhere(name: str = "another machine") -> None:
     """Have this process, a forked one, look to others as one of a machine of which they know nothing but its files."""
-    owners._boot = lambda: name
+    leases._boot = lambda: name
 
 
 def until(met: Callable[[], object], seconds: float = 30.0) -> None:
@@ -45,12 +45,15 @@ def owner_file(folder: Path) -> Path:
 def said(folder: Path) -> dict[str, Any]:
     """What the present owner says; nothing where there is none, or it is just writing."""
     files = list(folder.glob("owner-*.json"))
-    return Entry(0, max(files).read_bytes()).values if files else {}
+    try:
+        return json.loads(max(files).read_bytes()) if files else {}
+    except ValueError:
+        return {}
 
 
 def owned(folder: Path) -> bool:
     """Whether somebody has taken the folder and not given it back."""
-    return said(folder).get("state") == HELD
+    return said(folder).get("state") == "held"
 
 
 def end(process: int, number: signal.Signals = signal.SIGKILL) -> None:

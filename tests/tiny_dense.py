@@ -77,11 +77,12 @@ class DenseProject:
 
     def trained(self, head: str, *changes: dict[str, Any], control: bool = False) -> FineTuningJob:
         """Fine-tune without interruption, from the beginning or the last state."""
-        from lska.openmmlab.launch import fine_tune
+        from lska.evaluate.classify import Checkpoint
+        from lska.train.fine_tuner import fine_tune
 
         job = self.job(head, *changes, control=control)
         prepare(job.config)
-        fine_tune(job)
+        fine_tune(job, None if control else Checkpoint.open(job.config, job.run).sidecar)
         return job
 
     def command(self, *words: str, changes: dict[str, Any] | None = None) -> int:
@@ -119,16 +120,16 @@ def make(folder: Path, image_set: Path) -> DenseProject:
 
 def before_update(number: int, action: Callable[[], Any]) -> None:
     """Have this process call `action` when `number` updates are done and the next begins."""
-    from lska.openmmlab.loop import UpdateLoop
+    from lska.train.fine_tuner import FineTuner
 
-    original = UpdateLoop.update
+    original = FineTuner.update
 
-    def update(loop: UpdateLoop, batches: Iterator[Any]) -> Any:
+    def update(loop: FineTuner, batches: Iterator[Any]) -> Any:
         if loop.progress.step == number:
             action()
         return original(loop, batches)
 
-    UpdateLoop.update = update
+    FineTuner.update = update
 
 
 def records(job: FineTuningJob) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ class Project:
 
     def trained(self, *changes: dict[str, Any]) -> Config:
         """Train the run without interruption, from its beginning or its last state, and return the configuration."""
-        from lska.train.launch import train
+        from lska.train.classifier import train
 
         config = self.config(*changes)
         self.prepare(config)
@@ -93,8 +93,8 @@ class Project:
 
     def states(self, config: Config) -> list[Path]:
         """State files of the training, oldest first."""
-        from lska.train.launch import state_folder
-        from lska.train.state import state_files
+        from lska.train.classifier import state_folder
+        from lska.train.saved_state import state_files
 
         return state_files(state_folder(config, self.run))
 

@@ -31,8 +31,8 @@ from lska.provenance import digest, file_md5
 from lska.robustness import MASKED, PerturbedSet
 from lska.runs import Run
 from lska.strict import merge
+from lska.train.classifier import build_network
 from lska.train.interrupt import StopRequest
-from lska.train.launch import build_network
 
 RUNS = (Run("van_tiny", "lska", 7, 0), Run("van_tiny", "lska", 7, 1), Run("van_tiny", "lka", 23, 0))
 PER_CLASS = 3

@@ -14,22 +14,36 @@ from tiny_project import RECIPE
 from torch import nn
 
 from lska.strict import build
+from lska.train.classifier import Trainer
 from lska.train.distributed import Processes
-from lska.train.engine import Job, Trainer, fit
+from lska.train.engine import Place, fit
 from lska.train.interrupt import StopRequest
 from lska.train.loading import Plan
 from lska.train.progress import TrainingLog
 from lska.train.recipe import Recipe
-from lska.train.state import read_state, restore
+from lska.train.saved_state import read_state, restore
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def job(folder: Path, **changes: Any) -> Job:
-    """A training of four updates per epoch, of two micro-batches each, with `changes` to the recipe."""
+def trainer(
+    folder: Path,
+    network: nn.Module | None = None,
+    digest: str = "sha256:mine",
+    seconds: float = math.inf,
+    more: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Trainer:
+    """A training of four updates per epoch, of two micro-batches each, of `network` or a linear classifier.
+
+    Args:
+        seconds: between two states.
+        more: arguments of the trainer; `changes` are those to the recipe.
+    """
     recipe = build(Recipe, {**RECIPE, **changes}, "recipe")
-    return Job(recipe, Plan.of(recipe, 76, seed=0), 4, folder, "sha256:mine", state_seconds=math.inf)
+    place = Place(ALONE, folder, digest, state_seconds=seconds)
+    return Trainer(place, recipe, Plan.of(recipe, 76, seed=0), network or linear(), 4, **(more or {}))
 
 
 def linear(batch_norm: bool = False) -> nn.Sequential:
@@ -46,11 +60,10 @@ def batches() -> Iterator[Batch]:
         yield torch.randn(8, 3, 4, 4, generator=generator), torch.randint(0, 4, (8,), generator=generator)
 
 
-def run(trainer: Trainer, stop: StopRequest | None = None, feed: Iterator[Batch] | None = None, **more: Any) -> Path:
+def run(trainer: Trainer, stop: StopRequest | None = None, feed: Iterator[Batch] | None = None) -> Path:
     """Train to the end on `feed`; returns the record of losses."""
-    plan, path = trainer.job.plan, trainer.job.folder / "train.jsonl"
-    log = TrainingLog(path, trainer.progress, plan.steps, plan.steps_per_epoch, 16)
-    fit(trainer, feed or batches(), log, stop or StopRequest(None), **more)
+    path = trainer.place.states / "train.jsonl"
+    fit(trainer, feed or batches(), TrainingLog(path, trainer.progress, trainer.plan), stop or StopRequest(None))
     return path
 
 

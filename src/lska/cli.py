@@ -22,10 +22,10 @@ from lska.cli_report import add_report
 from lska.cli_weights import add_weights
 from lska.files import printable
 from lska.finetuning import FineTuningJob
-from lska.gpus import take
 from lska.launching import budget_seconds
 from lska.runs import Run
 from lska.surroundings import LONGEST, require_own_code, speak_plainly
+from lska.train.gpus import take
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
 from lska.warm import delegate, run_beside_server
 
@@ -104,15 +104,17 @@ def _train(arguments: Arguments) -> None:
         job = FineTuningJob(config, arguments.task, run)
         require_data(arguments, config, job.kind)
         take(job.settings.gpus)
-        from lska.openmmlab.launch import fine_tune
+        from lska.evaluate.classify import Checkpoint
+        from lska.train.fine_tuner import fine_tune
 
+        backbone = None if job.backbone is None else Checkpoint.open(config, run).sidecar
         # The libraries talk about their reading of annotations on standard output.
         with contextlib.redirect_stdout(sys.stderr):
-            fine_tune(job, budget)
+            fine_tune(job, backbone, budget)
         return
     require_data(arguments, config, "classification")
     take(config.training.gpus)
-    from lska.train.launch import train
+    from lska.train.classifier import train
 
     train(config, run, budget)
 
@@ -127,8 +129,8 @@ def _add_mmconfig(commands: Commands) -> None:
 
 def _mmconfig(arguments: Arguments) -> None:
     job = FineTuningJob(load(arguments), arguments.task, Run.parse(arguments.run))
-    from lska.openmmlab.configs import configuration
-    from lska.openmmlab.launch import open_splits
+    from lska.train.fine_tuner import open_splits
+    from lska.train.mm_configs import configuration
 
     with contextlib.redirect_stdout(sys.stderr):
         settings = configuration(job, open_splits(job, "train", "val"))

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from lska.cli_options import COUNT_OR_NONE, MINUTES, SECONDS, Arguments, Commands
-from lska.gpus import take
+from lska.train.gpus import take
 
 
 def add_gpus(commands: Commands) -> None:

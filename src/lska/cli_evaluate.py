@@ -8,11 +8,11 @@ from pathlib import Path
 
 from lska.cli_options import Arguments, Commands, budgeted, configured, load, require_data, runs_of
 from lska.finetuning import HEADS, FineTuningJob
-from lska.gpus import take
 from lska.inspection import OWN_DATA, InspectionJob
 from lska.launching import budget_seconds
 from lska.robustness import SETS, PerturbedSet
 from lska.runs import Run
+from lska.train.gpus import take
 from lska.train.interrupt import stop_request
 
 INSPECTIONS = {

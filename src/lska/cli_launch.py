@@ -18,8 +18,7 @@ def add_launch(commands: Commands) -> None:
 
 
 def _launch(arguments: Arguments) -> int:
-    from lska.rendezvous import of_slurm
-    from lska.train.spawning import launch
+    from lska.train.launcher import launch, of_slurm
 
     words = [word for word in arguments.rest if word != "--"]
     if words[:1] != ["train"]:

@@ -7,9 +7,6 @@ from typing import Any
 
 from lska.sections import Evaluation, Training
 
-LAUNCHER = "LSKA_LAUNCHER"
-"""Environment variable with the process number of the launcher, in the processes that it starts."""
-
 _STARTUP_SECONDS = 300.0
 _STEP_END_SECONDS = 600
 """What the nodes of a training may differ in when they end."""

@@ -29,11 +29,9 @@ from pathlib import Path
 from types import FrameType
 
 from lska.private import PrivateFolderError, folder_for_sockets, require_own
+from lska.train.launcher import WARM as VARIABLE
 
 logger = logging.getLogger(__name__)
-
-VARIABLE = "LSKA_WARM"
-"""Environment variable with the path of the server's socket."""
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _GRACE_SECONDS = 20.0

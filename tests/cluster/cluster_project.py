@@ -14,7 +14,7 @@ from own_slurm import Cluster, wait_for
 
 from lska.files import read_json
 from lska.provenance import file_md5
-from lska.train.attempts import NAME
+from lska.train.lease import ATTEMPTS
 
 SCALE = Path(__file__).parent / "tiny.yaml"
 RUN = "van_tiny-lska-k23-s0"
@@ -82,7 +82,7 @@ class ClusterProject:
 
     def training_log(self, run: str = RUN) -> str:
         """What all attempts of a training said."""
-        logs = (self.root / "work" / "tiny" / "train" / run).glob(f"*/{NAME}")
+        logs = (self.root / "work" / "tiny" / "train" / run).glob(f"*/{ATTEMPTS}")
         return "".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
 
     def attempts(self, run: str = RUN) -> list[str]:

@@ -273,7 +273,7 @@ def _kill(number: int) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    # None of those that any connection may take while a daemon is down, nor of `lska.rendezvous`.
+    # None of those that any connection may take while a daemon is down, nor of `lska.train.launcher`.
     found: list[int] = []
     with ExitStack() as taken:
         for port in random.sample(range(5000, 15000), 1000):

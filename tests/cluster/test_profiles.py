@@ -91,7 +91,7 @@ def test_the_documented_hours_are_those_of_the_plan(plan: dict[str, Any]) -> Non
 
 STAND_IN = """#!/usr/bin/env python3
 import json, os, pathlib, sys, time
-from lska.gpus import take
+from lska.train.gpus import take
 folder = pathlib.Path(__file__).parent
 run = next(word for word in sys.argv if word.startswith("van_"))
 gpus = take(1)

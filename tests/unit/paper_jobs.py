@@ -105,7 +105,7 @@ def published(name: str) -> Any:
 
 def generated(name: str, *changes: dict[str, Any], data: dict[str, Any] | None = None) -> Any:
     """The mmengine configuration with `changes` merged over ours, on `data` or on sets that only exist in name."""
-    from lska.openmmlab.configs import configuration
+    from lska.train.mm_configs import configuration
 
     return configuration(job(name, *changes), data or splits(name))
 
@@ -128,25 +128,20 @@ def network(made: Any) -> nn.Module:
         return on_scope(made, lambda: MODELS.build(copy.deepcopy(made.model)))
 
 
-def data_set(made: Any, loader: str, **settings: Any) -> Any:
-    """The data set of a loader, without what makes its random choices repeatable."""
+def data_set(made: Any, name: str, **settings: Any) -> Any:
+    """The `train` or `test` data set of a configuration."""
     from mmengine.registry import DATASETS
 
-    return on_scope(made, lambda: DATASETS.build({**_samples(made, loader), **settings}))
+    return on_scope(made, lambda: DATASETS.build({**made[f"{name}_dataset"], **settings}))
 
 
-def steps(made: Any, loader: str) -> dict[str, Any]:
-    """The steps of a loader's pipeline by name, in order."""
-    return {step.type: step for step in _samples(made, loader).pipeline}
-
-
-def _samples(made: Any, loader: str) -> Any:
-    values = made[loader].dataset
-    return values.dataset if "dataset" in values else values
+def steps(made: Any, name: str) -> dict[str, Any]:
+    """The steps of a data set's pipeline by name, in order."""
+    return {step.type: step for step in made[f"{name}_dataset"].pipeline}
 
 
 def rates(made: Any, epoch_length: int, updates: int) -> list[float]:
-    """The rate of every update that mmengine's schedulers set, as its Runner builds and its hook steps them."""
+    """The rate of every update that mmengine's schedulers set, as the fine-tuner builds and steps them."""
     import torch
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import PARAM_SCHEDULERS

@@ -27,7 +27,7 @@ from lska.models.checkpoint import CheckpointError, save_weights
 from lska.outcomes import outcomes_path, read_outcomes
 from lska.provenance import file_md5
 from lska.runs import Run
-from lska.train.launch import build_network
+from lska.train.classifier import build_network
 from lska.train.scoring import Scores, hits, score
 
 OWN = {"image_size": 48, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": [0.48, 0.45, 0.4],

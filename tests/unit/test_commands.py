@@ -12,7 +12,7 @@ import pytest
 
 from lska import commands
 from lska.commands import NoAnswerError, ask
-from lska.gpus import VARIABLE, visible
+from lska.train.gpus import VARIABLE, visible
 
 
 def test_an_answer_comes_whole() -> None:
@@ -49,7 +49,7 @@ def test_a_program_that_does_not_answer_is_ended(
 def test_a_driver_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr("lska.gpus._DRIVER_SECONDS", 0.5)
+    monkeypatch.setattr("lska.train.gpus._DRIVER_SECONDS", 0.5)
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
     (tmp_path / "nvidia-smi").chmod(0o755)
     with pytest.raises(NoAnswerError, match="nvidia-smi --list-gpus: no answer within"):

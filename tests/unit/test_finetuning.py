@@ -18,26 +18,21 @@ from lska.weights.sidecars import Normalization
 BASE = Run("van_base", "lka", 7, 3)
 
 
-@pytest.mark.parametrize(
-    ("task", "parts"),
-    [
-        ("detection/retinanet", ("detection", "retinanet", False)),
-        ("detection/mask_rcnn-untrained", ("detection", "mask_rcnn", True)),
-        ("segmentation/semantic_fpn", ("segmentation", "semantic_fpn", False)),
-        ("segmentation/semantic_fpn-untrained", ("segmentation", "semantic_fpn", True)),
-    ],
-)
-def test_tasks_have_three_parts(task: str, parts: tuple[str, str, bool]) -> None:
-    assert parse_task(task) == parts
-
-
-@pytest.mark.parametrize(
-    "task",
-    ["classification", "complexity/retinanet", "detection/semantic_fpn", "segmentation/retinanet", "detection",
-     "detection/retinanet-", "detection/retinanet-untrained-untrained", "detection/retinanet/x", "retinanet", ""],
-)  # fmt: skip
-def test_other_tasks_are_not_fine_tuned(task: str) -> None:
-    assert parse_task(task) is None
+def test_tasks_have_three_parts_and_no_others_are_fine_tuned() -> None:
+    assert {task: parse_task(task) for task in (
+        "detection/retinanet", "detection/mask_rcnn-untrained", "segmentation/semantic_fpn",
+        "segmentation/semantic_fpn-untrained",
+    )} == {
+        "detection/retinanet": ("detection", "retinanet", False),
+        "detection/mask_rcnn-untrained": ("detection", "mask_rcnn", True),
+        "segmentation/semantic_fpn": ("segmentation", "semantic_fpn", False),
+        "segmentation/semantic_fpn-untrained": ("segmentation", "semantic_fpn", True),
+    }  # fmt: skip
+    for task in (
+        "classification", "complexity/retinanet", "detection/semantic_fpn", "segmentation/retinanet", "detection",
+        "detection/retinanet-", "detection/retinanet-untrained-untrained", "detection/retinanet/x", "retinanet", "",
+    ):  # fmt: skip
+        assert parse_task(task) is None, task
 
 
 def test_files_are_named_after_task_and_run() -> None:
@@ -68,30 +63,16 @@ def test_a_control_has_no_backbone_and_files_of_its_own() -> None:
     assert job("retinanet", backbone_recipe, control=True).digest() == control.digest()
 
 
-DECIDING: list[tuple[str, dict[str, Any]]] = [
-    ("override", means("retinanet", overrides={"epochs": 13})),
-    ("switch", means("retinanet", overrides={"switches": {"normalization": "corrected"}})),
-    ("other switch", means("retinanet", overrides={"switches": {"layer_norm": "corrected"}})),
-    ("recipe of the backbone", {"training": {"overrides": {"learning_rate": 2.0e-3}}}),
-    ("data of the backbone", {"data": {"name": "other"}}),
-    ("architecture", {"architecture": {"van_tiny": {"depths": [1, 1, 1, 1]}}}),
-    ("data", {"detection": {"data": {"name": "other"}}}),
-    ("generated data", {"detection": {"data": {"generate": {"seed": 1}}}}),
-]
-
-
-@pytest.mark.parametrize(("name", "change"), DECIDING, ids=[name for name, _ in DECIDING])
-def test_what_decides_the_weights_changes_the_digest(name: str, change: dict[str, Any]) -> None:
-    assert job("retinanet", change).digest() != job("retinanet").digest()
-    assert job("retinanet", change).states != job("retinanet").states
-
-
-def test_every_choice_gives_another_digest() -> None:
-    digests = [job("retinanet", change).digest() for _, change in DECIDING]
-    digests += [job(head).digest() for head in TASKS] + [job(head, control=True).digest() for head in TASKS]
-    assert len(set(digests)) == len(digests)
-
-
+DECIDING: dict[str, dict[str, Any]] = {
+    "override": means("retinanet", overrides={"epochs": 13}),
+    "switch": means("retinanet", overrides={"switches": {"normalization": "corrected"}}),
+    "other switch": means("retinanet", overrides={"switches": {"layer_norm": "corrected"}}),
+    "recipe of the backbone": {"training": {"overrides": {"learning_rate": 2.0e-3}}},
+    "data of the backbone": {"data": {"name": "other"}},
+    "architecture": {"architecture": {"van_tiny": {"depths": [1, 1, 1, 1]}}},
+    "data": {"detection": {"data": {"name": "other"}}},
+    "generated data": {"detection": {"data": {"generate": {"seed": 1}}}},
+}
 MEANS: list[dict[str, Any]] = [
     means("retinanet", threads=3, gpus=8, workers=2, hours=1.5, attempts=4, state_minutes=1.0),
     means("retinanet", untrained=[]),
@@ -102,9 +83,12 @@ MEANS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("change", MEANS, ids=str)
-def test_means_change_no_digest(change: dict[str, Any]) -> None:
-    assert job("retinanet", change).digest() == job("retinanet").digest()
+def test_what_decides_the_weights_changes_the_digest_and_means_do_not() -> None:
+    made = [job("retinanet", change) for change in DECIDING.values()]
+    made += [job(head, control=control) for head in TASKS for control in (False, True)]
+    assert len({one.digest() for one in made}) == len({one.states for one in made}) == len(made)
+    for change in MEANS:
+        assert job("retinanet", change).digest() == job("retinanet").digest(), change
 
 
 def test_batch_norm_over_several_gpus_changes_the_digest_of_a_segmentation_only() -> None:

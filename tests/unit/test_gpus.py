@@ -17,8 +17,8 @@ import lska.cli
 import lska.cli_evaluate
 from lska.cli import main
 from lska.config import Config
-from lska.gpus import VARIABLE, take, visible
-from lska.rendezvous import MEETING
+from lska.train.gpus import VARIABLE, take, visible
+from lska.train.launcher import MEETING
 
 
 @pytest.fixture(autouse=True)
@@ -79,16 +79,25 @@ def test_too_few_gpus_are_an_error_that_names_the_setting(capsys: pytest.Capture
     assert "8 GPUs are wanted and this machine offers 4 (CUDA_VISIBLE_DEVICES: 0, 1, 2, 3)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [{"SLURM_JOB_ID": "1"}, {MEETING: "file:/a", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}],
-    ids=lambda variables: next(iter(variables)),
-)
-def test_whoever_got_gpus_from_elsewhere_keeps_them(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in variables.items():
+def test_whoever_got_gpus_from_a_launcher_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {MEETING: "file:/a", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     assert take(1) == []
     assert os.environ[VARIABLE] == "0,1,2,3"
+
+
+def test_jobs_in_one_slurm_allocation_share_what_is_more_than_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    assert take(4) == take(5) == [], "a step that got exactly its own keeps them"
+    with holder(1) as process:
+        assert process.stdout.readline() == "0\n"
+        assert take(2) == ["1", "2"]
+        monkeypatch.setenv(VARIABLE, "0,1")
+        monkeypatch.setenv("SLURM_JOB_ID", "2")
+        assert take(1) == ["0"], "that of another allocation, whose GPUs are numbered from 0 as well"
+        process.kill()
+    monkeypatch.delenv(VARIABLE)
+    assert take(1) == [], "Slurm does not say which are this job's"
 
 
 def test_jobs_without_gpu_and_machines_without_gpu_are_left_alone(
@@ -112,7 +121,7 @@ def test_gpus_are_those_that_the_driver_lists(monkeypatch: pytest.MonkeyPatch, t
 
 RANK = f"""
 import os, pathlib, time
-from lska.gpus import take
+from lska.train.gpus import take
 os.write(1, f"{{os.environ['{VARIABLE}']}} {{take(1)}}\\n".encode())  # at once: two processes share the pipe
 while not pathlib.Path(__file__).with_name("go").exists():
     time.sleep(0.1)
@@ -136,23 +145,21 @@ class TakenError(Exception):
 DETECTOR = ("van_tiny-lska-k7-s0", "--task", "detection/retinanet")
 
 
-@pytest.mark.parametrize(
-    ("words", "settings"),
-    [
-        (["train", "van_tiny-lska-k7-s0"], {"training": {"gpus": 1}}),
-        (["train", *DETECTOR], {"detection": {"heads": {"retinanet": {"gpus": 1}}}}),
-        (["evaluate", "classification"], {"evaluation": {"gpus": 1}}),
-        (["evaluate", "speed"], {"speed": {"gpus": 1}}),
-        (["evaluate", "dense", *DETECTOR], {"detection": {"evaluation": {"gpus": 1}}}),
-        (["evaluate", "robustness", "r"], {"robustness": {"evaluation": {"gpus": 1}}}),
-        (["evaluate", "shape_texture"], {"shape_texture": {"evaluation": {"gpus": 1}}}),
-        (["evaluate", "texture_knn"], {"texture_knn": {"evaluation": {"gpus": 1}}}),
-        (["evaluate", "receptive_field"], {"receptive_field": {"evaluation": {"gpus": 1}}}),
-    ],
-    ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else "",
-)
+COMMANDS: list[tuple[list[str], dict[str, Any]]] = [
+    (["train", "van_tiny-lska-k7-s0"], {"training": {"gpus": 1}}),
+    (["train", *DETECTOR], {"detection": {"heads": {"retinanet": {"gpus": 1}}}}),
+    (["evaluate", "classification"], {"evaluation": {"gpus": 1}}),
+    (["evaluate", "speed"], {"speed": {"gpus": 1}}),
+    (["evaluate", "dense", *DETECTOR], {"detection": {"evaluation": {"gpus": 1}}}),
+    (["evaluate", "robustness", "r"], {"robustness": {"evaluation": {"gpus": 1}}}),
+    (["evaluate", "shape_texture"], {"shape_texture": {"evaluation": {"gpus": 1}}}),
+    (["evaluate", "texture_knn"], {"texture_knn": {"evaluation": {"gpus": 1}}}),
+    (["evaluate", "receptive_field"], {"receptive_field": {"evaluation": {"gpus": 1}}}),
+]
+
+
 def test_commands_take_the_gpus_of_their_section(
-    words: list[str], settings: dict[str, Any], bare: Config, monkeypatch: pytest.MonkeyPatch
+    bare: Config, monkeypatch: pytest.MonkeyPatch, logging_as_before: None
 ) -> None:
     def record(count: int) -> None:
         raise TakenError(count)
@@ -161,7 +168,8 @@ def test_commands_take_the_gpus_of_their_section(
         monkeypatch.setattr(module, "take", record)
         monkeypatch.setattr(module, "require_data", lambda *names: None)
     monkeypatch.setenv("LSKA_TRACEBACK", "1")
-    for changes, count in ((settings, 1), ({}, 0)):
-        with pytest.raises(TakenError) as taken:
-            main([*words, "--config", "config/demo.yaml", "--set", json.dumps(changes)])
-        assert taken.value.args == (count,)
+    for words, settings in COMMANDS:
+        for changes, count in ((settings, 1), ({}, 0)):
+            with pytest.raises(TakenError) as taken:
+                main([*words, "--config", "config/demo.yaml", "--set", json.dumps(changes)])
+            assert taken.value.args == (count,), words

@@ -175,7 +175,7 @@ def ordered(job: InspectionJob, member: Member) -> tuple[Split, Any]:
 
 
 def test_both_maps_are_written_and_the_control_is_a_network_built_anew(inspected: InspectionProject) -> None:
-    from lska.train.launch import build_network
+    from lska.train.classifier import build_network
 
     job = inspected.job("receptive_field")
     measure(job, RUNS)

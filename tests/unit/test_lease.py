@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ import pytest
 from lease_helpers import PERIOD, elsewhere, end, forked, own, owned, owner_file, said, until
 
 from lska.train import lease as leases
-from lska.train import owners
 from lska.train.distributed import Processes
 from lska.train.interrupt import Interrupted, StopRequest
-from lska.train.lease import STALE_AFTER, Lease, LeaseLostError, leased
-from lska.train.owners import Entry, Owner
+from lska.train.lease import STALE_AFTER, Lease, LeaseLostError, Owner, OwnerFile, leased
 
 PATIENCE = STALE_AFTER * PERIOD
 
@@ -61,33 +58,20 @@ def refused(folder: Path, seconds: float) -> Lease:
     return lease
 
 
-def test_a_free_folder_is_owned_at_once_and_given_back(folder: Path) -> None:
+def test_a_free_folder_is_owned_at_once_and_given_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     first = Lease(folder, 1000.0)
     assert first.attempt()
     assert first.holds()
-    assert said(folder)["owner"]["process"] == os.getpid()
+    owner = Owner(**said(folder)["owner"])
+    assert str(owner) == f"process {os.getpid()} on {os.uname().nodename} (Slurm job 4711, requeued 2 time(s))"
     first.give_back()
     second = Lease(folder, 1000.0)
     assert second.attempt(), "without any patience"
     assert not second.waited
     assert [path.name for path in folder.iterdir()] == ["owner-00000002.json"]
     second.give_back()
-
-
-def test_the_file_names_the_slurm_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    lease = own(folder)
-    owner = Owner(**said(folder)["owner"])
-    assert str(owner) == f"process {os.getpid()} on {os.uname().nodename} (Slurm job 4711, requeued 2 time(s))"
-    lease.give_back()
-
-
-def test_a_living_owner_keeps_its_folder(folder: Path) -> None:
-    with living(folder):
-        lease = refused(folder, 3 * PATIENCE)
-    assert lease.waited
-    assert lease.other.startswith("process ")
 
 
 def test_neither_clocks_nor_times_of_files_matter(folder: Path) -> None:
@@ -98,6 +82,7 @@ def test_neither_clocks_nor_times_of_files_matter(folder: Path) -> None:
                 os.utime(owner_file(folder), (time.time() + shift,) * 2)
                 assert not lease.attempt()
                 time.sleep(PERIOD / 2)
+            assert lease.waited
 
 
 def test_an_owner_without_a_sign_of_life_is_followed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -143,21 +128,14 @@ def test_a_frozen_owner_that_wakes_up_knows_that_it_lost(folder: Path) -> None:
     mine.give_back()
 
 
-def test_the_thread_notices_the_loss_by_itself(folder: Path) -> None:
-    lease = own(folder)
-    assert Lease(folder, PERIOD)._take(2)
-    until(lambda: lease.lost, seconds=10 * PATIENCE)
-    assert not lease.holds()
-
-
-def test_an_owner_that_lost_touches_nothing_of_its_follower(folder: Path) -> None:
-    first = own(folder, 1000.0)
-    second = Lease(folder, 1000.0)
+def test_the_thread_notices_the_loss_by_itself_and_touches_nothing(folder: Path) -> None:
+    lease, second = own(folder), Lease(folder, 1000.0)
     assert second._take(2)
     before = owner_file(folder).read_bytes()
-    assert not first.holds()
-    first.give_back()
-    assert owner_file(folder).read_bytes() == before
+    until(lambda: lease.lost, seconds=10 * PATIENCE)
+    assert not lease.holds()
+    lease.give_back()
+    assert owner_file(folder).read_bytes() == before, "nothing of its follower's is touched"
     assert [path.name for path in folder.iterdir()] == ["owner-00000002.json"]
 
 
@@ -190,7 +168,7 @@ def test_exactly_one_of_several_waiters_follows(folder: Path) -> None:
 
 
 def test_one_of_many_that_ask_at_the_same_moment_gets_a_free_folder(folder: Path) -> None:
-    for round_ in range(20):
+    for round_ in range(10):
         place, got = folder / str(round_), []
         barrier = threading.Barrier(8)
 
@@ -240,55 +218,48 @@ def test_a_killed_owner_on_this_machine_is_followed_at_once_though_its_children_
         os.kill(worker, signal.SIGKILL)
 
 
-def test_a_later_process_of_the_same_number_is_another_one(folder: Path) -> None:
+def test_what_is_certain_of_an_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(**changes: Any) -> Owner:
+        return me.model_copy(update=changes)
+
     me = Owner.this(PERIOD)
     assert not me.certainly_gone
-    assert replace(me, started=str(int(me.started) - 1)).certainly_gone
-
-
-def test_nothing_is_certain_of_other_machines_and_of_systems_that_tell_nothing() -> None:
+    assert other(started=str(int(me.started) - 1)).certainly_gone, "a later process of the same number"
     gone = forked(lambda: None)
     os.waitpid(gone, 0)
-    ended = replace(Owner.this(PERIOD), process=gone)
-    assert ended.certainly_gone
-    assert not replace(ended, boot="another start of this machine").certainly_gone
-    assert not replace(ended, boot="").certainly_gone
-
-
-def test_a_process_of_another_user_is_not_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = Owner.this(PERIOD)
+    assert other(process=gone).certainly_gone
+    for boot in ("another start of this machine", ""):
+        assert not other(process=gone, boot=boot).certainly_gone
 
     def forbidden(process: int, number: int) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", forbidden)
-    monkeypatch.setattr(owners, "_started", lambda process: None)
-    assert not other.certainly_gone
+    monkeypatch.setattr(leases, "_started", lambda process: None)
+    assert not me.certainly_gone, "another user's"
 
 
-SOUND = asdict(Owner("elsewhere", "another start", 7, "1", None, 0, PERIOD, "token"))
+SOUND = {"host": "elsewhere", "boot": "another start", "process": 7, "started": "1", "job": None, "restarts": 0,
+         "period": PERIOD, "token": "token"}  # fmt: skip
 
 
 def damaged(**changes: Any) -> bytes:
     return json.dumps({"owner": SOUND | changes, "beat": "1", "state": "left"}).encode()
 
 
-def test_a_damaged_file_names_nobody_and_gives_nothing_back(tmp_path: Path) -> None:
-    sound = Entry(1, damaged())
-    assert sound.owner == Owner(**SOUND) and sound.given_back
+def test_a_damaged_file_names_nobody_and_gives_nothing_back() -> None:
+    sound = OwnerFile.read(damaged())
+    assert sound is not None and sound.owner == Owner(**SOUND) and sound.state == "left"
     for content in (
         b"", b"[" * 100_000, b'{"owner": ' * 10_000, b"\xff\xfe", b"\0" * 1024, b'{"state": "left"}',
         b'{"owner": [], "state": "left"}', damaged(period="soon"), damaged(period=1e9), damaged(period=-1),
         damaged(process=-1), damaged(process=0), damaged(process=2**40), damaged(process=True), damaged(host=["a"]),
-        damaged(token=None), damaged().replace(b": 7,", b": " + b"7" * 5000 + b","),
+        damaged(token=None), damaged().replace(b": 7,", b": " + b"7" * 5000 + b","), damaged(unknown=1),
     ):  # fmt: skip
-        assert Entry(1, content).owner is None and not Entry(1, content).given_back, content[:60]
-    for make in (os.mkfifo, Path.mkdir):
-        make(tmp_path / make.__name__)
-        assert not owners.names(tmp_path / make.__name__, "token")
+        assert OwnerFile.read(content) is None, content[:60]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"owner": {"host', b"[]", b'{"owner": {"unknown": 1}}', None])
+@pytest.mark.parametrize("content", [b'{"owner": {"host', None])
 def test_a_damaged_file_gets_the_usual_patience(
     folder: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -335,15 +306,15 @@ def test_signs_of_life_go_on_after_errors_of_the_file_system(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     lease = own(folder)
-    original, failures = os.pwrite, []
+    original, failures = lease._entry, []
 
-    def failing(*arguments: object) -> int:
+    def failing(state: Any) -> bytes:
         if len(failures) < 3:
-            failures.append(arguments)
+            failures.append(state)
             raise OSError(5, "Input/output error")
-        return original(*arguments)
+        return original(state)
 
-    monkeypatch.setattr(os, "pwrite", failing)
+    monkeypatch.setattr(lease, "_entry", failing)
     until(lambda: len(failures) == 3)
     beat = said(folder)["beat"]
     until(lambda: said(folder)["beat"] > beat)
@@ -387,20 +358,16 @@ def test_who_waits_says_for_whom_and_goes_on_when_it_is_given_back(
     assert "no sign of life for 1.2 s" in line
 
 
-def test_waiting_ends_with_the_budget(folder: Path) -> None:
-    waiting = leased(folder, PERIOD, ALONE, StopRequest(0.3))
-    with living(folder) as process, pytest.raises(Interrupted) as caught, waiting:
-        pytest.fail("the folder had two owners")
-    assert "the wall-time budget is nearly used up, and" in str(caught.value)
-    assert f"{folder} is still in use by another training (process {process} on " in str(caught.value)
-
-
-def test_waiting_ends_with_a_signal(folder: Path) -> None:
-    stop = StopRequest(None)
-    stop.handle(signal.SIGTERM, None)
-    message, waiting = "received SIGTERM, and .* is still in use", leased(folder, PERIOD, ALONE, stop)
-    with living(folder), pytest.raises(Interrupted, match=message), waiting:
-        pytest.fail("the folder had two owners")
+def test_waiting_ends_with_the_budget_and_with_a_signal(folder: Path) -> None:
+    signalled = StopRequest(None)
+    signalled.handle(signal.SIGTERM, None)
+    reasons = {"the wall-time budget is nearly used up": StopRequest(0.3), "received SIGTERM": signalled}
+    with living(folder) as process:
+        for reason, stop in reasons.items():
+            waiting = leased(folder, PERIOD, ALONE, stop)
+            message = f"{reason}, and {folder} is still in use by another training .process {process} on "
+            with pytest.raises(Interrupted, match=message), waiting:
+                pytest.fail("the folder had two owners")
 
 
 def test_an_error_gives_the_folder_back(folder: Path) -> None:

@@ -11,18 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_dense
 from lease_helpers import PERIOD, elsewhere, owned, said, until
-from tiny_dense import DenseProject
 from tiny_project import Project, in_child
 
 from lska.config import Config
 from lska.provenance import file_md5
 from lska.strict import merge
-from lska.train import launch
-from lska.train.attempts import NAME
-from lska.train.engine import Trainer
-from lska.train.launch import state_folder
+from lska.train import engine
+from lska.train.classifier import Trainer, state_folder
+from lska.train.lease import ATTEMPTS
 
 CHANGES: dict[str, Any] = {"scale": "shared", "training": {"heartbeat_seconds": PERIOD, "state_minutes": 0.0}}
 
@@ -41,13 +38,13 @@ def freeze_before(number: int) -> None:
 
 def freeze_before_export() -> None:
     """Have this process stop when everything is trained and nothing is exported."""
-    original = launch.save_weights
+    original = engine.save_weights
 
     def save_weights(*arguments: Any, **more: Any) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
         original(*arguments, **more)
 
-    launch.save_weights = save_weights
+    engine.save_weights = save_weights
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +121,7 @@ def frozen_and_waiting(project: Project, capfd: Any) -> tuple[Any, Any]:
 
 def attempts(folder: Path) -> list[str]:
     """What the file of all attempts has of each."""
-    return (folder / NAME).read_text(encoding="utf-8").split(" has the training\n")[1:]
+    return (folder / ATTEMPTS).read_text(encoding="utf-8").split(" has the training\n")[1:]
 
 
 def test_the_second_waits_and_does_not_train_again(
@@ -212,33 +209,3 @@ def test_a_second_that_finds_other_weights_trains(project: Project, config: Conf
     assert sidecar_of(project, config)["recipe"] == config.training_digest(project.run) != old["recipe"]
     os.kill(first.pid, signal.SIGCONT)
     assert ended(first) == 75
-
-
-def test_fine_tuning_has_one_owner_too(dense_project: DenseProject, capfd: Any) -> None:
-    changes = {
-        "scale": "shared",
-        "segmentation": {"heads": {"semantic_fpn": {"heartbeat_seconds": PERIOD, "state_minutes": 0.0}}},
-    }
-    job = dense_project.job("semantic_fpn", changes)
-    tiny_dense.prepare(job.config)
-
-    def body(freeze: bool) -> Callable[[], int]:
-        def run() -> int:
-            elsewhere(f"machine {os.getpid()}")
-            if freeze:
-                tiny_dense.before_update(4, lambda: os.kill(os.getpid(), signal.SIGSTOP))
-            return dense_project.command("train", str(job.run), "--task", job.task, changes=changes)
-
-        return run
-
-    first = in_child(body(freeze=True))
-    frozen(first)
-    assert ended(in_child(body(freeze=False))) == 0
-    files = [job.weights, job.weights.with_suffix(".json"), job.log, *job.states.glob("*.*")]
-    written = {path: path.stat().st_mtime_ns for path in files}
-    os.kill(first.pid, signal.SIGCONT)
-    assert ended(first) == 75
-    assert {path: path.stat().st_mtime_ns for path in files} == written
-    assert {*job.states.glob("*.*")} <= written.keys(), "no state was added"
-    assert f"lska: stopped: {job.states} was taken over by " in capfd.readouterr().err
-

@@ -123,35 +123,29 @@ def test_seeds_are_the_same_on_every_machine() -> None:
     assert len({seed_of(0, "image", a, b) for a in range(10) for b in range(10)}) == 100
 
 
-@pytest.mark.parametrize(("world", "lengths"), [(1, [24]), (2, [12, 12])])
-def test_the_number_of_micro_batches_is_known(world: int, lengths: list[int]) -> None:
-    samplers = [MicroBatches(plan(), 0, rank, world) for rank in range(world)]
-    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers] == lengths
-    assert len(MicroBatches(plan(), 5, 0, world)) == len(list(MicroBatches(plan(), 5, 0, world))) == 14 // world
-
-
-def test_micro_batches_that_cannot_be_divided_are_refused() -> None:
-    assert plan(micro_batch=4).share(4) == 1
-    with pytest.raises(ValueError, match=r"4 micro-batches .* cannot be divided among 3 processes; change micro_batch"):
-        plan(micro_batch=4).share(3)
-
-
-def test_fewer_images_than_one_update_needs_are_refused() -> None:
-    assert plan(length=16).steps_per_epoch == 1
-    with pytest.raises(
-        ValueError, match="training set has 15 images, fewer than the global batch of 16; lower global_b"
+def test_the_number_of_micro_batches_is_known_and_what_does_not_fit_is_refused() -> None:
+    for world, lengths in ((1, [24]), (2, [12, 12])):
+        samplers = [MicroBatches(plan(), 0, rank, world) for rank in range(world)]
+        assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers] == lengths
+        assert len(MicroBatches(plan(), 5, 0, world)) == len(list(MicroBatches(plan(), 5, 0, world))) == 14 // world
+    assert (plan(length=16).steps_per_epoch, plan(micro_batch=4).share(4), plan(cooldown_epochs=2).steps) == (1, 1, 20)
+    for refused, message in (
+        (
+            lambda: plan(micro_batch=4).share(3),
+            "4 micro-batches .* cannot be divided among 3 processes; change micro_b",
+        ),
+        (lambda: plan(length=15), "training set has 15 images, fewer than the global batch of 16; lower global_batch"),
+        (
+            lambda: training_transform(recipe(rand_augment="rand-m9-foo3")),
+            "expected timm's form .*, found 'rand-m9",
+        ),
+        (
+            lambda: training_transform(recipe(rand_augment="strong")),
+            "rand_augment: expected timm's form .*, found 's",
+        ),
     ):
-        plan(length=15)
-
-
-def test_the_cool_down_is_part_of_the_plan() -> None:
-    assert plan(cooldown_epochs=2).steps == 4 * 5
-
-
-@pytest.mark.parametrize("text", ["rand-m9-foo3", "strong"])
-def test_an_augmentation_that_timm_cannot_read_is_named(text: str) -> None:
-    with pytest.raises(ValueError, match=f"rand_augment: expected timm's form .*, found '{text}'"):
-        training_transform(recipe(rand_augment=text))
+        with pytest.raises(ValueError, match=message):
+            refused()
 
 
 def test_scoring_takes_every_image_once_in_order(image_set: Path) -> None:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from lska.models import ATTENTIONS, create
 from lska.models.checkpoint import CheckpointError, save_weights
-from lska.openmmlab import configs
 from lska.openmmlab.backbone import Backbone, load_backbone, stages
 from lska.openmmlab.setup import use
 from lska.runs import Run
+from lska.train import mm_configs
 
 NARROW = {"embed_dims": (8, 12, 16, 24), "depths": (1, 2, 1, 1), "mlp_ratios": (2, 2, 2, 2)}
 RUN = str(paper_jobs.RUN)
@@ -80,7 +80,7 @@ def whole(
 
     narrow = {"architecture": architecture or {"van_tiny": NARROW}}
     job = paper_jobs.job(head, narrow, paper_jobs.means(head, **means), run=run)
-    settings = configs.model(job, 5)
+    settings = mm_configs.model(job, 5)
     settings["backbone"]["checkpoint"] = None if weights is None else str(weights)
     with DefaultScope.overwrite_default_scope(use(job.kind)):
         return libraries[job.kind].build(ConfigDict(settings))

@@ -25,7 +25,7 @@ from lska.models.checkpoint import load_weights
 from lska.outcomes import outcomes_path, read_outcomes
 from lska.provenance import file_md5
 from lska.runs import Run
-from lska.train.launch import build_network
+from lska.train.classifier import build_network
 
 OWN = {"image_size": 40, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": [0.3, 0.4, 0.6],
        "deviation": [0.2, 0.3, 0.25]}  # fmt: skip

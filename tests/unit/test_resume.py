@@ -15,7 +15,7 @@ from tiny_project import Project
 from lska.config import Config
 from lska.provenance import file_md5
 from lska.strict import merge
-from lska.train.engine import Trainer
+from lska.train.classifier import Trainer
 
 Child = Callable[[Callable[[], Any]], int]
 Outcome = Callable[..., dict[str, Any]]
@@ -196,27 +196,21 @@ def test_a_budget_stops_the_attempt_and_the_next_one_goes_on(
     assert outcome(project, project.config(changes)) == uninterrupted()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty"])
-def test_a_damaged_newest_state_costs_only_its_updates(
-    project: Project, uninterrupted: Outcome, child: Child, damage: str, caplog: pytest.LogCaptureFixture
+def test_damaged_states_cost_their_updates_and_without_an_intact_one_nothing_is_touched(
+    project: Project, uninterrupted: Outcome, child: Child, caplog: pytest.LogCaptureFixture, capsys: Any
 ) -> None:
     changes = prepared(project, scale("killed", **EVERY_UPDATE))
     assert child(training(project, changes, 7, kill(signal.SIGKILL))) == -signal.SIGKILL
-    newest = project.states(project.config(changes))[-1]
-    newest.write_bytes(newest.read_bytes()[:1000] if damage == "truncated" else b"")
-    assert resumed(project, changes) == uninterrupted()
-    assert f"{newest.name} is damaged" in caplog.text
-
-
-def test_without_an_intact_state_nothing_is_touched(project: Project, child: Child, capsys: Any) -> None:
-    changes = prepared(project, scale("killed", **EVERY_UPDATE))
-    assert child(training(project, changes, 7, kill(signal.SIGKILL))) == -signal.SIGKILL
     states = project.states(project.config(changes))
+    sound = [path.read_bytes() for path in states]
     for path in states:
         path.write_bytes(path.read_bytes()[:-1])
     assert project.command("train", str(project.run), changes=changes) == 1
     assert f"no training state in {states[0].parent} is intact; delete that folder" in capsys.readouterr().err
     assert project.states(project.config(changes)) == states
+    states[0].write_bytes(sound[0])
+    assert resumed(project, changes) == uninterrupted()
+    assert f"{states[-1].name} is damaged" in caplog.text
 
 
 def limit_file_sizes() -> None:

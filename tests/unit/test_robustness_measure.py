@@ -47,7 +47,7 @@ from lska.provenance import file_md5
 from lska.robustness import PerturbedSet
 from lska.tables.specs import ColumnSpec
 from lska.tables.states import State
-from lska.train.launch import build_network
+from lska.train.classifier import build_network
 from lska.weights.sidecars import FIELDS
 
 

@@ -7,44 +7,43 @@ import math
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny_project import RECIPE, Project
-from tiny_trainer import ALONE, Batch, batches, job, linear, load_state, records, run
+from tiny_trainer import Batch, batches, load_state, records, run, trainer
 
 from lska.files import FileError
-from lska.train import engine
-from lska.train.engine import Trainer
+from lska.train.classifier import Trainer
+from lska.train.dense_loading import DensePlan
+from lska.train.distributed import Processes
+from lska.train.engine import DivergedError
 from lska.train.interrupt import Interrupted, StopRequest, stop_request
+from lska.train.loading import Plan
 from lska.train.progress import Progress, TrainingLog, logged
-from lska.train.state import state_files
-from lska.train.trainable import DivergedError
+from lska.train.saved_state import state_files
+
+# Ten updates of one image, five an epoch.
+PLAN = Plan(5, 1, 1, 2, 0)
 
 
 def test_the_record_has_every_interval_once(tmp_path: Path) -> None:
-    trainer = Trainer(job(tmp_path, epochs=2), linear(), ALONE)
-    lines = records(run(trainer))
+    made = trainer(tmp_path, epochs=2)
+    lines = records(run(made))
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert [line["epoch"] for line in lines] == [0] * 4 + [1] * 4
     assert lines[0]["learning_rate"] == RECIPE["warmup_learning_rate"]
     assert lines[4]["learning_rate"] == pytest.approx((RECIPE["learning_rate"] + RECIPE["minimum_learning_rate"]) / 2)
     assert all(line["images_per_second"] > 0 and math.isfinite(line["loss"]) for line in lines)
-    assert trainer.progress.last_loss == lines[-1]["loss"]
+    assert made.progress.last_loss == lines[-1]["loss"]
 
 
 def test_a_long_training_is_recorded_at_intervals_and_ends_of_epochs(tmp_path: Path) -> None:
-    log = TrainingLog(tmp_path / "train.jsonl", Progress(), steps=1000, steps_per_epoch=333, images_per_step=1)
+    log = TrainingLog(tmp_path / "train.jsonl", Progress(), DensePlan(333, 1, 1, 1, 0, updates=1000))
     due = [step for step in range(1, 1001) if log.due(step)]
     assert due == sorted({*range(5, 1001, 5), 333, 666, 999})
-
-
-def test_what_validation_returns_is_logged(tmp_path: Path) -> None:
-    trainer = Trainer(job(tmp_path, epochs=4), linear(), ALONE)
-    lines = records(run(trainer, validate=lambda step: {"validation_top1": 25.0} if step % 8 == 0 else {}))
-    assert {line["step"]: line["validation_top1"] for line in lines if "validation_top1" in line} == {8: 25.0, 16: 25.0}
 
 
 def test_validation_falls_on_its_epochs(project: Project) -> None:
@@ -57,7 +56,7 @@ def test_validation_falls_on_its_epochs(project: Project) -> None:
 def test_a_resumed_record_drops_what_comes_after_the_state_and_half_lines(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 3)) + '{"step": 4, "lo')
-    log = TrainingLog(path, Progress(step=2, seconds=1.0), 10, 5, 1)
+    log = TrainingLog(path, Progress(step=2, seconds=1.0), PLAN)
     log.record(Progress(step=3, seconds=1.5, last_loss=0.5), 0, 0.1)
     assert [line["step"] for line in records(path)] == [1, 2, 3]
     assert records(path)[2]["images_per_second"] == pytest.approx(2.0)
@@ -76,23 +75,23 @@ def test_damaged_lines_of_a_record_are_told_and_left_out(tmp_path: Path, caplog:
     for number in range(2, 2 + len(damaged)):
         assert f"{path}: line {number}: " in caplog.text
     assert len(caplog.text) < 20_000
-    TrainingLog(path, Progress(step=2, seconds=1.0), 10, 5, 1)
+    TrainingLog(path, Progress(step=2, seconds=1.0), PLAN)
     assert [line["step"] for line in records(path)] == [1, 2]
     path.unlink()
     assert logged(path) == []
     os.mkfifo(path)
     with pytest.raises(FileError, match=f"{path}: expected a regular file, found a named pipe"):
-        TrainingLog(path, Progress(step=2, seconds=1.0), 10, 5, 1)
+        TrainingLog(path, Progress(step=2, seconds=1.0), PLAN)
 
 
 def test_only_the_main_process_writes_a_record(tmp_path: Path) -> None:
-    log = TrainingLog(tmp_path / "train.jsonl", Progress(), 10, 5, 1, active=False)
+    log = TrainingLog(tmp_path / "train.jsonl", Progress(), PLAN, active=False)
     log.record(Progress(step=1, seconds=1.0, last_loss=0.5), 0, 0.1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_told_with_the_name_of_the_record(tmp_path: Path) -> None:
-    log = TrainingLog(tmp_path / "train.jsonl", Progress(), 10, 5, 1)
+    log = TrainingLog(tmp_path / "train.jsonl", Progress(), PLAN)
     log.path = Path("/dev/full")
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
         log.record(Progress(step=1, seconds=1.0, last_loss=0.5), 0, 0.1)
@@ -104,9 +103,9 @@ def poisoned(after: int) -> Iterator[Batch]:
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
-    trainer = Trainer(replace(job(tmp_path), state_seconds=-1.0), linear(), ALONE)
+    made = trainer(tmp_path, seconds=-1.0)
     with pytest.raises(DivergedError) as caught:
-        run(trainer, feed=poisoned(after=5))
+        run(made, feed=poisoned(after=5))
     message = str(caught.value)
     assert "training diverged: the loss is nan at update 6 of 12" in message
     assert f"the last good state is {tmp_path / 'state-00000005.pt'}" in message
@@ -119,19 +118,19 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: 
 
 
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
-    trainer = Trainer(job(tmp_path), linear(), ALONE)
-    trainer.save()
-    trainer.progress.step = 1
+    made = trainer(tmp_path)
+    made.save()
+    made.progress.step = 1
     with torch.no_grad():
-        trainer.network[1].bias[0] = math.inf
+        made.network[1].bias[0] = math.inf
     with pytest.raises(DivergedError, match="weights are no longer finite at update 1 of 12"):
-        trainer.save()
+        made.save()
     assert [path.name for path in state_files(tmp_path)] == ["state-00000000.pt"]
 
 
 def test_divergence_before_the_first_state_is_told(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="no state was saved before"):
-        run(Trainer(job(tmp_path), linear(), ALONE), feed=poisoned(after=0))
+        run(trainer(tmp_path), feed=poisoned(after=0))
 
 
 def test_the_budget_ends_an_attempt_with_room_for_one_more_update(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,24 +145,51 @@ def test_the_budget_ends_an_attempt_with_room_for_one_more_update(monkeypatch: p
     assert StopRequest(None).reason(1e9) is None
 
 
-def test_the_longest_update_counts_scoring_and_saving_and_the_training_time_does_not(
-    monkeypatch: pytest.MonkeyPatch,
+class Apart(Processes):
+    """Two processes on GPUs, of which the other one wishes nothing, and how often they agreed."""
+
+    agreements = 0
+
+    def largest_of(self, *values: int) -> list[int]:
+        Apart.agreements += 1
+        return list(values)
+
+
+def test_scoring_and_saving_count_for_the_budget_and_not_as_training_and_processes_agree_about_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(engine.time, "monotonic", lambda: now)
-    watch = engine._Watch(state_seconds=50.0)
-    now = 2.0
-    assert watch.lap() == 2.0
-    now = 32.0  # half a minute of scoring
-    watch.resume()
-    assert watch.longest == 32.0
-    now = 35.0
-    assert watch.lap() == 3.0
-    assert not watch.state_due()
-    now = 50.1
-    assert watch.state_due()
-    watch.state_saved()
-    assert not watch.state_due()
+    monkeypatch.setattr("lska.train.engine.time.monotonic", lambda: now)
+
+    def score(made: Any) -> dict[str, float]:
+        nonlocal now
+        now += 30.0
+        return {}
+
+    asked = []
+
+    class Asked(StopRequest):
+        def reason(self, longest_update: float = 0.0) -> str | None:
+            asked.append(longest_update)
+
+    class Timed(Trainer):
+        def update(self, batches: Any) -> torch.Tensor:
+            nonlocal now
+            now += 0.25
+            self.progress.step += 1
+            return torch.tensor(1.0)
+
+    monkeypatch.setattr("tiny_trainer.Trainer", Timed)
+    made = trainer(tmp_path, more={"score_held_out": score}, validation_interval=1)
+    run(made, Asked(None))
+    assert made.progress.seconds == 12 * 0.25
+    assert asked == [0.25] * 4 + [30.25] * 8
+    made = trainer(tmp_path / "apart")
+    made.group = Apart(0, 2, torch.device("cuda"))
+    made.finite, made.save = float, lambda: None
+    run(made, Asked(None))
+    assert Apart.agreements == 4  # after updates 1, 5, 9 and the last
+    assert asked[-3:] == [1.0] * 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -183,7 +209,7 @@ def test_a_second_interrupt_from_the_keyboard_stops_at_once() -> None:
 
 
 def test_a_signal_stops_after_the_update_with_a_state(tmp_path: Path) -> None:
-    trainer, stop = Trainer(job(tmp_path), linear(), ALONE), StopRequest(None)
+    made, stop = trainer(tmp_path), StopRequest(None)
 
     def feed() -> Iterator[Batch]:
         for number, batch in enumerate(batches()):
@@ -192,13 +218,13 @@ def test_a_signal_stops_after_the_update_with_a_state(tmp_path: Path) -> None:
             yield batch
 
     with pytest.raises(Interrupted, match="received SIGTERM; state saved after update 6"):
-        run(trainer, stop, feed())
+        run(made, stop, feed())
     assert [path.name for path in state_files(tmp_path)] == ["state-00000006.pt"]
 
 
 def test_a_signal_during_the_last_update_lets_the_training_end(tmp_path: Path) -> None:
-    trainer, stop = Trainer(job(tmp_path), linear(), ALONE), StopRequest(None)
-    trainer.progress.step = 11
+    made, stop = trainer(tmp_path), StopRequest(None)
+    made.progress.step = 11
     stop.handle(signal.SIGTERM, None)
-    run(trainer, stop)
+    run(made, stop)
     assert [path.name for path in state_files(tmp_path)] == ["state-00000012.pt"]

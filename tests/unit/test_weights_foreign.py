@@ -15,7 +15,7 @@ from plan_helpers import leave, md5_of, put_metrics, put_weights
 from lska.files import write_json
 from lska.provenance import seal_of
 from lska.runs import Run
-from lska.train.launch import train
+from lska.train.classifier import train
 from lska.weights.checkpoints import Checkpoint, choose
 from lska.weights.choices import Choices, checkpoint
 from lska.weights.foreign import ForeignWeightsError, foreign

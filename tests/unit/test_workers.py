@@ -169,30 +169,23 @@ def make_link(folder: Path) -> None:
     folder.symlink_to(folder.with_name("elsewhere"))
 
 
-@pytest.mark.parametrize(
-    ("make", "found"),
-    [
+def test_a_folder_that_others_may_have_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    makes: list[tuple[Callable[[Path], Any], str]] = [
         (make_link, "a link"),
         (lambda folder: folder.write_text(""), "no folder"),
         (os.mkfifo, "no folder"),
         (lambda folder: (folder.mkdir(), folder.chmod(0o755)), "mode 755"),
         (lambda folder: (folder.mkdir(), folder.chmod(0o1777)), "mode 1777"),
         (lambda folder: folder.symlink_to("nowhere"), "a link"),
-    ],
-)
-def test_a_folder_that_others_may_have_made_is_refused(
-    make: Callable[[Path], Any], found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    folder = tmp_path / f"lska-test-{os.getuid()}"
-    make(folder)
-    with pytest.raises(PrivateFolderError, match=f"^{folder}: expected a folder of user .* found {found}; remove it"):
-        own_folder("lska-test")
-
-
-def test_ones_own_folder_is_made_once_and_another_users_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    ]
+    for number, (make, found) in enumerate(makes):
+        place = tmp_path / str(number)
+        place.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+        folder = place / f"lska-test-{os.getuid()}"
+        make(folder)
+        with pytest.raises(PrivateFolderError, match=f"^{folder}: expected a folder of user .* found {found}; remove"):
+            own_folder("lska-test")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = own_folder("lska-test")
     assert folder.stat().st_mode & 0o777 == 0o700 and own_folder("lska-test") == folder

@@ -36,7 +36,7 @@ def tiny(project: Project) -> Project:
     from lska.config import load
     from lska.models.checkpoint import save_weights
     from lska.runs import Run
-    from lska.train.launch import build_network
+    from lska.train.classifier import build_network
 
     (project.root / TINY).parent.mkdir(parents=True)
     (project.root / TINY).write_bytes((Path(__file__).parents[1] / "cluster" / "tiny.yaml").read_bytes())

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lska.train.attempts import NAME
+from lska.train.lease import ATTEMPTS
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
 
@@ -122,7 +122,7 @@ def test_a_training_stops_itself_in_its_jobs_time_and_the_next_attempt_goes_on(p
         time.sleep(60)
         os.kill(stopped, signal.SIGCONT)
         assert process.wait(300) == 0
-    (file,) = project.root.glob(f"work/demo/train/{RUN}/*/{NAME}")
+    (file,) = project.root.glob(f"work/demo/train/{RUN}/*/{ATTEMPTS}")
     first, second, *_ = file.read_text(encoding="utf-8").split(" has the training\n")[1:]
     assert "the wall-time budget is nearly used up" in first
     assert "going on after update" in second

@@ -20,7 +20,7 @@ from lska.outcomes import Outcomes, of_images
 from lska.provenance import digest, write_metrics
 from lska.runs import Run
 from lska.threads import use_threads
-from lska.train.launch import build_network
+from lska.train.classifier import build_network
 from lska.train.loading import Views, scoring_loader
 from lska.train.scoring import Scores, memory_format, score
 from lska.weights.checkpoints import changes

@@ -17,14 +17,15 @@ from lska.data.dense_sets import DetectionSplit, SegmentationSplit
 from lska.evaluate.classify import check_origin, vouched
 from lska.finetuning import FineTuningJob
 from lska.models.checkpoint import load_weights
-from lska.openmmlab.configs import configuration
-from lska.openmmlab.launch import open_splits
 from lska.openmmlab.setup import use
 from lska.outcomes import Outcomes, with_errors
 from lska.provenance import write_metrics
 from lska.threads import use_threads
+from lska.train.dense_loading import validation_loader
+from lska.train.fine_tuner import open_splits
+from lska.train.mm_configs import configuration
 from lska.train.scoring import memory_format
-from lska.train.workers import patiently
+from lska.train.workers import Loader
 from lska.weights.sidecars import imported, own_normalization
 
 SAMPLES = 6
@@ -38,7 +39,7 @@ class Predictor:
     job: FineTuningJob
     network: nn.Module
     split: DetectionSplit | SegmentationSplit
-    loader: Any
+    loader: Loader
     sidecar: dict[str, Any]
     device: torch.device
 
@@ -63,7 +64,8 @@ class Predictor:
         load_weights(network, job.weights)
         layout = memory_format(job.recipe.channels_last)
         network = network.eval().to(memory_format=layout).to(device)
-        return cls(job, network, splits["val"], _loader(settings), sidecar, device)
+        loader = validation_loader(job, settings["val_dataset"])
+        return cls(job, network, splits["val"], loader, sidecar, device)
 
     def __len__(self) -> int:
         return len(self.loader.dataset)
@@ -71,7 +73,7 @@ class Predictor:
     def predictions(self) -> Iterator[Any]:
         """The library's data sample of every validation image, in order, with progress."""
         with tqdm(total=len(self), unit="image", disable=None) as bar:
-            for batch in patiently(lambda: iter(self.loader), self.loader.timeout):
+            for batch in self.loader:
                 with torch.inference_mode():
                     samples = self.network.test_step(batch)
                 bar.update(len(samples))
@@ -106,11 +108,3 @@ def build(job: FineTuningJob, settings: dict[str, Any]) -> nn.Module:
 
     init_default_scope(use(job.kind))
     return revert_sync_batchnorm(MODELS.build(settings))
-
-
-def _loader(settings: Any) -> Any:
-    from mmengine.registry import init_default_scope
-    from mmengine.runner import Runner
-
-    init_default_scope(settings["default_scope"])
-    return Runner.build_dataloader(settings["test_dataloader"])

@@ -23,15 +23,12 @@ from lska.config import Config
 from lska.evaluate.dense import build
 from lska.finetuning import CONTROL, HEADS, PAPER_RECIPES, FineTuningJob
 from lska.models.complexity import Complexity, count
-from lska.openmmlab import configs, detection, segmentation
 from lska.provenance import metric, project_root, write_metrics
 from lska.runs import Run
 from lska.sections import DataSource, DenseTask, FineTuning, RunGroup
+from lska.train import mm_configs
 
-SIZES = {"detection": (detection.SIZE,), "segmentation": segmentation.SIZES}
-"""Width and height in pixels of the images that are counted."""
-
-CLASSES = {"detection": detection.PAPER_CLASSES, "segmentation": segmentation.PAPER_CLASSES}
+SIZES, CLASSES = mm_configs.PAPER_SIZES, mm_configs.PAPER_CLASSES
 
 
 def measure(config: Config, head: str, runs: Sequence[Run]) -> None:
@@ -88,7 +85,7 @@ def paper_network(job: FineTuningJob) -> nn.Module:
     with torch.device("meta"), warnings.catch_warnings():
         # About losses, which are not counted.
         warnings.simplefilter("ignore", category=UserWarning)
-        return build(job, ConfigDict(configs.model(job, CLASSES[job.kind])))
+        return build(job, ConfigDict(mm_configs.model(job, CLASSES[job.kind])))
 
 
 def complexity(network: nn.Module, head: str, size: tuple[int, int]) -> Complexity:

@@ -30,7 +30,7 @@ from lska.outcomes import Outcomes, with_errors
 from lska.provenance import file_md5, metric, write_metrics
 from lska.runs import Run
 from lska.threads import use_threads
-from lska.train.launch import build_network
+from lska.train.classifier import build_network
 from lska.train.recipe import IMAGENET_DEVIATION, IMAGENET_MEAN, Triple
 from lska.weights.sidecars import Geometry
 

@@ -22,7 +22,7 @@ from lska.models.attention import as_published
 from lska.provenance import metric, write_metrics
 from lska.runs import Run
 from lska.threads import use_threads
-from lska.train.launch import build_network
+from lska.train.classifier import build_network
 from lska.train.scoring import memory_format
 from lska.weights.sidecars import imported_size
 

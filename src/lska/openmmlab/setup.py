@@ -15,7 +15,7 @@ LIBRARIES = {"detection": "mmdet", "segmentation": "mmseg"}
 
 @functools.cache
 def use(kind: str) -> str:
-    """Import the library of `kind`, register the backbone and our loop in it, and return its registry scope.
+    """Import the library of `kind`, register the backbone in it, and return its registry scope.
 
     Takes seconds the first time.
     """
@@ -29,8 +29,6 @@ def use(kind: str) -> str:
         for module in ("models", "datasets"):
             importlib.import_module(f"{library}.{module}")
         registry: Any = importlib.import_module(f"{library}.registry")
-    importlib.import_module("lska.openmmlab.loop")
-    importlib.import_module("lska.openmmlab.loading")
     from lska.openmmlab.backbone import Backbone
 
     registry.MODELS.register_module(name="Backbone", module=Backbone, force=True)

@@ -93,7 +93,7 @@ def count_classifier(network: Network) -> Count:
     from lska.evaluate.robustness.measure import training_classes
     from lska.models.complexity import count
     from lska.runs import Run
-    from lska.train.launch import build_network
+    from lska.train.classifier import build_network
 
     run = Run(network.model, network.attention, network.kernel, 0)
     config = dataclasses.replace(network.config, architecture={network.model: json.loads(network.architecture)})
@@ -130,7 +130,7 @@ def count_head(network: Network) -> Count:
 
     from lska.evaluate.dense import build
     from lska.evaluate.dense_complexity import complexity
-    from lska.openmmlab import configs
+    from lska.train import mm_configs
 
     job, size = network.job, _aligned(network.size)
     # It warns whenever detectors and segmentors take turns.
@@ -138,6 +138,6 @@ def count_head(network: Network) -> Count:
     with torch.device("meta"), warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         # About losses, which are not counted.
         warnings.simplefilter("ignore", category=UserWarning)
-        model = build(job, ConfigDict(configs.model(job, number_of_classes(job))))
+        model = build(job, ConfigDict(mm_configs.model(job, number_of_classes(job))))
     cost = complexity(model, job.head, size)
     return Count(cost.params, cost.macs * _pixels(network.size) / _pixels(size))

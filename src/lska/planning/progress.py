@@ -9,7 +9,7 @@ from lska.config import Config
 from lska.finetuning import FineTuningJob
 from lska.planning.images import count
 from lska.runs import Run
-from lska.train.state import state_files
+from lska.train.saved_state import state_files
 
 _STEP = re.compile(r"state-(\d+)\.pt")
 

@@ -23,9 +23,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from lska.launching import LAUNCHER
-from lska.rendezvous import Member, member
 from lska.train.interrupt import Interrupted
+from lska.train.launcher import LAUNCHER, Member, member
 from lska.train.silence import listening
 
 logger = logging.getLogger(__name__)
@@ -68,12 +67,16 @@ class Processes:
         return self.rank == 0
 
     def largest(self, value: int) -> int:
-        """The largest `value` of any process; a collective call."""
+        """The largest `value` of any process; a collective call, which waits for the device."""
+        return self.largest_of(value)[0]
+
+    def largest_of(self, *values: int) -> list[int]:
+        """The largest of any process in each of several places, as `largest`."""
         if self.world == 1:
-            return value
-        shared = torch.tensor(value, device=self.device)
+            return list(values)
+        shared = torch.tensor(values, device=self.device)
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        return int(shared.item())
+        return shared.tolist()
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """Mean of a scalar tensor over the processes; a collective call."""
@@ -150,7 +153,7 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
 
 
 def _connect(place: Member, backend: str, joined: Processes) -> dist.Store:
-    """Join the group of processes; the store that they share."""
+    """Join the group of processes; the store that they share, which holds bytes that nobody takes for code."""
     store = _meet(place)
     reminder = threading.Timer(_TELL_SECONDS, logger.info, (
         "process %d of %d of this training still connects to the others, for at most %g hours; all must reach each "
@@ -168,36 +171,67 @@ def _connect(place: Member, backend: str, joined: Processes) -> dist.Store:
 
 
 def _meet(place: Member) -> dist.Store:
-    """The store of a training's processes, once all are there; it holds bytes, which nobody takes for code.
+    """The store of a training's processes, once all are there.
 
     Raises:
         MeetingError: some did not come, or the place cannot be served.
     """
-    kind, _, address = place.meeting.partition(":")
-    patience = _Patience(place)
-    if kind == "file" and not Path(address).parent.is_dir():
-        raise MeetingError(f"the processes of this training cannot meet at {address}: no such folder")
-    store = dist.FileStore(address, place.world) if kind == "file" else _network_store(place, address, patience)
+    kind, _, where = place.meeting.partition(":")
+    store: dist.Store
+    if kind == "file":
+        if not Path(where).parent.is_dir():
+            raise MeetingError(f"the processes of this training cannot meet at {where}: no such folder")
+        store = dist.FileStore(where, place.world)
+    else:
+        at, _, name = where.partition("/")
+        host, _, port = at.rpartition(":")
+        served = {"master_listen_fd": _listener(host, int(port)).detach()} if place.serves else {}
+        # torch's own waiting prints a page of C++ for every attempt.
+        _wait(place, lambda: "" if served or _answers(host, int(port)) else "the first process")
+        patience = timedelta(seconds=MEETING_SECONDS)
+        store = dist.TCPStore(
+            host, int(port), place.world, place.serves, timeout=patience, wait_for_workers=False, **served
+        )
+        store = dist.PrefixStore(name, store)
+
+    def missing() -> str:
+        absent = [str(rank) for rank in range(place.world) if not store.check([f"here/{rank}"])]
+        return "" if not absent else f"process {', '.join(absent[:8])}{' and others' if len(absent) > 8 else ''}"
+
     store.set(f"here/{place.rank}", "1")
-    missing = list(range(place.world))
-    while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
-        patience.wait(f"process {', '.join(map(str, missing[:8]))}{' and others' if len(missing) > 8 else ''}")
+    _wait(place, missing)
     return dist.PrefixStore("group", store)
 
 
-def _network_store(place: Member, address: str, patience: _Patience) -> dist.Store:
-    """The store at `<host>:<port>/<name>`, served here or by another process."""
-    at, _, name = address.partition("/")
-    host, _, port = at.rpartition(":")
-    listener = _listener(host, int(port)) if place.serves else None
-    while listener is None and not _answers(host, int(port)):
-        patience.wait("the first process")
-    served = {} if listener is None else {"master_listen_fd": listener.detach()}
-    store = dist.TCPStore(
-        host, int(port), place.world, is_master=place.serves, timeout=timedelta(seconds=MEETING_SECONDS),
-        wait_for_workers=False, **served,
-    )  # fmt: skip
-    return dist.PrefixStore(name, store)
+def _wait(place: Member, awaited: Callable[[], str]) -> None:
+    """Return when nobody is `awaited` any more; says now and then for whom it waits.
+
+    Raises:
+        MeetingError: it has waited long enough.
+    """
+    where = place.meeting.removeprefix("tcp:").partition("/")[0]
+    at = "on this machine" if place.meeting.startswith("file:") else f"at {where}"
+    who = f"process {place.rank} of {place.world} of this training"
+    begun, tell = time.monotonic(), _TELL_SECONDS
+    while others := awaited():
+        waited = time.monotonic() - begun
+        if waited > MEETING_SECONDS:
+            raise MeetingError(
+                f"{who} waited {waited:.0f} s {at} for {others}, in vain; look at what the others wrote, and whether "
+                "that place can be reached from every node"
+            )
+        if waited > tell:
+            tell = waited + 60
+            logger.info("%s waits %s for %s, for at most %.0f s", who, at, others, MEETING_SECONDS)
+        time.sleep(0.1)
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -219,42 +253,6 @@ def _listener(host: str, port: int) -> socket.socket:
             "program may have that port, or the name is not this machine's: start the job again, or look at "
             "SLURM_JOB_NODELIST"
         ) from error
-
-
-def _answers(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=2).close()
-    except OSError:
-        return False
-    return True
-
-
-class _Patience:
-    """How long one waits for others, and what is told of it."""
-
-    def __init__(self, place: Member) -> None:
-        where = place.meeting.partition(":")[2].partition("/")[0]
-        self.at = f" at {where}" if where else " on this machine"
-        self.whose = f"process {place.rank} of {place.world} of this training"
-        self.begun = time.monotonic()
-        self.next = _TELL_SECONDS
-
-    def wait(self, awaited: str) -> None:
-        """Sleep for a moment; says now and then that it waits for `awaited`.
-
-        Raises:
-            MeetingError: it has waited long enough.
-        """
-        waited = time.monotonic() - self.begun
-        if waited > MEETING_SECONDS:
-            raise MeetingError(
-                f"{self.whose} waited {waited:.0f} s{self.at} for {awaited}, in vain; look at what the others wrote, "
-                "and whether that place can be reached from every node"
-            )
-        if waited > self.next:
-            self.next = waited + 60
-            logger.info("%s waits%s for %s, for at most %.0f s", self.whose, self.at, awaited, MEETING_SECONDS)
-        time.sleep(0.1)
 
 
 def _device(gpus: int, local: int, setting: str) -> torch.device:

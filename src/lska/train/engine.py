@@ -1,134 +1,152 @@
-"""The training loop: from a recipe and a data set to weights, resumable at every update."""
+"""The training loop, resumable at every update, and what every training has around it: owner, states, log, export."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
+import math
+import shutil
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
 from torch import nn
 
-from lska.files import quoted
-from lska.private import own_folder
-from lska.train.distributed import Processes
-from lska.train.interrupt import Interrupted, StopRequest
-from lska.train.lease import Lease, LeaseLostError
-from lska.train.loading import Plan, batch_mixer, seed_everything
+from lska.files import atomic_path, vouched
+from lska.models.checkpoint import save_weights
+from lska.provenance import code_version, environment, file_md5, write_sealed
+from lska.sections import Training
+from lska.threads import use_threads
+from lska.train.distributed import Processes, processes
+from lska.train.interrupt import Interrupted, StopRequest, stop_request
+from lska.train.lease import Lease, LeaseLostError, leased
+from lska.train.loading import Plan
 from lska.train.progress import Progress, TrainingLog
-from lska.train.recipe import Recipe
-from lska.train.scoring import memory_format
-from lska.train.state import read_state, require_identity, require_shapes, restore, save_state
-from lska.train.trainable import Trainable
+from lska.train.saved_state import read_state, require_identity, require_shapes, restore, save_state, state_files
+from lska.weights.foreign import check_replaceable
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Job:
-    """What one call of `train` needs beside network and data."""
+class DivergedError(RuntimeError):
+    """The loss is no longer finite."""
 
-    recipe: Recipe
-    plan: Plan
-    classes: int
-    folder: Path
-    """Where states and train.jsonl live."""
+
+@dataclass(frozen=True)
+class Target:
+    """Where a training leaves what it makes, and what it is."""
+
+    weights: Path
+    """The sidecar has the same name with `.json`."""
+    log: Path
+    """Record of losses of the finished training."""
+    states: Path
+    """Folder of the states and of train.jsonl."""
     digest: str
     """Identity of the training; a state of another one is refused."""
-    state_seconds: float = 600.0
-    skipped: Callable[[], int] = lambda: 0
-    """Unreadable images that this process has met in this attempt."""
+    facts: dict[str, Any]
+    """What the sidecar says beside identity, attempts and cost."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training runs: its processes, its folder and the right to write there."""
+
+    group: Processes
+    states: Path
+    digest: str
     lease: Lease | None = None
-    """The right to write to the folder, in the main process."""
+    """In the main process; None in processes that do not write, and where nobody else can."""
+    state_seconds: float = 600.0
 
 
-class Trainer(Trainable):
-    """Network, optimizer, schedule and average of one training, and their state on disk."""
+class Trainable:
+    """One training: a network, what trains it, its position, and their state on disk.
 
-    def __init__(self, job: Job, network: nn.Module, group: Processes) -> None:
-        recipe = job.recipe
-        layout = memory_format(recipe.channels_last)
-        self.job, self.group, self.layout = job, group, layout
-        self.plan, self.state_seconds, self.folder, self.lease = job.plan, job.state_seconds, job.folder, job.lease
-        self.network = network.to(group.device, memory_format=layout).train()
-        self.optimizer = _optimizer(self.network, recipe)
-        self.schedule = _schedule(self.optimizer, recipe, job.plan)
-        self.average = ModelEmaV3(self.network, decay=recipe.ema_decay) if recipe.ema_decay else None
-        self.mixer = batch_mixer(recipe, job.classes)
-        self.loss = _loss(recipe)
+    Args:
+        network: on the device of the processes, unwrapped; its weights are what is saved.
+    """
+
+    def __init__(self, place: Place, plan: Plan, network: nn.Module) -> None:
+        self.place, self.plan, self.network = place, plan, network
+        self.group, self.lease = place.group, place.lease
+        self.share = plan.share(place.group.world)
         self.progress = Progress()
-        self._restore()
-        self._skipped_before = self.progress.skipped
-        self.forward = self._wrap()
-
-    def _wrap(self) -> nn.Module:
-        forward: nn.Module = self.network
-        if self.group.world > 1:
-            devices = [self.group.device.index] if self.group.device.type == "cuda" else None
-            forward = nn.parallel.DistributedDataParallel(forward, device_ids=devices)
-        if not self.job.recipe.compile:
-            return forward
-        # By default torch runs what it finds in a folder of /tmp whose name everybody knows.
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own_folder("lska-compiled")))
-        return torch.compile(forward)
 
     @property
     def exported(self) -> nn.Module:
-        """The network whose weights are the result: the average where the recipe keeps one."""
-        return self.network if self.average is None else self.average.module
+        """The network whose weights are the result."""
+        return self.network
 
+    @property
+    def skipped(self) -> int:
+        """Unreadable images that this process has met in this attempt."""
+        return 0
+
+    @abstractmethod
     def rate(self, step: int) -> float:
-        """Set the learning rate of update `step` (counted from 0) and return it."""
-        if self.job.recipe.schedule_unit == "epoch":
-            self.schedule.step(step // self.job.plan.steps_per_epoch)
-        else:
-            self.schedule.step_update(step)
-        return self.current_rate()
+        """Learning rate of update `step` (counted from 0), set if it is not yet."""
 
+    @abstractmethod
     def current_rate(self) -> float:
         """Learning rate that the optimizer has now."""
-        return self.optimizer.param_groups[0]["lr"]
 
-    def update(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-        """One update on this process's micro-batches; returns their mean loss, a scalar tensor on the device."""
-        recipe, group = self.job.recipe, self.group
-        share = self.job.plan.share(group.world)
-        total = torch.zeros((), device=group.device)
-        for number in range(share):
-            images, labels = next(batches)
-            seed_everything(self.job.plan.seed, "batch", self.progress.step, number * group.world + group.rank)
-            # Gradients travel between processes once per update, with its last micro-batch.
-            last = number == share - 1
-            quiet = contextlib.nullcontext() if last or group.world == 1 else self.forward.no_sync()
-            with quiet:
-                total += self._backward(images, labels, share)
-        if recipe.clip_gradient is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_gradient)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(self.network, step=self.progress.step)
-        self.progress.step += 1
-        return total / share
+    @abstractmethod
+    def batches(self, stopping: Callable[[], str | None]) -> Iterator[Any]:
+        """This process's micro-batches from the present position on."""
 
-    def _backward(self, images: torch.Tensor, labels: torch.Tensor, share: int) -> torch.Tensor:
-        device = self.group.device
-        images = images.to(device, non_blocking=True, memory_format=self.layout)
-        labels = labels.to(device, non_blocking=True)
-        if self.mixer is not None:
-            images, labels = self.mixer(images, labels)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.job.recipe.precision == "bf16"):
-            loss = self.loss(self.forward(images), labels)
-        (loss / share).backward()
-        return loss.detach()
+    @abstractmethod
+    def update(self, batches: Iterator[Any]) -> torch.Tensor:
+        """One update on this process's micro-batches, which raises `progress.step`; returns their mean loss, a scalar
+        tensor on the device."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, Any]:
+        """What the state holds beside digest and progress, by name: `network`, and what has a `state_dict`, or None."""
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """What the sidecar says of the finished training beside what all sidecars say."""
+        return {}
+
+    def validate(self) -> dict[str, float]:
+        """Scores of the network at the present position, where they are due; they are logged."""
+        return {}
+
+    @property
+    def may_write(self) -> Callable[[], None] | None:
+        """Called right before a file appears; raises LeaseLostError where another training took over."""
+        return None if self.lease is None else self.lease.check
+
+    def resume(self) -> None:
+        """Go on from the newest state that fits, where there is one; constructors call this, before they wrap anything.
+
+        Raises:
+            OtherTrainingError: it is another training's.
+            StateError: states exist and none can be used.
+        """
+        if restore(self.place.states, self._take_over):
+            logger.info("going on after update %d of %d", self.progress.step, self.plan.steps)
+        self._skipped_before = self.progress.skipped
+
+    def _take_over(self, path: Path) -> None:
+        state, where = read_state(path), f"training state {path}"
+        require_identity(state["digest"], self.place.digest, self.place.states)
+        progress = Progress.restored(state["progress"], where, self.plan.steps)
+        parts = {name: part for name, part in self.parts().items() if part is not None}
+        for name, part in parts.items():
+            if isinstance(part, nn.Module):
+                require_shapes(state[name], part.state_dict(), f"{where}, {name}")
+            part.load_state_dict(state[name])
+        for weight, kept in parts["optimizer"].state.items():
+            moments = [name for name in kept if name.startswith("exp_avg") or name == "momentum_buffer"]
+            require_shapes({n: kept[n] for n in moments}, dict.fromkeys(moments, weight), f"{where}, optimizer")
+        self.progress = progress
 
     def save(self) -> None:
         """Write the state; only the main process does, the others wait for it.
@@ -138,100 +156,62 @@ class Trainer(Trainable):
             StateError: the state cannot be written.
             LeaseLostError: another training took the folder over; nothing is written.
         """
-        self.require_finite(self.network)
-        skipped = self.group.sum(torch.tensor(self.job.skipped(), device=self.group.device))
+        if not all(bool(torch.isfinite(weights).all()) for weights in self.network.parameters()):
+            self._diverged("weights are no longer finite")
+        skipped = self.group.sum(torch.tensor(self.skipped, device=self.group.device))
         self.progress.skipped = self._skipped_before + int(skipped)
-        self.group.by_main(lambda: save_state(self.job.folder, self.progress.step, self._state(), self.may_write))
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "digest": self.job.digest,
-            "progress": vars(self.progress).copy(),
-            "network": self.network.state_dict(),
-            "average": None if self.average is None else self.average.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
+        def write() -> None:
+            parts = {name: None if part is None else part.state_dict() for name, part in self.parts().items()}
+            state = {"digest": self.place.digest, "progress": vars(self.progress).copy(), **parts}
+            save_state(self.place.states, self.progress.step, state, self.may_write)
 
-    def _restore(self) -> None:
-        if restore(self.job.folder, self._take_over):
-            logger.info("going on after update %d of %d", self.progress.step, self.job.plan.steps)
+        self.group.by_main(write)
 
-    def _take_over(self, path: Path) -> None:
-        """Go on from a state.
+    def finite(self, loss: torch.Tensor) -> float:
+        """Mean of `loss` over the processes.
 
         Raises:
-            OtherTrainingError: it is another training's.
-            StateError, LookupError, TypeError, ValueError, RuntimeError: it is damaged or does not fit.
+            DivergedError: it is not finite.
         """
-        state, where = read_state(path), f"training state {path}"
-        require_identity(state["digest"], self.job.digest, self.job.folder)
-        progress = Progress.restored(state["progress"], where, self.job.plan.steps)
-        targets = {"network": self.network} | ({} if self.average is None else {"average": self.average.module})
-        for name, target in targets.items():
-            require_shapes(state[name], target.state_dict(), f"{where}, {name}")
-            target.load_state_dict(state[name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for weight, kept in self.optimizer.state.items():
-            moments = [name for name in kept if name.startswith("exp_avg") or name == "momentum_buffer"]
-            require_shapes({n: kept[n] for n in moments}, dict.fromkeys(moments, weight), f"{where}, optimizer")
-        self.progress = progress
+        value = float(self.group.mean(loss))
+        if not math.isfinite(value):
+            self._diverged(f"the loss is {value}")
+        return value
 
-
-def _loss(recipe: Recipe) -> nn.Module:
-    # With mixing, the labels are distributions that are smoothed already.
-    return nn.CrossEntropyLoss(label_smoothing=0.0 if recipe.mixes else recipe.label_smoothing)
-
-
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer by timm's factory.
-
-    Raises:
-        ValueError: timm has none of this name; says how the recipe calls it.
-    """
-    try:
-        return create_optimizer_v2(
-            network, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    def _diverged(self, what: str) -> NoReturn:
+        states = state_files(self.place.states)
+        kept = f"the last good state is {states[-1]}" if states else "no state was saved before"
+        raise DivergedError(
+            f"training diverged: {what} at update {self.progress.step} of {self.plan.steps} (rate "
+            f"{self.current_rate():.3g}); {kept}. Lower learning_rate, set clip_gradient, or use precision fp32 in the "
+            "recipe"
         )
-    except (ValueError, AssertionError) as error:
-        expected = "expected a name that timm.optim.list_optimizers() has, such as adamw"
-        raise ValueError(f"recipe: optimizer: {expected}, found {quoted(recipe.optimizer)} ({error})") from error
-
-
-def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, plan: Plan) -> CosineLRScheduler:
-    per_epoch = recipe.schedule_unit == "epoch"
-    unit = 1 if per_epoch else plan.steps_per_epoch
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=recipe.epochs * unit,
-        lr_min=recipe.minimum_learning_rate,
-        warmup_t=recipe.warmup_epochs * unit,
-        warmup_lr_init=recipe.warmup_learning_rate,
-        t_in_epochs=per_epoch,
-    )
 
 
 _SAVE, _STOP, _LOST = 1, 2, 3
 
+_AGREE_SECONDS = 1.0
+"""Between two agreements of processes on GPUs, each of which waits for all that these have still to compute."""
 
-def fit(
-    trainer: Trainable,
-    batches: Iterator[Any],
-    log: TrainingLog,
-    stop: StopRequest,
-    validate: Callable[[int], dict[str, float]] = lambda step: {},
-) -> None:
+
+def fit(trainer: Trainable, batches: Iterator[Any], log: TrainingLog, stop: StopRequest) -> None:
     """Train from the trainer's position to the end of its plan; every process of the training calls this.
 
     Args:
         batches: this process's micro-batches from that position on.
-        validate: scores the network after an update, where that is due; what it returns is logged.
 
     Raises:
         Interrupted: a signal or the wall-time budget ended the attempt; the state is saved.
         LeaseLostError: another training took the folder over; nothing is written.
         DivergedError: the loss is not finite; the last good state is kept.
     """
-    plan, progress, watch = trainer.plan, trainer.progress, _Watch(trainer.state_seconds)
+    plan, progress, group = trainer.plan, trainer.progress, trainer.group
+    synchronous = group.world == 1 or group.device.type == "cpu"
+    longest = 0.0  # the longest update so far in seconds, with the scoring and saving that followed it
+    begun = saved = time.monotonic()
+    # The last update after which all looked at what each of them wishes, and the seconds until then; and the next one.
+    agreed, spent, next_agreement = progress.step, progress.seconds, progress.step + 1
     while progress.step < plan.steps:
         epoch, rate = progress.step // plan.steps_per_epoch, trainer.rate(progress.step)
         loss = trainer.update(batches)
@@ -239,67 +219,143 @@ def fit(
         if due:
             # Waits for the device, so that the time of the updates up to here is complete.
             progress.last_loss = trainer.finite(loss)
-        progress.seconds += watch.lap()
-        reason = stop.reason(watch.longest)
-        wish = _agreed(trainer, _STOP if reason is not None else _SAVE if watch.state_due() else 0)
+
+        wish, reason = 0, None
+        if finished or progress.step >= next_agreement:
+            seconds = time.monotonic() - begun
+            mean = (progress.seconds + seconds - spent) / (progress.step - agreed)
+            pause = 1 if synchronous else max(1, int(_AGREE_SECONDS / max(mean, 1e-3)))
+            reason = stop.reason(max(longest, seconds) + (pause - 1) * mean)
+            if trainer.lease is not None and trainer.lease.lost:
+                wish = _LOST
+            elif reason is not None:
+                wish = _STOP
+            elif time.monotonic() - saved > trainer.place.state_seconds:
+                wish = _SAVE
+            # A collective call: what one of them wishes, all do, after the same update.
+            wish, pause = group.largest_of(wish, pause)
+            agreed, next_agreement = progress.step, progress.step + pause
+            spent = progress.seconds + time.monotonic() - begun
+        seconds = time.monotonic() - begun
+        progress.seconds, longest = progress.seconds + seconds, max(longest, seconds)
+        if wish == _LOST:
+            if trainer.lease is not None:
+                trainer.lease.check()
+            raise LeaseLostError("the main process lost the state folder to another training, and says which")
         stopping, saving = wish == _STOP and not finished, wish >= _SAVE or finished
+
         if saving and not due:
             progress.last_loss = trainer.finite(loss)
         if due:
-            log.record(progress, epoch, rate, **validate(progress.step))
+            log.record(progress, epoch, rate, **trainer.validate())
         if saving:
             trainer.save()
-            watch.state_saved()
-        watch.resume()
+            saved = time.monotonic()
+        # The next update begins here: scoring and saving do not count as training.
+        longest, begun = max(longest, time.monotonic() - begun), time.monotonic()
         if stopping:
             raise Interrupted(f"{reason or 'another process stopped'}; state saved after update {progress.step}")
 
 
-def _agreed(trainer: Trainable, wish: int) -> int:
-    """What all processes do after an update, the most that any of them wishes; a collective call.
+def prepared(weights: Path, training: Training) -> float:
+    """What comes before anything is read: returns the reading of `time.monotonic` at which the budget begins.
 
     Raises:
-        LeaseLostError: the main process found that another training took the folder over.
+        ForeignWeightsError: weights that this program did not make lie in the place.
     """
-    lost = trainer.lease is not None and trainer.lease.lost
-    agreed = trainer.group.largest(_LOST if lost else wish)
-    if agreed == _LOST:
-        _leave(trainer.lease)
-    return agreed
+    begun = time.monotonic()
+    check_replaceable(weights)
+    use_threads(training.threads)
+    code_version()  # remembered as of now: the checkout may change while a long training runs
+    return begun
 
 
-def _leave(lease: Lease | None) -> NoReturn:
-    if lease is not None:
-        lease.check()
-    raise LeaseLostError("the main process lost the state folder to another training, and says which")
+def complete(
+    target: Target,
+    build: Callable[[Place], Trainable],
+    training: Training,
+    setting: str,
+    budget_seconds: float | None,
+    begun: float,
+) -> None:
+    """Train, or go on with it, and export weights, sidecar and log.
 
+    Args:
+        build: makes the trainer, resumed, once this process has the right to write.
+        training: its means; `setting` is where the configuration says how many GPUs, for the message.
+        budget_seconds: wall time from `begun` on, None for no end.
 
-class _Watch:
-    """Times updates and tells when the next state is due.
-
-    `longest` is the longest update so far in seconds, with the scoring and saving that followed it.
+    Raises:
+        Interrupted: stopped by a signal or the budget, state saved; or while another process trains the run.
+        LeaseLostError: another process took the training over; nothing was written since.
+        DivergedError, StateError, ValueError: as the parts say.
     """
+    with ExitStack() as stack:
+        group = stack.enter_context(processes(training.gpus, setting))
+        stop = stack.enter_context(stop_request(budget_seconds, begun))
+        lease = stack.enter_context(leased(target.states, training.heartbeat_seconds, group, stop))
+        if group.largest(int(lease is not None and lease.waited and _made_meanwhile(target))):
+            return
+        place = Place(group, target.states, target.digest, lease, 60 * training.state_minutes)
+        trainer = build(place)
+        _train(trainer, stop)
+        if group.is_main:
+            _export(trainer, target)
 
-    def __init__(self, state_seconds: float) -> None:
-        self.state_seconds = state_seconds
-        self.longest = 0.0
-        self._begun = self._saved = time.monotonic()
 
-    def lap(self) -> float:
-        """Seconds of the update that ends now."""
-        seconds = time.monotonic() - self._begun
-        self.longest = max(self.longest, seconds)
-        return seconds
+def _made_meanwhile(target: Target) -> bool:
+    """Whether the process that had the state folder before finished the training."""
+    sidecar = vouched(target.weights.with_suffix(".json"))
+    made = (
+        sidecar.get("recipe") == target.digest
+        and target.weights.is_file()
+        and target.log.is_file()
+        and file_md5(target.weights) == sidecar.get("md5")
+    )
+    if made:
+        logger.info("%s: trained by another process meanwhile", target.weights)
+    return made
 
-    def resume(self) -> None:
-        """Begin the next update here, so that scoring and saving do not count as training."""
-        now = time.monotonic()
-        self.longest, self._begun = max(self.longest, now - self._begun), now
 
-    def state_due(self) -> bool:
-        """Whether the last state is older than `state_seconds`."""
-        return time.monotonic() - self._saved > self.state_seconds
+def _train(trainer: Trainable, stop: StopRequest) -> None:
+    progress, plan, group = trainer.progress, trainer.plan, trainer.group
+    if progress.step >= plan.steps:
+        return
+    progress.attempts += ({"code": code_version(), "environment": environment(str(group.device))},)
+    log = TrainingLog(trainer.place.states / "train.jsonl", progress, plan, group.is_main, trainer.lease)
+    try:
+        fit(trainer, trainer.batches(stop.reason), log, stop)
+    finally:
+        log.close()
+        if trainer.skipped:
+            logger.warning("%d unreadable image(s) were skipped; the lines above name them", trainer.skipped)
 
-    def state_saved(self) -> None:
-        """Start counting again."""
-        self._saved = time.monotonic()
+
+def _export(trainer: Trainable, target: Target) -> None:
+    """Write the record of losses, and the weights with the sidecar that vouches for them."""
+    with atomic_path(target.log, trainer.may_write) as temporary:
+        shutil.copyfile(target.states / "train.jsonl", temporary)
+
+    def vouch(weights: Path) -> None:
+        progress, plan = trainer.progress, trainer.plan
+        sidecar = {
+            **target.facts,
+            **trainer.noted,
+            "recipe": target.digest,
+            "md5": file_md5(weights),
+            "origin": "trained",
+            "images_seen": progress.step * plan.micro_batch * plan.micro_batches,
+            "updates": progress.step,
+            "final_loss": progress.last_loss,
+            "processes": trainer.group.world,
+            "code": progress.attempts[-1]["code"],
+            "environment": progress.attempts[-1]["environment"],
+            "attempts": progress.attempts,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(progress.seconds, 3),
+        }
+        write_sealed(target.weights.with_suffix(".json"), sidecar, trainer.may_write)
+
+    save_weights(trainer.exported, target.weights, check=trainer.may_write, vouch=vouch)
+    for state in state_files(target.states)[:-1]:
+        state.unlink()

@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 CONTINUE_LATER = os.EX_TEMPFAIL
 """Exit code 75 of a training that stopped in time and goes on when it is started again."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGUSR1})
+"""Those that ask a training to stop."""
 
 
 class Interrupted(RuntimeError):
@@ -59,7 +60,7 @@ class StopRequest:
 def stop_request(budget_seconds: float | None, begun: float | None = None) -> Iterator[StopRequest]:
     """Listen for SIGTERM, SIGINT and SIGUSR1 inside the block; arguments as those of `StopRequest`."""
     request = StopRequest(budget_seconds, begun)
-    former = {number: signal.signal(number, request.handle) for number in _SIGNALS}
+    former = {number: signal.signal(number, request.handle) for number in SIGNALS}
     try:
         yield request
     finally:

@@ -2,9 +2,10 @@
 
 Owners are numbered: `owner-<number>.json` with the highest number names the present one. The next number is taken by
 creating its file exclusively, which is atomic on local file systems and on NFS, so that of several waiting trainings
-exactly one succeeds; no file system has to support locks. The owner rewrites its file every few seconds. Who waits
-compares the bytes with those seen before and counts by its own clock: neither two machines' clocks nor the times of
-files are compared. The next owner removes the file of the one before, which so learns that it lost the folder.
+exactly one succeeds; no file system has to support locks, nor to exchange two names, without which filelock's
+`SoftFileLease` never follows an owner that died (NFS refuses it). The owner rewrites its file every few seconds. Who
+waits compares the bytes with those seen before and counts by its own clock: neither two machines' clocks nor the times
+of files are compared. The next owner removes the file of the one before, which so learns that it lost the folder.
 
 An owner looks at its file right before each of its files replaces another. What remains possible on a file system
 without compare-and-swap is that it stops for minutes between that look and the renaming; the file that then appears is
@@ -13,20 +14,24 @@ a complete one of the same training.
 
 from __future__ import annotations
 
-import json
+import errno
 import logging
 import os
+import re
+import secrets
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from lska.train.attempts import told
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lska.files import FileError, open_regular
+from lska.sections import LONGEST_HEARTBEAT
 from lska.train.interrupt import Interrupted, StopRequest
-from lska.train.owners import HELD, LEFT, REMOVED, Entry, Owner, file_of, names, newest, numbers_of
 
 if TYPE_CHECKING:
     from lska.train.distributed import Processes
@@ -36,15 +41,121 @@ logger = logging.getLogger(__name__)
 STALE_AFTER = 12
 """Periods without a sign of life after which a folder is taken over."""
 
+ATTEMPTS = "attempts.log"
+"""What all attempts of a training said, as Snakemake removes a job's log before it starts the job again."""
+
 _GIVE_UP, _OURS = 1, 2
 _REMIND_SECONDS = 60.0
 _LONGEST_PAUSE = 2.0
 _LENGTH = 1024
 """Bytes of an owner's file: it is rewritten in place, so that no owner can bring back a file that was removed."""
+_NAME = re.compile(r"owner-(\d{8})\.json")
+_REMOVED = (errno.ENOENT, errno.ESTALE)
+"""What opening a file says that was removed; the second on NFS, by another machine."""
 
 
 class LeaseLostError(Interrupted):
     """Another training took the state folder over; nothing was written since."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Owner(_Record):
+    """A process that owns a state folder, or did."""
+
+    host: str
+    boot: str
+    """Identity of the machine's start, with the space of process numbers; empty where the system tells none."""
+    process: Annotated[int, Field(gt=0, lt=2**31)]
+    started: str
+    """Start of the process in the system's ticks; tells it from a later process of the same number."""
+    job: str | None
+    """Slurm's job id."""
+    restarts: int
+    """How often Slurm has requeued that job."""
+    period: Annotated[float, Field(gt=0, le=LONGEST_HEARTBEAT)]
+    """Seconds between two signs of life."""
+    token: str
+
+    @classmethod
+    def this(cls, period: float) -> Owner:
+        """This process, with a new token."""
+        restarts = os.environ.get("SLURM_RESTART_COUNT", "")[:9]
+        return cls(
+            host=socket.gethostname(), boot=_boot(), process=os.getpid(), started=_started(os.getpid()) or "",
+            job=os.environ.get("SLURM_JOB_ID"), restarts=int(restarts) if restarts.isdecimal() else 0, period=period,
+            token=secrets.token_hex(16),
+        )  # fmt: skip
+
+    @property
+    def certainly_gone(self) -> bool:
+        """Whether the process is known to have ended: it ran on this machine, and there is no such process any more."""
+        if self.boot == "" or self.boot != _boot():
+            return False
+        try:
+            os.kill(self.process, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            # Another user's, whose start the system may hide.
+            return False
+        return _started(self.process) != self.started
+
+    def __str__(self) -> str:
+        requeued = f", requeued {self.restarts} time(s)" if self.restarts else ""
+        job = f" (Slurm job {self.job}{requeued})" if self.job else ""
+        return f"process {self.process} on {self.host}{job}"
+
+
+class OwnerFile(_Record):
+    """What an owner's file says."""
+
+    owner: Owner
+    beat: str
+    state: Literal["held", "left"]
+
+    @classmethod
+    def read(cls, content: bytes) -> OwnerFile | None:
+        """None where it is damaged, or just being written."""
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError:
+            return None
+
+
+def _boot() -> str:
+    try:
+        identity = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        # Two containers on one machine may number their processes apart.
+        return f"{identity} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _started(process: int) -> str | None:
+    """When a process of this machine started; None if there is none, or only one that ended and was not waited for."""
+    try:
+        # The name, in parentheses, may hold spaces and parentheses itself.
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _content(path: Path) -> bytes | None:
+    """An owner's file; None where it was removed, nothing of what is no regular file, which names nobody."""
+    try:
+        with open_regular(path) as stream:
+            return stream.read(4 * _LENGTH)
+    except FileError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError):
+            return b""
+        if cause.errno in _REMOVED:
+            return None
+        raise cause from error
 
 
 class Lease:
@@ -59,12 +170,15 @@ class Lease:
         self.folder, self.period = folder, period
         self.waited = False
         """Whether another training had the folder when this one first asked."""
-        self._owner = Owner.this(period)
+        self.owner = Owner.this(period)
         self._number: int | None = None
         self._beats = 0
-        self._seen: Entry | None = None
+        self._seen: tuple[int, bytes] | None = None
+        self._other: Owner | None = None
         self._asked = self._unchanged = 0.0
-        self._lost, self._left = threading.Event(), threading.Event()
+        self.lost = False
+        """Whether it is known that another training took over; knows it a period late, without reading a file."""
+        self._left = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -73,21 +187,14 @@ class Lease:
         return min(self.period / 5, _LONGEST_PAUSE)
 
     @property
-    def lost(self) -> bool:
-        """Whether it is known that another training took over; knows it a period late, without reading a file."""
-        return self._lost.is_set()
-
-    @property
     def other(self) -> str:
         """The owner that this process waits for, in words."""
-        owner = None if self._seen is None else self._seen.owner
-        return "an unknown process" if owner is None else str(owner)
+        return "an unknown process" if self._other is None else str(self._other)
 
     @property
     def patience(self) -> float:
         """Seconds without a sign of life after which the other owner counts as dead, by the period that it keeps."""
-        owner = None if self._seen is None else self._seen.owner
-        return STALE_AFTER * (self.period if owner is None else owner.period)
+        return STALE_AFTER * (self.period if self._other is None else self._other.period)
 
     def attempt(self) -> bool:
         """Take the folder if nobody has it, or nobody who is alive; returns whether this process owns it now.
@@ -96,18 +203,15 @@ class Lease:
             OSError: the folder cannot be read or written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = newest(self.folder)
-        if found is None:
-            return self._take(1)
-        if found.given_back or self._is_gone(found):
-            return self._take(found.number + 1)
-        self.waited = True
-        return False
-
-    @property
-    def proof(self) -> dict[str, str]:
-        """Arguments of `require_owner`, in plain values."""
-        return {"file": str(self._path(self._number)), "token": self._owner.token}
+        for number in reversed(self._numbers()):
+            if (content := _content(self._path(number))) is None:
+                continue
+            entry = OwnerFile.read(content)
+            if (entry is not None and entry.state == "left") or self._is_gone(number, content, entry):
+                return self._take(number + 1)
+            self.waited = True
+            return False
+        return self._take(1)
 
     def holds(self) -> bool:
         """Whether this process still owns the folder, which is read anew; once lost it stays lost.
@@ -115,8 +219,9 @@ class Lease:
         Raises:
             OSError: the file system does not answer.
         """
-        if not self.lost and not names(self._path(self._number), self._owner.token):
-            self._lost.set()
+        if not self.lost:
+            entry = OwnerFile.read(_content(self._path(self._number)) or b"")
+            self.lost = entry is None or entry.owner.token != self.owner.token
         return not self.lost
 
     def check(self) -> None:
@@ -126,37 +231,47 @@ class Lease:
             LeaseLostError: it does not.
             OSError: the file system does not answer.
         """
-        if not self.holds():
-            raise _lost(self.folder)
+        if self.holds():
+            return
+        number = max(self._numbers(), default=0)
+        entry = OwnerFile.read(_content(self._path(number)) or b"")
+        raise LeaseLostError(
+            f"{self.folder} was taken over by {entry.owner if entry else 'another training'}, as this process had "
+            "given no sign of life for long; nothing was written since"
+        )
 
     def give_back(self) -> None:
         """Let the next training have the folder at once; does nothing where it is not held."""
         # A forked child of the owner does not own anything.
-        if self._number is None or self._owner.process != os.getpid():
+        if self._number is None or self.owner.process != os.getpid():
             return
         self._left.set()
         if self._thread is not None:
             self._thread.join(self.period)
         try:
-            self._rewrite(given_back=True)
+            self._rewrite("left")
         except OSError as error:
             logger.warning("%s cannot be given back (%s); the next training waits for it", self.folder, error)
         self._number = None
 
     def _path(self, number: int) -> Path:
-        return file_of(self.folder, number)
+        return self.folder / f"owner-{number:08d}.json"
 
-    def _is_gone(self, found: Entry) -> bool:
+    def _numbers(self) -> list[int]:
+        matches = (_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def _is_gone(self, number: int, content: bytes, entry: OwnerFile | None) -> bool:
         """Whether the owner is known to have ended, or has given no sign of life for long enough."""
-        now, owner = time.monotonic(), found.owner
+        now, owner = time.monotonic(), None if entry is None else entry.owner
         if owner is not None and owner.certainly_gone:
             logger.info("%s: its owner, %s, has ended without giving it back", self.folder, owner)
             return True
-        if found != self._seen:
+        if (number, content) != self._seen:
             if owner is None:
                 logger.warning("%s is damaged or just being written; it is replaced when it has not changed for %.0f s",
-                               self._path(found.number), STALE_AFTER * self.period)  # fmt: skip
-            self._seen, self._unchanged = found, 0.0
+                               self._path(number), STALE_AFTER * self.period)  # fmt: skip
+            self._seen, self._other, self._unchanged = (number, content), owner, 0.0
         else:
             # A process that was frozen itself has not waited in the meantime.
             self._unchanged += min(now - self._asked, 2 * self.pause)
@@ -167,90 +282,59 @@ class Lease:
         return True
 
     def _take(self, number: int) -> bool:
+        path = self._path(number)
         try:
-            descriptor = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             self.waited = True
             return False
-        with os.fdopen(descriptor, "wb") as stream, self._removed_on_failure(number):
-            stream.write(self._content(given_back=False))
-            stream.flush()
-            os.fsync(descriptor)
-        numbers = numbers_of(self.folder)
-        if numbers[-1] > number:
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(self._entry("held"))
+                stream.flush()
+                os.fsync(descriptor)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        *older, last = self._numbers()
+        if last > number:
             # An old listing of the folder was read: that number had been given out and removed before.
-            self._path(number).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             self.waited = True
             return False
-        for older in numbers:
-            if older < number:
-                self._path(older).unlink(missing_ok=True)
+        for before in older:
+            self._path(before).unlink(missing_ok=True)
         self._number = number
         self._thread = threading.Thread(target=self._show_life, name="lease", daemon=True)
         self._thread.start()
         return True
 
-    @contextmanager
-    def _removed_on_failure(self, number: int) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            self._path(number).unlink(missing_ok=True)
-            raise
-
-    def _content(self, given_back: bool) -> bytes:
+    def _entry(self, state: Literal["held", "left"]) -> bytes:
         self._beats += 1
         # Of constant length, field by field: who reads while it is written finds a mixture that is still readable.
-        values = {"owner": asdict(self._owner), "beat": f"{self._beats:012d}", "state": LEFT if given_back else HELD}
-        return json.dumps(values).encode().ljust(_LENGTH - 1) + b"\n"
+        entry = OwnerFile(owner=self.owner, beat=f"{self._beats:012d}", state=state)
+        return entry.model_dump_json().encode().ljust(_LENGTH - 1) + b"\n"
 
     def _show_life(self) -> None:
         while not self._left.wait(self.period):
             try:
-                held = self._rewrite()
+                if not self._rewrite("held"):
+                    return
             except OSError as error:
                 logger.warning("no sign of life could be written to %s (%s); trying again", self.folder, error)
-                continue
-            if not held:
-                self._lost.set()
-                return
 
-    def _rewrite(self, given_back: bool = False) -> bool:
+    def _rewrite(self, state: Literal["held", "left"]) -> bool:
         """Write a sign of life into this owner's file; False where the file is gone or names somebody else."""
-        path = self._path(self._number)
+        if not self.holds():
+            return False
         try:
-            if not names(path, self._owner.token):
-                return False
-            descriptor = os.open(path, os.O_WRONLY)
-            try:
-                os.pwrite(descriptor, self._content(given_back), 0)
-            finally:
-                os.close(descriptor)
+            with self._path(self._number).open("r+b", buffering=0) as stream:
+                stream.write(self._entry(state))
         except OSError as error:
-            if error.errno in REMOVED:
-                return False
-            raise
-        return True
-
-
-def require_owner(file: str, token: str) -> None:
-    """Return if the owner's `file` still names the process with that token; for those that have no `Lease` at hand.
-
-    Raises:
-        LeaseLostError: another training took the folder over.
-        OSError: the file system does not answer.
-    """
-    if not names(Path(file), token):
-        raise _lost(Path(file).parent)
-
-
-def _lost(folder: Path) -> LeaseLostError:
-    found = newest(folder)
-    owner = None if found is None else found.owner
-    return LeaseLostError(
-        f"{folder} was taken over by {owner or 'another training'}, as this process had given no sign of life for "
-        "long; nothing was written since"
-    )
+            if error.errno not in _REMOVED:
+                raise
+            self.lost = True
+        return not self.lost
 
 
 @contextmanager
@@ -267,7 +351,7 @@ def leased(folder: Path, period: float, group: Processes, stop: StopRequest) -> 
     lease = Lease(folder, period) if group.is_main else None
     try:
         _wait_for(lease, folder, group, stop)
-        with nullcontext() if lease is None else told(folder, str(lease._owner), lease.holds):
+        with nullcontext() if lease is None else _told(lease):
             yield lease
     finally:
         if lease is not None:
@@ -295,3 +379,36 @@ def _wait_for(lease: Lease | None, folder: Path, group: Processes, stop: StopReq
                 "of life for %g s", folder, lease.other, lease.patience,
             )  # fmt: skip
         time.sleep(0.1 if lease is None else lease.pause)
+
+
+@contextmanager
+def _told(lease: Lease) -> Iterator[None]:
+    """Append what is logged inside the block to `attempts.log`, and how the block ends, while the folder is held."""
+    path = lease.folder / ATTEMPTS
+    if path.exists():
+        open_regular(path).close()  # a named pipe would have this process wait for a reader
+
+    def held(record: logging.LogRecord) -> bool:
+        try:
+            return lease.holds()
+        except OSError:  # nor could a line be appended
+            return False
+
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.addFilter(held)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def write(message: str) -> None:
+        handler.handle(logging.LogRecord(__name__, logging.INFO, __file__, 0, message, None, None))
+
+    write(f"{lease.owner} has the training")
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+        write("done")
+    except BaseException as error:
+        write(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()

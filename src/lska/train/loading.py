@@ -159,7 +159,12 @@ def training_transform(recipe: Recipe) -> Any:
         ValueError: timm cannot read `rand_augment`.
     """
     try:
-        return _training_transform(recipe)
+        return create_transform(
+            recipe.image_size, is_training=True, scale=recipe.crop_scale, ratio=recipe.crop_ratio,
+            hflip=recipe.horizontal_flip, color_jitter=recipe.color_jitter, auto_augment=recipe.rand_augment,
+            interpolation=recipe.train_interpolation, mean=recipe.mean, std=recipe.deviation,
+            re_prob=recipe.erase_probability, re_mode=recipe.erase_mode,
+        )  # fmt: skip
     except (AssertionError, IndexError, KeyError) as error:
         raise ValueError(
             f"recipe: rand_augment: expected timm's form such as rand-m9-mstd0.5-inc1, found {recipe.rand_augment!r} "
@@ -167,33 +172,12 @@ def training_transform(recipe: Recipe) -> Any:
         ) from error
 
 
-def _training_transform(recipe: Recipe) -> Any:
-    return create_transform(
-        recipe.image_size,
-        is_training=True,
-        scale=recipe.crop_scale,
-        ratio=recipe.crop_ratio,
-        hflip=recipe.horizontal_flip,
-        color_jitter=recipe.color_jitter,
-        auto_augment=recipe.rand_augment,
-        interpolation=recipe.train_interpolation,
-        mean=recipe.mean,
-        std=recipe.deviation,
-        re_prob=recipe.erase_probability,
-        re_mode=recipe.erase_mode,
-    )
-
-
 def test_transform(recipe: Recipe | Preprocessing) -> Any:
     """Resize the shorter side to image_size / test_crop, centre crop, normalise (released code's test transform)."""
     return create_transform(
-        recipe.image_size,
-        is_training=False,
-        crop_pct=recipe.test_crop,
-        interpolation=recipe.test_interpolation,
-        mean=recipe.mean,
-        std=recipe.deviation,
-    )
+        recipe.image_size, is_training=False, crop_pct=recipe.test_crop, interpolation=recipe.test_interpolation,
+        mean=recipe.mean, std=recipe.deviation,
+    )  # fmt: skip
 
 
 def training_loader(
@@ -228,10 +212,6 @@ def batch_mixer(recipe: Recipe, classes: int) -> Mixup | None:
     if not recipe.mixes:
         return None
     return Mixup(
-        mixup_alpha=recipe.mixup,
-        cutmix_alpha=recipe.cutmix,
-        prob=recipe.mixup_probability,
-        switch_prob=recipe.mixup_switch_probability,
-        label_smoothing=recipe.label_smoothing,
-        num_classes=classes,
-    )
+        mixup_alpha=recipe.mixup, cutmix_alpha=recipe.cutmix, prob=recipe.mixup_probability,
+        switch_prob=recipe.mixup_switch_probability, label_smoothing=recipe.label_smoothing, num_classes=classes,
+    )  # fmt: skip

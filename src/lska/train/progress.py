@@ -15,6 +15,7 @@ from lska.strict import build
 
 if TYPE_CHECKING:
     from lska.train.lease import Lease
+    from lska.train.loading import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -87,64 +88,48 @@ class TrainingLog:
     """
 
     def __init__(
-        self,
-        path: Path,
-        start: Progress,
-        steps: int,
-        steps_per_epoch: int,
-        images_per_step: int,
-        active: bool = True,
-        lease: Lease | None = None,
+        self, path: Path, start: Progress, plan: Plan, active: bool = True, lease: Lease | None = None
     ) -> None:
-        self.path, self.steps = path, steps
-        self.steps_per_epoch, self.images_per_step = steps_per_epoch, images_per_step
-        self.interval = max(1, steps // LINES_PER_TRAINING)
-        self.active, self.lease = active, lease
+        self.path, self.plan, self.active, self.lease = path, plan, active, lease
+        self.interval = max(1, plan.steps // LINES_PER_TRAINING)
         self._step, self._seconds = start.step, start.seconds
+        self._bar: Any = None
         if active:
-            self._keep_until(start.step)
-        self._bar = self._make_bar(start.step) if active and sys.stderr.isatty() else None
+            kept = [json.dumps(record) + "\n" for record in logged(path) if record["step"] <= start.step]
+            write_text(path, "".join(kept))
+            if sys.stderr.isatty():
+                from tqdm import tqdm
 
-    def _keep_until(self, step: int) -> None:
-        kept = [json.dumps(record) + "\n" for record in logged(self.path) if record["step"] <= step]
-        write_text(self.path, "".join(kept))
-
-    def _make_bar(self, start: int) -> Any:
-        from tqdm import tqdm
-
-        return tqdm(total=self.steps, initial=start, unit="update", dynamic_ncols=True)
+                self._bar = tqdm(total=plan.steps, initial=start.step, unit="update", dynamic_ncols=True)
 
     def due(self, step: int) -> bool:
         """Whether the loss after update `step` (counted from 1) is to be recorded."""
-        return step % self.interval == 0 or step % self.steps_per_epoch == 0 or step == self.steps
+        return step % self.interval == 0 or step % self.plan.steps_per_epoch == 0 or step == self.plan.steps
 
     def record(self, progress: Progress, epoch: int, rate: float, **more: float) -> None:
-        """Append one record and show it."""
+        """Append one record and show it.
+
+        Raises:
+            OSError: it cannot be written; names the file, which Python does not where writing fails for want of space.
+        """
         if not self.active or (self.lease is not None and not self.lease.holds()):
             return
-        step, loss = progress.step, progress.last_loss
-        speed = (step - self._step) * self.images_per_step / (progress.seconds - self._seconds)
+        step, loss, images = progress.step, progress.last_loss, self.plan.micro_batch * self.plan.micro_batches
+        speed = (step - self._step) * images / (progress.seconds - self._seconds)
         entry = {"step": step, "epoch": epoch, "loss": loss, "learning_rate": rate, "images_per_second": speed, **more}
-        self._append(json.dumps(entry) + "\n")
-        self._show(step, epoch, loss, rate, speed, more)
-        self._step, self._seconds = step, progress.seconds
-
-    def _append(self, line: str) -> None:
         try:
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(line)
+                stream.write(json.dumps(entry) + "\n")
         except OSError as error:
-            # Python names no file where writing fails for want of space.
             raise OSError(error.errno, error.strerror, str(self.path)) from error
-
-    def _show(self, step: int, epoch: int, loss: float, rate: float, speed: float, more: dict[str, float]) -> None:
+        self._step, self._seconds = step, progress.seconds
         extra = "".join(f", {name} {value:.2f}" for name, value in more.items())
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
             self._bar.set_postfix_str(f"epoch {epoch + 1}, loss {loss:.3f}{extra}")
-        elif more or step == self.steps or step % (10 * self.interval) == 0:
+        elif more or step == self.plan.steps or step % (10 * self.interval) == 0:
             line = "update %d of %d, epoch %d: loss %.4f, rate %.3g, %.0f images/s%s"
-            logger.info(line, step, self.steps, epoch + 1, loss, rate, speed, extra)
+            logger.info(line, step, self.plan.steps, epoch + 1, loss, rate, speed, extra)
 
     def close(self) -> None:
         """Leave the terminal clean."""

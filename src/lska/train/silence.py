@@ -1,6 +1,7 @@
 """Noticing that another process of a training stands still: stopped, swapped out, or on a machine that is cut off.
 
-Whoever waits for it in a collective call of torch would say nothing, listen to no signal, and end after hours.
+Whoever waits for it in a collective call of torch would say nothing, listen to no signal, and end after hours: torch's
+own limit cannot be shorter than the main process may take to score held-out images.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 
 import torch.distributed as dist
 
-from lska.train.interrupt import CONTINUE_LATER
+from lska.train.interrupt import CONTINUE_LATER, SIGNALS
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +44,12 @@ def listening(store: dist.Store, rank: int, world: int) -> Iterator[None]:
         rank: of this process.
         world: number of processes.
     """
-    heard = _Heard(store, rank, world)
+    signs = {other: "" for other in range(world) if other != rank}
     ended = threading.Event()
     with _signals() as received:
-        threading.Thread(target=heard.follow, args=(ended,), daemon=True).start()
-        watcher = threading.Thread(target=_watch, args=(heard, ended, received), daemon=True)
+        # Reading may wait for a process that serves the store and stands still, so it has a thread of its own.
+        threading.Thread(target=_follow, args=(store, rank, signs, ended), daemon=True).start()
+        watcher = threading.Thread(target=_watch, args=(rank, signs, ended, received), daemon=True)
         watcher.start()
         try:
             yield
@@ -57,72 +59,53 @@ def listening(store: dist.Store, rank: int, world: int) -> Iterator[None]:
             watcher.join()
             # Where the store is gone, so is whoever would wait for this.
             with contextlib.suppress(dist.DistError):
-                store.set(_key(rank), _GONE)
+                store.set(f"alive/{rank}", _GONE)
 
 
-class _Heard:
-    """What was last heard of the others.
-
-    Reading may wait for a process that serves the store and stands still, so it has a thread of its own.
-    """
-
-    def __init__(self, store: dist.Store, rank: int, world: int) -> None:
-        self.store, self.rank = store, rank
-        self.others = [other for other in range(world) if other != rank]
-        self.signs = dict.fromkeys(self.others, "")
-        self.lost = False
-        """Whether the store is gone: then who served it has ended, which collective calls notice."""
-
-    def follow(self, ended: threading.Event) -> None:
-        """Give signs and read those of the others until this process leaves the training."""
-        beats = 0
-        try:
-            store = self.store.clone()
-            while not ended.wait(BEAT_SECONDS if beats else 0):
-                beats += 1
-                store.set(_key(self.rank), str(beats))
-                for other in self.others:
-                    if store.check([_key(other)]):
-                        self.signs[other] = store.get(_key(other)).decode()
-        except dist.DistError:
-            self.lost = True
+def _follow(store: dist.Store, rank: int, signs: dict[int, str], ended: threading.Event) -> None:
+    """Give signs and note those of the others until this process leaves the training."""
+    beats = 0
+    try:
+        store = store.clone()
+        while not ended.wait(BEAT_SECONDS if beats else 0):
+            beats += 1
+            store.set(f"alive/{rank}", str(beats))
+            for other in signs:
+                if store.check([f"alive/{other}"]):
+                    signs[other] = store.get(f"alive/{other}").decode()
+    except dist.DistError:
+        # Who served the store has ended, which collective calls notice.
+        signs.clear()
 
 
-def _key(rank: int) -> str:
-    return f"alive/{rank}"
-
-
-def _watch(heard: _Heard, ended: threading.Event, received: int) -> None:
+def _watch(rank: int, signs: dict[int, str], ended: threading.Event, received: int) -> None:
     """Tell of processes that give no sign, and end this one when that lasts or when a signal came."""
-    silent, before, asked = dict.fromkeys(heard.others, 0), dict(heard.signs), False
-    while not ended.wait(BEAT_SECONDS) and not heard.lost:
-        signs = dict(heard.signs)
-        for other, sign in signs.items():
-            silent[other] = 0 if sign == _GONE or sign != before[other] else silent[other] + 1
-        before, longest = signs, max(silent.values())
-        asked = asked or _came(received)
+    silent, before, asked = dict.fromkeys(signs, 0), dict(signs), False
+    while not ended.wait(BEAT_SECONDS) and (now := dict(signs)):
+        silent = {o: 0 if sign == _GONE or sign != before[o] else silent[o] + 1 for o, sign in now.items()}
+        before, longest = now, max(silent.values())
+        # Python's own handlers have not been told of these while a collective call lasts.
+        with contextlib.suppress(BlockingIOError):
+            asked = asked or not SIGNALS.isdisjoint(os.read(received, 1024))
         if longest < TOLD_AFTER:
             continue
-        still = [str(other) for other in heard.others if silent[other] >= TOLD_AFTER]
+        still = [str(other) for other, beats in silent.items() if beats >= TOLD_AFTER]
         who = f"process {', '.join(still[:8])}{' and others' if len(still) > 8 else ''} of this training"
         seconds = f"{longest * BEAT_SECONDS:.0f} s"
         if asked or longest >= ENDED_AFTER:
-            _end(f"{who} gave no sign of life for {seconds}; the training goes on from its last saved state")
+            why = f"{who} gave no sign of life for {seconds}; the training goes on from its last saved state"
+            print(f"lska: stopped: {why}; start it again to go on", file=sys.stderr, flush=True)
+            os._exit(CONTINUE_LATER)
         if (longest - TOLD_AFTER) % TOLD_AGAIN == 0:
             logger.info(
                 "process %d hears nothing of %s for %s (stopped, or its machine is cut off), and waits for %.0f s",
-                heard.rank, who, seconds, ENDED_AFTER * BEAT_SECONDS,
+                rank, who, seconds, ENDED_AFTER * BEAT_SECONDS,
             )  # fmt: skip
-
-
-def _end(why: str) -> None:
-    print(f"lska: stopped: {why}; start it again to go on", file=sys.stderr, flush=True)
-    os._exit(CONTINUE_LATER)
 
 
 @contextmanager
 def _signals() -> Iterator[int]:
-    """A descriptor from which the numbers of signals can be read that Python's own handlers have not been told of yet.
+    """A descriptor from which the numbers of signals can be read.
 
     Raises:
         ValueError: called by another thread than the first.
@@ -137,12 +120,3 @@ def _signals() -> Iterator[int]:
         signal.set_wakeup_fd(former)
         os.close(writing)
         os.close(reading)
-
-
-def _came(received: int) -> bool:
-    """Whether a signal came that asks a training to end."""
-    try:
-        numbers = os.read(received, 1024)
-    except BlockingIOError:
-        return False
-    return bool(set(numbers) & {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1})

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lska.data.parallel import WorkerError
 from lska.private import folder_for_sockets
-from lska.train.interrupt import Interrupted
+from lska.train.interrupt import SIGNALS, Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +33,14 @@ _ROOM = re.compile(r"unable to (?:resize|write to|mmap|allocate|open)\b.*")
 """What torch says where it cannot make a file in shared memory."""
 
 Stopping = Callable[[], str | None]
-"""Why to stop now, or None."""
 
 
 class Loader(DataLoader):
-    """torch's DataLoader with `workers` processes, whose batches come, or `patiently` says why not."""
+    """torch's DataLoader with `workers` processes, whose batches come, or it says why not.
+
+    Args:
+        stopping: why to stop now, or None.
+    """
 
     def __init__(self, images: Dataset, workers: int, stopping: Stopping = lambda: None, **settings: Any) -> None:
         self.stopping = stopping
@@ -47,42 +50,35 @@ class Loader(DataLoader):
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Any]:
-        return patiently(super().__iter__, self.timeout, self.stopping)
+        """The batches.
 
-
-def patiently(start: Callable[[], Iterator[Any]], timeout: float, stopping: Stopping = lambda: None) -> Iterator[Any]:
-    """The batches of a DataLoader whose `timeout` is that many seconds; 0 where it has no processes.
-
-    Args:
-        start: gives its iterator, which starts the processes.
-
-    Raises:
-        WorkerError: one of them ended, or no batch comes.
-        Interrupted: there is a reason to stop, and no batch comes.
-    """
-    others, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
-    batches = start()
-    if timeout == 0:
-        yield from batches
-        return
-    if threading.current_thread() is threading.main_thread() and handler is not None:
-        # torch's own, also an earlier loader's, raises where the main thread just is, be it in the middle of an update.
-        of_torch = getattr(handler, "__module__", "").startswith("torch.")
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL if of_torch else handler)
-    workers = [process for process in multiprocessing.active_children() if process not in others]
-    while True:
+        Raises:
+            WorkerError: one of the processes ended, or no batch comes.
+            Interrupted: there is a reason to stop, and no batch comes.
+        """
+        others, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
+        batches = super().__iter__()
+        if self.num_workers == 0:
+            yield from batches
+            return
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            # torch's own, also an earlier loader's, raises where the main thread just is, be it amid an update.
+            of_torch = getattr(handler, "__module__", "").startswith("torch.")
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if of_torch else handler)
+        workers = [process for process in multiprocessing.active_children() if process not in others]
         begun = time.monotonic()
         while True:
             try:
                 batch = next(batches)
-                break
             except StopIteration:
                 return
             except RuntimeError as error:
                 # An error in a process has its own words; only after this one does the iterator go on.
-                late = str(error) == f"DataLoader timed out after {timeout} seconds"
-                _look(workers, error, time.monotonic() - begun if late else None, stopping)
-        yield batch
+                late = str(error) == f"DataLoader timed out after {self.timeout} seconds"
+                _look(workers, error, time.monotonic() - begun if late else None, self.stopping)
+                continue
+            yield batch
+            begun = time.monotonic()
 
 
 def _look(
@@ -129,11 +125,10 @@ def heed_only_the_trainer(worker: int) -> None:
     are handed over through a Unix socket, which the process makes in the temporary folder.
     """
     tempfile.tempdir = str(folder_for_sockets())
-    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def watch() -> None:
-        while signal.sigwaitinfo(signals).si_pid != os.getppid():
+        while signal.sigwaitinfo(SIGNALS).si_pid != os.getppid():
             pass
         os._exit(0)
 

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 from lease_helpers import owned, said, until
+from syrupy.assertion import SnapshotAssertion
 from tiny_project import Project
 
 from lska.config import Config
 from lska.strict import merge
-from lska.train.launch import state_folder
-from lska.train.spawning import exit_code
+from lska.train.classifier import state_folder
+from lska.train.launcher import Rendezvous, exit_code, first_host, of_slurm
 
 SLOWLY: dict[str, Any] = {"training": {"state_minutes": 0.0, "overrides": {"epochs": 20}}}
 """80 updates, each with its state: time enough to interrupt them."""
@@ -30,9 +31,8 @@ QUICKLY = merge(SLOWLY, {"training": {"state_minutes": 1.0}})
 UPDATES = 80
 
 
-@pytest.mark.parametrize(
-    ("codes", "stopped", "expected"),
-    [
+def test_the_common_exit_code() -> None:
+    for codes, stopped, expected in (
         ([], False, 0),
         ([], True, 0),
         ([75, 75], False, 75),
@@ -41,28 +41,61 @@ UPDATES = 80
         ([-signal.SIGTERM, 3], True, 3),
         ([-signal.SIGTERM], True, 75),
         ([-signal.SIGKILL], False, 137),
-    ],
-)
-def test_the_common_exit_code(codes: list[int], stopped: bool, expected: int) -> None:
-    assert exit_code(codes, stopped) == expected
+    ):
+        assert exit_code(codes, stopped) == expected, codes
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--processes 2", "lska launch starts trainings: expected `-- train RUN ...`, found nothing"),
-        ("--processes 2 -- claims", "lska launch starts trainings: expected `-- train RUN ...`, found claims"),
-        ("--processes 2 --nodes 2 -- train x", "a training on 2 nodes needs SLURM_JOB_ID"),
-    ],
-)
+STEP = {
+    "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "gpu[03-04]", "SLURM_NNODES": "2", "SLURM_NODEID": "1",
+    "SLURM_NTASKS": "2",
+}  # fmt: skip
+
+
+def test_the_first_of_slurms_hosts() -> None:
+    for nodes, first in {
+        "gpu1": "gpu1",
+        "gpu1,gpu2": "gpu1",
+        "gpu[003-007,9],login": "gpu003",
+        "gpu[7,9-12]": "gpu7",
+        "rack[2-3]-node[01-16].cluster.example.org": "rack2-node01.cluster.example.org",
+        "10.0.0.[5-6]": "10.0.0.5",
+        "a-1,b[1-2]": "a-1",
+    }.items():
+        assert first_host(nodes) == first
+    for nodes in ("", "gpu[1-2", "gpu]1", "gpu[]"):
+        with pytest.raises(ValueError, match="SLURM_JOB_NODELIST: expected hosts such as"):
+            first_host(nodes)
+
+
+def test_all_nodes_of_a_step_meet_at_the_same_place_and_no_others_do() -> None:
+    meetings = [of_slurm(2, {**STEP, "SLURM_NODEID": str(node)}) for node in range(2)]
+    assert meetings == [Rendezvous(2, node, "gpu03", 15_000 + 4711, "slurm-4711-0-0") for node in range(2)]
+    assert of_slurm(2, {**STEP, "SLURM_JOB_ID": "4712"}).port != meetings[0].port
+    assert of_slurm(2, {**STEP, "SLURM_RESTART_COUNT": "1"}).name != meetings[0].name
+    assert of_slurm(2, {**STEP, "SLURM_JOB_ID": str(17_000 * 1000 - 1)}).port == 31_999
+    assert of_slurm(2, {**STEP, "SLURM_STEP_NODELIST": "gpu[08-09]"}).host == "gpu08"
+
+
+def refused(*changes: dict[str, str]) -> list[str]:
+    """What is said of a step with these variables."""
+    said = []
+    for change in changes:
+        with pytest.raises(ValueError) as caught:
+            of_slurm(2, {**STEP, **change})
+        said.append(str(caught.value))
+    return said
+
+
 def test_what_cannot_be_launched_is_told(
-    words: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any, logging_as_before: None
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, logging_as_before: None, snapshot: SnapshotAssertion
 ) -> None:
     from lska.cli import main
 
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert main(["launch", *words.split()]) == 1
-    assert f"lska: error: {message}" in capsys.readouterr().err
+    for words in ("--processes 2", "--processes 2 -- claims", "--processes 2 --nodes 2 -- train x"):
+        assert main(["launch", *words.split()]) == 1
+    bad = [{"SLURM_NODEID": ""}, {"SLURM_NNODES": "1"}, {"SLURM_NTASKS": "4"}, {"SLURM_JOB_ID": "x"}]
+    assert capsys.readouterr().err + "\n".join(refused(*bad, dict.fromkeys(STEP, ""))) == snapshot
 
 
 class Started:

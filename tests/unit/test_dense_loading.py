@@ -1,4 +1,4 @@
-"""Batches for mmengine's Runner: orders, orientations, positions, seeds and ignored labels."""
+"""Batches of detection and segmentation: orders, orientations, positions, seeds and ignored labels."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paper_jobs
 import pytest
 import torch
 from PIL import Image
 
 from lska.data.entries import DataError
-from lska.openmmlab.loading import IGNORED, DensePlan, LoadLabelMap, LoadPicture, SeededSamples, UpdateBatches
+from lska.train.dense_loading import IGNORED, DensePlan, LoadLabelMap, LoadPicture, SeededSamples
+from lska.train.loading import MicroBatches, Plan
 
 
 class Samples:
     """A data set of images of alternating shape, whose samples are random numbers."""
-
-    metainfo = {"classes": ("thing",)}
 
     def __init__(self, landscape: list[bool]) -> None:
         self.landscape = landscape
@@ -33,67 +33,54 @@ class Samples:
         return index, float(torch.rand(())), float(np.random.rand())  # noqa: NPY002 - what the libraries draw from
 
 
-class Ordered:
-    """Stands for mmengine's sampler, which is asked for its data set only."""
-
-    def __init__(self, dataset: SeededSamples) -> None:
-        self.dataset = dataset
-
-
-def batches(landscape: list[bool], **settings: Any) -> UpdateBatches:
-    samples = SeededSamples(Samples(landscape), seed=3)
-    settings = {"batch_size": 2, "micro_batches": 2, "seed": 3, **settings}
-    return UpdateBatches(Ordered(samples), **settings)
+def plan(kinds: list[bool], **settings: Any) -> DensePlan:
+    """Updates of two micro-batches of two images."""
+    return DensePlan(len(kinds), 2, 2, **{"epochs": 1, "seed": 3, "landscape": tuple(kinds), **settings})
 
 
 MIXED = [True, True, False, True, True, False, True, False, False, True, True, False, True]
 
 
 def test_micro_batches_hold_one_orientation_and_the_rest_comes_last() -> None:
-    plan = batches(MIXED, by_orientation=True, epochs=2).plan
+    made = plan(MIXED, epochs=2)
     for epoch in range(5):
-        order = plan.order(epoch)
+        order = made.order(epoch)
         assert sorted(order.tolist()) == list(range(13))
         kinds = [Counter(MIXED[i] for i in order[start : start + 2].tolist()) for start in range(0, 12, 2)]
         assert all(len(kind) == 1 for kind in kinds)
-    assert len({tuple(plan.order(epoch).tolist()) for epoch in range(5)}) == 5
+    assert len({tuple(made.order(epoch).tolist()) for epoch in range(5)}) == 5
     # Orientations alternate instead of coming in two blocks.
-    firsts = "".join("wt"[not MIXED[int(i)]] for epoch in range(5) for i in plan.order(epoch)[:12:2])
+    firsts = "".join("wt"[not MIXED[int(i)]] for epoch in range(5) for i in made.order(epoch)[:12:2])
     assert "wt" in firsts and "tw" in firsts
+    assert torch.equal(plan(MIXED, landscape=None).order(1), Plan(13, 2, 2, 1, 3).order(1))
 
 
-def test_without_orientations_the_order_is_the_plain_one() -> None:
-    plan = batches(MIXED).plan
-    plain = DensePlan(13, 2, 2, 1, 3)
-    assert plan.landscape is None and torch.equal(plan.order(1), plain.order(1))
-
-
-@pytest.mark.parametrize(("length", "steps"), [({"epochs": 4}, 12), ({"updates": 7}, 7)])
-def test_length_is_given_in_epochs_or_updates(length: dict[str, int], steps: int) -> None:
-    sampler = batches(MIXED, **length)
-    assert (len(sampler), sampler.plan.steps) == (3, steps)
-    keys = list(sampler)
-    assert len(keys) == 2 * steps and all(len(batch) == 2 for batch in keys)
-    assert [batch[0][0] for batch in keys[::2]] == [step // 3 for step in range(steps)]
-
-
-def test_a_later_start_leaves_out_what_was_done() -> None:
-    through = list(batches(MIXED, updates=7, by_orientation=True))
-    resumed = batches(MIXED, updates=7, by_orientation=True)
-    resumed.start = 4
-    assert list(resumed) == through[8:]
-
-
-def test_a_set_smaller_than_an_update_is_refused() -> None:
+def test_length_is_given_in_epochs_or_updates_and_a_later_start_leaves_out_what_was_done() -> None:
+    for length, steps in (({"epochs": 4}, 12), ({"updates": 7}, 7)):
+        made = plan(MIXED, **length)
+        assert (made.steps_per_epoch, made.steps) == (3, steps)
+        keys = list(MicroBatches(made, 0, 0, 1))
+        assert len(keys) == 2 * steps and all(len(batch) == 2 for batch in keys)
+        assert [batch[0][0] for batch in keys[::2]] == [step // 3 for step in range(steps)]
+        assert list(MicroBatches(made, 4, 0, 1)) == keys[8:]
     with pytest.raises(ValueError, match="fewer than the global batch of 4"):
-        batches([True] * 3)
+        plan([True] * 3)
+
+
+def test_the_plan_of_a_job_is_that_of_its_recipe() -> None:
+    images = Samples(MIXED * 13)
+    detection, segmentation = (DensePlan.of_job(paper_jobs.job(head), images) for head in ("retinanet", "semantic_fpn"))
+    # Updates of 16 images, ten in an epoch of 169: twelve epochs, or 80,000 updates.
+    assert (detection.micro_batch, detection.steps, detection.landscape) == (2, 120, tuple(images.landscape))
+    assert (segmentation.micro_batch, segmentation.steps, segmentation.landscape) == (4, 80_000, None)
+    assert detection.steps_per_epoch == segmentation.steps_per_epoch == 10
 
 
 def test_samples_depend_on_their_key_alone() -> None:
     samples = SeededSamples(Samples([True] * 4), seed=3)
     first = samples[0, 1]
     assert samples[0, 2] != first and samples[1, 1] != first
-    assert samples[0, 1] == first and len(samples) == 4 and samples.metainfo == {"classes": ("thing",)}
+    assert samples[0, 1] == first and len(samples) == 4
     assert SeededSamples(Samples([True] * 4), seed=4)[0, 1] != first
 
 

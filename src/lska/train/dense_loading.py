@@ -1,41 +1,32 @@
-"""Batches for mmengine's Runner: a function of (seed, epoch, position) alone, as in classification.
+"""Batches of detection and segmentation: a function of (seed, epoch, position) alone, as in classification.
 
 The samples of an update depend neither on the number of processes or workers nor on where a training was resumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dataset import BaseDataset
-from mmengine.dist import get_dist_info
-from mmengine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, TRANSFORMS
-from torch.utils.data import Sampler
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.registry import DATASETS, TRANSFORMS
+from torch.utils.data import Dataset
 
 from lska.data.decoding import IGNORED, read_image, read_labels
 from lska.data.entries import DataError
+from lska.finetuning import FineTuningJob
 from lska.train.loading import Key, MicroBatches, Plan, seed_processor
-from lska.train.workers import heed_only_the_trainer
-
-FUNCTIONS.register_module(name="heed_only_the_trainer", module=heed_only_the_trainer)
+from lska.train.workers import Loader, Stopping
 
 
-@DATASETS.register_module()
-class SeededSamples:
-    """A data set addressed by (epoch, index), with every random choice of its pipeline fixed by that key."""
+class SeededSamples(Dataset):
+    """A data set of the libraries addressed by (epoch, index), with every random choice of its pipeline fixed by that
+    key."""
 
-    def __init__(self, dataset: BaseDataset | dict[str, Any], seed: int) -> None:
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        self.seed = seed
-
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """Classes and colours of the data set."""
-        return self.dataset.metainfo
+    def __init__(self, dataset: BaseDataset, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -57,6 +48,17 @@ class DensePlan(Plan):
     """Updates of the whole training; None for whole epochs."""
     landscape: tuple[bool, ...] | None = None
     """Whether each image is at least as wide as high; None mixes all images."""
+
+    @classmethod
+    def of_job(cls, job: FineTuningJob, dataset: BaseDataset) -> DensePlan:
+        """The plan of a fine-tuning on its training set."""
+        recipe, length = job.recipe, len(dataset)
+        cut = {"micro_batch": recipe.micro_batch, "micro_batches": recipe.global_batch // recipe.micro_batch}
+        if job.kind == "segmentation":
+            return cls(length, **cut, epochs=1, seed=job.run.seed, updates=recipe.updates)
+        infos = (dataset.get_data_info(index) for index in range(length))
+        landscape = tuple(info["width"] >= info["height"] for info in infos)
+        return cls(length, **cut, epochs=recipe.epochs, seed=job.run.seed, landscape=landscape)
 
     @property
     def steps(self) -> int:
@@ -84,47 +86,21 @@ class DensePlan(Plan):
         return torch.cat([*batches, *rest])
 
 
-@DATA_SAMPLERS.register_module()
-class UpdateBatches(Sampler[list[Key]]):
-    """The (epoch, index) keys of this process's micro-batches, from update `start` to the end of the training.
-
-    Args:
-        sampler: mmengine's sampler, asked for its data set only.
-        batch_size: images of a micro-batch.
-        micro_batches: micro-batches of an update, in all processes together.
-        epochs: length of the training; or `updates`.
-        by_orientation: whether a micro-batch holds images of one orientation only.
-    """
-
-    def __init__(
-        self,
-        sampler: Any,
-        batch_size: int,
-        micro_batches: int,
-        seed: int,
-        epochs: int = 1,
-        updates: int | None = None,
-        by_orientation: bool = False,
-    ) -> None:
-        samples = sampler.dataset.dataset
-        landscape = _landscape(samples) if by_orientation else None
-        self.plan = DensePlan(
-            len(samples), batch_size, micro_batches, epochs, seed, updates=updates, landscape=landscape
-        )
-        self.start = 0
-
-    def __len__(self) -> int:
-        """Updates of an epoch, which mmengine converts schedules by."""
-        return self.plan.steps_per_epoch
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        rank, world = get_dist_info()
-        return iter(MicroBatches(self.plan, self.start, rank, world))
+def update_loader(
+    dataset: BaseDataset, plan: DensePlan, start: int, rank: int, world: int, workers: int, stopping: Stopping
+) -> Loader:
+    """Micro-batches of this process from update `start` on, as the libraries' models take them."""
+    batches = MicroBatches(plan, start, rank, world)
+    samples = SeededSamples(dataset, plan.seed)
+    return Loader(samples, workers, stopping, batch_sampler=batches, collate_fn=pseudo_collate)
 
 
-def _landscape(samples: BaseDataset) -> tuple[bool, ...]:
-    infos = (samples.get_data_info(index) for index in range(len(samples)))
-    return tuple(info["width"] >= info["height"] for info in infos)
+def validation_loader(job: FineTuningJob, settings: Any) -> Loader:
+    """Every validation image once, in order; `settings` are those of its data set in the configuration."""
+    evaluation = job.section.evaluation
+    # mmseg stacks only images of equal size.
+    size = evaluation.batch_size if job.kind == "detection" else 1
+    return Loader(DATASETS.build(settings), evaluation.workers, batch_size=size, collate_fn=pseudo_collate)
 
 
 @TRANSFORMS.register_module()

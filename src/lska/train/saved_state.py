@@ -31,30 +31,22 @@ class OtherTrainingError(ValueError):
     """A state is one of another training, whose folder this is then."""
 
 
-def save_state(folder: Path, step: int, state: dict[str, Any], check: Callable[[], None] | None = None) -> Path:
-    """Write the state after update `step`, what `torch.save` makes of `state`, and drop all but the last two.
-
-    `state` holds tensors and plain containers only, so that reading it back needs no pickled code. `check` and what is
-    raised are those of `write_state`.
-    """
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return write_state(folder / f"state-{step:08d}.pt", buffer.getbuffer(), check)
-
-
-def write_state(path: Path, payload: bytes | memoryview, check: Callable[[], None] | None = None) -> Path:
-    """Write a state file, a header with the SHA-256 of `payload` and then that, and drop all but the last two.
+def save_state(folder: Path, step: int, state: dict[str, Any], check: Callable[[], None] | None = None) -> None:
+    """Write the state after update `step`, a SHA-256 and what `torch.save` makes of it; the last two are kept.
 
     Args:
+        state: tensors and plain containers only, so that reading it back needs no pickled code.
         check: raises where this process may no longer write to the folder; called before anything is changed in it,
             and again right before the file appears under its name.
 
     Raises:
         StateError: the disk is full or the folder cannot be written; earlier states are untouched.
     """
-    folder = path.parent
+    import torch
+
+    path, buffer = folder / f"state-{step:08d}.pt", io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
     try:
         if check is not None:
             check()
@@ -68,7 +60,6 @@ def write_state(path: Path, payload: bytes | memoryview, check: Callable[[], Non
     # States of later updates are damaged ones that the training fell back from.
     for surplus in files[: max(0, end - _KEPT)] + files[end:]:
         surplus.unlink()
-    return path
 
 
 def _write_problem(path: Path, size: int, error: OSError) -> str:
@@ -156,8 +147,7 @@ def require_shapes(found: Any, expected: Mapping[str, Any], what: str) -> None:
 def read_state(path: Path) -> dict[str, Any]:
     """Read one state, on the processor.
 
-    Types beyond tensors and plain containers are refused, but for those that the caller allows by
-    `torch.serialization.safe_globals`.
+    Types beyond tensors and plain containers are refused.
 
     Raises:
         StateError: it cannot be read, is damaged, or holds something else.

@@ -1,8 +1,8 @@
 """GPUs of one machine, shared by several jobs: each takes GPUs that no other one has. Imports nothing heavy.
 
-A scheduler such as Slurm gives each job its own GPUs. Where there is none, jobs that Snakemake runs beside each other
-would all start on the first. So a job locks a file per GPU, which the kernel unlocks when the last process of the job
-ends, however it ends.
+A scheduler such as Slurm gives each job its own GPUs. Where there is none, and inside one allocation of several GPUs,
+jobs that Snakemake runs beside each other would all start on the first. So a job locks a file per GPU, which the kernel
+unlocks when the last process of the job ends, however it ends: the lock is inherited, as filelock's is not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 
 from lska.commands import ask
 from lska.private import own_folder
-from lska.rendezvous import member
+from lska.train.launcher import member
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 WAIT_SECONDS = 60.0
@@ -49,17 +49,18 @@ def visible() -> list[str]:
 def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
     """Choose `count` GPUs for this process and those that it starts, and set CUDA_VISIBLE_DEVICES to them.
 
-    Nothing is done for 0, in a Slurm job, in a process of a launcher, which has chosen, and where there is no GPU.
-    Returns the names of the chosen ones.
+    Nothing is done for 0, in a process of a launcher, which has chosen, in a Slurm job that has no more than these, and
+    where there is no GPU. Returns the names of the chosen ones.
 
     Raises:
         ValueError: the machine has fewer.
         PrivateFolderError: the folder of the locks is not this user's.
     """
-    if count == 0 or "SLURM_JOB_ID" in os.environ or member(os.environ) is not None:
+    job = os.environ.get("SLURM_JOB_ID")
+    if count == 0 or member(os.environ) is not None or (job is not None and VARIABLE not in os.environ):
         return []
     names = visible()
-    if not names:
+    if not names or (job is not None and len(names) <= count):
         return []
     if len(names) < count:
         raise ValueError(
@@ -67,7 +68,7 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
             "set `gpus` in the section of the configuration that the job is of to no more than that"
         )
     begun, told = time.monotonic(), False
-    while (taken := _lock(names, count)) is None and (waited := time.monotonic() - begun) < wait_seconds:
+    while (taken := _lock(names, count, job)) is None and (waited := time.monotonic() - begun) < wait_seconds:
         if waited > _TELL_SECONDS and not told:
             _logger.info("waiting for %d of the GPUs %s, which other jobs have, for at most %.0f s", count,
                          ", ".join(names), wait_seconds)  # fmt: skip
@@ -80,12 +81,15 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
     return taken
 
 
-def _lock(names: list[str], count: int) -> list[str] | None:
-    """Lock `count` of the GPUs, for as long as this process or a descendant of it lives; None where fewer are free."""
+def _lock(names: list[str], count: int, job: str | None) -> list[str] | None:
+    """Lock `count` of the GPUs, for as long as this process or a descendant of it lives; None where fewer are free.
+
+    Slurm may number the GPUs of each of its jobs from 0, so locks are those of one job.
+    """
     held: dict[str, int] = {}
-    folder = own_folder("lska-gpus")
+    folder, prefix = own_folder("lska-gpus"), "" if job is None else f"slurm-{job}-"
     for name in names:
-        path = folder / f"{name.replace('/', '_')}.lock"
+        path = folder / f"{prefix}{name}.lock".replace("/", "_")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,221 @@
+"""One classification training, from a configuration and a run id to weights with their sidecar: `lska train`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from lska.config import Config
+from lska.data.folders import check_same_classes
+from lska.data.folders_torch import ImageDataset
+from lska.data.preparing import verify
+from lska.data.sources import open_classification
+from lska.files import printable, quoted
+from lska.models import create
+from lska.private import own_folder
+from lska.runs import Run
+from lska.train.engine import Place, Target, Trainable, complete, prepared
+from lska.train.loading import (
+    Plan,
+    batch_mixer,
+    scoring_loader,
+    seed_everything,
+    training_loader,
+    training_transform,
+)
+from lska.train.recipe import Recipe
+from lska.train.scoring import memory_format, score
+
+
+def build_network(
+    config: Config, run: Run, classes: int, drop_path: float = 0.0, architecture: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The network of `run` at this scale, with fresh weights from the run's seed.
+
+    Args:
+        architecture: settings that shrink the network; the configuration's where None.
+
+    Raises:
+        ValueError: unknown model, attention, kernel size, or setting of `architecture`.
+    """
+    torch.manual_seed(run.seed)
+    architecture = config.architecture.get(run.model, {}) if architecture is None else architecture
+    settings = {**architecture, "num_classes": classes, "drop_path_rate": drop_path}
+    try:
+        network = create(run.model, attention=run.attention, kernel_size=run.kernel, **settings)
+    except (TypeError, RuntimeError, ArithmeticError, LookupError, AssertionError, AttributeError) as error:
+        # What a network makes of sizes that it cannot have, ours or timm's.
+        found = f"architecture.{run.model} {quoted(dict(architecture))}"
+        raise ValueError(f"{run}: {found} does not fit the model: {printable(str(error), 200)}") from error
+    if run.attention is None and hasattr(network, "attention"):
+        # timm drops settings that are None, and the model's default would train under a name that hides it.
+        raise ValueError(f"{run}: {run.model} needs an attention and a kernel, for example {run.model}-lska-k23-s0")
+    return network
+
+
+def state_folder(config: Config, run: Run) -> Path:
+    """Folder of a training's states (`Config.state_folder`)."""
+    return config.state_folder(str(run), config.training_digest(run))
+
+
+def train(config: Config, run: Run, budget_seconds: float | None = None) -> None:
+    """Train `run`, or go on with it, and export weights, sidecar and log.
+
+    Raises:
+        DataError: the data set is missing, or its splits have different classes.
+        Interrupted, LeaseLostError, ForeignWeightsError, DivergedError, StateError, ValueError: as `engine.complete`.
+    """
+    begun = prepared(config.weights_path(run), config.training)
+    recipe = config.recipe_of(run)
+    split, validation = open_classification(config, "train"), open_classification(config, "val")
+    check_same_classes(split, validation)
+    verify(config, split, validation)
+    images = ImageDataset(split, training_transform(recipe), on_error="skip")
+    plan = Plan.of(recipe, len(split), run.seed)
+
+    def build(place: Place) -> Trainer:
+        classes, workers = len(split.classes), config.training.workers
+        network = build_network(config, run, classes, recipe.drop_path)
+        return Trainer(place, recipe, plan, network, classes, images, workers, score_held_out)
+
+    def score_held_out(trainer: Trainer) -> dict[str, float]:
+        loader = scoring_loader(validation, recipe, config.evaluation.batch_size, config.training.workers)
+        scores = score([trainer.exported], loader, trainer.group.device, recipe.channels_last)[0]
+        return {"validation_top1": scores.mean("top1"), "validation_loss": scores.mean("loss")}
+
+    spec, digest = config.training_spec(run), config.training_digest(run)
+    facts = {"run": str(run), "scale": config.scale, "spec": spec, "data": config.data_identity()}
+    target = Target(config.weights_path(run), config.training_log(run), state_folder(config, run), digest, facts)
+    complete(target, build, config.training, "training.gpus", budget_seconds, begun)
+
+
+class Trainer(Trainable):
+    """Network, optimizer, schedule and average of one classification training.
+
+    Args:
+        images: the training set; None for a trainer whose batches come from elsewhere.
+        score_held_out: scores of the held-out images, which the main process asks for every `validation_interval`
+            epochs.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        recipe: Recipe,
+        plan: Plan,
+        network: nn.Module,
+        classes: int,
+        images: ImageDataset | None = None,
+        workers: int = 0,
+        score_held_out: Callable[[Trainer], dict[str, float]] = lambda trainer: {},
+    ) -> None:
+        layout = memory_format(recipe.channels_last)
+        super().__init__(place, plan, network.to(place.group.device, memory_format=layout).train())
+        self.recipe, self.images, self.workers, self.score_held_out = recipe, images, workers, score_held_out
+        self.layout = layout
+        try:
+            self.optimizer = create_optimizer_v2(
+                self.network, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            )
+        except (ValueError, AssertionError) as error:
+            expected = "expected a name that timm.optim.list_optimizers() has, such as adamw"
+            raise ValueError(f"recipe: optimizer: {expected}, found {quoted(recipe.optimizer)} ({error})") from error
+        per_epoch = recipe.schedule_unit == "epoch"
+        unit = 1 if per_epoch else plan.steps_per_epoch
+        self.schedule = CosineLRScheduler(
+            self.optimizer, t_initial=recipe.epochs * unit, lr_min=recipe.minimum_learning_rate,
+            warmup_t=recipe.warmup_epochs * unit, warmup_lr_init=recipe.warmup_learning_rate, t_in_epochs=per_epoch,
+        )  # fmt: skip
+        self.average = ModelEmaV3(self.network, decay=recipe.ema_decay) if recipe.ema_decay else None
+        self.mixer = batch_mixer(recipe, classes)
+        # With mixing, the labels are distributions that are smoothed already.
+        self.loss = nn.CrossEntropyLoss(label_smoothing=0.0 if recipe.mixes else recipe.label_smoothing)
+        self.resume()
+        self.forward: nn.Module = self.network
+        if self.group.world > 1:
+            devices = [self.group.device.index] if self.group.device.type == "cuda" else None
+            self.forward = nn.parallel.DistributedDataParallel(self.forward, device_ids=devices)
+        if recipe.compile:
+            # By default torch runs what it finds in a folder of /tmp whose name everybody knows.
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own_folder("lska-compiled")))
+            self.forward = torch.compile(self.forward)
+
+    @property
+    def exported(self) -> nn.Module:
+        """The network whose weights are the result: the average where the recipe keeps one."""
+        return self.network if self.average is None else self.average.module
+
+    @property
+    def skipped(self) -> int:
+        """Unreadable images that this process has met in this attempt."""
+        return 0 if self.images is None else self.images.skipped
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """What the sidecar says of the finished training beside what all sidecars say."""
+        return {"skipped_images": self.progress.skipped}
+
+    def parts(self) -> dict[str, Any]:
+        """What the state holds beside digest and progress."""
+        average = None if self.average is None else self.average.module
+        return {"network": self.network, "average": average, "optimizer": self.optimizer}
+
+    def rate(self, step: int) -> float:
+        """Set the learning rate of update `step` (counted from 0) and return it."""
+        if self.recipe.schedule_unit == "epoch":
+            self.schedule.step(step // self.plan.steps_per_epoch)
+        else:
+            self.schedule.step_update(step)
+        return self.current_rate()
+
+    def current_rate(self) -> float:
+        """Learning rate that the optimizer has now."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def batches(self, stopping: Callable[[], str | None]) -> Iterator[Any]:
+        """This process's micro-batches from the present position on."""
+        rank, world = self.group.rank, self.group.world
+        return iter(training_loader(self.images, self.plan, self.progress.step, rank, world, self.workers, stopping))
+
+    def update(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        """One update on this process's micro-batches; returns their mean loss, a scalar tensor on the device."""
+        recipe, group, device = self.recipe, self.group, self.group.device
+        total = torch.zeros((), device=device)
+        for number in range(self.share):
+            images, labels = next(batches)
+            seed_everything(self.plan.seed, "batch", self.progress.step, number * group.world + group.rank)
+            images = images.to(device, non_blocking=True, memory_format=self.layout)
+            labels = labels.to(device, non_blocking=True)
+            if self.mixer is not None:
+                images, labels = self.mixer(images, labels)
+            # Gradients travel between processes once per update, with its last micro-batch.
+            last = number == self.share - 1
+            with contextlib.nullcontext() if last or group.world == 1 else self.forward.no_sync():
+                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                    loss = self.loss(self.forward(images), labels)
+                (loss / self.share).backward()
+            total += loss.detach()
+        if recipe.clip_gradient is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_gradient)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.network, step=self.progress.step)
+        self.progress.step += 1
+        return total / self.share
+
+    def validate(self) -> dict[str, float]:
+        """Scores of the held-out images, where they are due, in the main process."""
+        period = self.recipe.validation_interval * self.plan.steps_per_epoch
+        if not period or self.progress.step % period or not self.group.is_main:
+            return {}
+        return self.score_held_out(self)

@@ -1,0 +1,260 @@
+"""A training in several processes: what `lska launch` starts, where they meet, what it ends with. Imports little.
+
+As torchrun, whose agent makes exit code 1 of every failure, with three differences: exit code 75, "call me again",
+stays 75, signals are passed on to processes, which end when they have saved their state, and nothing listens for them
+to meet on one machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from lska.files import quoted
+from lska.train.interrupt import CONTINUE_LATER, Interrupted
+
+logger = logging.getLogger(__name__)
+
+LAUNCHER = "LSKA_LAUNCHER"
+"""Environment variable with the process number of the launcher, in the processes that it starts."""
+MEETING = "LSKA_MEETING"
+"""Variable by which `lska launch` tells its processes where they meet, as `Member.meeting`."""
+WARM = "LSKA_WARM"
+"""Variable with the path of the socket of the server of `lska warm`."""
+
+_TORCHRUN, _RESTARTS = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"
+_PORTS = range(15_000, 32_000)
+"""Below those that systems give to outgoing connections."""
+_NEEDED = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_NNODES", "SLURM_NODEID", "SLURM_NTASKS")
+
+_PASSED_ON = {
+    signal.SIGTERM: signal.SIGTERM,
+    signal.SIGINT: signal.SIGINT,
+    signal.SIGUSR1: signal.SIGUSR1,
+    signal.SIGHUP: signal.SIGTERM,  # the terminal is gone, which processes that train do not listen for
+}
+_POLL_SECONDS = 0.1
+_END_SECONDS = 10.0
+"""After one process failed, the others are given this long to find out, and to say so."""
+_KILL_SECONDS = 30.0
+"""Then they are sent SIGTERM, and are killed after this time."""
+_PATIENCE_SECONDS = 1800.0
+"""What they have to end when the launcher was asked to; a scheduler has less patience."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One process of a training that has several, or may have."""
+
+    rank: int
+    world: int
+    local: int
+    """Its number on its machine."""
+    meeting: str
+    """`file:<path>` of a store on one machine, or `tcp:<host>:<port>/<name>` of one that a process serves."""
+    serves: bool
+    """Whether this process serves that store; torchrun's own agent does it otherwise."""
+
+
+def member(environment: Mapping[str, str]) -> Member | None:
+    """The place of this process among those that `lska launch` or torchrun started; None where neither did.
+
+    RANK, WORLD_SIZE and LOCAL_RANK alone prove nothing: pods of some platforms, MPI and shells have them too.
+
+    Raises:
+        ValueError: a variable is missing, or is not the number that it should be.
+    """
+    ours = MEETING in environment
+    if not ours and _TORCHRUN not in environment:
+        return None
+    who = "lska launch" if ours else "torchrun"
+    try:
+        rank, world, local = (_number(name, environment, who) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        meeting = environment[MEETING] if ours else (
+            f"tcp:{environment['MASTER_ADDR']}:{environment['MASTER_PORT']}/torchrun-{environment.get(_RESTARTS, '0')}"
+        )  # fmt: skip
+    except KeyError as error:
+        raise ValueError(f"{who} sets {error.args[0]}, which is missing in the environment of this process") from error
+    if rank >= world:
+        raise ValueError(f"expected RANK from 0 to WORLD_SIZE - 1, found RANK={rank} and WORLD_SIZE={world}")
+    port = re.fullmatch(r"tcp:[^/]+:(\d{1,5})/.*", meeting, re.ASCII)
+    if not meeting.startswith("file:/") and (port is None or not 0 < int(port[1]) < 65_536):
+        name = MEETING if ours else "MASTER_ADDR and MASTER_PORT"
+        form = "file:<path> or tcp:<host>:<port>/<name>" if ours else "a host and a port"
+        raise ValueError(f"{name}: expected {form}, as {who} sets it, found {quoted(meeting)}")
+    agent = not ours and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return Member(rank, world, local, meeting, serves=rank == 0 and not agent)
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Number and place of this node among those of a training, and where all of them meet."""
+
+    nodes: int
+    node: int
+    host: str
+    port: int
+    name: str
+    """Tells this meeting from any other at the same place."""
+
+
+def of_slurm(nodes: int, environment: Mapping[str, str]) -> Rendezvous:
+    """Meet on the first node of the Slurm step that `environment` describes; its port follows from the job's number.
+
+    Raises:
+        ValueError: a variable is missing or no number, or the step does not have one task on each of `nodes` nodes.
+    """
+    if missing := [name for name in _NEEDED if not environment.get(name)]:
+        raise ValueError(
+            f"a training on {nodes} nodes needs {', '.join(missing)}, which Slurm sets: start it inside a job by "
+            f"`srun --nodes {nodes} --ntasks-per-node 1` (docs/cluster-training.md)"
+        )
+    job, count, node, tasks = (_number(name, environment, "Slurm") for name in _NEEDED if name != "SLURM_JOB_NODELIST")
+    if (count, tasks) != (nodes, nodes):
+        raise ValueError(
+            f"expected a Slurm step of {nodes} nodes with one task each, found {count} node(s) (SLURM_NNODES) and "
+            f"{tasks} task(s) (SLURM_NTASKS); start it by `srun --nodes {nodes} --ntasks-per-node 1`"
+        )
+    hosts = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
+    restarts, step = environment.get("SLURM_RESTART_COUNT", "0"), environment.get("SLURM_STEP_ID", "0")
+    return Rendezvous(nodes, node, first_host(hosts), _PORTS[job % len(_PORTS)], f"slurm-{job}-{restarts}-{step}")
+
+
+def first_host(nodes: str) -> str:
+    """The first of a list of hosts in Slurm's notation: `gpu[003-007,9],login` gives `gpu003`.
+
+    Raises:
+        ValueError: the list is empty or its brackets do not match.
+    """
+    match = re.match(r"((?:[^,\[\]]|\[[^\[\]]+\])+)(?:,|$)", nodes.strip())
+    if match is None:
+        raise ValueError(f"SLURM_JOB_NODELIST: expected hosts such as gpu[003-007,9], found {nodes!r}")
+    return re.sub(r"\[([^,\-\]]+)[^\]]*\]", r"\1", match[1])
+
+
+def _number(name: str, environment: Mapping[str, str], who: str) -> int:
+    text = environment[name]
+    if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
+        raise ValueError(f"{name}: expected a number from {who}, found {text[:40]!r}")
+    return int(text)
+
+
+def launch(words: Sequence[str], processes: int, meeting: Rendezvous | None = None) -> int:
+    """Run `lska *words` in several processes and return their common exit code.
+
+    Args:
+        processes: on this node.
+        meeting: with those of other nodes; None for a training on this node alone.
+
+    Raises:
+        Interrupted: a signal came before the processes were started.
+    """
+    started: list[subprocess.Popen] = []
+    with tempfile.TemporaryDirectory(prefix="lska-launch-") as folder, _noted() as received:
+        common = _environment(processes, meeting, Path(folder))
+        first = 0 if meeting is None else meeting.node * processes
+        try:
+            for local in range(processes):
+                if received:
+                    break
+                own = {"RANK": str(first + local), "LOCAL_RANK": str(local)}
+                command = [sys.executable, "-m", "lska", *words]
+                # A session of its own: Ctrl-C on the terminal would reach each twice, which ends it at once.
+                started.append(subprocess.Popen(command, env=common | own, start_new_session=True))
+            codes = _ends(started, received)
+        finally:
+            for process in started:
+                process.kill()  # nothing, where it has ended
+    if not codes:
+        raise Interrupted(f"received {received[0].name} before the training's processes were started")
+    for rank, code in enumerate(codes, first):
+        if code:
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            logger.info("process %d %s", rank, how)
+    return exit_code([code for code in codes if code], stopped=bool(received))
+
+
+def exit_code(codes: Sequence[int], stopped: bool) -> int:
+    """What the launcher ends with, given the codes of the processes that did not end well, minus the signal if killed.
+
+    An error counts more than a request to be called again, and that more than a signal, which follows from either.
+    """
+    errors = [code for code in codes if code > 0 and code != CONTINUE_LATER]
+    if errors:
+        return errors[0]
+    if CONTINUE_LATER in codes or (stopped and codes):
+        return CONTINUE_LATER
+    return 128 - codes[0] if codes else 0
+
+
+def _environment(processes: int, meeting: Rendezvous | None, folder: Path) -> dict[str, str]:
+    """Variables of the processes, without those of other launchers and of the warm server.
+
+    One process of that server is no stand-in for several that end with their launcher.
+    """
+    strangers = ("MASTER_ADDR", "MASTER_PORT", WARM)
+    # NCCL ends a process whose partner is gone; it would wait otherwise.
+    common = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"} | {
+        name: value
+        for name, value in os.environ.items()
+        if name not in strangers and not name.startswith("TORCHELASTIC_")
+    }
+    common[LAUNCHER] = str(os.getpid())
+    if meeting is None:
+        loopback = "lo" if sys.platform.startswith("linux") else "lo0"
+        common |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), loopback)
+        return common | {"WORLD_SIZE": str(processes), MEETING: f"file:{folder / 'store'}"}
+    logger.info("node %d of %d meets the others at %s:%d", meeting.node + 1, meeting.nodes, meeting.host, meeting.port)
+    place = f"tcp:{meeting.host}:{meeting.port}/{meeting.name}"
+    return common | {"WORLD_SIZE": str(meeting.nodes * processes), MEETING: place}
+
+
+@contextmanager
+def _noted() -> Iterator[list[signal.Signals]]:
+    """Signals that come inside the block are noted in the list that this yields."""
+    received: list[signal.Signals] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+
+    former = {number: signal.signal(number, note) for number in _PASSED_ON}
+    try:
+        yield received
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _ends(started: Sequence[subprocess.Popen], received: Sequence[signal.Signals]) -> list[int]:
+    """Exit codes of all processes; passes on what is received, and ends them when one has failed."""
+
+    def send(number: int) -> None:
+        for process in started:
+            process.send_signal(number)  # nothing, where it has ended
+
+    passed, asked, failed, told = 0, None, None, False
+    while any(process.poll() is None for process in started):
+        for number in received[passed:]:
+            send(_PASSED_ON[number])
+            passed, asked = passed + 1, asked or time.monotonic()
+        if failed is None and any(process.returncode for process in started):
+            failed = time.monotonic()
+        since = 0.0 if failed is None else time.monotonic() - failed
+        if since > _END_SECONDS + _KILL_SECONDS or (asked and time.monotonic() - asked > _PATIENCE_SECONDS):
+            send(signal.SIGKILL)
+        elif since > _END_SECONDS and not told:
+            send(signal.SIGTERM)
+            told = True
+        time.sleep(_POLL_SECONDS)
+    return [process.returncode for process in started]

@@ -1,0 +1,263 @@
+"""Recipes of detection and segmentation as configurations of mmengine, mmdet and mmseg (paper/protocol.md, 3 and 4).
+
+A configuration is the library's own base file, as the released ones inherit it, with what the recipe says over it. What
+is not set here is the base file's: anchors, assigners, losses, the steps of the data's pipeline.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from lska.data.entries import DataError
+from lska.finetuning import FineTuningJob
+from lska.openmmlab.backbone import stages
+from lska.openmmlab.recipe import DetectionRecipe, MaskRCNNRecipe, SegmentationRecipe
+from lska.openmmlab.setup import base_config, use
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from lska.data.dense_sets import DetectionSplit, SegmentationSplit
+
+    Splits = dict[str, DetectionSplit] | dict[str, SegmentationSplit]
+
+PAPER_CLASSES = {"detection": 80, "segmentation": 150}
+PAPER_SIZES = {"detection": ((1280, 800),), "segmentation": ((512, 512), (2048, 1024))}
+"""Width and height in pixels at which FLOPs are counted (paper/protocol.md, section 4)."""
+
+BYTE = 255.0
+"""The libraries normalise pixels from 0 to 255."""
+
+
+def configuration(job: FineTuningJob, splits: Splits, world: int | None = None) -> Config:
+    """The complete configuration of a fine-tuning: model, data sets, optimizer and schedule, for mmengine's registries.
+
+    Args:
+        splits: the opened data by split, `train` and `val`.
+        world: processes that train; as many as GPUs are configured where None.
+
+    Raises:
+        DataError: masks are needed and the data set has none.
+    """
+    from mmengine.config import Config
+
+    scope = use(job.kind)
+    from lska.train import dense_loading  # noqa: F401 - registers what reads images and labels
+
+    made = {f"{name}_dataset": _dataset(job, split, name) for name, split in splits.items()}
+    if "train" in splits:
+        made["param_scheduler"] = _schedule(job.recipe)
+    return Config(
+        {
+            "default_scope": scope,
+            "model": model(job, len(next(iter(splits.values())).classes)),
+            **made,
+            "optim_wrapper": _optimizer(job, max(1, job.settings.gpus) if world is None else world),
+            "randomness": {"seed": job.run.seed},
+        }
+    )
+
+
+def model(job: FineTuningJob, classes: int) -> dict[str, Any]:
+    """The network's configuration alone, for `classes` classes; needs no data."""
+    build = {"retinanet": _retinanet, "mask_rcnn": _mask_rcnn, "semantic_fpn": _semantic_fpn}[job.head]
+    architecture = job.config.architecture.get(job.run.model, {})
+    widths, strides = stages(job.run, architecture)
+    network = build(job, classes, strides)
+    own = job.pixels
+    network["data_preprocessor"] |= {
+        "mean": [BYTE * value for value in own.mean], "std": [BYTE * value for value in own.deviation],
+    }  # fmt: skip
+    # Network and checkpoint of the backbone are both of the job's run.
+    network["backbone"] = {
+        "type": "Backbone",
+        "run": str(job.run),
+        "checkpoint": None if job.backbone is None else str(job.backbone),
+        "architecture": architecture,
+        "drop_path_rate": job.recipe.drop_path,
+        "layer_norm_eps": job.recipe.layer_norm_eps,
+    }
+    if job.kind == "segmentation":
+        network["backbone"]["synchronize"] = job.settings.gpus > 1
+    network["neck"] |= {"in_channels": list(widths), "out_channels": job.recipe.fpn_channels}
+    return network
+
+
+def micro_batches(job: FineTuningJob) -> int:
+    """Micro-batches of an update in all processes together."""
+    return job.recipe.global_batch // job.recipe.micro_batch
+
+
+def _optimizer(job: FineTuningJob, world: int) -> dict[str, Any]:
+    """AdamW on every parameter, gradients accumulated so that an update takes `global_batch` images."""
+    recipe = job.recipe
+    wrapper: dict[str, Any] = {
+        "type": "OptimWrapper",
+        "optimizer": {
+            "type": "AdamW", "lr": recipe.learning_rate, "betas": tuple(recipe.betas),
+            "weight_decay": recipe.weight_decay,
+        },
+        "clip_grad": None if recipe.clip_gradient is None else {"max_norm": recipe.clip_gradient},
+        "accumulative_counts": micro_batches(job) // world,
+    }  # fmt: skip
+    if recipe.precision == "bf16":
+        wrapper |= {"type": "AmpOptimWrapper", "dtype": "bfloat16", "loss_scale": 1.0}
+    return wrapper
+
+
+def _schedule(recipe: DetectionRecipe | SegmentationRecipe) -> list[dict[str, Any]]:
+    """Detection: linear warm-up in updates, then a tenth of the rate after each milestone, in epochs. Segmentation:
+    polynomial decay that ends with the training: the rate after the last update is the minimum.
+
+    mmengine ends a ramp one update before its `end`.
+    """
+    if isinstance(recipe, SegmentationRecipe):
+        return [
+            {
+                "type": "PolyLR", "power": recipe.power, "eta_min": recipe.minimum_learning_rate, "begin": 0,
+                "end": recipe.updates + 1, "by_epoch": False,
+            }
+        ]  # fmt: skip
+    steps = {
+        "type": "MultiStepLR", "by_epoch": True, "begin": 0, "end": recipe.epochs, "gamma": 0.1,
+        "milestones": list(recipe.milestones), "convert_to_iter_based": True,
+    }  # fmt: skip
+    # Update `warmup_updates` (from 0) is the first at the full rate.
+    warmup = {
+        "type": "LinearLR", "start_factor": recipe.warmup_factor, "by_epoch": False, "begin": 0,
+        "end": recipe.warmup_updates + 1,
+    }  # fmt: skip
+    return [warmup, steps] if recipe.warmup_updates else [steps]
+
+
+def _levels(strides: tuple[int, ...], first: int) -> list[int]:
+    """Strides of the five pyramid levels, from the backbone's stage `first` (from 0) on."""
+    levels = list(strides)[first:]
+    while len(levels) < 5:
+        levels.append(2 * levels[-1])
+    return levels
+
+
+def _found(recipe: DetectionRecipe) -> dict[str, Any]:
+    """What a detector keeps of its detections."""
+    return {
+        "score_thr": recipe.score_threshold, "max_per_img": recipe.detections,
+        "nms": {"type": "nms", "iou_threshold": recipe.suppression_iou},
+    }  # fmt: skip
+
+
+def _retinanet(job: FineTuningJob, classes: int, strides: tuple[int, ...]) -> dict[str, Any]:
+    recipe: DetectionRecipe = job.recipe
+    network = copy.deepcopy(base_config("detection", "models/retinanet_r50_fpn")["model"])
+    network["bbox_head"] |= {
+        "num_classes": classes, "in_channels": recipe.fpn_channels, "feat_channels": recipe.head_channels,
+        "stacked_convs": recipe.head_convs,
+    }  # fmt: skip
+    network["bbox_head"]["anchor_generator"]["strides"] = _levels(strides, network["neck"]["start_level"])
+    network["test_cfg"] |= _found(recipe)
+    return network
+
+
+def _mask_rcnn(job: FineTuningJob, classes: int, strides: tuple[int, ...]) -> dict[str, Any]:
+    recipe: MaskRCNNRecipe = job.recipe
+    network = copy.deepcopy(base_config("detection", "models/mask-rcnn_r50_fpn")["model"])
+    levels = _levels(strides, 0)
+    network["rpn_head"] |= {"in_channels": recipe.fpn_channels, "feat_channels": recipe.head_channels}
+    network["rpn_head"]["anchor_generator"]["strides"] = levels
+    regions = network["roi_head"]
+    for extractor in ("bbox_roi_extractor", "mask_roi_extractor"):
+        regions[extractor] |= {"out_channels": recipe.fpn_channels, "featmap_strides": levels[:4]}
+        # The scale at which a region moves up one level is 56 pixels at stride 4.
+        regions[extractor]["finest_scale"] = 14 * levels[0]
+        # The same on every machine, whether mmcv was compiled there or not.
+        regions[extractor]["roi_layer"]["use_torchvision"] = True
+    regions["bbox_head"] |= {
+        "in_channels": recipe.fpn_channels, "fc_out_channels": recipe.fc_channels, "num_classes": classes,
+    }  # fmt: skip
+    regions["mask_head"] |= {
+        "in_channels": recipe.fpn_channels, "conv_out_channels": recipe.head_channels,
+        "num_convs": recipe.head_convs, "num_classes": classes,
+    }  # fmt: skip
+    train, test = network["train_cfg"], network["test_cfg"]
+    train["rpn"]["sampler"]["num"] = recipe.proposal_samples
+    train["rcnn"]["sampler"]["num"] = recipe.region_samples
+    train["rpn_proposal"] |= {"nms_pre": recipe.proposals_kept, "max_per_img": recipe.proposals}
+    test["rpn"] |= {"nms_pre": max(1, recipe.proposals_kept // 2), "max_per_img": recipe.proposals}
+    test["rcnn"] |= _found(recipe)
+    return network
+
+
+def _semantic_fpn(job: FineTuningJob, classes: int, strides: tuple[int, ...]) -> dict[str, Any]:
+    recipe: SegmentationRecipe = job.recipe
+    network = copy.deepcopy(base_config("segmentation", "models/fpn_r50")["model"])
+    network.pop("pretrained")
+    network["data_preprocessor"] |= {"size": (recipe.crop, recipe.crop)}
+    network["decode_head"] |= {
+        "in_channels": [recipe.fpn_channels] * 4, "feature_strides": list(strides), "channels": recipe.head_channels,
+        "dropout_ratio": recipe.dropout, "num_classes": classes,
+        # The library's synchronised normalisation needs GPUs.
+        "norm_cfg": {"type": "SyncBN" if job.settings.gpus > 1 else "BN", "requires_grad": True},
+    }  # fmt: skip
+    return network
+
+
+def _dataset(job: FineTuningJob, split: DetectionSplit | SegmentationSplit, name: str) -> dict[str, Any]:
+    make = {"detection": _coco_dataset, "segmentation": _label_maps}[job.kind]
+    return {"metainfo": {"classes": tuple(split.classes)}, "test_mode": name != "train", **make(job, split, name)}
+
+
+def _resize(recipe: DetectionRecipe | SegmentationRecipe) -> list[dict[str, Any]]:
+    """Reading an image as it is stored: annotations are made for, and checked against, the pixels before any turn.
+
+    The recipe gives the longest side first, as the libraries do.
+    """
+    resize = {"type": "Resize", "scale": tuple(recipe.image_scale), "keep_ratio": True}
+    return [{"type": "mmengine.LoadPicture"}, resize]
+
+
+def _coco_dataset(job: FineTuningJob, split: DetectionSplit, name: str) -> dict[str, Any]:
+    recipe: DetectionRecipe = job.recipe
+    masks = job.head == "mask_rcnn"
+    if masks and not split.masks:
+        raise DataError(f"{split.annotations}: {job.task} needs objects with masks, and {job.data.name} has boxes only")
+    read, resize = _resize(recipe)
+    if name == "train":
+        load = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": masks}
+        flip = {"type": "RandomFlip", "prob": recipe.horizontal_flip}
+        steps = [read, load, resize, flip, {"type": "PackDetInputs"}]
+    else:
+        keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+        steps = [read, resize, {"type": "PackDetInputs", "meta_keys": keys}]
+    return {
+        "type": "CocoDataset",
+        "ann_file": str(split.annotations.resolve()),
+        "data_prefix": {"img": f"{split.images.resolve()}/"},
+        "filter_cfg": {"filter_empty_gt": True, "min_size": recipe.smallest_image} if name == "train" else None,
+        "pipeline": steps,
+    }
+
+
+def _label_maps(job: FineTuningJob, split: SegmentationSplit, name: str) -> dict[str, Any]:
+    recipe: SegmentationRecipe = job.recipe
+    labels = {
+        "type": "mmengine.LoadLabelMap", "classes": len(split.classes),
+        "zero_is_unlabelled": split.zero_is_unlabelled, "ignore": tuple(split.ignore),
+    }  # fmt: skip
+    read, resize = _resize(recipe)
+    if name == "train":
+        resize |= {"type": "RandomResize", "ratio_range": tuple(recipe.scale_range)}
+        crop = {"type": "RandomCrop", "crop_size": (recipe.crop, recipe.crop), "cat_max_ratio": recipe.largest_class}
+        steps = [read, labels, resize, crop, {"type": "RandomFlip", "prob": recipe.horizontal_flip}]
+        steps += [{"type": "PhotoMetricDistortion"}] if recipe.photometric else []
+    else:
+        # Labels are loaded after resizing: they are scored at their own size.
+        steps = [read, resize, labels]
+    return {
+        "type": "BaseSegDataset",
+        "data_prefix": {"img_path": str(split.images.resolve()), "seg_map_path": str(split.labels.resolve())},
+        "img_suffix": split.image_suffix,
+        "seg_map_suffix": split.label_suffix,
+        "reduce_zero_label": split.zero_is_unlabelled,
+        "pipeline": [*steps, {"type": "PackSegInputs"}],
+    }

@@ -1,0 +1,339 @@
+"""Configurations made from recipes: networks, data sets and schedules against protocol sections 3 and 4, switches."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paper_jobs
+import pytest
+import torch
+import yaml
+from paper_jobs import RUN, TASKS, data_set, generated, means, network, published, rates, steps
+from PIL import Image
+from syrupy.assertion import SnapshotAssertion
+from tiny_project import RECIPE
+from torch import nn
+
+from lska.data.coco import check_detection
+from lska.data.dense_sets import DetectionSplit
+from lska.data.entries import DataError
+from lska.data.manifest import DetectionManifest, DetectionSplitManifest
+from lska.finetuning import FineTuningJob
+from lska.runs import Run
+from lska.train.mm_configs import configuration
+
+DETECTORS = ("retinanet", "mask_rcnn")
+# Old spellings inside the library.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")
+
+
+def flat(values: Any, place: str = "") -> dict[str, Any]:
+    """Every leaf of a nested configuration by its place."""
+    inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else None
+    if inner is None:
+        return {place: values}
+    return {key: leaf for name, value in inner for key, leaf in flat(value, f"{place}.{name}").items()}
+
+
+def changed(one: Any, other: Any) -> set[str]:
+    """Places at which two configurations differ, without list indices."""
+    left, right = flat(one.to_dict()), flat(other.to_dict())
+    places = {place for place in {**left, **right} if left.get(place) != right.get(place)}
+    return {".".join(part for part in place.split(".") if part and not part.isdecimal()) for place in places}
+
+
+def test_the_published_configurations(snapshot: SnapshotAssertion) -> None:
+    """Everything that the recipes say, on one process, with the libraries' base files."""
+    for head in TASKS:
+        made = published(head).to_dict()
+        for name in ("train_dataset", "val_dataset"):
+            made[name]["metainfo"] = f"{len(made[name]['metainfo']['classes'])} classes"
+        text = "\n".join(f"{place[1:]}: {value}" for place, value in sorted(flat(made).items()))
+        assert text.replace(f"{Path.cwd()}/", "<here>/") == snapshot(name=head)
+
+
+def test_networks_are_as_the_protocol_has_them() -> None:
+    levels = {"retinanet": (8, 16, 32, 64, 128), "mask_rcnn": (4, 8, 16, 32, 64)}
+    for head in TASKS:
+        config = published(head)
+        model = network(config).train()
+        assert all(parameter.requires_grad for parameter in model.parameters()), "nothing is frozen"
+        assert all(module.training for module in model.modules())
+        assert not {"pretrained", "init_cfg"} & set(config.model)
+        if head in DETECTORS:
+            maps = model.extract_feat(torch.empty(1, 3, 256, 384, device="meta"))
+            assert [tuple(level.shape[1:]) for level in maps] == [(256, 256 // s, 384 // s) for s in levels[head]]
+    fpn = published("semantic_fpn").model
+    assert "auxiliary_head" not in fpn and not {"size_divisor", "test_cfg"} & set(fpn.data_preprocessor)
+    assert network(published("semantic_fpn")).decode_head.dropout.p == 0.1
+
+
+def test_statistics_are_synchronised_over_several_gpus_in_segmentation_alone() -> None:
+    for gpus in (0, 1, 2, 4):
+        model = generated("semantic_fpn", means("semantic_fpn", gpus=gpus)).model
+        assert model.backbone.synchronize == (gpus > 1)
+        assert model.decode_head.norm_cfg == {"type": "SyncBN" if gpus > 1 else "BN", "requires_grad": True}
+    for head in DETECTORS:
+        model = network(generated(head, means(head, gpus=8)))
+        kinds = {type(module) for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
+        assert kinds == {nn.BatchNorm2d}
+
+
+PIXELS = {"model.data_preprocessor.mean", "model.data_preprocessor.std"}
+
+
+def test_a_switch_changes_its_own_settings_only() -> None:
+    switches = {"normalization": PIXELS, "layer_norm": {"model.backbone.layer_norm_eps"}}
+    for head, (switch, places) in itertools.product(TASKS, switches.items()):
+        corrected = generated(head, means(head, overrides={"switches": {switch: "corrected"}}))
+        assert changed(published(head), corrected) == places
+        same = generated(head, means(head, overrides={"switches": {switch: "published"}}))
+        assert changed(published(head), same) == set()
+        if switch == "normalization":
+            preprocessor = corrected.model.data_preprocessor
+            assert preprocessor.mean == preprocessor.std == [127.5] * 3
+        else:
+            assert corrected.model.backbone.layer_norm_eps == 1e-6
+
+
+def test_corrected_pixels_follow_the_scales_own_pretraining(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump({**RECIPE, "mean": [0.0, 0.2, 0.4], "deviation": [0.1, 0.2, 1.0]}), encoding="utf-8")
+    pretraining = {"training": {"recipe": str(own)}}
+    for head in TASKS:
+        corrected = means(head, overrides={"switches": {"normalization": "corrected"}})
+        preprocessor = generated(head, pretraining, corrected).model.data_preprocessor
+        assert preprocessor.mean == pytest.approx([0, 51, 102])
+        assert preprocessor.std == pytest.approx([25.5, 51, 255])
+        assert changed(published(head), generated(head, pretraining)) == set()
+
+
+def test_an_unknown_switch_is_named() -> None:
+    with pytest.raises(ValueError, match="unknown switch norm: corrected; switches: normalization, layer_norm"):
+        generated("retinanet", means("retinanet", overrides={"switches": {"norm": "corrected"}}))
+
+
+@pytest.mark.parametrize("head", TASKS)
+def test_kernel_size_and_checkpoint_come_from_one_run(head: str) -> None:
+    run = Run("van_small", "lka", 35, 4)
+    entry = [paper_jobs.group(run)]
+    config = paper_jobs.config({"runs": [paper_jobs.group(RUN), *entry]}, means(head, runs=entry, untrained=entry))
+    made = configuration(FineTuningJob(config, TASKS[head], run), paper_jobs.splits(head))
+    assert (made.model.backbone.run, Path(made.model.backbone.checkpoint).stem) == (str(run), str(run))
+    assert made.model.neck.in_channels == [64, 128, 320, 512]
+    unit = network(made).backbone.network.block1[0].attn.spatial_gating_unit
+    assert (unit.conv0.kernel_size, unit.conv_spatial.kernel_size) == ((5, 5), (11, 11))
+    assert made.randomness.seed == 4
+    control = configuration(FineTuningJob(config, f"{TASKS[head]}-untrained", run), paper_jobs.splits(head))
+    assert changed(made, control) == {"model.backbone.checkpoint"}
+    assert control.model.backbone.checkpoint is None
+
+
+@pytest.mark.parametrize("head", TASKS)
+def test_the_printed_configuration_is_the_same_and_can_be_built(head: str) -> None:
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+
+    config = published(head)
+    again = Config.fromstring(config.pretty_text, ".py")
+    assert again.to_dict() == config.to_dict()
+    model = network(again)
+    build_optim_wrapper(model, again.optim_wrapper.copy())
+    assert len(rates(again, 7, 3)) == 3
+    for name in ("train", "val"):
+        made = data_set(again, name, lazy_init=True)
+        named = [step.rpartition(".")[2] for step in steps(config, name)]
+        assert [type(step).__name__ for step in made.pipeline.transforms] == named
+        assert made.metainfo["classes"] == paper_jobs.splits(head)["train"].classes
+
+
+def test_mask_rcnn_on_a_set_of_boxes_is_refused_and_retinanet_is_not() -> None:
+    boxes = {name: replace(split, masks=False) for name, split in paper_jobs.splits("retinanet").items()}
+    message = r"train.json: detection/mask_rcnn needs objects with masks, and coco has boxes only"
+    with pytest.raises(DataError, match=message):
+        generated("mask_rcnn", data=boxes)
+    assert "train_dataset" in generated("retinanet", data=boxes)
+
+
+def test_the_optimizer_takes_every_parameter_in_one_group() -> None:
+    from mmengine.optim import build_optim_wrapper
+
+    for head, decay in (("retinanet", 0.05), ("mask_rcnn", 0.05), ("semantic_fpn", 1e-4)):
+        model = network(published(head))
+        optimizer = build_optim_wrapper(model, published(head).optim_wrapper.copy()).optimizer
+        # Norms and biases decay like all others, and no layer has a rate of its own.
+        (group,) = optimizer.param_groups
+        assert len(group["params"]) == len(list(model.parameters()))
+        assert (group["lr"], group["weight_decay"], type(optimizer)) == (1e-4, decay, torch.optim.AdamW)
+
+
+def test_an_update_takes_sixteen_images_on_any_number_of_gpus() -> None:
+    for head, images, counts in (("retinanet", 2, (0, 1, 2, 8)), ("mask_rcnn", 2, (0, 1, 2, 8)),
+                                 ("semantic_fpn", 4, (0, 1, 2, 4))):  # fmt: skip
+        for gpus in counts:
+            wrapper = generated(head, means(head, gpus=gpus)).optim_wrapper
+            assert images * max(1, gpus) * wrapper.accumulative_counts == 16
+            assert wrapper.optimizer.lr == 1e-4
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 2, 9, 40])
+def test_rates_of_a_detector(warmup: int) -> None:
+    """Linear warm-up from a thousandth, a tenth after each milestone, also where the warm-up outlasts a milestone."""
+    short = {"epochs": 5, "milestones": [3, 4], "warmup_updates": warmup}
+    config = generated("retinanet", means("retinanet", overrides=short))
+    ramp = [1e-3 + (1 - 1e-3) * min(1, step / warmup) if warmup else 1 for step in range(35)]
+    fall = [0.1 ** ((step >= 3 * 7) + (step >= 4 * 7)) for step in range(35)]
+    assert rates(config, 7, 35) == pytest.approx([1e-4 * up * down for up, down in zip(ramp, fall, strict=True)])
+
+
+def test_rates_of_the_published_warmup() -> None:
+    found = rates(published("mask_rcnn"), 7393, 1002)
+    assert [found[step] for step in (0, 500, 999, 1000, 1001)] == pytest.approx(
+        [1e-7, 1e-4 * (0.001 + 0.999 / 2), 1e-4 * (1 - 0.999 / 1000), 1e-4, 1e-4]
+    )
+
+
+@pytest.mark.parametrize(("updates", "least"), [(1, 0.0), (2, 0.0), (30, 0.0), (30, 1e-5)])
+def test_rates_of_a_segmentor(updates: int, least: float) -> None:
+    short = {"updates": updates, "minimum_learning_rate": least}
+    config = generated("semantic_fpn", means("semantic_fpn", overrides=short))
+    expected = [least + (1e-4 - least) * (1 - step / updates) ** 0.9 for step in range(updates)]
+    assert rates(config, 7, updates) == pytest.approx(expected)
+    assert min(expected) > 0
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """COCO-style images: of 300x200 pixels with an object, the same without, and a tiny one."""
+    folder = tmp_path / "coco"
+    (folder / "train").mkdir(parents=True)
+    sizes = {"with": (300, 200), "without": (300, 200), "tiny": (31, 40)}
+    for name, size in sizes.items():
+        Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(folder / "train" / f"{name}.png")
+    images = [
+        {"id": number, "file_name": f"{name}.png", "width": width, "height": height}
+        for number, (name, (width, height)) in enumerate(sizes.items())
+    ]
+    shape = {"bbox": [30, 20, 60, 40], "area": 2400, "iscrowd": 0,
+             "segmentation": [[30, 20, 90, 20, 90, 60, 30, 60]]}  # fmt: skip
+    objects = [{"id": 1, "image_id": 0, "category_id": 3, **shape}, {"id": 2, "image_id": 2, "category_id": 1, **shape}]
+    split = paper_jobs.detection_split("train", folder)
+    categories = [{"id": i, "name": name} for i, name in zip(split.category_ids, split.classes, strict=True)]
+    content = {"images": images, "annotations": objects, "categories": categories}
+    split.annotations.write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("head", DETECTORS)
+def test_images_without_objects_are_left_out_and_the_others_resized(head: str, scenes: Path) -> None:
+    split = paper_jobs.detection_split("train", scenes)
+    unflipped = means(head, overrides={"horizontal_flip": 0.0})
+    config = generated(head, unflipped, data={"train": split, "val": split})
+    made = data_set(config, "train")
+    assert [Path(made.get_data_info(index)["img_path"]).stem for index in range(len(made))] == ["with"]
+    sample = made[0]
+    assert tuple(sample["inputs"].shape) == (3, 800, 1200)
+    found = sample["data_samples"].gt_instances
+    assert found.labels.tolist() == [1]  # category 3 is the second class
+    assert found.bboxes.tensor.tolist() == [[120, 80, 360, 240]]
+    assert ("masks" in found) == (head == "mask_rcnn")
+    assert len(data_set(config, "val")) == 3
+
+
+def test_boxes_are_cut_off_at_the_border_and_short_polygons_dropped(scenes: Path) -> None:
+    split = paper_jobs.detection_split("train", scenes)
+    content = json.loads(split.annotations.read_text())
+    # What the manifest of COCO 2017 tolerates: 2.9 pixels over two borders, polygons of two points and of one.
+    outline = [[290, -2.9, 302.9, -2.9, 302.9, 9, 290, 9], [250, 20, 260, 40], [5, 5]]
+    content["annotations"][0].update(bbox=[290, -2.9, 12.9, 11.9], segmentation=outline)
+    split.annotations.write_text(json.dumps(content))
+    unchanged = means("mask_rcnn", overrides={"horizontal_flip": 0.0, "image_scale": [300, 200]})
+    config = generated("mask_rcnn", unchanged, data={"train": split})
+    found = data_set(config, "train")[0]["data_samples"].gt_instances
+    assert found.bboxes.tensor.tolist() == [[290, 0, 300, 9]]
+    expected = np.zeros((200, 300), np.uint8)
+    expected[:9, 290:] = 1
+    assert np.array_equal(found.masks.masks[0], expected)
+
+
+def test_the_check_says_what_training_keeps_as_mmdet_keeps_it(tmp_path: Path) -> None:
+    """Objects and images that mmdet leaves out without a word are counted, and named by id."""
+    folder = tmp_path / "set"
+    (folder / "train").mkdir(parents=True)
+    sizes = {"plenty": (60, 40), "thin": (60, 40), "empty": (60, 40), "small": (31, 40)}
+    for name, size in sizes.items():
+        Image.new("RGB", size).save(folder / "train" / f"{name}.png")
+    images = [
+        {"id": number, "file_name": f"{name}.png", "width": width, "height": height}
+        for number, (name, (width, height)) in enumerate(sizes.items(), start=1)
+    ]
+    outline = [[2, 2, 20, 2, 20, 12, 2, 12]]
+    about = {"category_id": 1, "bbox": [2, 2, 18, 10], "area": 180, "iscrowd": 0, "segmentation": outline}
+    changes = [
+        {}, {}, {"iscrowd": 1}, {"bbox": [2, 2, 0.9, 10]}, {"bbox": [2, 2, 18, 0.1]}, {"image_id": 2, "area": 0},
+        {"image_id": 4}, {"segmentation": [outline[0], outline[0]]}, {"bbox": [-0.5, 2, 10, 10]},
+    ]  # fmt: skip
+    objects = [{"id": number, "image_id": 1, **about, **change} for number, change in enumerate(changes, start=1)]
+
+    def write() -> None:
+        content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "thing"}]}
+        (folder / "train.json").write_text(json.dumps(content), encoding="utf-8")
+
+    write()
+    split = DetectionSplit("train", folder / "train", folder / "train.json", ("thing",), (1,), 4, True)
+    stated = DetectionSplitManifest("train", "train.json", 4, without_area=1)
+    manifest = DetectionManifest("own", "t", "s", "t", ("thing",), (1,), {"train": stated}, masks=True)
+    outcome = check_detection(manifest, split)
+    assert outcome.findings == ()
+    made = data_set(generated("mask_rcnn", data={"train": split}), "train")
+    trained = sum(len(made[index]["data_samples"].gt_instances) for index in range(len(made)))
+    assert (len(made), trained) == (2, 4)
+    said = "\n".join(outcome.notes)
+    for text in (
+        f"training keeps {len(made)} of the images, with {trained} objects.",
+        "crowds (or difficult objects), neither trained on nor scored (1): annotation 3 of plenty.png.",
+        "or of area 0, scored but not trained on (3): annotation 4 of plenty.png; annotation 5 of plenty.png; annot",
+        "images without objects, not trained on (1): empty.png.",
+        "images with a side below 32 pixels, not trained on (1): small.png.",
+    ):
+        assert text in said
+    for entry in objects:
+        entry["image_id"] = 4
+    write()
+    assert check_detection(manifest, split).findings == ("training would keep no object on 4 images",)
+
+
+def write_labels(folder: Path, values: np.ndarray, size: tuple[int, int]) -> None:
+    """An image of `size` (width, height) whose label map has columns of `values`."""
+    for part in ("images", "labels"):
+        (folder / part / "val").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(folder / "images" / "val" / "a.png")
+    columns = np.resize(values, size[0]).astype(np.uint8)
+    Image.fromarray(np.tile(columns, (size[1], 1))).save(folder / "labels" / "val" / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("unlabelled", "stored", "expected"),
+    [
+        (True, [0, 1, 2, 150, 200, 255], [255, 0, 1, 149, 255, 255]),
+        (False, [0, 1, 2, 149, 200, 255], [0, 1, 2, 149, 255, 255]),
+    ],
+)
+def test_label_values_become_classes_and_ignored_pixels(
+    unlabelled: bool, stored: list[int], expected: list[int], tmp_path: Path
+) -> None:
+    write_labels(tmp_path, np.array(stored), (100, 60))
+    split = paper_jobs.segmentation_split("val", tmp_path, zero_is_unlabelled=unlabelled, ignore=(200, 255))
+    config = generated("semantic_fpn", data={"val": split})
+    sample = data_set(config, "val")[0]
+    labels = sample["data_samples"].gt_sem_seg.data
+    # Shorter side 512, the longer not rounded to a multiple of 32; labels are scored at their own size.
+    assert tuple(sample["inputs"].shape) == (3, 512, 853)
+    assert tuple(labels.shape) == (1, 60, 100)
+    assert labels[0, 0, :6].tolist() == expected
+    assert "param_scheduler" not in config
