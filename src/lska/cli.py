@@ -159,7 +159,7 @@ def _add_notebook(commands: Commands) -> None:
 
 def _notebook(arguments: Arguments) -> None:
     load(arguments)
-    from lska.notebook import execute_target
+    from lska.tables.notebooks import execute_target
 
     execute_target(arguments.target, arguments.config, arguments.set, log=arguments.log, output=arguments.output)
 

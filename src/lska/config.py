@@ -17,7 +17,7 @@ from lska.inspection import TASKS as INSPECTIONS
 from lska.openmmlab.recipe import DetectionRecipe, SegmentationRecipe
 from lska.openmmlab.recipe import load_recipe as load_dense_recipe
 from lska.passes import Measured
-from lska.provenance import digest, read_record
+from lska.provenance import digest, metric_path, read_record
 from lska.robustness import SETS, PerturbedSet, check_robustness, set_of
 from lska.runs import Run
 from lska.sections import (
@@ -221,7 +221,7 @@ class Config:
 
     def metric_path(self, task: str, run: Run | str) -> Path:
         """Place of a metric file."""
-        return self.results / "metrics" / task / f"{run}.json"
+        return metric_path(self.results, task, run)
 
     def weights_path(self, run: Run | str) -> Path:
         """Place of the weights of `run`; the sidecar has the same name with `.json`."""

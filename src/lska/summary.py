@@ -8,8 +8,8 @@ from pathlib import Path
 from lska.config import Config
 from lska.headlines import headlines
 from lska.report import site_path
-from lska.tables import TARGETS, load_spec, outputs
 from lska.tables.measurements import MetricFolder
+from lska.tables.specs import TARGETS, load_spec, outputs
 
 
 def summary(config: Config) -> str:

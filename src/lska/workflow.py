@@ -21,7 +21,7 @@ from lska.roots import Settings
 from lska.runs import Run
 from lska.sections import DataSource
 from lska.strict import merge
-from lska.tables import TARGETS, load_spec, outputs, requirements, samples
+from lska.tables.specs import TARGETS, load_spec, outputs, requirements, samples
 from lska.weights.choices import Choices
 from lska.weights.sidecars import imported_size, measured_alike, read_sidecar
 

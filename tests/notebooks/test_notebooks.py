@@ -17,9 +17,9 @@ from PIL import Image
 
 from lska import config
 from lska.files import write_json
-from lska.notebook import NotebookError, enter_project, execute, execute_target, template_of
+from lska.tables.notebooks import NotebookError, enter_project, execute, execute_target, template_of
 from lska.provenance import project_root
-from lska.tables import TARGETS, load_spec, requirements, samples
+from lska.tables.specs import TARGETS, load_spec, requirements, samples
 
 TEMPLATES = sorted((project_root() / "notebooks").glob("*.ipynb"))
 ODD_NAME = "a 'folder' with {braces}"

@@ -22,7 +22,8 @@ from lska.files import read_yaml, write_json
 from lska.provenance import file_md5, project_root
 from lska.report.notebooks import render_all
 from lska.report.rules import summarized
-from lska.tables import TARGETS, build
+from lska.tables.specs import TARGETS
+from lska.tables.table_formats import build_table
 
 LINKED = ("config", "paper", "envs", "notebooks", "workflow", "src", "Snakefile")
 DRAWN = ("figure_01", "figure_03")
@@ -62,7 +63,7 @@ def fill(config: Config, targets: Sequence[str] = FEW, drawn: Sequence[str] = ()
         put_required(target, config)
     for target in targets:
         if target.startswith("table") or target in drawn:
-            build(target, config)
+            build_table(target, config)
     put_sidecars(config)
     put_records(config)
     for target in ("table_03", "figure_01"):

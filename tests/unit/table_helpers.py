@@ -14,9 +14,8 @@ from lska.data.perturbed.names import FAMILIES, GROUPS
 from lska.files import write_json
 from lska.provenance import project_root
 from lska.runs import ATTENTIONS, Run
-from lska.tables import load_spec, requirements
 from lska.tables.collect import collect
-from lska.tables.specs import ColumnSpec, RowSpec, TableSpec
+from lska.tables.specs import ColumnSpec, RowSpec, TableSpec, load_spec, requirements
 
 PAPER = project_root() / "paper"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lska import config
-from lska.tables import TABLE_FORMATS, TARGETS, build, outputs
+from lska.tables.specs import TABLE_FORMATS, TARGETS, outputs
+from lska.tables.table_formats import build_table
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -17,7 +18,7 @@ def test_committed_tables_are_current(target: str, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(PROJECT)
     scale = config.load([Path("config/small.yaml")])
     committed = [path for path in outputs(target, scale.results) if path.suffix in TABLE_FORMATS]
-    build(target, scale, [tmp_path / path.name for path in committed])
+    build_table(target, scale, [tmp_path / path.name for path in committed])
     for path in committed:
         again = f"snakemake --configfile config/small.yaml --cores 2 -- {target}"
         assert path.read_text() == (tmp_path / path.name).read_text(), f"{path} is outdated: {again}"

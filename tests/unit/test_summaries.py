@@ -20,7 +20,7 @@ from lska.provenance import project_root
 from lska.runs import Run
 from lska.strict import merge
 from lska.summaries.contents import write
-from lska.tables import TARGETS, load_spec
+from lska.tables.specs import TARGETS, load_spec
 from lska.verify import Level
 from lska.verify.summaries import check
 from lska.workflow import Plan

@@ -10,11 +10,12 @@ from table_helpers import DENSE, PAPER, TOP1, Scale, demo, downstream, entry, pu
 
 from lska.finetuning import FineTuningJob
 from lska.runs import Run
-from lska.tables import TARGETS, load_spec, requirements, samples, summary
+from lska.tables import table_summary
+from lska.tables.cell_states import State
+from lska.tables.cell_text import caption, cell_text
 from lska.tables.collect import collect
-from lska.tables.render import caption, cell_text, to_html, to_markdown
-from lska.tables.specs import ColumnSpec, RowSpec, TableSpec, expand
-from lska.tables.states import State
+from lska.tables.specs import TARGETS, ColumnSpec, RowSpec, TableSpec, expand, load_spec, requirements, samples
+from lska.tables.table_formats import to_html, to_markdown
 
 DETECTION, SEGMENTATION = ("table_04", "table_09"), ("table_05", "table_11")
 TINY = Run("van_tiny", "lska", 23, 0)
@@ -151,7 +152,7 @@ def test_a_control_is_no_entry_of_the_paper(tmp_path: Path) -> None:
         to_markdown(table).splitlines()
     )
     assert '<tr class="control">' in to_html(table)
-    assert f" control | {len(table.spec.columns)} |" in summary.states(table)
+    assert f" control | {len(table.spec.columns)} |" in table_summary.states(table)
 
 
 def test_several_seeds_of_a_task_are_pooled(tmp_path: Path) -> None:
@@ -211,6 +212,6 @@ def test_pictures_lie_where_the_evaluation_puts_them(tmp_path: Path) -> None:
 
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:
     path = tmp_path / "samples" / "detection" / "retinanet" / f"{TINY}.png"
-    _, heading, note = summary.sheets([path], tmp_path / "samples")
+    _, heading, note = table_summary.sheets([path], tmp_path / "samples")
     assert "Not here" in note.data and str(path.stem) in heading.data
-    assert summary.sheets([], tmp_path) == []
+    assert table_summary.sheets([], tmp_path) == []

@@ -13,11 +13,11 @@ from markdown_it import MarkdownIt
 from table_helpers import PAPER, TOP1, Scale, demo, entry, one_cell, put, put_required
 
 from lska.runs import Run
-from lska.tables import TARGETS, load_spec
+from lska.tables.cell_text import caption, cell_text, headings, legend
 from lska.tables.collect import Table, collect
-from lska.tables.paper import REFERENCE
-from lska.tables.render import CSV_COLUMNS, caption, cell_text, headings, legend, to_csv, to_html, to_markdown, to_page
-from lska.tables.specs import ColumnSpec, RowSpec, TableSpec
+from lska.tables.paper_values import REFERENCE
+from lska.tables.specs import TARGETS, ColumnSpec, RowSpec, TableSpec, load_spec
+from lska.tables.table_formats import CSV_COLUMNS, to_csv, to_html, to_markdown, to_page
 
 AWKWARD = "a_b_c *d* <e> |f| `g` ~~h~~ [i](j) &amp; $k$ \\l #m"
 

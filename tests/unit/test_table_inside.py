@@ -13,15 +13,16 @@ from table_helpers import PAPER, Scale, demo, put_field, put_required
 
 from lska.evaluate.neighbours import texture_metrics
 from lska.runs import Run
-from lska.tables import TARGETS, build, load_spec
+from lska.tables.cell_states import State
+from lska.tables.cell_text import cell_text
 from lska.tables.collect import Table, collect
 from lska.tables.estimate import planted_example
 from lska.tables.fields import block_means
 from lska.tables.figures import DRAWINGS
-from lska.tables.paper import REFERENCE, read_paper
-from lska.tables.render import cell_text
-from lska.tables.states import State
+from lska.tables.paper_values import REFERENCE, read_paper
+from lska.tables.specs import TARGETS, load_spec
 from lska.tables.style import styled
+from lska.tables.table_formats import build_table
 
 TABLES = {"table_07": "receptive_field", "table_12": "shape_texture", "table_13": "texture_knn",
           "table_15": "shape_texture"}  # fmt: skip
@@ -163,5 +164,5 @@ def test_figures_are_written_with_their_numbers(target: str, tmp_path: Path) -> 
     scale = demo(tmp_path)
     put_required(target, scale)
     files = [tmp_path / f"{target}.png", tmp_path / f"{target}.csv"]
-    build(target, scale, files, PAPER)
+    build_table(target, scale, files, PAPER)
     assert target in TARGETS and all(path.stat().st_size > 500 for path in files)

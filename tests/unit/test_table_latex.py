@@ -11,10 +11,11 @@ import pytest
 from table_helpers import DENSE, PAPER, Scale, demo, put_required
 
 from lska.runs import ATTENTIONS, Run
-from lska.tables import TARGETS, load_spec
+from lska.tables.cell_text import cell_text
 from lska.tables.collect import Table, collect
-from lska.tables.latex import PACKAGES, Panel, panels, to_latex
-from lska.tables.render import cell_text, escape_latex
+from lska.tables.latex import Panel, panels
+from lska.tables.specs import TARGETS, load_spec
+from lska.tables.table_formats import escape_latex, to_latex
 
 TABLES = [target for target in TARGETS if target.startswith("table")]
 BAD = re.compile(r"^(!|Overfull|.*(?:Float too large|Missing character|undefined|multiply defined)).*", re.MULTILINE)
@@ -75,7 +76,7 @@ def test_captions_in_latex_name_the_papers_table_the_scale_and_the_data(tmp_path
     (caption,) = re.findall(r"\\caption\[(?:.*?)\]\{(.*)\}\n", text)
     assert "kernel size 23 (Table III of the paper). Demo scale: generated data." in caption
     assert "Measured on shapes." in caption
-    assert text.splitlines()[1] == f"% {PACKAGES}"
+    assert packages(text) == r"\usepackage{booktabs,graphicx,amssymb}"
 
 
 def test_signs_without_a_place_in_the_fonts_are_replaced() -> None:
@@ -83,9 +84,14 @@ def test_signs_without_a_place_in_the_fonts_are_replaced() -> None:
     assert escape_latex(text).isascii()
 
 
-def compile_pdf(folder: Path, name: str, body: str) -> str:
+def packages(text: str) -> str:
+    """What the second line of a table says that the preamble needs."""
+    return text.splitlines()[1].removeprefix("% ")
+
+
+def compile_pdf(folder: Path, name: str, body: str, first: str) -> str:
     """Set a document of `body`, twice because of references; what pdflatex wrote into its log."""
-    source = "\n".join([r"\documentclass{article}", PACKAGES, r"\begin{document}", body, r"\end{document}"])
+    source = "\n".join([r"\documentclass{article}", packages(first), r"\begin{document}", body, r"\end{document}"])
     (folder / f"{name}.tex").write_text(source, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
     for _ in range(2):
@@ -102,7 +108,8 @@ def test_pdflatex_sets_all_tables_without_complaint(make: object, tmp_path: Path
     for target in TABLES:
         (tmp_path / f"{target}.tex").write_text(to_latex(filled(target, scale)), encoding="utf-8")
     body = "\n".join(rf"\input{{{target}}}\clearpage" for target in TABLES)
-    log = compile_pdf(tmp_path, "all", rf"{body}\sloppy\listoftables See \ref{{tab:table_01}}, \ref{{tab:table_17}}.")
+    log = compile_pdf(tmp_path, "all", rf"{body}\sloppy\listoftables See \ref{{tab:table_01}}, \ref{{tab:table_17}}.",
+                      (tmp_path / "table_01.tex").read_text())
     assert [match[0] for match in BAD.finditer(log)] == []
     pdf = (tmp_path / "all.pdf").read_bytes()
     assert b"/Type3" not in pdf  # bitmaps: a sign was taken from a font that has no outlines
@@ -112,5 +119,6 @@ def test_pdflatex_sets_all_tables_without_complaint(make: object, tmp_path: Path
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-recommended)")
 @pytest.mark.parametrize("target", ["table_03", "table_09"])
 def test_pdflatex_sets_a_table_alone(target: str, tmp_path: Path) -> None:
-    log = compile_pdf(tmp_path, "alone", to_latex(filled(target, demo(tmp_path))))
+    text = to_latex(filled(target, demo(tmp_path)))
+    log = compile_pdf(tmp_path, "alone", text, text)
     assert [match[0] for match in BAD.finditer(log)] == []

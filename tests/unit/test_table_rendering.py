@@ -18,21 +18,19 @@ from table_helpers import (
     put_required,
 )
 
-from lska.tables import build, load_spec
+from lska.tables.cell_text import caption, cell_text, legend
 from lska.tables.collect import Table, collect
-from lska.tables.render import (
-    caption,
-    cell_text,
+from lska.tables.specs import ColumnSpec, RowSpec, TableSpec, load_spec
+from lska.tables.table_formats import (
+    build_table,
     escape_latex,
-    legend,
     to_csv,
     to_html,
     to_latex,
     to_markdown,
     to_page,
-    write,
+    write_table,
 )
-from lska.tables.specs import ColumnSpec, RowSpec, TableSpec
 
 
 def small_table(tmp_path: Path) -> Table:
@@ -174,16 +172,16 @@ def test_html_is_well_formed_and_says_where_numbers_come_from(tmp_path: Path) ->
 def test_every_format_is_written_and_others_are_refused(tmp_path: Path) -> None:
     table = small_table(tmp_path)
     for render, suffix in ((to_markdown, "md"), (to_latex, "tex"), (to_csv, "csv"), (to_page, "html")):
-        write(table, tmp_path / f"t.{suffix}")
+        write_table(table, tmp_path / f"t.{suffix}")
         assert (tmp_path / f"t.{suffix}").read_text(encoding="utf-8") == render(table)
     with pytest.raises(ValueError, match=r"t\.docx.*\.md, \.tex, \.csv, \.html"):
-        write(table, tmp_path / "t.docx")
+        write_table(table, tmp_path / "t.docx")
 
 
 def test_build_writes_what_was_asked_for_from_another_results_folder(tmp_path: Path) -> None:
     scale = demo(tmp_path)
     put_required("table_03", scale)
     moved = Scale(tmp_path / "nowhere", scale.runs)
-    table = build("table_03", moved, [tmp_path / "out" / "t.md"], PAPER, results=scale.results)
+    table = build_table("table_03", moved, [tmp_path / "out" / "t.md"], PAPER, results=scale.results)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["t.md"]
     assert (tmp_path / "out" / "t.md").read_text(encoding="utf-8") == to_markdown(table)

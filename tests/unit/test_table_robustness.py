@@ -14,11 +14,11 @@ from table_helpers import PAPER, Scale, demo, entry, one_cell, only_cell, put, p
 from lska.files import read_yaml
 from lska.provenance import project_root
 from lska.runs import Run
-from lska.tables import load_spec
+from lska.tables.cell_states import State
+from lska.tables.cell_text import cell_text, legend
 from lska.tables.collect import Cell, collect
-from lska.tables.render import cell_text, to_markdown
-from lska.tables.states import State
-from lska.tables.words import legend
+from lska.tables.specs import load_spec
+from lska.tables.table_formats import to_markdown
 from lska.workflow import Plan
 
 TABLES = ("table_06", "table_10", "table_14", "table_16")
@@ -198,12 +198,12 @@ def test_every_run_of_every_set_is_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_csv_of_a_table_names_state_and_reason(tmp_path: Path) -> None:
-    from lska.tables import build
+    from lska.tables.table_formats import build_table
 
     scale = demo(tmp_path)
     put_required("table_16", scale)
     edit(metric_file(scale, "robustness/c", TINY), without("fog"))
-    build("table_16", scale, [tmp_path / "table.csv"], PAPER)
+    build_table("table_16", scale, [tmp_path / "table.csv"], PAPER)
     with (tmp_path / "table.csv").open() as stream:
         lines = {(line["row"], line["column"]): line for line in csv.DictReader(stream)}
     line = lines["VAN-LSKA-Tiny", "C, mCE of 15"]

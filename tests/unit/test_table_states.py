@@ -21,11 +21,10 @@ from table_helpers import (
 )
 
 from lska.runs import Run
-from lska.tables import load_spec
+from lska.tables.cell_states import State, compare, pool
+from lska.tables.cell_text import cell_text
 from lska.tables.collect import collect
-from lska.tables.render import cell_text
-from lska.tables.specs import ColumnSpec, RowSpec, TableSpec
-from lska.tables.states import State, compare, pool
+from lska.tables.specs import ColumnSpec, RowSpec, TableSpec, load_spec
 
 
 def with_tolerance(tolerance: str, margin: float = 0.0) -> ColumnSpec:

@@ -26,11 +26,10 @@ from table_helpers import (
 )
 
 from lska.runs import Run
-from lska.tables import TARGETS, load_spec, outputs, requirements
+from lska.tables.cell_text import cell_text
 from lska.tables.collect import collect
-from lska.tables.paper import REFERENCE, read_paper
-from lska.tables.render import cell_text
-from lska.tables.specs import SPECS, ColumnSpec, RowSpec, TableSpec, expand
+from lska.tables.paper_values import REFERENCE, read_paper
+from lska.tables.specs import SPECS, TARGETS, ColumnSpec, RowSpec, TableSpec, expand, load_spec, outputs, requirements
 
 ELSEWHERE = {"table_14": {"FLOPs (MACs, merged)"}}
 """Columns of the paper's files with nothing but counts of networks that are not here."""
@@ -145,11 +144,12 @@ def test_building_a_table_imports_nothing_heavy(tmp_path: Path) -> None:
     scale = demo(tmp_path)
     put_required("table_01", scale)
     code = (
-        "import sys; from pathlib import Path; from types import SimpleNamespace as N; from lska import tables\n"
+        "import sys; from pathlib import Path; from types import SimpleNamespace as N; from lska.tables import specs\n"
         f"scale = N(scale='demo', caption='', runs_of=lambda task: (), results=Path({str(scale.results)!r}))\n"
-        "for target in tables.TARGETS: tables.requirements(tables.load_spec(target), scale)\n"
+        "for target in specs.TARGETS: specs.requirements(specs.load_spec(target), scale)\n"
         "early = set(sys.modules)\n"
-        f"tables.build('table_01', scale, None, Path({str(PAPER)!r}))\n"
+        "from lska.tables.table_formats import build_table\n"
+        f"build_table('table_01', scale, None, Path({str(PAPER)!r}))\n"
         "heavy = {'torch', 'timm', 'numpy', 'pandas', 'matplotlib', 'jsonschema'}\n"
         "print(sorted(heavy & set(sys.modules)), 'lska.tables.collect' in early)"
     )

@@ -11,12 +11,12 @@ import pytest
 from proven import COLUMN, FIGURE, ROW, TABLE, Proven, edit
 from table_helpers import PAPER, demo, put_required
 
-from lska import claims, tables
+from lska import claims
 from lska.claims.page import write as write_claims
 from lska.claims.verdicts import check
-from lska.tables import TARGETS, load_spec
 from lska.tables.collect import Table, collect
-from lska.tables.render import WRITERS
+from lska.tables.specs import TARGETS, load_spec, outputs
+from lska.tables.table_formats import WRITERS, build_table
 from lska.verify import Finding, Level, verify
 from lska.verify.shown import differences
 
@@ -180,7 +180,7 @@ def test_claims_of_edited_metric_files_are_not_judged(scale: Proven) -> None:
 
 
 def test_formats_that_were_not_made_are_no_fault(scale: Proven) -> None:
-    for path in tables.outputs(TABLE, scale.config.results):
+    for path in outputs(TABLE, scale.config.results):
         if path.suffix != ".md":
             path.unlink()
     assert scale.faults() == []
@@ -188,8 +188,8 @@ def test_formats_that_were_not_made_are_no_fault(scale: Proven) -> None:
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
 def test_an_edited_drawing_is_found_when_figures_are_drawn_anew(scale: Proven, suffix: str) -> None:
-    path = next(path for path in tables.outputs(FIGURE, scale.config.results) if path.suffix == suffix)
-    tables.build(FIGURE, scale.config, [path])
+    path = next(path for path in outputs(FIGURE, scale.config.results) if path.suffix == suffix)
+    build_table(FIGURE, scale.config, [path])
     assert [found for found in verify(scale.config, drawings=True).findings if found.level is not Level.NOTE] == []
     content = path.read_bytes()
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
@@ -245,8 +245,8 @@ def test_a_metric_file_with_odd_parts_is_blamed_alone(scale: Proven) -> None:
 
 
 def test_drawing_anew_tells_of_results_and_not_of_fonts(scale: Proven, capsys: pytest.CaptureFixture[str]) -> None:
-    path = next(path for path in tables.outputs(FIGURE, scale.config.results) if path.suffix == ".pdf")
-    tables.build(FIGURE, scale.config, [path])
+    path = next(path for path in outputs(FIGURE, scale.config.results) if path.suffix == ".pdf")
+    build_table(FIGURE, scale.config, [path])
     capsys.readouterr()
     assert scale.project.command("verify", "--drawings") == 0
     assert "glyph" not in capsys.readouterr().err

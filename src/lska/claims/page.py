@@ -11,9 +11,8 @@ from lska.claims.evidence import Evidence
 from lska.claims.listing import outputs
 from lska.claims.verdicts import MEANING, Outcome, Result, Verdict, count
 from lska.files import write_json, write_text
-from lska.tables.render import escape_markdown
 from lska.tables.specs import ConfigLike
-from lska.tables.tidy import place
+from lska.tables.table_formats import escape_markdown, place
 
 MARKS = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.NOISE: "~", Verdict.NOT_RUN: "–", Verdict.DISAGREE: "!"}
 WIDTH = 100

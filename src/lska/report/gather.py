@@ -12,8 +12,8 @@ from lska.config import Config
 from lska.files import files_in, read_json
 from lska.provenance import validate
 from lska.report import graph_path, rendered_notebook
-from lska.tables import TARGETS, TableSpec, load_spec, outputs
 from lska.tables.collect import Cell, Table, collect
+from lska.tables.specs import TARGETS, TableSpec, load_spec, outputs
 from lska.verify import Report, verify
 from lska.weights.sidecars import load_sidecar
 

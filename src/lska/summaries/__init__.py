@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lska.config import Config
 from lska.runs import Run
-from lska.tables import TARGETS, load_spec, requirements
+from lska.tables.specs import TARGETS, load_spec, requirements
 
 COUNTED = "complexity"
 """Task that is counted for seed 0 of a network and holds for all of its seeds."""

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import Locator
 
+from lska.tables.cell_text import facts
 from lska.tables.collect import Cell, Table
 from lska.tables.style import INK
-from lska.tables.words import facts
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same once more.
 LOOKS = {

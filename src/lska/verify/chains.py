@@ -11,10 +11,10 @@ from pathlib import Path
 from lska import claims, summaries
 from lska.chain.checkout import changed_files, commit_text
 from lska.config import Config
-from lska.tables import TARGETS, load_spec, outputs, requirements
 from lska.tables.collect import Cell, Table, collect
-from lska.tables.paper import read_paper
-from lska.tables.render import WRITERS
+from lska.tables.paper_values import read_paper
+from lska.tables.specs import TARGETS, load_spec, outputs, requirements
+from lska.tables.table_formats import WRITERS
 from lska.verify.claims import check as check_claims
 from lska.verify.drawn import check as check_drawings
 from lska.verify.files import broken, edited_fields, said_of, unreadable

@@ -16,7 +16,7 @@ from lska.files import write_text
 from lska.imports import ADDRESSES, absent
 from lska.provenance import project_root
 from lska.surroundings import require_own_code
-from lska.tables import TARGETS
+from lska.tables.specs import TARGETS
 
 # The kernel of Linux takes socket paths of up to 107 bytes, that of macOS 103.
 LONGEST_SOCKET_FOLDER = 80
@@ -75,7 +75,7 @@ def execute_target(
     The notebook is told paths only: `overrides` are written beside it, as one more configuration file.
 
     Args:
-        target: one of `lska.tables.TARGETS`.
+        target: one of `lska.tables.specs.TARGETS`.
         config: configuration files, later ones over earlier ones.
         overrides: settings over these files.
 
@@ -148,7 +148,7 @@ def _literal(path: Path) -> str:
 
 
 def _kernel_manager(folder: Path) -> type:
-    """A manager whose kernel is `lska.kernel` in this interpreter, whatever kernels and settings a user has.
+    """A manager whose kernel is `lska.tables.kernel` in this interpreter, whatever kernels and settings a user has.
 
     It talks to the kernel through sockets in `folder`: on a shared machine, nobody else can listen in, and no port can
     be taken by another notebook between its choice and its use.
@@ -160,7 +160,7 @@ def _kernel_manager(folder: Path) -> type:
     class OwnKernelSpecManager(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
             # Without -P, files in the working folder would come before packages of the same name.
-            command = [sys.executable, "-P", "-m", "lska.kernel", "-f", "{connection_file}"]
+            command = [sys.executable, "-P", "-m", "lska.tables.kernel", "-f", "{connection_file}"]
             return KernelSpec(argv=command, display_name="Python 3 (ipykernel)", language="python", name=kernel_name)
 
     class OwnKernelManager(AsyncKernelManager):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lska.files import read_json
-from lska.tables.collect import Cell, Table, TableRow
-from lska.tables.render import MARKS, caption, cell_text, escape_markdown, ours, to_markdown
+from lska.tables.cell_states import MEANING, State
+from lska.tables.cell_text import MARKS, caption, cell_text, ours
+from lska.tables.collect import Cell, Table
 from lska.tables.specs import TableSpec
-from lska.tables.states import MEANING, State
-from lska.tables.tidy import place
+from lska.tables.table_formats import escape_markdown, place, to_markdown
 
 LONGEST = 120
 """Rows of the longest table that a figure's notebook shows."""
@@ -23,6 +23,41 @@ One image of a set of corruptions under each of them, or some images of every cl
 SAMPLES = """## Sample predictions
 
 A few validation images with their ground truth and what each network predicts on them, drawn when it was scored."""
+
+FURTHER = """\
+The cells as a data frame, one line each (docs/extend.md lists the columns):
+
+```python
+import pandas
+numbers = pandas.DataFrame(table_formats.records(table))
+numbers.dropna(subset="value")[["row", "column", "value", "seeds", "standard_error", "paper", "state"]]
+```
+"""
+
+CURVE = """
+Is the trend over the kernel size larger than its error?
+
+```python
+chosen = numbers[(numbers["column"] == {column!r}) & numbers["value"].notna() & numbers["kernel"].notna()]
+for attention, part in chosen.groupby("attention"):
+    axes = part.plot("kernel", "value", yerr="standard_error", marker="o", title=attention)
+```
+"""
+
+ORIGIN = """
+Which commit, device and data does a metric file name?
+
+```python
+import json
+json.loads(Path({file!r}).read_text())
+```
+
+In a terminal, in the project's folder, this follows the same number back to weights, recipe and data:
+
+```
+{command}
+```
+"""
 
 
 def introduction(spec: TableSpec) -> str:
@@ -66,57 +101,21 @@ def not_run(table: Table) -> str:
     return "\n".join([f"{how} See docs/extend.md.", "", *lines])
 
 
-FURTHER = """\
-The cells as a data frame, one line each (docs/extend.md lists the columns):
-
-```python
-import pandas
-numbers = pandas.DataFrame(render.records(table))
-numbers.dropna(subset="value")[["row", "column", "value", "seeds", "standard_error", "paper", "state"]]
-```
-"""
-
-CURVE = """
-Is the trend over the kernel size larger than its error?
-
-```python
-chosen = numbers[(numbers["column"] == {column!r}) & numbers["value"].notna() & numbers["kernel"].notna()]
-for attention, part in chosen.groupby("attention"):
-    axes = part.plot("kernel", "value", yerr="standard_error", marker="o", title=attention)
-```
-"""
-
-ORIGIN = """
-Which commit, device and data does a metric file name?
-
-```python
-import json
-json.loads(Path({file!r}).read_text())
-```
-
-In a terminal, in the project's folder, this follows the same number back to weights, recipe and data:
-
-```
-{command}
-```
-"""
-
-
 def further(table: Table) -> str:
     """Code to try on this table, in Markdown: its cells as a data frame, a curve, and where one number comes from."""
     measured = [cell for cell in table.cells if cell.files and isinstance(cell.value, float)]
-    shown = next((cell for cell in measured if cell.standard_error is not None), measured[0] if measured else None)
-    text = FURTHER
-    if shown is None:
-        return text
-    kernels = {row.source.kernel for row in table.rows if row.source is not None and shown.column in _filled(row)}
-    text += CURVE.format(column=shown.column) if len(kernels - {None}) > 1 else ""
-    command = shlex.join(["lska", "explain", table.spec.target, "--cell", shown.row, shown.column])
-    return text + ORIGIN.format(file=place(shown.files[0]), command=command)
+    if not measured:
+        return FURTHER
+    chosen = next((cell for cell in measured if cell.standard_error is not None), measured[0])
+    drawn = [row for row in table.rows if row.source is not None and row.source.kernel is not None]
+    filled = {row.source.kernel for row in drawn if isinstance(_cell(row.cells, chosen.column).value, float)}
+    command = shlex.join(["lska", "explain", table.spec.target, "--cell", chosen.row, chosen.column])
+    curve = CURVE.format(column=chosen.column) if len(filled) > 1 else ""
+    return FURTHER + curve + ORIGIN.format(file=place(chosen.files[0]), command=command)
 
 
-def _filled(row: TableRow) -> set[str]:
-    return {cell.column for cell in row.cells if isinstance(cell.value, float)}
+def _cell(cells: Iterable[Cell], column: str) -> Cell:
+    return next(cell for cell in cells if cell.column == column)
 
 
 def provenance(table: Table) -> str:
@@ -125,19 +124,18 @@ def provenance(table: Table) -> str:
     Raises:
         ValueError: a file changed since the table was filled and is no longer JSON.
     """
-    used: dict[Path, list[str]] = {}
+    used: dict[Path, dict[str, None]] = {}
     for cell in table.cells:
         for path in cell.files:
-            used.setdefault(path, []).append(cell.column)
+            used.setdefault(path, {})[cell.column] = None
     if not used:
         return "The numbers come from the code itself; no metric file is read."
     head = ("metric file", "columns", "weights", "recipe", "data", "code", "device", "measured")
-    rows = [map(escape_markdown, _file_row(path, list(dict.fromkeys(columns)))) for path, columns in used.items()]
-    lines = [" | ".join(head), " | ".join("---" for _ in head), *(" | ".join(row) for row in rows)]
-    return "\n".join(f"| {line} |" for line in lines)
+    rows = (_escaped(_file_row(path, columns)) for path, columns in used.items())
+    return "\n".join([f"| {' | '.join(head)} |", f"| {' | '.join('---' for _ in head)} |", *rows])
 
 
-def _file_row(path: Path, columns: list[str]) -> tuple[str, ...]:
+def _file_row(path: Path, columns: Iterable[str]) -> tuple[str, ...]:
     content = read_json(path)
     weights, code = content.get("weights") or {}, content.get("code") or {}
     return (
@@ -156,48 +154,45 @@ def _short(digest: str | None) -> str:
     return digest.removeprefix("sha256:")[:10] if digest else "none"
 
 
+def _escaped(parts: Iterable[str]) -> str:
+    """A row of a table in Markdown."""
+    return f"| {' | '.join(map(escape_markdown, parts))} |"
+
+
 def printed(table: Table) -> str:
     """Every cell for which the paper's file says how its value is known, in Markdown."""
     lines = ["| row | column | ours | paper | source | detail |", "| --- | --- | ---: | ---: | --- | --- |"]
     for cell in table.cells:
         if cell.paper is not None:
-            shown = ours(cell) or str(cell_text(cell))
-            parts = (cell.row, cell.column, shown, cell.paper, cell.paper_source or "", cell.paper_detail)
-            lines.append(f"| {' | '.join(map(escape_markdown, parts))} |")
+            own = ours(cell) or str(cell_text(cell))
+            lines.append(
+                _escaped([cell.row, cell.column, own, cell.paper, cell.paper_source or "", cell.paper_detail])
+            )
     return "\n".join(lines) if len(lines) > 2 else "None is known: no value was found in any text available to us."
 
 
 def strips(paths: Sequence[Path]) -> list[object]:
-    """What to display of perturbed sets: a heading, and each picture `<set>/examples.png` under the name of its set.
-
-    Returns:
-        Markdown and images for `IPython.display.display`; nothing where the table reads no perturbed set.
-    """
-    from IPython.display import Image, Markdown
-
-    shown: list[object] = [Markdown(EXAMPLES)] if paths else []
-    for path in paths:
-        name = path.parent.name
-        absent = Markdown(f"Not here: drawn by `lska data examples {name}`, which needs the data.")
-        shown += [Markdown(f"### {name}"), Image(filename=str(path)) if path.is_file() else absent]
-    return shown
+    """Markdown and images to display of perturbed sets: each picture `<set>/examples.png` under the name of its set;
+    nothing where the table reads no perturbed set."""
+    commands = {path: f"lska data examples {path.parent.name}" for path in paths}
+    return _pictures(EXAMPLES, {path: path.parent.name for path in paths}, commands)
 
 
 def sheets(paths: Sequence[Path], folder: Path) -> list[object]:
-    """What to display of sample predictions: a heading, and each picture of `folder` under its task and run.
+    """Markdown and images to display of sample predictions: each picture of `folder` under its task and run; nothing
+    where no table row has pictures."""
+    names = {path: path.relative_to(folder).with_suffix("") for path in paths}
+    commands = {path: f"lska evaluate dense {name.name} --task {name.parent}" for path, name in names.items()}
+    return _pictures(SAMPLES, {path: str(name) for path, name in names.items()}, commands)
 
-    Pictures show images of the data set, so those of results that were measured elsewhere may be absent; each says so.
 
-    Returns:
-        Markdown and images for `IPython.display.display`; nothing where no table row has pictures.
-    """
+def _pictures(heading: str, names: dict[Path, str], commands: dict[Path, str]) -> list[object]:
+    """Pictures show images of the data set, so those of results that were measured elsewhere may be absent; each says
+    so."""
     from IPython.display import Image, Markdown
 
-    shown: list[object] = [Markdown(SAMPLES)] if paths else []
-    for path in paths:
-        name = path.relative_to(folder).with_suffix("")
-        absent = Markdown(
-            f"Not here: drawn by `lska evaluate dense {name.name} --task {name.parent}`, which needs the data."
-        )
+    shown: list[object] = [Markdown(heading)] if names else []
+    for path, name in names.items():
+        absent = Markdown(f"Not here: drawn by `{commands[path]}`, which needs the data.")
         shown += [Markdown(f"### {name}"), Image(filename=str(path)) if path.is_file() else absent]
     return shown
