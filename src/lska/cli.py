@@ -188,9 +188,9 @@ def _add_summary(commands: Commands) -> None:
 def _summary(arguments: Arguments) -> None:
     config = load(arguments)
     if arguments.write:
-        from lska.summaries.contents import write
+        from lska.claims.summaries import write_summaries
 
-        say(*write(config))
+        say(*write_summaries(config))
         return
     from lska.summary import summary
 

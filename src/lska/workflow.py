@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lska import claims, outdated, summaries
+from lska import outdated
+from lska.claims.listing import claim_files, claim_needs
+from lska.claims.summaries import summary_files
 from lska.config import KINDS, Config, from_dict
 from lska.files import vouched
 from lska.finetuning import FineTuningJob
@@ -101,19 +103,19 @@ class Plan:
     @functools.cached_property
     def claimed(self) -> list[str]:
         """Metric files and outcomes that the claims of the paper are judged by, as far as the scale has them."""
-        needs = [(task, self.config.metric_path(task, run)) for task, run in claims.requirements(self.config)]
+        needs = [(task, self.config.metric_path(task, run)) for task, run in claim_needs(self.config)]
         outcomes = [outcomes_path(path) for task, path in needs if keeps_outcomes(task)]
         return [str(path) for path in (*(path for _, path in needs), *outcomes)]
 
     @property
     def verdicts(self) -> list[str]:
         """What the rule of the claims writes."""
-        return [str(path) for path in claims.outputs(self.config.results)]
+        return [str(path) for path in claim_files(self.config.results)]
 
     @property
     def summaries(self) -> list[str]:
         """What the rule of the summaries writes."""
-        return summaries.outputs(self.config)
+        return summary_files(self.config)
 
     def labels(self, target: str) -> dict[str, str]:
         """What Snakemake's own report calls a table or figure."""

@@ -14,11 +14,12 @@ from claim_helpers import ONE, OTHER, RUNS, claim, evidence, measured, put_claim
 from table_helpers import PAPER, Scale
 
 from lska import config
-from lska.claims.listing import outputs
-from lska.claims.page import few, numbers, render, shown, to_json, to_text, verdict_of, write
-from lska.claims.verdicts import Verdict, check, combine, count, judge
+from lska.claims.claims_page import claims_content, claims_text, few, numbers, render_claims, verdict_of, write_claims
+from lska.claims.listing import claim_files
+from lska.claims.verdicts import Verdict, combine, count_verdicts, judge, judge_claims
 from lska.cli import main
 from lska.provenance import project_root
+from lska.tables.cell_text import shown
 
 # Verdicts.
 
@@ -118,7 +119,7 @@ def test_published_numbers_are_compared_only_with_the_papers_networks_on_their_d
 def test_where_the_paper_contradicts_itself_our_verdict_stands_beside() -> None:
     found = judge(claim(f"{ONE} > 71", paper_numbers="disagree"), {quantity(ONE): known(ONE, 80)})
     assert (found.verdict, found.measured) == (Verdict.DISAGREE, Verdict.HOLDS)
-    assert count([found])[Verdict.DISAGREE] == 1
+    assert count_verdicts([found])[Verdict.DISAGREE] == 1
 
 
 def scale_with_results(tmp_path: Path) -> tuple[Scale, Path]:
@@ -137,7 +138,7 @@ def scale_with_results(tmp_path: Path) -> tuple[Scale, Path]:
 
 def test_a_scale_is_judged_by_its_metric_files(tmp_path: Path) -> None:
     scale, claims = scale_with_results(tmp_path)
-    held, larger, lost = check(scale, claims)
+    held, larger, lost = judge_claims(scale, claims)
     assert [one.verdict for one in (held, larger, lost)] == [Verdict.HOLDS, Verdict.NOT_RUN, Verdict.FAILS]
     assert held.basis == "paired over 400 images, one seed; exact McNemar test"
     assert larger.missing == ("scale demo has no classification of van_tiny-lska-k35",)
@@ -147,7 +148,8 @@ def test_a_scale_is_judged_by_its_metric_files(tmp_path: Path) -> None:
 
 
 def test_the_committed_results_of_the_small_scale_can_be_judged() -> None:
-    found = {one.claim.id: one for one in check(small(), PAPER / "claims.csv", project_root() / "results" / "small")}
+    results = project_root() / "results" / "small"
+    found = {one.claim.id: one for one in judge_claims(small(), PAPER / "claims.csv", results)}
     assert found["R33"].verdict is Verdict.HOLDS
     assert found["R15"].verdict is Verdict.DISAGREE
     assert found["R01"].verdict is Verdict.FAILS
@@ -165,7 +167,7 @@ def small() -> config.Config:
 
 def content(tmp_path: Path) -> dict:
     scale, claims = scale_with_results(tmp_path)
-    return to_json(check(scale, claims), scale)
+    return claims_content(judge_claims(scale, claims), scale)
 
 
 def test_json_holds_the_numbers_runs_and_seeds_behind_each_verdict(tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ class Reader(html.parser.HTMLParser):
 
 def test_pages_show_every_claim_and_escape_its_text(tmp_path: Path) -> None:
     found = content(tmp_path)
-    page = render(found, ".html")
+    page = render_claims(found, ".html")
     reader = Reader()
     reader.feed(page)
     assert reader.open == []
@@ -216,7 +218,7 @@ def test_the_markdown_page_has_one_row_per_claim(tmp_path: Path) -> None:
     from markdown_it import MarkdownIt
 
     found = content(tmp_path)
-    tokens = MarkdownIt("commonmark").enable("table").parse(render(found, ".md"))
+    tokens = MarkdownIt("commonmark").enable("table").parse(render_claims(found, ".md"))
     heads = [tokens[n + 1].content for n, token in enumerate(tokens) if token.type == "th_open"]
     assert heads[3:8] == ["id", "source", "statement", "verdict", "numbers"]
     inside = [tokens[n + 1] for n, token in enumerate(tokens) if token.type == "td_open"]
@@ -227,11 +229,11 @@ def test_the_markdown_page_has_one_row_per_claim(tmp_path: Path) -> None:
 
 def test_files_are_written_whole_and_alike(tmp_path: Path) -> None:
     scale, claims = scale_with_results(tmp_path)
-    results = check(scale, claims)
-    write(results, scale, tmp_path)
-    first = [path.read_bytes() for path in outputs(tmp_path)]
-    write(results, scale, tmp_path)
-    assert [path.read_bytes() for path in outputs(tmp_path)] == first
+    results = judge_claims(scale, claims)
+    write_claims(results, scale, tmp_path)
+    first = [path.read_bytes() for path in claim_files(tmp_path)]
+    write_claims(results, scale, tmp_path)
+    assert [path.read_bytes() for path in claim_files(tmp_path)] == first
     assert sorted(path.name for path in (tmp_path / "claims").iterdir()) == ["claims.html", "claims.json", "claims.md"]
 
 
@@ -253,14 +255,14 @@ def test_a_percentage_that_came_from_rounding_says_so_beside_its_verdict() -> No
     for paper_numbers, beside in (("agree when rounded", " (the paper's rounded numbers agree)"), ("agree", "")):
         said = claim(f"{text} = 1", 0.05, paper_numbers=paper_numbers)
         found = judge(said, {quantity(text): evidence(text, 2.0, standard_error=0.0)})
-        assert verdict_of(to_json([found], Scale(Path("results")))["claims"][0]) == f"✗ fails{beside}"
+        assert verdict_of(claims_content([found], Scale(Path("results")))["claims"][0]) == f"✗ fails{beside}"
 
 
 def judged(predicate: str, value: float, *tolerance: float, error: float | None = 0.5) -> list[dict]:
     said = claim(predicate, *tolerance)
     (part,) = said.quantities
     found = judge(said, {part: evidence(str(part), value, standard_error=0.0 if part.counted else error)})
-    return to_json([found], Scale(Path("results")))["claims"][0]["comparisons"]
+    return claims_content([found], Scale(Path("results")))["claims"][0]["comparisons"]
 
 
 def test_numbers_and_lists_are_short() -> None:
@@ -272,7 +274,7 @@ def test_numbers_and_lists_are_short() -> None:
 
 
 def test_the_terminal_names_every_claim_with_its_verdict(tmp_path: Path) -> None:
-    text = to_text(content(tmp_path))
+    text = claims_text(content(tmp_path))
     assert re.search(r"C1    ✓ holds  \(Text\)\n +One <b>beats", text)
     assert re.search(r"C2    – not run .*\n.*\n +scale demo has no classification of van_tiny-lska-k35", text)
     assert text.endswith("\n\n1 holds, 1 fails, 1 not run\n")

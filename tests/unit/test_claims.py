@@ -13,9 +13,8 @@ import pytest
 from claim_helpers import ONE, OTHER, RUNS, claim, measured, put_claims, quantity
 from table_helpers import PAPER, Scale
 
-from lska.claims import read_claims, requirements
-from lska.claims.evidence import Unavailable, collect
-from lska.claims.listing import runs_of
+from lska.claims.claim_evidence import Unavailable, evidence_of
+from lska.claims.listing import claim_needs, read_claims, runs_of
 from lska.files import read_yaml
 from lska.outcomes import Outcomes, OutcomesError
 from lska.provenance import digest, metric, project_root, write_metrics
@@ -121,7 +120,7 @@ def test_a_network_is_all_its_seeds_and_counts_are_those_of_the_architecture() -
     assert [run.seed for run in runs_of(quantity(ONE), scale)] == [0, 1]
     assert runs_of(quantity("complexity.params(van_base-lska-k35)"), scale) == (Run("van_base", "lska", 35, 0),)
     assert runs_of(quantity("classification.top1(van_base-lska-k35)"), scale) == ()
-    needs = requirements(scale, (claim(f"{ONE} > {OTHER} and {ONE} > 3"),))
+    needs = claim_needs(scale, (claim(f"{ONE} > {OTHER} and {ONE} > 3"),))
     assert needs == [("classification", run) for run in (*RUNS[2:], *RUNS[:2])]
 
 
@@ -129,7 +128,7 @@ def test_outcomes_of_several_seeds_are_averaged_image_by_image(tmp_path: Path) -
     scale = Scale(tmp_path, RUNS)
     for seed, outcomes in enumerate(([0, 0, 100, 100], [0, 100, 100, 100])):
         measured(tmp_path, "classification", f"van_tiny-lska-k23-s{seed}", "top1", np.array(outcomes))
-    found = collect(quantity(ONE), scale, MetricFolder("demo", tmp_path))
+    found = evidence_of(quantity(ONE), scale, MetricFolder("demo", tmp_path))
     assert (found.values, found.value, found.n) == ((50.0, 75.0), 62.5, 4)
     np.testing.assert_array_equal(found.outcomes, [0, 50, 100, 100])
     assert not found.binary
@@ -144,27 +143,27 @@ def test_samples_are_of_the_images_also_where_a_metric_counts_pairs_of_them(tmp_
         outcomes=Outcomes(samples={name: np.array([33.0, 34.0, 32.0])}),
     )  # fmt: skip
     scale, folder = Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path)
-    found = collect(quantity(f"{task}.{name}(van_tiny-lska-k23)"), scale, folder)
-    assert found.group is not None
-    assert (found.group.kind, found.group.length, found.group.images, found.n) == ("samples", 3, 1280, 4480)
+    found = evidence_of(quantity(f"{task}.{name}(van_tiny-lska-k23)"), scale, folder)
+    assert found.pairing is not None
+    assert (found.pairing.kind, found.pairing.length, found.pairing.images, found.n) == ("samples", 3, 1280, 4480)
 
 
 def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     scale = Scale(tmp_path, RUNS[2:3])
     folder = MetricFolder("demo", tmp_path)
     with pytest.raises(Unavailable, match="scale demo has no classification of van_tiny-lka-k23"):
-        collect(quantity(OTHER), scale, folder)
+        evidence_of(quantity(OTHER), scale, folder)
     with pytest.raises(Unavailable, match="classification of van_tiny-lska-k23-s0: not measured yet"):
-        collect(quantity(ONE), scale, folder)
+        evidence_of(quantity(ONE), scale, folder)
     path = measured(tmp_path, "classification", "van_tiny-lska-k23-s0", "top1")
     with pytest.raises(Unavailable, match=f"without a value in {path}"):
-        collect(quantity(ONE), scale, folder)
+        evidence_of(quantity(ONE), scale, folder)
 
 
 def test_a_metric_that_does_not_exist_is_an_error_of_the_list(tmp_path: Path) -> None:
     measured(tmp_path, "classification", "van_tiny-lska-k23-s0", "top5", value=90.0)
     with pytest.raises(ValueError, match="no metric 'top1', which a claim reads; it has top5"):
-        collect(quantity(ONE), Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path))
+        evidence_of(quantity(ONE), Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +183,7 @@ def test_a_metric_that_is_no_number_is_named(tmp_path: Path, change: dict[str, o
     del content["seal"]
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=re.escape(problem)) as error:
-        collect(quantity(ONE), Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path))
+        evidence_of(quantity(ONE), Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path))
     assert str(path) in str(error.value)
 
 
@@ -192,7 +191,7 @@ def test_outcomes_of_another_measurement_are_refused(tmp_path: Path) -> None:
     path = measured(tmp_path, "classification", "van_tiny-lska-k23-s0", "top1", np.array([0, 100]))
     path.with_suffix(".npz").write_bytes(b"other")
     with pytest.raises(OutcomesError, match=r"s0\.npz: MD5"):
-        collect(quantity(ONE), Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path))
+        evidence_of(quantity(ONE), Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path))
 
 
 def test_the_error_of_a_median_throughput_follows_from_its_quartiles(tmp_path: Path) -> None:
@@ -208,5 +207,5 @@ def test_the_error_of_a_median_throughput_follows_from_its_quartiles(tmp_path: P
     content["metrics"]["throughput"]["n"] = 15
     del content["seal"]
     path.write_text(json.dumps(content))
-    found = collect(quantity(text), Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path))
+    found = evidence_of(quantity(text), Scale(tmp_path, RUNS[2:3]), MetricFolder("demo", tmp_path))
     assert found.standard_error == pytest.approx(np.std(middle), rel=0.12)

@@ -11,15 +11,14 @@ import pytest
 from proven import edit
 from small_scale import copy_small
 
-from lska import summaries
+from lska.claims.headlines import HEADLINES, headlines
+from lska.claims.summaries import summary_files, summary_inputs, summary_needs, write_summaries
 from lska.cli import main
 from lska.config import Config, load
 from lska.files import read_yaml
-from lska.headlines import HEADLINES, headlines
 from lska.provenance import project_root
 from lska.runs import Run
 from lska.strict import merge
-from lska.summaries.contents import write
 from lska.tables.specs import TARGETS, load_spec
 from lska.verify import Level
 from lska.verify.summaries import check
@@ -56,8 +55,8 @@ def faults(config: Config, level: Level = Level.BROKEN) -> list[tuple[str, str, 
 
 def test_the_committed_files_are_those_that_todays_code_makes(small: Config) -> None:
     committed = written()
-    assert sorted(map(str, committed)) == sorted(summaries.outputs(small))
-    write(small)
+    assert sorted(map(str, committed)) == sorted(summary_files(small))
+    write_summaries(small)
     again = "lska summary --write --config config/small.yaml"
     assert [path for path, content in written().items() if content != committed[path]] == [], again
 
@@ -84,7 +83,7 @@ def test_a_run_has_no_number_of_what_it_was_not_measured_for(small: Config) -> N
 
 def test_a_number_that_a_metric_file_lacks_is_left_out(small: Config) -> None:
     edit(METRICS / "robustness" / "c" / f"{RUN}.json", "metrics.mce_15.value", lambda value: None, sealed=True)
-    write(small)
+    write_summaries(small)
     assert list(json.loads(SUMMARY.read_text())["robustness"]["c"]) == ["top1_mean_19"]
     assert "null" not in SUMMARY.read_text()
 
@@ -92,7 +91,7 @@ def test_a_number_that_a_metric_file_lacks_is_left_out(small: Config) -> None:
 def test_a_changed_metric_changes_the_number_of_its_run_alone(small: Config) -> None:
     before = written()
     edit(METRICS / "classification" / f"{RUN}.json", "metrics.top1.value", lambda value: 70.5, sealed=True)
-    write(small)
+    write_summaries(small)
     changed = {path for path, content in written().items() if content != before[path]}
     assert changed == {SUMMARY, PLOTS / "networks.csv"}
     assert json.loads(SUMMARY.read_text())["classification"]["top1"] == 70.5
@@ -131,8 +130,8 @@ def test_files_of_runs_that_a_scale_no_longer_has_go(small: Config) -> None:
         str(PLOTS / "segmentation" / "semantic_fpn.csv"),
         *(str(SUMMARY.parent / f"van_tiny-{name}-k53-s0.json") for name in ("lka", "lska")),
     ]
-    write(fewer)
-    assert sorted(map(str, written())) == sorted(summaries.outputs(fewer))
+    write_summaries(fewer)
+    assert sorted(map(str, written())) == sorted(summary_files(fewer))
     assert not any("segmentation" in path.read_text() for path in written())
 
 
@@ -161,10 +160,10 @@ def test_a_damaged_record_is_named_and_nothing_is_written(small: Config, line: s
     before, path = written(), small.training_log(RUN)
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(ValueError, match=rf"{path}: (line 227: )?.*{problem}"):
-        write(small)
+        write_summaries(small)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=f"{path}: the record of a training is missing; restore it"):
-        write(small)
+        write_summaries(small)
     assert written() == before
 
 
@@ -173,7 +172,7 @@ def test_an_edited_metric_file_is_refused(small: Config) -> None:
     path = METRICS / "texture_knn" / f"{RUN}.json"
     edit(path, "metrics.top1_cosine.value", lambda value: value + 1)
     with pytest.raises(ValueError, match=f"{path}: field 'seal'"):
-        write(small)
+        write_summaries(small)
     assert written() == before
 
 
@@ -273,7 +272,7 @@ def test_every_task_of_every_scale_has_headlines_that_its_tables_show(monkeypatc
     }  # fmt: skip
     for scale in ("demo", "small", "paper"):
         config = load([Path(f"config/{scale}.yaml")])
-        tasks = {task for listed in summaries.needs(config).values() for task, _ in listed}
+        tasks = {task for listed in summary_needs(config).values() for task, _ in listed}
         assert {"classification", "complexity", "robustness/c", "detection/retinanet"} <= tasks
         for task in tasks:
             assert headlines(task), task
@@ -294,16 +293,16 @@ def test_what_the_rule_needs_is_measured_anyway(monkeypatch: pytest.MonkeyPatch)
     for scale in ("demo", "small", "paper"):
         file = Path(f"config/{scale}.yaml")
         plan = Plan(read_yaml(file), [file], {})
-        wanted = summaries.inputs(plan.config, plan.names("complexity"))
+        wanted = summary_inputs(plan.config, plan.names("complexity"))
         assert set(wanted) <= {*plan.accuracies(), *plan.files("complexity")}
-        assert wanted == summaries.inputs(plan.config) and len(wanted) == len(set(wanted)) > 30
+        assert wanted == summary_inputs(plan.config) and len(wanted) == len(set(wanted)) > 30
 
 
 def test_every_run_and_control_of_the_demo_has_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project_root())
     config = load([Path("config/demo.yaml")])
-    listed = summaries.needs(config)
+    listed = summary_needs(config)
     assert set(config.runs) <= set(listed) and not set(config.references) & set(listed)
     control = ("detection/retinanet-untrained", Run.parse(RUN))
     assert control in listed[Run.parse(RUN)]
-    assert "results/demo/plots/detection/retinanet-untrained.csv" in summaries.outputs(config)
+    assert "results/demo/plots/detection/retinanet-untrained.csv" in summary_files(config)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lska.claims.headlines import headlines
 from lska.finetuning import CONTROL
-from lska.headlines import headlines
 from lska.report.gather import Results, Target
 from lska.report.tables import style
 from lska.runs import Run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lska.claims.listing import runs_of
 from lska.claims.predicates import Quantity
 from lska.outcomes import Outcomes, outcomes_path, read_outcomes
 from lska.runs import Run
-from lska.tables.measurements import MetricFolder, measurement_of
+from lska.tables.measurements import Measurement, MetricFolder, measurement_of
 from lska.tables.specs import ConfigLike
 
 PAIRED = ("images", "samples")
@@ -29,7 +29,7 @@ class Unavailable(Exception):
 
 
 @dataclass(frozen=True)
-class Group:
+class Pairing:
     """What makes outcomes comparable item by item: the same task, images, protocol and kind of outcomes."""
 
     task: str
@@ -48,8 +48,8 @@ class Group:
 class Evidence:
     """A quantity as measured at a scale, in the unit of its metric files.
 
-    `value` is the mean over seeds and `values` has one entry per seed. `outcomes` (length of the group,) are means over
-    seeds too. Where there are none, `standard_error` may be known from the metric files alone; both None: unknown.
+    `value` is the mean over seeds and `values` has one entry per seed. `outcomes` (length of the pairing,) are means
+    over seeds too. Where there are none, `standard_error` may be known from the metric files alone; both None: unknown.
     """
 
     quantity: Quantity
@@ -58,7 +58,7 @@ class Evidence:
     unit: str
     n: int | None
     standard_error: float | None
-    group: Group | None
+    pairing: Pairing | None
     outcomes: np.ndarray | None
     data: tuple[str, ...]
     devices: tuple[str, ...]
@@ -72,10 +72,11 @@ class Evidence:
     @property
     def binary(self) -> bool:
         """Whether each image is right or wrong (0 or 100), and one seed measured."""
-        return self.group is not None and self.group.kind == "images" and bool(np.isin(self.outcomes, (0, 100)).all())
+        of_images = self.pairing is not None and self.pairing.kind == "images"
+        return of_images and bool(np.isin(self.outcomes, (0, 100)).all())
 
 
-def collect(quantity: Quantity, config: ConfigLike, folder: MetricFolder) -> Evidence:
+def evidence_of(quantity: Quantity, config: ConfigLike, folder: MetricFolder) -> Evidence:
     """Read the metric files and outcomes of a quantity.
 
     Raises:
@@ -85,18 +86,25 @@ def collect(quantity: Quantity, config: ConfigLike, folder: MetricFolder) -> Evi
     runs = runs_of(quantity, config)
     if not runs:
         raise Unavailable(f"scale {config.scale} has no {quantity.task} of {quantity.network}")
-    contents = [_read(quantity, run, folder) for run in runs]
-    files = tuple(folder.path(quantity.task, run) for run in runs)
-    entries = [_entry(content, quantity, path) for content, path in zip(contents, files, strict=True)]
-    found = [measurement_of(content, quantity.metric, path) for content, path in zip(contents, files, strict=True)]
-    group, outcomes = _outcomes(quantity, contents, files)
-    counts = [entry["n"] for entry in entries if "n" in entry]
-    data = dict.fromkeys(one.data for one in found if one.data is not None)
+    contents = {folder.path(quantity.task, run): _read(quantity, run, folder) for run in runs}
+    found = [_measured(quantity, content, path) for path, content in contents.items()]
+    paired = [_outcomes(quantity, content, path) for path, content in contents.items()]
+    pairings = {pairing for pairing, _ in paired}
+    pairing = pairings.pop() if len(pairings) == 1 else None
+    hardware = (str(content["environment"].get("hardware", "unknown")) for content in contents.values())
     return Evidence(
-        quantity, runs, tuple(float(one.value) for one in found), found[0].unit,
-        counts[0] if counts else None, _own_error(quantity, entries), group, outcomes, tuple(data),
-        tuple(dict.fromkeys(str(content["environment"].get("hardware", "unknown")) for content in contents)), files,
-    )  # fmt: skip
+        quantity=quantity,
+        runs=runs,
+        values=tuple(float(one.value) for one in found),
+        unit=found[0].unit,
+        n=next((one.n for one in found if one.n is not None), None),
+        standard_error=_standard_error(quantity, found),
+        pairing=pairing,
+        outcomes=None if pairing is None else np.mean([values for _, values in paired], axis=0),
+        data=tuple(dict.fromkeys(one.data for one in found if one.data is not None)),
+        devices=tuple(dict.fromkeys(hardware)),
+        files=tuple(contents),
+    )
 
 
 def _read(quantity: Quantity, run: Run, folder: MetricFolder) -> dict[str, Any]:
@@ -106,29 +114,19 @@ def _read(quantity: Quantity, run: Run, folder: MetricFolder) -> dict[str, Any]:
         raise Unavailable(f"{quantity.task} of {run}: not measured yet") from error
 
 
-def _entry(content: Mapping[str, Any], quantity: Quantity, path: Path) -> dict[str, Any]:
+def _measured(quantity: Quantity, content: Mapping[str, Any], path: Path) -> Measurement:
     metrics = content.get("metrics", {})
     if quantity.metric not in metrics:
         known = ", ".join(sorted(metrics))
         raise ValueError(f"{path}: no metric {quantity.metric!r}, which a claim reads; it has {known}")
-    if measurement_of(content, quantity.metric, path, nullable=True).value is None:
+    found = measurement_of(content, quantity.metric, path, nullable=True)
+    if found.value is None:
         raise Unavailable(f"{quantity}: without a value in {path.as_posix()}")
-    return metrics[quantity.metric]
+    return found
 
 
-def _outcomes(
-    quantity: Quantity, contents: list[dict[str, Any]], files: tuple[Path, ...]
-) -> tuple[Group | None, np.ndarray | None]:
-    """Outcomes averaged over the seeds, where all seeds have them on the same items."""
-    found = [_of_run(quantity, content, path) for content, path in zip(contents, files, strict=True)]
-    groups = {group for group, _ in found}
-    if len(groups) != 1 or None in groups:
-        return None, None
-    return groups.pop(), np.mean([values for _, values in found], axis=0)
-
-
-def _of_run(quantity: Quantity, content: Mapping[str, Any], path: Path) -> tuple[Group | None, np.ndarray]:
-    """The outcomes of one seed; no group where its metric file has none of the metric."""
+def _outcomes(quantity: Quantity, content: Mapping[str, Any], path: Path) -> tuple[Pairing | None, np.ndarray]:
+    """The outcomes of one seed; no pairing where its metric file has none of the metric."""
     kept = read_outcomes(outcomes_path(path), content["outcomes"]) if content.get("outcomes") else Outcomes()
     for kind in PAIRED:
         values = getattr(kept, kind).get(quantity.metric)
@@ -138,21 +136,19 @@ def _of_run(quantity: Quantity, content: Mapping[str, Any], path: Path) -> tuple
             observed = detail.get("images", content["metrics"][quantity.metric].get("n"))
             images = len(values) if kind == "images" else observed
             protocol, digest = str(detail.get("protocol", "")), str(data.get("digest"))
-            return Group(quantity.task, digest, protocol, kind, len(values), images), values
+            return Pairing(quantity.task, digest, protocol, kind, len(values), images), values
     return None, np.empty(0)
 
 
-def _own_error(quantity: Quantity, entries: list[dict[str, Any]]) -> float | None:
-    """Standard error that the metric files give: sampling error, which seeds on the same images do not reduce."""
+def _standard_error(quantity: Quantity, found: Sequence[Measurement]) -> float | None:
+    """That of the metric files: sampling error, which seeds on the same images do not reduce."""
     if quantity.counted:
         return 0.0
-    errors = [_error(quantity, entry) for entry in entries]
-    known = [error for error in errors if error is not None]
-    return math.sqrt(sum(error**2 for error in known) / len(known)) if len(known) == len(errors) else None
-
-
-def _error(quantity: Quantity, entry: Mapping[str, Any]) -> float | None:
-    if quantity.task == "speed" and "interval" in entry and entry.get("n"):
-        low, high = entry["interval"]
-        return MEDIAN_ERROR * (high - low) / math.sqrt(entry["n"])
-    return entry.get("standard_error")
+    errors = [one.standard_error for one in found]
+    if quantity.task == "speed":
+        timed = ((one.interval, one.n) for one in found)
+        errors = [
+            MEDIAN_ERROR * (interval[1] - interval[0]) / math.sqrt(n) if interval and n else error
+            for (interval, n), error in zip(timed, errors, strict=True)
+        ]
+    return None if None in errors else math.sqrt(sum(error**2 for error in errors) / len(errors))
