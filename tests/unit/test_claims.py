@@ -73,7 +73,7 @@ def test_every_metric_that_claims_need_is_measured_for_the_tables_too(scale: str
     ("change", "problem"),
     [
         ({"predicate": f"{ONE} >= 1"}, "line 2: predicate: .* compares by GtE"),
-        ({"predicate": f"{ONE} > 1", "tolerance": "0.5"}, "predicate: expected a tolerance of 0 or more"),
+        ({"predicate": f"{ONE} > 1", "tolerance": "0.5"}, "line 2: expected a tolerance of 0 or more"),
         ({"predicate": f"{ONE} = 1", "tolerance": ""}, r"for all of the 1 comparisons by =, .* found \[\]"),
         ({"tolerance": "-1"}, "expected a tolerance of 0 or more"),
         ({"tolerance": "small"}, "tolerance: expected numbers separated by ';', found 'small'"),

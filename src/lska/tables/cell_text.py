@@ -42,8 +42,7 @@ def shown(value: float, significant: int = 4, *, decimals: int | None = None, sp
         spread: a deviation or standard error, shown with as many decimals as the value.
     """
     if decimals is not None:
-        text = f"{value:.{decimals}f}".replace("-", "−")
-        return text if spread is None else f"{text} ± {spread:.{decimals}f}"
+        return f"{value:.{decimals}f}" + ("" if spread is None else f" ± {spread:.{decimals}f}")
     text = f"{value:.{significant}g}"
     return f"{value:,.0f}" if float(value).is_integer() or "e+" in text else text
 
@@ -53,9 +52,8 @@ def ours(cell: Cell) -> str:
     error."""
     if not isinstance(cell.value, float):
         return cell.value or ""
-    text = shown(
-        cell.value, decimals=cell.digits, spread=cell.standard_error if cell.deviation is None else cell.deviation
-    )
+    spread = cell.standard_error if cell.deviation is None else cell.deviation
+    text = shown(cell.value, decimals=cell.digits, spread=spread).replace("-", "−")
     return f"{text} [{len(cell.seeds)}]" if len(cell.seeds) > 1 else text
 
 
