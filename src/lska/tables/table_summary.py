@@ -65,7 +65,7 @@ def introduction(spec: TableSpec) -> str:
     return f"# {spec.number}. {spec.title}\n\n{spec.explanation}"
 
 
-def numbers(table: Table) -> str:
+def figure_numbers(table: Table) -> str:
     """The table of a figure, in Markdown; where it is too long to be read, where its numbers are."""
     if len(table.rows) <= LONGEST:
         return to_markdown(table)
