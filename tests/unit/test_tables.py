@@ -268,6 +268,9 @@ def test_pictures_are_those_of_the_fine_tuned_runs_that_a_table_reads(tmp_path: 
     # Where the evaluation puts them.
     job = FineTuningJob(type("Tuned", (Scale,), {"fine_tunings": ()})(Path("x"), fine_tuned=DENSE), fpn, TINY)
     assert job.samples == elsewhere
-    _, heading, note = table_summary.sheets([elsewhere], Path("x/samples"))
-    assert "Not here" in note.data and str(TINY) in heading.data
-    assert table_summary.sheets([], tmp_path) == []
+    shown = [item.data for item in table_summary.pictures(load_spec("table_05"), scale, Path("x"))]
+    assert shown[0].startswith("## Sample predictions") and shown[1] == f"### {fpn}/{TINY}"
+    assert shown[2] == f"Not here: drawn by `lska evaluate dense {TINY} --task {fpn}`, which needs the data."
+    assert table_summary.pictures(load_spec("table_03"), scale, tmp_path) == []
+    perturbed = [item.data for item in table_summary.pictures(load_spec("table_06"), scale, tmp_path)]
+    assert perturbed[1:3] == ["### c", "Not here: drawn by `lska data examples c`, which needs the data."]
