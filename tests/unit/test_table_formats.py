@@ -105,6 +105,15 @@ def test_every_state_in_every_format(
     assert "\n\n---\n\n".join(notebook) == snapshot(name="notebook")
 
 
+def test_notebooks_say_where_there_is_nothing_to_show(tmp_path: Path, every: dict[str, Table]) -> None:
+    assert table_summary.figure_numbers(every["figure_s1"]).startswith("570 rows, in the CSV file beside the figure.")
+    assert table_summary.not_run(every["table_02"]).startswith("Nothing: every network")
+    assert table_summary.printed(every["table_07"]).startswith("None is known")
+    assert table_summary.provenance(every["figure_02"]).startswith("The numbers come from the code itself")
+    assert "No cell deviates." in table_summary.states(every["table_02"])
+    assert table_summary.further(every["figure_02"]) == table_summary.FURTHER
+
+
 def test_committed_tables_of_the_small_scale_are_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     scale = config.load([Path("config/small.yaml")])

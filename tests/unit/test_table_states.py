@@ -26,7 +26,6 @@ from table_helpers import (
     stage_metrics,
 )
 
-from lska.evaluate.neighbours import texture_metrics
 from lska.runs import Run
 from lska.tables.cell_states import State, compare, pool
 from lska.tables.cell_text import cell_text, legend
@@ -306,10 +305,8 @@ def test_no_decision_for_a_cue_and_one_split_of_textures_have_no_value(tmp_path:
     for target in ("table_12", "table_13"):
         put_required(target, scale)
     edit(metric_file(scale, "shape_texture", TINY), lambda c: c["metrics"]["shape_bias"].update(value=None))
-    single, _ = texture_metrics(
-        np.eye(4, dtype=np.float32), np.arange(4) % 2, {1: {"train": np.arange(3), "val": np.array([3])}}
-    )
-    edit(metric_file(scale, "texture_knn", TINY), lambda content: content.update(metrics=single))
+    spread = {f"top1_{kind}_deviation": entry(None, "%") for kind in ("cosine", "euclidean")}
+    edit(metric_file(scale, "texture_knn", TINY), lambda content: content["metrics"].update(spread))
     row = "VAN-LSKA-Tiny k=23"
     cells = [again("table_12", scale).cell(row, "shape bias")]
     cells += [again("table_13", scale).cell(row, f"deviation, {name}") for name in ("cosine", "Euclidean")]
