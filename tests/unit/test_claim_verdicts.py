@@ -15,7 +15,7 @@ from test_table_formats import Document
 from lska import config
 from lska.claims.claims_page import claims_content, claims_text, few, numbers, render_claims, verdict_of, write_claims
 from lska.claims.listing import claim_files
-from lska.claims.verdicts import Verdict, combine, count_verdicts, judge, judge_claims
+from lska.claims.verdicts import Verdict, combine, judge, judge_claims
 from lska.cli import main
 from lska.provenance import project_root
 
@@ -114,7 +114,7 @@ def test_published_numbers_are_compared_only_with_the_papers_networks_on_their_d
 def test_where_the_paper_contradicts_itself_our_verdict_stands_beside() -> None:
     found = judge(claim(f"{ONE} > 71", paper_numbers="disagree"), {quantity(ONE): known(ONE, 80)})
     assert (found.verdict, found.measured) == (Verdict.DISAGREE, Verdict.HOLDS)
-    assert count_verdicts([found])[Verdict.DISAGREE] == 1
+    assert claims_content([found], Scale(Path("results")))["counts"][Verdict.DISAGREE] == 1
 
 
 def scale_with_results(tmp_path: Path) -> tuple[Scale, Path]:

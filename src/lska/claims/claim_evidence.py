@@ -86,7 +86,12 @@ def evidence_of(quantity: Quantity, config: ConfigLike, folder: MetricFolder) ->
     runs = runs_of(quantity, config)
     if not runs:
         raise Unavailable(f"scale {config.scale} has no {quantity.task} of {quantity.network}")
-    contents = {folder.path(quantity.task, run): _read(quantity, run, folder) for run in runs}
+    contents = {}
+    for run in runs:
+        try:
+            contents[folder.path(quantity.task, run)] = folder.read(quantity.task, run)
+        except FileNotFoundError as error:
+            raise Unavailable(f"{quantity.task} of {run}: not measured yet") from error
     found = [_measured(quantity, content, path) for path, content in contents.items()]
     paired = [_outcomes(quantity, content, path) for path, content in contents.items()]
     pairings = {pairing for pairing, _ in paired}
@@ -105,13 +110,6 @@ def evidence_of(quantity: Quantity, config: ConfigLike, folder: MetricFolder) ->
         devices=tuple(dict.fromkeys(hardware)),
         files=tuple(contents),
     )
-
-
-def _read(quantity: Quantity, run: Run, folder: MetricFolder) -> dict[str, Any]:
-    try:
-        return folder.read(quantity.task, run)
-    except FileNotFoundError as error:
-        raise Unavailable(f"{quantity.task} of {run}: not measured yet") from error
 
 
 def _measured(quantity: Quantity, content: Mapping[str, Any], path: Path) -> Measurement:

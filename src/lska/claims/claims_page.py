@@ -9,7 +9,7 @@ from typing import Any
 
 from lska.claims.claim_evidence import Evidence
 from lska.claims.listing import claim_files
-from lska.claims.verdicts import MARKS, MEANING, Outcome, Result, Verdict, count_verdicts
+from lska.claims.verdicts import MARKS, MEANING, Outcome, Result, Verdict
 from lska.files import write_json, write_text
 from lska.tables.cell_text import shown
 from lska.tables.specs import ConfigLike
@@ -29,11 +29,12 @@ def write_claims(results: Sequence[Result], config: ConfigLike, folder: Path) ->
 
 def claims_content(results: Sequence[Result], config: ConfigLike) -> dict[str, Any]:
     """Everything behind the verdicts, in plain values; numbers are not rounded."""
+    verdicts = [result.verdict for result in results]
     return {
         "schema": 1,
         "scale": config.scale,
         "caption": config.caption,
-        "counts": {str(verdict): number for verdict, number in count_verdicts(results).items()},
+        "counts": {str(verdict): verdicts.count(verdict) for verdict in Verdict},
         "claims": [_claim(result) for result in results],
     }
 

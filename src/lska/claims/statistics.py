@@ -77,7 +77,9 @@ def difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) ->
     error, freedom, basis = _over_seeds(measured, slopes) or _over_images(measured, slopes)
     p = None
     if error is not None and comparison.sign != "=":
-        p = _chance(found[-1], error, freedom)
+        from scipy.stats import t
+
+        p = float(2 * t.sf(abs(found[-1]) / error, freedom))
         # Two networks' shares of right images, and nothing else.
         alike = len(measured) == 2 and measured[0].pairing == measured[1].pairing
         if comparison.bare and alike and all(one.binary for one in measured):
@@ -95,13 +97,6 @@ def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
 
     first, second = int((one > other).sum()), int((one < other).sum())
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
-
-
-def _chance(found: float, error: float, freedom: float) -> float:
-    """Two-sided p of a t test."""
-    from scipy.stats import t
-
-    return float(2 * t.sf(abs(found) / error, freedom))
 
 
 def _slope(comparison: Comparison, values: Mapping[Quantity, float], quantity: Quantity) -> float:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -99,12 +98,6 @@ def judge_claims(config: ConfigLike, path: Path = CLAIMS, results: Path | None =
             found[quantity] = str(reason)
     shrunken = set(getattr(config, "architecture", {}))
     return tuple(judge(claim, {one: found[one] for one in claim.quantities}, shrunken) for claim in claims)
-
-
-def count_verdicts(results: Iterable[Result]) -> dict[Verdict, int]:
-    """Number of claims by verdict, also of those that do not occur."""
-    found = Counter(result.verdict for result in results)
-    return {verdict: found[verdict] for verdict in Verdict}
 
 
 def judge(claim: Claim, found: Mapping[Quantity, Evidence | str], shrunken: Iterable[str] = ()) -> Result:

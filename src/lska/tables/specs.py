@@ -16,7 +16,6 @@ from typing import Any, Literal, Protocol
 
 from lska.files import read_yaml
 from lska.finetuning import CONTROL, parse_task
-from lska.robustness import set_of
 from lska.runs import Run
 from lska.strict import build
 
@@ -301,13 +300,6 @@ def samples(spec: TableSpec, config: ConfigLike, results: Path | None = None) ->
     `<results>/samples/<task>/<run>.png`; `config.results` where `results` is None."""
     folder = (config.results if results is None else results) / "samples"
     return [folder / task / f"{run}.png" for task, run in requirements(spec, config) if parse_task(task) is not None]
-
-
-def examples(spec: TableSpec, config: ConfigLike, results: Path | None = None) -> list[Path]:
-    """Pictures of the perturbed sets that a table reads, `<results>/samples/robustness/<set>/examples.png`."""
-    folder = (config.results if results is None else results) / "samples"
-    tasks = dict.fromkeys(task for task, _ in requirements(spec, config) if set_of(task) is not None)
-    return [folder / task / "examples.png" for task in tasks]
 
 
 def _variables(template: str) -> set[str]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lska.files import read_json
+from lska.robustness import set_of
 from lska.tables.cell_states import MEANING, State
 from lska.tables.cell_text import MARKS, caption, cell_text, ours
 from lska.tables.collect import Table
-from lska.tables.specs import ConfigLike, TableSpec, examples, samples
+from lska.tables.specs import ConfigLike, TableSpec, requirements, samples
 from lska.tables.table_formats import escape_markdown, place, to_markdown
 
 LONGEST = 120
@@ -80,16 +81,19 @@ def pictures(spec: TableSpec, config: ConfigLike, results: Path) -> list[object]
     """
     from IPython.display import Image, Markdown
 
-    found: list[object] = []
-    for heading, paths in ((SAMPLES, samples(spec, config, results)), (EXAMPLES, examples(spec, config, results))):
-        found += [Markdown(heading)] if paths else []
-        for path in paths:
-            task, run = path.parent.relative_to(results / "samples"), path.stem
-            name, command = f"{task}/{run}", f"lska evaluate dense {run} --task {task}"
-            if heading is EXAMPLES:
-                name, command = task.name, f"lska data examples {task.name}"
-            absent = Markdown(f"Not here: drawn by `{command}`, which needs the data.")
-            found += [Markdown(f"### {name}"), Image(filename=str(path)) if path.is_file() else absent]
+    def shown(path: Path, name: object, command: str) -> list[object]:
+        absent = Markdown(f"Not here: drawn by `{command}`, which needs the data.")
+        return [Markdown(f"### {name}"), Image(filename=str(path)) if path.is_file() else absent]
+
+    folder, found = results / "samples", []
+    for path in samples(spec, config, results):
+        name = path.relative_to(folder).with_suffix("")
+        found += [] if found else [Markdown(SAMPLES)]
+        found += shown(path, name, f"lska evaluate dense {name.name} --task {name.parent}")
+    perturbed = dict.fromkeys(task for task, _ in requirements(spec, config) if set_of(task) is not None)
+    found += [Markdown(EXAMPLES)] if perturbed else []
+    for task in perturbed:
+        found += shown(folder / task / "examples.png", set_of(task), f"lska data examples {set_of(task)}")
     return found
 
 
