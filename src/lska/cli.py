@@ -161,7 +161,7 @@ def _add_notebook(commands: Commands) -> None:
 
 def _notebook(arguments: Arguments) -> None:
     load(arguments)
-    from lska.notebook import execute_target
+    from lska.tables.notebooks import execute_target
 
     execute_target(arguments.target, arguments.config, arguments.set, log=arguments.log, output=arguments.output)
 
@@ -190,9 +190,9 @@ def _add_summary(commands: Commands) -> None:
 def _summary(arguments: Arguments) -> None:
     config = load(arguments)
     if arguments.write:
-        from lska.summaries.contents import write
+        from lska.claims.summaries import write_summaries
 
-        say(*write(config))
+        say(*write_summaries(config))
         return
     from lska.summary import summary
 

@@ -18,15 +18,15 @@ def add_claims(commands: Commands) -> None:
 
 
 def _claims(arguments: Arguments) -> None:
-    from lska.claims import page
-    from lska.claims.verdicts import check
+    from lska.claims.claims_page import claims_content, claims_text, write_claims
+    from lska.claims.verdicts import judge_claims
 
     if arguments.write and (arguments.only or arguments.json):
         raise ValueError("--write: page and JSON always hold all claims; leave out --only and --json")
     config = load(arguments)
-    results = check(config)
+    results = judge_claims(config)
     if arguments.write:
-        page.write(results, config, config.results)
+        write_claims(results, config, config.results)
         return
     if arguments.only:
         known = [result.claim.id for result in results]
@@ -34,5 +34,5 @@ def _claims(arguments: Arguments) -> None:
         if unknown:
             raise ValueError(f"--only: no claim {', '.join(unknown)} in paper/claims.csv; expected {', '.join(known)}")
         results = tuple(result for result in results if result.claim.id in arguments.only)
-    content = page.to_json(results, config)
-    say(json.dumps(content, indent=2) if arguments.json else page.to_text(content))
+    content = claims_content(results, config)
+    say(json.dumps(content, indent=2) if arguments.json else claims_text(content))

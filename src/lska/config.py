@@ -18,7 +18,7 @@ from lska.inspection import OWN_DATA, InspectionJob
 from lska.inspection import TASKS as INSPECTIONS
 from lska.openmmlab.recipe import DetectionRecipe, SegmentationRecipe, load_dense_recipe
 from lska.passes import Measured
-from lska.provenance import digest, read_record
+from lska.provenance import digest, metric_path, read_record
 from lska.robustness import PerturbedSet, set_of
 from lska.runs import Run
 from lska.sections import (
@@ -232,7 +232,7 @@ class Config:
 
     def metric_path(self, task: str, run: Run | str) -> Path:
         """Place of a metric file."""
-        return self.results / "metrics" / task / f"{run}.json"
+        return metric_path(self.results, task, run)
 
     def weights_path(self, run: Run | str) -> Path:
         """Place of the weights of `run`; the sidecar has the same name with `.json`."""

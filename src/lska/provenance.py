@@ -40,6 +40,11 @@ PROBLEMS = 20
 WEIGHT_ORIGINS = ("trained", "imported", "random", "none")
 
 
+def metric_path(results: Path, task: str, run: object) -> Path:
+    """Place of the metric file of a run or module, under the folder of a scale's results."""
+    return results / "metrics" / task / f"{run}.json"
+
+
 def digest(obj: Any) -> str:
     """`sha256:<hex>` of the canonical JSON of `obj` (sorted keys, no spaces)."""
     text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from lska.claims.headlines import headlines
 from lska.config import Config
-from lska.headlines import headlines
 from lska.report import site_path
-from lska.tables import TARGETS, load_spec, outputs
 from lska.tables.measurements import MetricFolder
+from lska.tables.specs import TARGETS, load_spec, outputs
 
 
 def summary(config: Config) -> str:

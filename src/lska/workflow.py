@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lska import claims, summaries
+from lska.claims.listing import claim_files, claim_needs
+from lska.claims.summaries import summary_files
 from lska.config import Config, from_dict
 from lska.data.roots import Settings
 from lska.files import read_json, write_json
@@ -26,7 +27,7 @@ from lska.runs import Run
 from lska.sections import DataSource
 from lska.settings.versions import MEASUREMENTS
 from lska.strict import build, merge
-from lska.tables import TARGETS, load_spec, outputs, requirements, samples
+from lska.tables.specs import TARGETS, load_spec, outputs, requirements, samples
 from lska.weights.choices import Choices
 from lska.weights.sidecars import imported_size
 
@@ -130,19 +131,19 @@ class Plan:
     @functools.cached_property
     def claimed(self) -> list[str]:
         """Metric files and outcomes that the claims of the paper are judged by, as far as the scale has them."""
-        needs = [(task, self.config.metric_path(task, run)) for task, run in claims.requirements(self.config)]
+        needs = [(task, self.config.metric_path(task, run)) for task, run in claim_needs(self.config)]
         outcomes = [outcomes_path(path) for task, path in needs if keeps_outcomes(task)]
         return [str(path) for path in (*(path for _, path in needs), *outcomes)]
 
     @property
     def verdicts(self) -> list[str]:
         """What the rule of the claims writes."""
-        return [str(path) for path in claims.outputs(self.config.results)]
+        return [str(path) for path in claim_files(self.config.results)]
 
     @property
     def summaries(self) -> list[str]:
         """What the rule of the summaries writes."""
-        return summaries.outputs(self.config)
+        return summary_files(self.config)
 
     def labels(self, target: str) -> dict[str, str]:
         """What Snakemake's own report calls a table or figure."""

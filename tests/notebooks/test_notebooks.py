@@ -17,9 +17,9 @@ from PIL import Image
 
 from lska import config
 from lska.files import write_json
-from lska.notebook import NotebookError, enter_project, execute, execute_target, template_of
+from lska.tables.notebooks import NotebookError, enter_project, execute, execute_target
 from lska.provenance import project_root
-from lska.tables import TARGETS, load_spec, requirements, samples
+from lska.tables.specs import TARGETS, load_spec, requirements, samples
 
 TEMPLATES = sorted((project_root() / "notebooks").glob("*.ipynb"))
 ODD_NAME = "a 'folder' with {braces}"
@@ -40,35 +40,26 @@ def outputs_of(path: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
-def test_templates_are_clean(path: Path) -> None:
+def test_templates_are_clean_and_their_parameters_are_the_target_and_paths(path: Path) -> None:
     notebook = nbformat.read(path, 4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
-    assert [cell.metadata.get("tags") for cell in code].count(["parameters"]) == 1
     assert notebook.metadata.kernelspec.name == "python3"
     assert str(Path.home()) not in path.read_text(encoding="utf-8")
+    (cell,) = (cell for cell in code if cell.metadata.get("tags") == ["parameters"])
+    values: dict[str, Any] = {}
+    exec(cell.source, values)
+    paths = {"config", "results", "outputs", "paper"}
+    assert {name for name in values if not name.startswith("__")} == {"target", *paths}
+    assert values["target"] in TARGETS and values["target"].startswith(path.stem)
+    assert all((project_root() / name).exists() for name in [*values["config"], values["paper"]])
 
 
 def test_every_target_has_a_template() -> None:
-    assert {template_of(target) for target in TARGETS} == set(TEMPLATES)
-    with pytest.raises(ValueError, match="'picture_01'"):
-        template_of("picture_01")
+    assert {target.partition("_")[0] for target in TARGETS} == {path.stem for path in TEMPLATES}
     with pytest.raises(ValueError, match=r"'table_99'.*table_01"):
         execute_target("table_99", [], {}, log=Path("log"), output=Path("output"))
-
-
-PATHS = {"config", "results", "outputs", "paper"}
-
-
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
-def test_parameters_are_the_target_and_paths(path: Path) -> None:
-    (cell,) = (cell for cell in nbformat.read(path, 4).cells if cell.metadata.get("tags") == ["parameters"])
-    values: dict[str, Any] = {}
-    exec(cell.source, values)
-    assert {name for name in values if not name.startswith("__")} == {"target", *PATHS}
-    assert values["target"] in TARGETS and values["target"].startswith(path.stem)
-    assert all((project_root() / name).exists() for name in [*values["config"], values["paper"]])
 
 
 def filled_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> config.Config:
@@ -239,10 +230,3 @@ def test_a_users_settings_change_no_notebook(tmp_path: Path, monkeypatch: pytest
     execute(template, tmp_path / "log", tmp_path / "own.ipynb", {"number": 7})
     plain, own = (outputs_of(tmp_path / f"{name}.ipynb") for name in ("plain", "own"))
     assert plain == own and len(plain) == 4
-
-
-def test_unknown_parameters_are_refused_before_anything_runs(tmp_path: Path) -> None:
-    template = write_template(tmp_path / "t.ipynb")
-    with pytest.raises(ValueError, match=r"t\.ipynb: unknown parameters numbre; expected some of number"):
-        execute(template, tmp_path / "log.ipynb", tmp_path / "out.ipynb", {"numbre": 5})
-    assert not (tmp_path / "log.ipynb").exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lska.claims.evidence import Evidence, Group
+from lska.claims.claim_evidence import Evidence, Pairing
 from lska.claims.listing import Claim
 from lska.claims.predicates import Quantity, parse
 from lska.outcomes import Outcomes
@@ -37,7 +37,7 @@ def quantity(text: str) -> Quantity:
 def evidence(text: str, *values: float, **more: Any) -> Evidence:
     """A quantity measured with one seed per value."""
     runs = tuple(Run.parse(f"{quantity(text).network}-s{seed}") for seed in range(len(values)))
-    fields = {"unit": "%", "n": None, "standard_error": None, "group": None, "outcomes": None, "data": ("shapes",),
+    fields = {"unit": "%", "n": None, "standard_error": None, "pairing": None, "outcomes": None, "data": ("shapes",),
               "devices": ("Some CPU",), "files": ()}  # fmt: skip
     return Evidence(quantity(text), runs, values, **{**fields, **more})
 
@@ -46,8 +46,8 @@ def on_images(
     text: str, outcomes: np.ndarray, kind: str = "images", data: str = "sha256:0", images: int | None = None
 ) -> Evidence:
     """A quantity of one seed with its outcomes."""
-    group = Group(quantity(text).task, data, "", kind, len(outcomes), images)
-    return evidence(text, float(np.nanmean(outcomes)), group=group, outcomes=outcomes.astype(float))
+    pairing = Pairing(quantity(text).task, data, "", kind, len(outcomes), images)
+    return evidence(text, float(np.nanmean(outcomes)), pairing=pairing, outcomes=outcomes.astype(float))
 
 
 def measured(

@@ -15,12 +15,12 @@ from table_helpers import PAPER, downstream, grid
 from tiny_dense import DenseProject
 from tiny_project import Project
 
-from lska import tables
 from lska.config import Config
 from lska.files import write_json
 from lska.outcomes import Outcomes
 from lska.provenance import proportion, seal_of, write_metrics
-from lska.tables import load_spec, requirements
+from lska.tables.specs import load_spec, outputs, requirements
+from lska.tables.table_formats import build_table
 from lska.verify import Finding, Level, Report, verify
 
 TABLE, FIGURE = "table_11", "figure_01"
@@ -62,7 +62,7 @@ class Proven:
 
     def shown(self, suffix: str, target: str = TABLE) -> Path:
         """A file of the table or figure."""
-        return next(path for path in tables.outputs(target, self.config.results) if path.suffix == suffix)
+        return next(path for path in outputs(target, self.config.results) if path.suffix == suffix)
 
     def verified(self, *changes: dict[str, Any]) -> Report:
         """The report on the files as they are now, for a configuration with `changes`."""
@@ -89,8 +89,8 @@ def make(project: DenseProject) -> None:
     classify(config, config.runs)
     _keep_outcomes(config)
     _count(config)
-    tables.build(TABLE, config, paper=PAPER)
-    tables.build(FIGURE, config, [config.results / "figures" / f"{FIGURE}.csv"], paper=PAPER)
+    build_table(TABLE, config, paper=PAPER)
+    build_table(FIGURE, config, [config.results / "figures" / f"{FIGURE}.csv"], paper=PAPER)
 
 
 def _keep_outcomes(config: Config) -> None:

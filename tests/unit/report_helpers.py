@@ -15,14 +15,16 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from table_helpers import put_required
 
-from lska import claims, report
+from lska import report
+from lska.claims.listing import claim_files
 from lska.claims.verdicts import Verdict
 from lska.config import Config, load
 from lska.files import read_yaml, write_json
 from lska.provenance import file_md5, project_root
 from lska.report.notebooks import render_all
 from lska.report.rules import summarized
-from lska.tables import TARGETS, build
+from lska.tables.specs import TARGETS
+from lska.tables.table_formats import build_table
 
 LINKED = ("config", "paper", "envs", "notebooks", "workflow", "src", "Snakefile")
 DRAWN = ("figure_01", "figure_03")
@@ -62,7 +64,7 @@ def fill(config: Config, targets: Sequence[str] = FEW, drawn: Sequence[str] = ()
         put_required(target, config)
     for target in targets:
         if target.startswith("table") or target in drawn:
-            build(target, config)
+            build_table(target, config)
     put_sidecars(config)
     put_records(config)
     for target in ("table_03", "figure_01"):
@@ -78,7 +80,7 @@ def put_claims(config: Config) -> None:
     counts = {str(verdict): 1 for verdict in Verdict}
     about = {"schema": 1, "scale": config.scale, "caption": config.caption}
     content = {**about, "counts": counts, "claims": made}
-    write_json(claims.outputs(config.results)[0], content)
+    write_json(claim_files(config.results)[0], content)
 
 
 def claim(name: str, verdict: str, config: Config) -> dict[str, Any]:

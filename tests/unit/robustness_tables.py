@@ -12,8 +12,8 @@ from table_helpers import PAPER, Scale, put_required
 from lska.data.perturbed.names import SEVERITIES
 from lska.files import write_json
 from lska.runs import Run
-from lska.tables import load_spec
 from lska.tables.collect import Table, collect
+from lska.tables.specs import load_spec
 
 
 def filled(target: str, scale: Scale, data: str = "shapes") -> Table:

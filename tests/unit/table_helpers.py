@@ -14,9 +14,8 @@ from lska.data.perturbed.names import FAMILIES, GROUPS
 from lska.files import write_json
 from lska.provenance import project_root
 from lska.runs import ATTENTIONS, Run
-from lska.tables import load_spec, requirements
-from lska.tables.collect import collect
-from lska.tables.specs import ColumnSpec, RowSpec, TableSpec
+from lska.tables.collect import Table, collect
+from lska.tables.specs import TARGETS, ColumnSpec, RowSpec, TableSpec, load_spec, requirements
 
 PAPER = project_root() / "paper"
 
@@ -206,6 +205,19 @@ TRAINED = {"classification", *DENSE, *INSPECTED}
 
 TOP1 = ColumnSpec("top-1", "classification", "top1", unit="%", digits=1, tolerance="noise", data="imagenet1k")
 ROW = RowSpec("VAN-{attention}", models=("van_tiny",), attentions=("lka",), kernels=(23,))
+
+
+def filled(target: str, scale: Scale, data: str = "shapes") -> Table:
+    """A table from the metric files that it requires, written anew."""
+    put_required(target, scale, data)
+    return collect(load_spec(target), scale, PAPER, scale.results)
+
+
+def every_table(scale: Scale) -> dict[str, Table]:
+    """All tables and figures from one set of metric files."""
+    for target in TARGETS:
+        put_required(target, scale)
+    return {target: collect(load_spec(target), scale, PAPER, scale.results) for target in TARGETS}
 
 
 def one_cell(tmp_path: Path, column: ColumnSpec, printed: str, source: str = "printed", **more: Any) -> TableSpec:

@@ -16,8 +16,8 @@ from table_helpers import PAPER, demo, put_required
 from lska import chain
 from lska.config import load
 from lska.provenance import project_root
-from lska.tables import TARGETS, load_spec
 from lska.tables.collect import collect
+from lska.tables.specs import TARGETS, load_spec
 
 
 def behind(scale: Proven, target: str = TABLE, row: str = ROW, column: str = COLUMN) -> chain.Chain:

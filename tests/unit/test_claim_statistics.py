@@ -163,7 +163,7 @@ def test_several_seeds_beside_one_are_compared_on_the_images_by_their_mean() -> 
     other = right(generator, 600, 0.6)
     mean = (other + right(generator, 600, 0.6)) / 2
     several = on_images(ONE, mean)
-    several = evidence(ONE, *(several.value,) * 2, group=several.group, outcomes=several.outcomes)
+    several = evidence(ONE, *(several.value,) * 2, pairing=several.pairing, outcomes=several.outcomes)
     found = compare(f"{ONE} > {OTHER}", several, on_images(OTHER, other))
     assert found.standard_error == pytest.approx(np.std(mean - other, ddof=1) / 600**0.5)
     assert found.basis == "paired over 600 images, means over 1 to 2 seeds, whose spread is left out"

@@ -1,22 +1,21 @@
 """Verdicts, and how they are shown."""
 
-
 from __future__ import annotations
 
-import html.parser
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from claim_helpers import ONE, OTHER, RUNS, claim, evidence, measured, put_claims, quantity
-from table_helpers import PAPER, Scale
+from syrupy.assertion import SnapshotAssertion
+from table_helpers import Scale
+from test_table_formats import Document
 
 from lska import config
-from lska.claims.listing import outputs
-from lska.claims.page import few, numbers, render, shown, to_json, to_text, verdict_of, write
-from lska.claims.verdicts import Verdict, check, combine, count, judge
+from lska.claims.claims_page import claims_content, claims_text, few, numbers, render_claims, verdict_of, write_claims
+from lska.claims.listing import claim_files
+from lska.claims.verdicts import Verdict, combine, judge, judge_claims
 from lska.cli import main
 from lska.provenance import project_root
 
@@ -63,10 +62,7 @@ def test_of_several_comparisons_chance_has_several_tries_to_fail_one() -> None:
     alone = verdict(f"{ONE} > 71", known(ONE, 71 - 2.1 * 0.5))
     both = verdict(f"{ONE} > 71 and {OTHER} > 50", known(ONE, 71 - 2.1 * 0.5), known(OTHER, 71))
     assert (alone, both) == (Verdict.FAILS, Verdict.NOISE)
-
-
-def test_an_equality_too_fails_among_several_only_beyond_the_chance_of_all() -> None:
-    # Half the interval is 0.98 wide at 5 %, 1.12 at 5 % / 2.
+    # Half the interval of an equality is 0.98 wide at 5 %, 1.12 at 5 % / 2.
     alone = verdict(f"{ONE} = 71", known(ONE, 73.05), tolerance=(1.0,))
     both = verdict(f"{ONE} = 71 and {OTHER} > 50", known(ONE, 73.05), known(OTHER, 71), tolerance=(1.0,))
     assert (alone, both) == (Verdict.FAILS, Verdict.NOISE)
@@ -118,7 +114,7 @@ def test_published_numbers_are_compared_only_with_the_papers_networks_on_their_d
 def test_where_the_paper_contradicts_itself_our_verdict_stands_beside() -> None:
     found = judge(claim(f"{ONE} > 71", paper_numbers="disagree"), {quantity(ONE): known(ONE, 80)})
     assert (found.verdict, found.measured) == (Verdict.DISAGREE, Verdict.HOLDS)
-    assert count([found])[Verdict.DISAGREE] == 1
+    assert claims_content([found], Scale(Path("results")))["counts"][Verdict.DISAGREE] == 1
 
 
 def scale_with_results(tmp_path: Path) -> tuple[Scale, Path]:
@@ -137,7 +133,7 @@ def scale_with_results(tmp_path: Path) -> tuple[Scale, Path]:
 
 def test_a_scale_is_judged_by_its_metric_files(tmp_path: Path) -> None:
     scale, claims = scale_with_results(tmp_path)
-    held, larger, lost = check(scale, claims)
+    held, larger, lost = judge_claims(scale, claims)
     assert [one.verdict for one in (held, larger, lost)] == [Verdict.HOLDS, Verdict.NOT_RUN, Verdict.FAILS]
     assert held.basis == "paired over 400 images, one seed; exact McNemar test"
     assert larger.missing == ("scale demo has no classification of van_tiny-lska-k35",)
@@ -146,77 +142,38 @@ def test_a_scale_is_judged_by_its_metric_files(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_the_committed_results_of_the_small_scale_can_be_judged() -> None:
-    found = {one.claim.id: one for one in check(small(), PAPER / "claims.csv", project_root() / "results" / "small")}
-    assert found["R33"].verdict is Verdict.HOLDS
-    assert found["R15"].verdict is Verdict.DISAGREE
-    assert found["R01"].verdict is Verdict.FAILS
-    assert round(found["R01"].outcomes[0].difference.left, 1) == 1.9
-    assert found["R21"].verdict is Verdict.NOT_RUN
-    assert len(found["R07"].evidence) == 2
-
-
-def small() -> config.Config:
-    return config.load([project_root() / "config" / "small.yaml"])
-
-
 # The pages.
 
 
-def content(tmp_path: Path) -> dict:
+def test_committed_verdicts_of_the_small_scale_are_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project_root())
+    small = config.load([Path("config/small.yaml")])
+    results = judge_claims(small)
+    found = {one.claim.id: one.verdict for one in results}
+    wanted = {"R33": Verdict.HOLDS, "R15": Verdict.DISAGREE, "R01": Verdict.FAILS, "R21": Verdict.NOT_RUN}
+    assert {name: found[name] for name in wanted} == wanted
+    write_claims(results, small, tmp_path)
+    pairs = zip(claim_files(small.results), claim_files(tmp_path), strict=True)
+    outdated = [path for path, made in pairs if path.read_bytes() != made.read_bytes()]
+    assert outdated == [], "lska claims --write --config config/small.yaml"
+    assert len(list((tmp_path / "claims").iterdir())) == 3
+
+
+def test_the_terminal_names_every_claim_with_its_verdict(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     scale, claims = scale_with_results(tmp_path)
-    return to_json(check(scale, claims), scale)
+    assert claims_text(claims_content(judge_claims(scale, claims), scale)) == snapshot
 
 
-def test_json_holds_the_numbers_runs_and_seeds_behind_each_verdict(tmp_path: Path) -> None:
-    found = content(tmp_path)
-    assert found["counts"] == {
-        "holds": 1, "fails": 1, "within noise": 0, "not run": 1, "the paper's own numbers disagree": 0,
-    }  # fmt: skip
-    one = found["claims"][0]
-    (comparison,), (first, second) = one["comparisons"], one["quantities"]
-    assert comparison["difference"] == pytest.approx(first["value"] - second["value"])
-    low, high = comparison["interval"]
-    assert low < comparison["difference"] < high
-    assert first["runs"] == ["van_tiny-lska-k23-s0"]
-    assert (first["seeds"], first["n"], first["data"], first["unit"]) == ([0], 400, ["shapes"], "%")
-    assert Path(first["files"][0]).name == "van_tiny-lska-k23-s0.json"
-    json.dumps(found, allow_nan=False)
-
-
-class Reader(html.parser.HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.rows = 0
-
-    def handle_starttag(self, tag: str, attributes: object) -> None:
-        if tag not in ("meta", "!doctype"):
-            self.open.append(tag)
-        self.rows += tag == "tr"
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def test_pages_show_every_claim_and_escape_its_text(tmp_path: Path) -> None:
-    found = content(tmp_path)
-    page = render(found, ".html")
-    reader = Reader()
-    reader.feed(page)
-    assert reader.open == []
-    assert "One &lt;b&gt;beats&lt;/b&gt; the | other" in page
-    assert "<b>" not in page
-    assert not re.search("https?:", page)
-    for one in found["claims"]:
-        assert f'<section id="{one["id"]}">' in page
-
-
-def test_the_markdown_page_has_one_row_per_claim(tmp_path: Path) -> None:
+def test_pages_can_be_read_by_others_and_load_nothing(tmp_path: Path) -> None:
     from markdown_it import MarkdownIt
 
-    found = content(tmp_path)
-    tokens = MarkdownIt("commonmark").enable("table").parse(render(found, ".md"))
+    scale, claims = scale_with_results(tmp_path)
+    content = claims_content(judge_claims(scale, claims), scale)
+    page = render_claims(content, ".html")
+    reader = Document(page)
+    assert [element.text for element in reader.all("td")].count("One <b>beats</b> the | other") == 2
+    assert {"C1", "C2", "C3"} <= reader.ids and not re.search("https?:", page)
+    tokens = MarkdownIt("commonmark").enable("table").parse(render_claims(content, ".md"))
     heads = [tokens[n + 1].content for n, token in enumerate(tokens) if token.type == "th_open"]
     assert heads[3:8] == ["id", "source", "statement", "verdict", "numbers"]
     inside = [tokens[n + 1] for n, token in enumerate(tokens) if token.type == "td_open"]
@@ -225,61 +182,37 @@ def test_the_markdown_page_has_one_row_per_claim(tmp_path: Path) -> None:
     assert cells.count("C1") == cells.count("C2") == 1
 
 
-def test_files_are_written_whole_and_alike(tmp_path: Path) -> None:
-    scale, claims = scale_with_results(tmp_path)
-    results = check(scale, claims)
-    write(results, scale, tmp_path)
-    first = [path.read_bytes() for path in outputs(tmp_path)]
-    write(results, scale, tmp_path)
-    assert [path.read_bytes() for path in outputs(tmp_path)] == first
-    assert sorted(path.name for path in (tmp_path / "claims").iterdir()) == ["claims.html", "claims.json", "claims.md"]
-
-
 def test_comparisons_read_as_a_person_writes_them() -> None:
-    (counted,) = judged(f"{'complexity.params(van_tiny-lska-k23)'} / 100 = 2.4", 187.05, 0.05)
-    assert numbers(counted) == "1.871 for 2.4 ± 0.05, off by -0.529"
-    (ordered,) = judged(f"{ONE} > 71.8", 73.0)
-    assert numbers(ordered) == "73 > 71.8 by 1.2 ± 0.5 points (p = 0.016)"
-    (unknown,) = judged(f"{ONE} > 71.8", 73.0, error=None)
-    assert numbers(unknown) == "73 > 71.8 by 1.2 points"
-    (against,) = judged(f"{ONE} < 71.8", 73.0)
-    assert numbers(against) == "73 < 71.8 missed by 1.2 ± 0.5 points (p = 0.016)"
-    (equal,) = judged(f"{ONE} = 71.8", 73.0, 2.5)
-    assert numbers(equal) == "73 for 71.8 ± 2.5, off by 1.2 ± 0.5 points"
+    def said(predicate: str, value: float, *tolerance: float, error: float | None = 0.5) -> str:
+        one = claim(predicate, *tolerance)
+        (part,) = one.quantities
+        found = judge(one, {part: evidence(str(part), value, standard_error=0.0 if part.counted else error)})
+        (comparison,) = claims_content([found], Scale(Path("results")))["claims"][0]["comparisons"]
+        return numbers(comparison)
+
+    counted = "complexity.params(van_tiny-lska-k23) / 100 = 2.4"
+    assert said(counted, 187.05, 0.05) == "1.871 for 2.4 ± 0.05, off by -0.529"
+    assert said(f"{ONE} > 71.8", 73.0) == "73 > 71.8 by 1.2 ± 0.5 points (p = 0.016)"
+    assert said(f"{ONE} > 71.8", 73.0, error=None) == "73 > 71.8 by 1.2 points"
+    assert said(f"{ONE} < 71.8", 73.0) == "73 < 71.8 missed by 1.2 ± 0.5 points (p = 0.016)"
+    assert said(f"{ONE} = 71.8", 73.0, 2.5) == "73 for 71.8 ± 2.5, off by 1.2 ± 0.5 points"
+    assert (few(["a", "b", "c", "d"]), few(["a"])) == ("a; b; and 2 more", "a")
 
 
-def test_a_percentage_that_came_from_rounding_says_so_beside_its_verdict() -> None:
+def test_what_stands_beside_a_verdict() -> None:
     text = "complexity.params(van_tiny-lska-k23)"
-    for paper_numbers, beside in (("agree when rounded", " (the paper's rounded numbers agree)"), ("agree", "")):
+    for paper_numbers, expected in (
+        ("agree when rounded", "✗ fails (the paper's rounded numbers agree)"), ("agree", "✗ fails"),
+        ("disagree", "! the paper's own numbers disagree (ours: fails)"),
+    ):  # fmt: skip
         said = claim(f"{text} = 1", 0.05, paper_numbers=paper_numbers)
         found = judge(said, {quantity(text): evidence(text, 2.0, standard_error=0.0)})
-        assert verdict_of(to_json([found], Scale(Path("results")))["claims"][0]) == f"✗ fails{beside}"
+        assert verdict_of(claims_content([found], Scale(Path("results")))["claims"][0]) == expected
 
 
-def judged(predicate: str, value: float, *tolerance: float, error: float | None = 0.5) -> list[dict]:
-    said = claim(predicate, *tolerance)
-    (part,) = said.quantities
-    found = judge(said, {part: evidence(str(part), value, standard_error=0.0 if part.counted else error)})
-    return to_json([found], Scale(Path("results")))["claims"][0]["comparisons"]
-
-
-def test_numbers_and_lists_are_short() -> None:
-    assert [shown(value) for value in (4029000, 0.0001234567, 76800, 2.0, -0.52948)] == [
-        "4,029,000", "0.0001235", "76,800", "2", "-0.5295",
-    ]  # fmt: skip
-    assert few(["a", "b", "c", "d"]) == "a; b; and 2 more"
-    assert few(["a"]) == "a"
-
-
-def test_the_terminal_names_every_claim_with_its_verdict(tmp_path: Path) -> None:
-    text = to_text(content(tmp_path))
-    assert re.search(r"C1    ✓ holds  \(Text\)\n +One <b>beats", text)
-    assert re.search(r"C2    – not run .*\n.*\n +scale demo has no classification of van_tiny-lska-k35", text)
-    assert text.endswith("\n\n1 holds, 1 fails, 1 not run\n")
-    assert max(map(len, text.splitlines())) <= 100
-
-
-def test_an_unknown_claim_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_shows_chosen_claims_and_refuses_unknown_ones(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(project_root())
     assert main(["claims", "--config", "config/small.yaml", "--only", "R99"]) == 1
     assert "--only: no claim R99 in paper/claims.csv; expected R01, R02" in capsys.readouterr().err

@@ -16,9 +16,9 @@ import yaml
 from proven import edit
 from small_scale import copy_small
 
+from lska.claims.summaries import write_summaries
 from lska.config import load
 from lska.provenance import project_root
-from lska.summaries.contents import write
 
 RUN = "van_tiny-lska-k23-s0"
 SUMMARY = f"results/small/summary/{RUN}.json"
@@ -81,7 +81,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
         record.write_text(record.read_text().replace('"loss": 2.305408239364624', '"loss": 9.75'))
         recipe = Path("config/recipes/cifar10.yaml")
         recipe.write_text(recipe.read_text().replace("\nlearning_rate: 4.0e-3", "\nlearning_rate: 2.0e-3"))
-        write(load([Path("config/small.yaml")]))
+        write_summaries(load([Path("config/small.yaml")]))
     made.commit("another learning rate")
     return made
 

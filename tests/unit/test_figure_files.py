@@ -17,11 +17,11 @@ from matplotlib.transforms import Bbox
 from table_helpers import DENSE, PAPER, Scale, demo, put_required
 
 from lska.runs import ATTENTIONS, Run
-from lska.tables import TARGETS, load_spec
 from lska.tables.collect import Table, collect
 from lska.tables.curves import FOOTER_LETTERS, LOOKS, WIDTH, balanced
 from lska.tables.figures import DRAWINGS, draw
 from lska.tables.panels import panels
+from lska.tables.specs import TARGETS, load_spec
 from lska.tables.style import styled
 
 FIGURES = [target for target in TARGETS if target.startswith("figure")]

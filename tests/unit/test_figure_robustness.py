@@ -15,11 +15,11 @@ from table_helpers import PAPER, Scale, demo, put_required
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.runs import Run
-from lska.tables import load_spec, requirements
 from lska.tables.collect import Table, collect
 from lska.tables.curves import LOOKS
 from lska.tables.heatmaps import heat_maps
 from lska.tables.panels import panels
+from lska.tables.specs import load_spec, requirements
 from lska.tables.style import styled
 
 TINY = Run("van_tiny", "lska", 23, 0)

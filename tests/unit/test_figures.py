@@ -17,15 +17,15 @@ from matplotlib.patches import Rectangle
 from table_helpers import PAPER, STAGES, Scale, demo, put_required
 
 from lska.runs import Run
-from lska.tables import TARGETS, build, load_spec
 from lska.tables.collect import Table, collect
 from lska.tables.curves import LOOKS, NAMES
 from lska.tables.diagram import designs
 from lska.tables.figures import DRAWINGS, draw
 from lska.tables.panels import cost, panels
-from lska.tables.paper import read_paper
-from lska.tables.specs import expand
+from lska.tables.paper_values import read_paper
+from lska.tables.specs import TARGETS, expand, load_spec
 from lska.tables.style import styled
+from lska.tables.table_formats import build_table
 from lska.tables.tradeoff import trade_off
 
 TRAINED = {name: NAMES[name] for name in ("lka_trivial", "lska_trivial", "lka", "lska")}
@@ -58,7 +58,7 @@ def metric(scale: Scale, task: str, run: Run, name: str) -> float:
 def test_numbers_beside_a_figure_equal_the_metric_files(target: str, tmp_path: Path) -> None:
     scale = demo(tmp_path)
     put_required(target, scale)
-    build(target, scale, [tmp_path / "numbers.csv"], PAPER)
+    build_table(target, scale, [tmp_path / "numbers.csv"], PAPER)
     spec = load_spec(target)
     columns, rows = {column.label: column for column in spec.columns}, {row.label: row for row in expand(spec, scale)}
     lines = [line for line in csv.DictReader((tmp_path / "numbers.csv").open()) if line["files"]]

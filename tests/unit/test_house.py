@@ -15,8 +15,8 @@ import lska
 PACKAGE = Path(lska.__file__).parent
 ROOT = PACKAGE.parents[1]
 ROOMS = (
-    *("provenance", "models", "settings", "data", "train", "evaluate", "tables", "claims", "audit", "report", "pipeline"),
-    "cli",
+    *("provenance", "models", "settings", "data", "train", "evaluate", "tables", "claims", "audit", "report"),
+    *("pipeline", "cli"),
 )
 """From the lowest to the highest; docs/architecture.md says what each may know."""
 

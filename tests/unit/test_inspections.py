@@ -33,7 +33,7 @@ from lska.inspection import TASKS, InspectionJob
 from lska.models.checkpoint import save_weights
 from lska.outcomes import RESAMPLES, outcomes_path, read_outcomes, standard_error
 from lska.provenance import file_md5, validate
-from lska.tables import TARGETS, load_spec
+from lska.tables.specs import TARGETS, load_spec
 
 CPU = torch.device("cpu")
 

@@ -14,14 +14,14 @@ from table_helpers import entry, put, put_required
 from lska import report
 from lska.config import Config, load
 from lska.files import write_json
-from lska.notebook import NotebookError
 from lska.provenance import digest
 from lska.report import costs, rules, scales
 from lska.report.gather import gather
 from lska.report.notebooks import fragment, render_all
 from lska.report.words import duration, hours, minus, unbroken
 from lska.runs import Run
-from lska.tables import build
+from lska.tables.notebooks import NotebookError
+from lska.tables.table_formats import build_table
 
 RUN = Run("van_tiny", "lska", 23, 0)
 
@@ -170,12 +170,12 @@ def two_scales(bare: Config) -> Iterator[list[Config]]:
     small = load([Path("config/small.yaml")])
     for config, data in ((bare, "shapes"), (small, "cifar10")):
         put_required("table_03", config, data)
-        build("table_03", config)
+        build_table("table_03", config)
     measured_at_small = small.metric_path("classification", RUN)
     content = json.loads(measured_at_small.read_text())
     content["metrics"]["top1"]["value"] = 73.05
     write_json(measured_at_small, content)
-    build("table_03", small)
+    build_table("table_03", small)
     yield [bare, small]
 
 
@@ -204,7 +204,7 @@ def test_counts_that_agree_are_told_once_and_others_are_shown(two_scales: list[C
 def test_one_scale_alone_is_compared_with_nothing(bare: Config) -> None:
     assert scales.compare(scales.scales()) == []
     put_required("table_03", bare)
-    build("table_03", bare)
+    build_table("table_03", bare)
     assert scales.compare(scales.scales()) == []
 
 

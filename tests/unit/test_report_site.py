@@ -21,7 +21,7 @@ from lska.provenance import project_root
 from lska.report import pages as pages_module
 from lska.report import site as site_module
 from lska.runs import Run
-from lska.tables import TARGETS
+from lska.tables.specs import TARGETS
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 

@@ -11,7 +11,7 @@ from report_helpers import claim, fill, pages_of
 from table_helpers import put_required
 
 from lska import report
-from lska.claims import outputs, read_claims
+from lska.claims.listing import claim_files, read_claims
 from lska.config import Config
 from lska.report import claims, overview
 from lska.report.gather import gather
@@ -70,7 +70,7 @@ def test_the_overview_tells_failures_of_counting_from_failures_of_measuring(bare
     count = {"predicate": COUNT, "paper_numbers": "agree when rounded"}
     made = [claim("R01", "fails", bare), claim("R02", "fails", bare) | count, claim("R03", "fails", bare) | count]
     made.append(claim("R04", "holds", bare))
-    path = outputs(bare.results)[0]
+    path = claim_files(bare.results)[0]
     path.write_text(json.dumps({**json.loads(path.read_text()), "claims": made}))
     report.build(bare)
     pages = pages_of(bare)

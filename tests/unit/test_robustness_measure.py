@@ -45,8 +45,8 @@ from lska.models.checkpoint import CheckpointError, save_weights
 from lska.outcomes import outcomes_path, read_outcomes, standard_error
 from lska.provenance import file_md5
 from lska.robustness import PerturbedSet
+from lska.tables.cell_states import State
 from lska.tables.specs import ColumnSpec
-from lska.tables.states import State
 from lska.train.classifier import build_network
 from lska.weights.sidecars import FIELDS
 

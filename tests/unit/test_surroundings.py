@@ -257,12 +257,12 @@ def test_a_caption_is_no_markup_and_no_pattern(tmp_path: Path) -> None:
     from docutils.core import publish_parts
     from markupsafe import escape
 
-    from lska.claims.page import render
+    from lska.claims.claims_page import render_claims
 
     content = {"scale": "x", "caption": HOSTILE, "counts": {}, "claims": []}
-    page = mistune.create_markdown(escape=True)(render(content, ".md"))
+    page = mistune.create_markdown(escape=True)(render_claims(content, ".md"))
     assert f"<strong>{escape(HOSTILE)}.</strong>" in page.replace("&quot;", "&#34;").replace("'", "&#39;")
-    assert str(escape(HOSTILE)) in render(content, ".html")
+    assert str(escape(HOSTILE)) in render_claims(content, ".html")
     for name in ("table", "figure", "workflow"):
         template = jinja2.Template((PROJECT / f"workflow/report/{name}.rst").read_text(encoding="utf-8"))
         given = {"params": {"caption": HOSTILE}, "config": {"caption": f"{HOSTILE}\n", "scale": "x"}}

@@ -1,8 +1,11 @@
-"""Tables as other programs read them: Markdown of code hosts, HTML, CSV; and how many seeds are behind a number."""
+"""Tables as other programs read them: Markdown of code hosts, LaTeX, HTML, CSV; and what stands beside the numbers."""
 
 from __future__ import annotations
 
 import io
+import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,21 +13,68 @@ from types import SimpleNamespace
 import pandas
 import pytest
 from markdown_it import MarkdownIt
-from table_helpers import PAPER, TOP1, Scale, demo, entry, one_cell, put, put_required
+from syrupy.assertion import SnapshotAssertion
+from table_helpers import DENSE, PAPER, TOP1, Scale, demo, entry, every_table, filled, one_cell, put, put_required
 
-from lska.runs import Run
-from lska.tables import TARGETS, load_spec
+from lska import config
+from lska.runs import ATTENTIONS, Run
+from lska.tables import table_summary
+from lska.tables.cell_text import caption, cell_text, headings, legend, shown
 from lska.tables.collect import Table, collect
-from lska.tables.paper import REFERENCE
-from lska.tables.render import CSV_COLUMNS, caption, cell_text, headings, legend, to_csv, to_html, to_markdown, to_page
-from lska.tables.specs import ColumnSpec, RowSpec, TableSpec
+from lska.tables.latex import panels
+from lska.tables.specs import TABLE_FORMATS, TARGETS, ColumnSpec, RowSpec, TableSpec, outputs
+from lska.tables.table_formats import (
+    CSV_COLUMNS,
+    WRITERS,
+    build_table,
+    escape_latex,
+    to_csv,
+    to_html,
+    to_latex,
+    to_markdown,
+    to_page,
+    write_table,
+)
 
+PROJECT = PAPER.parent
 AWKWARD = "a_b_c *d* <e> |f| `g` ~~h~~ [i](j) &amp; $k$ \\l #m"
+TABLES = [target for target in TARGETS if target.startswith("table")]
 
 
-def filled(target: str, scale: Scale) -> Table:
-    put_required(target, scale)
-    return collect(load_spec(target), scale, PAPER, scale.results)
+@pytest.fixture(scope="module")
+def every(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Table]:
+    """All tables and figures of a demo."""
+    return every_table(demo(tmp_path_factory.mktemp("every")))
+
+
+def small_table(tmp_path: Path) -> Table:
+    """A table in which every state occurs."""
+    columns = (
+        ColumnSpec("Params", "complexity", "params", unit="M", factor=1e-6, measured_on="architecture",
+                   tolerance="printed or cut"),
+        TOP1,
+    )  # fmt: skip
+    rows = (
+        RowSpec("VAN-{attention} k={kernel}", models=("van_tiny",), attentions=("lka", "lska"), kernels=(7, 23)),
+        RowSpec("Net_5% & <b>|x|", columns=("top-1",)),
+    )
+    scale = demo(Path(), caption="demo scale: 100% generated_data & more")
+    for name, value in {"lka-k7": 4016200, "lka-k23": 4105800, "lska-k7": 4190000, "lska-k23": 4350000}.items():
+        put(scale, "complexity", f"van_tiny-{name}-s0", {"params": entry(value, "1")})
+        top1 = {"top1": entry(70.25, "%", standard_error=1.5)}
+        put(scale, "classification", f"van_tiny-{name}-s0", top1, "shapes")
+    lines = [
+        "table,row,column,value,unit,source,detail",
+        "t,VAN-LKA k=7,Params,4.0,M,printed,",
+        "t,VAN-LKA k=7,top-1,74.0,%,printed,",
+        "t,VAN-LKA k=23,Params,4.1,M,other-paper:VAN,",
+        "t,reference: B0,top-1,75.4,%,other-paper:VAN,",
+        "t,VAN-LSKA k=7,Params,4.1,M,computed,",
+        "t,VAN-LSKA k=23,Params,4.1,M,derived,",
+    ]
+    (tmp_path / "table_03.csv").write_text("\n".join(lines) + "\n")
+    spec = TableSpec("table_03", "A title", "model", rows, columns, "Prose.", "table_03")
+    return collect(spec, scale, tmp_path, scale.results)
 
 
 def awkward(tmp_path: Path) -> Table:
@@ -34,6 +84,57 @@ def awkward(tmp_path: Path) -> Table:
     spec = TableSpec("table_03", AWKWARD, AWKWARD, rows, columns, "", "table_03", notes=(AWKWARD,))
     (tmp_path / "table_03.csv").write_text("table,row,column,value,unit,source,detail\n")
     return collect(spec, Scale(tmp_path, caption=AWKWARD), tmp_path, tmp_path)
+
+
+# What is written.
+
+
+def test_every_state_in_every_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = small_table(tmp_path)
+    for suffix, render in WRITERS.items():
+        write_table(table, tmp_path / f"t{suffix}")
+        assert (tmp_path / f"t{suffix}").read_text(encoding="utf-8") == render(table) == snapshot(name=suffix)
+    with pytest.raises(ValueError, match=r"t\.docx.*\.md, \.tex, \.csv, \.html"):
+        write_table(table, tmp_path / "t.docx")
+    notebook = [table_summary.introduction(table.spec), table_summary.figure_numbers(table)]
+    functions = ("states", "not_run", "printed", "provenance", "further")
+    notebook += [getattr(table_summary, name)(table) for name in functions]
+    assert "\n\n---\n\n".join(notebook) == snapshot(name="notebook")
+
+
+def test_notebooks_say_where_there_is_nothing_to_show(tmp_path: Path, every: dict[str, Table]) -> None:
+    assert table_summary.figure_numbers(every["figure_s1"]).startswith("570 rows, in the CSV file beside the figure.")
+    assert table_summary.not_run(every["table_02"]).startswith("Nothing: every network")
+    assert table_summary.printed(every["table_07"]).startswith("None is known")
+    assert table_summary.provenance(every["figure_02"]).startswith("The numbers come from the code itself")
+    assert "No cell deviates." in table_summary.states(every["table_02"])
+    assert table_summary.further(every["figure_02"]) == table_summary.FURTHER
+
+
+def test_committed_tables_of_the_small_scale_are_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    scale = config.load([Path("config/small.yaml")])
+    outdated = []
+    for target in TARGETS:
+        committed = [path for path in outputs(target, scale.results) if path.suffix in TABLE_FORMATS]
+        build_table(target, scale, [tmp_path / path.name for path in committed])
+        outdated += [path for path in committed if path.read_bytes() != (tmp_path / path.name).read_bytes()]
+    assert outdated == [], "snakemake --configfile config/small.yaml --cores 2 -- all_notebooks"
+
+
+def test_build_writes_what_was_asked_for_from_another_results_folder(tmp_path: Path) -> None:
+    scale = demo(tmp_path)
+    put_required("table_03", scale)
+    moved = Scale(tmp_path / "nowhere", scale.runs)
+    table = build_table("table_03", moved, [tmp_path / "out" / "t.md"], PAPER, results=scale.results)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["t.md"]
+    assert (tmp_path / "out" / "t.md").read_text(encoding="utf-8") == to_markdown(table)
+
+
+# Markdown.
 
 
 def parsed(text: str) -> SimpleNamespace:
@@ -47,42 +148,34 @@ def parsed(text: str) -> SimpleNamespace:
         elif token.type == "inline":
             kinds = {child.type for child in token.children}
             words = "".join(child.content for child in token.children)
+            strong = set() if {"tr_open", "list_item_open"} & set(inside) else {"strong_open", "strong_close"}
+            assert kinds <= {"text", "text_special"} | strong, words
             if "tr_open" in inside:
-                assert kinds <= {"text", "text_special"}, words
                 rows[-1].append(words)
             elif "list_item_open" in inside:
-                assert kinds <= {"text", "text_special"}, words
                 items.append(words)
             else:
-                assert kinds <= {"text", "text_special", "strong_open", "strong_close"}, words
                 bold += words
     top = [token.type for token in tokens if token.level == 0 and token.nesting == 1]
     return SimpleNamespace(blocks=top, rows=rows, items=items, caption=bold)
 
 
-def check_markdown(table: Table) -> None:
-    found = parsed(to_markdown(table))
-    assert found.blocks == ["paragraph_open", "table_open", "bullet_list_open"]
-    assert found.caption == caption(table)
-    expected = [[row.label, *(str(cell_text(cell)) for cell in row.cells)] for row in table.rows]
-    assert found.rows == [headings(table), *expected]
-    assert found.items == legend(table)
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_a_code_host_reads_the_table_that_was_written(target: str, tmp_path: Path) -> None:
-    check_markdown(filled(target, demo(tmp_path)))
-
-
-def test_no_character_of_a_label_means_anything_in_markdown(tmp_path: Path) -> None:
-    check_markdown(awkward(tmp_path))
+def test_a_code_host_reads_the_table_that_was_written(tmp_path: Path, every: dict[str, Table]) -> None:
+    for table in (*every.values(), awkward(tmp_path)):
+        found = parsed(to_markdown(table))
+        assert found.blocks == ["paragraph_open", "table_open", "bullet_list_open"]
+        assert found.caption == caption(table)
+        expected = [[row.label, *(str(cell_text(cell)) for cell in row.cells)] for row in table.rows]
+        assert found.rows == [headings(table), *expected]
+        assert found.items == legend(table)
     assert "\\$k\\$" in to_markdown(awkward(tmp_path))  # mathematics, on some hosts
+
+
+# HTML.
 
 
 class Document(HTMLParser):
     """Elements with their attributes and text; fails where an end tag does not match, or an id occurs twice."""
-
-    VOID = ("meta", "br", "img")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -97,7 +190,7 @@ class Document(HTMLParser):
         assert element.attributes.get("id") not in self.ids
         self.ids |= {element.attributes["id"]} if "id" in element.attributes else set()
         self.elements.append(element)
-        if tag not in self.VOID:
+        if tag not in ("meta", "br", "img"):
             self.open.append(element)
 
     def handle_endtag(self, tag: str) -> None:
@@ -107,153 +200,197 @@ class Document(HTMLParser):
         for element in self.open:
             element.text += data
 
-    def all(self, tag: str) -> list[SimpleNamespace]:
-        return [element for element in self.elements if element.tag == tag]
+    def all(self, tag: str, **attributes: str) -> list[SimpleNamespace]:
+        found = [element for element in self.elements if element.tag == tag]
+        return [element for element in found if attributes.items() <= element.attributes.items()]
 
 
-@pytest.mark.parametrize("target", [target for target in TARGETS if target.startswith("table")])
-def test_a_page_says_in_html_what_the_table_says(target: str, tmp_path: Path) -> None:
-    table = filled(target, demo(tmp_path))
-    page = Document(to_page(table))
-    assert to_page(table).startswith("<!DOCTYPE html>\n")
-    assert [element.tag for element in page.elements[:3]] == ["html", "head", "meta"]
-    assert page.all("meta")[0].attributes == {"charset": "utf-8"}
-    assert page.all("style")[0].parents == ["html", "head"]  # nowhere else is it valid
-    rows = [[row.label, *(str(cell_text(cell)) for cell in row.cells)] for row in table.rows]
-    cells = iter(page.all("td"))
-    assert [[head.text, *(next(cells).text.strip() for _ in table.spec.columns)] for head, _ in zip(
-        (element for element in page.all("th") if element.attributes["scope"] == "row"), rows, strict=True
-    )] == rows  # fmt: skip
-    assert [e.text for e in page.all("th") if e.attributes["scope"] == "col"] == headings(table)
-    assert [element.text for element in page.all("li")] == legend(table)
-    assert page.all("figcaption")[0].text == caption(table)
+def test_a_page_says_in_html_what_the_table_says(tmp_path: Path, every: dict[str, Table]) -> None:
+    for table in (*(every[target] for target in TABLES), awkward(tmp_path)):
+        page = Document(to_page(table))
+        assert [element.tag for element in page.elements[:3]] == ["html", "head", "meta"]
+        assert page.all("style")[0].parents == ["html", "head"]  # nowhere else is it valid
+        cells = [cell.text.strip() for cell in page.all("td")]
+        assert cells == [str(cell_text(cell)) for cell in table.cells]
+        assert [head.text for head in page.all("th", scope="row")] == [row.label for row in table.rows]
+        assert [head.text for head in page.all("th", scope="col")] == headings(table)
+        assert [element.text for element in page.all("li")] == legend(table)
+        assert page.all("figcaption")[0].text == caption(table)
+        for cell, shown_cell in zip(table.cells, page.all("td"), strict=True):
+            title = shown_cell.attributes["title"].split("; ")
+            assert title[0] == cell.state and (title[1] if cell.note else "").startswith(cell.note.split("; ")[0])
+            interval = "" if cell.low is None else f"interval {cell.low:.{cell.digits}f} to {cell.high:.{cell.digits}f}"
+            assert not interval or interval in title
 
 
-def test_a_fragment_stands_alone_scrolls_by_keyboard_and_loads_nothing(tmp_path: Path) -> None:
-    text = to_html(filled("table_06", demo(tmp_path)))
+def test_a_fragment_stands_alone_scrolls_by_keyboard_and_loads_nothing(every: dict[str, Table]) -> None:
+    text = to_html(every["table_06"])
     fragment = Document(text)
     (scroll,) = fragment.all("div")
     assert scroll.attributes["tabindex"] == "0" and scroll.attributes["aria-labelledby"] in fragment.ids
     assert fragment.all("table")[0].attributes["aria-labelledby"] in fragment.ids
     assert not {"script", "link", "img"} & {element.tag for element in fragment.elements}
-    assert "http" not in text and "url(" not in text
-    assert ".scroll{overflow-x:auto}" in text
-    assert "<style>" not in to_html(filled("table_06", demo(tmp_path)), styled=False)
+    assert "http" not in text and "url(" not in text and ".scroll{overflow-x:auto}" in text
+    assert "<style>" not in to_html(every["table_06"], styled=False)
 
 
-def test_a_cell_tells_its_interval(tmp_path: Path) -> None:
-    table = filled("table_17", demo(tmp_path))
-    titles = [cell.attributes["title"] for cell in Document(to_html(table)).all("td")]
-    measured = [cell for cell in table.cells if cell.low is not None]
-    assert [title.split("; ")[1] for title in titles if "; interval " in title] == [
-        f"interval {cell.low:.0f} to {cell.high:.0f}" for cell in measured
-    ]
-    assert len(measured) == 8 and all(cell.column == "inference speed" for cell in measured)
+def test_marks_can_be_seen_on_white_and_on_black(every: dict[str, Table]) -> None:
+    def luminance(colour: str) -> float:
+        parts = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+        linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
-
-def luminance(colour: str) -> float:
-    parts = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
-    linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def test_marks_can_be_seen_on_white_and_on_black(tmp_path: Path) -> None:
-    import re
-
-    colours = re.findall(r"color:(#[0-9a-f]{6})", to_html(awkward(tmp_path)))
+    colours = re.findall(r"color:(#[0-9a-f]{6})", to_html(every["table_06"]))
     assert len(colours) == 2
-    for colour in colours:
-        shade = luminance(colour)
+    for shade in map(luminance, colours):
         assert 1.05 / (shade + 0.05) > 4 and (shade + 0.05) / (luminance("#111111") + 0.05) > 4
 
 
-def test_no_character_of_a_label_means_anything_in_html(tmp_path: Path) -> None:
-    page = Document(to_page(awkward(tmp_path)))
-    assert [element.text for element in page.all("th")][0] == AWKWARD
-    assert page.all("title")[0].text == f"Table III. {AWKWARD}"
-    assert page.all("td")[0].attributes["title"] == f"not run; {AWKWARD}"
+# LaTeX.
+
+
+def test_latex_escapes_everything() -> None:
+    assert escape_latex(r"\a_b&c%d$e#f{g}h~i^j<k>") == (
+        r"\textbackslash{}a\_b\&c\%d\$e\#f\{g\}h\textasciitilde{}i\textasciicircum{}j$<$k$>$"
+    )
+    assert escape_latex("−0.5 ± 0.1 ✓ᶜ ✗ ○ (4.1†, 4.2‡, 4.3§) a|b → ≤ ≥ × – — … µ").isascii()
+
+
+def test_panels_show_every_cell_that_a_row_has_once(every: dict[str, Table]) -> None:
+    for table in (every[target] for target in TABLES):
+        parts = panels(table)
+        shown_cells = {(row, column) for panel in parts for row in panel.rows for column in panel.columns}
+        assert len(shown_cells) == sum(len(panel.rows) * len(panel.columns) for panel in parts)
+        places = ((row, column) for row in range(len(table.rows)) for column in range(len(table.spec.columns)))
+        left_out = {str(cell_text(table.rows[row].cells[column])) for row, column in places if (row, column) not in
+                    shown_cells}  # fmt: skip
+        assert left_out <= {"n/a"}
+        assert [column for panel in parts for column in panel.columns] == list(range(len(table.spec.columns)))
+
+
+def test_columns_of_other_rows_stand_in_panels_of_their_own(every: dict[str, Table]) -> None:
+    table = every["table_04"]
+    labels = [column.label for column in table.spec.columns]
+    for panel in panels(table):
+        names = {labels[column] for column in panel.columns}
+        heads = {table.rows[row].label.removeprefix("reference: ").removeprefix("control: ")[:4] for row in panel.rows}
+        assert heads == {"AP": {"Reti"}, "APb": {"Mask"}}.get(min(names, key=labels.index), heads)
+        assert not ({"AP50", "APb50"} <= names)
+
+
+def test_narrow_tables_are_one_tabular_and_long_ones_go_on_under_their_number(every: dict[str, Table]) -> None:
+    assert to_latex(every["table_08"]).count(r"\begin{tabular}{") == 1
+    text = to_latex(every["table_17"])
+    assert text.count(r"\begin{table}") == 2
+    assert text.count(r"\addtocounter{table}{-1}\caption[(continued)]{(continued)}") == 1
+    assert text.count("Ours, with the paper's value in brackets.") == text.count(r"\label{tab:table_17}") == 1
+
+
+def many(tmp_path: Path) -> Scale:
+    """Several seeds, controls, and kernel sizes that the paper lacks: the longest rows and tables."""
+    runs = [Run("van_tiny", a, k, s) for a in ATTENTIONS for k in (7, 9, 23, 41, 53) for s in (0, 1, 2)]
+    runs += [Run(model, a, 23, s) for model in ("van_small", "van_base") for a in ("lka", "lska") for s in (0, 1, 2)]
+    return Scale(tmp_path / "results" / "demo", tuple(runs), fine_tuned=DENSE)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-recommended)")
+@pytest.mark.parametrize("make", [many, Scale], ids=["several seeds", "nothing run"])
+def test_pdflatex_sets_all_tables_without_complaint(make: object, tmp_path: Path) -> None:
+    scale = make(tmp_path)
+    for target in TABLES:
+        (tmp_path / f"{target}.tex").write_text(to_latex(filled(target, scale)), encoding="utf-8")
+    packages = (tmp_path / "table_01.tex").read_text().splitlines()[1].removeprefix("% ")
+    body = "\n".join(rf"\input{{{target}}}\clearpage" for target in TABLES)
+    body += r"\sloppy\listoftables See \ref{tab:table_01}, \ref{tab:table_17}."
+    source = "\n".join([r"\documentclass{article}", packages, r"\begin{document}", body, r"\end{document}"])
+    (tmp_path / "all.tex").write_text(source, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    for _ in range(2):  # because of references
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120)
+    log = (tmp_path / "all.log").read_text(encoding="utf-8", errors="replace")
+    assert done.returncode == 0, log[-3000:]
+    bad = r"^(?:!|Overfull|.*(?:Float too large|Missing character|undefined|multiply defined)).*"
+    assert re.findall(bad, log, re.MULTILINE) == []
+    pdf = (tmp_path / "all.pdf").read_bytes()
+    assert b"/Type3" not in pdf  # bitmaps: a sign was taken from a font that has no outlines
+    assert pdf.startswith(b"%PDF")
+
+
+# CSV.
 
 
 def read(table: Table) -> pandas.DataFrame:
     return pandas.read_csv(io.StringIO(to_csv(table)), dtype={"paper": str, "seeds": str})
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_csv_is_tidy_and_typed(target: str, tmp_path: Path) -> None:
-    table = filled(target, demo(tmp_path))
-    frame = read(table)
-    assert tuple(frame.columns) == CSV_COLUMNS
-    assert not frame.duplicated(["row", "column"]).any() and len(frame) == len(table.cells)
-    assert frame[["table", "scale", "row", "column", "state", "n"]].notna().all().all()
-    numeric = ["deviation", "standard_error", "low", "high", "kernel", "n"]
-    words = any(column.text or column.choices or column.task == "design" for column in table.spec.columns)
-    for name in [*numeric, *([] if words else ["value"])]:
-        assert pandas.api.types.is_numeric_dtype(frame[name]), name
-    for line, cell in zip(frame.itertuples(), table.cells, strict=True):
-        # Every digit is written; pandas' fast reader may miss the last bit.
-        if isinstance(cell.value, float):
-            assert float(line.value) == pytest.approx(cell.value, rel=1e-15)
-        else:
-            assert line.value == cell.value or pandas.isna(line.value) and cell.value is None
-        assert (line.paper if isinstance(line.paper, str) else None) == cell.paper
+def test_csv_is_tidy_and_typed(every: dict[str, Table]) -> None:
+    for table in every.values():
+        frame = read(table)
+        assert tuple(frame.columns) == CSV_COLUMNS
+        assert not frame.duplicated(["row", "column"]).any() and len(frame) == len(table.cells)
+        assert frame[["table", "scale", "row", "column", "state", "n"]].notna().all().all()
+        numeric = ["deviation", "standard_error", "low", "high", "kernel", "n"]
+        words = any(column.text or column.choices or column.task == "design" for column in table.spec.columns)
+        for name in [*numeric, *([] if words else ["value"])]:
+            assert pandas.api.types.is_numeric_dtype(frame[name]), name
+        for line, cell in zip(frame.itertuples(), table.cells, strict=True):
+            # Every digit is written; pandas' fast reader may miss the last bit.
+            if isinstance(cell.value, float):
+                assert float(line.value) == pytest.approx(cell.value, rel=1e-15)
+            else:
+                assert line.value == cell.value or pandas.isna(line.value) and cell.value is None
+            assert (line.paper if isinstance(line.paper, str) else None) == cell.paper
 
 
-def test_csv_names_the_network_the_metric_and_the_seeds(tmp_path: Path) -> None:
-    frame = read(filled("table_10", demo(tmp_path)))
+def test_csv_names_the_network_the_metric_and_the_seeds(every: dict[str, Table]) -> None:
+    frame = read(every["table_10"])
     chosen = frame[(frame["attention"] == "lska") & (frame["metric"] == "mce_15") & frame["value"].notna()]
     assert list(chosen["kernel"]) == [7, 23]
     assert set(chosen["task"]) == {"robustness/c"} and set(chosen["model"]) == {"van_tiny"}
     assert set(chosen["seeds"]) == {"0"}
-    references = read(filled("table_03", demo(tmp_path)))
-    references = references[references["row"].str.startswith(REFERENCE)]
+    references = read(every["table_03"])
+    references = references[references["row"].str.startswith("reference:")]
     assert len(references) == 15 and references[["model", "task", "metric"]].isna().all().all()
 
 
 def test_the_documentation_names_every_column_of_the_csv_files() -> None:
-    text = (PAPER.parent / "docs" / "extend.md").read_text(encoding="utf-8")
+    text = (PROJECT / "docs" / "extend.md").read_text(encoding="utf-8")
     assert [name for name in CSV_COLUMNS if f"`{name}`" not in text] == []
 
 
-def seeds_of(tmp_path: Path, **values: tuple[float, ...]) -> Table:
-    """A table of LKA and LSKA with one value for each seed."""
-    runs = [Run("van_tiny", name, 23, seed) for name, found in values.items() for seed in range(len(found))]
-    scale = Scale(tmp_path, tuple(runs))
-    for run in runs:
-        value = values[run.attention][run.seed]
-        put(scale, "classification", run, {"top1": entry(value, "%", n=500, standard_error=1.5)}, "shapes")
-    row = RowSpec("VAN-{attention}", models=("van_tiny",), attentions=("lka", "lska"), kernels=(23,))
-    return collect(one_cell(tmp_path, TOP1, "74.7", row=row), scale, tmp_path, tmp_path)
+# Captions, legends and numbers.
 
 
-def test_the_number_of_seeds_stands_beside_a_mean_and_in_the_legend(tmp_path: Path) -> None:
-    table = seeds_of(tmp_path, lka=(70.0, 71.0, 75.0), lska=(71.0,))
-    lka, lska = table.cells
-    assert (str(cell_text(lka)), lka.seeds) == ("72.0 ± 2.6 [3] ○ (74.7)", (0, 1, 2))
-    assert (str(cell_text(lska)), lska.seeds) == ("71.0 ± 1.5 ○ (?)", (0,))
-    line = (
-        "[n]: mean and, after ±, sample standard deviation over n seeds. "
-        "Without [n]: one seed; ±: standard error over the images."
-    )
-    assert line in legend(table) and line in parsed(to_markdown(table)).items
-    assert list(read(table)["seeds"]) == ["0;1;2", "0"]
-    assert list(read(table)["n"]) == [3, 1]
+def test_captions_state_scale_sizes_data_and_conditions(every: dict[str, Table], snapshot: SnapshotAssertion) -> None:
+    assert {target: caption(every[target]) for target in TARGETS} == snapshot
 
 
-def test_the_legend_says_when_all_have_one_seed_or_all_several(tmp_path: Path) -> None:
-    one = seeds_of(tmp_path, lka=(70.0,), lska=(71.0,))
-    assert "One seed per network. ±: standard error over the images." in legend(one)
-    several = seeds_of(tmp_path, lka=(70.0, 71.0), lska=(71.0, 72.0))
-    assert "[n]: mean and, after ±, sample standard deviation over n seeds." in legend(several)
-    counted = filled("table_02", demo(tmp_path))
-    assert not any("seed" in line for line in legend(counted))
-    assert {cell.seeds for cell in counted.cells} == {()}
+def test_the_number_of_seeds_stands_beside_a_mean_and_in_the_legend(tmp_path: Path, every: dict[str, Table]) -> None:
+    def seeds_of(**values: tuple[float, ...]) -> Table:
+        """Two networks of Table III with one seed per value."""
+        runs = tuple(Run("van_tiny", name, 23, seed) for name, given in values.items() for seed in range(len(given)))
+        scale = Scale(tmp_path, runs)
+        for run in runs:
+            top1 = entry(values[run.attention][run.seed], "%", n=500, standard_error=1.5)
+            put(scale, "classification", run, {"top1": top1}, "shapes")
+        row = RowSpec("VAN-{attention}", models=("van_tiny",), attentions=("lka", "lska"), kernels=(23,))
+        return collect(one_cell(tmp_path, TOP1, "74.7", row=row), scale, tmp_path, tmp_path)
+
+    several, one = "[n]: mean and, after ±, sample standard deviation over n seeds.", "standard error over the images."
+    both = seeds_of(lka=(70.0, 71.0, 75.0), lska=(71.0,))
+    assert [str(cell_text(cell)) for cell in both.cells] == ["72.0 ± 2.6 [3] ○ (74.7)", "71.0 ± 1.5 ○ (?)"]
+    assert f"{several} Without [n]: one seed; ±: {one}" in legend(both)
+    assert list(read(both)["seeds"]) == ["0;1;2", "0"] and list(read(both)["n"]) == [3, 1]
+    alone = seeds_of(lka=(-0.25,), lska=(71.0,))
+    assert f"One seed per network. ±: {one}" in legend(alone)
+    assert str(cell_text(alone.cells[0])).startswith("−0.2 ± 1.5") and read(alone)["value"][0] == -0.25
+    assert several in legend(seeds_of(lka=(70.0, 71.0), lska=(71.0, 72.0)))
+    assert not any("seed" in line for line in legend(every["table_02"]))
 
 
-def test_negative_numbers_have_a_minus_sign(tmp_path: Path) -> None:
-    table = seeds_of(tmp_path, lka=(-0.25,), lska=(1.0,))
-    assert str(cell_text(table.cells[0])).startswith("−0.2 ± 1.5")
-    assert read(table)["value"][0] == -0.25
-
-
-def test_captions_say_when_no_data_set_enters(tmp_path: Path) -> None:
-    assert caption(filled("table_01", demo(tmp_path))).endswith("Demo scale: generated data. No data set enters it.")
+def test_a_number_is_shown_with_fixed_decimals_or_significant_digits() -> None:
+    values = (4029000, 0.0001234567, 76800, 2.0, -0.52948)
+    assert [shown(value) for value in values] == ["4,029,000", "0.0001235", "76,800", "2", "-0.5295"]
+    assert (shown(0.52948, 2), shown(72, decimals=1, spread=2.646), shown(0.5, decimals=0)) == (
+        "0.53", "72.0 ± 2.6", "0",
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tables VII, XII, XIII and XV, and Figures 4, 5, 7 and 8, from made-up metric files."""
+"""Figures 4, 5, 7 and 8, from made-up metric files."""
 
 from __future__ import annotations
 
@@ -8,23 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from robustness_tables import edit, filled, metric_file, value
+from robustness_tables import filled, metric_file
 from table_helpers import PAPER, Scale, demo, put_field, put_required
 
-from lska.evaluate.neighbours import texture_metrics
 from lska.runs import Run
-from lska.tables import TARGETS, build, load_spec
-from lska.tables.collect import Table, collect
+from lska.tables.collect import Table
 from lska.tables.estimate import planted_example
 from lska.tables.fields import block_means
 from lska.tables.figures import DRAWINGS
-from lska.tables.paper import REFERENCE, read_paper
-from lska.tables.render import cell_text
-from lska.tables.states import State
+from lska.tables.specs import TARGETS
 from lska.tables.style import styled
+from lska.tables.table_formats import build_table
 
-TABLES = {"table_07": "receptive_field", "table_12": "shape_texture", "table_13": "texture_knn",
-          "table_15": "shape_texture"}  # fmt: skip
 FIELDS = ("figure_04", "figure_08")
 INSIDE = (*FIELDS, "figure_05", "figure_07")
 TINY = Run("van_tiny", "lska", 23, 0)
@@ -37,71 +32,6 @@ def drawn(table: Table) -> Figure:
 
 def texts(figure: Figure) -> str:
     return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
-
-
-@pytest.mark.parametrize("target", TABLES)
-def test_every_row_and_column_of_the_papers_file_is_there(target: str, tmp_path: Path) -> None:
-    paper, table = read_paper(PAPER / f"{target}.csv"), filled(target, demo(tmp_path))
-    rows = {row.source.paper_label for row in table.rows if row.source} | {row.label for row in table.rows}
-    assert set(paper.rows) <= rows
-    columns = {column.paper_label or column.label for column in table.spec.columns}
-    assert {column for _, column in paper.values} <= columns
-    assert {cell.state for cell in table.cells} == {State.UNKNOWN, State.NOT_RUN}, "the paper's values are not known"
-    assert not [row for row in paper.rows if row.startswith(REFERENCE)]
-
-
-@pytest.mark.parametrize(("target", "task"), TABLES.items())
-def test_every_value_is_that_of_its_metric_file(target: str, task: str, tmp_path: Path) -> None:
-    scale = demo(tmp_path)
-    table, found = filled(target, scale), set()
-    for row in table.rows:
-        run = row.source and row.source.attention and Run(row.source.model, row.source.attention, row.source.kernel, 0)
-        for cell, column in zip(row.cells, table.spec.columns, strict=True):
-            if run in scale.runs:
-                assert cell.value == pytest.approx(value(scale, task, run, column.metric))
-                assert (cell.unit, cell.data) == (column.unit, ("shapes",))
-                found.add(run)
-            else:
-                assert (cell.value, cell.state) == (None, State.NOT_RUN)
-    kernels = {("lka", 7), ("lka", 23), ("lska", 7), ("lska", 23)}
-    assert {(run.attention, run.kernel) for run in found if run.model == "van_tiny"} == kernels - (
-        {("lka", 7)} if target == "table_15" else set()
-    )
-    assert len(found) == (7 if target == "table_15" else 4)
-
-
-@pytest.mark.parametrize("target", ["table_12", "table_15"])
-def test_no_decision_for_a_cue_is_no_shape_bias(target: str, tmp_path: Path) -> None:
-    scale = demo(tmp_path)
-    put_required(target, scale)
-    path = metric_file(scale, "shape_texture", TINY)
-    edit(path, lambda content: content["metrics"]["shape_bias"].update(value=None))
-    table = collect(load_spec(target), scale, PAPER, scale.results)
-    cell = table.cell("VAN-LSKA-Tiny k=23", "shape bias")
-    assert cell.value is None and cell.state is State.NOT_APPLICABLE and str(cell_text(cell))
-    edit(path, lambda content: content["metrics"]["shape_score_reference"].update(value=None))
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        collect(load_spec(target), scale, PAPER, scale.results)
-
-
-def test_textures_with_one_split_have_no_deviation(tmp_path: Path) -> None:
-    scale = demo(tmp_path)
-    put_required("table_13", scale)
-    split = {"train": np.arange(3), "val": np.array([3])}
-    single, _ = texture_metrics(np.eye(4, dtype=np.float32), np.arange(4) % 2, {1: split})
-    edit(metric_file(scale, "texture_knn", TINY), lambda content: content.update(metrics=single))
-    table = collect(load_spec("table_13"), scale, PAPER, scale.results)
-    for distance in ("cosine", "Euclidean"):
-        cell = table.cell("VAN-LSKA-Tiny k=23", f"deviation, {distance}")
-        assert cell.value is None and cell.state is State.NOT_APPLICABLE and str(cell_text(cell))
-        assert table.cell("VAN-LSKA-Tiny k=23", f"1-NN top-1, {distance}").value in (0, 100)
-
-
-def test_networks_of_other_papers_say_why_they_are_missing(tmp_path: Path) -> None:
-    table = filled("table_15", demo(tmp_path))
-    notes = {label: table.cell(label, "shape dimensions").note for label in ("SLaK-T", "PVT", "RepLKNet-31T", "DeiT")}
-    assert notes["SLaK-T"] == "scale demo has no shape_texture of slak_tiny"
-    assert notes["DeiT"] == "scale demo has no shape_texture of deit_small_patch16_224"
 
 
 @pytest.mark.parametrize("target", FIELDS)
@@ -163,5 +93,5 @@ def test_figures_are_written_with_their_numbers(target: str, tmp_path: Path) -> 
     scale = demo(tmp_path)
     put_required(target, scale)
     files = [tmp_path / f"{target}.png", tmp_path / f"{target}.csv"]
-    build(target, scale, files, PAPER)
+    build_table(target, scale, files, PAPER)
     assert target in TARGETS and all(path.stat().st_size > 500 for path in files)

@@ -11,12 +11,12 @@ import pytest
 from proven import COLUMN, FIGURE, ROW, TABLE, Proven, edit
 from table_helpers import PAPER, demo, put_required
 
-from lska import claims, tables
-from lska.claims.page import write as write_claims
-from lska.claims.verdicts import check
-from lska.tables import TARGETS, load_spec
+from lska.claims.claims_page import write_claims
+from lska.claims.listing import claim_files
+from lska.claims.verdicts import judge_claims
 from lska.tables.collect import Table, collect
-from lska.tables.render import WRITERS
+from lska.tables.specs import TARGETS, load_spec, outputs
+from lska.tables.table_formats import WRITERS, build_table
 from lska.verify import Finding, Level, verify
 from lska.verify.shown import differences
 
@@ -150,9 +150,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Table]:
 
 
 def test_a_number_edited_in_the_claims_names_claim_and_quantity(scale: Proven) -> None:
-    write_claims(check(scale.config), scale.config, scale.config.results)
+    write_claims(judge_claims(scale.config), scale.config, scale.config.results)
     assert scale.verified().checked["pages of claims"] == 3 and scale.broken() == []
-    path = claims.outputs(scale.config.results)[0]
+    path = claim_files(scale.config.results)[0]
     content = json.loads(path.read_text())
     claim = next(claim for claim in content["claims"] if claim["quantities"])
     quantity = claim["quantities"][0]
@@ -164,14 +164,14 @@ def test_a_number_edited_in_the_claims_names_claim_and_quantity(scale: Proven) -
 
 @pytest.mark.parametrize("page", [1, 2])
 def test_an_edited_page_of_claims_is_found(scale: Proven, page: int) -> None:
-    write_claims(check(scale.config), scale.config, scale.config.results)
-    path = claims.outputs(scale.config.results)[page]
+    write_claims(judge_claims(scale.config), scale.config, scale.config.results)
+    path = claim_files(scale.config.results)[page]
     path.write_text(path.read_text(encoding="utf-8").replace("parameters", "parrots", 1), encoding="utf-8")
     assert only(scale).file == path and "parrots" in only(scale).text
 
 
 def test_claims_of_edited_metric_files_are_not_judged(scale: Proven) -> None:
-    write_claims(check(scale.config), scale.config, scale.config.results)
+    write_claims(judge_claims(scale.config), scale.config, scale.config.results)
     path = scale.config.metric_path("complexity", "van_tiny-lska-k23-s0")
     edit(path, "metrics.params.value", lambda value: value + 1)
     assert only(scale).file == path
@@ -180,7 +180,7 @@ def test_claims_of_edited_metric_files_are_not_judged(scale: Proven) -> None:
 
 
 def test_formats_that_were_not_made_are_no_fault(scale: Proven) -> None:
-    for path in tables.outputs(TABLE, scale.config.results):
+    for path in outputs(TABLE, scale.config.results):
         if path.suffix != ".md":
             path.unlink()
     assert scale.faults() == []
@@ -188,8 +188,8 @@ def test_formats_that_were_not_made_are_no_fault(scale: Proven) -> None:
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
 def test_an_edited_drawing_is_found_when_figures_are_drawn_anew(scale: Proven, suffix: str) -> None:
-    path = next(path for path in tables.outputs(FIGURE, scale.config.results) if path.suffix == suffix)
-    tables.build(FIGURE, scale.config, [path])
+    path = next(path for path in outputs(FIGURE, scale.config.results) if path.suffix == suffix)
+    build_table(FIGURE, scale.config, [path])
     assert [found for found in verify(scale.config, drawings=True).findings if found.level is not Level.NOTE] == []
     content = path.read_bytes()
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
@@ -200,8 +200,8 @@ def test_an_edited_drawing_is_found_when_figures_are_drawn_anew(scale: Proven, s
 
 def written_claims(scale: Proven) -> list[Path]:
     """The files of claims, written now."""
-    write_claims(check(scale.config), scale.config, scale.config.results)
-    return list(claims.outputs(scale.config.results))
+    write_claims(judge_claims(scale.config), scale.config, scale.config.results)
+    return list(claim_files(scale.config.results))
 
 
 def test_a_claim_that_is_given_twice_or_elsewhere_is_found(scale: Proven) -> None:
@@ -245,8 +245,8 @@ def test_a_metric_file_with_odd_parts_is_blamed_alone(scale: Proven) -> None:
 
 
 def test_drawing_anew_tells_of_results_and_not_of_fonts(scale: Proven, capsys: pytest.CaptureFixture[str]) -> None:
-    path = next(path for path in tables.outputs(FIGURE, scale.config.results) if path.suffix == ".pdf")
-    tables.build(FIGURE, scale.config, [path])
+    path = next(path for path in outputs(FIGURE, scale.config.results) if path.suffix == ".pdf")
+    build_table(FIGURE, scale.config, [path])
     capsys.readouterr()
     assert scale.project.command("verify", "--drawings") == 0
     assert "glyph" not in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lska.outcomes import read_outcomes
-from lska.tables import TARGETS, outputs
+from lska.tables.specs import TARGETS, outputs
 from lska.workflow import FIGURES, TABLES
 
 # The first test waits for the whole demo, on machines of any speed.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lska.tables import TARGETS
+from lska.tables.specs import TARGETS
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]
 

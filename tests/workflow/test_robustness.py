@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lska.robustness import SETS
-from lska.tables import TARGETS
+from lska.tables.specs import TARGETS
 
 # The first test may have to wait for the whole demo.
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]

@@ -1,14 +1,14 @@
 # What DVC compares between commits: the headline numbers of each run, and the series of its plots.
-from lska import summaries
+from lska.claims.summaries import summary_inputs
 
 
 rule summaries:
     input:
-        summaries.inputs(PLAN.config, PLAN.names("complexity")),
+        summary_inputs(PLAN.config, PLAN.names("complexity")),
     output:
         PLAN.summaries,
     params:
-        digest=source_digest("headlines.py", "summaries"),
+        digest=source_digest("claims/headlines.py", "claims/summaries.py"),
     log:
         LOGS / "summaries.log",
     localrule: True

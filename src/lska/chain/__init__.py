@@ -1,6 +1,6 @@
 """Where a number comes from: the chain of files behind a cell of a table or a point of a figure.
 
-    from lska import chain, config, tables
+    from lska import chain, config
     scale = config.load([Path("config/small.yaml")])
     table = chain.filled("table_03", scale)
     found = chain.of(table, chain.choose(table, "VAN-LSKA-Tiny", "top-1"), scale)

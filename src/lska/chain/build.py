@@ -14,12 +14,11 @@ from lska.chain.origins import data_link, duration, moment, number, seal_text, w
 from lska.config import Config
 from lska.outcomes import outcomes_path
 from lska.provenance import file_md5, vouched_for
-from lska.tables import load_spec, outputs
+from lska.tables.cell_states import MEANING, State
+from lska.tables.cell_text import cell_text, heading
 from lska.tables.collect import Cell, Table, TableRow, collect
-from lska.tables.paper import read_paper
-from lska.tables.render import cell_text, heading
-from lska.tables.specs import DESIGN, ColumnSpec
-from lska.tables.states import MEANING, State
+from lska.tables.paper_values import read_paper
+from lska.tables.specs import DESIGN, ColumnSpec, load_spec, outputs
 
 HIDDEN = ("protocol", "backbone", "field")
 """Details of metric files that other links show."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 
+from lska.tables.cell_text import cell_text, heading
 from lska.tables.collect import Cell, Table
-from lska.tables.render import cell_text, heading
 
 SHOWN = 6
 """Labels that a message names where none is like the one asked for."""

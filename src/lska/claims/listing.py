@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -43,10 +42,14 @@ class Claim:
         return parse(self.predicate) if self.predicate else ()
 
     @property
+    def equalities(self) -> int:
+        """Number of comparisons by =."""
+        return sum(one.sign == "=" for one in self.comparisons)
+
+    @property
     def tolerances(self) -> tuple[float, ...]:
         """The tolerance of each comparison, 0 for < and >."""
-        equal = sum(one.sign == "=" for one in self.comparisons)
-        given = iter(self.tolerance * equal if len(self.tolerance) == 1 else self.tolerance)
+        given = iter(self.tolerance * self.equalities if len(self.tolerance) == 1 else self.tolerance)
         return tuple(next(given) if one.sign == "=" else 0.0 for one in self.comparisons)
 
     @property
@@ -55,8 +58,8 @@ class Claim:
         return tuple(dict.fromkeys(quantity for one in self.comparisons for quantity in one.quantities))
 
 
-def outputs(results: Path) -> tuple[Path, ...]:
-    """JSON and page of the verdicts, under the folder of a scale's results."""
+def claim_files(results: Path) -> tuple[Path, ...]:
+    """JSON and pages of the verdicts, under the folder of a scale's results."""
     return tuple(results / "claims" / f"claims{suffix}" for suffix in (".json", ".md", ".html"))
 
 
@@ -84,19 +87,15 @@ def _claim(row: dict[str, str], where: str) -> Claim:
         raise ValueError(f"{where}: expected a predicate, or a note that says why there is none")
     claim = Claim(**{**row, "tolerance": tolerance})
     try:
-        _check_tolerance(claim)
+        equal = claim.equalities
     except PredicateError as error:
         raise ValueError(f"{where}: predicate: {error}") from error
-    return claim
-
-
-def _check_tolerance(claim: Claim) -> None:
-    equal = sum(one.sign == "=" for one in claim.comparisons)
-    if min(claim.tolerance, default=0) < 0 or len(claim.tolerance) not in ({1, equal} if equal else {0}):
-        raise PredicateError(
-            f"expected a tolerance of 0 or more for all of the {equal} comparisons by =, or one for each, found "
-            f"{list(claim.tolerance)}"
+    if min(tolerance, default=0) < 0 or len(tolerance) not in ({1, equal} if equal else {0}):
+        raise ValueError(
+            f"{where}: expected a tolerance of 0 or more for all of the {equal} comparisons by =, or one for each, "
+            f"found {list(tolerance)}"
         )
+    return claim
 
 
 def runs_of(quantity: Quantity, config: ConfigLike) -> tuple[Run, ...]:
@@ -111,13 +110,7 @@ def runs_of(quantity: Quantity, config: ConfigLike) -> tuple[Run, ...]:
     return tuple(sorted(same, key=lambda run: run.seed))
 
 
-def requirements(config: ConfigLike, claims: tuple[Claim, ...] | None = None) -> list[tuple[str, Run]]:
+def claim_needs(config: ConfigLike, claims: tuple[Claim, ...] | None = None) -> list[tuple[str, Run]]:
     """The metric files, as (task, run), that the claims can use at a scale, each once."""
-    return list(dict.fromkeys(_needs(config, read_claims() if claims is None else claims)))
-
-
-def _needs(config: ConfigLike, claims: tuple[Claim, ...]) -> Iterator[tuple[str, Run]]:
-    for claim in claims:
-        for quantity in claim.quantities:
-            for run in runs_of(quantity, config):
-                yield quantity.task, run
+    quantities = (one for claim in (read_claims() if claims is None else claims) for one in claim.quantities)
+    return list(dict.fromkeys((one.task, run) for one in quantities for run in runs_of(one, config)))

@@ -12,8 +12,9 @@ chained; `and` between comparisons.
 from __future__ import annotations
 
 import ast
+import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lska.models.kernels import ATTENTIONS
@@ -24,12 +25,8 @@ _QUANTITY = re.compile(
 )
 _SINGLE_EQUALS = re.compile(r"(?<![<>=!])=(?!=)")
 _SIGNS = {ast.Lt: "<", ast.Gt: ">", ast.Eq: "="}
-_OPERATIONS: dict[type, Callable[[float, float], float]] = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.Div: lambda a, b: a / b,
-}
+_OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+_EXPECTED = "comparisons (<, > or =, joined by `and`) of + - * / over numbers and <task>.<metric>(<network>)"
 
 
 class PredicateError(ValueError):
@@ -54,33 +51,35 @@ class Quantity:
         return self.task.partition("/")[0] == "complexity"
 
 
+Values = Mapping[Quantity, float]
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """`left sign right`, the sides being arithmetic over quantities."""
+    """`left sign right`, the sides being arithmetic over quantities, which they are computed from."""
 
-    left: ast.expr
+    text: str
+    left: Callable[[Values], float]
     sign: str
     """One of <, > and =."""
-    right: ast.expr
-    names: Mapping[str, Quantity]
-    """The quantities by their names in the two trees."""
-    text: str
+    right: Callable[[Values], float]
+    quantities: tuple[Quantity, ...]
+    """Those that the comparison is about, each once, from left to right."""
 
     @property
-    def quantities(self) -> tuple[Quantity, ...]:
-        """Those that the comparison is about, each once, from left to right."""
-        walked = (node for side in (self.left, self.right) for node in _names(side))
-        return tuple(dict.fromkeys(self.names[node.id] for node in walked))
+    def bare(self) -> bool:
+        """Whether two quantities are compared, and nothing else."""
+        return self.text == f" {self.sign} ".join(map(str, self.quantities))
 
-    def sides(self, values: Mapping[Quantity, float]) -> tuple[float, float]:
+    def sides(self, values: Values) -> tuple[float, float]:
         """Values of the left and the right side.
 
         Raises:
             ZeroDivisionError: a quotient has a denominator of zero.
         """
-        return _value(self.left, self.names, values), _value(self.right, self.names, values)
+        return self.left(values), self.right(values)
 
-    def difference(self, values: Mapping[Quantity, float]) -> float:
+    def difference(self, values: Values) -> float:
         """What has to be positive for < and >, and zero for =: the side that should be larger less the other.
 
         Raises:
@@ -96,75 +95,46 @@ def parse(text: str) -> tuple[Comparison, ...]:
     Raises:
         PredicateError: the text is no predicate; says what was found and what is expected.
     """
-    names: dict[str, Quantity] = {}
-
-    def name(match: re.Match[str]) -> str:
-        quantity = Quantity(match["task"], match["metric"], match["network"])
-        key = next((known for known, other in names.items() if other == quantity), f"q{len(names)}")
-        names[key] = quantity
-        return key
-
-    plain = _QUANTITY.sub(name, text.strip())
+    quantities = list(dict.fromkeys(Quantity(**match.groupdict()) for match in _QUANTITY.finditer(text)))
+    # As names, they can be read as Python's arithmetic.
+    names = {f"q{number}": quantity for number, quantity in enumerate(quantities)}
+    plain = _QUANTITY.sub(lambda match: f"q{quantities.index(Quantity(**match.groupdict()))}", text.strip())
     try:
         tree = ast.parse(_SINGLE_EQUALS.sub("==", plain), mode="eval").body
     except SyntaxError as error:
         raise PredicateError(f"{text!r} is not a predicate ({error.msg}); expected {_EXPECTED}") from error
     parts = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
-    return tuple(found for part in parts for found in _comparisons(part, names, text))
+    found = []
+    for part in parts:
+        if not isinstance(part, ast.Compare):
+            shown = _shown(part, names)
+            raise PredicateError(f"{text!r} has a part without comparison, {shown!r}; expected {_EXPECTED}")
+        sides = [part.left, *part.comparators]
+        computed = [_computed(side, names, text) for side in sides]
+        for place, sign in enumerate(part.ops):
+            if type(sign) not in _SIGNS:
+                raise PredicateError(f"{text!r} compares by {type(sign).__name__}; expected <, > or =")
+            said = f" {_SIGNS[type(sign)]} ".join(_shown(side, names) for side in sides[place : place + 2])
+            about = (Quantity(**match.groupdict()) for match in _QUANTITY.finditer(said))
+            left, right = computed[place : place + 2]
+            found.append(Comparison(said, left, _SIGNS[type(sign)], right, tuple(dict.fromkeys(about))))
+    return tuple(found)
 
 
-_EXPECTED = "comparisons (<, > or =, joined by `and`) of + - * / over numbers and <task>.<metric>(<network>)"
-
-
-def _comparisons(node: ast.expr, names: Mapping[str, Quantity], text: str) -> Iterator[Comparison]:
-    if not isinstance(node, ast.Compare):
-        raise PredicateError(f"{text!r} has a part without comparison, {_shown(node, names)!r}; expected {_EXPECTED}")
-    sides = [node.left, *node.comparators]
-    for side in sides:
-        _check(side, names, text)
-    for left, operator, right in zip(sides, node.ops, sides[1:], strict=False):
-        if type(operator) not in _SIGNS:
-            raise PredicateError(f"{text!r} compares by {type(operator).__name__}; expected <, > or =")
-        sign = _SIGNS[type(operator)]
-        yield Comparison(left, sign, right, names, f"{_shown(left, names)} {sign} {_shown(right, names)}")
-
-
-def _check(node: ast.expr, names: Mapping[str, Quantity], text: str) -> None:
-    """Refuse everything but arithmetic, before anything is computed."""
+def _computed(node: ast.expr, names: Mapping[str, Quantity], text: str) -> Callable[[Values], float]:
+    """The function that a side is; everything but arithmetic is refused."""
     match node:
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATIONS:
-            _check(left, names, text)
-            _check(right, names, text)
+            operation, one, other = _OPERATIONS[type(op)], *(_computed(part, names, text) for part in (left, right))
+            return lambda values: operation(one(values), other(values))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            _check(operand, names, text)
+            positive = _computed(operand, names, text)
+            return lambda values: -positive(values)
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-            return
+            return lambda values: value
         case ast.Name(id=name) if name in names:
-            return
-        case _:
-            raise PredicateError(f"{text!r}: cannot read {_shown(node, names)!r}; expected {_EXPECTED}")
-
-
-def _value(node: ast.expr, names: Mapping[str, Quantity], values: Mapping[Quantity, float]) -> float:
-    match node:
-        case ast.BinOp(left=left, op=op, right=right):
-            return _OPERATIONS[type(op)](_value(left, names, values), _value(right, names, values))
-        case ast.UnaryOp(operand=operand):
-            return -_value(operand, names, values)
-        case ast.Name(id=name):
-            return values[names[name]]
-        case ast.Constant(value=value):
-            return value
-    raise TypeError(f"unchecked expression {ast.dump(node)}")
-
-
-def _names(node: ast.expr) -> Iterator[ast.Name]:
-    """In the order of the text; `ast.walk` goes by depth."""
-    if isinstance(node, ast.Name):
-        yield node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.expr):
-            yield from _names(child)
+            return lambda values: values[names[name]]
+    raise PredicateError(f"{text!r}: cannot read {_shown(node, names)!r}; expected {_EXPECTED}")
 
 
 def _shown(node: ast.expr, names: Mapping[str, Quantity]) -> str:

@@ -10,14 +10,13 @@ whole numbers may over a few seeds, do not show that there is no error: it is no
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lska.claims.evidence import Evidence, Group
+from lska.claims.claim_evidence import Evidence, Pairing
 from lska.claims.predicates import Comparison, Quantity
 
 CONFIDENCE = 0.95
@@ -78,103 +77,14 @@ def difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) ->
     error, freedom, basis = _over_seeds(measured, slopes) or _over_images(measured, slopes)
     p = None
     if error is not None and comparison.sign != "=":
-        p = _chance(found[-1], error, freedom)
-        if _is_mcnemar(comparison, measured):
+        from scipy.stats import t
+
+        p = float(2 * t.sf(abs(found[-1]) / error, freedom))
+        # Two networks' shares of right images, and nothing else.
+        alike = len(measured) == 2 and measured[0].pairing == measured[1].pairing
+        if comparison.bare and alike and all(one.binary for one in measured):
             p, basis = mcnemar(measured[0].outcomes, measured[1].outcomes), f"{basis}; exact McNemar test"
     return Difference(*found, error, freedom, p, basis)
-
-
-_Test = tuple[float | None, float | None, str]
-"""Standard error, degrees of freedom and basis of a `Difference`."""
-
-
-def _chance(found: float, error: float, freedom: float) -> float:
-    """Two-sided p of a t test."""
-    from scipy.stats import t
-
-    return float(2 * t.sf(abs(found) / error, freedom))
-
-
-def _slope(comparison: Comparison, values: Mapping[Quantity, float], quantity: Quantity) -> float:
-    """Derivative of the difference with respect to one quantity."""
-    step = STEP * max(abs(values[quantity]), LEAST)
-    ends = (comparison.difference({**values, quantity: values[quantity] + sign * step}) for sign in (1, -1))
-    above, below = ends
-    return (above - below) / (2 * step)
-
-
-def _over_seeds(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test | None:
-    """Welch's t-test, with the degrees of freedom of Welch and Satterthwaite; None where seeds are too few or alike."""
-    if any(len(part.values) < 2 for part in measured):
-        return None
-    shares = {
-        part.quantity: slopes[part.quantity] ** 2 * float(np.var(part.values, ddof=1)) / len(part.values)
-        for part in measured
-    }
-    variance = sum(shares.values())
-    if _negligible(variance, measured, slopes):
-        return None
-    seeds = ", ".join(map(str, sorted({len(part.values) for part in measured})))
-    freedom = variance**2 / sum(shares[part.quantity] ** 2 / (len(part.values) - 1) for part in measured)
-    return math.sqrt(variance), freedom, f"Welch's test over seeds ({seeds} each)"
-
-
-def _over_images(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test:
-    """Paired over images within each group; groups, and quantities without outcomes, are taken as independent."""
-    groups = _by_group(measured)
-    variances = [_variance(group, parts, slopes) for group, parts in groups.items()]
-    if None in variances:
-        return None, None, "no error is known"
-    bases = dict.fromkeys(_basis(group, parts) for group, parts in groups.items())
-    if _negligible(sum(variances), measured, slopes):
-        return None, None, f"{'; '.join(bases)}: without any spread, so no error is known"
-    return math.sqrt(sum(variances)), math.inf, "; ".join(bases)
-
-
-def _negligible(variance: float, measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> bool:
-    """Whether a variance is that of the derivatives' rounding alone."""
-    return math.sqrt(variance) <= STEP * max(abs(slopes[part.quantity] * part.value) for part in measured)
-
-
-def _by_group(measured: Sequence[Evidence]) -> dict[Group | Quantity, list[Evidence]]:
-    groups: dict[Group | Quantity, list[Evidence]] = {}
-    for part in measured:
-        groups.setdefault(part.quantity if part.group is None else part.group, []).append(part)
-    return groups
-
-
-def _variance(group: Group | Quantity, parts: list[Evidence], slopes: Mapping[Quantity, float]) -> float | None:
-    """Variance of the group's share in the difference; None where it is not known."""
-    if isinstance(group, Quantity):
-        error = parts[0].standard_error
-        return None if error is None else (slopes[group] * error) ** 2
-    influence = sum(slopes[part.quantity] * part.outcomes for part in parts)
-    defined = influence[np.isfinite(influence)]
-    # Where a metric is not defined on most samples, the others are no picture of all.
-    if len(defined) < max(2, len(influence) / 2):
-        return None
-    return float(np.var(defined, ddof=1)) / (len(defined) if group.kind == "images" else 1)
-
-
-def _basis(group: Group | Quantity, parts: list[Evidence]) -> str:
-    least, most = (choose(len(part.values) for part in parts) for choose in (min, max))
-    seeds = f"{least} to {most}" if least < most else str(most)
-    trained = "one seed" if most == 1 else f"means over {seeds} seeds, whose spread is left out"
-    if isinstance(group, Quantity):
-        timed = group.task == "speed"
-        return "error of repeated timing" if timed else f"unpaired errors of the metric files, {trained}"
-    if group.kind == "images":
-        return f"paired over {group.length:,} images, {trained}"
-    images = f" of {group.images:,} images" if group.images else ""
-    return f"paired over {group.length:,} bootstrap samples{images}, {trained}"
-
-
-def _is_mcnemar(comparison: Comparison, measured: Sequence[Evidence]) -> bool:
-    """Whether two networks' shares of right images are compared, and nothing else."""
-    bare = all(isinstance(side, ast.Name) for side in (comparison.left, comparison.right))
-    return (
-        bare and len(measured) == 2 and measured[0].group == measured[1].group and all(one.binary for one in measured)
-    )
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
@@ -187,3 +97,73 @@ def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
 
     first, second = int((one > other).sum()), int((one < other).sum())
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
+def _slope(comparison: Comparison, values: Mapping[Quantity, float], quantity: Quantity) -> float:
+    """Derivative of the difference with respect to one quantity."""
+    step = STEP * max(abs(values[quantity]), LEAST)
+    above, below = (comparison.difference({**values, quantity: values[quantity] + move}) for move in (step, -step))
+    return (above - below) / (2 * step)
+
+
+_Test = tuple[float | None, float | None, str]
+"""Standard error, degrees of freedom and basis of a `Difference`."""
+
+
+def _over_seeds(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test | None:
+    """Welch's t-test, with the degrees of freedom of Welch and Satterthwaite; None where seeds are too few or alike."""
+    counts = [len(part.values) for part in measured]
+    if min(counts) < 2:
+        return None
+    shares = [slopes[part.quantity] ** 2 * float(np.var(part.values, ddof=1)) / len(part.values) for part in measured]
+    variance = sum(shares)
+    if _negligible(variance, measured, slopes):
+        return None
+    freedom = variance**2 / sum(share**2 / (count - 1) for share, count in zip(shares, counts, strict=True))
+    return math.sqrt(variance), freedom, f"Welch's test over seeds ({', '.join(map(str, sorted(set(counts))))} each)"
+
+
+def _over_images(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test:
+    """Paired over images within each group of a pairing; groups, and quantities without outcomes, are taken as
+    independent."""
+    groups: dict[Pairing | Quantity, list[Evidence]] = {}
+    for part in measured:
+        groups.setdefault(part.pairing or part.quantity, []).append(part)
+    variances = [_variance(parts, slopes) for parts in groups.values()]
+    if None in variances:
+        return None, None, "no error is known"
+    basis = "; ".join(dict.fromkeys(map(_basis, groups.values())))
+    if _negligible(sum(variances), measured, slopes):
+        return None, None, f"{basis}: without any spread, so no error is known"
+    return math.sqrt(sum(variances)), math.inf, basis
+
+
+def _negligible(variance: float, measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> bool:
+    """Whether a variance is that of the derivatives' rounding alone."""
+    return math.sqrt(variance) <= STEP * max(abs(slopes[part.quantity] * part.value) for part in measured)
+
+
+def _variance(parts: list[Evidence], slopes: Mapping[Quantity, float]) -> float | None:
+    """Variance of a group's share in the difference; None where it is not known."""
+    first = parts[0]
+    if first.pairing is None:
+        return None if first.standard_error is None else (slopes[first.quantity] * first.standard_error) ** 2
+    influence = sum(slopes[part.quantity] * part.outcomes for part in parts)
+    defined = influence[np.isfinite(influence)]
+    # Where a metric is not defined on most samples, the others are no picture of all.
+    if len(defined) < max(2, len(influence) / 2):
+        return None
+    return float(np.var(defined, ddof=1)) / (len(defined) if first.pairing.kind == "images" else 1)
+
+
+def _basis(parts: list[Evidence]) -> str:
+    pairing, counts = parts[0].pairing, sorted({len(part.values) for part in parts})
+    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    trained = "one seed" if counts[-1] == 1 else f"means over {seeds} seeds, whose spread is left out"
+    if pairing is None:
+        timed = parts[0].quantity.task == "speed"
+        return "error of repeated timing" if timed else f"unpaired errors of the metric files, {trained}"
+    if pairing.kind == "images":
+        return f"paired over {pairing.length:,} images, {trained}"
+    images = f" of {pairing.images:,} images" if pairing.images else ""
+    return f"paired over {pairing.length:,} bootstrap samples{images}, {trained}"

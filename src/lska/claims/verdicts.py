@@ -1,14 +1,18 @@
-"""Does a claim hold at a scale? A verdict for each, with the numbers, runs and seeds behind it."""
+"""Does a claim hold at a scale? A verdict for each, with the numbers, runs and seeds behind it.
+
+    from lska import config
+    from lska.claims.verdicts import judge_claims
+    results = judge_claims(config.load([Path("config/demo.yaml")]))
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from lska.claims.evidence import Evidence, Unavailable, collect
+from lska.claims.claim_evidence import Evidence, Unavailable, evidence_of
 from lska.claims.listing import CLAIMS, Claim, read_claims
 from lska.claims.predicates import Comparison, Quantity
 from lska.claims.statistics import CONFIDENCE, Difference, difference
@@ -28,6 +32,8 @@ class Verdict(StrEnum):
     NOT_RUN = "not run"
     DISAGREE = "the paper's own numbers disagree"
 
+
+MARKS = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.NOISE: "~", Verdict.NOT_RUN: "–", Verdict.DISAGREE: "!"}
 
 MEANING = {
     Verdict.HOLDS: "every comparison comes out as stated: counts exactly, measurements beyond chance (5 %)",
@@ -72,7 +78,7 @@ class Result:
         return "; ".join(dict.fromkeys(outcome.difference.basis for outcome in self.outcomes))
 
 
-def check(config: ConfigLike, path: Path = CLAIMS, results: Path | None = None) -> tuple[Result, ...]:
+def judge_claims(config: ConfigLike, path: Path = CLAIMS, results: Path | None = None) -> tuple[Result, ...]:
     """Judge every claim by the metric files of a scale.
 
     Args:
@@ -87,20 +93,14 @@ def check(config: ConfigLike, path: Path = CLAIMS, results: Path | None = None) 
     found: dict[Quantity, Evidence | str] = {}
     for quantity in dict.fromkeys(quantity for claim in claims for quantity in claim.quantities):
         try:
-            found[quantity] = collect(quantity, config, folder)
+            found[quantity] = evidence_of(quantity, config, folder)
         except Unavailable as reason:
             found[quantity] = str(reason)
     shrunken = set(getattr(config, "architecture", {}))
     return tuple(judge(claim, {one: found[one] for one in claim.quantities}, shrunken) for claim in claims)
 
 
-def count(results: Iterable[Result]) -> dict[Verdict, int]:
-    """Number of claims by verdict, also of those that do not occur."""
-    found = Counter(result.verdict for result in results)
-    return {verdict: found[verdict] for verdict in Verdict}
-
-
-def judge(claim: Claim, found: dict[Quantity, Evidence | str], shrunken: Iterable[str] = ()) -> Result:
+def judge(claim: Claim, found: Mapping[Quantity, Evidence | str], shrunken: Iterable[str] = ()) -> Result:
     """The verdict on one claim.
 
     Args:
@@ -112,54 +112,41 @@ def judge(claim: Claim, found: dict[Quantity, Evidence | str], shrunken: Iterabl
     missing += _incomparable(claim, evidence.values(), set(shrunken))
     if not claim.comparisons:
         missing.append(claim.note)
-    able, undefined = _differences(claim, evidence)
-    outcomes = () if claim.data and missing else _outcomes(able, evidence)
+    able, undefined = [], []
+    for one, tolerance in zip(claim.comparisons, claim.tolerances, strict=True):
+        if all(quantity in evidence for quantity in one.quantities):
+            try:
+                able.append((one, tolerance, _difference(one, evidence)))
+            except (ZeroDivisionError, Unavailable) as reason:
+                said = "divides by zero" if isinstance(reason, ZeroDivisionError) else str(reason)
+                undefined.append(f"{one.text}: {said}")
+    tests = sum(not gap.exact for _, _, gap in able)
+    outcomes = tuple(
+        Outcome(one, tolerance, gap, _unit(one, evidence), _verdict(one, gap, tolerance, tests))
+        for one, tolerance, gap in (() if claim.data and missing else able)
+    )
     missing += undefined
     verdict = combine([outcome.verdict for outcome in outcomes], complete=not missing)
     return Result(claim, verdict, outcomes, tuple(evidence.values()), tuple(dict.fromkeys(missing)))
 
 
-_Able = list[tuple[Comparison, float, Difference]]
-"""Comparisons with their tolerance and what they come to."""
+def _difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) -> Difference:
+    timed = (evidence[quantity].devices for quantity in comparison.quantities if quantity.task == "speed")
+    devices = dict.fromkeys(name for names in timed for name in names)
+    if len(devices) > 1:
+        raise Unavailable(f"speeds of different hardware ({', '.join(devices)})")
+    return difference(comparison, evidence)
 
 
-def _differences(claim: Claim, evidence: dict[Quantity, Evidence]) -> tuple[_Able, list[str]]:
-    """The comparisons whose quantities are all there and comparable, and why others are not."""
-    able, reasons = [], []
-    for one, tolerance in zip(claim.comparisons, claim.tolerances, strict=True):
-        if not all(quantity in evidence for quantity in one.quantities):
-            continue
-        timed = {name: None for q in one.quantities if q.task == "speed" for name in evidence[q].devices}
-        if len(timed) > 1:
-            reasons.append(f"{one.text}: speeds of different hardware ({', '.join(timed)})")
-            continue
-        try:
-            able.append((one, tolerance, difference(one, evidence)))
-        except ZeroDivisionError:
-            reasons.append(f"{one.text}: divides by zero")
-    return able, reasons
-
-
-def _outcomes(able: _Able, evidence: dict[Quantity, Evidence]) -> tuple[Outcome, ...]:
-    tests = sum(not found.exact for _, _, found in able)
-    return tuple(
-        Outcome(one, tolerance, found, _unit(one, evidence), _verdict(one, found, tolerance, tests))
-        for one, tolerance, found in able
-    )
-
-
-def _incomparable(claim: Claim, evidence: Iterable[Evidence], shrunken: set[str]) -> list[str]:
+def _incomparable(claim: Claim, evidence: Iterable[Evidence], shrunken: set[str]) -> Iterator[str]:
     """Why numbers that the paper or others published cannot be compared with ours."""
-    if not claim.data:
-        return []
-    measured = [part for part in evidence if not part.quantity.counted]
+    measured = [part for part in evidence if not part.quantity.counted] if claim.data else []
     others = sorted({name for part in measured for name in part.data} - {claim.data})
     small = sorted({run.model for part in measured for run in part.runs} & shrunken)
-    reasons = {
-        f"compares with numbers published for {claim.data}; measured here: {', '.join(others)}": others,
-        f"compares with published numbers; shrunken here: {', '.join(small)}": small,
-    }
-    return [reason for reason, found in reasons.items() if found]
+    if others:
+        yield f"compares with numbers published for {claim.data}; measured here: {', '.join(others)}"
+    if small:
+        yield f"compares with published numbers; shrunken here: {', '.join(small)}"
 
 
 def _verdict(comparison: Comparison, found: Difference, tolerance: float, tests: int) -> Verdict:
@@ -191,7 +178,7 @@ def combine(verdicts: Iterable[Verdict], complete: bool) -> Verdict:
     return Verdict.NOISE if Verdict.NOISE in found else Verdict.HOLDS
 
 
-def _unit(comparison: Comparison, evidence: dict[Quantity, Evidence]) -> str:
+def _unit(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) -> str:
     """Unit of a plain difference of one metric; a compound expression names its own."""
     units = {evidence[quantity].unit for quantity in comparison.quantities}
     plain = not any(symbol in comparison.text for symbol in (" * ", " / "))

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lska.claims.page import MARKS
 from lska.claims.predicates import parse
-from lska.claims.verdicts import MEANING, Verdict
+from lska.claims.verdicts import MARKS, MEANING, Verdict
 
 
 @dataclass(frozen=True)

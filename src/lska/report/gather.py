@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lska import claims
+from lska.claims.listing import claim_files
 from lska.config import Config
 from lska.files import files_in, read_json
 from lska.provenance import validate
 from lska.report import graph_path, rendered_notebook
-from lska.tables import TARGETS, TableSpec, load_spec, outputs
 from lska.tables.collect import Cell, Table, collect
+from lska.tables.specs import TARGETS, TableSpec, load_spec, outputs
 from lska.verify import Report, verify
 from lska.weights.sidecars import load_sidecar
 
@@ -86,7 +86,7 @@ def gather(config: Config) -> Results:
         sidecars={path: load_sidecar(path) for path in files_in(checkpoints, "**/*.json")},
         records=_contents(results / "data", deep=False, schema="record"),
         executed=_contents(results / "notebooks", "*.ipynb", deep=False),
-        claims=_optional(claims.outputs(results)[0], "claims"),
+        claims=_optional(claim_files(results)[0], "claims"),
         graph=_optional(graph_path(results)),
         verified=verify(config) if metrics else None,
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 from lska.config import Config
 from lska.files import parse_json, read_text, write_text
 from lska.imports import ADDRESSES, absent
-from lska.notebook import NotebookError
 from lska.report import rendered_notebook
-from lska.tables import TARGETS
+from lska.tables.notebooks import NotebookError
+from lska.tables.specs import TARGETS
 
 
 def render_all(config: Config) -> list[Path]:

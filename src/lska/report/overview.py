@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lska.claims.headlines import headlines
 from lska.finetuning import CONTROL
-from lska.headlines import headlines
 from lska.report.gather import Results, Target
 from lska.report.tables import style
 from lska.runs import Run
+from lska.tables.cell_states import MEANING, State, pool
 from lska.tables.collect import Cell
 from lska.tables.specs import display_names
-from lska.tables.states import MEANING, State, pool
 
 COMPARED = (State.REPRODUCED, State.DEVIATES)
 

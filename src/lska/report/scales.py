@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lska.files import MissingFileError, files_in, read_bytes, read_table, read_yaml
-from lska.tables import TARGETS, load_spec
-from lska.tables.specs import TableSpec
+from lska.tables.specs import TARGETS, TableSpec, load_spec
 
 ORDER = ("demo", "small", "small_gpu", "paper")
 """Scales from the smallest on; others follow by name."""

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lska.claims.page import numbers, shown
+from lska.claims.claims_page import numbers
 from lska.files import replaced_folder, write_json
 from lska.provenance import file_md5
 from lska.report import inventory_path, site_path
@@ -14,6 +14,7 @@ from lska.report.claims import kind_of
 from lska.report.gather import Results
 from lska.report.pages import Page, downloads, pages
 from lska.report.words import capital, duration, hours, minus, unbroken
+from lska.tables.cell_text import shown
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -8,9 +8,9 @@ from typing import Any
 
 from lska.config import Config
 from lska.report.evidence import Evidence
+from lska.tables.cell_states import MEANING, State
+from lska.tables.cell_text import CellText, caption, cell_text, facts, heading, legend
 from lska.tables.collect import Cell, Table, TableRow
-from lska.tables.states import MEANING, State
-from lska.tables.words import CellText, caption, cell_text, facts, heading, legend
 
 
 @dataclass(frozen=True)

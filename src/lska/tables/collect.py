@@ -6,12 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from lska.runs import Run
-from lska.tables.measurements import Measurement, MetricFolder
-from lska.tables.paper import REFERENCE, PaperTable, PaperValue, read_paper
+from lska.tables.cell_states import State, compare, pool
+from lska.tables.designs import describe
+from lska.tables.measurements import Measurement, MetricFolder, measurement_of
+from lska.tables.paper_values import REFERENCE, PaperTable, PaperValue, read_paper
 from lska.tables.specs import DESIGN, ColumnSpec, ConfigLike, Row, TableSpec, expand, sources
-from lska.tables.states import State, compare, pool
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Cell:
     paper: str | None = None
     paper_source: str | None = None
     paper_detail: str = ""
+    cut: bool = False
+    """Whether our value equals the paper's only if it is cut, not rounded, to the printed digits."""
     other_data: bool = False
     """Whether it was measured on other data, or on a shrunken model, than the paper's."""
     note: str = ""
@@ -100,15 +104,6 @@ class Table:
         raise KeyError(f"{self.spec.target} has no cell in row {row!r}, column {column!r}")
 
 
-@dataclass(frozen=True)
-class _Sources:
-    """Where the cells of one table come from."""
-
-    config: ConfigLike
-    paper: PaperTable
-    metrics: MetricFolder
-
-
 def collect(spec: TableSpec, config: ConfigLike, paper: Path, results: Path, seals: bool = True) -> Table:
     """Fill every cell of `spec`; no cell is left out and none is invented.
 
@@ -121,140 +116,78 @@ def collect(spec: TableSpec, config: ConfigLike, paper: Path, results: Path, sea
         FileNotFoundError: a metric file that the configuration asks for is missing; names it and how to make it.
         ValueError: a metric file or a file of `paper` is faulty; names the file and the field.
     """
-    origin = _Sources(config, read_paper(paper / f"{spec.paper}.csv"), MetricFolder(config.scale, results, seals))
+    printed, metrics = read_paper(paper / f"{spec.paper}.csv"), MetricFolder(config.scale, results, seals)
     rows = []
     for row in expand(spec, config):
-        rows.append(TableRow(row.label, tuple(_cell(row, column, origin) for column in spec.columns), row))
-    rows = _with_references(rows, spec, origin.paper) if spec.references else rows
+        blanks = [_blank(row, column, printed) for column in spec.columns]
+        filled = zip(blanks, spec.columns, strict=True)
+        cells = tuple(_filled(blank, row, column, config, metrics) for blank, column in filled)
+        rows.append(TableRow(row.label, cells, row))
+    rows = _with_references(rows, spec, printed) if spec.references else rows
     return Table(spec, config.scale, config.caption, tuple(rows))
 
 
-def _cell(row: Row, column: ColumnSpec, origin: _Sources) -> Cell:
-    empty = Cell(row.label, column.label, State.NOT_APPLICABLE, column.unit, column.digits)
+def _blank(row: Row, column: ColumnSpec, printed: PaperTable) -> Cell:
+    """A cell with the paper's value only."""
+    cell = Cell(row.label, column.label, State.NOT_APPLICABLE, column.unit, column.digits)
     if not row.applies(column):
-        return empty
-    empty = replace(empty, note=row.spec.remarks.get(column.label, ""))
-    empty = _with_paper(empty, origin.paper.get(row.paper_label, column.paper_label or column.label))
+        return cell
+    cell = replace(cell, note=row.spec.remarks.get(column.label, ""))
+    return _with_paper(cell, printed.get(row.paper_label, column.paper_label or column.label))
+
+
+def _with_paper(cell: Cell, entry: PaperValue | None) -> Cell:
+    if entry is None:
+        return cell
+    return replace(cell, paper=entry.value, paper_source=entry.source, paper_detail=entry.detail)
+
+
+def _filled(cell: Cell, row: Row, column: ColumnSpec, config: ConfigLike, metrics: MetricFolder) -> Cell:
+    """The cell with what was measured for it."""
+    if not row.applies(column):
+        return cell
     if column.task == DESIGN and row.kernel is not None:
-        return _design_cell(empty, column, row.kernel)
-    found = _measure(row, column, origin)
-    if not found:
-        return replace(empty, state=State.NOT_RUN, note=_reason(row, column, origin.config) or empty.note)
+        return _worded(replace(cell, n=1), describe(column.metric, row.kernel))
+    runs = sources(row, column, config)
+    if not runs:
+        reason = "" if row.model is None else f"scale {config.scale} has no {row.task(column)} of {row.network}"
+        return replace(cell, state=State.NOT_RUN, note=reason or cell.note)
+    contents = {metrics.path(*source): metrics.read(*source) for source in runs}
+    found = [_measurement(content, path, row, column) for path, content in contents.items()]
     data = tuple(dict.fromkeys(item.data for item in found if item.data is not None))
+    trained = [run for _, run in runs if isinstance(run, Run) and column.measured_on != "architecture"]
     cell = replace(
-        empty, n=len(found), seeds=_seeds(row, column, origin.config), files=tuple(item.path for item in found),
-        data=data, conditions=_conditions(row, column, origin),
-        other_data=_is_other(row, column, data, origin.config),
+        cell, n=len(found), seeds=tuple(run.seed for run in trained), files=tuple(contents), data=data,
+        conditions="; ".join(dict.fromkeys(_conditions(content, path, column) for path, content in contents.items())),
+        other_data=_is_other(row, column, data, config),
     )  # fmt: skip
-    if any(item.value is None for item in found):
-        return _without_value(cell, row, column, origin)
-    cell = _measured_cell(cell, column, found)
-    return replace(cell, state=State.CONTROL) if row.spec.control else cell
-
-
-def _seeds(row: Row, column: ColumnSpec, config: ConfigLike) -> tuple[int, ...]:
-    if column.measured_on == "architecture":
-        return ()
-    return tuple(run.seed for _, run in sources(row, column, config) if isinstance(run, Run))
-
-
-def _without_value(cell: Cell, row: Row, column: ColumnSpec, origin: _Sources) -> Cell:
-    """The cell of a metric that is null: the row has no such quantity, or a part of the data set is missing."""
+    if all(item.value is not None for item in found):
+        cell = _measured(cell, column, found)
+        return replace(cell, state=State.CONTROL) if row.spec.control else cell
     if not column.partial:
         return cell
-    contents = [origin.metrics.read(task, run) for task, run in sources(row, column, origin.config)]
-    missing = {name: found for content in contents for name, found in (content["detail"].get("missing") or {}).items()}
-    listed = "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in missing.items())
+    parts = {name: absent for one in contents.values() for name, absent in (one["detail"].get("missing") or {}).items()}
+    listed = "; ".join(f"{name} {', '.join(map(str, absent))}" for name, absent in parts.items())
     return replace(cell, state=State.PARTIAL, note=f"missing: {listed or 'the clean images'}")
 
 
-def _reason(row: Row, column: ColumnSpec, config: ConfigLike) -> str:
-    """Why there is nothing to show."""
-    return "" if row.model is None else f"scale {config.scale} has no {row.task(column)} of {row.network}"
-
-
-def _with_paper(cell: Cell, printed: PaperValue | None) -> Cell:
-    if printed is None:
-        return cell
-    return replace(cell, paper=printed.value, paper_source=printed.source, paper_detail=printed.detail)
-
-
-def _measure(row: Row, column: ColumnSpec, origin: _Sources) -> list[Measurement]:
+def _measurement(content: dict[str, Any], path: Path, row: Row, column: ColumnSpec) -> Measurement:
     metric = column.metric.format(**row.values)
-    found = [
-        origin.metrics.measurement(task, run, metric, column.nullable or column.partial)
-        for task, run in sources(row, column, origin.config)
-    ]
-    for item in found:
-        if column.factor == 1 and column.unit and item.unit != column.unit:
-            raise ValueError(
-                f"{item.path}: field 'metrics.{metric}.unit': expected {column.unit!r}, found {item.unit!r}; "
-                f"the spec of column {column.label!r} or the file is wrong"
-            )
+    found = measurement_of(content, metric, path, column.nullable or column.partial)
+    if column.factor == 1 and column.unit and found.unit != column.unit:
+        raise ValueError(
+            f"{path}: field 'metrics.{metric}.unit': expected {column.unit!r}, found {found.unit!r}; "
+            f"the spec of column {column.label!r} or the file is wrong"
+        )
     return found
 
 
-def _measured_cell(cell: Cell, column: ColumnSpec, found: list[Measurement]) -> Cell:
-    pooled = pool([item.value for item in found], [item.standard_error for item in found])
-    value = Decimal(str(pooled.mean)) * Decimal(str(column.factor))
-    if column.text or column.choices:
-        return _text_cell(cell, _words(column, value, cell.files))
-    low, high = _interval(found, column.factor)
-    deviation = _scaled(pooled.deviation, column.factor)
-    error, spread = _scaled(pooled.standard_error, column.factor), _scaled(pooled.spread, column.factor)
-    cell = replace(cell, value=float(value), deviation=deviation, standard_error=error, low=low, high=high)
-    if cell.paper is None:
-        return replace(cell, state=State.UNKNOWN)
-    if cell.other_data:
-        return replace(cell, state=State.OTHER_DATA)
-    state, note = compare(column, value, cell.paper, error, spread)
-    return replace(cell, state=state, note="; ".join(filter(None, (note, cell.note))))
-
-
-def _scaled(number: float | None, factor: float) -> float | None:
-    return None if number is None else number * factor
-
-
-def _interval(found: list[Measurement], factor: float) -> tuple[float | None, float | None]:
-    if len(found) != 1 or found[0].interval is None:
-        return None, None
-    return found[0].interval[0] * factor, found[0].interval[1] * factor
-
-
-def _words(column: ColumnSpec, value: Decimal, files: tuple[Path, ...]) -> str:
-    if column.text:
-        return column.text.format(value=f"{value:.{0 if value == value.to_integral_value() else column.digits}f}")
-    if value not in column.choices:
-        known = ", ".join(map(str, column.choices))
-        raise ValueError(f"{files[0]}: field 'metrics.{column.metric}.value': expected one of {known}, found {value}")
-    return column.choices[int(value)]
-
-
-def _text_cell(cell: Cell, text: str) -> Cell:
-    if cell.paper is None:
-        return replace(cell, value=text, state=State.UNKNOWN)
-    return replace(cell, value=text, state=State.REPRODUCED if text == cell.paper else State.DEVIATES)
-
-
-def _design_cell(empty: Cell, column: ColumnSpec, kernel: int) -> Cell:
-    from lska.tables.designs import describe
-
-    return _text_cell(replace(empty, n=1), describe(column.metric, kernel))
-
-
-def _conditions(row: Row, column: ColumnSpec, origin: _Sources) -> str:
-    """Device and settings of the first run's measurement; the others were made by the same configuration."""
-    if not column.conditions:
-        return ""
-    task, run = sources(row, column, origin.config)[0]
-    found = {name: origin.metrics.measurement(task, run, name) for name in column.conditions}
-    device = next(iter(found.values())).device
-    settings = (f"{name.replace('_', ' ')} {_with_unit(item)}" for name, item in found.items())
-    return ", ".join([device, *settings])
-
-
-def _with_unit(item: Measurement) -> str:
-    return f"{item.value:g}" if item.unit in ("", "1") else f"{item.value:g} {item.unit}"
+def _conditions(content: dict[str, Any], path: Path, column: ColumnSpec) -> str:
+    """Device and settings of one measurement."""
+    found = {name: measurement_of(content, name, path) for name in column.conditions}
+    units = {name: "" if item.unit in ("", "1") else f" {item.unit}" for name, item in found.items()}
+    settings = [f"{name.replace('_', ' ')} {item.value:g}{units[name]}" for name, item in found.items()]
+    return ", ".join([next(iter(found.values())).device, *settings]) if found else ""
 
 
 def _is_other(row: Row, column: ColumnSpec, data: tuple[str, ...], config: ConfigLike) -> bool:
@@ -267,26 +200,56 @@ def _is_other(row: Row, column: ColumnSpec, data: tuple[str, ...], config: Confi
     return shrunken or any(name != column.data for name in data)
 
 
-def _with_references(rows: list[TableRow], spec: TableSpec, paper: PaperTable) -> list[TableRow]:
+def _measured(cell: Cell, column: ColumnSpec, found: list[Measurement]) -> Cell:
+    """The cell with its value, compared with the paper's."""
+    pooled = pool([item.value for item in found], [item.standard_error for item in found])
+    value = Decimal(str(pooled.mean)) * Decimal(str(column.factor))
+    if column.text or column.choices:
+        return _worded(cell, _words(column, value, cell.files[0]))
+    interval = (found[0].interval if len(found) == 1 else None) or (None, None)
+    spreads = (pooled.deviation, pooled.standard_error, pooled.spread, *interval)
+    deviation, error, spread, low, high = (None if one is None else one * column.factor for one in spreads)
+    cell = replace(cell, value=float(value), deviation=deviation, standard_error=error, low=low, high=high)
+    if cell.paper is None or cell.other_data:
+        return replace(cell, state=State.UNKNOWN if cell.paper is None else State.OTHER_DATA)
+    agreement = compare(column, value, cell.paper, error, spread)
+    note = "; ".join(filter(None, (agreement.note, cell.note)))
+    return replace(cell, state=agreement.state, note=note, cut=agreement.cut)
+
+
+def _words(column: ColumnSpec, value: Decimal, path: Path) -> str:
+    if column.text:
+        return column.text.format(value=f"{value:.{0 if value == value.to_integral_value() else column.digits}f}")
+    if value not in column.choices:
+        known = ", ".join(map(str, column.choices))
+        raise ValueError(f"{path}: field 'metrics.{column.metric}.value': expected one of {known}, found {value}")
+    return column.choices[int(value)]
+
+
+def _worded(cell: Cell, text: str) -> Cell:
+    same = State.REPRODUCED if text == cell.paper else State.DEVIATES
+    return replace(cell, value=text, state=State.UNKNOWN if cell.paper is None else same)
+
+
+def _with_references(rows: list[TableRow], spec: TableSpec, printed: PaperTable) -> list[TableRow]:
     """Put each reference row after the last row of the table that precedes it in the paper's file."""
     places = {row.source.paper_label: number for number, row in enumerate(rows) if row.source}
     after: dict[int, list[TableRow]] = {}
     place = -1
-    for label in paper.rows:
+    for label in printed.rows:
         if label.startswith(REFERENCE):
-            after.setdefault(place, []).append(
-                _reference(label, spec, paper, rows[place].source if place >= 0 else None)
-            )
+            before = rows[place].source if place >= 0 else None
+            after.setdefault(place, []).append(_reference(label, spec, printed, before))
         place = max(place, places.get(label, -1))
     return after.get(-1, []) + [item for number, row in enumerate(rows) for item in (row, *after.get(number, []))]
 
 
-def _reference(label: str, spec: TableSpec, paper: PaperTable, before: Row | None) -> TableRow:
+def _reference(label: str, spec: TableSpec, printed: PaperTable, before: Row | None) -> TableRow:
     """A row of another publication's values; it has the quantities of the row that it follows."""
     cells = []
     for column in spec.columns:
-        printed = paper.get(label, column.paper_label or column.label)
+        entry = printed.get(label, column.paper_label or column.label)
         applies = before is None or before.applies(column)
-        state = State.REFERENCE if printed else State.UNKNOWN if applies else State.NOT_APPLICABLE
-        cells.append(_with_paper(Cell(label, column.label, state, column.unit, column.digits), printed))
+        state = State.REFERENCE if entry else State.UNKNOWN if applies else State.NOT_APPLICABLE
+        cells.append(_with_paper(Cell(label, column.label, state, column.unit, column.digits), entry))
     return TableRow(label, tuple(cells), None)

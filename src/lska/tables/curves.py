@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import Locator
 
+from lska.tables.cell_text import facts
 from lska.tables.collect import Cell, Table
+from lska.tables.specs import display_names
 from lska.tables.style import INK
-from lska.tables.words import facts
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same once more.
 LOOKS = {
@@ -25,10 +26,7 @@ LOOKS = {
     "slak": ("#e69f00", "v"),
     "slak_sparse": ("#56b4e9", "P"),
 }
-NAMES = {
-    "lka_trivial": "LKA-trivial", "lska_trivial": "LSKA-trivial", "lka": "LKA", "lska": "LSKA",
-    "slak": "SLaK-decomposed", "slak_sparse": "SLaK-sparse-decomposed",
-}  # fmt: skip
+NAMES = display_names()["attentions"]
 WIDTH = 7.0
 """Inches: the text width of a two-column page."""
 FOOTER_LETTERS = 135

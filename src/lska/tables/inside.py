@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from lska.files import MissingFileError
 from lska.outcomes import read_arrays
 from lska.tables import curves as c
+from lska.tables.cell_text import facts
 from lska.tables.collect import Table
 from lska.tables.fields import receptive_fields as draw_fields
-from lska.tables.words import facts
 
 FOOT = 0.45
 """Inches kept free for the small print."""

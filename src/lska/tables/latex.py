@@ -1,27 +1,15 @@
-r"""A filled table in LaTeX: a `table` environment for `\input`, with booktabs rules, that fits the page."""
+"""How a table is laid out on LaTeX's page: panels of columns beside each other, and rows divided among pages."""
 
 from __future__ import annotations
 
 import itertools
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lska.tables.collect import Table, TableRow
-from lska.tables.specs import Row
-from lska.tables.states import State
-from lska.tables.words import cell_text, facts, headings, legend
-
-PACKAGES = r"\usepackage{booktabs,graphicx,amssymb}"
-"""What the preamble of a document needs."""
-
-LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
-    "✓": r"$\checkmark$", "✗": r"$\times$", "○": r"$\circ$", "†": r"$\dagger$", "‡": r"$\ddagger$",
-    "§": r"$\mathsection$", "±": r"$\pm$", "ᶜ": r"$^{c}$", "×": r"$\times$", "–": "--", "—": "---", "−": "$-$",
-    "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\rightarrow$", "…": r"\dots{}", "µ": r"$\mu$",
-}  # fmt: skip
+from lska.tables.cell_states import State
+from lska.tables.cell_text import cell_text, headings
+from lska.tables.collect import Table
 
 NARROW, WIDE = " .,:;'()[]-/ijl|", "✓✗○±×MWm%"
 LETTER, SEPARATION = 4.25, 8.0
@@ -43,51 +31,25 @@ class Panel:
     columns: tuple[int, ...]
     rows: tuple[int, ...]
 
-
-def escape_latex(text: str) -> str:
-    """Text for LaTeX: every special character and every mark replaced."""
-    return "".join(LATEX.get(character, character) for character in text)
-
-
-def to_latex(table: Table) -> str:
-    r"""A `table` environment for `\input`; its first lines say which packages the document needs.
-
-    Columns that do not fit beside each other are stacked in panels, each with the labels of its rows. What does not
-    fit on a page goes on in a second environment under the same number.
-    """
-    spec = table.spec
-    title = f"{spec.title} ({spec.number} of the paper)"
-    words = " ".join([f"{title}.", *facts(table)])
-    captions = [rf"\caption[{escape_latex(title)}]{{{escape_latex(words)}}}" + "\n" + rf"\label{{tab:{spec.target}}}"]
-    pages = _pages(panels(table))
-    captions += [r"\addtocounter{table}{-1}\caption[(continued)]{(continued)}"] * (len(pages) - 1)
-    notes = rf"\par\smallskip\raggedright\scriptsize {escape_latex(' '.join(legend(table)))}"
-    head = [f"% {spec.number}. Use it with \\input; the preamble needs", f"% {PACKAGES}"]
-    floats = [
-        _float(caption, [_tabular(table, panel) for panel in page], notes if page is pages[-1] else "")
-        for caption, page in zip(captions, pages, strict=True)
-    ]
-    return "\n".join([*head, *floats, ""])
+    def head_width(self, table: Table, column: int) -> int:
+        """Characters of a heading's line that keep it about as wide as its column's cells."""
+        cells = (str(cell_text(table.rows[row].cells[column])) for row in self.rows)
+        return max(8, *map(len, headings(table)[column + 1].split()), *map(len, cells))
 
 
-def _float(caption: str, tabulars: Sequence[str], notes: str) -> str:
-    body = "\n\\par\\medskip\n".join(tabulars)
-    look = r"\centering\footnotesize\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{6pt}"
-    return "\n".join(filter(None, [r"\begin{table}", look, caption, body, notes, r"\end{table}"]))
-
-
-def _pages(found: Sequence[Panel]) -> list[list[Panel]]:
-    """Panels of a page; one with more rows than a page has is divided."""
-    pages: list[list[Panel]] = []
-    left = 0
-    for panel in found:
-        for rows in (panel.rows[start : start + PAGE - HEAD] for start in range(0, len(panel.rows), PAGE - HEAD)):
-            if not pages or len(rows) + HEAD > left:
-                pages.append([])
+def pages(table: Table) -> list[list[Panel]]:
+    """Panels of each page; one with more rows than a page has is divided."""
+    made: list[list[Panel]] = []
+    left, most = 0, PAGE - HEAD
+    for panel in panels(table):
+        for start in range(0, len(panel.rows), most):
+            part = replace(panel, rows=panel.rows[start : start + most])
+            if not made or len(part.rows) + HEAD > left:
+                made.append([])
                 left = PAGE
-            pages[-1].append(Panel(panel.columns, rows))
-            left -= len(rows) + HEAD
-    return pages
+            made[-1].append(part)
+            left -= len(part.rows) + HEAD
+    return made
 
 
 def panels(table: Table) -> list[Panel]:
@@ -95,7 +57,11 @@ def panels(table: Table) -> list[Panel]:
     each of columns that apply to the same rows."""
     labels = [line for row in table.rows for line in textwrap.wrap(row.label, LABEL)]
     label = max(map(_width, labels), default=0.0) + SEPARATION
-    columns, widths = range(len(table.spec.columns)), _column_widths(table)
+    texts = [[str(cell_text(cell)) for cell in row.cells] for row in table.rows]
+    # Headings may be broken between words.
+    words = [head.split() for head in headings(table)[1:]]
+    widths = [max(map(_width, [*head, *cells])) + SEPARATION for head, *cells in zip(words, *texts, strict=True)]
+    columns = range(len(table.spec.columns))
     if label + sum(widths) <= TEXT:
         return [Panel(tuple(columns), tuple(range(len(table.rows))))]
     found = []
@@ -106,23 +72,12 @@ def panels(table: Table) -> list[Panel]:
 
 def _applying(table: Table, column: int) -> tuple[int, ...]:
     """Rows that have this column; a cell of theirs may be n/a all the same."""
-    label = table.spec.columns[column].label
-    return tuple(
-        number
-        for number, row in enumerate(table.rows)
-        if (row.cells[column].state is not State.NOT_APPLICABLE if row.source is None else _has(row.source, label))
+    spec = table.spec.columns[column]
+    applies = (
+        row.cells[column].state is not State.NOT_APPLICABLE if row.source is None else row.source.applies(spec)
+        for row in table.rows
     )
-
-
-def _has(row: Row, column: str) -> bool:
-    return not row.spec.columns or column in row.spec.columns
-
-
-def _column_widths(table: Table) -> list[float]:
-    """Points of each column; headings may be broken between words."""
-    texts = [[str(cell_text(cell)) for cell in row.cells] for row in table.rows]
-    words = [head.split() for head in headings(table)[1:]]
-    return [max(map(_width, [*head, *cells])) + SEPARATION for head, *cells in zip(words, *texts, strict=True)]
+    return tuple(itertools.compress(range(len(table.rows)), applies))
 
 
 def _width(text: str) -> float:
@@ -148,44 +103,3 @@ def _greedy(columns: Sequence[int], widths: Sequence[float], room: float) -> lis
         found[-1] = (*found[-1], column)
         left -= widths[column]
     return found
-
-
-def _tabular(table: Table, panel: Panel) -> str:
-    heads = [escape_latex(table.spec.stub), *(_head(table, column, panel.rows) for column in panel.columns)]
-    rows = [table.rows[number] for number in panel.rows]
-    # Never enlarged: only a panel that exceeds the text is given its width.
-    return "\n".join(
-        [
-            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            rf"\begin{{tabular}}{{@{{}}l{'r' * len(panel.columns)}@{{}}}}",
-            r"\toprule",
-            _line(heads),
-            r"\midrule",
-            *(_line([_stack(row.label, LABEL, "l"), *_cells(row, panel.columns)]) for row in rows),
-            r"\bottomrule",
-            r"\end{tabular}}",
-        ]
-    )
-
-
-def _cells(row: TableRow, columns: Sequence[int]) -> list[str]:
-    return [escape_latex(str(cell_text(row.cells[column]))) for column in columns]
-
-
-def _line(parts: Sequence[str]) -> str:
-    return " & ".join(parts) + r" \\"
-
-
-def _head(table: Table, column: int, rows: Sequence[int]) -> str:
-    """A heading on as many lines as keep it about as wide as its column's cells."""
-    text = headings(table)[column + 1]
-    cells = (str(cell_text(table.rows[row].cells[column])) for row in rows)
-    return _stack(text, max(8, *map(len, text.split()), *map(len, cells)), "r")
-
-
-def _stack(text: str, width: int, side: str) -> str:
-    """A text on as many lines as it needs at `width` characters."""
-    lines = [escape_latex(line) for line in textwrap.wrap(text, width, break_on_hyphens=False)]
-    if len(lines) < 2:
-        return escape_latex(text)
-    return rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}" + r" \\ ".join(lines) + r"\end{tabular}"

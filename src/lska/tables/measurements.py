@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lska.files import quoted, read_json
-from lska.provenance import METRIC_SCHEMA, device_text, seal_problem
+from lska.provenance import METRIC_SCHEMA, device_text, metric_path, seal_problem
 from lska.runs import Run
+
+AGAIN = "run its rule again"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class MetricFolder:
 
     def path(self, task: str, run: Run | str) -> Path:
         """Place of a metric file."""
-        return self.results / "metrics" / task / f"{run}.json"
+        return metric_path(self.results, task, run)
 
     def read(self, task: str, run: Run | str) -> dict[str, Any]:
         """Read the metric file of `run` and check what tables rely on (seal, schema, task, run and scale).
@@ -62,48 +64,45 @@ class MetricFolder:
         expected = {"schema": METRIC_SCHEMA, "task": task, "run": str(run), "scale": self.scale}
         for name, value in expected.items():
             if _field(content, name, path) != value:
-                raise ValueError(
-                    f"{path}: field {name!r}: expected {value!r}, found {quoted(content[name])}; run its rule again"
-                )
+                raise _unexpected(path, name, repr(value), content[name])
         for name in ("metrics", "detail", "environment"):
             _mapping(content.get(name, {}), name, path)
-        for name, value in content.get("detail", {}).items():
-            if name in ("missing", "reasons"):
-                _mapping(value or {}, f"detail.{name}", path)
+        for name in ("missing", "reasons"):
+            _mapping(content.get("detail", {}).get(name) or {}, f"detail.{name}", path)
         problem = seal_problem(content) if self.seals else None
         if problem is not None:
             raise ValueError(f"{path}: {problem}; restore it, or delete it and run its rule again")
         return content
 
     def measurement(self, task: str, run: Run | str, metric: str, nullable: bool = False) -> Measurement:
-        """Read one metric of one run; with `nullable`, its value may be null.
-
-        Raises:
-            FileNotFoundError: as `read`.
-            ValueError: as `read`, or the metric is missing or not a finite number.
-        """
+        """Read one metric of one run; raises as `read` and `measurement_of`."""
         return measurement_of(self.read(task, run), metric, self.path(task, run), nullable)
 
 
 def measurement_of(content: dict[str, Any], metric: str, path: Path, nullable: bool = False) -> Measurement:
     """One metric of a metric file's content; `path` is named where it is wrong.
 
+    Args:
+        nullable: whether the value may be null.
+
     Raises:
-        ValueError: as `MetricFolder.measurement`.
+        ValueError: the metric is missing, or one of its fields is not a finite number.
     """
-    entry = _field(content, f"metrics.{metric}", path)
-    interval = entry.get("interval") if isinstance(entry, dict) else None
-    data = _field(content, "data", path)
-    value = _field(content, f"metrics.{metric}.value", path)
+    name = f"metrics.{metric}"
+    entry, value = _field(content, name, path), _field(content, f"{name}.value", path)
+    given = {key: entry.get(key) for key in ("n", "standard_error")}
+    numbers = {key: None if one is None else _number(one, f"{name}.{key}", path) for key, one in given.items()}
+    interval = entry.get("interval") or None
+    if interval is not None and (not isinstance(interval, list) or len(interval) != 2):
+        raise _unexpected(path, f"{name}.interval", "two numbers", interval)
     return Measurement(
-        value=None if value is None and nullable else _number(value, f"metrics.{metric}.value", path),
-        unit=str(_field(content, f"metrics.{metric}.unit", path)),
-        n=_optional(entry, "n", metric, path),
-        standard_error=_optional(entry, "standard_error", metric, path),
-        interval=_interval(interval, f"metrics.{metric}.interval", path) if interval else None,
-        data=None if data is None else str(_field(content, "data.name", path)),
+        value=None if value is None and nullable else _number(value, f"{name}.value", path),
+        unit=str(_field(content, f"{name}.unit", path)),
+        interval=interval and tuple(_number(end, f"{name}.interval", path) for end in interval),
+        data=None if _field(content, "data", path) is None else str(_field(content, "data.name", path)),
         device=device_text(_field(content, "environment", path)),
         path=path,
+        **numbers,
     )
 
 
@@ -112,29 +111,21 @@ def _field(content: Any, name: str, path: Path) -> Any:
     for part in name.split("."):
         if not isinstance(content, dict) or part not in content:
             has = f"has {', '.join(sorted(map(str, content)))}" if isinstance(content, dict) else "is no mapping"
-            raise ValueError(f"{path}: field {name!r}: {part!r} is missing (its place {has}); run its rule again")
+            raise ValueError(f"{path}: field {name!r}: {part!r} is missing (its place {has}); {AGAIN}")
         content = content[part]
     return content
 
 
 def _number(value: Any, name: str, path: Path) -> float | int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{path}: field {name!r}: expected a finite number, found {quoted(value)}; run its rule again")
+        raise _unexpected(path, name, "a finite number", value)
     return value
-
-
-def _interval(value: Any, name: str, path: Path) -> tuple[float, float]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise ValueError(f"{path}: field {name!r}: expected two numbers, found {quoted(value)}; run its rule again")
-    low, high = (_number(end, name, path) for end in value)
-    return low, high
 
 
 def _mapping(value: Any, name: str, path: Path) -> None:
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: field {name!r}: expected a mapping, found {quoted(value)}; run its rule again")
+        raise _unexpected(path, name, "a mapping", value)
 
 
-def _optional(entry: dict[str, Any], key: str, metric: str, path: Path) -> float | None:
-    value = entry.get(key)
-    return None if value is None else _number(value, f"metrics.{metric}.{key}", path)
+def _unexpected(path: Path, name: str, expected: str, found: Any) -> ValueError:
+    return ValueError(f"{path}: field {name!r}: expected {expected}, found {quoted(found)}; {AGAIN}")

@@ -8,9 +8,9 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from lska.tables import curves as c
+from lska.tables.cell_text import heading
 from lska.tables.collect import Table
 from lska.tables.specs import ColumnSpec
-from lska.tables.words import heading
 
 ROW, LOW_ROW, MANY = 2.5, 1.8, 3
 """Inches of a row of panels; of one where there are `MANY` or more."""

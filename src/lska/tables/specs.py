@@ -1,4 +1,4 @@
-"""What a table or figure shows: rows, columns and their sources, read from `specs/<target>.yaml`.
+"""What a table or figure shows and which files it needs and makes, read from `specs/<target>.yaml`.
 
 A figure is described like a table, because its numbers are one; `drawing` names how they are drawn. This module is
 imported while the Snakefile is parsed, so it imports nothing heavy.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lska.files import read_yaml
-from lska.finetuning import CONTROL
+from lska.finetuning import CONTROL, parse_task
 from lska.runs import Run
 from lska.strict import build
 
@@ -29,7 +29,10 @@ SUPPLEMENT = "s"
 DESIGN = "design"
 """Task of columns that show the kernels of the models' own code instead of a metric."""
 
-_AXES = ("model", "attention", "kernel", "module")
+TABLE_FORMATS = (".md", ".tex", ".csv", ".html")
+FIGURE_FORMATS = (".png", ".pdf", ".svg", ".csv")
+
+ROMAN = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "XIV", "XV", "XVI", "XVII"]
 
 
 class ConfigLike(Protocol):
@@ -83,7 +86,7 @@ class RowSpec:
             raise ValueError(f"row {self.label!r}: extend needs {{kernel}} in the label, to tell the rows apart")
         if self.control and not self.models:
             raise ValueError(f"row {self.label!r}: control rows need models, whose fine-tunings they show")
-        known = {*_AXES, *self.values}
+        known = {"model", "attention", "kernel", "module", *self.values}
         unknown = sorted((_variables(self.label) | _variables(self.paper_label or "")) - known)
         if unknown:
             raise ValueError(f"row {self.label!r}: unknown variables {unknown}, expected some of {sorted(known)}")
@@ -168,8 +171,9 @@ class TableSpec:
     def number(self) -> str:
         """`Table III` or `Figure 3`, as the paper counts; `Figure S1` for those that the paper lacks."""
         kind, _, count = self.target.partition("_")
-        shown = count.upper() if count.startswith(SUPPLEMENT) else _roman(int(count)) if kind == "table" else int(count)
-        return f"{kind.capitalize()} {shown}"
+        if count.startswith(SUPPLEMENT):
+            return f"{kind.capitalize()} {count.upper()}"
+        return f"{kind.capitalize()} {ROMAN[int(count) - 1] if kind == 'table' else int(count)}"
 
     def __post_init__(self) -> None:
         labels = [column.label for column in self.columns]
@@ -229,15 +233,13 @@ def display_names() -> dict[str, dict[str, str]]:
 
 def expand(spec: TableSpec, config: ConfigLike) -> list[Row]:
     """All rows of a table in order, without its reference rows; control rows only where the scale has their run."""
-    names = display_names()
-    rows = itertools.chain.from_iterable(_expand_template(row, spec.columns, config, names) for row in spec.rows)
+    rows = itertools.chain.from_iterable(_rows(template, spec.columns, config) for template in spec.rows)
     measured = [column for column in spec.columns if column.measured_on != "architecture"]
     return [row for row in rows if not row.spec.control or any(sources(row, column, config) for column in measured)]
 
 
-def _expand_template(
-    spec: RowSpec, columns: Sequence[ColumnSpec], config: ConfigLike, names: Mapping[str, Mapping[str, str]]
-) -> Iterator[Row]:
+def _rows(spec: RowSpec, columns: Sequence[ColumnSpec], config: ConfigLike) -> Iterator[Row]:
+    names = display_names()
     for module, model in itertools.product(spec.modules or (None,), spec.models or (None,)):
         kernels = _kernels(spec, model, columns, config)
         axes = (spec.attentions or (None,), kernels or (None,), *spec.values.values())
@@ -251,6 +253,7 @@ def _expand_template(
 
 
 def _kernels(spec: RowSpec, model: str | None, columns: Sequence[ColumnSpec], config: ConfigLike) -> tuple[int, ...]:
+    """The paper's kernel sizes, and where `extend` says so those of the configuration's runs."""
     if not spec.extend:
         return spec.kernels
     measured = [column for column in columns if spec.applies(column) and column.measured_on != "architecture"]
@@ -263,13 +266,11 @@ def _kernels(spec: RowSpec, model: str | None, columns: Sequence[ColumnSpec], co
 
 def sources(row: Row, column: ColumnSpec, config: ConfigLike) -> list[tuple[str, Run | str]]:
     """Metric files of one cell as (task, run) or (task, module); empty where nothing is measured."""
-    if column.task == DESIGN or not row.applies(column):
+    if column.task == DESIGN or not row.applies(column) or row.module is None and row.model is None:
         return []
     task = row.task(column)
     if row.module is not None:
         return [(task, row.module)]
-    if row.model is None:
-        return []
     if column.measured_on == "architecture":
         return [(task, Run(row.model, row.attention, row.kernel, 0))]
     wanted = (row.model, row.attention, row.kernel)
@@ -287,14 +288,19 @@ def requirements(spec: TableSpec, config: ConfigLike) -> list[tuple[str, Run | s
     return list(dict.fromkeys(source for row, column in cells for source in sources(row, column, config)))
 
 
+def outputs(target: str, folder: Path) -> tuple[Path, ...]:
+    """Files of a table or figure under `folder` (usually `results/<scale>`): `tables/table_03.md` and so on."""
+    kind = target.partition("_")[0]
+    formats = TABLE_FORMATS if kind == "table" else FIGURE_FORMATS
+    return tuple(folder / f"{kind}s" / f"{target}{suffix}" for suffix in formats)
+
+
+def samples(spec: TableSpec, config: ConfigLike, results: Path | None = None) -> list[Path]:
+    """Pictures of sample predictions of every fine-tuned detector and segmentor whose metric file a table reads,
+    `<results>/samples/<task>/<run>.png`; `config.results` where `results` is None."""
+    folder = (config.results if results is None else results) / "samples"
+    return [folder / task / f"{run}.png" for task, run in requirements(spec, config) if parse_task(task) is not None]
+
+
 def _variables(template: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(template) if name}
-
-
-def _roman(number: int) -> str:
-    symbols = ((10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"))
-    text = ""
-    for size, symbol in symbols:
-        count, number = divmod(number, size)
-        text += symbol * count
-    return text

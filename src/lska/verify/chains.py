@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lska import claims, summaries
 from lska.chain.checkout import changed_files, commit_text
+from lska.claims.listing import claim_files
+from lska.claims.summaries import summary_files
 from lska.config import Config
-from lska.tables import TARGETS, load_spec, outputs, requirements
 from lska.tables.collect import Cell, Table, collect
-from lska.tables.paper import read_paper
-from lska.tables.render import WRITERS
+from lska.tables.paper_values import read_paper
+from lska.tables.specs import TARGETS, load_spec, outputs, requirements
+from lska.tables.table_formats import WRITERS
 from lska.verify.claims import check as check_claims
 from lska.verify.drawn import check as check_drawings
 from lska.verify.files import broken, edited_fields, said_of, unreadable
@@ -213,6 +214,6 @@ def _counts(evidence: Evidence, shown: list[Shown], config: Config) -> dict[str,
         "tables": sum(one.target.startswith("table") for one in shown),
         "figures": sum(one.target.startswith("figure") for one in shown),
         "files of tables and figures": sum(one.files for one in shown),
-        "pages of claims": sum(path.is_file() for path in claims.outputs(config.results)),
-        "files that DVC compares": sum(Path(name).is_file() for name in summaries.outputs(config)),
+        "pages of claims": sum(path.is_file() for path in claim_files(config.results)),
+        "files that DVC compares": sum(Path(name).is_file() for name in summary_files(config)),
     }

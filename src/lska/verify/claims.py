@@ -21,12 +21,11 @@ def check(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[Finding]:
     Args:
         distrusted: metric files that are broken themselves; no verdicts are made from them.
     """
-    from lska.claims import outputs
-    from lska.claims.listing import CLAIMS, read_claims
-    from lska.claims.page import render, to_json
-    from lska.claims.verdicts import check as judge
+    from lska.claims.claims_page import claims_content, render_claims
+    from lska.claims.listing import CLAIMS, claim_files, read_claims
+    from lska.claims.verdicts import judge_claims
 
-    path, *pages = outputs(config.results)
+    path, *pages = claim_files(config.results)
     faults = list(unreadable(page for page in pages if os.path.lexists(page)))
     yield from faults
     pages = [page for page in pages if page not in {fault.file for fault in faults}]
@@ -50,7 +49,7 @@ def check(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[Finding]:
         yield broken(CLAIMS, "", said_of(CLAIMS, error))
         return
     try:
-        judged = to_json(judge(config), config)
+        judged = claims_content(judge_claims(config), config)
     except ValueError as error:
         yield Finding(Level.NOTE, path, "", f"not compared: {error}")
         return
@@ -59,7 +58,7 @@ def check(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[Finding]:
         text = f"is {quoted(ours)}, the metric files and the paper's statements give {quoted(theirs)}"
         yield broken(path, place, text)
     for page in pages if not differing else ():
-        yield from _page(page, render(judged, page.suffix))
+        yield from _page(page, render_claims(judged, page.suffix))
 
 
 def _page(path: Path, expected: str) -> Iterator[Finding]:

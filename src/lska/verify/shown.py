@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lska.files import FileError, decode_text, read_bytes
+from lska.tables.cell_text import heading
 from lska.tables.collect import Table
-from lska.tables.render import WRITERS, heading
+from lska.tables.table_formats import WRITERS
 from lska.verify.files import broken, said_of
 from lska.verify.findings import Finding
 

@@ -17,9 +17,9 @@ from lska.verify.findings import Finding, Level
 
 def check(config: Config) -> Iterator[Finding]:
     """Compare the files of `lska summary --write` with what it would write now; nothing where none of them is there."""
-    from lska.summaries.contents import by_file, leftovers
+    from lska.claims.summaries import leftovers, summary_contents
 
-    summaries, plots = by_file(config)
+    summaries, plots = summary_contents(config)
     every = summaries | plots
     old = leftovers(config, every)
     if not any(map(os.path.lexists, every)):

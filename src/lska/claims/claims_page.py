@@ -7,34 +7,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lska.claims.evidence import Evidence
-from lska.claims.listing import outputs
-from lska.claims.verdicts import MEANING, Outcome, Result, Verdict, count
+from lska.claims.claim_evidence import Evidence
+from lska.claims.listing import claim_files
+from lska.claims.verdicts import MARKS, MEANING, Outcome, Result, Verdict
 from lska.files import write_json, write_text
-from lska.tables.render import escape_markdown
+from lska.tables.cell_text import shown
 from lska.tables.specs import ConfigLike
-from lska.tables.tidy import place
+from lska.tables.table_formats import escape_markdown, place
 
-MARKS = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.NOISE: "~", Verdict.NOT_RUN: "–", Verdict.DISAGREE: "!"}
 WIDTH = 100
 
 
-def write(results: Sequence[Result], config: ConfigLike, folder: Path) -> None:
-    """Write JSON, Markdown and HTML to `outputs(folder)`, each atomically."""
-    content = to_json(results, config)
-    path, *pages = outputs(folder)
+def write_claims(results: Sequence[Result], config: ConfigLike, folder: Path) -> None:
+    """Write JSON, Markdown and HTML to `claim_files(folder)`, each atomically."""
+    content = claims_content(results, config)
+    path, *pages = claim_files(folder)
     write_json(path, content)
     for page in pages:
-        write_text(page, render(content, page.suffix))
+        write_text(page, render_claims(content, page.suffix))
 
 
-def to_json(results: Sequence[Result], config: ConfigLike) -> dict[str, Any]:
+def claims_content(results: Sequence[Result], config: ConfigLike) -> dict[str, Any]:
     """Everything behind the verdicts, in plain values; numbers are not rounded."""
+    verdicts = [result.verdict for result in results]
     return {
         "schema": 1,
         "scale": config.scale,
         "caption": config.caption,
-        "counts": {str(verdict): number for verdict, number in count(results).items()},
+        "counts": {str(verdict): verdicts.count(verdict) for verdict in Verdict},
         "claims": [_claim(result) for result in results],
     }
 
@@ -58,7 +58,7 @@ def _claim(result: Result) -> dict[str, Any]:
 
 
 def _comparison(outcome: Outcome) -> dict[str, Any]:
-    found = outcome.difference
+    found, interval = outcome.difference, outcome.difference.interval()
     return {
         "text": outcome.comparison.text,
         "sign": outcome.comparison.sign,
@@ -68,7 +68,7 @@ def _comparison(outcome: Outcome) -> dict[str, Any]:
         "difference": found.value,
         "unit": outcome.unit,
         "standard_error": None if found.exact else found.standard_error,
-        "interval": None if found.interval() is None else list(found.interval()),
+        "interval": None if interval is None else list(interval),
         "p": found.p,
         "verdict": str(outcome.verdict),
         "basis": found.basis,
@@ -76,39 +76,34 @@ def _comparison(outcome: Outcome) -> dict[str, Any]:
 
 
 def _quantity(evidence: Evidence) -> dict[str, Any]:
+    counted = evidence.quantity.counted
     return {
         "name": str(evidence.quantity),
         "value": evidence.value,
         "unit": evidence.unit,
-        "standard_error": None if evidence.quantity.counted else evidence.standard_error,
+        "standard_error": None if counted else evidence.standard_error,
         "n": evidence.n,
         "runs": [str(run) for run in evidence.runs],
-        "seeds": [] if evidence.quantity.counted else [run.seed for run in evidence.runs],
+        "seeds": [] if counted else [run.seed for run in evidence.runs],
         "files": [place(path) for path in evidence.files],
         "data": list(evidence.data),
         "hardware": list(evidence.devices),
     }
 
 
-def render(content: dict[str, Any], suffix: str) -> str:
-    """The page of `to_json`'s content in the format of `suffix`, `.md` or `.html`."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def render_claims(content: dict[str, Any], suffix: str) -> str:
+    """The page of `claims_content` in the format of `suffix`, `.md` or `.html`."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("lska.claims", "."), autoescape=suffix == ".html", undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=suffix == ".html",
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {"shown": shown, "numbers": numbers, "few": few, "verdict": verdict_of}
     environment.filters["cell"] = escape_markdown
     marks = {str(verdict): mark for verdict, mark in MARKS.items()}
     meaning = {str(verdict): text for verdict, text in MEANING.items()}
-    return environment.get_template(f"page{suffix}.jinja").render(**content, marks=marks, meaning=meaning)
-
-
-def shown(value: float, digits: int = 4) -> str:
-    """A number with so many significant digits, without an exponent; whole numbers in full."""
-    text = f"{value:.{digits}g}"
-    return f"{value:,.0f}" if float(value).is_integer() or "e+" in text else text
+    return environment.get_template(f"claims{suffix}.jinja").render(**content, marks=marks, meaning=meaning)
 
 
 def numbers(comparison: dict[str, Any]) -> str:
@@ -142,13 +137,12 @@ def few(texts: Sequence[str], most: int = 2) -> str:
     return "; ".join([*texts[:most], *([f"and {more} more"] if more > 0 else [])])
 
 
-def to_text(content: dict[str, Any]) -> str:
+def claims_text(content: dict[str, Any]) -> str:
     """For a terminal: every claim with its verdict, statement and numbers, then the counts."""
     lines = [content["caption"], ""]
     for claim in content["claims"]:
         lines.append(f"{claim['id']:<5} {verdict_of(claim)}  ({claim['source']})")
-        said = [claim["statement"], *map(numbers, claim["comparisons"]), few(claim["missing"])]
-        for text in said:
+        for text in (claim["statement"], *map(numbers, claim["comparisons"]), few(claim["missing"])):
             lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 10)
     found = ", ".join(f"{number} {verdict}" for verdict, number in content["counts"].items() if number)
     return "\n".join([*lines, "", found, ""])

@@ -16,7 +16,7 @@ from lska.files import write_text
 from lska.imports import ADDRESSES, absent
 from lska.provenance import project_root
 from lska.surroundings import require_own_code
-from lska.tables import TARGETS
+from lska.tables.specs import TARGETS
 
 # The kernel of Linux takes socket paths of up to 107 bytes, that of macOS 103.
 LONGEST_SOCKET_FOLDER = 80
@@ -30,18 +30,6 @@ USERS = (
 
 class NotebookError(RuntimeError):
     """A cell failed; the executed notebook with its traceback is where the message says."""
-
-
-def template_of(target: str) -> Path:
-    """The template that makes a table or figure: one for all tables, one for all figures.
-
-    Raises:
-        ValueError: `target` is neither.
-    """
-    path = project_root() / "notebooks" / f"{target.partition('_')[0]}.ipynb"
-    if not path.is_file():
-        raise ValueError(f"{target!r}: no notebook template {path.name} in {path.parent}; expected table_* or figure_*")
-    return path
 
 
 def enter_project(paths: Iterable[Path | str]) -> Path:
@@ -70,12 +58,12 @@ def enter_project(paths: Iterable[Path | str]) -> Path:
 def execute_target(
     target: str, config: Iterable[Path], overrides: Mapping[str, Any], *, log: Path, output: Path
 ) -> None:
-    """Make a table or figure, with all its files, through its notebook.
+    """Make a table or figure, with all its files, through the notebook template of its kind.
 
     The notebook is told paths only: `overrides` are written beside it, as one more configuration file.
 
     Args:
-        target: one of `lska.tables.TARGETS`.
+        target: one of `lska.tables.specs.TARGETS`.
         config: configuration files, later ones over earlier ones.
         overrides: settings over these files.
 
@@ -85,27 +73,22 @@ def execute_target(
     """
     if target not in TARGETS:
         raise ValueError(f"{target!r} is no table or figure; expected one of {', '.join(TARGETS)}")
-    template, settings = template_of(target), output.with_suffix(".yaml")
+    template, settings = project_root() / "notebooks" / f"{target.partition('_')[0]}.ipynb", output.with_suffix(".yaml")
     settings.unlink(missing_ok=True)
-    files = [*config, *([_write_settings(settings, overrides)] if overrides else [])]
-    execute(template, log, output, {"target": target, "config": [str(path) for path in files]})
-
-
-def _write_settings(path: Path, overrides: Mapping[str, Any]) -> Path:
-    text = yaml.safe_dump(dict(overrides), allow_unicode=True, sort_keys=False)
-    write_text(path, text)
-    return path
+    if overrides:
+        write_text(settings, yaml.safe_dump(dict(overrides), allow_unicode=True, sort_keys=False))
+    files = [str(path) for path in (*config, *([settings] if overrides else []))]
+    execute(template, log, output, {"target": target, "config": files})
 
 
 def execute(template: Path, log: Path, output: Path, parameters: Mapping[str, Any]) -> None:
     """Run `template` with `parameters` in the current folder and this Python; keep it in `log`, then copy to `output`.
 
-    The notebook is saved to `log` after each cell. `output` appears, atomically, only when all cells have run; a former
-    one is removed first, so that it cannot be taken for the new one.
+    The notebook is saved to `log` after each cell. `output` appears, atomically and without the paths of this machine,
+    only when all cells have run; a former one is removed first, so that it cannot be taken for the new one.
 
     Raises:
         NotebookError: a cell failed; `log` holds the notebook with the traceback.
-        ValueError: the template declares no such parameter.
     """
     # Clients of clouds, which papermill imports where they are installed.
     with absent(ADDRESSES, "boto3", "pyarrow"):
@@ -114,12 +97,13 @@ def execute(template: Path, log: Path, output: Path, parameters: Mapping[str, An
 
     output.unlink(missing_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
-    _check_parameters(template, parameters)
+    # In braces papermill would look for variables to fill in.
+    source, executed = (str(path).replace("{", "{{").replace("}", "}}") for path in (template, log))
     try:
         with tempfile.TemporaryDirectory(prefix="lska-") as folder:
             papermill.execute_notebook(
-                _literal(template),
-                _literal(log),
+                source,
+                executed,
                 parameters=dict(parameters),
                 kernel_name="python3",
                 progress_bar=False,
@@ -130,72 +114,43 @@ def execute(template: Path, log: Path, output: Path, parameters: Mapping[str, An
             f"{template.name}: cell {error.exec_count} failed with {error.ename}: {error.evalue}\n"
             f"the executed notebook with the full traceback is {log}"
         ) from error
-    _publish(log, output)
-
-
-def _check_parameters(template: Path, parameters: Mapping[str, Any]) -> None:
-    import papermill
-
-    known = papermill.inspect_notebook(_literal(template))
-    unknown = sorted(set(parameters) - set(known))
-    if unknown:
-        raise ValueError(f"{template}: unknown parameters {', '.join(unknown)}; expected some of {', '.join(known)}")
-
-
-def _literal(path: Path) -> str:
-    """A path in which papermill finds no variables to fill in."""
-    return str(path).replace("{", "{{").replace("}", "}}")
+    notebook = json.loads(log.read_text(encoding="utf-8"))
+    about = notebook["metadata"].get("papermill", {})
+    about |= {key: Path(about[key]).name for key in ("input_path", "output_path") if about.get(key)}
+    write_text(output, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
 def _kernel_manager(folder: Path) -> type:
-    """A manager whose kernel is `lska.kernel` in this interpreter, whatever kernels and settings a user has.
+    """A manager whose kernel is `lska.tables.kernel` in this interpreter, whatever kernels and settings a user has.
 
     It talks to the kernel through sockets in `folder`: on a shared machine, nobody else can listen in, and no port can
     be taken by another notebook between its choice and its use.
     """
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
-    from traitlets import default
 
     class OwnKernelSpecManager(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
             # Without -P, files in the working folder would come before packages of the same name.
-            command = [sys.executable, "-P", "-m", "lska.kernel", "-f", "{connection_file}"]
+            command = [sys.executable, "-P", "-m", "lska.tables.kernel", "-f", "{connection_file}"]
             return KernelSpec(argv=command, display_name="Python 3 (ipykernel)", language="python", name=kernel_name)
 
     class OwnKernelManager(AsyncKernelManager):
-        @default("kernel_spec_manager")
-        def _own_environment(self) -> KernelSpecManager:
-            return OwnKernelSpecManager(parent=self)
-
-        @default("connection_file")
-        def _own_folder(self) -> str:
-            return str(folder / "kernel.json")
-
-        @default("transport")
-        def _sockets(self) -> str:
-            return "ipc" if len(str(folder)) < LONGEST_SOCKET_FOLDER else "tcp"
+        def __init__(self, **options: Any) -> None:
+            own = {"kernel_spec_manager": OwnKernelSpecManager(), "connection_file": str(folder / "kernel.json")}
+            own["transport"] = "ipc" if len(str(folder)) < LONGEST_SOCKET_FOLDER else "tcp"
+            super().__init__(**options, **own)
 
         async def start_kernel(self, **options: Any) -> None:
-            await super().start_kernel(**options, env=kernel_environment(folder, os.environ))
+            await super().start_kernel(**options, env=_environment(folder))
 
     return OwnKernelManager
 
 
-def kernel_environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables for a kernel that keeps its own things in `folder`: `variables` without a user's settings."""
+def _environment(folder: Path) -> dict[str, str]:
+    """The variables for a kernel that keeps its own things in `folder`: this process's without a user's settings."""
     settings = folder / "matplotlibrc"
     settings.touch()
-    kept = {name: value for name, value in variables.items() if not name.startswith(USERS)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(USERS)}
     own = {"IPYTHONDIR": str(folder / "ipython"), "MATPLOTLIBRC": str(settings)}
     return kept | own | {"PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
-
-
-def _publish(log: Path, output: Path) -> None:
-    """Copy the notebook without the paths of this machine."""
-    notebook = json.loads(log.read_text(encoding="utf-8"))
-    for key in ("input_path", "output_path"):
-        place = notebook["metadata"].get("papermill", {}).get(key)
-        if place:
-            notebook["metadata"]["papermill"][key] = Path(place).name
-    write_text(output, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")

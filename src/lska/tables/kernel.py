@@ -1,4 +1,4 @@
-"""The kernel that executes notebooks: IPython's own, but for anybody's settings. Started as `python -m lska.kernel`."""
+"""The kernel that executes notebooks (`python -m lska.tables.kernel`): IPython's own, but for anybody's settings."""
 
 from __future__ import annotations
 

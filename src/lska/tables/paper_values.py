@@ -26,7 +26,6 @@ class PaperValue:
 class PaperTable:
     """A file of paper/; `rows` in file order."""
 
-    path: Path
     rows: tuple[str, ...]
     values: dict[tuple[str, str], PaperValue]
 
@@ -44,9 +43,10 @@ def read_paper(path: Path) -> PaperTable:
     """
     values: dict[tuple[str, str], PaperValue] = {}
     for number, line in read_table(path, COLUMNS, filled=("table", "row", "column")):
-        key = (line["row"], line["column"])
+        row, column = key = (line["row"], line["column"])
         if key in values:
-            cell = f"row {quoted(key[0])}, column {quoted(key[1])}"
-            raise FileError(f"{path}: line {number}: {cell} is given twice; keep one")
+            raise FileError(
+                f"{path}: line {number}: row {quoted(row)}, column {quoted(column)} is given twice; keep one"
+            )
         values[key] = PaperValue(line["value"] or None, line["unit"], line["source"], line["detail"])
-    return PaperTable(path, tuple(dict.fromkeys(row for row, _ in values)), values)
+    return PaperTable(tuple(dict.fromkeys(row for row, _ in values)), values)

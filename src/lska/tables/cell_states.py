@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, InvalidOperation
 from enum import StrEnum
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 from lska.tables.specs import ColumnSpec
 
@@ -39,10 +40,19 @@ MEANING = {
 }
 
 
+class Agreement(NamedTuple):
+    """How a value stands to the printed one, and a note on how they were compared."""
+
+    state: State
+    note: str
+    cut: bool = False
+    """Whether they are equal only if ours is cut, not rounded, to the printed digits."""
+
+
 def compare(
     column: ColumnSpec, value: Decimal, printed: str, standard_error: float | None, spread: float | None
-) -> tuple[State, str]:
-    """State of a number measured as the paper measured it, and a note on how it was compared.
+) -> Agreement:
+    """Compare a number measured as the paper measured it.
 
     Args:
         value: ours, in the column's unit.
@@ -57,29 +67,21 @@ def compare(
         paper = Decimal(printed)
     except InvalidOperation as error:
         raise ValueError(f"the paper's value {printed!r} in column {column.label!r} is not a number") from error
+    place = Decimal(1).scaleb(int(paper.as_tuple().exponent))
     if column.tolerance in ("printed", "printed or cut"):
-        return _compare_digits(value, paper, cut=column.tolerance == "printed or cut")
+        rounded = value.quantize(place, ROUND_HALF_UP)
+        if rounded == paper:
+            return Agreement(State.REPRODUCED, "equal when rounded to the printed digits")
+        if column.tolerance == "printed or cut" and value.quantize(place, ROUND_DOWN) == paper:
+            return Agreement(State.REPRODUCED, "equal when cut, not rounded, to the printed digits", cut=True)
+        return Agreement(State.DEVIATES, f"{rounded} when rounded to the printed digits")
     allowed = column.margin
     if column.tolerance == "noise":
         allowed = max(allowed, 2 * math.hypot(standard_error or 0.0, spread or 0.0))
+    allowed += float(place) / 2
     difference = abs(float(value - paper))
-    half_digit = float(_unit_in_last_place(paper)) / 2
-    state = State.REPRODUCED if difference <= allowed + half_digit else State.DEVIATES
-    return state, f"differs by {difference:.3g}, {allowed + half_digit:.3g} allowed"
-
-
-def _compare_digits(value: Decimal, paper: Decimal, cut: bool) -> tuple[State, str]:
-    place = _unit_in_last_place(paper)
-    rounded = value.quantize(place, ROUND_HALF_UP)
-    if rounded == paper:
-        return State.REPRODUCED, "equal when rounded to the printed digits"
-    if cut and value.quantize(place, ROUND_DOWN) == paper:
-        return State.REPRODUCED, "equal when cut, not rounded, to the printed digits"
-    return State.DEVIATES, f"{rounded} when rounded to the printed digits"
-
-
-def _unit_in_last_place(paper: Decimal) -> Decimal:
-    return Decimal(1).scaleb(int(paper.as_tuple().exponent))
+    state = State.REPRODUCED if difference <= allowed else State.DEVIATES
+    return Agreement(state, f"differs by {difference:.3g}, {allowed:.3g} allowed")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,218 @@
+"""A filled table as Markdown, LaTeX, CSV and HTML: a template for each format, and tidy records for the CSV.
+
+    from lska import config
+    from lska.tables.table_formats import build_table
+    table = build_table("table_03", config.load([Path("config/demo.yaml")]))
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import html
+import io
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lska.files import write_text
+from lska.tables.cell_text import caption, cell_text, facts, headings, legend, shown
+from lska.tables.collect import Cell, Table, TableRow, collect
+from lska.tables.latex import pages
+from lska.tables.specs import TABLE_FORMATS, ColumnSpec, ConfigLike, load_spec, outputs
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MARKDOWN = {character: f"\\{character}" for character in "\\|*_<>`~[&$"}
+"""What Markdown as code hosts read it gives a meaning within a line: emphasis, links, entities, mathematics."""
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
+    "✓": r"$\checkmark$", "✗": r"$\times$", "○": r"$\circ$", "†": r"$\dagger$", "‡": r"$\ddagger$",
+    "§": r"$\mathsection$", "±": r"$\pm$", "ᶜ": r"$^{c}$", "×": r"$\times$", "–": "--", "—": "---", "−": "$-$",
+    "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\rightarrow$", "…": r"\dots{}", "µ": r"$\mu$",
+}  # fmt: skip
+
+TEX_BLOCKS = {
+    "block_start_string": "<%", "block_end_string": "%>", "variable_start_string": "<<", "variable_end_string": ">>",
+    "comment_start_string": "<#", "comment_end_string": "#>",
+}  # fmt: skip
+"""Braces and percent signs are LaTeX's own."""
+
+CSV_COLUMNS = (
+    "table", "row", "column", "value", "unit", "deviation", "standard_error", "n", "paper", "paper_source", "state",
+    "files", "low", "high", "data", "conditions", "note", "paper_detail", "scale", "model", "attention", "kernel",
+    "seeds", "task", "metric",
+)  # fmt: skip
+
+
+def build_table(
+    target: str,
+    config: ConfigLike,
+    files: Iterable[Path] | None = None,
+    paper: Path = Path("paper"),
+    results: Path | None = None,
+) -> Table:
+    """Fill a table or figure from metric files, write it, and return its numbers.
+
+    Args:
+        target: one of `lska.tables.specs.TARGETS`.
+        config: the scale: its runs and captions.
+        files: what to write, each in the format of its suffix; `outputs(target, results)` where None. A figure can be
+            written as a table too.
+        paper: folder with the paper's values.
+        results: folder that holds `metrics/<task>/<run>.json`; `config.results` where None.
+
+    Raises:
+        FileNotFoundError: a metric file that the configuration asks for is missing.
+        ValueError: unknown target or format, or a faulty spec, metric file or file of the paper.
+    """
+    folder = config.results if results is None else results
+    table = collect(load_spec(target), config, paper, folder)
+    paths = [Path(path) for path in (outputs(target, folder) if files is None else files)]
+    drawn = [path for path in paths if table.spec.drawing and path.suffix not in TABLE_FORMATS]
+    for path in paths:
+        if path not in drawn:
+            write_table(table, path)
+    if drawn:
+        from lska.tables.figures import draw
+
+        draw(table, drawn)
+    return table
+
+
+def write_table(table: Table, path: Path) -> None:
+    """Write `table` in the format of the suffix of `path`, atomically.
+
+    Raises:
+        ValueError: no such format.
+    """
+    if path.suffix not in WRITERS:
+        raise ValueError(f"{path}: no such format for tables; expected one of {', '.join(WRITERS)}")
+    write_text(path, WRITERS[path.suffix](table))
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table with caption and legend; provenance is in the CSV."""
+    return _render(table, ".md")
+
+
+def to_latex(table: Table) -> str:
+    r"""A `table` environment for `\input`; its first lines say which packages the document needs.
+
+    Columns that do not fit beside each other are stacked in panels, each with the labels of its rows. What does not
+    fit on a page goes on in a second environment under the same number.
+    """
+    return _render(table, ".tex", pages=pages)
+
+
+def to_page(table: Table) -> str:
+    """A page that opens from the file system, in the reader's light or dark mode."""
+    return _render(table, ".html", page=True)
+
+
+def to_html(table: Table, styled: bool = True) -> str:
+    """A self-contained `<figure>`; each cell's title names its state, its note and the metric files it came from.
+
+    Args:
+        styled: whether it brings its style; a page that shows several tables needs `templates/table.css` once.
+    """
+    return _render(table, ".html", page=False, styled=styled)
+
+
+def escape_markdown(text: str) -> str:
+    """Text as it is, whatever Markdown means by its characters."""
+    return "".join(MARKDOWN.get(character, character) for character in text)
+
+
+def escape_latex(text: str) -> str:
+    """Text for LaTeX: every special character and every mark replaced."""
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+ESCAPES: dict[str, Callable[[str], str]] = {".md": escape_markdown, ".tex": escape_latex, ".html": html.escape}
+
+
+def _render(table: Table, suffix: str, **more: Any) -> str:
+    texts = {"caption": caption(table), "facts": facts(table), "headings": headings(table), "legend": legend(table)}
+    return _templates(suffix).get_template(f"table{suffix}.jinja").render(table=table, **texts, **more)
+
+
+@functools.cache
+def _templates(suffix: str) -> Environment:
+    """The templates of a format; whatever they print is escaped for it, once."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    folder, escape = Path(__file__).parent / "templates", ESCAPES[suffix]
+    made = Environment(
+        loader=FileSystemLoader(folder), undefined=StrictUndefined, autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, **(TEX_BLOCKS if suffix == ".tex" else {}),
+        finalize=lambda value: value if hasattr(value, "__html__") else Markup(escape(str(value))),
+    )  # fmt: skip
+    made.filters |= {"text": cell_text, "origin": _origin, "wrapped": _wrapped}
+    made.globals["style"] = Markup("".join((folder / "table.css").read_text(encoding="utf-8").splitlines()))
+    return made
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def _origin(cell: Cell) -> str:
+    """State, note, the interval that the measurement of one run gives, and the metric files of a cell."""
+    interval = ""
+    if cell.low is not None and cell.high is not None:
+        low, high = (shown(end, decimals=cell.digits) for end in (cell.low, cell.high))
+        interval = f"interval {low} to {high}"
+    return "; ".join(part for part in (cell.state, cell.note, interval, *map(place, cell.files)) if part)
+
+
+def to_csv(table: Table) -> str:
+    """One line per cell; empty fields are unknown quantities."""
+    return csv_text(CSV_COLUMNS, records(table))
+
+
+def csv_text(columns: Iterable[str], lines: Iterable[Mapping[str, object]]) -> str:
+    """Comma-separated values under a line of headings; fields that a line lacks are empty."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return stream.getvalue()
+
+
+def records(table: Table) -> list[dict[str, object]]:
+    """One mapping per cell with the keys `CSV_COLUMNS` (docs/extend.md), row by row; None where nothing is known."""
+    cells = ((row, pair) for row in table.rows for pair in zip(row.cells, table.spec.columns, strict=True))
+    return [_record(table, row, *pair) for row, pair in cells]
+
+
+def _record(table: Table, row: TableRow, cell: Cell, column: ColumnSpec) -> dict[str, object]:
+    source = row.source
+    known = source is not None and source.applies(column)
+    lists = {"files": map(place, cell.files), "data": cell.data, "seeds": map(str, cell.seeds)}
+    found = {name: ";".join(parts) or None for name, parts in lists.items()}
+    found |= {"table": table.spec.target, "scale": table.scale, "state": str(cell.state)}
+    found |= {
+        "model": source and (source.model or source.module),
+        "attention": source and source.attention,
+        "kernel": source and source.kernel,
+        "task": source.task(column) if known else None,
+        "metric": column.metric.format(**source.values) if known else None,
+    }
+    return {name: found[name] if name in found else getattr(cell, name) for name in CSV_COLUMNS}
+
+
+def place(path: Path) -> str:
+    """The path as seen from the working folder, so that committed files name no machine."""
+    here = Path.cwd()
+    return (path.relative_to(here) if path.is_relative_to(here) else path).as_posix()
+
+
+WRITERS: dict[str, Callable[[Table], str]] = {
+    ".md": to_markdown, ".tex": to_latex, ".csv": to_csv, ".html": to_page,
+}  # fmt: skip

@@ -1,0 +1,192 @@
+"""What a notebook says about a table besides showing it: its prose, its states, and where each number came from."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lska.files import read_json
+from lska.robustness import set_of
+from lska.tables.cell_states import MEANING, State
+from lska.tables.cell_text import MARKS, caption, cell_text, ours
+from lska.tables.collect import Table
+from lska.tables.specs import ConfigLike, TableSpec, requirements, samples
+from lska.tables.table_formats import escape_markdown, place, to_markdown
+
+LONGEST = 120
+"""Rows of the longest table that a figure's notebook shows."""
+
+SAMPLES = """## Sample predictions
+
+A few validation images with their ground truth and what each network predicts on them, drawn when it was scored."""
+
+EXAMPLES = """## What the images look like
+
+One image of a set of corruptions under each of them, or some images of every class."""
+
+FURTHER = """\
+The cells as a data frame, one line each (docs/extend.md lists the columns):
+
+```python
+import pandas
+numbers = pandas.DataFrame(table_formats.records(table))
+numbers.dropna(subset="value")[["row", "column", "value", "seeds", "standard_error", "paper", "state"]]
+```
+"""
+
+CURVE = """
+Is the trend over the kernel size larger than its error?
+
+```python
+chosen = numbers[(numbers["column"] == {column!r}) & numbers["value"].notna() & numbers["kernel"].notna()]
+for attention, part in chosen.groupby("attention"):
+    axes = part.plot("kernel", "value", yerr="standard_error", marker="o", title=attention)
+```
+"""
+
+ORIGIN = """
+Which commit, device and data does a metric file name?
+
+```python
+import json
+json.loads(Path({file!r}).read_text())
+```
+
+In a terminal, in the project's folder, this follows the same number back to weights, recipe and data:
+
+```
+{command}
+```
+"""
+
+
+def introduction(spec: TableSpec) -> str:
+    """Heading and explanation, in Markdown."""
+    return f"# {spec.number}. {spec.title}\n\n{spec.explanation}"
+
+
+def figure_numbers(table: Table) -> str:
+    """The table of a figure, in Markdown; where it is too long to be read, where its numbers are."""
+    if len(table.rows) <= LONGEST:
+        return to_markdown(table)
+    return f"{len(table.rows)} rows, in the CSV file beside the figure.\n\n**{escape_markdown(caption(table))}**"
+
+
+def pictures(spec: TableSpec, config: ConfigLike, results: Path) -> list[object]:
+    """What to display, as Markdown and images, of the sample predictions and the perturbed sets that a table reads.
+
+    Pictures show images of the data set, so those of results that were measured elsewhere may be absent; each says so.
+    """
+    from IPython.display import Image, Markdown
+
+    def shown(path: Path, name: object, command: str) -> list[object]:
+        absent = Markdown(f"Not here: drawn by `{command}`, which needs the data.")
+        return [Markdown(f"### {name}"), Image(filename=str(path)) if path.is_file() else absent]
+
+    folder, found = results / "samples", []
+    for path in samples(spec, config, results):
+        name = path.relative_to(folder).with_suffix("")
+        found += [] if found else [Markdown(SAMPLES)]
+        found += shown(path, name, f"lska evaluate dense {name.name} --task {name.parent}")
+    perturbed = dict.fromkeys(task for task, _ in requirements(spec, config) if set_of(task) is not None)
+    found += [Markdown(EXAMPLES)] if perturbed else []
+    for task in perturbed:
+        found += shown(folder / task / "examples.png", set_of(task), f"lska data examples {set_of(task)}")
+    return found
+
+
+def states(table: Table) -> str:
+    """How many cells are in each state and, where any deviates, which and by how much, in Markdown."""
+    rows = [(f"{MARKS.get(state, '')} {state}", str(n), MEANING[state]) for state, n in table.count().items()]
+    lines = [_markdown(("state", "cells", "meaning"), rows, right=("cells",)), ""]
+    for cell in table.cells:
+        if cell.state is State.DEVIATES:
+            note = f": {cell.note}" if cell.note else ""
+            name, known = escape_markdown(f"{cell.row}, {cell.column}"), f"paper {cell.paper} ({cell.paper_source})"
+            lines.append(f"- **{name}**: " + escape_markdown(f"ours {ours(cell)}, {known}{note}"))
+    return "\n".join(lines if len(lines) > 2 else [*lines, "No cell deviates."])
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> str:
+    """A table in Markdown; columns named in `right` are aligned to the right."""
+    rule = ["---:" if name in right else "---" for name in head]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *(map(escape_markdown, row) for row in rows)))
+
+
+def not_run(table: Table) -> str:
+    """Which networks were not trained or measured, by task, in Markdown."""
+    missing: dict[str, dict[str, None]] = {}
+    for row in table.rows:
+        for cell, column in zip(row.cells, table.spec.columns, strict=True):
+            if cell.state is State.NOT_RUN and row.source is not None:
+                missing.setdefault(row.source.task(column), {})[f"`{row.source.network}`"] = None
+    if not missing:
+        return "Nothing: every network of this table was measured."
+    how = "Networks are added under `runs` of the task in the configuration; `snakemake` then makes what is missing."
+    lines = (f"- {what}: {', '.join(names)}" for what, names in missing.items())
+    return "\n".join([f"{how} See docs/extend.md.", "", *lines])
+
+
+def printed(table: Table) -> str:
+    """Every cell for which the paper's file says how its value is known, in Markdown."""
+    rows = [
+        (cell.row, cell.column, ours(cell) or str(cell_text(cell)), cell.paper, cell.paper_source, cell.paper_detail)
+        for cell in table.cells
+        if cell.paper is not None
+    ]
+    if not rows:
+        return "None is known: no value was found in any text available to us."
+    return _markdown(("row", "column", "ours", "paper", "source", "detail"), rows, right=("ours", "paper"))
+
+
+def provenance(table: Table) -> str:
+    """Every metric file that the table reads, with the weights, recipe, data and code behind it, in Markdown.
+
+    Raises:
+        ValueError: a file changed since the table was filled and is no longer JSON.
+    """
+    used: dict[Path, dict[str, None]] = {}
+    for cell in table.cells:
+        for path in cell.files:
+            used.setdefault(path, {})[cell.column] = None
+    if not used:
+        return "The numbers come from the code itself; no metric file is read."
+    head = ("metric file", "columns", "weights", "recipe", "data", "code", "device", "measured")
+    return _markdown(head, (_file_row(read_json(path), columns) for path, columns in used.items()))
+
+
+def _file_row(content: Mapping[str, Any], columns: Iterable[str]) -> tuple[str, ...]:
+    weights, code = content.get("weights") or {}, content.get("code") or {}
+    return (
+        f"{content['task']}/{content['run']}",
+        "; ".join(columns),
+        f"{weights.get('origin', '')} {_short(weights.get('md5'))}" if weights.get("md5") else "none",
+        _short(content.get("recipe")),
+        (content.get("data") or {}).get("name", "none"),
+        _short(code.get("commit")) + (" (changed)" if code.get("dirty") else ""),
+        str((content.get("environment") or {}).get("device", "")),
+        str(content.get("started", ""))[:16].replace("T", " "),
+    )
+
+
+def _short(digest: str | None) -> str:
+    return digest.removeprefix("sha256:")[:10] if digest else "none"
+
+
+def further(table: Table) -> str:
+    """Code to try on this table, in Markdown: its cells as a data frame, a curve, and where one number comes from."""
+    measured = [cell for cell in table.cells if cell.files and isinstance(cell.value, float)]
+    if not measured:
+        return FURTHER
+    chosen = next((cell for cell in measured if cell.standard_error is not None), measured[0])
+    kernels = {
+        row.source.kernel
+        for row in table.rows
+        for cell in row.cells
+        if row.source is not None and cell.column == chosen.column and isinstance(cell.value, float)
+    }
+    command = shlex.join(["lska", "explain", table.spec.target, "--cell", chosen.row, chosen.column])
+    curve = CURVE.format(column=chosen.column) if len(kernels - {None}) > 1 else ""
+    return FURTHER + curve + ORIGIN.format(file=place(chosen.files[0]), command=command)
