@@ -12,16 +12,16 @@ from robustness_tables import edit, filled, metric_file, value
 from table_helpers import PAPER, Scale, demo, put_field, put_required
 
 from lska.evaluate.neighbours import texture_metrics
+from lska.evaluate.pictures import styled
 from lska.runs import Run
 from lska.tables import TARGETS, build, load_spec
 from lska.tables.collect import Table, collect
-from lska.tables.estimate import planted_example
-from lska.tables.fields import block_means
+from lska.tables.figure_estimate import planted_example
+from lska.tables.figure_maps import block_means
 from lska.tables.figures import DRAWINGS
 from lska.tables.paper import REFERENCE, read_paper
 from lska.tables.render import cell_text
 from lska.tables.states import State
-from lska.tables.style import styled
 
 TABLES = {"table_07": "receptive_field", "table_12": "shape_texture", "table_13": "texture_knn",
           "table_15": "shape_texture"}  # fmt: skip
