@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -122,6 +124,11 @@ def test_unknown_formats_and_drawings_are_refused_and_nothing_is_written(tmp_pat
 def test_every_drawing_is_used_by_a_spec() -> None:
     assert {load_spec(target).drawing for target in FIGURES} == set(DRAWINGS)
     assert set(STAGES) >= {model for target in FIGURES for row in load_spec(target).rows for model in row.models}
+
+
+def test_importing_the_drawings_leaves_torch_alone() -> None:
+    code = "import sys, lska.tables.figures; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_attentions_are_told_apart_without_colour_and_by_colour_blind_readers() -> None:

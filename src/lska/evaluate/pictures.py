@@ -253,7 +253,7 @@ def _sheet(
     below = LINE if note else 0.0
     foot = 1.45 * SMALL / 72 * -(-len(legend) // columns) + GAP + below
     total = head + -(-len(images) // across) * (height + GAP) + foot
-    figure = _empty(total, "\n".join(lines))
+    figure = _empty(total, "\n".join(lines), linespacing=1.3)
     figure.legend(
         handles=[Patch(facecolor=colour, label=name) for name, colour in legend.items()],
         loc="lower center", bbox_to_anchor=(0.5, below / total), ncols=columns,
@@ -314,9 +314,9 @@ def _image(split: Split, index: int) -> np.ndarray:
     return np.asarray(decode(split.read(index), split.name(index)))
 
 
-def _empty(height: float, caption: str) -> Figure:
+def _empty(height: float, caption: str, **looks: float) -> Figure:
     figure = Figure(figsize=(WIDTH, height), layout="none", facecolor="white")
-    figure.text(0.5, 1 - GAP / height, caption, ha="center", va="top", linespacing=1.3)
+    figure.text(0.5, 1 - GAP / height, caption, ha="center", va="top", **looks)
     return figure
 
 
