@@ -85,9 +85,9 @@ def _prepare_perturbed(item: PerturbedSet) -> None:
 def _examples(arguments: Arguments) -> None:
     item = PerturbedSet(load(arguments), arguments.perturbed)
     require_data(arguments, item.config, item.name)
-    from lska.evaluate.robustness.examples import draw
+    from lska.evaluate.pictures import draw_examples
 
-    draw(item)
+    draw_examples(item)
 
 
 def _import(arguments: Arguments) -> None:

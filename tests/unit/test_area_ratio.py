@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -87,26 +84,22 @@ def test_the_ratios_of_a_wider_field_differ_by_more_than_their_paired_error() ->
     assert difference.std(ddof=1) < unpaired / 2 and difference.mean() > 3 * difference.std(ddof=1)
 
 
-def test_thresholds_are_exceeded_not_met() -> None:
-    scores = np.zeros((9, 9))
-    scores[4, 4] = 3
-    scores[2, 4] = 1
+def one_pixel(size: int, *places: tuple[int, int, float]) -> np.ndarray:
+    scores = np.zeros((size, size))
+    for row, column, score in places:
+        scores[row, column] = score
+    return scores
+
+
+def test_borders_of_the_search() -> None:
+    scores = one_pixel(9, (4, 4, 3), (2, 4, 1))
+    # Thresholds are exceeded, not met.
     assert area_ratio(scores, 0.74, on="raw") == (3, pytest.approx(100 / 9))
     assert area_ratio(scores, 0.75, on="raw") == (5, pytest.approx(100 * 25 / 81))
-
-
-def test_no_square_is_smaller_than_three_pixels() -> None:
-    scores = np.zeros((8, 8))
-    scores[4, 4] = 1
-    assert area_ratio(scores, 0.2) == (3, pytest.approx(100 * 9 / 64))
-
-
-def test_squares_of_even_maps_end_before_the_first_row() -> None:
-    scores = np.zeros((8, 8))
-    scores[7, 7] = 1
-    assert area_ratio(scores, 0.5)[0] == 7
-    scores[0, 0] = 2
-    assert area_ratio(scores, 0.5) == (8, 100.0)
+    # No square is smaller than three pixels, and those of even maps end before the first row.
+    assert area_ratio(one_pixel(8, (4, 4, 1)), 0.2) == (3, pytest.approx(100 * 9 / 64))
+    assert area_ratio(one_pixel(8, (7, 7, 1)), 0.5)[0] == 7
+    assert area_ratio(one_pixel(8, (7, 7, 1), (0, 0, 2)), 0.5) == (8, 100.0)
 
 
 def test_scaled_scores_end_at_one() -> None:
@@ -126,24 +119,13 @@ def test_metric_entries_name_thresholds_units_and_images() -> None:
     assert ratios(1e4 * scores) != ratios(scores)
 
 
-@pytest.mark.parametrize(
-    "scores",
-    [np.zeros((4, 4)), np.ones((4, 5)), np.ones(4), -np.ones((4, 4)), np.full((4, 4), np.nan), np.full((4, 4), np.inf)],
-    ids=["zero", "oblong", "flat", "negative", "nan", "inf"],
-)
-def test_what_is_no_contribution_map_is_refused(scores: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="scores: expected a contribution map"):
-        area_ratio(scores, 0.5)
-
-
-def test_impossible_settings_are_refused() -> None:
+def test_impossible_maps_and_settings_are_refused() -> None:
+    maps = [np.zeros((4, 4)), np.ones((4, 5)), np.ones(4), -np.ones((4, 4)), np.full((4, 4), np.nan)]
+    for scores in [*maps, np.full((4, 4), np.inf)]:
+        with pytest.raises(ValueError, match="scores: expected a contribution map"):
+            area_ratio(scores, 0.5)
     for threshold in (0, 1, 50):
         with pytest.raises(ValueError, match="threshold: expected a share"):
             area_ratio(np.ones((4, 4)), threshold)
     with pytest.raises(ValueError, match="'linear'"):
         area_ratio(np.ones((4, 4)), 0.5, on="linear")
-
-
-def test_importing_the_module_leaves_torch_alone() -> None:
-    code = "import sys, lska.evaluate.receptive_field; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from robustness_tables import filled, metric_file
 from table_helpers import PAPER, Scale, demo, put_field, put_required
 
+from lska.evaluate.pictures import styled
 from lska.runs import Run
 from lska.tables.collect import Table
-from lska.tables.estimate import planted_example
-from lska.tables.fields import block_means
+from lska.tables.figure_estimate import planted_example
+from lska.tables.figure_maps import block_means
 from lska.tables.figures import DRAWINGS
 from lska.tables.specs import TARGETS
-from lska.tables.style import styled
 from lska.tables.table_formats import build_table
 
 FIELDS = ("figure_04", "figure_08")

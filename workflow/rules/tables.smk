@@ -43,7 +43,7 @@ for target in TABLES + FIGURES:
         params:
             name=target,
             caption=lambda wildcards: PLAN.config.caption,
-            digest=source_digest("tables"),
+            digest=source_digest("tables", "evaluate/pictures.py"),
         log:
             notebook=LOGS / "notebooks" / f"{target}.ipynb",
             text=LOGS / "notebooks" / f"{target}.log",

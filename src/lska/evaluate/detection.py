@@ -18,8 +18,8 @@ from pycocotools.cocoeval import COCOeval
 from lska.data.decoding import read_image
 from lska.data.dense_sets import DetectionSplit
 from lska.evaluate.dense import Predictor
+from lska.evaluate.pictures import Instances, detection_sheet
 from lska.evaluate.precision import STATISTICS, precisions, resampled_precisions
-from lska.evaluate.samples import Instances, detection_sheet
 from lska.finetuning import FineTuningJob
 from lska.outcomes import Outcomes
 from lska.provenance import metric

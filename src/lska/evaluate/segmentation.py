@@ -10,7 +10,7 @@ import numpy as np
 
 from lska.data.decoding import IGNORED, read_image
 from lska.evaluate.dense import Predictor
-from lska.evaluate.samples import segmentation_sheet
+from lska.evaluate.pictures import segmentation_sheet
 from lska.finetuning import FineTuningJob
 from lska.outcomes import RESAMPLES, Outcomes, resample_columns
 from lska.provenance import metric

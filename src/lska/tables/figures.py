@@ -7,29 +7,28 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from lska.evaluate.pictures import styled
 from lska.files import atomic_path
 from lska.tables.collect import Table
-from lska.tables.diagram import designs
-from lska.tables.heatmaps import heat_maps
-from lska.tables.inside import blocks, estimate, receptive_fields
-from lska.tables.panels import cost, panels
-from lska.tables.style import styled
-from lska.tables.tradeoff import trade_off
+from lska.tables.figure_curves import cost_curves, kernel_size_panels, trade_off
+from lska.tables.figure_diagrams import block_diagram, design_diagram
+from lska.tables.figure_estimate import estimate_diagram
+from lska.tables.figure_maps import corruption_maps, receptive_fields
 
 DRAWINGS: dict[str, Callable[[Table], Figure]] = {
     "trade_off": trade_off,
-    "designs": designs,
-    "cost": cost,
-    "panels": panels,
-    "heat_maps": heat_maps,
+    "designs": design_diagram,
+    "cost": cost_curves,
+    "panels": kernel_size_panels,
+    "heat_maps": corruption_maps,
     "receptive_fields": receptive_fields,
-    "blocks": blocks,
-    "estimate": estimate,
+    "blocks": block_diagram,
+    "estimate": estimate_diagram,
 }
 
-FORMATS = (".png", ".pdf", ".svg")
-DPI = 200
+# Of each format, what would differ between equal figures.
 UNDATED = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Producer": None}, ".svg": {"Date": None}}
+DPI = 200
 
 
 def draw(table: Table, paths: Sequence[Path]) -> None:
@@ -39,8 +38,8 @@ def draw(table: Table, paths: Sequence[Path]) -> None:
         ValueError: unknown drawing or format.
     """
     for path in paths:
-        if path.suffix not in FORMATS:
-            raise ValueError(f"{path}: no such format for figures; expected one of {', '.join(FORMATS)}")
+        if path.suffix not in UNDATED:
+            raise ValueError(f"{path}: no such format for figures; expected one of {', '.join(UNDATED)}")
     if table.spec.drawing not in DRAWINGS:
         expected = ", ".join(DRAWINGS)
         raise ValueError(f"{table.spec.target}: drawing: expected one of {expected}, found {table.spec.drawing!r}")
