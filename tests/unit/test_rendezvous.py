@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from lska.launching import budget_seconds, launcher, runtime, spread, training_threads
+from lska.launching import budget_seconds, launcher, runtime, spread
 from lska.rendezvous import Rendezvous, first_host, of_slurm
 from lska.sections import Training
+from lska.settings.cores import training_threads
 
 STEP = {
     "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "gpu[03-04]", "SLURM_NNODES": "2", "SLURM_NODEID": "1",
