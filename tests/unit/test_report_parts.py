@@ -82,21 +82,23 @@ def test_a_table_needs_networks_the_backbones_of_heads_and_metric_files(bare: Co
     put_required("table_04", bare)
     job = next(job for job in bare.fine_tunings if job.task == "detection/retinanet" and job.metrics.exists())
     sidecar = bare.weights_path(job.run).with_suffix(".json")
+    control = next(one for one in bare.fine_tunings if one.task == f"{job.task}-untrained" and one.metrics.exists())
     backbone = {"run": str(job.run), "md5": json.loads(sidecar.read_text())["md5"]}
-    tuned = {**json.loads(sidecar.read_text()), "md5": "d" * 32, "backbone": backbone}
-    write_json(job.weights.with_suffix(".json"), tuned)
-    content = json.loads(job.metrics.read_text())
-    write_json(job.metrics, {**content, "weights": {"md5": "d" * 32, "origin": "trained"}})
+    for one, md5, start in ((job, "d" * 32, backbone), (control, "e" * 32, None)):
+        made = {**json.loads(sidecar.read_text()), "md5": md5, "backbone": start}
+        write_json(one.weights.with_suffix(".json"), made)
+        content = json.loads(one.metrics.read_text())
+        write_json(one.metrics, {**content, "weights": {"md5": md5, "origin": "trained"}})
     results = gather(bare)
     page = next(page for page in all_pages(results) if page.name == "workflow.html")
     needs = {target.name: found for target, found in page.content["needs"]}
-    assert needs["table_04"]["networks"] == needs["table_04"]["fine-tuning"] == 1
+    assert (needs["table_04"]["network"], needs["table_04"]["fine-tuning"]) == (1, 2)
     table = next(target for target in results.targets if target.name == "table_04")
     files = {path for cell in table.cells for path in cell.files}
     tasks = Counter(results.metrics[path]["task"].removesuffix("-untrained") for path in files)
     assert {task: needs["table_04"][task] for task in tasks} == tasks
-    assert page.content["made"]["tuning"] == {"detection/retinanet": 1}
-    assert page.content["made"]["training"]["networks"] == len(bare.runs)
+    assert page.content["made"]["tuning"] == {"detection/retinanet": 2}
+    assert page.content["made"]["training"]["network"] == len(bare.runs)
 
 
 @pytest.fixture

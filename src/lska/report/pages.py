@@ -366,24 +366,27 @@ def _made(results: Results) -> dict[str, Counter[str]]:
     verdicts = Counter(str(claim["verdict"]) for claim in (results.claims or {"claims": ()})["claims"])
     return {
         "data": Counter(str(record.get("name") or path.stem) for path, record in results.records.items()),
-        "training": Counter({"networks": trained.pop(costs.TRAINING, 0), "imported": imported}),
+        "training": Counter({"network": trained.pop(costs.TRAINING, 0), "imported": imported}),
         "tuning": Counter({task.removeprefix(costs.TUNING).strip(): count for task, count in trained.items()}),
         "measuring": Counter(content["task"].removesuffix(CONTROL) for content in results.metrics.values()),
-        "tables": Counter(f"{target.name.partition('_')[0]}s" for target in results.targets if target.files),
+        "tables": Counter(target.name.partition("_")[0] for target in results.targets if target.files),
         "claims": verdicts,
     }
 
 
 def _needs(target: Target, results: Results) -> Counter[str]:
-    """What a table or figure rests on: networks, fine-tuned ones and the backbones of these, and metric files."""
+    """What a table or figure rests on: data sets, networks, fine-tunings of these, and metric files by task."""
     files = dict.fromkeys(path for cell in target.cells for path in cell.files)
     contents = [results.metrics[path] for path in files if path in results.metrics]
     by_md5 = {content["md5"]: content for content in results.sidecars.values()}
     found = {md5 for content in contents if (md5 := content["weights"]["md5"]) in by_md5}
-    backbones = {by_md5[md5].get("backbone", {}).get("md5") for md5 in found}
     tuned = {md5 for md5 in found if "backbone" in by_md5[md5]}
-    networks = {"networks": len((found - tuned) | (backbones & set(by_md5))), costs.TUNING: len(tuned)}
-    return Counter(networks) + Counter(content["task"].removesuffix(CONTROL) for content in contents)
+    # Controls start from a random backbone, which is none of the networks.
+    backbones = {(by_md5[md5]["backbone"] or {}).get("md5") for md5 in tuned}
+    data = {content["data"]["name"] for content in contents if content["data"]}
+    counts = {"data set": len(data), "network": len((found - tuned) | (backbones & set(by_md5)))}
+    counts[costs.TUNING] = len(tuned)
+    return Counter(counts) + Counter(content["task"].removesuffix(CONTROL) for content in contents)
 
 
 def _costs(results: Results) -> Iterator[Page]:
