@@ -124,12 +124,13 @@ def test_the_overview_counts_what_the_tables_hold(site: Config) -> None:
     assert f"VAN-Tiny LSKA k=23 {content['metrics']['top1']['value']:.1f} ± 1.5" in text
 
 
-def test_what_the_other_pages_say(site: Config, snapshot: SnapshotAssertion) -> None:
+def test_what_the_other_pages_and_the_summary_say(site: Config, snapshot: SnapshotAssertion) -> None:
     pages = pages_of(site)
     names = ("claims", "costs", "environment", "notebooks", "scales", "workflow")
     # Between menu and footer, without what depends on the code of the day.
     texts = {name: re.split(" Environment | Our numbers are read ", pages[f"{name}.html"].text)[1] for name in names}
     texts["environment"] = texts["environment"].partition("Verification")[0].replace(lock_digest(), "LOCK")
+    texts["summary"] = summary(site)
     assert {name: re.split(r"(?<=\.) ", text) for name, text in texts.items()} == snapshot
 
 

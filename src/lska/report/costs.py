@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,53 +34,28 @@ class RecordedJob:
     """The content of the file."""
 
     @property
+    def core_hours(self) -> float:
+        """Cores held, times hours."""
+        return self.seconds * self.cores / HOUR
+
+    @property
     def gpu_hours(self) -> float:
         """GPUs held, times hours."""
-        on_gpu = str(self._environment.get("device", "")).startswith("cuda")
+        on_gpu = str((self.record.get("environment") or {}).get("device", "")).startswith("cuda")
         return self.seconds * int(self.record.get("processes") or 1) / HOUR if on_gpu else 0.0
 
     @property
     def hardware(self) -> str:
         """Where it ran; empty where that is not known."""
-        return str(self._environment.get("hardware") or "")
-
-    @property
-    def _environment(self) -> Mapping[str, Any]:
-        return self.record.get("environment") or {}
+        return str((self.record.get("environment") or {}).get("hardware") or "")
 
 
-@dataclass(frozen=True)
-class TaskCost:
-    """Jobs together, as if one followed the other; times in seconds."""
-
-    task: str
-    results: int
-    seconds: float
-    longest: float
-    core_hours: float
-    gpu_hours: float
-    hardware: str
-
-
-def cost_by_task(jobs: Iterable[RecordedJob]) -> list[TaskCost]:
-    """The cost of each task, in the order of the jobs."""
+def recorded_jobs(results: Results) -> dict[str, list[RecordedJob]]:
+    """All jobs by task: trainings, measurements, notebooks."""
     tasks: dict[str, list[RecordedJob]] = {}
-    for job in jobs:
+    for job in (*recorded_trainings(results), *recorded_measurements(results), *recorded_notebooks(results.executed)):
         tasks.setdefault(job.task, []).append(job)
-    return [cost_together(task, found) for task, found in tasks.items()]
-
-
-def cost_together(name: str, jobs: list[RecordedJob]) -> TaskCost:
-    """The cost of all jobs."""
-    return TaskCost(
-        name,
-        results=sum(job.results for job in jobs),
-        seconds=sum(job.seconds for job in jobs),
-        longest=max((job.seconds for job in jobs), default=0.0),
-        core_hours=sum(job.seconds * job.cores for job in jobs) / HOUR,
-        gpu_hours=sum(job.gpu_hours for job in jobs),
-        hardware=", ".join(sorted({job.hardware for job in jobs} - {""})),
-    )
+    return tasks
 
 
 def recorded_trainings(results: Results) -> Iterator[RecordedJob]:

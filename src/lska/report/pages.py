@@ -24,7 +24,7 @@ from lska.report.site_paths import tabled_scales
 from lska.runs import Run
 from lska.tables.collect import Cell, Table
 from lska.tables.specs import display_names
-from lska.tables.states import MEANING, State, pool
+from lska.tables.states import State, pool
 from lska.tables.words import cell_text, facts, legend
 
 if TYPE_CHECKING:
@@ -86,20 +86,8 @@ class Agreement:
     compared: int
 
 
-@dataclass(frozen=True)
-class StateCount:
-    """A state, its meaning and the number of cells in it."""
-
-    state: State
-    count: int
-
-    @property
-    def meaning(self) -> str:
-        """What the state says of a cell."""
-        return MEANING[self.state]
-
-
 def _overview(results: Results) -> Iterator[Page]:
+    verdicts = claim_groups(results.claims)
     content = {
         "agreement": agreement(results),
         "elsewhere": measured_elsewhere(results),
@@ -107,9 +95,9 @@ def _overview(results: Results) -> Iterator[Page]:
         "seeds": max(Counter(run.with_seed(0) for run in results.config.runs).values(), default=0),
         "verified": results.verified,
         "states": _count_states(results.cells),
-        "tallies": [(target, _count_states(target.cells)) for target in results.targets],
-        "verdicts": claim_groups(results.claims),
-        "kinds": _kinds(results.claims),
+        "tallies": _tallies(results.targets),
+        "verdicts": verdicts,
+        "kinds": _kinds(verdicts),
     }
     yield Page("index.html", TITLE, "overview.html", content, menu="Overview")
 
@@ -137,10 +125,17 @@ def measured_elsewhere(results: Results) -> tuple[int, int]:
     return len(found), sum(cell.paper is not None for cell in found)
 
 
-def _count_states(cells: Iterable[Cell]) -> list[StateCount]:
+def _count_states(cells: Iterable[Cell]) -> dict[State, int]:
     """Number of cells in each state, in the order of `State`; zero where none is."""
     found = Counter(cell.state for cell in cells)
-    return [StateCount(state, found[state]) for state in State]
+    return {state: found[state] for state in State}
+
+
+def _tallies(targets: Iterable[Target]) -> dict[str, Any]:
+    """Targets with their cells by state: by those that occur, and `deviates`, whose absence says something."""
+    counts = [(target, _count_states(target.cells)) for target in targets]
+    states = [state for state in State if state is State.DEVIATES or any(found[state] for _, found in counts)]
+    return {"states": states, "targets": counts}
 
 
 def _networks(results: Results) -> dict[str, Any]:
@@ -184,7 +179,6 @@ def _pooled(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- claims
 
-ROUNDED = "agree when rounded"
 COUNTED, MEASURED, UNTESTABLE = "counted", "measured", "not testable"
 KINDS = {
     COUNTED: "from the paper's own architectures, without data",
@@ -198,33 +192,19 @@ class ClaimGroup:
     """All claims with one verdict, as `snakemake claims` writes them."""
 
     verdict: Verdict
+    sign: str
+    meaning: str
     claims: tuple[Mapping[str, Any], ...]
-
-    @property
-    def sign(self) -> str:
-        """The mark of the verdict."""
-        return MARKS[self.verdict]
-
-    @property
-    def meaning(self) -> str:
-        """What the verdict says of a claim."""
-        return VERDICT_MEANING[self.verdict]
-
-    @property
-    def rounded(self) -> int:
-        """How many of the claims the paper's rounded numbers agree with."""
-        return sum(claim["paper_numbers"] == ROUNDED for claim in self.claims)
-
-    def of(self, kind: str) -> int:
-        """How many of the claims are of a kind."""
-        return sum(kind_of_claim(claim) == kind for claim in self.claims)
+    kinds: Counter[str]
+    """How many of the claims are of each of `KINDS`."""
 
 
 def _claims(results: Results) -> Iterator[Page]:
+    groups = claim_groups(results.claims)
     content = {
         "claims": results.claims,
-        "groups": claim_groups(results.claims),
-        "kinds": _kinds(results.claims),
+        "groups": groups,
+        "kinds": _kinds(groups),
         "known": {path.as_posix(): site_copy(path, results.config) for path in results.metrics},
     }
     yield Page("claims.html", "What the paper claims, and what came out", "claims.html", content, menu="Claims")
@@ -242,12 +222,6 @@ def kind_of_claim(claim: Mapping[str, Any]) -> str:
     return COUNTED if all(quantity.counted for quantity in quantities) else MEASURED
 
 
-def _kinds(content: Mapping[str, Any] | None) -> dict[str, str]:
-    """The kinds of claims that occur, with their meaning."""
-    found = {kind_of_claim(claim) for claim in content["claims"]} if content else set()
-    return {kind: meaning for kind, meaning in KINDS.items() if kind in found}
-
-
 def claim_groups(content: Mapping[str, Any] | None) -> list[ClaimGroup]:
     """Claims by verdict, empty groups left out.
 
@@ -258,16 +232,25 @@ def claim_groups(content: Mapping[str, Any] | None) -> list[ClaimGroup]:
     unknown = sorted({str(claim["verdict"]) for claim in claims} - set(Verdict))
     if unknown:
         raise ValueError(f"claims.json: unknown verdicts {', '.join(unknown)}; expected some of {', '.join(Verdict)}")
-    found = [ClaimGroup(name, tuple(claim for claim in claims if claim["verdict"] == name)) for name in Verdict]
-    return [group for group in found if group.claims]
+    found = {verdict: tuple(claim for claim in claims if claim["verdict"] == verdict) for verdict in Verdict}
+    return [
+        ClaimGroup(verdict, MARKS[verdict], VERDICT_MEANING[verdict], members, Counter(map(kind_of_claim, members)))
+        for verdict, members in found.items()
+        if members
+    ]
+
+
+def _kinds(groups: Iterable[ClaimGroup]) -> dict[str, str]:
+    """The kinds of claims that occur, with their meaning."""
+    return {kind: meaning for kind, meaning in KINDS.items() if any(group.kinds[kind] for group in groups)}
 
 
 # -------------------------------------------------------------------------------------- tables, figures and notebooks
 
 
 def _tables(results: Results) -> Iterator[Page]:
-    tallies = [(target, _count_states(target.cells)) for target in results.of("table")]
-    yield Page("tables.html", "The tables", "tables.html", {"tallies": tallies}, menu="Tables")
+    content = {"tallies": _tallies(results.of("table"))}
+    yield Page("tables.html", "The tables", "tables.html", content, menu="Tables")
     yield from _targets(results, "table")
 
 
@@ -391,8 +374,7 @@ def _needs(target: Target, results: Results) -> Counter[str]:
 
 def _costs(results: Results) -> Iterator[Page]:
     trainings = list(costs.recorded_trainings(results))
-    jobs = [*trainings, *costs.recorded_measurements(results), *costs.recorded_notebooks(results.executed)]
-    content = {"costs": costs.cost_by_task(jobs), "total": costs.cost_together("all", jobs), "trainings": trainings}
+    content = {"tasks": costs.recorded_jobs(results), "trainings": trainings}
     yield Page("costs.html", "What it cost", "costs.html", content, menu="Costs")
 
 

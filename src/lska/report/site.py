@@ -23,6 +23,7 @@ from lska.report.pages import all_pages, downloads, kind_of_claim
 from lska.report.plain_words import duration, first_capital, hours, minus, unbroken
 from lska.report.site_paths import inventory_path, rendered_notebook, site_path
 from lska.tables import TARGETS
+from lska.tables.states import MEANING
 from lska.tables.words import cell_text, heading
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def _templates() -> Environment:
     )  # fmt: skip
     filters = (cell_text, duration, first_capital, heading, hours, kind_of_claim, minus, numbers, shown, unbroken)
     templates.filters |= {function.__name__: function for function in filters}
+    templates.filters["meaning"] = MEANING.get
     # A state or verdict as a name for styles and links.
     templates.filters["style"] = lambda name: re.sub(r"\W", "-", name)
     return templates
