@@ -12,7 +12,7 @@ with explained():
 
 from lska.config import read_settings
 from lska.finetuning import HEADS, PAPER_RECIPES, TASK
-from lska.report import site_outputs
+from lska.report.site_paths import site_outputs
 from lska.runs import RUN, Run
 from lska.settings.versions import MEASUREMENTS
 from lska.workflow import FIGURES, TABLES, Plan, source_digest

@@ -19,7 +19,7 @@ LINKS = ("slurm", "workstation")
 class Project:
     """A copy of the project in which Snakemake runs."""
 
-    SITE: ClassVar = {"claims", "summaries", "notebook_pages", "rule_graph", "report"}
+    SITE: ClassVar = {"claims", "summaries", "notebook_pages", "report"}
     """Rules that show everything: they follow whatever is measured, and nothing is measured for them."""
 
     root: Path

@@ -175,7 +175,7 @@ def _add_lab(commands: Commands) -> None:
 
 def _lab(arguments: Arguments) -> None:
     config = load(arguments)
-    from lska.lab import open_notebooks
+    from lska.tables.lab import open_notebooks
 
     open_notebooks(config, arguments.config, [word for word in arguments.rest if word != "--"])
 
@@ -194,7 +194,7 @@ def _summary(arguments: Arguments) -> None:
 
         say(*write_summaries(config))
         return
-    from lska.summary import summary
+    from lska.report.terminal_summary import summary
 
     say(summary(config))
 

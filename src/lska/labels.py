@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lska.launching import evaluation_threads, runtime, training_threads
+from lska.launching import runtime
 from lska.sections import Evaluation, Speed, Training
+from lska.settings.cores import evaluation_threads, training_threads
 
 LONGEST_MINUTES = 1425
 """Longest wall time that grows with the attempts: below the 24 hours that many clusters allow."""

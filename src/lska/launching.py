@@ -1,11 +1,12 @@
-"""How jobs are started, how long they may take, and how many cores they keep busy. Imports nothing heavy."""
+"""How jobs are started and how long they may take. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lska.sections import Evaluation, Training
+from lska.sections import Training
+from lska.settings.cores import training_threads
 
 _STARTUP_SECONDS = 300.0
 _STEP_END_SECONDS = 600
@@ -57,19 +58,8 @@ def _on_each(training: Training) -> str:
     return f"--ntasks-per-node=1{gpus}"
 
 
-def training_threads(training: Training) -> int:
-    """Cores that a training keeps busy: its own threads on every node, or every process with its loaders."""
-    own = training.threads * (1 if training.gpus else training.nodes)
-    return max(own, training.gpus * (training.workers + 1))
-
-
 def _threads_per_node(training: Training) -> int:
     return -(-training_threads(training) // training.nodes)
-
-
-def evaluation_threads(evaluation: Evaluation) -> int:
-    """Cores that scoring keeps busy."""
-    return max(evaluation.threads, evaluation.workers)
 
 
 def runtime(hours: float) -> int:

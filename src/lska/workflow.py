@@ -72,8 +72,6 @@ class Plan:
             from lska.data.generators import check_generators
 
             check_generators(self.config, where)
-        self.digest = digest(merged)
-        """Identity of the whole configuration."""
         self.origin = Settings(self.config, files, overrides, "--configfile")
         self.settings = as_options(files, overrides)
         self.choices = Choices(self.config)

@@ -104,3 +104,14 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.chdir(tmp_path)
     link_project(tmp_path)
     return load([Path("config/demo.yaml")])
+
+
+@pytest.fixture(scope="session")
+def built_site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
+    """A working folder with invented results of all targets and their site; read only."""
+    from report_helpers import full_site
+
+    folder = tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return folder, full_site()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -15,38 +14,19 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from table_helpers import put_required
 
-from lska import report
-from lska.claims.listing import claim_files
+from lska import claims
 from lska.claims.verdicts import Verdict
 from lska.config import Config, load
 from lska.files import read_yaml, write_json
 from lska.provenance import file_md5, project_root
-from lska.report.notebooks import render_all
-from lska.report.rules import summarized
+from lska.report.site import build_site, render_notebooks
+from lska.report.site_paths import site_path
 from lska.tables.specs import TARGETS
 from lska.tables.table_formats import build_table
 
 LINKED = ("config", "paper", "envs", "notebooks", "workflow", "src", "Snakefile")
 DRAWN = ("figure_01", "figure_03")
 """Figures that are really drawn; drawing all takes ten seconds."""
-
-DAG = {
-    "nodes": [
-        {"id": number, "value": {"jobid": number, "label": rule, "rule": rule}}
-        for number, rule in enumerate(
-            ("report", "notebook_table_03", "classification", "classification", "train", "train", "data", "complexity",
-             "notebook_figure_01", "data")
-        )
-    ],
-    "edges": [
-        {"u": one, "v": other}
-        for one, other in (
-            (1, 0), (8, 0), (2, 1), (3, 1), (7, 1), (4, 2), (5, 3), (6, 4), (6, 5), (6, 2), (6, 3), (2, 8), (4, 9),
-            (9, 8),
-        )
-    ],
-}  # fmt: skip
-"""What Snakemake prints of a workflow whose second data set is chosen by a trained network."""
 
 
 def link_project(folder: Path) -> None:
@@ -69,8 +49,7 @@ def fill(config: Config, targets: Sequence[str] = FEW, drawn: Sequence[str] = ()
     put_records(config)
     for target in ("table_03", "figure_01"):
         put_notebook(config, target)
-    render_all(config)
-    write_json(report.graph_path(config.results), summarized(DAG))
+    render_notebooks(config)
     put_claims(config)
 
 
@@ -80,7 +59,7 @@ def put_claims(config: Config) -> None:
     counts = {str(verdict): 1 for verdict in Verdict}
     about = {"schema": 1, "scale": config.scale, "caption": config.caption}
     content = {**about, "counts": counts, "claims": made}
-    write_json(claim_files(config.results)[0], content)
+    write_json(claims.outputs(config.results)[0], content)
 
 
 def claim(name: str, verdict: str, config: Config) -> dict[str, Any]:
@@ -135,17 +114,16 @@ def put_notebook(config: Config, target: str, text: str = "1 < 2 & <script>alert
     return path
 
 
-def full_site(folder: Path) -> Config:
-    """Everything in `folder`, which becomes the working folder, and the site; returns the configuration."""
-    link_project(folder)
-    os.chdir(folder)
+def full_site() -> Config:
+    """Everything in the working folder, and the site; returns the configuration."""
+    link_project(Path())
     # All of the demo but one network of Table XVII.
     first, *others = read_yaml(Path("config/demo.yaml"))["runs"]
     less = {**first, "attention": "lka_trivial", "kernel": first["kernel"][:-1]}
     rest = {**first, "attention": [name for name in first["attention"] if name != "lka_trivial"]}
     config = load([Path("config/demo.yaml")], {"runs": [less, rest, *others]})
     fill(config, TARGETS, DRAWN)
-    report.build(config)
+    build_site(config)
     return config
 
 
@@ -218,7 +196,7 @@ def details(page: Path) -> dict[str, Any]:
 
 
 def folder_of(config: Config) -> Path:
-    return report.site_path(config.results).parent
+    return site_path(config.results).parent
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The site after the whole demo, Snakemake's own report, and the graph of all rules."""
+"""The site after the whole demo, and Snakemake's own report."""
 
 from __future__ import annotations
 
@@ -41,14 +41,6 @@ def test_a_removed_site_is_built_again_and_nothing_else_runs(demo):
     finally:
         site.with_name("away").rename(site)
     assert demo.planned("report") == {}
-
-
-def test_the_graph_holds_every_rule_as_if_nothing_were_made(demo):
-    graph = json.loads((folder(demo) / "rules.json").read_text())
-    assert graph["jobs"]["train"] == 45 and graph["jobs"]["classification"] == 44
-    assert sum(rule.startswith("robustness_") for rule in graph["jobs"]) > 4
-    assert set(graph["targets"]) == set(TARGETS)
-    assert graph["targets"]["table_03"]["train"] == 6 and "train" not in graph["targets"]["figure_02"]
 
 
 def test_snakemakes_own_report_shows_tables_and_figures_with_captions(demo, tmp_path):

@@ -2,7 +2,7 @@
 # with what their errors come from.
 
 from lska.labels import labelled
-from lska.launching import evaluation_threads
+from lska.settings.cores import evaluation_threads
 from lska.outcomes import outcomes_path
 from lska.provenance import file_md5
 

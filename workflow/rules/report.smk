@@ -1,10 +1,8 @@
 # The site of a scale: results/<scale>/report/index.html. Snakemake's own report, `snakemake --report`, shows the tables and
 # figures that are marked for it, with the captions of workflow/report.
-from lska.report import graph_path, other_scales, rendered_notebook, site_outputs
+from lska.report.site_paths import other_scales, rendered_notebook, site_outputs
 
 RESULTS = PLAN.config.results
-
-from pathlib import Path
 
 
 report: "../report/workflow.rst"
@@ -16,29 +14,12 @@ rule notebook_pages:
     output:
         [rendered_notebook(RESULTS, target) for target in TABLES + FIGURES],
     params:
-        digest=source_digest("report/notebooks.py"),
+        digest=source_digest("report/site.py"),
     log:
         LOGS / "report" / "notebooks.log",
     localrule: True
     shell:
         "lska report notebooks {SETTINGS} > {log:q} 2>&1"
-
-
-# Asks Snakemake itself, in an empty folder; it is short and needs no node of its own.
-rule rule_graph:
-    input:
-        sorted(Path("workflow/rules").glob("*.smk")),
-        "Snakefile",
-    output:
-        graph_path(RESULTS),
-    params:
-        digest=source_digest("report/rules.py", "workflow.py"),
-        configuration=PLAN.digest,
-    log:
-        LOGS / "report" / "rules.log",
-    localrule: True
-    shell:
-        "lska report rules {SETTINGS} > {log:q} 2>&1"
 
 
 rule report:
@@ -47,7 +28,6 @@ rule report:
         outputs=[PLAN.outputs(target) for target in TABLES + FIGURES],
         verdicts=PLAN.verdicts,
         notebooks=rules.notebook_pages.output,
-        rules=rules.rule_graph.output,
     output:
         site_outputs(RESULTS),
     params:

@@ -5,7 +5,8 @@
 from snakemake.logging import logger
 
 from lska.labels import labelled
-from lska.launching import launcher, spread, training_threads
+from lska.launching import launcher, spread
+from lska.settings.cores import training_threads
 
 
 START = launcher(PLAN.config.training)

@@ -23,7 +23,8 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from lska.data.decoding import IGNORED, Split, decode
+from lska.data.decoding import IGNORED, decode
+from lska.data.folders import Split
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.data.perturbed.parts import Part, open_parts
 from lska.files import atomic_path

@@ -1,33 +1,37 @@
-"""What the results of a scale cost: wall time, core-hours and GPU-hours, by rule, from the results' own records."""
+"""What the results of a scale cost: wall time, core-hours and GPU-hours by task, from the results' own records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lska.config import Config
-from lska.finetuning import parse_task
-from lska.launching import evaluation_threads, training_threads
+from lska.finetuning import CONTROL, parse_task
 from lska.report.gather import Contents, Results
 from lska.runs import Run
+from lska.settings.cores import evaluation_threads, training_threads
 
 HOUR = 3600.0
+TRAINING, TUNING, NOTEBOOK = "training", "fine-tuning", "notebook"
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training, pass or measurement: what it made, its wall time in seconds, and the cores and GPUs it held."""
+class RecordedJob:
+    """One training, pass or measurement, as the file that it made tells it."""
 
-    rule: str
+    task: str
+    """`training`, `fine-tuning detection/retinanet`, `notebook table`, or the task of the metric files."""
     made: str
-    results: int
-    """Metric files, weights or notebooks that it made."""
     seconds: float
-    cores: int
-    gpus: int
-    hardware: str
+    """Wall time."""
+    cores: int = 1
+    """Held by the job in today's configuration."""
+    results: int = 1
+    """Metric files, weights or notebooks that it made."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """The content of the file."""
 
     @property
     def core_hours(self) -> float:
@@ -37,143 +41,71 @@ class Job:
     @property
     def gpu_hours(self) -> float:
         """GPUs held, times hours."""
-        return self.seconds * self.gpus / HOUR
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The jobs of a rule, or of all."""
-
-    rule: str
-    jobs: tuple[Job, ...]
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of all jobs, as if one followed the other."""
-        return sum(job.seconds for job in self.jobs)
-
-    @property
-    def results(self) -> int:
-        """Metric files, weights or notebooks that the jobs made."""
-        return sum(job.results for job in self.jobs)
-
-    @property
-    def longest(self) -> float:
-        """Wall time of the longest job, in seconds."""
-        return max((job.seconds for job in self.jobs), default=0.0)
-
-    @property
-    def core_hours(self) -> float:
-        """Core-hours of all jobs."""
-        return sum(job.core_hours for job in self.jobs)
-
-    @property
-    def gpu_hours(self) -> float:
-        """GPU-hours of all jobs."""
-        return sum(job.gpu_hours for job in self.jobs)
+        on_gpu = str((self.record.get("environment") or {}).get("device", "")).startswith("cuda")
+        return self.seconds * int(self.record.get("processes") or 1) / HOUR if on_gpu else 0.0
 
     @property
     def hardware(self) -> str:
-        """Where the jobs ran."""
-        return ", ".join(sorted({job.hardware for job in self.jobs if job.hardware}))
+        """Where it ran; empty where that is not known."""
+        return str((self.record.get("environment") or {}).get("hardware") or "")
 
 
-def costs(results: Results) -> list[Cost]:
-    """The cost of each rule, in the order of the workflow."""
-    jobs = [*trainings(results), *measurements(results), *notebooks(results.executed)]
-    rules = dict.fromkeys(job.rule for job in jobs)
-    return [Cost(rule, tuple(job for job in jobs if job.rule == rule)) for rule in rules]
+def recorded_jobs(results: Results) -> dict[str, list[RecordedJob]]:
+    """All jobs by task: trainings, measurements, notebooks."""
+    tasks: dict[str, list[RecordedJob]] = {}
+    for job in (*recorded_trainings(results), *recorded_measurements(results), *recorded_notebooks(results.executed)):
+        tasks.setdefault(job.task, []).append(job)
+    return tasks
 
 
-def total(found: Iterable[Cost]) -> Cost:
-    """All rules together."""
-    return Cost("all", tuple(job for cost in found for job in cost.jobs))
-
-
-def trainings(results: Results) -> Iterator[Job]:
+def recorded_trainings(results: Results) -> Iterator[RecordedJob]:
     """One job per sidecar: what made its weights; pretraining before fine-tuning, runs in the order of the tables."""
-    config = results.config
-    folder = config.checkpoints
-    for path, content in sorted(results.sidecars.items(), key=lambda item: _order(item[0].relative_to(folder))):
-        task = path.parent.relative_to(folder).as_posix()
-        if content.get("origin", "trained") == "trained" and "seconds" in content:
-            rule, cores = ("train", training_threads(config.training)) if task == "." else _fine_tuning(config, task)
-            yield _job(rule, path.relative_to(folder), content, cores)
+    config, folder = results.config, results.config.weights_path("run").parent
+    files = {path.relative_to(folder): content for path, content in results.sidecars.items()}
+    for path in sorted(files, key=lambda path: (path.parent.as_posix(), Run.parse(path.stem).sort_key)):
+        content, parsed = files[path], parse_task(path.parent.as_posix())
+        if content.get("origin", "trained") != "trained" or "seconds" not in content:
+            continue
+        task, cores = TRAINING, training_threads(config.training)
+        if parsed is not None:
+            section = config.dense.get(parsed.kind)
+            settings = section.heads.get(parsed.head) if section else None
+            task, cores = f"{TUNING} {parsed.kind}/{parsed.head}", training_threads(settings) if settings else 1
+        made = path.with_suffix("").as_posix()
+        yield RecordedJob(task, made, float(content["seconds"]), cores, record=content)
 
 
-def _fine_tuning(config: Config, task: str) -> tuple[str, int]:
-    parsed = parse_task(task)
-    section = config.dense.get(parsed.kind) if parsed else None
-    settings = section.heads.get(parsed.head) if section else None
-    return "fine_tune", 1 if settings is None else training_threads(settings)
-
-
-def measurements(results: Results) -> Iterator[Job]:
+def recorded_measurements(results: Results) -> Iterator[RecordedJob]:
     """One job per metric file, or per pass where many runs were measured in one."""
-    together = {item.task for item in results.config.measured} | {"speed"}
+    config = results.config
+    together = {item.task for item in config.measured} | {"speed"}
     passes: dict[tuple[str, str], Contents] = {}
     for path, content in results.metrics.items():
         key = (content["task"], content["started"] if content["task"] in together else content["run"])
         passes.setdefault(key, {})[path] = content
-    for files in passes.values():
+    for (task, _), files in passes.items():
         # The files of a pass share its start; the time until the last one is that of the pass.
         path, content = max(files.items(), key=lambda item: item[1]["seconds"])
-        rule, cores = _rule(results.config, content["task"])
-        yield _job(rule, path.relative_to(results.config.results / "metrics"), content, cores, len(files))
+        made = path.relative_to(config.results / "metrics").with_suffix("").as_posix()
+        cores = _cores(config, task)
+        yield RecordedJob(task.removesuffix(CONTROL), made, float(content["seconds"]), cores, len(files), content)
 
 
-def _rule(config: Config, task: str) -> tuple[str, int]:
-    """The rule that measures `task`, and the cores that it holds in today's configuration."""
+def _cores(config: Config, task: str) -> int:
+    """The cores that a measurement holds in today's configuration."""
     for item in config.measured:
         if item.task == task:
-            return item.rule, evaluation_threads(item.section.evaluation)
+            return evaluation_threads(item.section.evaluation)
     parsed = parse_task(task)
-    if parsed is not None:
-        section = config.dense.get(parsed.kind)
-        return "dense", 1 if section is None else evaluation_threads(section.evaluation)
-    if task == "classification":
-        return task, evaluation_threads(config.evaluation)
-    return task.replace("/", "_"), config.speed.threads if task == "speed" else 1
+    section = config if task == "classification" else config.dense.get(parsed.kind) if parsed else None
+    if section is not None:
+        return evaluation_threads(section.evaluation)
+    return config.speed.threads if task == "speed" else 1
 
 
-def _job(rule: str, made: Path, content: dict[str, Any], cores: int, count: int = 1) -> Job:
-    where = content.get("environment") or {}
-    on_gpu = str(where.get("device", "")).startswith("cuda")
-    gpus = int(content.get("processes") or 1) if on_gpu else 0
-    name = made.with_suffix("").as_posix()
-    return Job(rule, name, count, float(content.get("seconds", 0)), cores, gpus, str(where.get("hardware") or ""))
-
-
-def notebooks(executed: Contents) -> Iterator[Job]:
+def recorded_notebooks(executed: Mapping[Path, Mapping[str, Any]]) -> Iterator[RecordedJob]:
     """One job per executed notebook, as papermill timed it."""
     for path, content in executed.items():
         seconds = content.get("metadata", {}).get("papermill", {}).get("duration")
         if seconds is not None:
-            yield Job(f"notebook_{path.stem.partition('_')[0]}_*", path.stem, 1, float(seconds), 1, 0, "")
-
-
-@dataclass(frozen=True)
-class Training:
-    """A network's training, as its sidecar tells it."""
-
-    name: str
-    seconds: float
-    images: int | None
-    updates: int | None
-    gpu_hours: float
-    hardware: str
-
-
-def training_rows(results: Results) -> list[Training]:
-    """Every training with its length."""
-    folder = results.config.checkpoints
-    contents = {path.relative_to(folder).with_suffix("").as_posix(): each for path, each in results.sidecars.items()}
-    rows = []
-    for job in trainings(results):
-        counts = contents[job.made].get("images_seen"), contents[job.made].get("updates")
-        rows.append(Training(job.made, job.seconds, *counts, job.gpu_hours, job.hardware))
-    return rows
-
-
-def _order(path: Path) -> tuple[Any, ...]:
-    return (path.parent.as_posix(), Run.parse(path.stem).sort_key)
+            yield RecordedJob(f"{NOTEBOOK} {path.stem.partition('_')[0]}", path.stem, float(seconds))

@@ -7,14 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lska.claims.listing import claim_files
+from lska import claims
 from lska.config import Config
 from lska.files import files_in, read_json
 from lska.provenance import validate
-from lska.report import graph_path, rendered_notebook
+from lska.report.excerpts import Verified, verified
+from lska.report.site_paths import rendered_notebook
 from lska.tables.collect import Cell, Table, collect
 from lska.tables.specs import TARGETS, TableSpec, load_spec, outputs
-from lska.verify import Report, verify
 from lska.weights.sidecars import load_sidecar
 
 Contents = dict[Path, dict[str, Any]]
@@ -40,9 +40,9 @@ class Target:
         return self.spec.target
 
     @property
-    def kind(self) -> str:
-        """`table` or `figure`."""
-        return self.name.partition("_")[0]
+    def cells(self) -> tuple[Cell, ...]:
+        """Its cells; none where there is no table."""
+        return () if self.table is None else self.table.cells
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,17 @@ class Results:
     executed: Contents
     """Executed notebooks."""
     claims: dict[str, Any] | None
-    graph: dict[str, Any] | None
-    verified: Report | None
-    """What `lska verify` finds; None where nothing was measured."""
+    verified: Verified | None
+    """None where nothing was measured."""
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """All cells of the paper's tables; figures draw numbers of these once more."""
-        return tuple(cell for target in self.of("table") if target.table is not None for cell in target.table.cells)
+        return tuple(cell for target in self.of("table") for cell in target.cells)
 
     def of(self, kind: str) -> tuple[Target, ...]:
         """The targets that are a `table` or `figure`."""
-        return tuple(target for target in self.targets if target.kind == kind)
+        return tuple(target for target in self.targets if target.name.startswith(kind))
 
 
 def gather(config: Config) -> Results:
@@ -77,18 +76,18 @@ def gather(config: Config) -> Results:
     Raises:
         ValueError: a file is no JSON, or is faulty in what tables rely on; names it.
     """
-    results, checkpoints = config.results, config.checkpoints
-    metrics = _contents(results / "metrics", schema="metrics")
+    results, checkpoints = config.results, config.weights_path("run").parent
+    metrics = _contents(files_in(results / "metrics", "**/*.json"), "metrics")
+    verdicts = claims.outputs(results)[0]
     return Results(
         config,
         tuple(_target(name, config) for name in TARGETS),
         metrics=metrics,
         sidecars={path: load_sidecar(path) for path in files_in(checkpoints, "**/*.json")},
-        records=_contents(results / "data", deep=False, schema="record"),
-        executed=_contents(results / "notebooks", "*.ipynb", deep=False),
-        claims=_optional(claim_files(results)[0], "claims"),
-        graph=_optional(graph_path(results)),
-        verified=verify(config) if metrics else None,
+        records=_contents(files_in(results / "data", "*.json"), "record"),
+        executed={path: read_json(path) for path in files_in(results / "notebooks", "*.ipynb")},
+        claims=_contents([verdicts], "claims")[verdicts] if verdicts.exists() else None,
+        verified=verified(config) if metrics else None,
     )
 
 
@@ -103,24 +102,8 @@ def _target(name: str, config: Config) -> Target:
     return Target(spec, table, problem, written, page if page.is_file() else None)
 
 
-def _contents(folder: Path, pattern: str = "*.json", deep: bool = True, schema: str | None = None) -> Contents:
-    return {path: read(path, schema) for path in files_in(folder, f"**/{pattern}" if deep else pattern)}
-
-
-def _optional(path: Path, schema: str | None = None) -> dict[str, Any] | None:
-    return read(path, schema) if path.exists() else None
-
-
-def read(path: Path, schema: str | None = None) -> dict[str, Any]:
-    """A JSON file's mapping.
-
-    Args:
-        schema: that it has to fit; None for any.
-
-    Raises:
-        ValueError: it is something else; names the file.
-    """
-    content = read_json(path)
-    if schema is not None:
+def _contents(paths: list[Path], schema: str) -> Contents:
+    contents = {path: read_json(path) for path in paths}
+    for path, content in contents.items():
         validate(content, schema, str(path))
-    return content
+    return contents

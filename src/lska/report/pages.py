@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.report import claims, costs, environment, overview, rules, scales, tables
-from lska.report.evidence import place
+from lska.claims.headlines import headlines
+from lska.claims.predicates import parse
+from lska.claims.verdicts import MARKS, Verdict
+from lska.claims.verdicts import MEANING as VERDICT_MEANING
+from lska.finetuning import CONTROL
+from lska.provenance import lock_digest, project_root
+from lska.report import costs
+from lska.report.excerpts import Excerpts, site_copy
 from lska.report.gather import Results, Target
+from lska.report.plain_words import number_text
+from lska.report.side_by_side import compare_scales
+from lska.report.site_paths import tabled_scales
+from lska.runs import Run
+from lska.tables.cell_states import State, pool
+from lska.tables.cell_text import cell_text, facts, legend
+from lska.tables.collect import Cell, Table
+from lska.tables.specs import display_names
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -18,6 +33,11 @@ LONG = 120
 """Rows of the longest table that a figure's page shows unfolded."""
 
 TITLE = "Large Separable Kernel Attention, reproduced"
+
+LOCK = project_root() / "envs" / "requirements.txt"
+
+VERSIONS = {"python": "Python", "torch": "PyTorch", "timm": "timm"}
+"""Versions that every result keeps, by their names there."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +59,7 @@ class Page:
         return self.above or self.name
 
 
-def pages(results: Results) -> Iterator[Page]:
+def all_pages(results: Results) -> Iterator[Page]:
     """All pages of a site, those in the menu in its order."""
     for make in MAKERS:
         yield from make(results)
@@ -50,77 +70,236 @@ def downloads(results: Results) -> dict[Path, str]:
     written = [path for target in results.targets for path in target.files]
     printed = [path for target in results.targets if (path := Path("paper") / f"{target.spec.paper}.csv").is_file()]
     evidence = (*results.metrics, *results.sidecars, *results.records, *printed)
-    copied = {path: place(path, results.config) for path in (*written, *evidence)}
-    return copied | ({environment.LOCK: "files/requirements.txt"} if environment.LOCK.is_file() else {})
+    copied = {path: site_copy(path, results.config) for path in (*written, *evidence)}
+    return copied | ({LOCK: "files/requirements.txt"} if LOCK.is_file() else {})
+
+
+# ------------------------------------------------------------------------------------------------------- the first page
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many of the values that can be compared with one kind of source are reproduced."""
+
+    reproduced: int
+    compared: int
 
 
 def _overview(results: Results) -> Iterator[Page]:
+    verdicts = claim_groups(results.claims)
     content = {
-        "counted": overview.counted(results),
-        "measured": overview.measured(results),
-        "elsewhere": overview.elsewhere(results),
-        "networks": overview.networks(results),
-        "seeds": overview.seeds(results),
+        "agreement": agreement(results),
+        "elsewhere": measured_elsewhere(results),
+        "networks": _networks(results),
+        "seeds": max(Counter(run.with_seed(0) for run in results.config.runs).values(), default=0),
         "verified": results.verified,
-        "states": overview.count(results.cells),
-        "tallies": [overview.tally(target) for target in results.targets],
-        "verdicts": claims.groups(results.claims),
-        "kinds": claims.kinds(results.claims),
+        "states": _count_states(results.cells),
+        "tallies": _tallies(results.targets),
+        "verdicts": verdicts,
+        "kinds": _kinds(verdicts),
     }
     yield Page("index.html", TITLE, "overview.html", content, menu="Overview")
 
 
+def agreement(results: Results) -> dict[str, Agreement]:
+    """Compare the cells that follow from an architecture with what the `paper` prints or states, with counts made on
+    the official `code`, and with `others`' papers; and, apart, those that were `measured` as the paper did."""
+    sources = {"printed": "paper", "derived": "paper", "computed": "code"}
+    found: dict[str, list[bool]] = {"paper": [], "code": [], "others": [], "measured": []}
+    for target in results.of("table"):
+        for row in target.table.rows if target.table is not None else ():
+            for column, cell in zip(target.table.spec.columns, row.cells, strict=True):
+                if cell.state in (State.REPRODUCED, State.DEVIATES):
+                    is_counted = column.data is None
+                    source = sources.get(cell.paper_source or "", "others") if is_counted else "measured"
+                    found[source].append(cell.state is State.REPRODUCED)
+    return {source: Agreement(sum(equal), len(equal)) for source, equal in found.items()}
+
+
+def measured_elsewhere(results: Results) -> tuple[int, int]:
+    """Number of cells that were measured on other data or a shrunken model, and of those with a value of the paper
+    beside them; controls are no entries of the paper."""
+    found = [cell for cell in results.cells if cell.other_data and cell.state is not State.CONTROL]
+    found = [cell for cell in found if cell.value is not None]
+    return len(found), sum(cell.paper is not None for cell in found)
+
+
+def _count_states(cells: Iterable[Cell]) -> dict[State, int]:
+    """Number of cells in each state, in the order of `State`; zero where none is."""
+    found = Counter(cell.state for cell in cells)
+    return {state: found[state] for state in State}
+
+
+def _tallies(targets: Iterable[Target]) -> dict[str, Any]:
+    """Targets with their cells by state: by those that occur, and `deviates`, whose absence says something."""
+    counts = [(target, _count_states(target.cells)) for target in targets]
+    states = [state for state in State if state is State.DEVIATES or any(found[state] for _, found in counts)]
+    return {"states": states, "targets": counts}
+
+
+def _networks(results: Results) -> dict[str, Any]:
+    """Top-1 of every trained network, AP or mIoU of every fine-tuned one, in percent: a row per network, a column per
+    metric with its data; over seeds where there are several. No rows where nothing was run."""
+    config, heads = results.config, display_names().get("heads", {})
+    measured = [("classification", run, {"top-1": "top1"}) for run in config.runs]
+    measured += [(job.task, job.run, headlines(job.task)) for job in config.fine_tunings]
+    found: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    for task, run, metrics in measured:
+        content = results.metrics.get(config.metric_path(task, run), {})
+        head = task.partition("/")[2].removesuffix(CONTROL)
+        for label, metric in metrics.items():
+            entry = content.get("metrics", {}).get(metric) or {}
+            if entry.get("value") is not None:
+                key = _network_name(task, run), f"{heads.get(head, head)} {label}".strip()
+                found.setdefault(key, []).append(((content.get("data") or {}).get("name", ""), entry))
+    columns: dict[str, str] = {}
+    for (_, column), entries in found.items():
+        columns[column] = ", ".join(dict.fromkeys(name for name, _ in entries))
+    rows = {name: [_pooled(found.get((name, column), [])) for column in columns] for name, _ in found}
+    return {"columns": columns, "rows": rows}
+
+
+def _network_name(task: str, run: Run) -> str:
+    """`VAN-Tiny LSKA k=23`, as the tables call it."""
+    names = display_names()
+    model = names["models"].get(run.model, run.model)
+    size = "" if run.kernel is None else f" {names['attentions'].get(run.attention, run.attention)} k={run.kernel}"
+    family = "VAN-" if run.attention else ""
+    return f"{family}{model}{size}" + (", random backbone" if task.endswith(CONTROL) else "")
+
+
+def _pooled(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Mean with its deviation over seeds, or with its standard error where there is one seed."""
+    if not entries:
+        return ""
+    found = pool([entry["value"] for _, entry in entries], [entry.get("standard_error") for _, entry in entries])
+    return number_text(found.mean, 1, found.standard_error if found.deviation is None else found.deviation)
+
+
+# ------------------------------------------------------------------------------------------------------------- claims
+
+COUNTED, MEASURED, UNTESTABLE = "counted", "measured", "not testable"
+KINDS = {
+    COUNTED: "from the paper's own architectures, without data",
+    MEASURED: "on the networks and data of this scale",
+    UNTESTABLE: "about networks or numbers that this project does not have",
+}
+
+
+@dataclass(frozen=True)
+class ClaimGroup:
+    """All claims with one verdict, as `snakemake claims` writes them."""
+
+    verdict: Verdict
+    sign: str
+    meaning: str
+    claims: tuple[Mapping[str, Any], ...]
+    kinds: Counter[str]
+    """How many of the claims are of each of `KINDS`."""
+
+
 def _claims(results: Results) -> Iterator[Page]:
+    groups = claim_groups(results.claims)
     content = {
         "claims": results.claims,
-        "groups": claims.groups(results.claims),
-        "kinds": claims.kinds(results.claims),
-        "known": _known(results),
+        "groups": groups,
+        "kinds": _kinds(groups),
+        "known": {path.as_posix(): site_copy(path, results.config) for path in results.metrics},
     }
     yield Page("claims.html", "What the paper claims, and what came out", "claims.html", content, menu="Claims")
 
 
-def _known(results: Results) -> dict[str, str]:
-    """Places in the site of metric files by their paths, which claims name."""
-    return {path.as_posix(): place(path, results.config) for path in results.metrics}
+def kind_of_claim(claim: Mapping[str, Any]) -> str:
+    """What a claim's verdict rests on, one of `KINDS`.
+
+    Raises:
+        ValueError: its predicate cannot be read.
+    """
+    if not claim["predicate"]:
+        return UNTESTABLE
+    quantities = (quantity for one in parse(claim["predicate"]) for quantity in one.quantities)
+    return COUNTED if all(quantity.counted for quantity in quantities) else MEASURED
+
+
+def claim_groups(content: Mapping[str, Any] | None) -> list[ClaimGroup]:
+    """Claims by verdict, empty groups left out.
+
+    Raises:
+        ValueError: a claim has a verdict that is none.
+    """
+    claims = content["claims"] if content else []
+    unknown = sorted({str(claim["verdict"]) for claim in claims} - set(Verdict))
+    if unknown:
+        raise ValueError(f"claims.json: unknown verdicts {', '.join(unknown)}; expected some of {', '.join(Verdict)}")
+    found = {verdict: tuple(claim for claim in claims if claim["verdict"] == verdict) for verdict in Verdict}
+    return [
+        ClaimGroup(verdict, MARKS[verdict], VERDICT_MEANING[verdict], members, Counter(map(kind_of_claim, members)))
+        for verdict, members in found.items()
+        if members
+    ]
+
+
+def _kinds(groups: Iterable[ClaimGroup]) -> dict[str, str]:
+    """The kinds of claims that occur, with their meaning."""
+    return {kind: meaning for kind, meaning in KINDS.items() if any(group.kinds[kind] for group in groups)}
+
+
+# -------------------------------------------------------------------------------------- tables, figures and notebooks
 
 
 def _tables(results: Results) -> Iterator[Page]:
-    found = results.of("table")
-    tallies = [overview.tally(target) for target in found]
-    yield Page("tables.html", "The tables", "tables.html", {"tallies": tallies}, menu="Tables")
-    yield from _targets(found, results, "tables.html", "table.html")
+    content = {"tallies": _tallies(results.of("table"))}
+    yield Page("tables.html", "The tables", "tables.html", content, menu="Tables")
+    yield from _targets(results, "table")
 
 
 def _figures(results: Results) -> Iterator[Page]:
-    found = results.of("figure")
-    content = {"targets": [(target, _pictures(target, results)) for target in found]}
+    content = {"targets": [(target, _pictures(target, results)) for target in results.of("figure")]}
     yield Page("figures.html", "The figures", "figures.html", content, menu="Figures")
-    yield from _targets(found, results, "figures.html", "figure.html")
+    yield from _targets(results, "figure")
 
 
-def _targets(found: tuple[Target, ...], results: Results, above: str, template: str) -> Iterator[Page]:
-    for number, target in enumerate(found):
+def _targets(results: Results, kind: str) -> Iterator[Page]:
+    found = results.of(kind)
+    for before, target, after in zip((None, *found), found, (*found[1:], None), strict=False):
         question, _, explanation = target.spec.explanation.strip().partition("\n\n")
         content = {
             "target": target,
             "question": markdown(question),
             "explanation": markdown(explanation),
-            "view": None if target.table is None else tables.view(target.table, results.config),
-            "files": [(path.suffix[1:].upper(), place(path, results.config)) for path in target.files],
+            "view": None if target.table is None else _view(target.table, results),
+            "states": _count_states(target.cells),
+            "files": [(path.suffix[1:].upper(), site_copy(path, results.config)) for path in target.files],
             "pictures": _pictures(target, results),
-            "before": found[number - 1] if number else None,
-            "after": found[number + 1] if number + 1 < len(found) else None,
+            "before": before,
+            "after": after,
             "long": LONG,
         }
         title = f"{target.spec.number}. {target.spec.title}"
-        yield Page(f"{target.name}.html", title, template, content, above=above)
+        yield Page(f"{target.name}.html", title, f"{kind}.html", content, above=f"{kind}s.html")
+
+
+def _view(table: Table, results: Results) -> dict[str, Any]:
+    """What stands around the cells of a table: sentences of its caption without number and title, which the page itself
+    has; the widest mark and value of the paper in each column, whose room its cells keep, so that numbers stand below
+    each other; and the details of each cell."""
+    columns = [list(map(cell_text, column)) for column in zip(*(row.cells for row in table.rows), strict=True)]
+    excerpts = Excerpts(results.config)
+    cells = [excerpts.of_cell(table, cell) for cell in table.cells]
+    return {
+        "table": table,
+        "facts": facts(table),
+        "legend": legend(table),
+        "marks": [max((text.mark for text in column), key=len) for column in columns],
+        "papers": [max((text.paper for text in column), key=len) for column in columns],
+        "details": {"cells": cells, "links": excerpts.links},
+    }
 
 
 def _pictures(target: Target, results: Results) -> dict[str, str]:
     """Places of a figure's pictures by format."""
     pictures = [path for path in target.files if path.suffix in (".svg", ".png")]
-    return {path.suffix[1:]: place(path, results.config) for path in pictures}
+    return {path.suffix[1:]: site_copy(path, results.config) for path in pictures}
 
 
 def markdown(text: str) -> Markup:
@@ -134,43 +313,111 @@ def markdown(text: str) -> Markup:
 def _notebooks(results: Results) -> Iterator[Page]:
     from markupsafe import Markup
 
-    rendered = [target for target in results.targets if target.notebook is not None]
-    durations = {job.made: job.seconds for job in costs.notebooks(results.executed)}
+    durations = {job.made: job.seconds for job in costs.recorded_notebooks(results.executed)}
     content = {"targets": results.targets, "durations": durations}
     yield Page("notebooks.html", "The notebooks", "notebooks.html", content, menu="Notebooks")
-    for target in rendered:
-        # Rendered from the notebook by nbconvert, which escapes what is not HTML already.
-        content = {"target": target, "cells": Markup(target.notebook.read_text(encoding="utf-8"))}
-        title = f"Notebook of {target.spec.number}"
-        yield Page(f"notebook_{target.name}.html", title, "notebook.html", content, above="notebooks.html")
+    for target in results.targets:
+        if target.notebook is not None:
+            # Rendered from the notebook by nbconvert, which escapes what is not HTML already.
+            content = {"target": target, "cells": Markup(target.notebook.read_text(encoding="utf-8"))}
+            title = f"Notebook of {target.spec.number}"
+            yield Page(f"notebook_{target.name}.html", title, "notebook.html", content, above="notebooks.html")
+
+
+# ------------------------------------------------------------------------------------- how, where, at what cost
 
 
 def _scales(results: Results) -> Iterator[Page]:
-    found = scales.scales()
-    content = {"scales": found, "comparisons": scales.compare(found)}
+    found = tabled_scales()
+    content = {"scales": found, "comparisons": compare_scales(found)}
     yield Page("scales.html", "The same cells at several scales", "scales.html", content, menu="Scales")
 
 
 def _workflow(results: Results) -> Iterator[Page]:
-    picture = None if results.graph is None else rules.draw(results.graph)
-    behind = {} if results.graph is None else rules.behind(results.graph)
-    numbers = {target.name: target.spec.number for target in results.targets}
-    content = {"picture": picture, "behind": behind, "numbers": numbers, "row": rules.ROW}
+    content = {
+        "made": _made(results),
+        "needs": [(target, _needs(target, results)) for target in results.targets if target.cells],
+    }
     yield Page("workflow.html", "From images to tables", "workflow.html", content, menu="Workflow")
 
 
+def _made(results: Results) -> dict[str, Counter[str]]:
+    """What each stage of the workflow has made, as the records tell."""
+    trained = Counter(job.task for job in costs.recorded_trainings(results))
+    imported = sum(content.get("origin", "trained") != "trained" for content in results.sidecars.values())
+    verdicts = Counter(str(claim["verdict"]) for claim in (results.claims or {"claims": ()})["claims"])
+    return {
+        "data": Counter(str(record.get("name") or path.stem) for path, record in results.records.items()),
+        "training": Counter({"network": trained.pop(costs.TRAINING, 0), "imported": imported}),
+        "tuning": Counter({task.removeprefix(costs.TUNING).strip(): count for task, count in trained.items()}),
+        "measuring": Counter(content["task"].removesuffix(CONTROL) for content in results.metrics.values()),
+        "tables": Counter(target.name.partition("_")[0] for target in results.targets if target.files),
+        "claims": verdicts,
+    }
+
+
+def _needs(target: Target, results: Results) -> Counter[str]:
+    """What a table or figure rests on: data sets, networks, fine-tunings of these, and metric files by task."""
+    files = dict.fromkeys(path for cell in target.cells for path in cell.files)
+    contents = [results.metrics[path] for path in files if path in results.metrics]
+    by_md5 = {content["md5"]: content for content in results.sidecars.values()}
+    found = {md5 for content in contents if (md5 := content["weights"]["md5"]) in by_md5}
+    tuned = {md5 for md5 in found if "backbone" in by_md5[md5]}
+    # Controls start from a random backbone, which is none of the networks.
+    backbones = {(by_md5[md5]["backbone"] or {}).get("md5") for md5 in tuned}
+    data = {content["data"]["name"] for content in contents if content["data"]}
+    counts = {"data set": len(data), "network": len((found - tuned) | (backbones & set(by_md5)))}
+    counts[costs.TUNING] = len(tuned)
+    return Counter(counts) + Counter(content["task"].removesuffix(CONTROL) for content in contents)
+
+
 def _costs(results: Results) -> Iterator[Page]:
-    found = costs.costs(results)
-    content = {"costs": found, "total": costs.total(found), "trainings": costs.training_rows(results)}
+    trainings = list(costs.recorded_trainings(results))
+    content = {"tasks": costs.recorded_jobs(results), "trainings": trainings}
     yield Page("costs.html", "What it cost", "costs.html", content, menu="Costs")
 
 
 def _environment(results: Results) -> Iterator[Page]:
-    kinds = {"commit": "Commit", "machine": "Machine and versions", "lock": "Lock file"}
-    found = {heading: environment.groups(results, what) for what, heading in kinds.items()}
-    content = {"groups": found, "data_sets": environment.data_sets(results), "lock": environment.lock_digest()}
-    content |= {"verified": results.verified, "findings": environment.findings(results.verified)}
+    kinds = {"Commit": _commit, "Machine and versions": _machine, "Lock file": _lock}
+    content = {
+        "groups": {heading: _by_origin(results, origin) for heading, origin in kinds.items()},
+        "lock": lock_digest(),
+        "verified": results.verified,
+        "data_sets": [(record.get("name") or path.stem, record) for path, record in results.records.items()],
+    }
     yield Page("environment.html", "Where it was made", "environment.html", content, menu="Environment")
+
+
+def _by_origin(results: Results, origin: Callable[[Mapping[str, Any]], str]) -> list[dict[str, Any]]:
+    """Numbers of metric files and sidecars by where they come from, with the days of the first and last of them; the
+    most first."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for kind, contents in (("measured", results.metrics), ("trained", results.sidecars)):
+        for content in contents.values():
+            day = str(content.get("started") or content.get("finished") or "")[:10]
+            found.setdefault(origin(content), []).append((kind, day))
+    groups = []
+    for name, files in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
+        kinds, days = Counter(kind for kind, _ in files), sorted(day for _, day in files if day) or [""]
+        groups.append({"name": name, **{kind: kinds[kind] for kind in ("measured", "trained")}, "days": days})
+    return groups
+
+
+def _commit(content: Mapping[str, Any]) -> str:
+    """The commit that a result names, and whether its files had been changed."""
+    code = content.get("code") or {}
+    return f"{code['commit']}{', with changes' if code.get('dirty') else ''}" if code.get("commit") else "unknown"
+
+
+def _lock(content: Mapping[str, Any]) -> str:
+    return str((content.get("environment") or {}).get("lock") or "unknown")
+
+
+def _machine(content: Mapping[str, Any]) -> str:
+    """Device, hardware and versions; what else decides numbers."""
+    known = content.get("environment") or {}
+    versions = [f"{name} {known[key]}" for key, name in VERSIONS.items() if known.get(key)]
+    return ", ".join([" on ".join(str(known[key]) for key in ("device", "hardware") if known.get(key)), *versions])
 
 
 MAKERS: tuple[Callable[[Results], Iterator[Page]], ...] = (

@@ -1,20 +1,30 @@
-"""Writing the site: all pages into a temporary folder beside it, which then takes its place."""
+"""Writing the site: the executed notebooks as HTML, and all pages, which take the place of the former site at once.
+
+from lska import config
+from lska.report.site import build_site
+build_site(config.load([Path("config/demo.yaml")]))
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lska.claims.claims_page import numbers
-from lska.files import replaced_folder, write_json
+from lska.config import Config
+from lska.files import parse_json, read_text, replaced_folder, write_json, write_text
+from lska.imports import ADDRESSES, absent
 from lska.provenance import file_md5
-from lska.report import inventory_path, site_path
-from lska.report.claims import kind_of
-from lska.report.gather import Results
-from lska.report.pages import Page, downloads, pages
-from lska.report.words import capital, duration, hours, minus, unbroken
-from lska.tables.cell_text import shown
+from lska.report.gather import gather
+from lska.report.pages import all_pages, downloads, kind_of_claim
+from lska.report.plain_words import duration, first_capital, hours, minus, unbroken
+from lska.report.site_paths import inventory_path, rendered_notebook, site_path
+from lska.tables.cell_states import MEANING
+from lska.tables.cell_text import cell_text, heading, shown
+from lska.tables.notebooks import NotebookError
+from lska.tables.specs import TARGETS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -23,42 +33,83 @@ HERE = Path(__file__).parent
 SCHEMA = 1
 
 
-def write_site(results: Results) -> Path:
-    """Write all pages and files of the site; returns the page to open.
+def build_site(config: Config) -> Path:
+    """Build the site of a scale from what is in its results, and return the page to open.
+
+    What is missing (a table, notebooks, claims) is named on its page. Equal results give equal bytes. The site appears
+    at once, when it is complete; until then, and after any failure, the former one stays.
 
     Raises:
-        OSError: the folder of results cannot be written; the former site is as it was.
+        ValueError: a metric file, sidecar or another file of the results is faulty; names it.
+        OSError: the folder of results cannot be written.
     """
-    index, templates = site_path(results.config.results), environment()
-    made = list(pages(results))
+    results, templates = gather(config), _templates()
+    index, pages = site_path(config.results), list(all_pages(results))
+    shared = {"menu": [page for page in pages if page.menu], "scale": config.scale, "caption": config.caption}
     with replaced_folder(index.parent) as folder:
-        for page in made:
-            (folder / page.name).write_text(render(page, made, results, templates), encoding="utf-8")
+        for page in pages:
+            text = templates.get_template(page.template).render(page=page, **shared, **page.content)
+            (folder / page.name).write_text(text, encoding="utf-8")
         shutil.copytree(HERE / "static", folder / "static")
         for source, place in downloads(results).items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / place)
     files = (path for path in sorted(index.parent.rglob("*")) if path.is_file())
     inventory = {path.relative_to(index.parent).as_posix(): file_md5(path) for path in files}
-    write_json(inventory_path(results.config.results), {"schema": SCHEMA, "files": inventory})
+    write_json(inventory_path(config.results), {"schema": SCHEMA, "files": inventory})
     return index
 
 
-def environment() -> Environment:
+def _templates() -> Environment:
     """The templates; what is put into them is escaped, and a name that is not given is an error."""
     import jinja2
 
-    loader = jinja2.FileSystemLoader(HERE / "templates")
-    made = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    filters = (capital, duration, hours, kind_of, minus, numbers, shown, unbroken)
-    made.filters |= {function.__name__: function for function in filters}
-    return made
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    filters = (cell_text, duration, first_capital, heading, hours, kind_of_claim, minus, numbers, shown, unbroken)
+    templates.filters |= {function.__name__: function for function in filters}
+    templates.filters["meaning"] = MEANING.get
+    # A state or verdict as a name for styles and links.
+    templates.filters["style"] = lambda name: re.sub(r"\W", "-", name)
+    return templates
 
 
-def render(page: Page, made: list[Page], results: Results, templates: Environment) -> str:
-    """The HTML of a page."""
-    menu = [other for other in made if other.menu]
-    shared = {"page": page, "menu": menu, "scale": results.config.scale, "caption": results.config.caption}
-    return templates.get_template(page.template).render(**shared, **page.content)
+def render_notebooks(config: Config) -> list[Path]:
+    """Render the executed notebooks of a scale, each beside its notebook, and return the files written.
+
+    Raises:
+        NotebookError: none has been executed yet, or one cannot be read.
+    """
+    folder = config.results / "notebooks"
+    executed = [path for path in (folder / f"{target}.ipynb" for target in TARGETS) if path.is_file()]
+    if not executed:
+        raise NotebookError(f"{folder}: no executed notebook here; make them with `snakemake all` of this scale")
+    pages = [rendered_notebook(config.results, path.stem) for path in executed]
+    for notebook, page in zip(executed, pages, strict=True):
+        write_text(page, notebook_html(notebook))
+    return pages
+
+
+def notebook_html(notebook: Path) -> str:
+    """The cells of a notebook with their outputs, as HTML without a head, scripts, styles or anything from elsewhere.
+
+    Raises:
+        NotebookError: the file is no notebook.
+    """
+    with absent(ADDRESSES):
+        import nbformat
+    from jupyter_core.paths import ENV_JUPYTER_PATH
+    from nbconvert import HTMLExporter
+
+    try:
+        text = read_text(notebook)
+        nbformat.validate(parse_json(text, str(notebook)))
+    except (ValueError, TypeError, AttributeError, nbformat.ValidationError) as error:
+        raise NotebookError(f"{notebook}: not a notebook ({error}); execute it again") from error
+    # The template `basic` has neither MathJax nor require.js, which the others fetch.
+    # A user may have another one of this name, so that of this environment comes first.
+    own = [str(Path(place) / "nbconvert" / "templates") for place in ENV_JUPYTER_PATH]
+    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, extra_template_basedirs=own)
+    return exporter.from_notebook_node(nbformat.reads(text, as_version=4))[0]

@@ -1,79 +1,24 @@
-// Sorting, and the details of cells. Pages are complete without scripts; no part of the site is fetched.
+// The details of cells: where each number comes from. Pages are complete without scripts; no part of the site is fetched.
 "use strict";
 
 document.documentElement.classList.add("js");
 
-// ---------------------------------------------------------------- sorting
-
-/** What a row is sorted by in a column: [rank, value]; rows that have nothing come last in both directions. */
-function sortKey(row, column) {
-  const cell = row.cells[column];
-  const own = cell.dataset.sort ?? cell.textContent.trim();
-  if (own !== "") return [0, asNumber(own)];
-  const paper = cell.dataset.paper ?? "";
-  return paper === "" ? [2, ""] : [1, asNumber(paper)];
-}
-
-function asNumber(text) {
-  const number = Number(text);
-  return text !== "" && Number.isFinite(number) ? number : text;
-}
-
-function compareValues(one, other) {
-  if (typeof one === "number" && typeof other === "number") return one - other;
-  return String(one).localeCompare(String(other), "en", { numeric: true });
-}
-
-function sortTable(table, column, direction) {
-  const rows = Array.from(table.tBodies[0].rows);
-  const keys = new Map(rows.map((row) => [row, sortKey(row, column)]));
-  const sign = direction === "descending" ? -1 : 1;
-  rows.sort((one, other) => {
-    const [rank, value] = keys.get(one);
-    const [otherRank, otherValue] = keys.get(other);
-    return rank - otherRank || sign * compareValues(value, otherValue);
-  });
-  table.tBodies[0].append(...rows);
-}
-
-function makeSortable(table) {
-  const heads = Array.from(table.tHead.rows[0].cells);
-  const printed = Array.from(table.tBodies[0].rows);
-  heads.forEach((head, column) => {
-    head.querySelector("button")?.addEventListener("click", () => {
-      const next = { none: "ascending", ascending: "descending", descending: "none" }[head.getAttribute("aria-sort")];
-      heads.forEach((other) => other.hasAttribute("aria-sort") && other.setAttribute("aria-sort", "none"));
-      head.setAttribute("aria-sort", next);
-      if (next === "none") table.tBodies[0].append(...printed);
-      else sortTable(table, column, next);
-    });
-  });
-}
-
-// ---------------------------------------------------------------- details
-
-const POPOVERS = "popover" in HTMLElement.prototype; // otherwise details lie in the page, hidden or not
 const REST = 220; // milliseconds that the pointer may leave a cell on its way to the details
 
+/** The panel with the details of a cell. Pointer or focus open it for a while; a click pins it until it is closed. */
 class Details {
   constructor(panel) {
     this.panel = panel;
     this.cell = null;
     this.pinned = false;
-    this.timer = 0;
-    this.open(false);
     panel.querySelector(".close").addEventListener("click", () => this.close(true));
     panel.addEventListener("mouseenter", () => clearTimeout(this.timer));
     panel.addEventListener("mouseleave", () => this.closeSoon());
-    document.addEventListener("keydown", (event) => event.key === "Escape" && this.cell && this.close(true));
-    document.addEventListener("pointerdown", (event) => {
-      if (this.cell && !panel.contains(event.target) && !event.target.closest(".cell")) this.close(false);
-    });
-    panel.addEventListener("focusout", (event) => {
-      if (event.relatedTarget && !panel.contains(event.relatedTarget) && event.relatedTarget !== this.cell) this.close(false);
-    });
-    addEventListener("resize", () => this.cell && this.place());
-    document.addEventListener("scroll", () => this.cell && this.place(), { capture: true, passive: true });
+    panel.addEventListener("focusout", (event) => this.leave(event.relatedTarget));
+    document.addEventListener("keydown", (event) => event.key === "Escape" && this.close(true));
+    document.addEventListener("pointerdown", (event) => event.target.closest(".cell") || this.leave(event.target));
+    document.addEventListener("scroll", () => this.place(), { capture: true, passive: true });
+    addEventListener("resize", () => this.place());
   }
 
   show(cell, content, pinned) {
@@ -82,49 +27,39 @@ class Details {
       this.cell?.setAttribute("aria-expanded", "false");
       this.fill(content);
     }
-    this.cell = cell;
-    this.pinned = pinned;
+    Object.assign(this, { cell, pinned });
     cell.setAttribute("aria-expanded", "true");
-    this.open(true);
+    this.panel.togglePopover(true);
     this.place();
   }
 
-  open(wanted) {
-    if (!POPOVERS) this.panel.hidden = !wanted;
-    else if (this.panel.matches(":popover-open") !== wanted) this.panel.togglePopover(wanted);
-  }
-
   fill(content) {
-    this.panel.querySelector("h2").textContent = content.title;
     const list = this.panel.querySelector("dl");
-    list.replaceChildren();
-    const add = (name, text) => list.append(element("dt", name), element("dd", text));
-    content.facts.forEach(([name, text]) => add(name, text));
+    const addFacts = (facts) => facts.forEach(([name, text]) => list.append(element("dt", name), element("dd", text)));
     const addLink = (link, depth) => {
       const head = element("dt", `${link.label} `);
       head.className = "link";
       head.style.setProperty("--depth", depth);
-      if (link.copy) {
-        const file = element("a", link.file);
-        file.href = link.copy;
-        head.append(file);
-      } else if (link.file && !link.label.includes(link.file)) head.append(link.file);
+      if (link.copy) head.append(Object.assign(element("a", link.file), { href: link.copy }));
+      else if (link.file && !link.label.includes(link.file)) head.append(link.file);
       list.append(head);
-      link.facts.forEach(([name, text]) => add(name, text));
+      addFacts(link.facts);
       link.links.forEach((number) => addLink(content.all[number], depth + 1));
     };
+    this.panel.querySelector("h2").textContent = content.title;
+    list.replaceChildren();
+    addFacts(content.facts);
     content.links.forEach((number) => addLink(content.all[number], 0));
     this.panel.scrollTop = 0;
   }
 
   /** Beside the table where there is room, else below or above the cell; never over it, always in the window. */
   place() {
+    if (!this.cell) return;
     this.panel.style.maxHeight = "";
-    const cell = this.cell.getBoundingClientRect();
-    const panel = this.panel.getBoundingClientRect();
+    const [cell, panel] = [this.cell.getBoundingClientRect(), this.panel.getBoundingClientRect()];
     const width = document.documentElement.clientWidth;
     const beside = this.cell.closest(".scroll").getBoundingClientRect().left + this.cell.closest("table").offsetWidth + 16;
-    const within = (start, size, whole) => Math.max(6, Math.min(start, whole - size - 6));
     let [left, top] = [beside, cell.top];
     if (beside + panel.width + 6 > width) {
       const [above, below] = [cell.top - 12, innerHeight - cell.bottom - 12];
@@ -133,61 +68,60 @@ class Details {
       top = height <= below ? cell.bottom + 6 : cell.top - height - 6;
       this.panel.style.maxHeight = `${height}px`;
     }
+    const within = (start, size, whole) => Math.max(6, Math.min(start, whole - size - 6));
     this.panel.style.inset = `${within(top, panel.height, innerHeight)}px auto auto ${within(left, panel.width, width)}px`;
+  }
+
+  /** Close where the pointer or focus goes to something that is neither the panel nor its cell. */
+  leave(to) {
+    if (to && to !== this.cell && !this.panel.contains(to)) this.close();
   }
 
   closeSoon() {
     clearTimeout(this.timer);
-    if (!this.pinned && document.activeElement !== this.cell) this.timer = setTimeout(() => this.close(false), REST);
+    if (!this.pinned && document.activeElement !== this.cell) this.timer = setTimeout(() => this.close(), REST);
   }
 
-  close(back) {
+  /** With `back`, focus goes back to the cell, whose details stay closed. */
+  close(back = false) {
     clearTimeout(this.timer);
     const cell = this.cell;
-    this.cell = null;
-    this.pinned = false;
     if (!cell) return;
+    Object.assign(this, { cell: null, pinned: false, quiet: back });
     cell.setAttribute("aria-expanded", "false");
-    this.open(false);
-    if (back) {
-      cell.dataset.quiet = "";
-      cell.focus({ preventScroll: true });
-      delete cell.dataset.quiet;
-    }
+    this.panel.togglePopover(false);
+    if (back) cell.focus({ preventScroll: true });
+    this.quiet = false;
   }
 }
 
 function element(name, text) {
-  const made = document.createElement(name);
-  made.textContent = text;
-  return made;
+  return Object.assign(document.createElement(name), { textContent: text });
 }
 
 function makeDetailed(figure, details) {
   const data = JSON.parse(figure.querySelector("script.details").textContent);
-  const content = (cell) => ({ ...data.cells[Number(cell.dataset.cell)], all: data.links });
   const table = figure.querySelector("table.data");
   const cells = Array.from(table.querySelectorAll(".cell"));
   cells.forEach((cell, number) => {
+    const show = (pinned) => details.show(cell, { ...data.cells[Number(cell.dataset.cell)], all: data.links }, pinned);
     // One stop of the Tab key for the whole table; arrow keys go from cell to cell.
     cell.tabIndex = number === 0 ? 0 : -1;
     cell.setAttribute("aria-haspopup", "dialog");
     cell.setAttribute("aria-expanded", "false");
-    cell.addEventListener("mouseenter", () => details.pinned || details.show(cell, content(cell), false));
+    cell.addEventListener("mouseenter", () => details.pinned || show(false));
     cell.addEventListener("mouseleave", () => details.closeSoon());
     cell.addEventListener("focus", () => {
       cells.forEach((other) => (other.tabIndex = other === cell ? 0 : -1));
-      if (!("quiet" in cell.dataset) && cell.matches(":focus-visible")) details.show(cell, content(cell), false);
+      if (!details.quiet && cell.matches(":focus-visible")) show(false);
     });
     cell.addEventListener("blur", (event) => {
-      if (!details.panel.contains(event.relatedTarget) && !details.pinned && details.cell === cell) details.close(false);
+      if (details.cell === cell && !details.pinned && !details.panel.contains(event.relatedTarget)) details.close();
     });
     cell.addEventListener("click", () => {
-      if (details.cell === cell && details.pinned) details.close(true);
-      else {
-        details.show(cell, content(cell), true);
-        details.panel.focus({ preventScroll: true });
-      }
+      if (details.cell === cell && details.pinned) return details.close(true);
+      show(true);
+      details.panel.focus({ preventScroll: true });
     });
     cell.addEventListener("keydown", (event) => step(event, table, cell));
   });
@@ -195,35 +129,19 @@ function makeDetailed(figure, details) {
 
 /** Go to the neighbouring cell that an arrow key, Home or End points at. */
 function step(event, table, cell) {
-  const rows = Array.from(table.tBodies[0].rows);
   const place = cell.closest("td");
-  const [row, column] = [rows.indexOf(place.parentElement), place.cellIndex];
-  const last = place.parentElement.cells.length - 1;
-  const target = {
-    ArrowUp: [row - 1, column],
-    ArrowDown: [row + 1, column],
-    ArrowLeft: [row, column - 1],
-    ArrowRight: [row, column + 1],
-    Home: [row, 1],
-    End: [row, last],
-  }[event.key];
-  if (!target) return;
+  const row = place.parentElement;
+  const beside = { ArrowLeft: place.cellIndex - 1, ArrowRight: place.cellIndex + 1, Home: 1, End: row.cells.length - 1 };
+  const above = { ArrowUp: row.previousElementSibling, ArrowDown: row.nextElementSibling };
+  if (!(event.key in beside) && !(event.key in above)) return;
   event.preventDefault();
   // The first column stays in place while a table scrolls; a cell must not come to lie below it.
-  table.closest(".scroll").style.scrollPaddingLeft = `${place.parentElement.cells[0].offsetWidth}px`;
-  const next = rows[target[0]]?.cells[target[1]]?.querySelector(".cell");
+  table.closest(".scroll").style.scrollPaddingLeft = `${row.cells[0].offsetWidth}px`;
+  const nextRow = event.key in above ? above[event.key] : row;
+  const next = nextRow?.cells[beside[event.key] ?? place.cellIndex]?.querySelector(".cell");
   next?.scrollIntoView({ block: "nearest", inline: "nearest" });
   next?.focus({ preventScroll: true });
 }
 
-// ---------------------------------------------------------------- start
-
-document.querySelectorAll("table.sortable").forEach(makeSortable);
-
 const panel = document.querySelector("#details");
-if (panel) {
-  const details = new Details(panel);
-  document.querySelectorAll("figure.table").forEach((figure) => {
-    if (figure.querySelector("script.details")) makeDetailed(figure, details);
-  });
-}
+if (panel) makeDetailed(document.querySelector("figure.table"), new Details(panel));

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lska.claims.headlines import headlines
 from lska.config import Config
-from lska.report import site_path
+from lska.report.plain_words import number_text
+from lska.report.site_paths import site_path
 from lska.tables.measurements import MetricFolder
 from lska.tables.specs import TARGETS, load_spec, outputs
 
@@ -27,25 +28,23 @@ def _accuracies(config: Config) -> Iterator[str]:
             yield f"  {run!s:<32} not evaluated yet"
             continue
         top1 = folder.measurement("classification", run, "top1")
-        error = "" if top1.standard_error is None else f" +- {top1.standard_error:.1f}"
         number = "" if top1.n is None else f" of {top1.n:,} images"
-        yield f"  {run!s:<32} top-1 {top1.value:5.1f}{error} %{number}"
+        yield f"  {run!s:<32} top-1 {number_text(top1.value, 1, top1.standard_error)} %{number}"
 
 
 def _fine_tunings(config: Config) -> Iterator[str]:
     """The headline metrics of every fine-tuned detector and segmentor."""
+    folder = MetricFolder(config.scale, config.results)
     for job in config.fine_tunings:
-        name = f"{job.task.partition('/')[2]:<24} {job.run!s:<24}"
+        name = f"  {job.task.partition('/')[2]:<24} {job.run!s:<24}"
         if not job.metrics.exists():
-            yield f"  {name} not evaluated yet"
+            yield f"{name} not evaluated yet"
             continue
-        found = MetricFolder(config.scale, config.results)
-        shown = {
-            label: found.measurement(job.task, job.run, metric, nullable=True).value
-            for label, metric in headlines(job.task).items()
-        }
-        values = ", ".join(f"{label} {'n/a' if value is None else f'{value:.1f}'}" for label, value in shown.items())
-        yield f"  {name} {values}"
+        shown = []
+        for label, metric in headlines(job.task).items():
+            value = folder.measurement(job.task, job.run, metric, nullable=True).value
+            shown.append(f"{label} {'n/a' if value is None else number_text(value, 1)}")
+        yield f"{name} {', '.join(shown)}"
 
 
 def _targets(config: Config) -> Iterator[str]:
