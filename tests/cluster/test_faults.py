@@ -17,7 +17,7 @@ from own_slurm import processes, wait_for
 
 from lska.files import read_json
 from lska.provenance import file_md5
-from lska.supervision.ownership import snakemakes
+from lska.pipeline.ownership import snakemakes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 

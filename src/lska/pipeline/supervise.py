@@ -1,4 +1,8 @@
-"""Run Snakemake, watch it, and start it again where it was killed or waits for nothing."""
+"""A watchdog for Snakemake on a cluster: `lska supervise snakemake ...`, with which nobody has to sit beside it.
+
+It starts Snakemake again where that was killed or waits for jobs that are gone, and takes care of what Snakemake and
+its plugin for Slurm do not see: an absent controller, preempted jobs, jobs and lock of a Snakemake that is dead.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from lska.commands import ask
-from lska.supervision.ownership import Ownership, OwnershipError, owned
-from lska.supervision.queue import STRANDED, Queue, QueuedJob, QueueError, job_prefix, write_patient_commands
+from lska.pipeline.ownership import Ownership, OwnershipError, owned
+from lska.pipeline.slurm_queue import STRANDED, QueueError, SlurmQueue, slurm_here
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +34,7 @@ _END_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class Patience:
     """How patient a supervisor is."""
 
     restarts: int = 10
@@ -44,7 +48,7 @@ class Limits:
     """How long cancelled jobs of a dead Snakemake may take to end."""
 
 
-def supervise(command: Sequence[str], limits: Limits, folder: Path | None = None) -> int:
+def supervise(command: Sequence[str], patience: Patience, folder: Path | None = None) -> int:
     """Run `command`, a call of Snakemake, in `folder` to its end, and return the exit code.
 
     Raises:
@@ -53,17 +57,13 @@ def supervise(command: Sequence[str], limits: Limits, folder: Path | None = None
     """
     if not command or Path(command[0]).name != "snakemake":
         raise ValueError("lska supervise needs a call of Snakemake: lska supervise snakemake --profile slurm ...")
-    if Queue.here() and " " in sys.executable:
+    if slurm_here() and " " in sys.executable:
         logger.warning(
             "%s: Snakemake's executor for Slurm calls this without quotes, so that every job will fail; make the "
             "environment in a folder whose path has no space", sys.executable,
         )  # fmt: skip
-    folder = Path.cwd() if folder is None else folder
-    with owned(folder) as ownership, tempfile.TemporaryDirectory(prefix="lska-slurm-") as commands:
-        watchdog = Supervisor(command, limits, ownership, None, Path(commands))
-        if Queue.here():
-            watchdog.queue = Queue(job_prefix(folder), watchdog.leaves)
-        return watchdog.run()
+    with owned(folder or Path.cwd()) as ownership, tempfile.TemporaryDirectory(prefix="lska-slurm-") as commands:
+        return Supervisor(command, patience, ownership, Path(commands)).run()
 
 
 @dataclass
@@ -71,70 +71,98 @@ class Supervisor:
     """One supervised Snakemake after the other."""
 
     command: Sequence[str]
-    limits: Limits
+    patience: Patience
     ownership: Ownership
-    queue: Queue | None
     commands: Path
     """Folder with commands that come before those on PATH."""
-    stopped: int = 0
-    """The signal by which somebody asked for the end."""
-    absent: bool = False
-    """Whether the controller did not answer while the present Snakemake ran."""
-    away: bool = False
-    """Whether it does not answer now."""
-    former: frozenset[str] = frozenset()
-    """Jobs of earlier calls of Snakemake, which the present one does not wait for."""
+    queue: SlurmQueue | None = field(init=False)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    stopped: int = field(default=0, init=False)
+    """The signal by which somebody asked for the end."""
+    absent: bool = field(default=False, init=False)
+    """Whether Slurm's controller did not answer while the present Snakemake ran."""
+    away: bool = field(default=False, init=False)
+    """Whether it does not answer now."""
+    former: frozenset[str] = field(default=frozenset(), init=False)
+    """Jobs of earlier calls of Snakemake, which the present one does not wait for."""
+
+    def __post_init__(self) -> None:
+        self.queue = SlurmQueue(self.ownership.folder, self._leaves) if slurm_here() else None
 
     def run(self) -> int:
         """The exit code of the last Snakemake; that of the signal, where the end was asked for while none ran."""
         # What is ignored stays so: nohup has SIGHUP ignored.
         asked = [number for number in _STOPPING if signal.getsignal(number) != signal.SIG_IGN]
         former = {number: signal.signal(number, self._pass_on) for number in asked}
+        starts = self.patience.restarts + 1
         try:
-            for start in range(self.limits.restarts + 1):
+            for start in range(1, starts + 1):
                 self._clear()
                 if self.stopped:
                     return 128 + self.stopped
                 code, reason = self._once()
                 if reason is None or self.stopped:
                     return code
-                logger.warning("%s; start %d of %d follows", reason, start + 2, self.limits.restarts + 1)
-            logger.error("Snakemake was started %d times; giving up", self.limits.restarts + 1)
+                if start < starts:
+                    logger.warning("%s; start %d of %d follows", reason, start + 1, starts)
+            logger.error("%s; Snakemake was started %d times; giving up", reason, starts)
             return code or 1
         finally:
             for number, handler in former.items():
                 signal.signal(number, handler)
 
-    def leaves(self) -> bool:
+    def _runs(self) -> bool:
+        return self.process is not None and self.process.returncode is None
+
+    def _leaves(self) -> bool:
         """Whether the end was asked for, and no Snakemake is left that has to end first."""
-        running = self.process is not None and self.process.returncode is None
-        return bool(self.stopped) and not running
+        return bool(self.stopped) and not self._runs()
 
     def _pass_on(self, number: int, frame: FrameType | None = None) -> None:
         """Snakemake decides what its end is."""
         self.stopped = number
-        if self.process is not None and self.process.poll() is None:
+        if self._runs():
             self.process.send_signal(_STOPPING[number])
 
     def _clear(self) -> None:
         """Take away what a dead Snakemake has left: its jobs, for which nobody waits any more, and its lock."""
         locked = self.ownership.left_lock()
         if self.queue is not None:
-            self.former = cancel_leftovers(self.queue, self.limits, lambda: bool(self.stopped))
+            self._cancel_leftovers(self.queue)
         if self.stopped:
             return
-        # Before each start: what they remember is asked of the controller, which has answered now.
-        write_patient_commands(self.commands)
+        if self.queue is not None:
+            # Before each start: what they remember is asked of the controller, which has answered now.
+            self.queue.write_patient_commands(self.commands)
         if locked:
             logger.warning("removing the lock of a Snakemake that is dead")
-            self._unlock()
+            folder = self.ownership.folder
+            done = ask(self._call("--unlock"), _UNLOCK_SECONDS, cwd=folder, stderr=subprocess.STDOUT)
+            if done.returncode != 0:
+                said = done.stdout.strip()[-2000:]
+                raise OwnershipError(f"{folder}: Snakemake cannot be unlocked:\n{said}")
 
-    def _unlock(self) -> None:
-        done = ask(self._call("--unlock"), _UNLOCK_SECONDS, cwd=self.ownership.folder, stderr=subprocess.STDOUT)
-        if done.returncode != 0:
-            said = done.stdout.strip()[-2000:]
-            raise OwnershipError(f"{self.ownership.folder}: Snakemake cannot be unlocked:\n{said}")
+    def _cancel_leftovers(self, queue: SlurmQueue) -> None:
+        """Cancel the folder's jobs and wait until they have ended; for as long as it takes until Slurm answers."""
+        deadline, told, left = time.monotonic() + self.patience.leftover_seconds, False, []
+        while not self.stopped:
+            try:
+                jobs = queue.jobs()
+                self.former = frozenset(job.id for job in jobs)
+                left = [job.id for job in jobs if job.alive]
+                if not left:
+                    return
+                if not told:
+                    logger.warning("cancelling %d job(s) of a Snakemake that is dead: %s", len(left), ", ".join(left))
+                    queue.cancel(left)
+                    told = True
+            except QueueError as error:
+                logger.warning("%s; trying again", error)
+                deadline = time.monotonic() + self.patience.leftover_seconds
+            if time.monotonic() > deadline:
+                named = ", ".join(left)
+                raise OwnershipError(f"jobs {named} of a dead Snakemake do not end; `scancel` them, start again")
+            time.sleep(min(5.0, self.patience.poll_seconds))
 
     def _call(self, *options: str) -> list[str]:
         # Right after the program: what follows `--` are targets.
@@ -166,15 +194,21 @@ class Supervisor:
         busy = time.monotonic()
         while True:
             try:
-                process.wait(self.limits.poll_seconds)
+                process.wait(self.patience.poll_seconds)
                 return False
             except subprocess.TimeoutExpired:
                 pass
-            if self._jobs_alive() or children(process.pid):
+            if self._jobs_alive() or _has_children(process.pid):
                 busy = time.monotonic()
-            elif time.monotonic() - busy > self.limits.quiet_seconds:
-                end(process)
-                return True
+            elif time.monotonic() - busy > self.patience.quiet_seconds:
+                break
+        # At SIGINT it writes down what it knows; it may not get that far.
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        return True
 
     def _jobs_alive(self) -> bool:
         """Whether Snakemake has something to wait for in the queue; has Slurm run stranded jobs again."""
@@ -192,60 +226,20 @@ class Supervisor:
             self.away = False
         for job in jobs:
             if job.state in STRANDED and job.id not in self.former:
-                self._requeue(job)
+                try:
+                    self.queue.requeue(job)
+                    logger.warning("job %s was %s; it runs again", job.id, job.state)
+                except QueueError as error:
+                    logger.warning("job %s is %s and cannot run again: %s", job.id, job.state, error)
         return any(job.alive for job in jobs)
 
-    def _requeue(self, job: QueuedJob) -> None:
-        try:
-            self.queue.requeue(job)
-            logger.warning("job %s was %s; it runs again", job.id, job.state)
-        except QueueError as error:
-            logger.warning("job %s is %s and cannot run again: %s", job.id, job.state, error)
 
-
-def cancel_leftovers(queue: Queue, limits: Limits, stopped: Callable[[], bool]) -> frozenset[str]:
-    """Cancel the folder's jobs and wait until they have ended; for as long as it takes until the controller answers.
-
-    Returns the ids of all that the queue still lists; at once, and none, when `stopped` says so.
-
-    Raises:
-        OwnershipError: some do not end.
-    """
-    deadline, told = time.monotonic() + limits.leftover_seconds, False
-    while not stopped():
-        try:
-            jobs = queue.jobs()
-            left = [job.id for job in jobs if job.alive]
-            if not left:
-                return frozenset(job.id for job in jobs)
-            if not told:
-                logger.warning("cancelling %d job(s) of a Snakemake that is dead: %s", len(left), ", ".join(left))
-                queue.cancel(left)
-                told = True
-        except QueueError as error:
-            logger.warning("%s; trying again", error)
-            deadline = time.monotonic() + limits.leftover_seconds
-        if time.monotonic() > deadline:
-            raise OwnershipError(f"jobs {', '.join(left)} of a dead Snakemake do not end; `scancel` them, start again")
-        time.sleep(min(5.0, limits.poll_seconds))
-    return frozenset()
-
-
-def children(process: int) -> list[int]:
-    """Processes that `process` has started and that live."""
-    found = []
+def _has_children(process: int) -> bool:
+    """Whether a process has started others that live."""
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         try:
-            found += [int(number) for number in path.read_text(encoding="ascii").split()]
+            if path.read_text(encoding="ascii").strip():
+                return True
         except OSError:
             continue  # the thread has ended
-    return found
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a Snakemake that waits for nothing: at SIGINT it writes down what it knows; it may not get that far."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    return False
