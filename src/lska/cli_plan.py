@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,17 +33,15 @@ def add_plan(commands: Commands) -> None:
 
 def _plan(arguments: Arguments) -> None:
     from lska.pipeline.dry_run import DryRun
-    from lska.pipeline.plan_report import make_report, render_plan, report_schema, uses_gpus
+    from lska.pipeline.plan_report import make_report, render_plan, report_schema
 
     if arguments.schema:
         say(json.dumps(report_schema(), indent=2))
         return
-    config = load(arguments)
-    cores = arguments.cores
-    if cores is None and not uses_gpus(config):
-        cores = os.cpu_count()
-    asked = DryRun(arguments.config, arguments.set, arguments.targets, cores, arguments.forcerun)
-    report = make_report(asked, Path.cwd(), arguments.gpus, arguments.throughput, arguments.hardware)
+    load(arguments)
+    asked = DryRun(arguments.config, arguments.set, arguments.targets, arguments.forcerun)
+    means = (arguments.gpus, arguments.cores, arguments.throughput, arguments.hardware)
+    report = make_report(asked, Path.cwd(), *means)
     if arguments.json:
         say(json.dumps(asdict(report), indent=2, sort_keys=True))
     else:

@@ -20,7 +20,7 @@ from lska.commands import ask
 _SECONDS = 3600.0
 """What Snakemake may take to plan: minutes for tens of thousands of jobs."""
 
-_UNLIMITED_CORES = 1_000_000
+_UNLIMITED_CORES = "1000000"
 """Given to Snakemake so that it scales no job's threads down."""
 
 _PLUGINS = Path(__file__).parent / "snakemake_plugin"
@@ -57,8 +57,6 @@ class DryRun:
     config: Sequence[Path]
     overrides: Mapping[str, Any]
     targets: Sequence[str] = ()
-    cores: int | None = None
-    """Cores that jobs are scaled down to; None for what each asks for."""
     forced: Sequence[str] = ()
     """Rules or files that are made again in any case."""
     from_nothing: bool = False
@@ -116,9 +114,8 @@ def _command(asked: DryRun, project: Path, folder: Path, own: Path) -> list[str]
     settings.write_text(yaml.safe_dump(dict(asked.overrides)), encoding="utf-8")
     files = [path.absolute() for path in asked.config]
     inside = [folder / path.relative_to(project) if path.is_relative_to(project) else path for path in files]
-    cores = _UNLIMITED_CORES if asked.cores is None else asked.cores
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--rerun-incomplete", "--nocolor"]
-    command += ["--cores", str(cores), "--logger", "lska", "--logger-lska-jobs", str(own / "jobs.jsonl")]
+    command += ["--cores", _UNLIMITED_CORES, "--logger", "lska", "--logger-lska-jobs", str(own / "jobs.jsonl")]
     command += ["--configfile", *map(str, [*inside, settings])]
     command += ["--forcerun", *asked.forced] if asked.forced else []
     return [*command, "--", *asked.targets]

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lska.files import parse_json, printable, quoted, read_text
-from lska.pipeline.slurm_queue import SlurmQueue
+from lska.pipeline.slurm_queue import job_ended
 from lska.strict import build
 
 _JOB = "SLURM_JOB_ID"
@@ -32,6 +32,10 @@ class FolderOwner:
     """Number of its process."""
     job: str | None = None
     """Slurm's job in which it ran."""
+
+    def __str__(self) -> str:
+        job = "" if self.job is None else f" (job {self.job})"
+        return printable(f"process {self.supervisor} on {self.host}{job}", 200)
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Ownership:
         if owner is None or owner.host == socket.gethostname():
             return owner
         job = owner.job
-        if not (job and (job == os.environ.get(_JOB) or SlurmQueue(self.folder).ended(job))):
+        if not (job and (job == os.environ.get(_JOB) or job_ended(job))):
             raise OwnershipError(
                 f"{self.folder}: `lska supervise` was started on {quoted(owner.host)} and its Snakemake has not ended "
                 f"by itself; go on there or, when nothing of it runs there any more, remove {self.lock} and start again"
@@ -116,8 +120,13 @@ def owned(folder: Path) -> Iterator[Ownership]:
         lock = FileLock(path, timeout=0, fallback_to_soft=False, on_acquired=descriptors.append)
         lock.acquire()
     except Timeout:
+        try:
+            holder = _owner(path)
+        except ValueError:
+            holder = None
         raise OwnershipError(
-            f"{folder}: Snakemake is already run here, by {_holder(path)} or what it started; wait for it, or end both"
+            f"{folder}: Snakemake is already run here, by {holder or 'another process'} or what it started; wait for "
+            "it, or end both"
         ) from None
     except OSError as error:
         raise OwnershipError(
@@ -138,17 +147,6 @@ def _owner(path: Path) -> FolderOwner | None:
     """
     text = read_text(path)
     return build(FolderOwner, parse_json(text, str(path)), str(path)) if text.strip() else None
-
-
-def _holder(path: Path) -> str:
-    try:
-        owner = _owner(path)
-    except ValueError:
-        owner = None
-    if owner is None:
-        return "another process"
-    job = "" if owner.job is None else f" (job {owner.job})"
-    return printable(f"process {owner.supervisor} on {owner.host}{job}", 200)
 
 
 def snakemakes(folder: Path) -> list[int]:

@@ -5,16 +5,16 @@ The dataclasses are the form for scripts: `PlanReport` as JSON, of which `lska p
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
-from lska.config import Config
 from lska.files import read_yaml
 from lska.pipeline.dry_run import DryRun, SnakemakeJob, planned_jobs
 from lska.pipeline.estimate import Amount, Attempts, attempts_of, estimate_of, storage_of
@@ -81,21 +81,6 @@ class RuleCost(GroupCost):
 
 
 @dataclass(frozen=True)
-class HardwareCost(GroupCost):
-    """GPU-hours by the hardware whose measurements they rest on: hours of different cards do not compare."""
-
-    hardware: str
-
-
-@dataclass(frozen=True)
-class SourceUse:
-    """What estimates rest on, with the number of jobs."""
-
-    source: str
-    jobs: int
-
-
-@dataclass(frozen=True)
 class WallBound:
     """Lower bound of the wall time: the longest chain of jobs, or all work spread evenly."""
 
@@ -139,13 +124,6 @@ class JobPlan:
 
 
 @dataclass(frozen=True)
-class PlanAssumptions(Assumptions):
-    """What measurements do not tell."""
-
-    aspect_ratio: float = ASPECT_RATIO
-
-
-@dataclass(frozen=True)
 class PlanReport:
     """What `lska plan --json` prints."""
 
@@ -162,8 +140,10 @@ class PlanReport:
     totals: GroupCost
     kinds: dict[Kind, GroupCost]
     rules: list[RuleCost]
-    hardware: list[HardwareCost]
-    sources: list[SourceUse]
+    hardware: dict[str, GroupCost]
+    """By the hardware whose measurements GPU-hours rest on: hours of different cards do not compare."""
+    sources: dict[str, int]
+    """What estimates rest on, with the number of jobs."""
     largest_job_gpus: int
     wall: list[WallBound]
     """Lower bounds by number of GPUs."""
@@ -173,18 +153,22 @@ class PlanReport:
     """Jobs that need more attempts than Snakemake is allowed to start."""
     storage: list[Amount]
     missing_data: list[MissingData]
-    assumptions: PlanAssumptions
+    assumptions: Assumptions
+    aspect_ratio: float
+    """Longer by shorter side assumed for real images whose sizes vary."""
     jobs: list[JobPlan]
     """Every job of Snakemake's dry run, in its order."""
 
 
 def make_report(
-    asked: DryRun, project: Path, gpus: int | None = None, files: Sequence[Path] = (), hardware: str | None = None
-) -> PlanReport:
+    asked: DryRun, project: Path, gpus: int | None = None, cores: int | None = None, files: Sequence[Path] = (),
+    hardware: str | None = None,
+) -> PlanReport:  # fmt: skip
     """Plan what is `asked` and estimate what it costs.
 
     Args:
         gpus: for the wall time; None for as many as the largest job asks for.
+        cores: to which jobs are scaled down; None for any number or, where no job uses a GPU, this machine's.
         files: throughputs that the user measured.
         hardware: part of the name of the only hardware whose measurements count; None for all.
 
@@ -198,6 +182,11 @@ def make_report(
     plan = Plan(values, asked.config, asked.overrides)
     known, assumed = known_throughputs(plan.config, files, hardware)
     found = planned_jobs(asked, project)
+    largest = max((job.gpus for job in found), default=0)
+    gpus = largest if gpus is None else gpus
+    cores = os.cpu_count() if cores is None and not largest else cores
+    # As Snakemake does.
+    found = [replace(job, threads=min(job.threads, cores or job.threads)) for job in found]
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     families: dict[str, list[JobPlan]] = defaultdict(list)
     jobs = []
@@ -219,8 +208,6 @@ def make_report(
             sources.update(job.estimate.sources)
             if job.gpus and job.estimate.hardware:
                 by_hardware[" + ".join(job.estimate.hardware)].append(job)
-    largest = max((job.gpus for job in jobs), default=0)
-    gpus = largest if gpus is None else gpus
     absent = missing(plan.config, [PlannedJob(job.inputs, job.outputs) for job in found])
     return PlanReport(
         schema=2, scale=plan.config.scale, caption=plan.config.caption, config=[str(path) for path in asked.config],
@@ -228,15 +215,15 @@ def make_report(
         totals=GroupCost(**_cost(working)),
         kinds={kind: GroupCost(**_cost([job for job in working if job.kind == kind])) for kind in TITLES},
         rules=sorted(rules, key=lambda rule: (list(TITLES).index(rule.kind), rule.rule)),
-        hardware=[HardwareCost(**_cost(group), hardware=name) for name, group in sorted(by_hardware.items())],
-        sources=[SourceUse(source, number) for source, number in sorted(sources.items())],
+        hardware={name: GroupCost(**_cost(group)) for name, group in sorted(by_hardware.items())},
+        sources=dict(sorted(sources.items())),
         largest_job_gpus=largest,
-        wall=[wall_bound(jobs, number, asked.cores) for number in ((gpus, 2 * gpus, 4 * gpus) if gpus else (0,))],
+        wall=[wall_bound(jobs, number, cores) for number in ((gpus, 2 * gpus, 4 * gpus) if gpus else (0,))],
         critical_path=Span.of(lambda field: longest_chain(jobs, field)),
         over_budget=[job.id for job in working if job.attempts and job.attempts.needed > job.attempts.allowed],
         storage=storage_of(plan, found),
         missing_data=[MissingData(one.data.name, one.setting, one.data.root) for one in absent],
-        assumptions=PlanAssumptions(**vars(assumed)), jobs=jobs,
+        assumptions=assumed, aspect_ratio=ASPECT_RATIO, jobs=jobs,
     )  # fmt: skip
 
 
@@ -245,14 +232,6 @@ def report_schema() -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(PlanReport).json_schema(mode="serialization")
-
-
-def uses_gpus(config: Config) -> bool:
-    """Whether any job of a scale asks for a GPU."""
-    parts: list[Any] = [config.training, config.evaluation, config.speed]
-    dense = [section for section in config.dense.values() if section is not None]
-    parts += [head for section in dense for head in section.heads.values()] + [section.evaluation for section in dense]
-    return any(part.gpus for part in [*parts, *(item.section.evaluation for item in config.measured)])
 
 
 def _job_plan(plan: Plan, job: SnakemakeJob, why: list[Reason], estimate: TimeEstimate | None) -> JobPlan:
@@ -310,8 +289,7 @@ def wall_bound(jobs: Sequence[JobPlan], gpus: int, cores: int | None) -> WallBou
 
     def least(field: str) -> float:
         on_gpus = sum(job.gpus * _seconds(job, field) for job in jobs) / max(1, gpus)
-        # Jobs that ask for more cores than there are get all of them, as Snakemake scales threads down.
-        on_cores = sum(min(job.threads, cores) * _seconds(job, field) for job in jobs) / cores if cores else 0.0
+        on_cores = sum(job.threads * _seconds(job, field) for job in jobs) / cores if cores else 0.0
         return max(on_gpus, on_cores, longest_chain(jobs, field))
 
     return WallBound(gpus, cores, Span.of(least), [])
@@ -427,18 +405,17 @@ def size_text(number: int | None) -> str:
 def _basis(report: PlanReport) -> Iterator[str]:
     if report.hardware:
         yield "GPU-hours are those of the hardware that was measured:"
-        for one in report.hardware:
-            yield f"  {one.hardware:<44}{_amount(one.gpu_hours):>10} GPU-hours of {one.jobs:,} jobs"
+        for name, cost in report.hardware.items():
+            yield f"  {name:<44}{_amount(cost.gpu_hours):>10} GPU-hours of {_counted(cost.jobs, 'job')}"
     if report.sources:
         yield "estimates rest on (number of jobs):"
-    for one in report.sources:
-        yield from _hanging(f"{one.jobs:>6}  {one.source}", 8)
+    for source, number in report.sources.items():
+        yield from _hanging(f"{number:>6}  {source}", 8)
     if report.hardware:
-        assumed = report.assumptions
         yield from textwrap.wrap(
             "assumed: time grows with multiply-adds; reading images does not hold up the GPUs; of several GPUs each "
-            f"keeps {100 * assumed.gpu_efficiency:g} % of its throughput; images of COCO and ADE20K are "
-            f"{assumed.aspect_ratio:.2f} times as wide as high. Give your own measurements by --throughput.",
+            f"keeps {100 * report.assumptions.gpu_efficiency:g} % of its throughput; images of COCO and ADE20K are "
+            f"{report.aspect_ratio:.2f} times as wide as high. Give your own measurements by --throughput.",
             WIDTH,
         )
 

@@ -6,8 +6,6 @@ import hashlib
 import logging
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from lska.commands import NoAnswerError, ask
@@ -47,94 +45,66 @@ class QueueError(RuntimeError):
     """Slurm's controller gave no answer, or refused."""
 
 
-@dataclass(frozen=True)
-class QueuedJob:
-    """A job as squeue lists it."""
-
-    id: str
-    state: str
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs, or will."""
-        return self.state in ALIVE
-
-
-@dataclass(frozen=True)
-class SlurmQueue:
-    """Slurm's queue, seen from one folder; its methods raise `QueueError` where Slurm does not answer or refuses."""
-
-    folder: Path
-    stopped: Callable[[], object] = lambda: False
-    """Whether nobody waits for answers any more."""
-
-    @property
-    def prefix(self) -> str:
-        """Start of the names of all jobs that Snakemake submits from the folder."""
-        return job_prefix(self.folder)
-
-    def jobs(self) -> list[QueuedJob]:
-        """The folder's jobs, also those that ended lately."""
-        said = self._ask("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%j")
-        rows = (line.strip().split("|", 2) for line in said.splitlines() if line.count("|") >= 2)
-        return [QueuedJob(number, state) for number, state, name in rows if name.startswith(f"{self.prefix}_")]
-
-    def requeue(self, job: QueuedJob) -> None:
-        """Have a job run again under its id, which is the one that Snakemake waits for."""
-        self._ask("scontrol", "requeue", job.id)
-
-    def cancel(self, ids: Sequence[str]) -> None:
-        """End jobs: Slurm sends SIGTERM, upon which trainings save their state, and SIGKILL some time later."""
-        self._ask("scancel", *ids)
-
-    def ended(self, number: str) -> bool:
-        """Whether a job of any folder has ended, of which Slurm may know nothing any more."""
-        try:
-            states = self._ask("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={number}").split()
-        except QueueError as error:
-            if "Invalid job id" in str(error):
-                return True
-            raise
-        return not ALIVE.intersection(states)
-
-    def _ask(self, *command: str) -> str:
-        try:
-            done = ask(command, COMMAND_SECONDS, self.stopped)
-        except (NoAnswerError, OSError) as error:
-            raise QueueError(str(error)) from error
-        if done.returncode != 0:
-            raise QueueError(f"{shlex.join(command)}: {done.stderr.strip()}")
-        return done.stdout
-
-    def write_patient_commands(self, commands: Path) -> None:
-        """Write commands of the same names, to be put on PATH before Slurm's own, that wait where those would fail.
-
-        `scontrol show config` says what it says now. Nothing is written where a command is not there.
-        """
-        real = {name: shutil.which(name) for name in (*PATIENCE, "scontrol")}
-        if None in real.values():
-            return
-        answer, paths = commands / "config", {name: shlex.quote(str(path)) for name, path in real.items()}
-        try:
-            answer.write_text(self._ask("scontrol", "show", "config"), encoding="utf-8")
-        except QueueError as error:
-            logger.warning("Slurm's commands will not wait where its controller is away: %s", error)
-            return
-        texts = {
-            name: _WAITING.format(scontrol=paths["scontrol"], real=paths[name], seconds=seconds)
-            for name, seconds in PATIENCE.items()
-        }
-        texts["scontrol"] = _REMEMBERING.format(real=paths["scontrol"], answer=shlex.quote(str(answer)))
-        for name, text in texts.items():
-            (commands / name).write_text(text, encoding="utf-8")
-            (commands / name).chmod(0o755)
-
-
 def slurm_here() -> bool:
     """Whether this machine has Slurm's commands."""
     return shutil.which("squeue") is not None
 
 
+def ask_slurm(*command: str) -> str:
+    """What a command of Slurm says.
+
+    Raises:
+        QueueError: Slurm does not answer, or refuses.
+    """
+    try:
+        done = ask(command, COMMAND_SECONDS)
+    except (NoAnswerError, OSError) as error:
+        raise QueueError(str(error)) from error
+    if done.returncode != 0:
+        raise QueueError(f"{shlex.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
 def job_prefix(folder: Path) -> str:
     """Start of the names of all jobs that Snakemake submits from `folder`."""
     return "lska-" + hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+
+
+def job_states(folder: Path) -> dict[str, str]:
+    """The state of each job of a folder by its id, also of those that ended lately; raises as `ask_slurm`."""
+    said = ask_slurm("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%j")
+    rows = (line.strip().split("|", 2) for line in said.splitlines() if line.count("|") >= 2)
+    return {number: state for number, state, name in rows if name.startswith(f"{job_prefix(folder)}_")}
+
+
+def job_ended(number: str) -> bool:
+    """Whether a job has ended, of which Slurm may know nothing any more; raises as `ask_slurm`."""
+    try:
+        states = ask_slurm("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={number}").split()
+    except QueueError as error:
+        if "Invalid job id" in str(error):
+            return True
+        raise
+    return not ALIVE.intersection(states)
+
+
+def write_patient_commands(commands: Path) -> None:
+    """Write commands of the same names, to be put on PATH before Slurm's own, that wait where those would fail.
+
+    `scontrol show config` says what it says now. Nothing is written where a command is not there.
+    """
+    real = {name: shutil.which(name) for name in (*PATIENCE, "scontrol")}
+    if None in real.values():
+        return
+    answer, paths = commands / "config", {name: shlex.quote(str(path)) for name, path in real.items()}
+    try:
+        answer.write_text(ask_slurm("scontrol", "show", "config"), encoding="utf-8")
+    except QueueError as error:
+        logger.warning("Slurm's commands will not wait where its controller is away: %s", error)
+        return
+    waits = {name: {"scontrol": paths["scontrol"], "real": paths[name], "seconds": PATIENCE[name]} for name in PATIENCE}
+    texts = {name: _WAITING.format(**values) for name, values in waits.items()}
+    texts["scontrol"] = _REMEMBERING.format(real=paths["scontrol"], answer=shlex.quote(str(answer)))
+    for name, text in texts.items():
+        (commands / name).write_text(text, encoding="utf-8")
+        (commands / name).chmod(0o755)

@@ -20,7 +20,15 @@ from types import FrameType
 
 from lska.commands import ask
 from lska.pipeline.ownership import Ownership, OwnershipError, owned
-from lska.pipeline.slurm_queue import STRANDED, QueueError, SlurmQueue, slurm_here
+from lska.pipeline.slurm_queue import (
+    ALIVE,
+    STRANDED,
+    QueueError,
+    ask_slurm,
+    job_states,
+    slurm_here,
+    write_patient_commands,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +36,8 @@ _STOPPING = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM, signa
 """Signals that ask for the end, and what Snakemake is sent then: at SIGINT it cancels its jobs, at SIGTERM it waits for
 those that run. It does not know SIGHUP, that of a closed terminal."""
 
-_UNLOCK_SECONDS = 900.0
-_END_SECONDS = 60.0
-"""What a Snakemake that waits for nothing is given to end by itself, before it is killed."""
+_UNLOCK_SECONDS, _END_SECONDS = 900.0, 60.0
+"""For unlocking a folder; for a Snakemake that waits for nothing to end by itself, before it is killed."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +61,18 @@ def supervise(command: Sequence[str], patience: Patience, folder: Path | None = 
     Raises:
         ValueError: it is no call of Snakemake.
         OwnershipError: Snakemake runs in the folder already, or left a lock of which nobody knows the owner.
+        SystemExit: the end was asked for while no Snakemake ran.
     """
     if not command or Path(command[0]).name != "snakemake":
         raise ValueError("lska supervise needs a call of Snakemake: lska supervise snakemake --profile slurm ...")
-    if slurm_here() and " " in sys.executable:
+    slurm = slurm_here()
+    if slurm and " " in sys.executable:
         logger.warning(
             "%s: Snakemake's executor for Slurm calls this without quotes, so that every job will fail; make the "
             "environment in a folder whose path has no space", sys.executable,
         )  # fmt: skip
     with owned(folder or Path.cwd()) as ownership, tempfile.TemporaryDirectory(prefix="lska-slurm-") as commands:
-        return Supervisor(command, patience, ownership, Path(commands)).run()
+        return Supervisor(command, patience, ownership, Path(commands), slurm).run()
 
 
 @dataclass
@@ -75,92 +84,75 @@ class Supervisor:
     ownership: Ownership
     commands: Path
     """Folder with commands that come before those on PATH."""
-    queue: SlurmQueue | None = field(init=False)
-    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    stopped: int = field(default=0, init=False)
+    slurm: bool
+    process: subprocess.Popen[bytes] | None = None
+    once: bool = False
+    """Whether a Snakemake runs, is being started, or has just ended."""
+    stopped: int = 0
     """The signal by which somebody asked for the end."""
-    absent: bool = field(default=False, init=False)
+    absent: bool = False
     """Whether Slurm's controller did not answer while the present Snakemake ran."""
-    away: bool = field(default=False, init=False)
-    """Whether it does not answer now."""
-    former: frozenset[str] = field(default=frozenset(), init=False)
+    former: dict[str, str] = field(default_factory=dict)
     """Jobs of earlier calls of Snakemake, which the present one does not wait for."""
 
-    def __post_init__(self) -> None:
-        self.queue = SlurmQueue(self.ownership.folder, self._leaves) if slurm_here() else None
-
     def run(self) -> int:
-        """The exit code of the last Snakemake; that of the signal, where the end was asked for while none ran."""
+        """The exit code of the last Snakemake."""
         # What is ignored stays so: nohup has SIGHUP ignored.
         asked = [number for number in _STOPPING if signal.getsignal(number) != signal.SIG_IGN]
-        former = {number: signal.signal(number, self._pass_on) for number in asked}
+        former = {number: signal.signal(number, self._asked_to_end) for number in asked}
         starts = self.patience.restarts + 1
         try:
             for start in range(1, starts + 1):
                 self._clear()
-                if self.stopped:
-                    return 128 + self.stopped
                 code, reason = self._once()
                 if reason is None or self.stopped:
                     return code
-                if start < starts:
-                    logger.warning("%s; start %d of %d follows", reason, start + 1, starts)
-            logger.error("%s; Snakemake was started %d times; giving up", reason, starts)
+                following = f"start {start + 1} of {starts} follows" if start < starts else "giving up"
+                logger.warning("%s; %s", reason, following)
             return code or 1
         finally:
             for number, handler in former.items():
                 signal.signal(number, handler)
 
-    def _runs(self) -> bool:
-        return self.process is not None and self.process.returncode is None
-
-    def _leaves(self) -> bool:
-        """Whether the end was asked for, and no Snakemake is left that has to end first."""
-        return bool(self.stopped) and not self._runs()
-
-    def _pass_on(self, number: int, frame: FrameType | None = None) -> None:
-        """Snakemake decides what its end is."""
+    def _asked_to_end(self, number: int, frame: FrameType | None = None) -> None:
+        """Snakemake decides what its end is; where there is none, nothing is waited for."""
         self.stopped = number
-        if self._runs():
+        if not self.once:
+            raise SystemExit(128 + number)
+        if self.process is not None and self.process.returncode is None:
             self.process.send_signal(_STOPPING[number])
 
     def _clear(self) -> None:
         """Take away what a dead Snakemake has left: its jobs, for which nobody waits any more, and its lock."""
-        locked = self.ownership.left_lock()
-        if self.queue is not None:
-            self._cancel_leftovers(self.queue)
-        if self.stopped:
-            return
-        if self.queue is not None:
+        locked, folder = self.ownership.left_lock(), self.ownership.folder
+        if self.slurm:
+            self._cancel_leftovers()
             # Before each start: what they remember is asked of the controller, which has answered now.
-            self.queue.write_patient_commands(self.commands)
+            write_patient_commands(self.commands)
         if locked:
             logger.warning("removing the lock of a Snakemake that is dead")
-            folder = self.ownership.folder
             done = ask(self._call("--unlock"), _UNLOCK_SECONDS, cwd=folder, stderr=subprocess.STDOUT)
             if done.returncode != 0:
-                said = done.stdout.strip()[-2000:]
-                raise OwnershipError(f"{folder}: Snakemake cannot be unlocked:\n{said}")
+                raise OwnershipError(f"{folder}: Snakemake cannot be unlocked:\n{done.stdout.strip()[-2000:]}")
 
-    def _cancel_leftovers(self, queue: SlurmQueue) -> None:
+    def _cancel_leftovers(self) -> None:
         """Cancel the folder's jobs and wait until they have ended; for as long as it takes until Slurm answers."""
-        deadline, told, left = time.monotonic() + self.patience.leftover_seconds, False, []
-        while not self.stopped:
+        deadline, named = time.monotonic() + self.patience.leftover_seconds, ""
+        while True:
             try:
-                jobs = queue.jobs()
-                self.former = frozenset(job.id for job in jobs)
-                left = [job.id for job in jobs if job.alive]
+                self.former = job_states(self.ownership.folder)
+                left = [job for job, state in self.former.items() if state in ALIVE]
                 if not left:
                     return
-                if not told:
+                if not named:
                     logger.warning("cancelling %d job(s) of a Snakemake that is dead: %s", len(left), ", ".join(left))
-                    queue.cancel(left)
-                    told = True
+                    # Slurm sends SIGTERM, upon which trainings save their state, and SIGKILL some time later.
+                    ask_slurm("scancel", *left)
+                    named = ", ".join(left)
             except QueueError as error:
                 logger.warning("%s; trying again", error)
                 deadline = time.monotonic() + self.patience.leftover_seconds
             if time.monotonic() > deadline:
-                named = ", ".join(left)
                 raise OwnershipError(f"jobs {named} of a dead Snakemake do not end; `scancel` them, start again")
             time.sleep(min(5.0, self.patience.poll_seconds))
 
@@ -170,7 +162,7 @@ class Supervisor:
 
     def _once(self) -> tuple[int, str | None]:
         """Run Snakemake once; its exit code, and why it has to be started again, if it has."""
-        self.absent = False
+        self.once, self.absent = True, False
         self.ownership.begin()
         path = os.pathsep.join([str(self.commands), os.environ.get("PATH", os.defpath)])
         # A session of its own: Ctrl-C on the terminal would reach Snakemake twice, which makes it leave its jobs.
@@ -179,15 +171,18 @@ class Supervisor:
             pass_fds=[self.ownership.descriptor], start_new_session=True,
         )  # fmt: skip
         if self.stopped:
-            self._pass_on(self.stopped)
+            self._asked_to_end(self.stopped)
         hung = self._watch(self.process)
-        code = self.process.wait()
+        code, reason = self.process.wait(), None
         if hung:
-            return code, "Snakemake waited for jobs that are in no queue any more"
-        if code < 0:
-            return 128 - code, f"Snakemake was killed by signal {-code}"
-        self.ownership.end()
-        return code, "Snakemake failed after Slurm's controller was away" if code and self.absent else None
+            reason = "Snakemake waited for jobs that are in no queue any more"
+        elif code < 0:
+            code, reason = 128 - code, f"Snakemake was killed by signal {-code}"
+        else:
+            self.ownership.end()
+            reason = "Snakemake failed after Slurm's controller was away" if code and self.absent else None
+        self.once = False
+        return code, reason
 
     def _watch(self, process: subprocess.Popen[bytes]) -> bool:
         """Return when Snakemake has ended; whether it had to be ended because it waited for nothing."""
@@ -212,26 +207,24 @@ class Supervisor:
 
     def _jobs_alive(self) -> bool:
         """Whether Snakemake has something to wait for in the queue; has Slurm run stranded jobs again."""
-        if self.queue is None:
+        if not self.slurm:
             return True
         try:
-            jobs = self.queue.jobs()
+            jobs = job_states(self.ownership.folder)
         except QueueError as error:
-            if not self.away:
+            if not self.absent:
                 logger.warning("Slurm does not answer; waiting for it: %s", error)
-            self.absent = self.away = True
+            self.absent = True
             return True
-        if self.away:
-            logger.warning("Slurm answers again")
-            self.away = False
-        for job in jobs:
-            if job.state in STRANDED and job.id not in self.former:
+        for job, state in jobs.items():
+            if state in STRANDED and job not in self.former:
                 try:
-                    self.queue.requeue(job)
-                    logger.warning("job %s was %s; it runs again", job.id, job.state)
+                    # Under its id, which is the one that Snakemake waits for.
+                    ask_slurm("scontrol", "requeue", job)
+                    logger.warning("job %s was %s; it runs again", job, state)
                 except QueueError as error:
-                    logger.warning("job %s is %s and cannot run again: %s", job.id, job.state, error)
-        return any(job.alive for job in jobs)
+                    logger.warning("job %s is %s and cannot run again: %s", job, state, error)
+        return bool(ALIVE.intersection(jobs.values()))
 
 
 def _has_children(process: int) -> bool:
