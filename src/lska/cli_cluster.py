@@ -37,7 +37,7 @@ def add_supervise(commands: Commands) -> None:
 
 
 def _supervise(arguments: Arguments) -> int:
-    from lska.supervision.supervisor import Limits, supervise
+    from lska.pipeline.supervise import Patience, supervise
 
-    limits = Limits(arguments.restarts, arguments.poll_seconds, 60 * arguments.quiet_minutes)
-    return supervise(arguments.rest, limits)
+    patience = Patience(arguments.restarts, arguments.poll_seconds, 60 * arguments.quiet_minutes)
+    return supervise(arguments.rest, patience)

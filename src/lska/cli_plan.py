@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+from dataclasses import asdict
 from pathlib import Path
 
 from lska.cli_options import COUNT, Arguments, Commands, as_path, configured, load, say
@@ -23,7 +23,8 @@ def add_plan(commands: Commands) -> None:
     command.add_argument("--hardware", help="use only measurements of hardware with this in its name")
     command.add_argument("--forcerun", nargs="+", default=[], metavar="RULE", help="rules or files to make again")
     command.add_argument("--jobs", action="store_true", help="also one line per job, with its reason")
-    command.add_argument("--json", action="store_true", help="print JSON (src/lska/schemas/plan.schema.json)")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.add_argument("--schema", action="store_true", help="print the JSON schema of what --json prints, and end")
     configured(command)
     command.add_argument("--configfile", nargs="+", type=as_path, dest="config", default=argparse.SUPPRESS,
                          metavar="FILE", help="the same as --config")  # fmt: skip
@@ -31,18 +32,17 @@ def add_plan(commands: Commands) -> None:
 
 
 def _plan(arguments: Arguments) -> None:
-    config = load(arguments)
-    from lska.planning.dag import Request
-    from lska.planning.document import Means, make, uses_gpus
-    from lska.planning.text import render
+    from lska.pipeline.dry_run import DryRun
+    from lska.pipeline.plan_report import make_report, render_plan, report_schema
 
-    cores = arguments.cores
-    if cores is None and not uses_gpus(config):
-        cores = os.cpu_count()
-    request = Request(arguments.config, arguments.set, arguments.targets, cores, arguments.forcerun)
-    means = Means(arguments.gpus, cores, arguments.throughput, arguments.hardware)
-    document = make(request, means, Path.cwd())
+    if arguments.schema:
+        say(json.dumps(report_schema(), indent=2))
+        return
+    load(arguments)
+    asked = DryRun(arguments.config, arguments.set, arguments.targets, arguments.forcerun)
+    means = (arguments.gpus, arguments.cores, arguments.throughput, arguments.hardware)
+    report = make_report(asked, Path.cwd(), *means)
     if arguments.json:
-        say(json.dumps(document, indent=2, sort_keys=True))
+        say(json.dumps(asdict(report), indent=2, sort_keys=True))
     else:
-        say(render(document, arguments.jobs))
+        say(render_plan(report, arguments.jobs))

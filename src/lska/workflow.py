@@ -225,6 +225,10 @@ class Plan:
         """Why a product is made; for weights that nothing needs, why they would be."""
         return self.decided.pending.get(name) or self.products[name].lost or "asked for"
 
+    def makers(self) -> dict[str, str]:
+        """The product that each file belongs to."""
+        return {str(file): name for name, one in self.products.items() for file in one.files}
+
     def __format__(self, network: str) -> str:
         """The reason why weights are made, for the messages of rules, which are no Python."""
         return self.reason(f"weights/{network}")

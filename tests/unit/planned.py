@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lska.files import read_yaml
-from lska.planning.costs import Costs
-from lska.planning.dag import Job
-from lska.planning.document import Means, knowledge
-from lska.planning.estimates import Estimator
+from lska.pipeline.dry_run import SnakemakeJob
+from lska.pipeline.estimate import estimate_of
+from lska.pipeline.throughput import TimeEstimate, known_throughputs
 from lska.strict import merge
 from lska.workflow import Plan
 
@@ -20,13 +19,11 @@ def plan(scale: str, changes: dict[str, Any] | None = None) -> Plan:
     return Plan(merge(read_yaml(path), changes or {}), [path], {})
 
 
-def estimator(made: Plan, **means: Any) -> Estimator:
-    """Estimates from what lies in the current folder."""
-    known, assumed = knowledge(made.config, Means(**means))
-    costs = Costs()
-    return Estimator(made, known, assumed, lambda network: costs.of(network).macs)
+def estimate(made: Plan, asked: SnakemakeJob) -> TimeEstimate | None:
+    """How long a job takes by what lies in the current folder."""
+    return estimate_of(made, asked, *known_throughputs(made.config))
 
 
-def job(rule: str, *outputs: str, gpus: int = 0, threads: int = 1, **wildcards: str) -> Job:
+def job(rule: str, *outputs: str, gpus: int = 0, threads: int = 1, **wildcards: str) -> SnakemakeJob:
     """A job of Snakemake; one output where none is named."""
-    return Job(0, rule, wildcards, (), outputs or ("out",), threads, gpus, "Missing output files: out")
+    return SnakemakeJob(0, rule, wildcards, (), outputs or ("out",), threads, gpus, "Missing output files: out")

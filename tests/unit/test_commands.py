@@ -27,23 +27,19 @@ def test_an_answer_comes_whole() -> None:
         ask(["no-such-program"], 60)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "stopped", "message"), [(0.5, False, "no answer within"), (60, True, "not waited for")]
-)
 def test_a_program_that_does_not_answer_is_ended(
-    seconds: float, stopped: bool, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(commands, "TELL_SECONDS", 0.1)
     caplog.set_level(logging.INFO)
     began = time.monotonic()
-    with pytest.raises(NoAnswerError, match=f"sleeper: {message}"):
+    with pytest.raises(NoAnswerError, match="sleeper: no answer within"):
         # A child of the program keeps its streams open.
         (tmp_path / "sleeper").write_text("#!/bin/sh\nsleep 30 &\necho $$ > number\nwait\n", encoding="utf-8")
         (tmp_path / "sleeper").chmod(0o755)
-        ask([str(tmp_path / "sleeper")], seconds, lambda: stopped, cwd=tmp_path)
+        ask([str(tmp_path / "sleeper")], 0.5, cwd=tmp_path)
     assert time.monotonic() - began < 20
-    assert stopped or f"waiting for an answer of `{tmp_path / 'sleeper'}`" in caplog.text
+    assert f"waiting for an answer of `{tmp_path / 'sleeper'}`" in caplog.text
 
 
 def test_a_driver_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
-import pytest
 from plan_helpers import leave, md5_of, put_weights
 from planned import job
 
 from lska.files import write_json
-from lska.planning.progress import states
-from lska.planning.reasons import Reasons, shortened
+from lska.pipeline.plan_reasons import reasons_of
+from lska.pipeline.workload import states_of
 from lska.runs import Run
 from lska.workflow import Plan
 
@@ -19,7 +19,7 @@ RUN = Run("van_tiny", "lska", 23, 0)
 
 
 def why(made: Plan, rule: str, **wildcards: str) -> str:
-    return Reasons(made).of(job(rule, **wildcards))
+    return "; ".join(map(str, reasons_of(made, job(rule, **wildcards))))
 
 
 def put_score(made: Plan, **content: Any) -> None:
@@ -55,7 +55,7 @@ def test_weights_or_their_sidecar_are_missing(made: Plan) -> None:
 
 
 def test_an_interrupted_training_says_where_it_goes_on(made: Plan) -> None:
-    folder = states(made.config, RUN)
+    folder = states_of(made.config, RUN)
     folder.mkdir(parents=True)
     (folder / "state-00000007.pt").write_bytes(b"")
     assert why(made, "train", run=str(RUN)).startswith("never trained; goes on after update 7 of ")
@@ -107,9 +107,8 @@ def test_data_say_whether_they_were_made(made: Plan) -> None:
     assert why(made, "data", name="textures") == "its record is damaged"
 
 
-@pytest.mark.parametrize(
-    ("said", "short"),
-    [
+def test_snakemakes_own_reasons_are_shortened(made: Plan) -> None:
+    for said, short in (
         ("Missing output files: a/b.json", "missing: b.json"),
         ("Updated input files: z.py, a.py, m.py", "newer input: a.py and 2 more"),
         (
@@ -118,7 +117,5 @@ def test_data_say_whether_they_were_made(made: Plan) -> None:
         ),
         ("Params have changed since last run: before: {'a': 1}; now: x", "Params have changed since last run"),
         ("Forced execution", "Forced execution"),
-    ],
-)  # fmt: skip
-def test_snakemakes_own_reasons_are_shortened(said: str, short: str) -> None:
-    assert shortened(said) == short
+    ):
+        assert "; ".join(map(str, reasons_of(made, replace(job("other"), reason=said)))) == short

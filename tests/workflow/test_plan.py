@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import validate
 
 from lska.files import read_yaml, write_json
 from lska.outcomes import outcomes_path
-from lska.provenance import file_md5, validate
+from lska.pipeline.plan_report import report_schema
+from lska.provenance import file_md5
 from lska.runs import Run
 from lska.workflow import Plan
 
@@ -27,7 +29,7 @@ def plan(project: Any, *arguments: str) -> dict[str, Any]:
     done = project.run("lska", "plan", "--json", *arguments)
     assert done.returncode == 0, done.stderr[-4000:]
     document = json.loads(done.stdout)
-    validate(document, "plan", "the plan")
+    validate(document, report_schema())
     return document
 
 

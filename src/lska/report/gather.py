@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lska import claims
+from lska.claims.listing import claim_files
 from lska.config import Config
 from lska.files import files_in, read_json
 from lska.provenance import validate
@@ -78,7 +78,7 @@ def gather(config: Config) -> Results:
     """
     results, checkpoints = config.results, config.weights_path("run").parent
     metrics = _contents(files_in(results / "metrics", "**/*.json"), "metrics")
-    verdicts = claims.outputs(results)[0]
+    verdicts = claim_files(results)[0]
     return Results(
         config,
         tuple(_target(name, config) for name in TARGETS),

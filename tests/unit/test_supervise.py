@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -17,13 +19,15 @@ from pathlib import Path
 
 import pytest
 from lease_helpers import until
+from syrupy.assertion import SnapshotAssertion
 
 from lska.cli import main
-from lska.supervision.ownership import OwnershipError, owned, snakemakes
-from lska.supervision.queue import Queue, QueuedJob, QueueError, job_prefix, write_patient_commands
-from lska.supervision.supervisor import Limits, Supervisor, supervise
+from lska.pipeline import supervise as watchdogs
+from lska.pipeline.ownership import OwnershipError, owned, snakemakes
+from lska.pipeline.slurm_queue import QueueError, job_ended, job_prefix, job_states, write_patient_commands
+from lska.pipeline.supervise import Patience, supervise
 
-QUICK = Limits(restarts=2, poll_seconds=0.1, quiet_seconds=0.6, leftover_seconds=2)
+QUICK = Patience(restarts=2, poll_seconds=0.1, quiet_seconds=0.6, leftover_seconds=2)
 
 SNAKEMAKE = """#!/bin/sh
 cd "{folder}"
@@ -100,16 +104,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(folder, commands)
 
 
-def test_a_good_end_is_the_end(place: Place) -> None:
-    place.snakemake("exit 0")
-    assert supervise(["snakemake", "--profile", "slurm", "--", "all"], QUICK) == 0
+def watched(place: Place, *options: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """A watchdog as a process of its own."""
+    words = [*before, sys.executable, "-m", "lska", "supervise", "--poll-seconds", "0.2", *options, "snakemake"]
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_what_ends_by_itself_is_not_started_again(place: Place, code: int) -> None:
+    place.snakemake(f"cat .snakemake/lska-supervised.json > owner; exit {code}")
+    assert supervise(["snakemake", "--profile", "slurm", "--", "all"], QUICK) == code
     assert place.said("calls") == ["--rerun-incomplete --profile slurm -- all"]
-
-
-def test_failed_jobs_are_no_reason_to_start_again(place: Place) -> None:
-    place.snakemake("exit 1")
-    assert supervise(["snakemake"], QUICK) == 1
-    assert len(place.said("calls")) == 1
+    assert json.loads(place.said("owner")[0]) == {"host": socket.gethostname(), "supervisor": os.getpid(), "job": None}
+    assert (place.folder / ".snakemake" / "lska-supervised.json").read_text(encoding="utf-8") == ""
 
 
 def test_a_killed_snakemake_is_unlocked_and_started_again(place: Place) -> None:
@@ -122,47 +129,60 @@ def test_restarts_are_bounded(place: Place, caplog: pytest.LogCaptureFixture) ->
     place.snakemake("kill -9 $$")
     assert supervise(["snakemake"], QUICK) == 128 + 9
     assert len(place.said("calls")) == 3
-    assert "Snakemake was started 3 times; giving up" in caplog.text
+    assert "Snakemake was killed by signal 9; giving up" in caplog.text
 
 
+@pytest.mark.parametrize("deaf", [False, True])
 def test_a_snakemake_that_waits_for_nothing_is_ended_and_started_again(
-    place: Place, caplog: pytest.LogCaptureFixture
+    place: Place, deaf: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(watchdogs, "_END_SECONDS", 0.5)
     place.queue("COMPLETED", "FAILED")
-    place.snakemake("[ $starts = 1 ] || exit 0\nexec env -u SHELL python3 -c 'import time; time.sleep(60)'")
+    ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN); " if deaf else ""
+    place.snakemake(f"[ $starts = 1 ] || exit 0\nexec python3 -c 'import signal, time; {ignore}time.sleep(60)'")
     started = time.monotonic()
     assert supervise(["snakemake"], QUICK) == 0
     assert time.monotonic() - started < 30
     assert "waited for jobs that are in no queue any more; start 2 of 3 follows" in caplog.text
 
 
-@pytest.mark.parametrize("busy", ["a job in the queue", "a job beside it"])
-def test_a_snakemake_that_has_something_to_wait_for_is_left_alone(place: Place, busy: str) -> None:
+@pytest.mark.parametrize("busy", ["a job in the queue", "a job beside it", "no Slurm"])
+def test_a_snakemake_that_has_something_to_wait_for_is_left_alone(
+    place: Place, busy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wait = f"exec {shlex.quote(sys.executable)} -c 'import time; time.sleep(2)'"
     if busy == "a job in the queue":
         place.queue("COMPLETED", "RUNNING")
         # Only now: jobs that are there before Snakemake starts are leftovers.
         place.snakemake(f"mv jobs queue\n{wait}")
         (place.folder / "queue").rename(place.folder / "jobs")
+    elif busy == "no Slurm":
+        monkeypatch.setattr(watchdogs, "slurm_here", lambda: False)
+        place.snakemake(wait)
     else:
         place.snakemake("sleep 2; exit 0")
     assert supervise(["snakemake"], QUICK) == 0
     assert len(place.said("calls")) == 1
 
 
-def test_jobs_that_slurm_leaves_behind_run_again(place: Place) -> None:
-    place.queue("RUNNING", "PREEMPTED", "NODE_FAIL")
-    (place.folder / "queue").rename(place.folder / "jobs")
+def test_jobs_that_slurm_leaves_behind_run_again_but_not_those_of_an_earlier_snakemake(place: Place) -> None:
+    place.queue("COMPLETED", "PREEMPTED")
+    text = (place.folder / "queue").read_text(encoding="utf-8")
+    later = text + text.replace("1|COMPLETED", "3|NODE_FAIL").replace("2|", "4|").replace("99|", "98|")
+    (place.folder / "jobs").write_text(later, encoding="utf-8")
     place.snakemake("mv jobs queue; sleep 1; exit 0")
     assert supervise(["snakemake"], QUICK) == 0
-    assert {"2", "3"} <= set(place.said("requeued")) and "1" not in place.said("requeued")
+    assert set(place.said("requeued")) == {"3", "4"}
 
 
-def test_jobs_of_an_earlier_snakemake_stay_as_they_ended(place: Place) -> None:
+def test_a_job_that_slurm_does_not_run_again_is_told(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     place.queue("PREEMPTED")
-    place.snakemake("sleep 1; exit 0")
+    (place.folder / "queue").rename(place.folder / "jobs")
+    place.write("scontrol", "#!/bin/sh\necho 'Requested operation not supported' >&2; exit 1\n")
+    place.snakemake("mv jobs queue; sleep 1; exit 0")
     assert supervise(["snakemake"], QUICK) == 0
-    assert place.said("requeued") == []
+    assert "job 1 is PREEMPTED and cannot run again: scontrol requeue 1: Requested operation" in caplog.text
+    assert "Slurm's commands will not wait where its controller is away" in caplog.text
 
 
 def test_jobs_of_a_dead_snakemake_are_cancelled_before_the_start(place: Place) -> None:
@@ -172,79 +192,68 @@ def test_jobs_of_a_dead_snakemake_are_cancelled_before_the_start(place: Place) -
     assert place.said("cancelled") == ["1 3"]
 
 
-@pytest.mark.parametrize("reason", ["the controller is away", "jobs do not end"])
+@pytest.mark.parametrize("reason", ["the controller is away", "Slurm gives no answer", "jobs do not end"])
 def test_the_end_is_also_heard_before_snakemake_is_started(place: Place, reason: str) -> None:
     place.queue("RUNNING")
-    place.write("scancel", f"#!/bin/sh\ntouch {shlex.quote(str(place.folder / 'cancelled'))}\n")
+    place.write("scancel", "#!/bin/sh\ntouch asked\n")
     if reason == "the controller is away":
-        (place.folder / "away").touch()
+        place.write("squeue", "#!/bin/sh\ntouch asked; exit 1\n")
+    elif reason == "Slurm gives no answer":
+        place.write("squeue", "#!/bin/sh\ntouch asked; exec sleep 300\n")
     place.snakemake("exit 0")
-    words = [sys.executable, "-m", "lska", "supervise", "--poll-seconds", "0.2", "snakemake"]
-    watchdog = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    sign = "trying again" if reason == "the controller is away" else "cancelling 1 job(s)"
-    assert any(sign in line for line in watchdog.stderr)
+    watchdog = watched(place)
+    until(lambda: (place.folder / "asked").exists(), 60)
     watchdog.send_signal(signal.SIGTERM)
     watchdog.communicate(timeout=30)
     assert watchdog.returncode == 128 + signal.SIGTERM
     assert place.said("calls") == []
 
 
-def test_commands_are_patient_also_where_the_controller_was_away_at_the_start(place: Place) -> None:
+def test_a_failure_while_the_controller_is_away_is_a_reason_to_start_again(place: Place) -> None:
+    place.snakemake("[ $starts = 1 ] || exit 0\ntouch away; sleep 1; rm away; sleep 0.5; exit 1")
+    assert supervise(["snakemake"], QUICK) == 0
+    assert len(place.said("calls")) == 2
+
+
+def test_a_controller_that_is_away_at_the_start_is_waited_for(place: Place) -> None:
     (place.folder / "away").touch()
     place.snakemake("for name in sbatch squeue scontrol; do command -v $name; done > found; exit 0")
-    back = threading.Timer(0.5, (place.folder / "away").unlink)
-    back.start()
+    threading.Timer(0.5, (place.folder / "away").unlink).start()
     assert supervise(["snakemake"], QUICK) == 0
     found = [Path(line) for line in place.said("found")]
     assert [path.name for path in found] == ["sbatch", "squeue", "scontrol"]
     assert place.commands not in {path.parent for path in found}
 
 
-def test_jobs_that_do_not_end_stop_the_watchdog(place: Place) -> None:
-    place.queue("RUNNING")
-    place.write("scancel", "#!/bin/sh\n")
-    place.snakemake("exit 0")
-    with pytest.raises(OwnershipError, match="jobs 1 of a dead Snakemake do not end"):
-        supervise(["snakemake"], QUICK)
-    assert place.said("calls") == []
+def test_commands_wait_until_the_controller_is_back(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = tmp_path / "patient"
+    patient.mkdir()
+    place.write("sbatch", "#!/bin/sh\necho submitted $1\n")
+    write_patient_commands(patient)
+    (place.folder / "away").touch()
+    waiting = subprocess.Popen([patient / "sbatch", "job"], stdout=subprocess.PIPE, text=True)
+    shown = subprocess.run([patient / "scontrol", "show", "config"], capture_output=True, text=True, check=True)
+    assert shown.stdout == "MinJobAge = 300 sec\n"
+    time.sleep(1)
+    assert waiting.poll() is None
+    (place.folder / "away").unlink()
+    assert waiting.communicate(timeout=10)[0] == "submitted job\n"
+    (place.commands / "sbatch").unlink()
+    monkeypatch.setenv("PATH", str(place.commands))
+    (tmp_path / "none").mkdir()
+    write_patient_commands(tmp_path / "none")
+    assert list((tmp_path / "none").iterdir()) == []
 
 
-def test_a_failure_while_the_controller_is_away_is_a_reason_to_start_again(place: Place) -> None:
-    place.snakemake("[ $starts = 1 ] || exit 0\ntouch away; sleep 1; rm away; exit 1")
-    assert supervise(["snakemake"], QUICK) == 0
-    assert len(place.said("calls")) == 2
-
-
-def test_a_lock_that_no_watchdog_knows_is_left_alone(place: Place) -> None:
-    place.lock()
-    place.snakemake("exit 0")
-    with pytest.raises(OwnershipError, match="the lock of a Snakemake that `lska supervise` did not start"):
-        supervise(["snakemake"], QUICK)
-    assert place.said("calls") == []
-
-
-def test_a_lock_that_cannot_be_removed_is_told_in_snakemakes_words(place: Place) -> None:
-    place.snakemake("mkdir -p .snakemake/locks; echo x > .snakemake/locks/0; kill -9 $$")
-    text = (place.commands / "snakemake").read_text(encoding="utf-8")
-    place.write("snakemake", text.replace("rm .snakemake/locks/*; exit 0", "echo 'no such recipe' >&2; exit 1"))
-    with pytest.raises(OwnershipError, match="cannot be unlocked:\nno such recipe"):
-        supervise(["snakemake"], QUICK)
-
-
-def test_what_was_started_on_another_machine_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.queue("RUNNING")
-    place.snakemake("kill -9 $$")
-    monkeypatch.setattr(socket, "gethostname", lambda: "login1")
-    assert supervise(["snakemake"], replace(QUICK, restarts=0)) == 128 + 9
-    place.queue("RUNNING")
-    (place.folder / "cancelled").unlink()
-    monkeypatch.setattr(socket, "gethostname", lambda: "login2")
-    with pytest.raises(OwnershipError, match=r"started on .login1. .* remove .*lska-supervised\.json"):
-        supervise(["snakemake"], QUICK)
-    assert place.said("cancelled") == [] and len(place.said("calls")) == 1
-    monkeypatch.setattr(socket, "gethostname", lambda: "login1")
-    place.snakemake("exit 0")
-    assert supervise(["snakemake"], QUICK) == 0
+def test_a_queue_shows_the_folders_jobs_alone(place: Place) -> None:
+    place.queue("RUNNING", "TIMEOUT")
+    assert job_states(place.folder) == {"1": "RUNNING", "2": "TIMEOUT"}
+    (place.folder / "away").touch()
+    for ask in (lambda: job_states(place.folder), lambda: job_ended("8")):
+        with pytest.raises(QueueError, match="squeue .*Unable to contact slurm controller"):
+            ask()
 
 
 @pytest.mark.parametrize(
@@ -276,63 +285,90 @@ def test_what_a_job_on_another_machine_ran_has_ended_with_it(
             supervise(["snakemake"], QUICK)
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ("[]", "expected a mapping, found a list"),
-        ('{"host": ["a"], "supervisor": "many"}', "host: expected str"),
-        ('{"supervisor": 1}', "missing key 'host'"),
-        ('{"host": "a", "supervisor": 1, "job": {}}', "job: expected str or null"),
-        ('{"host": "a", "supervisor": ' + "9" * 5000 + "}", "a whole number of 5000 digits"),
-        ("[" * 100_000, "nested more than"),
-        ('{"host": "a", "host": "b", "supervisor": 1}', "is given twice"),
-        ('{"host"', "not valid JSON"),
-        (b"\xff\xfe", "UTF-16"),
-        (None, "a named pipe"),
-    ],
-)
-def test_a_damaged_record_vouches_for_nothing(
-    content: str | bytes | None, problem: str, place: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_was_started_on_another_machine_goes_on_there(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.snakemake("kill -9 $$")
+    monkeypatch.setattr(socket, "gethostname", lambda: "login1")
+    assert supervise(["snakemake"], replace(QUICK, restarts=0)) == 128 + 9
+    place.queue("RUNNING")
+    monkeypatch.setattr(socket, "gethostname", lambda: "login2")
+    with pytest.raises(OwnershipError, match="started on .login1."):
+        supervise(["snakemake"], QUICK)
+    assert place.said("cancelled") == [] and len(place.said("calls")) == 1
+    monkeypatch.setattr(socket, "gethostname", lambda: "login1")
+    place.snakemake("exit 0")
+    assert supervise(["snakemake"], QUICK) == 0
+
+
+RECORDS: dict[str, str | bytes | None] = {
+    "a list": "[]",
+    "wrong types": '{"host": ["a"], "supervisor": "many"}',
+    "no host": '{"supervisor": 1}',
+    "a mapping as job": '{"host": "a", "supervisor": 1, "job": {}}',
+    "another machine": '{"host": "login9", "supervisor": 1}',
+    "a huge number": '{"host": "a", "supervisor": ' + "9" * 5000 + "}",
+    "nested": "[" * 100_000,
+    "twice": '{"host": "a", "host": "b", "supervisor": 1}',
+    "cut": '{"host"',
+    "UTF-16": b"\xff\xfe",
+    "a pipe": None,
+}
+"""Contents of the lock file from which nobody can tell that the folder is free."""
+
+
+def test_refusals(place: Place, capsys: pytest.CaptureFixture[str], snapshot: SnapshotAssertion) -> None:
+    """Nothing is started, and every message says what to do."""
     record = place.folder / ".snakemake" / "lska-supervised.json"
-    record.parent.mkdir()
-    if content is None:
-        os.mkfifo(record)
-    else:
-        record.write_bytes(content if isinstance(content, bytes) else content.encode())
+    told = {}
+
+    def refused(name: str, *words: str) -> None:
+        assert main(["supervise", "--poll-seconds", "0.1", *words]) == 1
+        told[name] = capsys.readouterr().err.replace(str(place.folder), "<folder>")
+        assert place.said("calls") == []
+
     place.snakemake("exit 0")
-    assert main(["supervise", "snakemake"]) == 1
-    told = capsys.readouterr().err
-    assert f"lska: error: {record}" in told and problem in told and f"remove {record} and start again" in told
-    assert place.said("calls") == [] and record.exists()
+    for name, content in RECORDS.items():
+        record.parent.mkdir(exist_ok=True)
+        record.unlink(missing_ok=True)
+        if content is None:
+            os.mkfifo(record)
+        else:
+            record.write_bytes(content if isinstance(content, bytes) else content.encode())
+        refused(name, "snakemake")
+        assert record.exists()
+    record.unlink()
+    refused("no snakemake", "make", "demo")
+    place.lock()
+    refused("an unknown lock", "snakemake")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcntl, "flock", lambda *asked: (_ for _ in ()).throw(OSError(errno.ENOSYS, "No such function")))
+        refused("no locks", "snakemake")
+    assert told == snapshot
 
 
-def test_the_end_is_heard_while_slurm_gives_no_answer(place: Place) -> None:
-    place.write("squeue", "#!/bin/sh\ntouch asked; exec sleep 300\n")
-    place.snakemake("exit 0")
-    watchdog = subprocess.Popen([sys.executable, "-m", "lska", "supervise", "snakemake"], stderr=subprocess.PIPE)
-    until(lambda: (place.folder / "asked").exists())
-    watchdog.send_signal(signal.SIGTERM)
-    watchdog.communicate(timeout=20)
-    assert watchdog.returncode == 128 + signal.SIGTERM
-    assert place.said("calls") == []
+def test_what_stops_a_watchdog_on_its_way(
+    place: Place, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
+    place.snakemake("mkdir -p .snakemake/locks; echo x > .snakemake/locks/0; kill -9 $$")
+    text = (place.commands / "snakemake").read_text(encoding="utf-8")
+    place.write("snakemake", text.replace("rm .snakemake/locks/*; exit 0", "echo 'no such recipe' >&2; exit 1"))
+    with pytest.raises(OwnershipError) as locked:
+        supervise(["snakemake"], QUICK)
+    place.queue("RUNNING")
+    place.write("scancel", "#!/bin/sh\n")
+    with pytest.raises(OwnershipError) as lasting:
+        supervise(["snakemake"], QUICK)
+    assert [str(one.value).replace(str(place.folder), "<folder>") for one in (locked, lasting)] == snapshot
 
 
-def test_a_file_system_without_locks_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(OwnershipError, match="locks no files"), owned(place.folder):
-        pass
-
-
-def test_nobody_else_starts_while_the_watchdog_or_its_snakemake_lives(place: Place) -> None:
+def test_nobody_else_starts_while_the_watchdog_or_its_snakemake_lives(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.snakemake(f"exec {shlex.quote(sys.executable)} -c 'import time; time.sleep(60)'")
-    words = [sys.executable, "-m", "lska", "supervise", "snakemake"]
-    watchdog = subprocess.Popen(words)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    watchdog = watched(place)
     until(lambda: asleep(place.folder), 60)
-    with pytest.raises(OwnershipError, match=f"process {watchdog.pid} on"), owned(place.folder):
+    holder = rf"already run here, by process {watchdog.pid} on {re.escape(socket.gethostname())} \(job 7\)"
+    with pytest.raises(OwnershipError, match=holder), owned(place.folder):
         pass
     watchdog.kill()
     watchdog.wait()
@@ -342,7 +378,7 @@ def test_nobody_else_starts_while_the_watchdog_or_its_snakemake_lives(place: Pla
         os.kill(number, signal.SIGKILL)
     until(lambda: not asleep(place.folder), 60)
     with owned(place.folder) as ownership:
-        assert ownership.record.exists() and not ownership.left_lock()
+        assert ownership.lock.read_text(encoding="utf-8") and not ownership.left_lock()
 
 
 def asleep(folder: Path) -> list[int]:
@@ -371,13 +407,11 @@ def test_a_living_snakemake_without_watchdog_is_noticed(place: Place) -> None:
     assert snakemakes(place.folder) == []
 
 
-@pytest.mark.parametrize(
-    ("number", "passed"), [(signal.SIGINT, "INT"), (signal.SIGTERM, "TERM"), (signal.SIGHUP, "TERM")]
-)
+@pytest.mark.parametrize(("number", "passed"), [(signal.SIGINT, "INT"), (signal.SIGHUP, "TERM")])
 def test_signals_are_passed_on_and_end_it(place: Place, number: signal.Signals, passed: str) -> None:
     traps = "; ".join(f"trap 'echo {name} >> signals; exit 3' {name}" for name in ("INT", "TERM", "HUP"))
     place.snakemake(f"{traps}\ntouch ready\nwhile :; do sleep 0.1; done")
-    watchdog = subprocess.Popen([sys.executable, "-m", "lska", "supervise", "--poll-seconds", "0.2", "snakemake"])
+    watchdog = watched(place)
     until((place.folder / "ready").exists, 60)
     watchdog.send_signal(number)
     assert watchdog.wait(20) == 3
@@ -386,8 +420,7 @@ def test_signals_are_passed_on_and_end_it(place: Place, number: signal.Signals, 
 
 def test_what_is_ignored_stays_so(place: Place) -> None:
     place.snakemake("touch ready; while [ ! -e go ]; do sleep 0.1; done; exit 4")
-    words = ["nohup", sys.executable, "-m", "lska", "supervise", "--poll-seconds", "0.2", "snakemake"]
-    watchdog = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    watchdog = watched(place, before=("nohup",))
     until((place.folder / "ready").exists, 60)
     watchdog.send_signal(signal.SIGHUP)
     time.sleep(0.5)
@@ -399,38 +432,7 @@ def test_what_is_ignored_stays_so(place: Place) -> None:
 def test_an_environment_that_jobs_cannot_be_started_from_is_told(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(Queue, "here", lambda: True)
     monkeypatch.setattr(sys, "executable", "/my environment/bin/python")
-    monkeypatch.setattr(Supervisor, "run", lambda self: 0)
-    assert supervise(["snakemake"], QUICK, place.folder) == 0
+    place.snakemake("exit 0")
+    assert supervise(["snakemake"], QUICK) == 0
     assert "/my environment/bin/python: Snakemake's executor for Slurm calls this without quotes" in caplog.text
-
-
-def test_something_else_than_snakemake_is_refused(place: Place) -> None:
-    with pytest.raises(ValueError, match="needs a call of Snakemake"):
-        supervise(["make", "demo"], QUICK)
-
-
-def test_commands_wait_until_the_controller_is_back(place: Place, tmp_path: Path) -> None:
-    patient = tmp_path / "patient"
-    patient.mkdir()
-    place.write("sbatch", "#!/bin/sh\necho submitted $1\n")
-    write_patient_commands(patient)
-    (place.folder / "away").touch()
-    waiting = subprocess.Popen([patient / "sbatch", "job"], stdout=subprocess.PIPE, text=True)
-    shown = subprocess.run([patient / "scontrol", "show", "config"], capture_output=True, text=True, check=True)
-    assert shown.stdout == "MinJobAge = 300 sec\n"
-    time.sleep(1)
-    assert waiting.poll() is None
-    (place.folder / "away").unlink()
-    assert waiting.communicate(timeout=10)[0] == "submitted job\n"
-
-
-def test_a_queue_shows_the_folders_jobs_alone(place: Place) -> None:
-    place.queue("RUNNING", "TIMEOUT")
-    queue = Queue(job_prefix(place.folder))
-    assert queue.jobs() == [QueuedJob("1", "RUNNING"), QueuedJob("2", "TIMEOUT")]
-    assert [job.alive for job in queue.jobs()] == [True, False]
-    (place.folder / "away").touch()
-    with pytest.raises(QueueError, match="squeue .*Unable to contact slurm controller"):
-        queue.jobs()

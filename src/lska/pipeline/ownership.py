@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lska.files import FileError, MissingFileError, printable, quoted, read_json, read_text, write_json
+from filelock import FileLock, Timeout
+
+from lska.files import parse_json, printable, quoted, read_text
+from lska.pipeline.slurm_queue import job_ended
 from lska.strict import build
-from lska.supervision.queue import job_ended
 
 _JOB = "SLURM_JOB_ID"
 
@@ -22,7 +24,7 @@ class OwnershipError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Record:
+class FolderOwner:
     """Who was about to start a supervised Snakemake."""
 
     host: str
@@ -31,27 +33,31 @@ class Record:
     job: str | None = None
     """Slurm's job in which it ran."""
 
+    def __str__(self) -> str:
+        job = "" if self.job is None else f" (job {self.job})"
+        return printable(f"process {self.supervisor} on {self.host}{job}", 200)
+
 
 @dataclass(frozen=True)
 class Ownership:
     """The right to run Snakemake in a folder, for as long as this process or the Snakemake that it starts lives."""
 
     folder: Path
+    lock: Path
+    """The locked file. It holds the `FolderOwner`, as JSON, from the start of a supervised Snakemake until that has
+    ended by itself."""
     descriptor: int
-    """Of the locked file; the kernel releases it when the last process that has it ends."""
-
-    @property
-    def record(self) -> Path:
-        """Tells that a supervised Snakemake was started and has not ended by itself."""
-        return self.folder / ".snakemake" / "lska-supervised.json"
+    """Of the lock, to be passed on; the kernel releases it when the last process that has it ends."""
 
     def begin(self) -> None:
         """Note that Snakemake is about to be started."""
-        write_json(self.record, asdict(Record(socket.gethostname(), os.getpid(), os.environ.get(_JOB))))
+        owner = FolderOwner(socket.gethostname(), os.getpid(), os.environ.get(_JOB))
+        # One write of one length: a kill leaves the old content or the new one.
+        os.pwrite(self.descriptor, json.dumps(asdict(owner)).encode().ljust(500) + b"\n", 0)
 
     def end(self) -> None:
         """Note that it has ended by itself."""
-        self.record.unlink(missing_ok=True)
+        os.ftruncate(self.descriptor, 0)
 
     def left_lock(self) -> bool:
         """Whether a dead Snakemake's lock is in the way.
@@ -60,41 +66,43 @@ class Ownership:
             OwnershipError: a Snakemake without a supervisor runs here, or its lock is there, so that nobody knows
                 whether it still runs; or a supervised one was started on another machine and has not ended by itself.
         """
-        self._refuse_elsewhere()
+        owner = self._former_owner()
         if others := snakemakes(self.folder):
             raise OwnershipError(
                 f"{self.folder}: Snakemake runs here without a supervisor (process {', '.join(map(str, others))}); "
                 "wait for it, or end it"
             )
         locks = self.folder / ".snakemake" / "locks"
-        found = sorted(path for path in locks.iterdir() if path.stat().st_size) if locks.is_dir() else []
-        if found and not self.record.exists():
+        found = locks.is_dir() and any(path.stat().st_size for path in locks.iterdir())
+        if found and owner is None:
             raise OwnershipError(
                 f"{locks} holds the lock of a Snakemake that `lska supervise` did not start, so it cannot be told "
                 "whether that still runs; end it or, where it was killed, call `snakemake --unlock`, and start again"
             )
-        return bool(found)
+        return found
 
-    def _refuse_elsewhere(self) -> None:
-        """Stop where another machine may have the folder: some shared file systems lock files for one machine only.
+    def _former_owner(self) -> FolderOwner | None:
+        """Whose Snakemake has not ended by itself.
 
-        Where a job of Slurm ran it, that has ended, or is this one that was put back into the queue, nobody has it.
+        Some shared file systems lock files for one machine only, so another one may still have the folder. Where a job
+        of Slurm ran it, that has ended, or is this one that was put back into the queue, nobody has it.
         """
         try:
-            record = build(Record, read_json(self.record), str(self.record))
-        except MissingFileError:
-            return
+            owner = _owner(self.lock)
         except ValueError as error:
             raise OwnershipError(
                 f"{error}; so it cannot be told where Snakemake was started last: when nothing of it runs on any "
-                f"machine any more, remove {self.record} and start again"
+                f"machine any more, remove {self.lock} and start again"
             ) from error
-        host, job = record.host, record.job
-        if host != socket.gethostname() and not (job and (job == os.environ.get(_JOB) or job_ended(job))):
+        if owner is None or owner.host == socket.gethostname():
+            return owner
+        job = owner.job
+        if not (job and (job == os.environ.get(_JOB) or job_ended(job))):
             raise OwnershipError(
-                f"{self.folder}: `lska supervise` was started on {quoted(host)} and its Snakemake has not ended by "
-                f"itself; go on there or, when nothing of it runs there any more, remove {self.record} and start again"
+                f"{self.folder}: `lska supervise` was started on {quoted(owner.host)} and its Snakemake has not ended "
+                f"by itself; go on there or, when nothing of it runs there any more, remove {self.lock} and start again"
             )
+        return owner
 
 
 @contextmanager
@@ -105,34 +113,40 @@ def owned(folder: Path) -> Iterator[Ownership]:
         OwnershipError: another supervisor, or a Snakemake that one has started, still lives; or the file system locks
             no files.
     """
-    lock = folder / ".snakemake" / "lska-supervised.lock"
-    lock.parent.mkdir(exist_ok=True)
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    path = folder / ".snakemake" / "lska-supervised.json"
+    path.parent.mkdir(exist_ok=True)
+    descriptors: list[int] = []
     try:
+        lock = FileLock(path, timeout=0, fallback_to_soft=False, on_acquired=descriptors.append)
+        lock.acquire()
+    except Timeout:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _holder(lock)
-            raise OwnershipError(
-                f"{folder}: Snakemake is already run here, by {holder} or what it started; wait for it, or end both"
-            ) from None
-        except OSError as error:
-            raise OwnershipError(
-                f"{lock}: this file system locks no files ({error.strerror}), so that nobody can tell whether a "
-                "watchdog runs here; call snakemake without it, or from a folder on another file system"
-            ) from error
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        yield Ownership(folder, descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _holder(lock: Path) -> str:
+            holder = _owner(path)
+        except ValueError:
+            holder = None
+        raise OwnershipError(
+            f"{folder}: Snakemake is already run here, by {holder or 'another process'} or what it started; wait for "
+            "it, or end both"
+        ) from None
+    except OSError as error:
+        raise OwnershipError(
+            f"{path}: this file cannot be locked ({error.strerror}), so that nobody can tell whether a watchdog runs "
+            "here; call snakemake without it, or from a folder on another file system"
+        ) from error
     try:
-        return printable(read_text(lock, 4096), 200) or "another process"
-    except FileError:
-        return "another process"
+        yield Ownership(folder, path, descriptors[0])
+    finally:
+        lock.release()
+
+
+def _owner(path: Path) -> FolderOwner | None:
+    """Whom a lock names.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    text = read_text(path)
+    return build(FolderOwner, parse_json(text, str(path)), str(path)) if text.strip() else None
 
 
 def snakemakes(folder: Path) -> list[int]:

@@ -1,19 +1,23 @@
-"""A logger plugin of Snakemake that writes every job it announces as a line of JSON, for `lska.planning.dag`.
+"""A logger plugin of Snakemake that writes every job it announces as a line of JSON, for `lska.pipeline.dry_run`.
 
 Plugins are the interface that Snakemake keeps stable for this; its printed text is for people and changes.
 """
 
-from __future__ import annotations
-
 import json
-import os
+from dataclasses import dataclass, field
 from logging import LogRecord
 from pathlib import Path
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
-from lska.planning.snakemake_plugin import VARIABLE
+
+@dataclass
+class LogHandlerSettings(LogHandlerSettingsBase):
+    """The options of the plugin."""
+
+    jobs: str = field(default="", metadata={"help": "File that jobs are appended to", "required": True})
 
 
 class LogHandler(LogHandlerBase):
@@ -30,14 +34,9 @@ class LogHandler(LogHandlerBase):
         if getattr(record, "event", None) != LogEvent.JOB_INFO:
             return
         job = {
-            "id": record.jobid,
-            "rule": record.rule_name,
-            "wildcards": dict(record.wildcards or {}),
-            "inputs": list(record.input),
-            "outputs": list(record.output),
-            "threads": record.threads,
-            "gpus": record.resources.get("gpu", 0),
-            "reason": record.reason,
-        }
-        with Path(os.environ[VARIABLE]).open("a", encoding="utf-8") as stream:
+            "id": record.jobid, "rule": record.rule_name, "wildcards": dict(record.wildcards or {}),
+            "inputs": list(record.input), "outputs": list(record.output), "threads": record.threads,
+            "gpus": record.resources.get("gpu", 0), "reason": record.reason,
+        }  # fmt: skip
+        with Path(self.settings.jobs).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(job) + "\n")

@@ -1,1 +1,0 @@
-"""What Snakemake would run, why, and what it would cost: `lska plan`."""
