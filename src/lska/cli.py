@@ -1,43 +1,177 @@
-"""The `lska` command: what Snakemake's rules call, and what a person calls to look at one part."""
+"""The `lska` command: what Snakemake's rules call, and what a person calls to look at one part.
+
+Each command is a function with its arguments above it. What it does lives in the rooms, imported when it runs.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
+import math
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from lska.cli_claims import add_claims
-from lska.cli_cluster import add_gpus, add_supervise
-from lska.cli_data import add_data
-from lska.cli_evaluate import add_complexity, add_evaluate
-from lska.cli_launch import add_launch
-from lska.cli_options import Arguments, Commands, Parser, as_path, budgeted, configured, load, require_data, say
-from lska.cli_plan import add_plan
-from lska.cli_provenance import add_explain, add_verify
-from lska.cli_report import add_report
-from lska.cli_weights import add_weights
-from lska.files import printable
-from lska.finetuning import FineTuningJob
+from lska import config as scales
+from lska.config import KINDS, Config
+from lska.data.roots import Settings, prepared_from, require
+from lska.files import FileError, parse_json, printable, quoted
+from lska.finetuning import HEADS, FineTuningJob
+from lska.inspection import OWN_DATA, InspectionJob
 from lska.launching import budget_seconds
+from lska.robustness import SETS, PerturbedSet
 from lska.runs import Run
-from lska.surroundings import LONGEST, require_own_code, speak_plainly
+from lska.surroundings import LONGEST, expanded, require_own_code, speak_plainly
 from lska.train.gpus import take
-from lska.train.interrupt import CONTINUE_LATER, Interrupted
+from lska.train.interrupt import CONTINUE_LATER, Interrupted, stop_request
 from lska.warm import delegate, run_beside_server
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
+
+Given = argparse.Namespace
+
+
+# --- Arguments -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command, or one action of a command."""
+
+    words: tuple[str, ...]
+    about: str
+    arguments: tuple[tuple[tuple[str, ...], dict[str, Any]], ...]
+    run: Callable[[Given], int | None]
+    configured: bool
+    heavy: bool
+    """Whether it imports torch and timm, which a server may have done already (`lska warm`)."""
+
+
+COMMANDS: list[Command] = []
+
+GROUPS = {
+    "data": "prepare and check data sets",
+    "evaluate": "measure trained runs",
+    "weights": "list, fetch and publish weights",
+}
+"""Commands that have actions."""
+
+
+def command(words: str, about: str, *arguments: Any, configured: bool = True, heavy: bool = False) -> Callable:
+    """Register a function as the command `words`, such as `data check`.
+
+    Args:
+        arguments: from `argument`.
+        configured: whether it is about a scale, so that files and settings can be given.
+    """
+
+    def register(run: Callable[[Given], int | None]) -> Callable[[Given], int | None]:
+        COMMANDS.append(Command(tuple(words.split()), about, arguments, run, configured, heavy))
+        return run
+
+    return register
+
+
+def argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """An argument of a command, as argparse takes it."""
+    return names, settings
+
+
+def as_path(text: str) -> Path:
+    """An argument that is a path; `~` and variables that no shell has expanded, as in `--root=~/data`, are."""
+    try:
+        return Path(expanded(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def as_source(text: str) -> str:
+    """An address as it is, or a path."""
+    return text if "://" in text else str(as_path(text))
+
+
+def as_settings(text: str) -> dict[str, Any]:
+    """Settings as JSON."""
+    try:
+        return parse_json(text, "settings")
+    except FileError as error:
+        raise argparse.ArgumentTypeError(printable(str(error))) from error
+
+
+def number(least: float, most: float, whole: bool = False) -> Callable[[str], float]:
+    """A type of an option: a finite number from `least` to `most`; argparse names the option of any other."""
+
+    def read(text: str) -> float:
+        try:
+            # Python refuses integers of thousands of digits by an error of another kind than it names.
+            value = int(text) if whole and len(text) <= 20 else float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most or (whole and not isinstance(value, int)):
+            kind = "whole number" if whole else "number"
+            expected = f"expected a {kind} from {least:,.9g} to {most:,.9g}"
+            raise argparse.ArgumentTypeError(f"{expected}, found {quoted(text)}")
+        return value
+
+    return read
+
+
+COUNT, COUNT_OR_NONE = number(1, 10**6, whole=True), number(0, 10**6, whole=True)
+MINUTES = number(1e-9, 60 * 24 * 366)
+RUN = argument("run", help="run id, for example van_tiny-lska-k23-s0")
+RUNS = argument("runs", nargs="*", help="run ids (default: all of the configuration)")
+TASK = argument("--task", required=True, help="for example detection/retinanet")
+BUDGET = (
+    argument("--budget-hours", type=number(1e-9, 24 * 366), help="stop in time before this wall time is over"),
+    argument("--job-minutes", type=MINUTES, help="the same for the wall time of a whole job, with room for its start"),
+)
+JSON = argument("--json", action="store_true", help="for scripts")
+CONFIGURATION = (
+    argument("--config", "--configfile", nargs="+", type=as_path, default=[Path("config/demo.yaml")], metavar="FILE",
+             help="configuration files, later over earlier ones (default: config/demo.yaml)"),
+    argument("--set", type=as_settings, default={}, metavar="JSON", help="settings over those of the files"),
+)  # fmt: skip
+
+
+def rest(metavar: str, about: str) -> Any:
+    """Everything that follows, for another program."""
+    return argument("rest", nargs=argparse.REMAINDER, metavar=metavar, help=about)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
+    top = argparse.ArgumentParser(prog="lska", description=__doc__)
+    actions = {(): top.add_subparsers(required=True, metavar="command")}
+    for one in COMMANDS:
+        if (group := one.words[:-1]) not in actions:
+            words = actions[()].add_parser(group[0], help=GROUPS[group[0]])
+            actions[group] = words.add_subparsers(required=True)
+        words = actions[group].add_parser(one.words[-1], help=one.about)
+        options = words.add_argument_group("configuration")
+        for target, (names, settings) in (
+            *((words, given) for given in one.arguments),
+            *((options, given) for given in (CONFIGURATION if one.configured else ())),
+        ):
+            target.add_argument(*names, **settings)
+        words.set_defaults(chosen=one)
+    return top
+
+
+# --- What commands have in common ------------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 for an error that was explained, 75 for "call me again"."""
     speak_plainly()
     argv = list(sys.argv[1:] if argv is None else argv)
-    arguments = parser().parse_args(argv)
+    given = parser().parse_args(argv)
     log = logging.StreamHandler()
     log.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[log], force=True)
@@ -45,8 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     try:
         require_own_code(Path.cwd())
-        code = delegate(argv) if arguments.heavy else None
-        return arguments.command(arguments) or 0 if code is None else code
+        code = delegate(argv) if given.chosen.heavy else None
+        return given.chosen.run(given) or 0 if code is None else code
     except KeyboardInterrupt:
         print("lska: interrupted; start it again to go on", file=sys.stderr)
         return INTERRUPTED
@@ -73,62 +207,182 @@ class _Formatter(logging.Formatter):
         return printable(super().format(record))
 
 
-def parser() -> Parser:
-    """All commands with their options."""
-    top = Parser(prog="lska", description=__doc__)
-    # Commands that import torch and timm, which a server may have done already (lska.warm).
-    top.set_defaults(heavy=False)
-    commands = top.add_subparsers(required=True, metavar="command")
-    for add in (
-        add_data, _add_train, add_launch, _add_mmconfig, add_evaluate, add_complexity, _add_properties, _add_notebook,
-        add_claims, add_plan, _add_lab, add_report, _add_summary, add_explain, add_verify, add_weights, _add_warm,
-        add_gpus, add_supervise,
-    ):  # fmt: skip
-        add(commands)
-    return top
+def say(*texts: object) -> None:
+    """Print what a command answers, a line or more each, foreign names in it harmless to a terminal."""
+    print(*(printable(str(text)).rstrip("\n") for text in texts), sep="\n")
 
 
-def _add_train(commands: Commands) -> None:
-    command = commands.add_parser("train", help="train one run, or go on with it; exit code 75: call again")
-    command.add_argument("run", help="run id, for example van_tiny-lska-k23-s0")
-    budgeted(command)
-    command.add_argument("--task", help="fine-tune the run for this task, for example detection/retinanet")
-    configured(command)
-    command.set_defaults(command=_train, heavy=True)
+def load(given: Given) -> Config:
+    """The configuration that the options name; raises ValueError as `lska.config.load`."""
+    return scales.load(given.config, given.set)
 
 
-def _train(arguments: Arguments) -> None:
-    config, run = load(arguments), Run.parse(arguments.run)
-    budget = budget_seconds(arguments.budget_hours, arguments.job_minutes)
-    if arguments.task is not None:
-        job = FineTuningJob(config, arguments.task, run)
-        require_data(arguments, config, job.kind)
-        take(job.settings.gpus)
-        from lska.evaluate.classify import Checkpoint
-        from lska.train.fine_tuner import fine_tune
+def named(given: Given) -> str:
+    """The configuration's files, for a message."""
+    return " + ".join(map(str, given.config))
 
-        backbone = None if job.backbone is None else Checkpoint.open(config, run).sidecar
-        # The libraries talk about their reading of annotations on standard output.
-        with contextlib.redirect_stdout(sys.stderr):
-            fine_tune(job, backbone, budget)
+
+def require_data(given: Given, config: Config, *kinds: str) -> None:
+    """Make sure, before anything heavy is imported, that the data that serve `kinds` are there.
+
+    Raises:
+        MissingDataError: they are not; names the root, the setting and its file, and what to do.
+    """
+    require(Settings(config, given.config, given.set, "--config"), kinds)
+
+
+def runs_of(given: Given, config: Config) -> list[Run]:
+    """The runs named on the command line, or all of the configuration."""
+    return [Run.parse(text) for text in given.runs] or list(config.runs)
+
+
+# --- Data ------------------------------------------------------------------------------------------------------------
+
+
+@command(
+    "data prepare",
+    "generate or check the data of a scale and record their manifest",
+    argument("--kind", choices=(*KINDS, *SETS, *OWN_DATA), default="classification",
+             help="which of the scale's data sets (default: %(default)s)"),
+    heavy=True,
+)  # fmt: skip
+def _prepare(given: Given) -> None:
+    from lska.data.generators import check_generators
+
+    config, kind = load(given), given.kind
+    check_generators(config, named(given))
+    require_data(given, config, *prepared_from(config, kind))
+    if kind == "classification":
+        from lska.data.preparing import prepare
+
+        prepare(config)
+    elif kind in SETS:
+        from lska.data.perturbed.perturbed_preparing import prepare as prepare_perturbed
+        from lska.evaluate.robustness.reference import judge
+
+        item = PerturbedSet(config, kind)
+        prepare_perturbed(item, *(() if item.reference is None else judge(config, item.reference)))
+    elif kind in OWN_DATA:
+        from lska.data.inspected_sets import prepare as prepare_inspected
+
+        prepare_inspected(InspectionJob(config, kind))
+    elif (section := config.dense[kind]) is not None:
+        from lska.data.dense_sets import prepare as prepare_dense
+
+        prepare_dense(kind, section.data, config.record_of(section.data), config.work / "cache")
+    else:
+        raise ValueError(f"{named(given)}: scale {config.scale} has no section {kind!r}")
+
+
+@command(
+    "data check",
+    "say what is missing or too much in a data set",
+    argument("name", help="name of a bundled manifest, or the path of one; or cue_conflict"),
+    argument("--root", type=as_path, required=True, help="folder or tar file with the data"),
+    argument("--contents", action="store_true", help="decode every image too"),
+    argument("--archives", action="store_true",
+             help="compare the archives that lie there with what is known of them, nothing else"),
+    configured=False,
+)  # fmt: skip
+def _check(given: Given) -> int:
+    from lska.data.checking import check_set
+    from lska.data.problems import render
+
+    report = check_set(given.name, given.root, given.contents, given.archives)
+    say(render(report))
+    return 0 if report.ok else 1
+
+
+@command(
+    "data import",
+    "fetch a public archive, check it and record it in DVC",
+    argument("name", help="name of a bundled manifest, or the path of one"),
+    argument("--from", dest="source", required=True, type=as_source, metavar="SOURCE",
+             help="address (http, https, s3, ...) or path of the archive"),
+    argument("--root", type=as_path, help="folder for it inside the project (default: data/NAME)"),
+    configured=False,
+)  # fmt: skip
+def _import(given: Given) -> None:
+    from lska.data.importing import import_archive
+    from lska.data.manifest import manifest_path
+
+    manifest = manifest_path(given.name)
+    root = Path("data", manifest.stem) if given.root is None else given.root
+    found = import_archive(manifest, given.source, root)
+    say(f"{found.path}: {'imported' if found.fetched else 'there already'}; {found.pointer} says what it is")
+    if not found.known:
+        say("no source states a hash of it, so what it holds is checked before it is used; to do so now:")
+        say(f"  {shlex.join(['lska', 'data', 'check', given.name, '--root', str(root)])}")
+
+
+@command(
+    "data examples",
+    "draw what a perturbed set looks like",
+    argument("perturbed", choices=SETS, metavar="SET", help=f"one of {', '.join(SETS)}"),
+    heavy=True,
+)
+def _examples(given: Given) -> None:
+    item = PerturbedSet(load(given), given.perturbed)
+    require_data(given, item.config, item.name)
+    from lska.evaluate.pictures import draw_examples
+
+    draw_examples(item)
+
+
+# --- Training --------------------------------------------------------------------------------------------------------
+
+
+@command(
+    "train",
+    "train one run, or go on with it; exit code 75: call again",
+    RUN,
+    *BUDGET,
+    argument("--task", help="fine-tune the run for this task, for example detection/retinanet"),
+    heavy=True,
+)
+def _train(given: Given) -> None:
+    config, run = load(given), Run.parse(given.run)
+    budget = budget_seconds(given.budget_hours, given.job_minutes)
+    if given.task is None:
+        require_data(given, config, "classification")
+        take(config.training.gpus)
+        from lska.train.classifier import train
+
+        train(config, run, budget)
         return
-    require_data(arguments, config, "classification")
-    take(config.training.gpus)
-    from lska.train.classifier import train
+    job = FineTuningJob(config, given.task, run)
+    require_data(given, config, job.kind)
+    take(job.settings.gpus)
+    from lska.evaluate.classify import Checkpoint
+    from lska.train.fine_tuner import fine_tune
 
-    train(config, run, budget)
-
-
-def _add_mmconfig(commands: Commands) -> None:
-    command = commands.add_parser("mmconfig", help="print a fine-tuning's configuration in mmengine's own form")
-    command.add_argument("run", help="run id of the backbone, for example van_tiny-lska-k23-s0")
-    command.add_argument("--task", required=True, help="for example detection/retinanet")
-    configured(command)
-    command.set_defaults(command=_mmconfig, heavy=True)
+    backbone = None if job.backbone is None else Checkpoint.open(config, run).sidecar
+    # The libraries talk about their reading of annotations on standard output.
+    with contextlib.redirect_stdout(sys.stderr):
+        fine_tune(job, backbone, budget)
 
 
-def _mmconfig(arguments: Arguments) -> None:
-    job = FineTuningJob(load(arguments), arguments.task, Run.parse(arguments.run))
+@command(
+    "launch",
+    "start a training in several processes, as torchrun does",
+    argument("--processes", type=number(1, 1024, whole=True), required=True, help="on each node, one per GPU"),
+    argument("--nodes", type=COUNT, default=1, help="nodes of the Slurm step in which this runs on each"),
+    rest("-- train RUN ...", "the command of lska"),
+    configured=False,
+)
+def _launch(given: Given) -> int:
+    from lska.train.launcher import launch, of_slurm
+
+    words = [word for word in given.rest if word != "--"]
+    if words[:1] != ["train"]:
+        found = " ".join(words) or "nothing"
+        raise ValueError(f"lska launch starts trainings: expected `-- train RUN ...`, found {found}")
+    return launch(words, given.processes, of_slurm(given.nodes, os.environ) if given.nodes > 1 else None)
+
+
+@command("mmconfig", "print a fine-tuning's configuration in mmengine's own form", RUN, TASK, heavy=True)
+def _mmconfig(given: Given) -> None:
+    job = FineTuningJob(load(given), given.task, Run.parse(given.run))
     from lska.train.fine_tuner import open_splits
     from lska.train.mm_configs import configuration
 
@@ -137,59 +391,192 @@ def _mmconfig(arguments: Arguments) -> None:
     say(settings.pretty_text)
 
 
-def _add_properties(commands: Commands) -> None:
-    command = commands.add_parser("properties", help="what attention designs can do (Table I), measured on the modules")
-    configured(command)
-    command.set_defaults(command=_properties, heavy=True)
+# --- Measurements ----------------------------------------------------------------------------------------------------
 
 
-def _properties(arguments: Arguments) -> None:
-    config = load(arguments)
+@command("evaluate classification", "top-1 and top-5, one pass for all runs given", RUNS, heavy=True)
+def _classification(given: Given) -> None:
+    config = load(given)
+    runs = runs_of(given, config)
+    require_data(given, config, "classification")
+    take(config.evaluation.gpus)
+    from lska.evaluate.classify import classify
+
+    classify(config, runs)
+
+
+@command("evaluate speed", "inference throughput, side by side", RUNS, heavy=True)
+def _speed(given: Given) -> None:
+    config = load(given)
+    runs = runs_of(given, config)
+    take(config.speed.gpus)
+    from lska.evaluate.speed import measure
+
+    measure(config, runs)
+
+
+@command("evaluate dense", "COCO average precision or mIoU of a fine-tuned run", RUN, TASK, heavy=True)
+def _dense(given: Given) -> None:
+    job = FineTuningJob(load(given), given.task, Run.parse(given.run))
+    require_data(given, job.config, job.kind)
+    take(job.section.evaluation.gpus)
+    if job.kind == "detection":
+        from lska.evaluate.detection import evaluate
+    else:
+        from lska.evaluate.segmentation import evaluate
+    with contextlib.redirect_stdout(sys.stderr):
+        evaluate(job)
+
+
+@command(
+    "evaluate robustness",
+    "perturbed sets, one pass for all checkpoints given",
+    argument("sets", nargs="*", metavar="SET", help=f"some of {', '.join(SETS)} (default: all of the scale)"),
+    argument("--checkpoints", nargs="+", default=[], metavar="RUN",
+             help="run ids, or weight files beside their sidecars (default: the scale's)"),
+    *BUDGET,
+    heavy=True,
+)  # fmt: skip
+def _robustness(given: Given) -> None:
+    config = load(given)
+    budget = budget_seconds(given.budget_hours, given.job_minutes)
+    items = [PerturbedSet(config, name) for name in given.sets] if given.sets else config.perturbed
+    if not items:
+        raise ValueError(f"{named(given)}: scale {config.scale} has no section robustness")
+    chosen = [Path(name) if name.endswith(".safetensors") else Run.parse(name) for name in given.checkpoints]
+    require_data(given, config, *(item.name for item in items))
+    take(config.robustness.evaluation.gpus)
+    from lska.evaluate.robustness.measure import measure
+
+    with stop_request(budget) as stop:
+        for item in items:
+            measure(item, chosen or config.runs_of(item.task), stop)
+
+
+def _inspection(given: Given) -> None:
+    job = InspectionJob(load(given), given.chosen.words[-1])
+    runs = [Run.parse(text) for text in given.checkpoints] or job.config.runs_of(job.task)
+    require_data(given, job.config, job.name if job.name in OWN_DATA else "classification")
+    take(job.section.evaluation.gpus)
+    from lska.evaluate.inspections import measure
+
+    measure(job, runs)
+
+
+for _name, _about in {
+    "shape_texture": "shape and texture dimensions, and shape bias",
+    "texture_knn": "nearest textures",
+    "receptive_field": "effective receptive field",
+}.items():
+    command(
+        f"evaluate {_name}",
+        f"{_about}, one pass for all runs given",
+        argument("--checkpoints", nargs="+", default=[], metavar="RUN",
+                 help="run ids (default: those of the scale's section)"),
+        heavy=True,
+    )(_inspection)  # fmt: skip
+
+
+@command(
+    "complexity",
+    "parameters and FLOPs of the paper's networks",
+    argument("runs", nargs="+", help="run ids; the seed does not matter"),
+    argument("--head", choices=sum(HEADS.values(), ()), help="count a detector or segmentor on the network"),
+    heavy=True,
+)
+def _complexity(given: Given) -> None:
+    config = load(given)
+    runs = runs_of(given, config)
+    if given.head is None:
+        from lska.evaluate.complexity import measure
+
+        measure(config, runs)
+        return
+    from lska.evaluate.dense_complexity import measure as measure_head
+
+    measure_head(config, given.head, runs)
+
+
+@command("properties", "what attention designs can do (Table I), measured on the modules", heavy=True)
+def _properties(given: Given) -> None:
+    config = load(given)
     from lska.evaluate.complexity import measure_properties
 
     measure_properties(config)
 
 
-def _add_notebook(commands: Commands) -> None:
-    command = commands.add_parser("notebook", help="make one table or figure through its notebook")
-    command.add_argument("target", help="for example table_03 or figure_01")
-    command.add_argument("--log", type=as_path, required=True, help="where the notebook is executed, kept on failure")
-    command.add_argument("--output", type=as_path, required=True, help="where it is copied on success")
-    configured(command)
-    command.set_defaults(command=_notebook)
+# --- Tables, claims, report ------------------------------------------------------------------------------------------
 
 
-def _notebook(arguments: Arguments) -> None:
-    load(arguments)
+@command(
+    "notebook",
+    "make one table or figure through its notebook",
+    argument("target", help="for example table_03 or figure_01"),
+    argument("--log", type=as_path, required=True, help="where the notebook is executed, kept on failure"),
+    argument("--output", type=as_path, required=True, help="where it is copied on success"),
+)
+def _notebook(given: Given) -> None:
+    load(given)
     from lska.tables.notebooks import execute_target
 
-    execute_target(arguments.target, arguments.config, arguments.set, log=arguments.log, output=arguments.output)
+    execute_target(given.target, given.config, given.set, log=given.log, output=given.output)
 
 
-def _add_lab(commands: Commands) -> None:
-    command = commands.add_parser("lab", help="open the executed notebooks of a scale in JupyterLab")
-    configured(command)
-    command.add_argument("rest", nargs=argparse.REMAINDER, metavar="-- OPTION", help="options of JupyterLab")
-    command.set_defaults(command=_lab)
-
-
-def _lab(arguments: Arguments) -> None:
-    config = load(arguments)
+@command("lab", "open the executed notebooks of a scale in JupyterLab", rest("-- OPTION", "options of JupyterLab"))
+def _lab(given: Given) -> None:
+    config = load(given)
     from lska.tables.lab import open_notebooks
 
-    open_notebooks(config, arguments.config, [word for word in arguments.rest if word != "--"])
+    open_notebooks(config, given.config, [word for word in given.rest if word != "--"])
 
 
-def _add_summary(commands: Commands) -> None:
-    command = commands.add_parser("summary", help="say where the tables and figures of a scale are")
-    command.add_argument("--write", action="store_true", help="write what DVC compares between commits instead")
-    configured(command)
-    command.set_defaults(command=_summary)
+@command(
+    "claims",
+    "the paper's statements with a verdict each",
+    argument("--only", nargs="+", metavar="ID", help="show these claims, for example R07"),
+    argument("--json", action="store_true", help="print everything behind the verdicts, for scripts"),
+    argument("--write", action="store_true", help="write page and JSON to results/<scale>/claims instead"),
+)
+def _claims(given: Given) -> None:
+    from lska.claims.claims_page import claims_content, claims_text, write_claims
+    from lska.claims.verdicts import judge_claims
+
+    if given.write and (given.only or given.json):
+        raise ValueError("--write: page and JSON always hold all claims; leave out --only and --json")
+    config = load(given)
+    results = judge_claims(config)
+    if given.write:
+        write_claims(results, config, config.results)
+        return
+    known = [result.claim.id for result in results]
+    if unknown := sorted(set(given.only or ()) - set(known)):
+        raise ValueError(f"--only: no claim {', '.join(unknown)} in paper/claims.csv; expected {', '.join(known)}")
+    shown = tuple(result for result in results if not given.only or result.claim.id in given.only)
+    content = claims_content(shown, config)
+    say(json.dumps(content, indent=2) if given.json else claims_text(content))
 
 
-def _summary(arguments: Arguments) -> None:
-    config = load(arguments)
-    if arguments.write:
+@command(
+    "report",
+    "build the site of a scale, results/<scale>/report/index.html",
+    argument("part", nargs="?", choices=("site", "notebooks"), default="site",
+             help="`notebooks` renders the executed ones for the site (default: site)"),
+)  # fmt: skip
+def _report(given: Given) -> None:
+    config = load(given)
+    from lska.report.site import build_site, render_notebooks
+
+    say(*([build_site(config)] if given.part == "site" else render_notebooks(config)))
+
+
+@command(
+    "summary",
+    "say where the tables and figures of a scale are",
+    argument("--write", action="store_true", help="write what DVC compares between commits instead"),
+)
+def _summary(given: Given) -> None:
+    config = load(given)
+    if given.write:
         from lska.claims.summaries import write_summaries
 
         say(*write_summaries(config))
@@ -199,13 +586,191 @@ def _summary(arguments: Arguments) -> None:
     say(summary(config))
 
 
-def _add_warm(commands: Commands) -> None:
-    command = commands.add_parser("warm", help="run a command whose many `lska` jobs share one start-up")
-    command.add_argument("rest", nargs=argparse.REMAINDER, metavar="COMMAND", help="for example snakemake --cores 2")
-    command.set_defaults(command=_warm)
+# --- Where numbers come from -----------------------------------------------------------------------------------------
 
 
-def _warm(arguments: Arguments) -> int:
-    if not arguments.rest:
+@command(
+    "explain",
+    "print the chain of files behind a cell of a table or figure",
+    argument("target", help="for example table_03 or figure_01"),
+    argument("--cell", nargs=2, metavar=("ROW", "COLUMN"), help="labels of the cell; without, all cells are listed"),
+    JSON,
+)
+def _explain(given: Given) -> None:
+    config = load(given)
+    from lska.audit.explain import choose_cell, explain_cell, filled_table, list_cells
+    from lska.audit.links import ScaleFiles
+    from lska.audit.verify import first_broken
+
+    table = filled_table(given.target, config)
+    if given.cell is None:
+        cells = [{"row": cell.row, "column": cell.column, "state": str(cell.state)} for cell in table.cells]
+        say(json.dumps(cells, indent=2) if given.json else "\n".join(list_cells(table)))
+        return
+    cell, files = choose_cell(table, *given.cell), ScaleFiles(config)
+    found, broken = explain_cell(table, cell, files), first_broken(table, cell, files)
+    if given.json:
+        say(json.dumps(found.to_json() | {"first_broken": None if broken is None else broken.to_json()}, indent=2))
+        return
+    say(found.to_text())
+    say("Every link holds." if broken is None else f"BROKEN: {broken.file.as_posix()}: {broken.place} {broken.text}")
+
+
+@command(
+    "verify",
+    "check every chain of a scale, offline; exit code 1: one is broken",
+    argument("--strict", action="store_true", help="fail for outdated and unsealed files too"),
+    argument("--drawings", action="store_true", help="draw the figures anew too and compare them; slow"),
+    argument("--recount", action="store_true", help="count parameters and operations anew too; slow"),
+    JSON,
+)
+def _verify(given: Given) -> int:
+    config = load(given)
+    from lska.audit.verify import verify_scale
+
+    found = verify_scale(config, progress=_bar, drawings=given.drawings, recount=given.recount)
+    say(json.dumps(found.to_json(), indent=2) if given.json else found.to_text())
+    return 0 if found.sound(given.strict) else 1
+
+
+def _bar(targets: Iterable[str]) -> Iterable[str]:
+    from tqdm import tqdm
+
+    return tqdm(targets, unit="target", leave=False, disable=None)
+
+
+NETWORKS = {"metavar": "NETWORK", "help": "such as van_tiny-lska-k23-s0 or detection/retinanet/van_tiny-lska-k23-s0"}
+
+
+def _chosen(given: Given, config: Config) -> list[Any]:
+    """The networks named on the command line, or all of the scale."""
+    from lska.weights.choices import checkpoint
+
+    known = config.network_names
+    if unknown := [name for name in given.names if name not in known]:
+        expected = f"expected some of {', '.join(known)}"
+        raise ValueError(f"{', '.join(unknown)}: not trained at scale {config.scale}; {expected}")
+    return [checkpoint(config, name) for name in given.names or known]
+
+
+@command(
+    "weights list",
+    "say for each network of a scale whether its weights are here, fetched or trained, or stop it",
+    argument("names", nargs="*", **NETWORKS),
+)
+def _list(given: Given) -> int:
+    config = load(given)
+    from lska.weights.choices import Choices
+
+    choices, names = Choices(config), [one.name for one in _chosen(given, config)]
+    found, width = {name: choices.of(name) for name in names}, max(map(len, names))
+    for name, choice in found.items():
+        say(f"{choice.state:<5}  {name:<{width}}  {' '.join((choice.refused or choice.reason).split())}")
+    return int(any(choice.refused for choice in found.values()))
+
+
+@command(
+    "weights fetch",
+    "bring published weights from DVC, as Snakemake does where it needs them",
+    argument("names", nargs="*", **NETWORKS),
+)
+def _fetch(given: Given) -> None:
+    config = load(given)
+    from lska.weights.fetch import fetch, fetchable
+
+    wanted = _chosen(given, config)
+    # All of a scale means all that are published, also where only a link of theirs is left.
+    fetch(wanted if given.names else [one for one in wanted if fetchable(one)])
+
+
+@command(
+    "weights publish",
+    "add weights to DVC, push them, and say what to commit",
+    argument("names", nargs="+", **NETWORKS),
+    argument("--remote", help="DVC's name of the remote (default: the project's default one)"),
+)
+def _publish(given: Given) -> None:
+    config = load(given)
+    from lska.weights.publish import publish
+
+    done = publish(_chosen(given, config), given.remote)
+    for note in done.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if not done.files:
+        say("Published; git has these files already.")
+        return
+    files, message = map(shlex.quote, map(str, done.files)), f"Publish weights of {', '.join(given.names[:3])}"
+    say(f"Published. So that others find them:\n  git add {' '.join(files)}\n  git commit -m {shlex.quote(message)}")
+
+
+# --- The pipeline ----------------------------------------------------------------------------------------------------
+
+
+@command(
+    "plan",
+    "say what Snakemake would run, why, and what it would cost",
+    argument("targets", nargs="*", metavar="TARGET",
+             help="what Snakemake would be asked for, for example table_03 (default: all)"),
+    argument("--gpus", type=COUNT, help="GPUs for the wall time (default: as the largest job asks)"),
+    argument("--cores", type=COUNT, help="cores for the wall time (default: this machine's where no GPU is used)"),
+    argument("--throughput", nargs="+", type=as_path, default=[], metavar="FILE",
+             help="your measurements: tables (config/throughput), metric files, sidecars"),
+    argument("--hardware", help="use only measurements of hardware with this in its name"),
+    argument("--forcerun", nargs="+", default=[], metavar="RULE", help="rules or files to make again"),
+    argument("--jobs", action="store_true", help="also one line per job, with its reason"),
+    argument("--json", action="store_true", help="print JSON"),
+    argument("--schema", action="store_true", help="print the JSON schema of what --json prints, and end"),
+)  # fmt: skip
+def _plan(given: Given) -> None:
+    from lska.pipeline.dry_run import DryRun
+    from lska.pipeline.plan_report import make_report, render_plan, report_schema
+
+    if given.schema:
+        say(json.dumps(report_schema(), indent=2))
+        return
+    load(given)
+    asked = DryRun(given.config, given.set, given.targets, given.forcerun)
+    report = make_report(asked, Path.cwd(), given.gpus, given.cores, given.throughput, given.hardware)
+    say(json.dumps(asdict(report), indent=2, sort_keys=True) if given.json else render_plan(report, given.jobs))
+
+
+@command(
+    "warm",
+    "run a command whose many `lska` jobs share one start-up",
+    rest("COMMAND", "for example snakemake --cores 2"),
+    configured=False,
+)
+def _warm(given: Given) -> int:
+    if not given.rest:
         raise ValueError("lska warm needs a command, for example: lska warm snakemake --cores 2")
-    return run_beside_server(arguments.rest)
+    return run_beside_server(given.rest, main)
+
+
+@command(
+    "gpus",
+    "run a command on GPUs of this machine that no other job has",
+    argument("count", type=COUNT_OR_NONE, help="how many"),
+    rest("COMMAND", "for example torchrun ..."),
+    configured=False,
+)
+def _gpus(given: Given) -> None:
+    if not given.rest:
+        raise ValueError("lska gpus needs a number from 0 up and a command, for example: lska gpus 2 torchrun ...")
+    take(given.count)
+    os.execvp(given.rest[0], given.rest)
+
+
+@command(
+    "supervise",
+    "run Snakemake on a cluster and start it again where it has to be",
+    argument("--restarts", type=COUNT_OR_NONE, default=10, help="how often it is started again (default: 10)"),
+    argument("--poll-seconds", type=number(1e-3, 24 * 3600), default=60.0, help="time between two looks at the queue"),
+    argument("--quiet-minutes", type=MINUTES, default=15.0,
+             help="how long Snakemake may wait without any job in the queue (default: 15)"),
+    rest("snakemake ...", "the call of Snakemake"),
+    configured=False,
+)  # fmt: skip
+def _supervise(given: Given) -> int:
+    from lska.pipeline.supervise import Patience, supervise
+
+    return supervise(given.rest, Patience(given.restarts, given.poll_seconds, 60 * given.quiet_minutes))

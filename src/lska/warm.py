@@ -33,6 +33,8 @@ from lska.train.launcher import WARM as VARIABLE
 
 logger = logging.getLogger(__name__)
 
+Main = Callable[[Sequence[str]], int]
+
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _GRACE_SECONDS = 20.0
 _TELL_SECONDS = 5.0
@@ -42,8 +44,12 @@ _TAKEN = b"T"
 _LENGTH = struct.Struct("!I")
 
 
-def run_beside_server(command: Sequence[str]) -> int:
-    """Run `command` with a server beside it and return its exit code."""
+def run_beside_server(command: Sequence[str], main: Main) -> int:
+    """Run `command` with a server beside it and return its exit code.
+
+    Args:
+        main: what does the commands of `lska`, given their words.
+    """
     with tempfile.TemporaryDirectory(prefix="lska-", dir=folder_for_sockets()) as folder:
         path = Path(folder) / "socket"
         listener = socket.socket(socket.AF_UNIX)
@@ -52,7 +58,7 @@ def run_beside_server(command: Sequence[str]) -> int:
         # The server lives as long as the writing end of this pipe, that is, as long as this process.
         alive, keep = os.pipe()
         if os.fork() == 0:
-            _in_child(lambda: _server(listener, alive, keep))
+            _in_child(lambda: _server(listener, alive, keep, main))
         listener.close()
         os.close(alive)
         try:
@@ -93,7 +99,7 @@ def _in_child(body: Callable[[], int]) -> None:
         os._exit(code)
 
 
-def _server(listener: socket.socket, alive: int, keep: int) -> int:
+def _server(listener: socket.socket, alive: int, keep: int, main: Main) -> int:
     os.close(keep)
     # Terminal signals are for the command; its `lska` processes pass them on.
     os.setsid()
@@ -123,11 +129,11 @@ def _server(listener: socket.socket, alive: int, keep: int) -> int:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            _in_child(functools.partial(_handle, connection))
+            _in_child(functools.partial(_handle, connection, main))
         connection.close()
 
 
-def _handle(connection: socket.socket) -> int:
+def _handle(connection: socket.socket, main: Main) -> int:
     """Do one request in a process of its own, watching both it and the client."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     head, streams, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
@@ -139,7 +145,7 @@ def _handle(connection: socket.socket) -> int:
     worker = os.fork()
     if worker == 0:
         connection.close()
-        _in_child(lambda: _work(request, streams))
+        _in_child(lambda: _work(request, streams, main))
     for stream in streams:
         os.close(stream)
     code = _watch(connection, worker)
@@ -158,7 +164,7 @@ def _receive(connection: socket.socket, length: int) -> bytes:
     return data
 
 
-def _work(request: dict, streams: list[int]) -> int:
+def _work(request: dict, streams: list[int], main: Main) -> int:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -167,8 +173,6 @@ def _work(request: dict, streams: list[int]) -> int:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.environ.pop(VARIABLE, None)
-    from lska.cli import main
-
     try:
         return main(request["arguments"])
     except SystemExit as end:

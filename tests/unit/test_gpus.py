@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 import lska.cli
-import lska.cli_evaluate
 from lska.cli import main
 from lska.config import Config
 from lska.train.gpus import VARIABLE, take, visible
@@ -164,7 +163,7 @@ def test_commands_take_the_gpus_of_their_section(
     def record(count: int) -> None:
         raise TakenError(count)
 
-    for module in (lska.cli, lska.cli_evaluate):
+    for module in (lska.cli,):
         monkeypatch.setattr(module, "take", record)
         monkeypatch.setattr(module, "require_data", lambda *names: None)
     monkeypatch.setenv("LSKA_TRACEBACK", "1")
