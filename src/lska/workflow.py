@@ -29,6 +29,7 @@ from lska.settings.versions import MEASUREMENTS
 from lska.strict import build, merge
 from lska.tables.specs import TARGETS, load_spec, outputs, requirements, samples
 from lska.weights.choices import Choices
+from lska.weights.foreign import ForeignWeightsError
 from lska.weights.sidecars import imported_size
 
 TABLES = tuple(target for target in TARGETS if target.startswith("table"))
@@ -72,9 +73,14 @@ class Plan:
             from lska.data.generators import check_generators
 
             check_generators(self.config, where)
+        self.digest = digest(merged)
+        """Identity of the whole configuration."""
         self.origin = Settings(self.config, files, overrides, "--configfile")
         self.settings = as_options(files, overrides)
         self.choices = Choices(self.config)
+        for name in filter(self.config.retrains, self.config.network_names):
+            if (problem := self.choices.of(name).refused) is not None:
+                raise ForeignWeightsError(problem)
         self._needs = {target: requirements(load_spec(target), self.config) for target in TARGETS}
 
     def job(self, task: str, run: str) -> FineTuningJob:
@@ -244,6 +250,11 @@ class Plan:
             kind, _, rest = read.partition("/")
             found |= dict.fromkeys(self.choices.files(rest) if kind == "weights" else self.products[read].files)
         return list(found)
+
+    def current(self) -> list[str]:
+        """The files that are there and that no rule makes, as nothing is to be done about them."""
+        current = (one for name, one in self.products.items() if name not in self.decided.pending)
+        return list(dict.fromkeys(str(file) for one in current for file in one.files if file.exists()))
 
     def existing(self, *names: str) -> list[str]:
         """The files of products that are there, and so to be replaced."""

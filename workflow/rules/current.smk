@@ -3,6 +3,17 @@
 from lska.data.roots import PlannedJob
 from lska.weights.foreign import ForeignWeightsError
 
+# It can be asked for by its name all the same.
+for file in PLAN.current():
+
+    rule:
+        name:
+            file
+        input:
+            file,
+        localrule: True
+
+
 ASKED = []
 """Jobs that make products, as far as missing data matter to them."""
 
