@@ -313,8 +313,12 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@pytest.mark.parametrize("meeting", ["file:{folder}/store", "tcp:127.0.0.1:{port}/test"])
-@pytest.mark.parametrize(("stopped", "end"), [(1, None), (0, None), (0, signal.SIGTERM)])
+FILE, PORT = "file:{folder}/store", "tcp:127.0.0.1:{port}/test"
+
+
+@pytest.mark.parametrize(
+    ("meeting", "stopped", "end"), [(FILE, 1, None), (PORT, 1, None), (PORT, 0, None), (PORT, 0, signal.SIGTERM)]
+)
 def test_a_process_that_stands_still_is_told_of_and_not_waited_for(
     meeting: str, stopped: int, end: signal.Signals | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
