@@ -27,7 +27,7 @@ from lska.train import distributed, silence
 from lska.train.classifier import Trainer, state_folder
 from lska.train.distributed import MeetingError, processes
 from lska.train.interrupt import stop_request
-from lska.train.launcher import MEETING, Member, member
+from lska.train.launcher import MEETING, Rank, member
 from lska.train.lease import Lease
 
 MIXING = {
@@ -397,9 +397,9 @@ def test_the_first_listens_at_the_named_address_alone() -> None:
 def test_torchruns_processes_are_known_by_its_own_variable() -> None:
     torchrun = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "::1",
                 "MASTER_PORT": "29500", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}  # fmt: skip
-    assert member(torchrun) == Member(0, 2, 0, "tcp:::1:29500/torchrun-0", serves=False)
+    assert member(torchrun) == Rank(0, 2, 0, "tcp:::1:29500/torchrun-0", serves=False)
     assert member({**torchrun, "TORCHELASTIC_USE_AGENT_STORE": "False"}).serves
-    assert member({**torchrun, MEETING: "file:/a"}) == Member(0, 2, 0, "file:/a", serves=True)
+    assert member({**torchrun, MEETING: "file:/a"}) == Rank(0, 2, 0, "file:/a", serves=True)
     assert member({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}) is None
     for changes, message in (
         ({"RANK": "2"}, "expected RANK from 0 to WORLD_SIZE - 1"),
