@@ -27,7 +27,7 @@ from lska.train import distributed, silence
 from lska.train.classifier import Trainer, state_folder
 from lska.train.distributed import MeetingError, processes
 from lska.train.interrupt import stop_request
-from lska.train.launcher import MEETING, Member, member
+from lska.train.launcher import MEETING, Rank, member
 from lska.train.lease import Lease
 
 MIXING = {
@@ -313,8 +313,12 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@pytest.mark.parametrize("meeting", ["file:{folder}/store", "tcp:127.0.0.1:{port}/test"])
-@pytest.mark.parametrize(("stopped", "end"), [(1, None), (0, None), (0, signal.SIGTERM)])
+FILE, PORT = "file:{folder}/store", "tcp:127.0.0.1:{port}/test"
+
+
+@pytest.mark.parametrize(
+    ("meeting", "stopped", "end"), [(FILE, 1, None), (PORT, 1, None), (PORT, 0, None), (PORT, 0, signal.SIGTERM)]
+)
 def test_a_process_that_stands_still_is_told_of_and_not_waited_for(
     meeting: str, stopped: int, end: signal.Signals | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
@@ -393,9 +397,9 @@ def test_the_first_listens_at_the_named_address_alone() -> None:
 def test_torchruns_processes_are_known_by_its_own_variable() -> None:
     torchrun = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "::1",
                 "MASTER_PORT": "29500", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}  # fmt: skip
-    assert member(torchrun) == Member(0, 2, 0, "tcp:::1:29500/torchrun-0", serves=False)
+    assert member(torchrun) == Rank(0, 2, 0, "tcp:::1:29500/torchrun-0", serves=False)
     assert member({**torchrun, "TORCHELASTIC_USE_AGENT_STORE": "False"}).serves
-    assert member({**torchrun, MEETING: "file:/a"}) == Member(0, 2, 0, "file:/a", serves=True)
+    assert member({**torchrun, MEETING: "file:/a"}) == Rank(0, 2, 0, "file:/a", serves=True)
     assert member({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}) is None
     for changes, message in (
         ({"RANK": "2"}, "expected RANK from 0 to WORLD_SIZE - 1"),

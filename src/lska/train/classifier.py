@@ -23,7 +23,7 @@ from lska.files import printable, quoted
 from lska.models import create
 from lska.private import own_folder
 from lska.runs import Run
-from lska.train.engine import Place, Target, Trainable, complete, prepared
+from lska.train.engine import Destination, Place, Trainable, complete, prepared
 from lska.train.loading import (
     Plan,
     batch_mixer,
@@ -94,7 +94,7 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
 
     spec, digest = config.training_spec(run), config.training_digest(run)
     facts = {"run": str(run), "scale": config.scale, "spec": spec, "data": config.data_identity()}
-    target = Target(config.weights_path(run), config.training_log(run), state_folder(config, run), digest, facts)
+    target = Destination(config.weights_path(run), config.training_log(run), state_folder(config, run), digest, facts)
     complete(target, build, config.training, "training.gpus", budget_seconds, begun)
 
 

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 
 from lska.train.interrupt import Interrupted
-from lska.train.launcher import LAUNCHER, Member, member
+from lska.train.launcher import LAUNCHER, Rank, member
 from lska.train.silence import listening
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
     if place is None or place.world == 1:
         yield Processes(0, 1, device)
         return
-    end_with_parent()
+    _end_with_launcher()
     try:
         joined = Processes(place.rank, place.world, device)
         store = _connect(place, "nccl" if gpus > 0 else "gloo", joined)
@@ -152,7 +152,7 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
             dist.destroy_process_group()
 
 
-def _connect(place: Member, backend: str, joined: Processes) -> dist.Store:
+def _connect(place: Rank, backend: str, joined: Processes) -> dist.Store:
     """Join the group of processes; the store that they share, which holds bytes that nobody takes for code."""
     store = _meet(place)
     reminder = threading.Timer(_TELL_SECONDS, logger.info, (
@@ -170,7 +170,7 @@ def _connect(place: Member, backend: str, joined: Processes) -> dist.Store:
     return store
 
 
-def _meet(place: Member) -> dist.Store:
+def _meet(place: Rank) -> dist.Store:
     """The store of a training's processes, once all are there.
 
     Raises:
@@ -203,7 +203,7 @@ def _meet(place: Member) -> dist.Store:
     return dist.PrefixStore("group", store)
 
 
-def _wait(place: Member, awaited: Callable[[], str]) -> None:
+def _wait(place: Rank, awaited: Callable[[], str]) -> None:
     """Return when nobody is `awaited` any more; says now and then for whom it waits.
 
     Raises:
@@ -269,7 +269,7 @@ def _device(gpus: int, local: int, setting: str) -> torch.device:
     return device
 
 
-def end_with_parent() -> None:
+def _end_with_launcher() -> None:
     """Have the system send SIGTERM to this process when the launcher that started it is gone, even by SIGKILL."""
     launcher = os.environ.get(LAUNCHER)
     if launcher is None or not sys.platform.startswith("linux"):

@@ -38,7 +38,7 @@ class DivergedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Target:
+class Destination:
     """Where a training leaves what it makes, and what it is."""
 
     weights: Path
@@ -271,7 +271,7 @@ def prepared(weights: Path, training: Training) -> float:
 
 
 def complete(
-    target: Target,
+    target: Destination,
     build: Callable[[Place], Trainable],
     training: Training,
     setting: str,
@@ -303,7 +303,7 @@ def complete(
             _export(trainer, target)
 
 
-def _made_meanwhile(target: Target) -> bool:
+def _made_meanwhile(target: Destination) -> bool:
     """Whether the process that had the state folder before finished the training."""
     sidecar = vouched(target.weights.with_suffix(".json"))
     made = (
@@ -331,7 +331,7 @@ def _train(trainer: Trainable, stop: StopRequest) -> None:
             logger.warning("%d unreadable image(s) were skipped; the lines above name them", trainer.skipped)
 
 
-def _export(trainer: Trainable, target: Target) -> None:
+def _export(trainer: Trainable, target: Destination) -> None:
     """Write the record of losses, and the weights with the sidecar that vouches for them."""
     with atomic_path(target.log, trainer.may_write) as temporary:
         shutil.copyfile(target.states / "train.jsonl", temporary)

@@ -22,7 +22,7 @@ from mmengine.runner import set_random_seed
 from lska.data import dense_sets
 from lska.finetuning import FineTuningJob
 from lska.train.dense_loading import DensePlan, update_loader
-from lska.train.engine import Place, Target, Trainable, complete, prepared
+from lska.train.engine import Destination, Place, Trainable, complete, prepared
 from lska.train.loading import seed_everything
 from lska.train.mm_configs import configuration
 from lska.train.scoring import memory_format
@@ -74,7 +74,7 @@ def fine_tune(
     def build(place: Place) -> FineTuner:
         return FineTuner(place, job, configuration(job, splits, place.group.world))
 
-    target = Target(job.weights, job.log, job.states, job.digest(), facts)
+    target = Destination(job.weights, job.log, job.states, job.digest(), facts)
     complete(target, build, job.settings, f"{job.kind}.heads.{job.head}.gpus", budget_seconds, begun)
 
 

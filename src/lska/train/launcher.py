@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 LAUNCHER = "LSKA_LAUNCHER"
 """Environment variable with the process number of the launcher, in the processes that it starts."""
 MEETING = "LSKA_MEETING"
-"""Variable by which `lska launch` tells its processes where they meet, as `Member.meeting`."""
+"""Variable by which `lska launch` tells its processes where they meet, as `Rank.meeting`."""
 WARM = "LSKA_WARM"
 """Variable with the path of the socket of the server of `lska warm`."""
 
@@ -54,7 +54,7 @@ _PATIENCE_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
-class Member:
+class Rank:
     """One process of a training that has several, or may have."""
 
     rank: int
@@ -67,7 +67,7 @@ class Member:
     """Whether this process serves that store; torchrun's own agent does it otherwise."""
 
 
-def member(environment: Mapping[str, str]) -> Member | None:
+def member(environment: Mapping[str, str]) -> Rank | None:
     """The place of this process among those that `lska launch` or torchrun started; None where neither did.
 
     RANK, WORLD_SIZE and LOCAL_RANK alone prove nothing: pods of some platforms, MPI and shells have them too.
@@ -94,7 +94,7 @@ def member(environment: Mapping[str, str]) -> Member | None:
         form = "file:<path> or tcp:<host>:<port>/<name>" if ours else "a host and a port"
         raise ValueError(f"{name}: expected {form}, as {who} sets it, found {quoted(meeting)}")
     agent = not ours and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    return Member(rank, world, local, meeting, serves=rank == 0 and not agent)
+    return Rank(rank, world, local, meeting, serves=rank == 0 and not agent)
 
 
 @dataclass(frozen=True)
