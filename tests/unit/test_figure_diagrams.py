@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyBboxPatch
 from robustness_tables import filled
 from table_helpers import Scale
 from torch import nn
@@ -20,7 +19,7 @@ from lska.evaluate.pictures import styled
 from lska.models import create, kernel_plan
 from lska.models.van import SIZES
 from lska.runs import Run
-from lska.tables.figure_diagrams import DESIGNS, block_steps, gate_steps
+from lska.tables.figure_diagrams import DESIGNS, FIELD, block_steps, gate_steps
 from lska.tables.figure_estimate import SHARES, correlation, pair_scenes, planted_example
 from lska.tables.figure_parts import LOOKS, WIDTH
 from lska.tables.figures import DRAWINGS
@@ -115,19 +114,21 @@ def test_words_are_those_of_the_networks_and_kernels(figures: dict[str, Figure])
 
 
 def test_taps_are_drawn_to_scale(figures: dict[str, Figure]) -> None:
-    for target, attention in itertools.product(("figure_02", "figure_05"), DESIGNS):
-        plan = kernel_plan(attention, 23)
-        ours = [p for p in figures[target].axes[0].patches if to_hex(p.get_facecolor()) == LOOKS[attention][0]]
-        squares = [p for p in ours if isinstance(p, Rectangle) and p.get_alpha() is None]
-        if target == "figure_05" and "trivial" in attention:
-            assert not squares
-            continue
-        assert len(squares) == sum(part.kernel[0] * part.kernel[1] for part in plan.depthwise)
-        pixel, taps = squares[0].get_width(), max(plan.depthwise[-1].kernel)
-        last = squares[-taps:]  # along the last kernel's last row, or all of a vertical one
-        assert max(np.ptp([square.xy for square in last], axis=0)) / pixel == pytest.approx(plan.dilation * (taps - 1))
-        seen = [p for p in ours if p.get_alpha() is not None][-1]
-        assert (seen.get_width(), seen.get_height()) == pytest.approx((pixel * plan.receptive_field,) * 2)
+    pixel = FIELD / 23
+    for target, designs in (("figure_02", DESIGNS), ("figure_05", ("lka", "lska"))):
+        for attention in designs:
+            plan = kernel_plan(attention, 23)
+            ours = [p for p in figures[target].axes[0].patches if to_hex(p.get_facecolor()) == LOOKS[attention][0]]
+            sizes = [(p.get_height() / pixel, p.get_width() / pixel) for p in ours]
+            taps = [size for size, patch in zip(sizes, ours, strict=True) if patch.get_alpha() is None]
+            seen = [size for size, patch in zip(sizes, ours, strict=True) if patch.get_alpha() is not None]
+            assert seen[-1] == pytest.approx((plan.receptive_field,) * 2)
+            dense = [part.kernel for part in plan.depthwise if part.dilation == 1]
+            dilated = sum(part.kernel[0] * part.kernel[1] for part in plan.depthwise if part.dilation > 1)
+            assert np.array(taps) == pytest.approx(np.array([*dense, *[(1, 1)] * dilated]))
+            if plan.dilated:
+                last = [patch.xy for patch in ours[-plan.dilated :]]  # the last kernel's last row, or a vertical one
+                assert max(np.ptp(last, axis=0)) / pixel == pytest.approx(plan.dilation * (plan.dilated - 1))
 
 
 @pytest.mark.parametrize("target", ["figure_02", "figure_05", "figure_07"])

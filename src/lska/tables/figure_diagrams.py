@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -185,7 +186,7 @@ def _draw_chain(
 
 
 def _draw_taps(axes: Axes, place: Place, step: Step, field: int, colour: str) -> None:
-    """The taps of a kernel, one square per pixel, on what it sees together with those before it."""
+    """The taps of a kernel in the field of k x k pixels, on what it sees together with those before it."""
     pixel = FIELD / field
 
     def draw(y: float, x: float, height: float, width: float, **looks: object) -> None:
@@ -194,10 +195,12 @@ def _draw_taps(axes: Axes, place: Place, step: Step, field: int, colour: str) ->
 
     draw(0, 0, field, field, facecolor="white", edgecolor="#bbbbbb", linewidth=0.4)
     draw(0, 0, *step.sees, facecolor=colour, alpha=0.18, linewidth=0)
+    if step.part.dilation == 1:
+        draw(0, 0, *step.part.kernel, facecolor=colour, linewidth=0)
+        return
     rows, columns = ([step.part.dilation * (n - (taps - 1) / 2) for n in range(taps)] for taps in step.part.kernel)
-    for y in rows:
-        for x in columns:
-            draw(y, x, 1, 1, facecolor=colour, edgecolor=colour, linewidth=0.1)
+    for y, x in itertools.product(rows, columns):
+        draw(y, x, 1, 1, facecolor=colour, linewidth=0)
 
 
 def _draw_block(axes: Axes, block: nn.Module, top: float, bottom: float) -> None:

@@ -44,7 +44,8 @@ Place = tuple[float, float]
 
 def footer(figure: Figure, table: Table, note: str = "", words: Sequence[str] = ()) -> None:
     """Scale, data, conditions and what bars are, in small print below the panels; `words` instead of the caption's."""
-    has_bars = any(isinstance(lines, LineCollection) for axes in figure.axes for lines in axes.collections)
+    panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]  # which has lines of its own
+    has_bars = any(isinstance(lines, LineCollection) for axes in panels for lines in axes.collections)
     small_print(figure, " ".join(words or facts(table)), note, error_bars(table) if has_bars else "")
 
 
