@@ -199,7 +199,7 @@ def test_what_snakemake_says_against_a_target_is_passed_on(
     assert "lska: error: mine.yaml" in capsys.readouterr().err
 
 
-def test_jobs_and_their_order_come_from_snakemake(tmp_path: Path) -> None:
+def test_jobs_and_their_order_come_from_snakemake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "Snakefile").write_text(
         'rule b:\n    input: "results/a.txt"\n    output: "results/b {run}.txt"\n    threads: 3\n'
         '    resources: gpu=2\n    shell: "touch"\n'
@@ -217,5 +217,8 @@ def test_jobs_and_their_order_come_from_snakemake(tmp_path: Path) -> None:
     (tmp_path / "results" / "a.txt").touch()
     assert [job.rule for job in planned_jobs(asked, tmp_path)] == ["b"]
     (tmp_path / "results" / "b x.txt").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *asked: False)  # as in a checkout that may only be read
+        assert planned_jobs(asked, tmp_path) == []
     for changes, rules in (({}, []), ({"forced": ["b"]}, ["b"]), ({"from_nothing": True}, ["a", "b"])):
         assert sorted(job.rule for job in planned_jobs(replace(asked, **changes), tmp_path)) == rules

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,8 +26,8 @@ _UNLIMITED_CORES = "1000000"
 
 _PLUGINS = Path(__file__).parent / "snakemake_plugin"
 
-_MADE = ("results", "checkpoints", ".snakemake")
-"""What the workflow and Snakemake have made in a project."""
+_MADE = ("results", "checkpoints")
+"""What the workflow makes in a project."""
 
 
 class PlanningError(RuntimeError):
@@ -96,16 +97,27 @@ def _linked(project: Path, from_nothing: bool) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="lska-plan-") as name:
         folder = Path(name)
-        left_out = {"work", ".snakemake", *(_MADE if from_nothing else ())}
         for entry in project.iterdir():
-            if entry.name not in left_out:
-                (folder / entry.name).symlink_to(entry)
+            if entry.name in ("work", ".snakemake") or (from_nothing and entry.name in _MADE):
+                continue
+            if entry.name in _MADE and not os.access(entry, os.W_OK):
+                # Snakemake refuses to plan for outputs that it could not write, but for links.
+                shutil.copytree(entry, folder / entry.name, copy_function=_link, ignore_dangling_symlinks=True)
+            else:
+                _link(entry, folder / entry.name)
         (folder / ".snakemake").mkdir()
         # What Snakemake remembers of former runs, which decides what it runs again.
         for kept in () if from_nothing else ("metadata", "incomplete"):
             if (project / ".snakemake" / kept).is_dir():
-                (folder / ".snakemake" / kept).symlink_to(project / ".snakemake" / kept)
+                _link(project / ".snakemake" / kept, folder / ".snakemake" / kept)
         yield folder
+
+
+def _link(source: Path | str, target: Path | str) -> None:
+    """A link with the time of what it names."""
+    Path(target).symlink_to(source)
+    found = Path(source).lstat()
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
 
 
 def _command(asked: DryRun, project: Path, folder: Path, own: Path) -> list[str]:
