@@ -21,7 +21,7 @@ from lska.pipeline.plan_report import (
     JobPlan,
     PlanReport,
     WallBound,
-    kind_of,
+    job_kind,
     longest_chain,
     make_report,
     render_plan,
@@ -75,10 +75,10 @@ def test_jobs_are_counted_by_what_they_do(made: PlanReport) -> None:
         "fine_tune": {"never trained": 1}, "classification": {"never measured": 1},
     }  # fmt: skip
     names = ("fetch", "data", "complexity_retinanet", "notebook_table_03", "speed", "claims", "robustness_c_0")
-    assert [kind_of(name) for name in names] == [
+    assert [job_kind(name) for name in names] == [
         "fetch", "data", "counting", "tables", "evaluation", "other", "other",
     ]  # fmt: skip
-    assert kind_of("robustness_c_0", a_pass=True) == "evaluation"
+    assert job_kind("robustness_c_0", a_pass=True) == "evaluation"
 
 
 def test_gpu_hours_are_seconds_times_gpus_and_unknown_jobs_are_in_none(made: PlanReport) -> None:
