@@ -21,7 +21,7 @@ from lska.pipeline.plan_report import (
     JobPlan,
     PlanReport,
     WallBound,
-    kind_of,
+    job_kind,
     longest_chain,
     make_report,
     render_plan,
@@ -75,10 +75,10 @@ def test_jobs_are_counted_by_what_they_do(made: PlanReport) -> None:
         "fine_tune": {"never trained": 1}, "classification": {"never measured": 1},
     }  # fmt: skip
     names = ("fetch", "data", "complexity_retinanet", "notebook_table_03", "speed", "claims", "robustness_c_0")
-    assert [kind_of(name) for name in names] == [
+    assert [job_kind(name) for name in names] == [
         "fetch", "data", "counting", "tables", "evaluation", "other", "other",
     ]  # fmt: skip
-    assert kind_of("robustness_c_0", a_pass=True) == "evaluation"
+    assert job_kind("robustness_c_0", a_pass=True) == "evaluation"
 
 
 def test_gpu_hours_are_seconds_times_gpus_and_unknown_jobs_are_in_none(made: PlanReport) -> None:
@@ -199,7 +199,7 @@ def test_what_snakemake_says_against_a_target_is_passed_on(
     assert "lska: error: mine.yaml" in capsys.readouterr().err
 
 
-def test_jobs_and_their_order_come_from_snakemake(tmp_path: Path) -> None:
+def test_jobs_and_their_order_come_from_snakemake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "Snakefile").write_text(
         'rule b:\n    input: "results/a.txt"\n    output: "results/b {run}.txt"\n    threads: 3\n'
         '    resources: gpu=2\n    shell: "touch"\n'
@@ -214,8 +214,10 @@ def test_jobs_and_their_order_come_from_snakemake(tmp_path: Path) -> None:
     assert jobs["b"].outputs == ["results/b x.txt"] and "b x.txt" in jobs["b"].reason
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "a.txt").touch()
-    assert [job.rule for job in planned_jobs(asked, tmp_path)] == ["b"]
-    (tmp_path / "results" / "b x.txt").touch()
-    for changes, rules in (({}, []), ({"forced": ["b"]}, ["b"]), ({"from_nothing": True}, ["a", "b"])):
+    for name in ("a.txt", "b x.txt"):
+        (tmp_path / "results" / name).touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *asked: False)  # as in a checkout that may only be read
+        assert planned_jobs(asked, tmp_path) == []
+    for changes, rules in (({"forced": ["b"]}, ["b"]), ({"from_nothing": True}, ["a", "b"])):
         assert sorted(job.rule for job in planned_jobs(replace(asked, **changes), tmp_path)) == rules

@@ -125,11 +125,15 @@ def test_a_killed_snakemake_is_unlocked_and_started_again(place: Place) -> None:
     assert place.said("calls") == ["--rerun-incomplete -c2", "--unlock -c2", "--rerun-incomplete -c2"]
 
 
-def test_restarts_are_bounded(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_restarts_are_bounded(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     place.snakemake("kill -9 $$")
+    monkeypatch.setattr(sys, "executable", "/my environment/bin/python")
     assert supervise(["snakemake"], QUICK) == 128 + 9
     assert len(place.said("calls")) == 3
     assert "Snakemake was killed by signal 9; giving up" in caplog.text
+    assert "/my environment/bin/python: Snakemake's executor for Slurm calls this without quotes" in caplog.text
 
 
 @pytest.mark.parametrize("deaf", [False, True])
@@ -278,36 +282,19 @@ def test_what_a_job_on_another_machine_ran_has_ended_with_it(
     if now is not None:
         monkeypatch.setenv("SLURM_JOB_ID", now)
     place.snakemake("exit 0")
-    if goes_on:
-        assert supervise(["snakemake"], QUICK) == 0
-    else:
+    if not goes_on:
+        place.queue("RUNNING")
         with pytest.raises(OwnershipError, match="started on .node1."):
             supervise(["snakemake"], QUICK)
-
-
-def test_what_was_started_on_another_machine_goes_on_there(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.snakemake("kill -9 $$")
-    monkeypatch.setattr(socket, "gethostname", lambda: "login1")
-    assert supervise(["snakemake"], replace(QUICK, restarts=0)) == 128 + 9
-    place.queue("RUNNING")
-    monkeypatch.setattr(socket, "gethostname", lambda: "login2")
-    with pytest.raises(OwnershipError, match="started on .login1."):
-        supervise(["snakemake"], QUICK)
-    assert place.said("cancelled") == [] and len(place.said("calls")) == 1
-    monkeypatch.setattr(socket, "gethostname", lambda: "login1")
-    place.snakemake("exit 0")
+        assert place.said("cancelled") == [] and len(place.said("calls")) == 1
+        monkeypatch.setattr(socket, "gethostname", lambda: "node1")
     assert supervise(["snakemake"], QUICK) == 0
 
 
 RECORDS: dict[str, str | bytes | None] = {
     "a list": "[]",
     "wrong types": '{"host": ["a"], "supervisor": "many"}',
-    "no host": '{"supervisor": 1}',
-    "a mapping as job": '{"host": "a", "supervisor": 1, "job": {}}',
     "another machine": '{"host": "login9", "supervisor": 1}',
-    "a huge number": '{"host": "a", "supervisor": ' + "9" * 5000 + "}",
-    "nested": "[" * 100_000,
-    "twice": '{"host": "a", "host": "b", "supervisor": 1}',
     "cut": '{"host"',
     "UTF-16": b"\xff\xfe",
     "a pipe": None,
@@ -427,12 +414,3 @@ def test_what_is_ignored_stays_so(place: Place) -> None:
     assert watchdog.poll() is None
     (place.folder / "go").touch()
     assert watchdog.wait(20) == 4
-
-
-def test_an_environment_that_jobs_cannot_be_started_from_is_told(
-    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(sys, "executable", "/my environment/bin/python")
-    place.snakemake("exit 0")
-    assert supervise(["snakemake"], QUICK) == 0
-    assert "/my environment/bin/python: Snakemake's executor for Slurm calls this without quotes" in caplog.text

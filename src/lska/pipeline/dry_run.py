@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ _UNLIMITED_CORES = "1000000"
 
 _PLUGINS = Path(__file__).parent / "snakemake_plugin"
 
-_MADE = ("results", "checkpoints", ".snakemake")
-"""What the workflow and Snakemake have made in a project."""
+_MADE = ("results", "checkpoints")
+"""What the workflow makes in a project."""
 
 
 class PlanningError(RuntimeError):
@@ -73,10 +73,11 @@ def planned_jobs(asked: DryRun, project: Path) -> list[SnakemakeJob]:
     if not (project / "Snakefile").is_file():
         raise ValueError(f"{project}: no Snakefile; run `lska plan` in the project's folder")
     project = project.absolute()
-    with tempfile.TemporaryDirectory(prefix="lska-plan-") as name, _linked(project, asked.from_nothing) as folder:
-        own = Path(name)
+    with tempfile.TemporaryDirectory(prefix="lska-plan-") as name:
+        own, folder = Path(name), Path(name) / "project"
+        _link_project(project, folder, asked.from_nothing)
         command = _command(asked, project, folder, own)
-        done = ask(command, _SECONDS, cwd=folder, env=_environment(own), stderr=subprocess.STDOUT)
+        done = ask(command, _SECONDS, cwd=folder, env=_environment(asked, own), stderr=subprocess.STDOUT)
         if done.returncode != 0:
             raise PlanningError(f"Snakemake cannot plan this:\n{_complaint(done.stdout)}")
         record = own / "jobs.jsonl"
@@ -88,24 +89,31 @@ def planned_jobs(asked: DryRun, project: Path) -> list[SnakemakeJob]:
     ]
 
 
-@contextmanager
-def _linked(project: Path, from_nothing: bool) -> Iterator[Path]:
-    """A folder of links to everything in the project, but for what a dry run writes to: Snakemake's own folder.
+def _link_project(project: Path, folder: Path, from_nothing: bool) -> None:
+    """Make a folder of links to everything in the project, but for what a dry run writes to: Snakemake's own folder.
 
     `work` is left out too: states and caches decide nothing about what is to run.
     """
-    with tempfile.TemporaryDirectory(prefix="lska-plan-") as name:
-        folder = Path(name)
-        left_out = {"work", ".snakemake", *(_MADE if from_nothing else ())}
-        for entry in project.iterdir():
-            if entry.name not in left_out:
-                (folder / entry.name).symlink_to(entry)
-        (folder / ".snakemake").mkdir()
-        # What Snakemake remembers of former runs, which decides what it runs again.
-        for kept in () if from_nothing else ("metadata", "incomplete"):
-            if (project / ".snakemake" / kept).is_dir():
-                (folder / ".snakemake" / kept).symlink_to(project / ".snakemake" / kept)
-        yield folder
+    (folder / ".snakemake").mkdir(parents=True)
+    for entry in project.iterdir():
+        if entry.name in ("work", ".snakemake") or (from_nothing and entry.name in _MADE):
+            continue
+        if entry.name in _MADE and not os.access(entry, os.W_OK):
+            # Snakemake refuses to plan for outputs that it could not write, but for links.
+            shutil.copytree(entry, folder / entry.name, copy_function=_link, ignore_dangling_symlinks=True)
+        else:
+            _link(entry, folder / entry.name)
+    # What Snakemake remembers of former runs, which decides what it runs again.
+    for kept in () if from_nothing else ("metadata", "incomplete"):
+        if (project / ".snakemake" / kept).is_dir():
+            _link(project / ".snakemake" / kept, folder / ".snakemake" / kept)
+
+
+def _link(source: Path | str, target: Path | str) -> None:
+    """A link with the time of what it names."""
+    Path(target).symlink_to(source)
+    found = Path(source).lstat()
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
 
 
 def _command(asked: DryRun, project: Path, folder: Path, own: Path) -> list[str]:
@@ -121,12 +129,15 @@ def _command(asked: DryRun, project: Path, folder: Path, own: Path) -> list[str]
     return [*command, "--", *asked.targets]
 
 
-def _environment(own: Path) -> dict[str, str]:
+def _environment(asked: DryRun, own: Path) -> dict[str, str]:
+    # Where Snakemake has started this, its own variables, such as a profile, are not meant for what is asked here.
+    inherited = {name: value for name, value in os.environ.items()
+                 if not (asked.from_nothing and name.startswith("SNAKEMAKE_"))}  # fmt: skip
     # A path that is relative for the caller would be another one in the folder of links.
     paths = [str(_PLUGINS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     absolute = os.pathsep.join(str(Path(path).absolute()) for path in paths if path)
     # Snakemake keeps a cache below a home folder, which may not be there or not be written to.
-    return {**os.environ, "PYTHONPATH": absolute, "XDG_CACHE_HOME": str(own)}
+    return {**inherited, "PYTHONPATH": absolute, "XDG_CACHE_HOME": str(own)}
 
 
 def _complaint(said: str) -> str:

@@ -235,14 +235,14 @@ def report_schema() -> dict[str, Any]:
 
 
 def _job_plan(plan: Plan, job: SnakemakeJob, why: list[Reason], estimate: TimeEstimate | None) -> JobPlan:
-    kind = kind_of(job.rule, pass_of(plan, job) is not None) if job.outputs else "targets"
+    kind = job_kind(job.rule, pass_of(plan, job) is not None) if job.outputs else "targets"
     return JobPlan(
         job.id, job.rule, kind, dict(job.wildcards), "; ".join(map(str, why)), job.reason, list(job.needs), job.gpus,
         job.threads, list(job.outputs), estimate, attempts_of(plan, job, estimate),
     )  # fmt: skip
 
 
-def kind_of(rule: str, a_pass: bool = False) -> Kind:
+def job_kind(rule: str, a_pass: bool = False) -> Kind:
     """What the jobs of a rule do."""
     return "evaluation" if a_pass else RULE_KINDS.get(rule) or RULE_KINDS.get(rule.partition("_")[0], "other")
 
