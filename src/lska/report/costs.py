@@ -93,7 +93,7 @@ def total(found: Iterable[Cost]) -> Cost:
 def trainings(results: Results) -> Iterator[Job]:
     """One job per sidecar: what made its weights; pretraining before fine-tuning, runs in the order of the tables."""
     config = results.config
-    folder = config.checkpoints
+    folder = config.weights_path("run").parent
     for path, content in sorted(results.sidecars.items(), key=lambda item: _order(item[0].relative_to(folder))):
         task = path.parent.relative_to(folder).as_posix()
         if content.get("origin", "trained") == "trained" and "seconds" in content:
@@ -166,7 +166,7 @@ class Training:
 
 def training_rows(results: Results) -> list[Training]:
     """Every training with its length."""
-    folder = results.config.checkpoints
+    folder = results.config.weights_path("run").parent
     contents = {path.relative_to(folder).with_suffix("").as_posix(): each for path, each in results.sidecars.items()}
     rows = []
     for job in trainings(results):

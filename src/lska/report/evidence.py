@@ -20,7 +20,7 @@ FOLDERS = ("metrics", "data", "tables", "figures", "claims")
 
 def place(path: Path, config: Config) -> str | None:
     """Where the site has a copy of a file of the results, of a sidecar or of the paper's values; None for others."""
-    copies = {config.results: "", config.checkpoints: "weights/", Path("paper"): "paper/"}
+    copies = {config.results: "", config.weights_path("run").parent: "weights/", Path("paper"): "paper/"}
     for folder, name in copies.items():
         if path.is_relative_to(folder):
             inner = path.relative_to(folder)

@@ -77,7 +77,7 @@ def gather(config: Config) -> Results:
     Raises:
         ValueError: a file is no JSON, or is faulty in what tables rely on; names it.
     """
-    results, checkpoints = config.results, config.checkpoints
+    results, checkpoints = config.results, config.weights_path("run").parent
     metrics = _contents(results / "metrics", schema="metrics")
     return Results(
         config,
