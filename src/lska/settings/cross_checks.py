@@ -71,13 +71,14 @@ def _data(config: Config) -> Problems:
         yield ", ".join(settings), f"data sets need different names, found {', '.join(names)}"
     roots = Counter(Path(data.root) for _, data in config.sources)
     for kind, data in config.sources:
+        setting = places[kind]
         # A generated set would replace the other data of its folder, and be compared with published numbers.
         if data.generate is None or kind not in (*SETS, *OWN_DATA):
             continue
         if data.name == CUE_CONFLICT or (MANIFESTS / f"{data.name}.yaml").is_file():
-            yield f"{places[kind]}.name", f"{data.name} is a published set, and this one is generated; name it otherwise"
+            yield f"{setting}.name", f"{data.name} is a published set, and this one is generated; name it otherwise"
         if roots[Path(data.root)] > 1:
-            yield f"{places[kind]}.root", f"{data.root} is the root of another data set too; choose another folder"
+            yield f"{setting}.root", f"{data.root} is the root of another data set too; choose another folder"
 
 
 def _networks(config: Config) -> Problems:
