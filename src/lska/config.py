@@ -19,7 +19,7 @@ from lska.inspection import TASKS as INSPECTIONS
 from lska.openmmlab.recipe import DetectionRecipe, SegmentationRecipe, load_dense_recipe
 from lska.passes import Measured
 from lska.provenance import digest, metric_path, read_record
-from lska.robustness import PerturbedSet, set_of
+from lska.robustness import SETS, PerturbedSet, set_of
 from lska.runs import Run
 from lska.sections import (
     DataSource,
@@ -102,6 +102,11 @@ class Config:
         inside = [(name, self.inspections[name]) for name in OWN_DATA]
         inspected = [(name, section.data) for name, section in inside if section is not None]
         return (("classification", self.data), *dense, *perturbed, *inspected)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """The settings that hold the data sets, by what these serve."""
+        return {kind: place(kind) for kind, _ in self.sources}
 
     @property
     def inspections(self) -> dict[str, ShapeTexture | TextureNeighbours | ReceptiveField | None]:
@@ -271,6 +276,13 @@ class Config:
         kind = next(kind for kind, other in self.sources if other.name == data.name)
         record = read_record(self.record_of(data), data.name, kind, name=str, digest=str)
         return {"name": record["name"], "digest": record["digest"]}
+
+
+def place(kind: str) -> str:
+    """Setting that holds the data set serving `kind`, an item of `Config.sources`."""
+    if kind == "classification":
+        return "data"
+    return f"robustness.sets.{kind}" if kind in SETS else f"{kind}.data"
 
 
 def _attempted(load: Callable[[], Any]) -> Any:

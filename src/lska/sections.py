@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -37,13 +37,6 @@ FileStem = Annotated[str, checked(stem_problem)]
 
 DataPart = Literal["train", "val", "test"]
 SetName = Literal["c", "c_bar", "a", "r", "sketch"]
-
-
-def place(kind: str) -> str:
-    """Setting that holds the data set serving `kind`, an item of `Config.sources`."""
-    if kind == "classification":
-        return "data"
-    return f"robustness.sets.{kind}" if kind in get_args(SetName) else f"{kind}.data"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lska.config import Config
+from lska.config import Config, place
 from lska.data.entries import DataError
 from lska.data.manifest import load_manifest, manifest_path
 from lska.data.perturbed.generate import CorruptionSettings
@@ -25,7 +25,7 @@ from lska.data.synthetic import (
     TextureSettings,
 )
 from lska.robustness import MASKED
-from lska.sections import DataSource, place
+from lska.sections import DataSource
 from lska.strict import build, problems_of, refuse
 
 SETTINGS: dict[str, Any] = {

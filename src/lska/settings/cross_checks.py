@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lska.inspection import OWN_DATA
 from lska.robustness import CUE_CONFLICT, MANIFESTS, SETS
 from lska.runs import Run
-from lska.sections import Training, expand_all, place
+from lska.sections import Training, expand_all
 from lska.strict import SettingsError
 
 if TYPE_CHECKING:
@@ -65,19 +65,20 @@ def _sections(config: Config) -> Problems:
 
 def _data(config: Config) -> Problems:
     """Names used twice, and generated sets under the name of published data or in the folder of other data."""
-    names = [data.name for _, data in config.sources]
+    names, places = [data.name for _, data in config.sources], config.places
     if len(set(names)) < len(names):
-        settings = [place(kind) for kind, data in config.sources if names.count(data.name) > 1]
+        settings = [places[kind] for kind, data in config.sources if names.count(data.name) > 1]
         yield ", ".join(settings), f"data sets need different names, found {', '.join(names)}"
     roots = Counter(Path(data.root) for _, data in config.sources)
     for kind, data in config.sources:
+        setting = places[kind]
         # A generated set would replace the other data of its folder, and be compared with published numbers.
         if data.generate is None or kind not in (*SETS, *OWN_DATA):
             continue
         if data.name == CUE_CONFLICT or (MANIFESTS / f"{data.name}.yaml").is_file():
-            yield f"{place(kind)}.name", f"{data.name} is a published set, and this one is generated; name it otherwise"
+            yield f"{setting}.name", f"{data.name} is a published set, and this one is generated; name it otherwise"
         if roots[Path(data.root)] > 1:
-            yield f"{place(kind)}.root", f"{data.root} is the root of another data set too; choose another folder"
+            yield f"{setting}.root", f"{data.root} is the root of another data set too; choose another folder"
 
 
 def _networks(config: Config) -> Problems:

@@ -187,7 +187,7 @@ def _order(finding: Finding) -> int:
 
 def _history(config: Config, evidence: Evidence) -> Iterator[Finding]:
     """What git knows: files that differ from the commit, and results of unknown commits or of changed sources."""
-    for name in changed_files(config.results, config.checkpoints, Path("paper")):
+    for name in changed_files(config.results, config.weights_path("any").parent, Path("paper")):
         state = "differs from the commit" if Path(name).exists() else "is gone; the commit has it"
         text = ": ".join(filter(None, [state, edited_fields(Path(name))]))
         yield Finding(Level.NOTE, Path(name), "", text)

@@ -59,7 +59,7 @@ class Evidence:
 
     def sidecar(self, path: Path) -> Checked:
         """A sidecar by its path, also a missing one."""
-        folder = self.config.checkpoints
+        folder = self.config.weights_path("any").parent
         if not path.is_relative_to(folder) or ".." in path.parts:
             return Checked(folder, {}, (broken(folder, "", f"{quoted(str(path))} is no sidecar of this scale"),))
         if path not in self._sidecars:
@@ -70,7 +70,7 @@ class Evidence:
     @cached_property
     def sidecars(self) -> dict[Path, Checked]:
         """Every sidecar that is there or is named by another file."""
-        for path in files_in(self.config.checkpoints, "**/*.json"):
+        for path in files_in(self.config.weights_path("any").parent, "**/*.json"):
             self.sidecar(path)
         for checked in list(self.metrics.values()):
             if checked.get("weights.md5"):
