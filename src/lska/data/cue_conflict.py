@@ -98,12 +98,6 @@ class CueConflictSet:
         return read_encoded(self.place(index))
 
 
-class _Entry(NamedTuple):
-    shape: Instance
-    texture: Instance
-    name: str
-
-
 def read_cue_conflict(root: Path, expected: Expected | None = None) -> CueConflictSet:
     """List the set at `root`, without decoding its images.
 

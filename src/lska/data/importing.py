@@ -12,19 +12,18 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from lska.data.archives import CHUNK, Archive, is_archive, read_archives, stem
-from lska.data.entries import DataError, FileName, shown
-from lska.data.manifest import BUNDLED, kind_of
+from lska.data.entries import DataError, shown
+from lska.data.manifest import BUNDLED, kind_of, load_manifest
 from lska.files import FileError, is_temporary, open_regular, quoted, read_yaml, writing
-from lska.strict import build
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -155,34 +154,26 @@ def _chosen(manifest: Path, source: str) -> Archive:
     for archive in sorted(alike, key=lambda archive: archive.file != name):
         return archive if name == archive.file else Archive(name, holds=archive.holds, rename=archive.rename)
     expected = shown([archive.file for archive in archives])
-    others = (path for path in sorted(BUNDLED.glob("*.yaml")) if path != manifest and _lists(path, name, source))
-    hint = ", ".join(path.stem for path in others)
+    others = {path: read_archives(path) for path in sorted(BUNDLED.glob("*.yaml")) if path != manifest}
+    hint = ", ".join(
+        path.stem
+        for path, listed in others.items()
+        if any(source == one.url or stem(name) == stem(one.file) for one in listed)
+    )
     raise DataError(
         f"{source}: {name} is no archive of {manifest.stem}, expected {expected}; "
         + (f"it is one of {hint}" if hint else "if it is one under another name, rename it")
     )
 
 
-@dataclass(frozen=True)
-class _Own:
-    """What a manifest names besides the archives that it lists."""
-
-    archive: FileName | None = None
-    splits: dict[FileName, Any] = field(default_factory=dict)
-
-
-def _candidates(manifest: Path) -> list[Archive]:
+def _candidates(path: Path) -> list[Archive]:
     """Listed archives, the one of its own that a dense set may name, and a tar file for each split of class folders."""
-    values = read_yaml(manifest)
-    kept = ("archive", "splits") if kind_of(values, manifest) == "classification" else ("archive",)
-    own = build(_Own, {key: values[key] for key in kept if key in values}, str(manifest))
-    names = [*([own.archive] if own.archive else []), *(f"{split}.tar" for split in own.splits)]
-    listed = read_archives(manifest)
-    return [*listed, *(Archive(name) for name in names if name not in {one.file for one in listed})]
-
-
-def _lists(manifest: Path, name: str, source: str) -> bool:
-    return any(source == one.url or stem(name) == stem(one.file) for one in read_archives(manifest))
+    kind = kind_of(read_yaml(path), path)
+    manifest = load_manifest(path, kind)
+    own = [manifest.archive] if kind in ("detection", "segmentation") and manifest.archive else []
+    names = [*own, *(f"{split}.tar" for split in (manifest.splits if kind == "classification" else ()))]
+    known = {one.file for one in manifest.archives}
+    return [*manifest.archives, *(Archive(name) for name in names if name not in known)]
 
 
 def _bring(source: str, path: Path, expected: Archive) -> None:
