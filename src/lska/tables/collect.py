@@ -10,7 +10,7 @@ from typing import Any
 
 from lska.runs import Run
 from lska.tables.cell_states import State, compare, pool
-from lska.tables.designs import describe
+from lska.tables.designs import describe_design
 from lska.tables.measurements import Measurement, MetricFolder, measurement_of
 from lska.tables.paper_values import REFERENCE, PaperTable, PaperValue, read_paper
 from lska.tables.specs import DESIGN, ColumnSpec, ConfigLike, Row, TableSpec, expand, sources
@@ -147,7 +147,7 @@ def _filled(cell: Cell, row: Row, column: ColumnSpec, config: ConfigLike, metric
     if not row.applies(column):
         return cell
     if column.task == DESIGN and row.kernel is not None:
-        return _worded(replace(cell, n=1), describe(column.metric, row.kernel))
+        return _worded(replace(cell, n=1), describe_design(column.metric, row.kernel))
     runs = sources(row, column, config)
     if not runs:
         reason = "" if row.model is None else f"scale {config.scale} has no {row.task(column)} of {row.network}"
