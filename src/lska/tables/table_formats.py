@@ -7,16 +7,14 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import html
-import io
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import write_text
+from lska.files import csv_text, write_text
 from lska.tables.cell_text import caption, cell_text, facts, headings, legend, shown
 from lska.tables.collect import Cell, Table, TableRow, collect
 from lska.tables.latex import table_pages
@@ -174,15 +172,6 @@ def _origin(cell: Cell) -> str:
 def to_csv(table: Table) -> str:
     """One line per cell; empty fields are unknown quantities."""
     return csv_text(CSV_COLUMNS, records(table))
-
-
-def csv_text(columns: Iterable[str], lines: Iterable[Mapping[str, object]]) -> str:
-    """Comma-separated values under a line of headings; fields that a line lacks are empty."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return stream.getvalue()
 
 
 def records(table: Table) -> list[dict[str, object]]:
