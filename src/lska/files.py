@@ -24,7 +24,7 @@ import shutil
 import socket
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -257,6 +257,15 @@ def read_table(
         more = f"\n  and {len(problems) - 10:,} more" if len(problems) > 10 else ""
         raise FileError(f"{path}: {len(problems):,} problem(s):\n  " + "\n  ".join(problems[:10]) + more)
     return rows
+
+
+def csv_text(columns: Iterable[str], lines: Iterable[Mapping[str, object]]) -> str:
+    """Comma-separated values under a line of headings; fields that a line lacks are empty."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return stream.getvalue()
 
 
 def _repeated(names: Sequence[Any]) -> list[Any]:

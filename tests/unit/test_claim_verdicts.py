@@ -15,7 +15,7 @@ from test_table_formats import Document
 from lska import config
 from lska.claims.claims_page import claims_content, claims_text, few, numbers, render_claims, verdict_of, write_claims
 from lska.claims.listing import claim_files
-from lska.claims.verdicts import Verdict, combine, judge, judge_claims
+from lska.claims.verdicts import Verdict, combine, judge_claim, judge_claims
 from lska.cli import main
 from lska.provenance import project_root
 
@@ -23,7 +23,7 @@ from lska.provenance import project_root
 
 
 def verdict(one: str, *parts: object, tolerance: tuple[float, ...] = (), **more: object) -> Verdict:
-    return judge(claim(one, *tolerance, **more), {part.quantity: part for part in parts}).verdict
+    return judge_claim(claim(one, *tolerance, **more), {part.quantity: part for part in parts}).verdict
 
 
 def known(text: str, value: float, error: float = 0.5) -> object:
@@ -70,7 +70,7 @@ def test_of_several_comparisons_chance_has_several_tries_to_fail_one() -> None:
 
 def test_a_quotient_by_zero_is_not_run_and_says_why() -> None:
     said = claim(f"{OTHER} / {ONE} > 1 and {OTHER} > 50")
-    found = judge(said, {quantity(ONE): known(ONE, 0.0), quantity(OTHER): known(OTHER, 60)})
+    found = judge_claim(said, {quantity(ONE): known(ONE, 0.0), quantity(OTHER): known(OTHER, 60)})
     assert (found.verdict, len(found.outcomes)) == (Verdict.NOT_RUN, 1)
     assert found.missing == (f"{OTHER} / {ONE} > 1: divides by zero",)
 
@@ -78,7 +78,7 @@ def test_a_quotient_by_zero_is_not_run_and_says_why() -> None:
 def test_speeds_of_different_hardware_are_not_compared() -> None:
     one, other = (f"speed.throughput(van_tiny-lska-k{kernel})" for kernel in (7, 65))
     parts = [evidence(one, 500.0, standard_error=1.0, devices=("Some GPU",)), known(other, 90.0)]
-    found = judge(claim(f"{one} > {other}"), {part.quantity: part for part in parts})
+    found = judge_claim(claim(f"{one} > {other}"), {part.quantity: part for part in parts})
     assert (found.verdict, found.outcomes) == (Verdict.NOT_RUN, ())
     assert found.missing == (f"{one} > {other}: speeds of different hardware (Some GPU, Some CPU)",)
     assert verdict(f"{one} > {other}", known(one, 500.0), parts[1]) is Verdict.HOLDS
@@ -102,17 +102,17 @@ def test_an_unknown_error_decides_nothing() -> None:
 def test_published_numbers_are_compared_only_with_the_papers_networks_on_their_data() -> None:
     said = claim(f"{ONE} - 71 = 1.5", 0.5, data="imagenet1k")
     there = evidence(ONE, 72.5, standard_error=0.1, data=("imagenet1k",))
-    assert judge(said, {there.quantity: there}).verdict is Verdict.HOLDS
-    small = judge(said, {there.quantity: there}, ["van_tiny"])
+    assert judge_claim(said, {there.quantity: there}).verdict is Verdict.HOLDS
+    small = judge_claim(said, {there.quantity: there}, ["van_tiny"])
     assert (small.verdict, small.outcomes) == (Verdict.NOT_RUN, ())
     assert small.missing == ("compares with published numbers; shrunken here: van_tiny",)
-    other = judge(said, {there.quantity: known(ONE, 72.5)})
+    other = judge_claim(said, {there.quantity: known(ONE, 72.5)})
     assert other.verdict is Verdict.NOT_RUN
     assert other.missing == ("compares with numbers published for imagenet1k; measured here: shapes",)
 
 
 def test_where_the_paper_contradicts_itself_our_verdict_stands_beside() -> None:
-    found = judge(claim(f"{ONE} > 71", paper_numbers="disagree"), {quantity(ONE): known(ONE, 80)})
+    found = judge_claim(claim(f"{ONE} > 71", paper_numbers="disagree"), {quantity(ONE): known(ONE, 80)})
     assert (found.verdict, found.measured) == (Verdict.DISAGREE, Verdict.HOLDS)
     assert claims_content([found], Scale(Path("results")))["counts"][Verdict.DISAGREE] == 1
 
@@ -186,7 +186,7 @@ def test_comparisons_read_as_a_person_writes_them() -> None:
     def said(predicate: str, value: float, *tolerance: float, error: float | None = 0.5) -> str:
         one = claim(predicate, *tolerance)
         (part,) = one.quantities
-        found = judge(one, {part: evidence(str(part), value, standard_error=0.0 if part.counted else error)})
+        found = judge_claim(one, {part: evidence(str(part), value, standard_error=0.0 if part.counted else error)})
         (comparison,) = claims_content([found], Scale(Path("results")))["claims"][0]["comparisons"]
         return numbers(comparison)
 
@@ -206,7 +206,7 @@ def test_what_stands_beside_a_verdict() -> None:
         ("disagree", "! the paper's own numbers disagree (ours: fails)"),
     ):  # fmt: skip
         said = claim(f"{text} = 1", 0.05, paper_numbers=paper_numbers)
-        found = judge(said, {quantity(text): evidence(text, 2.0, standard_error=0.0)})
+        found = judge_claim(said, {quantity(text): evidence(text, 2.0, standard_error=0.0)})
         assert verdict_of(claims_content([found], Scale(Path("results")))["claims"][0]) == expected
 
 

@@ -19,7 +19,7 @@ from syrupy.assertion import SnapshotAssertion
 from table_helpers import PAPER, Scale
 
 from lska.claims.claim_evidence import Unavailable, evidence_of
-from lska.claims.listing import claim_needs, read_claims, runs_of
+from lska.claims.listing import claim_needs, claim_runs, read_claims
 from lska.claims.predicates import Quantity, parse
 from lska.files import read_yaml
 from lska.outcomes import Outcomes
@@ -155,9 +155,9 @@ def test_arithmetic_is_that_of_python(a: int, b: int, c: int, x: int) -> None:
 
 def test_a_network_is_all_its_seeds_and_counts_are_those_of_the_architecture() -> None:
     scale = Scale(Path("results"), RUNS)
-    assert [run.seed for run in runs_of(quantity(ONE), scale)] == [0, 1]
-    assert runs_of(quantity("complexity.params(van_base-lska-k35)"), scale) == (Run("van_base", "lska", 35, 0),)
-    assert runs_of(quantity("classification.top1(van_base-lska-k35)"), scale) == ()
+    assert [run.seed for run in claim_runs(quantity(ONE), scale)] == [0, 1]
+    assert claim_runs(quantity("complexity.params(van_base-lska-k35)"), scale) == (Run("van_base", "lska", 35, 0),)
+    assert claim_runs(quantity("classification.top1(van_base-lska-k35)"), scale) == ()
     needs = claim_needs(scale, (claim(f"{ONE} > {OTHER} and {ONE} > 3"),))
     assert needs == [("classification", run) for run in (*RUNS[2:], *RUNS[:2])]
 

@@ -99,34 +99,32 @@ def points(plot: dict[str, Any]) -> list[dict[str, Any]]:
     return (json.loads(content) if isinstance(content, str) else content)["data"]["values"]
 
 
-def test_metrics_are_a_table_of_runs_by_numbers(repository: Repository) -> None:
+def test_metrics_and_learning_rates_are_told_with_their_runs_and_recipes(repository: Repository) -> None:
     head, _, *rows = repository.dvc("metrics", "show", "--md").strip().splitlines()
-    columns = [cell.strip() for cell in head.strip("|").split("|")]
-    assert columns[:3] == ["Path", "classification.top1", "classification.top5"] and len(columns) == 16
-    table = {cells[0]: cells for cells in ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)}
-    assert len(table) == 6
-    assert table[SUMMARY][1:3] == ["71.5", "98.16"]
-    lacking = table["results/small/summary/van_tiny-lska-k53-s0.json"]
-    assert lacking[columns.index("detection.retinanet.box_ap")] == "-"
-
-
-def test_a_changed_metric_is_told_with_its_run_and_both_values(repository: Repository) -> None:
+    columns, *cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in (head, *rows))
+    table = {line[0]: dict(zip(columns, line, strict=True)) for line in cells}
+    assert (len(columns), len(table), table[SUMMARY]["classification.top1"]) == (16, 6, "71.5")
+    assert table["results/small/summary/van_tiny-lska-k53-s0.json"]["detection.retinanet.box_ap"] == "-"
     found = json.loads(repository.dvc("metrics", "diff", "--json", "HEAD~1", "HEAD"))
     assert found == {SUMMARY: {"classification.top1": {"old": 73.05, "new": 71.5, "diff": pytest.approx(-1.55)}}}
     said = repository.dvc("metrics", "diff", "HEAD~1").splitlines()
     assert said[1].split() == [SUMMARY, "classification.top1", "73.05", "71.5", "-1.55"]
     assert repository.dvc("metrics", "diff") == ""
-
-
-def test_an_edited_learning_rate_is_told_with_its_recipe(repository: Repository) -> None:
     found = json.loads(repository.dvc("params", "diff", "--json", "HEAD~1"))
     assert found == {"config/recipes/cifar10.yaml": {"learning_rate": {"old": 0.004, "new": 0.002, "diff": -0.002}}}
 
 
-def test_every_plot_shows_its_data(repository: Repository) -> None:
+def test_every_plot_shows_its_data_on_axes_that_are_columns_of_it(repository: Repository) -> None:
+    """The name of a number has dots, which Vega would read as a mapping in a mapping."""
     found = plots(repository.dvc("plots", "show", "--json"))
     lines = {name: points(plot) for name, plot in found.items() if plot["type"] == "vega"}
-    assert [name for name, values in lines.items() if not values] == []
+    for name, values in lines.items():
+        content = found[name]["content"]
+        axes = (json.loads(content) if isinstance(content, str) else content)["encoding"]
+        fields = [axes[axis]["field"] for axis in ("x", "y", "color")]
+        assert {field.replace("\\.", ".") for field in fields} <= set(values[0]), name
+        assert not any("." in field.replace("\\.", "") for field in fields), name
+        assert "<DVC_METRIC" not in json.dumps(content), name
     table = (repository.root / "results/small/plots/networks.csv").read_text()
     assert [value["classification.top1"] for value in lines["small-top1-by-kernel"] if value["run"] == RUN] == ["71.5"]
     assert len(lines["small-top1-by-kernel"]) == len(table.splitlines()) - 1
@@ -134,18 +132,6 @@ def test_every_plot_shows_its_data(repository: Repository) -> None:
     assert (len(loss), loss[0]["loss"]) == (226, "9.75")
     figures = [plot for plot in found.values() if plot["type"] == "image"]
     assert len(figures) == 7 and all(Path(plot["url"]).read_text().startswith("<?xml") for plot in figures)
-
-
-def test_the_axes_of_plots_are_columns_of_their_data(repository: Repository) -> None:
-    """The name of a number has dots, which Vega would read as a mapping in a mapping."""
-    for name, plot in plots(repository.dvc("plots", "show", "--json")).items():
-        if plot["type"] == "vega":
-            content = json.loads(plot["content"]) if isinstance(plot["content"], str) else plot["content"]
-            values, axes = content["data"]["values"], content["encoding"]
-            fields = [axes[axis]["field"] for axis in ("x", "y", "color")]
-            assert {field.replace("\\.", ".") for field in fields} <= set(values[0]), name
-            assert not any("." in field.replace("\\.", "") for field in fields), name
-            assert "<DVC_METRIC" not in json.dumps(content), name
 
 
 def test_two_commits_are_drawn_over_each_other(repository: Repository) -> None:

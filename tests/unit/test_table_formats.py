@@ -21,7 +21,7 @@ from lska.runs import ATTENTIONS, Run
 from lska.tables import table_summary
 from lska.tables.cell_text import caption, cell_text, headings, legend, shown
 from lska.tables.collect import Table, collect
-from lska.tables.latex import panels
+from lska.tables.latex import table_panels
 from lska.tables.specs import TABLE_FORMATS, TARGETS, ColumnSpec, RowSpec, TableSpec, outputs
 from lska.tables.table_formats import (
     CSV_COLUMNS,
@@ -100,7 +100,7 @@ def test_every_state_in_every_format(
     with pytest.raises(ValueError, match=r"t\.docx.*\.md, \.tex, \.csv, \.html"):
         write_table(table, tmp_path / "t.docx")
     notebook = [table_summary.introduction(table.spec), table_summary.figure_numbers(table)]
-    functions = ("states", "not_run", "printed", "provenance", "further")
+    functions = ("state_counts", "not_run", "printed", "provenance", "further")
     notebook += [getattr(table_summary, name)(table) for name in functions]
     assert "\n\n---\n\n".join(notebook) == snapshot(name="notebook")
 
@@ -110,7 +110,7 @@ def test_notebooks_say_where_there_is_nothing_to_show(tmp_path: Path, every: dic
     assert table_summary.not_run(every["table_02"]).startswith("Nothing: every network")
     assert table_summary.printed(every["table_07"]).startswith("None is known")
     assert table_summary.provenance(every["figure_02"]).startswith("The numbers come from the code itself")
-    assert "No cell deviates." in table_summary.states(every["table_02"])
+    assert "No cell deviates." in table_summary.state_counts(every["table_02"])
     assert table_summary.further(every["figure_02"]) == table_summary.FURTHER
 
 
@@ -258,7 +258,7 @@ def test_latex_escapes_everything() -> None:
 
 def test_panels_show_every_cell_that_a_row_has_once(every: dict[str, Table]) -> None:
     for table in (every[target] for target in TABLES):
-        parts = panels(table)
+        parts = table_panels(table)
         shown_cells = {(row, column) for panel in parts for row in panel.rows for column in panel.columns}
         assert len(shown_cells) == sum(len(panel.rows) * len(panel.columns) for panel in parts)
         places = ((row, column) for row in range(len(table.rows)) for column in range(len(table.spec.columns)))
@@ -271,7 +271,7 @@ def test_panels_show_every_cell_that_a_row_has_once(every: dict[str, Table]) -> 
 def test_columns_of_other_rows_stand_in_panels_of_their_own(every: dict[str, Table]) -> None:
     table = every["table_04"]
     labels = [column.label for column in table.spec.columns]
-    for panel in panels(table):
+    for panel in table_panels(table):
         names = {labels[column] for column in panel.columns}
         heads = {table.rows[row].label.removeprefix("reference: ").removeprefix("control: ")[:4] for row in panel.rows}
         assert heads == {"AP": {"Reti"}, "APb": {"Mask"}}.get(min(names, key=labels.index), heads)

@@ -32,7 +32,7 @@ for target in TABLES + FIGURES:
             paper=lambda wildcards, target=target: PLAN.paper(target),
         output:
             [
-                report(path, caption=f"../report/{kind}.rst", category=f"{kind.capitalize()}s", labels=PLAN.labels(target))
+                report(path, caption="../report/target.rst", category=f"{kind.capitalize()}s", labels=PLAN.labels(target))
                 if path.endswith((".html", ".svg"))
                 else path
                 for path in PLAN.outputs(target)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lska.claims.listing import runs_of
+from lska.claims.listing import claim_runs
 from lska.claims.predicates import Quantity
 from lska.outcomes import Outcomes, outcomes_path, read_outcomes
 from lska.runs import Run
@@ -83,7 +83,7 @@ def evidence_of(quantity: Quantity, config: ConfigLike, folder: MetricFolder) ->
         Unavailable: the scale has no such run, or it was not measured (yet), or the metric has no value.
         ValueError: a file is faulty; names it.
     """
-    runs = runs_of(quantity, config)
+    runs = claim_runs(quantity, config)
     if not runs:
         raise Unavailable(f"scale {config.scale} has no {quantity.task} of {quantity.network}")
     contents = {}

@@ -9,11 +9,11 @@ from typing import Any
 
 from lska.claims.claim_evidence import Evidence
 from lska.claims.listing import claim_files
-from lska.claims.verdicts import MARKS, MEANING, Outcome, Result, Verdict
+from lska.claims.verdicts import MARKS, MEANING, Judgement, Result, Verdict
 from lska.files import write_json, write_text
 from lska.tables.cell_text import shown
 from lska.tables.specs import ConfigLike
-from lska.tables.table_formats import escape_markdown, place
+from lska.tables.table_formats import escape_markdown, relative_place
 
 WIDTH = 100
 
@@ -57,7 +57,7 @@ def _claim(result: Result) -> dict[str, Any]:
     }
 
 
-def _comparison(outcome: Outcome) -> dict[str, Any]:
+def _comparison(outcome: Judgement) -> dict[str, Any]:
     found, interval = outcome.difference, outcome.difference.interval()
     return {
         "text": outcome.comparison.text,
@@ -85,7 +85,7 @@ def _quantity(evidence: Evidence) -> dict[str, Any]:
         "n": evidence.n,
         "runs": [str(run) for run in evidence.runs],
         "seeds": [] if counted else [run.seed for run in evidence.runs],
-        "files": [place(path) for path in evidence.files],
+        "files": [relative_place(path) for path in evidence.files],
         "data": list(evidence.data),
         "hardware": list(evidence.devices),
     }

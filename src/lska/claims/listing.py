@@ -98,7 +98,7 @@ def _claim(row: dict[str, str], where: str) -> Claim:
     return claim
 
 
-def runs_of(quantity: Quantity, config: ConfigLike) -> tuple[Run, ...]:
+def claim_runs(quantity: Quantity, config: ConfigLike) -> tuple[Run, ...]:
     """The runs of a quantity's network at a scale, one per seed; none where the scale has none.
 
     Counts belong to the paper's own architectures and are known at every scale.
@@ -113,4 +113,4 @@ def runs_of(quantity: Quantity, config: ConfigLike) -> tuple[Run, ...]:
 def claim_needs(config: ConfigLike, claims: tuple[Claim, ...] | None = None) -> list[tuple[str, Run]]:
     """The metric files, as (task, run), that the claims can use at a scale, each once."""
     quantities = (one for claim in (read_claims() if claims is None else claims) for one in claim.quantities)
-    return list(dict.fromkeys((one.task, run) for one in quantities for run in runs_of(one, config)))
+    return list(dict.fromkeys((one.task, run) for one in quantities for run in claim_runs(one, config)))

@@ -13,11 +13,10 @@ from typing import Any
 
 from lska.claims.headlines import headlines
 from lska.config import Config
-from lska.files import MissingFileError, files_in, parse_json, quoted, read_lines, write_json, write_text
+from lska.files import MissingFileError, csv_text, files_in, parse_json, quoted, read_lines, write_json, write_text
 from lska.runs import Run
 from lska.tables.measurements import MetricFolder, measurement_of
 from lska.tables.specs import TARGETS, load_spec, requirements
-from lska.tables.table_formats import csv_text
 
 COUNTED = "complexity"
 """Task that is counted for seed 0 of a network and holds for all of its seeds."""

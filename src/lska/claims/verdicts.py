@@ -45,7 +45,7 @@ MEANING = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Judgement:
     """One comparison with what it comes to."""
 
     comparison: Comparison
@@ -62,7 +62,7 @@ class Result:
     claim: Claim
     measured: Verdict
     """What our numbers say; never `DISAGREE`."""
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Judgement, ...]
     evidence: tuple[Evidence, ...]
     missing: tuple[str, ...]
     """What was not measured, or why it cannot be compared."""
@@ -97,10 +97,10 @@ def judge_claims(config: ConfigLike, path: Path = CLAIMS, results: Path | None =
         except Unavailable as reason:
             found[quantity] = str(reason)
     shrunken = set(getattr(config, "architecture", {}))
-    return tuple(judge(claim, {one: found[one] for one in claim.quantities}, shrunken) for claim in claims)
+    return tuple(judge_claim(claim, {one: found[one] for one in claim.quantities}, shrunken) for claim in claims)
 
 
-def judge(claim: Claim, found: Mapping[Quantity, Evidence | str], shrunken: Iterable[str] = ()) -> Result:
+def judge_claim(claim: Claim, found: Mapping[Quantity, Evidence | str], shrunken: Iterable[str] = ()) -> Result:
     """The verdict on one claim.
 
     Args:
@@ -122,7 +122,7 @@ def judge(claim: Claim, found: Mapping[Quantity, Evidence | str], shrunken: Iter
                 undefined.append(f"{one.text}: {said}")
     tests = sum(not gap.exact for _, _, gap in able)
     outcomes = tuple(
-        Outcome(one, tolerance, gap, _unit(one, evidence), _verdict(one, gap, tolerance, tests))
+        Judgement(one, tolerance, gap, _unit(one, evidence), _verdict(one, gap, tolerance, tests))
         for one, tolerance, gap in (() if claim.data and missing else able)
     )
     missing += undefined

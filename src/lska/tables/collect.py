@@ -10,7 +10,7 @@ from typing import Any
 
 from lska.runs import Run
 from lska.tables.cell_states import State, compare, pool
-from lska.tables.designs import describe
+from lska.tables.designs import describe_design
 from lska.tables.measurements import Measurement, MetricFolder, measurement_of
 from lska.tables.paper_values import REFERENCE, PaperTable, PaperValue, read_paper
 from lska.tables.specs import DESIGN, ColumnSpec, ConfigLike, Row, TableSpec, expand, sources
@@ -117,37 +117,23 @@ def collect(spec: TableSpec, config: ConfigLike, paper: Path, results: Path, sea
         ValueError: a metric file or a file of `paper` is faulty; names the file and the field.
     """
     printed, metrics = read_paper(paper / f"{spec.paper}.csv"), MetricFolder(config.scale, results, seals)
-    rows = []
-    for row in expand(spec, config):
-        blanks = [_blank(row, column, printed) for column in spec.columns]
-        filled = zip(blanks, spec.columns, strict=True)
-        cells = tuple(_filled(blank, row, column, config, metrics) for blank, column in filled)
-        rows.append(TableRow(row.label, cells, row))
+    rows = [
+        TableRow(row.label, tuple(_cell(row, column, printed, config, metrics) for column in spec.columns), row)
+        for row in expand(spec, config)
+    ]
     rows = _with_references(rows, spec, printed) if spec.references else rows
     return Table(spec, config.scale, config.caption, tuple(rows))
 
 
-def _blank(row: Row, column: ColumnSpec, printed: PaperTable) -> Cell:
-    """A cell with the paper's value only."""
+def _cell(row: Row, column: ColumnSpec, printed: PaperTable, config: ConfigLike, metrics: MetricFolder) -> Cell:
+    """The paper's value, and what was measured for it."""
     cell = Cell(row.label, column.label, State.NOT_APPLICABLE, column.unit, column.digits)
     if not row.applies(column):
         return cell
     cell = replace(cell, note=row.spec.remarks.get(column.label, ""))
-    return _with_paper(cell, printed.get(row.paper_label, column.paper_label or column.label))
-
-
-def _with_paper(cell: Cell, entry: PaperValue | None) -> Cell:
-    if entry is None:
-        return cell
-    return replace(cell, paper=entry.value, paper_source=entry.source, paper_detail=entry.detail)
-
-
-def _filled(cell: Cell, row: Row, column: ColumnSpec, config: ConfigLike, metrics: MetricFolder) -> Cell:
-    """The cell with what was measured for it."""
-    if not row.applies(column):
-        return cell
+    cell = _with_paper(cell, printed.get(row.paper_label, column.paper_label or column.label))
     if column.task == DESIGN and row.kernel is not None:
-        return _worded(replace(cell, n=1), describe(column.metric, row.kernel))
+        return _worded(replace(cell, n=1), describe_design(column.metric, row.kernel))
     runs = sources(row, column, config)
     if not runs:
         reason = "" if row.model is None else f"scale {config.scale} has no {row.task(column)} of {row.network}"
@@ -169,6 +155,12 @@ def _filled(cell: Cell, row: Row, column: ColumnSpec, config: ConfigLike, metric
     parts = {name: absent for one in contents.values() for name, absent in (one["detail"].get("missing") or {}).items()}
     listed = "; ".join(f"{name} {', '.join(map(str, absent))}" for name, absent in parts.items())
     return replace(cell, state=State.PARTIAL, note=f"missing: {listed or 'the clean images'}")
+
+
+def _with_paper(cell: Cell, entry: PaperValue | None) -> Cell:
+    if entry is None:
+        return cell
+    return replace(cell, paper=entry.value, paper_source=entry.source, paper_detail=entry.detail)
 
 
 def _measurement(content: dict[str, Any], path: Path, row: Row, column: ColumnSpec) -> Measurement:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lska.models.kernels import Depthwise, KernelPlan, kernel_plan
 
 
-def describe(what: str, kernel: int) -> str:
+def describe_design(what: str, kernel: int) -> str:
     """One cell of Figure 2: `dilation`, `receptive_field` (pixels) or the layers of an attention, in order.
 
     Raises:

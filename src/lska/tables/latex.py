@@ -37,11 +37,11 @@ class Panel:
         return max(8, *map(len, headings(table)[column + 1].split()), *map(len, cells))
 
 
-def pages(table: Table) -> list[list[Panel]]:
+def table_pages(table: Table) -> list[list[Panel]]:
     """Panels of each page; one with more rows than a page has is divided."""
     made: list[list[Panel]] = []
     left, most = 0, PAGE - HEAD
-    for panel in panels(table):
+    for panel in table_panels(table):
         for start in range(0, len(panel.rows), most):
             part = replace(panel, rows=panel.rows[start : start + most])
             if not made or len(part.rows) + HEAD > left:
@@ -52,7 +52,7 @@ def pages(table: Table) -> list[list[Panel]]:
     return made
 
 
-def panels(table: Table) -> list[Panel]:
+def table_panels(table: Table) -> list[Panel]:
     """Columns in order: in one panel where that fits as it is, else in as few and about equally wide ones as possible,
     each of columns that apply to the same rows."""
     labels = [line for row in table.rows for line in textwrap.wrap(row.label, LABEL)]

@@ -7,19 +7,17 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import html
-import io
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import write_text
+from lska.files import csv_text, write_text
 from lska.tables.cell_text import caption, cell_text, facts, headings, legend, shown
 from lska.tables.collect import Cell, Table, TableRow, collect
-from lska.tables.latex import pages
+from lska.tables.latex import table_pages
 from lska.tables.specs import TABLE_FORMATS, ColumnSpec, ConfigLike, load_spec, outputs
 
 if TYPE_CHECKING:
@@ -106,7 +104,7 @@ def to_latex(table: Table) -> str:
     Columns that do not fit beside each other are stacked in panels, each with the labels of its rows. What does not
     fit on a page goes on in a second environment under the same number.
     """
-    return _render(table, ".tex", pages=pages)
+    return _render(table, ".tex", pages=table_pages)
 
 
 def to_page(table: Table) -> str:
@@ -168,21 +166,12 @@ def _origin(cell: Cell) -> str:
     if cell.low is not None and cell.high is not None:
         low, high = (shown(end, decimals=cell.digits) for end in (cell.low, cell.high))
         interval = f"interval {low} to {high}"
-    return "; ".join(part for part in (cell.state, cell.note, interval, *map(place, cell.files)) if part)
+    return "; ".join(part for part in (cell.state, cell.note, interval, *map(relative_place, cell.files)) if part)
 
 
 def to_csv(table: Table) -> str:
     """One line per cell; empty fields are unknown quantities."""
     return csv_text(CSV_COLUMNS, records(table))
-
-
-def csv_text(columns: Iterable[str], lines: Iterable[Mapping[str, object]]) -> str:
-    """Comma-separated values under a line of headings; fields that a line lacks are empty."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return stream.getvalue()
 
 
 def records(table: Table) -> list[dict[str, object]]:
@@ -194,7 +183,7 @@ def records(table: Table) -> list[dict[str, object]]:
 def _record(table: Table, row: TableRow, cell: Cell, column: ColumnSpec) -> dict[str, object]:
     source = row.source
     known = source is not None and source.applies(column)
-    lists = {"files": map(place, cell.files), "data": cell.data, "seeds": map(str, cell.seeds)}
+    lists = {"files": map(relative_place, cell.files), "data": cell.data, "seeds": map(str, cell.seeds)}
     found = {name: ";".join(parts) or None for name, parts in lists.items()}
     found |= {"table": table.spec.target, "scale": table.scale, "state": str(cell.state)}
     found |= {
@@ -207,7 +196,7 @@ def _record(table: Table, row: TableRow, cell: Cell, column: ColumnSpec) -> dict
     return {name: found[name] if name in found else getattr(cell, name) for name in CSV_COLUMNS}
 
 
-def place(path: Path) -> str:
+def relative_place(path: Path) -> str:
     """The path as seen from the working folder, so that committed files name no machine."""
     here = Path.cwd()
     return (path.relative_to(here) if path.is_relative_to(here) else path).as_posix()

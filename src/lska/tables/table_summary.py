@@ -13,7 +13,7 @@ from lska.tables.cell_states import MEANING, State
 from lska.tables.cell_text import MARKS, caption, cell_text, ours
 from lska.tables.collect import Table
 from lska.tables.specs import ConfigLike, TableSpec, requirements, samples
-from lska.tables.table_formats import escape_markdown, place, to_markdown
+from lska.tables.table_formats import escape_markdown, relative_place, to_markdown
 
 LONGEST = 120
 """Rows of the longest table that a figure's notebook shows."""
@@ -97,7 +97,7 @@ def pictures(spec: TableSpec, config: ConfigLike, results: Path) -> list[object]
     return found
 
 
-def states(table: Table) -> str:
+def state_counts(table: Table) -> str:
     """How many cells are in each state and, where any deviates, which and by how much, in Markdown."""
     rows = [(f"{MARKS.get(state, '')} {state}", str(n), MEANING[state]) for state, n in table.count().items()]
     lines = [_markdown(("state", "cells", "meaning"), rows, right=("cells",)), ""]
@@ -189,4 +189,4 @@ def further(table: Table) -> str:
     }
     command = shlex.join(["lska", "explain", table.spec.target, "--cell", chosen.row, chosen.column])
     curve = CURVE.format(column=chosen.column) if len(kernels - {None}) > 1 else ""
-    return FURTHER + curve + ORIGIN.format(file=place(chosen.files[0]), command=command)
+    return FURTHER + curve + ORIGIN.format(file=relative_place(chosen.files[0]), command=command)
