@@ -173,7 +173,7 @@ def _add_lab(commands: Commands) -> None:
 
 def _lab(arguments: Arguments) -> None:
     config = load(arguments)
-    from lska.tables.lab import open_notebooks
+    from lska.report.lab import open_notebooks
 
     open_notebooks(config, arguments.config, [word for word in arguments.rest if word != "--"])
 
