@@ -525,7 +525,7 @@ def _notebook(given: Given) -> None:
 @command("lab", "open the executed notebooks of a scale in JupyterLab", rest("-- OPTION", "options of JupyterLab"))
 def _lab(given: Given) -> None:
     config = load(given)
-    from lska.tables.lab import open_notebooks
+    from lska.report.lab import open_notebooks
 
     open_notebooks(config, given.config, [word for word in given.rest if word != "--"])
 

@@ -17,7 +17,7 @@ import pytest
 
 from lska.cli import main
 from lska.provenance import project_root
-from lska.tables.lab import has_screen, lab_command
+from lska.report.lab import has_screen, lab_command
 
 START = f"import sys; sys.path.insert(0, {str(project_root() / 'src')!r}); from lska.cli import main; sys.exit(main())"
 

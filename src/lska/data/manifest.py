@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
+from lska.config import place
 from lska.data.archives import SUFFIXES, Archive, archive_problems, is_archive
 from lska.data.digests import content_hash, contents_digest, names_digest
 from lska.data.entries import DataError, FileName, Inside, Label, inside_problem, name_problem, read_names, repeated
@@ -22,7 +23,7 @@ from lska.data.folders import EXTENSIONS, Split, check_same_classes, open_split
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.files import quoted, read_yaml, write_text
 from lska.provenance import digest
-from lska.sections import DataSource, place
+from lska.sections import DataSource
 from lska.strict import build
 
 BUNDLED = Path(__file__).parent / "manifests"
