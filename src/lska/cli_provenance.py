@@ -21,20 +21,21 @@ def add_explain(commands: Commands) -> None:
 
 def _explain(arguments: Arguments) -> None:
     config = load(arguments)
-    from lska import chain, verify
+    from lska.audit.explain import choose_cell, explain_cell, filled_table, list_cells
+    from lska.audit.links import ScaleFiles
+    from lska.audit.verify import first_broken
 
-    table = chain.filled(arguments.target, config)
+    table = filled_table(arguments.target, config)
     if arguments.cell is None:
         cells = [{"row": cell.row, "column": cell.column, "state": str(cell.state)} for cell in table.cells]
-        say(json.dumps(cells, indent=2) if arguments.json else "\n".join(chain.listing(table)))
+        say(json.dumps(cells, indent=2) if arguments.json else "\n".join(list_cells(table)))
         return
-    cell = chain.choose(table, *arguments.cell)
-    found, broken = chain.of(table, cell, config), verify.first_broken(table, cell, config)
+    cell, files = choose_cell(table, *arguments.cell), ScaleFiles(config)
+    found, broken = explain_cell(table, cell, files), first_broken(table, cell, files)
     if arguments.json:
-        content = chain.to_json(found) | {"first_broken": None if broken is None else verify.finding_json(broken)}
-        say(json.dumps(content, indent=2))
+        say(json.dumps(found.to_json() | {"first_broken": None if broken is None else broken.to_json()}, indent=2))
         return
-    say(chain.to_text(found))
+    say(found.to_text())
     say("Every link holds." if broken is None else f"BROKEN: {broken.file.as_posix()}: {broken.place} {broken.text}")
 
 
@@ -51,14 +52,11 @@ def add_verify(commands: Commands) -> None:
 
 def _verify(arguments: Arguments) -> int:
     config = load(arguments)
-    from lska import verify
+    from lska.audit.verify import verify_scale
 
-    report = verify.verify(config, progress=_bar, drawings=arguments.drawings, recount=arguments.recount)
-    if arguments.json:
-        say(json.dumps(verify.to_json(report), indent=2))
-    else:
-        say(verify.to_text(report))
-    return 0 if report.sound(arguments.strict) else 1
+    found = verify_scale(config, progress=_bar, drawings=arguments.drawings, recount=arguments.recount)
+    say(json.dumps(found.to_json(), indent=2) if arguments.json else found.to_text())
+    return 0 if found.sound(arguments.strict) else 1
 
 
 def _bar(targets: Iterable[str]) -> Iterable[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from proven import edit
 from small_scale import copy_small
 
 from lska import summaries
+from lska.audit.verify import verify_summaries
 from lska.cli import main
 from lska.config import Config, load
 from lska.files import read_yaml
@@ -21,8 +21,6 @@ from lska.runs import Run
 from lska.strict import merge
 from lska.summaries.contents import write
 from lska.tables import TARGETS, load_spec
-from lska.verify import Level
-from lska.verify.summaries import check
 from lska.workflow import Plan
 
 RUN = "van_tiny-lska-k23-s0"
@@ -47,11 +45,6 @@ def written() -> dict[Path, bytes]:
     """Everything that DVC compares, by its path."""
     folders = (SUMMARY.parent, PLOTS)
     return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
-
-
-def faults(config: Config, level: Level = Level.BROKEN) -> list[tuple[str, str, str]]:
-    """File, place and text of what is found."""
-    return [(str(one.file), one.place, one.text) for one in check(config) if one.level is level]
 
 
 def test_the_committed_files_are_those_that_todays_code_makes(small: Config) -> None:
@@ -127,9 +120,9 @@ def test_files_of_runs_that_a_scale_no_longer_has_go(small: Config) -> None:
     values.pop("segmentation")
     Path("fewer.yaml").write_text(json.dumps(values))
     fewer = load([Path("fewer.yaml")])
-    assert [place for place, _, text in faults(fewer, Level.OUTDATED) if "has no such run or training" in text] == [
-        str(PLOTS / "segmentation" / "semantic_fpn.csv"),
-        *(str(SUMMARY.parent / f"van_tiny-{name}-k53-s0.json") for name in ("lka", "lska")),
+    assert [finding.file for finding in verify_summaries(fewer) if "has no such run or training" in finding.text] == [
+        PLOTS / "segmentation" / "semantic_fpn.csv",
+        *(SUMMARY.parent / f"van_tiny-{name}-k53-s0.json" for name in ("lka", "lska")),
     ]
     write(fewer)
     assert sorted(map(str, written())) == sorted(summaries.outputs(fewer))
@@ -175,91 +168,6 @@ def test_an_edited_metric_file_is_refused(small: Config) -> None:
     with pytest.raises(ValueError, match=f"{path}: field 'seal'"):
         write(small)
     assert written() == before
-
-
-def test_files_as_they_were_written_have_no_fault(small: Config) -> None:
-    assert list(check(small)) == []
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "place", "text"),
-    [
-        ("73.05", "74.05", "classification.top1", "is 74.05, the metric files give 73.05"),
-        ("73.05", "true", "classification.top1", "is True, the metric files give 73.05"),
-        ('"top5"', '"top6"', "classification.top5", "is missing, the metric files give 98.16"),
-        ('"top5"', '"top6"', "classification.top6", "is 98.16, the metric files have no such number"),
-        ('"top5"', '"top1"', "", "the name 'top1' is given twice in one mapping"),
-    ],
-)
-def test_an_edited_number_is_found_in_its_place(small: Config, old: str, new: str, place: str, text: str) -> None:
-    SUMMARY.write_text(SUMMARY.read_text().replace(old, new))
-    assert any(found[:2] == (str(SUMMARY), place) and text in found[2] for found in faults(small))
-
-
-def test_verifying_a_scale_finds_it_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], logging_as_before: None
-) -> None:
-    results = project_root() / "results" / "small"
-    linked = [path for path in results.iterdir() if path.name not in ("summary", "plots")]
-    linked += [project_root() / name for name in ("config", "paper", "checkpoints")]
-    for path in linked:
-        place = tmp_path / path.relative_to(project_root())
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(path)
-    for name in ("summary", "plots"):
-        shutil.copytree(results / name, tmp_path / "results" / "small" / name)
-    monkeypatch.chdir(tmp_path)
-    command = ["verify", "--json", "--config", "config/small.yaml"]
-    assert main(command) == 0
-    assert json.loads(capsys.readouterr().out)["checked"]["files that DVC compares"] == 10
-    edit(SUMMARY, "detection.retinanet.box_ap", lambda value: value + 1)
-    assert main(command) == 1
-    (found,) = [one for one in json.loads(capsys.readouterr().out)["findings"] if one["level"] == "broken"]
-    assert (found["file"], found["place"]) == (str(SUMMARY), "detection.retinanet.box_ap")
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new", "place", "text"),
-    [
-        ("networks.csv", ",73.05,", ",74.05,", "line 6, classification.top1",
-         "is '74.05', the metric files give '73.05'"),
-        ("classification.csv", ",7,0,2.2972171306610107,", ",7,0,2.2,", "line 2, loss",
-         "is '2.2', the record of the training gives '2.2972171306610107'"),
-        ("detection/retinanet.csv", "series,update", "run,update", "line 1",
-         "is 'run,update,epoch,loss,learning_rate', the record of the training gives 'series,update,epoch,loss,"
-         "learning_rate'"),
-    ],
-)  # fmt: skip
-def test_an_edited_series_is_found_in_its_line(
-    small: Config, name: str, old: str, new: str, place: str, text: str
-) -> None:
-    path = PLOTS / name
-    path.write_text(path.read_text().replace(old, new, 1))
-    assert faults(small) == [(str(path), place, text)]
-
-
-def test_a_line_too_many_or_too_few_is_found(small: Config) -> None:
-    path = PLOTS / "networks.csv"
-    path.write_text(path.read_text() + "mine\n")
-    assert [(file, place) for file, place, _ in faults(small)] == [(str(path), "line 8")]
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
-    assert [(file, place) for file, place, _ in faults(small)] == [(str(path), "line 6")]
-
-
-def test_what_cannot_be_compared_is_said(small: Config) -> None:
-    (METRICS / "texture_knn" / f"{RUN}.json").unlink()
-    notes = faults(small, Level.NOTE)
-    assert [file for file, _, _ in notes] == [str(SUMMARY), str(PLOTS / "networks.csv")]
-    assert all("not compared: " in text and "metric file missing" in text for _, _, text in notes)
-    assert faults(small) == []
-
-
-def test_one_missing_file_is_told_and_a_scale_without_any_is_no_fault(small: Config) -> None:
-    SUMMARY.unlink()
-    assert [file for file, _, _ in faults(small, Level.OUTDATED)] == [str(SUMMARY)]
-    for path in written():
-        path.unlink()
-    assert list(check(small)) == []
 
 
 def test_every_task_of_every_scale_has_headlines_that_its_tables_show(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from proven import edit
 
+from lska.audit.checked_files import CheckedFile
+from lska.audit.findings import Level
+from lska.audit.links import ScaleFiles
+from lska.audit.numbers import NumberTally
 from lska.config import Config, load
 from lska.evaluate.derived import FIELDS
 from lska.outcomes import Outcomes, outcomes_path, read_outcomes, write_outcomes
 from lska.provenance import file_md5, project_root, write_sealed
-from lska.verify import Level
-from lska.verify.files import Checked
-from lska.verify.findings import Tally
-from lska.verify.links import Evidence
 
 RUN = "van_tiny-lka-k23-s0"
 COPIED = ("metrics", "fields", "data")
@@ -115,11 +115,11 @@ def small(committed: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     return load([Path("config/small.yaml")])
 
 
-def checked(config: Config, path: Path, recount: bool = False) -> Checked:
-    return Evidence(config, recount).metric(path)
+def checked(config: Config, path: Path, recount: bool = False) -> CheckedFile:
+    return ScaleFiles(config, recount).metric(path)
 
 
-def places(found: Checked) -> list[str]:
+def places(found: CheckedFile) -> list[str]:
     return [finding.place for finding in found.findings if finding.level is Level.BROKEN]
 
 
@@ -160,16 +160,14 @@ def test_a_removed_error_is_found(small: Config, restored: Callable[[Path], Path
     assert places(checked(small, path)) == ["metrics.mce_15.standard_error", "metrics.mce_19.n"]
 
 
-@pytest.mark.parametrize(
-    ("task", "name"), [("classification", "top1"), ("robustness/c", "mce_15"), ("texture_knn", "top1_cosine")]
-)
-def test_an_invented_interval_is_found(small: Config, restored: Callable[[Path], Path], task: str, name: str) -> None:
-    path = restored(small.metric_path(task, RUN))
-    content = json.loads(path.read_text())
-    value = content["metrics"][name]["value"]
-    content["metrics"][name]["interval"] = [value - 0.1, value + 0.1]
-    write_sealed(path, content)
-    assert places(checked(small, path)) == [f"metrics.{name}.interval"]
+def test_an_invented_interval_is_found(small: Config, restored: Callable[[Path], Path]) -> None:
+    for task, name in (("classification", "top1"), ("robustness/c", "mce_15"), ("texture_knn", "top1_cosine")):
+        path = restored(small.metric_path(task, RUN))
+        content = json.loads(path.read_text())
+        value = content["metrics"][name]["value"]
+        content["metrics"][name]["interval"] = [value - 0.1, value + 0.1]
+        write_sealed(path, content)
+        assert places(checked(small, path)) == [f"metrics.{name}.interval"]
 
 
 OUT_OF_LINE: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
@@ -193,15 +191,15 @@ def test_names_units_and_times_that_cannot_be_are_found(small: Config, restored:
         change(content)
         write_sealed(path, content)
         expected.add((path, place))
-    evidence = Evidence(small)
-    found = [*evidence.unlike(), *(finding for one in evidence.metrics.values() for finding in one.findings)]
+    evidence = ScaleFiles(small)
+    found = [*evidence.out_of_line(), *(finding for one in evidence.metrics.values() for finding in one.findings)]
     assert {(one.file, one.place) for one in found if one.level is Level.BROKEN} >= expected
 
 
 def test_every_committed_number_is_recomputed_bounded_or_named_as_neither(small: Config) -> None:
-    every = Evidence(small).metrics
+    every = ScaleFiles(small).metrics
     assert [finding for one in every.values() for finding in one.findings if finding.level is Level.BROKEN] == []
-    tally = sum((one.tally for one in every.values()), Tally())
+    tally = sum((one.tally for one in every.values()), NumberTally())
     numbers = [
         name
         for one in every.values()

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lska.audit.findings import MEANING, Level
+from lska.audit.verify import Verification
 from lska.report.evidence import commit
 from lska.report.gather import Results
-from lska.verify.findings import MEANING, Level, Report
 
 LOCK = Path("envs/requirements.txt")
 VERSIONS = {"python": "Python", "torch": "PyTorch", "timm": "timm"}
@@ -85,7 +86,7 @@ def lock_digest() -> str | None:
     return "sha256:" + hashlib.sha256(LOCK.read_bytes()).hexdigest() if LOCK.is_file() else None
 
 
-def findings(verified: Report | None) -> list[Findings]:
+def findings(verified: Verification | None) -> list[Findings]:
     """What was found, alike texts once. Notes are left out: they are about the checkout of the day, not the results."""
     found = []
     for level in (Level.BROKEN, Level.OUTDATED, Level.UNSEALED):

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lska import chain
-from lska.chain import Link
+from lska.audit.explain import Section, explain_cell
+from lska.audit.links import ScaleFiles
 from lska.config import Config
 from lska.tables.collect import Cell, Table
 
@@ -33,20 +33,20 @@ class Evidence:
     """The details of a page's cells; a file that many cells rest on is told once."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        self.config, self.files = config, ScaleFiles(config)
         self.links: list[dict[str, Any]] = []
         self._numbers: dict[str, int] = {}
 
     def cell(self, table: Table, cell: Cell) -> dict[str, Any]:
         """Title, facts and links (their places in `links`) of a cell."""
-        found = chain.of(table, cell, self.config)
+        found = explain_cell(table, cell, self.files)
         facts = [("shown", found.shown), *self._facts(found.facts)]
         return {"title": f"{found.row}, {found.column}", "facts": facts, "links": self._add_all(found.links)}
 
-    def _add_all(self, links: Sequence[Link]) -> list[int]:
+    def _add_all(self, links: Sequence[Section]) -> list[int]:
         return [self._add(link) for link in links]
 
-    def _add(self, link: Link) -> int:
+    def _add(self, link: Section) -> int:
         below = self._add_all(link.links)
         file = None if link.file is None else link.file.as_posix()
         copy = None if link.file is None or not link.file.is_file() else place(link.file, self.config)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lska import claims
+from lska.audit.verify import Verification, verify_scale
 from lska.config import Config
 from lska.files import files_in, read_json
 from lska.provenance import validate
 from lska.report import graph_path, rendered_notebook
 from lska.tables import TARGETS, TableSpec, load_spec, outputs
 from lska.tables.collect import Cell, Table, collect
-from lska.verify import Report, verify
 from lska.weights.sidecars import load_sidecar
 
 Contents = dict[Path, dict[str, Any]]
@@ -58,7 +58,7 @@ class Results:
     """Executed notebooks."""
     claims: dict[str, Any] | None
     graph: dict[str, Any] | None
-    verified: Report | None
+    verified: Verification | None
     """What `lska verify` finds; None where nothing was measured."""
 
     @cached_property
@@ -88,7 +88,7 @@ def gather(config: Config) -> Results:
         executed=_contents(results / "notebooks", "*.ipynb", deep=False),
         claims=_optional(claims.outputs(results)[0], "claims"),
         graph=_optional(graph_path(results)),
-        verified=verify(config) if metrics else None,
+        verified=verify_scale(config) if metrics else None,
     )
 
 
