@@ -161,5 +161,5 @@ def edit(path: Path, place: str, change: Callable[[Any], Any], sealed: bool = Fa
     entry = content
     for name in above:
         entry = entry[name]
-    entry[last] = change(entry[last])
+    entry[last] = change(entry.get(last))
     write_json(path, content | {"seal": seal_of(content)} if sealed else content)

@@ -17,6 +17,7 @@ from syrupy.assertion import SnapshotAssertion
 from table_helpers import PAPER, demo, put_required
 
 from lska import claims, tables
+from lska.audit.checked_files import check_record
 from lska.audit.explain import choose_cell, filled_table
 from lska.audit.findings import Finding, Level
 from lska.audit.links import ScaleFiles
@@ -196,6 +197,15 @@ PLANTED: dict[str, Edit] = {
     "published earlier": pointer(sidecar="sha256:of another sidecar"),
     "no pointer": lambda scale: pointer_path(scale.sidecar.with_suffix(".safetensors")).write_text("<<<<<<< ours"),
     "imported weights": imported,
+    "measured otherwise on imported weights": both(
+        json_edit("sidecar", "origin", lambda _: "imported", **SEALED),
+        json_edit("metrics", "weights.origin", lambda _: "imported", **SEALED),
+        json_edit("metrics", "detail", lambda _: {"preprocessing": {"image_size": 7}}, **SEALED),
+    ),
+    "a backbone elsewhere": json_edit("fine_tuned", "backbone.run", lambda _: "../../elsewhere", **SEALED),
+    "data elsewhere": json_edit("fine_tuned", "data.name", lambda _: "../elsewhere", **SEALED),
+    "a time that has not come": json_edit("metrics", "started", lambda _: "2999-01-01T00:00:00", **SEALED),
+    "chosen by other weights": json_edit("record", "reference", lambda _: {"run": RUN, "md5": "0" * 32}, **SEALED),
     # Data records.
     "a digest of a record": json_edit("record", "digest", lambda _: digest("other")),
     "classes of a record": json_edit("regions", "classes"),
@@ -277,6 +287,19 @@ def test_what_differs_from_the_commit_is_an_edit_where_there_is_no_seal(
         found[name] = told(scale.verified().findings)
     edit(scale.sidecar, "environment.hardware", lambda name: "a faster processor")
     found["a field"] = [line.partition(":")[0] + line.rpartition("now")[2] for line in told(scale.broken())]
+    assert found == snapshot
+
+
+def test_records_of_published_data_are_those_of_their_manifests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
+    monkeypatch.chdir(project_root())
+    config, found = load([Path("config/paper.yaml")]), {}
+    for name in (*(source.name for _, source in config.sources), "of no scale"):
+        path = tmp_path / f"{name}.json"
+        content = {"name": name.replace("imagenet_r", "other"), "digest": digest("other"), "inputs": digest("other")}
+        write_sealed(path, content | ({"family": "c"} if name == "imagenet_c" else {}))
+        found[name] = [line.replace(f"{tmp_path}/", "") for line in told(check_record(path, config).findings)]
     assert found == snapshot
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.audit.checkout import committed_text
-from lska.audit.findings import Finding, Level, broken, changes_of, faulty, md5_of, said_of
+from lska.audit.findings import Finding, Level, broken, changes_of, compared, faulty, md5_of, said_of
 from lska.audit.numbers import NumberTally, check_numbers, count_again
 from lska.config import KINDS, Config
 from lska.files import FileError, MissingFileError, parse_json, read_json, read_lines
@@ -72,13 +73,10 @@ def check_metrics(
     checked = _checked(path, "metric files", lambda content, where: validate(content, "metrics", where))
     if checked.broken:
         return checked
-    found = [
-        broken(path, name, f"is {checked.get(name)!r}, but its place says {expected!r}")
-        for name, expected in {"task": task, "run": run, "scale": config.scale}.items()
-        if checked.get(name) != expected
-    ]
-    if found:
-        return checked.having(*found)
+    places = {"task": task, "run": run, "scale": config.scale}
+    found = [compared(path, name, checked.get(name), "its place says", place) for name, place in places.items()]
+    if any(found):
+        return checked.having(*itertools.chain(*found))
     found, outcomes = _outcomes(checked)
     odd, maps = _maps(checked, fields_path(config, path))
     kept = Kept(task, checked.content["metrics"], outcomes, outcomes_path(path).name, images(checked), maps)
@@ -106,8 +104,8 @@ def check_weights(path: Path, log: Path) -> CheckedFile:
     found, weights = [], path.with_suffix(".safetensors")
     if (problem := unusable(weights)) is not None:
         found.append(broken(weights, "", problem.removeprefix(f"{weights}: ")))
-    if weights.is_file() and (md5 := md5_of(weights)) != checked.get("md5"):
-        found.append(broken(path, "md5", f"is {checked.get('md5')}, {weights} has {md5}"))
+    if weights.is_file():
+        found += compared(path, "md5", checked.get("md5"), f"{weights} has", md5_of(weights))
     if checked.get("origin") == "trained":
         found += [*_settings(checked), *_last_loss(checked, log)]
     return _published(checked.having(*found), weights)
@@ -118,23 +116,19 @@ def check_record(path: Path, config: Config) -> CheckedFile:
     checked = _checked(path, "data records", lambda content, where: validate(content, "record", where))
     if checked.broken:
         return checked
-    found = []
-    if checked.get("name") != path.stem:
-        found.append(broken(path, "name", f"is {checked.get('name')!r}, but the file is {path.name}"))
-    again = digest([checked.get(name) for name in ("manifest", "parts", "names", "contents")])
-    if checked.get("family") is not None and again != checked.get("digest"):
-        text = f"is {checked.get('digest')}, its manifest, parts, names and contents give {again}"
-        found.append(broken(path, "digest", text))
+    found = compared(path, "name", checked.get("name"), "the file's name is", path.stem)
+    if checked.get("family") is not None:
+        again = digest([checked.get(name) for name in ("manifest", "parts", "names", "contents")])
+        found += compared(path, "digest", checked.get("digest"), "manifest, parts, names and contents give", again)
     kind, source = next(((kind, one) for kind, one in config.sources if one.name == path.stem), (None, None))
     if source is None:
         found.append(Finding(Level.NOTE, path, "", f"scale {config.scale} has no data set of this name any more"))
     elif not found:
+        found += _unlike_manifest(checked, kind, source)
         item = next((item for item in config.measured if item.name == kind), None)
         stated, now = checked.get("inputs"), None if item is None else item.inputs()
-        found += _unlike_manifest(checked, kind, source)
-        if None not in (stated, now) and stated != now:
-            text = f"is {stated}, today's generator or manifest gives {now}"
-            found.append(Finding(Level.OUTDATED, path, "inputs", text))
+        if None not in (stated, now):
+            found += compared(path, "inputs", stated, "today's generator or manifest gives", now, Level.OUTDATED)
     return checked.having(*found)
 
 
@@ -223,10 +217,9 @@ def _maps(metrics: CheckedFile, path: Path) -> tuple[list[Finding], Mapping[str,
     if stated is None:
         return [], {}
     found = md5_of(path) if path.is_file() else "no such file"
-    if found != stated:
-        return [broken(path, "", f"expected MD5 {stated}, as {metrics.path} says, found {found}")], {}
     try:
-        return [], read_arrays(path)
+        wrong = [] if found == stated else [broken(path, "", f"is {found}, {metrics.path} says MD5 {stated}")]
+        return wrong, {} if wrong else read_arrays(path)
     except OutcomesError as error:
         return [faulty(path, error)], {}
 
@@ -236,20 +229,18 @@ def _maps(metrics: CheckedFile, path: Path) -> tuple[list[Finding], Mapping[str,
 
 def _settings(sidecar: CheckedFile) -> Iterator[Finding]:
     """Whether run, recipe, data and counts agree with the settings that the sidecar keeps."""
-    path, get = sidecar.path, sidecar.get
-    if get("run") != path.stem:
-        yield broken(path, "run", f"is {get('run')!r}, but the file is {path.name}")
-    if not isinstance(get("spec"), Mapping):
+    path, get, spec = sidecar.path, sidecar.get, sidecar.get("spec")
+    yield from compared(path, "run", get("run"), "the file's name is", path.stem)
+    if not isinstance(spec, Mapping):
         yield broken(path, "spec", "is missing; nothing says how the weights were trained")
         return
-    if (again := digest(get("spec"))) != get("recipe"):
-        yield broken(path, "recipe", f"is {get('recipe')}, the settings in its field 'spec' give {again}")
+    yield from compared(path, "recipe", get("recipe"), "the settings in its field 'spec' give", digest(spec))
     for name, other in (("task", "spec.task"), ("run", "spec.run"), ("data.name", "spec.data.name")):
-        if get(name) != get(other):
-            yield broken(path, name, f"is {get(name)!r}, its field {other!r} {get(other)!r}")
-    batch, updates, seen = get("spec.recipe.global_batch"), get("updates"), get("images_seen")
-    if batch and updates is not None and seen != batch * updates:
-        yield broken(path, "images_seen", f"is {seen}, but {updates} updates of {batch} images see {batch * updates}")
+        yield from compared(path, name, get(name), f"its field {other!r} is", get(other))
+    batch, updates = get("spec.recipe.global_batch"), get("updates")
+    if batch and updates is not None:
+        source = f"{updates} updates of {batch} images see"
+        yield from compared(path, "images_seen", get("images_seen"), source, batch * updates)
 
 
 def _last_loss(sidecar: CheckedFile, log: Path) -> Iterator[Finding]:
@@ -266,9 +257,7 @@ def _last_loss(sidecar: CheckedFile, log: Path) -> Iterator[Finding]:
         yield broken(log, "", f"its last line is no record of a training ({said_of(log, error)})")
         return
     for name, value in recorded.items():
-        if sidecar.get(name) != value:
-            text = f"is {sidecar.get(name)!r}, the last line of {log} has {value!r}"
-            yield broken(sidecar.path, name, text)
+        yield from compared(sidecar.path, name, sidecar.get(name), f"the last line of {log} has", value)
 
 
 def _published(sidecar: CheckedFile, weights: Path) -> CheckedFile:
@@ -278,12 +267,9 @@ def _published(sidecar: CheckedFile, weights: Path) -> CheckedFile:
         pointer = read_pointer(weights)
     except ValueError as error:
         return sidecar.having(faulty(place, error))
-    if pointer is None:
-        return sidecar
-    if pointer.md5 != sidecar.get("md5"):
-        text = f"is {sidecar.get('md5')}, trained here; published is {pointer.md5}"
-        return sidecar.having(Finding(Level.NOTE, path, "md5", text))
-    if pointer.sidecar is None:
+    if pointer is not None and pointer.md5 != sidecar.get("md5"):
+        return sidecar.having(*compared(path, "md5", sidecar.get("md5"), "published is", pointer.md5, Level.NOTE))
+    if pointer is None or pointer.sidecar is None:
         return sidecar
     if pointer.published(sidecar.content):
         return replace(sidecar, findings=tuple(one for one in sidecar.findings if one.level is not Level.UNSEALED))
@@ -304,11 +290,10 @@ def _unlike_manifest(record: CheckedFile, kind: str, source: DataSource) -> Iter
         return
     identity = "manifest" if kind in CORRUPTED else "digest"
     for name, value in expected.items():
-        if record.get(name) != value:
-            text = f"is {record.get(name)!r}, the manifest of {source.name} says {value!r}"
-            yield Finding(Level.OUTDATED if name == identity else Level.BROKEN, record.path, name, text)
-            if name == identity:
-                return  # the other fields are of that manifest
+        level = Level.OUTDATED if name == identity else Level.BROKEN
+        yield from compared(record.path, name, record.get(name), f"the manifest of {source.name} says", value, level)
+        if name == identity and record.get(name) != value:
+            return  # the other fields are of that manifest
 
 
 def _by_manifest(kind: str, source: DataSource) -> dict[str, Any]:

@@ -57,6 +57,14 @@ def broken(path: Path, place: str, text: str, cell: tuple[str, str] | None = Non
     return Finding(Level.BROKEN, path, place, printable(text, WIDEST), cell)
 
 
+def compared(
+    path: Path, place: str, found: Any, source: str, expected: Any, level: Level = Level.BROKEN
+) -> list[Finding]:
+    """A finding where a value is not the one that `source` gives (`the manifest says`); none where it is."""
+    text = printable(f"is {found!r}, {source} {expected!r}", WIDEST)
+    return [] if found == expected else [Finding(level, path, place, text)]
+
+
 def said_of(path: Path, error: Exception) -> str:
     """What an error says of the file that it names, in one line."""
     return " ".join(str(error).split()).removeprefix(f"{path}:").removeprefix(f"{path}").strip()

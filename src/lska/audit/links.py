@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lska.audit.checked_files import CheckedFile, check_metrics, check_record, check_weights
-from lska.audit.findings import Finding, Level, broken, changes_of
+from lska.audit.findings import Finding, Level, broken, changes_of, compared
 from lska.config import Config
 from lska.files import UnreadableFileError, files_in, plain, quoted
 from lska.finetuning import FineTuningJob, parse_task
@@ -202,9 +202,9 @@ class ScaleFiles:
         if imported(sidecar.content) and not measured_alike(metric.content, sidecar.content):
             stated = f"is {quoted(metric.get('detail.preprocessing'))}, {sidecar.path} has another in its field"
             more.append(broken(path, "detail.preprocessing", f"{stated} 'spec.recipe': measured otherwise"))
-        if parse_task(task) and metric.get("detail.backbone") != sidecar.get("backbone"):
-            text = f"is {metric.get('detail.backbone')}, {sidecar.path} has {sidecar.get('backbone')}"
-            more.append(broken(path, "detail.backbone", text))
+        if parse_task(task):
+            stated, source = metric.get("detail.backbone"), f"{sidecar.path} has"
+            more += compared(path, "detail.backbone", stated, source, sidecar.get("backbone"))
         same = {"weights.md5": "md5", "weights.origin": "origin", "recipe": "recipe"}
         return self._link("weights", metric, sidecar, same, "measured on other weights", way, *more)
 
@@ -272,9 +272,9 @@ class ScaleFiles:
         now = self._protocols.get(task)
         if keeps_outcomes(task) and file.get("outcomes") is None:
             yield Finding(Level.OUTDATED, file.path, "outcomes", "are not kept; today's evaluation keeps them")
-        if now is not None and file.get("detail.protocol") != now:
-            text = f"is {file.get('detail.protocol')}, the configuration's way of measuring is now {now}"
-            yield Finding(Level.OUTDATED, file.path, "detail.protocol", text)
+        if now is not None:
+            stated, source = file.get("detail.protocol"), "the configuration's way of measuring is now"
+            yield from compared(file.path, "detail.protocol", stated, source, now, Level.OUTDATED)
 
     @cached_property
     def _protocols(self) -> dict[str, str]:
