@@ -218,7 +218,8 @@ def _maps(metrics: CheckedFile, path: Path) -> tuple[list[Finding], Mapping[str,
         return [], {}
     found = md5_of(path) if path.is_file() else "no such file"
     try:
-        wrong = [] if found == stated else [broken(path, "", f"is {found}, {metrics.path} says MD5 {stated}")]
+        text = f"expected MD5 {stated}, as {metrics.path} says, found {found}"
+        wrong = [] if found == stated else [broken(path, "", text)]
         return wrong, {} if wrong else read_arrays(path)
     except OutcomesError as error:
         return [faulty(path, error)], {}

@@ -102,7 +102,7 @@ class Verification:
         for level in Level:
             if found := self.of(level):
                 lines += ["", *textwrap.wrap(f"{str(level).upper()} ({len(found):,}): {MEANING[level]}", WIDTH)]
-                lines += _finding_lines(found, each=level is Level.BROKEN)
+                lines += _finding_lines(level, found)
         lines += [] if self.of(Level.BROKEN) else ["", "Nothing is broken."]
         return printable("\n".join(lines) + "\n")
 
@@ -270,9 +270,16 @@ def verify_table(table: Table, path: Path, distrusted: Sequence[Path]) -> Iterat
 def _cell_faults(table: Table, path: Path, found: str, expected: str) -> Iterator[Finding]:
     """The cells that a file shows otherwise than the table, or the first line where that is not one of a cell."""
     ours, theirs = found.splitlines(), expected.splitlines()
-    if len(ours) != len(theirs) or ours == theirs:
+    head, lost = theirs[0], []
+    if path.suffix == ".csv":
+        here = {_cell_of(head, line) for line in ours}
+        lost = [line for line in theirs if _cell_of(head, line) not in here]
+    if len(ours) + len(lost) != len(theirs) or ours == theirs:
         yield _line_fault(path, found, expected, CODE)
         return
+    for row, column in (_cell_of(head, line) for line in lost):
+        yield broken(path, f"row {row!r}, column {column!r}", "the line of this cell is missing", (row, column))
+    theirs = [line for line in theirs if line not in lost]
     layout = None if path.suffix == ".csv" else _Layout(table, WRITERS[path.suffix])
     printed = f"paper/{table.spec.paper}.csv"
     cells = {(cell.row, cell.column): cell for cell in table.cells}
@@ -280,9 +287,8 @@ def _cell_faults(table: Table, path: Path, found: str, expected: str) -> Iterato
         if line == wanted:
             continue
         if layout is None:
-            fields = _csv_fields(theirs[0], line, wanted)
-            key = tuple(other for name, _, other in fields if name in ("row", "column"))
-            parts = [(key, f", {name}", one, other) for name, one, other in fields]
+            key = _cell_of(head, wanted)
+            parts = [(key, f", {name}", one, other) for name, one, other in _csv_fields(head, line, wanted)]
         else:
             parts = [(key, "", one, other) for key, one, other in layout.parts(number, line, wanted)]
         if not parts:
@@ -514,6 +520,11 @@ def _csv_fields(head: str, ours: str, theirs: str) -> list[tuple[str, str, str]]
     return list(zip(*rows, strict=True)) if len({len(row) for row in rows}) == 1 else []
 
 
+def _cell_of(head: str, line: str) -> tuple[str, ...]:
+    """Row and column of the cell that a line of a table's CSV file is about; nothing where it is none."""
+    return tuple(value for name, value, _ in _csv_fields(head, line, line) if name in ("row", "column"))
+
+
 def _shows(ours: str, theirs: str, source: str) -> str:
     """Both texts, of long ones what is around their difference."""
     start = max(0, _differing_span(theirs, ours)[0] - AROUND) if max(len(ours), len(theirs)) > 3 * AROUND else 0
@@ -554,17 +565,18 @@ def _number_lines(tally: NumberTally) -> Iterator[str]:
         yield f"  {task}: {kinds}{' (counted again by --recount)' if task.startswith(COUNTED) else ''}"
 
 
-def _finding_lines(findings: Iterable[Finding], each: bool) -> Iterator[str]:
-    """Findings one by one, with the cells that they break; otherwise those that say the same of several files once."""
+def _finding_lines(level: Level, findings: Iterable[Finding]) -> Iterator[str]:
+    """What is broken one by one, with the cells that it breaks; what is said of several files alike once."""
     groups: dict[tuple[str, str, tuple[str, ...], Path | None], list[str]] = {}
     for one in findings:
         place = f"{one.file.as_posix()}{f': {one.place}' if one.place else ''}"
-        groups.setdefault((one.place, one.text, one.chains, one.file if each else None), []).append(place)
+        groups.setdefault((one.place, one.text, one.chains, one.file if level is Level.BROKEN else None), []).append(place)
     for (_, text, chains, _), places in groups.items():
-        yield from (f"  {place}" for place in _few(places, "  and {:,} more"))
-        yield from textwrap.wrap(shortened(text), **_INDENTED)
+        yield from (f"  {place}" for place in _few(places))
+        counted = f"{len(places):,} {text}" if level is Level.UNSEALED else text
+        yield from textwrap.wrap(shortened(counted), **_INDENTED)
         if chains:
-            cells = "; ".join(_few(chains, "and {:,} more"))
+            cells = "; ".join(_few(chains))
             yield from textwrap.wrap(f"first broken link of {len(chains):,} cell(s): {cells}", **_INDENTED)
 
 
@@ -574,5 +586,5 @@ _INDENTED: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _few(texts: Sequence[str], more: str) -> list[str]:
-    return [*texts[:SHOWN], *([more.format(len(texts) - SHOWN)] if len(texts) > SHOWN else [])]
+def _few(texts: Sequence[str]) -> list[str]:
+    return [*texts[:SHOWN], *([f"and {len(texts) - SHOWN:,} more"] if len(texts) > SHOWN else [])]
