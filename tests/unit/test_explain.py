@@ -15,7 +15,7 @@ from proven import COLUMN, FIGURE, ROW, RUN, SEGMENTATION, TABLE, Proven, edit
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import PAPER, demo, put_required
 
-from lska.audit.explain import Explanation, Section, choose_cell, explain_cell, filled_table
+from lska.audit.explain import Explanation, Origin, choose_cell, explain_cell, filled_table
 from lska.audit.links import ScaleFiles
 from lska.config import Config, load
 from lska.provenance import digest, project_root, write_sealed
@@ -34,9 +34,9 @@ def behind(config: Config, target: str = TABLE, row: str = ROW, column: str = CO
     return explain_cell(table, choose_cell(table, row, column), ScaleFiles(config))
 
 
-def outline(found: Explanation | Section, depth: int = 0) -> list[str]:
+def outline(found: Explanation | Origin, depth: int = 0) -> list[str]:
     """An explanation without what differs between machines and commits, and without what all recipes tell alike."""
-    facts = {} if isinstance(found, Section) and found.kind == "differences" else dict(found.facts)
+    facts = {} if isinstance(found, Origin) and found.kind == "differences" else dict(found.facts)
     facts |= {name: "..." for name in VOLATILE if name in facts}
     lines = [f"{'  ' * depth}  {name}: {text}" for name, text in facts.items()]
     for pattern, mask in MASKS.items():

@@ -51,7 +51,7 @@ LABELS_SHOWN = 6
 """Labels that a message names where none is like the one asked for."""
 
 HIDDEN = ("protocol", "backbone", "field")
-"""Details of metric files that other sections show."""
+"""Details of metric files that other origins show."""
 
 ORIGINS = {
     "trained": "trained here",
@@ -73,7 +73,7 @@ _LONG = re.compile(r"\b(sha256:)?([0-9a-f]{64}|[0-9a-f]{40})\b")
 
 
 @dataclass(frozen=True)
-class Section:
+class Origin:
     """One thing that a number rests on, and what that rests on in turn."""
 
     kind: str
@@ -84,16 +84,16 @@ class Section:
     """Name to text, in the order in which they are read; digests are in full. `BROKEN` has what is wrong."""
     file: Path | None = None
     """The file that says so, if there is one."""
-    links: tuple[Section, ...] = ()
+    links: tuple[Origin, ...] = ()
 
-    def walk(self) -> Iterator[Section]:
-        """This section and all below it, from the number to its origins."""
+    def walk(self) -> Iterator[Origin]:
+        """This origin and all below it, from the number to its origins."""
         yield self
-        for section in self.links:
-            yield from section.walk()
+        for origin in self.links:
+            yield from origin.walk()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, sections within sections; paths as text."""
+        """Plain values, origins within origins; paths as text."""
         file, below = None if self.file is None else self.file.as_posix(), [one.to_json() for one in self.links]
         return {"kind": self.kind, "label": self.label, "file": file, "facts": dict(self.facts), "links": below}
 
@@ -111,16 +111,16 @@ class Explanation:
     shown: str
     state: str
     facts: Mapping[str, str]
-    links: tuple[Section, ...]
+    links: tuple[Origin, ...]
 
-    def walk(self) -> Iterator[Section]:
-        """Every section, from the number to its origins."""
-        for section in self.links:
-            yield from section.walk()
+    def walk(self) -> Iterator[Origin]:
+        """Every origin, from the number to its origins."""
+        for origin in self.links:
+            yield from origin.walk()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for scripts."""
-        return vars(self) | {"facts": dict(self.facts), "links": [section.to_json() for section in self.links]}
+        return vars(self) | {"facts": dict(self.facts), "links": [origin.to_json() for origin in self.links]}
 
     def to_text(self, width: int = WIDTH) -> str:
         """A tree in lines of at most `width` characters, digests cut to twelve digits, and each file told once."""
@@ -128,8 +128,8 @@ class Explanation:
         lines = [line for text in head for line in textwrap.wrap(text, width)]
         lines += _fact_lines(self.facts, "  ", width)
         told: set[str] = set()
-        for section in self.links:
-            lines += _tree_lines(section, "", section is self.links[-1], width, told)
+        for origin in self.links:
+            lines += _tree_lines(origin, "", origin is self.links[-1], width, told)
         return "\n".join(lines) + "\n"
 
 
@@ -153,12 +153,12 @@ def explain_cell(table: Table, cell: Cell, files: ScaleFiles, paper: Path = Path
     """
     row = next(row for row in table.rows if cell in row.cells)
     column = next(column for column in table.spec.columns if column.label == cell.column)
-    sections = [_metric(files, path, row, column) for path in cell.files]
-    sections.append(_paper(paper / f"{table.spec.paper}.csv", cell, row, column))
+    origins = [_metric(files, path, row, column) for path in cell.files]
+    origins.append(_paper(paper / f"{table.spec.paper}.csv", cell, row, column))
     return Explanation(
         table.spec.target, f"{table.spec.number}. {table.spec.title}", table.scale, cell.row, heading(column),
         str(cell_text(cell)) or "nothing", str(cell.state), _cell_facts(table, cell, row, column, files.config),
-        tuple(sections),
+        tuple(origins),
     )  # fmt: skip
 
 
@@ -237,13 +237,13 @@ def _comparison(cell: Cell, row: TableRow, column: ColumnSpec, config: Config) -
     return "no: the paper has no such row" if cell.state is State.CONTROL else cell.note
 
 
-def _paper(path: Path, cell: Cell, row: TableRow, column: ColumnSpec) -> Section:
+def _paper(path: Path, cell: Cell, row: TableRow, column: ColumnSpec) -> Origin:
     """The paper's entry, how it is known, and what that word means (paper/README.md)."""
     label = (row.source.paper_label if row.source else None) or cell.row
     name = column.paper_label or column.label
     entry = read_paper(path).values.get((label, name))
     if entry is None:
-        return Section("paper", "paper", {"value": "no entry of this row and column"}, path)
+        return Origin("paper", "paper", {"value": "no entry of this row and column"}, path)
     meaning = _meanings(path.parent / "README.md").get(entry.source.partition(":")[0], "")
     facts = {
         "row": label,
@@ -252,7 +252,7 @@ def _paper(path: Path, cell: Cell, row: TableRow, column: ColumnSpec) -> Section
         "source": f"{entry.source}: {meaning}".rstrip(": "),
         "detail": entry.detail,
     }
-    return Section("paper", "paper", _stated(facts), path)
+    return Origin("paper", "paper", _stated(facts), path)
 
 
 @functools.cache
@@ -266,12 +266,12 @@ def _meanings(readme: Path) -> dict[str, str]:
 # --- Files -----------------------------------------------------------------------------------------------------------
 
 
-def _metric(files: ScaleFiles, path: Path, row: TableRow, column: ColumnSpec) -> Section:
+def _metric(files: ScaleFiles, path: Path, row: TableRow, column: ColumnSpec) -> Origin:
     file, name = files.metric(path), column.metric.format(**(row.source.values if row.source else {}))
     links = files.behind(file)
-    below, faults = tuple(_section(files, link) for link in links), (*file.faults, *_of_missing(links))
+    below, faults = tuple(_origin_of(files, link) for link in links), (*file.faults, *_of_missing(links))
     if not file.content:
-        return Section("metric", "metric file", {"metric": name} | _broken(faults), path, below)
+        return Origin("metric", "metric file", {"metric": name} | _broken(faults), path, below)
     entry, environment = file.content["metrics"].get(name, {}), file.get("environment")
     unit, interval = "" if entry.get("unit") == "1" else str(entry.get("unit", "")), entry.get("interval")
     reason, value = (file.get("detail.reasons") or {}).get(name), entry.get("value")
@@ -291,7 +291,7 @@ def _metric(files: ScaleFiles, path: Path, row: TableRow, column: ColumnSpec) ->
         "code": _code(file.get("code")),
         "environment": _versions(environment),
     }
-    return Section("metric", "metric file", _stated(facts) | _broken(faults), path, below)
+    return Origin("metric", "metric file", _stated(facts) | _broken(faults), path, below)
 
 
 def _kept(metrics: CheckedFile, beside: Path, field: str) -> str:
@@ -306,7 +306,7 @@ def _kept(metrics: CheckedFile, beside: Path, field: str) -> str:
     return f"{name}{state}" + ("" if maps else f": MD5 {stated}")
 
 
-def _section(files: ScaleFiles, link: Link) -> Section:
+def _origin_of(files: ScaleFiles, link: Link) -> Origin:
     if link.kind == "data":
         return _data(files, link)
     label, witness = WITNESSES[link.kind]
@@ -314,10 +314,10 @@ def _section(files: ScaleFiles, link: Link) -> Section:
     if file is None:
         control = "random, as a control: the same training from scratch"
         origin = control if link.kind == "backbone" else ORIGINS.get(link.recorded, str(link.recorded))
-        return Section(link.kind, label, {"origin": origin})
+        return Origin(link.kind, label, {"origin": origin})
     faults = _broken((*link.faults, *file.faults, *_of_missing(link.links)))
     if not file.content:
-        return Section(link.kind, label, {"md5": str(link.recorded)} | faults, file.path)
+        return Origin(link.kind, label, {"md5": str(link.recorded)} | faults, file.path)
     facts = {
         "md5": f"{link.found}" + (f", as {witness} says" if link.recorded == link.found else ""),
         "origin": ORIGINS.get(file.get("origin"), str(file.get("origin"))),
@@ -325,9 +325,9 @@ def _section(files: ScaleFiles, link: Link) -> Section:
         "seal": _seal(file),
         **(_preprocessing(file, task) if imported(file.content) else _training(file)),
     }
-    backbone = [_section(files, one) for one in link.links if one.kind == "backbone"]
-    data = [_section(files, one) for one in link.links if one.kind == "data"]
-    return Section(link.kind, label, facts | faults, file.path, (_recipe(files, file, task), *backbone, *data))
+    backbone = [_origin_of(files, one) for one in link.links if one.kind == "backbone"]
+    data = [_origin_of(files, one) for one in link.links if one.kind == "data"]
+    return Origin(link.kind, label, facts | faults, file.path, (_recipe(files, file, task), *backbone, *data))
 
 
 def _weights_file(sidecar: CheckedFile) -> str:
@@ -369,12 +369,12 @@ def _training(sidecar: CheckedFile) -> dict[str, str]:
     return _stated(facts)
 
 
-def _recipe(files: ScaleFiles, sidecar: CheckedFile, task: str) -> Section:
+def _recipe(files: ScaleFiles, sidecar: CheckedFile, task: str) -> Origin:
     """The recipe of weights, where it differs from the paper's, and whether the configuration still asks for it."""
     spec, stated = sidecar.get("spec"), str(sidecar.get("recipe"))
     if spec is None or imported(sidecar.content):
         said = "none recorded" if spec is None else "not of a training here"
-        return Section("recipe", "recipe", {"digest": stated, "settings": said})
+        return Origin("recipe", "recipe", {"digest": stated, "settings": said})
     architecture = ", ".join(f"{name} {value}" for name, value in (spec.get("architecture") or {}).items())
     outdated = "; ".join(finding.text for finding in files.outdated(sidecar))
     facts = {
@@ -388,7 +388,7 @@ def _recipe(files: ScaleFiles, sidecar: CheckedFile, task: str) -> Section:
     differing = [name for name in (*ours, *(set(theirs) - set(ours))) if ours.get(name, ...) != theirs.get(name, ...)]
     found = {name: f"{as_json(ours.get(name, ...))}, not {as_json(theirs.get(name, ...))}" for name in differing}
     label = f"differs from the paper's {paper} in {len(found)} of {len(ours)} fields"
-    return Section("recipe", "recipe", facts, None, (Section("differences", label, found, paper),))
+    return Origin("recipe", "recipe", facts, None, (Origin("differences", label, found, paper),))
 
 
 @functools.cache
@@ -398,15 +398,15 @@ def _paper_recipe(path: Path, head: str | None) -> dict[str, Any]:
     return plain((load_recipe(file) if head is None else load_dense_recipe(head, file)).to_dict())
 
 
-def _data(files: ScaleFiles, link: Link) -> Section:
+def _data(files: ScaleFiles, link: Link) -> Origin:
     """The data of a metric file or training, by the name and digest that it keeps."""
     file, config = link.target, files.config
     label = "measured on" if link.source.path.is_relative_to(files.metrics_folder) else "trained on"
     if file is None:
-        return Section("data", label, {"data": "none needed"})
+        return Origin("data", label, {"data": "none needed"})
     facts, faults = {"name": str(link.source.get("data.name"))}, _broken((*link.faults, *file.faults))
     if not file.content:
-        return Section("data", label, facts | {"digest": str(link.recorded)} | faults, file.path)
+        return Origin("data", label, facts | {"digest": str(link.recorded)} | faults, file.path)
     splits, parts = file.get("splits") or {}, file.get("parts")
     counts = [f"{name} {_number(value)}" for name, value in splits.items()]
     counts += [f"{_number(file.get('images'))} images"] if "images" in file.content else []
@@ -421,7 +421,7 @@ def _data(files: ScaleFiles, link: Link) -> Section:
         "counts": ", ".join(counts),
         "made": _made(source) or f"unknown: scale {config.scale} has no data set of this name any more",
     }
-    return Section("data", label, facts | faults, file.path, tuple(_section(files, one) for one in link.links))
+    return Origin("data", label, facts | faults, file.path, tuple(_origin_of(files, one) for one in link.links))
 
 
 def _made(source: DataSource | None) -> str:
@@ -504,22 +504,22 @@ def _with_unit(value: object, unit: str) -> str:
     return f"{value!r} {unit}".strip() if isinstance(value, float) else f"{value} {unit}".strip()
 
 
-def shortened(text: str) -> str:
+def with_short_digests(text: str) -> str:
     """The text with digests and commits cut to `SHORT` digits."""
     return _LONG.sub(lambda found: (found[1] or "") + found[2][:SHORT], text)
 
 
-def _tree_lines(section: Section, indent: str, last: bool, width: int, told: set[str]) -> Iterator[str]:
-    below, place = indent + ("   " if last else "│  "), "" if section.file is None else section.file.as_posix()
-    content = f"{place} {list(section.facts.items())}"
+def _tree_lines(origin: Origin, indent: str, last: bool, width: int, told: set[str]) -> Iterator[str]:
+    below, place = indent + ("   " if last else "│  "), "" if origin.file is None else origin.file.as_posix()
+    content = f"{place} {list(origin.facts.items())}"
     again = bool(place) and content in told
     told.add(content)
-    words = [section.label, "" if place in section.label else place, "(as above)" if again else ""]
+    words = [origin.label, "" if place in origin.label else place, "(as above)" if again else ""]
     yield f"{indent}{'└─ ' if last else '├─ '}{' '.join(filter(None, words))}"
     if not again:
-        yield from _fact_lines(section.facts, below + ("│  " if section.links else "   "), width)
-        for inner in section.links:
-            yield from _tree_lines(inner, below, inner is section.links[-1], width, told)
+        yield from _fact_lines(origin.facts, below + ("│  " if origin.links else "   "), width)
+        for inner in origin.links:
+            yield from _tree_lines(inner, below, inner is origin.links[-1], width, told)
 
 
 def _fact_lines(facts: Mapping[str, str], indent: str, width: int) -> Iterator[str]:
@@ -527,6 +527,6 @@ def _fact_lines(facts: Mapping[str, str], indent: str, width: int) -> Iterator[s
     column = min(LONGEST_NAME, max(map(len, facts), default=0)) + 2
     room = max(30, width - len(indent) - column)
     for name, text in facts.items():
-        wrapped = textwrap.wrap(shortened(text), room, break_long_words=False, break_on_hyphens=False)
+        wrapped = textwrap.wrap(with_short_digests(text), room, break_long_words=False, break_on_hyphens=False)
         for number, line in enumerate(wrapped or [""]):
             yield f"{indent}{'' if number else name:<{column}}{line}".rstrip()

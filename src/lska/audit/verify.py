@@ -25,7 +25,7 @@ from typing import Any
 from lska import claims, summaries
 from lska.audit.checked_files import edited_fields
 from lska.audit.checkout import changed_files, commit_text
-from lska.audit.explain import WIDTH, shortened
+from lska.audit.explain import WIDTH, with_short_digests
 from lska.audit.findings import MEANING, Finding, Level, broken, faulty, said_of
 from lska.audit.links import ScaleFiles
 from lska.audit.numbers import COUNTED, NumberTally
@@ -570,11 +570,12 @@ def _finding_lines(level: Level, findings: Iterable[Finding]) -> Iterator[str]:
     groups: dict[tuple[str, str, tuple[str, ...], Path | None], list[str]] = {}
     for one in findings:
         place = f"{one.file.as_posix()}{f': {one.place}' if one.place else ''}"
-        groups.setdefault((one.place, one.text, one.chains, one.file if level is Level.BROKEN else None), []).append(place)
+        alike = (one.place, one.text, one.chains, one.file if level is Level.BROKEN else None)
+        groups.setdefault(alike, []).append(place)
     for (_, text, chains, _), places in groups.items():
         yield from (f"  {place}" for place in _few(places))
         counted = f"{len(places):,} {text}" if level is Level.UNSEALED else text
-        yield from textwrap.wrap(shortened(counted), **_INDENTED)
+        yield from textwrap.wrap(with_short_digests(counted), **_INDENTED)
         if chains:
             cells = "; ".join(_few(chains))
             yield from textwrap.wrap(f"first broken link of {len(chains):,} cell(s): {cells}", **_INDENTED)

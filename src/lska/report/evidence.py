@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lska.audit.explain import Section, explain_cell
+from lska.audit.explain import Origin, explain_cell
 from lska.audit.links import ScaleFiles
 from lska.config import Config
 from lska.tables.collect import Cell, Table
@@ -43,10 +43,10 @@ class Evidence:
         facts = [("shown", found.shown), *self._facts(found.facts)]
         return {"title": f"{found.row}, {found.column}", "facts": facts, "links": self._add_all(found.links)}
 
-    def _add_all(self, links: Sequence[Section]) -> list[int]:
+    def _add_all(self, links: Sequence[Origin]) -> list[int]:
         return [self._add(link) for link in links]
 
-    def _add(self, link: Section) -> int:
+    def _add(self, link: Origin) -> int:
         below = self._add_all(link.links)
         file = None if link.file is None else link.file.as_posix()
         copy = None if link.file is None or not link.file.is_file() else place(link.file, self.config)
