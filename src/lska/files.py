@@ -110,6 +110,22 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 
 
+def plain(values: Any) -> Any:
+    """Values as they are after a way through JSON, so that tuples and lists compare equal."""
+    return json.loads(json.dumps(values))
+
+
+def differing(then: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The entries in which two plain mappings differ: dotted place and both values, `...` for one that lacks it."""
+    for name in sorted({*then, *now}):
+        before, after = then.get(name, ...), now.get(name, ...)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from differing(before, after, f"{place}{name}.")
+        # True equals 1, and is no number.
+        elif before != after or (before is True or before is False) != (after is True or after is False):
+            yield f"{place}{name}", before, after
+
+
 # --- Reading ---------------------------------------------------------------------------------------------------------
 
 

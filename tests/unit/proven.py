@@ -15,13 +15,14 @@ from table_helpers import PAPER, downstream, grid
 from tiny_dense import DenseProject
 from tiny_project import Project
 
+from lska.audit.findings import Finding, Level
+from lska.audit.verify import Verification, verify_scale
 from lska.config import Config
 from lska.files import write_json
 from lska.outcomes import Outcomes
 from lska.provenance import proportion, seal_of, write_metrics
 from lska.tables.specs import load_spec, outputs, requirements
 from lska.tables.table_formats import build_table
-from lska.verify import Finding, Level, Report, verify
 
 TABLE, FIGURE = "table_11", "figure_01"
 SEGMENTATION = "segmentation/semantic_fpn"
@@ -46,6 +47,16 @@ class Proven:
         return self.config.metric_path("classification", RUN)
 
     @property
+    def outcomes(self) -> Path:
+        """What is kept beside it."""
+        return self.metrics.with_suffix(".npz")
+
+    @property
+    def counted(self) -> Path:
+        """A metric file that claims are judged by."""
+        return self.config.metric_path("complexity", "van_tiny-lska-k23-s0")
+
+    @property
     def segmentor(self) -> Path:
         """Metric file of the segmentor."""
         return self.config.metric_path(SEGMENTATION, RUN)
@@ -60,13 +71,28 @@ class Proven:
         """Sidecar of the segmentor."""
         return self.config.weights_path(f"{SEGMENTATION}/{RUN}").with_suffix(".json")
 
+    @property
+    def log(self) -> Path:
+        """The record of losses of the classifier."""
+        return self.config.training_log(RUN)
+
+    @property
+    def record(self) -> Path:
+        """The record of the classifier's data."""
+        return self.config.data_record
+
+    @property
+    def regions(self) -> Path:
+        """The record of the segmentor's data."""
+        return self.config.results / "data" / "regions.json"
+
     def shown(self, suffix: str, target: str = TABLE) -> Path:
         """A file of the table or figure."""
         return next(path for path in outputs(target, self.config.results) if path.suffix == suffix)
 
-    def verified(self, *changes: dict[str, Any]) -> Report:
+    def verified(self, *changes: dict[str, Any]) -> Verification:
         """The report on the files as they are now, for a configuration with `changes`."""
-        return verify(self.project.config(*changes))
+        return verify_scale(self.project.config(*changes))
 
     def faults(self, *changes: dict[str, Any]) -> list[Finding]:
         """All findings but notes, which tell of this checkout's commits."""
@@ -135,5 +161,5 @@ def edit(path: Path, place: str, change: Callable[[Any], Any], sealed: bool = Fa
     entry = content
     for name in above:
         entry = entry[name]
-    entry[last] = change(entry[last])
+    entry[last] = change(entry.get(last))
     write_json(path, content | {"seal": seal_of(content)} if sealed else content)

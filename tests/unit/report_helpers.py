@@ -14,7 +14,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from table_helpers import put_required
 
-from lska import claims
+from lska.claims.listing import claim_files
 from lska.claims.verdicts import Verdict
 from lska.config import Config, load
 from lska.files import read_yaml, write_json
@@ -59,7 +59,7 @@ def put_claims(config: Config) -> None:
     counts = {str(verdict): 1 for verdict in Verdict}
     about = {"schema": 1, "scale": config.scale, "caption": config.caption}
     content = {**about, "counts": counts, "claims": made}
-    write_json(claims.outputs(config.results)[0], content)
+    write_json(claim_files(config.results)[0], content)
 
 
 def claim(name: str, verdict: str, config: Config) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from proven import edit
 from small_scale import copy_small
 from syrupy.assertion import SnapshotAssertion
 
+from lska.audit.verify import verify_summaries
 from lska.claims.headlines import HEADLINES, headlines
 from lska.claims.summaries import summary_files, summary_inputs, summary_needs, write_summaries
 from lska.cli import main
@@ -21,8 +22,6 @@ from lska.provenance import project_root
 from lska.runs import Run
 from lska.strict import merge
 from lska.tables.specs import TARGETS, load_spec
-from lska.verify import Level
-from lska.verify.summaries import check
 from lska.workflow import Plan
 
 RUN = "van_tiny-lska-k23-s0"
@@ -49,15 +48,10 @@ def written() -> dict[Path, bytes]:
     return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
 
 
-def faults(config: Config, level: Level = Level.BROKEN) -> list[tuple[str, str, str]]:
-    """File, place and text of what is found."""
-    return [(str(one.file), one.place, one.text) for one in check(config) if one.level is level]
-
-
 def test_the_committed_files_are_those_that_todays_code_makes(small: Config) -> None:
     committed = written()
     assert sorted(map(str, committed)) == sorted(summary_files(small))
-    assert list(check(small)) == []
+    assert list(verify_summaries(small)) == []
     write_summaries(small)
     again = "lska summary --write --config config/small.yaml"
     assert [path for path, content in written().items() if content != committed[path]] == [], again
@@ -112,9 +106,9 @@ def test_files_of_runs_that_a_scale_no_longer_has_go(small: Config) -> None:
     values.pop("segmentation")
     Path("fewer.yaml").write_text(json.dumps(values))
     fewer = load([Path("fewer.yaml")])
-    assert [place for place, _, text in faults(fewer, Level.OUTDATED) if "has no such run or training" in text] == [
-        str(PLOTS / "segmentation" / "semantic_fpn.csv"),
-        *(str(SUMMARY.parent / f"van_tiny-{name}-k53-s0.json") for name in ("lka", "lska")),
+    assert [finding.file for finding in verify_summaries(fewer) if "has no such run or training" in finding.text] == [
+        PLOTS / "segmentation" / "semantic_fpn.csv",
+        *(SUMMARY.parent / f"van_tiny-{name}-k53-s0.json" for name in ("lka", "lska")),
     ]
     write_summaries(fewer)
     assert sorted(map(str, written())) == sorted(summary_files(fewer))
@@ -151,45 +145,6 @@ def test_the_command_tells_of_a_missing_file(small: Config, capsys: pytest.Captu
     assert main(["summary", "--write", "--config", "config/small.yaml"]) == 1
     said = capsys.readouterr().err
     assert f"lska: error: {METRICS}/texture_knn/{RUN}.json: metric file missing" in said
-
-
-def test_edited_files_are_found_in_their_place(small: Config) -> None:
-    """Each edit is made alone: file, old and new text, place, and what is said."""
-    top1, first = "classification.top1", "classification.csv"
-    names = "series,update,epoch,loss,learning_rate"
-    edits = (
-        (SUMMARY, "73.05", "74.05", top1, "is 74.05, the metric files give 73.05"),
-        (SUMMARY, "73.05", "true", top1, "is True, the metric files give 73.05"),
-        (SUMMARY, '"top5"', '"top6"', "classification.top5", "is missing, the metric files give 98.16"),
-        (SUMMARY, '"top5"', '"top6"', "classification.top6", "is 98.16, the metric files have no such number"),
-        (SUMMARY, '"top5"', '"top1"', "", "the name 'top1' is given twice in one mapping"),
-        (PLOTS / "networks.csv", ",73.05,", ",74.05,", f"line 6, {top1}", "is '74.05', the metric files give '73.05'"),
-        (PLOTS / first, ",7,0,2.2972171306610107,", ",7,0,2.2,", "line 2, loss",
-         "is '2.2', the record of the training gives '2.2972171306610107'"),
-        (PLOTS / "detection/retinanet.csv", "series,update", "run,update", "line 1",
-         f"is '{names.replace('series', 'run')}', the record of the training gives '{names}'"),
-    )  # fmt: skip
-    for path, old, new, place, text in edits:
-        sound = path.read_text()
-        path.write_text(sound.replace(old, new, 1))
-        assert any(found[:2] == (str(path), place) and text in found[2] for found in faults(small)), (path, new)
-        path.write_text(sound)
-    path = PLOTS / "networks.csv"
-    path.write_text(path.read_text() + "mine\n")
-    assert [(file, place) for file, place, _ in faults(small)] == [(str(path), "line 8")]
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
-    assert [(file, place) for file, place, _ in faults(small)] == [(str(path), "line 6")]
-
-
-def test_what_cannot_be_compared_or_is_missing_is_said(small: Config) -> None:
-    SUMMARY.unlink()
-    assert [file for file, _, _ in faults(small, Level.OUTDATED)] == [str(SUMMARY)]
-    (METRICS / "texture_knn" / f"{RUN}.json").unlink()
-    (note,) = faults(small, Level.NOTE)
-    assert note[0] == str(PLOTS / "networks.csv") and "metric file missing" in note[2]
-    for path in written():
-        path.unlink()
-    assert list(check(small)) == []
 
 
 def test_every_task_of_every_scale_has_headlines_that_its_tables_show(monkeypatch: pytest.MonkeyPatch) -> None:

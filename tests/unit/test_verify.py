@@ -1,287 +1,349 @@
-"""`lska verify`: every edit by hand is found, and the message names the file and the place."""
+"""`lska verify`: every edit by hand is found; the finding names the file, the place and the cells."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import proven
 import pytest
-from proven import COLUMN, FIGURE, ROW, RUN, TABLE, Proven, edit
+from proven import COLUMN, FIGURE, ROW, RUN, SEGMENTATION, TABLE, Proven, edit
+from small_scale import copy_small
+from syrupy.assertion import SnapshotAssertion
+from table_helpers import PAPER, demo, put_required
 
+from lska.audit.checked_files import check_record
+from lska.audit.explain import choose_cell, filled_table
+from lska.audit.findings import Finding, Level, broken
+from lska.audit.links import ScaleFiles
+from lska.audit.numbers import NumberTally
+from lska.audit.verify import Verification, first_broken, verify_scale, verify_summaries, verify_table
+from lska.claims.claims_page import write_claims
+from lska.claims.listing import claim_files
+from lska.claims.verdicts import judge_claims
 from lska.config import load
-from lska.provenance import digest, project_root, write_sealed
+from lska.files import write_json
+from lska.provenance import digest, project_root, seal_of, write_sealed
+from lska.tables.collect import collect
 from lska.tables.measurements import MetricFolder
-from lska.verify import Level, to_json, to_text, verify
+from lska.tables.specs import TARGETS, load_spec, outputs
+from lska.tables.table_formats import WRITERS, build_table
 from lska.weights.pointers import Pointer, pointer_path, write_pointer
 
-
-def only(scale: Proven) -> tuple[str, str, str, tuple[str, ...]]:
-    """File, place, text and chains of the one thing that is broken."""
-    (finding,) = scale.broken()
-    return finding.file.as_posix(), finding.place, finding.text, finding.chains
+Edit = Callable[[Proven], object]
+TABLES = tuple(target for target in TARGETS if target.startswith("table") and target != "table_01")
+"""All with numbers; Table I has words."""
 
 
-def test_untouched_results_are_sound_and_sealed_without_data(scale: Proven) -> None:
-    report = scale.verified()
-    assert scale.faults() == []
-    assert not Path("data").exists()
-    checked = report.checked
-    assert (checked["tables"], checked["figures"], checked["sidecars of weights"]) == (1, 1, 3)
-    assert checked["weights by their MD5"] == 3
-    assert report.chains == 73 and report.broken_chains == 0
-    assert "Nothing is broken." in to_text(report)
+def told(findings: list[Finding] | tuple[Finding, ...]) -> list[str]:
+    """Findings without what differs from machine to machine: digests, measured numbers, commits of the checkout."""
+    lines = []
+    for one in findings:
+        if not one.place.startswith("code."):
+            chains = f" <- {len(one.chains)} cells: {'; '.join(one.chains[:2])}" if one.chains else ""
+            lines.append(f"{one.level} {one.file.as_posix()}: {one.place}: {one.text}{chains}")
+    masks = {r"sha256:[0-9a-f]{64}": "sha256:...", r"\b[0-9a-f]{32}\b": "MD5", r"-?\d+\.\d+(e-?\d+)?": "#"}
+    for pattern, mask in masks.items():
+        lines = [re.sub(pattern, mask, line) for line in lines]
+    return [line.replace(os.fspath(Path.cwd()), ".") for line in lines]
 
 
-def test_weights_need_not_be_there(scale: Proven) -> None:
-    for path in Path("checkpoints").rglob("*.safetensors"):
-        path.unlink()
-    report = scale.verified()
-    assert scale.faults() == []
-    assert report.checked["weights by their MD5"] == 0
+def other(digits: str) -> str:
+    """The same number with another last digit."""
+    return digits[:-1] + str((int(digits[-1]) + 1) % 10)
 
 
-@pytest.mark.parametrize(
-    "place", ["metrics.top1.value", "metrics.top1.standard_error", "metrics.loss.value", "seconds", "environment.torch"]
-)
-def test_an_edited_field_of_a_metric_file_is_found_by_its_seal(scale: Proven, place: str) -> None:
-    edit(scale.metrics, place, lambda value: "2.0" if isinstance(value, str) else value + 0.5)
-    file, field, text, chains = only(scale)
-    assert (file, field) == (scale.metrics.as_posix(), "seal")
-    assert "edited after writing" in text
-    assert f"{FIGURE}: VAN-Tiny LSKA k=7 / top-1" in chains
+def no_other(value: Any) -> Any:
+    """Another value of the same type."""
+    return value[:-1] + ("1" if value[-1] == "0" else "0") if isinstance(value, str) else value + 1
 
 
-def test_an_edited_metric_file_makes_no_table(scale: Proven) -> None:
-    edit(scale.metrics, "metrics.top1.value", lambda value: value + 1)
-    with pytest.raises(ValueError, match=r"classification/van_tiny-lska-k7-s0\.json: field 'seal'.*edited"):
-        MetricFolder(scale.config.scale, scale.config.results).measurement("classification", RUN, "top1")
+def json_edit(file: str, place: str, change: Callable[[Any], Any] = no_other, sealed: bool = False) -> Edit:
+    """An edit of one value in `scale.<file>`."""
+    return lambda scale: edit(getattr(scale, file), place, change, sealed)
 
 
-def test_a_metric_file_without_a_seal_still_makes_a_table(scale: Proven) -> None:
-    content = json.loads(scale.segmentor.read_text())
-    del content["seal"]
-    scale.segmentor.write_text(json.dumps(content))
-    found = MetricFolder(scale.config.scale, scale.config.results).measurement(proven.SEGMENTATION, RUN, "miou")
-    assert found.value == content["metrics"]["miou"]["value"]
+def text_edit(find: Callable[[Proven], Path], old: str, new: str) -> Edit:
+    """The first place of a text file that fits the regular expression `old`, replaced, as in an editor."""
+
+    return lambda scale: replaced(find(scale), old, new)
 
 
-def test_a_value_under_a_new_seal_still_has_to_be_the_mean_over_the_images(scale: Proven) -> None:
-    edit(scale.metrics, "metrics.top1.value", lambda value: value + 0.001, sealed=True)
-    found = {(finding.file, finding.place): finding.text for finding in scale.broken()}
-    text = found[scale.metrics, "metrics.top1.value"]
-    assert "the images in van_tiny-lska-k7-s0.npz give 70.8333333333333" in text
+def replaced(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    edited = re.sub(old, new, text, count=1, flags=re.MULTILINE)
+    assert edited != text, old
+    path.write_text(edited, encoding="utf-8", newline="")
 
 
-def test_a_number_of_images_under_a_new_seal_still_has_to_be_theirs(scale: Proven) -> None:
-    edit(scale.metrics, "metrics.top1.n", lambda value: value + 1, sealed=True)
-    assert (scale.metrics, "metrics.top1.n") in [(found.file, found.place) for found in scale.broken()]
+def shown_edit(suffix: str, old: str, new: str, target: str = TABLE) -> Edit:
+    return text_edit(lambda scale: scale.shown(suffix, target), old, new)
 
 
-def test_one_byte_of_the_outcomes_is_found(scale: Proven) -> None:
-    path = scale.metrics.with_suffix(".npz")
-    content = bytearray(path.read_bytes())
+def without(file: str, *places: str, sealed: bool = False) -> Edit:
+    """Fields that are gone from `scale.<file>`."""
+
+    def change(scale: Proven) -> None:
+        path = getattr(scale, file)
+        content = {name: value for name, value in json.loads(path.read_text()).items() if name not in places}
+        write_json(path, content | {"seal": seal_of(content)} if sealed else content)
+
+    return change
+
+
+def both(*edits: Edit) -> Edit:
+    return lambda scale: [one(scale) for one in edits]
+
+
+def flip_outcomes(scale: Proven) -> None:
+    content = bytearray(scale.outcomes.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    file, _, text, chains = only(scale)
-    assert file == path.as_posix()
-    assert "MD5" in text and chains
+    scale.outcomes.write_bytes(content)
 
 
-def test_missing_outcomes_are_found(scale: Proven) -> None:
-    scale.metrics.with_suffix(".npz").unlink()
-    assert only(scale)[0] == scale.metrics.with_suffix(".npz").as_posix()
-
-
-def test_a_removed_seal_is_found_where_outcomes_say_that_there_was_one(scale: Proven) -> None:
-    content = json.loads(scale.metrics.read_text())
-    del content["seal"]
-    scale.metrics.write_text(json.dumps(content))
-    file, field, text, _ = only(scale)
-    assert (file, field) == (scale.metrics.as_posix(), "seal") and "is missing" in text
-
-
-def test_a_missing_metric_file_breaks_the_table_that_shows_it(scale: Proven) -> None:
-    scale.segmentor.unlink()
-    file, _, text, chains = only(scale)
-    assert (file, text) == (scale.segmentor.as_posix(), "is missing")
-    assert chains == (f"{TABLE}: all rows / all columns",)
-
-
-def test_a_damaged_metric_file_is_named(scale: Proven) -> None:
-    scale.segmentor.write_text(scale.segmentor.read_text()[:-9])
-    file, _, text, _ = only(scale)
-    assert file == scale.segmentor.as_posix() and "JSON" in text
-
-
-def test_a_metric_file_of_another_run_is_found(scale: Proven) -> None:
-    edit(scale.segmentor, "run", lambda run: run.replace("s0", "s1"), sealed=True)
-    assert only(scale)[:2] == (scale.segmentor.as_posix(), "run")
-
-
-@pytest.mark.parametrize("place", ["md5", "seconds", "images_seen", "final_loss", "spec.recipe.epochs"])
-def test_an_edited_sidecar_breaks_what_was_measured_and_fine_tuned_on_it(scale: Proven, place: str) -> None:
-    edit(scale.sidecar, place, lambda value: "0" * 32 if isinstance(value, str) else value + 1)
-    file, field, _, chains = only(scale)
-    assert (file, field) == (scale.sidecar.as_posix(), "seal")
-    assert f"{FIGURE}: VAN-Tiny LSKA k=7 / top-1" in chains
-    assert f"{TABLE}: {ROW} / {COLUMN}" in chains
-
-
-@pytest.mark.parametrize(
-    ("place", "at_fault"),
-    [
-        ("spec.recipe.epochs", "recipe"), ("images_seen", "images_seen"), ("updates", "updates"),
-        ("final_loss", "final_loss"), ("md5", "md5"),
-    ],
-)  # fmt: skip
-def test_a_sidecar_under_a_new_seal_still_has_to_agree_with_itself(scale: Proven, place: str, at_fault: str) -> None:
-    edit(scale.sidecar, place, lambda value: "0" * 32 if isinstance(value, str) else value + 1, sealed=True)
-    assert (scale.sidecar, at_fault) in [(found.file, found.place) for found in scale.broken()]
-
-
-def test_weights_measured_elsewhere_are_named_with_both_files(scale: Proven) -> None:
+def drop_weights(scale: Proven) -> None:
     for path in Path("checkpoints").rglob("*.safetensors"):
         path.unlink()
-    edit(scale.sidecar, "md5", lambda md5: "0" * 32, sealed=True)
-    found = {(finding.file, finding.place): finding.text for finding in scale.broken()}
-    assert set(found) == {(scale.metrics, "weights.md5"), (scale.fine_tuned, "backbone.md5")}
-    assert all(scale.sidecar.as_posix() in text for text in found.values())
 
 
-def test_images_without_a_data_set_are_found(scale: Proven) -> None:
-    for path in (scale.metrics, scale.segmentor):
-        edit(path, "data", lambda data: None, sealed=True)
-    found = {(finding.file, finding.place) for finding in scale.broken()}
-    assert {(scale.metrics, "data"), (scale.segmentor, "data")} <= found
+def imported(scale: Proven) -> None:
+    path = Path("checkpoints/test/imported.safetensors")
+    path.write_bytes(b"weights")
+    write_sealed(path.with_suffix(".json"), {"origin": "imported", "md5": "0" * 32, "run": "imported"})
 
 
-def test_a_sidecar_of_another_run_is_found(scale: Proven) -> None:
-    edit(scale.fine_tuned, "run", lambda run: run.replace("s0", "s1"), sealed=True)
-    assert (scale.fine_tuned, "run") in [(found.file, found.place) for found in scale.broken()]
+def pointer(md5: str | None = None, sidecar: str | None = None) -> Edit:
+    """A pointer of published weights: by default of those that are here, with the digest of their sidecar."""
+
+    def change(scale: Proven) -> None:
+        content, weights = json.loads(scale.sidecar.read_text()), scale.sidecar.with_suffix(".safetensors")
+        write_pointer(weights, Pointer(md5 or content["md5"], 7, "store", sidecar or digest(content)))
+
+    return change
 
 
-@pytest.mark.parametrize("place", ["backbone.run", "backbone.md5", "spec.backbone"])
-def test_another_backbone_is_found_at_the_fine_tuned_weights(scale: Proven, place: str) -> None:
-    edit(scale.fine_tuned, place, lambda value: value[:-1] + ("1" if value[-1] == "0" else "0"), sealed=True)
-    assert any(f"{TABLE}: {ROW} / {COLUMN}" in found.chains for found in scale.broken())
-    blamed = {found.file.as_posix() for found in scale.broken()}
-    # A name of another run leads to a sidecar that is not there.
-    assert blamed & {scale.fine_tuned.as_posix(), "checkpoints/test/van_tiny-lska-k7-s1.json"}
+def with_claims(change: Callable[[list[Path]], object]) -> Edit:
+    """An edit of claims.json and its pages, which are written first."""
+
+    def made(scale: Proven) -> None:
+        write_claims(judge_claims(scale.config), scale.config, scale.config.results)
+        change(list(claim_files(scale.config.results)))
+
+    return made
 
 
-def test_other_weights_beside_a_sidecar_are_found(scale: Proven) -> None:
-    scale.config.weights_path(RUN).write_bytes(b"other")
-    assert only(scale)[:2] == (scale.sidecar.as_posix(), "md5")
+def claims_edit(change: Callable[[dict[str, Any]], Any]) -> Edit:
+    def edited(paths: list[Path]) -> None:
+        content = json.loads(paths[0].read_text())
+        change(content)
+        paths[0].write_text(json.dumps(content))
+
+    return with_claims(edited)
 
 
-def test_a_missing_sidecar_is_the_first_broken_link(scale: Proven) -> None:
-    scale.fine_tuned.unlink()
-    file, _, text, chains = only(scale)
-    assert (file, text) == (scale.fine_tuned.as_posix(), "is missing")
-    assert f"{TABLE}: {ROW} / {COLUMN}" in chains and not any(name.startswith(FIGURE) for name in chains)
+def raise_quantity(content: dict[str, Any]) -> None:
+    next(claim for claim in content["claims"] if claim["quantities"])["quantities"][0]["value"] = 1.25
 
 
-def test_a_record_of_losses_that_was_cut_is_found(scale: Proven) -> None:
-    path = scale.config.training_log(RUN)
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    assert {(found.file, found.place) for found in scale.broken()} == {
-        (scale.sidecar, "updates"), (scale.sidecar, "final_loss"),
-    }  # fmt: skip
+SEALED: dict[str, Any] = {"sealed": True}
+FORMATS = (".md", ".tex", ".html")
+VALUE = rf"({re.escape('LSKA')}.*k=7.*?[|&>] *)(\d)"
+
+PLANTED: dict[str, Edit] = {
+    "nothing": lambda scale: None,
+    "weights are not here": drop_weights,
+    "only Markdown was made": lambda scale: [scale.shown(suffix).unlink() for suffix in (".tex", ".csv", ".html")],
+    # Metric files and what is kept beside them.
+    "a value": json_edit("metrics", "metrics.top1.value"),
+    "a version": json_edit("metrics", "environment.torch"),
+    "a value, sealed": json_edit("metrics", "metrics.top1.value", lambda value: value + 0.001, **SEALED),
+    "a number of images, sealed": json_edit("metrics", "metrics.top1.n", **SEALED),
+    "another run, sealed": json_edit("segmentor", "run", **SEALED),
+    "no data, sealed": both(*(json_edit(one, "data", lambda _: None, **SEALED) for one in ("metrics", "segmentor"))),
+    "other data, sealed": json_edit("segmentor", "data.digest", lambda _: digest("other"), **SEALED),
+    "metrics that are a list, sealed": json_edit("counted", "metrics", lambda _: [], **SEALED),
+    "a metric file is missing": lambda scale: scale.segmentor.unlink(),
+    "a metric file is cut": lambda scale: scale.segmentor.write_text(scale.segmentor.read_text()[:-9]),
+    "a number given twice": text_edit(lambda scale: scale.metrics, '"top1": {', '"top1": {\n      "value": 99.0,'),
+    "no number": text_edit(lambda scale: scale.metrics, r'"value": 70\.8\d+', '"value": NaN'),
+    "a number too large": text_edit(lambda scale: scale.metrics, r'"value": 70\.8\d+', '"value": 1e999'),
+    "a byte of the outcomes": flip_outcomes,
+    "outcomes are missing": lambda scale: scale.outcomes.unlink(),
+    "a seal is gone": without("metrics", "seal"),
+    "outcomes are not named": both(without("metrics", "outcomes", **SEALED), lambda scale: scale.outcomes.unlink()),
+    # Sidecars, weights, logs, pointers.
+    **{f"{place} of a sidecar": json_edit("sidecar", place) for place in ("md5", "seconds")},
+    **{
+        f"{place} of a sidecar, sealed": json_edit("sidecar", place, **SEALED)
+        for place in ("spec.recipe.epochs", "images_seen", "updates", "final_loss", "md5")
+    },
+    "measured elsewhere, sealed": both(drop_weights, json_edit("sidecar", "md5", lambda _: "0" * 32, **SEALED)),
+    "a sidecar of another run, sealed": json_edit("fine_tuned", "run", **SEALED),
+    **{
+        f"{place}, sealed": json_edit("fine_tuned", place, **SEALED)
+        for place in ("backbone.run", "backbone.md5", "spec.backbone")
+    },
+    "other weights": lambda scale: scale.config.weights_path(RUN).write_bytes(b"other"),
+    "a sidecar is missing": lambda scale: scale.fine_tuned.unlink(),
+    "a log is cut": lambda scale: scale.log.write_text("".join(scale.log.read_text().splitlines(True)[:-1])),
+    "no sidecar among the weights": lambda scale: shutil.copy(scale.sidecar, scale.sidecar.with_name("notes.json")),
+    "seals from before there were any": both(without("sidecar", "seal"), without("record", "seal")),
+    "published with a seal by its pointer": both(without("sidecar", "seal"), pointer()),
+    "a published sidecar": both(without("sidecar", "seal"), pointer(), json_edit("sidecar", "seconds")),
+    "published others": pointer("0" * 32, "sha256:of another sidecar"),
+    "published earlier": pointer(sidecar="sha256:of another sidecar"),
+    "no pointer": lambda scale: pointer_path(scale.sidecar.with_suffix(".safetensors")).write_text("<<<<<<< ours"),
+    "imported weights": imported,
+    "measured otherwise on imported weights": both(
+        json_edit("sidecar", "origin", lambda _: "imported", **SEALED),
+        json_edit("metrics", "weights.origin", lambda _: "imported", **SEALED),
+        json_edit("metrics", "detail", lambda _: {"preprocessing": {"image_size": 7}}, **SEALED),
+    ),
+    "a backbone elsewhere": json_edit("fine_tuned", "backbone.run", lambda _: "../../elsewhere", **SEALED),
+    "data elsewhere": json_edit("fine_tuned", "data.name", lambda _: "../elsewhere", **SEALED),
+    "a time that has not come": json_edit("metrics", "started", lambda _: "2999-01-01T00:00:00", **SEALED),
+    "chosen by other weights": json_edit("record", "reference", lambda _: {"run": RUN, "md5": "0" * 32}, **SEALED),
+    # Data records.
+    "a digest of a record": json_edit("record", "digest", lambda _: digest("other")),
+    "classes of a record": json_edit("regions", "classes"),
+    "a count of a record, sealed": json_edit("record", "splits.val", **SEALED),
+    "a digest of a record, sealed": json_edit("regions", "digest", lambda _: digest("other"), **SEALED),
+    # Tables, figures, the paper.
+    **{f"a digit in {suffix}": shown_edit(suffix, VALUE, r"\g<1>9\2") for suffix in FORMATS},
+    "a digit in .csv": shown_edit(".csv", rf"({re.escape(ROW)},{COLUMN},)", r"\g<1>9"),
+    **{f"a word for a number in {suffix}": shown_edit(suffix, "not run", "75.0") for suffix in FORMATS},
+    **{
+        f"a value of the paper in {suffix}": shown_edit(suffix, r"\((\d+)\.(\d)", r"(\g<1>9.\2")
+        for suffix in FORMATS
+    },
+    "a point of a figure": shown_edit(".csv", r"(LSKA k=7,top-1,)", r"\g<1>9", FIGURE),
+    "a value of the paper in a figure": shown_edit(".csv", "(LSKA k=7,top-1.*)73.5", r"\g<1>73.6", FIGURE),
+    "the paper": text_edit(lambda _: Path("paper/figure_01.csv"), "(LSKA k=7,ImageNet-1K top-1,)73.5", r"\g<1>73.6"),
+    "a metric file and another cell": both(
+        json_edit("segmentor", "metrics.miou.value"), shown_edit(".csv", r"(k=23,Params \(exact\),)", r"\g<1>9")
+    ),
+    **{f"a caption in {suffix}": shown_edit(suffix, "est scale", "oast scale") for suffix in FORMATS},
+    **{f"a lost line in {suffix}": shown_edit(suffix, r"^.*\n", "") for suffix in (*FORMATS, ".csv")},
+    "a lost cell in .csv": shown_edit(".csv", r"^table_11,.*mIoU.*\n", ""),
+    "a row label": shown_edit(".md", r"^\| Semantic", "| Pedantic"),
+    "line ends": shown_edit(".md", r"(?s)\A.*\Z", lambda found: found[0].replace("\n", "\r\n")),  # type: ignore[arg-type]
+    # Claims.
+    "a quantity of a claim": claims_edit(raise_quantity),
+    "a claim twice": claims_edit(lambda content: content["claims"].insert(0, content["claims"][0] | {"note": "mine"})),
+    "claims in another order": claims_edit(lambda content: content["claims"].reverse()),
+    "no claims": claims_edit(lambda content: content.update(claims=[1])),
+    "a page of claims": with_claims(lambda paths: replaced(paths[1], "param", "parrot")),
+    "pages without claims": with_claims(lambda paths: paths[0].unlink()),
+    "claims without a page": with_claims(lambda paths: paths[2].unlink()),
+    "claims of an edited metric file": both(with_claims(list), json_edit("counted", "metrics.params.value")),
+}  # fmt: skip
+"""Edits by hand, each of results that were as they were written."""
 
 
-@pytest.mark.parametrize(("name", "place"), [("colours", "digest"), ("colours", "splits.val"), ("regions", "classes")])
-def test_an_edited_data_record_is_found_by_its_seal(scale: Proven, name: str, place: str) -> None:
-    path = scale.config.results / "data" / f"{name}.json"
-    edit(path, place, lambda value: digest("other") if isinstance(value, str) else value + 1)
-    assert only(scale)[:2] == (path.as_posix(), "seal")
+def test_every_planted_edit_is_named(scale: Proven, snapshot: SnapshotAssertion) -> None:
+    before, found = files_below(Path()), {}
+    for name, change in PLANTED.items():
+        change(scale)
+        found[name] = told(scale.verified().findings)
+        for path in files_below(Path()).keys() - before.keys():
+            path.unlink()
+        for path, content in before.items():
+            if not path.is_file() or path.read_bytes() != content:
+                path.write_bytes(content)
+    assert found == snapshot
 
 
-def test_a_count_under_a_new_seal_still_has_to_be_the_manifests(scale: Proven) -> None:
-    edit(scale.config.data_record, "splits.val", lambda count: count + 1, sealed=True)
-    file, field, text, _ = only(scale)
-    assert (file, field) == (scale.config.data_record.as_posix(), "splits")
-    assert "the manifest of colours says {'train': 76, 'val': 24}" in text
+def files_below(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_digest_of_data_that_nothing_was_measured_on_is_found_at_the_record(scale: Proven) -> None:
-    path = scale.config.results / "data" / "regions.json"
-    edit(path, "digest", lambda value: digest("other"), sealed=True)
-    file, field, text, _ = only(scale)
-    assert (file, field) == (path.as_posix(), "digest")
-    assert digest("other") in text
+def test_a_verification_as_text(snapshot: SnapshotAssertion) -> None:
+    metrics, sidecars = ([Path(f"{kind}/run-s{seed}.json") for seed in range(7)] for kind in ("metrics", "weights"))
+    cells = tuple(f"table_03: VAN-LSKA-Tiny / column {number}" for number in range(9))
+    found = (
+        replace(broken(metrics[0], "seal", f"expected sha256:{'0' * 64} for this content"), chains=cells),
+        broken(metrics[1], "", "is missing"),
+        *(Finding(Level.OUTDATED, path, "recipe", "recipe.epochs: 3, now 4") for path in sidecars),
+        *(Finding(Level.UNSEALED, path, "seal", "sidecars of weights") for path in sidecars[:2]),
+        Finding(Level.NOTE, Path("results"), "code.commit", "2 files name no commit"),
+    )
+    numbers = NumberTally(Counter({"speed: n": 2}), Counter(), Counter({"complexity: value": 3, "speed: value": 1}))
+    sound = Verification("demo", "The demo scale", {"metric files": 2, "figures": 0}, 1234, (), NumberTally())
+    report = replace(sound, findings=found, numbers=numbers)
+    assert {"sound": sound.to_text().splitlines(), "broken": report.to_text().splitlines()} == snapshot
 
 
-def test_a_metric_file_of_other_data_than_all_others_is_at_fault_itself(scale: Proven) -> None:
-    edit(scale.segmentor, "data.digest", lambda value: digest("other"), sealed=True)
-    assert only(scale)[:2] == (scale.segmentor.as_posix(), "data.digest")
-
-
-def test_a_changed_recipe_is_outdated_and_not_broken(scale: Proven) -> None:
-    report = scale.verified({"training": {"overrides": {"epochs": 4}}})
-    assert report.of(Level.BROKEN) == () and report.sound() and not report.sound(strict=True)
-    found = {finding.file: finding.text for finding in report.of(Level.OUTDATED)}
-    assert found[scale.sidecar] == "recipe.epochs: 3, now 4"
-    assert "backbone" in found[scale.fine_tuned]
-
-
-def test_a_run_that_the_configuration_lost_is_outdated(scale: Proven) -> None:
-    report = scale.verified({"segmentation": {"heads": {"semantic_fpn": {"untrained": []}}}})
-    control = scale.config.weights_path(f"{proven.SEGMENTATION}-untrained/{RUN}").with_suffix(".json")
-    assert [(finding.file, "has no" in finding.text) for finding in report.of(Level.OUTDATED)] == [(control, True)]
-
-
-def test_a_metric_file_without_what_lies_behind_its_errors_is_outdated(scale: Proven) -> None:
-    content = json.loads(scale.metrics.read_text())
-    del content["outcomes"]
-    write_sealed(scale.metrics, content)
-    scale.metrics.with_suffix(".npz").unlink()
-    assert [(f.level, f.file, f.place) for f in scale.faults()] == [(Level.OUTDATED, scale.metrics, "outcomes")]
-
-
-def test_a_file_among_the_weights_that_is_no_sidecar_is_named(scale: Proven) -> None:
-    path = scale.sidecar.with_name("notes.json")
-    path.write_text(scale.sidecar.read_text().replace(RUN, "notes"))
-    assert {finding.file for finding in scale.broken()} == {path}
-
-
-def test_files_from_before_there_were_seals_are_counted(scale: Proven) -> None:
-    for path in (scale.sidecar, scale.config.data_record):
-        content = json.loads(path.read_text())
-        del content["seal"]
-        path.write_text(json.dumps(content))
+def test_untouched_results_are_sound_without_data(scale: Proven) -> None:
     report = scale.verified()
-    assert [finding.level for finding in scale.faults()] == [Level.UNSEALED] * 2
+    assert not Path("data").exists() and scale.faults() == []
+    assert "Nothing is broken." in report.to_text()
+    assert (report.chains, report.broken_chains, report.checked["weights by their MD5"]) == (73, 0, 3)
+
+
+def test_a_configuration_that_asks_for_something_else_makes_results_outdated(
+    scale: Proven, snapshot: SnapshotAssertion
+) -> None:
+    report = scale.verified({"training": {"overrides": {"epochs": 4}}})
+    fewer = scale.verified({"segmentation": {"heads": {"semantic_fpn": {"untrained": []}}}})
     assert report.sound() and not report.sound(strict=True)
-    assert "1 sidecars of weights" in to_text(report)
+    assert {"another recipe": told(report.findings), "a run less": told(fewer.findings)} == snapshot
 
 
-def test_a_pointer_is_a_seal_of_the_sidecar_that_was_published_with_the_weights(scale: Proven) -> None:
-    content = json.loads(scale.sidecar.read_text())
-    del content["seal"]
-    scale.sidecar.write_text(json.dumps(content))
-    weights = scale.sidecar.with_suffix(".safetensors")
-    write_pointer(weights, Pointer(content["md5"], weights.stat().st_size, "store", digest(content)))
-    assert scale.faults() == []
-    scale.sidecar.write_text(json.dumps(content | {"seconds": 1.0}))
-    file, place, text, _ = only(scale)
-    assert (file, place) == (scale.sidecar.as_posix(), "") and f"was edited: {weights}.dvc keeps another" in text
+def test_what_differs_from_the_commit_is_an_edit_where_there_is_no_seal(
+    scale: Proven, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
+    sealed = {scale.sidecar: scale.sidecar.read_text()}
+    without("sidecar", "seal")(scale)
+    unsealed = {scale.sidecar: scale.sidecar.read_text()}
+    found = {}
+    for name, committed in {"a seal is gone": sealed, "nothing": unsealed}.items():
+        monkeypatch.setattr("lska.audit.checked_files.committed_text", committed.get)
+        found[name] = told(scale.verified().findings)
+    edit(scale.sidecar, "environment.hardware", lambda name: "a faster processor")
+    found["a field"] = [line.partition(":")[0] + line.rpartition("now")[2] for line in told(scale.broken())]
+    assert found == snapshot
 
 
-def test_weights_trained_after_others_were_published_are_no_fault(scale: Proven) -> None:
-    weights = scale.sidecar.with_suffix(".safetensors")
-    write_pointer(weights, Pointer("0" * 32, 7, "store", "sha256:of another sidecar"))
-    assert scale.faults() == []
-    assert any("trained here; published is 00000000" in found.text for found in scale.verified().findings)
-    md5 = json.loads(scale.sidecar.read_text())["md5"]
-    write_pointer(weights, Pointer(md5, 7, "store", "sha256:of another sidecar"))
-    assert scale.faults() == []
-    assert any("of a later training to the published" in found.text for found in scale.verified().findings)
+def test_records_of_published_data_are_those_of_their_manifests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
+    monkeypatch.chdir(project_root())
+    config, found = load([Path("config/paper.yaml")]), {}
+    for name in (*(source.name for _, source in config.sources), "of no scale"):
+        path = tmp_path / f"{name}.json"
+        content = {"name": name.replace("imagenet_r", "other"), "digest": digest("other"), "inputs": digest("other")}
+        write_sealed(path, content | ({"family": "c"} if name == "imagenet_c" else {}))
+        found[name] = [line.replace(f"{tmp_path}/", "") for line in told(check_record(path, config).findings)]
+    assert found == snapshot
 
 
-def test_a_damaged_pointer_is_found(scale: Proven) -> None:
-    pointer_path(scale.sidecar.with_suffix(".safetensors")).write_text("<<<<<<< ours")
-    assert "expected DVC's pointer" in only(scale)[2]
+def test_one_cell_has_the_first_finding_of_its_own(scale: Proven) -> None:
+    def first() -> Finding | None:
+        table = filled_table(TABLE, scale.config)
+        return first_broken(table, choose_cell(table, ROW, COLUMN), ScaleFiles(scale.config))
+
+    assert first() is None
+    edit(scale.fine_tuned, "seconds", no_other)
+    assert (first().file, first().place) == (scale.fine_tuned, "seal")
+    PLANTED["a digit in .csv"](scale)
+    assert first().file == scale.shown(".csv")
+    edit(scale.segmentor, "metrics.miou.value", no_other)
+    assert first().file == scale.segmentor
+
+
+def test_no_table_is_made_of_an_edited_metric_file(scale: Proven) -> None:
+    folder = MetricFolder(scale.config.scale, scale.config.results)
+    without("segmentor", "seal")(scale)
+    assert folder.measurement(SEGMENTATION, RUN, "miou").value is not None
+    edit(scale.metrics, "metrics.top1.value", no_other)
+    with pytest.raises(ValueError, match=r"classification/van_tiny-lska-k7-s0\.json: field 'seal'.*edited"):
+        folder.measurement("classification", RUN, "top1")
 
 
 def test_a_folder_without_results_is_no_sound_scale(scale: Proven) -> None:
@@ -292,22 +354,197 @@ def test_a_folder_without_results_is_no_sound_scale(scale: Proven) -> None:
 
 def test_the_command_says_it_with_its_exit_code(scale: Proven, capsys: pytest.CaptureFixture[str]) -> None:
     more = {"training": {"overrides": {"epochs": 4}}}
-    assert scale.project.command("verify") == 0
-    assert scale.project.command("verify", changes=more) == 0
-    assert scale.project.command("verify", "--strict", changes=more) == 1
+    assert [scale.project.command("verify", *strict, changes=more) for strict in ((), ("--strict",))] == [0, 1]
     edit(scale.metrics, "metrics.top1.value", lambda value: value + 1)
     capsys.readouterr()
     assert scale.project.command("verify", "--json") == 1
-    said = json.loads(capsys.readouterr().out)
-    assert said["sound"] is False
-    assert ("broken", scale.metrics.as_posix()) in [(one["level"], one["file"]) for one in said["findings"]]
-    assert said == to_json(scale.verified())
+    assert json.loads(capsys.readouterr().out) == scale.verified().to_json()
     assert scale.project.command("verify") == 1
     assert f"{scale.metrics.as_posix()}: seal" in capsys.readouterr().out
 
 
+def test_drawings_are_compared_when_they_are_drawn_anew(scale: Proven, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = [path for path in outputs(FIGURE, scale.config.results) if path.suffix not in WRITERS]
+    build_table(FIGURE, scale.config, drawn)
+    capsys.readouterr()
+    assert scale.project.command("verify", "--drawings") == 0
+    assert "glyph" not in capsys.readouterr().err
+    for path in drawn:
+        content = path.read_bytes()
+        path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    assert scale.broken() == []
+    found = verify_scale(scale.config, drawings=True).of(Level.BROKEN)
+    assert [one.file for one in found] == drawn and all("drawn now" in one.text for one in found)
+
+
+def test_the_last_number_of_every_table_is_watched_in_every_format(tmp_path: Path) -> None:
+    made, missed = demo(tmp_path / "made"), []
+    for target in TABLES:
+        put_required(target, made)
+        table = collect(load_spec(target), made, PAPER, made.results)
+        row = [row for row in table.rows if any(isinstance(cell.value, float) for cell in row.cells)][-1]
+        cell = [cell for cell in row.cells if isinstance(cell.value, float)][-1]
+        for suffix, write in WRITERS.items():
+            path = tmp_path / f"{target}{suffix}"
+            path.write_text(write(table), encoding="utf-8")
+            digits = repr(cell.value) if suffix == ".csv" else f"{cell.value:.{cell.digits}f}"
+            before, number, after = path.read_text(encoding="utf-8").rpartition(digits)
+            sound = list(verify_table(table, path, ()))
+            path.write_text(before + other(digits) + after, encoding="utf-8")
+            found = [finding.cell for finding in verify_table(table, path, ())]
+            if not number or sound or found != [(cell.row, cell.column)]:
+                missed.append((path.name, sound, found))
+    assert missed == []
+
+
+def test_a_damaged_list_of_claims_is_found(scale: Proven) -> None:
+    with_claims(lambda paths: paths[1].write_bytes(b"\xff"))(scale)
+    Path("paper/claims.csv").write_text("id\n")
+    assert [found.file.as_posix() for found in scale.broken()] == ["paper/claims.csv", "results/test/claims/claims.md"]
+
+
+# --- The committed small scale ---------------------------------------------------------------------------------------
+
+RESULTS, WEIGHTS = Path("results/small"), Path("checkpoints/small")
+METRICS = RESULTS / "metrics"
+DEEP = "[" * 100_000
+
+Damage = Callable[[Path], object]
+
+
+def text(content: str | bytes) -> Damage:
+    return lambda path: path.write_text(content) if isinstance(content, str) else path.write_bytes(content)
+
+
+def instead(make: Callable[[Path], object]) -> Damage:
+    """Something else in the place of a file."""
+    return lambda path: (path.unlink(missing_ok=True), make(path))
+
+
+def says(**fields: Any) -> Damage:
+    """Other fields under a new seal."""
+    return lambda path: write_sealed(path, json.loads(path.read_text()) | fields)
+
+
+pipe, folder = instead(os.mkfifo), instead(Path.mkdir)
+dangling = instead(lambda path: path.symlink_to("nowhere"))
+circle = instead(lambda path: path.symlink_to(path.name))
+failing = instead(lambda path: path.symlink_to("/proc/self/mem"))  # a regular file, as on a broken disk
+foreign = says(data={"name": "/etc/passwd", "digest": "sha256:" + "0" * 64})
+
+DAMAGED: dict[Path, Damage] = {
+    METRICS / "classification/van_tiny-lka-k7-s0.json": text(DEEP),
+    METRICS / "classification/van_tiny-lka-k23-s0.json": says(started="2026-02-31T99:00:00"),
+    METRICS / "classification/van_tiny-lka-k53-s0.json": text('{"a": ' + "9" * 5000 + "}"),
+    METRICS / "classification/van_tiny-lska-k7-s0.json": says(metrics=[1]),
+    METRICS / "classification/van_tiny-lska-k23-s0.json": text(b'{"a": "\xff"}'),
+    METRICS / "classification/van_tiny-lska-k53-s0.json": pipe,
+    METRICS / "robustness/c/van_tiny-lska-k23-s0.json": foreign,
+    METRICS / "speed/van_tiny-lska-k7-s0.json": text("[]"),
+    METRICS / "speed/van_tiny-lska-k53-s0.json": folder,
+    METRICS / "speed/\x1b[31mred.json": text("{"),
+    METRICS / "texture_knn/van_tiny-lska-k7-s0.npz": pipe,
+    METRICS / "texture_knn/van_tiny-lska-k23-s0.npz": failing,
+    METRICS / "texture_knn/van_tiny-lska-k53-s0.json": failing,
+    RESULTS / "claims/claims.json": text(DEEP),
+    RESULTS / "claims/claims.md": text(b"\xff"),
+    RESULTS / "claims/claims.html": pipe,
+    RESULTS / "summary/van_tiny-lka-k7-s0.json": text(DEEP),
+    RESULTS / "summary/van_tiny-lka-k23-s0.json": folder,
+    RESULTS / "plots/networks.csv": text(b"\xff"),
+    RESULTS / "data/cifar10.json": text(DEEP),
+    RESULTS / "data/camvid.json": says(splits=[1]),
+    RESULTS / "data/generated_textures.json": pipe,
+    Path("paper/table_03.csv"): text(b"table,row\xff"),
+    Path("paper/table_08.csv"): pipe,
+    RESULTS / "tables/table_04.csv": pipe,
+    RESULTS / "tables/table_04.md": folder,
+    RESULTS / "tables/table_11.csv": text('row,column\n"' + "y" * 200_000 + '",1\n'),
+    RESULTS / "tables/table_12.md": text(b"\xff\x00"),
+    RESULTS / "training/van_tiny-lska-k23-s0.jsonl": text(DEEP),
+    RESULTS / "training/van_tiny-lska-k53-s0.jsonl": pipe,
+    RESULTS / "training/segmentation/semantic_fpn/van_tiny-lska-k23-s0.jsonl": dangling,
+    RESULTS / "fields/van_tiny-lska-k53-s0.npz": failing,
+    WEIGHTS / "van_tiny-lka-k7-s0.json": says(updates="7", images_seen=[1], spec=5),
+    WEIGHTS / "van_tiny-lka-k23-s0.json": circle,
+    WEIGHTS / "van_tiny-lka-k53-s0.json": pipe,
+    WEIGHTS / "van_tiny-lska-k7-s0.json": text(DEEP),
+    WEIGHTS / "van_tiny-lska-k53-s0.safetensors": dangling,
+    WEIGHTS / "detection/retinanet/van_tiny-lka-k23-s0.safetensors": folder,
+    WEIGHTS / "detection/retinanet/van_tiny-lska-k23-s0.json": says(data=[1]),
+    WEIGHTS / "segmentation/semantic_fpn/van_tiny-lka-k23-s0.json": says(backbone="x", task=5),
+}
+
+
+def test_every_damaged_file_is_named_and_all_others_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
+    ignored = shutil.ignore_patterns("*.safetensors")
+    for place in (Path("config"), Path("paper"), RESULTS, WEIGHTS):
+        shutil.copytree(project_root() / place, tmp_path / place, ignore=ignored)
+    monkeypatch.chdir(tmp_path)
+    for place in (METRICS / "classification", WEIGHTS, RESULTS / "data", RESULTS / "summary", RESULTS / "plots"):
+        # What a killed process left is no result.
+        for name in (".van_tiny-lka-k23-s0.json.0idvpfee.tmp.json", ".n.csv.ab1_9xyz.tmp.csv", ".x.abcd1234.tmp"):
+            (place / name).write_text("{")
+        (place / ".folder.abcd1234.tmp.json").mkdir()
+        (place / ".folder.abcd1234.tmp.json" / "inner.json").write_text("{")
+    for path, damage in DAMAGED.items():
+        damage(path)
+    report = verify_scale(load([Path("config/small.yaml")]))
+    found = report.of(Level.BROKEN)
+    assert {path: sorted({one.text for one in found if one.file == path}) for path in DAMAGED} == snapshot
+    assert [one.file for one in report.findings if any(part.startswith(".") for part in one.file.parts)] == []
+    assert report.checked["tables"] == 17
+    printed = report.to_text()
+    assert "\x1b" not in printed and "\\u001b[31mred.json" in printed and max(map(len, printed.split("\n"))) < 300
+
+
 def test_no_committed_result_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project_root())
-    report = verify(load([Path("config/small.yaml")]))
+    report = verify_scale(load([Path("config/small.yaml")]))
     assert [(found.file.as_posix(), found.place, found.text) for found in report.of(Level.BROKEN)] == []
     assert report.chains > 2000 and report.checked["tables"] == 17
+
+
+SUMMARY, PLOTS = RESULTS / f"summary/{RUN.replace('k7', 'k23')}.json", RESULTS / "plots"
+REWRITTEN: dict[str, tuple[Path, str, str]] = {
+    "a number": (SUMMARY, "73.05", "74.05"),
+    "no number": (SUMMARY, "73.05", "true"),
+    "another name": (SUMMARY, '"top5"', '"top6"'),
+    "a name twice": (SUMMARY, '"top5"', '"top1"'),
+    "a point": (PLOTS / "networks.csv", ",73.05,", ",74.05,"),
+    "a loss": (PLOTS / "classification.csv", ",7,0,2.2972171306610107,", ",7,0,2.2,"),
+    "a heading": (PLOTS / "detection/retinanet.csv", "series,update", "run,update"),
+    "a line too many": (PLOTS / "networks.csv", r"\Z", "mine\n"),
+    "a line too few": (PLOTS / "networks.csv", r".*\n\Z", ""),
+    "everything": (PLOTS / "networks.csv", r"(?s).*", ""),
+}
+
+
+def test_every_edit_of_what_dvc_compares_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
+    copy_small(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    config, found = load([Path("config/small.yaml")]), {}
+
+    def seen() -> list[str]:
+        return [f"{one.level} {one.file}: {one.place}: {one.text}" for one in verify_summaries(config)]
+
+    found["nothing"] = seen()
+    for name, (path, old, new) in REWRITTEN.items():
+        sound = path.read_text()
+        path.write_text(re.sub(old, new, sound, count=1))
+        found[name] = seen()
+        path.write_text(sound)
+    kept = (METRICS / f"texture_knn/{SUMMARY.name}").rename("kept.json")
+    found["a metric file is missing"] = seen()
+    kept.rename(METRICS / f"texture_knn/{SUMMARY.name}")
+    SUMMARY.unlink()
+    (SUMMARY.parent / "van_tiny-lka-k99-s0.json").write_text("{}")
+    found["one is missing, one too many"] = seen()
+    shutil.rmtree(SUMMARY.parent)
+    shutil.rmtree(PLOTS)
+    found["none is there"] = seen()
+    assert found == snapshot

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska import chain
-from lska.chain import Link
+from lska.audit.explain import Origin, explain_cell
+from lska.audit.findings import MEANING, Level
+from lska.audit.links import ScaleFiles
+from lska.audit.verify import verify_scale
 from lska.config import Config
 from lska.tables.collect import Cell, Table
-from lska.verify import verify
-from lska.verify.findings import MEANING, Level
 
 UNSHOWN = ("shown in",)
 """Facts that a page of the site makes needless."""
@@ -36,20 +36,20 @@ class Excerpts:
     """The details of a page's cells; a file that many cells rest on is told once."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        self.config, self.files = config, ScaleFiles(config)
         self.links: list[dict[str, Any]] = []
         self._numbers: dict[str, int] = {}
 
     def of_cell(self, table: Table, cell: Cell) -> dict[str, Any]:
         """Title, facts and links (their places in `links`) of a cell."""
-        found = chain.of(table, cell, self.config)
+        found = explain_cell(table, cell, self.files)
         facts = [("shown", found.shown), *_lasting(found.facts)]
         return {"title": f"{found.row}, {found.column}", "facts": facts, "links": self._add(found.links)}
 
-    def _add(self, links: Sequence[Link]) -> list[int]:
+    def _add(self, links: Sequence[Origin]) -> list[int]:
         return [self._place(link, self._add(link.links)) for link in links]
 
-    def _place(self, link: Link, below: list[int]) -> int:
+    def _place(self, link: Origin, below: list[int]) -> int:
         file = None if link.file is None else link.file.as_posix()
         copy = None if link.file is None or not link.file.is_file() else site_copy(link.file, self.config)
         told = {"label": link.label, "file": file, "copy": copy, "facts": _lasting(link.facts), "links": below}
@@ -86,7 +86,7 @@ def verified(config: Config) -> Verified:
     Raises:
         ValueError: the scale has no results.
     """
-    found, findings = verify(config), {}
+    found, findings = verify_scale(config), {}
     for level in (Level.BROKEN, Level.OUTDATED, Level.UNSEALED):
         files: dict[str, list[str]] = {}
         for finding in found.of(level):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import printable
+from lska.files import differing, plain, printable
 from lska.weights.foreign import cached, foreign, occupied, unusable
 from lska.weights.pointers import Pointer, pointer_path, read_pointer
 from lska.weights.sidecars import damage, imported, own_normalization, own_preprocessing, read_sidecar
@@ -208,13 +208,11 @@ def _unvouched(checkpoint: Checkpoint, pointer: Pointer | None) -> str:
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The settings that differ, as `name old -> new`."""
-    from lska.chain.recipes import differing, plain
-
-    found = [
-        _change(place.removeprefix("recipe."), before.get(name), after.get(name))
-        for place, name, before, after in differing(plain(then), plain(now))
-        if before.get(name) != after.get(name)
-    ]
+    pairs = (
+        (place.removeprefix("recipe."), *(None if value is ... else value for value in values))
+        for place, *values in differing(plain(then), plain(now))
+    )
+    found = [_change(name, before, after) for name, before, after in pairs if before != after]
     if not found:
         return "the digest of its recipe differs"
     rest = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""

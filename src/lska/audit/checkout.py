@@ -1,14 +1,12 @@
-"""What this checkout knows of the commits and the environment that results name; asks git only for what is here."""
+"""What this checkout knows of the commits and files that results name; asks git only for what is here."""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from lska.provenance import device_text, git, lock_digest, project_root
+from lska.provenance import git, project_root
 
 _COMMIT = re.compile("[0-9a-f]{7,64}")
 
@@ -43,29 +41,3 @@ def committed_text(path: Path) -> str | None:
         return None
     found = git("rev-parse", "--verify", "--quiet", f"HEAD:./{place.relative_to(root).as_posix()}")
     return None if found is None else git("cat-file", "blob", found)
-
-
-def code_text(code: Mapping[str, Any] | None) -> str:
-    """The commit of a result in words: whether its sources were changed, and whether it is known here."""
-    commit, dirty = (code or {}).get("commit"), (code or {}).get("dirty")
-    if not commit:
-        return "commit not recorded: measured outside a git checkout"
-    clean = {True: "with uncommitted changes", False: "clean"}.get(dirty, "changes not recorded")
-    return f"commit {commit}, {clean}; {commit_text(commit)}"
-
-
-def environment_text(environment: Mapping[str, Any] | None) -> str:
-    """Lock file, whether it is today's, and the versions that decide numbers."""
-    environment = environment or {}
-    lock, versions = environment.get("lock"), []
-    for name in ("python", "torch", "timm"):
-        if environment.get(name):
-            versions.append(f"{name.capitalize() if name == 'python' else name} {environment[name]}")
-    today = "today's" if lock == lock_digest() else f"not today's {lock_digest()}"
-    locked = f"lock {lock} ({today})" if lock else "no lock file"
-    return ", ".join([locked, *versions])
-
-
-def hardware_text(environment: Mapping[str, Any] | None) -> str:
-    """Device and its name, as `cuda:0 (NVIDIA H100)`."""
-    return device_text(environment, "hardware not recorded")
