@@ -23,10 +23,9 @@ from lska.threads import use_threads
 from lska.train.classifier import build_network
 from lska.train.loading import Views, scoring_loader
 from lska.train.scoring import Scores, memory_format, score
-from lska.weights.checkpoints import changes
 from lska.weights.foreign import occupied, other, unusable, unvouched
 from lska.weights.pointers import pointer_path
-from lska.weights.sidecars import Preprocessing, imported, own_preprocessing, read_sidecar
+from lska.weights.sidecars import Preprocessing, changes, imported, own_preprocessing, read_sidecar
 
 
 class StaleWeightsError(ValueError):

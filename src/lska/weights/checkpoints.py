@@ -8,21 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import differing, plain, printable
 from lska.weights.foreign import cached, foreign, occupied, unusable
 from lska.weights.pointers import Pointer, pointer_path, read_pointer
-from lska.weights.sidecars import damage, imported, own_normalization, own_preprocessing, read_sidecar
+from lska.weights.sidecars import changes, damage, imported, own_normalization, own_preprocessing, read_sidecar
 
 if TYPE_CHECKING:
     from lska.config import Config
     from lska.finetuning import FineTuningJob
     from lska.runs import Run
-
-SHOWN = 3
-"""Differences of a recipe that are named; the others are counted."""
-
-LONGEST = 60
-"""Characters of a value in a difference."""
 
 RETRAINED = "to be trained anew (setting retrain)"
 
@@ -204,25 +197,3 @@ def _unvouched(checkpoint: Checkpoint, pointer: Pointer | None) -> str:
     if fault is not None:
         return f"its sidecar is damaged ({fault})"
     return "weights without a sidecar" if occupied(checkpoint.weights) else "never trained"
-
-
-def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The settings that differ, as `name old -> new`."""
-    pairs = (
-        (place.removeprefix("recipe."), *(None if value is ... else value for value in values))
-        for place, *values in differing(plain(then), plain(now))
-    )
-    found = [_change(name, before, after) for name, before, after in pairs if before != after]
-    if not found:
-        return "the digest of its recipe differs"
-    rest = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ", ".join(found[:SHOWN]) + rest
-
-
-def _change(name: str, before: Any, after: Any) -> str:
-    whole = name == "backbone" or isinstance(before, Mapping) or isinstance(after, Mapping)
-    return f"{name} has changed" if whole else f"{name} {_short(before)} -> {_short(after)}"
-
-
-def _short(value: Any) -> str:
-    return printable(str(value), LONGEST)

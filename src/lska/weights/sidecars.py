@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from lska.files import FileError, UnreadableFileError, printable, quoted, read_json
+from lska.files import FileError, UnreadableFileError, differing, plain, printable, quoted, read_json
 from lska.strict import OPEN_ENDED, build
 
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
@@ -25,6 +25,12 @@ FIELDS = ("image_size", "test_crop", "test_interpolation", "mean", "deviation")
 
 LARGEST = 8192
 """Pixels: side of the largest input."""
+
+DIFFERENCES = 3
+"""Differences of a recipe that are named; the others are counted."""
+
+VALUE = 60
+"""Characters of a value in a difference."""
 
 LONGEST = 300
 """Characters of what is told of a damaged sidecar."""
@@ -285,3 +291,22 @@ def _load(path: Path, *state: int) -> dict[str, Any]:
     except ValueError as error:
         raise FileError(str(error)) from error
     return content
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The settings that differ, as `name old -> new`."""
+    pairs = (
+        (place.removeprefix("recipe."), *(None if value is ... else value for value in values))
+        for place, *values in differing(plain(then), plain(now))
+    )
+    found = [_change(name, before, after) for name, before, after in pairs if before != after]
+    if not found:
+        return "the digest of its recipe differs"
+    rest = f" and {len(found) - DIFFERENCES} more" if len(found) > DIFFERENCES else ""
+    return ", ".join(found[:DIFFERENCES]) + rest
+
+
+def _change(name: str, before: Any, after: Any) -> str:
+    whole = name == "backbone" or isinstance(before, Mapping) or isinstance(after, Mapping)
+    shown = [printable(str(value), VALUE) for value in (before, after)]
+    return f"{name} has changed" if whole else f"{name} {' -> '.join(shown)}"
