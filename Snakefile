@@ -4,18 +4,18 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from lska.surroundings import explained, require_project_folder
+from lska.provenance.surroundings import explained, require_project_folder
 
 # First of all: another folder's code may lack what is imported next.
 with explained():
     require_project_folder(Path(workflow.main_snakefile))
 
-from lska.config import read_settings
-from lska.finetuning import HEADS, PAPER_RECIPES, TASK
+from lska.settings.scale import read_settings
+from lska.settings.fine_tunings import HEADS, PAPER_RECIPES, TASK
 from lska.report.site_paths import site_outputs
-from lska.runs import RUN, Run
+from lska.models.runs import RUN, Run
 from lska.settings.versions import MEASUREMENTS
-from lska.workflow import FIGURES, TABLES, Plan, source_digest
+from lska.pipeline.products import FIGURES, TABLES, Plan, source_digest
 
 min_version("9.0")
 

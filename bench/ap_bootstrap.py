@@ -28,9 +28,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lska.evaluate.precision import STATISTICS, resampled_precisions
-from lska.files import write_json
-from lska.outcomes import resample_counts
-from lska.provenance import code_version, environment
+from lska.provenance.files import write_json
+from lska.provenance.outcomes import resample_counts
+from lska.provenance.metric_files import code_version, environment
 
 WIDTH, HEIGHT = 640, 480
 

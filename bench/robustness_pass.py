@@ -31,16 +31,16 @@ from lska.data.perturbed.names import severity_folder
 from lska.data.perturbed.parts import Part
 from lska.data.perturbed.perturbed_integrity import corruption_folder
 from lska.data.synthetic import ClassificationSettings, write_classification_set
-from lska.evaluate.robustness.members import Member
-from lska.evaluate.robustness.passes import Labels, Pass, ShardBatches, ShardImages, normalized
-from lska.evaluate.robustness.store import Store
-from lska.files import write_json
+from lska.evaluate.members import Member
+from lska.evaluate.scoring_passes import Labels, Pass, ShardBatches, ShardImages, normalized
+from lska.evaluate.predictions import Store
+from lska.provenance.files import write_json
 from lska.models import create
-from lska.provenance import code_version, environment
-from lska.runs import Run
+from lska.provenance.metric_files import code_version, environment
+from lska.models.runs import Run
 from lska.train.interrupt import StopRequest
-from lska.train.scoring import memory_format
-from lska.weights.sidecars import Preprocessing
+from lska.models.scoring import memory_format
+from lska.provenance.sidecars import Preprocessing
 
 CORRUPTIONS = ("gaussian_noise", "defocus_blur", "contrast")
 CLASSES = 10

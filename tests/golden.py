@@ -20,8 +20,8 @@ from typing import Any
 
 import pandas as pd
 
-from lska.files import read_json, write_json
-from lska.provenance import digest, environment, project_root
+from lska.provenance.files import read_json, write_json
+from lska.provenance.metric_files import digest, environment, project_root
 
 RECORD = Path("tests/golden.json")
 CHANGING = {

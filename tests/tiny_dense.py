@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 from tiny_project import RECIPE, SETTINGS, Project
 
-from lska.config import Config
 from lska.data import dense_sets as dense
 from lska.data.manifest import make_manifest, save_manifest
-from lska.finetuning import FineTuningJob
+from lska.settings.fine_tunings import FineTuningJob
+from lska.settings.scale import Config
 
 SCENES = {"image_size": 48, "classes": 3, "train_images": 12, "val_images": 5, "objects": [1, 3], "extent": [0.3, 0.5]}
 
@@ -77,7 +77,7 @@ class DenseProject:
 
     def trained(self, head: str, *changes: dict[str, Any], control: bool = False) -> FineTuningJob:
         """Fine-tune without interruption, from the beginning or the last state."""
-        from lska.evaluate.classify import Checkpoint
+        from lska.evaluate.accuracy import Checkpoint
         from lska.train.fine_tuner import fine_tune
 
         job = self.job(head, *changes, control=control)

@@ -12,9 +12,9 @@ from tiny_project import Project
 from tiny_robustness import RUNS, SECTION, publish
 
 from lska.data.inspected_sets import prepare
-from lska.inspection import OWN_DATA, InspectionJob
-from lska.runs import Run
-from lska.strict import merge
+from lska.models.runs import Run
+from lska.provenance.strict import merge
+from lska.settings.inspections import OWN_DATA, InspectionJob
 
 CUES = {"image_size": 32, "classes": 4, "shapes_per_class": 3, "textures_per_class": 2, "textures_per_shape": 4}
 TEXTURES = {"image_size": 32, "families": 4, "per_part": 4, "crops": 2, "splits": 2}

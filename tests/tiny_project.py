@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lska.config import Config, from_dict
-from lska.runs import Run
-from lska.strict import merge
+from lska.models.runs import Run
+from lska.provenance.strict import merge
+from lska.settings.scale import Config, from_dict
 
 CLASSES = ("blue", "green", "red", "white")
 COLOURS = {"blue": (30, 30, 200), "green": (30, 180, 30), "red": (200, 30, 30), "white": (220, 220, 220)}

@@ -17,20 +17,20 @@ from PIL import Image
 from tiny_project import CLASSES, Project
 from torch import nn
 
-from lska.config import Config
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.perturbed.parts import Part, open_parts
 from lska.data.perturbed.perturbed_preparing import prepare
-from lska.evaluate.robustness.measure import training_classes
-from lska.evaluate.robustness.members import Member, open_file, open_run
-from lska.evaluate.robustness.passes import Labels, Pass
-from lska.evaluate.robustness.store import Columns, Store
-from lska.files import write_json
-from lska.models.checkpoint import save_weights
-from lska.provenance import digest, file_md5
-from lska.robustness import MASKED, PerturbedSet
-from lska.runs import Run
-from lska.strict import merge
+from lska.evaluate.members import Member, open_file, open_run
+from lska.evaluate.predictions import Columns, Store
+from lska.evaluate.robustness import training_classes
+from lska.evaluate.scoring_passes import Labels, Pass
+from lska.models.pretrained import save_weights
+from lska.models.runs import Run
+from lska.provenance.files import write_json
+from lska.provenance.metric_files import digest, file_md5
+from lska.provenance.strict import merge
+from lska.settings.perturbed_sets import MASKED, PerturbedSet
+from lska.settings.scale import Config
 from lska.train.classifier import build_network
 from lska.train.interrupt import StopRequest
 

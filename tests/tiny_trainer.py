@@ -13,14 +13,14 @@ import torch
 from tiny_project import RECIPE
 from torch import nn
 
-from lska.strict import build
+from lska.provenance.strict import build
+from lska.settings.recipes import Recipe
 from lska.train.classifier import Trainer
 from lska.train.distributed import Processes
 from lska.train.engine import Place, fit
 from lska.train.interrupt import StopRequest
 from lska.train.loading import Plan
 from lska.train.progress import TrainingLog
-from lska.train.recipe import Recipe
 from lska.train.saved_state import read_state, restore
 
 ALONE = Processes(0, 1, torch.device("cpu"))

@@ -18,19 +18,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lska import config as scales
-from lska.config import KINDS, Config
 from lska.data.roots import Settings, prepared_from, require
-from lska.files import FileError, parse_json, printable, quoted
-from lska.finetuning import HEADS, FineTuningJob
-from lska.inspection import OWN_DATA, InspectionJob
-from lska.launching import budget_seconds
-from lska.robustness import SETS, PerturbedSet
-from lska.runs import Run
-from lska.surroundings import LONGEST, expanded, require_own_code, speak_plainly
+from lska.models.runs import Run
+from lska.pipeline.launching import budget_seconds
+from lska.pipeline.warm import delegate, run_beside_server
+from lska.provenance.files import FileError, parse_json, printable, quoted
+from lska.provenance.surroundings import LONGEST, expanded, require_own_code, speak_plainly
+from lska.settings import scale as scales
+from lska.settings.fine_tunings import HEADS, FineTuningJob
+from lska.settings.inspections import OWN_DATA, InspectionJob
+from lska.settings.perturbed_sets import SETS, PerturbedSet
+from lska.settings.scale import KINDS, Config
 from lska.train.gpus import take
 from lska.train.interrupt import CONTINUE_LATER, Interrupted, stop_request
-from lska.warm import delegate, run_beside_server
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
@@ -213,7 +213,7 @@ def say(*texts: object) -> None:
 
 
 def load(given: Given) -> Config:
-    """The configuration that the options name; raises ValueError as `lska.config.load`."""
+    """The configuration that the options name; raises ValueError as `lska.settings.scale.load`."""
     return scales.load(given.config, given.set)
 
 
@@ -258,7 +258,7 @@ def _prepare(given: Given) -> None:
         prepare(config)
     elif kind in SETS:
         from lska.data.perturbed.perturbed_preparing import prepare as prepare_perturbed
-        from lska.evaluate.robustness.reference import judge
+        from lska.evaluate.reference import judge
 
         item = PerturbedSet(config, kind)
         prepare_perturbed(item, *(() if item.reference is None else judge(config, item.reference)))
@@ -353,7 +353,7 @@ def _train(given: Given) -> None:
     job = FineTuningJob(config, given.task, run)
     require_data(given, config, job.kind)
     take(job.settings.gpus)
-    from lska.evaluate.classify import Checkpoint
+    from lska.evaluate.accuracy import Checkpoint
     from lska.train.fine_tuner import fine_tune
 
     backbone = None if job.backbone is None else Checkpoint.open(config, run).sidecar
@@ -400,7 +400,7 @@ def _classification(given: Given) -> None:
     runs = runs_of(given, config)
     require_data(given, config, "classification")
     take(config.evaluation.gpus)
-    from lska.evaluate.classify import classify
+    from lska.evaluate.accuracy import classify
 
     classify(config, runs)
 
@@ -421,9 +421,9 @@ def _dense(given: Given) -> None:
     require_data(given, job.config, job.kind)
     take(job.section.evaluation.gpus)
     if job.kind == "detection":
-        from lska.evaluate.detection import evaluate
+        from lska.evaluate.box_ap import evaluate
     else:
-        from lska.evaluate.segmentation import evaluate
+        from lska.evaluate.segmentation_iou import evaluate
     with contextlib.redirect_stdout(sys.stderr):
         evaluate(job)
 
@@ -446,7 +446,7 @@ def _robustness(given: Given) -> None:
     chosen = [Path(name) if name.endswith(".safetensors") else Run.parse(name) for name in given.checkpoints]
     require_data(given, config, *(item.name for item in items))
     take(config.robustness.evaluation.gpus)
-    from lska.evaluate.robustness.measure import measure
+    from lska.evaluate.robustness import measure
 
     with stop_request(budget) as stop:
         for item in items:
@@ -458,7 +458,7 @@ def _inspection(given: Given) -> None:
     runs = [Run.parse(text) for text in given.checkpoints] or job.config.runs_of(job.task)
     require_data(given, job.config, job.name if job.name in OWN_DATA else "classification")
     take(job.section.evaluation.gpus)
-    from lska.evaluate.inspections import measure
+    from lska.evaluate.inspecting import measure
 
     measure(job, runs)
 
@@ -488,7 +488,7 @@ def _complexity(given: Given) -> None:
     config = load(given)
     runs = runs_of(given, config)
     if given.head is None:
-        from lska.evaluate.complexity import measure
+        from lska.evaluate.model_size import measure
 
         measure(config, runs)
         return
@@ -500,7 +500,7 @@ def _complexity(given: Given) -> None:
 @command("properties", "what attention designs can do (Table I), measured on the modules", heavy=True)
 def _properties(given: Given) -> None:
     config = load(given)
-    from lska.evaluate.complexity import measure_properties
+    from lska.evaluate.model_size import measure_properties
 
     measure_properties(config)
 
@@ -644,7 +644,7 @@ NETWORKS = {"metavar": "NETWORK", "help": "such as van_tiny-lska-k23-s0 or detec
 
 def _chosen(given: Given, config: Config) -> list[Any]:
     """The networks named on the command line, or all of the scale."""
-    from lska.weights.choices import checkpoint
+    from lska.pipeline.choices import checkpoint
 
     known = config.network_names
     if unknown := [name for name in given.names if name not in known]:
@@ -660,7 +660,7 @@ def _chosen(given: Given, config: Config) -> list[Any]:
 )
 def _list(given: Given) -> int:
     config = load(given)
-    from lska.weights.choices import Choices
+    from lska.pipeline.choices import Choices
 
     choices, names = Choices(config), [one.name for one in _chosen(given, config)]
     found, width = {name: choices.of(name) for name in names}, max(map(len, names))
@@ -676,7 +676,7 @@ def _list(given: Given) -> int:
 )
 def _fetch(given: Given) -> None:
     config = load(given)
-    from lska.weights.fetch import fetch, fetchable
+    from lska.pipeline.fetch import fetch, fetchable
 
     wanted = _chosen(given, config)
     # All of a scale means all that are published, also where only a link of theirs is left.
@@ -691,7 +691,7 @@ def _fetch(given: Given) -> None:
 )
 def _publish(given: Given) -> None:
     config = load(given)
-    from lska.weights.publish import publish
+    from lska.pipeline.publish import publish
 
     done = publish(_chosen(given, config), given.remote)
     for note in done.notes:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from own_slurm import Cluster, wait_for
 
-from lska.files import read_json
-from lska.provenance import file_md5
+from lska.provenance.files import read_json
+from lska.provenance.metric_files import file_md5
 from lska.train.lease import ATTEMPTS
 
 SCALE = Path(__file__).parent / "tiny.yaml"

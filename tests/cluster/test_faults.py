@@ -15,9 +15,9 @@ import pytest
 from cluster_project import RUN, ClusterProject, assert_equal, numbers, tables
 from own_slurm import processes, wait_for
 
-from lska.files import read_json
 from lska.pipeline.ownership import snakemakes
-from lska.provenance import file_md5
+from lska.provenance.files import read_json
+from lska.provenance.metric_files import file_md5
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 

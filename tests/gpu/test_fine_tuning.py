@@ -17,9 +17,9 @@ import tiny_dense
 import torch
 from tiny_dense import TASKS, UPDATES, DenseProject, records
 
-from lska.finetuning import FineTuningJob
-from lska.models.checkpoint import read_weights
-from lska.provenance import validate
+from lska.models.pretrained import read_weights
+from lska.provenance.metric_files import validate
+from lska.settings.fine_tunings import FineTuningJob
 
 DEVICES = torch.cuda.device_count()
 pytestmark = [

@@ -16,7 +16,7 @@ import nbformat
 import pytest
 
 from lska.cli import main
-from lska.provenance import project_root
+from lska.provenance.metric_files import project_root
 from lska.report.lab import has_screen, lab_command
 
 START = f"import sys; sys.path.insert(0, {str(project_root() / 'src')!r}); from lska.cli import main; sys.exit(main())"

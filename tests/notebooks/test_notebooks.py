@@ -15,10 +15,10 @@ import yaml
 from nbclient import NotebookClient
 from PIL import Image
 
-from lska import config
-from lska.files import write_json
+from lska.settings.scale import Config, load
+from lska.provenance.files import write_json
 from lska.tables.notebooks import NotebookError, enter_project, execute, execute_target
-from lska.provenance import project_root
+from lska.provenance.metric_files import project_root
 from lska.tables.specs import TARGETS, load_spec, requirements, samples
 
 TEMPLATES = sorted((project_root() / "notebooks").glob("*.ipynb"))
@@ -62,12 +62,12 @@ def test_every_target_has_a_template() -> None:
         execute_target("table_99", [], {}, log=Path("log"), output=Path("output"))
 
 
-def filled_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> config.Config:
+def filled_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A project's folder, made the current one, with the metric files of Table I."""
     for name in ("config", "paper"):
         shutil.copytree(project_root() / name, folder / name)
     monkeypatch.chdir(folder)
-    scale = config.load([Path("config/demo.yaml")])
+    scale = load([Path("config/demo.yaml")])
     for task, module in requirements(load_spec("table_01"), scale):
         names = ("long_range_dependence", "spatial_adaptability", "channel_adaptability", "scalability")
         metrics = {name: {"value": int(module == "lska"), "unit": "1"} for name in names}
@@ -149,7 +149,7 @@ def test_sample_predictions_are_embedded(tmp_path: Path, monkeypatch: pytest.Mon
     runs = {"model": "van_tiny", "attention": "lska", "kernel": [7, 23], "seed": 0}
     head = {"recipe": "config/recipes/scenes_semantic_fpn.yaml", "runs": [runs], "untrained": []}
     section = {"data": {"name": "streets", "root": "nowhere"}, "heads": {"semantic_fpn": head}}
-    scale = config.load([Path("config/demo.yaml")], {"segmentation": section})
+    scale = load([Path("config/demo.yaml")], {"segmentation": section})
     needed = requirements(load_spec("table_11"), scale)
     names = ("params", "flops_512x512")
     for task, run in needed:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lska.strict import checked
+from lska.provenance.strict import checked
 
 RUN = {"model": "van_tiny", "attention": "lska", "kernel": 23, "seed": 0}
 ABSENT = {**RUN, "kernel": 17}

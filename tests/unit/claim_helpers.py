@@ -12,9 +12,9 @@ import numpy as np
 from lska.claims.claim_evidence import Evidence, Pairing
 from lska.claims.listing import Claim
 from lska.claims.predicates import Quantity, parse
-from lska.outcomes import Outcomes
-from lska.provenance import digest, metric, write_metrics
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.provenance.metric_files import digest, metric, write_metrics
+from lska.provenance.outcomes import Outcomes
 
 ONE = "classification.top1(van_tiny-lska-k23)"
 OTHER = "classification.top1(van_tiny-lka-k23)"

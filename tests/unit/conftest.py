@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from tiny_dense import DenseProject
     from tiny_robustness import RobustProject
 
-    from lska.config import Config
-    from lska.robustness import PerturbedSet
-    from lska.workflow import Plan
+    from lska.pipeline.products import Plan
+    from lska.settings.perturbed_sets import PerturbedSet
+    from lska.settings.scale import Config
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def robust(project: Project) -> RobustProject:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Places of the images that were decoded by passes, in order."""
-    from lska.evaluate.robustness import passes
+    from lska.evaluate import scoring_passes
 
     places: list[str] = []
-    original = passes.decode
-    monkeypatch.setattr(passes, "decode", lambda data, place: places.append(place) or original(data, place))
+    original = scoring_passes.decode
+    monkeypatch.setattr(scoring_passes, "decode", lambda data, place: places.append(place) or original(data, place))
     return places
 
 
@@ -59,7 +59,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """The demo's plan in an empty folder."""
     from planned import plan
 
-    from lska.provenance import project_root
+    from lska.provenance.metric_files import project_root
 
     monkeypatch.chdir(project_root())
     found = plan("demo")
@@ -99,7 +99,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """The demo's configuration in a working folder without results."""
     from report_helpers import link_project
 
-    from lska.config import load
+    from lska.settings.scale import load
 
     monkeypatch.chdir(tmp_path)
     link_project(tmp_path)

@@ -11,14 +11,9 @@ from typing import Any
 
 import yaml
 
-from lska.config import DataSource
 from lska.data import dense_sets as dense
-from lska.data.synthetic import (
-    DetectionSettings,
-    SegmentationSettings,
-    write_detection_set,
-    write_segmentation_set,
-)
+from lska.data.synthetic import DetectionSettings, SegmentationSettings, write_detection_set, write_segmentation_set
+from lska.settings.scale import DataSource
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -19,7 +19,7 @@ from archive_sets import pack
 from dvc.repo import Repo
 
 from lska.cli import main
-from lska.provenance import project_root
+from lska.provenance.metric_files import project_root
 
 Capture = pytest.CaptureFixture[str]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lska.openmmlab.ops import EXTENSION, OPERATORS, install
+from lska.models.mmcv_operators import EXTENSION, OPERATORS, install
 
 SIDE = 64
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from tiny_project import SETTINGS
 
-from lska.config import Config, from_dict
 from lska.data.dense_sets import DetectionSplit, SegmentationSplit
-from lska.finetuning import FineTuningJob
-from lska.runs import Run
-from lska.strict import merge
+from lska.models.runs import Run
+from lska.provenance.strict import merge
+from lska.settings.fine_tunings import FineTuningJob
+from lska.settings.scale import Config, from_dict
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,7 +15,7 @@ from tiny_project import CLASSES, SETTINGS, Project
 
 from lska.data.perturbed.names import FAMILIES, GROUPS, SEVERITIES, severity_folder
 from lska.data.perturbed.perturbed_preparing import prepare
-from lska.robustness import CORRUPTED, PerturbedSet
+from lska.settings.perturbed_sets import CORRUPTED, PerturbedSet
 
 NAMES = ("000.jpg", "001.jpg")
 """Files of a class in every part; clean validation images of the tiny project too."""

@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from lska.files import write_json
-from lska.outcomes import outcomes_path
-from lska.provenance import file_md5
-from lska.runs import Run
-from lska.workflow import Plan
+from lska.models.runs import Run
+from lska.pipeline.products import Plan
+from lska.provenance.files import write_json
+from lska.provenance.metric_files import file_md5
+from lska.provenance.outcomes import outcomes_path
 
 
 def md5_of(content: str) -> str:

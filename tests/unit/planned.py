@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lska.files import read_yaml
 from lska.pipeline.dry_run import SnakemakeJob
 from lska.pipeline.estimate import estimate_of
+from lska.pipeline.products import Plan
 from lska.pipeline.throughput import TimeEstimate, known_throughputs
-from lska.strict import merge
-from lska.workflow import Plan
+from lska.provenance.files import read_yaml
+from lska.provenance.strict import merge
 
 
 def plan(scale: str, changes: dict[str, Any] | None = None) -> Plan:

@@ -17,10 +17,10 @@ from tiny_project import Project
 
 from lska.audit.findings import Finding, Level
 from lska.audit.verify import Verification, verify_scale
-from lska.config import Config
-from lska.files import write_json
-from lska.outcomes import Outcomes
-from lska.provenance import proportion, seal_of, write_metrics
+from lska.provenance.files import write_json
+from lska.provenance.metric_files import proportion, seal_of, write_metrics
+from lska.provenance.outcomes import Outcomes
+from lska.settings.scale import Config
 from lska.tables.specs import load_spec, outputs, requirements
 from lska.tables.table_formats import build_table
 
@@ -105,8 +105,8 @@ class Proven:
 
 def make(project: DenseProject) -> None:
     """Train, measure and show, in the working folder."""
-    from lska.evaluate.classify import classify
-    from lska.evaluate.segmentation import evaluate
+    from lska.evaluate.accuracy import classify
+    from lska.evaluate.segmentation_iou import evaluate
 
     jobs = [project.trained("semantic_fpn"), project.trained("semantic_fpn", control=True)]
     config = jobs[0].config

@@ -19,10 +19,10 @@ from typing import Any
 import yaml
 from tiny_project import RECIPE, SETTINGS
 
-from lska.config import Config, load
-from lska.provenance import file_md5, write_sealed
-from lska.weights.checkpoints import Checkpoint
-from lska.weights.choices import checkpoint
+from lska.pipeline.checkpoints import Checkpoint
+from lska.pipeline.choices import checkpoint
+from lska.provenance.metric_files import file_md5, write_sealed
+from lska.settings.scale import Config, load
 
 NAMES = tuple(f"van_tiny-lska-k{kernel}-s0" for kernel in (7, 23, 53))
 IDENTITY = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")

@@ -16,11 +16,11 @@ from table_helpers import put_required
 
 from lska.claims.listing import claim_files
 from lska.claims.verdicts import Verdict
-from lska.config import Config, load
-from lska.files import read_yaml, write_json
-from lska.provenance import file_md5, project_root
+from lska.provenance.files import read_yaml, write_json
+from lska.provenance.metric_files import file_md5, project_root
 from lska.report.site import build_site, render_notebooks
 from lska.report.site_paths import site_path
+from lska.settings.scale import Config, load
 from lska.tables.specs import TARGETS
 from lska.tables.table_formats import build_table
 

@@ -10,8 +10,8 @@ from typing import Any
 from table_helpers import PAPER, Scale, put_required
 
 from lska.data.perturbed.names import SEVERITIES
-from lska.files import write_json
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.provenance.files import write_json
 from lska.tables.collect import Table, collect
 from lska.tables.specs import load_spec
 

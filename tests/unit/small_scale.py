@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lska.provenance import project_root
+from lska.provenance.metric_files import project_root
 
 COPIED = ("metrics", "training", "summary", "plots")
 

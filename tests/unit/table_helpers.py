@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from lska.data.perturbed.names import FAMILIES, GROUPS
-from lska.files import write_json
-from lska.provenance import project_root
-from lska.runs import ATTENTIONS, Run
+from lska.models.runs import ATTENTIONS, Run
+from lska.provenance.files import write_json
+from lska.provenance.metric_files import project_root
 from lska.tables.collect import Table, collect
 from lska.tables.specs import TARGETS, ColumnSpec, RowSpec, TableSpec, load_spec, requirements
 
@@ -41,7 +41,7 @@ def entry(value: float | None, unit: str, **more: Any) -> dict[str, Any]:
 
 
 def put(scale: Scale, task: str, run: Run | str, metrics: Mapping[str, Any], data: str | None = None) -> Path:
-    """Write a metric file as `lska.provenance.write_metrics` does, without asking git and the processor."""
+    """Write a metric file as `write_metrics` does, without asking git and the processor."""
     path = scale.results / "metrics" / task / f"{run}.json"
     content = {
         "schema": 1, "task": task, "run": str(run), "scale": scale.scale, "metrics": metrics, "recipe": None,

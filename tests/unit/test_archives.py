@@ -33,9 +33,9 @@ from lska.data.manifest import BUNDLED, kind_of, load_manifest, save_manifest
 from lska.data.sources import look
 from lska.data.tars import Names
 from lska.data.unpack import unpacked
-from lska.files import FileError, WriteError, is_temporary, read_yaml
-from lska.robustness import source_identity
-from lska.sections import DataSource
+from lska.provenance.files import FileError, WriteError, is_temporary, read_yaml
+from lska.settings.perturbed_sets import source_identity
+from lska.settings.sections import DataSource
 
 Capture = pytest.CaptureFixture[str]
 

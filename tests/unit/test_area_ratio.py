@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import erf, erfinv
 
 from lska.evaluate.receptive_field import area_ratio, ratios, resampled_ratios, scaled
-from lska.outcomes import resample_counts, standard_error
+from lska.provenance.outcomes import resample_counts, standard_error
 
 
 def published(scores: np.ndarray, threshold: float) -> tuple[int, float] | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lska.runs import Run
-from lska.weights.artifacts import artifact_name, artifacts, update
+from lska.models.runs import Run
+from lska.pipeline.artifacts import artifact_name, artifacts, update
 
 DVC_YAML = Path("dvc.yaml")
 

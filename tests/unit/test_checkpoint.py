@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lska.models import create
-from lska.models.checkpoint import CheckpointError, load_weights, read_weights, save_weights
+from lska.models.pretrained import CheckpointError, load_weights, read_weights, save_weights
 
 SMALL = {"embed_dims": (8, 12, 16, 24), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2), "num_classes": 10}
 
@@ -234,7 +234,7 @@ def test_failed_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lska.models.checkpoint.save_file", full)
+    monkeypatch.setattr("lska.models.pretrained.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save_weights(small(2), path)
     assert path.read_bytes() == before
@@ -301,7 +301,7 @@ def test_floats_of_other_widths_become_the_networks_own(
     state = {name: t.to(kind) if t.is_floating_point() else t.int() for name, t in small(1).state_dict().items()}
     save_file(state, tmp_path / "w.safetensors")
     model = small(2)
-    with caplog.at_level("INFO", "lska.models.checkpoint"):
+    with caplog.at_level("INFO", "lska.models.pretrained"):
         load_weights(model, tmp_path / "w.safetensors")
     loaded = model.state_dict()
     assert all(torch.equal(loaded[name], tensor.to(loaded[name].dtype)) for name, tensor in state.items())

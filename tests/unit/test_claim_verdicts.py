@@ -12,12 +12,12 @@ from syrupy.assertion import SnapshotAssertion
 from table_helpers import Scale
 from test_table_formats import Document
 
-from lska import config
 from lska.claims.claims_page import claims_content, claims_text, few, numbers, render_claims, verdict_of, write_claims
 from lska.claims.listing import claim_files
 from lska.claims.verdicts import Verdict, combine, judge_claim, judge_claims
 from lska.cli import main
-from lska.provenance import project_root
+from lska.provenance.metric_files import project_root
+from lska.settings.scale import load
 
 # Verdicts.
 
@@ -147,7 +147,7 @@ def test_a_scale_is_judged_by_its_metric_files(tmp_path: Path) -> None:
 
 def test_committed_verdicts_of_the_small_scale_are_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project_root())
-    small = config.load([Path("config/small.yaml")])
+    small = load([Path("config/small.yaml")])
     results = judge_claims(small)
     found = {one.claim.id: one.verdict for one in results}
     wanted = {"R33": Verdict.HOLDS, "R15": Verdict.DISAGREE, "R01": Verdict.FAILS, "R21": Verdict.NOT_RUN}

@@ -21,12 +21,12 @@ from table_helpers import PAPER, Scale
 from lska.claims.claim_evidence import Unavailable, evidence_of
 from lska.claims.listing import claim_needs, claim_runs, read_claims
 from lska.claims.predicates import Quantity, parse
-from lska.files import read_yaml
-from lska.outcomes import Outcomes
-from lska.provenance import digest, metric, project_root, write_metrics
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.pipeline.products import Plan
+from lska.provenance.files import read_yaml
+from lska.provenance.metric_files import digest, metric, project_root, write_metrics
+from lska.provenance.outcomes import Outcomes
 from lska.tables.measurements import MetricFolder
-from lska.workflow import Plan
 
 
 def said(tmp_path: Path, make: Callable[[], Any]) -> str:

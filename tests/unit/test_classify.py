@@ -17,18 +17,18 @@ from PIL import Image
 from tiny_project import CLASSES, RECIPE, Project
 from torch import nn
 
-from lska.config import Config
 from lska.data.entries import DataError
 from lska.data.folders import Split
-from lska.evaluate import classify as module
-from lska.evaluate.classify import StaleWeightsError, classify
-from lska.files import write_json
-from lska.models.checkpoint import CheckpointError, save_weights
-from lska.outcomes import outcomes_path, read_outcomes
-from lska.provenance import file_md5
-from lska.runs import Run
+from lska.evaluate import accuracy as module
+from lska.evaluate.accuracy import StaleWeightsError, classify
+from lska.models.pretrained import CheckpointError, save_weights
+from lska.models.runs import Run
+from lska.models.scoring import Scores, hits, score
+from lska.provenance.files import write_json
+from lska.provenance.metric_files import file_md5
+from lska.provenance.outcomes import outcomes_path, read_outcomes
+from lska.settings.scale import Config
 from lska.train.classifier import build_network
-from lska.train.scoring import Scores, hits, score
 
 OWN = {"image_size": 48, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": [0.48, 0.45, 0.4],
        "deviation": [0.23, 0.22, 0.24]}  # fmt: skip

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lska import commands
-from lska.commands import NoAnswerError, ask
+from lska.provenance import commands
+from lska.provenance.commands import NoAnswerError, ask
 from lska.train.gpus import VARIABLE, visible
 
 

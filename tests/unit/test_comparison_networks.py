@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from lska.models import create
 from lska.models.attention import GatingUnit
-from lska.models.checkpoint import CheckpointError, load_weights, save_weights
-from lska.models.complexity import count
+from lska.models.counting import count
+from lska.models.pretrained import CheckpointError, load_weights, save_weights
 
 OURS = ("replknet_31b", "replknet_31t", "slak_tiny", "pvt_small", "pvt_tiny")
 SMALL = {

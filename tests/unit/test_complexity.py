@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lska.models import create
 from lska.models.attention import as_published
-from lska.models.complexity import architecture_metrics, count
+from lska.models.counting import architecture_metrics, count
 
 PAPER = Path(__file__).resolve().parents[2] / "paper"
 

@@ -21,7 +21,7 @@ from lska.data.perturbed.clean import chosen_images
 from lska.data.perturbed.generate import CorruptionSettings, write_corrupted_set
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.synthetic import ClassificationSettings, write_classification_set
-from lska.strict import build
+from lska.provenance.strict import build
 
 SMALL = CorruptionSettings("c_bar", image_size=32, images=5, severities=(1, 4))
 ORIGIN = {"name": "shapes", "digest": "sha256:0"}

@@ -25,7 +25,7 @@ from lska.data.cue_conflict import (
 from lska.data.entries import DataError
 from lska.data.manifest import packaged_classes
 from lska.data.synthetic import SHAPES, TEXTURES, CueConflictSettings, is_held_out, render, write_cue_conflict_set
-from lska.data.synthetic.cue_conflict import GROUND, class_texture, combinations, cue_conflict_scene
+from lska.data.synthetic.cue_conflict_images import GROUND, class_texture, combinations, cue_conflict_scene
 
 FEW = ("cat/cat10-dog1.png", "cat/cat2-dog3.png", "cat/cat2-cat1.png", "dog/dog1-cat1.png")
 SMALL = CueConflictSettings(image_size=32, classes=4, shapes_per_class=3, textures_per_class=2, textures_per_shape=4)

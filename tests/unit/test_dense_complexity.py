@@ -11,12 +11,12 @@ import pytest
 import yaml
 from tiny_project import RECIPE, SETTINGS, Project
 
-from lska.config import Config, from_dict
 from lska.evaluate import dense_complexity
-from lska.models.complexity import Complexity
-from lska.provenance import validate
-from lska.runs import Run
-from lska.strict import merge
+from lska.models.counting import Complexity
+from lska.models.runs import Run
+from lska.provenance.metric_files import validate
+from lska.provenance.strict import merge
+from lska.settings.scale import Config, from_dict
 
 PAPER = Path(__file__).resolve().parents[2] / "paper"
 HEADS = {"retina": "retinanet", "mask_rcnn": "mask_rcnn", "semfpn": "semantic_fpn"}

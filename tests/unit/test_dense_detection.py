@@ -21,8 +21,8 @@ from PIL import Image
 from pycocotools import mask
 from syrupy.assertion import SnapshotAssertion
 
-from lska.config import DataSource
 from lska.data import dense_sets
+from lska.settings.scale import DataSource
 
 # Inside pycocotools, under numpy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from tiny_dense import DenseProject
 
-from lska.evaluate.detection import average_precision, coco_results, read_truth, scored
-from lska.evaluate.segmentation import Areas, areas, as_metrics, resampled, scores
-from lska.outcomes import RESAMPLES, read_outcomes, resample_counts, standard_error
-from lska.provenance import file_md5, validate
+from lska.evaluate.box_ap import average_precision, coco_results, read_truth, scored
+from lska.evaluate.segmentation_iou import Areas, areas, as_metrics, resampled, scores
+from lska.provenance.metric_files import file_md5, validate
+from lska.provenance.outcomes import RESAMPLES, read_outcomes, resample_counts, standard_error
 
 
 def annotations(folder: Path, boxes: list[list[float]]) -> Path:
@@ -107,7 +107,7 @@ def random_areas(images: int, classes: int) -> tuple[Areas, list[tuple[np.ndarra
 
 
 def test_scores_equal_those_of_mmseg() -> None:
-    from lska.openmmlab.setup import use
+    from lska.models.openmmlab import use
 
     use("segmentation")
     from mmseg.evaluation import IoUMetric
@@ -213,7 +213,7 @@ def test_the_metric_file_names_everything(evaluated: dict[str, Any], head: str, 
 def test_precision_equals_that_of_mmdet(evaluated: dict[str, Any], head: str) -> None:
     from mmdet.evaluation import CocoMetric
 
-    from lska.evaluate.dense import Predictor
+    from lska.evaluate.dense_scores import Predictor
 
     job = evaluated[head]
     predictor = Predictor.open(job)
@@ -237,8 +237,8 @@ def test_precision_equals_that_of_mmdet(evaluated: dict[str, Any], head: str) ->
 
 
 def test_weights_of_another_recipe_are_refused(dense_project: DenseProject, evaluated: dict[str, Any]) -> None:
-    from lska.evaluate.classify import StaleWeightsError
-    from lska.evaluate.dense import Predictor
+    from lska.evaluate.accuracy import StaleWeightsError
+    from lska.evaluate.dense_scores import Predictor
 
     changed = {"detection": {"heads": {"retinanet": {"overrides": {"epochs": 4}}}}}
     with pytest.raises(StaleWeightsError, match="trained otherwise than today .epochs 3 -> 4."):

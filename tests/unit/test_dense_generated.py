@@ -15,8 +15,8 @@ from pycocotools.coco import COCO
 from lska.data.synthetic import (
     DetectionSettings,
     SegmentationSettings,
+    boxed,
     dense_scene,
-    detection,
     is_held_out,
     render,
     write_detection_set,
@@ -127,7 +127,7 @@ def test_another_set_is_replaced_on_request(tmp_path: Path) -> None:
 def test_an_object_that_is_all_but_hidden_is_not_annotated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     whole = dense_scene(DETECTION, "train", 0)
     rest = np.zeros_like(whole.objects[0].mask)
-    rest[20, 5 : 5 + detection.SMALLEST - 1] = True
+    rest[20, 5 : 5 + boxed.SMALLEST - 1] = True
     enough = rest.copy()
     enough[21, 5] = True
     hidden, visible = (dataclasses.replace(whole.objects[0], mask=mask) for mask in (rest, enough))
@@ -135,10 +135,10 @@ def test_an_object_that_is_all_but_hidden_is_not_annotated(monkeypatch: pytest.M
     def scene(*_: object) -> Scene:
         return dataclasses.replace(whole, objects=(hidden, visible))
 
-    monkeypatch.setattr(detection, "dense_scene", scene)
+    monkeypatch.setattr(boxed, "dense_scene", scene)
     write_detection_set(tmp_path / "set", dataclasses.replace(DETECTION, train_images=1, val_images=1))
     content = json.loads((tmp_path / "set" / "annotations" / "instances_train2017.json").read_text())
-    assert [entry["area"] for entry in content["annotations"]] == [detection.SMALLEST]
+    assert [entry["area"] for entry in content["annotations"]] == [boxed.SMALLEST]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_samples_depend_on_their_key_alone() -> None:
 
 def test_plain_files_load_as_the_libraries_load_them(tmp_path: Path) -> None:
     """Bit for bit, so that results from before the one decoder stay those of the same images."""
-    from lska.openmmlab.setup import use
+    from lska.models.openmmlab import use
 
     use("segmentation")
     from mmcv.transforms import LoadImageFromFile

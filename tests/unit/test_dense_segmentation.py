@@ -14,7 +14,7 @@ from dense_sets import copied, findings, write_ade
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
-from lska.config import DataSource
+from lska.settings.scale import DataSource
 
 Damage = Callable[[Path, Path], None]
 

@@ -12,10 +12,10 @@ import yaml
 from dense_sets import SCENES, SHARED, annotations, copied, edited, write_ade, write_coco
 from pycocotools.coco import COCO
 
-from lska.config import DataSource
 from lska.data.dense_sets import check, open_detection, open_segmentation, prepare, verify
 from lska.data.entries import DataError
-from lska.files import FileError
+from lska.provenance.files import FileError
+from lska.settings.scale import DataSource
 
 BCCD, CAMVID = SHARED / "bccd", SHARED / "camvid"
 
@@ -257,7 +257,8 @@ def test_camvid(tmp_path: Path) -> None:
 
 def test_opening_imports_nothing_heavy(coco: DataSource, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from lska.config import DataSource; from lska.data import dense_sets\n"
+        "import sys; from pathlib import Path\n"
+        "from lska.settings.scale import DataSource; from lska.data import dense_sets\n"
         "dense_sets.open_detection(DataSource(*sys.argv[1:4]), 'train', Path(sys.argv[4]))\n"
         "print([name for name in ('torch', 'timm', 'mmdet', 'mmseg', 'pycocotools') if name in sys.modules])"
     )

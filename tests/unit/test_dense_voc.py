@@ -11,11 +11,11 @@ import pytest
 import yaml
 from syrupy.assertion import SnapshotAssertion
 
-from lska.config import DataSource
 from lska.data import voc
 from lska.data.dense_sets import open_detection
 from lska.data.entries import DataError
 from lska.data.voc import convert
+from lska.settings.scale import DataSource
 
 CLASSES = ("cell", "plate")
 

@@ -22,7 +22,7 @@ import torch
 from lease_helpers import PERIOD, elsewhere, own, until
 from tiny_project import Project, in_child
 
-from lska.config import Config
+from lska.settings.scale import Config
 from lska.train import distributed, silence
 from lska.train.classifier import Trainer, state_folder
 from lska.train.distributed import MeetingError, processes

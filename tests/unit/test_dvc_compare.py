@@ -17,8 +17,8 @@ from proven import edit
 from small_scale import copy_small
 
 from lska.claims.summaries import write_summaries
-from lska.config import load
-from lska.provenance import project_root
+from lska.provenance.metric_files import project_root
+from lska.settings.scale import load
 
 RUN = "van_tiny-lska-k23-s0"
 SUMMARY = f"results/small/summary/{RUN}.json"
@@ -182,7 +182,7 @@ def _files(entry: str | dict[str, Any]) -> list[str]:
 
 
 def test_a_named_artifact_is_fetched_from_a_commit_and_by_its_version(tmp_path: Path) -> None:
-    from lska.weights.artifacts import artifacts, update
+    from lska.pipeline.artifacts import artifacts, update
 
     made = Repository(tmp_path)
     made.run("git", "init", "--quiet")

@@ -20,7 +20,7 @@ from tiny_project import RUN, Project
 from tiny_trainer import batches, linear, trainer
 from torch import nn
 
-from lska.runs import Run
+from lska.models.runs import Run
 from lska.train.classifier import Trainer, build_network
 from lska.train.saved_state import StateError, read_state, save_state, state_files
 

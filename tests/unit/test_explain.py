@@ -17,11 +17,11 @@ from table_helpers import PAPER, demo, put_required
 
 from lska.audit.explain import Explanation, Origin, choose_cell, explain_cell, filled_table
 from lska.audit.links import ScaleFiles
-from lska.config import Config, load
-from lska.provenance import digest, project_root, write_sealed
+from lska.provenance.metric_files import digest, project_root, write_sealed
+from lska.provenance.pointers import Pointer, write_pointer
+from lska.settings.scale import Config, load
 from lska.tables.collect import collect
 from lska.tables.specs import TARGETS, load_spec
-from lska.weights.pointers import Pointer, write_pointer
 
 POINT = ("VAN-Tiny LSKA k=7", "top-1")
 MASKS = {r"sha256:[0-9a-f]+": "sha256:...", r"-?\d+\.\d+(e-?\d+)?": "#", r"\b[0-9a-f]{32}\b": "MD5"}

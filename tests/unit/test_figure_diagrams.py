@@ -17,8 +17,8 @@ from torch import nn
 from lska.data.synthetic.textures import texture_field
 from lska.evaluate.pictures import styled
 from lska.models import create, kernel_plan
+from lska.models.runs import Run
 from lska.models.van import SIZES
-from lska.runs import Run
 from lska.tables.figure_diagrams import DESIGNS, FIELD, block_steps, gate_steps
 from lska.tables.figure_estimate import SHARES, correlation, pair_scenes, planted_example
 from lska.tables.figure_parts import LOOKS, WIDTH

@@ -20,7 +20,7 @@ from robustness_tables import filled
 from table_helpers import DENSE, STAGES, Scale, demo
 
 from lska.evaluate.pictures import styled
-from lska.runs import ATTENTIONS, Run
+from lska.models.runs import ATTENTIONS, Run
 from lska.tables.collect import Table
 from lska.tables.figure_parts import FOOTER_LETTERS, LOOKS, WIDTH, balanced
 from lska.tables.figures import DRAWINGS, draw

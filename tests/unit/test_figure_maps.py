@@ -16,7 +16,7 @@ from table_helpers import PAPER, Scale, demo
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.evaluate.pictures import styled
 from lska.evaluate.receptive_field import area_ratio, scaled
-from lska.runs import Run
+from lska.models.runs import Run
 from lska.tables.collect import Table, collect
 from lska.tables.figure_maps import BLOCKS, OUTLINE, block_means, corruption_maps, field_maps
 from lska.tables.specs import load_spec, requirements

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from robustness_tables import edit, filled, metric_file, value, without
 from table_helpers import PAPER, Scale, demo, put_required
 
-from lska.runs import Run
+from lska.models.runs import Run
 from lska.tables.collect import collect
 from lska.tables.figure_curves import cost_curves, kernel_size_panels, trade_off
 from lska.tables.figure_parts import LOOKS, NAMES

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from lska import files
-from lska.files import (
+from lska.provenance import files
+from lska.provenance.files import (
     FileError,
     MissingFileError,
     WriteError,
@@ -162,7 +162,7 @@ def test_only_regular_files_are_opened_and_never_waited_for(tmp_path: Path, monk
     # Files such as /proc/kmsg call themselves regular and have their readers wait for what comes.
     reader, writer = os.pipe2(os.O_NONBLOCK)
     with monkeypatch.context() as patch:
-        patch.setattr("lska.files.open_regular", lambda path: os.fdopen(reader, "rb"))
+        patch.setattr("lska.provenance.files.open_regular", lambda path: os.fdopen(reader, "rb"))
         with pytest.raises(FileError, match="expected a regular file, found one that keeps its reader waiting"):
             read_bytes(tmp_path / "kmsg")
     os.close(writer)
@@ -222,7 +222,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", [False, True])
 def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path: Path, folder: bool) -> None:
     making = "replaced_folder" if folder else "atomic_path"
-    code = f"import pathlib, time; from lska.files import {making} as making\n"
+    code = f"import pathlib, time; from lska.provenance.files import {making} as making\n"
     code += "with making(pathlib.Path('x.json')): print(1, flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

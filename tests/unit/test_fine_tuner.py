@@ -15,7 +15,7 @@ import torch
 from test_distributed import together
 from tiny_dense import UPDATES, DenseProject, outcome, records
 
-from lska.provenance import file_md5
+from lska.provenance.metric_files import file_md5
 from lska.train.saved_state import read_state, save_state, state_files
 
 Child = Callable[[Callable[[], Any]], int]

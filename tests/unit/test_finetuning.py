@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from paper_jobs import RUN, TASKS, config, group, job, means
 
-from lska.config import Config
-from lska.finetuning import FineTuningJob, parse_task
-from lska.runs import Run
-from lska.weights.sidecars import Normalization
+from lska.models.runs import Run
+from lska.provenance.sidecars import Normalization
+from lska.settings.fine_tunings import FineTuningJob, parse_task
+from lska.settings.scale import Config
 
 BASE = Run("van_base", "lka", 7, 3)
 
@@ -153,6 +153,7 @@ def test_bf16_is_allowed_on_a_gpu() -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = "import lska.finetuning, sys; print([name for name in ('torch', 'mmdet', 'mmseg') if name in sys.modules])"
+    heavy = "('torch', 'mmdet', 'mmseg')"
+    code = f"import lska.settings.fine_tunings, sys; print([name for name in {heavy} if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from lska.config import from_dict, load
 from lska.data.generators import SETTINGS, check_generators, generator_settings
-from lska.files import read_yaml
-from lska.provenance import project_root
-from lska.strict import merge
+from lska.provenance.files import read_yaml
+from lska.provenance.metric_files import project_root
+from lska.provenance.strict import merge
+from lska.settings.scale import from_dict, load
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import golden
 import pytest
 
-from lska.files import write_json
-from lska.provenance import project_root
+from lska.provenance.files import write_json
+from lska.provenance.metric_files import project_root
 
 MACHINE = {"hardware": "a", "torch": "2"}
 

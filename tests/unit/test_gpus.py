@@ -15,7 +15,7 @@ import pytest
 
 import lska.cli
 from lska.cli import main
-from lska.config import Config
+from lska.settings.scale import Config
 from lska.train.gpus import VARIABLE, take, visible
 from lska.train.launcher import MEETING
 

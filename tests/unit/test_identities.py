@@ -12,13 +12,13 @@ import yaml
 from syrupy.assertion import SnapshotAssertion
 from tiny_project import RECIPE, RUN, SETTINGS
 
-from lska.config import Config, from_dict, load
-from lska.files import read_yaml
-from lska.inspection import TASKS, InspectionJob
-from lska.provenance import digest, project_root
-from lska.robustness import SETS, PerturbedSet
-from lska.runs import Run
-from lska.strict import merge
+from lska.models.runs import Run
+from lska.provenance.files import read_yaml
+from lska.provenance.metric_files import digest, project_root
+from lska.provenance.strict import merge
+from lska.settings.inspections import TASKS, InspectionJob
+from lska.settings.perturbed_sets import SETS, PerturbedSet
+from lska.settings.scale import Config, from_dict, load
 
 
 @pytest.fixture(autouse=True)

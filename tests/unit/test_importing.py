@@ -19,7 +19,7 @@ from lska.cli import main
 from lska.data import importing
 from lska.data.archives import read_archives
 from lska.data.entries import DataError
-from lska.files import is_temporary
+from lska.provenance.files import is_temporary
 
 __all__ = ["archive", "repository", "served"]  # fixtures
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from plan_helpers import md5_of, pending, put_metrics, put_weights
 
-from lska.files import read_yaml, write_json
-from lska.inspection import OWN_DATA, TASKS, InspectionJob
-from lska.passes import Pass
-from lska.provenance import project_root
-from lska.runs import Run
-from lska.strict import merge
-from lska.workflow import Plan
+from lska.models.runs import Run
+from lska.pipeline.products import Plan
+from lska.provenance.files import read_yaml, write_json
+from lska.provenance.metric_files import project_root
+from lska.provenance.strict import merge
+from lska.settings.inspections import OWN_DATA, TASKS, InspectionJob
+from lska.settings.passes import Pass
 
 ONE = Run("van_tiny", "lska", 23, 0)
 Planner = Callable[..., Plan]

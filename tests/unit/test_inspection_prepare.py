@@ -19,8 +19,8 @@ from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue
 from lska.data.dtd import TextureSet, read_textures
 from lska.data.entries import DataError
 from lska.data.inspected_sets import prepare, verify
-from lska.files import FileError
-from lska.inspection import InspectionJob
+from lska.provenance.files import FileError
+from lska.settings.inspections import InspectionJob
 
 READ = {"shape_texture": read_cue_conflict, "texture_knn": read_textures}
 

@@ -20,19 +20,19 @@ from lska.data.decoding import decode
 from lska.data.dtd import read_textures
 from lska.data.entries import DataError
 from lska.data.folders import Split, open_split
-from lska.evaluate import inspections, receptive_field, shape_bias, shape_texture
-from lska.evaluate.classify import StaleWeightsError
-from lska.evaluate.features import features
-from lska.evaluate.inspections import measure
+from lska.evaluate import inspecting, receptive_field, shape_bias, shape_texture
+from lska.evaluate.accuracy import StaleWeightsError
+from lska.evaluate.inspecting import measure
+from lska.evaluate.members import Member
 from lska.evaluate.neighbours import texture_hits
-from lska.evaluate.robustness.members import Member
-from lska.evaluate.robustness.passes import cut, normalized
+from lska.evaluate.scoring_passes import cut, normalized
 from lska.evaluate.splits import accuracy
-from lska.files import write_json
-from lska.inspection import TASKS, InspectionJob
-from lska.models.checkpoint import save_weights
-from lska.outcomes import RESAMPLES, outcomes_path, read_outcomes, standard_error
-from lska.provenance import file_md5, validate
+from lska.models.features import features
+from lska.models.pretrained import save_weights
+from lska.provenance.files import write_json
+from lska.provenance.metric_files import file_md5, validate
+from lska.provenance.outcomes import RESAMPLES, outcomes_path, read_outcomes, standard_error
+from lska.settings.inspections import TASKS, InspectionJob
 from lska.tables.specs import TARGETS, load_spec
 
 CPU = torch.device("cpu")
@@ -120,7 +120,7 @@ def test_cue_conflict_images_are_taken_as_they_are_or_enlarged_and_cropped(
     publish(inspected.config(crop), RUNS[0])
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(
-        inspections, "normalized", lambda images, *how: (seen.append(images), normalized(images, *how))[1]
+        inspecting, "normalized", lambda images, *how: (seen.append(images), normalized(images, *how))[1]
     )
     job = inspected.job("shape_texture", crop, {"stored_images": reading})
     measure(job, RUNS[:1])
@@ -136,8 +136,8 @@ def test_images_are_decoded_once_for_all_networks(
     inspected: InspectionProject, monkeypatch: pytest.MonkeyPatch, runs: Any
 ) -> None:
     decoded: list[str] = []
-    original = inspections.decode
-    monkeypatch.setattr(inspections, "decode", lambda data, place: (decoded.append(place), original(data, place))[1])
+    original = inspecting.decode
+    monkeypatch.setattr(inspecting, "decode", lambda data, place: (decoded.append(place), original(data, place))[1])
     job = inspected.job("shape_texture")
     measure(job, runs)
     assert len(decoded) == len(set(decoded)) == 48

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from lska.config import load
-from lska.labels import LABELS, labelled
-from lska.provenance import project_root
-from lska.sections import Evaluation, Training
+from lska.pipeline.labels import LABELS, labelled
+from lska.provenance.metric_files import project_root
+from lska.settings.scale import load
+from lska.settings.sections import Evaluation, Training
 
 PAPER = [project_root() / "config" / "paper.yaml"]
 NONE = SimpleNamespace()

@@ -19,8 +19,8 @@ from lease_helpers import owned, said, until
 from syrupy.assertion import SnapshotAssertion
 from tiny_project import Project
 
-from lska.config import Config
-from lska.strict import merge
+from lska.provenance.strict import merge
+from lska.settings.scale import Config
 from lska.train.classifier import state_folder
 from lska.train.launcher import Rendezvous, exit_code, first_host, of_slurm
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lska.launching import budget_seconds, launcher, runtime, spread, training_threads
-from lska.sections import Training
+from lska.pipeline.launching import budget_seconds, launcher, runtime, spread, training_threads
+from lska.settings.sections import Training
 
 
 def means(**settings: int) -> Training:

@@ -14,9 +14,9 @@ import pytest
 from lease_helpers import PERIOD, elsewhere, owned, said, until
 from tiny_project import Project, in_child
 
-from lska.config import Config
-from lska.provenance import file_md5
-from lska.strict import merge
+from lska.provenance.metric_files import file_md5
+from lska.provenance.strict import merge
+from lska.settings.scale import Config
 from lska.train import engine
 from lska.train.classifier import Trainer, state_folder
 from lska.train.lease import ATTEMPTS

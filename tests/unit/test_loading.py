@@ -17,7 +17,8 @@ from torchvision.transforms.functional import to_tensor
 from lska.data.entries import DataError
 from lska.data.folders import open_split
 from lska.data.folders_torch import ImageDataset
-from lska.strict import build
+from lska.provenance.strict import build
+from lska.settings.recipes import Recipe
 from lska.train.loading import (
     MicroBatches,
     Plan,
@@ -29,7 +30,6 @@ from lska.train.loading import (
     training_transform,
 )
 from lska.train.loading import test_transform as scoring_transform
-from lska.train.recipe import Recipe
 
 STRONG = {
     "rand_augment": "rand-m9-mstd0.5-inc1", "erase_probability": 0.5, "train_interpolation": "random",

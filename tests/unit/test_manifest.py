@@ -18,7 +18,7 @@ import yaml
 
 from lska.data.entries import inside_problem, is_hidden, name_problem, read_names
 from lska.data.manifest import KINDS, SplitManifest, available, load_manifest, save_manifest
-from lska.files import FileError
+from lska.provenance.files import FileError
 
 ABOUT = {"name": "own", "title": "Own", "source": "made here", "terms": "none", "classes": ["cat", "dog"]}
 LISTED = {"archives": [{"file": "own.zip", "rename": {"test": "val"}}]}

@@ -23,8 +23,8 @@ from lska.data.coco import check_detection
 from lska.data.dense_sets import DetectionSplit
 from lska.data.entries import DataError
 from lska.data.manifest import DetectionManifest, DetectionSplitManifest
-from lska.finetuning import FineTuningJob
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.settings.fine_tunings import FineTuningJob
 from lska.train.mm_configs import configuration
 
 DETECTORS = ("retinanet", "mask_rcnn")

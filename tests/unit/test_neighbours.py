@@ -17,15 +17,14 @@ from torch import nn
 
 from lska.data.dtd import TextureSet, read_textures
 from lska.data.synthetic import TextureSettings, write_texture_set
-from lska.evaluate import neighbours
+from lska.evaluate import neighbours, scoring_passes
+from lska.evaluate.members import Member
 from lska.evaluate.neighbours import DISTANCES, nearest, pooled_features, texture_hits, texture_metrics
-from lska.evaluate.robustness import passes
-from lska.evaluate.robustness.members import Member
 from lska.evaluate.splits import accuracy, image_values
 from lska.models import create
-from lska.provenance import validate
-from lska.runs import Run
-from lska.weights.sidecars import Preprocessing
+from lska.models.runs import Run
+from lska.provenance.metric_files import validate
+from lska.provenance.sidecars import Preprocessing
 
 CPU = torch.device("cpu")
 TINY = {"embed_dims": [8, 8, 8, 16], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
@@ -294,8 +293,8 @@ def by_hand(one: Member, textures: TextureSet) -> torch.Tensor:
 def test_features_are_the_pooled_last_maps_of_each_members_own_images(
     textures: TextureSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places, original = [], passes.decode
-    monkeypatch.setattr(passes, "decode", lambda data, place: places.append(place) or original(data, place))
+    places, original = [], scoring_passes.decode
+    monkeypatch.setattr(scoring_passes, "decode", lambda data, place: places.append(place) or original(data, place))
     other = {"image_size": 48, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": (0.48, 0.45, 0.4)}
     members = [member(0), member(1, channels_last=False), member(2, **other)]
     found = pooled_features(members, textures.images, batch_size=7, workers=0, device=CPU)

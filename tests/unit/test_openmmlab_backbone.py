@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from lska.models import ATTENTIONS, create
-from lska.models.checkpoint import CheckpointError, save_weights
-from lska.openmmlab.backbone import Backbone, load_backbone, stages
-from lska.openmmlab.setup import use
-from lska.runs import Run
+from lska.models.dense_backbone import Backbone, load_backbone, stages
+from lska.models.openmmlab import use
+from lska.models.pretrained import CheckpointError, save_weights
+from lska.models.runs import Run
 from lska.train import mm_configs
 
 NARROW = {"embed_dims": (8, 12, 16, 24), "depths": (1, 2, 1, 1), "mlp_ratios": (2, 2, 2, 2)}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lska.openmmlab.ops import install
+from lska.models.mmcv_operators import install
 
 pytest.importorskip("mmcv", reason="mmcv's Python side is not installed")
 if not install():

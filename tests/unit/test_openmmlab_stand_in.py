@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from lska.openmmlab.ops import EXTENSION, install
+from lska.models.mmcv_operators import EXTENSION, install
 
 pytest.importorskip("mmcv", reason="mmcv's Python side is not installed")
 if not install():

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lska.outcomes import (
+from lska.provenance.metric_files import file_md5, metric
+from lska.provenance.outcomes import (
     Outcomes,
     has_outcomes,
     keeps_outcomes,
@@ -20,7 +21,6 @@ from lska.outcomes import (
     with_errors,
     write_outcomes,
 )
-from lska.provenance import file_md5, metric
 
 
 @pytest.mark.parametrize("at_once", [None, 1, 7, 100])

@@ -14,17 +14,17 @@ from tiny_project import CLASSES, RECIPE, Project
 from tiny_robustness import RUNS, RobustProject, metrics_of
 from torch import nn
 
-from lska.config import Config
 from lska.data.folders import Split
-from lska.evaluate.classify import classify
-from lska.evaluate.inspections import _pixels
-from lska.evaluate.robustness.measure import measure
-from lska.evaluate.robustness.members import open_run
-from lska.files import read_json, write_json
-from lska.models.checkpoint import load_weights
-from lska.outcomes import outcomes_path, read_outcomes
-from lska.provenance import file_md5
-from lska.runs import Run
+from lska.evaluate.accuracy import classify
+from lska.evaluate.inspecting import _pixels
+from lska.evaluate.members import open_run
+from lska.evaluate.robustness import measure
+from lska.models.pretrained import load_weights
+from lska.models.runs import Run
+from lska.provenance.files import read_json, write_json
+from lska.provenance.metric_files import file_md5
+from lska.provenance.outcomes import outcomes_path, read_outcomes
+from lska.settings.scale import Config
 from lska.train.classifier import build_network
 
 OWN = {"image_size": 40, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": [0.3, 0.4, 0.6],

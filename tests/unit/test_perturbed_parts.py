@@ -26,8 +26,8 @@ from lska.data.manifest import make_manifest, save_manifest
 from lska.data.perturbed.names import FAMILIES
 from lska.data.perturbed.parts import CLEAN, _clean_part, open_parts, read_record
 from lska.data.perturbed.perturbed_preparing import prepare
-from lska.files import FileError
-from lska.robustness import PerturbedSet
+from lska.provenance.files import FileError
+from lska.settings.perturbed_sets import PerturbedSet
 
 
 def test_a_partial_set_opens_with_the_parts_that_are_there(partial: PerturbedSet) -> None:

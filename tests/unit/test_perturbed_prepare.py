@@ -30,7 +30,7 @@ from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.data.perturbed.parts import open_parts
 from lska.data.perturbed.perturbed_preparing import prepare
 from lska.data.synthetic import ClassificationSettings
-from lska.robustness import PerturbedSet
+from lska.settings.perturbed_sets import PerturbedSet
 from lska.settings.versions import GENERATORS, Version
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from plan_helpers import leave, md5_of, put_weights
 from planned import job
 
-from lska.files import write_json
+from lska.models.runs import Run
 from lska.pipeline.plan_reasons import reasons_of
+from lska.pipeline.products import Plan
 from lska.pipeline.workload import states_of
-from lska.runs import Run
-from lska.workflow import Plan
+from lska.provenance.files import write_json
 
 RUN = Run("van_tiny", "lska", 23, 0)
 

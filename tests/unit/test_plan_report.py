@@ -31,7 +31,7 @@ from lska.pipeline.plan_report import (
     wall_bound,
 )
 from lska.pipeline.throughput import TimeEstimate
-from lska.provenance import project_root
+from lska.provenance.metric_files import project_root
 
 RUN = "van_tiny-lka-k23-s42"
 WEIGHTS = (f"checkpoints/paper/{RUN}.safetensors", f"checkpoints/paper/{RUN}.json")

@@ -11,7 +11,7 @@ import yaml
 from planned import plan
 from syrupy.assertion import SnapshotAssertion
 
-from lska.config import load
+from lska.models.runs import Run
 from lska.pipeline.throughput import (
     ELSEWHERE,
     GIVEN,
@@ -24,8 +24,8 @@ from lska.pipeline.throughput import (
     known_throughputs,
 )
 from lska.pipeline.workload import PlannedNetwork, Workload, states_of
-from lska.provenance import project_root
-from lska.runs import Run
+from lska.provenance.metric_files import project_root
+from lska.settings.scale import load
 
 SMALL = PlannedNetwork("van_tiny-lska-k7", "{}", (224, 224))
 LARGE = PlannedNetwork("van_base-lska-k7", "{}", (224, 224))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from planned import estimate, job, plan
 
+from lska.models.runs import Run
 from lska.pipeline import estimate as estimates
 from lska.pipeline.dry_run import SnakemakeJob
 from lska.pipeline.estimate import attempts_of, cost_of, count_classifier, count_head, estimate_of, storage_of
@@ -22,9 +23,8 @@ from lska.pipeline.workload import (
     updates_of,
     workloads,
 )
-from lska.provenance import project_root
-from lska.runs import Run
-from lska.weights.pointers import read_pointer
+from lska.provenance.metric_files import project_root
+from lska.provenance.pointers import read_pointer
 
 KNOWN = Run("van_tiny", "lka", 23, 42)
 """VAN-B0, whose throughput is in the table."""

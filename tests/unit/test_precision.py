@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from lska.evaluate.detection import average_precision, scored
+from lska.evaluate.box_ap import average_precision, scored
 from lska.evaluate.precision import (
     AT_ONCE,
     STATISTICS,
@@ -23,7 +23,7 @@ from lska.evaluate.precision import (
     rankings,
     resampled_precisions,
 )
-from lska.outcomes import mean_of_parts, resample_counts, standard_error
+from lska.provenance.outcomes import mean_of_parts, resample_counts, standard_error
 
 SIDE = 200
 Image = tuple[list[dict[str, Any]], list[dict[str, Any]]]

@@ -14,9 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lska.files import atomic_path, write_json
-from lska.outcomes import Outcomes, OutcomesError, read_outcomes, resample_counts
-from lska.provenance import digest, file_md5, metric, proportion, seal_of, validate, write_metrics
+from lska.provenance.files import atomic_path, write_json
+from lska.provenance.metric_files import (
+    digest,
+    file_md5,
+    metric,
+    proportion,
+    seal_of,
+    validate,
+    write_metrics,
+)
+from lska.provenance.outcomes import Outcomes, OutcomesError, read_outcomes, resample_counts
 
 
 def names(folder: Path) -> list[str]:

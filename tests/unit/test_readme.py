@@ -82,8 +82,8 @@ def test_commands_exist(command: str):
 
 
 def test_small_weights_in_the_store_belong_to_their_pointers_sidecars_and_metrics():
-    from lska.provenance import file_md5
-    from lska.weights.pointers import read_pointer
+    from lska.provenance.metric_files import file_md5
+    from lska.provenance.pointers import read_pointer
 
     tasks = {"": METRICS} | {task: METRICS.parent / task for task in TASKS.values()}
     for task, path in [(task, path) for task, folder in tasks.items() for path in folder.glob("*.json")]:
@@ -95,7 +95,7 @@ def test_small_weights_in_the_store_belong_to_their_pointers_sidecars_and_metric
 
 
 def test_small_results_are_of_the_current_configuration(monkeypatch: pytest.MonkeyPatch):
-    from lska.config import load
+    from lska.settings.scale import load
 
     monkeypatch.chdir(PROJECT)
     config = load([Path("config/small.yaml")])
@@ -110,8 +110,8 @@ def test_small_results_are_of_the_current_configuration(monkeypatch: pytest.Monk
 
 
 def test_small_results_leave_nothing_to_measure(monkeypatch: pytest.MonkeyPatch):
-    from lska.files import read_yaml
-    from lska.workflow import Plan
+    from lska.pipeline.products import Plan
+    from lska.provenance.files import read_yaml
 
     monkeypatch.chdir(PROJECT)
     file = Path("config/small.yaml")

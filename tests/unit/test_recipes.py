@@ -11,9 +11,9 @@ import yaml
 from paper_jobs import RECIPES, TASKS
 from tiny_project import RECIPE
 
-from lska.openmmlab import recipe as dense
-from lska.openmmlab.recipe import load_dense_recipe
-from lska.train.recipe import SWITCHES, load_recipe
+from lska.settings import dense_recipes as dense
+from lska.settings.dense_recipes import load_dense_recipe
+from lska.settings.recipes import SWITCHES, load_recipe
 
 IMAGENET = RECIPES / "imagenet.yaml"
 FILES = {"retinanet": "coco_retinanet", "mask_rcnn": "coco_mask_rcnn", "semantic_fpn": "ade20k_semantic_fpn"}

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from plan_helpers import leave, md5_of, put_metrics, put_weights
 
-from lska.files import write_json
-from lska.outcomes import outcomes_path
+from lska.models.runs import Run
+from lska.pipeline.choices import Choices
+from lska.pipeline.products import Plan
 from lska.pipeline.recorded import recorded
-from lska.runs import Run
-from lska.weights.choices import Choices
-from lska.workflow import Plan
+from lska.provenance.files import write_json
+from lska.provenance.outcomes import outcomes_path
 
 RUN = Run("van_tiny", "lska", 23, 0)
 TASK = "detection/retinanet"

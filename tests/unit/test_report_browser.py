@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from report_helpers import folder_of
 
-from lska.config import Config
+from lska.settings.scale import Config
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (make test installs it)")
 

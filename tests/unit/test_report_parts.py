@@ -13,8 +13,8 @@ from syrupy.assertion import SnapshotAssertion
 from table_helpers import entry, put, put_required
 
 from lska.cli import main
-from lska.config import Config, load
-from lska.files import write_json
+from lska.models.runs import Run
+from lska.provenance.files import write_json
 from lska.report import costs
 from lska.report.gather import gather
 from lska.report.pages import all_pages
@@ -22,7 +22,7 @@ from lska.report.plain_words import duration, hours, minus, number_text, unbroke
 from lska.report.side_by_side import compare_scales
 from lska.report.site import notebook_html, render_notebooks
 from lska.report.site_paths import other_scales, rendered_notebook, tabled_scales
-from lska.runs import Run
+from lska.settings.scale import Config, load
 from lska.tables.notebooks import NotebookError
 from lska.tables.table_formats import build_table
 

@@ -31,18 +31,18 @@ from report_helpers import (
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import put_required
 
-from lska import files
 from lska.claims.listing import claim_files, read_claims
-from lska.config import Config
-from lska.files import is_temporary
-from lska.provenance import lock_digest, project_root
+from lska.models.runs import Run
+from lska.provenance import files
+from lska.provenance.files import is_temporary
+from lska.provenance.metric_files import lock_digest, project_root
 from lska.report import site as site_module
 from lska.report.gather import gather
 from lska.report.pages import agreement, kind_of_claim, measured_elsewhere
 from lska.report.site import build_site, render_notebooks
 from lska.report.site_paths import inventory_path, rendered_notebook, site_outputs
 from lska.report.terminal_summary import summary
-from lska.runs import Run
+from lska.settings.scale import Config
 from lska.tables.specs import TARGETS
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>"

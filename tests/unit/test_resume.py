@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from tiny_project import Project
 
-from lska.config import Config
-from lska.provenance import file_md5
-from lska.strict import merge
+from lska.provenance.metric_files import file_md5
+from lska.provenance.strict import merge
+from lska.settings.scale import Config
 from lska.train.classifier import Trainer
 
 Child = Callable[[Callable[[], Any]], int]

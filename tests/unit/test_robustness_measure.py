@@ -36,19 +36,19 @@ from tiny_robustness import (
 from lska.data.entries import DataError
 from lska.data.perturbed.names import EXTRA, FAMILIES, SEVERITIES, STANDARD
 from lska.data.perturbed.perturbed_preparing import prepare
-from lska.evaluate.classify import StaleWeightsError
-from lska.evaluate.robustness import passes
-from lska.evaluate.robustness.measure import measure
-from lska.evaluate.robustness.scores import ALEXNET, calibration_error
-from lska.files import FileError, write_json
-from lska.models.checkpoint import CheckpointError, save_weights
-from lska.outcomes import outcomes_path, read_outcomes, standard_error
-from lska.provenance import file_md5
-from lska.robustness import PerturbedSet
+from lska.evaluate import scoring_passes
+from lska.evaluate.accuracy import StaleWeightsError
+from lska.evaluate.robustness import measure
+from lska.evaluate.scores import ALEXNET, calibration_error
+from lska.models.pretrained import CheckpointError, save_weights
+from lska.provenance.files import FileError, write_json
+from lska.provenance.metric_files import file_md5
+from lska.provenance.outcomes import outcomes_path, read_outcomes, standard_error
+from lska.provenance.sidecars import FIELDS
+from lska.settings.perturbed_sets import PerturbedSet
 from lska.tables.cell_states import State
 from lska.tables.specs import ColumnSpec
 from lska.train.classifier import build_network
-from lska.weights.sidecars import FIELDS
 
 
 def values(item: PerturbedSet, run: Any) -> dict[str, float | None]:
@@ -195,7 +195,7 @@ def test_a_terminated_command_goes_on_where_it_stopped(
     """The signal comes in the middle of the third part of four, in the first of its batches of 5, 3 and 4."""
     item, words = robust.item("c"), ["evaluate", "robustness", "c", "--checkpoints", *map(str, RUNS)]
     places: list[str] = []
-    original = passes.decode
+    original = scoring_passes.decode
 
     def counted(data: bytes, place: str) -> Any:
         places.append(place)
@@ -207,13 +207,13 @@ def test_a_terminated_command_goes_on_where_it_stopped(
         return counted(data, place)
 
     def body() -> int:
-        passes.decode = signalled
+        scoring_passes.decode = signalled
         return robust.command(*words)
 
     assert child(body) == 75
     kept = shard_files(item)
     assert len(kept) == 3 * 4 and not any(item.metrics(run).exists() for run in RUNS)
-    monkeypatch.setattr(passes, "decode", counted)
+    monkeypatch.setattr(scoring_passes, "decode", counted)
     assert robust.command(*words) == 0
     assert len(places) == 24 and kept.items() <= shard_files(item).items()
     resumed = [without_times(item, run) for run in RUNS]

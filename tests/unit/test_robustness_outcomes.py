@@ -7,9 +7,9 @@ import pytest
 from tiny_robustness import RUNS, RobustProject, members_of, metrics_of, scoring
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, STANDARD
-from lska.evaluate.robustness import passes
-from lska.evaluate.robustness.measure import measure
-from lska.evaluate.robustness.scores import (
+from lska.evaluate import scoring_passes
+from lska.evaluate.robustness import measure
+from lska.evaluate.scores import (
     ALEXNET,
     Errors,
     Outcome,
@@ -19,7 +19,7 @@ from lska.evaluate.robustness.scores import (
     masked_metrics,
     plain_outcomes,
 )
-from lska.outcomes import outcomes_path, read_outcomes, resample_counts
+from lska.provenance.outcomes import outcomes_path, read_outcomes, resample_counts
 
 
 def random_errors(family: str = "c", n: int = 80, seed: int = 0) -> Errors:
@@ -130,7 +130,7 @@ def test_another_protocol_makes_no_prediction_again(robust: RobustProject, monke
     item = robust.item("sketch")
     measure(item, RUNS)
     first = item.protocol()
-    monkeypatch.setattr("lska.robustness.PROTOCOL", 99)
-    monkeypatch.setattr(passes, "decode", lambda *_: pytest.fail("an image was decoded"))
+    monkeypatch.setattr("lska.settings.perturbed_sets.PROTOCOL", 99)
+    monkeypatch.setattr(scoring_passes, "decode", lambda *_: pytest.fail("an image was decoded"))
     measure(item, RUNS)
     assert metrics_of(item, RUNS[0])["detail"]["protocol"] == item.protocol() != first

@@ -30,12 +30,12 @@ from tiny_robustness import (
 )
 
 from lska.data.perturbed.parts import open_parts
-from lska.evaluate.robustness.passes import Labels, Pass, ShardImages, normalized
-from lska.evaluate.robustness.store import Columns, PredictionError
+from lska.evaluate.predictions import Columns, PredictionError
+from lska.evaluate.scoring_passes import Labels, Pass, ShardImages, normalized
+from lska.models.scoring import score
+from lska.provenance.sidecars import Preprocessing
 from lska.train import loading
 from lska.train.interrupt import StopRequest
-from lska.train.scoring import score
-from lska.weights.sidecars import Preprocessing
 
 
 def test_every_image_is_decoded_once_for_many_checkpoints(robust: RobustProject, decoded: list[str]) -> None:

@@ -24,12 +24,12 @@ from tiny_robustness import (
 
 from lska.data.perturbed.parts import open_parts, read_record
 from lska.data.perturbed.perturbed_preparing import prepare
-from lska.evaluate.robustness.store import PredictionError
-from lska.files import write_json
-from lska.models.checkpoint import save_weights
-from lska.provenance import file_md5
-from lska.robustness import PerturbedSet
-from lska.runs import Run
+from lska.evaluate.predictions import PredictionError
+from lska.models.pretrained import save_weights
+from lska.models.runs import Run
+from lska.provenance.files import write_json
+from lska.provenance.metric_files import file_md5
+from lska.settings.perturbed_sets import PerturbedSet
 from lska.train.interrupt import Interrupted, StopRequest
 
 Changed = tuple[PerturbedSet, Run | Path]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lska.data.perturbed.names import C_BAR, EXTRA, FAMILIES, GROUPS, SEVERITIES, STANDARD
-from lska.evaluate.robustness.scores import (
+from lska.evaluate.scores import (
     ALEXNET,
     ALEXNET_CLEAN,
     Errors,
@@ -20,8 +20,8 @@ from lska.evaluate.robustness.scores import (
     masked_metrics,
     plain_metrics,
 )
-from lska.outcomes import mean_of
-from lska.provenance import project_root
+from lska.provenance.metric_files import project_root
+from lska.provenance.outcomes import mean_of
 
 # Top-1 of torchvision's ResNet-50 and its corruption errors (bethgelab/game-of-noise, Results/clean_results.txt).
 RESNET_50 = {

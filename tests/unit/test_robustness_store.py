@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lska.evaluate.robustness.store import BEST, Columns, PredictionError, Store
+from lska.evaluate.predictions import BEST, Columns, PredictionError, Store
 
 FIELDS = ("label", "top1", "top2", "top3", "top4", "top5", "label_probability", "confidence")
 

@@ -15,10 +15,10 @@ from perturbed_sets import GENERATED, settings, write_part
 from tiny_project import Project
 
 from lska.cli import main
-from lska.config import Config, load
 from lska.data.roots import MissingDataError, PlannedJob, Settings, absence, images_gone, message, missing, require
-from lska.provenance import project_root
-from lska.sections import DataSource
+from lska.provenance.metric_files import project_root
+from lska.settings.scale import Config, load
+from lska.settings.sections import DataSource
 
 Capture = pytest.CaptureFixture[str]
 
@@ -222,7 +222,7 @@ def test_a_set_that_is_there_is_not_missed(project: Project) -> None:
 
 def test_looking_needs_nothing_heavy(small: Config) -> None:
     code = (
-        "import sys; from pathlib import Path; from lska.config import load; from lska.data import roots\n"
+        "import sys; from pathlib import Path; from lska.settings.scale import load; from lska.data import roots\n"
         "config = load([Path('config/small.yaml')])\n"
         "assert 'numpy' not in sys.modules\n"
         "assert all(roots.absence(kind, data) for kind, data in config.sources)\n"

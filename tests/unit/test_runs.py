@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from lska.runs import ATTENTIONS, Run
+from lska.models.runs import ATTENTIONS, Run
 
 IDS = {
     "van_tiny-lska-k23-s0": Run("van_tiny", "lska", 23, 0),

@@ -12,15 +12,15 @@ from paper_jobs import RECIPES
 from syrupy.assertion import SnapshotAssertion
 from tiny_project import RECIPE, RUN, SETTINGS
 
-from lska.config import Config, from_dict, load
-from lska.files import read_yaml
-from lska.inspection import OWN_DATA, TASKS, InspectionJob
-from lska.openmmlab.recipe import load_dense_recipe
-from lska.provenance import project_root
-from lska.robustness import SETS, PerturbedSet, set_of
+from lska.provenance.files import read_yaml
+from lska.provenance.metric_files import project_root
+from lska.provenance.strict import SettingsError, build, merge, problems_of
+from lska.settings.dense_recipes import load_dense_recipe
+from lska.settings.inspections import OWN_DATA, TASKS, InspectionJob
+from lska.settings.perturbed_sets import SETS, PerturbedSet, set_of
+from lska.settings.recipes import load_recipe
+from lska.settings.scale import Config, from_dict, load
 from lska.settings.settings_reference import reference_page
-from lska.strict import SettingsError, build, merge, problems_of
-from lska.train.recipe import load_recipe
 
 OTHERS = (
     "convnext_tiny", "replknet_31t", "slak_tiny", "swin_tiny_patch4_window7_224", "deit_small_patch16_224", "pvt_small",

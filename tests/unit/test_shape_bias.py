@@ -11,7 +11,7 @@ from cue_sets import random_set, write_names
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
 from lska.data.manifest import packaged_classes
 from lska.evaluate.shape_bias import decisions, identity_mapping, imagenet_mapping, metrics, outcomes, shape_bias
-from lska.outcomes import resample_counts, standard_error
+from lska.provenance.outcomes import resample_counts, standard_error
 
 CLASSES = ("ant", "bee", "cat", "dog")
 NAMES = ("ant/ant1-bee1.png", "ant/ant1-dog1.png", "bee/bee1-ant1.png", "bee/bee1-bee1.png", "dog/dog1-bee1.png")

@@ -13,11 +13,11 @@ from cue_sets import planted, random_set, write_names
 
 from lska.data.cue_conflict import CueConflictSet, read_cue_conflict
 from lska.evaluate import shape_texture
-from lska.evaluate.features import features, responses
 from lska.evaluate.shape_texture import allocate, dimensions, draw, metrics, outcomes, shape_pairs, texture_pairs
 from lska.models import create
-from lska.outcomes import resample_counts
-from lska.provenance import validate
+from lska.models.features import features, responses
+from lska.provenance.metric_files import validate
+from lska.provenance.outcomes import resample_counts
 
 TINY = {"embed_dims": (8, 12, 16, 20), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2), "num_classes": 5}
 TOLERANCE = 0.05

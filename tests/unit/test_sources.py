@@ -19,7 +19,6 @@ from perturbed_sets import perturbed_manifest, settings, write_part
 from tiny_project import CLASSES, Project
 
 from lska.cli import main
-from lska.config import DataSource
 from lska.data.archives import Archive
 from lska.data.dense_sets import open_segmentation
 from lska.data.entries import DataError
@@ -32,8 +31,9 @@ from lska.data.perturbed.perturbed_preparing import prepare as prepare_perturbed
 from lska.data.roots import absence
 from lska.data.sources import class_root, open_classification, open_textures, split_root
 from lska.data.synthetic import TextureSettings, write_texture_set
-from lska.inspection import InspectionJob
-from lska.robustness import PerturbedSet
+from lska.settings.inspections import InspectionJob
+from lska.settings.perturbed_sets import PerturbedSet
+from lska.settings.scale import DataSource
 
 Capture = pytest.CaptureFixture[str]
 

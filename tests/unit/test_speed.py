@@ -10,11 +10,11 @@ import torch
 from tiny_project import Project
 from torch import nn
 
-from lska.config import Speed
 from lska.evaluate import speed as module
 from lska.evaluate.speed import batch_seconds, interleaved_seconds, measure
 from lska.models.attention import DepthwiseConv2d
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.settings.scale import Speed
 
 
 class Clock:

@@ -17,7 +17,7 @@ import torch
 from syrupy.assertion import SnapshotAssertion
 from tiny_trainer import load_state
 
-from lska import files
+from lska.provenance import files
 from lska.train.interrupt import Interrupted
 from lska.train.saved_state import StateError, read_state, save_state, state_files
 
@@ -151,13 +151,13 @@ def test_a_full_disk_leaves_the_states_before(
         said.append(str(caught.value).replace(str(tmp_path), "<folder>"))
 
     with monkeypatch.context() as patch:
-        patch.setattr("lska.files.os.fsync", full(errno.ENOSPC))
+        patch.setattr("lska.provenance.files.os.fsync", full(errno.ENOSPC))
         fail(1)
     save(tmp_path, 4, 8)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         with monkeypatch.context() as patch:
-            patch.setattr("lska.files.os.fsync", full(number))
+            patch.setattr("lska.provenance.files.os.fsync", full(number))
             fail(12)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     fail(1, tmp_path / "state-00000004.pt" / "folder")

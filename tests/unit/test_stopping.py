@@ -15,7 +15,7 @@ import torch
 from tiny_project import RECIPE, Project
 from tiny_trainer import Batch, batches, load_state, records, run, trainer
 
-from lska.files import FileError
+from lska.provenance.files import FileError
 from lska.train.classifier import Trainer
 from lska.train.dense_loading import DensePlan
 from lska.train.distributed import Processes

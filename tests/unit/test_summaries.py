@@ -16,13 +16,13 @@ from lska.audit.verify import verify_summaries
 from lska.claims.headlines import HEADLINES, headlines
 from lska.claims.summaries import summary_files, summary_inputs, summary_needs, write_summaries
 from lska.cli import main
-from lska.config import Config, load
-from lska.files import read_yaml
-from lska.provenance import project_root
-from lska.runs import Run
-from lska.strict import merge
+from lska.models.runs import Run
+from lska.pipeline.products import Plan
+from lska.provenance.files import read_yaml
+from lska.provenance.metric_files import project_root
+from lska.provenance.strict import merge
+from lska.settings.scale import Config, load
 from lska.tables.specs import TARGETS, load_spec
-from lska.workflow import Plan
 
 RUN = "van_tiny-lska-k23-s0"
 METRICS = Path("results/small/metrics")

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from whole_project import PROJECT
 
-from lska import config
 from lska.cli import main
-from lska.files import read_yaml
-from lska.surroundings import expanded, require_own_code
+from lska.provenance.files import read_yaml
+from lska.provenance.surroundings import expanded, require_own_code
+from lska.settings.scale import from_dict, load
 
 IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@b")
 
@@ -122,7 +122,8 @@ def test_snakemake_says_in_a_line_that_it_works_in_its_own_folder(tmp_path: Path
 
 # git.
 
-VERSION = "import json, logging; logging.basicConfig(); from lska.provenance import code_version, git; git('status')\n"
+VERSION = "import json, logging; logging.basicConfig()\n"
+VERSION += "from lska.provenance.metric_files import code_version, git; git('status')\n"
 VERSION += "print(json.dumps(code_version()))"
 
 
@@ -194,15 +195,15 @@ def test_every_path_setting_is_expanded_and_no_digest_knows(monkeypatch: pytest.
     monkeypatch.chdir(PROJECT)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "recipes").symlink_to(PROJECT / "config/recipes")
-    plain = config.load([Path("config/small.yaml")])
+    plain = load([Path("config/small.yaml")])
     recipe = f"~/recipes/{Path(plain.training.recipe).name}"
     moved = {"data": {"root": "~/data", "manifest": "$HOME/m.yaml"}, "training": {"recipe": recipe}}
-    made = config.load([Path("config/small.yaml")], moved)
+    made = load([Path("config/small.yaml")], moved)
     assert made.data.root == f"{tmp_path}/data" and made.data.manifest == f"{tmp_path}/m.yaml"
     assert [made.training_digest(run) for run in made.runs] == [plain.training_digest(run) for run in plain.runs]
     monkeypatch.delenv("ABSENT", raising=False)
     with pytest.raises(ValueError, match=r"(?s)detection\.data\.root: .*ABSENT.*not set"):
-        config.load([Path("config/small.yaml")], {"detection": {"data": {"root": "$ABSENT/x"}}})
+        load([Path("config/small.yaml")], {"detection": {"data": {"root": "$ABSENT/x"}}})
 
 
 def test_no_offered_command_makes_a_folder_named_tilde(
@@ -245,10 +246,10 @@ HOSTILE = "{x} | <b> & % $5 $ _a_ \\ \"quote\" 'q' *s* `t` [l](http://x) {{y}} ~
 def test_a_caption_is_one_line_of_visible_text(monkeypatch: pytest.MonkeyPatch) -> None:
     small = read_yaml(PROJECT / "config/small.yaml")
     monkeypatch.chdir(PROJECT)
-    assert config.from_dict(small | {"caption": f"{HOSTILE}\n  and more\n"}, "x").caption == f"{HOSTILE} and more"
+    assert from_dict(small | {"caption": f"{HOSTILE}\n  and more\n"}, "x").caption == f"{HOSTILE} and more"
     for bad in ("a\x1b[31m", "a\u202eb", "\x00", "\x9b31m"):
         with pytest.raises(ValueError, match="caption: has the control character"):
-            config.from_dict(small | {"caption": bad}, "x")
+            from_dict(small | {"caption": bad}, "x")
 
 
 def test_a_caption_is_no_markup_and_no_pattern(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from lska.data.synthetic import (
     SHAPES,
     TEXTURES,
     ClassificationSettings,
-    classification,
     classification_scene,
     contact_sheet,
     is_held_out,
+    labelled,
     write_classification_set,
 )
 
@@ -110,7 +110,7 @@ def test_a_larger_set_contains_the_smaller(small_set: Path, tmp_path: Path) -> N
 def test_a_written_set_is_left_alone_and_said_so(
     small_set: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classification, "save_jpeg", lambda *arguments: pytest.fail("rendered again"))
+    monkeypatch.setattr(labelled, "save_jpeg", lambda *arguments: pytest.fail("rendered again"))
     with caplog.at_level(logging.INFO, "lska"):
         counts = write_classification_set(small_set, replace(SMALL, turn=45), overwrite=True)
     assert counts == {"classes": 3, "train": 54, "val": 21, "written": 0}
@@ -169,7 +169,7 @@ def test_an_interruption_leaves_nothing_half_written(
     root, tiny = tmp_path / "set", replace(SMALL, classes=2, train_per_class=3, val_per_class=1)
     if present:
         write_classification_set(root, tiny)
-    former, save, calls = files(root), classification.save_jpeg, []
+    former, save, calls = files(root), labelled.save_jpeg, []
 
     def interrupted(path: Path, *arguments) -> None:
         calls.append(path)
@@ -178,7 +178,7 @@ def test_an_interruption_leaves_nothing_half_written(
         save(path, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(classification, "save_jpeg", interrupted)
+        patch.setattr(labelled, "save_jpeg", interrupted)
         with pytest.raises(KeyboardInterrupt):
             write_classification_set(root, replace(tiny, seed=1), overwrite=True)
     assert sum(path.parent.name == "arrow" for path in calls) == 3

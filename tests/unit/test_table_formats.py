@@ -16,8 +16,8 @@ from markdown_it import MarkdownIt
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import DENSE, PAPER, TOP1, Scale, demo, entry, every_table, filled, one_cell, put, put_required
 
-from lska import config
-from lska.runs import ATTENTIONS, Run
+from lska.models.runs import ATTENTIONS, Run
+from lska.settings.scale import load
 from lska.tables import table_summary
 from lska.tables.cell_text import caption, cell_text, headings, legend, shown
 from lska.tables.collect import Table, collect
@@ -116,7 +116,7 @@ def test_notebooks_say_where_there_is_nothing_to_show(tmp_path: Path, every: dic
 
 def test_committed_tables_of_the_small_scale_are_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
-    scale = config.load([Path("config/small.yaml")])
+    scale = load([Path("config/small.yaml")])
     outdated = []
     for target in TARGETS:
         committed = [path for path in outputs(target, scale.results) if path.suffix in TABLE_FORMATS]

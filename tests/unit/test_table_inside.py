@@ -12,7 +12,7 @@ from robustness_tables import filled, metric_file
 from table_helpers import PAPER, Scale, demo, put_field, put_required
 
 from lska.evaluate.pictures import styled
-from lska.runs import Run
+from lska.models.runs import Run
 from lska.tables.collect import Table
 from lska.tables.figure_estimate import planted_example
 from lska.tables.figure_maps import block_means

@@ -26,7 +26,7 @@ from table_helpers import (
     stage_metrics,
 )
 
-from lska.runs import Run
+from lska.models.runs import Run
 from lska.tables.cell_states import State, compare, pool
 from lska.tables.cell_text import cell_text, legend
 from lska.tables.collect import Table, collect

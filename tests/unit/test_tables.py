@@ -30,8 +30,8 @@ from table_helpers import (
     put_required,
 )
 
-from lska.finetuning import FineTuningJob
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.settings.fine_tunings import FineTuningJob
 from lska.tables import table_summary
 from lska.tables.cell_text import cell_text
 from lska.tables.paper_values import REFERENCE, read_paper

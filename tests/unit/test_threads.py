@@ -11,7 +11,7 @@ import pytest
 SCRIPT = """
 import hashlib
 from threadpoolctl import threadpool_info
-from lska.threads import use_threads
+from lska.models.threads import use_threads
 use_threads({count})
 import numpy, torch
 random = numpy.random.default_rng(0)

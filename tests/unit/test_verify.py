@@ -27,14 +27,14 @@ from lska.audit.verify import Verification, first_broken, verify_scale, verify_s
 from lska.claims.claims_page import write_claims
 from lska.claims.listing import claim_files
 from lska.claims.verdicts import judge_claims
-from lska.config import load
-from lska.files import write_json
-from lska.provenance import digest, project_root, seal_of, write_sealed
+from lska.provenance.files import write_json
+from lska.provenance.metric_files import digest, project_root, seal_of, write_sealed
+from lska.provenance.pointers import Pointer, pointer_path, write_pointer
+from lska.settings.scale import load
 from lska.tables.collect import collect
 from lska.tables.measurements import MetricFolder
 from lska.tables.specs import TARGETS, load_spec, outputs
 from lska.tables.table_formats import WRITERS, build_table
-from lska.weights.pointers import Pointer, pointer_path, write_pointer
 
 Edit = Callable[[Proven], object]
 TABLES = tuple(target for target in TARGETS if target.startswith("table") and target != "table_01")

@@ -17,10 +17,10 @@ from lska.audit.checked_files import CheckedFile
 from lska.audit.findings import Level
 from lska.audit.links import ScaleFiles
 from lska.audit.numbers import NumberTally
-from lska.config import Config, load
 from lska.evaluate.derived import FIELDS
-from lska.outcomes import Outcomes, outcomes_path, read_outcomes, write_outcomes
-from lska.provenance import file_md5, project_root, write_sealed
+from lska.provenance.metric_files import file_md5, project_root, write_sealed
+from lska.provenance.outcomes import Outcomes, outcomes_path, read_outcomes, write_outcomes
+from lska.settings.scale import Config, load
 
 RUN = "van_tiny-lka-k23-s0"
 COPIED = ("metrics", "fields", "data")

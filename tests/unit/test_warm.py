@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from lska import warm
-from lska.warm import VARIABLE, delegate
+from lska.pipeline import warm
+from lska.pipeline.warm import VARIABLE, delegate
 
 # Runs below `lska warm`, as Snakemake does, and reports what the commands did.
 SCRIPT = """

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from plan_helpers import leave, md5_of, put_weights
 
-from lska.provenance import digest
-from lska.runs import RUN as ANY_RUN
-from lska.runs import Run
-from lska.weights.checkpoints import RETRAINED, choose
-from lska.weights.choices import Choices, checkpoint
-from lska.weights.foreign import ForeignWeightsError
-from lska.weights.pointers import Pointer, pointer_path, read_pointer, write_pointer
-from lska.weights.sidecars import read_sidecar
-from lska.workflow import Plan
+from lska.models.runs import RUN as ANY_RUN
+from lska.models.runs import Run
+from lska.pipeline.checkpoints import RETRAINED, choose
+from lska.pipeline.choices import Choices, checkpoint
+from lska.pipeline.products import Plan
+from lska.provenance.foreign_weights import ForeignWeightsError
+from lska.provenance.metric_files import digest
+from lska.provenance.pointers import Pointer, pointer_path, read_pointer, write_pointer
+from lska.provenance.sidecars import read_sidecar
 
 RUN = Run("van_tiny", "lska", 23, 0)
 MD5, TUNED_MD5 = md5_of("published"), md5_of("tuned")
@@ -194,7 +194,7 @@ def test_messages_of_rules_say_why(made: Plan) -> None:
 
 
 def test_retrain_has_to_name_a_network() -> None:
-    from lska.config import load
+    from lska.settings.scale import load
 
     found = load([Path("config/demo.yaml")], {"retrain": ["van_tiny-lska-*", TUNED]})
     assert found.retrains(str(RUN)) and found.retrains(TUNED) and not found.retrains("van_tiny-lka-k23-s0")

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from publishing import NAMES, Repository, Server
 
-from lska.files import read_json
-from lska.provenance import file_md5, write_sealed
-from lska.weights.pointers import read_pointer
+from lska.provenance.files import read_json
+from lska.provenance.metric_files import file_md5, write_sealed
+from lska.provenance.pointers import read_pointer
 
 FIRST = NAMES[0]
 
@@ -154,7 +154,7 @@ def test_a_remote_that_only_this_checkout_knows_is_pointed_out(repository: Repos
 
 
 def test_the_store_in_the_project_is_kept_small(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lska.weights import publish
+    from lska.pipeline import publish
 
     monkeypatch.setattr(publish, "STORE_LIMIT", 50_000)
     publish.publish([repository.checkpoint(name) for name in NAMES[:2]])

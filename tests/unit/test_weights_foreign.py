@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from plan_helpers import leave, md5_of, put_metrics, put_weights
 
-from lska.files import write_json
-from lska.provenance import seal_of
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.pipeline.checkpoints import Checkpoint, choose
+from lska.pipeline.choices import Choices, checkpoint
+from lska.pipeline.products import Plan
+from lska.provenance.files import write_json
+from lska.provenance.foreign_weights import ForeignWeightsError, foreign
+from lska.provenance.metric_files import seal_of
+from lska.provenance.pointers import Pointer, write_pointer
 from lska.train.classifier import train
-from lska.weights.checkpoints import Checkpoint, choose
-from lska.weights.choices import Choices, checkpoint
-from lska.weights.foreign import ForeignWeightsError, foreign
-from lska.weights.pointers import Pointer, write_pointer
-from lska.workflow import Plan
 
 RUN = Run("van_tiny", "lska", 23, 0)
 TUNED = f"detection/retinanet/{RUN}"

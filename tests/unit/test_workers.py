@@ -19,9 +19,9 @@ from tiny_project import Project, in_child
 from torch.utils.data import Dataset
 
 from lska.data.parallel import WorkerError, in_processes
-from lska.private import PrivateFolderError, folder_for_sockets, own_folder, require_own
 from lska.train import workers
 from lska.train.interrupt import Interrupted
+from lska.train.private_folders import PrivateFolderError, folder_for_sockets, own_folder, require_own
 from lska.train.workers import Loader
 
 Act = Callable[[int], Any]

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from lska.cli import parser
-from lska.files import read_yaml
-from lska.options import typed
-from lska.provenance import project_root
-from lska.strict import merge
-from lska.workflow import TABLES, Plan, source_digest
+from lska.pipeline.products import TABLES, Plan, source_digest
+from lska.provenance.files import read_yaml
+from lska.provenance.metric_files import project_root
+from lska.provenance.strict import merge
+from lska.settings.options import typed
 
 
 @pytest.fixture

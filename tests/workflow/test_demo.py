@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from lska.outcomes import read_outcomes
+from lska.pipeline.products import FIGURES, TABLES
+from lska.provenance.outcomes import read_outcomes
 from lska.tables.specs import TARGETS, outputs
-from lska.workflow import FIGURES, TABLES
 
 # The first test waits for the whole demo, on machines of any speed.
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]

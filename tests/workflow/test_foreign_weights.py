@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from whole_project import Project
 
-from lska.files import read_json
+from lska.provenance.files import read_json
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
 
@@ -33,9 +33,9 @@ KINDS: dict[str, Callable[[bytes], str | None]] = {
 @pytest.fixture
 def tiny(project: Project) -> Project:
     """A fresh copy with a scale that takes seconds, and in the place of a run weights of its architecture."""
-    from lska.config import load
-    from lska.models.checkpoint import save_weights
-    from lska.runs import Run
+    from lska.models.pretrained import save_weights
+    from lska.models.runs import Run
+    from lska.settings.scale import load
     from lska.train.classifier import build_network
 
     (project.root / TINY).parent.mkdir(parents=True)

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from lska.files import read_yaml, write_json
-from lska.inspection import TASKS
-from lska.outcomes import outcomes_path
-from lska.provenance import file_md5
-from lska.runs import Run
-from lska.workflow import Plan
+from lska.models.runs import Run
+from lska.pipeline.products import Plan
+from lska.provenance.files import read_yaml, write_json
+from lska.provenance.metric_files import file_md5
+from lska.provenance.outcomes import outcomes_path
+from lska.settings.inspections import TASKS
 
 # The first test may have to wait for the whole demo.
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from whole_project import PROJECT, job_counts
 
-from lska.outcomes import outcomes_path, read_outcomes
+from lska.provenance.outcomes import outcomes_path, read_outcomes
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from jsonschema import validate
 
-from lska.files import read_yaml, write_json
-from lska.outcomes import outcomes_path
+from lska.models.runs import Run
 from lska.pipeline.plan_report import report_schema
-from lska.provenance import file_md5
-from lska.runs import Run
-from lska.workflow import Plan
+from lska.pipeline.products import Plan
+from lska.provenance.files import read_yaml, write_json
+from lska.provenance.metric_files import file_md5
+from lska.provenance.outcomes import outcomes_path
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
 

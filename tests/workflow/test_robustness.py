@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lska.robustness import SETS
+from lska.settings.perturbed_sets import SETS
 from lska.tables.specs import TARGETS
 
 # The first test may have to wait for the whole demo.

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from whole_project import Project
 
-from lska.files import read_json
-from lska.provenance import file_md5
+from lska.provenance.files import read_json
+from lska.provenance.metric_files import file_md5
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
 

@@ -1,10 +1,10 @@
 # Measurements: each writes metric files, results/<scale>/metrics/<task>/<run>.json, and beside those of images an .npz
 # with what their errors come from.
 
-from lska.labels import labelled
+from lska.pipeline.labels import labelled
 from lska.settings.cores import evaluation_threads
-from lska.outcomes import outcomes_path
-from lska.provenance import file_md5
+from lska.provenance.outcomes import outcomes_path
+from lska.provenance.metric_files import file_md5
 
 
 rule classification:

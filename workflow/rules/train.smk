@@ -4,8 +4,8 @@
 
 from snakemake.logging import logger
 
-from lska.labels import labelled
-from lska.launching import launcher, spread
+from lska.pipeline.labels import labelled
+from lska.pipeline.launching import launcher, spread
 from lska.settings.cores import training_threads
 
 

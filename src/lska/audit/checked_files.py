@@ -12,16 +12,16 @@ from typing import Any
 from lska.audit.checkout import committed_text
 from lska.audit.findings import Finding, Level, broken, changes_of, compared, faulty, md5_of, said_of
 from lska.audit.numbers import NumberTally, check_numbers, count_again
-from lska.config import KINDS, Config
 from lska.data.manifest import SERVING, load_manifest
-from lska.files import FileError, MissingFileError, parse_json, read_json, read_lines
-from lska.outcomes import Outcomes, OutcomesError, outcomes_path, read_arrays, read_outcomes
-from lska.provenance import digest, seal_problem, validate
-from lska.robustness import CORRUPTED
-from lska.sections import DataSource
-from lska.weights.foreign import unusable
-from lska.weights.pointers import pointer_path, read_pointer
-from lska.weights.sidecars import check_sidecar
+from lska.provenance.files import FileError, MissingFileError, parse_json, read_json, read_lines
+from lska.provenance.foreign_weights import unusable
+from lska.provenance.metric_files import digest, seal_problem, validate
+from lska.provenance.outcomes import Outcomes, OutcomesError, outcomes_path, read_arrays, read_outcomes
+from lska.provenance.pointers import pointer_path, read_pointer
+from lska.provenance.sidecars import check_sidecar
+from lska.settings.perturbed_sets import CORRUPTED
+from lska.settings.scale import KINDS, Config
+from lska.settings.sections import DataSource
 
 EDITS = 4
 """Fields that are named of those that differ from the commit."""

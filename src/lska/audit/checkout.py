@@ -6,7 +6,7 @@ import functools
 import re
 from pathlib import Path
 
-from lska.provenance import git, project_root
+from lska.provenance.metric_files import git, project_root
 
 _COMMIT = re.compile("[0-9a-f]{7,64}")
 

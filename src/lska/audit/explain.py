@@ -25,22 +25,22 @@ from lska.audit.checked_files import CheckedFile, fields_path
 from lska.audit.checkout import commit_text
 from lska.audit.findings import Finding, as_json
 from lska.audit.links import Link, ScaleFiles
-from lska.config import Config
-from lska.files import plain
-from lska.finetuning import PAPER_RECIPES, parse_task
-from lska.outcomes import outcomes_path
-from lska.provenance import device_text, digest, lock_digest, project_root
-from lska.robustness import MANIFESTS
-from lska.sections import DataSource
+from lska.provenance.files import plain
+from lska.provenance.metric_files import device_text, digest, lock_digest, project_root
+from lska.provenance.outcomes import outcomes_path
+from lska.provenance.pointers import read_pointer
+from lska.provenance.sidecars import imported, own_normalization, own_preprocessing
+from lska.settings.fine_tunings import PAPER_RECIPES, parse_task
+from lska.settings.perturbed_sets import MANIFESTS
+from lska.settings.recipes import load_recipe
+from lska.settings.recipes import load_recipe as load_dense_recipe
+from lska.settings.scale import Config
+from lska.settings.sections import DataSource
 from lska.tables.cell_states import MEANING, State
 from lska.tables.cell_text import cell_text, heading
 from lska.tables.collect import Cell, Table, TableRow, collect
 from lska.tables.paper_values import read_paper
 from lska.tables.specs import DESIGN, ColumnSpec, load_spec, outputs
-from lska.train.recipe import load_recipe
-from lska.train.recipe import load_recipe as load_dense_recipe
-from lska.weights.pointers import read_pointer
-from lska.weights.sidecars import imported, own_normalization, own_preprocessing
 
 WIDTH = 100
 SHORT = 12

@@ -9,8 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from lska.files import FileError, differing, printable
-from lska.provenance import file_md5
+from lska.provenance.files import FileError, differing, printable
+from lska.provenance.metric_files import file_md5
 
 VALUE, WIDEST = 120, 2000
 """Characters of a value in a difference, and of a finding's text: what is wrong may be one very long word."""

@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from lska.audit.checked_files import CheckedFile, check_metrics, check_record, check_weights
 from lska.audit.findings import Finding, Level, broken, changes_of, compared
-from lska.config import Config
-from lska.files import UnreadableFileError, files_in, plain, quoted
-from lska.finetuning import FineTuningJob, parse_task
-from lska.inspection import TASKS as INSPECTIONS
-from lska.outcomes import keeps_outcomes
-from lska.robustness import CORRUPTED, set_of
-from lska.runs import Run
-from lska.weights.sidecars import imported, measured_alike
+from lska.models.runs import Run
+from lska.provenance.files import UnreadableFileError, files_in, plain, quoted
+from lska.provenance.outcomes import keeps_outcomes
+from lska.provenance.sidecars import imported, measured_alike
+from lska.settings.fine_tunings import FineTuningJob, parse_task
+from lska.settings.inspections import TASKS as INSPECTIONS
+from lska.settings.perturbed_sets import CORRUPTED, set_of
+from lska.settings.scale import Config
 
 LinkKind = Literal["weights", "backbone", "chooser", "data"]
 

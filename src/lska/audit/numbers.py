@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lska.audit.findings import Finding, broken
-from lska.config import Config
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.settings.scale import Config
 
 if TYPE_CHECKING:
     from lska.evaluate.derived import Derived, Kept
@@ -81,7 +81,7 @@ def count_again(config: Config, task: str, run: str) -> Mapping[str, Mapping[str
         from lska.models.properties import measure_module
 
         return measure_module(run)
-    from lska.evaluate.complexity import counts
+    from lska.evaluate.model_size import counts
 
     return counts(Run.parse(run))[0]
 

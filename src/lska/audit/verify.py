@@ -32,9 +32,19 @@ from lska.audit.links import ScaleFiles
 from lska.audit.numbers import COUNTED, NumberTally
 from lska.claims.listing import CLAIMS, claim_files, read_claims
 from lska.claims.summaries import summary_files
-from lska.config import Config
-from lska.files import FileError, decode_text, differing, plain, printable, quoted, read_bytes, read_json, read_text
-from lska.provenance import validate
+from lska.provenance.files import (
+    FileError,
+    decode_text,
+    differing,
+    plain,
+    printable,
+    quoted,
+    read_bytes,
+    read_json,
+    read_text,
+)
+from lska.provenance.metric_files import validate
+from lska.settings.scale import Config
 from lska.tables.cell_states import State
 from lska.tables.cell_text import cell_text
 from lska.tables.collect import Cell, Table, collect

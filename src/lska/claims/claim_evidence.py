@@ -12,8 +12,8 @@ import numpy as np
 
 from lska.claims.listing import claim_runs
 from lska.claims.predicates import Quantity
-from lska.outcomes import Outcomes, outcomes_path, read_outcomes
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.provenance.outcomes import Outcomes, outcomes_path, read_outcomes
 from lska.tables.measurements import Measurement, MetricFolder, measurement_of
 from lska.tables.specs import ConfigLike
 

@@ -10,7 +10,7 @@ from typing import Any
 from lska.claims.claim_evidence import Evidence
 from lska.claims.listing import claim_files
 from lska.claims.verdicts import MARKS, MEANING, Judgement, Result, Verdict
-from lska.files import write_json, write_text
+from lska.provenance.files import write_json, write_text
 from lska.tables.cell_text import shown
 from lska.tables.specs import ConfigLike
 from lska.tables.table_formats import escape_markdown, relative_place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lska.finetuning import CONTROL
+from lska.settings.fine_tunings import CONTROL
 
 HEADLINES: dict[str, dict[str, str]] = {
     "classification": {"top-1": "top1", "top-5": "top5"},

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from lska.claims.predicates import Comparison, PredicateError, Quantity, parse
-from lska.files import read_table
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.provenance.files import read_table
 from lska.tables.specs import ConfigLike
 
 CLAIMS = Path("paper/claims.csv")

@@ -12,9 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from lska.claims.headlines import headlines
-from lska.config import Config
-from lska.files import MissingFileError, csv_text, files_in, parse_json, quoted, read_lines, write_json, write_text
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.provenance.files import (
+    MissingFileError,
+    csv_text,
+    files_in,
+    parse_json,
+    quoted,
+    read_lines,
+    write_json,
+    write_text,
+)
+from lska.settings.scale import Config
 from lska.tables.measurements import MetricFolder, measurement_of
 from lska.tables.specs import TARGETS, load_spec, requirements
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from lska.data.entries import DataError, FileName, Inside, is_hidden, label_problem, repeated, shown
 from lska.data.problems import CheckReport
-from lska.files import FileError, open_regular, read_yaml
-from lska.provenance import digest
-from lska.strict import build
+from lska.provenance.files import FileError, open_regular, read_yaml
+from lska.provenance.metric_files import digest
+from lska.provenance.strict import build
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 """Of archives that can be unpacked."""

@@ -14,9 +14,9 @@ from lska.data.integrity import check
 from lska.data.manifest import kind_of, load_manifest, manifest_path
 from lska.data.perturbed.perturbed_integrity import report_corrupted, report_perturbed
 from lska.data.problems import CheckReport
-from lska.files import read_yaml
-from lska.robustness import CUE_CONFLICT
-from lska.sections import DataSource
+from lska.provenance.files import read_yaml
+from lska.settings.perturbed_sets import CUE_CONFLICT
+from lska.settings.sections import DataSource
 
 
 def check_set(name: str | Path, root: Path, contents: bool = False, archives: bool = False) -> CheckReport:

@@ -20,7 +20,7 @@ from lska.data.folders import EXTENSIONS
 from lska.data.manifest import ROUNDING, DetectionManifest
 from lska.data.parallel import mapped
 from lska.data.problems import Findings, SplitOutcome, differences
-from lska.files import open_regular, quoted, read_json
+from lska.provenance.files import open_regular, quoted, read_json
 
 if TYPE_CHECKING:
     from lska.data.dense_sets import DetectionSplit
@@ -102,8 +102,7 @@ def read_annotations(path: Path) -> dict[str, Any]:
 
     Raises:
         DataError: it lacks one of its sections, or has a byte order mark, which pycocotools does not read.
-        FileError: it is missing, or no JSON as `lska.files.parse_json` takes it. NaN passes, for the check to name the
-            annotation.
+        FileError: it is missing, or no JSON as `parse_json` takes it. NaN passes, for the check to name the annotation.
     """
     found = read_json(path, limit=LIMIT, not_finite=True)
     missing = [section for section in SECTIONS if not isinstance(found.get(section), list)]

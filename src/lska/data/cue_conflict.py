@@ -22,9 +22,9 @@ from lska.data.decoding import read_encoded, see_file
 from lska.data.entries import DataError, is_hidden
 from lska.data.parallel import mapped
 from lska.data.problems import CheckReport, Findings, differences
-from lska.files import read_yaml
-from lska.provenance import digest
-from lska.robustness import CUE_CONFLICT
+from lska.provenance.files import read_yaml
+from lska.provenance.metric_files import digest
+from lska.settings.perturbed_sets import CUE_CONFLICT
 
 NAME = re.compile(r"([A-Za-z_]+)([0-9]+)-([A-Za-z_]+)([0-9]+)\.png")
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lska.data.entries import DataError
-from lska.files import FileError, read_bytes
+from lska.provenance.files import FileError, read_bytes
 
 if TYPE_CHECKING:
     from PIL import Image

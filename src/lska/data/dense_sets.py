@@ -24,12 +24,12 @@ from lska.data.manifest import (
 from lska.data.preparing import RENDERED, DataSet, prepare_set, record
 from lska.data.problems import CheckReport, changed
 from lska.data.sources import dense_root
-from lska.data.synthetic.detection import DetectionSettings, write_detection_set
-from lska.data.synthetic.folder import existing_settings
-from lska.data.synthetic.segmentation import write_segmentation_set
-from lska.files import FileError, MissingFileError
-from lska.provenance import read_record
-from lska.sections import DataSource
+from lska.data.synthetic.boxed import DetectionSettings, write_detection_set
+from lska.data.synthetic.generated_folder import existing_settings
+from lska.data.synthetic.segmented import write_segmentation_set
+from lska.provenance.files import FileError, MissingFileError
+from lska.provenance.metric_files import read_record
+from lska.settings.sections import DataSource
 
 
 @dataclass(frozen=True)

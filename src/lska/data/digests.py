@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lska.data.entries import DataError, is_hidden
 from lska.data.folders import Split, is_image
-from lska.files import FileError, open_regular
+from lska.provenance.files import FileError, open_regular
 
 
 def content_hash(data: bytes) -> str:

@@ -20,7 +20,7 @@ from lska.data.folders import Split, list_split
 from lska.data.integrity import check
 from lska.data.manifest import PARTS, TextureManifest
 from lska.data.problems import CheckReport, Findings
-from lska.files import FileError, quoted, read_lines
+from lska.provenance.files import FileError, quoted, read_lines
 
 FOLDER = "dtd"
 IMAGES, LABELS = "images", "labels"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from lska.files import FileError, quoted, read_lines
-from lska.strict import checked
+from lska.provenance.files import FileError, quoted, read_lines
+from lska.provenance.strict import checked
 
 T = TypeVar("T", bound=Hashable)
 
@@ -83,13 +83,13 @@ def label_problem(name: str) -> str | None:
 
 
 Inside = Annotated[str, checked(inside_problem)]
-"""A path, with forward slashes, that stays inside the folder that it starts from; checked by `lska.strict.build`."""
+"""A path, with forward slashes, that stays inside the folder that it starts from; checked by `strict.build`."""
 
 FileName = Annotated[str, checked(name_problem)]
-"""What becomes one file or folder: a path of one part that is not hidden; checked by `lska.strict.build`."""
+"""What becomes one file or folder: a path of one part that is not hidden; checked by `strict.build`."""
 
 Label = Annotated[str, checked(label_problem)]
-"""A name that is only shown; checked by `lska.strict.build`."""
+"""A name that is only shown; checked by `strict.build`."""
 
 
 def shown(names: Sequence[str]) -> str:
@@ -113,7 +113,7 @@ def read_names(path: Path, problem: Callable[[str], str | None]) -> list[str]:
         problem: what is wrong with a name, as `name_problem`.
 
     Raises:
-        FileError: as `lska.files.read_text`, or a name is there twice or wrong; names the lines.
+        FileError: as `lska.provenance.files.read_text`, or a name is there twice or wrong; names the lines.
     """
     first: dict[str, int] = {}
     wrong = []

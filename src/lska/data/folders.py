@@ -21,7 +21,7 @@ from lska.data.decoding import read_encoded
 from lska.data.entries import SHOWN, DataError, is_hidden, name_problem, shown
 from lska.data.tars import Names, TarIndex, index_tar
 from lska.data.unpack import FOLDER
-from lska.files import FileError, read_table
+from lska.provenance.files import FileError, read_table
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")  # timm's list and WebP; the case does not matter
 
@@ -343,7 +343,7 @@ def _labels(loose: list[str], labels: Path) -> dict[str, list[str]]:
     """Classes of a flat split by `labels`, a CSV file with the columns file and class.
 
     Raises:
-        FileError: as `lska.files.read_table`, a file stands there twice, or a class cannot be a folder.
+        FileError: as `lska.provenance.files.read_table`, a file stands there twice, or a class cannot be a folder.
         DataError: images and lines do not match one to one.
     """
     rows = read_table(labels, ("file", "class"), key="file")

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lska.config import Config, place
 from lska.data.entries import DataError
 from lska.data.manifest import load_manifest, manifest_path
 from lska.data.perturbed.generate import CorruptionSettings
@@ -24,9 +23,10 @@ from lska.data.synthetic import (
     SegmentationSettings,
     TextureSettings,
 )
-from lska.robustness import MASKED
-from lska.sections import DataSource
-from lska.strict import build, problems_of, refuse
+from lska.provenance.strict import build, problems_of, refuse
+from lska.settings.perturbed_sets import MASKED
+from lska.settings.scale import Config, place
+from lska.settings.sections import DataSource
 
 SETTINGS: dict[str, Any] = {
     "classification": ClassificationSettings, "detection": DetectionSettings, "segmentation": SegmentationSettings,

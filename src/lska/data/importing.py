@@ -23,7 +23,7 @@ from urllib.request import Request, urlopen
 from lska.data.archives import CHUNK, Archive, is_archive, read_archives, stem
 from lska.data.entries import DataError, shown
 from lska.data.manifest import BUNDLED, kind_of, load_manifest
-from lska.files import FileError, is_temporary, open_regular, quoted, read_yaml, writing
+from lska.provenance.files import FileError, is_temporary, open_regular, quoted, read_yaml, writing
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -11,8 +11,8 @@ from lska.data.manifest import manifest_for
 from lska.data.preparing import RENDERED, DataSet, prepare_set
 from lska.data.problems import CheckReport, changed
 from lska.data.sources import texture_root
-from lska.inspection import InspectionJob
-from lska.provenance import digest, read_record
+from lska.provenance.metric_files import digest, read_record
+from lska.settings.inspections import InspectionJob
 
 PUBLISHED = {
     "title": "published cue-conflict set",

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
-from lska.config import place
 from lska.data.archives import SUFFIXES, Archive, archive_problems, is_archive
 from lska.data.digests import content_hash, contents_digest, names_digest
 from lska.data.entries import DataError, FileName, Inside, Label, inside_problem, name_problem, read_names, repeated
 from lska.data.folders import EXTENSIONS, Split, check_same_classes, open_split
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
-from lska.files import quoted, read_yaml, write_text
-from lska.provenance import digest
-from lska.sections import DataSource
-from lska.strict import build
+from lska.provenance.files import quoted, read_yaml, write_text
+from lska.provenance.metric_files import digest
+from lska.provenance.strict import build
+from lska.settings.scale import place
+from lska.settings.sections import DataSource
 
 BUNDLED = Path(__file__).parent / "manifests"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -497,7 +497,7 @@ def read_manifest(name: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
     """
     path = manifest_path(name, available(kind))
     values = read_yaml(path)
-    # What identifies a set is in the lines before (lska.robustness.source_identity).
+    # What identifies a set is in the lines before (lska.settings.perturbed_sets.source_identity).
     if "archives" in values and list(values)[-1] != "archives":
         raise DataError(f"{path}: expected `archives` as the last key, found {list(values)[-1]!r} there; move it down")
     if (found := kind_of(values, path)) != kind:

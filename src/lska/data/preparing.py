@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lska.config import Config, place
 from lska.data.entries import DataError
 from lska.data.folders import Split
 from lska.data.generators import generator_settings
@@ -22,8 +21,9 @@ from lska.data.integrity import check, structure_problems
 from lska.data.manifest import Manifest, make_manifest, manifest_for
 from lska.data.problems import CheckReport, changed, render
 from lska.data.sources import split_root
-from lska.provenance import write_sealed
-from lska.sections import DataSource
+from lska.provenance.metric_files import write_sealed
+from lska.settings.scale import Config, place
+from lska.settings.sections import DataSource
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.data.entries import SHOWN, DataError
-from lska.files import one_line
+from lska.provenance.files import one_line
 
 
 class Findings:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lska.config import Config, place
 from lska.data.entries import is_hidden
-from lska.files import read_yaml
-from lska.options import as_options
-from lska.robustness import CORRUPTED, SETS
-from lska.sections import DataSource
+from lska.provenance.files import read_yaml
+from lska.settings.options import as_options
+from lska.settings.perturbed_sets import CORRUPTED, SETS
+from lska.settings.scale import Config, place
+from lska.settings.sections import DataSource
 
 STOPPED = "nothing was started; --keep-going does what needs no missing data"
 """What is added where Snakemake stops for missing data."""

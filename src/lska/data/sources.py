@@ -15,11 +15,11 @@ from lska.data.entries import DataError, is_hidden, lying_at
 from lska.data.folders import Split, locate, open_split
 from lska.data.manifest import BUNDLED, DenseManifest, load_manifest
 from lska.data.unpack import unpacked
-from lska.robustness import CORRUPTED
-from lska.sections import DataSource
+from lska.settings.perturbed_sets import CORRUPTED
+from lska.settings.sections import DataSource
 
 if TYPE_CHECKING:
-    from lska.config import Config
+    from lska.settings.scale import Config
 
 
 def archives_of(data: DataSource) -> tuple[Archive, ...]:
@@ -144,7 +144,7 @@ def look(kind: str, data: DataSource) -> str | None:
     Unpacks and reads nothing. Sets of corruptions and of cue conflicts are taken for there where their folder is.
 
     Args:
-        kind: what it serves, as `lska.config.Config.sources` says.
+        kind: what it serves, as `lska.settings.scale.Config.sources` says.
     """
     root = Path(data.root)
     if kind in (*CORRUPTED, "shape_texture"):

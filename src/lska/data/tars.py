@@ -15,7 +15,7 @@ import numpy as np
 
 from lska.data.entries import is_hidden
 from lska.data.unpack import FOLDER, Members, tar_members
-from lska.files import atomic_path, open_regular
+from lska.provenance.files import atomic_path, open_regular
 
 logger = logging.getLogger(__name__)
 

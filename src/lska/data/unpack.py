@@ -18,7 +18,7 @@ from typing import IO
 
 from lska.data.archives import CHUNK, inside, stem
 from lska.data.entries import DataError, is_hidden, path_problem
-from lska.files import WriteError, open_regular, quoted, replaced_folder, writing
+from lska.provenance.files import WriteError, open_regular, quoted, replaced_folder, writing
 
 logger = logging.getLogger(__name__)
 

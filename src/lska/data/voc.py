@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from lska.data.entries import DataError
 from lska.data.problems import Findings
-from lska.files import FileError, quoted, read_bytes, write_text
+from lska.provenance.files import FileError, quoted, read_bytes, write_text
 
 VERSION = 1
 """Version of the conversion: to be raised whenever equal input gives another JSON, so that cached ones are not used."""

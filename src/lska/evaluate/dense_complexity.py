@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lska.config import Config
-from lska.evaluate.dense import build
-from lska.finetuning import CONTROL, HEADS, PAPER_RECIPES, FineTuningJob
-from lska.models.complexity import Complexity, count
-from lska.provenance import metric, project_root, write_metrics
-from lska.runs import Run
-from lska.sections import DataSource, DenseTask, FineTuning, RunGroup
+from lska.evaluate.dense_scores import build
+from lska.models.counting import Complexity, count
+from lska.models.runs import Run
+from lska.provenance.metric_files import metric, project_root, write_metrics
+from lska.settings.fine_tunings import CONTROL, HEADS, PAPER_RECIPES, FineTuningJob
+from lska.settings.scale import Config
+from lska.settings.sections import DataSource, DenseTask, FineTuning, RunGroup
 from lska.train import mm_configs
 
 SIZES, CLASSES = mm_configs.PAPER_SIZES, mm_configs.PAPER_CLASSES

@@ -15,10 +15,10 @@ import numpy as np
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.evaluate import receptive_field, shape_bias, shape_texture
-from lska.evaluate.robustness.scores import mean_calibration, means_by_image
+from lska.evaluate.scores import mean_calibration, means_by_image
 from lska.evaluate.splits import over_splits
-from lska.outcomes import Outcomes, mean_of_parts, of_images, standard_error
-from lska.provenance import metric, proportion
+from lska.provenance.metric_files import metric, proportion
+from lska.provenance.outcomes import Outcomes, mean_of_parts, of_images, standard_error
 
 if TYPE_CHECKING:
     from lska.evaluate.shape_texture import Estimate

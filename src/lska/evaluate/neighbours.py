@@ -16,12 +16,12 @@ from tqdm import tqdm
 from lska.data.dtd import Splits
 from lska.data.folders import Split
 from lska.data.perturbed.parts import Part
-from lska.evaluate.robustness.members import Member
-from lska.evaluate.robustness.passes import Shard, ShardBatches, ShardImages, normalized
+from lska.evaluate.members import Member
+from lska.evaluate.scoring_passes import Shard, ShardBatches, ShardImages, normalized
 from lska.evaluate.splits import accuracy, image_values, over_splits
-from lska.outcomes import Outcomes
+from lska.provenance.outcomes import Outcomes
+from lska.provenance.sidecars import Preprocessing
 from lska.train.workers import Loader
-from lska.weights.sidecars import Preprocessing
 
 DISTANCES = ("cosine", "euclidean")
 

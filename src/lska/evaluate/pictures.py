@@ -27,8 +27,8 @@ from lska.data.decoding import IGNORED, decode
 from lska.data.folders import Split
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.data.perturbed.parts import Part, open_parts
-from lska.files import atomic_path
-from lska.robustness import PerturbedSet
+from lska.provenance.files import atomic_path
+from lska.settings.perturbed_sets import PerturbedSet
 
 INK = "#4d4d4d"
 STYLE = {

@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 from scipy.sparse import csr_array
 
-from lska.outcomes import RESAMPLES, resample_columns
+from lska.provenance.outcomes import RESAMPLES, resample_columns
 
 AT_ONCE = 100
 """Samples that are taken at a time: 10 MB per array for the 11,000 people of COCO's validation set."""
@@ -121,8 +121,8 @@ def _area(hits: np.ndarray, seen: np.ndarray, objects: np.ndarray, recalls: np.n
 def resampled_precisions(scoring: COCOeval, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
     """The statistics of `STATISTICS` in percent on every bootstrap sample of the images, (resamples,) each.
 
-    NaN where a sample has no object of the size. Samples are those of `lska.outcomes.resample_counts` of as many images
-    as `scoring` has, in the order of their ids.
+    NaN where a sample has no object of the size. Samples are those of `outcomes.resample_counts` of as many images as
+    `scoring` has, in the order of their ids.
     """
     samples = list(resample_columns(len(scoring.params.imgIds), resamples, AT_ONCE))
     means = {area: _means(scoring, area, samples) for area in scoring.params.areaRngLbl}

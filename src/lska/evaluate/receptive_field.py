@@ -21,8 +21,8 @@ from tqdm import tqdm
 from lska.data.decoding import decode
 from lska.data.entries import DataError
 from lska.data.folders import Split
-from lska.outcomes import ELEMENTS, RESAMPLES, resample_counts
-from lska.provenance import metric
+from lska.provenance.metric_files import metric
+from lska.provenance.outcomes import ELEMENTS, RESAMPLES, resample_counts
 
 if TYPE_CHECKING:
     import torch

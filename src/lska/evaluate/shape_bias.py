@@ -13,8 +13,8 @@ import numpy as np
 
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories
 from lska.data.entries import shown
-from lska.outcomes import RESAMPLES, Outcomes, resample_columns
-from lska.provenance import metric, proportion
+from lska.provenance.metric_files import metric, proportion
+from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,8 +26,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from lska.data.cue_conflict import CueConflictSet
-from lska.outcomes import Outcomes, resample_columns
-from lska.provenance import metric
+from lska.provenance.metric_files import metric
+from lska.provenance.outcomes import Outcomes, resample_columns
 
 FACTORS = ("shape", "texture", "residual")
 FORMS = ("reference", "printed")

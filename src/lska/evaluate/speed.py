@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from lska.config import Config, Speed
-from lska.evaluate.robustness.measure import training_classes
+from lska.evaluate.robustness import training_classes
 from lska.models.attention import as_published
-from lska.provenance import metric, write_metrics
-from lska.runs import Run
-from lska.threads import use_threads
+from lska.models.runs import Run
+from lska.models.scoring import memory_format
+from lska.models.threads import use_threads
+from lska.provenance.metric_files import metric, write_metrics
+from lska.provenance.sidecars import imported_size
+from lska.settings.scale import Config, Speed
 from lska.train.classifier import build_network
-from lska.train.scoring import memory_format
-from lska.weights.sidecars import imported_size
 
 logger = logging.getLogger(__name__)
 

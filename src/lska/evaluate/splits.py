@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lska.provenance import metric, proportion
+from lska.provenance.metric_files import metric, proportion
 
 
 def over_splits(name: str, found: Mapping[int, dict[str, Any]], images: int) -> dict[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ def create(
     ``attention`` and ``kernel_size`` belong to VAN; further keyword arguments go to ``timm.create_model``
     (``num_classes``, ``drop_path_rate``, ``embed_dims``, ...). Raises ValueError for an unknown model, attention or
     setting, and for an impossible kernel size; each message names the possible ones. ``checkpoint_path`` names a file
-    of weights to start from (``lska.models.checkpoint.load_weights``).
+    of weights to start from (``lska.models.pretrained.load_weights``).
     """
     import timm
 
@@ -48,7 +48,7 @@ def create(
     weights = architecture.pop("checkpoint_path", None)
     network = timm.create_model(model, attention=attention, kernel_size=kernel_size, **architecture)
     if weights:
-        from lska.models.checkpoint import load_weights
+        from lska.models.pretrained import load_weights
 
         load_weights(network, str(weights), strict=not architecture.get("features_only", False))
     return network

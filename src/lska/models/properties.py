@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lska.models.attention import GatingUnit
-from lska.provenance import metric
+from lska.provenance.metric_files import metric
 
 __all__ = ["MODULES", "REASONS", "measure_module"]
 

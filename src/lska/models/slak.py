@@ -3,7 +3,7 @@
 ConvNeXt with wider stages and the sum of two long strips and a small square in place of its depth-wise kernel.
 Parameter names equal the published ones. Sparse training is not part of this project: weights are dense tensors, and
 those of the published files that training has set to zero count neither as parameters nor as work
-(``lska.models.complexity``).
+(``lska.models.counting``).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from lska.commands import ask
+from lska.provenance.commands import ask
 
 _SECONDS = 3600.0
 """What Snakemake may take to plan: minutes for tens of thousands of jobs."""

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from lska.files import vouched
-from lska.finetuning import PAPER_RECIPES, FineTuningJob
-from lska.openmmlab.recipe import load_dense_recipe
+from lska.models.runs import Run
 from lska.pipeline.dry_run import SnakemakeJob
+from lska.pipeline.products import Plan
 from lska.pipeline.throughput import Assumptions, Throughput, TimeEstimate, estimated
 from lska.pipeline.workload import (
     PlannedNetwork,
@@ -25,11 +24,12 @@ from lska.pipeline.workload import (
     training_size,
     workloads,
 )
-from lska.provenance import project_root
-from lska.robustness import MASKED, set_of
-from lska.runs import Run
-from lska.weights.pointers import read_pointer
-from lska.workflow import Plan
+from lska.provenance.files import vouched
+from lska.provenance.metric_files import project_root
+from lska.provenance.pointers import read_pointer
+from lska.settings.dense_recipes import load_dense_recipe
+from lska.settings.fine_tunings import PAPER_RECIPES, FineTuningJob
+from lska.settings.perturbed_sets import MASKED, set_of
 
 COUNTED = {None: (224, 224), "retinanet": (1280, 800), "mask_rcnn": (1280, 800), "semantic_fpn": (512, 512)}
 """Width and height of the images for which metric files hold counts, by head."""
@@ -95,8 +95,8 @@ def count_classifier(network: PlannedNetwork) -> NetworkCost:
     """Count a classification network; imports torch and timm."""
     import torch
 
-    from lska.evaluate.robustness.measure import training_classes
-    from lska.models.complexity import count
+    from lska.evaluate.robustness import training_classes
+    from lska.models.counting import count
     from lska.train.classifier import build_network
 
     run, (width, height) = Run.parse(f"{network.name}-s0"), network.size
@@ -117,8 +117,8 @@ def count_head(network: PlannedNetwork) -> NetworkCost:
     from mmengine.config import ConfigDict
     from mmengine.logging import MMLogger
 
-    from lska.evaluate.dense import build
     from lska.evaluate.dense_complexity import complexity
+    from lska.evaluate.dense_scores import build
     from lska.train import mm_configs
 
     size: Size = tuple(STRIDE * max(1, math.ceil(side / STRIDE)) for side in network.size)

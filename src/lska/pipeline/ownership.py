@@ -12,9 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lska.files import parse_json, printable, quoted, read_text
 from lska.pipeline.slurm_queue import job_ended
-from lska.strict import build
+from lska.provenance.files import parse_json, printable, quoted, read_text
+from lska.provenance.strict import build
 
 _JOB = "SLURM_JOB_ID"
 

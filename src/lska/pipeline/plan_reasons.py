@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lska.models.runs import Run
 from lska.pipeline.dry_run import SnakemakeJob
+from lska.pipeline.products import Plan
 from lska.pipeline.workload import updates_done, updates_of
-from lska.runs import Run
-from lska.workflow import Plan
 
 _WORDS = {
     "Missing output files": "missing",

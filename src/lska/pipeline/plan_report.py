@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lska.data.roots import PlannedJob, missing
-from lska.files import read_yaml
 from lska.pipeline.dry_run import DryRun, SnakemakeJob, planned_jobs
 from lska.pipeline.estimate import Amount, Attempts, attempts_of, estimate_of, storage_of
 from lska.pipeline.plan_reasons import Reason, reasons_of
+from lska.pipeline.products import Plan
 from lska.pipeline.throughput import Assumptions, TimeEstimate, known_throughputs
 from lska.pipeline.workload import ASPECT_RATIO, pass_of
-from lska.provenance import code_version
-from lska.strict import merge
-from lska.workflow import Plan
+from lska.provenance.files import read_yaml
+from lska.provenance.metric_files import code_version
+from lska.provenance.strict import merge
 
 Kind = Literal["fetch", "data", "training", "fine-tuning", "evaluation", "counting", "tables", "other", "targets"]
 

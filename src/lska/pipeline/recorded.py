@@ -8,18 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lska.config import Config
 from lska.data.roots import images_gone
-from lska.files import vouched
-from lska.finetuning import FineTuningJob
-from lska.outcomes import has_outcomes, outcomes_path
-from lska.passes import Measured
+from lska.models.runs import Run
+from lska.pipeline.choices import Choices
 from lska.pipeline.current import Product
-from lska.robustness import CORRUPTED
-from lska.runs import Run
-from lska.sections import DataSource
-from lska.weights.choices import Choices
-from lska.weights.sidecars import measured_alike, read_sidecar
+from lska.provenance.files import vouched
+from lska.provenance.outcomes import has_outcomes, outcomes_path
+from lska.provenance.sidecars import measured_alike, read_sidecar
+from lska.settings.fine_tunings import FineTuningJob
+from lska.settings.passes import Measured
+from lska.settings.perturbed_sets import CORRUPTED
+from lska.settings.scale import Config
+from lska.settings.sections import DataSource
 
 
 def recorded(config: Config, choices: Choices) -> dict[str, Product]:

@@ -8,7 +8,7 @@ import shlex
 import shutil
 from pathlib import Path
 
-from lska.commands import NoAnswerError, ask
+from lska.provenance.commands import NoAnswerError, ask
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from lska.commands import ask
 from lska.pipeline.ownership import Ownership, OwnershipError, owned
 from lska.pipeline.slurm_queue import (
     ALIVE,
@@ -29,6 +28,7 @@ from lska.pipeline.slurm_queue import (
     slurm_here,
     write_patient_commands,
 )
+from lska.provenance.commands import ask
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from lska.config import Config, load
-from lska.files import FileError, files_in, read_json, read_yaml
-from lska.finetuning import CONTROL
-from lska.passes import Measured
+from lska.models.runs import Run
 from lska.pipeline.workload import (
     Mode,
     PlannedNetwork,
@@ -28,12 +25,15 @@ from lska.pipeline.workload import (
     states_of,
     training_size,
 )
-from lska.provenance import project_root, validate, vouched_for
-from lska.robustness import set_of
-from lska.runs import Run
-from lska.strict import build
+from lska.provenance.files import FileError, files_in, read_json, read_yaml
+from lska.provenance.metric_files import project_root, validate, vouched_for
+from lska.provenance.sidecars import check_sidecar, read_sidecar
+from lska.provenance.strict import build
+from lska.settings.fine_tunings import CONTROL
+from lska.settings.passes import Measured
+from lska.settings.perturbed_sets import set_of
+from lska.settings.scale import Config, load
 from lska.train.progress import logged
-from lska.weights.sidecars import check_sidecar, read_sidecar
 
 logger = logging.getLogger(__name__)
 

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lska.config import Config
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
-from lska.files import read_yaml, vouched
-from lska.finetuning import HEADS, FineTuningJob
-from lska.passes import Pass
+from lska.models.runs import Run
 from lska.pipeline.dry_run import SnakemakeJob
-from lska.robustness import CORRUPTED, CUE_CONFLICT, MANIFESTS, set_of
-from lska.runs import Run
-from lska.sections import DataSource
+from lska.pipeline.products import Plan
+from lska.provenance.files import read_yaml, vouched
+from lska.settings.fine_tunings import HEADS, FineTuningJob
+from lska.settings.passes import Pass
+from lska.settings.perturbed_sets import CORRUPTED, CUE_CONFLICT, MANIFESTS, set_of
+from lska.settings.scale import Config
+from lska.settings.sections import DataSource
 from lska.train.saved_state import state_files
-from lska.workflow import Plan
 
 Mode = Literal["training", "inference"]
 Size = tuple[int, int]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lska.config import Config
-from lska.finetuning import CONTROL, parse_task
+from lska.models.runs import Run
 from lska.report.gather import Contents, Results
-from lska.runs import Run
 from lska.settings.cores import evaluation_threads, training_threads
+from lska.settings.fine_tunings import CONTROL, parse_task
+from lska.settings.scale import Config
 
 HOUR = 3600.0
 TRAINING, TUNING, NOTEBOOK = "training", "fine-tuning", "notebook"

@@ -11,7 +11,7 @@ from lska.audit.explain import Origin, explain_cell
 from lska.audit.findings import MEANING, Level
 from lska.audit.links import ScaleFiles
 from lska.audit.verify import verify_scale
-from lska.config import Config
+from lska.settings.scale import Config
 from lska.tables.collect import Cell, Table
 
 UNSHOWN = ("shown in",)

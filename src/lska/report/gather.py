@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lska.claims.listing import claim_files
-from lska.config import Config
-from lska.files import files_in, read_json
-from lska.provenance import validate
+from lska.provenance.files import files_in, read_json
+from lska.provenance.metric_files import validate
+from lska.provenance.sidecars import load_sidecar
 from lska.report.excerpts import Verified, verified
 from lska.report.site_paths import rendered_notebook
+from lska.settings.scale import Config
 from lska.tables.collect import Cell, Table, collect
 from lska.tables.specs import TARGETS, TableSpec, load_spec, outputs
-from lska.weights.sidecars import load_sidecar
 
 Contents = dict[Path, dict[str, Any]]
 """JSON files by their path from the working folder."""

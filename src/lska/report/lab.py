@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lska.config import Config
+from lska.settings.scale import Config
 
 
 def open_notebooks(config: Config, files: Sequence[Path], options: Sequence[str]) -> None:

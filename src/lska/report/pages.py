@@ -12,15 +12,15 @@ from lska.claims.headlines import headlines
 from lska.claims.predicates import parse
 from lska.claims.verdicts import MARKS, Verdict
 from lska.claims.verdicts import MEANING as VERDICT_MEANING
-from lska.finetuning import CONTROL
-from lska.provenance import lock_digest, project_root
+from lska.models.runs import Run
+from lska.provenance.metric_files import lock_digest, project_root
 from lska.report import costs
 from lska.report.excerpts import Excerpts, site_copy
 from lska.report.gather import Results, Target
 from lska.report.plain_words import number_text
 from lska.report.side_by_side import compare_scales
 from lska.report.site_paths import tabled_scales
-from lska.runs import Run
+from lska.settings.fine_tunings import CONTROL
 from lska.tables.cell_states import State, pool
 from lska.tables.cell_text import cell_text, facts, legend
 from lska.tables.collect import Cell, Table

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lska.files import MissingFileError, read_table
+from lska.provenance.files import MissingFileError, read_table
 from lska.report.plain_words import number_text
 from lska.report.site_paths import TabledScale
 from lska.tables.specs import TARGETS, ColumnSpec, TableSpec, load_spec

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lska.claims.claims_page import numbers
-from lska.config import Config
-from lska.files import parse_json, read_text, replaced_folder, write_json, write_text
-from lska.imports import ADDRESSES, absent
-from lska.provenance import file_md5
+from lska.provenance.files import parse_json, read_text, replaced_folder, write_json, write_text
+from lska.provenance.light_imports import ADDRESSES, absent
+from lska.provenance.metric_files import file_md5
 from lska.report.gather import gather
 from lska.report.pages import all_pages, downloads, kind_of_claim
 from lska.report.plain_words import duration, first_capital, hours, minus, unbroken
 from lska.report.site_paths import inventory_path, rendered_notebook, site_path
+from lska.settings.scale import Config
 from lska.tables.cell_states import MEANING
 from lska.tables.cell_text import cell_text, heading, shown
 from lska.tables.notebooks import NotebookError

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from lska.files import files_in, read_bytes, read_yaml
+from lska.provenance.files import files_in, read_bytes, read_yaml
 
 ORDER = ("demo", "small", "small_gpu", "paper")
 """Scales from the smallest on; others follow by name."""

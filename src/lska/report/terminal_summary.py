@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lska.claims.headlines import headlines
-from lska.config import Config
 from lska.report.plain_words import number_text
 from lska.report.site_paths import site_path
+from lska.settings.scale import Config
 from lska.tables.measurements import MetricFolder
 from lska.tables.specs import TARGETS, load_spec, outputs
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lska.sections import Evaluation, Training
+from lska.settings.sections import Evaluation, Training
 
 
 def training_threads(training: Training) -> int:

@@ -11,14 +11,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.inspection import OWN_DATA
-from lska.robustness import CUE_CONFLICT, MANIFESTS, SETS
-from lska.runs import Run
-from lska.sections import Training, expand_all
-from lska.strict import SettingsError
+from lska.models.runs import Run
+from lska.provenance.strict import SettingsError
+from lska.settings.inspections import OWN_DATA
+from lska.settings.perturbed_sets import CUE_CONFLICT, MANIFESTS, SETS
+from lska.settings.sections import Training, expand_all
 
 if TYPE_CHECKING:
-    from lska.config import Config
+    from lska.settings.scale import Config
 
 Problems = Iterator[tuple[str, str]]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from lska import sections
-from lska.config import Config
-from lska.openmmlab.recipe import SWITCHES as DENSE_SWITCHES
-from lska.openmmlab.recipe import DetectionRecipe, FineTuningRecipe, MaskRCNNRecipe, SegmentationRecipe
-from lska.strict import STRICT
-from lska.train.recipe import SWITCHES, Recipe, Switches
+from lska.provenance.strict import STRICT
+from lska.settings import sections
+from lska.settings.dense_recipes import SWITCHES as DENSE_SWITCHES
+from lska.settings.dense_recipes import DetectionRecipe, FineTuningRecipe, MaskRCNNRecipe, SegmentationRecipe
+from lska.settings.recipes import SWITCHES, Recipe, Switches
+from lska.settings.scale import Config
 
 SECTIONS = (
     Config, sections.RunGroup, sections.DataSource, sections.Training, sections.Pretraining, sections.Evaluation,

@@ -24,26 +24,26 @@ _PAINT = tuple(
 )
 
 GENERATORS = {
-    "scenes": Version(1, ("data/synthetic/classification.py", *_PAINT)),
-    "dense_scenes": Version(1, tuple(f"data/synthetic/{name}.py" for name in ("dense", "detection", "segmentation"))),
+    "scenes": Version(1, ("data/synthetic/labelled.py", *_PAINT)),
+    "dense_scenes": Version(1, tuple(f"data/synthetic/{name}.py" for name in ("dense_scenes", "boxed", "segmented"))),
     "renditions": Version(1, ("data/synthetic/renditions.py",)),
     "adversarial": Version(1, ("data/synthetic/adversarial.py",)),
-    "cue_conflict": Version(1, ("data/synthetic/cue_conflict.py",)),
+    "cue_conflict": Version(1, ("data/synthetic/cue_conflict_images.py",)),
     "texture_set": Version(1, ("data/synthetic/texture_set.py",)),
-    "c": Version(2, ("data/perturbed/common.py", "data/perturbed/c_published.py")),
-    "c_bar": Version(1, tuple(f"data/perturbed/c_bar{part}.py" for part in ("", "_fields", "_shapes"))),
+    "c": Version(2, ("data/perturbed/corruptions.py", "data/perturbed/c_published.py")),
+    "c_bar": Version(1, ("data/perturbed/c_bar.py",)),
 }
 """Generators of data sets, and the corruptions of ImageNet-C and ImageNet-C-bar."""
 
 MEASUREMENTS = {
-    "robustness": Version(2, ("evaluate/robustness",)),
+    "robustness": Version(2, tuple(f"evaluate/{name}.py" for name in ("robustness", "scoring_passes", "scores"))),
     "inspection": Version(
         2, tuple(f"evaluate/{name}.py" for name in ("shape_texture", "shape_bias", "neighbours", "receptive_field"))
     ),
     "speed": Version(1, ("evaluate/speed.py", "models")),
-    "complexity": Version(1, ("evaluate/complexity.py", "models")),
-    "dense_complexity": Version(1, ("evaluate/dense_complexity.py", "openmmlab", "models")),
-    "properties": Version(1, ("evaluate/complexity.py", "models/properties.py")),
+    "complexity": Version(1, ("evaluate/model_size.py", "models")),
+    "dense_complexity": Version(1, ("evaluate/dense_complexity.py", "models")),
+    "properties": Version(1, ("evaluate/model_size.py", "models/properties.py")),
 }
 """Measurements."""
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from lska.runs import Run
+from lska.models.runs import Run
 from lska.tables.cell_states import State, compare, pool
 from lska.tables.designs import describe_design
 from lska.tables.measurements import Measurement, MetricFolder, measurement_of

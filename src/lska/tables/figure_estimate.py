@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
-from lska.data.synthetic.cue_conflict import CueConflictSettings, cue_conflict_scene
+from lska.data.synthetic.cue_conflict_images import CueConflictSettings, cue_conflict_scene
 from lska.data.synthetic.render import render
 from lska.data.synthetic.scene import Scene
 from lska.evaluate.pictures import INK

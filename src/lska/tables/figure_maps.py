@@ -14,8 +14,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from lska.evaluate.receptive_field import area_ratio, scaled
-from lska.files import MissingFileError
-from lska.outcomes import read_arrays
+from lska.provenance.files import MissingFileError
+from lska.provenance.outcomes import read_arrays
 from lska.tables.cell_text import facts
 from lska.tables.collect import Table
 from lska.tables.figure_parts import LOOKS, NAMES, SMALL, WIDTH, colour_bar, footer, nothing_measured, small_print

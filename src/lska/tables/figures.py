@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lska.evaluate.pictures import styled
-from lska.files import atomic_path
+from lska.provenance.files import atomic_path
 from lska.tables.collect import Table
 from lska.tables.figure_curves import cost_curves, kernel_size_panels, trade_off
 from lska.tables.figure_diagrams import block_diagram, design_diagram

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.files import quoted, read_json
-from lska.provenance import METRIC_SCHEMA, device_text, metric_path, seal_problem
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.provenance.files import quoted, read_json
+from lska.provenance.metric_files import METRIC_SCHEMA, device_text, metric_path, seal_problem
 
 AGAIN = "run its rule again"
 

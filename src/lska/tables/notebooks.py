@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from lska.files import write_text
-from lska.imports import ADDRESSES, absent
-from lska.provenance import project_root
-from lska.surroundings import require_own_code
+from lska.provenance.files import write_text
+from lska.provenance.light_imports import ADDRESSES, absent
+from lska.provenance.metric_files import project_root
+from lska.provenance.surroundings import require_own_code
 from lska.tables.specs import TARGETS
 
 # The kernel of Linux takes socket paths of up to 107 bytes, that of macOS 103.

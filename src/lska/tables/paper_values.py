@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lska.files import FileError, quoted, read_table
+from lska.provenance.files import FileError, quoted, read_table
 
 COLUMNS = ("table", "row", "column", "value", "unit", "source", "detail")
 REFERENCE = "reference:"

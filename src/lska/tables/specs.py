@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lska.files import read_yaml
-from lska.finetuning import CONTROL, parse_task
-from lska.runs import Run
-from lska.strict import build
+from lska.models.runs import Run
+from lska.provenance.files import read_yaml
+from lska.provenance.strict import build
+from lska.settings.fine_tunings import CONTROL, parse_task
 
 SPECS = Path(__file__).parent / "specs"
 TARGETS = tuple(path.stem for kind in ("table", "figure") for path in sorted(SPECS.glob(f"{kind}_*.yaml")))
@@ -36,7 +36,7 @@ ROMAN = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII
 
 
 class ConfigLike(Protocol):
-    """What tables need of a configuration (`lska.config.Config` has it)."""
+    """What tables need of a configuration (`lska.settings.scale.Config` has it)."""
 
     scale: str
     caption: str

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import csv_text, write_text
+from lska.provenance.files import csv_text, write_text
 from lska.tables.cell_text import caption, cell_text, facts, headings, legend, shown
 from lska.tables.collect import Cell, Table, TableRow, collect
 from lska.tables.latex import table_pages

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lska.files import read_json
-from lska.robustness import set_of
+from lska.provenance.files import read_json
+from lska.settings.perturbed_sets import set_of
 from lska.tables.cell_states import MEANING, State
 from lska.tables.cell_text import MARKS, caption, cell_text, ours
 from lska.tables.collect import Table

@@ -14,26 +14,19 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from lska.config import Config
 from lska.data.folders import check_same_classes
 from lska.data.folders_torch import ImageDataset
 from lska.data.preparing import verify
 from lska.data.sources import open_classification
-from lska.files import printable, quoted
 from lska.models import create
-from lska.private import own_folder
-from lska.runs import Run
+from lska.models.runs import Run
+from lska.models.scoring import memory_format, score
+from lska.provenance.files import printable, quoted
+from lska.settings.recipes import Recipe
+from lska.settings.scale import Config
 from lska.train.engine import Destination, Place, Trainable, complete, prepared
-from lska.train.loading import (
-    Plan,
-    batch_mixer,
-    scoring_loader,
-    seed_everything,
-    training_loader,
-    training_transform,
-)
-from lska.train.recipe import Recipe
-from lska.train.scoring import memory_format, score
+from lska.train.loading import Plan, batch_mixer, scoring_loader, seed_everything, training_loader, training_transform
+from lska.train.private_folders import own_folder
 
 
 def build_network(

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from lska.data.decoding import IGNORED, read_image, read_labels
 from lska.data.entries import DataError
-from lska.finetuning import FineTuningJob
+from lska.settings.fine_tunings import FineTuningJob
 from lska.train.loading import Key, MicroBatches, Plan, seed_processor
 from lska.train.workers import Loader, Stopping
 

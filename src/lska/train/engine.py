@@ -17,18 +17,18 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from lska.files import atomic_path, vouched
-from lska.models.checkpoint import save_weights
-from lska.provenance import code_version, environment, file_md5, write_sealed
-from lska.sections import Training
-from lska.threads import use_threads
+from lska.models.pretrained import save_weights
+from lska.models.threads import use_threads
+from lska.provenance.files import atomic_path, vouched
+from lska.provenance.foreign_weights import check_replaceable
+from lska.provenance.metric_files import code_version, environment, file_md5, write_sealed
+from lska.settings.sections import Training
 from lska.train.distributed import Processes, processes
 from lska.train.interrupt import Interrupted, StopRequest, stop_request
 from lska.train.lease import Lease, LeaseLostError, leased
 from lska.train.loading import Plan
 from lska.train.progress import Progress, TrainingLog
 from lska.train.saved_state import read_state, require_identity, require_shapes, restore, save_state, state_files
-from lska.weights.foreign import check_replaceable
 
 logger = logging.getLogger(__name__)
 

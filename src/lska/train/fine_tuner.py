@@ -20,12 +20,12 @@ from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_s
 from mmengine.runner import set_random_seed
 
 from lska.data import dense_sets
-from lska.finetuning import FineTuningJob
+from lska.models.scoring import memory_format
+from lska.settings.fine_tunings import FineTuningJob
 from lska.train.dense_loading import DensePlan, update_loader
 from lska.train.engine import Destination, Place, Trainable, complete, prepared
 from lska.train.loading import seed_everything
 from lska.train.mm_configs import configuration
-from lska.train.scoring import memory_format
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -12,9 +12,9 @@ import logging
 import os
 import time
 
-from lska.commands import ask
-from lska.private import own_folder
+from lska.provenance.commands import ask
 from lska.train.launcher import member
+from lska.train.private_folders import own_folder
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 WAIT_SECONDS = 60.0

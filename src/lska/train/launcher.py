@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from lska.files import quoted
+from lska.provenance.files import quoted
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
 
 logger = logging.getLogger(__name__)

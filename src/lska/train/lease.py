@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lska.files import FileError, open_regular
-from lska.sections import LONGEST_HEARTBEAT
+from lska.provenance.files import FileError, open_regular
+from lska.settings.sections import LONGEST_HEARTBEAT
 from lska.train.interrupt import Interrupted, StopRequest
 
 if TYPE_CHECKING:

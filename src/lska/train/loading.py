@@ -20,9 +20,9 @@ from torch.utils.data import Dataset, Sampler
 
 from lska.data.folders import Split
 from lska.data.folders_torch import ImageDataset
-from lska.train.recipe import Recipe
+from lska.provenance.sidecars import Preprocessing
+from lska.settings.recipes import Recipe
 from lska.train.workers import Loader, Stopping
-from lska.weights.sidecars import Preprocessing
 
 Key = tuple[int, int]
 

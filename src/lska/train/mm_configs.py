@@ -10,10 +10,10 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from lska.data.entries import DataError
-from lska.finetuning import FineTuningJob
-from lska.openmmlab.backbone import stages
-from lska.openmmlab.recipe import DetectionRecipe, MaskRCNNRecipe, SegmentationRecipe
-from lska.openmmlab.setup import base_config, use
+from lska.models.dense_backbone import stages
+from lska.models.openmmlab import base_config, use
+from lska.settings.dense_recipes import DetectionRecipe, MaskRCNNRecipe, SegmentationRecipe
+from lska.settings.fine_tunings import FineTuningJob
 
 if TYPE_CHECKING:
     from mmengine.config import Config

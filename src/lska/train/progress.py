@@ -10,8 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.files import FileError, MissingFileError, decode_text, kind_of, parse_json, quoted, read_bytes, write_text
-from lska.strict import build
+from lska.provenance.files import (
+    FileError,
+    MissingFileError,
+    decode_text,
+    kind_of,
+    parse_json,
+    quoted,
+    read_bytes,
+    write_text,
+)
+from lska.provenance.strict import build
 
 if TYPE_CHECKING:
     from lska.train.lease import Lease

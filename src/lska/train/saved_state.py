@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lska.files import FileError, atomic_path, kind_of, open_regular, printable, quoted
+from lska.provenance.files import FileError, atomic_path, kind_of, open_regular, printable, quoted
 
 logger = logging.getLogger(__name__)
 

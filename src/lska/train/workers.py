@@ -17,8 +17,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lska.data.parallel import WorkerError
-from lska.private import folder_for_sockets
 from lska.train.interrupt import SIGNALS, Interrupted
+from lska.train.private_folders import folder_for_sockets
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lska.data.perturbed import c_bar
 from lska.data.perturbed.names import C_BAR, FAMILIES, SEVERITIES
-from lska.data.synthetic.checks import check_choice, check_range
+from lska.data.synthetic.value_checks import check_choice, check_range
 
 SMALLEST = 32
 """Least side of an image in pixels; the library refuses smaller ones."""

@@ -15,10 +15,10 @@ from lska.data.parallel import in_processes
 from lska.data.perturbed.clean import chosen_images, clean_image, corrupted_name, hashed
 from lska.data.perturbed.corruptions import corrupt
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
-from lska.data.synthetic.checks import check_choice, check_range
-from lska.data.synthetic.folder import SETTINGS_FILE, existing_settings
-from lska.files import is_temporary, read_json, temporary_name, write_json, writing
-from lska.provenance import digest
+from lska.data.synthetic.generated_folder import SETTINGS_FILE, existing_settings
+from lska.data.synthetic.value_checks import check_choice, check_range
+from lska.provenance.files import is_temporary, read_json, temporary_name, write_json, writing
+from lska.provenance.metric_files import digest
 from lska.settings.versions import GENERATORS
 
 logger = logging.getLogger(__name__)

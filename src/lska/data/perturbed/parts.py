@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska import provenance
 from lska.data.digests import names_digest
 from lska.data.entries import DataError
 from lska.data.folders import Split, list_split
@@ -17,9 +16,10 @@ from lska.data.perturbed.perturbed_integrity import corruption_folder, open_test
 from lska.data.perturbed.perturbed_preparing import verify
 from lska.data.problems import changed
 from lska.data.sources import archives_of, class_root, open_classification
-from lska.files import FileError, quoted
-from lska.provenance import digest
-from lska.robustness import PerturbedSet
+from lska.provenance import metric_files
+from lska.provenance.files import FileError, quoted
+from lska.provenance.metric_files import digest
+from lska.settings.perturbed_sets import PerturbedSet
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def read_record(item: PerturbedSet) -> dict[str, Any]:
     fields = {"name": str, "digest": str, "names": str}
     if item.corrupted:
         fields |= {"manifest": str, "contents": dict, "parts": dict, "missing": dict}
-    stored = provenance.read_record(item.record, item.data.name, item.name, **fields)
+    stored = metric_files.read_record(item.record, item.data.name, item.name, **fields)
     if item.corrupted:
         levels = [stored["parts"][name] for name in FAMILIES[item.name] if name in stored["parts"]]
         if not levels or not all(isinstance(some, list) and some for some in levels):

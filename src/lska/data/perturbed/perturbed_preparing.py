@@ -29,9 +29,9 @@ from lska.data.perturbed.perturbed_integrity import (
 from lska.data.preparing import RENDERED, DataSet, prepare_set, record
 from lska.data.problems import CheckReport, changed
 from lska.data.sources import class_root, open_classification
-from lska.provenance import digest
-from lska.robustness import PerturbedSet
-from lska.strict import refuse
+from lska.provenance.metric_files import digest
+from lska.provenance.strict import refuse
+from lska.settings.perturbed_sets import PerturbedSet
 
 logger = logging.getLogger(__name__)
 

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lska.data.synthetic.checks import check_range
-from lska.data.synthetic.classification import ClassificationSettings
-from lska.data.synthetic.folder import describe, existing_settings, replaced_set
+from lska.data.synthetic.generated_folder import describe, existing_settings, replaced_set
+from lska.data.synthetic.labelled import ClassificationSettings
 from lska.data.synthetic.render import encode_jpeg
 from lska.data.synthetic.renditions import check_kept, spread
 from lska.data.synthetic.scene import Labels, Scene, compose_scene
 from lska.data.synthetic.seeds import HELD_OUT
 from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
-from lska.files import write_json
+from lska.data.synthetic.value_checks import check_range
+from lska.provenance.files import write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

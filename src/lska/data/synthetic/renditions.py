@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lska.data.synthetic.checks import check_names, check_range
-from lska.data.synthetic.classification import ClassificationSettings, classification_scene
-from lska.data.synthetic.folder import describe, generate
+from lska.data.synthetic.generated_folder import describe, generate
+from lska.data.synthetic.generator_workers import each
+from lska.data.synthetic.labelled import ClassificationSettings, classification_scene
 from lska.data.synthetic.render import STYLES, save_jpeg
-from lska.data.synthetic.workers import each
+from lska.data.synthetic.value_checks import check_names, check_range
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.random import Generator
 
-from lska.data.synthetic.checks import check_choice, check_names, check_pair, check_range
 from lska.data.synthetic.seeds import HELD_OUT, generator
 from lska.data.synthetic.shapes import SHAPES, Outline, shape_family, shape_outline
 from lska.data.synthetic.textures import TEXTURES
+from lska.data.synthetic.value_checks import check_choice, check_names, check_pair, check_range
 
 LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in the luma of an image (ITU-R BT.601)."""

@@ -16,13 +16,13 @@ from numpy.random import Generator
 
 from lska.data.dtd import IMAGES, LABELS
 from lska.data.manifest import PARTS, TextureManifest
-from lska.data.synthetic.checks import check_names, check_pair, check_range
-from lska.data.synthetic.folder import describe, generate
+from lska.data.synthetic.generated_folder import describe, generate
+from lska.data.synthetic.generator_workers import each
 from lska.data.synthetic.render import coloured
 from lska.data.synthetic.scene import Paint
 from lska.data.synthetic.seeds import HELD_OUT, generator
 from lska.data.synthetic.textures import texture_field
-from lska.data.synthetic.workers import each
+from lska.data.synthetic.value_checks import check_names, check_pair, check_range
 
 FAMILIES = (
     *("checkers", "clouds", "cracks", "dots", "grain", "grid"),

@@ -1,0 +1,103 @@
+"""mIoU, mean and overall accuracy of segmentors (Tables V and XI), from areas summed over the whole validation set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from lska.data.decoding import IGNORED, read_image
+from lska.evaluate.dense_scores import Predictor
+from lska.evaluate.pictures import segmentation_sheet
+from lska.provenance.metric_files import metric
+from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
+from lska.settings.fine_tunings import FineTuningJob
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Pixels per image and class, each an int64 array of shape (images, classes)."""
+
+    intersection: np.ndarray
+    predicted: np.ndarray
+    labelled: np.ndarray
+
+
+def areas(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Areas in pixels of one image: label maps (H, W) to three arrays (classes,); pixels labelled 255 do not count."""
+    valid = labels != IGNORED
+    predicted, labels = predicted[valid], labels[valid]
+    counts = (np.bincount(part, minlength=classes) for part in (predicted[predicted == labels], predicted, labels))
+    return tuple(counts)
+
+
+def scores(areas: Areas) -> dict[str, np.ndarray]:
+    """Shares from summed areas: `miou`, `macc`, `aacc` (scalars), and of each class `iou` and `acc` (classes,), NaN for
+    classes without pixels.
+
+    Means leave out classes that neither labels nor predictions show (for `macc`: that no label shows), as mmseg does.
+    """
+    return _shares(*(part.sum(axis=0) for part in (areas.intersection, areas.predicted, areas.labelled)))
+
+
+def _shares(hits: np.ndarray, predicted: np.ndarray, labelled: np.ndarray) -> dict[str, np.ndarray]:
+    """As `scores`, from areas (..., classes)."""
+    with np.errstate(invalid="ignore"):
+        iou = hits / (predicted + labelled - hits)
+        accuracy = hits / labelled
+    return {
+        "miou": np.nanmean(iou, axis=-1), "macc": np.nanmean(accuracy, axis=-1),
+        "aacc": hits.sum(axis=-1) / labelled.sum(axis=-1), "iou": iou, "acc": accuracy,
+    }  # fmt: skip
+
+
+def resampled(areas: Areas, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
+    """`miou`, `macc` and `aacc` in percent on bootstrap samples of the images, (resamples,) each.
+
+    Summing areas weighted by how often each image is drawn is summing the areas of the drawn images.
+    """
+    parts = [part.astype(np.float64) for part in (areas.intersection, areas.predicted, areas.labelled)]
+    drawn = [
+        _shares(*(counts.T @ part for part in parts)) for counts in resample_columns(len(areas.labelled), resamples)
+    ]
+    return {name: 100 * np.concatenate([found[name] for found in drawn]) for name in ("miou", "macc", "aacc")}
+
+
+def evaluate(job: FineTuningJob) -> None:
+    """Score a segmentor over the validation set and write its metric file and the picture of sample predictions.
+
+    Raises:
+        StaleWeightsError, DataError, ValueError: as `Predictor.open`.
+    """
+    started, predictor = datetime.now(UTC), Predictor.open(job)
+    classes, shown, chosen = predictor.split.classes, [], predictor.sampled()
+    rows = []
+    for index, sample in enumerate(predictor.predictions()):
+        predicted = sample.pred_sem_seg.data[0].cpu().numpy()
+        labels = sample.gt_sem_seg.data[0].cpu().numpy()
+        rows.append(areas(predicted, labels, len(classes)))
+        if index in chosen:
+            shown.append((read_image(sample.img_path), labels, predicted))
+    total = Areas(*(np.stack(part) for part in zip(*rows, strict=True)))
+    draw(job, shown, classes)
+    parts = {"macc": 100 * scores(total)["acc"]}
+    predictor.write(as_metrics(total, classes), Outcomes(samples=resampled(total), parts=parts), started)
+
+
+def as_metrics(total: Areas, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Entries of the metric file, in percent; a class without pixels has the value None."""
+    found, images = scores(total), len(total.labelled)
+    metrics = {name: metric(100 * float(found[name]), "%", n=images) for name in ("miou", "macc", "aacc")}
+    for name, value in zip(classes, found["iou"], strict=True):
+        metrics[f"iou/{name}"] = metric(None if np.isnan(value) else 100 * float(value), "%")
+    return metrics
+
+
+def draw(job: FineTuningJob, shown: list[tuple[Any, Any, Any]], classes: tuple[str, ...]) -> None:
+    """The picture of sample predictions: image, labels and prediction of each of `shown`."""
+    images, truths, predictions = (list(part) for part in zip(*shown, strict=True))
+    segmentation_sheet(
+        images, truths, predictions, classes, job.samples, f"{job.config.caption}: {job.task}, {job.run}"
+    )

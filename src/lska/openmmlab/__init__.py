@@ -1,1 +1,0 @@
-"""Detection and segmentation with mmdet and mmseg on the backbone of `lska.models`."""
