@@ -29,8 +29,8 @@ from pycocotools.cocoeval import COCOeval
 
 from lska.evaluate.precision import STATISTICS, resampled_precisions
 from lska.provenance.files import write_json
-from lska.provenance.outcomes import resample_counts
 from lska.provenance.metric_files import code_version, environment
+from lska.provenance.outcomes import resample_counts
 
 WIDTH, HEIGHT = 640, 480
 

@@ -32,15 +32,15 @@ from lska.data.perturbed.parts import Part
 from lska.data.perturbed.perturbed_integrity import corruption_folder
 from lska.data.synthetic import ClassificationSettings, write_classification_set
 from lska.evaluate.members import Member
-from lska.evaluate.scoring_passes import Labels, Pass, ShardBatches, ShardImages, normalized
 from lska.evaluate.predictions import Store
-from lska.provenance.files import write_json
+from lska.evaluate.scoring_passes import Labels, Pass, ShardBatches, ShardImages, normalized
 from lska.models import create
-from lska.provenance.metric_files import code_version, environment
 from lska.models.runs import Run
-from lska.train.interrupt import StopRequest
 from lska.models.scoring import memory_format
+from lska.provenance.files import write_json
+from lska.provenance.metric_files import code_version, environment
 from lska.provenance.sidecars import Preprocessing
+from lska.train.interrupt import StopRequest
 
 CORRUPTIONS = ("gaussian_noise", "defocus_blur", "contrast")
 CLASSES = 10

@@ -25,10 +25,10 @@ import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from lska.provenance.files import write_json
 from lska.models import create
 from lska.models.attention import as_published
 from lska.models.van import Block
+from lska.provenance.files import write_json
 from lska.provenance.metric_files import code_version, environment
 
 BASELINE = "eager NCHW, as published"
