@@ -33,7 +33,7 @@ from lska.data.perturbed.perturbed_integrity import corruption_folder
 from lska.data.synthetic import ClassificationSettings, write_classification_set
 from lska.evaluate.members import Member
 from lska.evaluate.predictions import Store
-from lska.evaluate.scoring_passes import Labels, Pass, ShardBatches, ShardImages, normalized
+from lska.evaluate.scoring_passes import ScoringPass, ShardBatches, ShardImages, ShardLabels, normalized
 from lska.models import create
 from lska.models.runs import Run
 from lska.models.scoring import memory_format
@@ -66,18 +66,18 @@ def make_images(folder: Path, size: int, images: int) -> None:
     write_corrupted_set(open_split(folder / "clean", "val"), folder / "c", settings, {"name": "bench"})
 
 
-def one_pass(folder: Path, store: Path, numbers: range, options: argparse.Namespace) -> Pass:
+def one_pass(folder: Path, store: Path, numbers: range, options: argparse.Namespace) -> ScoringPass:
     """A pass of the networks `numbers` over three corruptions, saving to `store`."""
     parts = []
     for name in CORRUPTIONS:
         split = open_split(corruption_folder(folder / "c", "c", name), severity_folder("c", name, 3))
         parts.append(Part(f"{name}/3", split, "sha256:" + name.ljust(16, "0"), stored=True))
-    labels = {part.name: Labels.of(part, part.split.classes, masked=False) for part in parts}
+    labels = {part.name: ShardLabels.of(part, part.split.classes, masked=False) for part in parts}
     members = [member(number, options.image_size) for number in numbers]
-    return Pass(members, parts, labels, Store(store), True, 10_000, options.batch_size, 0, torch.device("cpu"))
+    return ScoringPass(members, parts, labels, Store(store), True, 10_000, options.batch_size, 0, torch.device("cpu"))
 
 
-def warm(scoring: Pass) -> None:
+def warm(scoring: ScoringPass) -> None:
     """One forward pass of every network, in which torch prepares its kernels."""
     size = scoring.members[0].own.image_size
     images = torch.zeros(scoring.batch_size, 3, size, size).to(memory_format=torch.channels_last)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from lska.models import create
 from lska.models.attention import as_published
-from lska.models.van import Block
+from lska.models.van import VanBlock
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import code_version, environment
 
@@ -45,7 +45,7 @@ class PublishedNorm(LayerNorm2d):
         return tokens.reshape(b, h, w, c).permute(0, 3, 1, 2).contiguous()
 
 
-class PublishedBlock(Block):
+class PublishedBlock(VanBlock):
     """Block with the residual of the released code: the scaled branch is dropped by path, then added."""
 
     def _add(self, x: Tensor, scale: Tensor, branch: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def released(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, LayerNorm2d):
             module.__class__ = PublishedNorm
-        elif isinstance(module, Block):
+        elif isinstance(module, VanBlock):
             module.__class__ = PublishedBlock
     return as_published(model)
 

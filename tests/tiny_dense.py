@@ -77,12 +77,12 @@ class DenseProject:
 
     def trained(self, head: str, *changes: dict[str, Any], control: bool = False) -> FineTuningJob:
         """Fine-tune without interruption, from the beginning or the last state."""
-        from lska.evaluate.accuracy import Checkpoint
+        from lska.evaluate.accuracy import VouchedCheckpoint
         from lska.train.fine_tuner import fine_tune
 
         job = self.job(head, *changes, control=control)
         prepare(job.config)
-        fine_tune(job, None if control else Checkpoint.open(job.config, job.run).sidecar)
+        fine_tune(job, None if control else VouchedCheckpoint.open(job.config, job.run).sidecar)
         return job
 
     def command(self, *words: str, changes: dict[str, Any] | None = None) -> int:
@@ -96,7 +96,7 @@ def prepare(config: Config) -> None:
 
     prepare_classification(config)
     for kind, section in config.dense.items():
-        dense.prepare(kind, section.data, config.record_of(section.data), config.work / "cache")
+        dense.prepare_dense(kind, section.data, config.record_of(section.data), config.work / "cache")
     run = config.runs[0]
     weights, origin = config.weights_path(run), Path("checkpoints") / SETTINGS["scale"] / f"{run}.safetensors"
     if not weights.exists():

@@ -11,7 +11,7 @@ import yaml
 from tiny_project import Project
 from tiny_robustness import RUNS, SECTION, publish
 
-from lska.data.inspected_sets import prepare
+from lska.data.inspected_sets import prepare_inspected
 from lska.models.runs import Run
 from lska.provenance.strict import merge
 from lska.settings.inspections import OWN_DATA, InspectionJob
@@ -47,7 +47,7 @@ def make(project: Project) -> InspectionProject:
     made = InspectionProject(project.folder, settings)
     made.prepare(made.config())
     for name in OWN_DATA:
-        prepare(made.job(name))
+        prepare_inspected(made.job(name))
     for run in RUNS:
         publish(made.config(), run)
     return made

@@ -19,11 +19,11 @@ from torch import nn
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.perturbed.parts import Part, open_parts
-from lska.data.perturbed.perturbed_preparing import prepare
+from lska.data.perturbed.perturbed_preparing import prepare_perturbed
 from lska.evaluate.members import Member, open_file, open_run
 from lska.evaluate.predictions import Columns, Store
 from lska.evaluate.robustness import training_classes
-from lska.evaluate.scoring_passes import Labels, Pass
+from lska.evaluate.scoring_passes import ScoringPass, ShardLabels
 from lska.models.pretrained import save_weights
 from lska.models.runs import Run
 from lska.provenance.files import write_json
@@ -79,7 +79,7 @@ def make(project: Project) -> RobustProject:
     for run in RUNS:
         publish(made.config(), run)
     for name in ("c", "a", "r", "sketch"):
-        prepare(made.item(name))
+        prepare_perturbed(made.item(name))
     return made
 
 
@@ -104,7 +104,7 @@ def complete(robust: RobustProject, family: str) -> PerturbedSet:
     shutil.rmtree(SOURCES[family]["root"], ignore_errors=True)
     write_corrupted(family, dict.fromkeys(FAMILIES[family], SEVERITIES), per_class=1)
     item = robust.item(family)
-    prepare(item)
+    prepare_perturbed(item)
     return item
 
 
@@ -175,20 +175,22 @@ def members_of(config: Config, *chosen: Run | Path) -> list[Member]:
     ]
 
 
-def scoring(item: PerturbedSet, members: Sequence[Member], parts: Sequence[Part] | None = None, **more: Any) -> Pass:
+def scoring(
+    item: PerturbedSet, members: Sequence[Member], parts: Sequence[Part] | None = None, **more: Any
+) -> ScoringPass:
     """A pass as `measure` makes it, but for `more`."""
     parts, classes = open_parts(item) if parts is None else parts, training_classes(item.config)
-    labels = {part.name: Labels.of(part, classes, item.name in MASKED) for part in parts}
+    labels = {part.name: ShardLabels.of(part, classes, item.name in MASKED) for part in parts}
     evaluation = item.section.evaluation
     settings = {
         "members": members, "parts": parts, "labels": labels, "store": Store(item.predictions),
         "as_stored": item.config.stored_images == "as_stored", "shard": item.section.shard,
         "batch_size": evaluation.batch_size, "workers": evaluation.workers, "device": CPU,
     }  # fmt: skip
-    return Pass(**{**settings, **more})
+    return ScoringPass(**{**settings, **more})
 
 
-def done(one: Pass) -> Pass:
+def done(one: ScoringPass) -> ScoringPass:
     """The pass after it has run."""
     one.run(StopRequest(None))
     return one
@@ -218,7 +220,7 @@ def images_of(parts: list[Part]) -> list[str]:
     return [part.split.name(part.index(position)) for part in parts for position in range(len(part))]
 
 
-def kept(one: Pass, member: Member, part: Part, kind: str = "full") -> Columns:
+def kept(one: ScoringPass, member: Member, part: Part, kind: str = "full") -> Columns:
     """A member's stored predictions on a part."""
     return one.store.read(one.place(member, part), kind, len(part))
 

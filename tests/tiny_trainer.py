@@ -19,7 +19,7 @@ from lska.train.classifier import Trainer
 from lska.train.distributed import Processes
 from lska.train.engine import Place, fit
 from lska.train.interrupt import StopRequest
-from lska.train.loading import Plan
+from lska.train.loading import BatchPlan
 from lska.train.progress import TrainingLog
 from lska.train.saved_state import read_state, restore
 
@@ -43,7 +43,7 @@ def trainer(
     """
     recipe = build(Recipe, {**RECIPE, **changes}, "recipe")
     place = Place(ALONE, folder, digest, state_seconds=seconds)
-    return Trainer(place, recipe, Plan.of(recipe, 76, seed=0), network or linear(), 4, **(more or {}))
+    return Trainer(place, recipe, BatchPlan.of(recipe, 76, seed=0), network or linear(), 4, **(more or {}))
 
 
 def linear(batch_norm: bool = False) -> nn.Sequential:

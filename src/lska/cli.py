@@ -212,7 +212,7 @@ def say(*texts: object) -> None:
     print(*(printable(str(text)).rstrip("\n") for text in texts), sep="\n")
 
 
-def load(given: Given) -> Config:
+def given_scale(given: Given) -> Config:
     """The configuration that the options name; raises ValueError as `lska.settings.scale.load`."""
     return scales.load(given.config, given.set)
 
@@ -249,7 +249,7 @@ def runs_of(given: Given, config: Config) -> list[Run]:
 def _prepare(given: Given) -> None:
     from lska.data.generators import check_generators
 
-    config, kind = load(given), given.kind
+    config, kind = given_scale(given), given.kind
     check_generators(config, named(given))
     require_data(given, config, *prepared_from(config, kind))
     if kind == "classification":
@@ -257,17 +257,17 @@ def _prepare(given: Given) -> None:
 
         prepare(config)
     elif kind in SETS:
-        from lska.data.perturbed.perturbed_preparing import prepare as prepare_perturbed
+        from lska.data.perturbed.perturbed_preparing import prepare_perturbed
         from lska.evaluate.reference import judge
 
         item = PerturbedSet(config, kind)
         prepare_perturbed(item, *(() if item.reference is None else judge(config, item.reference)))
     elif kind in OWN_DATA:
-        from lska.data.inspected_sets import prepare as prepare_inspected
+        from lska.data.inspected_sets import prepare_inspected
 
         prepare_inspected(InspectionJob(config, kind))
     elif (section := config.dense[kind]) is not None:
-        from lska.data.dense_sets import prepare as prepare_dense
+        from lska.data.dense_sets import prepare_dense
 
         prepare_dense(kind, section.data, config.record_of(section.data), config.work / "cache")
     else:
@@ -286,10 +286,10 @@ def _prepare(given: Given) -> None:
 )  # fmt: skip
 def _check(given: Given) -> int:
     from lska.data.checking import check_set
-    from lska.data.problems import render
+    from lska.data.problems import render_report
 
     report = check_set(given.name, given.root, given.contents, given.archives)
-    say(render(report))
+    say(render_report(report))
     return 0 if report.ok else 1
 
 
@@ -322,7 +322,7 @@ def _import(given: Given) -> None:
     heavy=True,
 )
 def _examples(given: Given) -> None:
-    item = PerturbedSet(load(given), given.perturbed)
+    item = PerturbedSet(given_scale(given), given.perturbed)
     require_data(given, item.config, item.name)
     from lska.evaluate.pictures import draw_examples
 
@@ -341,7 +341,7 @@ def _examples(given: Given) -> None:
     heavy=True,
 )
 def _train(given: Given) -> None:
-    config, run = load(given), Run.parse(given.run)
+    config, run = given_scale(given), Run.parse(given.run)
     budget = budget_seconds(given.budget_hours, given.job_minutes)
     if given.task is None:
         require_data(given, config, "classification")
@@ -353,10 +353,10 @@ def _train(given: Given) -> None:
     job = FineTuningJob(config, given.task, run)
     require_data(given, config, job.kind)
     take(job.settings.gpus)
-    from lska.evaluate.accuracy import Checkpoint
+    from lska.evaluate.accuracy import VouchedCheckpoint
     from lska.train.fine_tuner import fine_tune
 
-    backbone = None if job.backbone is None else Checkpoint.open(config, run).sidecar
+    backbone = None if job.backbone is None else VouchedCheckpoint.open(config, run).sidecar
     # The libraries talk about their reading of annotations on standard output.
     with contextlib.redirect_stdout(sys.stderr):
         fine_tune(job, backbone, budget)
@@ -382,7 +382,7 @@ def _launch(given: Given) -> int:
 
 @command("mmconfig", "print a fine-tuning's configuration in mmengine's own form", RUN, TASK, heavy=True)
 def _mmconfig(given: Given) -> None:
-    job = FineTuningJob(load(given), given.task, Run.parse(given.run))
+    job = FineTuningJob(given_scale(given), given.task, Run.parse(given.run))
     from lska.train.fine_tuner import open_splits
     from lska.train.mm_configs import configuration
 
@@ -396,7 +396,7 @@ def _mmconfig(given: Given) -> None:
 
 @command("evaluate classification", "top-1 and top-5, one pass for all runs given", RUNS, heavy=True)
 def _classification(given: Given) -> None:
-    config = load(given)
+    config = given_scale(given)
     runs = runs_of(given, config)
     require_data(given, config, "classification")
     take(config.evaluation.gpus)
@@ -407,25 +407,24 @@ def _classification(given: Given) -> None:
 
 @command("evaluate speed", "inference throughput, side by side", RUNS, heavy=True)
 def _speed(given: Given) -> None:
-    config = load(given)
+    config = given_scale(given)
     runs = runs_of(given, config)
     take(config.speed.gpus)
-    from lska.evaluate.speed import measure
+    from lska.evaluate.speed import measure_speed
 
-    measure(config, runs)
+    measure_speed(config, runs)
 
 
 @command("evaluate dense", "COCO average precision or mIoU of a fine-tuned run", RUN, TASK, heavy=True)
 def _dense(given: Given) -> None:
-    job = FineTuningJob(load(given), given.task, Run.parse(given.run))
+    job = FineTuningJob(given_scale(given), given.task, Run.parse(given.run))
     require_data(given, job.config, job.kind)
     take(job.section.evaluation.gpus)
-    if job.kind == "detection":
-        from lska.evaluate.box_ap import evaluate
-    else:
-        from lska.evaluate.segmentation_iou import evaluate
+    from lska.evaluate.box_ap import evaluate_detector
+    from lska.evaluate.segmentation_iou import evaluate_segmentor
+
     with contextlib.redirect_stdout(sys.stderr):
-        evaluate(job)
+        (evaluate_detector if job.kind == "detection" else evaluate_segmentor)(job)
 
 
 @command(
@@ -438,7 +437,7 @@ def _dense(given: Given) -> None:
     heavy=True,
 )  # fmt: skip
 def _robustness(given: Given) -> None:
-    config = load(given)
+    config = given_scale(given)
     budget = budget_seconds(given.budget_hours, given.job_minutes)
     items = [PerturbedSet(config, name) for name in given.sets] if given.sets else config.perturbed
     if not items:
@@ -446,21 +445,21 @@ def _robustness(given: Given) -> None:
     chosen = [Path(name) if name.endswith(".safetensors") else Run.parse(name) for name in given.checkpoints]
     require_data(given, config, *(item.name for item in items))
     take(config.robustness.evaluation.gpus)
-    from lska.evaluate.robustness import measure
+    from lska.evaluate.robustness import measure_robustness
 
     with stop_request(budget) as stop:
         for item in items:
-            measure(item, chosen or config.runs_of(item.task), stop)
+            measure_robustness(item, chosen or config.runs_of(item.task), stop)
 
 
 def _inspection(given: Given) -> None:
-    job = InspectionJob(load(given), given.chosen.words[-1])
+    job = InspectionJob(given_scale(given), given.chosen.words[-1])
     runs = [Run.parse(text) for text in given.checkpoints] or job.config.runs_of(job.task)
     require_data(given, job.config, job.name if job.name in OWN_DATA else "classification")
     take(job.section.evaluation.gpus)
-    from lska.evaluate.inspecting import measure
+    from lska.evaluate.inspecting import measure_inspection
 
-    measure(job, runs)
+    measure_inspection(job, runs)
 
 
 for _name, _about in {
@@ -485,21 +484,21 @@ for _name, _about in {
     heavy=True,
 )
 def _complexity(given: Given) -> None:
-    config = load(given)
+    config = given_scale(given)
     runs = runs_of(given, config)
     if given.head is None:
-        from lska.evaluate.model_size import measure
+        from lska.evaluate.model_size import measure_complexity
 
-        measure(config, runs)
+        measure_complexity(config, runs)
         return
-    from lska.evaluate.dense_complexity import measure as measure_head
+    from lska.evaluate.dense_complexity import measure_dense_complexity as measure_head
 
     measure_head(config, given.head, runs)
 
 
 @command("properties", "what attention designs can do (Table I), measured on the modules", heavy=True)
 def _properties(given: Given) -> None:
-    config = load(given)
+    config = given_scale(given)
     from lska.evaluate.model_size import measure_properties
 
     measure_properties(config)
@@ -516,7 +515,7 @@ def _properties(given: Given) -> None:
     argument("--output", type=as_path, required=True, help="where it is copied on success"),
 )
 def _notebook(given: Given) -> None:
-    load(given)
+    given_scale(given)
     from lska.tables.notebooks import execute_target
 
     execute_target(given.target, given.config, given.set, log=given.log, output=given.output)
@@ -524,7 +523,7 @@ def _notebook(given: Given) -> None:
 
 @command("lab", "open the executed notebooks of a scale in JupyterLab", rest("-- OPTION", "options of JupyterLab"))
 def _lab(given: Given) -> None:
-    config = load(given)
+    config = given_scale(given)
     from lska.report.lab import open_notebooks
 
     open_notebooks(config, given.config, [word for word in given.rest if word != "--"])
@@ -543,7 +542,7 @@ def _claims(given: Given) -> None:
 
     if given.write and (given.only or given.json):
         raise ValueError("--write: page and JSON always hold all claims; leave out --only and --json")
-    config = load(given)
+    config = given_scale(given)
     results = judge_claims(config)
     if given.write:
         write_claims(results, config, config.results)
@@ -563,7 +562,7 @@ def _claims(given: Given) -> None:
              help="`notebooks` renders the executed ones for the site (default: site)"),
 )  # fmt: skip
 def _report(given: Given) -> None:
-    config = load(given)
+    config = given_scale(given)
     from lska.report.site import build_site, render_notebooks
 
     say(*([build_site(config)] if given.part == "site" else render_notebooks(config)))
@@ -575,7 +574,7 @@ def _report(given: Given) -> None:
     argument("--write", action="store_true", help="write what DVC compares between commits instead"),
 )
 def _summary(given: Given) -> None:
-    config = load(given)
+    config = given_scale(given)
     if given.write:
         from lska.claims.summaries import write_summaries
 
@@ -597,7 +596,7 @@ def _summary(given: Given) -> None:
     JSON,
 )
 def _explain(given: Given) -> None:
-    config = load(given)
+    config = given_scale(given)
     from lska.audit.explain import choose_cell, explain_cell, filled_table, list_cells
     from lska.audit.links import ScaleFiles
     from lska.audit.verify import first_broken
@@ -625,7 +624,7 @@ def _explain(given: Given) -> None:
     JSON,
 )
 def _verify(given: Given) -> int:
-    config = load(given)
+    config = given_scale(given)
     from lska.audit.verify import verify_scale
 
     found = verify_scale(config, progress=_bar, drawings=given.drawings, recount=given.recount)
@@ -659,7 +658,7 @@ def _chosen(given: Given, config: Config) -> list[Any]:
     argument("names", nargs="*", **NETWORKS),
 )
 def _list(given: Given) -> int:
-    config = load(given)
+    config = given_scale(given)
     from lska.pipeline.choices import Choices
 
     choices, names = Choices(config), [one.name for one in _chosen(given, config)]
@@ -675,7 +674,7 @@ def _list(given: Given) -> int:
     argument("names", nargs="*", **NETWORKS),
 )
 def _fetch(given: Given) -> None:
-    config = load(given)
+    config = given_scale(given)
     from lska.pipeline.fetch import fetch, fetchable
 
     wanted = _chosen(given, config)
@@ -690,7 +689,7 @@ def _fetch(given: Given) -> None:
     argument("--remote", help="DVC's name of the remote (default: the project's default one)"),
 )
 def _publish(given: Given) -> None:
-    config = load(given)
+    config = given_scale(given)
     from lska.pipeline.publish import publish
 
     done = publish(_chosen(given, config), given.remote)
@@ -728,7 +727,7 @@ def _plan(given: Given) -> None:
     if given.schema:
         say(json.dumps(report_schema(), indent=2))
         return
-    load(given)
+    given_scale(given)
     asked = DryRun(given.config, given.set, given.targets, given.forcerun)
     report = make_report(asked, Path.cwd(), given.gpus, given.cores, given.throughput, given.hardware)
     say(json.dumps(asdict(report), indent=2, sort_keys=True) if given.json else render_plan(report, given.jobs))

@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_project import CLASSES, SETTINGS, Project
 
 from lska.data.perturbed.names import FAMILIES, GROUPS, SEVERITIES, severity_folder
-from lska.data.perturbed.perturbed_preparing import prepare
+from lska.data.perturbed.perturbed_preparing import prepare_perturbed
 from lska.settings.perturbed_sets import CORRUPTED, PerturbedSet
 
 NAMES = ("000.jpg", "001.jpg")
@@ -111,7 +111,7 @@ def judge(images: list[Image.Image]) -> np.ndarray:
 
 def made(item: PerturbedSet) -> dict[str, Any]:
     """Prepare a generated set and return its record."""
-    prepare(item, *((judge, {"run": "resnet18-s0", "md5": "abc"}) if item.reference is not None else ()))
+    prepare_perturbed(item, *((judge, {"run": "resnet18-s0", "md5": "abc"}) if item.reference is not None else ()))
     return record(item)
 
 

@@ -106,12 +106,12 @@ class Proven:
 def make(project: DenseProject) -> None:
     """Train, measure and show, in the working folder."""
     from lska.evaluate.accuracy import classify
-    from lska.evaluate.segmentation_iou import evaluate
+    from lska.evaluate.segmentation_iou import evaluate_segmentor
 
     jobs = [project.trained("semantic_fpn"), project.trained("semantic_fpn", control=True)]
     config = jobs[0].config
     for job in jobs:
-        evaluate(job)
+        evaluate_segmentor(job)
     classify(config, config.runs)
     _keep_outcomes(config)
     _count(config)

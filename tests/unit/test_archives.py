@@ -29,7 +29,7 @@ from lska.data import tars, unpack
 from lska.data.archives import Archive, inside, packed, read_archives, stem
 from lska.data.entries import DataError
 from lska.data.folders import Split, list_split, open_split
-from lska.data.manifest import BUNDLED, kind_of, load_manifest, save_manifest
+from lska.data.manifest import BUNDLED, load_manifest, manifest_kind, save_manifest
 from lska.data.sources import look
 from lska.data.tars import Names
 from lska.data.unpack import unpacked
@@ -58,7 +58,7 @@ def test_every_manifest_says_what_it_is_distributed_as_which_does_not_change_wha
         return source_identity(DataSource("any", "root", str(manifest)))
 
     for path in BUNDLED.glob("*.yaml"):
-        kind = kind_of(read_yaml(path), path)
+        kind = manifest_kind(read_yaml(path), path)
         manifest = load_manifest(path, kind)
         assert manifest.archives == read_archives(path) and all(one.holds for one in manifest.archives)
         # Of ImageNet-C-bar, its authors publish the generator.

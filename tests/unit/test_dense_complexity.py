@@ -95,7 +95,7 @@ def test_metric_files_hold_the_papers_networks(project: Project, caplog: pytest.
     config, run = project.config(), Run("van_small", "lka_trivial", 65, 3)
     with caplog.at_level(logging.WARNING, logger="lska"):
         for head in HEADS.values():
-            dense_complexity.measure(config, head, [run, Run("van_tiny", "lska", 23, 0)])
+            dense_complexity.measure_dense_complexity(config, head, [run, Run("van_tiny", "lska", 23, 0)])
     assert not caplog.records
     names = {}
     for head in HEADS.values():
@@ -126,4 +126,4 @@ def test_the_command_counts_a_head(project: Project) -> None:
 
 def test_a_head_that_is_unknown_is_refused(config: Config) -> None:
     with pytest.raises(ValueError, match="'upernet' is no detector or segmentor; expected one of retinanet"):
-        dense_complexity.measure(config, "upernet", [Run("van_tiny", "lska", 23, 0)])
+        dense_complexity.measure_dense_complexity(config, "upernet", [Run("van_tiny", "lska", 23, 0)])

@@ -164,7 +164,7 @@ def test_broken_files_are_named_and_what_decoding_leaves_out_is_told(
     turned[0x0112] = 3
     picture.save(folder / "000000000001.jpg", exif=turned)
     picture.convert("RGBA").rotate(30).save(folder / "000000000002.jpg", format="PNG")
-    notes = "\n".join(dense_sets.check("detection", data, cache).notes)
+    notes = "\n".join(dense_sets.check_dense("detection", data, cache).notes)
     assert "images with an orientation in EXIF data, left out (1): 000000000001.jpg" in notes
     assert "images with transparency, left out (1): 000000000002.jpg" in notes
     (folder / "000000000001.jpg").unlink()
@@ -233,17 +233,17 @@ def test_stated_cases_pass_and_are_counted_and_are_refused_where_they_are_not_st
     bbox: list[float], polygons: list[Any], short: int, data: DataSource, tmp_path: Path
 ) -> None:
     record = tmp_path / "record.json"
-    dense_sets.prepare("detection", data, record, tmp_path)
+    dense_sets.prepare_dense("detection", data, record, tmp_path)
     assert "short_polygons" not in json.loads(record.read_text())["detail"]["train"]
     with edited(annotations(data)) as content:
         first(bbox=bbox, segmentation=polygons)(content)
     assert "polygon from (30, -2.9) to (42.9, 9) in 40x40" in findings("detection", data, tmp_path)
     tolerant = with_manifest(data, tmp_path / "own.yaml", overhang=3.0, short_polygons=True)
-    report = dense_sets.check("detection", tolerant, tmp_path)
+    report = dense_sets.check_dense("detection", tolerant, tmp_path)
     told = "tolerated, as the manifest says: 1 objects that leave their image by a pixel or more, where they are cut "
     assert report.ok
     assert f"train: {told}off; {short} polygons of one or two points, without area." in report.notes
-    dense_sets.prepare("detection", tolerant, record, tmp_path)
+    dense_sets.prepare_dense("detection", tolerant, record, tmp_path)
     detail = json.loads(record.read_text())["detail"]
     counts = {split: [facts["objects_over_the_border"], facts["short_polygons"]] for split, facts in detail.items()}
     assert counts == {"train": [1, short], "val": [0, 0]}

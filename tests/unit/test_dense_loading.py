@@ -14,7 +14,7 @@ from PIL import Image
 
 from lska.data.entries import DataError
 from lska.train.dense_loading import IGNORED, DensePlan, LoadLabelMap, LoadPicture, SeededSamples
-from lska.train.loading import MicroBatches, Plan
+from lska.train.loading import BatchPlan, MicroBatches
 
 
 class Samples:
@@ -52,7 +52,7 @@ def test_micro_batches_hold_one_orientation_and_the_rest_comes_last() -> None:
     # Orientations alternate instead of coming in two blocks.
     firsts = "".join("wt"[not MIXED[int(i)]] for epoch in range(5) for i in made.order(epoch)[:12:2])
     assert "wt" in firsts and "tw" in firsts
-    assert torch.equal(plan(MIXED, landscape=None).order(1), Plan(13, 2, 2, 1, 3).order(1))
+    assert torch.equal(plan(MIXED, landscape=None).order(1), BatchPlan(13, 2, 2, 1, 3).order(1))
 
 
 def test_length_is_given_in_epochs_or_updates_and_a_later_start_leaves_out_what_was_done() -> None:

@@ -12,7 +12,7 @@ import yaml
 from dense_sets import SCENES, SHARED, annotations, copied, edited, write_ade, write_coco
 from pycocotools.coco import COCO
 
-from lska.data.dense_sets import check, open_detection, open_segmentation, prepare, verify
+from lska.data.dense_sets import check_dense, open_detection, open_segmentation, prepare_dense, verify_dense
 from lska.data.entries import DataError
 from lska.provenance.files import FileError
 from lska.settings.scale import DataSource
@@ -65,26 +65,26 @@ def test_the_record_names_the_data_and_verify_returns_it(
 ) -> None:
     data = coco if kind == "detection" else ade
     record = tmp_path / "results" / "data.json"
-    prepare(kind, data, record, tmp_path)
+    prepare_dense(kind, data, record, tmp_path)
     content = json.loads(record.read_text())
     assert (content["name"], content["kind"], content["splits"]) == (data.name, kind, {"train": 6, "val": 3})
     assert content["classes"] == (3 if kind == "detection" else 4)
     assert set(content["detail"]) == {"train", "val"}
     opener = open_detection if kind == "detection" else open_segmentation
     splits = [opener(data, split, tmp_path) for split in ("train", "val")]
-    assert verify(kind, data, record, *splits) == {"name": data.name, "digest": content["digest"]}
+    assert verify_dense(kind, data, record, *splits) == {"name": data.name, "digest": content["digest"]}
     first = record.read_bytes()
-    prepare(kind, data, record, tmp_path)
+    prepare_dense(kind, data, record, tmp_path)
     assert record.read_bytes() == first
 
 
 def test_numbers_of_the_record(coco: DataSource, ade: DataSource, tmp_path: Path) -> None:
-    prepare("detection", coco, tmp_path / "d.json", tmp_path)
+    prepare_dense("detection", coco, tmp_path / "d.json", tmp_path)
     detail = json.loads((tmp_path / "d.json").read_text())["detail"]["train"]
     entries = json.loads(annotations(coco).read_text())["annotations"]
     assert detail["objects"] == sum(detail["per_class"].values()) == len(entries)
     assert (detail["dropped"], detail["boxes_without_area"], detail["boxes_thinner_than_a_pixel"]) == ([], 0, 0)
-    prepare("segmentation", ade, tmp_path / "s.json", tmp_path)
+    prepare_dense("segmentation", ade, tmp_path / "s.json", tmp_path)
     pixels = json.loads((tmp_path / "s.json").read_text())["detail"]["val"]["pixels"]
     assert sum(pixels.values()) == 3 * 40 * 40
     assert pixels["not scored"] == 0
@@ -96,7 +96,7 @@ def test_broken_data_stop_before_a_record_is_written(coco: DataSource, tmp_path:
     with edited(annotations(data)) as content:
         content["annotations"][0]["category_id"] = 9
     with pytest.raises(DataError, match=r"(?s)not as its manifest says \(1\).*unknown category.*--configfile"):
-        prepare("detection", data, tmp_path / "record.json", tmp_path)
+        prepare_dense("detection", data, tmp_path / "record.json", tmp_path)
     assert not (tmp_path / "record.json").exists()
 
 
@@ -122,40 +122,40 @@ def shorten_image(data: DataSource) -> None:
 @pytest.mark.parametrize("change", [change_box, remove_image, add_image, shorten_image])
 def test_a_root_changed_after_the_check_is_refused(change: object, coco: DataSource, tmp_path: Path) -> None:
     data, record = copied(coco, tmp_path), tmp_path / "record.json"
-    prepare("detection", data, record, tmp_path)
+    prepare_dense("detection", data, record, tmp_path)
     change(data)
     train, val = (open_detection(data, split, tmp_path) for split in ("train", "val"))
-    verify("detection", data, record, val)
+    verify_dense("detection", data, record, val)
     with pytest.raises(DataError, match="train: files at .*train2017 or its annotations were changed after the check"):
-        verify("detection", data, record, train, val)
+        verify_dense("detection", data, record, train, val)
 
 
 def test_a_label_map_changed_after_the_check_is_refused(ade: DataSource, tmp_path: Path) -> None:
     data, record = copied(ade, tmp_path), tmp_path / "record.json"
-    prepare("segmentation", data, record, tmp_path)
+    prepare_dense("segmentation", data, record, tmp_path)
     path = Path(data.root) / "annotations" / "validation" / "val_00000001.png"
     path.rename(path.with_name("val_1.png"))
     with pytest.raises(DataError, match="val: files at"):
-        verify("segmentation", data, record, open_segmentation(data, "val", tmp_path))
+        verify_dense("segmentation", data, record, open_segmentation(data, "val", tmp_path))
 
 
 def test_a_record_of_another_manifest_or_none_is_refused(coco: DataSource, tmp_path: Path) -> None:
     record = tmp_path / "record.json"
     with pytest.raises(FileError, match="record.json is missing or damaged .*lska data prepare --kind detection"):
-        verify("detection", coco, record)
-    prepare("detection", coco, record, tmp_path)
+        verify_dense("detection", coco, record)
+    prepare_dense("detection", coco, record, tmp_path)
     with edited(record) as content:
         content["digest"] = "sha256:" + "0" * 64
     with pytest.raises(DataError, match="records another version of the manifest"):
-        verify("detection", coco, record)
+        verify_dense("detection", coco, record)
     for content in ("{}", "[1]", '{"name": "scenes", "digest": "x", "files": 1}', "1" * 5000, "\ufeff[", "[" * 9999):
         record.write_text(content)
         with pytest.raises(FileError, match="record.json is missing or damaged"):
-            verify("detection", coco, record)
+            verify_dense("detection", coco, record)
 
 
 def test_contents_are_compared_where_the_manifest_prescribes_them(coco: DataSource, tmp_path: Path) -> None:
-    prepare("detection", coco, tmp_path / "record.json", tmp_path)
+    prepare_dense("detection", coco, tmp_path / "record.json", tmp_path)
     values = yaml.safe_load(Path(coco.manifest or "").read_text())
     contents = json.loads((tmp_path / "record.json").read_text())["contents"]
     for split in values["splits"]:
@@ -163,9 +163,9 @@ def test_contents_are_compared_where_the_manifest_prescribes_them(coco: DataSour
     own = tmp_path / "own.yaml"
     own.write_text(yaml.safe_dump(values))
     data = copied(DataSource(coco.name, coco.root, str(own)), tmp_path)
-    assert check("detection", data, tmp_path).ok
+    assert check_dense("detection", data, tmp_path).ok
     change_box(data)
-    found = check("detection", data, tmp_path).findings
+    found = check_dense("detection", data, tmp_path).findings
     assert len(found) == 1
     assert found[0].startswith(
         f"train: the contents differ, expected contents digest {contents['train']}, found sha256:"
@@ -179,28 +179,28 @@ def test_generated_data_are_made_recorded_and_verified(kind: str, tmp_path: Path
     record = tmp_path / "record.json"
     with pytest.raises(DataError, match="does not hold the generated set 'scenes'.*lska data prepare"):
         opener(data, "train", tmp_path)
-    prepare(kind, data, record, tmp_path)
+    prepare_dense(kind, data, record, tmp_path)
     first = json.loads(record.read_text())
     assert (first["title"], first["splits"]) == ("generated scenes", {"train": 6, "val": 3})
     split = opener(data, "train", tmp_path)
-    assert verify(kind, data, record, split) == {"name": "scenes", "digest": first["digest"]}
-    prepare(kind, data, record, tmp_path)
+    assert verify_dense(kind, data, record, split) == {"name": "scenes", "digest": first["digest"]}
+    prepare_dense(kind, data, record, tmp_path)
     assert json.loads(record.read_text()) == first
 
     other = DataSource("scenes", data.root, generate={**SCENES, "seed": 1})
     with pytest.raises(DataError, match="seed: 0, not 1"):
-        verify(kind, other, record, split)
-    prepare(kind, other, record, tmp_path)
+        verify_dense(kind, other, record, split)
+    prepare_dense(kind, other, record, tmp_path)
     assert json.loads(record.read_text())["digest"] != first["digest"]
     assert opener(other, "train", tmp_path).count == 6
 
 
 def test_a_generated_set_that_was_damaged_is_refused_with_its_remedy(tmp_path: Path) -> None:
     data = DataSource("scenes", str(tmp_path / "set"), generate=SCENES)
-    prepare("detection", data, tmp_path / "record.json", tmp_path)
+    prepare_dense("detection", data, tmp_path / "record.json", tmp_path)
     remove_image(data)
     with pytest.raises(DataError, match="(?s)missing image files.*remove its folder, and it is made again"):
-        prepare("detection", data, tmp_path / "record.json", tmp_path)
+        prepare_dense("detection", data, tmp_path / "record.json", tmp_path)
 
 
 def test_a_manifest_of_another_name_is_refused(coco: DataSource, tmp_path: Path) -> None:
@@ -222,14 +222,14 @@ def test_a_wrong_root_says_what_was_expected_and_found(tmp_path: Path) -> None:
 @pytest.mark.skipif(not BCCD.is_dir(), reason=f"needs the BCCD archive at {BCCD}")
 def test_bccd(tmp_path: Path) -> None:
     data, record, cache = DataSource("bccd", str(BCCD)), tmp_path / "record.json", tmp_path / "cache"
-    prepare("detection", data, record, cache)
+    prepare_dense("detection", data, record, cache)
     content = json.loads(record.read_text())
     assert content["splits"] == {"train": 205, "val": 87, "test": 72}
     assert content["detail"]["train"]["per_class"] == {"RBC": 2381, "WBC": 214, "Platelets": 209}
     assert content["detail"]["val"]["dropped"] == ["BloodImage_00338.xml, object 13: RBC at the single pixel 504, 337"]
     assert content["detail"]["train"]["dropped"] == ["BloodImage_00343.xml, object 4: RBC at the single pixel 181, 329"]
     splits = [open_detection(data, split, cache) for split in ("train", "val", "test")]
-    assert verify("detection", data, record, *splits)["name"] == "bccd"
+    assert verify_dense("detection", data, record, *splits)["name"] == "bccd"
     coco = COCO(splits[0].annotations)
     (entry,) = coco.loadImgs(1)
     assert (splits[0].images / entry["file_name"]).is_file()
@@ -239,20 +239,20 @@ def test_bccd(tmp_path: Path) -> None:
     xml.write_text(xml.read_text().replace("<name>WBC</name>", "<name>RBC</name>"))
     changed = open_detection(data, "train", cache)
     with pytest.raises(DataError, match="train: files at"):
-        verify("detection", data, record, changed)
+        verify_dense("detection", data, record, changed)
 
 
 @pytest.mark.skipif(not CAMVID.is_dir(), reason=f"needs the CamVid archive at {CAMVID}")
 def test_camvid(tmp_path: Path) -> None:
     data, record, cache = DataSource("camvid", str(CAMVID)), tmp_path / "record.json", tmp_path / "cache"
-    prepare("segmentation", data, record, cache)
+    prepare_dense("segmentation", data, record, cache)
     content = json.loads(record.read_text())
     assert content["splits"] == {"train": 367, "val": 101, "test": 233}
     assert sum(content["detail"]["train"]["pixels"].values()) == 367 * 480 * 360
     assert content["detail"]["val"]["pixels"]["road"] == 5_053_176
     split = open_segmentation(data, "test", cache)
     assert (split.zero_is_unlabelled, split.ignore, split.count) == (False, (11,), 233)
-    assert verify("segmentation", data, record, split)["name"] == "camvid"
+    assert verify_dense("segmentation", data, record, split)["name"] == "camvid"
 
 
 def test_opening_imports_nothing_heavy(coco: DataSource, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from lska.evaluate.pictures import styled
 from lska.models.runs import ATTENTIONS, Run
 from lska.tables.collect import Table
 from lska.tables.figure_parts import FOOTER_LETTERS, LOOKS, WIDTH, balanced
-from lska.tables.figures import DRAWINGS, draw
+from lska.tables.figures import DRAWINGS, draw_figure
 from lska.tables.specs import TARGETS, load_spec
 
 FIGURES = [target for target in TARGETS if target.startswith("figure")]
@@ -94,9 +94,9 @@ def test_files_are_equal_byte_for_byte_and_hold_text_in_outline_fonts(
 ) -> None:
     table = filled(target, demo(tmp_path, caption="demo scale: some caption"))
     first, second = ([tmp_path / folder / f"f.{kind}" for kind in ("png", "pdf", "svg")] for folder in ("a", "b"))
-    draw(table, first)
+    draw_figure(table, first)
     monkeypatch.setitem(matplotlib.rcParams, "font.size", 17.0)
-    draw(table, second)
+    draw_figure(table, second)
     assert matplotlib.rcParams["font.size"] == 17.0
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.suffix
@@ -115,9 +115,9 @@ def test_files_are_equal_byte_for_byte_and_hold_text_in_outline_fonts(
 
 def test_unknown_formats_and_drawings_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"f\.gif.*\.png, \.pdf, \.svg"):
-        draw(filled("figure_03", demo(tmp_path)), [tmp_path / "f.png", tmp_path / "f.gif"])
+        draw_figure(filled("figure_03", demo(tmp_path)), [tmp_path / "f.png", tmp_path / "f.gif"])
     with pytest.raises(ValueError, match="table_03: drawing: expected one of trade_off"):
-        draw(filled("table_03", demo(tmp_path)), [tmp_path / "f.png"])
+        draw_figure(filled("table_03", demo(tmp_path)), [tmp_path / "f.png"])
     assert not list(tmp_path.glob("f.*"))
 
 

@@ -18,7 +18,7 @@ from tiny_project import Project
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
 from lska.data.dtd import TextureSet, read_textures
 from lska.data.entries import DataError
-from lska.data.inspected_sets import prepare, verify
+from lska.data.inspected_sets import prepare_inspected, verify_inspected
 from lska.provenance.files import FileError
 from lska.settings.inspections import InspectionJob
 
@@ -45,10 +45,10 @@ def test_a_generated_set_is_made_and_recorded(inspected: InspectionProject, task
     assert (found["name"], found["images"], found["task"]) == (job.data.name, images, task)
     assert found["inputs"] == job.inputs() and found["digest"].startswith("sha256:")
     assert job.config.data_identity(job.data) == {"name": job.data.name, "digest": found["digest"]}
-    verify(job, opened(job))
+    verify_inspected(job, opened(job))
     before = job.record.read_bytes()
     job.record.unlink()
-    prepare(job)
+    prepare_inspected(job)
     assert job.record.read_bytes() == before
 
 
@@ -59,10 +59,10 @@ def test_a_generated_set_is_made_and_recorded(inspected: InspectionProject, task
 def test_other_settings_make_another_set(inspected: InspectionProject, task: str, change: dict[str, Any]) -> None:
     before = record(inspected.job(task))
     changed = inspected.job(task, {task: {"data": {"generate": change}}})
-    prepare(changed)
+    prepare_inspected(changed)
     after = record(changed)
     assert all(after[name] != before[name] for name in ("digest", "inputs", "files"))
-    verify(changed, opened(changed))
+    verify_inspected(changed, opened(changed))
 
 
 @pytest.mark.parametrize("task", READ)
@@ -72,9 +72,9 @@ def test_a_set_that_changed_after_its_record_is_refused(inspected: InspectionPro
     content = file.read_bytes()
     file.write_bytes(content + b" ")
     with pytest.raises(DataError, match=f"{job.data.root} is not the set that {job.record} records"):
-        verify(job, opened(job))
+        verify_inspected(job, opened(job))
     file.write_bytes(content)
-    verify(job, opened(job))
+    verify_inspected(job, opened(job))
     if task == "texture_knn":
         label = Path(job.data.root) / "labels" / "val1.txt"
         lines = label.read_text().splitlines()
@@ -82,7 +82,7 @@ def test_a_set_that_changed_after_its_record_is_refused(inspected: InspectionPro
     else:
         file.unlink()
     with pytest.raises(DataError, match="files were added, removed or changed"):
-        verify(job, opened(job))
+        verify_inspected(job, opened(job))
 
 
 @pytest.mark.parametrize("task", READ)
@@ -91,7 +91,7 @@ def test_a_record_that_is_missing_or_damaged_says_what_makes_it(inspected: Inspe
     for content in (None, "{}", '{"files": [1]}', "[" * 9999):
         job.record.unlink() if content is None else job.record.write_text(content)
         with pytest.raises(FileError, match=rf"{job.record} is missing or damaged \(.*data prepare --kind {task}"):
-            verify(job, opened(job))
+            verify_inspected(job, opened(job))
 
 
 def given(inspected: InspectionProject, task: str, **data: Any) -> InspectionJob:
@@ -113,14 +113,14 @@ def published_layout(root: Path, per_category: int = 80) -> Path:
 
 def test_the_published_cue_conflict_layout_is_checked_and_recorded(inspected: InspectionProject) -> None:
     job = given(inspected, "shape_texture", name="cue_conflict", root=str(published_layout(Path("given"))))
-    prepare(job)
+    prepare_inspected(job)
     found = record(job)
     assert (found["images"], found["title"]) == (1280, "published cue-conflict set")
     assert found["detail"]["shape_instances"] == 160 and found["detail"]["without_conflict"] == 0
-    verify(job, opened(job))
+    verify_inspected(job, opened(job))
     # A pixel more or less is another set, though its files have the same names.
     Image.new("RGB", (2, 2), (255, 255, 255)).save("given/bear/bear1-bicycle2.png")
-    prepare(job)
+    prepare_inspected(job)
     assert record(job)["digest"] != found["digest"]
 
 
@@ -130,7 +130,7 @@ def test_a_wrong_cue_conflict_set_is_refused_with_everything_found(inspected: In
     write_names(root, ["cat/cat1-dog.png", "dog/cat1-dog1.png"])
     job = given(inspected, "shape_texture", name="cue_conflict", root="given")
     with pytest.raises(DataError) as caught:
-        prepare(job)
+        prepare_inspected(job)
     message = str(caught.value)
     assert message.startswith("cue_conflict at given: not as its manifest") and "shape_texture.data.root" in message
     assert all(part in message for part in ("bear", "cat1-dog.png", "cat1-dog1.png"))
@@ -146,16 +146,16 @@ def test_a_given_texture_set_is_compared_with_its_manifest(inspected: Inspection
     })  # fmt: skip
     Path("patterns.yaml").write_text(text)
     job = given(inspected, "texture_knn", name="patterns", manifest="patterns.yaml")
-    prepare(job)
+    prepare_inspected(job)
     found = record(job)
     assert (found["title"], found["classes"], found["images"]) == ("Patterns", 4, 48)
     assert found["inputs"] != inspected.job("texture_knn").inputs()
     Path("patterns.yaml").write_text(text.replace('"val": 4', '"val": 5'))
     with pytest.raises(DataError, match=rf"(?s)patterns at made/textures: .*{classes[0]}.*texture_knn\.data\.root"):
-        prepare(job)
+        prepare_inspected(job)
     # DTD is known by its name alone.
     with pytest.raises(DataError, match=r"dtd at made/textures: not as"):
-        prepare(given(inspected, "texture_knn", name="dtd"))
+        prepare_inspected(given(inspected, "texture_knn", name="dtd"))
 
 
 def test_the_command_names_a_section_that_is_absent(inspected: InspectionProject, capsys: Any) -> None:

@@ -22,7 +22,7 @@ from lska.data.entries import DataError
 from lska.data.folders import Split, open_split
 from lska.evaluate import inspecting, receptive_field, shape_bias, shape_texture
 from lska.evaluate.accuracy import StaleWeightsError
-from lska.evaluate.inspecting import measure
+from lska.evaluate.inspecting import measure_inspection
 from lska.evaluate.members import Member
 from lska.evaluate.neighbours import texture_hits
 from lska.evaluate.scoring_passes import cut, normalized
@@ -57,7 +57,7 @@ def batch(member: Member, encoded: list[bytes]) -> torch.Tensor:
 @pytest.mark.parametrize("task", TASKS)
 def test_metric_files_are_valid_and_have_what_every_table_names(inspected: InspectionProject, task: str) -> None:
     job = inspected.job(task)
-    measure(job, RUNS)
+    measure_inspection(job, RUNS)
     named = {column.metric for target in TARGETS for column in load_spec(target).columns if column.task == task}
     for run in RUNS:
         content = metrics_of(job, run)
@@ -87,10 +87,10 @@ def test_metric_files_are_valid_and_have_what_every_table_names(inspected: Inspe
 @pytest.mark.parametrize("changes", [{}, {"stage": 3, "pooled": False, "pairs": 30}], ids=str)
 def test_dimensions_and_bias_are_those_of_the_features(inspected: InspectionProject, changes: dict[str, Any]) -> None:
     job = inspected.job("shape_texture", {"shape_texture": changes})
-    measure(job, RUNS)
+    measure_inspection(job, RUNS)
     cues = read_cue_conflict(Path(job.data.root))
     pairs = [
-        shape_texture.draw(found, job.section.pairs, 3)
+        shape_texture.draw_pairs(found, job.section.pairs, 3)
         for found in (shape_texture.shape_pairs(cues), shape_texture.texture_pairs(cues))
     ]
     images = [cues.read(index) for index in range(len(cues))]
@@ -99,11 +99,11 @@ def test_dimensions_and_bias_are_those_of_the_features(inspected: InspectionProj
     for run, member in zip(RUNS, members_of(job.config, *RUNS), strict=True):
         prepared = batch(member, images)
         found = features(member.network, prepared, job.section.stage, job.section.pooled).numpy()
-        direct = shape_texture.metrics(shape_texture.dimensions(found, *pairs, resamples=20, seed=3))
+        direct = shape_texture.dimension_metrics(shape_texture.dimensions(found, *pairs, resamples=20, seed=3))
         with torch.inference_mode():
             probabilities = member.network(prepared).softmax(dim=1).numpy()
         decided = shape_bias.decisions(probabilities, mapping)
-        direct |= shape_bias.metrics(shape_bias.shape_bias(decided, mapping, cues))
+        direct |= shape_bias.bias_metrics(shape_bias.shape_bias(decided, mapping, cues))
         assert set(direct) == set(values(job, run))
         for name, entry in metrics_of(job, run)["metrics"].items():
             assert entry["value"] == pytest.approx(direct[name]["value"], rel=1e-3, abs=1e-3)
@@ -123,7 +123,7 @@ def test_cue_conflict_images_are_taken_as_they_are_or_enlarged_and_cropped(
         inspecting, "normalized", lambda images, *how: (seen.append(images), normalized(images, *how))[1]
     )
     job = inspected.job("shape_texture", crop, {"stored_images": reading})
-    measure(job, RUNS[:1])
+    measure_inspection(job, RUNS[:1])
     image = decode(read_cue_conflict(Path(job.data.root)).read(0), "")
     if reading == "enlarged":
         image = image.resize((40, 40), Image.Resampling.BILINEAR).crop((4, 4, 36, 36))
@@ -139,7 +139,7 @@ def test_images_are_decoded_once_for_all_networks(
     original = inspecting.decode
     monkeypatch.setattr(inspecting, "decode", lambda data, place: (decoded.append(place), original(data, place))[1])
     job = inspected.job("shape_texture")
-    measure(job, runs)
+    measure_inspection(job, runs)
     assert len(decoded) == len(set(decoded)) == 48
     assert [run for run in RUNS if job.metrics(run).exists()] == list(runs)
 
@@ -147,15 +147,15 @@ def test_images_are_decoded_once_for_all_networks(
 def test_networks_measured_together_and_alone_have_the_same_numbers_and_outcomes(inspected: InspectionProject) -> None:
     for task in TASKS:
         job = inspected.job(task)
-        measure(job, RUNS)
+        measure_inspection(job, RUNS)
         together = values(job, RUNS[1]), metrics_of(job, RUNS[1])["outcomes"]
-        measure(job, RUNS[1:2])
+        measure_inspection(job, RUNS[1:2])
         assert (values(job, RUNS[1]), metrics_of(job, RUNS[1])["outcomes"]) == together
 
 
 def test_nearest_textures_are_those_of_the_features(inspected: InspectionProject) -> None:
     job = inspected.job("texture_knn", {"texture_knn": {"gallery": ["train", "val"], "query": "test"}})
-    measure(job, RUNS)
+    measure_inspection(job, RUNS)
     textures = read_textures(Path(job.data.root))
     images = [textures.images.read(index) for index in range(len(textures))]
     for run, member in zip(RUNS, members_of(job.config, *RUNS), strict=True):
@@ -178,7 +178,7 @@ def test_both_maps_are_written_and_the_control_is_a_network_built_anew(inspected
     from lska.train.classifier import build_network
 
     job = inspected.job("receptive_field")
-    measure(job, RUNS)
+    measure_inspection(job, RUNS)
     for run, member in zip(RUNS, members_of(job.config, *RUNS), strict=True):
         written = values(job, run)
         fresh = build_network(job.config, run, 4).eval()
@@ -201,7 +201,7 @@ def test_weights_decide_the_map_of_the_trained_network_only(inspected: Inspectio
         save_weights(network(job.config, run, seed), path)
         sidecar = json.loads(path.with_suffix(".json").read_text())
         write_json(path.with_suffix(".json"), sidecar | {"md5": file_md5(path)})
-        measure(job, [run])
+        measure_inspection(job, [run])
         with np.load(job.field(run)) as found:
             maps.append(dict(found))
     assert np.array_equal(maps[0]["untrained"], maps[1]["untrained"])
@@ -218,7 +218,7 @@ def test_images_that_are_skipped_are_replaced(inspected: InspectionProject, monk
 
     monkeypatch.setattr(receptive_field, "contribution", sometimes)
     job = inspected.job("receptive_field")
-    measure(job, RUNS[:1])
+    measure_inspection(job, RUNS[:1])
     content = metrics_of(job, RUNS[0])
     assert len(calls) == (5 + 2) + 5
     assert content["detail"]["skipped"] == {"trained": 2, "untrained": 0}
@@ -235,7 +235,7 @@ def test_pixels_are_normalised_as_the_section_says(
         receptive_field, "contribution", lambda network, image: (seen.append(image), original(network, image))[1]
     )
     job = inspected.job("receptive_field", {"receptive_field": {"normalization": normalization}})
-    measure(job, RUNS[:1])
+    measure_inspection(job, RUNS[:1])
     means = {"imagenet": (0.485, 0.456, 0.406), "recipe": (0.5, 0.5, 0.5)}
     deviations = {"imagenet": (0.229, 0.224, 0.225), "recipe": (0.5, 0.5, 0.5)}
     split = open_split(Path(job.config.data.root), "val")
@@ -249,7 +249,7 @@ def test_data_that_changed_since_their_record_are_refused(inspected: InspectionP
     file = sorted(Path(job.data.root).rglob(f"*.{kind}"))[0]
     file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(DataError, match=f"{job.data.root} is not the set that {job.record} records"):
-        measure(job, RUNS)
+        measure_inspection(job, RUNS)
     assert not any(path.exists() for run in RUNS for path in job.outputs(run))
 
 
@@ -258,14 +258,14 @@ def test_data_without_a_record_are_refused(inspected: InspectionProject, task: s
     job = inspected.job(task)
     job.record.unlink()
     with pytest.raises(ValueError, match=f"{job.record} is missing or damaged .no such file.*lska data prepare"):
-        measure(job, RUNS)
+        measure_inspection(job, RUNS)
     assert not any(path.exists() for run in RUNS for path in job.outputs(run))
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_weights_of_another_configuration_are_refused(inspected: InspectionProject, task: str) -> None:
     with pytest.raises(StaleWeightsError):
-        measure(inspected.job(task, {"training": {"overrides": {"epochs": 5}}}), RUNS)
+        measure_inspection(inspected.job(task, {"training": {"overrides": {"epochs": 5}}}), RUNS)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -281,10 +281,10 @@ def test_networks_of_other_classes_have_dimensions_and_no_shape_bias(
     inspected: InspectionProject, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = inspected.job("shape_texture", {"shape_texture": {"data": {"generate": {"classes": 5}}}})
-    from lska.data.inspected_sets import prepare
+    from lska.data.inspected_sets import prepare_inspected
 
-    prepare(job)
-    measure(job, RUNS[:1])
+    prepare_inspected(job)
+    measure_inspection(job, RUNS[:1])
     found = metrics_of(job, RUNS[0])["metrics"]
     assert found["shape_bias"]["value"] is None and found["cue_decisions"]["value"] is None
     assert found["neurons"]["value"] > 0 and found["shape_dimensions_reference"]["value"] is not None

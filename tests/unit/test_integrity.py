@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
-from lska.data.integrity import check
+from lska.data.integrity import check_class_folders
 from lska.data.manifest import Manifest, load_manifest, make_manifest
-from lska.data.problems import render
+from lska.data.problems import render_report
 
 CIFAR10 = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10"
 
@@ -38,10 +38,10 @@ def test_unchanged_data_pass_with_contents_in_folders_and_archives(tmp_path: Pat
     root = write_root(tmp_path / 'it\'s "data"')
     manifest = described(root)
     (root / "train" / "ant" / "notes.txt").write_text("")
-    report = check(manifest, root, contents=True)
+    report = check_class_folders(manifest, root, contents=True)
     assert report.ok and report.digest == manifest.digest
-    assert "as its manifest says" in render(report)
-    assert "train: other entries, ignored (1): 'ant/notes.txt'." in render(report)
+    assert "as its manifest says" in render_report(report)
+    assert "train: other entries, ignored (1): 'ant/notes.txt'." in render_report(report)
     for split in ("train", "val"):
         with tarfile.open(tmp_path / f"{split}.tar", "w") as tar:
             tar.add(root / split, split)
@@ -100,8 +100,8 @@ def test_every_difference_is_named(tmp_path: Path, snapshot: SnapshotAssertion) 
         root = write_root(tmp_path / what.replace(" ", "_") / "data")
         manifest = described(root)
         spoil(root)
-        quick, full = check(manifest, root), check(manifest, root, contents=True)
-        assert not full.ok and all(text in render(full) for text in full.findings)
+        quick, full = check_class_folders(manifest, root), check_class_folders(manifest, root, contents=True)
+        assert not full.ok and all(text in render_report(full) for text in full.findings)
         assert quick.ok == (what in ("truncated image", "replaced image"))
         assert set(quick.findings) <= set(full.findings)
         said += [f"{what}:", *(f"  {text}" for text in full.findings)]
@@ -111,6 +111,6 @@ def test_every_difference_is_named(tmp_path: Path, snapshot: SnapshotAssertion) 
 
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason=f"needs the CIFAR-10 archives at {CIFAR10}")
 def test_cifar10_archives_are_what_the_manifest_says() -> None:
-    report = check(load_manifest("cifar10"), CIFAR10)
+    report = check_class_folders(load_manifest("cifar10"), CIFAR10)
     assert report.findings == ()
     assert report.notes[0].startswith("train: 50,000 images in 10 classes")

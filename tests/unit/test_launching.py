@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lska.pipeline.launching import budget_seconds, launcher, runtime, spread, training_threads
+from lska.pipeline.launching import budget_seconds, launcher, node_resources, runtime, training_threads
 from lska.settings.sections import Training
 
 
@@ -28,8 +28,8 @@ def test_a_training_is_started_by_what_it_needs() -> None:
 
 def test_only_jobs_on_several_nodes_make_their_own_steps() -> None:
     one, several = means(gpus=4, workers=3), means(gpus=8, nodes=2, workers=3)
-    assert spread(lambda wildcards: one, [one]) == {}
-    resources = spread({"a": one, "b": several}.get, [one, several])
+    assert node_resources(lambda wildcards: one, [one]) == {}
+    resources = node_resources({"a": one, "b": several}.get, [one, several])
     assert {name: [of(job) for job in "ab"] for name, of in resources.items()} == {
         "mpi": ["", "srun"],
         "tasks": [1, 2],

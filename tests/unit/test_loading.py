@@ -20,8 +20,8 @@ from lska.data.folders_torch import ImageDataset
 from lska.provenance.strict import build
 from lska.settings.recipes import Recipe
 from lska.train.loading import (
+    BatchPlan,
     MicroBatches,
-    Plan,
     SeededImages,
     batch_mixer,
     scoring_loader,
@@ -42,8 +42,8 @@ def recipe(**changes: Any) -> Recipe:
     return build(Recipe, {**RECIPE, **changes}, "recipe")
 
 
-def plan(length: int = 76, seed: int = 0, **changes: Any) -> Plan:
-    return Plan.of(recipe(**changes), length, seed)
+def plan(length: int = 76, seed: int = 0, **changes: Any) -> BatchPlan:
+    return BatchPlan.of(recipe(**changes), length, seed)
 
 
 def batches(root: Path, start: int = 0, workers: int = 0, rank: int = 0, world: int = 1, count: int = 6) -> list[Batch]:
@@ -97,14 +97,14 @@ def test_no_image_comes_twice_in_an_epoch_and_epochs_differ() -> None:
 
 
 def test_repeats_of_an_image_are_changed_otherwise_and_go_to_different_micro_batches(image_set: Path) -> None:
-    repeated = Plan(60, 8, 4, 2, 0, repeats=3)
+    repeated = BatchPlan(60, 8, 4, 2, 0, repeats=3)
     keys = list(MicroBatches(repeated, 0, 0, 1))
     assert len(keys) == 1 * 4 * 2
     (first, *_), images = [indices(keys, epoch) for epoch in range(2)], len(open_split(image_set, "train"))
     shown = [index % 60 for index in first]
     assert len(set(first)) == len(first) == 32 and len(set(shown)) == 11
     # 10 images three times and one twice, in the order of an epoch without repeats.
-    assert set(shown) == set(Plan(60, 8, 4, 2, 0).order(0)[:11].tolist())
+    assert set(shown) == set(BatchPlan(60, 8, 4, 2, 0).order(0)[:11].tolist())
     assert all(len({index % 60 for _, index in batch}) == 8 for batch in keys)
     seeded = SeededImages(ImageDataset(open_split(image_set, "train"), training_transform(recipe(**STRONG))), 0)
     assert not torch.equal(seeded[0, 5][0], seeded[0, 5 + images][0])

@@ -18,7 +18,7 @@ from lska.data.folders import Split
 from lska.evaluate.accuracy import classify
 from lska.evaluate.inspecting import _pixels
 from lska.evaluate.members import open_run
-from lska.evaluate.robustness import measure
+from lska.evaluate.robustness import measure_robustness
 from lska.models.pretrained import load_weights
 from lska.models.runs import Run
 from lska.provenance.files import read_json, write_json
@@ -100,7 +100,7 @@ def test_perturbed_sets_obey_it_and_keep_predictions_apart(robust: RobustProject
     for how in (SCALES, OWN):
         if how is OWN:
             import_weights(item.config, run)
-        measure(item, [run])
+        measure_robustness(item, [run])
         hits, _ = expected(item.config, run, files, how)
         content = metrics_of(item, run)
         assert content["metrics"]["top1"]["value"] == pytest.approx(np.mean(hits))

@@ -24,14 +24,14 @@ from tiny_project import CLASSES, Project
 from lska.data.entries import DataError
 from lska.data.manifest import make_manifest, save_manifest
 from lska.data.perturbed.names import FAMILIES
-from lska.data.perturbed.parts import CLEAN, _clean_part, open_parts, read_record
-from lska.data.perturbed.perturbed_preparing import prepare
+from lska.data.perturbed.parts import CLEAN, _clean_part, open_parts, read_perturbed_record
+from lska.data.perturbed.perturbed_preparing import prepare_perturbed
 from lska.provenance.files import FileError
 from lska.settings.perturbed_sets import PerturbedSet
 
 
 def test_a_partial_set_opens_with_the_parts_that_are_there(partial: PerturbedSet) -> None:
-    prepare(partial)
+    prepare_perturbed(partial)
     clean, *parts = open_parts(partial)
     cells = {part.cell for part in parts}
     assert len(parts) == len(cells) == 88 and not {("fog", 1), ("snow", 4), ("frost", 2)} & cells
@@ -58,7 +58,7 @@ def test_files_that_come_or_go_after_the_check_are_noticed(
         (corrupted_manifest if name == "c" else perturbed_manifest)(Path(f"my_{name}.yaml"))
         write_corrupted(Path("my_c"), "c") if name == "c" else write_part(Path("my_r"))
     item = stored(project, name) if origin == "stored" else generated(project, name)
-    prepare(item)
+    prepare_perturbed(item)
     open_parts(item)
     change(Path(f"my_{name}"))
     with pytest.raises(DataError, match=rf"(?s)my_{name} is not the set that .*my_{name}\.json records:.*file names"):
@@ -66,7 +66,7 @@ def test_files_that_come_or_go_after_the_check_are_noticed(
 
 
 def test_a_corruption_that_is_gone_is_named(partial: PerturbedSet) -> None:
-    prepare(partial)
+    prepare_perturbed(partial)
     shutil.rmtree(Path("my_c") / "spatter")
     with pytest.raises(DataError, match=r"(?s)spatter/1: my_c/spatter is gone\nrestore the files, or remove"):
         open_parts(partial)
@@ -83,7 +83,7 @@ def test_a_missing_or_damaged_record_is_named(project: Project) -> None:
         if content is not None:
             item.record.write_text(content)
         with pytest.raises(FileError, match=message):
-            read_record(item)
+            read_perturbed_record(item)
 
 
 def clean_data(kind: str, names: tuple[str, ...]) -> None:
@@ -104,7 +104,7 @@ def test_clean_images_are_matched_by_name_also_where_they_are_png(project: Proje
     clean_data("PNG", ("aaa.png", "000.png", "001.png"))
     item = stored(project, "c")
     project.prepare(item.config)
-    prepare(item)
+    prepare_perturbed(item)
     clean, first, *_ = open_parts(item)
     assert (clean.name, len(clean), clean.cell) == (CLEAN, 8, None)
     names = [clean.split.samples[clean.index(position)].name for position in range(len(clean))]
@@ -124,7 +124,7 @@ def test_without_the_clean_images_there_are_no_relative_errors(
     corrupted_manifest(Path("my_c.yaml"))
     write_corrupted(Path("my_c"), "c")
     item = stored(project, "c")
-    prepare(item)
+    prepare_perturbed(item)
     if state == "absent":
         Path("data").unlink()
     else:

@@ -28,7 +28,7 @@ from lska.data.entries import DataError
 from lska.data.manifest import make_manifest, save_manifest
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.data.perturbed.parts import open_parts
-from lska.data.perturbed.perturbed_preparing import prepare
+from lska.data.perturbed.perturbed_preparing import prepare_perturbed
 from lska.data.synthetic import ClassificationSettings
 from lska.settings.perturbed_sets import PerturbedSet
 from lska.settings.versions import GENERATORS, Version
@@ -38,7 +38,7 @@ def test_a_partial_set_is_recorded_with_what_is_missing(
     partial: PerturbedSet, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        prepare(partial)
+        prepare_perturbed(partial)
     found = record(partial)
     assert found["missing"] == {"fog": [1, 2, 3, 4, 5], "snow": [4], "frost": [2]}
     assert sum(map(len, found["parts"].values())) == 95 - 7
@@ -50,10 +50,10 @@ def test_a_partial_set_is_recorded_with_what_is_missing(
 
 
 def test_a_part_that_is_added_changes_the_identity(partial: PerturbedSet) -> None:
-    prepare(partial)
+    prepare_perturbed(partial)
     before = record(partial)
     (Path("my_c") / "frost" / "2" / "red" / NAMES[0]).write_bytes(picture(9))
-    prepare(partial)
+    prepare_perturbed(partial)
     after = record(partial)
     assert after["missing"] == {"fog": [1, 2, 3, 4, 5], "snow": [4]}
     assert before["digest"] != after["digest"] and before["names"] == after["names"]
@@ -65,7 +65,7 @@ def test_a_set_without_any_complete_part_is_refused(project: Project) -> None:
     write_part(Path("my_c") / "fog" / "2")
     item = stored(project, "c")
     with pytest.raises(DataError) as caught:
-        prepare(item)
+        prepare_perturbed(item)
     text = str(caught.value)
     assert text.startswith("my_c at my_c: not as its manifest says") and "no part of it is complete" in text
     assert "fog/1, 2: 8 images, expected 12" in text
@@ -81,7 +81,7 @@ def test_a_set_without_any_complete_part_is_refused(project: Project) -> None:
 def test_a_manifest_of_the_other_family_is_refused(project: Project, name: str, family: str, message: str) -> None:
     corrupted_manifest(Path(f"my_{name}.yaml"), family)
     with pytest.raises(ValueError, match=message):
-        prepare(stored(project, name))
+        prepare_perturbed(stored(project, name))
 
 
 @pytest.mark.parametrize("name", GENERATED)
@@ -142,7 +142,7 @@ def test_the_reference_is_part_of_the_record(project: Project) -> None:
     item = generated(project, "a")
     found = made(item)
     assert found["reference"] == {"run": "resnet18-s0", "md5": "abc"}
-    prepare(item, judge, {"run": "resnet18-s0", "md5": "other"})
+    prepare_perturbed(item, judge, {"run": "resnet18-s0", "md5": "other"})
     again = record(item)
     assert again["reference"]["md5"] == "other"
     assert again["inputs"] == found["inputs"], "which weights they were is known only after training"
@@ -161,14 +161,14 @@ def test_images_that_the_reference_gets_right_are_not_in_the_set(project: Projec
 
 def test_without_its_reference_the_set_cannot_be_made(project: Project) -> None:
     with pytest.raises(ValueError, match=r"robustness\.sets\.a\.generate: the images .* reference classifier"):
-        prepare(generated(project, "a"))
+        prepare_perturbed(generated(project, "a"))
 
 
 def test_a_stored_set_with_a_folder_per_class(project: Project) -> None:
     perturbed_manifest(Path("my_r.yaml"))
     write_part(Path("my_r"))
     item = stored(project, "r")
-    prepare(item)
+    prepare_perturbed(item)
     assert (record(item)["splits"], record(item)["contents"]) == ({"test": 8}, None)
     (part,) = open_parts(item)
     assert (part.name, len(part), part.stored) == ("test", 8, False)
@@ -179,10 +179,10 @@ def test_a_stored_set_that_is_not_as_published_is_refused(project: Project) -> N
     write_part(Path("my_r"))
     (Path("my_r") / "red" / NAMES[0]).unlink()
     with pytest.raises(DataError, match=r"(?s)7 images, expected 8.*robustness\.sets\.r\.root"):
-        prepare(stored(project, "r"))
+        prepare_perturbed(stored(project, "r"))
     shutil.rmtree("my_r")
     with pytest.raises(DataError, match=r"(?s)my_r does not exist: expected a folder .*robustness\.sets\.r\.root"):
-        prepare(stored(project, "r"))
+        prepare_perturbed(stored(project, "r"))
 
 
 def test_severities_are_those_of_the_family(project: Project, few: None) -> None:

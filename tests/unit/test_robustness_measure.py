@@ -35,10 +35,10 @@ from tiny_robustness import (
 
 from lska.data.entries import DataError
 from lska.data.perturbed.names import EXTRA, FAMILIES, SEVERITIES, STANDARD
-from lska.data.perturbed.perturbed_preparing import prepare
+from lska.data.perturbed.perturbed_preparing import prepare_perturbed
 from lska.evaluate import scoring_passes
 from lska.evaluate.accuracy import StaleWeightsError
-from lska.evaluate.robustness import measure
+from lska.evaluate.robustness import measure_robustness
 from lska.evaluate.scores import ALEXNET, calibration_error
 from lska.models.pretrained import CheckpointError, save_weights
 from lska.provenance.files import FileError, write_json
@@ -63,7 +63,7 @@ def errors_by_part(item: PerturbedSet, run: Any) -> dict[str, float]:
 
 def test_a_complete_set_has_every_mean(robust: RobustProject) -> None:
     item = complete(robust, "c")
-    measure(item, RUNS[:2])
+    measure_robustness(item, RUNS[:2])
     for run in RUNS[:2]:
         found, errors = values(item, run), errors_by_part(item, run)
         assert len(errors) == 96 and None not in found.values()
@@ -81,7 +81,7 @@ def test_a_complete_set_has_every_mean(robust: RobustProject) -> None:
 
 def test_the_other_family_has_a_mean_error(robust: RobustProject) -> None:
     item = complete(robust, "c_bar")
-    measure(item, RUNS[:1])
+    measure_robustness(item, RUNS[:1])
     found, errors = values(item, RUNS[0]), errors_by_part(item, RUNS[0])
     assert len(errors) == 50
     assert found["error_mean_10"] == pytest.approx(np.mean(list(errors.values())))
@@ -91,7 +91,7 @@ def test_the_other_family_has_a_mean_error(robust: RobustProject) -> None:
 
 def test_a_partial_set_says_so_and_gives_no_mean(robust: RobustProject, tmp_path: Path) -> None:
     item = robust.item("c")
-    measure(item, RUNS)
+    measure_robustness(item, RUNS)
     found, errors = values(item, RUNS[2]), errors_by_part(item, RUNS[2])
     known = {"top1_present", "top1_clean", "ece_clean"}
     known |= {f"top1_{name}_{level}" for name, levels in CELLS.items() for level in levels}
@@ -118,8 +118,8 @@ def test_severities_that_were_never_made_are_missing_from_means_too(robust: Robu
     manifest = yaml.safe_load(Path("colours_c.yaml").read_text())
     Path("colours_c.yaml").write_text(yaml.safe_dump(manifest | {"severities": [1, 3]}))
     item = robust.item("c")
-    prepare(item)
-    measure(item, RUNS)
+    prepare_perturbed(item)
+    measure_robustness(item, RUNS)
     assert metrics_of(item, RUNS[2])["detail"]["missing"] == dict.fromkeys(FAMILIES["c"], [2, 4, 5])
     assert values(item, RUNS[2])["top1_mean_19"] is None
     column = ColumnSpec("C", item.task, "top1_mean_19", unit="%", digits=1, partial=True)
@@ -129,9 +129,9 @@ def test_severities_that_were_never_made_are_missing_from_means_too(robust: Robu
 
 def test_without_the_clean_images_only_relative_errors_are_missing(robust: RobustProject) -> None:
     item = complete(robust, "c")
-    measure(item, RUNS[:1])
+    measure_robustness(item, RUNS[:1])
     before = values(item, RUNS[0])
-    measure(robust.item("c", {"data": {"root": "nowhere"}}), RUNS[:1])
+    measure_robustness(robust.item("c", {"data": {"root": "nowhere"}}), RUNS[:1])
     after = values(item, RUNS[0])
     null = {name for name, value in after.items() if value is None}
     assert null == {name for name in before if name.startswith("relative_")}
@@ -142,7 +142,7 @@ def test_without_the_clean_images_only_relative_errors_are_missing(robust: Robus
 @pytest.mark.parametrize("name", ["a", "r"])
 def test_sets_of_some_classes_are_scored_with_and_without_the_others(robust: RobustProject, name: str) -> None:
     item = robust.item(name)
-    measure(item, RUNS)
+    measure_robustness(item, RUNS)
     one = scoring(item, members_of(item.config, *RUNS))
     for member in one.members:
         found = values(item, member.run)
@@ -157,7 +157,7 @@ def test_sets_of_some_classes_are_scored_with_and_without_the_others(robust: Rob
 
 def test_a_metric_file_says_what_was_measured(robust: RobustProject) -> None:
     item = robust.item("sketch")
-    measure(item, RUNS[:1])
+    measure_robustness(item, RUNS[:1])
     content, record = metrics_of(item, RUNS[0]), json.loads(item.record.read_text())
     sidecar = json.loads(item.config.weights_path(RUNS[0]).with_suffix(".json").read_text())
     assert content["weights"] == {"md5": sidecar["md5"], "origin": "trained"}
@@ -180,7 +180,7 @@ def test_how_stored_images_are_read_is_kept_with_the_result(robust: RobustProjec
     results = {}
     for reading in ("as_stored", "enlarged"):
         item = robust.item("c", crop, {"stored_images": reading})
-        measure(item, RUNS[:1])
+        measure_robustness(item, RUNS[:1])
         results[reading] = metrics_of(item, RUNS[0])
         assert results[reading]["detail"]["stored_images"] == reading
     whole, cropped = results.values()
@@ -257,11 +257,11 @@ def test_imported_weights_say_how_images_are_prepared_or_are_refused(robust: Rob
     about = {"md5": file_md5(path), "origin": "imported", "recipe": None, "data": None}
     write_json(path.with_suffix(".json"), about)
     with pytest.raises(ValueError, match=r"(?s)s0\.json: spec.recipe: .*missing key 'mean'.*expected image_size"):
-        measure(item, RUNS[:1])
+        measure_robustness(item, RUNS[:1])
     with pytest.raises(ValueError, match=r"s0\.json: spec: expected run and recipe, missing run, recipe"):
-        measure(item, [path])
+        measure_robustness(item, [path])
     write_json(path.with_suffix(".json"), about | {"spec": {"recipe": OTHER}})
-    measure(item, RUNS[:1])
+    measure_robustness(item, RUNS[:1])
     content = metrics_of(item, RUNS[0])
     assert content["weights"]["origin"] == "imported"
     assert content["detail"]["preprocessing"] == json.loads(json.dumps(OTHER))
@@ -280,18 +280,18 @@ def test_a_sidecar_that_does_not_fit_is_named(robust: RobustProject, change: dic
     sidecar = json.loads(weights.with_suffix(".json").read_text())
     write_json(weights.with_suffix(".json"), sidecar | change)
     with pytest.raises(ValueError, match=f"^{weights.with_suffix('.json')}: .*{message}"):
-        measure(robust.item("r"), [weights])
+        measure_robustness(robust.item("r"), [weights])
 
 
 def test_weights_that_cannot_be_used_are_refused_before_anything_is_scored(robust: RobustProject) -> None:
     item, weights = robust.item("r"), foreign(robust.config())
     save_weights(build_network(item.config, RUNS[0], 10), weights)
     with pytest.raises(StaleWeightsError, match=f"{weights} has MD5 .* vouches for"):
-        measure(item, [RUNS[0], weights])
+        measure_robustness(item, [RUNS[0], weights])
     sidecar = json.loads(weights.with_suffix(".json").read_text())
     write_json(weights.with_suffix(".json"), sidecar | {"md5": file_md5(weights)})
     with pytest.raises(CheckpointError, match=re.escape("head.weight (model (4, 8), file (10, 8))")):
-        measure(item, [RUNS[0], weights])
+        measure_robustness(item, [RUNS[0], weights])
     assert not item.predictions.exists() and not item.metrics(RUNS[0]).exists()
 
 
@@ -299,6 +299,6 @@ def test_an_unprepared_or_changed_set_is_refused(robust: RobustProject) -> None:
     item = robust.item("c")
     Path("sets/c/jpeg_compression/2/red/000.jpg").unlink()
     with pytest.raises(DataError, match="jpeg_compression/2: its file names are not the recorded ones"):
-        measure(item, RUNS)
+        measure_robustness(item, RUNS)
     with pytest.raises(FileError, match="unprepared/data/colours_r.json is missing .*lska data prepare --kind r"):
-        measure(robust.item("r", {"scale": "unprepared"}), RUNS)
+        measure_robustness(robust.item("r", {"scale": "unprepared"}), RUNS)

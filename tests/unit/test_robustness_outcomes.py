@@ -8,7 +8,7 @@ from tiny_robustness import RUNS, RobustProject, members_of, metrics_of, scoring
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, STANDARD
 from lska.evaluate import scoring_passes
-from lska.evaluate.robustness import measure
+from lska.evaluate.robustness import measure_robustness
 from lska.evaluate.scores import (
     ALEXNET,
     Errors,
@@ -111,7 +111,7 @@ def test_masked_and_plain_outcomes_are_those_of_their_metrics() -> None:
 @pytest.mark.parametrize("name", ["c", "a"])
 def test_outcomes_are_in_the_order_of_the_stored_predictions(robust: RobustProject, name: str) -> None:
     item = robust.item(name)
-    measure(item, RUNS)
+    measure_robustness(item, RUNS)
     one, digests = scoring(item, members_of(item.config, *RUNS)), set()
     for run, member in zip(RUNS, one.members, strict=True):
         content = metrics_of(item, run)
@@ -122,15 +122,15 @@ def test_outcomes_are_in_the_order_of_the_stored_predictions(robust: RobustProje
         digests.add(content["outcomes"])
     # The predictions stay, and give the same bytes again.
     before = {run: outcomes_path(item.metrics(run)).read_bytes() for run in RUNS}
-    measure(item, RUNS)
+    measure_robustness(item, RUNS)
     assert before == {run: outcomes_path(item.metrics(run)).read_bytes() for run in RUNS} and len(digests) > 1
 
 
 def test_another_protocol_makes_no_prediction_again(robust: RobustProject, monkeypatch: pytest.MonkeyPatch) -> None:
     item = robust.item("sketch")
-    measure(item, RUNS)
+    measure_robustness(item, RUNS)
     first = item.protocol()
     monkeypatch.setattr("lska.settings.perturbed_sets.PROTOCOL", 99)
     monkeypatch.setattr(scoring_passes, "decode", lambda *_: pytest.fail("an image was decoded"))
-    measure(item, RUNS)
+    measure_robustness(item, RUNS)
     assert metrics_of(item, RUNS[0])["detail"]["protocol"] == item.protocol() != first

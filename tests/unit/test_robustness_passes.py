@@ -31,7 +31,7 @@ from tiny_robustness import (
 
 from lska.data.perturbed.parts import open_parts
 from lska.evaluate.predictions import Columns, PredictionError
-from lska.evaluate.scoring_passes import Labels, Pass, ShardImages, normalized
+from lska.evaluate.scoring_passes import ScoringPass, ShardImages, ShardLabels, normalized
 from lska.models.scoring import score
 from lska.provenance.sidecars import Preprocessing
 from lska.train import loading
@@ -80,7 +80,7 @@ def test_a_pass_predicts_what_scoring_by_the_recipe_does(robust: RobustProject, 
     assert equal(found, Columns.join([Columns.of(*batch) for batch in logits]))
 
 
-def pixels(one: Pass) -> list[torch.Tensor]:
+def pixels(one: ScoringPass) -> list[torch.Tensor]:
     """What the first member of a pass sees of the first image of every part, before normalisation."""
     shards = one.shards()
     images = ShardImages(shards)
@@ -148,7 +148,7 @@ def test_loading_processes_get_no_network(robust: RobustProject) -> None:
 
 def test_labels_are_those_of_the_networks(robust: RobustProject) -> None:
     (part,) = open_parts(robust.item("r"))
-    labels = Labels.of(part, CLASSES, masked=True)
+    labels = ShardLabels.of(part, CLASSES, masked=True)
     assert part.split.classes == SOME
     assert labels.numbers.tolist() == labels.allowed.tolist() == [0, 1, 3]
     one = done(scoring(robust.item("r"), members_of(robust.config(), *RUNS)))
@@ -171,7 +171,7 @@ def test_a_set_without_a_mask_has_full_predictions_only(robust: RobustProject) -
 def test_a_class_that_the_networks_do_not_know_is_named(robust: RobustProject) -> None:
     (part,) = open_parts(robust.item("r"))
     with pytest.raises(ValueError, match="^sets/r has classes that the networks were not trained on: green, white; "):
-        Labels.of(part, ("blue", "red"), masked=True)
+        ShardLabels.of(part, ("blue", "red"), masked=True)
 
 
 def test_outputs_that_are_no_numbers_are_refused_and_not_kept(robust: RobustProject) -> None:

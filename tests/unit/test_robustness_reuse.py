@@ -22,8 +22,8 @@ from tiny_robustness import (
     shard_files,
 )
 
-from lska.data.perturbed.parts import open_parts, read_record
-from lska.data.perturbed.perturbed_preparing import prepare
+from lska.data.perturbed.parts import open_parts, read_perturbed_record
+from lska.data.perturbed.perturbed_preparing import prepare_perturbed
 from lska.evaluate.predictions import PredictionError
 from lska.models.pretrained import save_weights
 from lska.models.runs import Run
@@ -136,7 +136,7 @@ def other_images(robust: RobustProject) -> Changed:
     root = Path("sets/r")
     (root / "white" / "000.jpg").rename(root / "white" / "100.jpg")
     Path("results/test/data/colours_r.json").unlink()
-    prepare(robust.item("r"))
+    prepare_perturbed(robust.item("r"))
     return robust.item("r"), RUNS[0]
 
 
@@ -160,7 +160,7 @@ def test_generated_parts_are_known_by_their_contents(robust: RobustProject) -> N
     """A part whose bytes changed under the same names is another part, once the record says so."""
     item = robust.item("c")
     before = {part.name: part.identity for part in open_parts(item)}
-    record = read_record(item)
+    record = read_perturbed_record(item)
     record["contents"] = {"gaussian_noise/4": "sha256:" + "0" * 64}
     write_json(item.record, record)
     after = {part.name: part.identity for part in open_parts(item)}

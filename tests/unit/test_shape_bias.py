@@ -10,7 +10,14 @@ from cue_sets import random_set, write_names
 
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
 from lska.data.manifest import packaged_classes
-from lska.evaluate.shape_bias import decisions, identity_mapping, imagenet_mapping, metrics, outcomes, shape_bias
+from lska.evaluate.shape_bias import (
+    bias_metrics,
+    bias_outcomes,
+    decisions,
+    identity_mapping,
+    imagenet_mapping,
+    shape_bias,
+)
 from lska.provenance.outcomes import resample_counts, standard_error
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -89,7 +96,7 @@ def test_shape_and_texture_decisions_are_counted_where_cues_conflict(cues: CueCo
     assert found.images.tolist() == [2, 1, 0, 1]
     assert found.shape.tolist() == [1, 0, 0, 1]
     assert found.texture.tolist() == [0, 1, 0, 0]
-    entries = metrics(found)
+    entries = bias_metrics(found)
     bias = entries["shape_bias"]
     assert bias["value"] == pytest.approx(200 / 3) and bias["n"] == 3
     assert bias["standard_error"] == pytest.approx(100 * (2 / 3 * 1 / 3 / 3) ** 0.5)
@@ -103,7 +110,7 @@ def test_shape_and_texture_decisions_are_counted_where_cues_conflict(cues: CueCo
 def test_outcomes_are_those_of_the_images_with_a_conflict(cues: CueConflictSet) -> None:
     mapping = identity_mapping(CLASSES, CLASSES)
     decided = np.array([0, 2, 0, 1, 3])
-    entries, kept = metrics(shape_bias(decided, mapping, cues)), outcomes(decided, mapping, cues, 40)
+    entries, kept = bias_metrics(shape_bias(decided, mapping, cues)), bias_outcomes(decided, mapping, cues, 40)
     conflict = [place for place in range(5) if cues.conflict[place]]
     expected = {place: decided[place] == mapping.categories.index(cues.categories[cues.shape_category[place]])
                 for place in conflict}  # fmt: skip
@@ -122,12 +129,13 @@ def test_the_error_of_the_shape_bias_is_that_of_a_proportion(tmp_path: Path) -> 
     mapping, rng = identity_mapping(cues.categories, cues.categories), np.random.default_rng(0)
     texture = rng.random(len(cues)) < 0.3
     decided = np.where(texture, cues.texture_category, cues.shape_category)
-    error = standard_error(outcomes(decided, mapping, cues).samples["shape_bias"])
-    assert error == pytest.approx(metrics(shape_bias(decided, mapping, cues))["shape_bias"]["standard_error"], rel=0.1)
+    error = standard_error(bias_outcomes(decided, mapping, cues).samples["shape_bias"])
+    found = bias_metrics(shape_bias(decided, mapping, cues))["shape_bias"]
+    assert error == pytest.approx(found["standard_error"], rel=0.1)
 
 
 def test_no_decision_for_either_cue_gives_no_bias(cues: CueConflictSet) -> None:
-    entries = metrics(shape_bias(np.full(5, 2), identity_mapping(CLASSES, CLASSES), cues))
+    entries = bias_metrics(shape_bias(np.full(5, 2), identity_mapping(CLASSES, CLASSES), cues))
     assert entries["shape_bias"] == entries["shape_bias_ant"] == {"value": None, "unit": "%"}
     assert entries["shape_bias_category_mean"] == {"value": None, "unit": "%"}
     assert entries["cue_decisions"]["value"] == 0
@@ -142,7 +150,7 @@ def test_networks_that_see_one_cue_or_none(tmp_path: Path) -> None:
         "texture": np.eye(11)[cues.texture_category + 1],
         "chance": rng.dirichlet(np.ones(11), len(cues)),
     }
-    found = {name: metrics(shape_bias(decisions(p, mapping), mapping, cues)) for name, p in outputs.items()}
+    found = {name: bias_metrics(shape_bias(decisions(p, mapping), mapping, cues)) for name, p in outputs.items()}
     assert found["shape"]["shape_bias"]["value"] == found["shape"]["cue_decisions"]["value"] == 100
     assert found["texture"]["shape_bias"]["value"] == 0 and found["texture"]["cue_decisions"]["value"] == 100
     chance = found["chance"]

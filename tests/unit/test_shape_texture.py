@@ -13,7 +13,15 @@ from cue_sets import planted, random_set, write_names
 
 from lska.data.cue_conflict import CueConflictSet, read_cue_conflict
 from lska.evaluate import shape_texture
-from lska.evaluate.shape_texture import allocate, dimensions, draw, metrics, outcomes, shape_pairs, texture_pairs
+from lska.evaluate.shape_texture import (
+    allocate,
+    dimension_metrics,
+    dimension_outcomes,
+    dimensions,
+    draw_pairs,
+    shape_pairs,
+    texture_pairs,
+)
 from lska.models import create
 from lska.models.features import features, responses
 from lska.provenance.metric_files import validate
@@ -69,13 +77,14 @@ def test_images_that_share_both_instances_are_no_pair(cues: CueConflictSet) -> N
 
 def test_a_draw_repeats_with_its_seed_and_takes_no_pair_twice(cues: CueConflictSet) -> None:
     pairs = texture_pairs(cues)
-    first = draw(pairs, 100, seed=1)
-    assert np.array_equal(first, draw(pairs, 100, seed=1)) and not np.array_equal(first, draw(pairs, 100, seed=2))
+    first = draw_pairs(pairs, 100, seed=1)
+    assert np.array_equal(first, draw_pairs(pairs, 100, seed=1))
+    assert not np.array_equal(first, draw_pairs(pairs, 100, seed=2))
     assert len(np.unique(first, axis=0)) == 100
     assert set(map(tuple, first)) <= set(map(tuple, pairs))
-    assert draw(pairs, None, 0) is pairs and draw(pairs, 10**6, 0) is pairs
+    assert draw_pairs(pairs, None, 0) is pairs and draw_pairs(pairs, 10**6, 0) is pairs
     with pytest.raises(ValueError, match="n: expected at least 2 pairs"):
-        draw(pairs, 1, 0)
+        draw_pairs(pairs, 1, 0)
 
 
 # Estimates
@@ -141,7 +150,7 @@ def test_the_formulas_are_those_of_the_released_estimate(cues: CueConflictSet) -
     """Written out for equally many pairs of both factors, in both orders."""
     values = planted(cues, 10, 10, 10) * np.linspace(0.5, 2, 30) + 7
     values[:, 29] = np.exp(values[:, 29] - 7)
-    pairs = [draw(one(cues), 400, seed=0) for one in (shape_pairs, texture_pairs)]
+    pairs = [draw_pairs(one(cues), 400, seed=0) for one in (shape_pairs, texture_pairs)]
     everything = np.concatenate([values[pair.T.ravel()] for pair in pairs])
     for factor, (name, pair) in enumerate(zip(("shape", "texture"), pairs, strict=True)):
         a, b = values[pair[:, 0]], values[pair[:, 1]]
@@ -197,7 +206,7 @@ def test_intervals_hold_what_all_pairs_give(cues: CueConflictSet) -> None:
     true = estimate(cues, values).estimates["reference"]
     inside = {"score": [], "dimension": []}
     for seed in range(60):
-        pairs = [draw(one(cues), 150, seed) for one in (shape_pairs, texture_pairs)]
+        pairs = [draw_pairs(one(cues), 150, seed) for one in (shape_pairs, texture_pairs)]
         found = dimensions(values, *pairs, resamples=200, seed=seed).estimates["reference"]
         for i in range(2):
             low, high = found.score_intervals[i]
@@ -227,7 +236,7 @@ def test_samples_are_the_scores_of_the_pairs_of_the_images_that_were_drawn(cues:
             for pair in (shape_pairs(cues), texture_pairs(cues))
         ]
         direct = dimensions(values, *pairs, resamples=1).estimates
-        kept = outcomes(found).samples
+        kept = dimension_outcomes(found).samples
         for form, estimates in direct.items():
             drawn = found.samples[form][number]
             assert drawn == pytest.approx(estimates.scores[:2])
@@ -256,7 +265,8 @@ def test_a_difference_of_scores_within_samples_has_a_smaller_error(cues: CueConf
     # A second network with a little more noise of its own on the same images.
     noisy = values + 0.3 * np.random.default_rng(9).standard_normal(values.shape)
     first, second = (
-        outcomes(estimate(cues, each, resamples=200)).samples["shape_score_reference"] for each in (values, noisy)
+        dimension_outcomes(estimate(cues, each, resamples=200)).samples["shape_score_reference"]
+        for each in (values, noisy)
     )
     unpaired = np.hypot(first.std(ddof=1), second.std(ddof=1))
     assert 0 < (first - second).std(ddof=1) < unpaired / 2
@@ -266,7 +276,7 @@ def test_samples_without_a_pair_have_no_score(tmp_path: Path) -> None:
     names = ["ant/ant1-bee1.png", "ant/ant1-bee2.png", "bee/bee1-bee1.png", "bee/bee1-bee2.png"]
     few = read_cue_conflict(write_names(tmp_path, names))
     found = estimate(few, np.random.default_rng(0).standard_normal((4, 5)), resamples=50)
-    kept = outcomes(found).samples
+    kept = dimension_outcomes(found).samples
     absent = np.array([
         any((counts[pair[:, 0]] * counts[pair[:, 1]]).sum() == 0 for pair in (shape_pairs(few), texture_pairs(few)))
         for counts in resample_counts(4, resamples=50)
@@ -285,7 +295,7 @@ def test_dimensions_are_rounded_down_and_the_rest_is_residual() -> None:
 
 def test_metric_entries_fit_the_schema(cues: CueConflictSet) -> None:
     found = estimate(cues, planted(cues, 50, 25, 25))
-    entries = metrics(found)
+    entries = dimension_metrics(found)
     for form, estimates in found.estimates.items():
         for i, factor in enumerate(shape_texture.FACTORS):
             share, count = (entries[f"{factor}_{kind}_{form}"] for kind in ("share", "dimensions"))

@@ -23,11 +23,11 @@ from lska.data.archives import Archive
 from lska.data.dense_sets import open_segmentation
 from lska.data.entries import DataError
 from lska.data.folders import open_split
-from lska.data.inspected_sets import prepare as prepare_inspection
-from lska.data.inspected_sets import verify
+from lska.data.inspected_sets import prepare_inspected as prepare_inspection
+from lska.data.inspected_sets import verify_inspected
 from lska.data.manifest import load_manifest
 from lska.data.perturbed.parts import open_parts
-from lska.data.perturbed.perturbed_preparing import prepare as prepare_perturbed
+from lska.data.perturbed.perturbed_preparing import prepare_perturbed
 from lska.data.roots import absence
 from lska.data.sources import class_root, open_classification, open_textures, split_root
 from lska.data.synthetic import TextureSettings, write_texture_set
@@ -142,10 +142,10 @@ def test_a_detection_set_in_a_repositorys_archive(tmp_path: Path, suffix: str) -
 
 def prepared(kind: str, data: DataSource, folder: Path) -> dict[str, Any]:
     """The record that the data rule writes."""
-    from lska.data.dense_sets import prepare
+    from lska.data.dense_sets import prepare_dense
 
     record = folder / "record.json"
-    prepare(kind, data, record, folder / "cache")
+    prepare_dense(kind, data, record, folder / "cache")
     return json.loads(record.read_text())
 
 
@@ -222,7 +222,7 @@ def test_textures_in_their_archive(project: Project, archive: str) -> None:
     with read_only(Path("textures")):
         prepare_inspection(job)
         textures = open_textures(job.data, job.config.work / "cache")
-        verify(job, textures)
+        verify_inspected(job, textures)
     assert len(textures) == manifest.count and textures.folder.is_relative_to(job.config.work / "cache")
 
 

@@ -11,7 +11,7 @@ from tiny_project import Project
 from torch import nn
 
 from lska.evaluate import speed as module
-from lska.evaluate.speed import batch_seconds, interleaved_seconds, measure
+from lska.evaluate.speed import batch_seconds, interleaved_seconds, measure_speed
 from lska.models.attention import DepthwiseConv2d
 from lska.models.runs import Run
 from lska.settings.scale import Speed
@@ -65,7 +65,7 @@ def test_networks_take_turns_after_warming_up(monkeypatch: pytest.MonkeyPatch) -
 
 def content_of(project: Project, run: Run, **changes: Any) -> dict[str, Any]:
     config = project.config({"speed": changes})
-    measure(config, [run, run.with_seed(1)])
+    measure_speed(config, [run, run.with_seed(1)])
     return json.loads(config.metric_path("speed", run).read_text(encoding="utf-8"))
 
 
@@ -110,7 +110,7 @@ def test_the_real_networks_are_measured_in_evaluation_mode(project: Project, mon
 
 def test_throughput_needs_the_names_of_the_classes_but_no_image(project: Project) -> None:
     config = project.config({"data": {"root": "none"}})
-    measure(config, [project.run])
+    measure_speed(config, [project.run])
     assert config.metric_path("speed", project.run).exists()
     with pytest.raises(ValueError, match=r"none\.yaml"):
-        measure(project.config({"data": {"manifest": "none.yaml"}}), [project.run])
+        measure_speed(project.config({"data": {"manifest": "none.yaml"}}), [project.run])

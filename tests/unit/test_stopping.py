@@ -21,12 +21,12 @@ from lska.train.dense_loading import DensePlan
 from lska.train.distributed import Processes
 from lska.train.engine import DivergedError
 from lska.train.interrupt import Interrupted, StopRequest, stop_request
-from lska.train.loading import Plan
+from lska.train.loading import BatchPlan
 from lska.train.progress import Progress, TrainingLog, logged
 from lska.train.saved_state import state_files
 
 # Ten updates of one image, five an epoch.
-PLAN = Plan(5, 1, 1, 2, 0)
+PLAN = BatchPlan(5, 1, 1, 2, 0)
 
 
 def test_the_record_has_every_interval_once(tmp_path: Path) -> None:

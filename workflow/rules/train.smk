@@ -5,7 +5,7 @@
 from snakemake.logging import logger
 
 from lska.pipeline.labels import labelled
-from lska.pipeline.launching import launcher, spread
+from lska.pipeline.launching import launcher, node_resources
 from lska.settings.cores import training_threads
 
 
@@ -49,7 +49,7 @@ rule train:
     threads: training_threads(PLAN.config.training)
     resources:
         **labelled("gpu_train", PLAN.config.training),
-        **spread(lambda wildcards: PLAN.config.training, [PLAN.config.training]),
+        **node_resources(lambda wildcards: PLAN.config.training, [PLAN.config.training]),
     retries: PLAN.config.training.attempts - 1
     # A shell in between would end at a signal, and with it the job, before the training has saved its state.
     shell:
@@ -75,7 +75,7 @@ rule fine_tune:
     threads: lambda wildcards: training_threads(PLAN.job(wildcards.task, wildcards.run).settings)
     resources:
         **labelled("gpu_train", lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings),
-        **spread(
+        **node_resources(
             lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings,
             [job.settings for job in PLAN.config.fine_tunings],
         ),

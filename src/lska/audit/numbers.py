@@ -76,7 +76,7 @@ def count_again(config: Config, task: str, run: str) -> Mapping[str, Mapping[str
     if head:
         from lska.evaluate import dense_complexity
 
-        return dense_complexity.counts(dense_complexity.paper_job(config, head, Run.parse(run)), head)[0]
+        return dense_complexity.dense_counts(dense_complexity.paper_job(config, head, Run.parse(run)), head)[0]
     if start == "properties":
         from lska.models.properties import measure_module
 

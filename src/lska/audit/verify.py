@@ -378,11 +378,11 @@ def _between(text: str, literals: Sequence[str]) -> list[str]:
 
 def _drawing_faults(table: Table, paths: Sequence[Path]) -> Iterator[Finding]:
     """Draw a table anew and compare bytes, which are equal for equal numbers, code, matplotlib and fonts."""
-    from lska.tables.figures import draw
+    from lska.tables.figures import draw_figure
 
     with tempfile.TemporaryDirectory(prefix="lska-") as folder:
         copies = [Path(folder) / path.name for path in paths]
-        draw(table, copies)
+        draw_figure(table, copies)
         for path, copy in zip(paths, copies, strict=True):
             try:
                 same = read_bytes(path) == copy.read_bytes()

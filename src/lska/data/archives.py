@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lska.data.entries import DataError, FileName, Inside, is_hidden, label_problem, repeated, shown
+from lska.data.entries import DataError, FileName, Inside, is_hidden, label_problem, repeated, shown_names
 from lska.data.problems import CheckReport
 from lska.provenance.files import FileError, open_regular, read_yaml
 from lska.provenance.metric_files import digest
@@ -176,7 +176,7 @@ def unpack_by_hand(root: Path, archives: Sequence[Archive]) -> str:
         return ""
     commands = [f"unzip -q {file}" if file.lower().endswith(".zip") else f"tar -xf {file}" for file in there]
     text = " && ".join([f"cd {shlex.quote(str(root))}", *commands])
-    return f"; {shown(there)} there must be unpacked by hand: {text}"
+    return f"; {shown_names(there)} there must be unpacked by hand: {text}"
 
 
 def check_archives(manifest: Path, root: Path) -> CheckReport:
@@ -191,8 +191,9 @@ def check_archives(manifest: Path, root: Path) -> CheckReport:
     there = [(path, one) for path, one in places if path.name == one.file and path.is_file()]
     if not there:
         raise DataError(
-            f"{root} holds none of the archives that the manifest lists ({shown([one.file for one in archives])}); put "
-            "them there, or check the unpacked data without --archives"
+            f"{root} holds none of the archives that the manifest lists "
+            f"({shown_names([one.file for one in archives])}); put them there, or check the unpacked data without "
+            "--archives"
         )
     wrong, notes = [], []
     for path, one in there:

@@ -10,8 +10,8 @@ from lska.data import dense_sets, sources
 from lska.data.archives import check_archives
 from lska.data.cue_conflict import check_cue_conflict, published
 from lska.data.dtd import check_textures
-from lska.data.integrity import check
-from lska.data.manifest import kind_of, load_manifest, manifest_path
+from lska.data.integrity import check_class_folders
+from lska.data.manifest import load_manifest, manifest_kind, manifest_path
 from lska.data.perturbed.perturbed_integrity import report_corrupted, report_perturbed
 from lska.data.problems import CheckReport
 from lska.provenance.files import read_yaml
@@ -36,7 +36,7 @@ def check_set(name: str | Path, root: Path, contents: bool = False, archives: bo
     if name == CUE_CONFLICT:
         return check_cue_conflict(root, published())[0]
     path = manifest_path(name)
-    kind = kind_of(read_yaml(path), path)
+    kind = manifest_kind(read_yaml(path), path)
     manifest = load_manifest(path, kind)
     with tempfile.TemporaryDirectory(prefix="lska-") as folder:
         cache = Path(folder)
@@ -48,7 +48,7 @@ def check_set(name: str | Path, root: Path, contents: bool = False, archives: bo
             report = check_textures(manifest, sources.texture_root(root, manifest.archives, cache), contents)
         elif kind == "classification":
             place = sources.split_root(root, manifest.archives, manifest.splits, cache)
-            report = check(manifest, place, contents)
+            report = check_class_folders(manifest, place, contents)
         else:
-            report = dense_sets.check(kind, DataSource(manifest.name, str(root), str(path)), cache)
+            report = dense_sets.check_dense(kind, DataSource(manifest.name, str(root), str(path)), cache)
     return replace(report, root=root)

@@ -96,12 +96,12 @@ def open_segmentation(data: DataSource, split: str, cache: Path) -> Segmentation
     return DenseSet("segmentation", data, cache).open(split)
 
 
-def prepare(kind: str, data: DataSource, record: Path, cache: Path) -> None:
+def prepare_dense(kind: str, data: DataSource, record: Path, cache: Path) -> None:
     """Prepare a detection or segmentation set; raises as `lska.data.preparing.prepare_set`."""
     prepare_set(DenseSet(kind, data, cache), record)
 
 
-def check(kind: str, data: DataSource, cache: Path) -> CheckReport:
+def check_dense(kind: str, data: DataSource, cache: Path) -> CheckReport:
     """Check the data completely, as `prepare` does, and report instead of raising.
 
     Raises:
@@ -111,7 +111,7 @@ def check(kind: str, data: DataSource, cache: Path) -> CheckReport:
     return DenseSet(kind, data, cache).check()[0]
 
 
-def verify(kind: str, data: DataSource, record: Path, *splits: DenseSplit) -> dict[str, str]:
+def verify_dense(kind: str, data: DataSource, record: Path, *splits: DenseSplit) -> dict[str, str]:
     """Make sure that opened splits are those of the data record, also where the root was changed after the check.
 
     Compares file names, file sizes and the annotation file, and decodes nothing. Returns the name and digest of the

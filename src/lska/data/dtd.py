@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from lska.data.digests import file_hash
-from lska.data.entries import DataError, lying_at, shown
+from lska.data.entries import DataError, lying_at, shown_names
 from lska.data.folders import Split, list_split
-from lska.data.integrity import check
+from lska.data.integrity import check_class_folders
 from lska.data.manifest import PARTS, TextureManifest
 from lska.data.problems import CheckReport, Findings
 from lska.provenance.files import FileError, quoted, read_lines
@@ -100,7 +100,7 @@ def check_textures(manifest: TextureManifest, root: Path, contents: bool = False
     except DataError as error:
         return CheckReport(manifest.name, manifest.digest, root, (f"{error}.",), ())
     _compare(manifest, textures, findings)
-    images = check(manifest.images, textures.folder, contents)
+    images = check_class_folders(manifest.images, textures.folder, contents)
     sizes = ", ".join(f"{part} {count:,}" for part, count in manifest.parts.items())
     note = f"{LABELS}: {len(textures.splits)} splits, expected of each class {sizes}."
     sentences = (*images.findings, *(f"{LABELS}: {text}." for text in findings.sentences()))
@@ -144,8 +144,8 @@ def _numbers(labels: Path) -> list[int]:
     numbers = {int(match[2]) for match in map(_LABEL_FILE.fullmatch, names) if match}
     if not numbers:
         raise DataError(
-            f"{labels} holds no split: expected {', '.join(f'{part}1.txt' for part in PARTS)}, found {shown(names)}; "
-            "restore the label files"
+            f"{labels} holds no split: expected {', '.join(f'{part}1.txt' for part in PARTS)}, found "
+            f"{shown_names(names)}; restore the label files"
         )
     return sorted(numbers)
 

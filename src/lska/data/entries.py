@@ -92,7 +92,7 @@ Label = Annotated[str, checked(label_problem)]
 """A name that is only shown; checked by `strict.build`."""
 
 
-def shown(names: Sequence[str]) -> str:
+def shown_names(names: Sequence[str]) -> str:
     """The first `SHOWN` names in quotes, and how many more there are."""
     text = ", ".join(repr(name) for name in names[:SHOWN]) or "none"
     return f"{text} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else text
@@ -101,7 +101,7 @@ def shown(names: Sequence[str]) -> str:
 def lying_at(root: Path) -> str:
     """What lies at a root, for a message: `found 'a', 'b'`, or why nothing can be seen."""
     try:
-        return f"found {shown(sorted(path.name for path in root.iterdir()))}"
+        return f"found {shown_names(sorted(path.name for path in root.iterdir()))}"
     except OSError as error:
         return f"found none ({error.strerror})"
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from lska.data.archives import require_regular
 from lska.data.decoding import read_encoded
-from lska.data.entries import SHOWN, DataError, is_hidden, name_problem, shown
+from lska.data.entries import SHOWN, DataError, is_hidden, name_problem, shown_names
 from lska.data.tars import Names, TarIndex, index_tar
 from lska.data.unpack import FOLDER
 from lska.provenance.files import FileError, read_table
@@ -159,8 +159,9 @@ def open_split(root: Path, split: str, cache: Path | None = None) -> Split:
     empty = [name for name, count in result.counts().items() if not count]
     if empty:
         raise DataError(
-            f"{result.source}: class folders without images ({len(empty)} of {len(result.classes)}): {shown(empty)}. "
-            f"Expected files ending in {', '.join(EXTENSIONS)} directly inside each; restore them or remove the folders"
+            f"{result.source}: class folders without images ({len(empty)} of {len(result.classes)}): "
+            f"{shown_names(empty)}. Expected files ending in {', '.join(EXTENSIONS)} directly inside each; restore them or "
+            "remove the folders"
         )
     return result
 
@@ -205,7 +206,8 @@ def check_same_classes(train: Split, val: Split) -> None:
     missing, extra = (sorted(set(a) - set(b)) for a, b in ((train.classes, val.classes), (val.classes, train.classes)))
     raise DataError(
         f"{train.source} has {len(train.classes)} classes and {val.source} has {len(val.classes)}; expected the same. "
-        f"Only in {train.split}: {shown(missing)}. Only in {val.split}: {shown(extra)}. Complete or remove them"
+        f"Only in {train.split}: {shown_names(missing)}. Only in {val.split}: {shown_names(extra)}. "
+        "Complete or remove them"
     )
 
 
@@ -237,7 +239,7 @@ def locate(root: Path, split: str) -> Path:
         require_regular(root / name)
     raise DataError(
         f"data root '{root.absolute()}' has no {split!r} split: expected {split}/<class>/<image>, {split}.tar or "
-        f"ILSVRC2012_img_{split}.tar, found {shown(found)}; correct the data root (one level up or down?) or "
+        f"ILSVRC2012_img_{split}.tar, found {shown_names(found)}; correct the data root (one level up or down?) or "
         "rename the folder"
     )
 
@@ -336,7 +338,7 @@ class _Listing:
         if self._archives and source.is_dir():
             unpack = 'for f in *.tar; do mkdir "${f%.tar}" && tar -xf "$f" -C "${f%.tar}"; done'
             return f"{text}. Unpack one folder per class: cd {shlex.quote(str(source))} && {unpack}"
-        return f"{text}, first {shown(self.ignored_names)}. Check that this is the right data root"
+        return f"{text}, first {shown_names(self.ignored_names)}. Check that this is the right data root"
 
 
 def _labels(loose: list[str], labels: Path) -> dict[str, list[str]]:
@@ -354,8 +356,8 @@ def _labels(loose: list[str], labels: Path) -> dict[str, list[str]]:
     unnamed, absent = sorted(set(loose) - set(classes)), sorted(set(classes) - set(loose))
     if unnamed or absent:
         raise DataError(
-            f"{labels}: expected one line per image. Images without a line: {shown(unnamed)}. Lines without an image: "
-            f"{shown(absent)}. Complete the file or the images"
+            f"{labels}: expected one line per image. Images without a line: {shown_names(unnamed)}. Lines without an "
+            f"image: {shown_names(absent)}. Complete the file or the images"
         )
     files: dict[str, list[str]] = {}
     for file in loose:

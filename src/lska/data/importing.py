@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from lska.data.archives import CHUNK, Archive, is_archive, read_archives, stem
-from lska.data.entries import DataError, shown
-from lska.data.manifest import BUNDLED, kind_of, load_manifest
+from lska.data.entries import DataError, shown_names
+from lska.data.manifest import BUNDLED, load_manifest, manifest_kind
 from lska.provenance.files import FileError, is_temporary, open_regular, quoted, read_yaml, writing
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _chosen(manifest: Path, source: str) -> Archive:
     alike = [archive for archive in archives if is_archive(name) and stem(name) == stem(archive.file)]
     for archive in sorted(alike, key=lambda archive: archive.file != name):
         return archive if name == archive.file else Archive(name, holds=archive.holds, rename=archive.rename)
-    expected = shown([archive.file for archive in archives])
+    expected = shown_names([archive.file for archive in archives])
     others = {path: read_archives(path) for path in sorted(BUNDLED.glob("*.yaml")) if path != manifest}
     hint = ", ".join(
         path.stem
@@ -168,7 +168,7 @@ def _chosen(manifest: Path, source: str) -> Archive:
 
 def _candidates(path: Path) -> list[Archive]:
     """Listed archives, the one of its own that a dense set may name, and a tar file for each split of class folders."""
-    kind = kind_of(read_yaml(path), path)
+    kind = manifest_kind(read_yaml(path), path)
     manifest = load_manifest(path, kind)
     own = [manifest.archive] if kind in ("detection", "segmentation") and manifest.archive else []
     names = [*own, *(f"{split}.tar" for split in (manifest.splits if kind == "classification" else ()))]

@@ -22,14 +22,14 @@ PUBLISHED = {
 """What is said of the published cue-conflict set, which has no manifest."""
 
 
-def prepare(job: InspectionJob) -> None:
+def prepare_inspected(job: InspectionJob) -> None:
     """Prepare the set of an inspection; raises as `lska.data.preparing.prepare_set`."""
     kind = {"shape_texture": CueConflictFolder, "texture_knn": TextureFolder}[job.name]
     more = {"task": job.task, "inputs": job.inputs()}
     prepare_set(kind(job.name, job.data, job.config.work / "cache"), job.record, more)
 
 
-def verify(job: InspectionJob, images: CueConflictSet | TextureSet) -> None:
+def verify_inspected(job: InspectionJob, images: CueConflictSet | TextureSet) -> None:
     """Make sure that an opened set is the recorded one.
 
     Raises:

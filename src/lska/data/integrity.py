@@ -7,14 +7,16 @@ from pathlib import Path
 
 from lska.data.decoding import see
 from lska.data.digests import contents_digest, names_digest
-from lska.data.entries import SHOWN, DataError, shown
+from lska.data.entries import SHOWN, DataError, shown_names
 from lska.data.folders import Split, list_split
 from lska.data.manifest import Manifest, SplitManifest
 from lska.data.parallel import mapped
 from lska.data.problems import CheckReport, Findings
 
 
-def check(manifest: Manifest, root: Path, contents: bool = False, cache: Path | None = None) -> CheckReport:
+def check_class_folders(
+    manifest: Manifest, root: Path, contents: bool = False, cache: Path | None = None
+) -> CheckReport:
     """Check every split of `manifest` at `root`: classes, counts, empty files, names; with `contents` every image too.
 
     Nothing about the data raises: a missing root or a damaged archive is a finding like any other.
@@ -29,7 +31,7 @@ def check(manifest: Manifest, root: Path, contents: bool = False, cache: Path | 
             continue
         notes.append(f"{name}: {len(split):,} images in {len(split.classes):,} classes at {split.source}.")
         if split.ignored:
-            notes.append(f"{name}: other entries, ignored ({split.ignored:,}): {shown(split.ignored_names[:3])}.")
+            notes.append(f"{name}: other entries, ignored ({split.ignored:,}): {shown_names(split.ignored_names[:3])}.")
         problems, remarks = structure_problems(manifest, split), ()
         whole = not problems
         problems += _empty_files(split)
@@ -80,11 +82,11 @@ def _classes(manifest: Manifest, split: Split) -> Iterator[str]:
     unexpected = sorted(set(split.classes) - set(manifest.classes))
     empty = [name for name, count in split.counts().items() if not count]
     if missing:
-        yield f"missing classes ({len(missing):,} of {len(manifest.classes):,}): {shown(missing)}"
+        yield f"missing classes ({len(missing):,} of {len(manifest.classes):,}): {shown_names(missing)}"
     if unexpected:
-        yield f"class folders that are not in the manifest ({len(unexpected):,}): {shown(unexpected)}"
+        yield f"class folders that are not in the manifest ({len(unexpected):,}): {shown_names(unexpected)}"
     if empty:
-        yield f"class folders without images ({len(empty):,}): {shown(empty)}"
+        yield f"class folders without images ({len(empty):,}): {shown_names(empty)}"
 
 
 def _counts(manifest: Manifest, expected: SplitManifest, split: Split) -> Iterator[str]:
@@ -116,6 +118,6 @@ def _empty_files(split: Split) -> Iterator[str]:
         except (OSError, DataError):
             unreadable.append(split.samples[index].name)
     if empty:
-        yield f"files without bytes ({len(empty):,}): {shown(empty)}"
+        yield f"files without bytes ({len(empty):,}): {shown_names(empty)}"
     if unreadable:
-        yield f"files that cannot be opened ({len(unreadable):,}): {shown(unreadable)}"
+        yield f"files that cannot be opened ({len(unreadable):,}): {shown_names(unreadable)}"

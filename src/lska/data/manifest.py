@@ -425,10 +425,10 @@ SERVING = {
 
 def available(kind: str = "classification") -> tuple[str, ...]:
     """Names of the bundled manifests of a kind, one of `KINDS`."""
-    return tuple(sorted(path.stem for path in BUNDLED.glob("*.yaml") if kind_of(read_yaml(path), path) == kind))
+    return tuple(sorted(path.stem for path in BUNDLED.glob("*.yaml") if manifest_kind(read_yaml(path), path) == kind))
 
 
-def kind_of(values: Mapping[str, Any], path: Path) -> str:
+def manifest_kind(values: Mapping[str, Any], path: Path) -> str:
     """What a manifest's content describes, one of `KINDS`; manifests of image classification need not say it.
 
     Raises:
@@ -500,7 +500,7 @@ def read_manifest(name: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
     # What identifies a set is in the lines before (lska.settings.perturbed_sets.source_identity).
     if "archives" in values and list(values)[-1] != "archives":
         raise DataError(f"{path}: expected `archives` as the last key, found {list(values)[-1]!r} there; move it down")
-    if (found := kind_of(values, path)) != kind:
+    if (found := manifest_kind(values, path)) != kind:
         raise DataError(
             f"{path} is a manifest of {found}, expected one of {kind}: one of "
             f"{', '.join(available(kind))} or the path of a .yaml file; correct the name"

@@ -17,9 +17,9 @@ from typing import Any
 from lska.data.entries import DataError
 from lska.data.folders import Split
 from lska.data.generators import generator_settings
-from lska.data.integrity import check, structure_problems
+from lska.data.integrity import check_class_folders, structure_problems
 from lska.data.manifest import Manifest, make_manifest, manifest_for
-from lska.data.problems import CheckReport, changed, render
+from lska.data.problems import CheckReport, changed, render_report
 from lska.data.sources import split_root
 from lska.provenance.metric_files import write_sealed
 from lska.settings.scale import Config, place
@@ -74,7 +74,7 @@ def prepare_set(dataset: DataSet, record: Path, more: Mapping[str, Any] | None =
     for note in report.notes:
         logger.info("%s: %s", data.name, note)
     if not report.ok:
-        raise DataError(render(replace(report, root=dataset.root)) + _remedy(dataset))
+        raise DataError(render_report(replace(report, root=dataset.root)) + _remedy(dataset))
     write_sealed(record, {**content, **(more or {})})
 
 
@@ -112,7 +112,7 @@ class ClassFolders(DataSet):
             return CheckReport(manifest.name, manifest.digest, self.root, ()), record(manifest)
         manifest = manifest_for("classification", self.data)
         root = split_root(self.root, manifest.archives, manifest.splits, self.cache)
-        return check(manifest, root, cache=self.cache), record(manifest)
+        return check_class_folders(manifest, root, cache=self.cache), record(manifest)
 
 
 def prepare(config: Config) -> None:

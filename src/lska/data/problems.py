@@ -77,7 +77,7 @@ class CheckReport:
         return not self.findings
 
 
-def render(report: CheckReport) -> str:
+def render_report(report: CheckReport) -> str:
     """The report for people, ending in a newline."""
     verdict = "as its manifest says" if report.ok else f"not as its manifest says ({len(report.findings)})"
     lines = [f"{report.manifest} at {report.root}: {verdict}", f"manifest digest {report.digest}"]

@@ -33,7 +33,7 @@ class StaleWeightsError(ValueError):
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class VouchedCheckpoint:
     """A run with its weights file, what the sidecar says of it, and how its images are prepared.
 
     Weights that were trained here have the configuration's recipe and architecture, or are refused; those that were
@@ -47,7 +47,7 @@ class Checkpoint:
     architecture: dict[str, Any]
 
     @classmethod
-    def open(cls, config: Config, run: Run) -> Checkpoint:
+    def open(cls, config: Config, run: Run) -> VouchedCheckpoint:
         """Read the sidecar of `run` and check that it vouches for the weights beside it.
 
         Raises:
@@ -56,7 +56,7 @@ class Checkpoint:
             ValueError: the sidecar of imported weights is of another run, or does not say how images are prepared.
         """
         weights, where = config.weights_path(run), str(config.weights_path(run).with_suffix(".json"))
-        sidecar = vouched(weights, f"lska train {run}")
+        sidecar = vouched_sidecar(weights, f"lska train {run}")
         check_origin(sidecar, weights, config.training_spec(run), config.data_identity())
         architecture = config.architecture.get(run.model, {})
         if not imported(sidecar):
@@ -78,7 +78,7 @@ class Checkpoint:
         return network.eval().to(device, memory_format=layout)
 
 
-def vouched(weights: Path, command: str) -> dict[str, Any]:
+def vouched_sidecar(weights: Path, command: str) -> dict[str, Any]:
     """The sidecar of `weights`, after checking that it vouches for exactly this file.
 
     Args:
@@ -146,7 +146,7 @@ def classify(config: Config, runs: Sequence[Run]) -> None:
     device = torch.device("cuda" if config.evaluation.gpus else "cpu")
     split = open_classification(config, "val")
     data = verify(config, split)
-    checkpoints = [Checkpoint.open(config, run) for run in runs]
+    checkpoints = [VouchedCheckpoint.open(config, run) for run in runs]
     networks = [checkpoint.load(config, len(split.classes), device) for checkpoint in checkpoints]
     # An image is decoded once, whatever the number of ways to prepare it.
     ways = tuple(dict.fromkeys(checkpoint.preprocessing for checkpoint in checkpoints))
@@ -158,7 +158,7 @@ def classify(config: Config, runs: Sequence[Run]) -> None:
 
 
 def _write(
-    config: Config, checkpoint: Checkpoint, scores: Scores, data: dict[str, str], started: datetime, device: str
+    config: Config, checkpoint: VouchedCheckpoint, scores: Scores, data: dict[str, str], started: datetime, device: str
 ) -> None:
     sidecar, images = checkpoint.sidecar, scores.images
     write_metrics(

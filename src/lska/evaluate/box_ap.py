@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _KINDS = {"box": "bbox", "mask": "segm"}
 
 
-def evaluate(job: FineTuningJob) -> None:
+def evaluate_detector(job: FineTuningJob) -> None:
     """Score a detector over the validation set and write its metric file and the picture of sample predictions.
 
     Raises:
@@ -44,7 +44,7 @@ def evaluate(job: FineTuningJob) -> None:
         results += coco_results(sample.img_id, found, predictor.split.category_ids)
         if index in chosen:
             shown.append((sample.img_id, sample.img_path, found))
-    draw(job, predictor.split, truth, shown)
+    draw_boxes(job, predictor.split, truth, shown)
     metrics: dict[str, Any] = {}
     samples: dict[str, np.ndarray] = {}
     parts: dict[str, np.ndarray] = {}
@@ -133,7 +133,7 @@ def _nothing(truth: COCO) -> COCO:
     return empty
 
 
-def draw(
+def draw_boxes(
     job: FineTuningJob, split: DetectionSplit, truth: COCO, shown: list[tuple[int, str, dict[str, np.ndarray]]]
 ) -> None:
     """The picture of sample predictions: objects and detections on each of `shown`."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lska.evaluate.dense_scores import build
+from lska.evaluate.dense_scores import build_dense
 from lska.models.counting import Complexity, count
 from lska.models.runs import Run
 from lska.provenance.metric_files import metric, project_root, write_metrics
@@ -31,7 +31,7 @@ from lska.train import mm_configs
 SIZES, CLASSES = mm_configs.PAPER_SIZES, mm_configs.PAPER_CLASSES
 
 
-def measure(config: Config, head: str, runs: Sequence[Run]) -> None:
+def measure_dense_complexity(config: Config, head: str, runs: Sequence[Run]) -> None:
     """Count a detector or segmentor on the network of every run and write the metric files of `complexity/<head>`.
 
     Raises:
@@ -39,7 +39,7 @@ def measure(config: Config, head: str, runs: Sequence[Run]) -> None:
     """
     for run in tqdm(runs, unit="network", disable=None):
         started, job = datetime.now(UTC), paper_job(config, head, run)
-        metrics, uncounted = counts(job, head)
+        metrics, uncounted = dense_counts(job, head)
         write_metrics(
             config.metric_path(f"complexity/{head}", run),
             task=f"complexity/{head}",
@@ -51,7 +51,7 @@ def measure(config: Config, head: str, runs: Sequence[Run]) -> None:
         )
 
 
-def counts(job: FineTuningJob, head: str) -> tuple[dict[str, dict[str, Any]], dict[str, None]]:
+def dense_counts(job: FineTuningJob, head: str) -> tuple[dict[str, dict[str, Any]], dict[str, None]]:
     """Metric entries of a `paper_job` for all sizes of images, and the names of modules that are in no count."""
     network, metrics, uncounted = paper_network(job), {}, {}
     for size in SIZES[job.kind]:
@@ -85,7 +85,7 @@ def paper_network(job: FineTuningJob) -> nn.Module:
     with torch.device("meta"), warnings.catch_warnings():
         # About losses, which are not counted.
         warnings.simplefilter("ignore", category=UserWarning)
-        return build(job, ConfigDict(mm_configs.model(job, CLASSES[job.kind])))
+        return build_dense(job, ConfigDict(mm_configs.model(job, CLASSES[job.kind])))
 
 
 def complexity(network: nn.Module, head: str, size: tuple[int, int]) -> Complexity:

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from lska.data.dense_sets import DetectionSplit, SegmentationSplit
-from lska.evaluate.accuracy import check_origin, vouched
+from lska.evaluate.accuracy import check_origin, vouched_sidecar
 from lska.models.openmmlab import use
 from lska.models.pretrained import load_weights
 from lska.models.scoring import memory_format
@@ -53,14 +53,14 @@ class Predictor:
         """
         use_threads(job.section.evaluation.threads)
         device = torch.device("cuda" if job.section.evaluation.gpus else "cpu")
-        sidecar = vouched(job.weights, f"lska train {job.run} --task {job.task}")
+        sidecar = vouched_sidecar(job.weights, f"lska train {job.run} --task {job.task}")
         splits = open_splits(job, "val")
         check_origin(sidecar, job.weights, job.spec(), job.config.data_identity(job.data))
         if imported(sidecar):
             own = own_normalization(sidecar, str(job.weights.with_suffix(".json")))
             job = dataclasses.replace(job, normalization=own)
         settings = configuration(job, splits)
-        network = build(job, settings["model"])
+        network = build_dense(job, settings["model"])
         load_weights(network, job.weights)
         layout = memory_format(job.recipe.channels_last)
         network = network.eval().to(memory_format=layout).to(device)
@@ -101,7 +101,7 @@ class Predictor:
         )
 
 
-def build(job: FineTuningJob, settings: dict[str, Any]) -> nn.Module:
+def build_dense(job: FineTuningJob, settings: dict[str, Any]) -> nn.Module:
     """The network of a model configuration, without pretrained weights."""
     from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import MODELS, init_default_scope

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
 from lska.data.decoding import decode
-from lska.data.inspected_sets import verify
+from lska.data.inspected_sets import verify_inspected
 from lska.data.preparing import verify as verify_classification
 from lska.data.sources import open_classification, open_textures
 from lska.evaluate import receptive_field, shape_bias, shape_texture
@@ -41,7 +41,7 @@ Result = tuple[Metrics, Outcomes, dict[str, Any]]
 """Metric entries of one network, what is kept of its images, and facts beside them."""
 
 
-def measure(job: InspectionJob, runs: Sequence[Run]) -> None:
+def measure_inspection(job: InspectionJob, runs: Sequence[Run]) -> None:
     """Measure the networks of `runs` and write a metric file for each.
 
     Raises:
@@ -81,15 +81,15 @@ def _shape_texture(
     """Dimensions in both forms and shape bias; images are decoded once for all members."""
     section = job.section
     cues = read_cue_conflict(Path(job.data.root))
-    verify(job, cues)
+    verify_inspected(job, cues)
     pairs = [
-        shape_texture.draw(found, section.pairs, section.seed)
+        shape_texture.draw_pairs(found, section.pairs, section.seed)
         for found in (shape_texture.shape_pairs(cues), shape_texture.texture_pairs(cues))
     ]
     mapping = _mapping(cues, classes)
     for found, probabilities in _responses(job, members, cues, device):
         dimensions = shape_texture.dimensions(found, *pairs, resamples=section.resamples, seed=section.seed)
-        metrics, kept = shape_texture.metrics(dimensions), shape_texture.outcomes(dimensions)
+        metrics, kept = shape_texture.dimension_metrics(dimensions), shape_texture.dimension_outcomes(dimensions)
         biases, decided = _bias(cues, probabilities, mapping, section.resamples)
         outcomes = Outcomes(decided.images, {**kept.samples, **decided.samples})
         yield metrics | biases, outcomes, {"images": len(cues), "stored_images": job.config.stored_images}
@@ -102,8 +102,8 @@ def _bias(
     if mapping is None:
         return {"shape_bias": metric(None, "%"), "cue_decisions": metric(None, "%")}, Outcomes()
     decided = shape_bias.decisions(probabilities, mapping)
-    metrics = shape_bias.metrics(shape_bias.shape_bias(decided, mapping, cues))
-    return metrics, shape_bias.outcomes(decided, mapping, cues, resamples)
+    metrics = shape_bias.bias_metrics(shape_bias.shape_bias(decided, mapping, cues))
+    return metrics, shape_bias.bias_outcomes(decided, mapping, cues, resamples)
 
 
 def _mapping(cues: CueConflictSet, classes: tuple[str, ...]) -> shape_bias.CategoryMapping | None:
@@ -152,7 +152,7 @@ def _texture_knn(
 ) -> Iterator[Result]:
     """Nearest-neighbour accuracy per split and over splits."""
     section, textures = job.section, open_textures(job.data, job.config.work / "cache")
-    verify(job, textures)
+    verify_inspected(job, textures)
     evaluation = section.evaluation
     every = pooled_features(
         members, textures.images, batch_size=evaluation.batch_size, workers=evaluation.workers, device=device

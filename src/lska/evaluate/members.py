@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lska.evaluate.accuracy import Checkpoint, vouched
+from lska.evaluate.accuracy import VouchedCheckpoint, vouched_sidecar
 from lska.models import create
 from lska.models.pretrained import load_weights
 from lska.models.runs import Run
@@ -51,7 +51,7 @@ def open_run(config: Config, run: Run, classes: int, device: torch.device) -> Me
         ValueError: the weights are of another architecture, or a sidecar of imported ones does not say how images are
             prepared.
     """
-    checkpoint = Checkpoint.open(config, run)
+    checkpoint = VouchedCheckpoint.open(config, run)
     network = checkpoint.load(config, classes, device)
     own, layout = checkpoint.preprocessing, config.recipe_of(run).channels_last
     return Member(run, network, checkpoint.sidecar, own, checkpoint.architecture, layout)
@@ -65,7 +65,7 @@ def open_file(config: Config, weights: Path, classes: int, device: torch.device)
         ValueError: the sidecar does not say how the network was made, it was trained on another data set, or the
             weights are of another architecture.
     """
-    sidecar, where = vouched(weights, "lska train <run>"), weights.with_suffix(".json")
+    sidecar, where = vouched_sidecar(weights, "lska train <run>"), weights.with_suffix(".json")
     spec = sidecar.get("spec") or {}
     missing = [name for name in ("run", "recipe") if name not in spec]
     if missing:

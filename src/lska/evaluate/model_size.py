@@ -22,7 +22,7 @@ from lska.settings.scale import Config
 INPUT_SIZE = (3, 224, 224)
 
 
-def measure(config: Config, runs: Sequence[Run]) -> None:
+def measure_complexity(config: Config, runs: Sequence[Run]) -> None:
     """Count the network of every run at the paper's width and depth, with 1,000 classes, and write the metric files.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lska.data.perturbed.names import FAMILIES
-from lska.data.perturbed.parts import CLEAN, Part, open_parts, read_record
+from lska.data.perturbed.parts import CLEAN, Part, open_parts, read_perturbed_record
 from lska.evaluate.members import Member, open_file, open_run
 from lska.evaluate.predictions import Store
 from lska.evaluate.scores import (
@@ -22,7 +22,7 @@ from lska.evaluate.scores import (
     plain_metrics,
     plain_outcomes,
 )
-from lska.evaluate.scoring_passes import Labels, Pass
+from lska.evaluate.scoring_passes import ScoringPass, ShardLabels
 from lska.models.runs import Run
 from lska.models.threads import use_threads
 from lska.provenance.metric_files import write_metrics
@@ -49,7 +49,7 @@ def training_classes(config: Config) -> tuple[str, ...]:
     return load_manifest(Path(data.manifest) if data.manifest else data.name).classes
 
 
-def measure(item: PerturbedSet, chosen: Sequence[Run | Path], stop: StopRequest | None = None) -> None:
+def measure_robustness(item: PerturbedSet, chosen: Sequence[Run | Path], stop: StopRequest | None = None) -> None:
     """Score checkpoints on a perturbed set in one pass and write a metric file for each.
 
     Args:
@@ -70,8 +70,8 @@ def measure(item: PerturbedSet, chosen: Sequence[Run | Path], stop: StopRequest 
     parts, classes = open_parts(item), training_classes(item.config)
     members = [_open(item.config, one, len(classes), device) for one in chosen]
     _check_distinct(members, chosen)
-    labels = {part.name: Labels.of(part, classes, item.name in MASKED) for part in parts}
-    scoring = Pass(
+    labels = {part.name: ShardLabels.of(part, classes, item.name in MASKED) for part in parts}
+    scoring = ScoringPass(
         members, parts, labels, Store(item.predictions), item.config.stored_images == "as_stored",
         item.section.shard, evaluation.batch_size, evaluation.workers, device,
     )  # fmt: skip
@@ -97,7 +97,7 @@ def _check_distinct(members: Sequence[Member], chosen: Sequence[Run | Path]) -> 
 
 
 def _results(
-    item: PerturbedSet, scoring: Pass, member: Member, parts: Sequence[Part]
+    item: PerturbedSet, scoring: ScoringPass, member: Member, parts: Sequence[Part]
 ) -> tuple[dict[str, dict[str, Any]], Outcomes]:
     """Metrics of a member, and what is kept of their images; errors of calibration follow from the latter."""
     if item.corrupted:
@@ -122,7 +122,7 @@ def _write(
     started: datetime,
     device: torch.device,
 ) -> None:
-    stored, sidecar = read_record(item), member.sidecar
+    stored, sidecar = read_perturbed_record(item), member.sidecar
     detail: dict[str, Any] = {"protocol": item.protocol(), "classes": stored.get("classes")}
     detail["preprocessing"] = member.own.to_dict()
     if item.corrupted:

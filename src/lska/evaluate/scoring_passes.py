@@ -49,7 +49,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Labels:
+class ShardLabels:
     """How the classes of a part are numbered by the networks.
 
     `numbers` (classes of the part,) are the networks' indices; `allowed` (K,) those that outputs are restricted to for
@@ -62,7 +62,7 @@ class Labels:
     allowed: torch.Tensor | None
 
     @classmethod
-    def of(cls, part: Part, classes: tuple[str, ...], masked: bool) -> Labels:
+    def of(cls, part: Part, classes: tuple[str, ...], masked: bool) -> ShardLabels:
         """Match the class names of a part with the networks' `classes`.
 
         Raises:
@@ -122,7 +122,7 @@ class ShardBatches:
 
 
 @dataclass(frozen=True)
-class Pass:
+class ScoringPass:
     """Scoring `members` on `parts`.
 
     `labels` are those of the parts by name; `as_stored` says whether stored images are taken as they are.
@@ -130,7 +130,7 @@ class Pass:
 
     members: Sequence[Member]
     parts: Sequence[Part]
-    labels: Mapping[str, Labels]
+    labels: Mapping[str, ShardLabels]
     store: Store
     as_stored: bool
     shard: int

@@ -65,7 +65,7 @@ def resampled(areas: Areas, resamples: int = RESAMPLES) -> dict[str, np.ndarray]
     return {name: 100 * np.concatenate([found[name] for found in drawn]) for name in ("miou", "macc", "aacc")}
 
 
-def evaluate(job: FineTuningJob) -> None:
+def evaluate_segmentor(job: FineTuningJob) -> None:
     """Score a segmentor over the validation set and write its metric file and the picture of sample predictions.
 
     Raises:
@@ -81,7 +81,7 @@ def evaluate(job: FineTuningJob) -> None:
         if index in chosen:
             shown.append((read_image(sample.img_path), labels, predicted))
     total = Areas(*(np.stack(part) for part in zip(*rows, strict=True)))
-    draw(job, shown, classes)
+    draw_regions(job, shown, classes)
     parts = {"macc": 100 * scores(total)["acc"]}
     predictor.write(as_metrics(total, classes), Outcomes(samples=resampled(total), parts=parts), started)
 
@@ -95,7 +95,7 @@ def as_metrics(total: Areas, classes: tuple[str, ...]) -> dict[str, dict[str, An
     return metrics
 
 
-def draw(job: FineTuningJob, shown: list[tuple[Any, Any, Any]], classes: tuple[str, ...]) -> None:
+def draw_regions(job: FineTuningJob, shown: list[tuple[Any, Any, Any]], classes: tuple[str, ...]) -> None:
     """The picture of sample predictions: image, labels and prediction of each of `shown`."""
     images, truths, predictions = (list(part) for part in zip(*shown, strict=True))
     segmentation_sheet(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories
-from lska.data.entries import shown
+from lska.data.entries import shown_names
 from lska.provenance.metric_files import metric, proportion
 from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
 
@@ -54,7 +54,7 @@ def _mapping(
     place = {name: index for index, name in enumerate(classes)}
     missing = [name for group in groups for name in group if name not in place]
     if missing or len(place) < len(classes):
-        problem = f"lack {shown(missing)}" if missing else "have names that occur twice"
+        problem = f"lack {shown_names(missing)}" if missing else "have names that occur twice"
         raise ValueError(
             f"the network's {len(classes):,} classes {problem}; expected one class for every name in the mapping: the "
             "cue-conflict set belongs to other training data"
@@ -122,7 +122,7 @@ def _choices(
     return shape, kept == shape, kept == texture
 
 
-def outcomes(
+def bias_outcomes(
     decided: np.ndarray, mapping: CategoryMapping, cues: CueConflictSet, resamples: int = RESAMPLES
 ) -> Outcomes:
     """What is kept of the arguments of `shape_bias`, images without a conflict left out.
@@ -150,14 +150,14 @@ def _check(decided: np.ndarray, mapping: CategoryMapping, cues: CueConflictSet) 
     unknown = sorted(set(cues.categories) - set(mapping.categories))
     if unknown:
         raise ValueError(
-            f"{cues.root} has categories that are not among the decisions: {shown(unknown)}; expected only "
-            f"{shown(mapping.categories)}: choose the mapping that belongs to the set"
+            f"{cues.root} has categories that are not among the decisions: {shown_names(unknown)}; expected only "
+            f"{shown_names(mapping.categories)}: choose the mapping that belongs to the set"
         )
     if not cues.conflict.any():
         raise ValueError(f"{cues.root}: expected images whose shape and texture differ in category, found none")
 
 
-def metrics(found: ShapeBias) -> dict[str, dict[str, Any]]:
+def bias_metrics(found: ShapeBias) -> dict[str, dict[str, Any]]:
     """Metric entries in percent: `shape_bias`, the share of shape decisions among those for shape or texture, with its
     binomial standard error, null where there are none; `cue_decisions`, the share of decisions for shape or texture
     among images with a conflict, and `shape_decisions` and `texture_decisions` likewise; `shape_bias_<category>` by the

@@ -54,7 +54,7 @@ def _sharing(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.argwhere(np.triu(alike, 1))
 
 
-def draw(pairs: np.ndarray, n: int | None, seed: int) -> np.ndarray:
+def draw_pairs(pairs: np.ndarray, n: int | None, seed: int) -> np.ndarray:
     """A random sample of `n` of the pairs, each at most once, in their order; all where `n` is None or larger."""
     if n is not None and n < 2:
         raise ValueError(f"n: expected at least 2 pairs to be drawn, found {n}")
@@ -140,7 +140,7 @@ def allocate(scores: np.ndarray, neurons: int) -> np.ndarray:
     return found
 
 
-def metrics(found: Dimensions) -> dict[str, dict[str, Any]]:
+def dimension_metrics(found: Dimensions) -> dict[str, dict[str, Any]]:
     """Metric entries, for each form and factor: `<factor>_dimensions_<form>`, `<factor>_share_<form>` in % of N and
     `<factor>_score_<form>`, with intervals and the number of pairs; for shape and texture `<factor>_correlation`, the
     mean over the neurons; `neurons` and `constant_neurons`.
@@ -173,7 +173,7 @@ def residual_score(form: str, neurons: int) -> float:
     return 1.0 if form == "reference" else float(neurons)
 
 
-def outcomes(found: Dimensions) -> Outcomes:
+def dimension_outcomes(found: Dimensions) -> Outcomes:
     """What is kept: all scores, dimensions and shares on the samples, but for the residual's score, a constant."""
     samples = {}
     for form, drawn in found.samples.items():

@@ -63,7 +63,7 @@ def interleaved_seconds(networks: Sequence[nn.Module], images: Sequence[torch.Te
     return times
 
 
-def measure(config: Config, runs: Sequence[Run]) -> None:
+def measure_speed(config: Config, runs: Sequence[Run]) -> None:
     """Measure the throughput of `runs` with fresh weights (it does not depend on them) and write the metric files.
 
     Images have the size of the network's recipe, those of a run with imported weights the size of these.

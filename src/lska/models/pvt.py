@@ -13,7 +13,7 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lska.models.staged import StagedNetwork, build, check_stages, drop_rates, dropping, published_cfg
+from lska.models.staged import StagedNetwork, build_staged, check_stages, drop_rates, dropping, published_cfg
 
 __all__ = ["PVT"]
 
@@ -33,7 +33,7 @@ class PatchEmbed(nn.Module):
         return self.norm(x.flatten(2).transpose(1, 2)), x.shape[-2:]
 
 
-class Attention(nn.Module):
+class ReductionAttention(nn.Module):
     """Self-attention whose keys and values come from a map reduced ``reduction`` times per side; keeps (B, N, C)."""
 
     def __init__(self, channels: int, heads: int, reduction: int) -> None:
@@ -61,7 +61,7 @@ class Attention(nn.Module):
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
-class Mlp(nn.Module):
+class PvtMlp(nn.Module):
     """Linear layer up, GELU, linear layer down; keeps (B, N, C)."""
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -74,16 +74,16 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
-class Block(nn.Module):
+class PvtBlock(nn.Module):
     """Attention and feed-forward part, each behind LayerNorm and added to its input; keeps (B, N, C)."""
 
     def __init__(self, channels: int, heads: int, mlp_ratio: float, reduction: int, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels, eps=1e-6)
-        self.attn = Attention(channels, heads, reduction)
+        self.attn = ReductionAttention(channels, heads, reduction)
         self.drop_path = dropping(drop_path)
         self.norm2 = nn.LayerNorm(channels, eps=1e-6)
-        self.mlp = Mlp(channels, int(channels * mlp_ratio))
+        self.mlp = PvtMlp(channels, int(channels * mlp_ratio))
 
     def forward(self, x: Tensor, size: Size) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x), size))
@@ -131,7 +131,7 @@ class PVT(StagedNetwork):
             self.add_module(f"patch_embed{i}", PatchEmbed(in_chans, channels, patch_sizes[i - 1]))
             self.register_parameter(f"pos_embed{i}", nn.Parameter(torch.zeros(1, side**2 + (i == last), channels)))
             blocks = [
-                Block(channels, num_heads[i - 1], mlp_ratios[i - 1], sr_ratios[i - 1], next(rates))
+                PvtBlock(channels, num_heads[i - 1], mlp_ratios[i - 1], sr_ratios[i - 1], next(rates))
                 for _ in range(depths[i - 1])
             ]
             self.add_module(f"block{i}", nn.ModuleList(blocks))
@@ -246,10 +246,10 @@ default_cfgs = generate_default_cfgs({f"{name}.untrained": published_cfg("patch_
 @register_model
 def pvt_tiny(pretrained: bool = False, **kwargs: object) -> PVT:
     """PVT-Tiny; see :class:`PVT` for the keyword arguments."""
-    return build(PVT, "pvt_tiny", pretrained, **(SIZES["pvt_tiny"] | kwargs))
+    return build_staged(PVT, "pvt_tiny", pretrained, **(SIZES["pvt_tiny"] | kwargs))
 
 
 @register_model
 def pvt_small(pretrained: bool = False, **kwargs: object) -> PVT:
     """PVT-Small; see :class:`PVT` for the keyword arguments."""
-    return build(PVT, "pvt_small", pretrained, **(SIZES["pvt_small"] | kwargs))
+    return build_staged(PVT, "pvt_small", pretrained, **(SIZES["pvt_small"] | kwargs))

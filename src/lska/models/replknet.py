@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from lska.models.attention import DepthwiseConv2d, conv_bn
 from lska.models.kernels import check_kernel_size
-from lska.models.staged import StagedNetwork, build, check_stages, drop_rates, dropping, published_cfg
+from lska.models.staged import StagedNetwork, build_staged, check_stages, drop_rates, dropping, published_cfg
 
 __all__ = ["RepLKNet"]
 
@@ -220,10 +220,10 @@ default_cfgs = generate_default_cfgs({f"{name}.untrained": published_cfg("stem.0
 @register_model
 def replknet_31b(pretrained: bool = False, **kwargs: object) -> RepLKNet:
     """RepLKNet-31B; see :class:`RepLKNet` for the keyword arguments."""
-    return build(RepLKNet, "replknet_31b", pretrained, **(SIZES["replknet_31b"] | kwargs))
+    return build_staged(RepLKNet, "replknet_31b", pretrained, **(SIZES["replknet_31b"] | kwargs))
 
 
 @register_model
 def replknet_31t(pretrained: bool = False, **kwargs: object) -> RepLKNet:
     """RepLKNet-31T, the LSKA paper's; see :class:`RepLKNet` for the keyword arguments."""
-    return build(RepLKNet, "replknet_31t", pretrained, **(SIZES["replknet_31t"] | kwargs))
+    return build_staged(RepLKNet, "replknet_31t", pretrained, **(SIZES["replknet_31t"] | kwargs))

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from lska.models.attention import DecomposedKernel
 from lska.models.kernels import check_kernel_size
-from lska.models.staged import StagedNetwork, build, check_stages, drop_rates, dropping, published_cfg
+from lska.models.staged import StagedNetwork, build_staged, check_stages, drop_rates, dropping, published_cfg
 
 __all__ = ["SLaK"]
 
 
-class Block(nn.Module):
+class SlakBlock(nn.Module):
     """Large kernel, LayerNorm, feed-forward part and scale per channel, added to the input; keeps the shape."""
 
     def __init__(self, channels: int, kernel: int, drop_path: float, scale: float) -> None:
@@ -79,7 +79,7 @@ class SLaK(StagedNetwork):
             convolution = nn.Conv2d(in_chans, channels, stride, stride)
             norm = LayerNorm2d(in_chans if i else channels, eps=1e-6)
             self.downsample_layers.append(nn.Sequential(norm, convolution) if i else nn.Sequential(convolution, norm))
-            blocks = [Block(channels, kernel, next(rates), layer_scale) for _ in range(depth)]
+            blocks = [SlakBlock(channels, kernel, next(rates), layer_scale) for _ in range(depth)]
             self.stages.append(nn.Sequential(*blocks))
             self.add_stage(channels, stride, f"stages.{i}")
             in_chans = channels
@@ -132,4 +132,4 @@ default_cfgs = generate_default_cfgs({"slak_tiny.untrained": published_cfg("down
 @register_model
 def slak_tiny(pretrained: bool = False, **kwargs: object) -> SLaK:
     """SLaK-T, decomposed; see :class:`SLaK` for the keyword arguments."""
-    return build(SLaK, "slak_tiny", pretrained, **kwargs)
+    return build_staged(SLaK, "slak_tiny", pretrained, **kwargs)

@@ -12,7 +12,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["StagedNetwork", "build", "check_stages", "drop_rates", "dropping", "published_cfg"]
+__all__ = ["StagedNetwork", "build_staged", "check_stages", "drop_rates", "dropping", "published_cfg"]
 
 
 class StagedNetwork(nn.Module, ABC):
@@ -140,7 +140,7 @@ class StagedNetwork(nn.Module, ABC):
         return set()
 
 
-def build(network: type[StagedNetwork], variant: str, pretrained: bool, **settings: object) -> nn.Module:
+def build_staged(network: type[StagedNetwork], variant: str, pretrained: bool, **settings: object) -> nn.Module:
     """A network as timm builds it, also its feature maps alone (``features_only``)."""
     feature_cfg = {"out_indices": (0, 1, 2, 3), "feature_cls": "getter"}
     return build_model_with_cfg(network, variant, pretrained, feature_cfg=feature_cfg, **settings)

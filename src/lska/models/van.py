@@ -15,7 +15,7 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from lska.models.attention import Attention, DepthwiseConv2d
-from lska.models.staged import StagedNetwork, build, check_stages, drop_rates, dropping, published_cfg
+from lska.models.staged import StagedNetwork, build_staged, check_stages, drop_rates, dropping, published_cfg
 
 __all__ = ["VAN"]
 
@@ -43,7 +43,7 @@ class DWConv(nn.Module):
         return self.dwconv(x)
 
 
-class Mlp(nn.Module):
+class VanMlp(nn.Module):
     """Feed-forward part: 1x1 convolution up, 3x3 depth-wise, GELU, 1x1 convolution down; keeps the shape."""
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -57,7 +57,7 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.dwconv(self.fc1(x))))
 
 
-class Block(nn.Module):
+class VanBlock(nn.Module):
     """Attention half and feed-forward half, each behind BatchNorm, scaled per channel, dropped by path."""
 
     def __init__(self, channels: int, mlp_ratio: float, drop_path: float, attention: str, kernel_size: int) -> None:
@@ -66,7 +66,7 @@ class Block(nn.Module):
         self.attn = Attention(channels, attention, kernel_size)
         self.drop_path = dropping(drop_path)
         self.norm2 = nn.BatchNorm2d(channels)
-        self.mlp = Mlp(channels, int(channels * mlp_ratio))
+        self.mlp = VanMlp(channels, int(channels * mlp_ratio))
         self.layer_scale_1 = nn.Parameter(torch.full((channels,), 0.01))
         self.layer_scale_2 = nn.Parameter(torch.full((channels,), 0.01))
 
@@ -111,7 +111,7 @@ class VAN(StagedNetwork):
         for i, channels in enumerate(embed_dims):
             kernel, stride = (stem_kernel, stem_stride) if i == 0 else (3, 2)
             blocks = [
-                Block(channels, mlp_ratios[i], next(drop_paths), attention, kernel_size) for _ in range(depths[i])
+                VanBlock(channels, mlp_ratios[i], next(drop_paths), attention, kernel_size) for _ in range(depths[i])
             ]
             self.add_module(f"patch_embed{i + 1}", OverlapPatchEmbed(in_chans, channels, kernel, stride))
             self.add_module(f"block{i + 1}", nn.ModuleList(blocks))
@@ -172,16 +172,16 @@ SIZES: dict[str, dict[str, Sequence[int]]] = {
 @register_model
 def van_tiny(pretrained: bool = False, **kwargs: object) -> VAN:
     """VAN Tiny, the layout of VAN-B0; see :class:`VAN` for the keyword arguments."""
-    return build(VAN, "van_tiny", pretrained, **(SIZES["van_tiny"] | kwargs))
+    return build_staged(VAN, "van_tiny", pretrained, **(SIZES["van_tiny"] | kwargs))
 
 
 @register_model
 def van_small(pretrained: bool = False, **kwargs: object) -> VAN:
     """VAN Small, the layout of VAN-B1; see :class:`VAN` for the keyword arguments."""
-    return build(VAN, "van_small", pretrained, **(SIZES["van_small"] | kwargs))
+    return build_staged(VAN, "van_small", pretrained, **(SIZES["van_small"] | kwargs))
 
 
 @register_model
 def van_base(pretrained: bool = False, **kwargs: object) -> VAN:
     """VAN Base, the layout of VAN-B2; see :class:`VAN` for the keyword arguments."""
-    return build(VAN, "van_base", pretrained, **(SIZES["van_base"] | kwargs))
+    return build_staged(VAN, "van_base", pretrained, **(SIZES["van_base"] | kwargs))

@@ -118,7 +118,7 @@ def count_head(network: PlannedNetwork) -> NetworkCost:
     from mmengine.logging import MMLogger
 
     from lska.evaluate.dense_complexity import complexity
-    from lska.evaluate.dense_scores import build
+    from lska.evaluate.dense_scores import build_dense
     from lska.train import mm_configs
 
     size: Size = tuple(STRIDE * max(1, math.ceil(side / STRIDE)) for side in network.size)
@@ -127,7 +127,7 @@ def count_head(network: PlannedNetwork) -> NetworkCost:
     with torch.device("meta"), warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         # About losses, which are not counted.
         warnings.simplefilter("ignore", category=UserWarning)
-        model = build(network.job, ConfigDict(mm_configs.model(network.job, number_of_classes(network.job))))
+        model = build_dense(network.job, ConfigDict(mm_configs.model(network.job, number_of_classes(network.job))))
     cost = complexity(model, network.job.head, size)
     return NetworkCost(cost.params, cost.macs * math.prod(network.size) / math.prod(size))
 

@@ -31,7 +31,7 @@ def launcher(training: Training) -> str:
     return f"{step} lska launch --nodes {training.nodes} --processes {each} --"
 
 
-def spread(of: Callable[[Any], Training], every: Iterable[Training]) -> dict[str, Callable[[Any], int | str]]:
+def node_resources(of: Callable[[Any], Training], every: Iterable[Training]) -> dict[str, Callable[[Any], int | str]]:
     """Resources by which Snakemake's Slurm plugin starts trainings on several nodes; none where no job needs them.
 
     The plugin runs a job in a step of one node and all GPUs, which Slurm refuses where those are on several nodes. Jobs

@@ -131,7 +131,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Backbone:
+class BackboneRecord:
     """The weights that a fine-tuning started from."""
 
     __pydantic_config__: ClassVar = OPEN_ENDED
@@ -152,7 +152,7 @@ class Sidecar:
     scale: str | None = None
     spec: Spec | None = None
     data: Data | None = None
-    backbone: Backbone | None = None
+    backbone: BackboneRecord | None = None
     code: dict[str, Any] | None = None
     environment: dict[str, Any] | None = None
     attempts: tuple[dict[str, Any], ...] | None = None

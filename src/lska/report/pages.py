@@ -78,7 +78,7 @@ def downloads(results: Results) -> dict[Path, str]:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class PaperAgreement:
     """How many of the values that can be compared with one kind of source are reproduced."""
 
     reproduced: int
@@ -101,7 +101,7 @@ def _overview(results: Results) -> Iterator[Page]:
     yield Page("index.html", TITLE, "overview.html", content, menu="Overview")
 
 
-def agreement(results: Results) -> dict[str, Agreement]:
+def agreement(results: Results) -> dict[str, PaperAgreement]:
     """Compare the cells that follow from an architecture with what the `paper` prints or states, with counts made on
     the official `code`, and with `others`' papers; and, apart, those that were `measured` as the paper did."""
     sources = {"printed": "paper", "derived": "paper", "computed": "code"}
@@ -113,7 +113,7 @@ def agreement(results: Results) -> dict[str, Agreement]:
                     is_counted = column.data is None
                     source = sources.get(cell.paper_source or "", "others") if is_counted else "measured"
                     found[source].append(cell.state is State.REPRODUCED)
-    return {source: Agreement(sum(equal), len(equal)) for source, equal in found.items()}
+    return {source: PaperAgreement(sum(equal), len(equal)) for source, equal in found.items()}
 
 
 def measured_elsewhere(results: Results) -> tuple[int, int]:

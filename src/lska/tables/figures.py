@@ -31,7 +31,7 @@ UNDATED = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Producer"
 DPI = 200
 
 
-def draw(table: Table, paths: Sequence[Path]) -> None:
+def draw_figure(table: Table, paths: Sequence[Path]) -> None:
     """Draw `table` as its spec says and write each path in the format of its suffix, atomically.
 
     Raises:

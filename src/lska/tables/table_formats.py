@@ -76,9 +76,9 @@ def build_table(
         if path not in drawn:
             write_table(table, path)
     if drawn:
-        from lska.tables.figures import draw
+        from lska.tables.figures import draw_figure
 
-        draw(table, drawn)
+        draw_figure(table, drawn)
     return table
 
 

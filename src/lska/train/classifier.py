@@ -25,7 +25,14 @@ from lska.provenance.files import printable, quoted
 from lska.settings.recipes import Recipe
 from lska.settings.scale import Config
 from lska.train.engine import Destination, Place, Trainable, complete, prepared
-from lska.train.loading import Plan, batch_mixer, scoring_loader, seed_everything, training_loader, training_transform
+from lska.train.loading import (
+    BatchPlan,
+    batch_mixer,
+    scoring_loader,
+    seed_everything,
+    training_loader,
+    training_transform,
+)
 from lska.train.private_folders import own_folder
 
 
@@ -73,7 +80,7 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
     check_same_classes(split, validation)
     verify(config, split, validation)
     images = ImageDataset(split, training_transform(recipe), on_error="skip")
-    plan = Plan.of(recipe, len(split), run.seed)
+    plan = BatchPlan.of(recipe, len(split), run.seed)
 
     def build(place: Place) -> Trainer:
         classes, workers = len(split.classes), config.training.workers
@@ -104,7 +111,7 @@ class Trainer(Trainable):
         self,
         place: Place,
         recipe: Recipe,
-        plan: Plan,
+        plan: BatchPlan,
         network: nn.Module,
         classes: int,
         images: ImageDataset | None = None,

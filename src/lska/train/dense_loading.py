@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from lska.data.decoding import IGNORED, read_image, read_labels
 from lska.data.entries import DataError
 from lska.settings.fine_tunings import FineTuningJob
-from lska.train.loading import Key, MicroBatches, Plan, seed_processor
+from lska.train.loading import BatchPlan, Key, MicroBatches, seed_processor
 from lska.train.workers import Loader, Stopping
 
 
@@ -38,7 +38,7 @@ class SeededSamples(Dataset):
 
 
 @dataclass(frozen=True)
-class DensePlan(Plan):
+class DensePlan(BatchPlan):
     """A plan whose length may be given in updates, and whose micro-batches may hold images of one orientation only.
 
     Grouping by orientation keeps padding small (mmdet's base data settings; paper/protocol.md, section 3).

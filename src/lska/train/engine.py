@@ -26,7 +26,7 @@ from lska.settings.sections import Training
 from lska.train.distributed import Processes, processes
 from lska.train.interrupt import Interrupted, StopRequest, stop_request
 from lska.train.lease import Lease, LeaseLostError, leased
-from lska.train.loading import Plan
+from lska.train.loading import BatchPlan
 from lska.train.progress import Progress, TrainingLog
 from lska.train.saved_state import read_state, require_identity, require_shapes, restore, save_state, state_files
 
@@ -72,7 +72,7 @@ class Trainable:
         network: on the device of the processes, unwrapped; its weights are what is saved.
     """
 
-    def __init__(self, place: Place, plan: Plan, network: nn.Module) -> None:
+    def __init__(self, place: Place, plan: BatchPlan, network: nn.Module) -> None:
         self.place, self.plan, self.network = place, plan, network
         self.group, self.lease = place.group, place.lease
         self.share = plan.share(place.group.world)

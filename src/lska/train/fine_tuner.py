@@ -43,7 +43,7 @@ def open_splits(job: FineTuningJob, *names: str) -> Splits:
     openers = {"detection": dense_sets.open_detection, "segmentation": dense_sets.open_segmentation}
     config, opener = job.config, openers[job.kind]
     splits = {name: opener(job.data, name, config.work / "cache") for name in names}
-    dense_sets.verify(job.kind, job.data, config.record_of(job.data), *splits.values())
+    dense_sets.verify_dense(job.kind, job.data, config.record_of(job.data), *splits.values())
     return splits
 
 

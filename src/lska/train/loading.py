@@ -66,7 +66,7 @@ class SeededImages(Dataset):
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """How `length` images are cut into updates and micro-batches.
 
     An update takes `micro_batches` of `micro_batch` images; micro-batch j goes to process j mod world. What a
@@ -89,7 +89,7 @@ class Plan:
             )
 
     @classmethod
-    def of(cls, recipe: Recipe, length: int, seed: int) -> Plan:
+    def of(cls, recipe: Recipe, length: int, seed: int) -> BatchPlan:
         """The plan of a recipe on a training set of `length` images."""
         parts = recipe.global_batch // recipe.micro_batch
         return cls(length, recipe.micro_batch, parts, recipe.total_epochs, seed, recipe.augmentation_repeats)
@@ -135,7 +135,7 @@ class Plan:
 class MicroBatches(Sampler[list[Key]]):
     """The (epoch, index) keys of this process's micro-batches from update `start` to the end of the training."""
 
-    def __init__(self, plan: Plan, start: int, rank: int, world: int) -> None:
+    def __init__(self, plan: BatchPlan, start: int, rank: int, world: int) -> None:
         self.plan, self.start, self.rank, self.world = plan, start, rank, world
 
     def __len__(self) -> int:
@@ -181,7 +181,8 @@ def test_transform(recipe: Recipe | Preprocessing) -> Any:
 
 
 def training_loader(
-    images: ImageDataset, plan: Plan, start: int, rank: int, world: int, workers: int, stopping: Stopping = lambda: None
+    images: ImageDataset, plan: BatchPlan, start: int, rank: int, world: int, workers: int,
+    stopping: Stopping = lambda: None,
 ) -> Loader:
     """Micro-batches of this process from update `start` on: images (B, 3, H, W) float, labels (B,) int64."""
     batches = MicroBatches(plan, start, rank, world)

@@ -24,7 +24,7 @@ from lska.provenance.strict import build
 
 if TYPE_CHECKING:
     from lska.train.lease import Lease
-    from lska.train.loading import Plan
+    from lska.train.loading import BatchPlan
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class TrainingLog:
     """
 
     def __init__(
-        self, path: Path, start: Progress, plan: Plan, active: bool = True, lease: Lease | None = None
+        self, path: Path, start: Progress, plan: BatchPlan, active: bool = True, lease: Lease | None = None
     ) -> None:
         self.path, self.plan, self.active, self.lease = path, plan, active, lease
         self.interval = max(1, plan.steps // LINES_PER_TRAINING)

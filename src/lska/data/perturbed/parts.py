@@ -13,7 +13,7 @@ from lska.data.folders import Split, list_split
 from lska.data.manifest import TEST
 from lska.data.perturbed.names import FAMILIES, severity_folder
 from lska.data.perturbed.perturbed_integrity import corruption_folder, open_test
-from lska.data.perturbed.perturbed_preparing import verify
+from lska.data.perturbed.perturbed_preparing import verify_perturbed
 from lska.data.problems import changed
 from lska.data.sources import archives_of, class_root, open_classification
 from lska.provenance import metric_files
@@ -55,7 +55,7 @@ class Part:
         return (corruption, int(severity)) if severity else None
 
 
-def read_record(item: PerturbedSet) -> dict[str, Any]:
+def read_perturbed_record(item: PerturbedSet) -> dict[str, Any]:
     """The record of a prepared set.
 
     Raises:
@@ -81,11 +81,11 @@ def open_parts(item: PerturbedSet) -> list[Part]:
     Raises:
         DataError: the record is missing, or the images are not the recorded ones any more.
     """
-    stored = read_record(item)
+    stored = read_perturbed_record(item)
     if not item.corrupted:
         cache = item.config.work / "cache"
         split = open_test(class_root(Path(item.data.root), archives_of(item.data), cache), cache)
-        verify(item, stored, split)
+        verify_perturbed(item, stored, split)
         return [Part(TEST, split, digest([stored["digest"], stored["names"]]))]
     parts = [
         _corrupted_part(item, stored, corruption, severity)

@@ -10,7 +10,7 @@ from pathlib import Path
 from lska.data.digests import names_digest
 from lska.data.entries import DataError, lying_at
 from lska.data.folders import Split, list_split
-from lska.data.integrity import check, read_contents, structure_problems
+from lska.data.integrity import check_class_folders, read_contents, structure_problems
 from lska.data.manifest import TEST, CorruptedManifest, Manifest
 from lska.data.perturbed.names import FAMILIES, GROUPS, severity_folder
 from lska.data.problems import CheckReport
@@ -134,7 +134,7 @@ def report_perturbed(manifest: Manifest, root: Path, contents: bool = False, cac
     """The check of a set with one folder per class, for people; `root` is that folder or a tar file of it."""
     if (absent := _absent(root)) is not None:
         return CheckReport(manifest.name, manifest.digest, root, (absent,))
-    report = check(_renamed(manifest, root), root.parent, contents, cache)
+    report = check_class_folders(_renamed(manifest, root), root.parent, contents, cache)
     return replace(report, root=root, digest=manifest.digest)
 
 

@@ -42,7 +42,7 @@ CORRUPTED = {"source": "made by lska.data.perturbed from the scale's validation 
 """What a manifest says of generated corruptions."""
 
 
-def prepare(item: PerturbedSet, judge: Judge | None = None, judged_by: dict[str, Any] | None = None) -> None:
+def prepare_perturbed(item: PerturbedSet, judge: Judge | None = None, judged_by: dict[str, Any] | None = None) -> None:
     """Generate a perturbed set where the configuration says so, check it, and write its record.
 
     A set of corruptions may lack corruptions or severities: the record says which, and so will the results.
@@ -61,7 +61,7 @@ def prepare(item: PerturbedSet, judge: Judge | None = None, judged_by: dict[str,
     prepare_set(dataset, item.record, chosen | {"set": item.name, "inputs": item.inputs()})
 
 
-def verify(item: PerturbedSet, stored: dict[str, Any], split: Split) -> None:
+def verify_perturbed(item: PerturbedSet, stored: dict[str, Any], split: Split) -> None:
     """Make sure that an opened set with one folder per class is the recorded one.
 
     Raises:

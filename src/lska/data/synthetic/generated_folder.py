@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lska.data.entries import shown
+from lska.data.entries import shown_names
 from lska.provenance.files import files_in, read_json, replaced_folder, write_json
 from lska.provenance.metric_files import digest
 from lska.settings.versions import GENERATORS
@@ -90,7 +90,7 @@ def replaced_set(root: Path, description: Mapping[str, Any]) -> Iterator[Path]:
     if later := _later_files(root):
         raise FileExistsError(
             f"{root} holds a generated set of other settings and files that came to it or were changed "
-            f"later: {shown(later)}; move them elsewhere, or remove the folder yourself"
+            f"later: {shown_names(later)}; move them elsewhere, or remove the folder yourself"
         )
     with replaced_folder(root.resolve()) as folder:
         yield folder
