@@ -22,6 +22,7 @@ from lska.data.roots import Settings, prepared_from, require
 from lska.models.runs import Run
 from lska.pipeline.launching import budget_seconds
 from lska.pipeline.warm import delegate, run_beside_server
+from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import FileError, parse_json, printable, quoted
 from lska.provenance.surroundings import LONGEST, expanded, require_own_code, speak_plainly
 from lska.settings import scale as scales
@@ -188,12 +189,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has seen enough; Python would complain once more when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, RuntimeError, OSError) as error:
-        if isinstance(error, Interrupted):
-            print(f"lska: stopped: {printable(str(error), LONGEST)}; start it again to go on", file=sys.stderr)
-            return CONTINUE_LATER
-        if isinstance(error, RuntimeError) and not type(error).__module__.startswith("lska."):
-            raise  # not one of ours: its traceback is needed
+    except Interrupted as error:
+        print(f"lska: stopped: {printable(str(error), LONGEST)}; start it again to go on", file=sys.stderr)
+        return CONTINUE_LATER
+    except LskaError as error:
         if os.environ.get("LSKA_TRACEBACK"):
             raise
         print(f"lska: error: {printable(str(error), LONGEST)}", file=sys.stderr)
@@ -271,7 +270,7 @@ def _prepare(given: Given) -> None:
 
         prepare_dense(kind, section.data, config.record_of(section.data), config.work / "cache")
     else:
-        raise ValueError(f"{named(given)}: scale {config.scale} has no section {kind!r}")
+        raise InputError(f"{named(given)}: scale {config.scale} has no section {kind!r}")
 
 
 @command(
@@ -376,7 +375,7 @@ def _launch(given: Given) -> int:
     words = [word for word in given.rest if word != "--"]
     if words[:1] != ["train"]:
         found = " ".join(words) or "nothing"
-        raise ValueError(f"lska launch starts trainings: expected `-- train RUN ...`, found {found}")
+        raise InputError(f"lska launch starts trainings: expected `-- train RUN ...`, found {found}")
     return launch(words, given.processes, of_slurm(given.nodes, os.environ) if given.nodes > 1 else None)
 
 
@@ -441,7 +440,7 @@ def _robustness(given: Given) -> None:
     budget = budget_seconds(given.budget_hours, given.job_minutes)
     items = [PerturbedSet(config, name) for name in given.sets] if given.sets else config.perturbed
     if not items:
-        raise ValueError(f"{named(given)}: scale {config.scale} has no section robustness")
+        raise InputError(f"{named(given)}: scale {config.scale} has no section robustness")
     chosen = [Path(name) if name.endswith(".safetensors") else Run.parse(name) for name in given.checkpoints]
     require_data(given, config, *(item.name for item in items))
     take(config.robustness.evaluation.gpus)
@@ -541,7 +540,7 @@ def _claims(given: Given) -> None:
     from lska.claims.verdicts import judge_claims
 
     if given.write and (given.only or given.json):
-        raise ValueError("--write: page and JSON always hold all claims; leave out --only and --json")
+        raise InputError("--write: page and JSON always hold all claims; leave out --only and --json")
     config = given_scale(given)
     results = judge_claims(config)
     if given.write:
@@ -549,7 +548,7 @@ def _claims(given: Given) -> None:
         return
     known = [result.claim.id for result in results]
     if unknown := sorted(set(given.only or ()) - set(known)):
-        raise ValueError(f"--only: no claim {', '.join(unknown)} in paper/claims.csv; expected {', '.join(known)}")
+        raise InputError(f"--only: no claim {', '.join(unknown)} in paper/claims.csv; expected {', '.join(known)}")
     shown = tuple(result for result in results if not given.only or result.claim.id in given.only)
     content = claims_content(shown, config)
     say(json.dumps(content, indent=2) if given.json else claims_text(content))
@@ -648,7 +647,7 @@ def _chosen(given: Given, config: Config) -> list[Any]:
     known = config.network_names
     if unknown := [name for name in given.names if name not in known]:
         expected = f"expected some of {', '.join(known)}"
-        raise ValueError(f"{', '.join(unknown)}: not trained at scale {config.scale}; {expected}")
+        raise InputError(f"{', '.join(unknown)}: not trained at scale {config.scale}; {expected}")
     return [checkpoint(config, name) for name in given.names or known]
 
 
@@ -741,7 +740,7 @@ def _plan(given: Given) -> None:
 )
 def _warm(given: Given) -> int:
     if not given.rest:
-        raise ValueError("lska warm needs a command, for example: lska warm snakemake --cores 2")
+        raise InputError("lska warm needs a command, for example: lska warm snakemake --cores 2")
     return run_beside_server(given.rest, main)
 
 
@@ -754,7 +753,7 @@ def _warm(given: Given) -> int:
 )
 def _gpus(given: Given) -> None:
     if not given.rest:
-        raise ValueError("lska gpus needs a number from 0 up and a command, for example: lska gpus 2 torchrun ...")
+        raise InputError("lska gpus needs a number from 0 up and a command, for example: lska gpus 2 torchrun ...")
     take(given.count)
     os.execvp(given.rest[0], given.rest)
 

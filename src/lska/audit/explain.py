@@ -25,6 +25,7 @@ from lska.audit.checked_files import CheckedFile, fields_path
 from lska.audit.checkout import commit_text
 from lska.audit.findings import Finding, as_json
 from lska.audit.links import Link, ScaleFiles
+from lska.provenance.errors import InputError
 from lska.provenance.files import plain
 from lska.provenance.metric_files import device_text, digest, lock_digest, project_root
 from lska.provenance.outcomes import outcomes_path
@@ -187,7 +188,7 @@ def _match(wanted: str, labels: list[str], target: str, kind: str) -> str:
     more = f" and {len(first) - LABELS_SHOWN} more" if len(first) > LABELS_SHOWN else ""
     listed = f"it has {', '.join(map(repr, first[:LABELS_SHOWN]))}{more};"
     advice = f"did you mean {' or '.join(map(repr, close))}?" if close else listed
-    raise ValueError(f"{target} has no {kind} {wanted!r}: {advice} `lska explain {target}` without --cell lists all")
+    raise InputError(f"{target} has no {kind} {wanted!r}: {advice} `lska explain {target}` without --cell lists all")
 
 
 def list_cells(table: Table) -> Iterator[str]:

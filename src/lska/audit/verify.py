@@ -2,6 +2,7 @@
 
     from lska import config
     from lska.claims.listing import CLAIMS, claim_files, read_claims
+from lska.provenance.errors import InputError
 from lska.claims.summaries import networks_path, summary_files
 from lska.audit.verify import verify_scale
     print(verify_scale(config.load([Path("config/small.yaml")])).to_text())
@@ -32,6 +33,7 @@ from lska.audit.links import ScaleFiles
 from lska.audit.numbers import COUNTED, NumberTally
 from lska.claims.listing import CLAIMS, claim_files, read_claims
 from lska.claims.summaries import summary_files
+from lska.provenance.errors import InputError
 from lska.provenance.files import (
     FileError,
     decode_text,
@@ -144,7 +146,7 @@ def verify_scale(
     files = ScaleFiles(config, recount)
     targets = [target for target in TARGETS if any(map(os.path.lexists, outputs(target, config.results)))]
     if not files.metrics and not targets:
-        raise ValueError(f"{config.results} holds no metric files, tables or figures to verify; run snakemake first")
+        raise InputError(f"{config.results} holds no metric files, tables or figures to verify; run snakemake first")
     shown = [_target(target, files, paper, drawings) for target in progress(targets)]
     every = [checked for group in (files.metrics, files.sidecars, files.records) for checked in list(group.values())]
     findings = [finding for checked in every for finding in checked.findings]
@@ -424,7 +426,7 @@ def verify_claims(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[F
     @functools.cache
     def judged() -> dict[str, Any]:
         if distrusted:
-            raise ValueError(f"{distrusted[0]} is broken")
+            raise InputError(f"{distrusted[0]} is broken")
         return claims_content(judge_claims(config), config)
 
     for one in (path, *pages):

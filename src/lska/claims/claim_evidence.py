@@ -13,6 +13,7 @@ import numpy as np
 from lska.claims.listing import claim_runs
 from lska.claims.predicates import Quantity
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.outcomes import Outcomes, outcomes_path, read_outcomes
 from lska.tables.measurements import Measurement, MetricFolder, measurement_of
 from lska.tables.specs import ConfigLike
@@ -116,7 +117,7 @@ def _measured(quantity: Quantity, content: Mapping[str, Any], path: Path) -> Mea
     metrics = content.get("metrics", {})
     if quantity.metric not in metrics:
         known = ", ".join(sorted(metrics))
-        raise ValueError(f"{path}: no metric {quantity.metric!r}, which a claim reads; it has {known}")
+        raise InputError(f"{path}: no metric {quantity.metric!r}, which a claim reads; it has {known}")
     found = measurement_of(content, quantity.metric, path, nullable=True)
     if found.value is None:
         raise Unavailable(f"{quantity}: without a value in {path.as_posix()}")

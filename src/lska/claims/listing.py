@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lska.claims.predicates import Comparison, PredicateError, Quantity, parse
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.files import read_table
 from lska.tables.specs import ConfigLike
 
@@ -79,19 +80,19 @@ def _claim(row: dict[str, str], where: str) -> Claim:
         tolerance = tuple(float(number) for number in row["tolerance"].split(";") if row["tolerance"])
     except ValueError as error:
         found = row["tolerance"]
-        raise ValueError(f"{where}: tolerance: expected numbers separated by ';', found {found!r}") from error
+        raise InputError(f"{where}: tolerance: expected numbers separated by ';', found {found!r}") from error
     if row["paper_numbers"] not in PAPER_NUMBERS:
         known = ", ".join(PAPER_NUMBERS)
-        raise ValueError(f"{where}: paper_numbers: expected one of {known}, found {row['paper_numbers']!r}")
+        raise InputError(f"{where}: paper_numbers: expected one of {known}, found {row['paper_numbers']!r}")
     if not (row["predicate"] or row["note"]):
-        raise ValueError(f"{where}: expected a predicate, or a note that says why there is none")
+        raise InputError(f"{where}: expected a predicate, or a note that says why there is none")
     claim = Claim(**{**row, "tolerance": tolerance})
     try:
         equal = claim.equalities
     except PredicateError as error:
-        raise ValueError(f"{where}: predicate: {error}") from error
+        raise InputError(f"{where}: predicate: {error}") from error
     if min(tolerance, default=0) < 0 or len(tolerance) not in ({1, equal} if equal else {0}):
-        raise ValueError(
+        raise InputError(
             f"{where}: expected a tolerance of 0 or more for all of the {equal} comparisons by =, or one for each, "
             f"found {list(tolerance)}"
         )

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lska.models.kernels import ATTENTIONS
+from lska.provenance.errors import LskaError
 
 _QUANTITY = re.compile(
     r"(?P<task>[a-z][a-z0-9_]*(?:/[a-z][a-z0-9_-]*)?)\.(?P<metric>[a-z][a-z0-9_]*)"
@@ -29,7 +30,7 @@ _OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.
 _EXPECTED = "comparisons (<, > or =, joined by `and`) of + - * / over numbers and <task>.<metric>(<network>)"
 
 
-class PredicateError(ValueError):
+class PredicateError(LskaError, ValueError):
     """A predicate that cannot be read."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from lska.claims.headlines import headlines
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.files import (
     MissingFileError,
     csv_text,
@@ -192,7 +193,7 @@ def _training(run: Run, path: Path) -> Iterator[dict[str, Any]]:
         # True is an int, and no number.
         problems = [name for name, value in wanted.items() if type(value) not in (int, float)]
         if problems:
-            raise ValueError(
+            raise InputError(
                 f"{path}: line {number}: expected numbers for {', '.join(map(quoted, problems))}; {remedy}"
             )
         yield {"series": run, **{column: entry[name] for name, column in FIELDS.items()}, **more}

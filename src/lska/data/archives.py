@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lska.data.entries import DataError, FileName, Inside, is_hidden, label_problem, repeated, shown_names
 from lska.data.problems import CheckReport
+from lska.provenance.errors import InputError
 from lska.provenance.files import FileError, open_regular, read_yaml
 from lska.provenance.metric_files import digest
 from lska.provenance.strict import build
@@ -58,7 +59,7 @@ class Archive:
         if twice := repeated(self.rename.values()):
             problems.append(f"rename: several folders become {twice[0]!r}, expected a name for each")
         if problems:
-            raise ValueError("; ".join(problems))
+            raise InputError("; ".join(problems))
 
     @property
     def direct(self) -> str | None:
@@ -121,7 +122,7 @@ class _Listed:
 
     def __post_init__(self) -> None:
         if problems := archive_problems(self.archives):
-            raise ValueError("; ".join(problems))
+            raise InputError("; ".join(problems))
 
 
 def read_archives(manifest: Path) -> tuple[Archive, ...]:

@@ -20,6 +20,7 @@ from lska.data.folders import EXTENSIONS
 from lska.data.manifest import ROUNDING, DetectionManifest
 from lska.data.parallel import mapped
 from lska.data.problems import Findings, SplitOutcome, differences
+from lska.provenance.errors import InputError
 from lska.provenance.files import open_regular, quoted, read_json
 
 if TYPE_CHECKING:
@@ -319,29 +320,29 @@ def _checked_mask(entry: dict[str, Any], image: Listed, manifest: DetectionManif
         _check_runs(mask, image)
         return 0.0, 0
     if not isinstance(mask, list) or not mask:
-        raise ValueError(f"expected polygons or a run-length encoding, found {quoted(mask)}")
+        raise InputError(f"expected polygons or a run-length encoding, found {quoted(mask)}")
     over, short, double = -math.inf, 0, 0.0
     for index, polygon in enumerate(mask):
         # A list of [x, y] pairs has the same points, but mmdet and pycocotools count its entries as coordinates.
         flat = isinstance(polygon, list) and all(type(value) in (int, float) for value in polygon)
         if not flat or len(polygon) % 2:
-            raise ValueError(f"polygon that is no flat list of numbers x, y, x, y, ...: {quoted(polygon)}")
+            raise InputError(f"polygon that is no flat list of numbers x, y, x, y, ...: {quoted(polygon)}")
         points, least = np.asarray(polygon, dtype=float).reshape(-1, 2), CORNERS
         if manifest.short_polygons and index:
             least = 1
         if len(points) < least or not np.isfinite(points).all():
-            raise ValueError(f"polygon of {len(points)} points, expected at least {least} of finite numbers")
+            raise InputError(f"polygon of {len(points)} points, expected at least {least} of finite numbers")
         (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
         over, short = max(over, float(image.over(left, top, right, bottom))), short + (len(points) < CORNERS)
         if over >= manifest.overhang:
-            raise ValueError(f"polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g})")
+            raise InputError(f"polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g})")
         (x, y), (after_x, after_y) = points.T, np.roll(points, -1, axis=0).T
         # Twice the area between the outline and the origin; below the rounding of its coordinates it is none.
         surface = abs((x * after_y - y * after_x).sum())
         double += surface if surface > 1e-9 * max(1.0, float(np.abs(points).max())) ** 2 else 0.0
     if not double and _is_finite(entry.get("area")) and entry["area"] > 0:
         # With an area of 0 mmdet leaves the object out.
-        raise ValueError(f"polygons that are a line or a point though an area of {entry['area']:g} is stated")
+        raise InputError(f"polygons that are a line or a point though an area of {entry['area']:g} is stated")
     return over, short
 
 
@@ -351,7 +352,7 @@ def _check_runs(mask: dict[str, Any], image: Listed) -> None:
 
     height, width, counts = image.height, image.width, mask.get("counts")
     if mask.get("size") != [height, width]:
-        raise ValueError(f"run-length encoding of [height, width] {quoted(mask.get('size'))}")
+        raise InputError(f"run-length encoding of [height, width] {quoted(mask.get('size'))}")
     if isinstance(counts, list):
         if not all(type(run) is int for run in counts):
             raise TypeError("run-length encoding that cannot be read: expected whole numbers")
@@ -359,10 +360,10 @@ def _check_runs(mask: dict[str, Any], image: Listed) -> None:
     elif not isinstance(counts, str):
         raise TypeError(f"run-length encoding that cannot be read: expected text or numbers, found {quoted(counts)}")
     if not coder.decode(mask).any():
-        raise ValueError("run-length encoding without a pixel of the object")
+        raise InputError("run-length encoding without a pixel of the object")
     # It refuses too many pixels, and leaves those that are missing as it finds the memory: one fewer must be too few.
     try:
         coder.decode({"size": [1, height * width - 1], "counts": mask["counts"]})
     except ValueError:
         return
-    raise ValueError(f"run-length encoding of fewer than {height * width} pixels")
+    raise InputError(f"run-length encoding of fewer than {height * width} pixels")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lska.data.entries import DataError
+from lska.provenance.errors import InputError
 from lska.provenance.files import FileError, read_bytes
 
 if TYPE_CHECKING:
@@ -165,13 +166,13 @@ def decode_labels(data: bytes, place: str) -> np.ndarray:
         image = _opened(data, LABEL_FORMATS)
         step = LABEL_STEPS.get(_raw_mode(image))
         if step is None or image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
-            raise ValueError(
+            raise InputError(
                 f"Pillow's mode {image.mode}, stored as {_raw_mode(image)}; save it as PNG with one channel, grey or a "
                 "palette, that holds the numbers of the classes"
             )
         labels = np.asarray(image)
         if labels.size and not 0 <= labels.min() <= labels.max() <= LARGEST:
-            raise ValueError(f"values from {labels.min()} to {labels.max()}, expected 0 to {LARGEST}; renumber them")
+            raise InputError(f"values from {labels.min()} to {labels.max()}, expected 0 to {LARGEST}; renumber them")
         return labels.astype(np.uint8) // np.uint8(step)
 
 
@@ -200,13 +201,13 @@ def _opened(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     # Cameras append further pictures to a JPEG file; every reader takes the first.
     kind = "JPEG" if image.format == "MPO" else str(image.format)
     if kind not in formats:
-        raise ValueError(f"{kind}, which does not keep the values of classes; expected {', '.join(formats)}")
+        raise InputError(f"{kind}, which does not keep the values of classes; expected {', '.join(formats)}")
     frames = 1 if kind == "JPEG" else getattr(image, "n_frames", 1)
     if frames > 1:
-        raise ValueError(f"{frames} pictures in one {kind} file; save the one that is meant")
+        raise InputError(f"{frames} pictures in one {kind} file; save the one that is meant")
     if formats is FORMATS and image.mode not in MODES and not _is_deep(image):
         meaning = MEANINGS.get(image.mode, f"stored as {_raw_mode(image)}")
-        raise ValueError(f"Pillow's mode {image.mode}: {meaning}; save it with 8 bits per channel, or 16 in a PNG file")
+        raise InputError(f"Pillow's mode {image.mode}: {meaning}; save it with 8 bits per channel, or 16 in a PNG file")
     return image
 
 
@@ -233,7 +234,7 @@ def _of_sixteen_bits(data: bytes) -> Image.Image:
 
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
-        raise ValueError("16 bits per channel that OpenCV does not read; save it with 8 bits per channel")
+        raise InputError("16 bits per channel that OpenCV does not read; save it with 8 bits per channel")
     nearest = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if nearest.ndim == 2:
         return Image.fromarray(nearest).convert("RGB")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+from lska.provenance.errors import LskaError
 from lska.provenance.files import FileError, quoted, read_lines
 from lska.provenance.strict import checked
 
@@ -29,7 +30,7 @@ _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-class DataError(ValueError):
+class DataError(LskaError, ValueError):
     """A data set on disk is not as expected; the message names the place, what was expected and what to do."""
 
 

@@ -160,8 +160,8 @@ def open_split(root: Path, split: str, cache: Path | None = None) -> Split:
     if empty:
         raise DataError(
             f"{result.source}: class folders without images ({len(empty)} of {len(result.classes)}): "
-            f"{shown_names(empty)}. Expected files ending in {', '.join(EXTENSIONS)} directly inside each; restore them or "
-            "remove the folders"
+            f"{shown_names(empty)}. Expected files ending in {', '.join(EXTENSIONS)} directly inside each; restore "
+            "them or remove the folders"
         )
     return result
 

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, get_worker_info
 from lska.data.decoding import decode
 from lska.data.entries import DataError
 from lska.data.folders import Split
+from lska.provenance.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class ImageDataset(Dataset):
         on_error: Literal["skip", "raise"] = "raise",
     ) -> None:
         if on_error not in ("skip", "raise"):
-            raise ValueError(f"on_error: expected 'skip' or 'raise', found {on_error!r}")
+            raise InputError(f"on_error: expected 'skip' or 'raise', found {on_error!r}")
         self.split = split
         self.transform = transform
         self.on_error = on_error

@@ -23,6 +23,7 @@ from lska.data.synthetic import (
     SegmentationSettings,
     TextureSettings,
 )
+from lska.provenance.errors import InputError
 from lska.provenance.strict import build, problems_of, refuse
 from lska.settings.perturbed_sets import MASKED
 from lska.settings.scale import Config, place
@@ -43,7 +44,7 @@ def generator_settings(kind: str, data: DataSource) -> Any:
         ValueError: an unknown kind, or settings that are unknown or out of range, all named.
     """
     if kind not in SETTINGS:
-        raise ValueError(f"unknown kind of data {kind!r}; choose from {', '.join(SETTINGS)}")
+        raise InputError(f"unknown kind of data {kind!r}; choose from {', '.join(SETTINGS)}")
     return build(SETTINGS[kind], _values(kind, data), f"{place(kind)}.generate")
 
 

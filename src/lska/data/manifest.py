@@ -20,6 +20,7 @@ from lska.data.digests import content_hash, contents_digest, names_digest
 from lska.data.entries import DataError, FileName, Inside, Label, inside_problem, name_problem, read_names, repeated
 from lska.data.folders import EXTENSIONS, Split, check_same_classes, open_split
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
+from lska.provenance.errors import InputError
 from lska.provenance.files import quoted, read_yaml, write_text
 from lska.provenance.metric_files import digest
 from lska.provenance.strict import build
@@ -60,7 +61,7 @@ class Described:
     def __post_init__(self) -> None:
         problems = [*archive_problems(self.archives), *class_problems(self.classes), *self._problems()]
         if problems:
-            raise ValueError("; ".join(problems))
+            raise InputError("; ".join(problems))
 
     def _problems(self) -> Iterable[str]:
         """What is wrong with the fields of the kind."""
@@ -80,7 +81,7 @@ def class_problems(classes: Sequence[str]) -> list[str]:
 
 def _refuse(problems: list[str]) -> None:
     if problems:
-        raise ValueError("; ".join(problems))
+        raise InputError("; ".join(problems))
 
 
 def _bad_digests(split: Any, *names: str) -> list[str]:

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 from typing import TypeVar
 
+from lska.provenance.errors import LskaError
+
 T = TypeVar("T")
 
 
-class WorkerError(RuntimeError):
+class WorkerError(LskaError, RuntimeError):
     """A process that did part of the work is gone, or does nothing any more."""
 
 

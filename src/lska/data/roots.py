@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska.data.entries import is_hidden
+from lska.provenance.errors import LskaError
 from lska.provenance.files import read_yaml
 from lska.settings.options import as_options
 from lska.settings.perturbed_sets import CORRUPTED, SETS
@@ -22,7 +23,7 @@ STOPPED = "nothing was started; --keep-going does what needs no missing data"
 """What is added where Snakemake stops for missing data."""
 
 
-class MissingDataError(ValueError):
+class MissingDataError(LskaError, ValueError):
     """Data that are needed are not where the configuration says."""
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from lska.data.entries import is_hidden
 from lska.data.unpack import FOLDER, Members, tar_members
+from lska.provenance.errors import InputError
 from lska.provenance.files import atomic_path, open_regular
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def _load(path: Path) -> TarIndex | None:
         with np.load(path, allow_pickle=False) as saved:
             blob, ends, offsets, sizes = (saved[name] for name in ("blob", "ends", "offsets", "sizes"))
         if not len(ends) == len(offsets) == len(sizes):
-            raise ValueError("its parts differ in length")
+            raise InputError("its parts differ in length")
         return TarIndex(Names(blob.tobytes(), ends), offsets, sizes)
     except FileNotFoundError:
         return None

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 from lska.data.entries import DataError
 from lska.data.problems import Findings
+from lska.provenance.errors import InputError
 from lska.provenance.files import FileError, quoted, read_bytes, write_text
 
 VERSION = 1
@@ -80,7 +81,7 @@ def _add_object(
         left, top, right, bottom = (_number(_text(item, f"bndbox/{corner}")) for corner in CORNERS)
         difficult = _number(_text(item, "difficult") if item.findtext("difficult") else "0")
         if difficult not in (0, 1):
-            raise ValueError(f"difficult: expected 0 or 1, found {difficult}")
+            raise InputError(f"difficult: expected 0 or 1, found {difficult}")
     except ValueError as error:
         findings.add("objects that are no VOC annotation", f"{place} ({error})")
         return
@@ -108,16 +109,16 @@ def _parsed(path: Path) -> ElementTree.Element:
     content = read_bytes(path)
     # In UTF-16 every other byte is 0. Entities may stand for gigabytes or other files; annotations need none.
     if b"<!DOCTYPE" in content.replace(b"\0", b""):
-        raise ValueError("a document type, whose entities are not read; remove the line with <!DOCTYPE")
+        raise InputError("a document type, whose entities are not read; remove the line with <!DOCTYPE")
     return ElementTree.fromstring(content)
 
 
 def _text(element: ElementTree.Element, path: str) -> str:
     found = element.findall(path)
     if len(found) > 1:
-        raise ValueError(f"{path} is given {len(found)} times")
+        raise InputError(f"{path} is given {len(found)} times")
     if not found or not (found[0].text or "").strip():
-        raise ValueError(f"no {path}")
+        raise InputError(f"no {path}")
     return (found[0].text or "").strip()
 
 
@@ -125,5 +126,5 @@ def _number(text: str) -> int | float:
     # Python would read 1_0 as 10, and the digits of any script.
     value = float(text) if text.isascii() and "_" not in text else math.nan
     if not abs(value) < LARGEST:
-        raise ValueError(f"expected a number below {LARGEST:,}, found {quoted(text)}")
+        raise InputError(f"expected a number below {LARGEST:,}, found {quoted(text)}")
     return int(value) if value.is_integer() else value

@@ -17,6 +17,7 @@ from lska.models.pretrained import load_weights
 from lska.models.runs import Run
 from lska.models.scoring import Scores, memory_format, score
 from lska.models.threads import use_threads
+from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import quoted
 from lska.provenance.foreign_weights import occupied, other, unusable, unvouched
 from lska.provenance.metric_files import digest, write_metrics
@@ -28,7 +29,7 @@ from lska.train.classifier import build_network
 from lska.train.loading import Views, scoring_loader
 
 
-class StaleWeightsError(ValueError):
+class StaleWeightsError(LskaError, ValueError):
     """Weights and sidecar do not belong together."""
 
 
@@ -63,7 +64,7 @@ class VouchedCheckpoint:
             return cls(run, weights, sidecar, Preprocessing.of(config.recipe_of(run).to_dict(), "recipe"), architecture)
         spec = sidecar.get("spec") or {}
         if (stated := spec.get("run", str(run))) != str(run):
-            raise ValueError(f"{where}: spec.run: expected {run}, found {quoted(stated)}; correct the sidecar")
+            raise InputError(f"{where}: spec.run: expected {run}, found {quoted(stated)}; correct the sidecar")
         return cls(run, weights, sidecar, own_preprocessing(sidecar, where), spec.get("architecture", architecture))
 
     def load(self, config: Config, classes: int, device: torch.device) -> nn.Module:

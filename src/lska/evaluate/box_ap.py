@@ -20,6 +20,7 @@ from lska.data.dense_sets import DetectionSplit
 from lska.evaluate.dense_scores import Predictor
 from lska.evaluate.pictures import Instances, detection_sheet
 from lska.evaluate.precision import STATISTICS, precisions, resampled_precisions
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
 from lska.provenance.outcomes import Outcomes
 from lska.settings.fine_tunings import FineTuningJob
@@ -60,7 +61,7 @@ def _check_order(predictor: Predictor) -> None:
     """The library numbers classes in the order of the annotation file; ours must be the same."""
     library, ours = list(predictor.loader.dataset.cat_ids), list(predictor.split.category_ids)
     if library != ours:
-        raise ValueError(
+        raise InputError(
             f"{predictor.split.annotations}: expected the categories in the order of the manifest, {ours}, found "
             f"{library}; order them so"
         )

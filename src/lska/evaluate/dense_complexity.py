@@ -22,6 +22,7 @@ from tqdm import tqdm
 from lska.evaluate.dense_scores import build_dense
 from lska.models.counting import Complexity, count
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric, project_root, write_metrics
 from lska.settings.fine_tunings import CONTROL, HEADS, PAPER_RECIPES, FineTuningJob
 from lska.settings.scale import Config
@@ -69,7 +70,7 @@ def paper_job(config: Config, head: str, run: Run) -> FineTuningJob:
     """
     kind = next((kind for kind, heads in HEADS.items() if head in heads), None)
     if kind is None:
-        raise ValueError(f"{head!r} is no detector or segmentor; expected one of {', '.join(PAPER_RECIPES)}")
+        raise InputError(f"{head!r} is no detector or segmentor; expected one of {', '.join(PAPER_RECIPES)}")
     recipe = project_root() / PAPER_RECIPES[head]
     # Counting needs no data and, as for a control, no backbone that the scale trains.
     settings = FineTuning(str(recipe), untrained=(RunGroup(run.model, run.seed, run.attention, run.kernel),))

@@ -15,6 +15,7 @@ from lska.models import create
 from lska.models.pretrained import load_weights
 from lska.models.runs import Run
 from lska.models.scoring import memory_format
+from lska.provenance.errors import InputError
 from lska.provenance.files import quoted
 from lska.provenance.metric_files import digest
 from lska.provenance.sidecars import Preprocessing, own_preprocessing
@@ -69,14 +70,14 @@ def open_file(config: Config, weights: Path, classes: int, device: torch.device)
     spec = sidecar.get("spec") or {}
     missing = [name for name in ("run", "recipe") if name not in spec]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{where}: spec: expected run and recipe, missing {', '.join(missing)}; train the run with this version, "
             "or add what is known of it"
         )
     own = own_preprocessing(sidecar, str(where))
     trained_on = (sidecar.get("data") or {}).get("name", config.data.name)
     if trained_on != config.data.name:
-        raise ValueError(
+        raise InputError(
             f"{where}: the weights were trained on {quoted(trained_on)}, whose classes are others than those of "
             f"{config.data.name}; choose a checkpoint of this data set, or the configuration of the other scale"
         )

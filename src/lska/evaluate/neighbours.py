@@ -19,6 +19,7 @@ from lska.data.perturbed.parts import Part
 from lska.evaluate.members import Member
 from lska.evaluate.scoring_passes import Shard, ShardBatches, ShardImages, normalized
 from lska.evaluate.splits import accuracy, image_values, over_splits
+from lska.provenance.errors import InputError
 from lska.provenance.outcomes import Outcomes
 from lska.provenance.sidecars import Preprocessing
 from lska.train.workers import Loader
@@ -71,7 +72,7 @@ def _features(shard: Shard, cuts: Sequence[torch.Tensor], device: torch.device) 
 
 def _finite(member: Member, features: np.ndarray) -> np.ndarray:
     if not np.isfinite(features).all():
-        raise ValueError(
+        raise InputError(
             f"{member.run}: the network's features are not finite; its weights (MD5 {member.sidecar.get('md5')}) are "
             "of no use: train it again, or leave it out"
         )
@@ -137,7 +138,7 @@ def texture_hits(
     """
     unknown = [part for part in (*gallery, query) if part not in split]
     if unknown or not gallery or query in gallery:
-        raise ValueError(
+        raise InputError(
             f"gallery {', '.join(gallery) or 'empty'}, query {query}: expected different ones of {', '.join(split)}; "
             "correct the parts"
         )
@@ -175,20 +176,20 @@ def nearest(gallery: torch.Tensor, query: torch.Tensor, distance: str = "cosine"
 
 def _check(gallery: torch.Tensor, query: torch.Tensor, distance: str) -> None:
     if distance not in DISTANCES:
-        raise ValueError(f"unknown distance {distance!r}; choose from {', '.join(DISTANCES)}")
+        raise InputError(f"unknown distance {distance!r}; choose from {', '.join(DISTANCES)}")
     if gallery.ndim != 2 or query.ndim != 2 or gallery.shape[1] != query.shape[1] or not gallery.numel():
-        raise ValueError(
+        raise InputError(
             f"expected a gallery (G, D) of at least one number and a query (Q, D), found {tuple(gallery.shape)} and "
             f"{tuple(query.shape)}"
         )
     for name, rows in (("gallery", gallery), ("query", query)):
         if rows.dtype != torch.float32:
-            raise ValueError(f"{name}: expected float32, found {rows.dtype}; convert it")
+            raise InputError(f"{name}: expected float32, found {rows.dtype}; convert it")
         if not rows.isfinite().all():
-            raise ValueError(f"{name}: expected finite numbers, found others; the network is of no use")
+            raise InputError(f"{name}: expected finite numbers, found others; the network is of no use")
         zero = (rows == 0).all(dim=1).nonzero().flatten().tolist()
         if distance == "cosine" and zero:
-            raise ValueError(f"{name}: rows of zeros have no direction ({len(zero)}, first {zero[0]}); use euclidean")
+            raise InputError(f"{name}: rows of zeros have no direction ({len(zero)}, first {zero[0]}); use euclidean")
 
 
 def _rows(block: torch.Tensor, distance: str) -> torch.Tensor:

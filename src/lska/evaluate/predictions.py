@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from lska.evaluate.scores import Outcome
+from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import atomic_path
 
 BEST = 5
@@ -21,7 +22,7 @@ BEST = 5
 _SHARD = re.compile(r"(?P<start>\d{8})-(?P<stop>\d{8})\.parquet")
 
 
-class PredictionError(ValueError):
+class PredictionError(LskaError, ValueError):
     """A file of predictions that cannot be used."""
 
 
@@ -74,7 +75,7 @@ class Columns:
 def _position(labels: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
     matches = labels[:, None] == allowed[None, :]
     if not bool(matches.any(dim=1).all()):
-        raise ValueError("a label is not among the classes that the outputs are restricted to")
+        raise InputError("a label is not among the classes that the outputs are restricted to")
     return matches.int().argmax(dim=1)
 
 

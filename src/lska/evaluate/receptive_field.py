@@ -21,6 +21,7 @@ from tqdm import tqdm
 from lska.data.decoding import decode
 from lska.data.entries import DataError
 from lska.data.folders import Split
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
 from lska.provenance.outcomes import ELEMENTS, RESAMPLES, resample_counts
 
@@ -67,7 +68,7 @@ def contribution(network: nn.Module, image: Tensor) -> np.ndarray:
     import torch
 
     if image.ndim != 4 or image.shape[0] != 1 or image.shape[2] != image.shape[3]:
-        raise ValueError(f"image: expected shape (1, channels, S, S), found {tuple(image.shape)}; give one square")
+        raise InputError(f"image: expected shape (1, channels, S, S), found {tuple(image.shape)}; give one square")
     with torch.inference_mode(False), torch.enable_grad():
         # An own copy: one made in inference mode could not be differentiated.
         image = image.clone().requires_grad_()
@@ -81,7 +82,7 @@ def _feature_map(network: nn.Module, image: Tensor) -> Tensor:
     """Last feature map (1, C, h, w); timm's networks say in `output_fmt` where theirs has the channels last."""
     features = network.forward_features(image)
     if features.ndim != 4:
-        raise ValueError(
+        raise InputError(
             f"{type(network).__name__}.forward_features: expected a feature map of 4 dimensions, found shape "
             f"{tuple(features.shape)}; the procedure needs a network that keeps a map to its end"
         )
@@ -114,14 +115,14 @@ def mean_contribution(
                 skipped += 1
                 continue
             if used and scores.shape != total.shape:
-                raise ValueError(f"images: expected all of size {total.shape}, found one of {scores.shape}")
+                raise InputError(f"images: expected all of size {total.shape}, found one of {scores.shape}")
             total, used = total + scores, used + 1
             kept += [scores.astype(np.float32)] if keep else []
             bar.update()
             if used == count:
                 break
     if not used:
-        raise ValueError(
+        raise InputError(
             f"{type(network).__name__}: of {skipped} images none gave finite contribution scores; "
             "expected at least one: check the weights, or give images"
         )
@@ -132,7 +133,7 @@ def mean_contribution(
 
 def _check_count(count: int | None) -> None:
     if count is not None and count < 1:
-        raise ValueError(f"count: expected an integer from 1 up, or None for all images; found {count}")
+        raise InputError(f"count: expected an integer from 1 up, or None for all images; found {count}")
 
 
 @contextmanager
@@ -214,9 +215,9 @@ def area_ratio(scores: np.ndarray, threshold: float, on: str = "log") -> tuple[i
         ValueError: threshold or `on` is none of these, or the scores are no contribution map.
     """
     if not 0 < threshold < 1:
-        raise ValueError(f"threshold: expected a share between 0 and 1, found {threshold}; divide percentages by 100")
+        raise InputError(f"threshold: expected a share between 0 and 1, found {threshold}; divide percentages by 100")
     if on not in SCALINGS:
-        raise ValueError(f"on: expected one of {', '.join(SCALINGS)}; found {on!r}")
+        raise InputError(f"on: expected one of {', '.join(SCALINGS)}; found {on!r}")
     _check_scores(scores)
     sums = _square_sums(scaled(scores) if on == "log" else scores.astype(np.float64))
     size = len(scores)
@@ -284,7 +285,7 @@ def resampled_ratios(maps: np.ndarray, resamples: int = RESAMPLES) -> dict[str, 
 def _check_scores(scores: np.ndarray) -> None:
     expected = "scores: expected a contribution map (S, S) of finite values from 0 up and not all 0"
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
-        raise ValueError(f"{expected}, found shape {scores.shape}")
+        raise InputError(f"{expected}, found shape {scores.shape}")
     low, high = scores.min(), scores.max()
     if not (np.isfinite(low) and np.isfinite(high) and low >= 0 and high > 0):
-        raise ValueError(f"{expected}, found values from {low} to {high}; compute the map anew from sound weights")
+        raise InputError(f"{expected}, found values from {low} to {high}; compute the map anew from sound weights")

@@ -25,6 +25,7 @@ from lska.evaluate.scores import (
 from lska.evaluate.scoring_passes import ScoringPass, ShardLabels
 from lska.models.runs import Run
 from lska.models.threads import use_threads
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import write_metrics
 from lska.provenance.outcomes import Outcomes, with_errors
 from lska.settings.perturbed_sets import MASKED, PerturbedSet
@@ -93,7 +94,7 @@ def _check_distinct(members: Sequence[Member], chosen: Sequence[Run | Path]) -> 
         by_run.setdefault(member.run, []).append(str(one))
     twice = "; ".join(f"{run}: {', '.join(names)}" for run, names in by_run.items() if len(names) > 1)
     if twice:
-        raise ValueError(f"--checkpoints: expected one checkpoint per run, found several of the same ({twice})")
+        raise InputError(f"--checkpoints: expected one checkpoint per run, found several of the same ({twice})")
 
 
 def _results(

@@ -26,6 +26,7 @@ from lska.evaluate.members import Member
 from lska.evaluate.predictions import Columns, Store
 from lska.evaluate.scores import Outcome
 from lska.models.scoring import memory_format
+from lska.provenance.errors import InputError
 from lska.provenance.sidecars import Geometry, Preprocessing
 from lska.train.interrupt import Interrupted, StopRequest
 from lska.train.workers import Loader
@@ -70,7 +71,7 @@ class ShardLabels:
         """
         unknown = sorted(set(part.split.classes) - set(classes))
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"{part.split.source} has classes that the networks were not trained on: {', '.join(unknown[:10])}; "
                 "the set belongs to other training data"
             )
@@ -207,7 +208,7 @@ class ScoringPass:
         for member, batches_of in found.items():
             joined = {kind: Columns.join([batch[kind] for batch in batches_of]) for kind in batches_of[0]}
             if not np.isfinite(joined["full"].confidence).all():
-                raise ValueError(
+                raise InputError(
                     f"{member.run}: the network's outputs on {shard.part.name} are not finite; its weights (MD5 "
                     f"{member.sidecar['md5']}) are of no use: train it again, or leave it out"
                 )

@@ -13,6 +13,7 @@ import numpy as np
 
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories
 from lska.data.entries import shown_names
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric, proportion
 from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
 
@@ -55,7 +56,7 @@ def _mapping(
     missing = [name for group in groups for name in group if name not in place]
     if missing or len(place) < len(classes):
         problem = f"lack {shown_names(missing)}" if missing else "have names that occur twice"
-        raise ValueError(
+        raise InputError(
             f"the network's {len(classes):,} classes {problem}; expected one class for every name in the mapping: the "
             "cue-conflict set belongs to other training data"
         )
@@ -72,10 +73,10 @@ def decisions(probabilities: np.ndarray, mapping: CategoryMapping) -> np.ndarray
         ValueError: not as many columns as the mapping has classes, or values that are no probabilities.
     """
     if probabilities.ndim != 2 or probabilities.shape[1] != mapping.classes:
-        raise ValueError(f"probabilities: expected (images, {mapping.classes}), found {probabilities.shape}")
+        raise InputError(f"probabilities: expected (images, {mapping.classes}), found {probabilities.shape}")
     # A comparison with NaN is false.
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise ValueError("probabilities: expected values from 0 to 1; pass the softmax of the network's outputs")
+        raise InputError("probabilities: expected values from 0 to 1; pass the softmax of the network's outputs")
     values = [probabilities[:, members].astype(np.float64).mean(axis=1) for members in mapping.members]
     return np.argmax(values, axis=0)
 
@@ -143,18 +144,18 @@ def bias_outcomes(
 
 def _check(decided: np.ndarray, mapping: CategoryMapping, cues: CueConflictSet) -> None:
     if decided.shape != (len(cues),):
-        raise ValueError(
+        raise InputError(
             f"decisions: expected one for each of the {len(cues):,} images of {cues.root}, found an array "
             f"{decided.shape}; they belong to another set"
         )
     unknown = sorted(set(cues.categories) - set(mapping.categories))
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"{cues.root} has categories that are not among the decisions: {shown_names(unknown)}; expected only "
             f"{shown_names(mapping.categories)}: choose the mapping that belongs to the set"
         )
     if not cues.conflict.any():
-        raise ValueError(f"{cues.root}: expected images whose shape and texture differ in category, found none")
+        raise InputError(f"{cues.root}: expected images whose shape and texture differ in category, found none")
 
 
 def bias_metrics(found: ShapeBias) -> dict[str, dict[str, Any]]:

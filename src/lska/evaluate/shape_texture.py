@@ -26,6 +26,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from lska.data.cue_conflict import CueConflictSet
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
 from lska.provenance.outcomes import Outcomes, resample_columns
 
@@ -57,7 +58,7 @@ def _sharing(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def draw_pairs(pairs: np.ndarray, n: int | None, seed: int) -> np.ndarray:
     """A random sample of `n` of the pairs, each at most once, in their order; all where `n` is None or larger."""
     if n is not None and n < 2:
-        raise ValueError(f"n: expected at least 2 pairs to be drawn, found {n}")
+        raise InputError(f"n: expected at least 2 pairs to be drawn, found {n}")
     if n is None or n >= len(pairs):
         return pairs
     return pairs[np.sort(np.random.default_rng(seed).choice(len(pairs), n, replace=False))]
@@ -191,23 +192,23 @@ def dimension_outcomes(found: Dimensions) -> Outcomes:
 
 def _check(features: np.ndarray, pairs: Mapping[str, np.ndarray], resamples: int) -> None:
     if resamples < 1:
-        raise ValueError(f"resamples: expected at least 1 bootstrap sample, found {resamples}")
+        raise InputError(f"resamples: expected at least 1 bootstrap sample, found {resamples}")
     if features.ndim != 2:
-        raise ValueError(f"features: expected an array (images, neurons), found {features.shape}")
+        raise InputError(f"features: expected an array (images, neurons), found {features.shape}")
     if not np.isfinite(features).all():
         broken = int((~np.isfinite(features)).any(axis=1).sum())
-        raise ValueError(
+        raise InputError(
             f"features: expected finite numbers, found others for {broken:,} of {len(features):,} images; the weights "
             "of the network are of no use"
         )
     for factor, pair in pairs.items():
         if pair.ndim != 2 or pair.shape[1:] != (2,) or len(pair) < 2:
-            raise ValueError(
+            raise InputError(
                 f"pairs that share the {factor}: expected at least 2 rows of 2 images, found an array {pair.shape}; "
                 "the set needs several images of an instance"
             )
         if pair.min() < 0 or pair.max() >= len(features):
-            raise ValueError(
+            raise InputError(
                 f"pairs that share the {factor}: expected images from 0 to {len(features) - 1}, found "
                 f"{pair.min()} to {pair.max()}; the features belong to another set"
             )
@@ -223,7 +224,7 @@ def _standard(features: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.nd
         centre[chosen] = part.mean(axis=0)
         scale[chosen] = np.where(np.ptp(part, axis=0) == 0, 0, part.std(axis=0))
     if not scale.any():
-        raise ValueError("features: every neuron has one value for all images; the network tells none of them apart")
+        raise InputError("features: every neuron has one value for all images; the network tells none of them apart")
     return centre, scale
 
 

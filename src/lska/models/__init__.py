@@ -7,6 +7,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from lska.models.kernels import ATTENTIONS, PAPER_KERNEL_SIZES, check_attention, check_kernel_size, kernel_plan
+from lska.provenance.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +35,7 @@ def create(
     name = model.split(".")[0]
     _check_model(name, timm.list_models(), [model for models in ours.values() for model in models])
     if name not in ours["lska.models.van"] and (attention, kernel_size) != (None, None):
-        raise ValueError(
+        raise InputError(
             f"model {model!r} has no attention or kernel_size setting; found attention={attention!r}, "
             f"kernel_size={kernel_size!r}. Remove them, or choose one of {', '.join(ours['lska.models.van'])}"
         )
@@ -59,7 +60,7 @@ def _check_model(model: str, known: list[str], ours: list[str]) -> None:
         return
     similar = difflib.get_close_matches(model, known, n=5)
     hint = f"did you mean {', '.join(similar)}?" if similar else "timm.list_models() lists all."
-    raise ValueError(f"model: unknown name {model!r}; ours are {', '.join(ours)}; {hint}")
+    raise InputError(f"model: unknown name {model!r}; ours are {', '.join(ours)}; {hint}")
 
 
 def _check_settings(model: str, architecture: dict[str, object]) -> None:
@@ -73,4 +74,4 @@ def _check_settings(model: str, architecture: dict[str, object]) -> None:
     builder = ("features_only", "out_indices", "feature_cls", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
     unknown = sorted(set(architecture) - set(settings) - set(builder) - {"checkpoint_path", "cache_dir"})
     if unknown:
-        raise ValueError(f"model {model!r}: unknown setting {', '.join(unknown)}; possible: {', '.join(settings)}")
+        raise InputError(f"model {model!r}: unknown setting {', '.join(unknown)}; possible: {', '.join(settings)}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lska.models.kernels import ATTENTIONS, Depthwise, KernelPlan, kernel_plan
+from lska.provenance.errors import InputError
 
 __all__ = [
     "ATTENTIONS",
@@ -130,7 +131,7 @@ class SparseDepthwiseConv2d(DepthwiseConv2d):
         super().__init__(channels, kernel, dilation, bias)
         taps = kernel[0] * kernel[1]
         if taps % 5:
-            raise ValueError(f"kernel: expected a multiple of 5 taps, of which 3 in 5 are kept; found {kernel}")
+            raise InputError(f"kernel: expected a multiple of 5 taps, of which 3 in 5 are kept; found {kernel}")
         self.used_weights = channels * taps * 3 // 5
         order = torch.rand(channels, taps, generator=torch.Generator().manual_seed(0), device="cpu").argsort(dim=1)
         # Not stored with the weights: it follows from the shape.

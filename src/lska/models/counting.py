@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lska.models.attention import DepthwiseConv2d, GatingUnit
 from lska.models.van import VAN
+from lska.provenance.errors import InputError
 
 __all__ = ["Complexity", "architecture_metrics", "count"]
 
@@ -111,7 +112,7 @@ def count(
         with torch.no_grad():
             model(image) if forward is None else forward(model, image)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"cannot count {type(model).__name__} at input size {input_size}: {error}") from error
+        raise InputError(f"cannot count {type(model).__name__} at input size {input_size}: {error}") from error
     uncounted = tuple(_uncounted(model, called))
     if uncounted:
         _LOG.warning("the count of %s leaves out: %s", type(model).__name__, ", ".join(uncounted))

@@ -18,6 +18,7 @@ from lska.models.pretrained import fit_weights, read_weights
 from lska.models.runs import Run
 from lska.models.slak import SLaK
 from lska.models.van import VAN
+from lska.provenance.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         if checkpoint is not None and Path(checkpoint).stem != run:
-            raise ValueError(f"backbone {run}: expected a checkpoint of that run, found {checkpoint}")
+            raise InputError(f"backbone {run}: expected a checkpoint of that run, found {checkpoint}")
         features = feature_network(Run.parse(run), drop_path_rate=drop_path_rate, **(architecture or {}))
         self.network, self.checkpoint, self.out_indices = features.model, checkpoint, tuple(out_indices)
         self.blocks = list(features.out_indices)
@@ -141,7 +142,7 @@ def feature_network(run: Run, **settings: object) -> nn.Module:
         settings["out_indices"] = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
     features = create(run.model, attention=run.attention, kernel_size=run.kernel, **settings)
     if len(features.out_indices) != 4:
-        raise ValueError(f"{run}: expected a network with four feature maps, found {len(features.out_indices)}")
+        raise InputError(f"{run}: expected a network with four feature maps, found {len(features.out_indices)}")
     return features
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lska.provenance.errors import InputError
+
 
 def features(network: nn.Module, images: Tensor, stage: int | None = None, pooled: bool = True) -> Tensor:
     """Features of a batch as float32 (B, D) on the network's device, without gradients.
@@ -47,7 +49,7 @@ def responses(
 
 def _check(network: nn.Module) -> None:
     if network.training:
-        raise ValueError(f"{type(network).__name__} is in training mode, whose features are random; call eval() first")
+        raise InputError(f"{type(network).__name__} is in training mode, whose features are random; call eval() first")
 
 
 def _last(network: nn.Module, last: Tensor, pooled: bool) -> Tensor:
@@ -62,5 +64,5 @@ def _rows(found: Tensor) -> Tensor:
 def _stage(network: nn.Module, images: Tensor, stage: int) -> Tensor:
     count = len(network.feature_info)
     if not 1 <= stage <= count:
-        raise ValueError(f"stage: {type(network).__name__} has stages 1 to {count}, found {stage}")
+        raise InputError(f"stage: {type(network).__name__} has stages 1 to {count}, found {stage}")
     return network.forward_intermediates(images, indices=[stage - 1], stop_early=True, intermediates_only=True)[0]

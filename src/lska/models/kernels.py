@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lska.provenance.errors import InputError
+
 ATTENTIONS = ("lka_trivial", "lska_trivial", "lka", "lska", "slak", "slak_sparse")
 MODELS = ("van_tiny", "van_small", "van_base")
 PAPER_KERNEL_SIZES = (7, 11, 23, 35, 53, 65)
@@ -102,7 +104,7 @@ def kernel_plan(attention: str, kernel_size: int) -> KernelPlan:
 def check_attention(attention: str) -> None:
     """Raise ValueError, naming the possible ones, unless ``attention`` is one of ``ATTENTIONS``."""
     if attention not in ATTENTIONS:
-        raise ValueError(f"attention: expected one of {', '.join(ATTENTIONS)}; found {attention!r}")
+        raise InputError(f"attention: expected one of {', '.join(ATTENTIONS)}; found {attention!r}")
 
 
 def check_kernel_size(kernel_size: int) -> None:
@@ -114,7 +116,7 @@ def check_kernel_size(kernel_size: int) -> None:
     if is_integer:
         nearest = "; nearest: 3" if kernel_size < 3 else f"; nearest: {kernel_size - 1} or {kernel_size + 1}"
     sizes = ", ".join(map(str, PAPER_KERNEL_SIZES))
-    raise ValueError(
+    raise InputError(
         f"kernel_size: expected an odd integer from 3 up (3, 5, 7, ...; the paper uses {sizes}); "
         f"found {kernel_size!r}{nearest}"
     )

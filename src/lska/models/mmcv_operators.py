@@ -23,6 +23,8 @@ import torch
 import torchvision
 from torch import Tensor
 
+from lska.provenance.errors import InputError
+
 EXTENSION = "mmcv._ext"
 MAX_POOLING = 0
 LOG_FLOOR = torch.finfo(torch.float32).tiny
@@ -206,7 +208,7 @@ def _weighted(values: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     if weight.numel() == 0:
         return values
     if target.numel() and int(target.max()) >= weight.numel():
-        raise ValueError(
+        raise InputError(
             f"sigmoid_focal_loss: target {int(target.max())} has no class weight, expected targets below "
             f"{weight.numel()}. Leave `weight` out where there is background"
         )

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import printable
 
 __all__ = ["CheckpointError", "LoadReport", "fit_weights", "load_weights", "read_weights", "save_weights"]
@@ -35,7 +36,7 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-class CheckpointError(ValueError):
+class CheckpointError(LskaError, ValueError):
     """A weight file that cannot be read, or that belongs to another network; the message names the file."""
 
 
@@ -186,7 +187,7 @@ def save_weights(
 
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: weights are written as safetensors; give a name that ends in .safetensors")
+        raise InputError(f"{path}: weights are written as safetensors; give a name that ends in .safetensors")
     state = _inner_model(model).state_dict()
     # A copy in standard layout: safetensors refuses channels_last strides, and tensors that share memory.
     tensors = {_WRAPPER_PREFIX.sub("", name): _plain_copy(tensor) for name, tensor in state.items()}

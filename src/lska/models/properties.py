@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lska.models.attention import GatingUnit
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
 
 __all__ = ["MODULES", "REASONS", "measure_module"]
@@ -92,7 +93,7 @@ def _subject(module: str) -> _Subject:
             lambda guide, values: unit.attention_map(guide) * values,
             lambda k: GatingUnit(CHANNELS, module, k),
         )
-    raise ValueError(f"module: expected one of {', '.join(MODULES)}; found {module!r}")
+    raise InputError(f"module: expected one of {', '.join(MODULES)}; found {module!r}")
 
 
 def _self_attention(attention: nn.MultiheadAttention) -> _Subject:

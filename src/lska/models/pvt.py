@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lska.models.staged import StagedNetwork, build_staged, check_stages, drop_rates, dropping, published_cfg
+from lska.provenance.errors import InputError
 
 __all__ = ["PVT"]
 
@@ -126,7 +127,7 @@ class PVT(StagedNetwork):
         for i, channels in enumerate(embed_dims, start=1):
             side //= patch_sizes[i - 1]
             if side < 1:
-                raise ValueError(f"PVT: expected img_size of at least the product of patch_sizes, found {img_size}")
+                raise InputError(f"PVT: expected img_size of at least the product of patch_sizes, found {img_size}")
             self.grids.append((side, side))
             self.add_module(f"patch_embed{i}", PatchEmbed(in_chans, channels, patch_sizes[i - 1]))
             self.register_parameter(f"pos_embed{i}", nn.Parameter(torch.zeros(1, side**2 + (i == last), channels)))
@@ -213,16 +214,16 @@ class PVT(StagedNetwork):
 def _check(global_pool: str, embed_dims: Sequence[int], num_heads: Sequence[int], sr_ratios: Sequence[int]) -> None:
     _check_pool(global_pool)
     if any(channels % heads for channels, heads in zip(embed_dims, num_heads, strict=True)):
-        raise ValueError(
+        raise InputError(
             f"PVT: expected embed_dims that num_heads divide, found {list(embed_dims)} and {list(num_heads)}"
         )
     if sr_ratios[-1] != 1:
-        raise ValueError(f"PVT: expected 1 for the last of sr_ratios, where the class token is; found {sr_ratios[-1]}")
+        raise InputError(f"PVT: expected 1 for the last of sr_ratios, where the class token is; found {sr_ratios[-1]}")
 
 
 def _check_pool(global_pool: str) -> None:
     if global_pool != "token":
-        raise ValueError(f"PVT: expected global_pool 'token', as the class token is classified; found {global_pool!r}")
+        raise InputError(f"PVT: expected global_pool 'token', as the class token is classified; found {global_pool!r}")
 
 
 def checkpoint_filter_fn(weights: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:

@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from lska.models.attention import DepthwiseConv2d, conv_bn
 from lska.models.kernels import check_kernel_size
 from lska.models.staged import StagedNetwork, build_staged, check_stages, drop_rates, dropping, published_cfg
+from lska.provenance.errors import InputError
 
 __all__ = ["RepLKNet"]
 
@@ -133,7 +134,7 @@ class RepLKNet(StagedNetwork):
         for kernel in (*kernel_sizes, small_kernel):
             check_kernel_size(kernel)
         if small_kernel > min(kernel_sizes):
-            raise ValueError(
+            raise InputError(
                 f"RepLKNet: expected a small_kernel not above any of kernel_sizes={list(kernel_sizes)}, "
                 f"found {small_kernel}"
             )
@@ -178,7 +179,7 @@ class RepLKNet(StagedNetwork):
         Raises ValueError in training mode, where BatchNorm computes with the statistics of its batch.
         """
         if self.training:
-            raise ValueError("RepLKNet: kernels can be merged in evaluation mode only; call eval() first")
+            raise InputError("RepLKNet: kernels can be merged in evaluation mode only; call eval() first")
         for module in self.modules():
             if isinstance(module, LargeKernel) and not module.merged:
                 module.merge()
@@ -198,11 +199,11 @@ def checkpoint_filter_fn(weights: Mapping[str, Tensor], network: nn.Module) -> M
     if own == any(".lkb_reparam." in name for name in weights):
         return weights
     if own:
-        raise ValueError(
+        raise InputError(
             "the file holds RepLKNet's separate kernels and the network is merged; load it into a network made without "
             "merged=True, then call structural_reparam()"
         )
-    raise ValueError(
+    raise InputError(
         "the file holds RepLKNet's merged kernels (lkb_reparam), which cannot be separated again; "
         "create the network with merged=True"
     )

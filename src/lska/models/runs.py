@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from lska.models.kernels import ATTENTIONS, MODELS, check_attention, check_kernel_size
+from lska.provenance.errors import InputError
 
 RUN_ID = rf"(?P<model>[a-z0-9_]+)(?:-(?P<attention>{'|'.join(ATTENTIONS)})-k(?P<kernel>[1-9][0-9]*))?-s(?P<seed>[0-9]+)"
 """Regular expression of run ids."""
@@ -31,16 +32,16 @@ class Run:
 
     def __post_init__(self) -> None:
         if (self.attention is None) != (self.kernel is None):
-            raise ValueError(
+            raise InputError(
                 f"run of {self.model}: attention and kernel go together, got {self.attention}, {self.kernel}"
             )
         if self.attention is not None:
             check_attention(self.attention)
             check_kernel_size(self.kernel)
             if self.model not in MODELS:
-                raise ValueError(f"run {self}: unknown model {self.model!r}; attentions belong to {', '.join(MODELS)}")
+                raise InputError(f"run {self}: unknown model {self.model!r}; attentions belong to {', '.join(MODELS)}")
         if _RUN_ID.fullmatch(str(self)) is None:
-            raise ValueError(f"run {self}: expected a model name of a-z, 0-9 and _, and a seed from 0 up")
+            raise InputError(f"run {self}: expected a model name of a-z, 0-9 and _, and a seed from 0 up")
 
     def __str__(self) -> str:
         middle = "" if self.attention is None else f"-{self.attention}-k{self.kernel}"
@@ -55,7 +56,7 @@ class Run:
         """
         match = _RUN_ID.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise ValueError(
+            raise InputError(
                 f"{text!r} is not a run id; expected <model>-<attention>-k<kernel>-s<seed> with attention one of "
                 f"{', '.join(ATTENTIONS)} (van_tiny-lska-k23-s0), or <model>-s<seed> (convnext_tiny-s0)"
             )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lska.models.attention import DecomposedKernel
 from lska.models.kernels import check_kernel_size
 from lska.models.staged import StagedNetwork, build_staged, check_stages, drop_rates, dropping, published_cfg
+from lska.provenance.errors import InputError
 
 __all__ = ["SLaK"]
 
@@ -71,7 +72,7 @@ class SLaK(StagedNetwork):
             check_kernel_size(kernel)
         widths = [int(width_factor * channels) for channels in embed_dims]
         if min(widths) < 1:
-            raise ValueError(f"SLaK: expected width_factor times embed_dims of at least 1, found {widths}")
+            raise InputError(f"SLaK: expected width_factor times embed_dims of at least 1, found {widths}")
         self.downsample_layers, self.stages = nn.ModuleList(), nn.ModuleList()
         rates = drop_rates(drop_path_rate, depths)
         for i, (channels, depth, kernel) in enumerate(zip(widths, depths, kernel_sizes, strict=True)):
@@ -119,7 +120,7 @@ def checkpoint_filter_fn(weights: Mapping[str, Tensor], network: nn.Module) -> M
     Raises ValueError for files of square kernels (``lkb_origin``), as SLaK's authors published first.
     """
     if any(".lkb_origin." in name for name in weights):
-        raise ValueError(
+        raise InputError(
             "the file holds SLaK's square kernels (lkb_origin), as the files of July 2022 do, and the network has the "
             "decomposed form (LoRA1, LoRA2); take the newer file"
         )

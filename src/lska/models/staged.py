@@ -12,6 +12,8 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lska.provenance.errors import InputError
+
 __all__ = ["StagedNetwork", "build_staged", "check_stages", "drop_rates", "dropping", "published_cfg"]
 
 
@@ -95,7 +97,7 @@ class StagedNetwork(nn.Module, ABC):
         the published detectors and segmenters take. Raises ValueError for a format other than NCHW.
         """
         if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt: expected 'NCHW', found {output_fmt!r}")
+            raise InputError(f"output_fmt: expected 'NCHW', found {output_fmt!r}")
         take, last = feature_take_indices(self.num_stages, indices)
         intermediates = []
         for index in range(last + 1 if stop_early else self.num_stages):
@@ -160,9 +162,9 @@ def check_stages(network: str, **per_stage: Sequence[float]) -> None:
     """Raise ValueError unless each setting has one positive value per stage."""
     if len({len(values) for values in per_stage.values()}) != 1 or not all(per_stage.values()):
         found = ", ".join(f"{name}={list(values)}" for name, values in per_stage.items())
-        raise ValueError(f"{network}: expected one value per stage in each of {', '.join(per_stage)}; found {found}")
+        raise InputError(f"{network}: expected one value per stage in each of {', '.join(per_stage)}; found {found}")
     if wrong := {name: list(values) for name, values in per_stage.items() if min(values) <= 0}:
-        raise ValueError(f"{network}: expected positive values per stage, found {wrong}")
+        raise InputError(f"{network}: expected positive values per stage, found {wrong}")
 
 
 def published_cfg(first_conv: str, **others: object) -> dict[str, object]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.files import atomic_path, files_in
 from lska.provenance.pointers import SUFFIX
 from lska.provenance.sidecars import read_sidecar
@@ -46,7 +47,7 @@ def artifacts(root: Path = Path("checkpoints")) -> Entries:
         scale, *task = pointer.parent.relative_to(root).parts
         name, entry = _entry(pointer, scale, "/".join(task) or "classification")
         if name in found:
-            raise ValueError(f"{pointer}: its name in dvc.yaml, {name}, is that of {found[name]['path']}; rename one")
+            raise InputError(f"{pointer}: its name in dvc.yaml, {name}, is that of {found[name]['path']}; rename one")
         found[name] = entry
     return found
 
@@ -55,7 +56,7 @@ def _entry(pointer: Path, scale: str, task: str) -> tuple[str, dict[str, Any]]:
     try:
         run = Run.parse(pointer.name.removesuffix(POINTER))
     except ValueError as error:
-        raise ValueError(f"{pointer}: {error}; remove or rename the pointer") from error
+        raise InputError(f"{pointer}: {error}; remove or rename the pointer") from error
     weights = pointer.with_suffix("")
     sidecar = read_sidecar(weights.with_suffix(".json"))
     data = (sidecar.get("data") or {}).get("name")
@@ -102,13 +103,13 @@ def _load(yaml: YAML, path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8")) if path.is_file() else None
     except YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())}); repair it by hand") from error
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())}); repair it by hand") from error
     content = {} if content is None else content
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping, found {type(content).__name__}; repair it by hand")
+        raise InputError(f"{path}: expected a mapping, found {type(content).__name__}; repair it by hand")
     section = content.get("artifacts") or {}
     if not isinstance(section, dict) or not all(isinstance(entry, dict) for entry in section.values()):
-        raise ValueError(f"{path}: artifacts: expected a mapping of names to mappings; repair it by hand")
+        raise InputError(f"{path}: artifacts: expected a mapping of names to mappings; repair it by hand")
     return content
 
 

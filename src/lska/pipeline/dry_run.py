@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from lska.provenance.commands import ask
+from lska.provenance.errors import InputError, LskaError
 
 _SECONDS = 3600.0
 """What Snakemake may take to plan: minutes for tens of thousands of jobs."""
@@ -29,7 +30,7 @@ _MADE = ("results", "checkpoints")
 """What the workflow makes in a project."""
 
 
-class PlanningError(RuntimeError):
+class PlanningError(LskaError, RuntimeError):
     """Snakemake refused to plan; the message says what it said."""
 
 
@@ -71,7 +72,7 @@ def planned_jobs(asked: DryRun, project: Path) -> list[SnakemakeJob]:
         PlanningError: Snakemake failed, for example on an unknown target; its words are in the message.
     """
     if not (project / "Snakefile").is_file():
-        raise ValueError(f"{project}: no Snakefile; run `lska plan` in the project's folder")
+        raise InputError(f"{project}: no Snakefile; run `lska plan` in the project's folder")
     project = project.absolute()
     with tempfile.TemporaryDirectory(prefix="lska-plan-") as name:
         own, folder = Path(name), Path(name) / "project"

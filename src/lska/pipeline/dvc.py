@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lska.provenance.commands import ask
+from lska.provenance.errors import LskaError
 from lska.provenance.metric_files import file_md5
 
 LOCAL_CONFIG = Path(".dvc/config.local")
@@ -20,7 +21,7 @@ SHOWN = 10
 """Last lines of what DVC said that a message quotes."""
 
 
-class DvcError(RuntimeError):
+class DvcError(LskaError, RuntimeError):
     """DVC failed, or the project is not set up for it; the message says what it said and what to do."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lska.pipeline.checkpoints import Checkpoint, choose
 from lska.pipeline.dvc import DvcError, dvc, forget, remote
+from lska.provenance.errors import InputError
 from lska.provenance.foreign_weights import ForeignWeightsError, cached
 from lska.provenance.metric_files import file_md5
 from lska.provenance.pointers import Pointer, read_pointer
@@ -50,7 +51,7 @@ def _fetch(checkpoint: Checkpoint) -> None:
     if choice.refused is not None:
         raise ForeignWeightsError(choice.refused)
     if not choice.fetched:
-        raise ValueError(
+        raise InputError(
             f"{checkpoint.name} has no published weights for this configuration: {choice.reason}; Snakemake trains it"
         )
     if checkpoint.weights.is_file():
@@ -75,7 +76,7 @@ def _remove_other(checkpoint: Checkpoint, pointer: Pointer) -> None:
 def _check_present(checkpoint: Checkpoint, pointer: Pointer) -> None:
     found = file_md5(checkpoint.weights)
     if found != pointer.md5:
-        raise ValueError(
+        raise InputError(
             f"{checkpoint.weights} is not the published file: expected MD5 {pointer.md5}, found {found}; move it away "
             "or delete it, and fetch again"
         )

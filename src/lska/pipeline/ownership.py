@@ -13,13 +13,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lska.pipeline.slurm_queue import job_ended
+from lska.provenance.errors import LskaError
 from lska.provenance.files import parse_json, printable, quoted, read_text
 from lska.provenance.strict import build
 
 _JOB = "SLURM_JOB_ID"
 
 
-class OwnershipError(RuntimeError):
+class OwnershipError(LskaError, RuntimeError):
     """The folder is in use, or it cannot be told whether it is."""
 
 

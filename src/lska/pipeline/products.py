@@ -18,6 +18,7 @@ from lska.models.runs import Run
 from lska.pipeline.choices import Choices
 from lska.pipeline.current import Product, pending
 from lska.pipeline.recorded import recorded
+from lska.provenance.errors import InputError
 from lska.provenance.files import read_json, write_json
 from lska.provenance.foreign_weights import ForeignWeightsError
 from lska.provenance.metric_files import digest
@@ -176,7 +177,7 @@ class Plan:
             if data.name == name:
                 return kind, data
         known = ", ".join(data.name for _, data in self.config.sources)
-        raise ValueError(f"{name!r} is no data set of scale {self.config.scale}; expected one of {known}")
+        raise InputError(f"{name!r} is no data set of scale {self.config.scale}; expected one of {known}")
 
     def speed_digest(self) -> str:
         """Identity of the throughput measurement: protocol, networks and image size."""

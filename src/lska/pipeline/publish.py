@@ -13,6 +13,7 @@ from lska.pipeline import artifacts
 from lska.pipeline.checkpoints import Checkpoint, choose
 from lska.pipeline.dvc import LOCAL_CONFIG, DvcError, Remote, dvc, remote
 from lska.provenance.commands import NoAnswerError, ask
+from lska.provenance.errors import InputError
 from lska.provenance.files import atomic_path
 from lska.provenance.metric_files import digest, file_md5, seal_problem
 from lska.provenance.pointers import Pointer, read_pointer, write_pointer
@@ -82,7 +83,7 @@ def _checked(checkpoints: Sequence[Checkpoint]) -> list[dict[str, Any]]:
     found = [(checkpoint, *_examined(checkpoint)) for checkpoint in checkpoints]
     problems = [f"  {checkpoint.name}: {problem}" for checkpoint, _, problem in found if problem]
     if problems:
-        raise ValueError("nothing was published:\n" + "\n".join(problems))
+        raise InputError("nothing was published:\n" + "\n".join(problems))
     return [sidecar for _, sidecar, _ in found]
 
 
@@ -125,7 +126,7 @@ def _check_room(checkpoints: Sequence[Checkpoint], sidecars: Sequence[dict[str, 
     new = {sidecar["md5"][2:]: checkpoint.weights.stat().st_size for checkpoint, sidecar in pairs}
     total = sum((held | new).values())
     if total > STORE_LIMIT:
-        raise ValueError(
+        raise InputError(
             f"nothing was published: remote {target} lies in the project and would hold {total / 1e6:.1f} MB, above "
             f"{STORE_LIMIT / 1e6:.0f} MB; give another one, --remote NAME (docs/weights.md), or remove what no pointer "
             "names any more: dvc gc --workspace --cloud"

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from lska.provenance.commands import NoAnswerError, ask
+from lska.provenance.errors import LskaError
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ exec {real} "$@"
 """
 
 
-class QueueError(RuntimeError):
+class QueueError(LskaError, RuntimeError):
     """Slurm's controller gave no answer, or refused."""
 
 

@@ -29,6 +29,7 @@ from lska.pipeline.slurm_queue import (
     write_patient_commands,
 )
 from lska.provenance.commands import ask
+from lska.provenance.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def supervise(command: Sequence[str], patience: Patience, folder: Path | None = 
         SystemExit: the end was asked for while no Snakemake ran.
     """
     if not command or Path(command[0]).name != "snakemake":
-        raise ValueError("lska supervise needs a call of Snakemake: lska supervise snakemake --profile slurm ...")
+        raise InputError("lska supervise needs a call of Snakemake: lska supervise snakemake --profile slurm ...")
     slurm = slurm_here()
     if slurm and " " in sys.executable:
         logger.warning(

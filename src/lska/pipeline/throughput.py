@@ -25,6 +25,7 @@ from lska.pipeline.workload import (
     states_of,
     training_size,
 )
+from lska.provenance.errors import InputError
 from lska.provenance.files import FileError, files_in, read_json, read_yaml
 from lska.provenance.metric_files import project_root, validate, vouched_for
 from lska.provenance.sidecars import check_sidecar, read_sidecar
@@ -66,7 +67,7 @@ class Throughput:
 
 def _check_positive(settings: Any, *names: str) -> None:
     if low := {name: getattr(settings, name) for name in names if getattr(settings, name) <= 0}:
-        raise ValueError(", ".join(f"{name} must be positive, found {value}" for name, value in low.items()))
+        raise InputError(", ".join(f"{name} must be positive, found {value}" for name, value in low.items()))
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Assumptions:
     def __post_init__(self) -> None:
         _check_positive(self, "training_factor", "gpu_efficiency")
         if self.gpu_efficiency > 1:
-            raise ValueError(f"gpu_efficiency is a share, expected at most 1, found {self.gpu_efficiency}")
+            raise InputError(f"gpu_efficiency is a share, expected at most 1, found {self.gpu_efficiency}")
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def known_throughputs(
         names = sorted({one.hardware for one in known})
         known = [one for one in known if hardware.lower() in one.hardware.lower()]
         if not known:
-            raise ValueError(f"no measurement is of {hardware!r}; there are some of: {', '.join(names)}")
+            raise InputError(f"no measurement is of {hardware!r}; there are some of: {', '.join(names)}")
     return sorted(known, key=lambda one: one.rank), Assumptions(**assumed)
 
 
@@ -161,7 +162,7 @@ def _given(path: Path, config: Config) -> Throughput:
         validate(content, "metrics", str(path))
     made = _of_record(content, config, str(path), GIVEN)
     if made is None:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected a metric file of `lska evaluate speed` or `classification`, or the sidecar of a training"
         )
     return made

@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from lska.provenance.errors import LskaError
 from lska.train.launcher import WARM as VARIABLE
 from lska.train.private_folders import PrivateFolderError, folder_for_sockets, require_own
 
@@ -81,7 +82,7 @@ def _wait_for(process: subprocess.Popen) -> int:
     return code if code >= 0 else 128 - code
 
 
-class ServerError(RuntimeError):
+class ServerError(LskaError, RuntimeError):
     """The server of `lska warm` is gone in the middle of a command."""
 
 

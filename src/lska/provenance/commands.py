@@ -8,13 +8,15 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
+from lska.provenance.errors import LskaError
+
 logger = logging.getLogger(__name__)
 
 TELL_SECONDS = 5.0
 """After which it is said what is waited for."""
 
 
-class NoAnswerError(RuntimeError):
+class NoAnswerError(LskaError, RuntimeError):
     """A program gave no answer in time."""
 
 

@@ -29,6 +29,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from lska.provenance.errors import LskaError
+
 LIMIT = 64 * 2**20
 """Bytes that a text is read up to; annotations of data sets have a limit of their own."""
 
@@ -47,7 +49,7 @@ OTHER_HOST_SECONDS = 3600
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class FileError(ValueError):
+class FileError(LskaError, ValueError):
     """A file that cannot be used. The message begins with its path and says what was expected and what to do."""
 
 
@@ -59,7 +61,7 @@ class UnreadableFileError(FileError):
     """A file of which nothing is known, not even that it is damaged: the system refused to read it."""
 
 
-class WriteError(OSError):
+class WriteError(LskaError, OSError):
     """A file that could not be written; names file and folder, and keeps the system's error number."""
 
     def __str__(self) -> str:

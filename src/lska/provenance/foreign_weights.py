@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 
+from lska.provenance.errors import LskaError
 from lska.provenance.files import MissingFileError, quoted
 from lska.provenance.metric_files import file_md5, seal_problem
 from lska.provenance.pointers import Pointer, pointer_path
@@ -21,7 +22,7 @@ IMPORTING = "docs/weights.md, Weights from elsewhere"
 _CACHED = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30})$")
 
 
-class ForeignWeightsError(ValueError):
+class ForeignWeightsError(LskaError, ValueError):
     """Weights that can neither be used nor replaced; the message says which, why, and what to do."""
 
 

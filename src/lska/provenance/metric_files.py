@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lska.provenance.errors import InputError
 from lska.provenance.files import (
     FileError,
     UnreadableFileError,
@@ -89,7 +90,7 @@ def proportion(hits: int, n: int) -> dict[str, Any]:
         ValueError: `n` is not positive.
     """
     if n <= 0:
-        raise ValueError(f"a proportion needs at least one observation, got n = {n}")
+        raise InputError(f"a proportion needs at least one observation, got n = {n}")
     share = hits / n
     return metric(100 * share, "%", n=n, standard_error=100 * (share * (1 - share) / n) ** 0.5)
 
@@ -200,10 +201,10 @@ def validate(content: Any, schema: str, where: str) -> None:
         places = [error.json_path.removeprefix("$").removeprefix(".") or "file" for error in errors]
         lines = [f"  {place}: {_message(error)}" for place, error in zip(places, errors, strict=True)]
         if len(lines) == 1:
-            raise ValueError(f"{where} is not valid: {lines[0].strip()}")
+            raise InputError(f"{where} is not valid: {lines[0].strip()}")
         more = [f"  and {len(lines) - PROBLEMS:,} more"] if len(lines) > PROBLEMS else []
         told = "\n".join([*lines[:PROBLEMS], *more])
-        raise ValueError(f"{where} is not valid ({len(lines)} problems):\n{told}")
+        raise InputError(f"{where} is not valid ({len(lines)} problems):\n{told}")
 
 
 def _message(error: ValidationError) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import FileError, MissingFileError, atomic_path, open_regular, quoted
 from lska.provenance.metric_files import file_md5, metric, proportion
 
@@ -52,7 +53,7 @@ ARCHIVE = 2**28
 REMEDY = "measure again: delete the metric file beside it and run its rule"
 
 
-class OutcomesError(ValueError):
+class OutcomesError(LskaError, ValueError):
     """A file of outcomes that is missing, damaged or not what its metric file says."""
 
 
@@ -215,7 +216,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             for member in members:
                 name = member.filename.removesuffix(".npy")
                 if name in arrays:
-                    raise ValueError(f"{quoted(name)} is in it twice")
+                    raise InputError(f"{quoted(name)} is in it twice")
                 arrays[name] = _array(archive.read(member), name)
     except (OutcomesError, MissingFileError):
         raise
@@ -240,10 +241,10 @@ def _array(content: bytes, name: str) -> np.ndarray:
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     version = npy.read_magic(stream)
     if version not in readers:
-        raise ValueError(f"{quoted(name)} is in version {version} of NumPy's format")
+        raise InputError(f"{quoted(name)} is in version {version} of NumPy's format")
     shape, fortran, dtype = readers[version](stream)
     if dtype.kind not in "buif":
-        raise ValueError(f"{quoted(name)} has no numbers but {dtype}")
+        raise InputError(f"{quoted(name)} has no numbers but {dtype}")
     return frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
 
 

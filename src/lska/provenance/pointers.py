@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import yaml
 
+from lska.provenance.errors import InputError
 from lska.provenance.files import FileError, MissingFileError, printable, quoted, read_yaml, write_text
 from lska.provenance.metric_files import digest
 from lska.provenance.strict import OPEN_ENDED, build
@@ -61,9 +62,9 @@ class _Out:
 
     def __post_init__(self) -> None:
         if _MD5.fullmatch(self.md5) is None:
-            raise ValueError(f"found md5 {quoted(self.md5)}")
+            raise InputError(f"found md5 {quoted(self.md5)}")
         if self.size < 0:
-            raise ValueError(f"found size {self.size}")
+            raise InputError(f"found size {self.size}")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def read_pointer(weights: Path) -> Pointer | None:
         content = build(_Content, read_yaml(path), "found")
         (out,) = content.outs
         if out.path != weights.name:
-            raise ValueError(f"found path {quoted(out.path)}")
+            raise InputError(f"found path {quoted(out.path)}")
     except MissingFileError as error:
         if not path.is_symlink():
             return None

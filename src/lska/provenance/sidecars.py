@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from lska.provenance.errors import InputError
 from lska.provenance.files import (
     FileError,
     UnreadableFileError,
@@ -56,7 +57,7 @@ class Normalization:
 
     def __post_init__(self) -> None:
         if min(self.deviation) <= 0:
-            raise ValueError(f"deviation must be positive, found {list(self.deviation)}")
+            raise InputError(f"deviation must be positive, found {list(self.deviation)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as metric files keep them."""
@@ -89,9 +90,9 @@ class Preprocessing(Normalization):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.image_size <= LARGEST:
-            raise ValueError(f"image_size must be from 1 to {LARGEST} pixels, found {self.image_size}")
+            raise InputError(f"image_size must be from 1 to {LARGEST} pixels, found {self.image_size}")
         if not 0 < self.test_crop <= 1:
-            raise ValueError(f"test_crop must be in (0, 1], found {self.test_crop}")
+            raise InputError(f"test_crop must be in (0, 1], found {self.test_crop}")
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any], where: str) -> Preprocessing:
@@ -167,10 +168,10 @@ class Sidecar:
 
     def __post_init__(self) -> None:
         if self.origin == "trained" and self.recipe is None:
-            raise ValueError("missing key 'recipe', the digest of how the weights were trained")
+            raise InputError("missing key 'recipe', the digest of how the weights were trained")
         if self.origin == "imported" and self.recipe is not None and _DIGEST.fullmatch(self.recipe) is None:
             found = quoted(self.recipe)
-            raise ValueError(f"recipe: expected null or a digest, sha256:<64 hexadecimal digits>, found {found}")
+            raise InputError(f"recipe: expected null or a digest, sha256:<64 hexadecimal digits>, found {found}")
 
 
 def check_sidecar(content: Mapping[str, Any], where: str) -> None:
@@ -275,7 +276,7 @@ def _expecting(cls: type[Any], recipe: Mapping[str, Any], where: str, fields: tu
     try:
         return build(cls, recipe, where)
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"{error}\nexpected {', '.join(fields)}: how images are prepared for these weights (docs/weights.md, "
             "Weights from elsewhere)"
         ) from error

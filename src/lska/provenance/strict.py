@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, SchemaValidator
 
+from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import printable, quoted
 from lska.provenance.surroundings import expanded
 
@@ -42,7 +43,7 @@ KEY = "[key]"
 """What ends the location of an error in a key of a mapping."""
 
 
-class SettingsError(ValueError):
+class SettingsError(LskaError, ValueError):
     """All that is wrong with a file or section."""
 
     def __init__(self, problems: Iterable[str], where: str) -> None:
@@ -97,7 +98,7 @@ def checked(problem: Callable[..., str | None], *fields: str) -> AfterValidator:
     def check(value: Any, info: ValidationInfo) -> Any:
         others = [info.data[name] for name in fields if name in (info.data or {})]
         if len(others) == len(fields) and (found := problem(value, *others)):
-            raise ValueError(found)
+            raise InputError(found)
         return value
 
     return AfterValidator(check)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import printable
 
 LONGEST = 1000
@@ -37,7 +38,7 @@ def require_own_code(folder: Path) -> None:
     running, checkout = Path(__file__).resolve().parents[1], _checkout(folder.resolve())
     if checkout is None or (checkout / PACKAGE).resolve() == running or "LSKA_COMMIT" in os.environ:
         return
-    raise ValueError(
+    raise InputError(
         f"the code that runs is that of another folder, {running}, but {folder.absolute()} belongs to the checkout "
         f"{checkout}, which has its own: expected {checkout / PACKAGE}. Was the folder copied, moved or renamed with "
         f"its environment (.venv)? Make its own, `make -C {shlex.quote(str(checkout))} .venv/runtime`, and use the "
@@ -53,7 +54,7 @@ def require_project_folder(snakefile: Path) -> None:
     """
     here = Path(snakefile.name)
     if not here.is_file() or not here.samefile(snakefile):
-        raise ValueError(
+        raise InputError(
             f"Snakemake works in {Path.cwd()}, which is not the folder of {snakefile}; this workflow is not meant for "
             "--directory, as its paths start there: call it in that folder, and keep results apart by another `scale` "
             "in a copy of the configuration (results/<scale>, checkpoints/<scale>, work/<scale>)"
@@ -63,10 +64,10 @@ def require_project_folder(snakefile: Path) -> None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """End the process with the words of a ValueError alone: a traceback through the Snakefile says nothing more."""
+    """End the process with the words of a fault alone: a traceback through the Snakefile says nothing more."""
     try:
         yield
-    except ValueError as error:
+    except LskaError as error:
         print(f"lska: error: {printable(str(error), LONGEST)}", file=sys.stderr)
         raise SystemExit(1) from None
 
@@ -92,7 +93,7 @@ def expanded(path: str) -> str:
     def value(found: re.Match[str]) -> str:
         name = found["name"] or found["braced"]
         if name is not None and not os.environ.get(name):
-            raise ValueError(
+            raise InputError(
                 f"{path!r} names the variable {name}, which is not set; set it, or write $$ for a dollar sign"
             )
         return "$" if name is None else os.environ[name]
@@ -100,7 +101,7 @@ def expanded(path: str) -> str:
     found = os.path.expanduser(_VARIABLE.sub(value, path))  # noqa: PTH111  # Path drops the `./` that keeps a `~`
     if found.startswith("~"):
         home = found.partition("/")[0]
-        raise ValueError(f"{path!r}: no home folder is known for {home}; write ./{home} for a folder of this name")
+        raise InputError(f"{path!r}: no home folder is known for {home}; write ./{home} for a folder of this name")
     return found
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lska.provenance.errors import InputError
 from lska.settings.scale import Config
 
 
@@ -23,7 +24,7 @@ def open_notebooks(config: Config, files: Sequence[Path], options: Sequence[str]
     folder = config.results / "notebooks"
     if not any(folder.glob("*.ipynb")):
         command = f"snakemake --cores 2 --configfile {' '.join(map(str, files))} -- all_notebooks"
-        raise ValueError(
+        raise InputError(
             f"{folder}: no notebooks of the {config.scale} scale here; {command} makes them, and whatever metric files "
             "they lack, which may take long (--dry-run shows it)"
         )

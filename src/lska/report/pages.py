@@ -13,6 +13,7 @@ from lska.claims.predicates import parse
 from lska.claims.verdicts import MARKS, Verdict
 from lska.claims.verdicts import MEANING as VERDICT_MEANING
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import lock_digest, project_root
 from lska.report import costs
 from lska.report.excerpts import Excerpts, site_copy
@@ -230,7 +231,7 @@ def claim_groups(content: Mapping[str, Any] | None) -> list[ClaimGroup]:
     claims = content["claims"] if content else []
     unknown = sorted({str(claim["verdict"]) for claim in claims} - set(Verdict))
     if unknown:
-        raise ValueError(f"claims.json: unknown verdicts {', '.join(unknown)}; expected some of {', '.join(Verdict)}")
+        raise InputError(f"claims.json: unknown verdicts {', '.join(unknown)}; expected some of {', '.join(Verdict)}")
     found = {verdict: tuple(claim for claim in claims if claim["verdict"] == verdict) for verdict in Verdict}
     return [
         ClaimGroup(verdict, MARKS[verdict], VERDICT_MEANING[verdict], members, Counter(map(kind_of_claim, members)))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+from lska.provenance.errors import InputError
 from lska.provenance.strict import AtLeastOne, AtLeastZero, NotNegative, Positive, Share, checked
 from lska.settings.recipes import (
     IMAGENET_DEVIATION,
@@ -166,5 +167,5 @@ def load_dense_recipe(
     """
     kinds = {"retinanet": DetectionRecipe, "mask_rcnn": MaskRCNNRecipe, "semantic_fpn": SegmentationRecipe}
     if head not in kinds:
-        raise ValueError(f"{head!r} is no detector or segmentor; expected one of {', '.join(kinds)}")
+        raise InputError(f"{head!r} is no detector or segmentor; expected one of {', '.join(kinds)}")
     return read_recipe(kinds[head], path, overrides, SWITCHES)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import digest
 from lska.provenance.outcomes import outcomes_path
 from lska.provenance.sidecars import Normalization, imported_normalization
@@ -67,7 +68,7 @@ class FineTuningJob:
         if parse_task(self.task) is None or self.run not in self.config.runs_of(self.task):
             listed = [f"{job.task} of {job.run}" for job in self.config.fine_tunings] if parse_task(self.task) else []
             known = f"fine-tunings of the configuration: {', '.join(listed) or 'none'}"
-            raise ValueError(f"{self.task} of {self.run} is not configured at scale {self.config.scale}; {known}")
+            raise InputError(f"{self.task} of {self.run} is not configured at scale {self.config.scale}; {known}")
 
     @property
     def place(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import digest
 from lska.settings.passes import Measured
 from lska.settings.perturbed_sets import source_identity
@@ -43,7 +44,7 @@ class InspectionJob(Measured):
     def __post_init__(self) -> None:
         if self.config.inspections.get(self.name) is None:
             known = ", ".join(name for name, section in self.config.inspections.items() if section is not None)
-            raise ValueError(f"scale {self.config.scale} has no section {self.name!r}; it has: {known or 'none'}")
+            raise InputError(f"scale {self.config.scale} has no section {self.name!r}; it has: {known or 'none'}")
 
     @property
     def section(self) -> Section:

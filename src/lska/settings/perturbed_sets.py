@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import digest
 from lska.settings.passes import Measured
 from lska.settings.sections import DataSource, Robustness, SetName
@@ -59,7 +60,7 @@ class PerturbedSet(Measured):
         section = self.config.robustness
         if section is None or self.name not in section.sets:
             known = ", ".join(section.sets) if section is not None else "none"
-            raise ValueError(f"scale {self.config.scale} has no perturbed set {self.name!r}; it has: {known}")
+            raise InputError(f"scale {self.config.scale} has no perturbed set {self.name!r}; it has: {known}")
 
     @property
     def section(self) -> Robustness:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.files import quoted, read_yaml
 from lska.provenance.metric_files import digest, metric_path, read_record
 from lska.provenance.pointers import read_pointer
@@ -57,7 +58,7 @@ def visible_line(caption: str) -> str:
     """
     caption = " ".join(caption.split())
     if unseen := _UNSEEN.search(caption):
-        raise ValueError(f"has the control character {ascii(unseen[0])}, with which no page could show it; remove it")
+        raise InputError(f"has the control character {ascii(unseen[0])}, with which no page could show it; remove it")
     return caption
 
 
@@ -301,7 +302,7 @@ def load(paths: Iterable[Path], overrides: Mapping[str, Any] | None = None) -> C
     """
     paths = list(paths)
     if not isinstance(overrides, Mapping | None):
-        raise ValueError(f"overrides: expected a mapping of settings, found {quoted(overrides)}")
+        raise InputError(f"overrides: expected a mapping of settings, found {quoted(overrides)}")
     return from_dict(merge(read_settings(paths), overrides or {}), " + ".join(map(str, paths)))
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.strict import AtLeastOne, AtLeastZero, LocalPath, NotNegative, Positive, checked
 from lska.settings.dense_recipes import Detector, Segmentor
 from lska.settings.recipes import LARGEST_SIDE
@@ -110,7 +111,7 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.gpus % self.nodes:
-            raise ValueError(f"gpus ({self.gpus}, on all nodes together) must be divisible by nodes ({self.nodes})")
+            raise InputError(f"gpus ({self.gpus}, on all nodes together) must be divisible by nodes ({self.nodes})")
 
     @property
     def processes(self) -> int:
@@ -208,7 +209,7 @@ class Robustness:
         try:
             _ = self.reference
         except ValueError as error:
-            raise ValueError(f"sets.a.generate.reference, which chooses the images: {error}") from error
+            raise InputError(f"sets.a.generate.reference, which chooses the images: {error}") from error
 
     @property
     def reference(self) -> Run | None:
@@ -260,7 +261,7 @@ class TextureNeighbours(Inspection):
     def __post_init__(self) -> None:
         if self.query in self.gallery:
             found = ", ".join(self.gallery)
-            raise ValueError(f"gallery must name parts other than the query {self.query}, found {found}")
+            raise InputError(f"gallery must name parts other than the query {self.query}, found {found}")
 
 
 @dataclass(frozen=True, kw_only=True)

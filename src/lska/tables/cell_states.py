@@ -10,6 +10,7 @@ from enum import StrEnum
 from statistics import fmean, stdev
 from typing import NamedTuple
 
+from lska.provenance.errors import InputError
 from lska.tables.specs import ColumnSpec
 
 
@@ -66,7 +67,7 @@ def compare(
     try:
         paper = Decimal(printed)
     except InvalidOperation as error:
-        raise ValueError(f"the paper's value {printed!r} in column {column.label!r} is not a number") from error
+        raise InputError(f"the paper's value {printed!r} in column {column.label!r} is not a number") from error
     place = Decimal(1).scaleb(int(paper.as_tuple().exponent))
     if column.tolerance in ("printed", "printed or cut"):
         rounded = value.quantize(place, ROUND_HALF_UP)

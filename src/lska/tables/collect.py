@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.tables.cell_states import State, compare, pool
 from lska.tables.designs import describe_design
 from lska.tables.measurements import Measurement, MetricFolder, measurement_of
@@ -167,7 +168,7 @@ def _measurement(content: dict[str, Any], path: Path, row: Row, column: ColumnSp
     metric = column.metric.format(**row.values)
     found = measurement_of(content, metric, path, column.nullable or column.partial)
     if column.factor == 1 and column.unit and found.unit != column.unit:
-        raise ValueError(
+        raise InputError(
             f"{path}: field 'metrics.{metric}.unit': expected {column.unit!r}, found {found.unit!r}; "
             f"the spec of column {column.label!r} or the file is wrong"
         )
@@ -214,7 +215,7 @@ def _words(column: ColumnSpec, value: Decimal, path: Path) -> str:
         return column.text.format(value=f"{value:.{0 if value == value.to_integral_value() else column.digits}f}")
     if value not in column.choices:
         known = ", ".join(map(str, column.choices))
-        raise ValueError(f"{path}: field 'metrics.{column.metric}.value': expected one of {known}, found {value}")
+        raise InputError(f"{path}: field 'metrics.{column.metric}.value': expected one of {known}, found {value}")
     return column.choices[int(value)]
 
 

@@ -14,6 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from lska.evaluate.receptive_field import area_ratio, scaled
+from lska.provenance.errors import InputError
 from lska.provenance.files import MissingFileError
 from lska.provenance.outcomes import read_arrays
 from lska.tables.cell_text import facts
@@ -146,7 +147,7 @@ def _contributions(metrics: Path) -> np.ndarray:
             f"{path}: contribution maps missing although {metrics} is there; delete that file and run its rule again"
         ) from error
     if "trained" not in maps:
-        raise ValueError(f"{path}: has no map of the trained network; delete {metrics} and run its rule again")
+        raise InputError(f"{path}: has no map of the trained network; delete {metrics} and run its rule again")
     return maps["trained"].astype(np.float64)
 
 

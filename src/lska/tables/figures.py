@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lska.evaluate.pictures import styled
+from lska.provenance.errors import InputError
 from lska.provenance.files import atomic_path
 from lska.tables.collect import Table
 from lska.tables.figure_curves import cost_curves, kernel_size_panels, trade_off
@@ -39,10 +40,10 @@ def draw_figure(table: Table, paths: Sequence[Path]) -> None:
     """
     for path in paths:
         if path.suffix not in UNDATED:
-            raise ValueError(f"{path}: no such format for figures; expected one of {', '.join(UNDATED)}")
+            raise InputError(f"{path}: no such format for figures; expected one of {', '.join(UNDATED)}")
     if table.spec.drawing not in DRAWINGS:
         expected = ", ".join(DRAWINGS)
-        raise ValueError(f"{table.spec.target}: drawing: expected one of {expected}, found {table.spec.drawing!r}")
+        raise InputError(f"{table.spec.target}: drawing: expected one of {expected}, found {table.spec.drawing!r}")
     with styled():
         figure = DRAWINGS[table.spec.drawing](table)
         figure.draw_without_rendering()

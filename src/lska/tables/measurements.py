@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.files import quoted, read_json
 from lska.provenance.metric_files import METRIC_SCHEMA, device_text, metric_path, seal_problem
 
@@ -71,7 +72,7 @@ class MetricFolder:
             _mapping(content.get("detail", {}).get(name) or {}, f"detail.{name}", path)
         problem = seal_problem(content) if self.seals else None
         if problem is not None:
-            raise ValueError(f"{path}: {problem}; restore it, or delete it and run its rule again")
+            raise InputError(f"{path}: {problem}; restore it, or delete it and run its rule again")
         return content
 
     def measurement(self, task: str, run: Run | str, metric: str, nullable: bool = False) -> Measurement:
@@ -111,7 +112,7 @@ def _field(content: Any, name: str, path: Path) -> Any:
     for part in name.split("."):
         if not isinstance(content, dict) or part not in content:
             has = f"has {', '.join(sorted(map(str, content)))}" if isinstance(content, dict) else "is no mapping"
-            raise ValueError(f"{path}: field {name!r}: {part!r} is missing (its place {has}); {AGAIN}")
+            raise InputError(f"{path}: field {name!r}: {part!r} is missing (its place {has}); {AGAIN}")
         content = content[part]
     return content
 

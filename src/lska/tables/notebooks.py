@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import write_text
 from lska.provenance.light_imports import ADDRESSES, absent
 from lska.provenance.metric_files import project_root
@@ -28,7 +29,7 @@ USERS = (
 """Starts of names of variables by which users set how things look to them."""
 
 
-class NotebookError(RuntimeError):
+class NotebookError(LskaError, RuntimeError):
     """A cell failed; the executed notebook with its traceback is where the message says."""
 
 
@@ -72,7 +73,7 @@ def execute_target(
         ValueError: no such target.
     """
     if target not in TARGETS:
-        raise ValueError(f"{target!r} is no table or figure; expected one of {', '.join(TARGETS)}")
+        raise InputError(f"{target!r} is no table or figure; expected one of {', '.join(TARGETS)}")
     template, settings = project_root() / "notebooks" / f"{target.partition('_')[0]}.ipynb", output.with_suffix(".yaml")
     settings.unlink(missing_ok=True)
     if overrides:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.files import read_yaml
 from lska.provenance.strict import build
 from lska.settings.fine_tunings import CONTROL, parse_task
@@ -79,17 +80,17 @@ class RowSpec:
 
     def __post_init__(self) -> None:
         if self.attentions and not (self.kernels and self.models):
-            raise ValueError(f"row {self.label!r}: attentions need models and kernels")
+            raise InputError(f"row {self.label!r}: attentions need models and kernels")
         if self.modules and self.models:
-            raise ValueError(f"row {self.label!r}: give either models or modules")
+            raise InputError(f"row {self.label!r}: give either models or modules")
         if self.extend and "kernel" not in _variables(self.label):
-            raise ValueError(f"row {self.label!r}: extend needs {{kernel}} in the label, to tell the rows apart")
+            raise InputError(f"row {self.label!r}: extend needs {{kernel}} in the label, to tell the rows apart")
         if self.control and not self.models:
-            raise ValueError(f"row {self.label!r}: control rows need models, whose fine-tunings they show")
+            raise InputError(f"row {self.label!r}: control rows need models, whose fine-tunings they show")
         known = {"model", "attention", "kernel", "module", *self.values}
         unknown = sorted((_variables(self.label) | _variables(self.paper_label or "")) - known)
         if unknown:
-            raise ValueError(f"row {self.label!r}: unknown variables {unknown}, expected some of {sorted(known)}")
+            raise InputError(f"row {self.label!r}: unknown variables {unknown}, expected some of {sorted(known)}")
 
     def applies(self, column: ColumnSpec) -> bool:
         """Whether the table has cells for these rows in `column`."""
@@ -138,9 +139,9 @@ class ColumnSpec:
 
     def __post_init__(self) -> None:
         if self.tolerance == "absolute" and self.margin <= 0:
-            raise ValueError(f"column {self.label!r}: tolerance absolute needs a positive margin")
+            raise InputError(f"column {self.label!r}: tolerance absolute needs a positive margin")
         if self.text and self.choices:
-            raise ValueError(f"column {self.label!r}: give either text or choices")
+            raise InputError(f"column {self.label!r}: give either text or choices")
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,10 @@ class TableSpec:
         labels = [column.label for column in self.columns]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise ValueError(f"columns listed twice: {', '.join(twice)}")
+            raise InputError(f"columns listed twice: {', '.join(twice)}")
         unknown = sorted({name for row in self.rows for name in row.columns} - set(labels))
         if unknown:
-            raise ValueError(f"rows name columns that do not exist: {', '.join(unknown)}")
+            raise InputError(f"rows name columns that do not exist: {', '.join(unknown)}")
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def load_spec(target: str, folder: Path = SPECS) -> TableSpec:
     path = folder / f"{target}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in folder.glob("*_*.yaml"))
-        raise ValueError(f"{target!r} is no table or figure with a spec; expected one of {', '.join(known)}")
+        raise InputError(f"{target!r} is no table or figure with a spec; expected one of {', '.join(known)}")
     return build(TableSpec, {"target": target, "paper": target, **read_yaml(path)}, str(path))
 
 

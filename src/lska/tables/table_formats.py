@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lska.provenance.errors import InputError
 from lska.provenance.files import csv_text, write_text
 from lska.tables.cell_text import caption, cell_text, facts, headings, legend, shown
 from lska.tables.collect import Cell, Table, TableRow, collect
@@ -89,7 +90,7 @@ def write_table(table: Table, path: Path) -> None:
         ValueError: no such format.
     """
     if path.suffix not in WRITERS:
-        raise ValueError(f"{path}: no such format for tables; expected one of {', '.join(WRITERS)}")
+        raise InputError(f"{path}: no such format for tables; expected one of {', '.join(WRITERS)}")
     write_text(path, WRITERS[path.suffix](table))
 
 

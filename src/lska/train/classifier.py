@@ -21,6 +21,7 @@ from lska.data.sources import open_classification
 from lska.models import create
 from lska.models.runs import Run
 from lska.models.scoring import memory_format, score
+from lska.provenance.errors import InputError
 from lska.provenance.files import printable, quoted
 from lska.settings.recipes import Recipe
 from lska.settings.scale import Config
@@ -55,10 +56,10 @@ def build_network(
     except (TypeError, RuntimeError, ArithmeticError, LookupError, AssertionError, AttributeError) as error:
         # What a network makes of sizes that it cannot have, ours or timm's.
         found = f"architecture.{run.model} {quoted(dict(architecture))}"
-        raise ValueError(f"{run}: {found} does not fit the model: {printable(str(error), 200)}") from error
+        raise InputError(f"{run}: {found} does not fit the model: {printable(str(error), 200)}") from error
     if run.attention is None and hasattr(network, "attention"):
         # timm drops settings that are None, and the model's default would train under a name that hides it.
-        raise ValueError(f"{run}: {run.model} needs an attention and a kernel, for example {run.model}-lska-k23-s0")
+        raise InputError(f"{run}: {run.model} needs an attention and a kernel, for example {run.model}-lska-k23-s0")
     return network
 
 
@@ -128,7 +129,7 @@ class Trainer(Trainable):
             )
         except (ValueError, AssertionError) as error:
             expected = "expected a name that timm.optim.list_optimizers() has, such as adamw"
-            raise ValueError(f"recipe: optimizer: {expected}, found {quoted(recipe.optimizer)} ({error})") from error
+            raise InputError(f"recipe: optimizer: {expected}, found {quoted(recipe.optimizer)} ({error})") from error
         per_epoch = recipe.schedule_unit == "epoch"
         unit = 1 if per_epoch else plan.steps_per_epoch
         self.schedule = CosineLRScheduler(

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from lska.provenance.errors import InputError, LskaError
 from lska.train.interrupt import Interrupted
 from lska.train.launcher import LAUNCHER, Rank, member
 from lska.train.silence import listening
@@ -45,11 +46,11 @@ class ContactLostError(Interrupted):
     """Another process of the training ended, or its machine did."""
 
 
-class MeetingError(RuntimeError):
+class MeetingError(LskaError, RuntimeError):
     """The processes of a training did not come together."""
 
 
-class MainProcessError(RuntimeError):
+class MainProcessError(LskaError, RuntimeError):
     """What only the main process does failed there."""
 
 
@@ -260,7 +261,7 @@ def _device(gpus: int, local: int, setting: str) -> torch.device:
     if gpus < 1:
         return torch.device("cpu")
     if torch.cuda.device_count() <= local:
-        raise ValueError(
+        raise InputError(
             f"{setting} is {gpus} but process {local} finds {torch.cuda.device_count()} CUDA device(s); "
             f"set {setting} to 0 to train on the processor"
         )

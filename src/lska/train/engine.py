@@ -19,6 +19,7 @@ from torch import nn
 
 from lska.models.pretrained import save_weights
 from lska.models.threads import use_threads
+from lska.provenance.errors import LskaError
 from lska.provenance.files import atomic_path, vouched
 from lska.provenance.foreign_weights import check_replaceable
 from lska.provenance.metric_files import code_version, environment, file_md5, write_sealed
@@ -33,7 +34,7 @@ from lska.train.saved_state import read_state, require_identity, require_shapes,
 logger = logging.getLogger(__name__)
 
 
-class DivergedError(RuntimeError):
+class DivergedError(LskaError, RuntimeError):
     """The loss is no longer finite."""
 
 

@@ -13,6 +13,7 @@ import os
 import time
 
 from lska.provenance.commands import ask
+from lska.provenance.errors import InputError
 from lska.train.launcher import member
 from lska.train.private_folders import own_folder
 
@@ -63,7 +64,7 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
     if not names or (job is not None and len(names) <= count):
         return []
     if len(names) < count:
-        raise ValueError(
+        raise InputError(
             f"{count} GPUs are wanted and this machine offers {len(names)} ({VARIABLE}: {', '.join(names)}); "
             "set `gpus` in the section of the configuration that the job is of to no more than that"
         )

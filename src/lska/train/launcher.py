@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from lska.provenance.errors import InputError
 from lska.provenance.files import quoted
 from lska.train.interrupt import CONTINUE_LATER, Interrupted
 
@@ -85,14 +86,14 @@ def member(environment: Mapping[str, str]) -> Rank | None:
             f"tcp:{environment['MASTER_ADDR']}:{environment['MASTER_PORT']}/torchrun-{environment.get(_RESTARTS, '0')}"
         )  # fmt: skip
     except KeyError as error:
-        raise ValueError(f"{who} sets {error.args[0]}, which is missing in the environment of this process") from error
+        raise InputError(f"{who} sets {error.args[0]}, which is missing in the environment of this process") from error
     if rank >= world:
-        raise ValueError(f"expected RANK from 0 to WORLD_SIZE - 1, found RANK={rank} and WORLD_SIZE={world}")
+        raise InputError(f"expected RANK from 0 to WORLD_SIZE - 1, found RANK={rank} and WORLD_SIZE={world}")
     port = re.fullmatch(r"tcp:[^/]+:(\d{1,5})/.*", meeting, re.ASCII)
     if not meeting.startswith("file:/") and (port is None or not 0 < int(port[1]) < 65_536):
         name = MEETING if ours else "MASTER_ADDR and MASTER_PORT"
         form = "file:<path> or tcp:<host>:<port>/<name>" if ours else "a host and a port"
-        raise ValueError(f"{name}: expected {form}, as {who} sets it, found {quoted(meeting)}")
+        raise InputError(f"{name}: expected {form}, as {who} sets it, found {quoted(meeting)}")
     agent = not ours and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return Rank(rank, world, local, meeting, serves=rank == 0 and not agent)
 
@@ -116,13 +117,13 @@ def of_slurm(nodes: int, environment: Mapping[str, str]) -> Rendezvous:
         ValueError: a variable is missing or no number, or the step does not have one task on each of `nodes` nodes.
     """
     if missing := [name for name in _NEEDED if not environment.get(name)]:
-        raise ValueError(
+        raise InputError(
             f"a training on {nodes} nodes needs {', '.join(missing)}, which Slurm sets: start it inside a job by "
             f"`srun --nodes {nodes} --ntasks-per-node 1` (docs/cluster-training.md)"
         )
     job, count, node, tasks = (_number(name, environment, "Slurm") for name in _NEEDED if name != "SLURM_JOB_NODELIST")
     if (count, tasks) != (nodes, nodes):
-        raise ValueError(
+        raise InputError(
             f"expected a Slurm step of {nodes} nodes with one task each, found {count} node(s) (SLURM_NNODES) and "
             f"{tasks} task(s) (SLURM_NTASKS); start it by `srun --nodes {nodes} --ntasks-per-node 1`"
         )
@@ -139,14 +140,14 @@ def first_host(nodes: str) -> str:
     """
     match = re.match(r"((?:[^,\[\]]|\[[^\[\]]+\])+)(?:,|$)", nodes.strip())
     if match is None:
-        raise ValueError(f"SLURM_JOB_NODELIST: expected hosts such as gpu[003-007,9], found {nodes!r}")
+        raise InputError(f"SLURM_JOB_NODELIST: expected hosts such as gpu[003-007,9], found {nodes!r}")
     return re.sub(r"\[([^,\-\]]+)[^\]]*\]", r"\1", match[1])
 
 
 def _number(name: str, environment: Mapping[str, str], who: str) -> int:
     text = environment[name]
     if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
-        raise ValueError(f"{name}: expected a number from {who}, found {text[:40]!r}")
+        raise InputError(f"{name}: expected a number from {who}, found {text[:40]!r}")
     return int(text)
 
 

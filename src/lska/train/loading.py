@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Sampler
 
 from lska.data.folders import Split
 from lska.data.folders_torch import ImageDataset
+from lska.provenance.errors import InputError
 from lska.provenance.sidecars import Preprocessing
 from lska.settings.recipes import Recipe
 from lska.train.workers import Loader, Stopping
@@ -83,7 +84,7 @@ class BatchPlan:
 
     def __post_init__(self) -> None:
         if self.steps_per_epoch == 0:
-            raise ValueError(
+            raise InputError(
                 f"the training set has {self.length} images, fewer than the global batch of "
                 f"{self.micro_batch * self.micro_batches}; lower global_batch in the recipe"
             )
@@ -111,7 +112,7 @@ class BatchPlan:
             ValueError: they cannot be divided evenly among `world` processes.
         """
         if self.micro_batches % world:
-            raise ValueError(
+            raise InputError(
                 f"{self.micro_batches} micro-batches (global_batch / micro_batch) cannot be divided among {world} "
                 "processes; change micro_batch in the recipe or the number of GPUs"
             )
@@ -166,7 +167,7 @@ def training_transform(recipe: Recipe) -> Any:
             re_prob=recipe.erase_probability, re_mode=recipe.erase_mode,
         )  # fmt: skip
     except (AssertionError, IndexError, KeyError) as error:
-        raise ValueError(
+        raise InputError(
             f"recipe: rand_augment: expected timm's form such as rand-m9-mstd0.5-inc1, found {recipe.rand_augment!r} "
             f"({error})"
         ) from error

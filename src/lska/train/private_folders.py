@@ -8,11 +8,13 @@ import stat
 import tempfile
 from pathlib import Path
 
+from lska.provenance.errors import LskaError
+
 _SOCKET_NAME = 107
 """Bytes of the path of a Unix socket that the system takes."""
 
 
-class PrivateFolderError(ValueError):
+class PrivateFolderError(LskaError, ValueError):
     """A folder that should be this user's alone is not; the message says whose, and what to do."""
 
 

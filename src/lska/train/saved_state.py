@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lska.provenance.errors import LskaError
 from lska.provenance.files import FileError, atomic_path, kind_of, open_regular, printable, quoted
 
 logger = logging.getLogger(__name__)
@@ -23,11 +24,11 @@ _NAME = re.compile(r"state-(\d+)\.pt")
 _KEPT = 2
 
 
-class StateError(RuntimeError):
+class StateError(LskaError, RuntimeError):
     """A training state cannot be written or read; the message says which and what to do."""
 
 
-class OtherTrainingError(ValueError):
+class OtherTrainingError(LskaError, ValueError):
     """A state is one of another training, whose folder this is then."""
 
 

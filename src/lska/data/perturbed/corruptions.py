@@ -13,6 +13,7 @@ import numpy as np
 from lska.data.perturbed import c_bar
 from lska.data.perturbed.names import C_BAR, FAMILIES, SEVERITIES
 from lska.data.synthetic.value_checks import check_choice, check_range
+from lska.provenance.errors import InputError
 
 SMALLEST = 32
 """Least side of an image in pixels; the library refuses smaller ones."""
@@ -43,14 +44,14 @@ def corrupt(family: str, image: np.ndarray, corruption: str, severity: int, seed
     check_range("severity", severity, SEVERITIES[0], SEVERITIES[-1])
     check_range("seed", seed, 0, 2**64 - 1)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < SMALLEST:
-        raise ValueError(
+        raise InputError(
             f"image must be uint8 RGB (H, W, 3) with sides of at least {SMALLEST} pixels, "
             f"found {image.dtype} {image.shape}; convert it or choose a larger size"
         )
     if family == "c":
         return _of_imagenet_c(image, corruption, severity, seed)
     if image.shape[0] != image.shape[1]:
-        raise ValueError(f"image must be square, found {image.shape[0]} x {image.shape[1]} pixels; crop it first")
+        raise InputError(f"image must be square, found {image.shape[0]} x {image.shape[1]} pixels; crop it first")
     level = C_BAR[corruption][severity - 1] / 10
     pixels = c_bar.CORRUPTIONS[corruption](image.astype(np.float64), level, np.random.default_rng(seed))
     # Truncated, not rounded, as the published generator does.

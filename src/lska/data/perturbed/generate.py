@@ -17,6 +17,7 @@ from lska.data.perturbed.corruptions import corrupt
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.synthetic.generated_folder import SETTINGS_FILE, existing_settings
 from lska.data.synthetic.value_checks import check_choice, check_range
+from lska.provenance.errors import InputError
 from lska.provenance.files import is_temporary, read_json, temporary_name, write_json, writing
 from lska.provenance.metric_files import digest
 from lska.settings.versions import GENERATORS
@@ -61,11 +62,11 @@ class CorruptionSettings:
         if self.images is not None:
             check_range("images", self.images, 1, 10_000_000)
         if not isinstance(self.severities, tuple) or not self.severities:
-            raise ValueError(f"severities must be a tuple of at least one severity, found {self.severities!r}")
+            raise InputError(f"severities must be a tuple of at least one severity, found {self.severities!r}")
         for severity in self.severities:
             check_range("severities", severity, SEVERITIES[0], SEVERITIES[-1])
         if len(set(self.severities)) < len(self.severities):
-            raise ValueError(f"severities must be different, found {self.severities!r}")
+            raise InputError(f"severities must be different, found {self.severities!r}")
         check_range("quality", self.quality, 1, 100)
         check_range("seed", self.seed, 0, 2**32 - 1)
         # One set has one digest, in whatever order its severities are listed.

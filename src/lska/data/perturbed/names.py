@@ -5,6 +5,8 @@ ICLR 2019. ImageNet-C-bar: Mintun, Kirillov and Xie, "On Interaction Between Aug
 Corruption Robustness", NeurIPS 2021.
 """
 
+from lska.provenance.errors import InputError
+
 STANDARD = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),
     *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
@@ -59,7 +61,7 @@ def severity_folder(family: str, corruption: str, severity: int) -> str:
     """
     if corruption not in FAMILIES.get(family, ()):
         known = ", ".join(FAMILIES.get(family, FAMILIES))
-        raise ValueError(f"no corruption {corruption!r} in family {family!r}; choose from {known}")
+        raise InputError(f"no corruption {corruption!r} in family {family!r}; choose from {known}")
     if severity not in SEVERITIES:
-        raise ValueError(f"severity must be one of {', '.join(map(str, SEVERITIES))}, found {severity!r}")
+        raise InputError(f"severity must be one of {', '.join(map(str, SEVERITIES))}, found {severity!r}")
     return str(severity) if family == "c" else f"{C_BAR[corruption][severity - 1]:.2f}"

@@ -29,6 +29,7 @@ from lska.data.perturbed.perturbed_integrity import (
 from lska.data.preparing import RENDERED, DataSet, prepare_set, record
 from lska.data.problems import CheckReport, changed
 from lska.data.sources import class_root, open_classification
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import digest
 from lska.provenance.strict import refuse
 from lska.settings.perturbed_sets import PerturbedSet
@@ -98,7 +99,7 @@ class CorruptedFolders(_Perturbed):
         if self.data.generate is None:
             manifest = manifest_for(self.kind, self.data)
             if manifest.family != self.kind:
-                raise ValueError(
+                raise InputError(
                     f"{where}: {manifest.name} is a manifest of family {manifest.family}, expected one of family "
                     f"{self.kind}; correct name or manifest"
                 )
@@ -163,7 +164,7 @@ class PerturbedFolder(_Perturbed):
         if self.kind != "a":
             write_rendition_set(self.root, self.settings, overwrite=True)
         elif self.judge is None or self.judged_by is None:
-            raise ValueError(
+            raise InputError(
                 "robustness.sets.a.generate: the images of set a are chosen by its reference classifier, and none was "
                 "given"
             )

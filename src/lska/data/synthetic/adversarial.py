@@ -24,6 +24,7 @@ from lska.data.synthetic.seeds import HELD_OUT
 from lska.data.synthetic.shapes import SHAPES
 from lska.data.synthetic.textures import TEXTURES
 from lska.data.synthetic.value_checks import check_range
+from lska.provenance.errors import InputError
 from lska.provenance.files import write_json
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def write_adversarial_set(
         ValueError: no candidate of a class is kept, `judge` gives no probabilities, or `reference` is empty.
     """
     if not reference:
-        raise ValueError("reference is empty; expected what identifies the weights of the reference classifier")
+        raise InputError("reference is empty; expected what identifies the weights of the reference classifier")
     description = settings.description() | {"reference": json.loads(json.dumps(dict(reference)))}
     if existing_settings(root, description, overwrite):
         counts = _counts(json.loads((root / CANDIDATES_FILE).read_text(encoding="utf-8")))
@@ -188,7 +189,7 @@ def _write_class(folder: Path, settings: AdversarialSettings, judge: "Judge", sh
         if kept == settings.per_class:
             break
     if kept == 0:
-        raise ValueError(
+        raise InputError(
             f"class {shape!r}: none of {tried} candidates fools the reference (wrong, and at most {settings.limit} for "
             "the right class); raise candidates or limit, or make the scenes harder by clutter, contrast or extent"
         )
@@ -214,9 +215,9 @@ def _fooled(probabilities: np.ndarray, count: int, settings: AdversarialSettings
     names = settings.scenes.class_names
     found = np.asarray(probabilities)
     if found.shape != (count, len(names)):
-        raise ValueError(f"judge must give probabilities of shape {(count, len(names))}, found {found.shape}")
+        raise InputError(f"judge must give probabilities of shape {(count, len(names))}, found {found.shape}")
     if not (found.min() >= 0 and np.allclose(found.sum(axis=1), 1, atol=1e-3)):
-        raise ValueError(
+        raise InputError(
             "judge must give probabilities, not negative and with sum 1 for each image, "
             f"found {found.min():.3g} to {found.max():.3g}; apply a softmax to the logits"
         )

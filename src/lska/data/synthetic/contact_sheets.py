@@ -9,6 +9,7 @@ import numpy as np
 
 from lska.data.synthetic.render import render
 from lska.data.synthetic.scene import Scene
+from lska.provenance.errors import InputError
 from lska.provenance.files import atomic_path
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def contact_sheet(source: Path | Sequence[Scene], path: Path, *, per_class: int 
     """
     samples = _samples_of_set(source, per_class) if isinstance(source, Path) else _samples_of_scenes(source)
     if not samples:
-        raise ValueError(f"{source}: no samples to show on {path}")
+        raise InputError(f"{source}: no samples to show on {path}")
     with atomic_path(path) as temporary:
         _tile(samples, columns).save(temporary, format="PNG")
     return len(samples)

@@ -10,12 +10,13 @@ from lska.data.synthetic.render_styles import emboss, pencil, sketch
 from lska.data.synthetic.scene import LUMA, Background, Paint, Scene
 from lska.data.synthetic.seeds import generator
 from lska.data.synthetic.textures import noise, texture_field
+from lska.provenance.errors import InputError
 
 
 def render(scene: Scene, style: str = "texture") -> np.ndarray:
     """Return the scene as uint8 RGB (size, size, 3) in one of `STYLES`; raises ValueError for an unknown style."""
     if style not in STYLES:
-        raise ValueError(f"unknown style {style!r}; choose from {', '.join(STYLES)}")
+        raise InputError(f"unknown style {style!r}; choose from {', '.join(STYLES)}")
     return np.rint(STYLES[style](scene) * 255).astype(np.uint8)
 
 

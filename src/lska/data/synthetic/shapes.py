@@ -12,6 +12,7 @@ import numpy as np
 from numpy.random import Generator
 
 from lska.data.synthetic.seeds import generator
+from lska.provenance.errors import InputError
 
 SUPERSAMPLING = 4
 """Sub-pixels per pixel and axis when an outline is drawn: 16 levels and more at a slanted edge."""
@@ -68,7 +69,7 @@ def shape_outline(shape: str, instance: int, seed: int = 0) -> Outline:
 def shape_family(shape: str) -> ShapeFamily:
     """Return the family of a shape category; raises ValueError for an unknown one."""
     if shape not in _FAMILIES:
-        raise ValueError(f"unknown shape {shape!r}; choose from {', '.join(SHAPES)}")
+        raise InputError(f"unknown shape {shape!r}; choose from {', '.join(SHAPES)}")
     return _FAMILIES[shape]
 
 

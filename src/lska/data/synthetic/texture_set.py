@@ -23,6 +23,7 @@ from lska.data.synthetic.scene import Paint
 from lska.data.synthetic.seeds import HELD_OUT, generator
 from lska.data.synthetic.textures import texture_field
 from lska.data.synthetic.value_checks import check_names, check_pair, check_range
+from lska.provenance.errors import InputError
 
 FAMILIES = (
     *("checkers", "clouds", "cracks", "dots", "grain", "grid"),
@@ -85,7 +86,7 @@ class TextureSettings:
         check_pair("share", self.share, 0.1, 1.0)
         check_pair("contrast", self.contrast, 0.1, 1.0)
         if self.per_part % self.crops:
-            raise ValueError(
+            raise InputError(
                 f"crops must divide per_part, {self.per_part}, since all images of an instance lie in one part, "
                 f"found {self.crops}"
             )

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.random import Generator
 
 from lska.data.synthetic.seeds import generator, is_held_out
+from lska.provenance.errors import InputError
 
 LATTICE = 64
 """Side of the lattice on which noise is drawn before it is resized to the canvas."""
@@ -47,7 +48,7 @@ def texture_field(texture: str, instance: int, size: int, seed: int = 0) -> np.n
         photo = _PHOTOS[texture]
         return _stretch(_crop(photo, rng, size, is_held_out(instance))) ** np.float32(photo.gamma)
     if texture not in _FIELDS:
-        raise ValueError(f"unknown texture {texture!r}; choose from {', '.join(TEXTURES)}")
+        raise InputError(f"unknown texture {texture!r}; choose from {', '.join(TEXTURES)}")
     return _stretch(_FIELDS[texture](rng, size))
 
 

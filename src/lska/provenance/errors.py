@@ -1,0 +1,11 @@
+"""Faults that are explained in one message. Everything else is a fault of the code, and keeps its traceback."""
+
+from __future__ import annotations
+
+
+class LskaError(Exception):
+    """A fault that its message explains: what, where, what was expected, what to do."""
+
+
+class InputError(LskaError, ValueError):
+    """A setting, an argument or data that cannot be used."""
