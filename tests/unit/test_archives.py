@@ -55,7 +55,7 @@ def plain(message: str, folder: Path) -> str:
 
 def test_every_manifest_says_what_it_is_distributed_as_which_does_not_change_what_it_is(tmp_path: Path) -> None:
     def identity(manifest: Path) -> dict[str, object]:
-        return source_identity(DataSource("any", "root", str(manifest)))
+        return source_identity("classification", DataSource("any", "root", str(manifest)))
 
     for path in BUNDLED.glob("*.yaml"):
         kind = manifest_kind(read_yaml(path), path)

@@ -2,109 +2,55 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from typing import Any
 
-from plan_helpers import leave, md5_of, put_weights
+from plan_helpers import md5_of, put_metrics, put_weights
 from planned import job
 
 from lska.models.runs import Run
 from lska.pipeline.plan_reasons import reasons_of
 from lska.pipeline.products import Plan
 from lska.pipeline.workload import states_of
-from lska.provenance.files import write_json
 
 RUN = Run("van_tiny", "lska", 23, 0)
 
 
-def why(made: Plan, rule: str, **wildcards: str) -> str:
-    return "; ".join(map(str, reasons_of(made, job(rule, **wildcards))))
-
-
-def put_score(made: Plan, **content: Any) -> None:
-    weights = {"md5": md5_of(str(RUN))}
-    write_json(made.config.metric_path("classification", RUN), {"weights": weights, **content})
-
-
-def test_a_network_was_never_trained(made: Plan) -> None:
-    assert why(made, "train", run=str(RUN)) == "never trained"
-
-
-def test_a_training_says_which_settings_changed(made: Plan) -> None:
-    spec = json.loads(json.dumps(made.config.training_spec(RUN)))
-    spec["recipe"] |= {"epochs": 99, "learning_rate": 0.5}
-    leave(made.config.weights_path(RUN), "x", recipe="sha256:other", spec=spec)
-    found, recipe = why(made, "train", run=str(RUN)), made.config.recipe_of(RUN)
-    assert found == f"trained otherwise: epochs 99 -> {recipe.epochs}, learning_rate 0.5 -> {recipe.learning_rate}"
-
-
-def test_many_changes_are_counted(made: Plan) -> None:
-    leave(made.config.weights_path(RUN), "x", recipe="sha256:other", spec={"recipe": {}})
-    assert "more" in why(made, "train", run=str(RUN))
-
-
-def test_weights_or_their_sidecar_are_missing(made: Plan) -> None:
-    put_weights(made, RUN)
-    weights = made.config.weights_path(RUN)
-    weights.unlink()
-    assert why(made, "train", run=str(RUN)) == "the sidecar is there, its weights are missing"
-    weights.write_bytes(b"")
-    weights.with_suffix(".json").unlink()
-    assert why(made, "train", run=str(RUN)) == "weights without a sidecar"
+def why(made: Plan, rule: str, *products: str, **wildcards: str) -> str:
+    """The reasons of a job that makes products."""
+    files = [str(file) for name in products for file in made.products[name].files]
+    return "; ".join(map(str, reasons_of(made, job(rule, *files, **wildcards))))
 
 
 def test_an_interrupted_training_says_where_it_goes_on(made: Plan) -> None:
     folder = states_of(made.config, RUN)
     folder.mkdir(parents=True)
     (folder / "state-00000007.pt").write_bytes(b"")
-    assert why(made, "train", run=str(RUN)).startswith("never trained; goes on after update 7 of ")
+    assert why(made, "train", f"weights/{RUN}", run=str(RUN)).startswith("never trained; goes on after update 7 of ")
 
 
-def test_a_fine_tuning_follows_its_backbone(made: Plan) -> None:
-    tuned = made.job("detection/retinanet", str(RUN))
-    task = {"task": tuned.task, "run": str(RUN)}
-    assert why(made, "fine_tune", **task) == "never trained"
-    leave(tuned.weights, "tuned", recipe=tuned.digest(), backbone={"md5": md5_of("old")})
-    assert why(made, "fine_tune", **task) == "its backbone is to be trained anew"
+def test_a_job_of_one_product_says_why_that_is_made(made: Plan) -> None:
     put_weights(made, RUN)
-    assert why(made, "fine_tune", **task) == "its backbone is another now"
-    put_weights(made, RUN, "old")
-    assert why(made, "fine_tune", **task) == "missing: out"
-
-
-def test_a_measurement_says_what_it_lacks(made: Plan) -> None:
-    score = {"run": str(RUN)}
-    assert why(made, "classification", **score) == "never measured"
-    put_score(made)
-    assert why(made, "classification", **score) == "its weights are to be trained anew"
-    put_weights(made, RUN, "new")
-    assert why(made, "classification", **score) == "measured on other weights"
-    put_weights(made, RUN)
-    write_json(made.config.data_record, {"digest": "now"})
-    assert why(made, "classification", **score) == "measured on other data"
-    put_score(made, data={"digest": "now"})
-    assert why(made, "classification", **score) == "missing: out"
-    made.config.metric_path("classification", RUN).write_text("{")
-    assert why(made, "classification", **score) == "its metric file is damaged"
+    put_metrics(made.config.metric_path("classification", RUN), {"weights": {"md5": md5_of("other")}})
+    task = f"detection/retinanet/{RUN}"
+    for rule, product, expected in (
+        ("fine_tune", f"weights/{task}", "never trained"),
+        ("dense", f"metrics/{task}", "never measured"),
+        ("classification", f"metrics/classification/{RUN}", "measured on other weights"),
+        ("data", "data/textures", "not generated yet"),
+        ("examples", "pictures/c", "never drawn"),
+    ):
+        assert why(made, rule, product, task="detection/retinanet", run=str(RUN)) == expected
 
 
 def test_a_pass_counts_its_networks_by_reason(made: Plan) -> None:
     one = next(one for one in made.passes if one.item.name == "texture_knn")
     put_weights(made, RUN)
-    write_json(one.item.metrics(RUN), {"weights": {"md5": md5_of(str(RUN))}, "detail": {"protocol": "sha256:old"}})
-    networks = len(one.runs) - 1
-    said = why(made, one.name)
-    assert f"never measured ({networks} networks)" in said
-    assert "measured in another way than today's settings (1 network)" in said
-
-
-def test_data_say_whether_they_were_made(made: Plan) -> None:
-    assert why(made, "data", name="textures") == "not generated yet"
-    write_json(made.config.record_of(made.item("texture_knn").data), {"inputs": "sha256:old"})
-    assert why(made, "data", name="textures") == "what the set is made of has changed"
-    made.config.record_of(made.item("texture_knn").data).write_text("{")
-    assert why(made, "data", name="textures") == "its record is damaged"
+    content = {"weights": {"md5": md5_of(str(RUN))}, "detail": {"protocol": "sha256:old"}}
+    put_metrics(one.item.metrics(RUN), content)
+    made.__dict__.pop("products"), made.__dict__.pop("decided")
+    said = why(made, one.name, *(f"metrics/texture_knn/{run}" for run in one.runs))
+    assert f"never measured ({len(one.runs) - 1} networks)" in said
+    assert "measured in another way than today's settings" in said
 
 
 def test_snakemakes_own_reasons_are_shortened(made: Plan) -> None:

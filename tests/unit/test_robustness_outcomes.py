@@ -20,6 +20,7 @@ from lska.evaluate.scores import (
     plain_outcomes,
 )
 from lska.provenance.outcomes import outcomes_path, read_outcomes, resample_counts
+from lska.settings.versions import MEASUREMENTS, Version
 
 
 def random_errors(family: str = "c", n: int = 80, seed: int = 0) -> Errors:
@@ -130,7 +131,7 @@ def test_another_protocol_makes_no_prediction_again(robust: RobustProject, monke
     item = robust.item("sketch")
     measure_robustness(item, RUNS)
     first = item.protocol()
-    monkeypatch.setattr("lska.settings.perturbed_sets.PROTOCOL", 99)
+    monkeypatch.setitem(MEASUREMENTS, "robustness", Version(99, ()))
     monkeypatch.setattr(scoring_passes, "decode", lambda *_: pytest.fail("an image was decoded"))
     measure_robustness(item, RUNS)
     assert metrics_of(item, RUNS[0])["detail"]["protocol"] == item.protocol() != first

@@ -54,7 +54,7 @@ def _data(config: Config, kind: str, data: DataSource, item: Measured | None) ->
     reference = None if item is None else item.reference
     stale = lost = None
     if not path.exists():
-        stale = "not generated yet" if data.generate is not None else f"not checked yet (root {data.root})"
+        stale = "not generated yet" if data.generate is not None else "not checked yet"
     elif not record:
         stale = "its record is damaged"
     elif item is not None and record.get("inputs") != item.inputs():
