@@ -153,12 +153,17 @@ def _roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Fill `grad_input` (B, C, H, W) from `grad_output` (R, C, height, width)."""
+    """Fill `grad_input` (B, C, H, W) from `grad_output` (R, C, height, width).
+
+    The operator is linear in the maps, so its derivative is that at maps of zeros. Configurations of this project have
+    torchvision's own layer instead, which needs no second pass.
+    """
     _require_average(pool_mode, "roi_align_backward")
     gradient, boxes = _at_least_single(grad_output), _at_least_single(rois)
-    sizes = (aligned_height, aligned_width, *grad_input.shape)
-    backward = torch.ops.torchvision._roi_align_backward
-    grad_input.copy_(backward(gradient, boxes, spatial_scale, *sizes, sampling_ratio, aligned))
+    maps, size = torch.zeros_like(grad_input, dtype=gradient.dtype).requires_grad_(), (aligned_height, aligned_width)
+    with torch.enable_grad():
+        pooled = torch.ops.torchvision.roi_align(maps, boxes, spatial_scale, *size, sampling_ratio, aligned)
+    grad_input.copy_(torch.autograd.grad(pooled, maps, gradient)[0])
 
 
 def _require_average(pool_mode: int, operator: str) -> None:
