@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import json
 import os
 import re
@@ -105,9 +106,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 
 def watched(place: Place, *options: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """A watchdog as a process of its own."""
+    """A watchdog as a process of its own, which heeds Ctrl-C even where whoever runs the tests ignores it."""
     words = [*before, sys.executable, "-m", "lska", "supervise", "--poll-seconds", "0.2", *options, "snakemake"]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -394,7 +396,9 @@ def test_a_living_snakemake_without_watchdog_is_noticed(place: Place) -> None:
     assert snakemakes(place.folder) == []
 
 
-@pytest.mark.parametrize(("number", "passed"), [(signal.SIGINT, "INT"), (signal.SIGHUP, "TERM")])
+@pytest.mark.parametrize(
+    ("number", "passed"), [(signal.SIGINT, "INT"), (signal.SIGTERM, "TERM"), (signal.SIGHUP, "TERM")]
+)
 def test_signals_are_passed_on_and_end_it(place: Place, number: signal.Signals, passed: str) -> None:
     traps = "; ".join(f"trap 'echo {name} >> signals; exit 3' {name}" for name in ("INT", "TERM", "HUP"))
     place.snakemake(f"{traps}\ntouch ready\nwhile :; do sleep 0.1; done")

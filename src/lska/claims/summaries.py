@@ -185,7 +185,7 @@ def _training(run: Run, path: Path) -> Iterator[dict[str, Any]]:
     try:
         lines = read_lines(path)
     except MissingFileError as error:
-        raise FileNotFoundError(f"{path}: the record of a training is missing; {remedy}") from error
+        raise MissingFileError(f"{path}: the record of a training is missing; {remedy}") from error
     for number, line in lines:
         entry = parse_json(line, f"{path}: line {number}")
         more = {name: value for name, value in entry.items() if name.startswith(VALIDATED)}

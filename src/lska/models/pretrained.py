@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lska.provenance.errors import InputError, LskaError
-from lska.provenance.files import printable
+from lska.provenance.files import MissingFileError, printable
 
 __all__ = ["CheckpointError", "LoadReport", "fit_weights", "load_weights", "read_weights", "save_weights"]
 
@@ -58,7 +58,7 @@ def read_weights(path: Path | str, ema: bool = False) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weight file; check the path or fetch the weights first")
+        raise MissingFileError(f"{path}: no such weight file; check the path or fetch the weights first")
     if path.suffix == ".safetensors":
         content = _read_safetensors(path)
     elif path.suffix in _TORCH_SUFFIXES:

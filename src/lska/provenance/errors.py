@@ -9,3 +9,7 @@ class LskaError(Exception):
 
 class InputError(LskaError, ValueError):
     """A setting, an argument or data that cannot be used."""
+
+
+class OccupiedError(LskaError, FileExistsError):
+    """Something is in a place that is to be written, and is not to be replaced."""

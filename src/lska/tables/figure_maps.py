@@ -143,7 +143,7 @@ def _contributions(metrics: Path) -> np.ndarray:
     try:
         maps = read_arrays(path)
     except MissingFileError as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path}: contribution maps missing although {metrics} is there; delete that file and run its rule again"
         ) from error
     if "trained" not in maps:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
-from lska.provenance.files import quoted, read_json
+from lska.provenance.files import MissingFileError, quoted, read_json
 from lska.provenance.metric_files import METRIC_SCHEMA, device_text, metric_path, seal_problem
 
 AGAIN = "run its rule again"
@@ -58,7 +58,7 @@ class MetricFolder:
             content = read_json(path)
         except FileNotFoundError as error:
             command = f"snakemake --cores 1 --configfile config/{self.scale}.yaml -- {shlex.quote(str(path))}"
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{path}: metric file missing, although the configuration of scale {self.scale!r} asks for it; "
                 f"make it with the rule of task {task!r}: {command}"
             ) from error

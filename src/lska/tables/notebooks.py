@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from lska.provenance.errors import InputError, LskaError
-from lska.provenance.files import write_text
+from lska.provenance.files import MissingFileError, write_text
 from lska.provenance.light_imports import ADDRESSES, absent
 from lska.provenance.metric_files import project_root
 from lska.provenance.surroundings import require_own_code
@@ -50,7 +50,7 @@ def enter_project(paths: Iterable[Path | str]) -> Path:
             os.chdir(folder)
             return folder
     wanted = ", ".join(map(str, paths))
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{wanted}: not found from {here} or any folder above it; put the notebook back under the project's folder, or "
         "give whole paths in the cell with parameters"
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lska.provenance.files import (
     FileError,
     MissingFileError,
+    WriteError,
     decode_text,
     kind_of,
     parse_json,
@@ -119,7 +120,7 @@ class TrainingLog:
         """Append one record and show it.
 
         Raises:
-            OSError: it cannot be written; names the file, which Python does not where writing fails for want of space.
+            WriteError: it cannot be written; names the file, which Python does not where space runs out.
         """
         if not self.active or (self.lease is not None and not self.lease.holds()):
             return
@@ -130,7 +131,7 @@ class TrainingLog:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(entry) + "\n")
         except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+            raise WriteError(error.errno, f"{self.path}: cannot be written ({error.strerror})") from error
         self._step, self._seconds = step, progress.seconds
         extra = "".join(f", {name} {value:.2f}" for name, value in more.items())
         if self._bar is not None:

@@ -17,7 +17,7 @@ from lska.data.perturbed.corruptions import corrupt
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.synthetic.generated_folder import SETTINGS_FILE, existing_settings
 from lska.data.synthetic.value_checks import check_choice, check_range
-from lska.provenance.errors import InputError
+from lska.provenance.errors import InputError, OccupiedError
 from lska.provenance.files import is_temporary, read_json, temporary_name, write_json, writing
 from lska.provenance.metric_files import digest
 from lska.settings.versions import GENERATORS
@@ -181,7 +181,7 @@ def _prepare(root: Path, description: Mapping[str, Any]) -> None:
         if settings.exists():
             if (kind := read_json(settings).get("kind")) != KIND:
                 what = f"{root} holds a generated set of kind {kind!r}, not {KIND!r}"
-                raise FileExistsError(f"{what}; choose another folder")
+                raise OccupiedError(f"{what}; choose another folder")
             logger.warning("%s holds a corrupted set of other settings, which is replaced", root)
         # Renamed before it is removed: half a cell must never look like one of the former set's.
         for corruption in (name for names in FAMILIES.values() for name in names if (root / name).is_dir()):

@@ -10,7 +10,7 @@ import numpy as np
 from lska.data.synthetic.render import render
 from lska.data.synthetic.scene import Scene
 from lska.provenance.errors import InputError
-from lska.provenance.files import atomic_path
+from lska.provenance.files import MissingFileError, atomic_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -49,7 +49,7 @@ def _samples_of_set(root: Path, per_class: int) -> list[tuple[np.ndarray, str]]:
     from PIL import Image
 
     if not (root / "labels.csv").is_file():
-        raise FileNotFoundError(f"{root}: no labels.csv; expected the folder of a generated classification set")
+        raise MissingFileError(f"{root}: no labels.csv; expected the folder of a generated classification set")
     shown: dict[tuple[str, str], int] = {}
     samples = []
     with (root / "labels.csv").open(newline="", encoding="utf-8") as stream:

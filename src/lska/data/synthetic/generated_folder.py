@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.data.entries import shown_names
+from lska.provenance.errors import OccupiedError
 from lska.provenance.files import files_in, read_json, replaced_folder, write_json
 from lska.provenance.metric_files import digest
 from lska.settings.versions import GENERATORS
@@ -44,14 +45,14 @@ def existing_settings(root: Path, description: Mapping[str, Any], overwrite: boo
         found = read_json(root / SETTINGS_FILE)
         found_digest = found["digest"]
     except (ValueError, KeyError) as error:
-        raise FileExistsError(
+        raise OccupiedError(
             f"{root} exists and is no generated set (no readable {SETTINGS_FILE}: {error}); "
             "choose another folder or remove it yourself"
         ) from error
     if found_digest == digest(description):
         return True
     if not overwrite:
-        raise FileExistsError(
+        raise OccupiedError(
             f"{root} holds a generated set of other settings ({_differences(found, description)}); "
             "choose another folder, use the same settings, or pass overwrite"
         )
@@ -88,7 +89,7 @@ def replaced_set(root: Path, description: Mapping[str, Any]) -> Iterator[Path]:
         FileExistsError: files came to the set in `root` after it was generated, or were changed; they are not replaced.
     """
     if later := _later_files(root):
-        raise FileExistsError(
+        raise OccupiedError(
             f"{root} holds a generated set of other settings and files that came to it or were changed "
             f"later: {shown_names(later)}; move them elsewhere, or remove the folder yourself"
         )

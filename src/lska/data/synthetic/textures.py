@@ -16,6 +16,7 @@ from numpy.random import Generator
 
 from lska.data.synthetic.seeds import generator, is_held_out
 from lska.provenance.errors import InputError
+from lska.provenance.files import MissingFileError
 
 LATTICE = 64
 """Side of the lattice on which noise is drawn before it is resized to the canvas."""
@@ -193,7 +194,7 @@ def _photograph(file: str) -> np.ndarray:
     package = find_spec("skimage")
     path = Path(next(iter(package.submodule_search_locations)) if package else "skimage") / "data" / file
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"photographic texture not found: {path}; install scikit-image, whose wheel contains it"
         )
     return np.asarray(Image.open(path).convert("L"))
