@@ -111,7 +111,7 @@ def test_a_workstation_starts_no_more_gpu_jobs_than_gpus_each_on_its_own(tmp_pat
     (project.root / "mine.yaml").write_text("{training: {gpus: 1, threads: 1}}\n", encoding="utf-8")
     record = project.root / "results" / "demo" / "data" / "shapes.json"
     record.parent.mkdir(parents=True)
-    record.write_text("{}", encoding="utf-8")
+    record.write_text(json.dumps({"name": "shapes", "digest": "sha256:as checked"}), encoding="utf-8")
     # Generated images that are gone would be made again.
     images = record.parent / "shapes" / "train"
     images.mkdir(parents=True)
