@@ -88,3 +88,4 @@ CASES: list[tuple[str, dict[str, dict], dict[str, str]]] = [
 def test_what_is_made_again_and_why(changes: dict[str, dict], expected: dict[str, str]) -> None:
     products = {name: Product(**(vars(one) | changes.get(name, {}))) for name, one in NETWORK.items()}
     assert pending(products) == expected
+    assert pending(dict(reversed(products.items()))).keys() == expected.keys()

@@ -39,15 +39,15 @@ def pending(products: Mapping[str, Product]) -> dict[str, str]:
     reasons = {name: one.stale for name, one in products.items() if one.stale is not None}
     changing = set(reasons)
     while True:
+        before = len(reasons), len(changing)
         wanted = {read for name in reasons for read in products[name].reads}
-        found = {name: products[name].lost for name in wanted - reasons.keys() if products[name].lost is not None}
-        changing |= {name for name in found if not products[name].exact}
         for name, one in products.items():
             source = next((source for source in one.follows if source in changing), None)
-            if source is not None and name not in changing:
-                found[name] = f"its {source.partition('/')[0]} are to be made anew"
+            if source is not None:
+                reasons.setdefault(name, f"its {source.partition('/')[0]} are to be made anew")
                 changing.add(name)
-        found = {name: reason for name, reason in found.items() if reason is not None and name not in reasons}
-        if not found:
+            elif one.lost is not None and name in wanted:
+                reasons.setdefault(name, one.lost)
+                changing |= set() if one.exact else {name}
+        if (len(reasons), len(changing)) == before:
             return reasons
-        reasons |= found

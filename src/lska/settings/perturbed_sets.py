@@ -128,11 +128,6 @@ class PerturbedSet(Measured):
         return digest({"version": MEASUREMENTS["robustness"].number, "set": self.name, "stored_images": stored})
 
 
-def data_inputs(kind: str, data: DataSource) -> str:
-    """Identity of what makes a data set what it is, as far as it is known before it is read."""
-    return digest({"root": data.root, **source_identity(kind, data)})
-
-
 def source_identity(kind: str, data: DataSource) -> dict[str, Any]:
     """What makes the data set that serves `kind` what it is apart from its place, as far as that is known before it is
     read."""
