@@ -89,3 +89,15 @@ def test_what_is_made_again_and_why(changes: dict[str, dict], expected: dict[str
     products = {name: Product(**(vars(one) | changes.get(name, {}))) for name, one in NETWORK.items()}
     assert pending(products) == expected
     assert pending(dict(reversed(products.items()))).keys() == expected.keys()
+
+
+def test_a_long_chain_is_followed_whatever_its_order() -> None:
+    """What is made anyway may turn out late to become another, and then what follows it has to be made too."""
+    chain = {
+        "metrics/other": Product(reads=("data/chosen",), follows=("data/chosen",)),
+        "data/chosen": Product(lost="gone", reads=("weights/head",), follows=("weights/head",)),
+        "weights/head": Product(lost="published", reads=("weights/net",), follows=("weights/net",)),
+        "weights/net": Product(lost=GONE, exact=False),
+        "metrics/one": Product(stale=MISSING, reads=("data/chosen",), follows=("data/chosen",)),
+    }
+    assert pending(chain).keys() == pending(dict(reversed(chain.items()))).keys() == chain.keys()
