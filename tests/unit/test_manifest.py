@@ -163,7 +163,7 @@ BAD_MANIFESTS = {
     "kind: [1]\nname: x\n": "own.yaml: kind: expected one of classification, detection, segmentation",
     "kind: {a: 1}\nname: x\n": "own.yaml: kind: expected one of classification",
     "kind: true\n": "own.yaml: kind: expected one of classification",
-    "name: x\nname: y\n": "own.yaml: line 2, column 1: the key 'name' is given twice",
+    "name: x\nname: y\n": "own.yaml: line 2, column 1: not valid YAML (the key 'name' is given twice",
     "name: x\nclasses: 5\n": "classes: expected a list, found int 5",
     "name: x\nclasses: [1, 2]\n": "classes[0]: expected str, found int 1",
     f"name: x\nsplits: {{a: {{count: {'9' * 5000}}}}}\n": "own.yaml: line 2",

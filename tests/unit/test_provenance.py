@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import resource
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lska.provenance.files import atomic_path, write_json
+from lska.provenance.files import write_json
 from lska.provenance.metric_files import (
     digest,
     file_md5,
@@ -29,47 +25,6 @@ from lska.provenance.outcomes import Outcomes, OutcomesError, read_outcomes, res
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def test_an_atomic_file_appears_whole_with_usual_permissions(tmp_path: Path) -> None:
-    path = tmp_path / "new folder" / 'it\'s "here".json'
-    former = os.umask(0o027)
-    try:
-        with atomic_path(path) as temporary:
-            assert temporary.parent == path.parent
-            temporary.write_text("whole")
-            assert not path.exists()
-    finally:
-        os.umask(former)
-    assert path.read_text() == "whole"
-    assert path.stat().st_mode & 0o777 == 0o640
-    assert names(path.parent) == [path.name]
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_an_error_keeps_the_former_content_and_leaves_nothing_behind(tmp_path: Path, error: BaseException) -> None:
-    path = tmp_path / "x.json"
-    path.write_text("former")
-    with pytest.raises(type(error)), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise error
-    assert path.read_text() == "former"
-    assert names(tmp_path) == ["x.json"]
-
-
-def test_a_full_disk_keeps_the_former_content(tmp_path: Path, child: Callable[[Callable[[], int]], int]) -> None:
-    path = tmp_path / "x.json"
-    write_json(path, "former")
-
-    def body() -> int:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        with pytest.raises(OSError) as caught:
-            write_json(path, "y" * 10_000)
-        return 3 if caught.value.errno == errno.EFBIG else 4
-
-    assert child(body) == 3
-    assert json.loads(path.read_text()) == "former"
-    assert names(tmp_path) == ["x.json"]
 
 
 def test_json_is_sorted_full_and_strict(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Files: the one reader of JSON, YAML, text and tables, and the one way to write a file whole.
 
-Everything that a person or a killed process may have damaged is read here. A reader opens regular files only and never
-waits for one (a named pipe has no end), bounds size and depth, takes each name once, and says path and place of what is
-wrong. A writer leaves the former file or the new one, never half of one.
+Everything that a person or a killed process may have damaged is read here. A reader opens regular files only, bounds
+size and depth, takes each name once, and says path and place of what is wrong. A writer leaves the former file or the
+new one, never half of one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import fcntl
 import functools
 import hashlib
 import io
-import itertools
 import json
 import math
 import os
@@ -23,9 +22,10 @@ import secrets
 import shutil
 import socket
 import stat
+import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -38,7 +38,7 @@ DEPTH = 64
 """Mappings and lists inside each other; the deepest file of the project has 9."""
 
 NODES = 100_000
-"""Values that a YAML file with aliases may stand for."""
+"""Values that a YAML file may stand for, with all its aliases followed."""
 
 DIGITS = 18
 """Of a whole number: what 64 bits hold."""
@@ -47,6 +47,9 @@ OTHER_HOST_SECONDS = 3600
 """After which a temporary file of another machine, whose locks are not seen everywhere, counts as left behind."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_TOO_DEEP = f"mappings and lists are nested more than {DEPTH} deep"
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
 class FileError(LskaError, ValueError):
@@ -73,7 +76,16 @@ class WriteError(LskaError, OSError):
 
 def printable(text: str, width: int | None = None) -> str:
     """`text` for a terminal or a log: control characters as JSON escapes, lines cut after `width` characters."""
-    return "\n".join(_printable_line(line, width) for line in text.split("\n"))
+
+    def visible(character: str) -> str:
+        shown = character.isprintable() or character in "\t\u00a0"
+        return character if shown else json.dumps(character)[1:-1] if character < "\x7f" else f"\\u{ord(character):04x}"
+
+    lines = [(line[:width], len(line)) for line in text.split("\n")]
+    return "\n".join(
+        "".join(map(visible, line)) + (f"... ({length:,} characters)" if length > len(line) else "")
+        for line, length in lines
+    )
 
 
 def one_line(text: str) -> str:
@@ -81,24 +93,9 @@ def one_line(text: str) -> str:
     return printable(text.replace("\n", "\\n"))
 
 
-def _printable_line(line: str, width: int | None) -> str:
-    shown = line[:width] if line.isprintable() else "".join(map(_visible, line[:width]))
-    return shown if width is None or len(line) <= width else f"{shown}... ({len(line):,} characters)"
-
-
-def _visible(character: str) -> str:
-    shown = character.isprintable() or character in "\t\u00a0"
-    return character if shown else json.dumps(character)[1:-1] if character < "\x7f" else f"\\u{ord(character):04x}"
-
-
-class _Quotes(reprlib.Repr):
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = self.maxlong = 80
-        self.maxlevel = 2
-
-
-_QUOTES = _Quotes()
+_QUOTES = reprlib.Repr()
+_QUOTES.maxstring = _QUOTES.maxother = _QUOTES.maxlong = 80
+_QUOTES.maxlevel = 2
 
 
 def quoted(value: Any) -> str:
@@ -123,8 +120,7 @@ def differing(then: Mapping[str, Any], now: Mapping[str, Any], place: str = "") 
         before, after = then.get(name, ...), now.get(name, ...)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             yield from differing(before, after, f"{place}{name}.")
-        # True equals 1, and is no number.
-        elif before != after or (before is True or before is False) != (after is True or after is False):
+        elif before != after or isinstance(before, bool) != isinstance(after, bool):  # True equals 1, and is no number
             yield f"{place}{name}", before, after
 
 
@@ -132,104 +128,63 @@ def differing(then: Mapping[str, Any], now: Mapping[str, Any], place: str = "") 
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading, without ever waiting for it.
-
-    Raises:
-        MissingFileError: it is not there, or a link to what is not there.
-        FileError: it is no regular file, or may not be read.
-    """
+    """Open a regular file for reading; anything else is a FileError, such as a named pipe, which may never end."""
+    path = Path(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        mode = path.stat().st_mode
+        stream = path.open("rb") if stat.S_ISREG(mode) else None
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingFileError(_missing(path)) from error
+        if path.is_symlink():
+            target = f"{path}: is a link to {path.readlink()}, which is not there"
+            raise MissingFileError(f"{target}; remove the link or bring back its target") from error
+        raise MissingFileError(f"{path}: no such file; check the path") from error
     except ValueError as error:
         raise FileError(f"{quoted(str(path))}: no name of a file ({error})") from error
     except OSError as error:
-        # A socket cannot be opened at all, and a leased file or a pipe without a writer not at once.
-        if kind := _kind_at(path):
-            raise FileError(f"{path}: {kind}") from error
         raise UnreadableFileError(f"{path}: cannot be read ({error.strerror})") from error
-    kind = _kind(os.fstat(descriptor).st_mode)
-    if kind is not None:
-        os.close(descriptor)
-        raise FileError(f"{path}: {kind}")
-    return os.fdopen(descriptor, "rb")
-
-
-def _missing(path: Path) -> str:
-    if Path(path).is_symlink():
-        target = Path(path).readlink()
-        return f"{path}: is a link to {target}, which is not there; remove the link or bring back its target"
-    return f"{path}: no such file; check the path"
-
-
-def _kind_at(path: Path) -> str | None:
-    try:
-        return _kind(Path(path).stat().st_mode)
-    except OSError:
-        return None
-
-
-def _kind(mode: int) -> str | None:
-    """Why a file of this mode is not read; None for a regular one."""
-    kinds = {
-        stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
-    }  # fmt: skip
-    return None if stat.S_ISREG(mode) else f"expected a regular file, found {kinds.get(stat.S_IFMT(mode), 'another')}"
+    if stream is None:
+        kind = _KINDS.get(stat.S_IFMT(mode), "a device")
+        raise FileError(f"{path}: expected a regular file, found {kind}")
+    return stream
 
 
 def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
-    """The content of a regular file of at most `limit` bytes.
-
-    Raises:
-        FileError: as `open_regular`, or it is larger.
-    """
+    """The content of a regular file, of at most `limit` bytes."""
     with open_regular(path) as stream:
         try:
             content = stream.read(limit + 1)
         except OSError as error:
             raise UnreadableFileError(f"{path}: cannot be read ({error.strerror})") from error
-    if content is None:  # such as /proc/kmsg, which calls itself a regular file
-        raise FileError(f"{path}: expected a regular file, found one that keeps its reader waiting")
     if len(content) > limit:
         raise FileError(f"{path}: is larger than the {limit:,} bytes that are read of such a file")
     return content
 
 
 def read_text(path: Path, limit: int = LIMIT) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark, which is no part of the text.
-
-    Raises:
-        FileError: as `read_bytes`, or it is in another encoding, or has NUL characters.
-    """
+    """The text of a file in UTF-8, with or without a byte order mark, which is no part of the text; no NUL is in it."""
     return decode_text(read_bytes(path, limit), str(path))
 
 
 def decode_text(content: bytes, where: str) -> str:
     """As `read_text` for `content`, which `where` names."""
-    marks = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
-    for mark, name in marks.items():
-        if content.startswith(mark):
-            raise FileError(f"{where}: is in {name}, expected UTF-8; save it as UTF-8")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise FileError(f"{where}: is in UTF-16, expected UTF-8; save it as UTF-8")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise FileError(
-            f"{where}: line {line}: the byte 0x{content[error.start]:02x} is no UTF-8; save the file as UTF-8"
-        ) from error
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        raise FileError(f"{where}: line {line}: the byte 0x{byte:02x} is no UTF-8; save the file as UTF-8") from error
     if "\0" in text:
         raise FileError(f"{where}: line {_line(text, chr(0))}: has a NUL character, so it is no text; expected UTF-8")
     return text
 
 
-def read_lines(path: Path, limit: int = LIMIT) -> list[tuple[int, str]]:
-    """The lines of a text file that are not blank, without white space around them, each with its number from 1.
+def _line(text: str, part: str) -> int:
+    return text.count("\n", 0, max(text.find(part), 0)) + 1
 
-    Raises:
-        FileError: as `read_text`.
-    """
+
+def read_lines(path: Path, limit: int = LIMIT) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, without white space around them, each with its number from 1."""
     lines = enumerate(read_text(path, limit).splitlines(), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
@@ -239,41 +194,34 @@ def read_table(
 ) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV file with a line of headings: the number of a row's last line, and its fields by column.
 
-    Args:
-        columns: that have to be there.
-        key: one of them, whose values name the rows.
-        filled: those that may not be empty in any row; all of `columns` where None.
-
-    Raises:
-        FileError: as `read_text`; headings are missing or stand twice, a row has more or fewer fields, an empty one, or
-            the `key` of a row before it. All problems are named at once.
+    The `columns` have to be there, once each; those of `filled` (None: all of them) have no empty field, and those of
+    `key` no value twice. All problems are named at once.
     """
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
-        lines = [(reader.line_num, fields) for fields in reader if fields]
+        lines = [(reader.line_num, [field.strip() for field in fields]) for fields in reader if fields]
     except csv.Error as error:
         raise FileError(f"{path}: line {reader.line_num}: {error}; expected comma-separated values") from error
-    headings = [heading.strip() for heading in lines[0][1]] if lines else []
-    missing, twice = [name for name in columns if name not in headings], _repeated(headings)
-    if missing or twice:
-        faults = [f"has no column {quoted(name)}" for name in missing] + [f"has {quoted(n)} twice" for n in twice]
+    headings = lines[0][1] if lines else []
+    faults = [f"has no column {quoted(name)}" for name in columns if name not in headings]
+    faults += [f"has {quoted(name)} twice" for name, number in Counter(headings).items() if number > 1]
+    if faults:
         raise FileError(f"{path}: line 1: {', '.join(faults)}; expected the headings {','.join(columns)}")
     problems, rows, first = [], [], {}
     for number, fields in lines[1:]:
-        row = dict(zip(headings, (field.strip() for field in fields), strict=False))
+        row = dict(zip(headings, fields, strict=False))
         empty = [name for name in (columns if filled is None else filled) if not row.get(name)]
         if len(fields) != len(headings):
             problems.append(f"line {number}: expected {len(headings)} fields, found {len(fields)}")
         elif empty:
             problems.append(f"line {number}: nothing stands in column {', '.join(map(quoted, empty))}")
-        elif key and row[key] in first:
+        elif key and first.setdefault(row[key], number) != number:
             problems.append(f"line {number}: {key} {quoted(row[key])} stands in line {first[row[key]]} already")
         else:
             rows.append((number, row))
-            first[row[key] if key else number] = number
     if problems:
-        more = f"\n  and {len(problems) - 10:,} more" if len(problems) > 10 else ""
-        raise FileError(f"{path}: {len(problems):,} problem(s):\n  " + "\n  ".join(problems[:10]) + more)
+        more = [f"and {len(problems) - 10:,} more"] if len(problems) > 10 else []
+        raise FileError("\n  ".join([f"{path}: {len(problems):,} problem(s):", *problems[:10], *more]))
     return rows
 
 
@@ -286,24 +234,9 @@ def csv_text(columns: Iterable[str], lines: Iterable[Mapping[str, object]]) -> s
     return stream.getvalue()
 
 
-def _repeated(names: Sequence[Any]) -> list[Any]:
-    return [name for name, number in Counter(names).items() if number > 1]
-
-
-def read_json(
-    path: Path, kind: type | tuple[type, ...] = dict, limit: int = LIMIT, remedy: str = "", not_finite: bool = False
-) -> Any:
-    """The content of a JSON file, whose top value is a `kind`; `remedy` says what to do where it cannot be used.
-
-    Raises:
-        FileError: as `read_text` and `parse_json`.
-    """
-    try:
-        return parse_json(read_text(path, limit), str(path), kind, not_finite)
-    except (MissingFileError, UnreadableFileError):
-        raise
-    except FileError as error:
-        raise FileError(f"{error}; {remedy}" if remedy else str(error)) from error
+def read_json(path: Path, kind: type | tuple[type, ...] = dict, limit: int = LIMIT, not_finite: bool = False) -> Any:
+    """The content of a JSON file, as `parse_json`."""
+    return parse_json(read_text(path, limit), str(path), kind, not_finite)
 
 
 def vouched(path: Path) -> dict[str, Any]:
@@ -321,159 +254,61 @@ def vouched(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: str, where: str, kind: type | tuple[type, ...] = dict, not_finite: bool = False) -> Any:
-    """The value of a JSON text, which `where` names; with `not_finite` NaN and infinity pass, for the caller to name.
-
-    Raises:
-        FileError: it is no JSON, gives a name twice (of which a reader sees the first and a program the last), has
-            numbers that are not finite or too long, is nested too deep, or its top value is no `kind`.
+    """The value of a JSON text, which `where` names: a `kind` of moderate depth, whose mappings give each name once (of
+    two a reader sees the first and a program the last). With `not_finite` NaN passes, for the caller to name its place.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            name = _repeated([name for name, _ in pairs])[0]
-            raise FileError(f"{where}: {_lines(text, name)}: the name {quoted(name)} is given twice in one mapping")
+            name = next(name for name, number in Counter(name for name, _ in pairs).items() if number > 1)
+            raise FileError(f"{where}: the name {quoted(name)} is given twice in one mapping")
         return found
 
-    def finite(number: str) -> float:
-        if not (not_finite or math.isfinite(float(number))):
-            raise FileError(f"{where}: line {_line(text, number)}: expected a finite number, found {quoted(number)}")
-        return float(number)
-
-    def whole(number: str) -> int:
-        if len(number) > DIGITS + 1:
-            place = f"line {_line(text, number)}"
-            raise FileError(f"{where}: {place}: a whole number of {len(number)} digits, at most {DIGITS} are read")
-        return int(number)
-
     try:
-        content = json.loads(text, object_pairs_hook=once, parse_constant=finite, parse_float=finite, parse_int=whole)
+        content = json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise FileError(f"{where}: {place}: not valid JSON ({error.msg})") from error
     except RecursionError as error:
-        raise FileError(_too_deep(where)) from error
-    _check_depth(content, where)
-    if re.search(r"\\u[dD][89a-fA-F]", text) and not _encodable(content):
-        raise FileError(f"{where}: has half a character (a lone surrogate such as \\ud800), expected Unicode text")
-    return _of_kind(content, where, kind)
-
-
-def _of_kind(content: Any, where: str, kind: type | tuple[type, ...]) -> Any:
-    if isinstance(content, kind):
-        return content
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    expected = " or ".join(kind_of(one()) for one in kinds)
-    raise FileError(f"{where}: expected {expected}, found {kind_of(content)}")
-
-
-def _too_deep(where: str, line: int | None = None) -> str:
-    place = where if line is None else f"{where}: line {line}"
-    return f"{place}: mappings and lists are nested more than {DEPTH} deep"
-
-
-def _check_depth(content: Any, where: str) -> None:
-    level = [content] if isinstance(content, dict | list) else []
-    for _ in range(DEPTH):
-        values = (inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer))
-        level = [inner for inner in values if isinstance(inner, dict | list)]
-    if level:
-        raise FileError(_too_deep(where))
-
-
-def _encodable(content: Any) -> bool:
-    try:
-        json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _line(text: str, part: str) -> int:
-    """Number of the line in which `part` first stands."""
-    return text.count("\n", 0, max(text.find(part), 0)) + 1
-
-
-def _lines(text: str, name: str) -> str:
-    """The lines in which a JSON text gives `name` a value."""
-    places = re.finditer(re.escape(json.dumps(name, ensure_ascii=False)) + r"\s*:", text)
-    found = [str(text.count("\n", 0, match.start()) + 1) for match in itertools.islice(places, 4)]
-    return f"lines {', '.join(found)}" if len(found) < 4 else "several lines"
+        raise FileError(f"{where}: {_TOO_DEEP}") from error
+    except FileError:
+        raise
+    except ValueError as error:
+        raise FileError(f"{where}: not valid JSON ({error})") from error
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise FileError(f"{where}: has half a character (a lone surrogate such as \\ud800)") from error
+    return _sound(content, where, kind, not_finite)
 
 
 def read_yaml(path: Path, kind: type | tuple[type, ...] = dict) -> Any:
-    """The content of a YAML file, whose top value is a `kind`.
-
-    Raises:
-        FileError: as `read_text` and `parse_yaml`.
-    """
+    """The content of a YAML file, as `parse_yaml`."""
     return parse_yaml(read_text(path), str(path), kind)
 
 
 def parse_yaml(text: str, where: str, kind: type | tuple[type, ...] = dict) -> Any:
-    """The value of a YAML text of one document, which `where` names. Nothing but plain values is ever made.
-
-    Raises:
-        FileError: it is no YAML, has a tag or value that YAML's safe part does not know, gives a key twice, has numbers
-            that are not finite or too long, is nested too deep, aliases that stand for too much, or its top value is no
-            `kind`.
+    """The value of a YAML text of one document, which `where` names: plain values of moderate depth and number, however
+    many aliases there are, with each key once.
     """
     import yaml
 
+    loader, depth = _yaml_loader(), 0
     try:
-        aliases = _scan_yaml(text, where)
-        loader = _yaml_loader()(text)
-        loader.where = where
-        try:
-            node = loader.get_single_node()
-            if node is not None and aliases:
-                _expand(node, where, 0, {})
-            content = None if node is None else loader.construct_document(node)
-        finally:
-            loader.dispose()
+        for event in yaml.parse(text, loader):  # before the loader in C follows it down, without an end
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH:
+                raise FileError(f"{where}: line {event.start_mark.line + 1}: {_TOO_DEEP}")
+        content = yaml.load(text, loader)  # noqa: S506  # a safe one
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise FileError(f"{where}: {place}not valid YAML ({error.problem or error.context})") from error
     except yaml.YAMLError as error:
         raise FileError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
-    return _of_kind(content, where, kind)
-
-
-def _scan_yaml(text: str, where: str) -> bool:
-    """Refuse what is nested too deep, before anything follows it down; whether there are aliases."""
-    import yaml
-
-    depth, aliases = 0, False
-    for event in yaml.parse(text, _yaml_loader()):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        aliases |= isinstance(event, yaml.AliasEvent)
-        if depth > DEPTH:
-            raise FileError(_too_deep(where, event.start_mark.line + 1))
-    return aliases
-
-
-def _expand(node: Any, where: str, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """Values that a node stands for with all aliases followed, and their depth."""
-    import yaml
-
-    if isinstance(node, yaml.ScalarNode):
-        return 1, 0
-    if id(node) not in known:
-        inner = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
-        if depth > DEPTH:
-            raise FileError(_too_deep(where, node.start_mark.line + 1))
-        parts = [_expand(part, where, depth + 1, known) for part in inner]
-        known[id(node)] = 1 + sum(size for size, _ in parts), 1 + max((height for _, height in parts), default=0)
-    size, height = known[id(node)]
-    line = node.start_mark.line + 1
-    if size > NODES:
-        raise FileError(
-            f"{where}: line {line}: its aliases stand for more than {NODES:,} values; write less, or without"
-        )
-    if depth + height > DEPTH:
-        raise FileError(_too_deep(where, line))
-    return size, height
+    return _sound(content, where, kind, nodes=NODES)
 
 
 @functools.cache
@@ -484,34 +319,52 @@ def _yaml_loader() -> type[Any]:
         """PyYAML's safe loader (the one in C, six times as fast, where it was built) that takes each key once."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            merge = "tag:yaml.org,2002:merge"
-            names = ["<<" if key.tag == merge else self.construct_object(key, deep=True) for key, _ in node.value]
-            if any(isinstance(name, list | dict | set) for name in names):
-                self.refuse("a key is a list or a mapping, expected text", node)
-            for name in _repeated(names):
-                last = max(index for index, other in enumerate(names) if other == name)
-                self.refuse(f"the key {quoted(name)} is given twice in one mapping", node.value[last][0])
+            seen = set()
+            for key, _ in node.value:
+                if (key.tag, str(key.value)) in seen:
+                    self.refuse(f"the key {quoted(key.value)} is given twice in one mapping", key)
+                seen.add((key.tag, str(key.value)))
             return super().construct_mapping(node, deep)
 
         def construct_object(self, node: Any, deep: bool = False) -> Any:
             try:
-                value = super().construct_object(node, deep)
-            except FileError:
-                raise
+                return super().construct_object(node, deep)
             except (ValueError, OverflowError, KeyError, AttributeError, TypeError) as error:
                 kind = node.tag.rpartition(":")[2]
-                self.refuse(f"{quoted(node.value)} cannot be read as {kind} ({error})", node)
-            if isinstance(value, float) and not math.isfinite(value):
-                self.refuse(f"expected a finite number, found {quoted(node.value)}", node)
-            if isinstance(value, int) and abs(value) >= 10**DIGITS:
-                self.refuse(f"a whole number of more than {DIGITS} digits", node)
-            return value
+                self.refuse(f"{quoted(node.value)} cannot be read as {kind}: {error}", node)
 
         def refuse(self, problem: str, node: Any) -> NoReturn:
-            mark = node.start_mark
-            raise FileError(f"{self.where}: line {mark.line + 1}, column {mark.column + 1}: {problem}")
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
     return Loader
+
+
+def _sound(
+    content: Any, where: str, kind: type | tuple[type, ...], not_finite: bool = False, nodes: float = math.inf
+) -> Any:
+    """`content`, if it is a `kind`, not too deep nor of too many values, and all its numbers can be used."""
+    if not isinstance(content, kind):
+        expected = " or ".join(kind_of(one()) for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise FileError(f"{where}: expected {expected}, found {kind_of(content)}")
+    level, depth, number = [content], 0, 0
+    while level:
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+            elif isinstance(value, float) and not (not_finite or math.isfinite(value)):
+                raise FileError(f"{where}: expected finite numbers, found {value}")
+            elif isinstance(value, int) and abs(value) >= 10**DIGITS:
+                raise FileError(f"{where}: a whole number of more than {DIGITS} digits, {quoted(value)}")
+            if number + len(inner) > nodes:
+                raise FileError(f"{where}: with its aliases it has more than {nodes:,} values; write less, or without")
+        depth, number = depth + bool(inner), number + len(inner)
+        if depth > DEPTH + 1:
+            raise FileError(f"{where}: {_TOO_DEEP}")
+        level = inner
+    return content
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------------
@@ -524,6 +377,16 @@ def is_temporary(path: Path) -> bool:
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
+def temporary_name(path: Path) -> str:
+    """A new name beside `path` by the one rule for temporary files."""
+    return f".{path.name}.{_host()}{secrets.token_hex(3)[:5]}.tmp{path.suffix}"
+
+
+@functools.cache
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:3]
+
+
 def files_in(folder: Path, pattern: str = "*") -> list[Path]:
     """What matches `pattern` (as `Path.glob`) below `folder`, sorted, without hidden and temporary files."""
     found = folder.glob(pattern) if folder.is_dir() else ()
@@ -532,11 +395,7 @@ def files_in(folder: Path, pattern: str = "*") -> list[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Name `path` in what the system says when writing it fails.
-
-    Raises:
-        WriteError: no room, no permission and the like, in `path` or a file beside it.
-    """
+    """Name `path` where the system refuses to write it or a file beside it (WriteError): no room, no permission."""
     try:
         yield
     except OSError as error:
@@ -552,25 +411,32 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` that replaces it, fsynced, if block and then `check` end well, or vanishes.
-
-    What a killed process left in the folder is removed.
-
-    Raises:
-        WriteError: the folder cannot be written (no space, no permission); `path` keeps its former content.
+    """Yield a temporary sibling of `path` that replaces it, fsynced, if block and then `check` end well, or vanishes;
+    then `path` keeps its former content. What a killed process left in the folder is removed.
     """
     path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent.absolute())
-        temporary, descriptor = _create_temporary(path)
+        while True:
+            temporary = path.with_name(temporary_name(path))
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            with suppress(OSError):  # a file system without locks, where no other process can take one either
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # so that nobody takes it for left behind
+            if os.fstat(descriptor).st_nlink:
+                break
+            os.close(descriptor)  # a sweep came between making and locking it
         try:
             yield temporary
             os.fsync(descriptor)
             if check is not None:
                 check()
             temporary.replace(path)
-            _fsync_folder(path.parent)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
         finally:
             temporary.unlink(missing_ok=True)
             os.close(descriptor)
@@ -578,12 +444,8 @@ def atomic_path(path: Path, check: Callable[[], None] | None = None) -> Iterator
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `path` when the block ends well and vanishes otherwise.
-
-    Two renames follow each other; between them there is no folder of this name.
-
-    Raises:
-        WriteError: as `atomic_path`; the former folder is as it was.
+    """Yield an empty folder that takes the place of `path` when the block ends well and vanishes otherwise. Two renames
+    follow each other; between them there is no folder of this name.
     """
     path = Path(path)
     with writing(path):
@@ -607,67 +469,20 @@ def replaced_folder(path: Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def temporary_name(path: Path) -> str:
-    """A new name beside `path` by the one rule for temporary files."""
-    return f".{path.name}.{_host()}{secrets.token_hex(3)[:5]}.tmp{path.suffix}"
-
-
-@functools.cache
-def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:3]
-
-
-def _create_temporary(path: Path) -> tuple[Path, int]:
-    """A new file, locked for as long as its descriptor is open, so that nobody takes it for left behind."""
-    while True:
-        temporary = path.with_name(temporary_name(path))
-        try:
-            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        except FileExistsError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:
-            return temporary, descriptor  # a file system without locks, where no other process can take one either
-        if os.fstat(descriptor).st_nlink:
-            return temporary, descriptor
-        os.close(descriptor)  # a sweep came between making and locking it
-
-
 @functools.cache
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes left in a folder, once a process."""
+    """Remove what killed processes left in a folder, once a process: nobody locks it, which is sure on this machine."""
     for path in filter(is_temporary, folder.iterdir()):
-        try:
-            descriptor = os.open(path, (os.O_RDONLY if path.is_dir() else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            continue  # another process removed it, or it is not ours to remove
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _left_behind(path, descriptor):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except OSError:
-            continue  # its writer holds it
-        finally:
-            os.close(descriptor)
-
-
-def _left_behind(path: Path, descriptor: int) -> bool:
-    """Whether nobody writes a file that is not locked: sure on this machine, after a time for another's."""
-    match = _TEMPORARY.fullmatch(path.name)
-    if match is not None and match["host"] == _host():
-        return True
-    # Compared with the clock of the file system, which is that of its server.
-    os.utime(path.parent)
-    return path.parent.stat().st_mtime - os.fstat(descriptor).st_mtime > OTHER_HOST_SECONDS
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with suppress(OSError):  # its writer holds it, another process removed it, or it is not ours to remove
+            kind = os.O_RDONLY if path.is_dir() else os.O_RDWR
+            descriptor = os.open(path, kind | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                ours = _TEMPORARY.fullmatch(path.name)["host"] == _host()  # type: ignore[index]
+                if ours or time.time() - os.fstat(descriptor).st_mtime > OTHER_HOST_SECONDS:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def write_text(path: Path, text: str, check: Callable[[], None] | None = None) -> None:
