@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 PROJECT = Path(__file__).resolve().parents[1]
 COPIED = ("Snakefile", "workflow", "config", "notebooks", "paper", "profiles", "src", "envs", "pyproject.toml")
 LINKS = ("slurm", "workstation")
+SCALE = Path(__file__).with_name("scale.yaml")
+"""The configuration of the scale that runs every rule once."""
+
+SITE = {"claims", "summaries", "notebook_pages", "report", "examples"}
+"""Rules that show everything: they follow whatever is measured, and nothing is measured for them."""
 
 
 @dataclass(frozen=True)
 class Project:
     """A copy of the project in which Snakemake runs."""
-
-    SITE: ClassVar = {"claims", "summaries", "notebook_pages", "report"}
-    """Rules that show everything: they follow whatever is measured, and nothing is measured for them."""
 
     root: Path
 
@@ -65,6 +67,17 @@ def job_counts(said: str) -> dict[str, int]:
             break
         counts[row[0]] = int(row[1])
     return counts
+
+
+def work(counts: dict[str, int]) -> dict[str, int]:
+    """Of the jobs by rule, those that train, measure or make data; passes of a task as one, without their numbers."""
+    shown = ("notebook_", "table_", "figure_", "all")
+    found: dict[str, int] = {}
+    for rule, number in counts.items():
+        if not rule.startswith(shown) and rule not in SITE:
+            name = re.sub(r"_\d+$", "", rule)
+            found[name] = found.get(name, 0) + number
+    return found
 
 
 def copy_project(destination: Path) -> Project:

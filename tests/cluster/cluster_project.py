@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from own_slurm import Cluster, wait_for
+from whole_project import SCALE
 
 from lska.provenance.files import read_json
 from lska.provenance.metric_files import file_md5
 from lska.train.lease import ATTEMPTS
 
-SCALE = Path(__file__).parent / "tiny.yaml"
 RUN = "van_tiny-lska-k23-s0"
 """The training that faults hit."""
 
@@ -26,6 +27,14 @@ OVERLAY = (
     "train:cpus_per_gpu=1",
 )  # fmt: skip
 """What the tests have otherwise than the profile, beside the scale: short waits, a GPU for trainings without."""
+
+
+def tiny_scale(**training: Any) -> str:
+    """The configuration of every rule once, with trainings that are long enough to be hit."""
+    settings = yaml.safe_load(SCALE.read_text(encoding="utf-8"))
+    settings["training"] |= {"attempts": 5, "state_minutes": 0.02, **training}
+    settings["training"]["overrides"] |= {"epochs": 60}
+    return yaml.safe_dump(settings)
 
 
 @dataclass

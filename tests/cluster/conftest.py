@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_project import RUN, SCALE, ClusterProject
+from cluster_project import RUN, ClusterProject, tiny_scale
+from filelock import FileLock
 from own_slurm import Cluster, missing, running, wait_for
 from whole_project import copy_project
 
@@ -30,19 +31,24 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a copy of the project in which all tables were made without a cluster."""
-    copied = copy_project(tmp_path_factory.mktemp("local") / "project")
-    shutil.copy2(SCALE, copied.root / "tiny.yaml")
-    copied.snakemake("--configfile", "tiny.yaml", "--", "all_tables")
-    return copied.root
+def local(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of a copy of the project in which all tables were made without a cluster, by one of all workers."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own if worker_id == "master" else own.parent) / "local"
+    with FileLock(root.with_suffix(".lock")):
+        if not (root / "made").exists():
+            copied = copy_project(root)
+            (root / "tiny.yaml").write_text(tiny_scale(), encoding="utf-8")
+            copied.snakemake("--configfile", "tiny.yaml", "--", "all_tables")
+            (root / "made").touch()
+    return root
 
 
 @pytest.fixture
 def fresh(cluster: Cluster, tmp_path: Path) -> Iterator[ClusterProject]:
     """A project without results."""
     copied = copy_project(tmp_path / "project")
-    shutil.copy2(SCALE, copied.root / "tiny.yaml")
+    (copied.root / "tiny.yaml").write_text(tiny_scale(), encoding="utf-8")
     yield from _project(copied.root, cluster)
 
 

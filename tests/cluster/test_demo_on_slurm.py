@@ -12,7 +12,7 @@ from own_slurm import Cluster
 from submit_lines import SNAPSHOT
 from whole_project import copy_project
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
+pytestmark = pytest.mark.timeout(3600)
 
 WATCHED = ("lska", "warm", "lska", "supervise", "--poll-seconds", "5")
 

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from whole_project import Project, copy_project
+from whole_project import SCALE, Project, copy_project
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 TARGET = "results/tiny/data/shapes.json"
 
@@ -35,7 +35,7 @@ esac
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     copied = copy_project(tmp_path / "project")
-    (copied.root / "tiny.yaml").write_text((Path(__file__).parent / "tiny.yaml").read_text(), encoding="utf-8")
+    (copied.root / "tiny.yaml").write_text(SCALE.read_text(), encoding="utf-8")
     return copied
 
 

@@ -19,7 +19,7 @@ from lska.pipeline.ownership import snakemakes
 from lska.provenance.files import read_json
 from lska.provenance.metric_files import file_md5
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 TARGET = "table_03"
 OUTAGE_SECONDS = 120

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from whole_project import PROJECT, Project, copy_project, job_counts
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 SECONDS_TO_PLAN = 15
 DOCUMENT = PROJECT / "docs" / "reproduce.md"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster_project import RUN, SCALE, ClusterProject
+from cluster_project import RUN, ClusterProject, tiny_scale
 from own_slurm import GPU_NODES
 from whole_project import copy_project
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 WEIGHTS = f"checkpoints/tiny/{RUN}.safetensors"
 RECORD = f"results/tiny/training/{RUN}.jsonl"
@@ -20,8 +20,7 @@ RECORD = f"results/tiny/training/{RUN}.jsonl"
 
 def write_scale(scale: Path, nodes: int) -> None:
     """Write the tiny configuration, but with two micro-batches per update, on so many nodes."""
-    settings = yaml.safe_load(SCALE.read_text(encoding="utf-8"))
-    settings["training"]["nodes"] = nodes
+    settings = yaml.safe_load(tiny_scale(nodes=nodes))
     settings["training"]["overrides"]["micro_batch"] = 16
     scale.write_text(yaml.safe_dump(settings), encoding="utf-8")
 

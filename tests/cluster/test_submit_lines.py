@@ -10,7 +10,7 @@ import pytest
 from submit_lines import SNAPSHOT, capture, render, words_of
 from whole_project import Project, copy_project
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 SHORT = "results/paper/metrics/properties/lska.json"
 """Takes one job."""

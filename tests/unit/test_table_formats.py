@@ -293,6 +293,7 @@ def many(tmp_path: Path) -> Scale:
     return Scale(tmp_path / "results" / "demo", tuple(runs), fine_tuned=DENSE)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-recommended)")
 @pytest.mark.parametrize("make", [many, Scale], ids=["several seeds", "nothing run"])
 def test_pdflatex_sets_all_tables_without_complaint(make: object, tmp_path: Path) -> None:

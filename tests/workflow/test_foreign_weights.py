@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from whole_project import Project
+from whole_project import SCALE, Project
 
 from lska.provenance.files import read_json
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 RUN = "van_tiny-lska-k23-s0"
-TINY = "tests/cluster/tiny.yaml"
+TINY = "tests/scale.yaml"
 METRICS = f"results/tiny/metrics/classification/{RUN}.json"
 OWN = {"image_size": 40, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": [0.3, 0.4, 0.6],
        "deviation": [0.2, 0.3, 0.25]}  # fmt: skip
@@ -39,8 +38,8 @@ def tiny(project: Project) -> Project:
     from lska.train.classifier import build_network
 
     (project.root / TINY).parent.mkdir(parents=True)
-    (project.root / TINY).write_bytes((Path(__file__).parents[1] / "cluster" / "tiny.yaml").read_bytes())
-    config = load([Path(__file__).parents[1] / "cluster" / "tiny.yaml"])
+    (project.root / TINY).write_bytes(SCALE.read_bytes())
+    config = load([SCALE])
     save_weights(build_network(config, Run.parse(RUN), 4), project.root / config.weights_path(RUN))
     return project
 

@@ -17,7 +17,7 @@ import pytest
 
 from lska.train.lease import ATTEMPTS
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 RUN = "van_tiny-lska-k7-s0"
 WEIGHTS = f"checkpoints/demo/{RUN}.safetensors"

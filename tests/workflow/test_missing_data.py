@@ -13,7 +13,7 @@ from whole_project import PROJECT, job_counts
 
 from lska.provenance.outcomes import outcomes_path, read_outcomes
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 SMALL = ("--configfile", "config/small.yaml")
 RUN = "van_tiny-lka-k23-s0"

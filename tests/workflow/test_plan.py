@@ -19,7 +19,7 @@ from lska.provenance.files import read_yaml, write_json
 from lska.provenance.metric_files import file_md5
 from lska.provenance.outcomes import outcomes_path
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 RUN = "van_tiny-lska-k23-s0"
 
