@@ -19,8 +19,7 @@ from syrupy.assertion import SnapshotAssertion
 from table_helpers import PAPER, Scale
 
 from lska.claims.claim_evidence import Unavailable, evidence_of
-from lska.claims.listing import claim_needs, claim_runs, read_claims
-from lska.claims.predicates import Quantity, parse
+from lska.claims.listing import Quantity, claim_needs, claim_runs, parse, read_claims
 from lska.models.runs import Run
 from lska.pipeline.products import Plan
 from lska.provenance.files import read_yaml

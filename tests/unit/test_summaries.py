@@ -13,8 +13,7 @@ from small_scale import copy_small
 from syrupy.assertion import SnapshotAssertion
 
 from lska.audit.verify import verify_summaries
-from lska.claims.headlines import HEADLINES, headlines
-from lska.claims.summaries import summary_files, summary_inputs, summary_needs, write_summaries
+from lska.claims.summaries import HEADLINES, headlines, summary_files, summary_inputs, summary_needs, write_summaries
 from lska.cli import main
 from lska.models.runs import Run
 from lska.pipeline.products import Plan

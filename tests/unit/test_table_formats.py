@@ -21,13 +21,13 @@ from lska.settings.scale import load
 from lska.tables import table_summary
 from lska.tables.cell_text import caption, cell_text, headings, legend, shown
 from lska.tables.collect import Table, collect
-from lska.tables.latex import table_panels
 from lska.tables.specs import TABLE_FORMATS, TARGETS, ColumnSpec, RowSpec, TableSpec, outputs
 from lska.tables.table_formats import (
     CSV_COLUMNS,
     WRITERS,
     build_table,
     escape_latex,
+    table_panels,
     to_csv,
     to_html,
     to_latex,

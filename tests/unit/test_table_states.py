@@ -222,8 +222,6 @@ def test_not_run_reference_and_inapplicable_cells(tmp_path: Path, every: dict[st
     assert [cell.state for cell in table.cells] == [
         State.REFERENCE, State.UNKNOWN, State.NOT_APPLICABLE, State.NOT_RUN,
     ]  # fmt: skip
-    with pytest.raises(KeyError, match="table_03 has no cell in row 'VAN-LKA', column 'third'"):
-        table.cell("VAN-LKA", "third")
     labels = [row.label for row in every["table_03"].rows]
     assert labels[2:4] == ["reference: VAN-B0 as published", "VAN-LKA-Small"]
     assert labels[-1] == "reference: VAN-B2 as published"
@@ -296,7 +294,7 @@ def test_a_mean_without_all_its_parts_is_partial_and_says_what_is_missing(tmp_pa
         assert (cell.value, cell_text(cell).ours, cell.data) == (None, "partial", ("shapes",))
         assert cell.files == (metric_file(scale, "robustness/c", TINY),)
     edit(metric_file(scale, "robustness/a", TINY), lambda content: content["metrics"]["top1"].update(value=None))
-    with pytest.raises(ValueError, match=r"robustness/a/van_tiny-lska-k23-s0\.json: field 'metrics\.top1\.value'"):
+    with pytest.raises(ValueError, match=r"robustness/a/van_tiny-lska-k23-s0\.json: field 'metrics\.top1'"):
         again("table_10", scale)
 
 

@@ -38,7 +38,6 @@ from lska.tables.paper_values import REFERENCE, read_paper
 from lska.tables.specs import (
     SPECS,
     TARGETS,
-    ColumnSpec,
     RowSpec,
     TableSpec,
     expand,
@@ -107,12 +106,6 @@ def test_faulty_specs_are_refused(tmp_path: Path, snapshot: SnapshotAssertion) -
         "unknown and missing keys, wrong types": lambda: load_spec("table_03", tmp_path),
         "unknown target": lambda: load_spec("table_99"),
         "unknown variable": lambda: RowSpec("{size}", models=("a",)),
-        "rows alike": lambda: RowSpec("{model}", models=("a",), kernels=(7,), extend=True),
-        "attentions alone": lambda: RowSpec("x", attentions=("lka",)),
-        "controls alone": lambda: RowSpec("x", control=True),
-        "models and modules": lambda: RowSpec("x", models=("a",), modules=("b",)),
-        "no margin": lambda: ColumnSpec("x", "t", "m", tolerance="absolute"),
-        "text and choices": lambda: ColumnSpec("x", "t", "m", text="{value}", choices={0: "no"}),
         "columns alike": lambda: TableSpec("table_03", "", "", (), (TOP1, TOP1), "", "table_03"),
         "unknown column": lambda: TableSpec("t", "", "", (RowSpec("x", columns=("y",)),), (), "", "t"),
     }
@@ -224,9 +217,6 @@ def test_faulty_metric_files_are_named_with_the_field(tmp_path: Path, snapshot: 
         "error in words": lambda c, e: e.update(standard_error="small"),
         "another unit": lambda c, e: e.update(unit="1"),
         "list of metrics": lambda c, e: c.update(metrics=[]),
-        "detail in words": lambda c, e: c.update(detail="x"),
-        "missing in words": lambda c, e: c.update(detail={"missing": "fog"}),
-        "list of environments": lambda c, e: c.update(environment=["cpu"]),
         "no environment": lambda c, e: c.pop("environment"),
         "data without a name": lambda c, e: c["data"].pop("name"),
     }

@@ -8,7 +8,7 @@ rule summaries:
     output:
         PLAN.summaries,
     params:
-        digest=source_digest("claims/headlines.py", "claims/summaries.py"),
+        digest=source_digest("claims/summaries.py"),
     log:
         LOGS / "summaries.log",
     localrule: True

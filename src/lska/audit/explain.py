@@ -217,7 +217,7 @@ def _cell_facts(table: Table, cell: Cell, row: TableRow, column: ColumnSpec, con
     if reason := _comparison(cell, row, column, config):
         facts["missing" if cell.state in (State.NOT_RUN, State.PARTIAL) else "compared"] = reason
     if column.task == DESIGN and cell.n:
-        facts["computed"] = "by lska.tables.designs from the kernels of the models' own code; no file is read"
+        facts["computed"] = "by lska.tables.collect from the kernels of the models' own code; no file is read"
     if cell.conditions:
         facts["conditions"] = cell.conditions
     first, *rest = outputs(table.spec.target, Path("results") / table.scale)

@@ -437,14 +437,13 @@ def verify_claims(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[F
 
 def verify_summaries(config: Config) -> Iterator[Finding]:
     """Compare the files of `lska summary --write` with what it would write now; nothing where none of them is there."""
-    from lska.claims.summaries import leftovers, nested, summary_contents
+    from lska.claims.summaries import leftovers, summary_contents
 
-    numbers, plots = summary_contents(config)
-    made = {path: functools.partial(lambda make: nested(make()), make) for path, make in numbers.items()} | plots
+    made = summary_contents(config)
     if not any(map(os.path.lexists, made)):
         return
     for path, make in made.items():
-        trained = path in plots and path.stem != "networks"
+        trained = path.suffix == ".csv" and path.stem != "networks"
         source = "the record of the training gives" if trained else "the metric files give"
         missing = Finding(Level.OUTDATED, path, "", "is missing, although others of its kind are there")
         yield from _remade(path, make, source, missing)

@@ -1,4 +1,12 @@
-"""The numbers behind a claim: each quantity over its seeds, with what its error comes from."""
+"""The numbers behind a claim, and telling a difference from noise.
+
+Where every measured quantity has several seeds, the spread between trainings decides (Welch). Where one has a single
+seed, the spread over images does: networks are scored on the same images, so the values of an image are compared with
+each other, which removes what makes an image easy or hard for all. The error of a compound quantity, such as a quotient
+of two metrics, follows from its derivatives (the delta method). One seed says nothing about the spread between
+trainings; the basis of each test says on what it rests. Observations that do not differ from each other at all, as
+whole numbers may over a few seeds, do not show that there is no error: it is not known then.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +14,34 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lska.claims.listing import claim_runs
-from lska.claims.predicates import Quantity
+from lska.claims.listing import Comparison, Quantity, claim_runs
 from lska.models.runs import Run
-from lska.provenance.errors import InputError
 from lska.provenance.outcomes import Outcomes, outcomes_path, read_outcomes
 from lska.tables.measurements import Measurement, MetricFolder, measurement_of
-from lska.tables.specs import ConfigLike
+
+if TYPE_CHECKING:
+    from lska.settings.scale import Config
 
 PAIRED = ("images", "samples")
 """Kinds of outcomes that two networks are compared by, item by item."""
-
 MEDIAN_ERROR = 1.2533 / 1.349
 """Standard error of a median times sqrt(n), in units of the distance of the quartiles, for normal observations."""
+CONFIDENCE = 0.95
+STEP = 1e-6
+"""Relative step of the numerical derivatives."""
+LEAST = 1e-3
+"""Values closer to zero than this have the step of this one: a smaller one would be lost in rounding."""
 
 
 class Unavailable(Exception):
     """A quantity that a scale does not have; the text says why."""
 
 
-@dataclass(frozen=True)
-class Pairing:
+class Pairing(NamedTuple):
     """What makes outcomes comparable item by item: the same task, images, protocol and kind of outcomes."""
 
     task: str
@@ -77,7 +88,7 @@ class Evidence:
         return of_images and bool(np.isin(self.outcomes, (0, 100)).all())
 
 
-def evidence_of(quantity: Quantity, config: ConfigLike, folder: MetricFolder) -> Evidence:
+def evidence_of(quantity: Quantity, config: Config, folder: MetricFolder) -> Evidence:
     """Read the metric files and outcomes of a quantity.
 
     Raises:
@@ -87,14 +98,17 @@ def evidence_of(quantity: Quantity, config: ConfigLike, folder: MetricFolder) ->
     runs = claim_runs(quantity, config)
     if not runs:
         raise Unavailable(f"scale {config.scale} has no {quantity.task} of {quantity.network}")
-    contents = {}
+    found, contents, paired = [], {}, []
     for run in runs:
+        path = folder.path(quantity.task, run)
         try:
-            contents[folder.path(quantity.task, run)] = folder.read(quantity.task, run)
+            contents[path] = content = folder.read(quantity.task, run)
         except FileNotFoundError as error:
             raise Unavailable(f"{quantity.task} of {run}: not measured yet") from error
-    found = [_measured(quantity, content, path) for path, content in contents.items()]
-    paired = [_outcomes(quantity, content, path) for path, content in contents.items()]
+        found.append(measurement_of(content, quantity.metric, path, nullable=True))
+        if found[-1].value is None:
+            raise Unavailable(f"{quantity}: without a value in {path.as_posix()}")
+        paired.append(_outcomes(quantity, content, path))
     pairings = {pairing for pairing, _ in paired}
     pairing = pairings.pop() if len(pairings) == 1 else None
     hardware = (str(content["environment"].get("hardware", "unknown")) for content in contents.values())
@@ -111,17 +125,6 @@ def evidence_of(quantity: Quantity, config: ConfigLike, folder: MetricFolder) ->
         devices=tuple(dict.fromkeys(hardware)),
         files=tuple(contents),
     )
-
-
-def _measured(quantity: Quantity, content: Mapping[str, Any], path: Path) -> Measurement:
-    metrics = content.get("metrics", {})
-    if quantity.metric not in metrics:
-        known = ", ".join(sorted(metrics))
-        raise InputError(f"{path}: no metric {quantity.metric!r}, which a claim reads; it has {known}")
-    found = measurement_of(content, quantity.metric, path, nullable=True)
-    if found.value is None:
-        raise Unavailable(f"{quantity}: without a value in {path.as_posix()}")
-    return found
 
 
 def _outcomes(quantity: Quantity, content: Mapping[str, Any], path: Path) -> tuple[Pairing | None, np.ndarray]:
@@ -143,11 +146,148 @@ def _standard_error(quantity: Quantity, found: Sequence[Measurement]) -> float |
     """That of the metric files: sampling error, which seeds on the same images do not reduce."""
     if quantity.counted:
         return 0.0
-    errors = [one.standard_error for one in found]
-    if quantity.task == "speed":
-        timed = ((one.interval, one.n) for one in found)
-        errors = [
-            MEDIAN_ERROR * (interval[1] - interval[0]) / math.sqrt(n) if interval and n else error
-            for (interval, n), error in zip(timed, errors, strict=True)
-        ]
+    errors = [
+        MEDIAN_ERROR * (one.interval[1] - one.interval[0]) / math.sqrt(one.n)
+        if quantity.task == "speed" and one.interval and one.n
+        else one.standard_error
+        for one in found
+    ]
     return None if None in errors else math.sqrt(sum(error**2 for error in errors) / len(errors))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a comparison comes to: `value` is positive (for < and >) or zero (for =) if the claim is right.
+
+    `left` and `right` are its sides. `standard_error` is 0 for counts and None where no error is known. `freedom` are
+    the degrees of freedom of its t distribution, infinite for a normal one, None without a test. `p` is the two-sided
+    probability of so large a difference by chance where there is none; only for < and >, since = asks whether the
+    difference is small, not whether it is there.
+    """
+
+    left: float
+    right: float
+    value: float
+    standard_error: float | None
+    freedom: float | None
+    p: float | None
+    basis: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether it has no sampling error at all."""
+        return self.standard_error == 0 and self.freedom is None
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+        """Ends of the two-sided confidence interval; None for counts and where no error is known."""
+        from scipy.stats import t
+
+        if self.freedom is None or self.standard_error is None:
+            return None
+        reach = float(t.ppf((1 + confidence) / 2, self.freedom)) * self.standard_error
+        return self.value - reach, self.value + reach
+
+
+def difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) -> Difference:
+    """Evaluate a comparison and its error from the evidence of all its quantities.
+
+    Raises:
+        ZeroDivisionError: a quotient has a denominator of zero.
+    """
+    parts = [evidence[quantity] for quantity in comparison.quantities]
+    values = {part.quantity: part.value for part in parts}
+    found = (*comparison.sides(values), comparison.difference(values))
+    measured = [part for part in parts if not part.quantity.counted]
+    if not measured:
+        return Difference(*found, 0.0, None, None, "counted")
+    slopes = {}
+    for quantity in (part.quantity for part in measured):
+        step = STEP * max(abs(values[quantity]), LEAST)
+        above, below = (comparison.difference({**values, quantity: values[quantity] + move}) for move in (step, -step))
+        slopes[quantity] = (above - below) / (2 * step)
+    error, freedom, basis = _over_seeds(measured, slopes) or _over_images(measured, slopes)
+    p = None
+    if error is not None and comparison.sign != "=":
+        from scipy.stats import t
+
+        p = float(2 * t.sf(abs(found[-1]) / error, freedom))
+        # Two networks' shares of right images, and nothing else.
+        alike = len(measured) == 2 and measured[0].pairing == measured[1].pairing
+        if comparison.bare and alike and all(one.binary for one in measured):
+            p, basis = mcnemar(measured[0].outcomes, measured[1].outcomes), f"{basis}; exact McNemar test"
+    return Difference(*found, error, freedom, p, basis)
+
+
+def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
+    """Two-sided p of the exact McNemar test: among images that one network alone gets right, half each by chance.
+
+    Args:
+        one, other: values (n,) of the same images, larger where right.
+    """
+    from scipy.stats import binomtest
+
+    first, second = int((one > other).sum()), int((one < other).sum())
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
+_Test = tuple[float | None, float | None, str]
+"""Standard error, degrees of freedom and basis of a `Difference`."""
+
+
+def _over_seeds(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test | None:
+    """Welch's t-test, with the degrees of freedom of Welch and Satterthwaite; None where seeds are too few or alike."""
+    counts = [len(part.values) for part in measured]
+    if min(counts) < 2:
+        return None
+    shares = [slopes[part.quantity] ** 2 * float(np.var(part.values, ddof=1)) / len(part.values) for part in measured]
+    variance = sum(shares)
+    if _negligible(variance, measured, slopes):
+        return None
+    freedom = variance**2 / sum(share**2 / (count - 1) for share, count in zip(shares, counts, strict=True))
+    return math.sqrt(variance), freedom, f"Welch's test over seeds ({', '.join(map(str, sorted(set(counts))))} each)"
+
+
+def _over_images(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test:
+    """Paired over images within each group of a pairing; groups, and quantities without outcomes, are taken as
+    independent."""
+    groups: dict[Pairing | Quantity, list[Evidence]] = {}
+    for part in measured:
+        groups.setdefault(part.pairing or part.quantity, []).append(part)
+    variances = [_variance(parts, slopes) for parts in groups.values()]
+    if None in variances:
+        return None, None, "no error is known"
+    basis = "; ".join(dict.fromkeys(map(_basis, groups.values())))
+    if _negligible(sum(variances), measured, slopes):
+        return None, None, f"{basis}: without any spread, so no error is known"
+    return math.sqrt(sum(variances)), math.inf, basis
+
+
+def _negligible(variance: float, measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> bool:
+    """Whether a variance is that of the derivatives' rounding alone."""
+    return math.sqrt(variance) <= STEP * max(abs(slopes[part.quantity] * part.value) for part in measured)
+
+
+def _variance(parts: list[Evidence], slopes: Mapping[Quantity, float]) -> float | None:
+    """Variance of a group's share in the difference; None where it is not known."""
+    first = parts[0]
+    if first.pairing is None:
+        return None if first.standard_error is None else (slopes[first.quantity] * first.standard_error) ** 2
+    influence = sum(slopes[part.quantity] * part.outcomes for part in parts)
+    defined = influence[np.isfinite(influence)]
+    # Where a metric is not defined on most samples, the others are no picture of all.
+    if len(defined) < max(2, len(influence) / 2):
+        return None
+    return float(np.var(defined, ddof=1)) / (len(defined) if first.pairing.kind == "images" else 1)
+
+
+def _basis(parts: list[Evidence]) -> str:
+    pairing, counts = parts[0].pairing, sorted({len(part.values) for part in parts})
+    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    trained = "one seed" if counts[-1] == 1 else f"means over {seeds} seeds, whose spread is left out"
+    if pairing is None:
+        timed = parts[0].quantity.task == "speed"
+        return "error of repeated timing" if timed else f"unpaired errors of the metric files, {trained}"
+    if pairing.kind == "images":
+        return f"paired over {pairing.length:,} images, {trained}"
+    images = f" of {pairing.images:,} images" if pairing.images else ""
+    return f"paired over {pairing.length:,} bootstrap samples{images}, {trained}"

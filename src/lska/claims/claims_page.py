@@ -5,20 +5,21 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lska.claims.claim_evidence import Evidence
 from lska.claims.listing import claim_files
-from lska.claims.verdicts import MARKS, MEANING, Judgement, Result, Verdict
+from lska.claims.verdicts import MARKS, MEANING, Result, Verdict
 from lska.provenance.files import write_json, write_text
 from lska.tables.cell_text import shown
-from lska.tables.specs import ConfigLike
 from lska.tables.table_formats import escape_markdown, relative_place
+
+if TYPE_CHECKING:
+    from lska.settings.scale import Config
 
 WIDTH = 100
 
 
-def write_claims(results: Sequence[Result], config: ConfigLike, folder: Path) -> None:
+def write_claims(results: Sequence[Result], config: Config, folder: Path) -> None:
     """Write JSON, Markdown and HTML to `claim_files(folder)`, each atomically."""
     content = claims_content(results, config)
     path, *pages = claim_files(folder)
@@ -27,68 +28,42 @@ def write_claims(results: Sequence[Result], config: ConfigLike, folder: Path) ->
         write_text(page, render_claims(content, page.suffix))
 
 
-def claims_content(results: Sequence[Result], config: ConfigLike) -> dict[str, Any]:
+def claims_content(results: Sequence[Result], config: Config) -> dict[str, Any]:
     """Everything behind the verdicts, in plain values; numbers are not rounded."""
-    verdicts = [result.verdict for result in results]
+    verdicts, claims = [result.verdict for result in results], []
+    for result in results:
+        comparisons, quantities = [], []
+        for outcome in result.outcomes:
+            found, interval = outcome.difference, outcome.difference.interval()
+            comparisons.append({
+                "text": outcome.comparison.text, "sign": outcome.comparison.sign,
+                "tolerance": outcome.tolerance if outcome.comparison.sign == "=" else None,
+                "left": found.left, "right": found.right, "difference": found.value, "unit": outcome.unit,
+                "standard_error": None if found.exact else found.standard_error,
+                "interval": None if interval is None else list(interval),
+                "p": found.p, "verdict": str(outcome.verdict), "basis": found.basis,
+            })  # fmt: skip
+        for part in result.evidence:
+            counted = part.quantity.counted
+            quantities.append({
+                "name": str(part.quantity), "value": part.value, "unit": part.unit, "n": part.n,
+                "standard_error": None if counted else part.standard_error,
+                "runs": [str(run) for run in part.runs], "seeds": [] if counted else [run.seed for run in part.runs],
+                "files": [relative_place(path) for path in part.files], "data": list(part.data),
+                "hardware": list(part.devices),
+            })  # fmt: skip
+        claim = {name: getattr(result.claim, name) for name in CLAIM}
+        judged = {"verdict": str(result.verdict), "measured": str(result.measured), "basis": result.basis}
+        more = {"comparisons": comparisons, "quantities": quantities, "missing": list(result.missing)}
+        claims.append({**claim, **judged, **more})
     return {
-        "schema": 1,
-        "scale": config.scale,
-        "caption": config.caption,
+        "schema": 1, "scale": config.scale, "caption": config.caption, "claims": claims,
         "counts": {str(verdict): verdicts.count(verdict) for verdict in Verdict},
-        "claims": [_claim(result) for result in results],
-    }
+    }  # fmt: skip
 
 
-def _claim(result: Result) -> dict[str, Any]:
-    claim = result.claim
-    return {
-        "id": claim.id,
-        "source": claim.source,
-        "statement": claim.statement,
-        "predicate": claim.predicate,
-        "verdict": str(result.verdict),
-        "measured": str(result.measured),
-        "paper_numbers": claim.paper_numbers,
-        "note": claim.note,
-        "basis": result.basis,
-        "comparisons": [_comparison(outcome) for outcome in result.outcomes],
-        "quantities": [_quantity(evidence) for evidence in result.evidence],
-        "missing": list(result.missing),
-    }
-
-
-def _comparison(outcome: Judgement) -> dict[str, Any]:
-    found, interval = outcome.difference, outcome.difference.interval()
-    return {
-        "text": outcome.comparison.text,
-        "sign": outcome.comparison.sign,
-        "tolerance": outcome.tolerance if outcome.comparison.sign == "=" else None,
-        "left": found.left,
-        "right": found.right,
-        "difference": found.value,
-        "unit": outcome.unit,
-        "standard_error": None if found.exact else found.standard_error,
-        "interval": None if interval is None else list(interval),
-        "p": found.p,
-        "verdict": str(outcome.verdict),
-        "basis": found.basis,
-    }
-
-
-def _quantity(evidence: Evidence) -> dict[str, Any]:
-    counted = evidence.quantity.counted
-    return {
-        "name": str(evidence.quantity),
-        "value": evidence.value,
-        "unit": evidence.unit,
-        "standard_error": None if counted else evidence.standard_error,
-        "n": evidence.n,
-        "runs": [str(run) for run in evidence.runs],
-        "seeds": [] if counted else [run.seed for run in evidence.runs],
-        "files": [relative_place(path) for path in evidence.files],
-        "data": list(evidence.data),
-        "hardware": list(evidence.devices),
-    }
+CLAIM = ("id", "source", "statement", "predicate", "paper_numbers", "note")
+"""What the file says of a claim itself."""
 
 
 def render_claims(content: dict[str, Any], suffix: str) -> str:
@@ -101,9 +76,7 @@ def render_claims(content: dict[str, Any], suffix: str) -> str:
     )  # fmt: skip
     environment.filters |= {"shown": shown, "numbers": numbers, "few": few, "verdict": verdict_of}
     environment.filters["cell"] = escape_markdown
-    marks = {str(verdict): mark for verdict, mark in MARKS.items()}
-    meaning = {str(verdict): text for verdict, text in MEANING.items()}
-    return environment.get_template(f"claims{suffix}.jinja").render(**content, marks=marks, meaning=meaning)
+    return environment.get_template(f"claims{suffix}.jinja").render(**content, marks=MARKS, meaning=MEANING)
 
 
 def numbers(comparison: dict[str, Any]) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lska.claims.headlines import headlines
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.files import (
@@ -24,9 +23,28 @@ from lska.provenance.files import (
     write_json,
     write_text,
 )
+from lska.settings.fine_tunings import CONTROL
 from lska.settings.scale import Config
 from lska.tables.measurements import MetricFolder, measurement_of
 from lska.tables.specs import TARGETS, load_spec, requirements
+
+HEADLINES: dict[str, dict[str, str]] = {
+    "classification": {"top-1": "top1", "top-5": "top5"},
+    "detection/retinanet": {"box AP": "box_ap", "box AP50": "box_ap50"},
+    "detection/mask_rcnn": {"box AP": "box_ap", "box AP50": "box_ap50", "mask AP": "mask_ap"},
+    "segmentation/semantic_fpn": {"mIoU": "miou"},
+    "robustness/c": {"mean top-1 of 19": "top1_mean_19", "mCE of 15": "mce_15"},
+    "robustness/c_bar": {"mean top-1": "top1_mean_10"},
+    "robustness/a": {"top-1": "top1"},
+    "robustness/r": {"top-1": "top1"},
+    "robustness/sketch": {"top-1": "top1"},
+    "shape_texture": {"shape score": "shape_score_reference", "texture score": "texture_score_reference"},
+    "texture_knn": {"1-NN top-1, cosine": "top1_cosine"},
+    "receptive_field": {"r at t=50%": "area_ratio_50", "r at t=99%": "area_ratio_99"},
+    "complexity": {"parameters": "params", "FLOPs": "flops"},
+}
+"""The few metrics that stand for a task, by what they are called; each is in every metric file of its task. Tasks
+without any, such as `speed`, have numbers of a machine."""
 
 COUNTED = "complexity"
 """Task that is counted for seed 0 of a network and holds for all of its seeds."""
@@ -40,8 +58,10 @@ VALIDATED = "validation_"
 Need = tuple[str, Run]
 """A metric file by its task and run."""
 
-Numbers = dict[str, float | int]
-"""Headline numbers by the names that DVC gives them: task and metric with dots, `robustness.c.mce_15`."""
+
+def headlines(task: str) -> Mapping[str, str]:
+    """The `HEADLINES` of a task; those of a control are its task's. KeyError where it has none."""
+    return HEADLINES[task.removesuffix(CONTROL)]
 
 
 def summary_needs(config: Config, counted: Collection[str] | None = None) -> dict[Run, tuple[Need, ...]]:
@@ -76,9 +96,7 @@ def summary_inputs(config: Config, counted: Collection[str] | None = None) -> li
 
 def summary_files(config: Config) -> list[str]:
     """All files that `lska summary --write` writes."""
-    runs = (_summary_path(config, run) for run in summary_needs(config, ()))
-    plots = (_plot_path(config, name) for name in ("networks", *_records(config)))
-    return [str(path) for path in (*runs, *plots)]
+    return [str(path) for path in summary_contents(config, counted=())]
 
 
 def write_summaries(config: Config) -> list[Path]:
@@ -88,14 +106,12 @@ def write_summaries(config: Config) -> list[Path]:
         FileNotFoundError: a metric file or a training's record is missing; nothing was written.
         ValueError: one of them is faulty; names the file and the field; nothing was written.
     """
-    summaries, plots = ({path: made() for path, made in made.items()} for made in summary_contents(config))
-    for path, content in summaries.items():
-        write_json(path, nested(content))
-    for path, text in plots.items():
-        write_text(path, text)
-    for path in leftovers(config, [*summaries, *plots]):
+    contents = {path: make() for path, make in summary_contents(config).items()}
+    for path, content in contents.items():
+        write_text(path, content) if isinstance(content, str) else write_json(path, content)
+    for path in leftovers(config, contents):
         path.unlink()
-    return [*summaries, *plots]
+    return list(contents)
 
 
 def leftovers(config: Config, current: Iterable[Path]) -> list[Path]:
@@ -104,78 +120,57 @@ def leftovers(config: Config, current: Iterable[Path]) -> list[Path]:
     return sorted(set(found) - set(current))
 
 
-def summary_contents(config: Config) -> tuple[dict[Path, Callable[[], Numbers]], dict[Path, Callable[[], str]]]:
-    """What each run's file holds, and the text of each plot's table: a line for each run, and for each task the records
-    of its trainings, one after the other; `series` is what a plot draws as one line.
+def summary_contents(
+    config: Config, counted: Collection[str] | None = None
+) -> dict[Path, Callable[[], dict[str, Any] | str]]:
+    """What each file holds: the headline numbers of a run, as mappings in mappings by task and metric; or the table of
+    a plot, of all networks or of the trainings of a task, where `series` is what is drawn as one line.
 
     Each is made when it is asked for, by a function that raises FileNotFoundError or ValueError as `MetricFolder.read`,
-    or for a missing or faulty record; each metric file is read once.
+    or for a missing or faulty record; each metric file is read once. `counted` as in `summary_needs`.
     """
-    folder, listed = MetricFolder(config.scale, config.results), summary_needs(config)
+    folder, needs = MetricFolder(config.scale, config.results), summary_needs(config, counted)
 
     @functools.cache
-    def of(run: Run) -> Numbers:
-        return _numbers(folder, listed[run])
+    def numbers(run: Run) -> dict[tuple[str, ...], float | int]:
+        """By the parts of task and metric; what a file says is not there (null) is left out."""
+        found = {}
+        for task, measured in needs[run]:
+            content = folder.read(task, measured)
+            for metric in headlines(task).values():
+                value = measurement_of(content, metric, folder.path(task, measured), nullable=True).value
+                if value is not None:
+                    found[*task.split("/"), metric] = value
+        return found
 
-    summaries = {_summary_path(config, run): functools.partial(of, run) for run in listed}
-    plots: dict[Path, Callable[[], str]] = {
-        _plot_path(config, "networks"): lambda: _networks({run: of(run) for run in listed})
-    }
-    for task, logs in _records(config).items():
-        plots[_plot_path(config, task)] = functools.partial(_trainings, logs)
-    return summaries, plots
+    def nested(run: Run) -> dict[str, Any]:
+        tree: dict[str, Any] = {}
+        for (*above, last), value in numbers(run).items():
+            functools.reduce(lambda place, part: place.setdefault(part, {}), above, tree)[last] = value
+        return tree
 
+    def networks() -> str:
+        lines = []
+        for run in sorted(needs, key=lambda run: run.sort_key):
+            series = "-".join([run.model, *([] if run.attention is None else [run.attention]), f"s{run.seed}"])
+            about = {name: getattr(run, name) for name in ("model", "attention", "kernel", "seed")}
+            found = {".".join(parts): value for parts, value in numbers(run).items()}
+            lines.append({"series": series, "run": run, **about, **found})
+        names = {".".join(parts) for run in needs for parts in numbers(run)}
+        return csv_text(["series", "run", "model", "attention", "kernel", "seed", *sorted(names)], lines)
 
-def nested(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers with dotted names as mappings in mappings."""
-    tree: dict[str, Any] = {}
-    for name, value in found.items():
-        *above, last = name.split(".")
-        functools.reduce(lambda place, part: place.setdefault(part, {}), above, tree)[last] = value
-    return tree
-
-
-def _summary_path(config: Config, run: Run) -> Path:
-    return config.results / "summary" / f"{run}.json"
-
-
-def _plot_path(config: Config, name: str) -> Path:
-    """Place of a plot's table, `networks` or the task of trainings."""
-    return config.results / "plots" / f"{name}.csv"
-
-
-def _records(config: Config) -> dict[str, dict[Run, Path]]:
-    """The records of the scale's trainings by task and run."""
-    found = {"classification": {run: config.training_log(run) for run in config.runs}}
+    records = {"classification": {run: config.training_log(run) for run in config.runs}}
     for job in config.fine_tunings:
-        found.setdefault(job.task, {})[job.run] = job.log
-    return found
+        records.setdefault(job.task, {})[job.run] = job.log
+    plots = {"networks": networks, **{task: functools.partial(_trainings, logs) for task, logs in records.items()}}
+    return {config.results / "summary" / f"{run}.json": functools.partial(nested, run) for run in needs} | {
+        config.results / "plots" / f"{name}.csv": make for name, make in plots.items()
+    }
 
 
-def _numbers(folder: MetricFolder, listed: Iterable[Need]) -> Numbers:
-    """The headline numbers in the listed metric files; what a file says is not there (null) is left out."""
-    found: Numbers = {}
-    for task, run in listed:
-        content = folder.read(task, run)
-        for metric in headlines(task).values():
-            value = measurement_of(content, metric, folder.path(task, run), nullable=True).value
-            if value is not None:
-                found[f"{task.replace('/', '.')}.{metric}"] = value
-    return found
-
-
-def _networks(found: Mapping[Run, Numbers]) -> str:
-    lines = []
-    for run in sorted(found, key=lambda run: run.sort_key):
-        series = "-".join([run.model, *([] if run.attention is None else [run.attention]), f"s{run.seed}"])
-        about = {"series": series, "run": run, "model": run.model, "attention": run.attention}
-        lines.append({**about, "kernel": run.kernel, "seed": run.seed, **found[run]})
-    names = sorted({name for one in found.values() for name in one})
-    return csv_text(["series", "run", "model", "attention", "kernel", "seed", *names], lines)
-
-
-def _trainings(listed: Mapping[Run, Path]) -> str:
-    lines = [line for run, path in listed.items() for line in _training(run, path)]
+def _trainings(logs: Mapping[Run, Path]) -> str:
+    """The records of a task's trainings, one after the other."""
+    lines = [line for run, path in logs.items() for line in _training(run, path)]
     validated = sorted({name for line in lines for name in line if name.startswith(VALIDATED)})
     return csv_text(["series", *FIELDS.values(), *validated], lines)
 
@@ -191,9 +186,7 @@ def _training(run: Run, path: Path) -> Iterator[dict[str, Any]]:
         more = {name: value for name, value in entry.items() if name.startswith(VALIDATED)}
         wanted = {name: entry.get(name) for name in (*FIELDS, *(name for name in more if more[name] is not None))}
         # True is an int, and no number.
-        problems = [name for name, value in wanted.items() if type(value) not in (int, float)]
-        if problems:
-            raise InputError(
-                f"{path}: line {number}: expected numbers for {', '.join(map(quoted, problems))}; {remedy}"
-            )
+        wrong = [quoted(name) for name, value in wanted.items() if type(value) not in (int, float)]
+        if wrong:
+            raise InputError(f"{path}: line {number}: expected numbers for {', '.join(wrong)}; {remedy}")
         yield {"series": run, **{column: entry[name] for name, column in FIELDS.items()}, **more}

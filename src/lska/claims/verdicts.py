@@ -1,23 +1,24 @@
 """Does a claim hold at a scale? A verdict for each, with the numbers, runs and seeds behind it.
 
-    from lska import config
-    from lska.claims.verdicts import judge_claims
-    results = judge_claims(config.load([Path("config/demo.yaml")]))
+from lska.settings.scale import load
+from lska.claims.verdicts import judge_claims
+results = judge_claims(load([Path("config/demo.yaml")]))
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lska.claims.claim_evidence import Evidence, Unavailable, evidence_of
-from lska.claims.listing import CLAIMS, Claim, read_claims
-from lska.claims.predicates import Comparison, Quantity
-from lska.claims.statistics import CONFIDENCE, Difference, difference
+from lska.claims.claim_evidence import CONFIDENCE, Difference, Evidence, Unavailable, difference, evidence_of
+from lska.claims.listing import CLAIMS, Claim, Comparison, Quantity, read_claims
 from lska.tables.measurements import MetricFolder
-from lska.tables.specs import ConfigLike
+
+if TYPE_CHECKING:
+    from lska.settings.scale import Config
 
 ROUNDING = 1e-9
 """Relative difference that counts as none: decimal fractions have no exact binary form."""
@@ -78,7 +79,7 @@ class Result:
         return "; ".join(dict.fromkeys(outcome.difference.basis for outcome in self.outcomes))
 
 
-def judge_claims(config: ConfigLike, path: Path = CLAIMS, results: Path | None = None) -> tuple[Result, ...]:
+def judge_claims(config: Config, path: Path = CLAIMS, results: Path | None = None) -> tuple[Result, ...]:
     """Judge every claim by the metric files of a scale.
 
     Args:
@@ -109,17 +110,29 @@ def judge_claim(claim: Claim, found: Mapping[Quantity, Evidence | str], shrunken
     """
     evidence = {quantity: part for quantity, part in found.items() if isinstance(part, Evidence)}
     missing = [part for part in found.values() if isinstance(part, str)]
-    missing += _incomparable(claim, evidence.values(), set(shrunken))
+    # Numbers that the paper or others published are compared with nothing else than what they are of.
+    measured = [part for part in evidence.values() if not part.quantity.counted] if claim.data else []
+    others = sorted({name for part in measured for name in part.data} - {claim.data})
+    small = sorted({run.model for part in measured for run in part.runs} & set(shrunken))
+    if others:
+        missing.append(f"compares with numbers published for {claim.data}; measured here: {', '.join(others)}")
+    if small:
+        missing.append(f"compares with published numbers; shrunken here: {', '.join(small)}")
     if not claim.comparisons:
         missing.append(claim.note)
     able, undefined = [], []
     for one, tolerance in zip(claim.comparisons, claim.tolerances, strict=True):
-        if all(quantity in evidence for quantity in one.quantities):
-            try:
-                able.append((one, tolerance, _difference(one, evidence)))
-            except (ZeroDivisionError, Unavailable) as reason:
-                said = "divides by zero" if isinstance(reason, ZeroDivisionError) else str(reason)
-                undefined.append(f"{one.text}: {said}")
+        if not all(quantity in evidence for quantity in one.quantities):
+            continue
+        timed = (evidence[quantity].devices for quantity in one.quantities if quantity.task == "speed")
+        devices = dict.fromkeys(name for names in timed for name in names)
+        if len(devices) > 1:
+            undefined.append(f"{one.text}: speeds of different hardware ({', '.join(devices)})")
+            continue
+        try:
+            able.append((one, tolerance, difference(one, evidence)))
+        except ZeroDivisionError:
+            undefined.append(f"{one.text}: divides by zero")
     tests = sum(not gap.exact for _, _, gap in able)
     outcomes = tuple(
         Judgement(one, tolerance, gap, _unit(one, evidence), _verdict(one, gap, tolerance, tests))
@@ -130,23 +143,14 @@ def judge_claim(claim: Claim, found: Mapping[Quantity, Evidence | str], shrunken
     return Result(claim, verdict, outcomes, tuple(evidence.values()), tuple(dict.fromkeys(missing)))
 
 
-def _difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) -> Difference:
-    timed = (evidence[quantity].devices for quantity in comparison.quantities if quantity.task == "speed")
-    devices = dict.fromkeys(name for names in timed for name in names)
-    if len(devices) > 1:
-        raise Unavailable(f"speeds of different hardware ({', '.join(devices)})")
-    return difference(comparison, evidence)
-
-
-def _incomparable(claim: Claim, evidence: Iterable[Evidence], shrunken: set[str]) -> Iterator[str]:
-    """Why numbers that the paper or others published cannot be compared with ours."""
-    measured = [part for part in evidence if not part.quantity.counted] if claim.data else []
-    others = sorted({name for part in measured for name in part.data} - {claim.data})
-    small = sorted({run.model for part in measured for run in part.runs} & shrunken)
-    if others:
-        yield f"compares with numbers published for {claim.data}; measured here: {', '.join(others)}"
-    if small:
-        yield f"compares with published numbers; shrunken here: {', '.join(small)}"
+def combine(verdicts: Iterable[Verdict], complete: bool) -> Verdict:
+    """All comparisons have to hold: one that fails decides, and then what is missing."""
+    found = set(verdicts)
+    if Verdict.FAILS in found:
+        return Verdict.FAILS
+    if not complete or not found:
+        return Verdict.NOT_RUN
+    return Verdict.NOISE if Verdict.NOISE in found else Verdict.HOLDS
 
 
 def _verdict(comparison: Comparison, found: Difference, tolerance: float, tests: int) -> Verdict:
@@ -166,16 +170,6 @@ def _verdict(comparison: Comparison, found: Difference, tolerance: float, tests:
     if found.value > 0:
         return Verdict.HOLDS if found.p < chance else Verdict.NOISE
     return Verdict.FAILS if found.p < chance / tests else Verdict.NOISE
-
-
-def combine(verdicts: Iterable[Verdict], complete: bool) -> Verdict:
-    """All comparisons have to hold: one that fails decides, and then what is missing."""
-    found = set(verdicts)
-    if Verdict.FAILS in found:
-        return Verdict.FAILS
-    if not complete or not found:
-        return Verdict.NOT_RUN
-    return Verdict.NOISE if Verdict.NOISE in found else Verdict.HOLDS
 
 
 def _unit(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) -> str:

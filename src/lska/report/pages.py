@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.claims.headlines import headlines
-from lska.claims.predicates import parse
+from lska.claims.listing import parse
+from lska.claims.summaries import headlines
 from lska.claims.verdicts import MARKS, Verdict
 from lska.claims.verdicts import MEANING as VERDICT_MEANING
 from lska.models.runs import Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from lska.claims.headlines import headlines
+from lska.claims.summaries import headlines
 from lska.report.plain_words import number_text
 from lska.report.site_paths import site_path
 from lska.settings.scale import Config

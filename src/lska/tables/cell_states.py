@@ -42,24 +42,23 @@ MEANING = {
 
 
 class Agreement(NamedTuple):
-    """How a value stands to the printed one, and a note on how they were compared."""
+    """How a value stands to the printed one, how they were compared, and whether they are equal only if ours is cut,
+    not rounded, to the printed digits."""
 
     state: State
     note: str
     cut: bool = False
-    """Whether they are equal only if ours is cut, not rounded, to the printed digits."""
 
 
 def compare(
     column: ColumnSpec, value: Decimal, printed: str, standard_error: float | None, spread: float | None
 ) -> Agreement:
-    """Compare a number measured as the paper measured it.
+    """Compare a number measured as the paper measured it; all are in the column's unit.
 
     Args:
-        value: ours, in the column's unit.
         printed: the paper's value with its printed digits.
-        standard_error: of our mean, in the column's unit.
-        spread: standard deviation that one run would show, in the column's unit; the paper's single run is given it.
+        standard_error: of our mean.
+        spread: standard deviation that one run would show; the paper's single run is given it.
 
     Raises:
         ValueError: `printed` is not a number.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lska.tables.cell_states import MEANING, State
 from lska.tables.collect import Cell, Table
@@ -22,8 +22,7 @@ SOURCES = {
 """Mark and meaning of how the paper's value is known; none where it is printed."""
 
 
-@dataclass(frozen=True)
-class CellText:
+class CellText(NamedTuple):
     """The visible parts of a cell; empty parts are not shown, `paper` is what stands in brackets."""
 
     ours: str
@@ -35,14 +34,15 @@ class CellText:
 
 
 def shown(value: float, significant: int = 4, *, decimals: int | None = None, spread: float | None = None) -> str:
-    """A number as text: `72.0 ± 2.6` with a fixed number of `decimals`, otherwise with so many `significant` digits
-    and without an exponent, whole numbers in full.
+    """A number as text: `−72.0 ± 2.6` with a fixed number of `decimals`, as tables write it; otherwise with so many
+    `significant` digits and without an exponent, whole numbers in full.
 
     Args:
         spread: a deviation or standard error, shown with as many decimals as the value.
     """
     if decimals is not None:
-        return f"{value:.{decimals}f}" + ("" if spread is None else f" ± {spread:.{decimals}f}")
+        text = f"{value:.{decimals}f}" + ("" if spread is None else f" ± {spread:.{decimals}f}")
+        return text.replace("-", "−")
     text = f"{value:.{significant}g}"
     return f"{value:,.0f}" if float(value).is_integer() or "e+" in text else text
 
@@ -53,7 +53,7 @@ def ours(cell: Cell) -> str:
     if not isinstance(cell.value, float):
         return cell.value or ""
     spread = cell.standard_error if cell.deviation is None else cell.deviation
-    text = shown(cell.value, decimals=cell.digits, spread=spread).replace("-", "−")
+    text = shown(cell.value, decimals=cell.digits, spread=spread)
     return f"{text} [{len(cell.seeds)}]" if len(cell.seeds) > 1 else text
 
 
@@ -115,7 +115,16 @@ def _legend(table: Table) -> Iterator[str]:
     for row in table.rows:
         for column, remark in (row.source.spec.remarks if row.source else {}).items():
             yield f"{row.label}, {column}: {remark}"
-    yield from _seeds(table)
+    # What ± is and how many seeds are behind it; nothing where nothing was trained.
+    trained = [cell for cell in table.cells if cell.seeds and isinstance(cell.value, float)]
+    counts = {len(cell.seeds) for cell in trained}
+    with_error = any(cell.standard_error is not None and len(cell.seeds) == 1 for cell in trained)
+    one = "±: standard error over the images" if with_error else ""
+    if counts == {1}:
+        yield f"One seed per network. {one}" if one else "One seed per network"
+    elif counts:
+        several = "[n]: mean and, after ±, sample standard deviation over n seeds"
+        yield f"{several}. Without [n]: one seed{one and '; ' + one}" if 1 in counts else several
     texts, states = [cell_text(cell) for cell in table.cells], table.count()
     occurring = {sign for text in texts for sign in text.mark + text.paper}
     yield from (f"{mark} {state}: {MEANING[state]}" for state, mark in MARKS.items() if mark in occurring)
@@ -129,16 +138,3 @@ def _legend(table: Table) -> Iterator[str]:
     papers = sorted({cell.paper_source.split(":")[1] for cell in table.cells if ":" in (cell.paper_source or "")})
     named = {"other-paper": f": {', '.join(papers)}"}
     yield from (f"{mark} {text}{named.get(key, '')}" for key, (mark, text) in SOURCES.items() if mark in occurring)
-
-
-def _seeds(table: Table) -> Iterator[str]:
-    """What ± is and how many seeds are behind it; nothing where nothing was trained."""
-    trained = [cell for cell in table.cells if cell.seeds and isinstance(cell.value, float)]
-    counts = {len(cell.seeds) for cell in trained}
-    with_error = any(cell.standard_error is not None and len(cell.seeds) == 1 for cell in trained)
-    one = "±: standard error over the images" if with_error else ""
-    if counts == {1}:
-        yield f"One seed per network. {one}" if one else "One seed per network"
-    elif counts:
-        several = "[n]: mean and, after ±, sample standard deviation over n seeds"
-        yield f"{several}. Without [n]: one seed{one and '; ' + one}" if 1 in counts else several

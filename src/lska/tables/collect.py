@@ -6,15 +6,18 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lska.models.kernels import KernelPlan, kernel_plan
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.tables.cell_states import State, compare, pool
-from lska.tables.designs import describe_design
 from lska.tables.measurements import Measurement, MetricFolder, measurement_of
 from lska.tables.paper_values import REFERENCE, PaperTable, PaperValue, read_paper
-from lska.tables.specs import DESIGN, ColumnSpec, ConfigLike, Row, TableSpec, expand, sources
+from lska.tables.specs import DESIGN, ColumnSpec, Row, TableSpec, expand, sources
+
+if TYPE_CHECKING:
+    from lska.settings.scale import Config
 
 
 @dataclass(frozen=True)
@@ -94,18 +97,11 @@ class Table:
         return {state: found[state] for state in State if found[state]}
 
     def cell(self, row: str, column: str) -> Cell:
-        """The cell of a row and column label.
-
-        Raises:
-            KeyError: there is none.
-        """
-        for cell in self.cells:
-            if (cell.row, cell.column) == (row, column):
-                return cell
-        raise KeyError(f"{self.spec.target} has no cell in row {row!r}, column {column!r}")
+        """The cell of a row and column label; KeyError where there is none."""
+        return {(cell.row, cell.column): cell for cell in self.cells}[row, column]
 
 
-def collect(spec: TableSpec, config: ConfigLike, paper: Path, results: Path, seals: bool = True) -> Table:
+def collect(spec: TableSpec, config: Config, paper: Path, results: Path, seals: bool = True) -> Table:
     """Fill every cell of `spec`; no cell is left out and none is invented.
 
     Args:
@@ -122,19 +118,38 @@ def collect(spec: TableSpec, config: ConfigLike, paper: Path, results: Path, sea
         TableRow(row.label, tuple(_cell(row, column, printed, config, metrics) for column in spec.columns), row)
         for row in expand(spec, config)
     ]
-    rows = _with_references(rows, spec, printed) if spec.references else rows
-    return Table(spec, config.scale, config.caption, tuple(rows))
+    if not spec.references:
+        return Table(spec, config.scale, config.caption, tuple(rows))
+    # Each reference row stands after the last row of the table that precedes it in the paper's file.
+    places = {row.source.paper_label: number for number, row in enumerate(rows)}
+    after: list[list[TableRow]] = [[] for _ in range(len(rows) + 1)]
+    place = -1
+    for label in printed.rows:
+        if label.startswith(REFERENCE):
+            after[place + 1].append(_reference(label, spec, printed, rows[place].source if place >= 0 else None))
+        place = max(place, places.get(label, -1))
+    ordered = [*after[0], *(item for row, more in zip(rows, after[1:], strict=True) for item in (row, *more))]
+    return Table(spec, config.scale, config.caption, tuple(ordered))
 
 
-def _cell(row: Row, column: ColumnSpec, printed: PaperTable, config: ConfigLike, metrics: MetricFolder) -> Cell:
+def layers(plan: KernelPlan) -> list[str]:
+    """The convolutions of a gating unit in order (paper Figure 2): `DW 1x7 dilation 3` and, last, `1x1`."""
+    sizes = {part: f"DW {part.kernel[0]}x{part.kernel[1]}" for part in plan.depthwise}
+    return [*(f"{size} dilation {part.dilation}" if part.dilation > 1 else size for part, size in sizes.items()), "1x1"]
+
+
+def _cell(row: Row, column: ColumnSpec, printed: PaperTable, config: Config, metrics: MetricFolder) -> Cell:
     """The paper's value, and what was measured for it."""
     cell = Cell(row.label, column.label, State.NOT_APPLICABLE, column.unit, column.digits)
     if not row.applies(column):
         return cell
     cell = replace(cell, note=row.spec.remarks.get(column.label, ""))
-    cell = _with_paper(cell, printed.get(row.paper_label, column.paper_label or column.label))
+    cell = _with_paper(cell, printed.values.get((row.paper_label, column.paper_label or column.label)))
     if column.task == DESIGN and row.kernel is not None:
-        return _worded(replace(cell, n=1), describe_design(column.metric, row.kernel))
+        # The kernels of the models' own code, in the words of paper/figure_02.csv.
+        if column.metric in ("dilation", "receptive_field"):
+            return _worded(replace(cell, n=1), str(getattr(kernel_plan("lska", row.kernel), column.metric)))
+        return _worded(replace(cell, n=1), "; ".join(layers(kernel_plan(column.metric, row.kernel))))
     runs = sources(row, column, config)
     if not runs:
         reason = "" if row.model is None else f"scale {config.scale} has no {row.task(column)} of {row.network}"
@@ -143,10 +158,14 @@ def _cell(row: Row, column: ColumnSpec, printed: PaperTable, config: ConfigLike,
     found = [_measurement(content, path, row, column) for path, content in contents.items()]
     data = tuple(dict.fromkeys(item.data for item in found if item.data is not None))
     trained = [run for _, run in runs if isinstance(run, Run) and column.measured_on != "architecture"]
+    # Whether the paper's number was measured on something else, so that a comparison would say nothing.
+    shrunken = row.model in getattr(config, "architecture", {})
+    elsewhere = shrunken or any(name != column.data for name in data)
+    comparable = column.data is None or row.spec.control or not elsewhere
     cell = replace(
         cell, n=len(found), seeds=tuple(run.seed for run in trained), files=tuple(contents), data=data,
         conditions="; ".join(dict.fromkeys(_conditions(content, path, column) for path, content in contents.items())),
-        other_data=_is_other(row, column, data, config),
+        other_data=column.label in row.spec.counted_otherwise or not comparable,
     )  # fmt: skip
     if all(item.value is not None for item in found):
         cell = _measured(cell, column, found)
@@ -159,7 +178,7 @@ def _cell(row: Row, column: ColumnSpec, printed: PaperTable, config: ConfigLike,
 
 
 def _with_paper(cell: Cell, entry: PaperValue | None) -> Cell:
-    if entry is None:
+    if entry is None or entry.value is None:
         return cell
     return replace(cell, paper=entry.value, paper_source=entry.source, paper_detail=entry.detail)
 
@@ -183,22 +202,20 @@ def _conditions(content: dict[str, Any], path: Path, column: ColumnSpec) -> str:
     return ", ".join([next(iter(found.values())).device, *settings]) if found else ""
 
 
-def _is_other(row: Row, column: ColumnSpec, data: tuple[str, ...], config: ConfigLike) -> bool:
-    """Whether the paper's number was measured on something else, so that a comparison would say nothing."""
-    if column.label in row.spec.counted_otherwise:
-        return True
-    if column.data is None or row.spec.control:
-        return False
-    shrunken = row.model in getattr(config, "architecture", {})
-    return shrunken or any(name != column.data for name in data)
-
-
 def _measured(cell: Cell, column: ColumnSpec, found: list[Measurement]) -> Cell:
     """The cell with its value, compared with the paper's."""
     pooled = pool([item.value for item in found], [item.standard_error for item in found])
     value = Decimal(str(pooled.mean)) * Decimal(str(column.factor))
-    if column.text or column.choices:
-        return _worded(cell, _words(column, value, cell.files[0]))
+    if column.text:
+        decimals = 0 if value == value.to_integral_value() else column.digits
+        return _worded(cell, column.text.format(value=f"{value:.{decimals}f}"))
+    if column.choices:
+        if value not in column.choices:
+            known = ", ".join(map(str, column.choices))
+            raise InputError(
+                f"{cell.files[0]}: field 'metrics.{column.metric}.value': expected one of {known}, found {value}"
+            )
+        return _worded(cell, column.choices[int(value)])
     interval = (found[0].interval if len(found) == 1 else None) or (None, None)
     spreads = (pooled.deviation, pooled.standard_error, pooled.spread, *interval)
     deviation, error, spread, low, high = (None if one is None else one * column.factor for one in spreads)
@@ -210,39 +227,18 @@ def _measured(cell: Cell, column: ColumnSpec, found: list[Measurement]) -> Cell:
     return replace(cell, state=agreement.state, note=note, cut=agreement.cut)
 
 
-def _words(column: ColumnSpec, value: Decimal, path: Path) -> str:
-    if column.text:
-        return column.text.format(value=f"{value:.{0 if value == value.to_integral_value() else column.digits}f}")
-    if value not in column.choices:
-        known = ", ".join(map(str, column.choices))
-        raise InputError(f"{path}: field 'metrics.{column.metric}.value': expected one of {known}, found {value}")
-    return column.choices[int(value)]
-
-
 def _worded(cell: Cell, text: str) -> Cell:
     same = State.REPRODUCED if text == cell.paper else State.DEVIATES
     return replace(cell, value=text, state=State.UNKNOWN if cell.paper is None else same)
-
-
-def _with_references(rows: list[TableRow], spec: TableSpec, printed: PaperTable) -> list[TableRow]:
-    """Put each reference row after the last row of the table that precedes it in the paper's file."""
-    places = {row.source.paper_label: number for number, row in enumerate(rows) if row.source}
-    after: dict[int, list[TableRow]] = {}
-    place = -1
-    for label in printed.rows:
-        if label.startswith(REFERENCE):
-            before = rows[place].source if place >= 0 else None
-            after.setdefault(place, []).append(_reference(label, spec, printed, before))
-        place = max(place, places.get(label, -1))
-    return after.get(-1, []) + [item for number, row in enumerate(rows) for item in (row, *after.get(number, []))]
 
 
 def _reference(label: str, spec: TableSpec, printed: PaperTable, before: Row | None) -> TableRow:
     """A row of another publication's values; it has the quantities of the row that it follows."""
     cells = []
     for column in spec.columns:
-        entry = printed.get(label, column.paper_label or column.label)
+        entry = printed.values.get((label, column.paper_label or column.label))
         applies = before is None or before.applies(column)
-        state = State.REFERENCE if entry else State.UNKNOWN if applies else State.NOT_APPLICABLE
+        known = entry is not None and entry.value is not None
+        state = State.REFERENCE if known else State.UNKNOWN if applies else State.NOT_APPLICABLE
         cells.append(_with_paper(Cell(label, column.label, state, column.unit, column.digits), entry))
     return TableRow(label, tuple(cells), None)

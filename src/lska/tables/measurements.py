@@ -1,8 +1,7 @@
-"""Reading one metric out of a metric file, with every fault of the file named."""
+"""Reading one metric out of a metric file."""
 
 from __future__ import annotations
 
-import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,6 @@ from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.files import MissingFileError, quoted, read_json
 from lska.provenance.metric_files import METRIC_SCHEMA, device_text, metric_path, seal_problem
-
-AGAIN = "run its rule again"
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,6 @@ class Measurement:
     data: str | None
     """Name of the data set, None for metrics that need none."""
     device: str
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -46,12 +42,11 @@ class MetricFolder:
         return metric_path(self.results, task, run)
 
     def read(self, task: str, run: Run | str) -> dict[str, Any]:
-        """Read the metric file of `run` and check what tables rely on (seal, schema, task, run and scale).
+        """The content of a metric file; that it is the one of this task, run and scale, and unedited, is checked.
 
         Raises:
-            FileNotFoundError: the file is not there; names it and the command that makes it.
-            ValueError: it is not JSON, was edited after it was written, or a field is missing or has another value;
-                names the file and the field.
+            FileNotFoundError: the file is not there; names the command that makes it.
+            ValueError: it is no JSON, was edited after it was written, or is another task's, run's or scale's.
         """
         path = self.path(task, run)
         try:
@@ -62,14 +57,10 @@ class MetricFolder:
                 f"{path}: metric file missing, although the configuration of scale {self.scale!r} asks for it; "
                 f"make it with the rule of task {task!r}: {command}"
             ) from error
-        expected = {"schema": METRIC_SCHEMA, "task": task, "run": str(run), "scale": self.scale}
-        for name, value in expected.items():
-            if _field(content, name, path) != value:
-                raise _unexpected(path, name, repr(value), content[name])
-        for name in ("metrics", "detail", "environment"):
-            _mapping(content.get(name, {}), name, path)
-        for name in ("missing", "reasons"):
-            _mapping(content.get("detail", {}).get(name) or {}, f"detail.{name}", path)
+        for name, value in {"schema": METRIC_SCHEMA, "task": task, "run": str(run), "scale": self.scale}.items():
+            if content.get(name) != value:
+                found = quoted(content.get(name))
+                raise InputError(f"{path}: field {name!r}: expected {value!r}, found {found}; run its rule again")
         problem = seal_problem(content) if self.seals else None
         if problem is not None:
             raise InputError(f"{path}: {problem}; restore it, or delete it and run its rule again")
@@ -81,52 +72,27 @@ class MetricFolder:
 
 
 def measurement_of(content: dict[str, Any], metric: str, path: Path, nullable: bool = False) -> Measurement:
-    """One metric of a metric file's content; `path` is named where it is wrong.
-
-    Args:
-        nullable: whether the value may be null.
+    """One metric of a metric file's content; `path` is named where it is wrong, `nullable` allows a value of null.
 
     Raises:
-        ValueError: the metric is missing, or one of its fields is not a finite number.
+        ValueError: the metric is missing, or one of its fields is no number.
     """
-    name = f"metrics.{metric}"
-    entry, value = _field(content, name, path), _field(content, f"{name}.value", path)
-    given = {key: entry.get(key) for key in ("n", "standard_error")}
-    numbers = {key: None if one is None else _number(one, f"{name}.{key}", path) for key, one in given.items()}
-    interval = entry.get("interval") or None
-    if interval is not None and (not isinstance(interval, list) or len(interval) != 2):
-        raise _unexpected(path, f"{name}.interval", "two numbers", interval)
-    return Measurement(
-        value=None if value is None and nullable else _number(value, f"{name}.value", path),
-        unit=str(_field(content, f"{name}.unit", path)),
-        interval=interval and tuple(_number(end, f"{name}.interval", path) for end in interval),
-        data=None if _field(content, "data", path) is None else str(_field(content, "data.name", path)),
-        device=device_text(_field(content, "environment", path)),
-        path=path,
-        **numbers,
-    )
-
-
-def _field(content: Any, name: str, path: Path) -> Any:
-    """The entry at a dotted `name`."""
-    for part in name.split("."):
-        if not isinstance(content, dict) or part not in content:
-            has = f"has {', '.join(sorted(map(str, content)))}" if isinstance(content, dict) else "is no mapping"
-            raise InputError(f"{path}: field {name!r}: {part!r} is missing (its place {has}); {AGAIN}")
-        content = content[part]
-    return content
-
-
-def _number(value: Any, name: str, path: Path) -> float | int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _unexpected(path, name, "a finite number", value)
-    return value
-
-
-def _mapping(value: Any, name: str, path: Path) -> None:
-    if not isinstance(value, dict):
-        raise _unexpected(path, name, "a mapping", value)
-
-
-def _unexpected(path: Path, name: str, expected: str, found: Any) -> ValueError:
-    return ValueError(f"{path}: field {name!r}: expected {expected}, found {quoted(found)}; {AGAIN}")
+    try:
+        entry, data = content["metrics"][metric], content["data"]
+        value, n, error, interval = (entry.get(name) for name in ("value", "n", "standard_error", "interval"))
+        low, high = interval or (None, None)
+        numbers = [number for number in (value, n, error, low, high) if number is not None]
+        if any(type(number) not in (int, float) for number in numbers) or (value is None and not nullable):
+            raise TypeError("no number")
+        return Measurement(
+            value, str(entry["unit"]), n, error, interval=(low, high) if interval else None,
+            data=None if data is None else str(data["name"]), device=device_text(content["environment"]),
+        )  # fmt: skip
+    except (AttributeError, KeyError, TypeError, ValueError) as fault:
+        metrics = content.get("metrics")
+        known = metrics if isinstance(metrics, dict) else {}
+        found = quoted(known[metric]) if metric in known else f"the metrics {', '.join(sorted(known)) or 'none'}"
+        raise InputError(
+            f"{path}: field 'metrics.{metric}': expected a number with its unit (and the file's data and environment), "
+            f"found {found}; run its rule again"
+        ) from fault

@@ -49,28 +49,19 @@ def enter_project(paths: Iterable[Path | str]) -> Path:
             require_own_code(folder)
             os.chdir(folder)
             return folder
-    wanted = ", ".join(map(str, paths))
     raise MissingFileError(
-        f"{wanted}: not found from {here} or any folder above it; put the notebook back under the project's folder, or "
-        "give whole paths in the cell with parameters"
+        f"{', '.join(map(str, paths))}: not found from {here} or any folder above it; put the notebook back under the "
+        "project's folder, or give whole paths in the cell with parameters"
     )
 
 
 def execute_target(
     target: str, config: Iterable[Path], overrides: Mapping[str, Any], *, log: Path, output: Path
 ) -> None:
-    """Make a table or figure, with all its files, through the notebook template of its kind.
+    """Make a table or figure of `TARGETS`, with all its files, through the notebook template of its kind.
 
-    The notebook is told paths only: `overrides` are written beside it, as one more configuration file.
-
-    Args:
-        target: one of `lska.tables.specs.TARGETS`.
-        config: configuration files, later ones over earlier ones.
-        overrides: settings over these files.
-
-    Raises:
-        NotebookError: as `execute`.
-        ValueError: no such target.
+    The notebook is told paths only: `overrides`, settings over the files of `config`, are written beside it, as one
+    more configuration file. Raises NotebookError as `execute`.
     """
     if target not in TARGETS:
         raise InputError(f"{target!r} is no table or figure; expected one of {', '.join(TARGETS)}")
@@ -130,6 +121,12 @@ def _kernel_manager(folder: Path) -> type:
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
+    settings = folder / "matplotlibrc"
+    settings.touch()
+    # The variables of this process without a user's settings.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(USERS)}
+    own = {"IPYTHONDIR": str(folder / "ipython"), "MATPLOTLIBRC": str(settings), "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
+
     class OwnKernelSpecManager(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
             # Without -P, files in the working folder would come before packages of the same name.
@@ -138,20 +135,11 @@ def _kernel_manager(folder: Path) -> type:
 
     class OwnKernelManager(AsyncKernelManager):
         def __init__(self, **options: Any) -> None:
-            own = {"kernel_spec_manager": OwnKernelSpecManager(), "connection_file": str(folder / "kernel.json")}
-            own["transport"] = "ipc" if len(str(folder)) < LONGEST_SOCKET_FOLDER else "tcp"
-            super().__init__(**options, **own)
+            transport = "ipc" if len(str(folder)) < LONGEST_SOCKET_FOLDER else "tcp"
+            places = {"connection_file": str(folder / "kernel.json"), "transport": transport}
+            super().__init__(**options, kernel_spec_manager=OwnKernelSpecManager(), **places)
 
         async def start_kernel(self, **options: Any) -> None:
-            await super().start_kernel(**options, env=_environment(folder))
+            await super().start_kernel(**options, env=kept | own)
 
     return OwnKernelManager
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """The variables for a kernel that keeps its own things in `folder`: this process's without a user's settings."""
-    settings = folder / "matplotlibrc"
-    settings.touch()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(USERS)}
-    own = {"IPYTHONDIR": str(folder / "ipython"), "MATPLOTLIBRC": str(settings)}
-    return kept | own | {"PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}

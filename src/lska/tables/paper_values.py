@@ -24,15 +24,10 @@ class PaperValue:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A file of paper/; `rows` in file order."""
+    """A file of paper/; `rows` in file order, `values` by row and column."""
 
     rows: tuple[str, ...]
     values: dict[tuple[str, str], PaperValue]
-
-    def get(self, row: str, column: str) -> PaperValue | None:
-        """The entry of a row and column, or None where the file has none or knows no value."""
-        entry = self.values.get((row, column))
-        return entry if entry is not None and entry.value is not None else None
 
 
 def read_paper(path: Path) -> PaperTable:
@@ -45,8 +40,6 @@ def read_paper(path: Path) -> PaperTable:
     for number, line in read_table(path, COLUMNS, filled=("table", "row", "column")):
         row, column = key = (line["row"], line["column"])
         if key in values:
-            raise FileError(
-                f"{path}: line {number}: row {quoted(row)}, column {quoted(column)} is given twice; keep one"
-            )
+            raise FileError(f"{path}: line {number}: row {quoted(row)}, column {quoted(column)} is given twice")
         values[key] = PaperValue(line["value"] or None, line["unit"], line["source"], line["detail"])
     return PaperTable(tuple(dict.fromkeys(row for row, _ in values)), values)

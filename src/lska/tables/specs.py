@@ -12,13 +12,16 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.files import read_yaml
 from lska.provenance.strict import build
 from lska.settings.fine_tunings import CONTROL, parse_task
+
+if TYPE_CHECKING:
+    from lska.settings.scale import Config
 
 SPECS = Path(__file__).parent / "specs"
 TARGETS = tuple(path.stem for kind in ("table", "figure") for path in sorted(SPECS.glob(f"{kind}_*.yaml")))
@@ -34,20 +37,6 @@ TABLE_FORMATS = (".md", ".tex", ".csv", ".html")
 FIGURE_FORMATS = (".png", ".pdf", ".svg", ".csv")
 
 ROMAN = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "XIV", "XV", "XVI", "XVII"]
-
-
-class ConfigLike(Protocol):
-    """What tables need of a configuration (`lska.settings.scale.Config` has it)."""
-
-    scale: str
-    caption: str
-
-    def runs_of(self, task: str) -> tuple[Run, ...]:
-        """Runs that have `task` at this scale: those fine-tuned for it, all trained runs for every other task."""
-
-    @property
-    def results(self) -> Path:
-        """Folder that holds `metrics/<task>/<run>.json`."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +68,9 @@ class RowSpec:
     They are no entries of the paper; each appears only where the configuration has its run."""
 
     def __post_init__(self) -> None:
-        if self.attentions and not (self.kernels and self.models):
-            raise InputError(f"row {self.label!r}: attentions need models and kernels")
-        if self.modules and self.models:
-            raise InputError(f"row {self.label!r}: give either models or modules")
-        if self.extend and "kernel" not in _variables(self.label):
-            raise InputError(f"row {self.label!r}: extend needs {{kernel}} in the label, to tell the rows apart")
-        if self.control and not self.models:
-            raise InputError(f"row {self.label!r}: control rows need models, whose fine-tunings they show")
         known = {"model", "attention", "kernel", "module", *self.values}
-        unknown = sorted((_variables(self.label) | _variables(self.paper_label or "")) - known)
+        parts = itertools.chain.from_iterable(map(string.Formatter().parse, (self.label, self.paper_label or "")))
+        unknown = sorted({name for _, name, _, _ in parts if name} - known)
         if unknown:
             raise InputError(f"row {self.label!r}: unknown variables {unknown}, expected some of {sorted(known)}")
 
@@ -137,12 +119,6 @@ class ColumnSpec:
     conditions: tuple[str, ...] = ()
     """Metrics in the same files that the caption must state, with the device, such as batch_size."""
 
-    def __post_init__(self) -> None:
-        if self.tolerance == "absolute" and self.margin <= 0:
-            raise InputError(f"column {self.label!r}: tolerance absolute needs a positive margin")
-        if self.text and self.choices:
-            raise InputError(f"column {self.label!r}: give either text or choices")
-
 
 @dataclass(frozen=True)
 class TableSpec:
@@ -172,18 +148,15 @@ class TableSpec:
     def number(self) -> str:
         """`Table III` or `Figure 3`, as the paper counts; `Figure S1` for those that the paper lacks."""
         kind, _, count = self.target.partition("_")
-        if count.startswith(SUPPLEMENT):
-            return f"{kind.capitalize()} {count.upper()}"
-        return f"{kind.capitalize()} {ROMAN[int(count) - 1] if kind == 'table' else int(count)}"
+        shown = count.upper() if count.startswith(SUPPLEMENT) else int(count)
+        return f"{kind.capitalize()} {ROMAN[int(count) - 1] if kind == 'table' else shown}"
 
     def __post_init__(self) -> None:
         labels = [column.label for column in self.columns]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            raise InputError(f"columns listed twice: {', '.join(twice)}")
-        unknown = sorted({name for row in self.rows for name in row.columns} - set(labels))
-        if unknown:
-            raise InputError(f"rows name columns that do not exist: {', '.join(unknown)}")
+        wrong = {label for label in labels if labels.count(label) > 1}
+        wrong |= {name for row in self.rows for name in row.columns} - set(labels)
+        if wrong:
+            raise InputError(f"columns listed twice, or named by rows and not listed: {', '.join(sorted(wrong))}")
 
 
 @dataclass(frozen=True)
@@ -205,7 +178,7 @@ class Row:
         return "-".join([str(self.model), *([] if self.kernel is None else [str(self.attention), f"k{self.kernel}"])])
 
     def applies(self, column: ColumnSpec) -> bool:
-        """Whether the table has a cell for this row in `column`."""
+        """As `RowSpec.applies`."""
         return self.spec.applies(column)
 
     def task(self, column: ColumnSpec) -> str:
@@ -217,7 +190,7 @@ def load_spec(target: str, folder: Path = SPECS) -> TableSpec:
     """Read `<folder>/<target>.yaml`.
 
     Raises:
-        ValueError: no such table or figure, or unknown keys, missing keys and wrong types, all named with the file.
+        ValueError: no such target, or unknown keys, missing keys and wrong types, all named with the file.
     """
     path = folder / f"{target}.yaml"
     if not path.is_file():
@@ -232,20 +205,25 @@ def display_names() -> dict[str, dict[str, str]]:
     return read_yaml(SPECS / "names.yaml")
 
 
-def expand(spec: TableSpec, config: ConfigLike) -> list[Row]:
+def expand(spec: TableSpec, config: Config) -> list[Row]:
     """All rows of a table in order, without its reference rows; control rows only where the scale has their run."""
-    rows = itertools.chain.from_iterable(_rows(template, spec.columns, config) for template in spec.rows)
     measured = [column for column in spec.columns if column.measured_on != "architecture"]
+    rows = itertools.chain.from_iterable(_rows(template, measured, config) for template in spec.rows)
     return [row for row in rows if not row.spec.control or any(sources(row, column, config) for column in measured)]
 
 
-def _rows(spec: RowSpec, columns: Sequence[ColumnSpec], config: ConfigLike) -> Iterator[Row]:
-    names = display_names()
+def _rows(spec: RowSpec, measured: Sequence[ColumnSpec], config: Config) -> Iterator[Row]:
+    names, keys = display_names(), tuple(spec.values)
+    options = [dict(zip(keys, values, strict=True)) for values in itertools.product(*spec.values.values())]
     for module, model in itertools.product(spec.modules or (None,), spec.models or (None,)):
-        kernels = _kernels(spec, model, columns, config)
-        axes = (spec.attentions or (None,), kernels or (None,), *spec.values.values())
-        for attention, kernel, *values in itertools.product(*axes):
-            given = dict(zip(spec.values, values, strict=True))
+        kernels = spec.kernels
+        if spec.extend:
+            # The paper's kernel sizes, and those of the configuration's runs.
+            tasks = {spec.task(column, given) for column in measured if spec.applies(column) for given in options}
+            runs = [run for task in tasks for run in config.runs_of(task) if model in (None, run.model)]
+            kernels = tuple(sorted({run.kernel for run in runs if run.kernel is not None} | set(kernels)))
+        axes = (spec.attentions or (None,), kernels or (None,), options)
+        for attention, kernel, given in itertools.product(*axes):
             parts = {"model": model, "attention": attention, "module": module}
             shown = {key: names.get(f"{key}s", {}).get(value, value) for key, value in {**parts, **given}.items()}
             label = spec.label.format(kernel=kernel, **shown)
@@ -253,19 +231,7 @@ def _rows(spec: RowSpec, columns: Sequence[ColumnSpec], config: ConfigLike) -> I
             yield Row(label, paper_label, spec, kernel=kernel, values=given, **parts)
 
 
-def _kernels(spec: RowSpec, model: str | None, columns: Sequence[ColumnSpec], config: ConfigLike) -> tuple[int, ...]:
-    """The paper's kernel sizes, and where `extend` says so those of the configuration's runs."""
-    if not spec.extend:
-        return spec.kernels
-    measured = [column for column in columns if spec.applies(column) and column.measured_on != "architecture"]
-    given = [dict(zip(spec.values, values, strict=True)) for values in itertools.product(*spec.values.values())]
-    tasks = {spec.task(column, values) for column, values in itertools.product(measured, given)}
-    runs = [run for task in tasks for run in config.runs_of(task)]
-    trained = {run.kernel for run in runs if run.kernel is not None and model in (None, run.model)}
-    return tuple(sorted(trained | set(spec.kernels)))
-
-
-def sources(row: Row, column: ColumnSpec, config: ConfigLike) -> list[tuple[str, Run | str]]:
+def sources(row: Row, column: ColumnSpec, config: Config) -> list[tuple[str, Run | str]]:
     """Metric files of one cell as (task, run) or (task, module); empty where nothing is measured."""
     if column.task == DESIGN or not row.applies(column) or row.module is None and row.model is None:
         return []
@@ -280,7 +246,7 @@ def sources(row: Row, column: ColumnSpec, config: ConfigLike) -> list[tuple[str,
     return [(task, run) for run in (runs[:1] if column.measured_on == "one seed" else runs)]
 
 
-def requirements(spec: TableSpec, config: ConfigLike) -> list[tuple[str, Run | str]]:
+def requirements(spec: TableSpec, config: Config) -> list[tuple[str, Run | str]]:
     """Exactly the metric files that the table reads, `results/<scale>/metrics/<task>/<run>.json`, each once.
 
     The second item is a run, or the name of a module for tasks that belong to no run (Table I).
@@ -296,12 +262,8 @@ def outputs(target: str, folder: Path) -> tuple[Path, ...]:
     return tuple(folder / f"{kind}s" / f"{target}{suffix}" for suffix in formats)
 
 
-def samples(spec: TableSpec, config: ConfigLike, results: Path | None = None) -> list[Path]:
+def samples(spec: TableSpec, config: Config, results: Path | None = None) -> list[Path]:
     """Pictures of sample predictions of every fine-tuned detector and segmentor whose metric file a table reads,
     `<results>/samples/<task>/<run>.png`; `config.results` where `results` is None."""
     folder = (config.results if results is None else results) / "samples"
     return [folder / task / f"{run}.png" for task, run in requirements(spec, config) if parse_task(task) is not None]
-
-
-def _variables(template: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(template) if name}

@@ -1,28 +1,31 @@
 """A filled table as Markdown, LaTeX, CSV and HTML: a template for each format, and tidy records for the CSV.
 
-    from lska import config
-    from lska.tables.table_formats import build_table
-    table = build_table("table_03", config.load([Path("config/demo.yaml")]))
+from lska.settings.scale import load
+from lska.tables.table_formats import build_table
+table = build_table("table_03", load([Path("config/demo.yaml")]))
 """
 
 from __future__ import annotations
 
 import functools
 import html
+import itertools
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lska.provenance.errors import InputError
 from lska.provenance.files import csv_text, write_text
+from lska.tables.cell_states import State
 from lska.tables.cell_text import caption, cell_text, facts, headings, legend, shown
-from lska.tables.collect import Cell, Table, TableRow, collect
-from lska.tables.latex import table_pages
-from lska.tables.specs import TABLE_FORMATS, ColumnSpec, ConfigLike, load_spec, outputs
+from lska.tables.collect import Cell, Table, collect
+from lska.tables.specs import TABLE_FORMATS, load_spec, outputs
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from lska.settings.scale import Config
 
 MARKDOWN = {character: f"\\{character}" for character in "\\|*_<>`~[&$"}
 """What Markdown as code hosts read it gives a meaning within a line: emphasis, links, entities, mathematics."""
@@ -47,10 +50,23 @@ CSV_COLUMNS = (
     "seeds", "task", "metric",
 )  # fmt: skip
 
+# How LaTeX lays a table out.
+NARROW, WIDE = " .,:;'()[]-/ijl|", "✓✗○±×MWm%"
+LETTER, SEPARATION = 4.25, 8.0
+"""Points at \\footnotesize: of a digit, as of most letters, and between columns."""
+TEXT = 345.0
+"""Width in points of the text of LaTeX's `article`."""
+SMALLEST = 0.7
+"""A panel wider than the text is scaled down to it, to about 5.6 points; what needs more goes into another panel."""
+LABEL = 48
+"""Characters of a line of a row's label."""
+PAGE, HEAD = 36, 3
+"""Rows on a page, beside caption and legend, and the rows that a panel's head and gap take."""
+
 
 def build_table(
     target: str,
-    config: ConfigLike,
+    config: Config,
     files: Iterable[Path] | None = None,
     paper: Path = Path("paper"),
     results: Path | None = None,
@@ -84,11 +100,7 @@ def build_table(
 
 
 def write_table(table: Table, path: Path) -> None:
-    """Write `table` in the format of the suffix of `path`, atomically.
-
-    Raises:
-        ValueError: no such format.
-    """
+    """Write `table` in the format of the suffix of `path`, atomically; ValueError where there is no such format."""
     if path.suffix not in WRITERS:
         raise InputError(f"{path}: no such format for tables; expected one of {', '.join(WRITERS)}")
     write_text(path, WRITERS[path.suffix](table))
@@ -122,6 +134,45 @@ def to_html(table: Table, styled: bool = True) -> str:
     return _render(table, ".html", page=False, styled=styled)
 
 
+def to_csv(table: Table) -> str:
+    """One line per cell; empty fields are unknown quantities."""
+    return csv_text(CSV_COLUMNS, records(table))
+
+
+WRITERS: dict[str, Callable[[Table], str]] = {
+    ".md": to_markdown, ".tex": to_latex, ".csv": to_csv, ".html": to_page,
+}  # fmt: skip
+
+
+def records(table: Table) -> list[dict[str, object]]:
+    """One mapping per cell with the keys `CSV_COLUMNS` (docs/extend.md), row by row; None where nothing is known."""
+    found = []
+    for row in table.rows:
+        source = row.source
+        for cell, column in zip(row.cells, table.spec.columns, strict=True):
+            known = source is not None and source.applies(column)
+            lists = {"files": map(relative_place, cell.files), "data": cell.data, "seeds": map(str, cell.seeds)}
+            own = {
+                **{name: ";".join(parts) or None for name, parts in lists.items()},
+                "table": table.spec.target,
+                "scale": table.scale,
+                "state": str(cell.state),
+                "model": source and (source.model or source.module),
+                "attention": source and source.attention,
+                "kernel": source and source.kernel,
+                "task": source.task(column) if known else None,
+                "metric": column.metric.format(**source.values) if known else None,
+            }
+            found.append({name: own[name] if name in own else getattr(cell, name) for name in CSV_COLUMNS})
+    return found
+
+
+def relative_place(path: Path) -> str:
+    """The path as seen from the working folder, so that committed files name no machine."""
+    here = Path.cwd()
+    return (path.relative_to(here) if path.is_relative_to(here) else path).as_posix()
+
+
 def escape_markdown(text: str) -> str:
     """Text as it is, whatever Markdown means by its characters."""
     return "".join(MARKDOWN.get(character, character) for character in text)
@@ -152,57 +203,90 @@ def _templates(suffix: str) -> Environment:
         lstrip_blocks=True, keep_trailing_newline=True, **(TEX_BLOCKS if suffix == ".tex" else {}),
         finalize=lambda value: value if hasattr(value, "__html__") else Markup(escape(str(value))),
     )  # fmt: skip
-    made.filters |= {"text": cell_text, "origin": _origin, "wrapped": _wrapped}
+    wrapped = functools.partial(textwrap.wrap, break_on_hyphens=False)
+    made.filters |= {"text": cell_text, "origin": _origin, "wrapped": wrapped, "head_width": _head_width}
     made.globals["style"] = Markup("".join((folder / "table.css").read_text(encoding="utf-8").splitlines()))
     return made
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 def _origin(cell: Cell) -> str:
     """State, note, the interval that the measurement of one run gives, and the metric files of a cell."""
     interval = ""
     if cell.low is not None and cell.high is not None:
-        low, high = (shown(end, decimals=cell.digits) for end in (cell.low, cell.high))
-        interval = f"interval {low} to {high}"
-    return "; ".join(part for part in (cell.state, cell.note, interval, *map(relative_place, cell.files)) if part)
+        interval = " to ".join(shown(end, decimals=cell.digits) for end in (cell.low, cell.high))
+    parts = (cell.state, cell.note, interval and f"interval {interval}", *map(relative_place, cell.files))
+    return "; ".join(part for part in parts if part)
 
 
-def to_csv(table: Table) -> str:
-    """One line per cell; empty fields are unknown quantities."""
-    return csv_text(CSV_COLUMNS, records(table))
+class Panel(NamedTuple):
+    """Some columns of a table beside each other on a page of LaTeX, and the rows that they apply to, by number."""
+
+    columns: tuple[int, ...]
+    rows: tuple[int, ...]
 
 
-def records(table: Table) -> list[dict[str, object]]:
-    """One mapping per cell with the keys `CSV_COLUMNS` (docs/extend.md), row by row; None where nothing is known."""
-    cells = ((row, pair) for row in table.rows for pair in zip(row.cells, table.spec.columns, strict=True))
-    return [_record(table, row, *pair) for row, pair in cells]
+def table_pages(table: Table) -> list[list[Panel]]:
+    """Panels of each page; one with more rows than a page has is divided."""
+    pages: list[list[Panel]] = []
+    left, most = 0, PAGE - HEAD
+    for panel in table_panels(table):
+        for start in range(0, len(panel.rows), most):
+            part = Panel(panel.columns, panel.rows[start : start + most])
+            if not pages or len(part.rows) + HEAD > left:
+                pages.append([])
+                left = PAGE
+            pages[-1].append(part)
+            left -= len(part.rows) + HEAD
+    return pages
 
 
-def _record(table: Table, row: TableRow, cell: Cell, column: ColumnSpec) -> dict[str, object]:
-    source = row.source
-    known = source is not None and source.applies(column)
-    lists = {"files": map(relative_place, cell.files), "data": cell.data, "seeds": map(str, cell.seeds)}
-    found = {name: ";".join(parts) or None for name, parts in lists.items()}
-    found |= {"table": table.spec.target, "scale": table.scale, "state": str(cell.state)}
-    found |= {
-        "model": source and (source.model or source.module),
-        "attention": source and source.attention,
-        "kernel": source and source.kernel,
-        "task": source.task(column) if known else None,
-        "metric": column.metric.format(**source.values) if known else None,
-    }
-    return {name: found[name] if name in found else getattr(cell, name) for name in CSV_COLUMNS}
+def table_panels(table: Table) -> list[Panel]:
+    """Columns in order: in one panel where that fits as it is, else in as few and about equally wide ones as possible,
+    each of columns that apply to the same rows."""
+    labels = [line for row in table.rows for line in textwrap.wrap(row.label, LABEL)]
+    label = max(map(_width, labels), default=0.0) + SEPARATION
+    texts = [[str(cell_text(cell)) for cell in row.cells] for row in table.rows]
+    # Headings may be broken between words.
+    words = [head.split() for head in headings(table)[1:]]
+    widths = [max(map(_width, [*head, *cells])) + SEPARATION for head, *cells in zip(words, *texts, strict=True)]
+    columns = range(len(widths))
+    if label + sum(widths) <= TEXT:
+        return [Panel(tuple(columns), tuple(range(len(table.rows))))]
+
+    def applying(column: int) -> tuple[int, ...]:
+        spec = table.spec.columns[column]
+        return tuple(
+            number
+            for number, row in enumerate(table.rows)
+            if (row.source.applies(spec) if row.source else row.cells[column].state is not State.NOT_APPLICABLE)
+        )
+
+    def packed(group: Sequence[int], room: float) -> list[tuple[int, ...]]:
+        parts: list[tuple[int, ...]] = []
+        left = 0.0
+        for column in group:
+            if not parts or widths[column] > left:
+                parts.append(())
+                left = room
+            parts[-1] = (*parts[-1], column)
+            left -= widths[column]
+        return parts
+
+    found = []
+    for rows, members in itertools.groupby(columns, applying):
+        group, room = list(members), TEXT / SMALLEST - label
+        fewest = packed(group, room)
+        narrower = (packed(group, width) for width in range(1, int(room)))
+        found += [Panel(part, rows) for part in next((n for n in narrower if len(n) == len(fewest)), fewest)]
+    return found
 
 
-def relative_place(path: Path) -> str:
-    """The path as seen from the working folder, so that committed files name no machine."""
-    here = Path.cwd()
-    return (path.relative_to(here) if path.is_relative_to(here) else path).as_posix()
+def _width(text: str) -> float:
+    """About how many points a text takes."""
+    return LETTER * sum(0.66 if c in NARROW else 1.5 if c in WIDE or c.isupper() else 1.0 for c in text)
 
 
-WRITERS: dict[str, Callable[[Table], str]] = {
-    ".md": to_markdown, ".tex": to_latex, ".csv": to_csv, ".html": to_page,
-}  # fmt: skip
+def _head_width(panel: Panel, table: Table, column: int) -> int:
+    """Characters of a heading's line that keep it about as wide as its column's cells."""
+    cells = (str(cell_text(table.rows[row].cells[column])) for row in panel.rows)
+    return max(8, *map(len, headings(table)[column + 1].split()), *map(len, cells))

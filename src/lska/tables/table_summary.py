@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lska.provenance.files import read_json
 from lska.settings.perturbed_sets import set_of
 from lska.tables.cell_states import MEANING, State
 from lska.tables.cell_text import MARKS, caption, cell_text, ours
 from lska.tables.collect import Table
-from lska.tables.specs import ConfigLike, TableSpec, requirements, samples
+from lska.tables.specs import TableSpec, requirements, samples
 from lska.tables.table_formats import escape_markdown, relative_place, to_markdown
+
+if TYPE_CHECKING:
+    from lska.settings.scale import Config
 
 LONGEST = 120
 """Rows of the longest table that a figure's notebook shows."""
@@ -74,7 +77,7 @@ def figure_numbers(table: Table) -> str:
     return f"{len(table.rows)} rows, in the CSV file beside the figure.\n\n**{escape_markdown(caption(table))}**"
 
 
-def pictures(spec: TableSpec, config: ConfigLike, results: Path) -> list[object]:
+def pictures(spec: TableSpec, config: Config, results: Path) -> list[object]:
     """What to display, as Markdown and images, of the sample predictions and the perturbed sets that a table reads.
 
     Pictures show images of the data set, so those of results that were measured elsewhere may be absent; each says so.
@@ -125,7 +128,7 @@ def not_run(table: Table) -> str:
     if not missing:
         return "Nothing: every network of this table was measured."
     how = "Networks are added under `runs` of the task in the configuration; `snakemake` then makes what is missing."
-    lines = (f"- {what}: {', '.join(names)}" for what, names in missing.items())
+    lines = (f"- {task}: {', '.join(names)}" for task, names in missing.items())
     return "\n".join([f"{how} See docs/extend.md.", "", *lines])
 
 
@@ -142,37 +145,32 @@ def printed(table: Table) -> str:
 
 
 def provenance(table: Table) -> str:
-    """Every metric file that the table reads, with the weights, recipe, data and code behind it, in Markdown.
-
-    Raises:
-        ValueError: a file changed since the table was filled and is no longer JSON.
-    """
+    """Every metric file that the table reads, with the weights, recipe, data and code behind it, in Markdown."""
     used: dict[Path, dict[str, None]] = {}
     for cell in table.cells:
         for path in cell.files:
             used.setdefault(path, {})[cell.column] = None
     if not used:
         return "The numbers come from the code itself; no metric file is read."
-    head = ("metric file", "columns", "weights", "recipe", "data", "code", "device", "measured")
-    return _markdown(head, (_file_row(read_json(path), columns) for path, columns in used.items()))
 
+    def short(digest: str | None) -> str:
+        return digest.removeprefix("sha256:")[:10] if digest else "none"
 
-def _file_row(content: Mapping[str, Any], columns: Iterable[str]) -> tuple[str, ...]:
-    weights, code = content.get("weights") or {}, content.get("code") or {}
-    return (
-        f"{content['task']}/{content['run']}",
-        "; ".join(columns),
-        f"{weights.get('origin', '')} {_short(weights.get('md5'))}" if weights.get("md5") else "none",
-        _short(content.get("recipe")),
-        (content.get("data") or {}).get("name", "none"),
-        _short(code.get("commit")) + (" (changed)" if code.get("dirty") else ""),
-        str((content.get("environment") or {}).get("device", "")),
-        str(content.get("started", ""))[:16].replace("T", " "),
-    )
-
-
-def _short(digest: str | None) -> str:
-    return digest.removeprefix("sha256:")[:10] if digest else "none"
+    rows = []
+    for path, columns in used.items():
+        content = read_json(path)
+        weights, code, data = (content.get(name) or {} for name in ("weights", "code", "data"))
+        rows.append((
+            f"{content['task']}/{content['run']}",
+            "; ".join(columns),
+            f"{weights.get('origin', '')} {short(weights['md5'])}" if weights.get("md5") else "none",
+            short(content.get("recipe")),
+            data.get("name", "none"),
+            short(code.get("commit")) + (" (changed)" if code.get("dirty") else ""),
+            str((content.get("environment") or {}).get("device", "")),
+            str(content.get("started", ""))[:16].replace("T", " "),
+        ))  # fmt: skip
+    return _markdown(("metric file", "columns", "weights", "recipe", "data", "code", "device", "measured"), rows)
 
 
 def further(table: Table) -> str:
