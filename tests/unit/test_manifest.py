@@ -169,7 +169,7 @@ BAD_MANIFESTS = {
     f"name: x\nsplits: {{a: {{count: {'9' * 5000}}}}}\n": "own.yaml: line 2",
     "name: " + "[" * 2000: "own.yaml: line 1: mappings and lists are nested more than 64 deep",
     "name: x\nsplits: [a]\n": "splits: expected a mapping, found list",
-    "name: x\nsplits: {1: {}}\n": "splits, key 1: expected str, found int 1",
+    "name: x\nsplits: {1: {}}\n": "splits.1: missing key 'count'",
     "name: x\nclasses: 'timm:../../../etc/passwd'\n": "classes: expected a list, or <package>:<file>",
     "name: x\nclasses: 'os:/etc/passwd'\n": "classes: expected a list, or <package>:<file>",
     "- 1\n": "own.yaml: expected a mapping, found a list",

@@ -7,13 +7,15 @@ stand in its `__post_init__`. A section whose fields are all right is checked as
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
-from pydantic_core import ErrorDetails, SchemaValidator
+from pydantic_core import ErrorDetails
 
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import printable, quoted
@@ -35,9 +37,6 @@ EXPECTED = {
     "too_short": "at least {min_length} values", "too_long": "{max_length} values",
 }  # fmt: skip
 """What was expected, by pydantic's type of the error."""
-
-UNKNOWN = ("unexpected_keyword_argument", "invalid_key")
-"""Pydantic's types of errors of unknown keys."""
 
 KEY = "[key]"
 """What ends the location of an error in a key of a mapping."""
@@ -64,13 +63,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def build(cls: type[T], values: Mapping[str, Any], where: str, problems: Iterable[str] = ()) -> T:
     """Make `cls` (a dataclass) from `values`, nested dataclasses from nested mappings.
 
-    Args:
-        where: file or setting that the values come from.
-        problems: what the caller found wrong with the values already; named together with the rest.
-
     Raises:
-        SettingsError: names `where`, and every unknown key, missing key and wrong value with its place, such as
-            `runs[1].kernel`.
+        SettingsError: names `where` (the file or setting that the values come from), what the caller found wrong
+            already, and every unknown key, missing key and wrong value with its place, such as `runs[1].kernel`.
     """
     made, found = _built(cls, values, "")
     refuse([*problems, *found], where)
@@ -89,10 +84,8 @@ def refuse(problems: Iterable[str], where: str) -> None:
 
 
 def checked(problem: Callable[..., str | None], *fields: str) -> AfterValidator:
-    """Annotation of a field with what `problem` says is wrong with its value; None where nothing is.
-
-    Args:
-        fields: fields before this one whose values `problem` takes too; where one of these is wrong, it is not asked.
+    """Annotation of a field with what `problem` says is wrong with its value (None: nothing) and with those of `fields`
+    before it; where one of these is wrong, it is not asked.
     """
 
     def check(value: Any, info: ValidationInfo) -> Any:
@@ -120,120 +113,86 @@ def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(list[cls], config=STRICT)
 
 
-@functools.cache
-def _validator(cls: type[Any]) -> SchemaValidator:
-    return SchemaValidator(_as_in_yaml(_adapter(cls).core_schema))
-
-
-def _as_in_yaml(schema: Any) -> Any:
-    """A schema in which lists may stand for tuples, and mappings for dataclasses, however strict the rest is."""
-    if isinstance(schema, list):
-        return [_as_in_yaml(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    lax = {"strict": False} if schema.get("type") in ("tuple", "dataclass") else {}
-    return {key: _as_in_yaml(value) for key, value in schema.items()} | lax
-
-
 def _built(cls: type[T], values: Mapping[str, Any], setting: str) -> tuple[T | None, list[str]]:
-    try:
-        return _validator(cls).validate_python([values])[0], []
-    except ValidationError as error:
-        return None, list(_explained(cls, [values], error.errors(include_url=False), setting))
-
-
-def _explained(cls: type[Any], values: Any, errors: list[ErrorDetails], setting: str) -> Iterator[str]:
-    """Messages of this project for pydantic's errors in the values of a `setting`.
-
-    Where a value fits no member of a union, pydantic has an error for each member: they become one message, or none
-    where one of the members could be meant and is wrong further inside.
+    """The dataclass, or messages of this project for pydantic's errors, which are grouped by their place: where a value
+    fits no member of a union, there is one for each member, and none counts where one is wrong further inside.
     """
-    found: dict[Place, list[ErrorDetails]] = {}
-    for error in errors:
-        found.setdefault(_place(error, values), []).append(error)
-    first = {place[:depth]: number for number, place in reversed([*enumerate(found)]) for depth in range(len(place))}
-    unknown = {place for place, here in found.items() if here[0]["type"] in UNKNOWN}
-    # Before the fields of their section: one may be the misspelt name of a missing one.
-    order = {place: (first[place[:-1]] if place in unknown else number) for number, place in enumerate(found)}
-    for place in sorted(found, key=lambda place: (order[place], place not in unknown)):
-        here, kind, name = found[place], found[place][0]["type"], place[-1]
+    try:
+        # By way of JSON, in which lists stand for tuples and mappings for dataclasses, however strict the rest is.
+        return _adapter(cls).validate_json(json.dumps([values], default=str))[0], []
+    except ValidationError as error:
+        found: dict[Place, list[ErrorDetails]] = {}
+        for one in error.errors(include_url=False):
+            found.setdefault(_place(one, values), []).append(one)
+    told: list[str] = []
+    for place, errors in sorted(found.items(), key=lambda one: one[1][0]["type"] != "unexpected_keyword_argument"):
+        name, kind = (place[-1] if place else ""), errors[0]["type"]
+        inside = any(len(other) > len(place) and other[: len(place)] == place for other in found)
         if kind == "missing":
-            yield _told(_written(setting, place[1:-1]), f"missing key {name!r}")
-        elif place in unknown:
-            yield _told(_written(setting, place[1:-1]), f"unknown key {quoted(name)}{_suggestion(cls, place)}")
+            where, problem = place[:-1], f"missing key {name!r}"
+        elif kind == "unexpected_keyword_argument":
+            where, problem = place[:-1], f"unknown key {quoted(name)}{_suggestion(cls, place)}"
         elif kind == "value_error":
-            yield _told(_written(setting, place[1:]), str(here[0]["ctx"]["error"]))
-        elif place not in first:
-            yield _told(_written(setting, place[1:]), _mismatch(here, _options(cls, place)))
+            where, problem = place, str(errors[0]["ctx"]["error"])
+        elif not inside:
+            where, problem = place, _mismatch(errors)
+        else:
+            continue
+        steps = (f"[{one}]" if isinstance(one, int) else f".{printable(one, 100)}" for one in where)
+        written = "".join((setting, *steps)).removeprefix(".").replace(f".{KEY}", " (the key)")
+        told.append(f"{written}: {problem}" if written else problem)
+    return None, told
 
 
 def _place(error: ErrorDetails, values: Any) -> Place:
     """Where in the values an error is: its location without the names of members of unions."""
     place: list[Any] = []
-    for step in error["loc"]:
-        inside = values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
-        reached = step in inside
+    reached, step = True, None
+    for step in error["loc"][1:]:
+        inside = dict(enumerate(values)) if isinstance(values, list | tuple) else values
+        inside = {str(name): one for name, one in inside.items()} if isinstance(values, Mapping) else inside
+        reached = isinstance(inside, dict) and step in inside
         if reached:
-            values = values[step]
+            values = inside[step]
             place.append(step)
-    if error["type"] == "missing" and isinstance(values, list):
+    if error["type"] == "missing" and not reached and isinstance(values, list | tuple):
         # Of a list that is too short; the last of its errors knows how long it had to be.
-        error["type"], error["ctx"] = "too_long", {"max_length": step + 1}
-    if not reached and (error["type"] in ("missing", "invalid_key") or step == KEY):
+        error["type"], error["ctx"], error["input"] = "too_long", {"max_length": step + 1}, values
+    elif error["type"] in ("missing", "unexpected_keyword_argument") and not reached:
         place.append(step)
+    elif step == KEY:
+        place.append(KEY)
     return tuple(place)
 
 
-def _mismatch(errors: list[ErrorDetails], options: list[dict[str, Any]]) -> str:
-    value, last = errors[0]["input"], errors[-1]
-    if last["type"] == "too_long":
-        return f"expected {last['ctx']['max_length']} values, found {len(value)}: {quoted(value)}"
-    kinds = [(EXPECTED.get(error["type"], error["type"]), error.get("ctx", {})) for error in errors]
-    expected = dict.fromkeys(kind.format(**context) for kind, context in kinds)
-    wanted = " or ".join(expected).replace("' or '", "', '")
-    of_type = last["type"].endswith(("_type", "_error"))
-    null = " or null" if of_type and {"type": "null"} in options else ""
-    kind = f"{type(value).__name__} " if of_type else ""
-    hint = _scientific(value) if isinstance(value, str) and "a finite float" in expected else ""
-    return f"expected {wanted}{null}, found {kind}{quoted(value)}{hint}"
-
-
-def _scientific(value: str) -> str:
-    """YAML reads `1e-3` as text, an error that is easier to mend when named."""
-    try:
-        mantissa, exponent = f"{float(value):e}".split("e")
-    except ValueError:
-        return ""
-    return f"; YAML takes it for text, write {float(mantissa)}e{int(exponent):+d}" if "e" in value.lower() else ""
+def _mismatch(errors: list[ErrorDetails]) -> str:
+    value, kind = errors[0]["input"], errors[-1]["type"]
+    expected = dict.fromkeys(EXPECTED.get(one["type"], one["msg"]).format(**one.get("ctx", {})) for one in errors)
+    if kind == "too_long":
+        return f"expected {list(expected)[-1]}, found {len(value)}: {quoted(value)}"
+    shown = f"{type(value).__name__} {quoted(value)}" if kind.endswith(("_type", "_error")) else quoted(value)
+    hint = ""
+    if isinstance(value, str) and "a finite float" in expected and "e" in value.lower():
+        with contextlib.suppress(ValueError):  # an error that is easier to mend when named
+            mantissa, exponent = f"{float(value):e}".split("e")
+            hint = f"; YAML takes it for text, write {float(mantissa)}e{int(exponent):+d}"
+    return f"expected {' or '.join(expected)}, found {shown}{hint}".replace("' or '", "', '")
 
 
 def _suggestion(cls: type[Any], place: Place) -> str:
-    known = [key for option in _options(cls, place[:-1]) for key in option.get("properties", {})]
+    """The key that may have been meant, or all that are known, by the JSON schema of the dataclass."""
+    schema = _adapter(cls).json_schema()
+
+    def options(one: Any) -> list[dict[str, Any]]:
+        if not isinstance(one, dict):
+            return []
+        one = schema["$defs"][one["$ref"].rpartition("/")[2]] if "$ref" in one else one
+        return [found for part in one["anyOf"] for found in options(part)] if "anyOf" in one else [one]
+
+    sections = options(schema["items"])
+    for step in place[:-1]:
+        inner = [one.get("properties", {}).get(step) or one.get("additionalProperties") for one in sections]
+        sections = [found for one in (*inner, *(one.get("items") for one in sections)) for found in options(one)]
+    known = [key for one in sections for key in one.get("properties", {})]
     close = difflib.get_close_matches(str(place[-1])[:100], known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else f"; known keys: {', '.join(known)}"
-
-
-def _options(cls: type[Any], place: Place) -> list[dict[str, Any]]:
-    """JSON schemas of what may stand at `place` in the values of a dataclass."""
-    schema = _adapter(cls).json_schema()
-    found = [schema]
-    for step in (None, *place):
-        if step is not None:
-            inner = [one.get("properties", {}).get(step) or one.get("additionalProperties") for one in found]
-            inner += [one.get("items") for one in found]
-            found = [one for one in inner if isinstance(one, dict)]
-        found = [option for one in found for option in one.get("anyOf", [one])]
-        found = [schema["$defs"][one["$ref"].rpartition("/")[2]] if "$ref" in one else one for one in found]
-    return found
-
-
-def _written(setting: str, place: Place) -> str:
-    """A place inside a setting as people write it, such as `runs[1].kernel`."""
-    if KEY in place:
-        return f"{_written(setting, place[:-2])}, key {quoted(place[-2])}"
-    steps = (f"[{step}]" if isinstance(step, int) else f".{printable(step, 100)}" for step in place)
-    return "".join((setting, *steps)).removeprefix(".")
-
-
-def _told(place: str, problem: str) -> str:
-    return f"{place}: {problem}" if place else problem
