@@ -59,7 +59,7 @@ WITH_TORCH_AND_TIMM = {
 """Packages that come with these two, by what they say of themselves."""
 
 
-def test_the_networks_need_torch_and_timm_alone(tmp_path: Path) -> None:
+def test_the_networks_need_torch_and_timm_alone_and_the_command_line_says_what_it_needs(tmp_path: Path) -> None:
     modules = {package: name for name, package in CALLED.items()} | {"mmcv-lite": "mmcv", "mmsegmentation": "mmseg"}
     others = asked("requirements.in").keys() - WITH_TORCH_AND_TIMM
     code = f"""
@@ -73,6 +73,10 @@ save_weights(network, "w.safetensors")
 load_weights(network, "w.safetensors")
 maps = create("van_tiny", attention="lka", kernel_size=23, features_only=True)(torch.zeros(1, 3, 64, 64))
 print(network(torch.zeros(1, 3, 64, 64)).shape, len(maps))
+from lska.__main__ import start
+sys.exit(start())
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "torch.Size([1, 3]) 4\n", done.stderr[-2000:]
+    # The command line says what else it needs.
+    assert done.returncode == 1 and re.match(r"lska: error: \S+ is not installed: .*`make demo`", done.stderr)
