@@ -27,7 +27,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lska.evaluate.precision import STATISTICS, resampled_precisions
+from lska.evaluate.box_ap import STATISTICS, resampled_precisions
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import code_version, environment
 from lska.provenance.outcomes import resample_counts

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from lska.data.folders import open_split
 from lska.data.perturbed.generate import CorruptionSettings, write_corrupted_set
@@ -31,11 +30,9 @@ from lska.data.perturbed.names import severity_folder
 from lska.data.perturbed.parts import Part
 from lska.data.perturbed.perturbed_integrity import corruption_folder
 from lska.data.synthetic import ClassificationSettings, write_classification_set
-from lska.evaluate.members import Member
-from lska.evaluate.predictions import Store
-from lska.evaluate.scoring_passes import ScoringPass, ShardBatches, ShardImages, ShardLabels, normalized
+from lska.evaluate.measurement import Shard, Subject, shared_batches
+from lska.evaluate.robustness import ScoringPass
 from lska.models import create
-from lska.models.runs import Run
 from lska.models.scoring import memory_format
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import code_version, environment
@@ -46,16 +43,14 @@ CORRUPTIONS = ("gaussian_noise", "defocus_blur", "contrast")
 CLASSES = 10
 
 
-def member(number: int, size: int) -> Member:
+def subject(number: int, size: int) -> Subject:
     """VAN-Tiny with LSKA, k = 23, and fresh weights of seed `number`."""
     torch.manual_seed(number)
-    run = Run("van_tiny", "lska", 23, number)
-    network = create(run.model, attention=run.attention, kernel_size=run.kernel, num_classes=CLASSES).eval()
+    network = create("van_tiny", attention="lska", kernel_size=23, num_classes=CLASSES).eval()
     half = [0.5, 0.5, 0.5]
     recipe = {"image_size": size, "test_crop": 0.9, "test_interpolation": "bicubic", "mean": half, "deviation": half}
-    own = Preprocessing.of(recipe, "recipe")
-    sidecar = {"md5": f"{number:032x}"}
-    return Member(run, network.to(memory_format=memory_format(True)), sidecar, own, architecture={}, channels_last=True)
+    network, sidecar = network.to(memory_format=memory_format(True)), {"md5": f"{number:032x}"}
+    return Subject(str(number), network, sidecar, Preprocessing.of(recipe, "recipe"), channels_last=True)
 
 
 def make_images(folder: Path, size: int, images: int) -> None:
@@ -72,17 +67,17 @@ def one_pass(folder: Path, store: Path, numbers: range, options: argparse.Namesp
     for name in CORRUPTIONS:
         split = open_split(corruption_folder(folder / "c", "c", name), severity_folder("c", name, 3))
         parts.append(Part(f"{name}/3", split, "sha256:" + name.ljust(16, "0"), stored=True))
-    labels = {part.name: ShardLabels.of(part, part.split.classes, masked=False) for part in parts}
-    members = [member(number, options.image_size) for number in numbers]
-    return ScoringPass(members, parts, labels, Store(store), True, 10_000, options.batch_size, 0, torch.device("cpu"))
+    subjects = [subject(number, options.image_size) for number in numbers]
+    classes, cpu = parts[0].split.classes, torch.device("cpu")
+    return ScoringPass(subjects, parts, store, classes, False, True, 10_000, options.batch_size, 0, cpu)
 
 
 def warm(scoring: ScoringPass) -> None:
     """One forward pass of every network, in which torch prepares its kernels."""
-    size = scoring.members[0].own.image_size
+    size = scoring.subjects[0].own.image_size
     images = torch.zeros(scoring.batch_size, 3, size, size).to(memory_format=torch.channels_last)
     with torch.inference_mode():
-        for one in scoring.members:
+        for one in scoring.subjects:
             one.network(images)
 
 
@@ -118,15 +113,14 @@ def floor(folder: Path, count: int, options: argparse.Namespace) -> tuple[float,
     with tempfile.TemporaryDirectory() as store:
         scoring = one_pass(folder, Path(store), range(count), options)
         warm(scoring)
-        shards, batches = scoring.shards(), []
-        loader = DataLoader(ShardImages(shards), batch_sampler=ShardBatches(shards, options.batch_size))
-        decoding = timed(lambda: batches.extend(images[0] for images, _ in loader))
-        how = scoring.members[0].preprocessing(stored=True)
-        ready = [normalized(images, how, channels_last=True) for images in batches]
+        shards = [Shard(part.split, range(len(part)), scoring.subjects[:1], True) for part in scoring.parts]
+        ready: list[torch.Tensor] = []
+        batches = shared_batches(shards, options.batch_size, 0, scoring.device)
+        decoding = timed(lambda: ready.extend(images for *_, inputs in batches for _, images in inputs))
 
         def forward() -> None:
             with torch.inference_mode():
-                for one in scoring.members:
+                for one in scoring.subjects:
                     for images in ready:
                         one.network(images)
 

@@ -77,12 +77,12 @@ class DenseProject:
 
     def trained(self, head: str, *changes: dict[str, Any], control: bool = False) -> FineTuningJob:
         """Fine-tune without interruption, from the beginning or the last state."""
-        from lska.evaluate.accuracy import VouchedCheckpoint
+        from lska.evaluate.measurement import vouched_run
         from lska.train.fine_tuner import fine_tune
 
         job = self.job(head, *changes, control=control)
         prepare(job.config)
-        fine_tune(job, None if control else VouchedCheckpoint.open(job.config, job.run).sidecar)
+        fine_tune(job, None if control else vouched_run(job.config, job.run)[0])
         return job
 
     def command(self, *words: str, changes: dict[str, Any] | None = None) -> int:

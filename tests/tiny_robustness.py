@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,8 @@ from torch import nn
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.perturbed.parts import Part, open_parts
 from lska.data.perturbed.perturbed_preparing import prepare_perturbed
-from lska.evaluate.members import Member, open_file, open_run
-from lska.evaluate.predictions import Columns, Store
-from lska.evaluate.robustness import training_classes
-from lska.evaluate.scoring_passes import ScoringPass, ShardLabels
+from lska.evaluate.measurement import Subject, open_file, open_run, training_classes
+from lska.evaluate.robustness import ScoringPass
 from lska.models.pretrained import save_weights
 from lska.models.runs import Run
 from lska.provenance.files import write_json
@@ -166,24 +163,20 @@ def without_times(item: PerturbedSet, run: Run) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in ("started", "seconds", "seal")}
 
 
-def members_of(config: Config, *chosen: Run | Path) -> list[Member]:
-    """The members of a pass."""
-    classes = len(training_classes(config))
+def members_of(config: Config, *chosen: Run | Path) -> list[Subject]:
+    """The subjects of a pass."""
     return [
-        open_file(config, one, classes, CPU) if isinstance(one, Path) else open_run(config, one, classes, CPU)
+        (open_file if isinstance(one, Path) else open_run)(config, one, len(training_classes(config)), CPU)
         for one in chosen
     ]
 
 
-def scoring(
-    item: PerturbedSet, members: Sequence[Member], parts: Sequence[Part] | None = None, **more: Any
-) -> ScoringPass:
-    """A pass as `measure` makes it, but for `more`."""
-    parts, classes = open_parts(item) if parts is None else parts, training_classes(item.config)
-    labels = {part.name: ShardLabels.of(part, classes, item.name in MASKED) for part in parts}
+def scoring(item: PerturbedSet, *chosen: Run | Path, **more: Any) -> ScoringPass:
+    """A pass as `measure_robustness` makes it, but for `more`."""
     evaluation = item.section.evaluation
     settings = {
-        "members": members, "parts": parts, "labels": labels, "store": Store(item.predictions),
+        "subjects": members_of(item.config, *chosen), "parts": open_parts(item), "folder": item.predictions,
+        "classes": training_classes(item.config), "masked": item.name in MASKED,
         "as_stored": item.config.stored_images == "as_stored", "shard": item.section.shard,
         "batch_size": evaluation.batch_size, "workers": evaluation.workers, "device": CPU,
     }  # fmt: skip
@@ -198,7 +191,7 @@ def done(one: ScoringPass) -> ScoringPass:
 
 def shard_files(item: PerturbedSet) -> dict[str, tuple[int, bytes]]:
     """Modification time and bytes of every file of predictions."""
-    files = sorted(item.predictions.rglob("*.parquet"))
+    files = sorted(item.predictions.rglob("*.npz"))
     return {str(path.relative_to(item.predictions)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
@@ -220,15 +213,15 @@ def images_of(parts: list[Part]) -> list[str]:
     return [part.split.name(part.index(position)) for part in parts for position in range(len(part))]
 
 
-def kept(one: ScoringPass, member: Member, part: Part, kind: str = "full") -> Columns:
-    """A member's stored predictions on a part."""
-    return one.store.read(one.place(member, part), kind, len(part))
+def kept(one: ScoringPass, subject: Subject, part: Part) -> dict[str, np.ndarray]:
+    """A subject's stored predictions on a part."""
+    files = [dict(np.load(path)) for path in one.files(subject, part).values()]
+    return {name: np.concatenate([file[name] for file in files]) for name in files[0]}
 
 
-def equal(one: Columns, other: Columns) -> bool:
+def equal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
     """Whether predictions are the same to the last bit."""
-    names = (field.name for field in dataclasses.fields(Columns))
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+    return one.keys() == other.keys() and all(np.array_equal(values, other[name]) for name, values in one.items())
 
 
 def foreign(config: Config, name: str = "other", seed: int = 3, **changes: Any) -> Path:

@@ -257,7 +257,7 @@ def _prepare(given: Given) -> None:
         prepare(config)
     elif kind in SETS:
         from lska.data.perturbed.perturbed_preparing import prepare_perturbed
-        from lska.evaluate.reference import judge
+        from lska.evaluate.robustness import judge
 
         item = PerturbedSet(config, kind)
         prepare_perturbed(item, *(() if item.reference is None else judge(config, item.reference)))
@@ -352,10 +352,10 @@ def _train(given: Given) -> None:
     job = FineTuningJob(config, given.task, run)
     require_data(given, config, job.kind)
     take(job.settings.gpus)
-    from lska.evaluate.accuracy import VouchedCheckpoint
+    from lska.evaluate.measurement import vouched_run
     from lska.train.fine_tuner import fine_tune
 
-    backbone = None if job.backbone is None else VouchedCheckpoint.open(config, run).sidecar
+    backbone = None if job.backbone is None else vouched_run(config, run)[0]
     # The libraries talk about their reading of annotations on standard output.
     with contextlib.redirect_stdout(sys.stderr):
         fine_tune(job, backbone, budget)
@@ -485,14 +485,9 @@ for _name, _about in {
 def _complexity(given: Given) -> None:
     config = given_scale(given)
     runs = runs_of(given, config)
-    if given.head is None:
-        from lska.evaluate.model_size import measure_complexity
+    from lska.evaluate.model_size import measure_complexity
 
-        measure_complexity(config, runs)
-        return
-    from lska.evaluate.dense_complexity import measure_dense_complexity as measure_head
-
-    measure_head(config, given.head, runs)
+    measure_complexity(config, runs, given.head)
 
 
 @command("properties", "what attention designs can do (Table I), measured on the modules", heavy=True)

@@ -29,11 +29,11 @@ def robust(project: Project) -> RobustProject:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Places of the images that were decoded by passes, in order."""
-    from lska.evaluate import scoring_passes
+    from lska.evaluate import measurement
 
     places: list[str] = []
-    original = scoring_passes.decode
-    monkeypatch.setattr(scoring_passes, "decode", lambda data, place: places.append(place) or original(data, place))
+    original = measurement.decode
+    monkeypatch.setattr(measurement, "decode", lambda data, place: places.append(place) or original(data, place))
     return places
 
 

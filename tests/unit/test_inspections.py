@@ -13,29 +13,25 @@ import torch
 from PIL import Image
 from tiny_inspection import InspectionProject, metrics_of
 from tiny_project import Project
-from tiny_robustness import RUNS, members_of, network, publish
+from tiny_robustness import CPU, RUNS, members_of, publish
 
 from lska.data.cue_conflict import read_cue_conflict
-from lska.data.decoding import decode
 from lska.data.dtd import read_textures
 from lska.data.entries import DataError
-from lska.data.folders import Split, open_split
-from lska.evaluate import inspecting, receptive_field, shape_bias, shape_texture
-from lska.evaluate.accuracy import StaleWeightsError
-from lska.evaluate.inspecting import measure_inspection
-from lska.evaluate.members import Member
-from lska.evaluate.neighbours import texture_hits
-from lska.evaluate.scoring_passes import cut, normalized
-from lska.evaluate.splits import accuracy
+from lska.data.folders import open_split
+from lska.data.inspected_sets import prepare_inspected
+from lska.evaluate import measurement, receptive_field, shape_texture
+from lska.evaluate.inspecting import category_classes, measure_inspection
+from lska.evaluate.measurement import StaleWeightsError, Subject
+from lska.evaluate.neighbours import texture_metrics
 from lska.models.features import features
-from lska.models.pretrained import save_weights
-from lska.provenance.files import write_json
-from lska.provenance.metric_files import file_md5, validate
+from lska.provenance.metric_files import validate
 from lska.provenance.outcomes import RESAMPLES, outcomes_path, read_outcomes, standard_error
 from lska.settings.inspections import TASKS, InspectionJob
+from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN
 from lska.tables.specs import TARGETS, load_spec
-
-CPU = torch.device("cpu")
+from lska.train.classifier import build_network
+from lska.train.loading import test_transform as validation_transform
 
 
 @pytest.fixture
@@ -47,22 +43,24 @@ def values(job: InspectionJob, run: Any) -> dict[str, float | None]:
     return {name: entry["value"] for name, entry in metrics_of(job, run)["metrics"].items()}
 
 
-def batch(member: Member, encoded: list[bytes]) -> torch.Tensor:
+def batch(subject: Subject, files: list[Path]) -> torch.Tensor:
     """Images as the network's validation images were."""
-    how = member.preprocessing(stored=False)
-    pixels = torch.stack([cut(how.geometry)(decode(data, "")) for data in encoded])
-    return normalized(pixels, how, member.channels_last)
+    return torch.stack([validation_transform(subject.own)(Image.open(file).convert("RGB")) for file in files])
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_metric_files_are_valid_and_have_what_every_table_names(inspected: InspectionProject, task: str) -> None:
+def test_metric_files_have_what_every_table_names_whoever_is_measured_with_them(
+    inspected: InspectionProject, task: str
+) -> None:
     job = inspected.job(task)
-    measure_inspection(job, RUNS)
-    named = {column.metric for target in TARGETS for column in load_spec(target).columns if column.task == task}
+    assert inspected.command("evaluate", task) == 0
+    columns = [column for target in TARGETS for column in load_spec(target).columns if column.task == task]
+    named = {column.metric for column in columns}
     for run in RUNS:
         content = metrics_of(job, run)
         validate(content, "metrics", str(job.metrics(run)))
         assert named and named <= set(content["metrics"])
+        assert all(content["metrics"][column.metric]["unit"] == column.unit for column in columns)
         sidecar = json.loads(job.config.weights_path(run).with_suffix(".json").read_text())
         assert content["weights"] == {"md5": sidecar["md5"], "origin": "trained"}
         assert (content["task"], content["run"], content["recipe"]) == (task, str(run), sidecar["recipe"])
@@ -79,136 +77,112 @@ def test_metric_files_are_valid_and_have_what_every_table_names(inspected: Inspe
             assert len(samples) == (20 if task == "shape_texture" else RESAMPLES)
         shown = {name for name in named if not name.endswith("_deviation") and not name.startswith("residual_score")}
         assert shown <= {*outcomes.images, *outcomes.samples}
-    for column in (c for target in TARGETS for c in load_spec(target).columns if c.task == task):
-        assert content["metrics"][column.metric]["unit"] == column.unit
     assert len({str(values(job, run)) for run in RUNS}) == 3, "every network has numbers of its own"
+    together = values(job, RUNS[1]), metrics_of(job, RUNS[1])["outcomes"]
+    for run in RUNS:
+        job.metrics(run).unlink()
+    assert inspected.command("evaluate", task, "--checkpoints", str(RUNS[1])) == 0
+    assert (values(job, RUNS[1]), metrics_of(job, RUNS[1])["outcomes"]) == together
+    assert [job.metrics(run).exists() for run in RUNS] == [False, True, False]
 
 
 @pytest.mark.parametrize("changes", [{}, {"stage": 3, "pooled": False, "pairs": 30}], ids=str)
-def test_dimensions_and_bias_are_those_of_the_features(inspected: InspectionProject, changes: dict[str, Any]) -> None:
+def test_dimensions_and_bias_are_those_of_the_features(
+    inspected: InspectionProject, changes: dict[str, Any], decoded: list[str]
+) -> None:
     job = inspected.job("shape_texture", {"shape_texture": changes})
     measure_inspection(job, RUNS)
+    assert len(decoded) == len(set(decoded)) == 48
     cues = read_cue_conflict(Path(job.data.root))
     pairs = [
         shape_texture.draw_pairs(found, job.section.pairs, 3)
         for found in (shape_texture.shape_pairs(cues), shape_texture.texture_pairs(cues))
     ]
-    images = [cues.read(index) for index in range(len(cues))]
-    classes = sorted(path.name for path in Path("made/shapes/val").iterdir())
-    mapping = shape_bias.identity_mapping(classes, cues.categories)
-    for run, member in zip(RUNS, members_of(job.config, *RUNS), strict=True):
-        prepared = batch(member, images)
-        found = features(member.network, prepared, job.section.stage, job.section.pooled).numpy()
+    # 12 shapes with 4 textures each have 6 pairs each.
+    assert len(pairs[0]) == (30 if changes else 72)
+    groups = category_classes(cues, tuple(sorted(path.name for path in Path("made/shapes/val").iterdir())))
+    for run, subject in zip(RUNS, members_of(job.config, *RUNS), strict=True):
+        prepared = batch(subject, [cues.place(index) for index in range(len(cues))])
+        found = features(subject.network, prepared, job.section.stage, job.section.pooled).numpy()
         direct = shape_texture.dimension_metrics(shape_texture.dimensions(found, *pairs, resamples=20, seed=3))
         with torch.inference_mode():
-            probabilities = member.network(prepared).softmax(dim=1).numpy()
-        decided = shape_bias.decisions(probabilities, mapping)
-        direct |= shape_bias.bias_metrics(shape_bias.shape_bias(decided, mapping, cues))
+            probabilities = subject.network(prepared).softmax(dim=1).numpy()
+        direct |= shape_texture.bias_metrics(shape_texture.decide(probabilities, groups, cues), tuple(groups))
         assert set(direct) == set(values(job, run))
         for name, entry in metrics_of(job, run)["metrics"].items():
             assert entry["value"] == pytest.approx(direct[name]["value"], rel=1e-3, abs=1e-3)
             assert entry.get("n") == direct[name].get("n")
-    # 12 shapes with 4 textures each have 6 pairs each.
-    assert len(pairs[0]) == (30 if changes else 72)
 
 
 @pytest.mark.parametrize("reading", ["as_stored", "enlarged"])
 def test_cue_conflict_images_are_taken_as_they_are_or_enlarged_and_cropped(
     inspected: InspectionProject, monkeypatch: pytest.MonkeyPatch, reading: str
 ) -> None:
-    crop = {"training": {"overrides": {"test_crop": 0.8}}}
+    crop, seen, original = {"training": {"overrides": {"test_crop": 0.8}}}, [], measurement.normalized
     publish(inspected.config(crop), RUNS[0])
-    seen: list[torch.Tensor] = []
-    monkeypatch.setattr(
-        inspecting, "normalized", lambda images, *how: (seen.append(images), normalized(images, *how))[1]
-    )
+    monkeypatch.setattr(measurement, "normalized", lambda images, *how: seen.append(images) or original(images, *how))
     job = inspected.job("shape_texture", crop, {"stored_images": reading})
     measure_inspection(job, RUNS[:1])
-    image = decode(read_cue_conflict(Path(job.data.root)).read(0), "")
+    image = Image.open(read_cue_conflict(Path(job.data.root)).place(0)).convert("RGB")
     if reading == "enlarged":
         image = image.resize((40, 40), Image.Resampling.BILINEAR).crop((4, 4, 36, 36))
     assert np.array_equal(seen[0][0].permute(1, 2, 0).numpy(), np.asarray(image))
     assert metrics_of(job, RUNS[0])["detail"]["stored_images"] == reading
 
 
-@pytest.mark.parametrize("runs", [RUNS[:1], RUNS], ids=["one", "three"])
-def test_images_are_decoded_once_for_all_networks(
-    inspected: InspectionProject, monkeypatch: pytest.MonkeyPatch, runs: Any
+def test_networks_of_other_classes_have_dimensions_and_no_shape_bias(
+    inspected: InspectionProject, caplog: pytest.LogCaptureFixture
 ) -> None:
-    decoded: list[str] = []
-    original = inspecting.decode
-    monkeypatch.setattr(inspecting, "decode", lambda data, place: (decoded.append(place), original(data, place))[1])
-    job = inspected.job("shape_texture")
-    measure_inspection(job, runs)
-    assert len(decoded) == len(set(decoded)) == 48
-    assert [run for run in RUNS if job.metrics(run).exists()] == list(runs)
-
-
-def test_networks_measured_together_and_alone_have_the_same_numbers_and_outcomes(inspected: InspectionProject) -> None:
-    for task in TASKS:
-        job = inspected.job(task)
-        measure_inspection(job, RUNS)
-        together = values(job, RUNS[1]), metrics_of(job, RUNS[1])["outcomes"]
-        measure_inspection(job, RUNS[1:2])
-        assert (values(job, RUNS[1]), metrics_of(job, RUNS[1])["outcomes"]) == together
+    job = inspected.job("shape_texture", {"shape_texture": {"data": {"generate": {"classes": 5}}}})
+    prepare_inspected(job)
+    measure_inspection(job, RUNS[:1])
+    found = values(job, RUNS[0])
+    assert found["shape_bias"] is found["cue_decisions"] is None
+    assert found["neurons"] > 0 and found["shape_dimensions_reference"] is not None
+    assert "shows no classes of these networks: no shape bias" in caplog.text
 
 
 def test_nearest_textures_are_those_of_the_features(inspected: InspectionProject) -> None:
+    parts = {"gallery": ("train", "val"), "query": "test"}
     job = inspected.job("texture_knn", {"texture_knn": {"gallery": ["train", "val"], "query": "test"}})
     measure_inspection(job, RUNS)
     textures = read_textures(Path(job.data.root))
-    images = [textures.images.read(index) for index in range(len(textures))]
-    for run, member in zip(RUNS, members_of(job.config, *RUNS), strict=True):
-        found, written = features(member.network, batch(member, images)).numpy(), values(job, run)
-        for distance in ("cosine", "euclidean"):
-            parts = {"gallery": ("train", "val"), "query": "test", "distance": distance}
-            hits = [texture_hits(found, textures.targets, split, **parts) for split in textures.splits.values()]
-            direct = [accuracy(hit)["value"] for hit in hits]
-            assert [written[f"top1_{distance}_split{number}"] for number in (1, 2)] == direct
-            assert written[f"top1_{distance}"] == pytest.approx(np.mean(direct))
+    files = [textures.folder / "images" / name for name in textures.names]
+    for run, subject in zip(RUNS, members_of(job.config, *RUNS), strict=True):
+        found = features(subject.network, batch(subject, files)).numpy()
+        direct, _ = texture_metrics(found, textures.targets, textures.splits, **parts)
+        assert values(job, run) == {name: entry["value"] for name, entry in direct.items()}
         assert metrics_of(job, run)["detail"]["gallery"] == ["train", "val"]
 
 
-def ordered(job: InspectionJob, member: Member) -> tuple[Split, Any]:
+def by_hand(job: InspectionJob, network: Any, mean: Any, deviation: Any) -> receptive_field.Contribution:
     split = open_split(Path(job.config.data.root), "val")
-    return split, receptive_field.erf_images(split, 5, 64, member.own.mean, member.own.deviation)
+    images = receptive_field.erf_images(split, 64, mean, deviation)
+    return receptive_field.mean_contribution(network, images, CPU, 5)
 
 
-def test_both_maps_are_written_and_the_control_is_a_network_built_anew(inspected: InspectionProject) -> None:
-    from lska.train.classifier import build_network
-
-    job = inspected.job("receptive_field")
-    measure_inspection(job, RUNS)
-    for run, member in zip(RUNS, members_of(job.config, *RUNS), strict=True):
-        written = values(job, run)
-        fresh = build_network(job.config, run, 4).eval()
-        with np.load(job.field(run)) as maps:
-            assert set(maps) == {"trained", "untrained"}
-            for name, made, suffix in (("trained", member.network, ""), ("untrained", fresh, "_untrained")):
-                _, images = ordered(job, member)
-                direct = receptive_field.mean_contribution(made, images, CPU)
-                assert (maps[name].dtype, maps[name].shape, direct.used) == (np.float32, (64, 64), 5)
-                np.testing.assert_allclose(maps[name], direct.scores, rtol=1e-4, atol=1e-12)
-                ratios = receptive_field.ratios(direct.scores)
-                assert {f"{key}{suffix}": entry["value"] for key, entry in ratios.items()}.items() <= written.items()
-
-
-def test_weights_decide_the_map_of_the_trained_network_only(inspected: InspectionProject) -> None:
-    job, run = inspected.job("receptive_field"), RUNS[0]
-    maps = []
-    for seed in (0, 5):
-        path = job.config.weights_path(run)
-        save_weights(network(job.config, run, seed), path)
-        sidecar = json.loads(path.with_suffix(".json").read_text())
-        write_json(path.with_suffix(".json"), sidecar | {"md5": file_md5(path)})
-        measure_inspection(job, [run])
-        with np.load(job.field(run)) as found:
-            maps.append(dict(found))
-    assert np.array_equal(maps[0]["untrained"], maps[1]["untrained"])
-    assert not np.allclose(maps[0]["trained"], maps[1]["trained"])
-
-
-def test_images_that_are_skipped_are_replaced(inspected: InspectionProject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_maps_are_written_and_the_control_is_a_network_built_anew(
+    inspected: InspectionProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for normalization in ("recipe", "imagenet"):
+        job = inspected.job("receptive_field", {"receptive_field": {"normalization": normalization}})
+        measure_inspection(job, RUNS[:2])
+        for run, subject in zip(RUNS[:2], members_of(job.config, *RUNS[:2]), strict=True):
+            pixels = (subject.own.mean, subject.own.deviation)
+            if normalization == "imagenet":
+                pixels = (IMAGENET_MEAN, IMAGENET_DEVIATION)
+            detail, fresh = metrics_of(job, run)["detail"], build_network(job.config, run, 4).eval()
+            assert detail["normalization"] == {"mean": list(pixels[0]), "deviation": list(pixels[1])}
+            assert detail["preprocessing"] == (detail["normalization"] if normalization == "recipe" else {})
+            with np.load(job.field(run)) as maps:
+                assert set(maps) == {"trained", "untrained"}
+                for name, made, suffix in (("trained", subject.network, ""), ("untrained", fresh, "_untrained")):
+                    direct = by_hand(job, made, *pixels)
+                    assert (maps[name].dtype, maps[name].shape, len(direct.maps)) == (np.float32, (64, 64), 5)
+                    np.testing.assert_allclose(maps[name], direct.scores, rtol=1e-4, atol=1e-12)
+                    ratios = receptive_field.ratios(direct.scores)
+                    expected = {f"{key}{suffix}": entry["value"] for key, entry in ratios.items()}
+                    assert expected.items() <= values(job, run).items()
     original, calls = receptive_field.contribution, []
 
     def sometimes(network: Any, image: torch.Tensor) -> np.ndarray:
@@ -217,75 +191,26 @@ def test_images_that_are_skipped_are_replaced(inspected: InspectionProject, monk
         return np.full_like(scores, np.nan) if len(calls) in (2, 3) else scores
 
     monkeypatch.setattr(receptive_field, "contribution", sometimes)
-    job = inspected.job("receptive_field")
     measure_inspection(job, RUNS[:1])
     content = metrics_of(job, RUNS[0])
-    assert len(calls) == (5 + 2) + 5
-    assert content["detail"]["skipped"] == {"trained": 2, "untrained": 0}
+    assert len(calls) == (5 + 2) + 5 and content["detail"]["skipped"] == {"trained": 2, "untrained": 0}
     assert {entry["n"] for entry in content["metrics"].values()} == {5}
 
 
-@pytest.mark.parametrize("normalization", ["imagenet", "recipe"])
-def test_pixels_are_normalised_as_the_section_says(
-    inspected: InspectionProject, monkeypatch: pytest.MonkeyPatch, normalization: str
+def test_data_that_changed_or_have_no_record_and_weights_of_another_recipe_are_refused(
+    inspected: InspectionProject,
 ) -> None:
-    seen: list[torch.Tensor] = []
-    original = receptive_field.contribution
-    monkeypatch.setattr(
-        receptive_field, "contribution", lambda network, image: (seen.append(image), original(network, image))[1]
-    )
-    job = inspected.job("receptive_field", {"receptive_field": {"normalization": normalization}})
-    measure_inspection(job, RUNS[:1])
-    means = {"imagenet": (0.485, 0.456, 0.406), "recipe": (0.5, 0.5, 0.5)}
-    deviations = {"imagenet": (0.229, 0.224, 0.225), "recipe": (0.5, 0.5, 0.5)}
-    split = open_split(Path(job.config.data.root), "val")
-    (first,) = receptive_field.erf_images(split, 1, 64, means[normalization], deviations[normalization])
-    assert torch.equal(seen[0], first)
+    for task, kind in (("shape_texture", "png"), ("texture_knn", "jpg"), ("receptive_field", None)):
+        job = inspected.job(task)
+        with pytest.raises(StaleWeightsError):
+            measure_inspection(inspected.job(task, {"training": {"overrides": {"epochs": 5}}}), RUNS)
+        if kind is not None:
+            file = sorted(Path(job.data.root).rglob(f"*.{kind}"))[0]
+            file.write_bytes(file.read_bytes() + b" ")
+            with pytest.raises(DataError, match=f"{job.data.root} is not the set that {job.record} records"):
+                measure_inspection(job, RUNS)
+        job.record.unlink()
+        with pytest.raises(ValueError, match=f"{job.record} is missing or damaged .no such file.*lska data prepare"):
+            measure_inspection(job, RUNS)
+        assert not any(path.exists() for run in RUNS for path in job.outputs(run))
 
-
-@pytest.mark.parametrize(("task", "kind"), [("shape_texture", "png"), ("texture_knn", "jpg")])
-def test_data_that_changed_since_their_record_are_refused(inspected: InspectionProject, task: str, kind: str) -> None:
-    job = inspected.job(task)
-    file = sorted(Path(job.data.root).rglob(f"*.{kind}"))[0]
-    file.write_bytes(file.read_bytes() + b" ")
-    with pytest.raises(DataError, match=f"{job.data.root} is not the set that {job.record} records"):
-        measure_inspection(job, RUNS)
-    assert not any(path.exists() for run in RUNS for path in job.outputs(run))
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_data_without_a_record_are_refused(inspected: InspectionProject, task: str) -> None:
-    job = inspected.job(task)
-    job.record.unlink()
-    with pytest.raises(ValueError, match=f"{job.record} is missing or damaged .no such file.*lska data prepare"):
-        measure_inspection(job, RUNS)
-    assert not any(path.exists() for run in RUNS for path in job.outputs(run))
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_weights_of_another_configuration_are_refused(inspected: InspectionProject, task: str) -> None:
-    with pytest.raises(StaleWeightsError):
-        measure_inspection(inspected.job(task, {"training": {"overrides": {"epochs": 5}}}), RUNS)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_the_command_measures_the_runs_given_or_all(inspected: InspectionProject, task: str) -> None:
-    job = inspected.job(task)
-    assert inspected.command("evaluate", task, "--checkpoints", str(RUNS[0])) == 0
-    assert [job.metrics(run).exists() for run in RUNS] == [True, False, False]
-    assert inspected.command("evaluate", task) == 0
-    assert all(path.exists() for run in RUNS for path in job.outputs(run))
-
-
-def test_networks_of_other_classes_have_dimensions_and_no_shape_bias(
-    inspected: InspectionProject, caplog: pytest.LogCaptureFixture
-) -> None:
-    job = inspected.job("shape_texture", {"shape_texture": {"data": {"generate": {"classes": 5}}}})
-    from lska.data.inspected_sets import prepare_inspected
-
-    prepare_inspected(job)
-    measure_inspection(job, RUNS[:1])
-    found = metrics_of(job, RUNS[0])["metrics"]
-    assert found["shape_bias"]["value"] is None and found["cue_decisions"]["value"] is None
-    assert found["neurons"]["value"] > 0 and found["shape_dimensions_reference"]["value"] is not None
-    assert f"{job.data.root} shows no classes of these networks" in caplog.text

@@ -1,4 +1,4 @@
-"""Effective receptive field: exact supports, images that are left out, and what a pass does to the network."""
+"""Effective receptive field: exact supports, what a pass does to the network, and area ratios of known maps."""
 
 from __future__ import annotations
 
@@ -10,15 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from scipy.special import erfinv
 from torch import Tensor, nn
 
-from lska.data.entries import DataError
 from lska.data.folders import open_split
-from lska.evaluate.receptive_field import area_ratio, contribution, erf_images, mean_contribution
+from lska.evaluate.receptive_field import (
+    area_ratio,
+    contribution,
+    erf_images,
+    mean_contribution,
+    ratios,
+    resampled_ratios,
+    scaled,
+)
 from lska.models import create
 from lska.models.attention import DepthwiseConv2d, GatingUnit
 from lska.models.kernels import KernelPlan, kernel_plan
+from lska.provenance.outcomes import resample_counts, standard_error
 
 CPU = torch.device("cpu")
 CHANNELS = 3
@@ -87,8 +98,10 @@ def as_map(numbers: Counter[tuple[int, int]], size: int) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("size", [32, 33])
-@pytest.mark.parametrize("kernel", [3, 7, 31])
+# Contributions
+
+
+@pytest.mark.parametrize(("kernel", "size"), [(3, 32), (31, 33)])
 def test_one_depthwise_layer_contributes_its_kernel(kernel: int, size: int) -> None:
     layer = DepthwiseConv2d(CHANNELS, (kernel, kernel))
     nn.init.uniform_(layer.weight, 0.1, 1.0)
@@ -100,29 +113,18 @@ def test_one_depthwise_layer_contributes_its_kernel(kernel: int, size: int) -> N
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
-def test_a_dilated_layer_contributes_its_taps_only() -> None:
-    layer = ones(DepthwiseConv2d(CHANNELS, (5, 5), dilation=3))
-    rows, columns = np.nonzero(contribution(Features(layer), picture(20)))
-    assert set(rows) == set(columns) == {4, 7, 10, 13, 16}
-    assert len(rows) == 25
-
-
-@pytest.mark.parametrize("kernel", [5, 7, 11, 23, 35])
 @pytest.mark.parametrize("attention", ["lka_trivial", "lska_trivial", "lka", "lska"])
-def test_a_cascade_contributes_by_its_chains_of_taps(attention: str, kernel: int) -> None:
-    unit, size, plan = ones(GatingUnit(CHANNELS, attention, kernel)), kernel + 7, kernel_plan(attention, kernel)
-    scores = contribution(Features(Weights(unit)), picture(size))
-    # The 1x1 convolution of ones gives each input channel to each output channel.
-    expected = CHANNELS**2 * as_map(paths(plan), size)
-    assert np.count_nonzero(expected) == plan.receptive_field**2
-    np.testing.assert_allclose(scores, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("attention", ["lka", "lska"])
-def test_the_gated_unit_sees_what_its_cascade_sees(attention: str) -> None:
-    scores = contribution(Features(ones(GatingUnit(CHANNELS, attention, 23))), picture(32))
-    np.testing.assert_array_equal(scores > 0, as_map(paths(kernel_plan(attention, 23)), 32) > 0)
-    assert scores.argmax() == 16 * 32 + 16
+def test_a_cascade_contributes_by_its_chains_of_taps(attention: str) -> None:
+    for kernel in (5, 11, 23):
+        unit, size, plan = ones(GatingUnit(CHANNELS, attention, kernel)), kernel + 7, kernel_plan(attention, kernel)
+        scores = contribution(Features(Weights(unit)), picture(size))
+        # The 1x1 convolution of ones gives each input channel to each output channel.
+        expected = CHANNELS**2 * as_map(paths(plan), size)
+        assert np.count_nonzero(expected) == plan.receptive_field**2
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+        # The gated unit sees what its cascade sees.
+        gated = contribution(Features(unit), picture(size))
+        np.testing.assert_array_equal(gated > 0, expected > 0)
 
 
 @pytest.mark.parametrize("size", [64, 63])
@@ -130,10 +132,8 @@ def test_strides_lead_to_the_centre(size: int) -> None:
     """A 7x7 and a 3x3 convolution with strides 4 and 2 see 7 + 2 * 4 pixels, around 8 times the output's centre."""
     stages = nn.Sequential(nn.Conv2d(3, 2, 7, stride=4, padding=3), nn.Conv2d(2, 2, 3, stride=2, padding=1))
     scores = contribution(Features(ones(stages)), picture(size))
-    seen, centre = np.flatnonzero(scores.any(axis=0)), 8 * (-(-size // 8) // 2)
-    assert seen.tolist() == list(range(centre - 7, centre + 8))
+    assert np.flatnonzero(scores.any(axis=0)).tolist() == list(range(32 - 7, 32 + 8))
     assert np.count_nonzero(scores) == 15**2
-    assert (size, centre) in {(64, 32), (63, 32)}
 
 
 def test_both_relus_cut_off_what_is_negative() -> None:
@@ -153,7 +153,7 @@ def test_scores_equal_difference_quotients() -> None:
         return float(features[0, :, features.shape[2] // 2, features.shape[3] // 2].relu().sum())
 
     scores, step = contribution(network, image), 1e-5
-    for row, column in [(16, 16), (12, 19), (15, 10), (3, 16)]:
+    for row, column in [(16, 16), (12, 19), (3, 16)]:
         slopes = []
         for channel in range(CHANNELS):
             shift = torch.zeros_like(image)
@@ -162,140 +162,164 @@ def test_scores_equal_difference_quotients() -> None:
         assert scores[row, column] == pytest.approx(sum(max(slope, 0) for slope in slopes), rel=1e-5, abs=1e-9)
 
 
-def test_channels_last_maps_are_turned() -> None:
+def test_networks_of_others_take_part_or_say_why_not() -> None:
     class Turned(Features):
         output_fmt = "NHWC"
 
         def forward_features(self, x: Tensor) -> Tensor:
             return self.layer(x).permute(0, 2, 3, 1)
 
+        def set_grad_checkpointing(self, enable: bool = True) -> None:
+            assert not enable, "gradient checkpointing not supported"
+
     layer = ones(DepthwiseConv2d(CHANNELS, (3, 3)))
-    np.testing.assert_array_equal(contribution(Turned(layer), picture(8)), contribution(Features(layer), picture(8)))
-
-
-def test_recomputing_changes_nothing_but_memory() -> None:
-    network, image = small_van().eval(), picture(64)
-    calls = Counter()
-    network.block2[0].register_forward_pre_hook(lambda *_: calls.update(["block"]))
-    kept = contribution(network, image)
-    assert calls["block"] == 1
-    calls.clear()
-    recomputed = mean_contribution(network, [image], CPU)
-    assert calls["block"] == 2
-    np.testing.assert_allclose(recomputed.scores, kept, rtol=1e-5, atol=1e-9)
-
-
-def test_the_network_is_left_as_it_was() -> None:
-    network = small_van(drop_path_rate=0.5)
-    network.block1[0].eval()
-    network.head.weight.requires_grad_(False)
-    network.patch_embed1.norm(torch.randn(2, 8, 4, 4))
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    modes = [module.training for module in network.modules()]
-    scores = [mean_contribution(network, [picture(32)], CPU).scores for _ in range(2)]
-    np.testing.assert_array_equal(*scores)
-    assert [module.training for module in network.modules()] == modes
-    assert len(set(modes)) == 2
-    assert not network.head.weight.requires_grad
-    assert network.head.bias.requires_grad
-    assert not network.grad_checkpointing
-    assert all(parameter.grad is None for parameter in network.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-
-
-def test_the_network_is_left_as_it_was_after_an_error() -> None:
-    network = small_van()
-    with pytest.raises(ValueError, match="square"):
-        mean_contribution(network, [torch.zeros(1, 3, 32, 40)], CPU)
-    assert network.training
-    assert not network.grad_checkpointing
-    assert all(parameter.requires_grad for parameter in network.parameters())
-
-
-def test_images_without_finite_scores_are_skipped_and_replaced(caplog: pytest.LogCaptureFixture) -> None:
-    network, good = small_van(), [picture(32, seed) for seed in range(4)]
-    broken = torch.full((1, 3, 32, 32), float("nan"))
-    result = mean_contribution(network, [good[0], broken, good[1], broken, good[2], good[3]], CPU, count=3)
-    assert (result.used, result.skipped) == (3, 2)
-    assert "2 images left out" in caplog.text
-    single = [contribution(network.eval(), image) for image in good[:3]]
-    np.testing.assert_allclose(result.scores, np.mean(single, axis=0), rtol=1e-5, atol=1e-9)
-    assert result.scores.dtype == np.float64
-    with pytest.raises(ValueError, match="of 2 images none gave finite"):
-        mean_contribution(network, [broken, broken], CPU)
-
-
-def test_no_image_more_than_asked_for_is_taken() -> None:
-    taken = []
-
-    def images() -> Iterator[Tensor]:
-        for seed in range(5):
-            taken.append(seed)
-            yield picture(32, seed)
-
-    assert mean_contribution(small_van(), images(), CPU, count=2).used == len(taken) == 2
-    with pytest.raises(ValueError, match="count: expected an integer from 1 up"):
-        mean_contribution(small_van(), images(), CPU, count=0)
-
-
-def test_images_of_two_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected all of size"):
-        mean_contribution(small_van(), [picture(32), picture(64)], CPU)
-
-
-def test_it_works_where_gradients_are_off() -> None:
-    network, image = small_van(), picture(32)
-    expected = mean_contribution(network, [image], CPU).scores
-    with torch.inference_mode():
-        found = mean_contribution(network, [picture(32)], CPU).scores
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_networks_of_others_take_part_or_say_why_not() -> None:
-    scores = [
-        mean_contribution(create(name, num_classes=0), [picture(64)], CPU).scores
-        for name in ("convnext_atto", "mobilenetv3_small_050")
-    ]
-    assert all(map.shape == (64, 64) and map.max() > 0 for map in scores)
+    scores = mean_contribution(Turned(layer), [picture(8)], CPU).scores
+    np.testing.assert_array_equal(scores, contribution(Features(layer), picture(8)))
+    assert mean_contribution(create("convnext_atto", num_classes=0), [picture(64)], CPU).scores.max() > 0
     with pytest.raises(ValueError, match="feature map of 4 dimensions"):
         contribution(create("vit_tiny_patch16_224", img_size=32), picture(32))
 
 
-def test_a_network_that_cannot_recompute_keeps_its_activations() -> None:
-    class Unable(Features):
-        def set_grad_checkpointing(self, enable: bool = True) -> None:
-            assert not enable, "gradient checkpointing not supported"
+def test_the_network_is_left_as_it_was_and_recomputes_its_activations() -> None:
+    network, calls = small_van(drop_path_rate=0.5), Counter()
+    network.block1[0].eval()
+    network.head.weight.requires_grad_(False)
+    network.block2[0].register_forward_pre_hook(lambda *_: calls.update(["block"]))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    first = mean_contribution(network, [picture(32)], CPU).scores
+    assert calls["block"] == 2
+    with torch.inference_mode():
+        np.testing.assert_array_equal(first, mean_contribution(network, [picture(32)], CPU).scores)
+    assert [module.training for module in network.modules()] == modes and len(set(modes)) == 2
+    assert not network.head.weight.requires_grad and network.head.bias.requires_grad
+    assert not network.grad_checkpointing
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    np.testing.assert_allclose(first, contribution(network.eval(), picture(32)), rtol=1e-5, atol=1e-9)
 
-    network = Unable(ones(DepthwiseConv2d(CHANNELS, (3, 3))))
-    assert np.count_nonzero(mean_contribution(network, [picture(8)], CPU).scores) == 9
+
+def test_images_without_finite_scores_are_skipped_and_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    network, good, taken = small_van(), [picture(32, seed) for seed in range(4)], []
+    broken = torch.full((1, 3, 32, 32), float("nan"))
+
+    def images() -> Iterator[Tensor]:
+        for image in (good[0], broken, good[1], broken, good[2], good[3]):
+            taken.append(image)
+            yield image
+
+    result = mean_contribution(network, images(), CPU, count=3)
+    assert (len(result.maps), result.skipped, len(taken)) == (3, 2, 5), "no image more than asked for is taken"
+    assert "2 images left out" in caplog.text
+    single = [contribution(network.eval(), image) for image in good[:3]]
+    np.testing.assert_allclose(result.scores, np.mean(single, axis=0), rtol=1e-5, atol=1e-9)
+    assert result.scores.dtype == np.float64 and result.maps.dtype == np.float32
+    with pytest.raises(ValueError, match="of 2 images none gave finite"):
+        mean_contribution(network, [broken, broken], CPU)
 
 
 def test_images_are_squashed_in_folder_order(tmp_path: Path) -> None:
-    for number, place in enumerate(["val/a/1.png", "val/a/2.png", "val/b/0.png"]):
+    for number, place in enumerate(["val/a/1.png", "val/a/2.png"]):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        picture = np.zeros((20, 40, 3), dtype=np.uint8)
-        picture[:, 20:] = 50 * (number + 1)  # the right half, which a centre crop would widen
-        Image.fromarray(picture).save(tmp_path / place)
-    split, mean, deviation = open_split(tmp_path, "val"), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    images = list(erf_images(split, 2, 32, mean, deviation))
-    assert [tuple(image.shape) for image in images] == [(1, 3, 32, 32)] * 2
+        pixels = np.zeros((20, 40, 3), dtype=np.uint8)
+        pixels[:, 20:] = 50 * (number + 1)  # the right half, which a centre crop would widen
+        Image.fromarray(pixels).save(tmp_path / place)
+    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    images = list(erf_images(open_split(tmp_path, "val"), 32, mean, deviation))
+    assert [(tuple(image.shape), image.dtype) for image in images] == [((1, 3, 32, 32), torch.float32)] * 2
     for number, image in enumerate(images):
-        assert image.dtype == torch.float32
         for channel in range(3):
             left, right = ((v - mean[channel]) / deviation[channel] for v in (0, 50 * (number + 1) / 255))
             np.testing.assert_allclose(image[0, channel, :, :12], left, rtol=1e-4)
             np.testing.assert_allclose(image[0, channel, :, 20:], right, rtol=1e-4)
-    assert len(list(erf_images(split, None, 32, mean, deviation))) == 3
-    with pytest.raises(DataError, match="at least 4 images, found 3"):
-        next(erf_images(split, 4, 32, mean, deviation))
 
 
-def test_larger_kernels_see_more() -> None:
-    shares = []
-    for kernel in (3, 7, 15):
-        torch.manual_seed(0)
-        layout = {"embed_dims": (8,), "depths": (2,), "mlp_ratios": (2,)}
-        network = create("van_tiny", attention="lska", kernel_size=kernel, **layout)
-        result = mean_contribution(network, [picture(128, seed) for seed in range(3)], CPU)
-        shares.append(area_ratio(result.scores, 0.99)[1])
-    assert shares == sorted(set(shares))
+# Area ratios
+
+
+def published(scores: np.ndarray, threshold: float) -> tuple[int, float]:
+    """What is known of RepLKNet's search, pixel by pixel; the whole map where it finds nothing."""
+    size = len(scores)
+    for reach in range(1, size // 2):
+        rows = [row for row in range(size) if abs(row - size // 2) <= reach]
+        if sum(scores[row, column] for row in rows for column in rows) / scores.sum() > threshold:
+            return 2 * reach + 1, 100 * (2 * reach + 1) ** 2 / size**2
+    return size, 100.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(3, 14), st.integers(0, 2**32 - 1), st.floats(0.01, 0.99), st.booleans())
+def test_search_is_the_published_one(size: int, seed: int, threshold: float, peaked: bool) -> None:
+    scores = np.random.default_rng(seed).random((size, size)) ** (8 if peaked else 1)
+    logarithms = np.log10(scores + 1)
+    side, share = published(logarithms / logarithms.max(), threshold)
+    assert area_ratio(scores, threshold) == (side, pytest.approx(share))
+
+
+@pytest.mark.parametrize("size", [200, 201])
+def test_a_gaussian_has_its_known_ratio(size: int) -> None:
+    """A square of half side a holds erf(a / (deviation * sqrt 2)) squared of a Gaussian."""
+    deviation, places = 20.0, np.arange(size) - size // 2
+    profile = np.exp(-(places**2) / (2 * deviation**2))
+    gaussian = np.outer(profile, profile)
+    for threshold in (0.2, 0.5, 0.95):
+        half = deviation * np.sqrt(2) * erfinv(np.sqrt(threshold))
+        # The logarithm undoes this power, and is a mere factor for small scores.
+        side, share = area_ratio(10 ** (3 * gaussian) - 1, threshold)
+        assert side - 2 <= 2 * half <= side and share == pytest.approx(100 * (side / size) ** 2)
+        assert area_ratio(1e-7 * gaussian, threshold)[0] == side < area_ratio(1e4 * gaussian, threshold)[0]
+
+
+def test_borders_of_the_search() -> None:
+    def one_pixel(size: int, *places: tuple[int, int, float]) -> np.ndarray:
+        scores = np.zeros((size, size))
+        for row, column, score in places:
+            scores[row, column] = 10**score - 1
+        return scores
+
+    # Thresholds are exceeded, not met.
+    scores = one_pixel(9, (4, 4, 3), (2, 4, 1))
+    assert area_ratio(scores, 0.74) == (3, pytest.approx(100 / 9))
+    assert area_ratio(scores, 0.75) == (5, pytest.approx(100 * 25 / 81))
+    # No square is smaller than three pixels, and those of even maps end before the first row.
+    assert area_ratio(one_pixel(8, (4, 4, 1)), 0.2) == (3, pytest.approx(100 * 9 / 64))
+    assert area_ratio(one_pixel(8, (7, 7, 1)), 0.5)[0] == 7
+    assert area_ratio(one_pixel(8, (7, 7, 1), (0, 0, 2)), 0.5) == (8, 100.0)
+    np.testing.assert_allclose(scaled(np.array([[0.0, 9.0], [99.0, 999.0]])), [[0, 1 / 3], [2 / 3, 1]])
+    bad = [np.zeros((4, 4)), np.ones((4, 5)), np.ones(4), -np.ones((4, 4)), np.full((4, 4), np.nan)]
+    for scores in [*bad, np.full((4, 4), np.inf)]:
+        with pytest.raises(ValueError, match="scores: expected a contribution map"):
+            area_ratio(scores, 0.5)
+
+
+@pytest.mark.parametrize("size", [16, 17])
+def test_samples_are_the_ratios_of_the_mean_map_of_the_images_drawn(size: int) -> None:
+    generator, distance = np.random.default_rng(0), np.abs(np.arange(size) - size // 2)
+    reach = np.maximum(distance[:, None], distance)
+    maps = np.stack([
+        np.exp(-reach / generator.uniform(1, 6)) * generator.exponential(2, (size, size)) for _ in range(9)
+    ]).astype(np.float32)  # fmt: skip
+    samples = resampled_ratios(maps, 30)
+    for number, counts in enumerate(resample_counts(9, resamples=30)):
+        mean = np.repeat(maps, counts, axis=0).mean(axis=0, dtype=np.float64)
+        entries = ratios(mean, n=9)
+        assert entries["side_50"] == {"value": area_ratio(mean, 0.5)[0], "unit": "pixels", "n": 9}
+        expected = {name: entry["value"] for name, entry in entries.items() if name.startswith("area")}
+        assert {name: values[number] for name, values in samples.items()} == pytest.approx(expected)
+    assert standard_error(samples["area_ratio_50"]) > 0
+    alike = resampled_ratios(np.repeat(maps[:1], 9, axis=0), 30)
+    assert all(standard_error(values) < 1e-9 for values in alike.values())
+
+
+def test_the_ratios_of_a_wider_field_differ_by_more_than_their_paired_error() -> None:
+    generator, distance = np.random.default_rng(1), np.abs(np.arange(64) - 32)
+    reach = np.maximum(distance[:, None], distance)
+    # Images that spread contributions widely do so in both networks.
+    widths = generator.uniform(3, 12, 40)
+    first, second = (
+        resampled_ratios(np.stack([np.exp(-reach / (width * factor)) for width in widths]).astype(np.float32), 300)
+        for factor in (1.0, 1.15)
+    )
+    difference = second["area_ratio_50"] - first["area_ratio_50"]
+    unpaired = np.hypot(*(found["area_ratio_50"].std(ddof=1) for found in (first, second)))
+    assert difference.std(ddof=1) < unpaired / 2 and difference.mean() > 3 * difference.std(ddof=1)

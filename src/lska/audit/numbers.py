@@ -73,17 +73,13 @@ def count_again(config: Config, task: str, run: str) -> Mapping[str, Mapping[str
     start, _, head = task.partition("/")
     if start not in COUNTED:
         return None
-    if head:
-        from lska.evaluate import dense_complexity
-
-        return dense_complexity.dense_counts(dense_complexity.paper_job(config, head, Run.parse(run)), head)[0]
     if start == "properties":
         from lska.models.properties import measure_module
 
         return measure_module(run)
-    from lska.evaluate.model_size import counts
+    from lska.evaluate.model_size import counts, dense_counts
 
-    return counts(Run.parse(run))[0]
+    return (dense_counts(config, head, Run.parse(run)) if head else counts(Run.parse(run)))[0]
 
 
 def _contradictions(derived: Derived, entry: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -89,6 +89,10 @@ class CueConflictSet:
         """Where an image lies."""
         return self.root / self.names[index]
 
+    def name(self, index: int) -> str:
+        """Where an image lies, for messages."""
+        return str(self.place(index))
+
     def listing(self) -> list[str]:
         """Lines that change with every file's name and size."""
         return [f"{name} {self.place(index).stat().st_size}" for index, name in enumerate(self.names)]

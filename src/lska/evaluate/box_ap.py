@@ -1,12 +1,20 @@
-"""COCO average precision of boxes and masks (Tables IV and IX), by pycocotools over the whole validation set."""
+"""COCO average precision of boxes and masks (Tables IV and IX), by pycocotools over the whole validation set, and its
+bootstrap over the images.
+
+On each bootstrap sample the precision equals pycocotools' on the images of that sample. Detections are matched with
+objects image by image, so the matches that pycocotools finds hold in every sample; a sample changes only how often each
+image counts. Detections are sorted once, and precision and recall are looked up at the right detections alone: between
+two of them recall stands still and precision falls, so nothing else is ever read off the interpolated curve. Detections
+of equal score in one image keep their order one by one, each with all its copies.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +22,28 @@ import numpy as np
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from scipy.sparse import csr_array
+from torch import nn
 
 from lska.data.decoding import read_image
-from lska.data.dense_sets import DetectionSplit
-from lska.evaluate.dense_scores import Predictor
+from lska.evaluate.dense_scores import Predictor, measure_dense
+from lska.evaluate.measurement import Values
 from lska.evaluate.pictures import Instances, detection_sheet
-from lska.evaluate.precision import STATISTICS, precisions, resampled_precisions
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
-from lska.provenance.outcomes import Outcomes
+from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
 from lska.settings.fine_tunings import FineTuningJob
 
 logger = logging.getLogger(__name__)
 
-_KINDS = {"box": "bbox", "mask": "segm"}
+AT_ONCE = 100
+"""Samples that are taken at a time: 10 MB per array for the 11,000 people of COCO's validation set."""
+
+STATISTICS: Mapping[str, tuple[str, float | None]] = {
+    "ap": ("all", None), "ap50": ("all", 0.5), "ap75": ("all", 0.75),
+    "ap_small": ("small", None), "ap_medium": ("medium", None), "ap_large": ("large", None),
+}  # fmt: skip
+"""Range of areas, and IoU threshold (None for the mean over all), of COCOeval's first six statistics, in its order."""
 
 
 def evaluate_detector(job: FineTuningJob) -> None:
@@ -36,47 +52,49 @@ def evaluate_detector(job: FineTuningJob) -> None:
     Raises:
         StaleWeightsError, DataError, ValueError: as `Predictor.open`.
     """
-    started, predictor = datetime.now(UTC), Predictor.open(job)
-    masks, chosen = job.head == "mask_rcnn", predictor.sampled()
-    _check_order(predictor)
-    truth, results, shown = read_truth(predictor.split.annotations), [], []
-    for index, sample in enumerate(predictor.predictions()):
-        found = _arrays(sample.pred_instances, masks)
-        results += coco_results(sample.img_id, found, predictor.split.category_ids)
-        if index in chosen:
-            shown.append((sample.img_id, sample.img_path, found))
-    draw_boxes(job, predictor.split, truth, shown)
+    measure_dense(job, _score)
+
+
+def _score(predictor: Predictor, network: nn.Module) -> Values:
+    job, split = predictor.job, predictor.split
+    # The library numbers classes in the order of the annotation file; ours must be the same.
+    if (library := list(predictor.loader.dataset.cat_ids)) != list(split.category_ids):
+        raise InputError(
+            f"{split.annotations}: expected the categories in the order of the manifest, {list(split.category_ids)}, "
+            f"found {library}; order them so"
+        )
+    kinds = ("box", "mask") if job.head == "mask_rcnn" else ("box",)
+    truth, results, shown = read_truth(split.annotations), [], []
+    for sample, chosen in predictor.predictions(network):
+        found = {name: sample.pred_instances[name].cpu().numpy() for name in ("bboxes", "scores", "labels")}
+        if "mask" in kinds:
+            found["masks"] = sample.pred_instances["masks"].cpu().numpy().astype(bool)
+        results += coco_results(sample.img_id, found, split.category_ids)
+        if chosen:
+            predicted = Instances(found["bboxes"], found["labels"], found["scores"], found.get("masks"))
+            there = _truth(truth, sample.img_id, split.category_ids, "mask" in kinds)
+            shown.append((read_image(sample.img_path), there, predicted))
+    detection_sheet(
+        *zip(*shown, strict=True), split.classes, job.samples, f"{job.config.caption}: {job.task}, {job.run}"
+    )
     metrics: dict[str, Any] = {}
     samples: dict[str, np.ndarray] = {}
     parts: dict[str, np.ndarray] = {}
-    for kind in ("box", "mask") if masks else ("box",):
+    for kind in kinds:
         scoring = scored(truth, results, kind)
         metrics |= average_precision(scoring, kind)
         samples |= {f"{kind}_{name}": values for name, values in resampled_precisions(scoring).items()}
         parts |= {f"{kind}_{name}": values for name, values in precisions(scoring).items()}
-    predictor.write(metrics, Outcomes(samples=samples, parts=parts), started, detections=len(results))
-
-
-def _check_order(predictor: Predictor) -> None:
-    """The library numbers classes in the order of the annotation file; ours must be the same."""
-    library, ours = list(predictor.loader.dataset.cat_ids), list(predictor.split.category_ids)
-    if library != ours:
-        raise InputError(
-            f"{predictor.split.annotations}: expected the categories in the order of the manifest, {ours}, found "
-            f"{library}; order them so"
-        )
-
-
-def _arrays(instances: Any, masks: bool) -> dict[str, np.ndarray]:
-    """Boxes (n, 4) as x1, y1, x2, y2 in pixels of the original image, scores, labels, and masks (n, H, W) if any."""
-    found = {name: instances[name].cpu().numpy() for name in ("bboxes", "scores", "labels")}
-    if masks:
-        found["masks"] = instances["masks"].cpu().numpy().astype(bool)
-    return found
+    return Values(metrics, Outcomes(samples=samples, parts=parts), {"detections": len(results)})
 
 
 def coco_results(image: int, found: dict[str, np.ndarray], category_ids: tuple[int, ...]) -> Iterator[dict[str, Any]]:
-    """Detections of one image in COCO's result format, boxes as x, y, width, height and masks run-length encoded."""
+    """Detections of one image in COCO's result format, boxes as x, y, width, height and masks run-length encoded.
+
+    Args:
+        found: `bboxes` (n, 4) as x1, y1, x2, y2 in pixels of the original image, `scores`, `labels`, and `masks`
+            (n, H, W) if any.
+    """
     for index, (box, score, label) in enumerate(zip(found["bboxes"], found["scores"], found["labels"], strict=True)):
         left, top, right, bottom = map(float, box)
         result = {
@@ -96,10 +114,19 @@ def read_truth(annotations: Path) -> COCO:
 
 def scored(truth: COCO, results: list[dict[str, Any]], kind: str) -> COCOeval:
     """Matches and statistics of the boxes or masks (`kind`, `box` or `mask`) among `results`."""
+    # Detections have the size of their mask where masks are scored, that of their box where boxes are.
+    left_out = "segmentation" if kind == "box" else "bbox"
+    results = [{key: value for key, value in result.items() if key != left_out} for result in results]
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        found = truth.loadRes(_for(kind, results)) if results else _nothing(truth)
-        scoring = COCOeval(truth, found, _KINDS[kind])
+        if results:
+            found = truth.loadRes(results)
+        else:
+            # No detection at all, which `loadRes` cannot read.
+            found = COCO()
+            found.dataset = {**truth.dataset, "annotations": []}
+            found.createIndex()
+        scoring = COCOeval(truth, found, {"box": "bbox", "mask": "segm"}[kind])
         scoring.evaluate()
         scoring.accumulate()
         scoring.summarize()
@@ -120,38 +147,131 @@ def average_precision(scoring: COCOeval, kind: str) -> dict[str, dict[str, Any]]
     }
 
 
-def _for(kind: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    # Detections have the size of their mask where masks are scored, that of their box where boxes are.
-    left_out = "segmentation" if kind == "box" else "bbox"
-    return [{key: value for key, value in result.items() if key != left_out} for result in results]
+def precisions(scoring: COCOeval) -> dict[str, np.ndarray]:
+    """What the statistics of `STATISTICS` are the means of, in percent: mean precision over recalls by IoU threshold
+    and category, (T, K), or (1, K) for one threshold; NaN for categories without objects of the size.
+    """
+    # -1 in all recalls of a category that has no objects; the last limit is that of the most detections.
+    found = scoring.eval["precision"][..., -1].mean(axis=1)
+    found = np.where(found < 0, np.nan, 100 * found)
+    thresholds, areas = np.asarray(scoring.params.iouThrs), scoring.params.areaRngLbl
+    return {
+        name: found[slice(None) if threshold is None else thresholds == threshold, :, areas.index(area)]
+        for name, (area, threshold) in STATISTICS.items()
+    }
 
 
-def _nothing(truth: COCO) -> COCO:
-    """No detection at all, which `loadRes` cannot read."""
-    empty = COCO()
-    empty.dataset = {**truth.dataset, "annotations": []}
-    empty.createIndex()
-    return empty
-
-
-def draw_boxes(
-    job: FineTuningJob, split: DetectionSplit, truth: COCO, shown: list[tuple[int, str, dict[str, np.ndarray]]]
-) -> None:
-    """The picture of sample predictions: objects and detections on each of `shown`."""
-    label = {category: index for index, category in enumerate(split.category_ids)}
-    truths = [_truth(truth, image, label, "masks" in found) for image, _, found in shown]
-    images = [read_image(place) for _, place, _ in shown]
-    predictions = [
-        Instances(found["bboxes"], found["labels"], found["scores"], found.get("masks")) for _, _, found in shown
-    ]
-    caption = f"{job.config.caption}: {job.task}, {job.run}"
-    detection_sheet(images, truths, predictions, split.classes, job.samples, caption)
-
-
-def _truth(truth: COCO, image: int, label: dict[int, int], masks: bool) -> Instances:
+def _truth(truth: COCO, image: int, category_ids: tuple[int, ...], masks: bool) -> Instances:
     objects = truth.loadAnns(truth.getAnnIds(imgIds=image))
     boxes = np.array([item["bbox"] for item in objects], dtype=float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    labels = np.array([label[item["category_id"]] for item in objects], dtype=int)
+    labels = np.array([category_ids.index(item["category_id"]) for item in objects], dtype=int)
     outlines = np.stack([truth.annToMask(item) for item in objects]).astype(bool) if masks and objects else None
     return Instances(boxes, labels, masks=outlines)
+
+
+# --- Bootstrap -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Detections of one category and range of areas on all images, those with the highest scores first."""
+
+    images: np.ndarray
+    """int64 (D,): place of each detection's image."""
+    right: np.ndarray
+    """bool (T, D) by IoU threshold: matched with an object that counts."""
+    counted: np.ndarray
+    """bool (T, D): right or wrong. The others match a crowd, or an object of another size, or are of another size."""
+    objects: np.ndarray
+    """int64 (images,): objects that count."""
+
+
+def resampled_precisions(scoring: COCOeval, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
+    """The statistics of `STATISTICS` in percent on every bootstrap sample of the images, (resamples,) each.
+
+    NaN where a sample has no object of the size. Samples are those of `outcomes.resample_counts` of as many images as
+    `scoring` has, in the order of their ids.
+    """
+    parameters = scoring.params
+    samples = list(resample_columns(len(parameters.imgIds), resamples, AT_ONCE))
+    thresholds, means = np.asarray(parameters.iouThrs), {}
+    for area in parameters.areaRngLbl:
+        # Mean over the categories that a sample has objects of, (T, samples).
+        total, categories = np.zeros((2, len(thresholds), resamples))
+        for ranking in rankings(scoring, area):
+            drawn = [average_precisions(ranking, counts, parameters.recThrs) for counts in samples]
+            found = np.concatenate(drawn, axis=1)
+            total += np.nan_to_num(found)
+            categories += ~np.isnan(found)
+        with np.errstate(invalid="ignore"):
+            means[area] = total / categories
+    return {
+        name: 100 * (means[area].mean(axis=0) if threshold is None else means[area][thresholds == threshold][0])
+        for name, (area, threshold) in STATISTICS.items()
+    }
+
+
+def rankings(scoring: COCOeval, area: str) -> Iterator[Ranking]:
+    """Every category that has detections or objects, from the matches that `scoring.evaluate()` found.
+
+    Args:
+        area: a label of pycocotools' ranges, such as `all`.
+    """
+    parameters = scoring.params
+    images, areas = len(parameters.imgIds), len(parameters.areaRng)
+    place = parameters.areaRngLbl.index(area)
+    for category in range(len(parameters.catIds)):
+        first = (category * areas + place) * images
+        found = [(image, one) for image, one in enumerate(scoring.evalImgs[first : first + images]) if one is not None]
+        if not found:
+            continue
+        where = np.repeat([image for image, _ in found], [len(one["dtScores"]) for _, one in found])
+        # Stable, as pycocotools sorts: equal scores stay in the order of the images.
+        order = np.argsort(-np.concatenate([one["dtScores"] for _, one in found]), kind="stable")
+        matches, ignored = (
+            np.concatenate([one[name] for _, one in found], axis=1)[:, order].astype(bool)
+            for name in ("dtMatches", "dtIgnore")
+        )
+        objects = np.zeros(images, dtype=np.int64)
+        for image, one in found:
+            objects[image] = np.count_nonzero(one["gtIgnore"] == 0)
+        yield Ranking(where[order], matches & ~ignored, ~ignored, objects)
+
+
+def average_precisions(ranking: Ranking, counts: np.ndarray, recalls: np.ndarray) -> np.ndarray:
+    """Mean interpolated precision over `recalls` (R,), float64 (T, B), 0 to 1; NaN for samples without an object.
+
+    Args:
+        counts: float64 (images, B), how often each image is in each sample.
+    """
+    objects = ranking.objects @ counts
+    always, places = ranking.counted.all(axis=0), np.flatnonzero(ranking.right.any(axis=0))
+    # Most detections count at every threshold or at none: they are summed up once.
+    shared = _seen(ranking, always, places, counts)
+    result = np.zeros((len(ranking.right), counts.shape[1]))
+    for threshold, (right, counted) in enumerate(zip(ranking.right, ranking.counted, strict=True)):
+        ends = np.flatnonzero(right)
+        if not len(ends):
+            continue
+        seen, sometimes = shared[np.searchsorted(places, ends)], counted & ~always
+        if sometimes.any():
+            seen += _seen(ranking, sometimes, ends, counts)
+        # Right and all detections up to each right one, and the highest precision at that recall or more.
+        hits = counts[ranking.images[ends]].cumsum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            recall = hits / objects
+        precision = hits / (seen + np.spacing(1))
+        highest = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+        reached = np.searchsorted(recalls, recall, side="right")
+        result[threshold] = (highest * np.diff(reached, axis=0, prepend=0)).sum(axis=0) / len(recalls)
+    return np.where(objects > 0, result, np.nan)
+
+
+def _seen(ranking: Ranking, chosen: np.ndarray, ends: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """How many of the `chosen` detections (D,) there are up to each of `ends` (P,), in each sample; float64 (P, B)."""
+    detections = np.flatnonzero(chosen)
+    segments = np.searchsorted(ends, detections)
+    before = segments < len(ends)
+    entries = (np.ones(before.sum()), (segments[before], ranking.images[detections[before]]))
+    return (csr_array(entries, shape=(len(ends), len(counts))) @ counts).cumsum(axis=0)

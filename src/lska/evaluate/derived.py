@@ -9,19 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
-from lska.evaluate import receptive_field, shape_bias, shape_texture
-from lska.evaluate.scores import mean_calibration, means_by_image
-from lska.evaluate.splits import over_splits
+from lska.evaluate import receptive_field, shape_texture
+from lska.evaluate.scores import mean_calibration, means_by_image, over_splits
 from lska.provenance.metric_files import metric, proportion
 from lska.provenance.outcomes import Outcomes, mean_of_parts, of_images, standard_error
-
-if TYPE_CHECKING:
-    from lska.evaluate.shape_texture import Estimate
 
 Entry = Mapping[str, Any]
 
@@ -47,11 +43,6 @@ class Kept:
         """Value of a metric, None where it has none."""
         return self.metrics.get(name, {}).get("value")
 
-    def numbered(self, start: str) -> dict[int, Entry]:
-        """Entries by the number that follows `start` in their names."""
-        found = {name.removeprefix(start): entry for name, entry in self.metrics.items() if name.startswith(start)}
-        return {int(number): entry for number, entry in found.items() if number.isdecimal() and number.isascii()}
-
 
 @dataclass(frozen=True)
 class Derived:
@@ -75,39 +66,27 @@ def derive(kept: Kept) -> Iterator[Derived]:
     Raises:
         ValueError: what is kept has shapes that do not fit the task.
     """
-    yield from _from_images(kept)
-    yield from _from_samples(kept)
-    for name, parts in kept.outcomes.parts.items():
-        yield Derived(name, f"the parts in {kept.beside}", {"value": mean_of_parts(parts)})
-    for start, rule in _TASKS.items():
-        if kept.task == start or kept.task.startswith(f"{start}/"):
-            yield from rule(kept)
-
-
-def _from_images(kept: Kept) -> Iterator[Derived]:
     for name, values in kept.outcomes.images.items():
         entry = _fields(of_images(name, values))
         if kept.task == "texture_knn":
             # Its error is that of the splits, in which an image may be several times.
             del entry["standard_error"]
         yield Derived(name, f"the images in {kept.beside}", entry)
-
-
-def _from_samples(kept: Kept) -> Iterator[Derived]:
-    """Errors; and the range of the samples, in which the value lies.
-
-    Calibration errors are convex in how often each image counts, so that samples have larger ones on average, and on
-    few images the value may lie below all of them.
-    """
-    source = f"the bootstrap samples in {kept.beside}"
     for name, samples in kept.outcomes.samples.items():
+        source = f"the bootstrap samples in {kept.beside}"
         found, value, error = samples[~np.isnan(samples)], kept.value(name), standard_error(samples)
         if len(found) and name not in kept.outcomes.parts:
+            # Calibration errors are convex in how often each image counts, so that samples have larger ones on average,
+            # and on few images the value may lie below all of them.
             least = 0.0 if name.startswith("ece") else float(found.min())
             yield Derived(name, source, bounds=(least, float(found.max())))
         # As `with_errors` writes them.
         if error is not None and isinstance(value, float):
             yield Derived(name, source, {"standard_error": error})
+    for name, parts in kept.outcomes.parts.items():
+        yield Derived(name, f"the parts in {kept.beside}", {"value": mean_of_parts(parts)})
+    if (rule := _TASKS.get(kept.task.partition("/")[0])) is not None:
+        yield from rule(kept)
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
@@ -138,48 +117,42 @@ def _of_set(kept: Kept) -> Iterator[Derived]:
 
 def _corruptions(kept: Kept) -> Iterator[Derived]:
     yield from _of_set(kept)
-    family, images = kept.task.rpartition("/")[2], kept.outcomes.images
-    if images and family in FAMILIES:
-        yield from _corruption_means(kept, family)
-        for name in FAMILIES[family]:
-            yield from _severities(kept, name)
-        alone = {name: kept.value(f"ece_{name}") for name in FAMILIES[family]}
-        for name, value in mean_calibration(family, alone).items():
-            yield Derived(f"ece_{name}", "the calibration errors of the corruptions", {"value": value})
-
-
-def _corruption_means(kept: Kept, family: str) -> Iterator[Derived]:
-    """Means over corruptions from the images of each."""
-    right = {name.removeprefix("top1_"): values for name, values in kept.outcomes.images.items()}
-    wrong = {name: 100 - right[name] if name in right else None for name in FAMILIES[family]}
-    clean = 100 - right["clean"] if "clean" in right else None
+    family, images, beside = kept.task.rpartition("/")[2], kept.outcomes.images, f"corruptions in {kept.beside}"
+    if not images or family not in FAMILIES:
+        return
+    wrong = {name: 100 - images[f"top1_{name}"] if f"top1_{name}" in images else None for name in FAMILIES[family]}
+    clean = 100 - images["top1_clean"] if "top1_clean" in images else None
     for name, values in means_by_image(family, wrong, clean).items():
         entry = metric(None, "%") if values is None else of_images(name, values)
-        yield Derived(name, f"the images of the corruptions in {kept.beside}", _fields(entry))
-
-
-def _severities(kept: Kept, corruption: str) -> Iterator[Derived]:
-    """Shares of single severities, whose mean is known."""
-    cells = {f"top1_{corruption}_{level}": kept.metrics.get(f"top1_{corruption}_{level}") for level in SEVERITIES}
-    for name, entry in cells.items():
-        if entry is not None:
+        yield Derived(name, f"the images of the {beside}", _fields(entry))
+    for corruption in FAMILIES[family]:
+        whole, names = f"top1_{corruption}", [f"top1_{corruption}_{level}" for level in SEVERITIES]
+        cells = {name: kept.metrics[name] for name in names if name in kept.metrics}
+        for name, entry in cells.items():
             yield from _share(name, entry)
-    values = {name: entry["value"] for name, entry in cells.items() if entry is not None}
-    whole = kept.outcomes.images.get(f"top1_{corruption}")
-    if whole is not None and len(values) == len(SEVERITIES) and None not in values.values():
-        total = len(SEVERITIES) * float(whole.mean())
-        for name, value in values.items():
-            rest = total - (sum(values.values()) - value)
-            source = f"the other severities and the images of top1_{corruption} in {kept.beside}"
-            yield Derived(name, source, {"value": rest}, whole=False)
+        values = {name: entry["value"] for name, entry in cells.items()}
+        if whole in images and len(values) == len(SEVERITIES) and None not in values.values():
+            # Of single severities no image is kept, but their mean is known.
+            total = len(SEVERITIES) * float(images[whole].mean())
+            for name, value in values.items():
+                source = f"the other severities and the images of {whole} in {kept.beside}"
+                yield Derived(name, source, {"value": total - (sum(values.values()) - value)}, whole=False)
+    alone = {name: kept.value(f"ece_{name}") for name in FAMILIES[family]}
+    for name, value in mean_calibration(family, alone).items():
+        yield Derived(f"ece_{name}", "the calibration errors of the corruptions", {"value": value})
 
 
 def _textures(kept: Kept) -> Iterator[Derived]:
     """Shares of splits, their means and deviations."""
     for name, values in kept.outcomes.images.items():
-        splits = kept.numbered(f"{name}_split")
+        start = f"{name}_split"
+        splits = {
+            int(number): entry
+            for split, entry in kept.metrics.items()
+            if split.startswith(start) and (number := split.removeprefix(start)).isdecimal() and number.isascii()
+        }
         for number, entry in splits.items():
-            yield from _share(f"{name}_split{number}", entry)
+            yield from _share(f"{start}{number}", entry)
         if splits and all("standard_error" in entry for entry in splits.values()):
             entries = over_splits(name, splits, len(values))
             for summary in (name, f"{name}_deviation"):
@@ -205,49 +178,37 @@ def _shape_texture(kept: Kept) -> Iterator[Derived]:
 
 def _estimate(kept: Kept, form: str, pairs: Mapping[str, int], neurons: int) -> Iterator[Derived]:
     """Dimensions and shares of one form from its scores, and the residual's score."""
-    score = shape_texture.residual_score(form, neurons)
-    fixed = {"value": score, "interval": [score, score]}
+    residual = shape_texture.residual_score(form, neurons)
+    fixed = {"value": residual, "interval": [residual, residual]}
     yield Derived(f"residual_score_{form}", f"the {form} forms", fixed)
-    estimate = _stated(kept, form, neurons)
-    if estimate is None:
-        return
-    for name, entry in shape_texture.estimate_metrics(form, estimate, pairs, neurons).items():
-        fields = {"n": entry["n"]}
-        if "_dimensions_" in name:
-            fields["value"] = entry["value"]
-        if "_share_" in name:
-            fields |= {"value": entry["value"], "interval": entry["interval"]}
-        yield Derived(name, "scores, neurons and pairs", fields)
-
-
-def _stated(kept: Kept, form: str, neurons: int) -> Estimate | None:
-    """The estimate that the scores of a form give; None where one of them, or an interval, is not there."""
-    names = [f"{factor}_{{}}_{form}" for factor in shape_texture.FACTORS]
-    scores = [kept.value(name.format("score")) for name in names]
-    score_intervals, intervals = (
-        tuple(kept.metrics.get(name.format(kind), {}).get("interval") for name in names)
+    found = {
+        kind: [kept.metrics.get(f"{factor}_{kind}_{form}", {}) for factor in shape_texture.FACTORS]
         for kind in ("score", "dimensions")
-    )
-    if None in (*scores, *score_intervals, *intervals):
-        return None
+    }
+    scores = [entry.get("value") for entry in found["score"]]
+    intervals = {kind: tuple(entry.get("interval") for entry in entries) for kind, entries in found.items()}
+    if None in (*scores, *intervals["score"], *intervals["dimensions"]):
+        return
     dimensions = shape_texture.allocate(np.array(scores, dtype=np.float64), neurons).tolist()
-    return shape_texture.Estimate(tuple(scores), tuple(dimensions), score_intervals, intervals)
+    estimate = shape_texture.Estimate(tuple(scores), tuple(dimensions), intervals["score"], intervals["dimensions"])
+    for name, entry in shape_texture.estimate_metrics(form, estimate, pairs, neurons).items():
+        kinds = {"_dimensions_": ("value",), "_share_": ("value", "interval"), "_score_": ()}
+        follow = next(fields for kind, fields in kinds.items() if kind in name)
+        yield Derived(name, "scores, neurons and pairs", {field: entry[field] for field in ("n", *follow)})
 
 
 def _shape_bias(kept: Kept) -> Iterator[Derived]:
     """The bias from the decisions on each image, and what is known of those of categories."""
-    start = "shape_bias_"
-    biases = {name: entry for name, entry in kept.metrics.items() if name.startswith(start)}
+    biases = {name: entry for name, entry in kept.metrics.items() if name.startswith("shape_bias_")}
     mean = biases.pop("shape_bias_category_mean", None)
     for name, entry in biases.items():
         yield from _share(name, entry)
     if mean is not None:
-        entry = shape_bias.category_mean(biases.values())
+        entry = shape_texture.category_mean(biases.values())
         yield Derived("shape_bias_category_mean", "the categories", _fields(entry))
     decided = [kept.outcomes.images.get(f"{name}_decisions") for name in ("shape", "texture")]
     if not any(one is None for one in decided):
-        shape, texture = (int(np.count_nonzero(one)) for one in decided)
-        entry = shape_bias.bias(shape, texture)
+        entry = shape_texture.bias(*(int(np.count_nonzero(one)) for one in decided))
         fields = {"value": entry["value"], "n": entry.get("n")}
         yield Derived("shape_bias", f"the decisions in {kept.beside}", fields)
 

@@ -1,40 +1,70 @@
-"""Parameters and FLOPs of the paper's own networks, and the measured properties of attention designs.
+"""Parameters and FLOPs of the paper's networks, alone and in detectors and segmentors; properties of attention designs.
 
-Neither depends on training or on a scale's `architecture`: every scale counts the networks of the paper at 224 pixels.
+Nothing here depends on training or on how a scale shrinks networks: recipes are the paper's, classes those of ImageNet,
+COCO and ADE20K. Backbone, pyramid and heads run on the meta device up to their raw outputs, without suppression and
+pasting of masks. The regions that Mask R-CNN would choose are not known there, only their number matters: the box head
+gets as many as the configuration keeps at test time (1,000), the mask head as many as it lets through (100), as in
+mmdet's own `forward`. This gives the printed 221 GFLOPs with LSKA-Small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from lska.evaluate.measurement import Frame, Subject, Values, measure
 from lska.models import create
-from lska.models.counting import architecture_metrics, count
+from lska.models.counting import Complexity, architecture_metrics, count
 from lska.models.replknet import RepLKNet
 from lska.models.runs import Run
-from lska.provenance.metric_files import metric, write_metrics
+from lska.provenance.errors import InputError
+from lska.provenance.metric_files import metric, project_root
+from lska.settings.fine_tunings import CONTROL, HEADS, PAPER_RECIPES, FineTuningJob
 from lska.settings.scale import Config
+from lska.settings.sections import DataSource, DenseTask, FineTuning, RunGroup
 
 INPUT_SIZE = (3, 224, 224)
 
 
-def measure_complexity(config: Config, runs: Sequence[Run]) -> None:
-    """Count the network of every run at the paper's width and depth, with 1,000 classes, and write the metric files.
+def measure_complexity(config: Config, runs: Sequence[Run], head: str | None = None) -> None:
+    """Count the network of every run, alone with 1,000 classes or in a detector or segmentor, and write metric files.
 
     Raises:
-        ValueError: unknown model, attention or kernel size.
+        ValueError: unknown model, attention, kernel size or head, or a network that is no backbone for a head.
     """
+    task = "complexity" if head is None else f"complexity/{head}"
     for run in tqdm(runs, unit="network", disable=None):
-        started = datetime.now(UTC)
-        metrics, uncounted = counts(run)
-        _write(config, "complexity", str(run), metrics, started, {"uncounted_modules": list(uncounted)})
+        _write(config, task, str(run), lambda run=run: counts(run) if head is None else dense_counts(config, head, run))
 
 
-def counts(run: Run) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+def measure_properties(config: Config) -> None:
+    """Measure long-range dependence, adaptability and scalability of each design of Table I on its actual module."""
+    from lska.models.properties import MODULES, REASONS, measure_module
+
+    for name in MODULES:
+        reasons = {"reasons": REASONS.get(name, {})}
+        _write(config, "properties", name, lambda name=name, reasons=reasons: (measure_module(name), reasons))
+
+
+def _write(config: Config, task: str, name: str, counted: Callable[[], tuple[Mapping[str, Any], Any]]) -> None:
+    """Measure something without weights; `counted` gives its metric entries and further facts."""
+
+    def values(*_: Any) -> Iterator[Values]:
+        metrics, detail = counted()
+        yield Values(metrics, detail=detail)
+
+    frame = Frame(task, config.scale, functools.partial(config.metric_path, task))
+    measure(frame, [lambda device: Subject(name, nn.Identity())], values)
+
+
+def counts(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Metric entries of the paper's network of a run, and the names of modules that are in no count.
 
     Raises:
@@ -46,35 +76,101 @@ def counts(run: Run) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
         # Counted as it is used and as its publication and the paper count it.
         network.eval().structural_reparam()
     cost = count(network, INPUT_SIZE)
-    metrics = {
-        "params": metric(cost.params, "1"),
-        "macs": metric(cost.macs, "1"),
-        "flops": metric(cost.flops, "1"),
-        "flops_official_utility": metric(cost.flops_official_utility, "1"),
-    }
+    names = ("params", "macs", "flops", "flops_official_utility")
+    metrics = {name: metric(getattr(cost, name), "1") for name in names}
     for name, value in architecture_metrics(network).items():
-        metrics[name] = metric(value, "pixels" if name in ("receptive_field",) else "1")
-    return metrics, cost.uncounted
+        metrics[name] = metric(value, "pixels" if name == "receptive_field" else "1")
+    return metrics, {"uncounted_modules": list(cost.uncounted)}
 
 
-def measure_properties(config: Config) -> None:
-    """Measure long-range dependence, adaptability and scalability of each design of Table I on its actual module."""
-    from lska.models.properties import MODULES, REASONS, measure_module
-
-    for module in MODULES:
-        started = datetime.now(UTC)
-        _write(config, "properties", module, measure_module(module), started, {"reasons": REASONS.get(module, {})})
+# --- Detectors and segmentors ----------------------------------------------------------------------------------------
 
 
-def _write(
-    config: Config, task: str, run: str, metrics: dict[str, dict], started: datetime, detail: dict[str, object]
-) -> None:
-    write_metrics(
-        config.metric_path(task, run),
-        task=task,
-        run=run,
-        scale=config.scale,
-        metrics=metrics,
-        started=started,
-        extra=detail,
-    )
+def dense_counts(config: Config, head: str, run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """As `counts`, of the head on the paper's network for all its sizes of images.
+
+    Raises:
+        ValueError: unknown head, or the run's network is no backbone for detection and segmentation.
+    """
+    from lska.train.mm_configs import PAPER_CLASSES, PAPER_SIZES
+
+    job = paper_job(config, head, run)
+    network, metrics, uncounted = paper_network(job), {}, {}
+    for size in PAPER_SIZES[job.kind]:
+        cost = complexity(network, head, size)
+        metrics |= {name: metric(value, "1") for name, value in conventions(cost, size).items()}
+        uncounted |= dict.fromkeys(cost.uncounted)
+    return metrics, {"classes": PAPER_CLASSES[job.kind], "uncounted_modules": list(uncounted)}
+
+
+def paper_job(config: Config, head: str, run: Run) -> FineTuningJob:
+    """The fine-tuning of the paper's network: the paper's recipe, nothing shrunken, no pretrained weights.
+
+    Raises:
+        ValueError: as `dense_counts`.
+    """
+    kind = next((kind for kind, heads in HEADS.items() if head in heads), None)
+    if kind is None:
+        raise InputError(f"{head!r} is no detector or segmentor; expected one of {', '.join(PAPER_RECIPES)}")
+    recipe = project_root() / PAPER_RECIPES[head]
+    # Counting needs no data and, as for a control, no backbone that the scale trains.
+    settings = FineTuning(str(recipe), untrained=(RunGroup(run.model, run.seed, run.attention, run.kernel),))
+    sections = {**dict.fromkeys(HEADS), kind: DenseTask(DataSource("none", root="none"), {head: settings})}
+    paper = dataclasses.replace(config, architecture={}, **sections)
+    return FineTuningJob(paper, f"{kind}/{head}{CONTROL}", run)
+
+
+def paper_network(job: FineTuningJob) -> nn.Module:
+    """The detector or segmentor of `paper_job`, on the meta device."""
+    from mmengine.config import ConfigDict
+
+    from lska.evaluate.dense_scores import build_dense
+    from lska.train import mm_configs
+
+    with torch.device("meta"), warnings.catch_warnings():
+        # About losses, which are not counted.
+        warnings.simplefilter("ignore", category=UserWarning)
+        return build_dense(job, ConfigDict(mm_configs.model(job, mm_configs.PAPER_CLASSES[job.kind])))
+
+
+def complexity(network: nn.Module, head: str, size: tuple[int, int]) -> Complexity:
+    """Cost of one image of `size` (width, height); normalisations and GELUs are those of the backbone alone.
+
+    The record of the paper's values (paper/complexity_downstream.csv) leaves out the BatchNorm in Semantic FPN's head.
+    """
+
+    def run(network: Any, images: Tensor) -> None:
+        maps = network.extract_feat(images)
+        if head == "semantic_fpn":
+            network.decode_head(maps)
+            return
+        if head == "retinanet":
+            network.bbox_head(maps)
+            return
+        network.rpn_head(maps)
+        heads, limits = network.roi_head, network.test_cfg
+        for part, extractor, regions in (
+            (heads.bbox_head, heads.bbox_roi_extractor, limits.rpn.max_per_img),
+            (heads.mask_head, heads.mask_roi_extractor, limits.rcnn.max_per_img),
+        ):
+            part(images.new_empty(regions, extractor.out_channels, *extractor.roi_layers[0].output_size))
+
+    width, height = size
+    return count(network, (3, height, width), run, elementwise="backbone.")
+
+
+def conventions(cost: Complexity, size: tuple[int, int]) -> dict[str, int]:
+    """The countings that the paper's values follow, by metric name for images of `size` (width, height).
+
+    All contain multiply-adds. `flops_low` adds biases; `flops_high` (Table V) also two per element of the backbone's
+    BatchNorm and LayerNorm; `flops` adds to `flops_low` two per element of its BatchNorm and one per GELU.
+    """
+    low = cost.macs + cost.biases
+    values = {
+        "macs": cost.macs,
+        "flops_low": low,
+        "flops_high": low + 2 * (cost.batch_norm + cost.layer_norm),
+        "flops": low + 2 * cost.batch_norm + cost.gelu,
+    }
+    width, height = size
+    return {"params": cost.params, **{f"{name}_{width}x{height}": value for name, value in values.items()}}

@@ -6,23 +6,20 @@ distance nor the pooling. Here: pooled last features, gallery the training part,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from lska.data.dtd import Splits
 from lska.data.folders import Split
-from lska.data.perturbed.parts import Part
-from lska.evaluate.members import Member
-from lska.evaluate.scoring_passes import Shard, ShardBatches, ShardImages, normalized
-from lska.evaluate.splits import accuracy, image_values, over_splits
+from lska.evaluate.measurement import Shard, Subject, shared_batches
+from lska.evaluate.scores import image_values, over_splits
+from lska.models.features import features
 from lska.provenance.errors import InputError
+from lska.provenance.metric_files import proportion
 from lska.provenance.outcomes import Outcomes
-from lska.provenance.sidecars import Preprocessing
-from lska.train.workers import Loader
 
 DISTANCES = ("cosine", "euclidean")
 
@@ -34,60 +31,37 @@ PAIRS = 16384
 
 
 def pooled_features(
-    members: Sequence[Member], images: Split, *, batch_size: int, workers: int, device: torch.device
+    subjects: Sequence[Subject], images: Split, batch_size: int, workers: int, device: torch.device
 ) -> list[np.ndarray]:
-    """Pooled last features of all `images` by every member, float32 (n, C) each; every image is decoded once.
+    """Pooled last features of all `images` by every subject, float32 (n, C) each; every image is decoded once.
 
-    Images are cut and normalised as each member's validation images were. The features are what the classifier gets
+    Images are cut and normalised as each subject's validation images were. The features are what the classifier gets
     (timm's `forward_head` with `pre_logits`), in 32-bit precision. Progress shows on a terminal.
 
     Raises:
         DataError: an image cannot be decoded.
         ValueError: a network's features are not numbers.
     """
-    shard = Shard(Part("textures", images, identity=""), 0, len(images), tuple(members), stored=False)
-    loader = Loader(ShardImages([shard]), workers, batch_sampler=ShardBatches([shard], batch_size))
-    found: list[list[np.ndarray]] = [[] for _ in members]
+    found: list[list[np.ndarray]] = [[] for _ in subjects]
+    shard = Shard(images, range(len(images)), subjects)
     with torch.inference_mode():
-        for cuts, _ in tqdm(loader, unit="batch", disable=None, leave=False):
-            for batches, features in zip(found, _features(shard, cuts, device), strict=True):
-                batches.append(features)
-    return [_finite(member, np.concatenate(batches)) for member, batches in zip(members, found, strict=True)]
-
-
-def _features(shard: Shard, cuts: Sequence[torch.Tensor], device: torch.device) -> list[np.ndarray]:
-    """Features (B, C) of every member, images being normalised once for all that agree on how."""
-    sizes = dict(zip(shard.geometries, cuts, strict=True))
-    ready: dict[tuple[Preprocessing, bool], torch.Tensor] = {}
-    features = []
-    for member in shard.members:
-        how = (member.preprocessing(shard.stored), member.channels_last)
-        if how not in ready:
-            ready[how] = normalized(sizes[how[0].geometry].to(device, non_blocking=True), *how)
-        network: Any = member.network
-        pooled = network.forward_head(network.forward_features(ready[how]), pre_logits=True)
-        features.append(pooled.float().cpu().numpy())
-    return features
-
-
-def _finite(member: Member, features: np.ndarray) -> np.ndarray:
-    if not np.isfinite(features).all():
-        raise InputError(
-            f"{member.run}: the network's features are not finite; its weights (MD5 {member.sidecar.get('md5')}) are "
-            "of no use: train it again, or leave it out"
-        )
-    return features
+        for _, _, inputs in shared_batches([shard], batch_size, workers, device):
+            for rows, (subject, batch) in zip(found, inputs, strict=True):
+                rows.append(features(subject.network, batch).cpu().numpy())
+    whole = [np.concatenate(rows) for rows in found]
+    for subject, rows in zip(subjects, whole, strict=True):
+        if not np.isfinite(rows).all():
+            raise InputError(
+                f"{subject.name}: the network's features are not finite; its weights (MD5 {subject.sidecar['md5']}) "
+                "are of no use: train it again, or leave it out"
+            )
+    return whole
 
 
 def texture_metrics(
-    features: np.ndarray,
-    targets: np.ndarray,
-    splits: Splits,
-    *,
-    gallery: Sequence[str] = ("train",),
-    query: str = "val",
+    rows: np.ndarray, targets: np.ndarray, splits: Splits, *, gallery: Sequence[str] = ("train",), query: str = "val",
     device: torch.device | None = None,
-) -> tuple[dict[str, dict[str, Any]], Outcomes]:
+) -> tuple[dict[str, dict[str, Any]], Outcomes]:  # fmt: skip
     """Metric entries of a texture set: `top1_<distance>_split<n>`, their mean `top1_<distance>` and its deviation; and
     the values of every query image for the means.
 
@@ -96,56 +70,26 @@ def texture_metrics(
     single one), and `n` of the mean the number of different query images.
 
     Args:
-        features: float32 (n, D).
+        rows: features, float32 (n, D).
         targets: class index of every image, (n,).
         gallery: parts that neighbours are looked for in; ("train", "test") is everything that is not queried.
         device: where distances are computed; the CPU where None.
 
     Raises:
-        ValueError: as `texture_hits`.
+        ValueError: as `nearest`.
     """
-    entries, values = {}, {}
+    entries, values, tensor = {}, {}, torch.from_numpy(rows).to(device or "cpu")
     for distance in DISTANCES:
-        hits = {
-            number: texture_hits(
-                features, targets, parts, gallery=gallery, query=query, distance=distance, device=device
-            )
-            for number, parts in splits.items()
-        }
+        hits = {}
+        for number, parts in splits.items():
+            searched, asked = np.concatenate([parts[part] for part in gallery]), parts[query]
+            found = nearest(tensor[torch.from_numpy(searched)], tensor[torch.from_numpy(asked)], distance)
+            hits[number] = targets[searched[found.cpu().numpy()]] == targets[asked]
         name = f"top1_{distance}"
-        values[name] = image_values({number: splits[number][query] for number in splits}, hits)
-        entries |= over_splits(name, {number: accuracy(hit) for number, hit in hits.items()}, len(values[name]))
+        values[name] = image_values({number: parts[query] for number, parts in splits.items()}, hits)
+        shares = {number: proportion(int(hit.sum()), len(hit)) for number, hit in hits.items()}
+        entries |= over_splits(name, shares, len(values[name]))
     return entries, Outcomes(images=values)
-
-
-def texture_hits(
-    features: np.ndarray,
-    targets: np.ndarray,
-    split: Mapping[str, np.ndarray],
-    *,
-    gallery: Sequence[str] = ("train",),
-    query: str = "val",
-    distance: str = "cosine",
-    device: torch.device | None = None,
-) -> np.ndarray:
-    """Whether the nearest image in the parts `gallery` of a split is of the same class, bool (Q,), for each image in
-    part `query`.
-
-    Arguments are those of `texture_metrics`.
-
-    Raises:
-        ValueError: a part is not in the split, the query is part of its own gallery, or as `nearest`.
-    """
-    unknown = [part for part in (*gallery, query) if part not in split]
-    if unknown or not gallery or query in gallery:
-        raise InputError(
-            f"gallery {', '.join(gallery) or 'empty'}, query {query}: expected different ones of {', '.join(split)}; "
-            "correct the parts"
-        )
-    searched, asked = np.concatenate([split[part] for part in gallery]), split[query]
-    rows = torch.from_numpy(features).to(device or "cpu")
-    neighbours = nearest(rows[torch.from_numpy(searched)], rows[torch.from_numpy(asked)], distance).cpu().numpy()
-    return targets[searched[neighbours]] == targets[asked]
 
 
 def nearest(gallery: torch.Tensor, query: torch.Tensor, distance: str = "cosine") -> torch.Tensor:
@@ -157,10 +101,8 @@ def nearest(gallery: torch.Tensor, query: torch.Tensor, distance: str = "cosine"
     matrix of more than `BLOCK` x `BLOCK` is made.
 
     Raises:
-        ValueError: an unknown distance, an empty gallery, other shapes or types, values that are not finite, or, for
-            cosine, a row of zeros, which has no direction.
+        ValueError: for cosine, a row of zeros, which has no direction.
     """
-    _check(gallery, query, distance)
     result = torch.empty(len(query), dtype=torch.int64, device=query.device)
     for first in range(0, len(query), BLOCK):
         rows = _rows(query[first : first + BLOCK], distance)
@@ -174,28 +116,15 @@ def nearest(gallery: torch.Tensor, query: torch.Tensor, distance: str = "cosine"
     return result
 
 
-def _check(gallery: torch.Tensor, query: torch.Tensor, distance: str) -> None:
-    if distance not in DISTANCES:
-        raise InputError(f"unknown distance {distance!r}; choose from {', '.join(DISTANCES)}")
-    if gallery.ndim != 2 or query.ndim != 2 or gallery.shape[1] != query.shape[1] or not gallery.numel():
-        raise InputError(
-            f"expected a gallery (G, D) of at least one number and a query (Q, D), found {tuple(gallery.shape)} and "
-            f"{tuple(query.shape)}"
-        )
-    for name, rows in (("gallery", gallery), ("query", query)):
-        if rows.dtype != torch.float32:
-            raise InputError(f"{name}: expected float32, found {rows.dtype}; convert it")
-        if not rows.isfinite().all():
-            raise InputError(f"{name}: expected finite numbers, found others; the network is of no use")
-        zero = (rows == 0).all(dim=1).nonzero().flatten().tolist()
-        if distance == "cosine" and zero:
-            raise InputError(f"{name}: rows of zeros have no direction ({len(zero)}, first {zero[0]}); use euclidean")
-
-
 def _rows(block: torch.Tensor, distance: str) -> torch.Tensor:
     """Rows in 64-bit precision, for cosine of length 1: |a - b|^2 = 2 - 2 cos then, which keeps the order."""
     rows = block.double()
-    return rows if distance == "euclidean" else rows / _sums(rows.square()).sqrt()[:, None]
+    if distance == "euclidean":
+        return rows
+    lengths = _sums(rows.square()).sqrt()
+    if not lengths.all():
+        raise InputError("cosine: features that are all zero have no direction; the network is of no use")
+    return rows / lengths[:, None]
 
 
 def _sums(values: torch.Tensor) -> torch.Tensor:

@@ -100,6 +100,9 @@ def class_colour(index: int) -> Colour:
     return red, green, blue
 
 
+# --- Sample predictions ----------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, eq=False)
 class Instances:
     """Objects of one image, true or predicted."""
@@ -115,13 +118,9 @@ class Instances:
 
 
 def detection_sheet(
-    images: Sequence[np.ndarray],
-    truths: Sequence[Instances],
-    predictions: Sequence[Instances],
-    classes: Sequence[str],
-    path: Path,
-    caption: str,
-) -> None:
+    images: Sequence[np.ndarray], truths: Sequence[Instances], predictions: Sequence[Instances],
+    classes: Sequence[str], path: Path, caption: str,
+) -> None:  # fmt: skip
     """Draw true and predicted boxes, and masks where there are some, side by side; write a PNG atomically.
 
     Predictions with a score below `SCORE` are left out, and all but the `MOST` best ones; the sheet says so.
@@ -131,8 +130,13 @@ def detection_sheet(
         classes: names in the order of the label indices.
         caption: what the sheet shows: scale, task and network.
     """
+    best = []
+    for items in predictions:
+        order = np.argsort(-items.scores, kind="stable")[:MOST]
+        kept = order[items.scores[order] >= SCORE]
+        masks = None if items.masks is None else items.masks[kept]
+        best.append(Instances(np.reshape(items.boxes, (-1, 4))[kept], items.labels[kept], items.scores[kept], masks))
     with styled():
-        best = [_best(items) for items in predictions]
         legend = _legend([items.labels for items in (*truths, *best)], classes)
         figure, panels = _sheet(images, ("ground truth", "prediction"), caption, legend, NOTE)
         for image, axes, *shown in zip(images, panels, truths, best, strict=True):
@@ -140,26 +144,23 @@ def detection_sheet(
                 _show(panel, image)
                 _draw_instances(panel, items, classes)
             if not len(shown[1].labels):
-                _remark(axes[1], f"no score of {SCORE:g} or more")
+                box = {"boxstyle": "square,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+                axes[1].text(
+                    0.5, 0.5, f"no score of {SCORE:g} or more", transform=axes[1].transAxes, ha="center", va="center",
+                    fontsize=FONT, color=INK, bbox=box,
+                )  # fmt: skip
         _save(figure, path, legend.values())
 
 
 def segmentation_sheet(
-    images: Sequence[np.ndarray],
-    truths: Sequence[np.ndarray],
-    predictions: Sequence[np.ndarray],
-    classes: Sequence[str],
-    path: Path,
-    caption: str,
-) -> None:
+    images: Sequence[np.ndarray], truths: Sequence[np.ndarray], predictions: Sequence[np.ndarray],
+    classes: Sequence[str], path: Path, caption: str,
+) -> None:  # fmt: skip
     """Draw images, true and predicted label maps side by side over a legend; write a PNG atomically.
 
     Args:
-        images: uint8 (height, width, 3) each, of any sizes; about six.
-        truths: int (height, width) each: class indices, `IGNORED` for pixels that are not scored.
-        predictions: as `truths`.
-        classes: names in the order of the class indices; the legend has those that occur.
-        caption: what the sheet shows: scale, task and network.
+        truths: int (height, width) each: class indices, `IGNORED` for pixels that are not scored; `predictions`
+            likewise, the others as in `detection_sheet`.
     """
     with styled():
         legend = _legend([*truths, *predictions], classes)
@@ -171,72 +172,42 @@ def segmentation_sheet(
         _save(figure, path, legend.values())
 
 
-def draw_examples(item: PerturbedSet) -> None:
-    """Write the picture of a perturbed set to its place under `samples/`: the first image under every corruption and
-    severity, or some images of every class.
-
-    Raises:
-        DataError: the set was not prepared, was changed since, or an image cannot be decoded.
-    """
-    parts = open_parts(item)
-    caption = f"{item.config.caption}: {item.data.name}"
-    with styled():
-        figure = _strips(FAMILIES[item.name], parts, caption) if item.corrupted else _classes(parts[0].split, caption)
-        item.strips.parent.mkdir(parents=True, exist_ok=True)
-        _save(figure, item.strips, ())
-
-
-def _best(items: Instances) -> Instances:
-    order = np.argsort(-items.scores, kind="stable")[:MOST]
-    kept = order[items.scores[order] >= SCORE]
-    masks = None if items.masks is None else items.masks[kept]
-    return Instances(np.reshape(items.boxes, (-1, 4))[kept], items.labels[kept], items.scores[kept], masks)
-
-
-def _draw_instances(axes: Axes, items: Instances, classes: Sequence[str]) -> None:
-    """Large objects first, so that small ones stay visible; names last."""
-    boxes = np.reshape(items.boxes, (-1, 4))
-    order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable")
-    for number in order:
-        colour = class_colour(int(items.labels[number]))
-        left, top, right, bottom = boxes[number]
-        if items.masks is not None:
-            mask = items.masks[number]
-            layer = np.where(mask[..., None], (*colour, 0.5), 0.0)
-            axes.imshow(layer, extent=(0, mask.shape[1], mask.shape[0], 0), interpolation="nearest")
-        halo = [withStroke(linewidth=2.0, foreground="white")]
-        looks = {"fill": False, "edgecolor": colour, "linewidth": 1.1, "path_effects": halo}
-        axes.add_patch(Rectangle((left, top), right - left, bottom - top, **looks))
-    for number in order:
-        name = [classes[items.labels[number]]] if len(order) <= CROWD else []
-        score = [] if items.scores is None else [f"{items.scores[number]:.2f}"]
-        if name + score:
-            _draw_name(axes, boxes[number], " ".join(name + score), class_colour(int(items.labels[number])))
-
-
-def _draw_name(axes: Axes, box: np.ndarray, text: str, colour: Colour) -> None:
-    """Above the box where there is room, otherwise within it; from its right corner in the right half of the image."""
-    (_, width), (height, _) = axes.get_xlim(), axes.get_ylim()
-    line = 1.5 * FONT / 72 / (axes.get_position().width * WIDTH) * width
-    to_right = box[0] + box[2] > width
-    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.45
-    axes.text(
-        min(box[2], width) if to_right else max(box[0], 0), np.clip(box[1], line, height), text, fontsize=FONT,
-        ha="right" if to_right else "left", va="bottom", color="black" if bright else "white", clip_on=True,
-        bbox={"boxstyle": "square,pad=0.12", "facecolor": colour, "edgecolor": "none"},
-    )  # fmt: skip
-
-
-def _remark(axes: Axes, text: str) -> None:
-    box = {"boxstyle": "square,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=FONT, color=INK, bbox=box)
-
-
 def _legend(arrays: Iterable[np.ndarray], classes: Sequence[str]) -> dict[str, Colour]:
     """The classes that occur, in their order, with their colours."""
     found = sorted(set().union(*(np.unique(array).tolist() for array in arrays)))
     names = {classes[index]: class_colour(index) for index in found if index != IGNORED}
     return names | ({"not scored": GREY} if IGNORED in found else {})
+
+
+def _draw_instances(axes: Axes, items: Instances, classes: Sequence[str]) -> None:
+    """Large objects first, so that small ones stay visible; names last."""
+    boxes, colours = np.reshape(items.boxes, (-1, 4)), [class_colour(int(label)) for label in items.labels]
+    order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable")
+    for number in order:
+        left, top, right, bottom = boxes[number]
+        if items.masks is not None:
+            mask = items.masks[number]
+            layer = np.where(mask[..., None], (*colours[number], 0.5), 0.0)
+            axes.imshow(layer, extent=(0, mask.shape[1], mask.shape[0], 0), interpolation="nearest")
+        halo = [withStroke(linewidth=2.0, foreground="white")]
+        looks = {"fill": False, "edgecolor": colours[number], "linewidth": 1.1, "path_effects": halo}
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, **looks))
+    (_, width), (height, _) = axes.get_xlim(), axes.get_ylim()
+    line = 1.5 * FONT / 72 / (axes.get_position().width * WIDTH) * width
+    for number in order:
+        words = [classes[items.labels[number]]] if len(order) <= CROWD else []
+        words += [] if items.scores is None else [f"{items.scores[number]:.2f}"]
+        if not words:
+            continue
+        # Above the box where there is room, otherwise within it; from its right corner in the right half of the image.
+        box, (red, green, blue) = boxes[number], colours[number]
+        to_right = box[0] + box[2] > width
+        axes.text(
+            min(box[2], width) if to_right else max(box[0], 0), np.clip(box[1], line, height), " ".join(words),
+            fontsize=FONT, ha="right" if to_right else "left", va="bottom", clip_on=True,
+            color="black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.45 else "white",
+            bbox={"boxstyle": "square,pad=0.12", "facecolor": colours[number], "edgecolor": "none"},
+        )  # fmt: skip
 
 
 def _sheet(
@@ -269,6 +240,23 @@ def _sheet(
         for axes, title in zip(panels[-1], titles if row == 0 else (), strict=False):
             axes.set_title(title, fontsize=TITLE, color=INK, pad=2)
     return figure, panels
+
+
+# --- What perturbed sets look like -----------------------------------------------------------------------------------
+
+
+def draw_examples(item: PerturbedSet) -> None:
+    """Write the picture of a perturbed set to its place under `samples/`: the first image under every corruption and
+    severity, or some images of every class.
+
+    Raises:
+        DataError: the set was not prepared, was changed since, or an image cannot be decoded.
+    """
+    parts, caption = open_parts(item), f"{item.config.caption}: {item.data.name}"
+    with styled():
+        figure = _strips(FAMILIES[item.name], parts, caption) if item.corrupted else _classes(parts[0].split, caption)
+        item.strips.parent.mkdir(parents=True, exist_ok=True)
+        _save(figure, item.strips, ())
 
 
 def _strips(names: Sequence[str], parts: Sequence[Part], caption: str) -> Figure:
@@ -314,6 +302,9 @@ def _image(split: Split, index: int) -> np.ndarray:
     return np.asarray(decode(split.read(index), split.name(index)))
 
 
+# --- Sheets ----------------------------------------------------------------------------------------------------------
+
+
 def _empty(height: float, caption: str, **looks: float) -> Figure:
     figure = Figure(figsize=(WIDTH, height), layout="none", facecolor="white")
     figure.text(0.5, 1 - GAP / height, caption, ha="center", va="top", **looks)
@@ -336,26 +327,22 @@ def _show(axes: Axes, image: np.ndarray) -> None:
 def _save(figure: Figure, path: Path, colours: Iterable[Colour]) -> None:
     """Write a PNG of 256 colours, `colours` among them, atomically; with fewer pixels where it would exceed `LIMIT`."""
     fixed = sorted({*colours, *map(to_rgb, ("white", "black", INK))})
-    dpi = float(DPI)
-    while len(content := _png(figure, dpi, fixed)) > LIMIT:
-        dpi *= 0.97 * (LIMIT / len(content)) ** 0.5
+    reserved, dpi, content = [tuple(round(255 * part) for part in colour) for colour in fixed], float(DPI), b""
+    while not content or len(content) > LIMIT:
+        if content:
+            dpi *= 0.97 * (LIMIT / len(content)) ** 0.5
+        figure.set_dpi(dpi)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())
+        free = Image.fromarray(pixels).convert("RGB").quantize(256 - len(fixed), dither=Image.Dither.NONE)
+        indices = np.asarray(free) + np.uint8(len(fixed))
+        whole = np.ascontiguousarray(pixels).view(np.uint32)[..., 0]
+        for number, colour in enumerate(reserved):
+            indices[whole == np.array([*colour, 255], np.uint8).view(np.uint32)] = number
+        picture, stream = Image.fromarray(indices), io.BytesIO()
+        picture.putpalette([*itertools.chain.from_iterable(reserved), *free.getpalette()])
+        picture.save(stream, format="PNG", optimize=True)
+        content = stream.getvalue()
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
-
-
-def _png(figure: Figure, dpi: float, fixed: Sequence[Colour]) -> bytes:
-    figure.set_dpi(dpi)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())
-    free = Image.fromarray(pixels).convert("RGB").quantize(256 - len(fixed), dither=Image.Dither.NONE)
-    indices = np.asarray(free) + np.uint8(len(fixed))
-    reserved = [tuple(round(255 * part) for part in colour) for colour in fixed]
-    whole = np.ascontiguousarray(pixels).view(np.uint32)[..., 0]
-    for number, colour in enumerate(reserved):
-        indices[whole == np.array([*colour, 255], np.uint8).view(np.uint32)] = number
-    picture = Image.fromarray(indices)
-    picture.putpalette([*itertools.chain.from_iterable(reserved), *free.getpalette()])
-    stream = io.BytesIO()
-    picture.save(stream, format="PNG", optimize=True)
-    return stream.getvalue()

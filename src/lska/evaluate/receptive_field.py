@@ -19,7 +19,6 @@ from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from lska.data.decoding import decode
-from lska.data.entries import DataError
 from lska.data.folders import Split
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
@@ -35,7 +34,6 @@ THRESHOLDS = (20, 30, 50, 99)
 """Shares of the total contribution in percent (paper Table VII, by RepLKNet's script)."""
 SMALLEST_SIDE = 3
 """Pixels: side of the first square that RepLKNet's script tries."""
-SCALINGS = ("log", "raw")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +42,10 @@ class Contribution:
 
     scores: np.ndarray
     """float64 (S, S), not negative."""
-    used: int
-    """Images that the mean is over."""
     skipped: int
     """Images left out because their scores were not finite."""
-    maps: np.ndarray | None = None
-    """float32 (used, S, S): the scores of each image, where they are kept."""
+    maps: np.ndarray
+    """float32 (n, S, S): the scores of each image that the mean is over."""
 
 
 def contribution(network: nn.Module, image: Tensor) -> np.ndarray:
@@ -63,34 +59,28 @@ def contribution(network: nn.Module, image: Tensor) -> np.ndarray:
         image: normalised, (1, 3, S, S), on the network's device.
 
     Raises:
-        ValueError: the image has another shape, or the network returns no feature map.
+        ValueError: the network returns no feature map.
     """
     import torch
 
-    if image.ndim != 4 or image.shape[0] != 1 or image.shape[2] != image.shape[3]:
-        raise InputError(f"image: expected shape (1, channels, S, S), found {tuple(image.shape)}; give one square")
     with torch.inference_mode(False), torch.enable_grad():
         # An own copy: one made in inference mode could not be differentiated.
         image = image.clone().requires_grad_()
-        features = _feature_map(network, image)
+        features = network.forward_features(image)
+        if features.ndim != 4:
+            raise InputError(
+                f"{type(network).__name__}.forward_features: expected a feature map of 4 dimensions, found shape "
+                f"{tuple(features.shape)}; the procedure needs a network that keeps a map to its end"
+            )
+        if getattr(network, "output_fmt", "NCHW") == "NHWC":
+            features = features.permute(0, 3, 1, 2)
         centre = features[:, :, features.shape[2] // 2, features.shape[3] // 2].relu().sum()
         (gradient,) = torch.autograd.grad(centre, image)
     return gradient.relu().sum((0, 1), dtype=torch.float64).cpu().numpy()
 
 
-def _feature_map(network: nn.Module, image: Tensor) -> Tensor:
-    """Last feature map (1, C, h, w); timm's networks say in `output_fmt` where theirs has the channels last."""
-    features = network.forward_features(image)
-    if features.ndim != 4:
-        raise InputError(
-            f"{type(network).__name__}.forward_features: expected a feature map of 4 dimensions, found shape "
-            f"{tuple(features.shape)}; the procedure needs a network that keeps a map to its end"
-        )
-    return features.permute(0, 3, 1, 2) if getattr(network, "output_fmt", "NCHW") == "NHWC" else features
-
-
 def mean_contribution(
-    network: nn.Module, images: Iterable[Tensor], device: torch.device, count: int | None = None, keep: bool = False
+    network: nn.Module, images: Iterable[Tensor], device: torch.device, count: int | None = None
 ) -> Contribution:
     """Mean contribution of images taken one at a time, in evaluation mode; progress shows on a terminal.
 
@@ -101,88 +91,65 @@ def mean_contribution(
         network: on `device`.
         images: normalised, each (1, 3, S, S), all of one size.
         count: images to use; None for all. Fewer are used where `images` ends earlier.
-        keep: keep the scores of each image, 4 MiB for one of 1024 x 1024 pixels.
 
     Raises:
-        ValueError: `count` is below 1, no image gave finite scores, or their sizes differ.
+        ValueError: no image gave finite scores.
     """
-    _check_count(count)
-    total, used, skipped, kept = np.zeros(()), 0, 0, []
+    total, skipped, maps = np.zeros(()), 0, []
     with _frozen(network), tqdm(total=count, unit="image", disable=None, leave=False) as bar:
         for image in images:
             scores = contribution(network, image.to(device))
             if not np.isfinite(scores).all():
                 skipped += 1
                 continue
-            if used and scores.shape != total.shape:
-                raise InputError(f"images: expected all of size {total.shape}, found one of {scores.shape}")
-            total, used = total + scores, used + 1
-            kept += [scores.astype(np.float32)] if keep else []
+            total = total + scores
+            maps.append(scores.astype(np.float32))
             bar.update()
-            if used == count:
+            if len(maps) == count:
                 break
-    if not used:
+    if not maps:
         raise InputError(
             f"{type(network).__name__}: of {skipped} images none gave finite contribution scores; "
             "expected at least one: check the weights, or give images"
         )
     if skipped:
         logger.warning("%d images left out, their contribution scores are not finite", skipped)
-    return Contribution(total / used, used, skipped, np.stack(kept) if keep else None)
-
-
-def _check_count(count: int | None) -> None:
-    if count is not None and count < 1:
-        raise InputError(f"count: expected an integer from 1 up, or None for all images; found {count}")
+    return Contribution(total / len(maps), skipped, np.stack(maps))
 
 
 @contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
+def _frozen(network: Any) -> Iterator[None]:
     """Evaluation mode, no gradients of parameters, activations recomputed; everything as before at the end."""
-    states = [
-        *((module, "training", module.training) for module in network.modules()),
-        *((p, "requires_grad", p.requires_grad) for p in network.parameters()),
-        *(
-            (module, "grad_checkpointing", module.grad_checkpointing)
-            for module in network.modules()
-            if hasattr(module, "grad_checkpointing")
-        ),
-    ]
+    states = [(parameter, "requires_grad", parameter.requires_grad) for parameter in network.parameters()]
+    for module in network.modules():
+        names = [name for name in ("training", "grad_checkpointing") if hasattr(module, name)]
+        states += [(module, name, getattr(module, name)) for name in names]
     try:
         network.eval().requires_grad_(False)
-        _recompute(network)
+        if hasattr(network, "set_grad_checkpointing"):
+            try:
+                network.set_grad_checkpointing(True)
+            except AssertionError:  # what timm's networks raise that cannot
+                logger.info("%s keeps all activations: it cannot recompute them", type(network).__name__)
         yield
     finally:
         for owner, name, value in states:
             setattr(owner, name, value)
 
 
-def _recompute(network: Any) -> None:
-    if not hasattr(network, "set_grad_checkpointing"):
-        return
-    try:
-        network.set_grad_checkpointing(True)
-    except AssertionError:  # what timm's networks raise that cannot
-        logger.info("%s keeps all activations: it cannot recompute them", type(network).__name__)
-
-
-def erf_images(
-    split: Split, count: int | None, size: int, mean: Sequence[float], deviation: Sequence[float]
-) -> Iterator[Tensor]:
-    """The first `count` images (None: all) in folder order, float32 (1, 3, size, size).
+def erf_images(split: Split, size: int, mean: Sequence[float], deviation: Sequence[float]) -> Iterator[Tensor]:
+    """The images of a split in folder order, float32 (1, 3, size, size).
 
     Each is squashed to size x size pixels, bicubic, whatever its aspect ratio, and normalised per channel.
 
     Raises:
-        DataError: the split has fewer images, or one cannot be decoded.
+        DataError: an image cannot be decoded.
     """
     import torch
     from PIL import Image
     from torchvision.transforms import functional as F
 
-    if count is not None and count > len(split):
-        raise DataError(f"{split.source}: expected at least {count} images, found {len(split)}; ask for fewer")
-    for index in range(len(split) if count is None else count):
+    for index in range(len(split)):
         image = decode(split.read(index), split.name(index))
         squashed = F.to_tensor(image.resize((size, size), Image.Resampling.BICUBIC))
         yield F.normalize(squashed, mean, deviation)[None].to(torch.float32)
@@ -194,42 +161,38 @@ def scaled(scores: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the scores are no contribution map.
     """
-    _check_scores(scores)
+    expected = "scores: expected a contribution map (S, S) of finite values from 0 up and not all 0"
+    if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
+        raise InputError(f"{expected}, found shape {scores.shape}")
+    low, high = scores.min(), scores.max()
+    if not (np.isfinite(low) and np.isfinite(high) and low >= 0 and high > 0):
+        raise InputError(f"{expected}, found values from {low} to {high}; compute the map anew from sound weights")
     logarithms = np.log10(scores.astype(np.float64) + 1)
     return logarithms / logarithms.max()
 
 
-def area_ratio(scores: np.ndarray, threshold: float, on: str = "log") -> tuple[int, float]:
+def area_ratio(scores: np.ndarray, threshold: float) -> tuple[int, float]:
     """Side in pixels and area share (%) of the smallest centred square with more than `threshold` of the total.
 
-    With `on="log"`, the default and RepLKNet's procedure (`erf/analyze_erf.py`), scores are `scaled` first; `on="raw"`
-    takes them as they are. As in that script, squares have odd sides from 3 up, lie around the pixel (floor(S / 2),
-    floor(S / 2)), and end within the map, so that for even S the first row and column belong to none of them. Where no
-    such square has enough, for which the script has no answer, it is the whole map: S and 100 %.
+    As in RepLKNet's procedure (`erf/analyze_erf.py`), scores are `scaled` first, squares have odd sides from 3 up, lie
+    around the pixel (floor(S / 2), floor(S / 2)), and end within the map, so that for even S the first row and column
+    belong to none of them. Where no such square has enough, for which the script has no answer, it is the whole map: S
+    and 100 %.
 
     Args:
         scores: contribution map (S, S).
         threshold: share of the total, between 0 and 1.
 
     Raises:
-        ValueError: threshold or `on` is none of these, or the scores are no contribution map.
+        ValueError: the scores are no contribution map.
     """
-    if not 0 < threshold < 1:
-        raise InputError(f"threshold: expected a share between 0 and 1, found {threshold}; divide percentages by 100")
-    if on not in SCALINGS:
-        raise InputError(f"on: expected one of {', '.join(SCALINGS)}; found {on!r}")
-    _check_scores(scores)
-    sums = _square_sums(scaled(scores) if on == "log" else scores.astype(np.float64))
     size = len(scores)
+    # Over the squares of side 1, 3, 5, ... around the centre; the last is over the whole map.
+    sums = np.bincount(_rings(size), weights=scaled(scores).ravel()).cumsum()
     for side in range(SMALLEST_SIDE, size, 2):
         if sums[side // 2] / sums[-1] > threshold:
             return side, 100 * (side / size) ** 2
     return size, 100.0
-
-
-def _square_sums(scores: np.ndarray) -> np.ndarray:
-    """Sums over the squares of side 1, 3, 5, ... around the centre; the last is over the whole map."""
-    return np.bincount(_rings(len(scores)), weights=scores.ravel()).cumsum()
 
 
 def _rings(size: int) -> np.ndarray:
@@ -238,17 +201,16 @@ def _rings(size: int) -> np.ndarray:
     return np.maximum(distance[:, None], distance).ravel()
 
 
-def ratios(scores: np.ndarray, n: int | None = None, on: str = "log") -> dict[str, dict[str, Any]]:
+def ratios(scores: np.ndarray, n: int | None = None) -> dict[str, dict[str, Any]]:
     """Metric entries for the paper's thresholds: `area_ratio_20` (%), `side_20` (pixels), ... `side_99`.
 
     Args:
         scores: contribution map (S, S).
         n: images that it is the mean of.
-        on: as in `area_ratio`, which see for errors.
     """
     entries: dict[str, dict[str, Any]] = {}
     for percent in THRESHOLDS:
-        side, share = area_ratio(scores, percent / 100, on)
+        side, share = area_ratio(scores, percent / 100)
         entries[f"area_ratio_{percent}"] = metric(share, "%", n=n)
         entries[f"side_{percent}"] = metric(side, "pixels", n=n)
     return entries
@@ -257,7 +219,7 @@ def ratios(scores: np.ndarray, n: int | None = None, on: str = "log") -> dict[st
 def resampled_ratios(maps: np.ndarray, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
     """`area_ratio_20` (%) and so on of the mean map of each bootstrap sample of the images, (resamples,) each.
 
-    On the logarithms, as `ratios` by default. Samples are the same for two networks if both used the same images.
+    Samples are the same for two networks if both used the same images.
 
     Args:
         maps: contribution maps of the images, (n, S, S).
@@ -280,12 +242,3 @@ def resampled_ratios(maps: np.ndarray, resamples: int = RESAMPLES) -> dict[str, 
         side = np.where(enough.any(axis=0), sides[enough.argmax(axis=0)], size)
         found[f"area_ratio_{percent}"] = 100 * (side / size) ** 2
     return found
-
-
-def _check_scores(scores: np.ndarray) -> None:
-    expected = "scores: expected a contribution map (S, S) of finite values from 0 up and not all 0"
-    if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
-        raise InputError(f"{expected}, found shape {scores.shape}")
-    low, high = scores.min(), scores.max()
-    if not (np.isfinite(low) and np.isfinite(high) and low >= 0 and high > 0):
-        raise InputError(f"{expected}, found values from {low} to {high}; compute the map anew from sound weights")

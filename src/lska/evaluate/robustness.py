@@ -1,53 +1,59 @@
-"""From a configuration and runs to metric files on a perturbed set: what `lska evaluate robustness` does."""
+"""Scoring checkpoints on a perturbed set: predictions, which are kept, and what `lska evaluate robustness` does.
+
+Predictions are kept per weights, in shards of consecutive images, as `<part>/<images>/<weights and how they are
+used>/<start>-<stop>.npz` below the set's folder. A file that is there is complete, so an interrupted pass goes on at
+its shard, and a checkpoint that is added later makes nobody else's predictions again.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from lska.data.perturbed.names import FAMILIES
 from lska.data.perturbed.parts import CLEAN, Part, open_parts, read_perturbed_record
-from lska.evaluate.members import Member, open_file, open_run
-from lska.evaluate.predictions import Store
-from lska.evaluate.scores import (
-    Errors,
-    corruption_metrics,
-    corruption_outcomes,
-    masked_metrics,
-    plain_metrics,
-    plain_outcomes,
+from lska.data.perturbed.perturbed_preparing import Judge
+from lska.evaluate.measurement import (
+    Frame,
+    Shard,
+    Subject,
+    Values,
+    measure,
+    open_file,
+    open_run,
+    shared_batches,
+    training_classes,
 )
-from lska.evaluate.scoring_passes import ScoringPass, ShardLabels
+from lska.evaluate.scores import Errors, Outcome, corruption_metrics, corruption_outcomes, plain_metrics, plain_outcomes
 from lska.models.runs import Run
 from lska.models.threads import use_threads
-from lska.provenance.errors import InputError
-from lska.provenance.metric_files import write_metrics
-from lska.provenance.outcomes import Outcomes, with_errors
+from lska.provenance.errors import InputError, LskaError
+from lska.provenance.files import atomic_path
+from lska.provenance.metric_files import digest
 from lska.settings.perturbed_sets import MASKED, PerturbedSet
 from lska.settings.scale import Config
-from lska.train.interrupt import StopRequest
+from lska.train.interrupt import Interrupted, StopRequest
+from lska.train.loading import test_transform
 
 logger = logging.getLogger(__name__)
 
+BEST = 5
+"""Classes kept per image, the most probable first; -1 where the network has fewer."""
 
-def training_classes(config: Config) -> tuple[str, ...]:
-    """Names of the classes that the networks of a scale tell apart, in the order of their outputs; reads no image.
 
-    Raises:
-        ValueError: no manifest of the training data, or a setting of their generator is wrong.
-    """
-    from lska.data.generators import generator_settings
-    from lska.data.manifest import load_manifest
-
-    data = config.data
-    if data.generate is not None:
-        return generator_settings("classification", data).class_names
-    return load_manifest(Path(data.manifest) if data.manifest else data.name).classes
+class PredictionError(LskaError, ValueError):
+    """A file of predictions that cannot be used."""
 
 
 def measure_robustness(item: PerturbedSet, chosen: Sequence[Run | Path], stop: StopRequest | None = None) -> None:
@@ -64,68 +70,11 @@ def measure_robustness(item: PerturbedSet, chosen: Sequence[Run | Path], stop: S
         PredictionError: a file of predictions is damaged.
         Interrupted: `stop` asked for it.
     """
-    started = datetime.now(UTC)
-    evaluation = item.section.evaluation
-    use_threads(evaluation.threads)
-    device = torch.device("cuda" if evaluation.gpus else "cpu")
-    parts, classes = open_parts(item), training_classes(item.config)
-    members = [_open(item.config, one, len(classes), device) for one in chosen]
-    _check_distinct(members, chosen)
-    labels = {part.name: ShardLabels.of(part, classes, item.name in MASKED) for part in parts}
-    scoring = ScoringPass(
-        members, parts, labels, Store(item.predictions), item.config.stored_images == "as_stored",
-        item.section.shard, evaluation.batch_size, evaluation.workers, device,
-    )  # fmt: skip
-    decoded = scoring.run(StopRequest(None) if stop is None else stop)
-    logger.info("%s: %d images decoded for %d checkpoints", item.data.name, decoded, len(members))
-    for member in members:
-        metrics, outcomes = _results(item, scoring, member, parts)
-        _write(item, member, metrics, outcomes, started, device)
-
-
-def _open(config: Config, one: Run | Path, classes: int, device: torch.device) -> Member:
-    return open_file(config, one, classes, device) if isinstance(one, Path) else open_run(config, one, classes, device)
-
-
-def _check_distinct(members: Sequence[Member], chosen: Sequence[Run | Path]) -> None:
-    """Results are kept by run: two checkpoints of one run would overwrite each other's."""
-    by_run: dict[Run, list[str]] = {}
-    for member, one in zip(members, chosen, strict=True):
-        by_run.setdefault(member.run, []).append(str(one))
-    twice = "; ".join(f"{run}: {', '.join(names)}" for run, names in by_run.items() if len(names) > 1)
-    if twice:
-        raise InputError(f"--checkpoints: expected one checkpoint per run, found several of the same ({twice})")
-
-
-def _results(
-    item: PerturbedSet, scoring: ScoringPass, member: Member, parts: Sequence[Part]
-) -> tuple[dict[str, dict[str, Any]], Outcomes]:
-    """Metrics of a member, and what is kept of their images; errors of calibration follow from the latter."""
-    if item.corrupted:
-        cells = {part.cell: scoring.outcomes(member, part) for part in parts if part.cell is not None}
-        clean = next((scoring.outcomes(member, part) for part in parts if part.name == CLEAN), None)
-        errors = Errors(item.name, cells, clean)
-        metrics, outcomes = corruption_metrics(errors), corruption_outcomes(errors)
-    else:
-        (part,) = parts
-        kinds = {"": "masked", "_unmasked": "full"} if item.name in MASKED else {"": "full"}
-        found = {end: scoring.outcomes(member, part, kind) for end, kind in kinds.items()}
-        metrics = (masked_metrics if item.name in MASKED else plain_metrics)(*found.values())
-        outcomes = plain_outcomes(found)
-    return with_errors(metrics, outcomes), outcomes
-
-
-def _write(
-    item: PerturbedSet,
-    member: Member,
-    metrics: dict[str, dict[str, Any]],
-    outcomes: Outcomes,
-    started: datetime,
-    device: torch.device,
-) -> None:
-    stored, sidecar = read_perturbed_record(item), member.sidecar
+    means, parts, classes = item.section.evaluation, open_parts(item), training_classes(item.config)
+    stored = read_perturbed_record(item)
+    data = {name: stored[name] for name in ("name", "digest")}
+    frame = Frame(item.task, item.config.scale, item.metrics, data, means.threads, means.gpus)
     detail: dict[str, Any] = {"protocol": item.protocol(), "classes": stored.get("classes")}
-    detail["preprocessing"] = member.own.to_dict()
     if item.corrupted:
         detail |= {
             "stored_images": item.config.stored_images,
@@ -133,17 +82,203 @@ def _write(
             "parts": sum(map(len, stored["parts"].values())),
             "missing": stored["missing"],
         }
-    write_metrics(
-        item.metrics(member.run),
-        task=item.task,
-        run=str(member.run),
-        scale=item.config.scale,
-        metrics=metrics,
-        weights={"md5": sidecar["md5"], "origin": sidecar["origin"]},
-        recipe=sidecar.get("recipe"),
-        data={"name": stored["name"], "digest": stored["digest"]},
-        device=str(device),
-        started=started,
-        extra=detail,
-        outcomes=outcomes,
+
+    def outcomes(subjects: list[Subject], device: torch.device) -> Iterator[Values]:
+        _check_distinct(subjects, chosen)
+        scoring = ScoringPass(
+            subjects, parts, item.predictions, classes, item.name in MASKED, item.config.stored_images == "as_stored",
+            item.section.shard, means.batch_size, means.workers, device,
+        )  # fmt: skip
+        decoded = scoring.run(StopRequest(None) if stop is None else stop)
+        logger.info("%s: %d images decoded for %d checkpoints", item.data.name, decoded, len(subjects))
+        for subject in subjects:
+            if item.corrupted:
+                found = {part.name: scoring.outcome(subject, part) for part in parts}
+                cells = {part.cell: found[part.name] for part in parts if part.cell is not None}
+                errors = Errors(item.name, cells, found.get(CLEAN))
+                yield Values(corruption_metrics(errors), corruption_outcomes(errors), detail)
+            else:
+                kinds = {"": "masked", "_unmasked": "full"} if item.name in MASKED else {"": "full"}
+                ends = {end: scoring.outcome(subject, parts[0], kind) for end, kind in kinds.items()}
+                yield Values(plain_metrics(ends), plain_outcomes(ends), detail)
+
+    opened = (
+        functools.partial(open_file if isinstance(one, Path) else open_run, item.config, one, len(classes))
+        for one in chosen
     )
+    measure(frame, opened, outcomes)
+
+
+def _check_distinct(subjects: Sequence[Subject], chosen: Sequence[Run | Path]) -> None:
+    """Results are kept by run: two checkpoints of one run would overwrite each other's."""
+    by_run: dict[str, list[str]] = {}
+    for subject, one in zip(subjects, chosen, strict=True):
+        by_run.setdefault(subject.name, []).append(str(one))
+    twice = "; ".join(f"{run}: {', '.join(names)}" for run, names in by_run.items() if len(names) > 1)
+    if twice:
+        raise InputError(f"--checkpoints: expected one checkpoint per run, found several of the same ({twice})")
+
+
+@dataclass(frozen=True)
+class ScoringPass:
+    """Predictions of `subjects` on `parts`: every image is decoded once, whatever their number."""
+
+    subjects: Sequence[Subject]
+    parts: Sequence[Part]
+    folder: Path
+    """Where predictions are kept, a cache."""
+    classes: tuple[str, ...]
+    """The networks' classes, in the order of their outputs."""
+    masked: bool
+    """Whether there is a second set of predictions, with outputs restricted to the classes of the part."""
+    as_stored: bool
+    """Whether stored images are taken as they are."""
+    shard: int
+    """Images after which predictions are saved."""
+    batch_size: int
+    workers: int
+    device: torch.device
+
+    def files(self, subject: Subject, part: Part) -> dict[range, Path]:
+        """Places of a subject's predictions on a part, by the positions of the images in the part."""
+        # What decides predictions beside the weights.
+        how = digest(
+            [subject.preprocessing(part.stored and self.as_stored).to_dict(), subject.name, subject.architecture,
+             self.classes]
+        )  # fmt: skip
+        key = f"{subject.sidecar['md5']}-{how.removeprefix('sha256:')[:12]}"
+        place = self.folder / part.name.replace("/", "_") / part.identity.removeprefix("sha256:")[:16] / key
+        starts = range(0, len(part), self.shard)
+        shards = [range(start, min(start + self.shard, len(part))) for start in starts]
+        return {shard: place / f"{shard.start:08d}-{shard.stop:08d}.npz" for shard in shards}
+
+    def run(self, stop: StopRequest) -> int:
+        """Make every prediction that is missing; returns the number of images decoded. Progress shows on a terminal.
+
+        Raises:
+            Interrupted: `stop` asked for it; complete shards are kept.
+            DataError: an image cannot be decoded.
+            ValueError: a part has a class that the networks do not know, or outputs are not numbers.
+        """
+        left: dict[Shard, tuple[Part, range, list[Path]]] = {}
+        for part in self.parts:
+            files = [self.files(subject, part) for subject in self.subjects]
+            for positions in files[0]:
+                lacking = [
+                    (subject, places[positions])
+                    for subject, places in zip(self.subjects, files, strict=True)
+                    if not places[positions].exists()
+                ]
+                if lacking:
+                    indices = positions if part.indices is None else part.indices[positions.start : positions.stop]
+                    subjects, places = zip(*lacking, strict=True)
+                    shard = Shard(part.split, indices, subjects, part.stored and self.as_stored)
+                    left[shard] = (part, positions, places)
+        labels = {part.name: class_numbers(part, self.classes) for part, *_ in left.values()}
+        batches = shared_batches([*left], self.batch_size, self.workers, self.device, stop.reason)
+        decoded = 0
+        with torch.inference_mode():
+            for shard, (part, positions, places) in left.items():
+                numbers = labels[part.name].to(self.device)
+                allowed = numbers.sort().values if self.masked else None
+                found: list[list[dict[str, np.ndarray]]] = [[] for _ in places]
+                for _ in range(0, len(positions), self.batch_size):
+                    if (reason := stop.reason()) is not None:
+                        raise Interrupted(f"{reason}; predictions up to {part.name}, image {positions.start}, are kept")
+                    _, indices, inputs = next(batches)
+                    targets = numbers[torch.tensor([part.split.samples[i].target for i in indices], device=self.device)]
+                    for kept, (subject, images) in zip(found, inputs, strict=True):
+                        kept.append(predictions(subject.network(images).float(), targets, allowed))
+                    decoded += len(indices)
+                for subject, path, kept in zip(shard.subjects, places, found, strict=True):
+                    _save(subject, part, path, {name: np.concatenate([one[name] for one in kept]) for name in kept[0]})
+        return decoded
+
+    def outcome(self, subject: Subject, part: Part, kind: str = "full") -> Outcome:
+        """A subject's predictions on a whole part, `full` or `masked`.
+
+        Raises:
+            PredictionError: a file is damaged.
+        """
+        correct, confidence = [], []
+        for path in self.files(subject, part).values():
+            try:
+                with np.load(path) as found:
+                    correct.append(found[f"{kind}_best"][:, 0] == found[f"{kind}_label"])
+                    confidence.append(found[f"{kind}_confidence"])
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                told = f"{path} is damaged ({error}); remove it, the predictions are made again"
+                raise PredictionError(told) from error
+        return Outcome(np.concatenate(correct), np.concatenate(confidence))
+
+
+def class_numbers(part: Part, classes: tuple[str, ...]) -> Tensor:
+    """The networks' index of each class of a part, int64.
+
+    Raises:
+        ValueError: the part has a class that the networks do not know.
+    """
+    unknown = sorted(set(part.split.classes) - set(classes))
+    if unknown:
+        raise InputError(
+            f"{part.split.source} has classes that the networks were not trained on: {', '.join(unknown[:10])}; "
+            "the set belongs to other training data"
+        )
+    return torch.tensor([classes.index(name) for name in part.split.classes])
+
+
+def predictions(logits: Tensor, labels: Tensor, allowed: Tensor | None = None) -> dict[str, np.ndarray]:
+    """What is kept of logits (B, C) and labels (B,), an array (B, ...) by name.
+
+    `full_best` (B, 5) int16 are the most probable classes, `full_label` int16 the right ones, `full_label_probability`
+    and `full_confidence` float32 the probabilities of the label and of the most probable class. With `allowed` (K,),
+    class indices with all labels among them, also `masked_best` and so on, of the outputs for these classes alone.
+    """
+    found = {}
+    for kind, chosen in {"full": torch.arange(logits.shape[1], device=logits.device), "masked": allowed}.items():
+        if chosen is None:
+            continue
+        outputs = logits[:, chosen]
+        probabilities = outputs.softmax(dim=1)
+        # By logits: where one class leaves nothing to the others, their probabilities are all 0.
+        places = outputs.topk(min(BEST, len(chosen)), dim=1).indices
+        best = torch.nn.functional.pad(chosen[places], (0, BEST - places.shape[1]), value=-1)
+        own = (labels[:, None] == chosen).int().argmax(dim=1, keepdim=True)
+        arrays = {
+            "best": best.short(),
+            "label": labels.short(),
+            "label_probability": probabilities.gather(1, own)[:, 0],
+            "confidence": probabilities.gather(1, places[:, :1])[:, 0],
+        }
+        found |= {f"{kind}_{name}": array.cpu().numpy() for name, array in arrays.items()}
+    return found
+
+
+def _save(subject: Subject, part: Part, path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    if not np.isfinite(arrays["full_confidence"]).all():
+        raise InputError(
+            f"{subject.name}: the network's outputs on {part.name} are not finite; its weights (MD5 "
+            f"{subject.sidecar['md5']}) are of no use: train it again, or leave it out"
+        )
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def judge(config: Config, run: Run) -> tuple[Judge, dict[str, Any]]:
+    """The classifier that chooses the images of a generated counterpart of ImageNet-A by getting them wrong: a function
+    from RGB images to class probabilities (B, classes), and what identifies it.
+
+    Raises:
+        StaleWeightsError, ValueError: the run's weights are missing, or not those of the configuration.
+    """
+    use_threads(config.evaluation.threads)
+    device = torch.device("cuda" if config.evaluation.gpus else "cpu")
+    subject = open_run(config, run, len(training_classes(config)), device)
+    transform = test_transform(subject.own)
+
+    @torch.inference_mode()
+    def probabilities(images: list[Image.Image]) -> np.ndarray:
+        batch = torch.stack([transform(image) for image in images]).to(device)
+        return subject.network(batch).float().softmax(dim=1).cpu().numpy()
+
+    return probabilities, {"run": str(run), "md5": subject.sidecar["md5"]}

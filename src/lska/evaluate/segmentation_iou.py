@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from lska.data.decoding import IGNORED, read_image
-from lska.evaluate.dense_scores import Predictor
+from lska.evaluate.dense_scores import Predictor, measure_dense
+from lska.evaluate.measurement import Values
 from lska.evaluate.pictures import segmentation_sheet
 from lska.provenance.metric_files import metric
 from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
@@ -71,19 +72,21 @@ def evaluate_segmentor(job: FineTuningJob) -> None:
     Raises:
         StaleWeightsError, DataError, ValueError: as `Predictor.open`.
     """
-    started, predictor = datetime.now(UTC), Predictor.open(job)
-    classes, shown, chosen = predictor.split.classes, [], predictor.sampled()
-    rows = []
-    for index, sample in enumerate(predictor.predictions()):
-        predicted = sample.pred_sem_seg.data[0].cpu().numpy()
-        labels = sample.gt_sem_seg.data[0].cpu().numpy()
+    measure_dense(job, _score)
+
+
+def _score(predictor: Predictor, network: nn.Module) -> Values:
+    classes, shown, rows = predictor.split.classes, [], []
+    for sample, chosen in predictor.predictions(network):
+        predicted, labels = (one.data[0].cpu().numpy() for one in (sample.pred_sem_seg, sample.gt_sem_seg))
         rows.append(areas(predicted, labels, len(classes)))
-        if index in chosen:
+        if chosen:
             shown.append((read_image(sample.img_path), labels, predicted))
-    total = Areas(*(np.stack(part) for part in zip(*rows, strict=True)))
-    draw_regions(job, shown, classes)
-    parts = {"macc": 100 * scores(total)["acc"]}
-    predictor.write(as_metrics(total, classes), Outcomes(samples=resampled(total), parts=parts), started)
+    job, total = predictor.job, Areas(*map(np.stack, zip(*rows, strict=True)))
+    segmentation_sheet(*zip(*shown, strict=True), classes, job.samples, f"{job.config.caption}: {job.task}, {job.run}")
+    return Values(
+        as_metrics(total, classes), Outcomes(samples=resampled(total), parts={"macc": 100 * scores(total)["acc"]})
+    )
 
 
 def as_metrics(total: Areas, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -93,11 +96,3 @@ def as_metrics(total: Areas, classes: tuple[str, ...]) -> dict[str, dict[str, An
     for name, value in zip(classes, found["iou"], strict=True):
         metrics[f"iou/{name}"] = metric(None if np.isnan(value) else 100 * float(value), "%")
     return metrics
-
-
-def draw_regions(job: FineTuningJob, shown: list[tuple[Any, Any, Any]], classes: tuple[str, ...]) -> None:
-    """The picture of sample predictions: image, labels and prediction of each of `shown`."""
-    images, truths, predictions = (list(part) for part in zip(*shown, strict=True))
-    segmentation_sheet(
-        images, truths, predictions, classes, job.samples, f"{job.config.caption}: {job.task}, {job.run}"
-    )

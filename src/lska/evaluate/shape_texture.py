@@ -1,7 +1,8 @@
-"""How many dimensions of a network's features encode shape, how many texture (paper, Tables XII and XV).
+"""How many dimensions of a network's features encode shape, how many texture, and which its decisions follow (paper,
+Tables XII and XV). Importing this module imports neither torch nor timm.
 
-Pairs of cue-conflict images share either the shape or the texture. What the features of a pair have in common over
-many pairs is what they encode of the shared factor. The estimate is that of Islam et al., Shape or Texture:
+Dimensions. Pairs of cue-conflict images share either the shape or the texture. What the features of a pair have in
+common over many pairs is what they encode of the shared factor. The estimate is that of Islam et al., Shape or Texture:
 Understanding Discriminative Features in CNNs, ICLR 2021 (after Esser et al., CVPR 2020). Three scores, of shape,
 texture and the residual, become dimensions by a softmax times N, the number of neurons, rounded down; the residual
 takes what is left over. There are two forms (paper/protocol.md, section 7):
@@ -13,12 +14,15 @@ takes what is left over. There are two forms (paper/protocol.md, section 7):
 - `printed`, as the text says: the sum over the neurons of the correlation between the two images of a pair, from -N to
   N; so the softmax is all or nothing. The text does not say what the residual's score is; N, the largest possible one,
   is taken, as the 1 of the other form is.
+
+Shape bias. A classifier decides for the shape or for the texture of an image (Geirhos et al., ImageNet-trained CNNs are
+biased towards texture, ICLR 2019; github.com/rgeirhos/texture-vs-shape).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,17 +31,22 @@ from scipy.sparse import csr_array
 
 from lska.data.cue_conflict import CueConflictSet
 from lska.provenance.errors import InputError
-from lska.provenance.metric_files import metric
-from lska.provenance.outcomes import Outcomes, resample_columns
+from lska.provenance.metric_files import metric, proportion
+from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
 
 FACTORS = ("shape", "texture", "residual")
 FORMS = ("reference", "printed")
+
+CONFIDENCE = 0.95
+"""Share of the bootstrap samples that an interval holds."""
 
 ELEMENTS = 8_000_000
 """Numbers in a temporary array (64 MB), which bounds how many neurons and resamples are taken at a time."""
 
 CONSTANT = 1e-9
 """Least variance of a neuron in a resample, as a share of its variance over all pairs, for a correlation to exist."""
+
+# --- Dimensions ------------------------------------------------------------------------------------------------------
 
 
 def shape_pairs(cues: CueConflictSet) -> np.ndarray:
@@ -57,8 +66,6 @@ def _sharing(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def draw_pairs(pairs: np.ndarray, n: int | None, seed: int) -> np.ndarray:
     """A random sample of `n` of the pairs, each at most once, in their order; all where `n` is None or larger."""
-    if n is not None and n < 2:
-        raise InputError(f"n: expected at least 2 pairs to be drawn, found {n}")
     if n is None or n >= len(pairs):
         return pairs
     return pairs[np.sort(np.random.default_rng(seed).choice(len(pairs), n, replace=False))]
@@ -93,15 +100,9 @@ class Dimensions:
 
 
 def dimensions(
-    features: np.ndarray,
-    sharing_shape: np.ndarray,
-    sharing_texture: np.ndarray,
-    *,
-    resamples: int = 1000,
+    features: np.ndarray, sharing_shape: np.ndarray, sharing_texture: np.ndarray, *, resamples: int = RESAMPLES,
     seed: int = 0,
-    confidence: float = 0.95,
-    printed_residual: float | None = None,
-) -> Dimensions:
+) -> Dimensions:  # fmt: skip
     """Estimate the dimensions of shape, texture and the residual in both forms, from all pairs that are given.
 
     A pair has no order: both are taken, so that its two images have one mean and one variance per neuron. Both factors
@@ -112,25 +113,41 @@ def dimensions(
     Args:
         features: (n, N) floats, one row per image.
         sharing_shape: int (P, 2), rows of `features`; see `shape_pairs`. `sharing_texture`, (Q, 2), likewise.
-        printed_residual: score of the residual in the printed form, None for N.
 
     Raises:
-        ValueError: features are not finite, or equal for all images; fewer than 2 pairs share a factor; no resamples.
+        ValueError: features are not finite, or equal for all images; fewer than 2 pairs share a factor.
     """
-    pairs = {"shape": sharing_shape, "texture": sharing_texture}
-    _check(features, pairs, resamples)
-    factors = tuple(pairs.values())
+    factors, (images, neurons) = (sharing_shape, sharing_texture), features.shape
+    if broken := int((~np.isfinite(features)).any(axis=1).sum()):
+        raise InputError(
+            f"features: expected finite numbers, found others for {broken:,} of {images:,} images; the weights of the "
+            "network are of no use"
+        )
+    for factor, pairs in zip(FACTORS, factors, strict=False):
+        if len(pairs) < 2:
+            raise InputError(
+                f"pairs that share the {factor}: expected at least 2, found {len(pairs)}; the set needs several images "
+                "of an instance"
+            )
     centre, scale = _standard(features, np.unique(np.concatenate(factors)))
-    neurons = features.shape[1]
     correlations = np.empty((2, neurons))
     scored = functools.partial(_scores, features, centre, scale, factors)
-    point = scored(tuple(np.ones((1, len(pair))) for pair in factors), correlations)
-    samples = list(map(scored, _resampled(factors, resamples, seed)))
-    images = list(map(scored, _image_weights(factors, len(features), resamples)))
-    estimates = _estimates(point, samples, printed_residual, neurons, confidence)
-    drawn = dict(zip(FORMS, np.concatenate(images, axis=1), strict=True))
-    counts, constant = {name: len(pair) for name, pair in pairs.items()}, int((scale == 0).sum())
-    return Dimensions(neurons, constant, counts, dict(zip(pairs, correlations, strict=True)), estimates, drawn)
+    point = scored(tuple(np.ones((1, len(pairs))) for pairs in factors), correlations)
+    drawn = np.concatenate(list(map(scored, _resampled(factors, resamples, seed))), axis=1)
+    samples = np.concatenate(list(map(scored, _image_weights(factors, images, resamples))), axis=1)
+    estimates, ends = {}, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
+    for i, form in enumerate(FORMS):
+        whole, others = (np.insert(part[i], 2, residual_score(form, neurons), axis=1) for part in (point, drawn))
+        intervals = (np.percentile(part, ends, axis=0).T.tolist() for part in (others, allocate(others, neurons)))
+        estimates[form] = Estimate(
+            tuple(whole[0].tolist()), tuple(allocate(whole, neurons)[0].tolist()),
+            *(tuple(map(tuple, part)) for part in intervals),
+        )  # fmt: skip
+    shared = FACTORS[:2]
+    return Dimensions(
+        neurons, int((scale == 0).sum()), dict(zip(shared, map(len, factors), strict=True)),
+        dict(zip(shared, correlations, strict=True)), estimates, dict(zip(FORMS, samples, strict=True)),
+    )  # fmt: skip
 
 
 def allocate(scores: np.ndarray, neurons: int) -> np.ndarray:
@@ -190,30 +207,6 @@ def dimension_outcomes(found: Dimensions) -> Outcomes:
     return Outcomes(samples=samples)
 
 
-def _check(features: np.ndarray, pairs: Mapping[str, np.ndarray], resamples: int) -> None:
-    if resamples < 1:
-        raise InputError(f"resamples: expected at least 1 bootstrap sample, found {resamples}")
-    if features.ndim != 2:
-        raise InputError(f"features: expected an array (images, neurons), found {features.shape}")
-    if not np.isfinite(features).all():
-        broken = int((~np.isfinite(features)).any(axis=1).sum())
-        raise InputError(
-            f"features: expected finite numbers, found others for {broken:,} of {len(features):,} images; the weights "
-            "of the network are of no use"
-        )
-    for factor, pair in pairs.items():
-        if pair.ndim != 2 or pair.shape[1:] != (2,) or len(pair) < 2:
-            raise InputError(
-                f"pairs that share the {factor}: expected at least 2 rows of 2 images, found an array {pair.shape}; "
-                "the set needs several images of an instance"
-            )
-        if pair.min() < 0 or pair.max() >= len(features):
-            raise InputError(
-                f"pairs that share the {factor}: expected images from 0 to {len(features) - 1}, found "
-                f"{pair.min()} to {pair.max()}; the features belong to another set"
-            )
-
-
 def _standard(features: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation (N,) of each neuron over the images in `used`; a deviation of 0 where it is constant."""
     centre, scale = np.empty((2, features.shape[1]))
@@ -242,9 +235,7 @@ def _resampled(factors: tuple[np.ndarray, ...], resamples: int, seed: int) -> It
         )
 
 
-def _image_weights(
-    factors: tuple[np.ndarray, ...], images: int, resamples: int
-) -> Iterator[tuple[np.ndarray, ...]]:
+def _image_weights(factors: tuple[np.ndarray, ...], images: int, resamples: int) -> Iterator[tuple[np.ndarray, ...]]:
     """As `_resampled`, with bootstrap samples of the images: how often both images of each pair are in a sample."""
     at_once = max(1, ELEMENTS // max(map(len, factors)))
     for counts in resample_columns(images, resamples, at_once):
@@ -293,25 +284,78 @@ def _halves(pairs: np.ndarray, images: int) -> csr_array:
     return csr_array((np.full(2 * len(pairs), 0.5), (rows, pairs.ravel())), shape=(len(pairs), images))
 
 
-def _estimates(
-    point: np.ndarray, samples: list[np.ndarray], printed_residual: float | None, neurons: int, confidence: float
-) -> dict[str, Estimate]:
-    """Both forms from their scores (form, 1, 2) and those of bootstrap samples, each (form, samples, 2)."""
-    residual = {form: residual_score(form, neurons) for form in FORMS}
-    if printed_residual is not None:
-        residual["printed"] = printed_residual
+# --- Shape bias ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class CueDecisions:
+    """Decisions on the n images whose shape and texture are of different categories; those whose cues agree are left
+    out, as in the published analysis."""
+
+    category: np.ndarray
+    """int64 (n,): place of the shape's category."""
+    shape: np.ndarray
+    """bool (n,): decided for the shape."""
+    texture: np.ndarray
+    """bool (n,): decided for the texture."""
+
+
+def decide(probabilities: np.ndarray, groups: Mapping[str, np.ndarray], cues: CueConflictSet) -> CueDecisions:
+    """Decisions of a classifier from its softmax outputs (images, classes).
+
+    A category's value is the mean probability of its classes, so that large ones have no advantage; the largest value
+    decides, the first of equal ones, as in the published benchmark. Classes in no category are not considered.
+
+    Args:
+        groups: int (K,) by category, in order: its classes. Those of `cues` must be among them.
+    """
+    values = [probabilities[:, members].astype(np.float64).mean(axis=1) for members in groups.values()]
+    decided, places = np.argmax(values, axis=0)[cues.conflict], list(groups)
+    number = np.array([places.index(name) for name in cues.categories])
+    shape, texture = (number[which][cues.conflict] for which in (cues.shape_category, cues.texture_category))
+    return CueDecisions(shape, decided == shape, decided == texture)
+
+
+def bias_metrics(found: CueDecisions, categories: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Metric entries in percent: `shape_bias`, the share of shape decisions among those for shape or texture, with its
+    binomial standard error, null where there are none; `cue_decisions`, the share of decisions for shape or texture
+    among images with a conflict, and `shape_decisions` and `texture_decisions` likewise; `shape_bias_<category>` by the
+    shape's category, and `shape_bias_category_mean`, the mean over the categories that have one.
+    """
+    images, shape, texture = len(found.shape), int(found.shape.sum()), int(found.texture.sum())
+    biases = {}
+    for i, name in enumerate(categories):
+        own = found.category == i
+        if own.any():
+            biases[f"shape_bias_{name}"] = bias(int(found.shape[own].sum()), int(found.texture[own].sum()))
     return {
-        form: _estimate(point[i], [sample[i] for sample in samples], residual[form], neurons, confidence)
-        for i, form in enumerate(FORMS)
+        "shape_bias": bias(shape, texture),
+        "cue_decisions": proportion(shape + texture, images),
+        "shape_decisions": proportion(shape, images),
+        "texture_decisions": proportion(texture, images),
+        "shape_bias_category_mean": category_mean(biases.values()),
+        **biases,
     }
 
 
-def _estimate(
-    point: np.ndarray, samples: list[np.ndarray], residual: float, neurons: int, confidence: float
-) -> Estimate:
-    """One form from its scores (1, 2) and those of bootstrap samples, each (samples, 2)."""
-    scores, *others = (np.insert(part, 2, residual, axis=1) for part in (point, *samples))
-    found = allocate(scores, neurons)[0]
-    drawn, ends = np.concatenate(others), [50 * (1 - confidence), 50 * (1 + confidence)]
-    intervals = (np.percentile(part, ends, axis=0).T.tolist() for part in (drawn, allocate(drawn, neurons)))
-    return Estimate(tuple(scores[0].tolist()), tuple(found.tolist()), *(tuple(map(tuple, part)) for part in intervals))
+def bias_outcomes(found: CueDecisions, resamples: int = RESAMPLES) -> Outcomes:
+    """What is kept: values of every image of `cue_decisions`, `shape_decisions` and `texture_decisions`, 0 or 100;
+    bootstrap samples of `shape_bias`, whose denominator depends on the decisions.
+    """
+    cue, drawn = found.shape | found.texture, []
+    images = {"cue_decisions": cue, "shape_decisions": found.shape, "texture_decisions": found.texture}
+    with np.errstate(invalid="ignore"):
+        for counts in resample_columns(len(cue), resamples):
+            drawn.append(100 * (found.shape @ counts) / (cue @ counts))
+    return Outcomes({name: 100.0 * values for name, values in images.items()}, {"shape_bias": np.concatenate(drawn)})
+
+
+def category_mean(biases: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean over the entries of categories that have a value."""
+    values = [entry["value"] for entry in biases if entry["value"] is not None]
+    return metric(float(np.mean(values)) if values else None, "%", n=len(values) or None)
+
+
+def bias(shape: int, texture: int) -> dict[str, Any]:
+    """Share of decisions for the shape among those for either cue; null where there are none."""
+    return proportion(shape, shape + texture) if shape + texture else metric(None, "%")

@@ -95,7 +95,7 @@ def count_classifier(network: PlannedNetwork) -> NetworkCost:
     """Count a classification network; imports torch and timm."""
     import torch
 
-    from lska.evaluate.robustness import training_classes
+    from lska.evaluate.measurement import training_classes
     from lska.models.counting import count
     from lska.train.classifier import build_network
 
@@ -117,8 +117,8 @@ def count_head(network: PlannedNetwork) -> NetworkCost:
     from mmengine.config import ConfigDict
     from mmengine.logging import MMLogger
 
-    from lska.evaluate.dense_complexity import complexity
     from lska.evaluate.dense_scores import build_dense
+    from lska.evaluate.model_size import complexity
     from lska.train import mm_configs
 
     size: Size = tuple(STRIDE * max(1, math.ceil(side / STRIDE)) for side in network.size)

@@ -112,7 +112,6 @@ def _server(listener: socket.socket, alive: int, keep: int, main: Main) -> int:
 
     import lska.evaluate.accuracy
     import lska.evaluate.box_ap
-    import lska.evaluate.dense_complexity
     import lska.evaluate.model_size
     import lska.evaluate.segmentation_iou
     import lska.evaluate.speed  # noqa: F401

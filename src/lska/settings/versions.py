@@ -36,13 +36,13 @@ GENERATORS = {
 """Generators of data sets, and the corruptions of ImageNet-C and ImageNet-C-bar."""
 
 MEASUREMENTS = {
-    "robustness": Version(2, tuple(f"evaluate/{name}.py" for name in ("robustness", "scoring_passes", "scores"))),
+    "robustness": Version(2, tuple(f"evaluate/{name}.py" for name in ("measurement", "robustness", "scores"))),
     "inspection": Version(
-        2, tuple(f"evaluate/{name}.py" for name in ("shape_texture", "shape_bias", "neighbours", "receptive_field"))
+        2, tuple(f"evaluate/{name}.py" for name in ("shape_texture", "neighbours", "receptive_field", "scores"))
     ),
     "speed": Version(1, ("evaluate/speed.py", "models")),
     "complexity": Version(1, ("evaluate/model_size.py", "models")),
-    "dense_complexity": Version(1, ("evaluate/dense_complexity.py", "models")),
+    "dense_complexity": Version(1, ("evaluate/model_size.py", "models")),
     "properties": Version(1, ("evaluate/model_size.py", "models/properties.py")),
 }
 """Measurements."""

@@ -1,0 +1,367 @@
+"""The one frame of every measurement: from networks and data to a metric file for each network.
+
+A measurement is a function that gets opened networks and yields the `Values` of each. Whatever it measures, `measure`
+opens the networks, sets threads and device, and writes what the values rest on. Nothing of that needs a configuration:
+a `Frame` says where results are kept, a `Subject` what a network is and what vouches for its weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data import create_transform
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from lska.data.decoding import decode
+from lska.data.generators import generator_settings
+from lska.data.manifest import load_manifest
+from lska.models import create
+from lska.models.pretrained import load_weights
+from lska.models.runs import Run
+from lska.models.scoring import memory_format
+from lska.models.threads import use_threads
+from lska.provenance.errors import InputError, LskaError
+from lska.provenance.files import quoted
+from lska.provenance.foreign_weights import occupied, other, unusable, unvouched
+from lska.provenance.metric_files import digest, write_metrics
+from lska.provenance.outcomes import Outcomes, with_errors
+from lska.provenance.pointers import pointer_path
+from lska.provenance.sidecars import (
+    Geometry,
+    Normalization,
+    Preprocessing,
+    changes,
+    imported,
+    own_preprocessing,
+    read_sidecar,
+)
+from lska.settings.scale import Config
+from lska.train.classifier import build_network
+from lska.train.workers import Loader, Stopping
+
+# --- The frame -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network in evaluation mode on the device of a measurement, and what its results are kept with."""
+
+    name: str
+    """The run, by which results are kept."""
+    network: nn.Module
+    sidecar: Mapping[str, Any] = field(default_factory=lambda: {"md5": None, "origin": "none"})
+    """What vouches for the weights."""
+    own: Normalization | None = None
+    """How images are prepared for it; a `Preprocessing` for classifiers."""
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that it was made with, beside those that the name tells."""
+    channels_last: bool = False
+
+    def preprocessing(self, stored: bool) -> Preprocessing:
+        """Preprocessing of images; `stored` ones of the input size are taken as they are."""
+        return dataclasses.replace(self.own, test_crop=1.0) if stored else self.own
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a measurement yields of one network: metric entries, what lies behind their errors, and further facts."""
+
+    metrics: Mapping[str, dict[str, Any]]
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What all metric files of one measurement share; `place` gives that of a run."""
+
+    task: str
+    scale: str
+    place: Callable[[str], Path]
+    data: Mapping[str, str] | None = None
+    """Name and digest of the images, None where there are none."""
+    threads: int | None = None
+    """Processor threads, None for as many as there are."""
+    gpus: int = 0
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+def measure(
+    frame: Frame,
+    subjects: Iterable[Callable[[torch.device], Subject]],
+    values: Callable[[list[Subject], torch.device], Iterable[Values]],
+) -> None:
+    """Open the `subjects` and write a metric file for each, with what `values` yields of it.
+
+    Bootstrap samples among the outcomes give their metrics the standard errors.
+    """
+    if frame.threads is not None:
+        use_threads(frame.threads)
+    device = torch.device("cuda" if frame.gpus else "cpu")
+    opened = [open_subject(device) for open_subject in subjects]
+    for subject, found in zip(opened, values(opened, device), strict=True):
+        prepared = {} if subject.own is None else {"preprocessing": subject.own.to_dict()}
+        write_metrics(
+            frame.place(subject.name),
+            task=frame.task,
+            run=subject.name,
+            scale=frame.scale,
+            metrics=with_errors(found.metrics, found.outcomes),
+            weights={name: subject.sidecar[name] for name in ("md5", "origin")},
+            recipe=subject.sidecar.get("recipe"),
+            data=frame.data,
+            device=str(device),
+            started=frame.started,
+            extra={**prepared, **found.detail},
+            outcomes=found.outcomes,
+        )
+
+
+# --- Networks and what vouches for them ------------------------------------------------------------------------------
+
+
+class StaleWeightsError(LskaError, ValueError):
+    """Weights and sidecar do not belong together."""
+
+
+def training_classes(config: Config) -> tuple[str, ...]:
+    """Names of the classes that the networks of a scale tell apart, in the order of their outputs; reads no image.
+
+    Raises:
+        ValueError: no manifest of the training data, or a setting of their generator is wrong.
+    """
+    data = config.data
+    if data.generate is not None:
+        return generator_settings("classification", data).class_names
+    return load_manifest(Path(data.manifest) if data.manifest else data.name).classes
+
+
+def open_weights(
+    name: str, network: nn.Module, weights: Path, sidecar: Mapping[str, Any], own: Normalization | None,
+    device: torch.device, *, channels_last: bool, architecture: Mapping[str, Any] | None = None,
+) -> Subject:  # fmt: skip
+    """A subject of any network and file of weights that fit each other.
+
+    Raises:
+        ValueError: the weights are of another architecture; the mismatching names are listed.
+    """
+    load_weights(network, weights)
+    network = network.eval().to(device, memory_format=memory_format(channels_last))
+    return Subject(name, network, sidecar, own, dict(architecture or {}), channels_last)
+
+
+def open_run(config: Config, run: Run, classes: int, device: torch.device) -> Subject:
+    """A run of the configuration, trained as it says today, or imported and prepared for as its sidecar says.
+
+    Raises:
+        StaleWeightsError, ValueError: as `vouched_run`, or the weights are of another architecture.
+    """
+    sidecar, own = vouched_run(config, run)
+    architecture = config.architecture.get(run.model, {})
+    if imported(sidecar):
+        architecture = (sidecar.get("spec") or {}).get("architecture", architecture)
+    network, layout = build_network(config, run, classes, 0.0, architecture), config.recipe_of(run).channels_last
+    return open_weights(
+        str(run),
+        network,
+        config.weights_path(run),
+        sidecar,
+        own,
+        device,
+        channels_last=layout,
+        architecture=architecture,
+    )
+
+
+def open_file(config: Config, weights: Path, classes: int, device: torch.device) -> Subject:
+    """Any checkpoint with its sidecar, of whatever recipe: it may have another input size and normalisation.
+
+    Raises:
+        StaleWeightsError: weights or sidecar are missing, or do not belong together.
+        ValueError: the sidecar does not say how the network was made, it was trained on another data set, or the
+            weights are of another architecture.
+    """
+    sidecar, where = vouched_sidecar(weights, "lska train <run>"), weights.with_suffix(".json")
+    spec = sidecar.get("spec") or {}
+    missing = [name for name in ("run", "recipe") if name not in spec]
+    if missing:
+        raise InputError(
+            f"{where}: spec: expected run and recipe, missing {', '.join(missing)}; train the run with this version, "
+            "or add what is known of it"
+        )
+    own = own_preprocessing(sidecar, str(where))
+    trained_on = (sidecar.get("data") or {}).get("name", config.data.name)
+    if trained_on != config.data.name:
+        raise InputError(
+            f"{where}: the weights were trained on {quoted(trained_on)}, whose classes are others than those of "
+            f"{config.data.name}; choose a checkpoint of this data set, or the configuration of the other scale"
+        )
+    run, architecture = Run.parse(spec["run"]), spec.get("architecture", {})
+    network = create(run.model, attention=run.attention, kernel_size=run.kernel, **architecture, num_classes=classes)
+    layout = bool(spec["recipe"].get("channels_last", config.recipe_of(run).channels_last))
+    return open_weights(
+        str(run), network, weights, sidecar, own, device, channels_last=layout, architecture=architecture
+    )
+
+
+def vouched_run(config: Config, run: Run) -> tuple[dict[str, Any], Preprocessing]:
+    """The sidecar of a run of the configuration, which vouches for its weights, and how images are prepared for them.
+
+    Raises:
+        StaleWeightsError: weights or sidecar are missing or damaged, do not belong together, or were trained by
+            another recipe or on other data than the configuration says today.
+        ValueError: the sidecar of imported weights is of another run, or does not say how images are prepared.
+    """
+    weights = config.weights_path(run)
+    sidecar, where = vouched_sidecar(weights, f"lska train {run}"), str(weights.with_suffix(".json"))
+    check_origin(sidecar, weights, config.training_spec(run), config.data_identity())
+    if not imported(sidecar):
+        return sidecar, Preprocessing.of(config.recipe_of(run).to_dict(), "recipe")
+    if (stated := (sidecar.get("spec") or {}).get("run", str(run))) != str(run):
+        raise InputError(f"{where}: spec.run: expected {run}, found {quoted(stated)}; correct the sidecar")
+    return sidecar, own_preprocessing(sidecar, where)
+
+
+def vouched_sidecar(weights: Path, command: str) -> dict[str, Any]:
+    """The sidecar of `weights`, after checking that it vouches for exactly this file.
+
+    Args:
+        command: what trains the weights, for the message where they are missing.
+
+    Raises:
+        StaleWeightsError: weights or sidecar are missing or damaged, or the weights' MD5 is another than the sidecar's.
+    """
+    path, training = weights.with_suffix(".json"), f"train the run first: `{command}` with the same options"
+    if not occupied(weights) and not occupied(path):
+        raise StaleWeightsError(f"{weights} is missing; {training}")
+    sidecar = read_sidecar(path)
+    if not sidecar:
+        raise StaleWeightsError(unvouched(weights))
+    if not occupied(weights):
+        pointer = pointer_path(weights)
+        fetch = f"fetch them from DVC (`lska weights fetch`, or `dvc pull {pointer}`), or " if pointer.exists() else ""
+        remedy = f"{fetch}{'bring them back' if imported(sidecar) else training}"
+        raise StaleWeightsError(f"{weights} is missing, only its sidecar {path.name} is there; {remedy}")
+    if (problem := unusable(weights) or other(weights, sidecar["md5"])) is not None:
+        raise StaleWeightsError(problem)
+    return sidecar
+
+
+def check_origin(sidecar: Mapping[str, Any], weights: Path, spec: Mapping[str, Any], data: Mapping[str, str]) -> None:
+    """Refuse weights that were trained here otherwise, or on other data, than `spec` and `data` say today.
+
+    Raises:
+        StaleWeightsError: the sidecar's recipe digest or data identity is another; says what differs.
+    """
+    if imported(sidecar):
+        return
+    where, remedy = weights.with_suffix(".json"), "train the run again or restore the configuration"
+    if sidecar.get("recipe") != digest(spec):
+        differences = changes(sidecar.get("spec") or {}, spec)
+        raise StaleWeightsError(f"{where}: the weights were trained otherwise than today ({differences}); {remedy}")
+    if sidecar.get("data") != data:
+        raise StaleWeightsError(
+            f"{where}: the weights were trained with data {quoted(sidecar.get('data'))}, the configuration now has "
+            f"{quoted(data)}; {remedy}"
+        )
+
+
+# --- Images that are decoded once for all networks -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """Images that are scored together: `indices` of a set that has `read(index)` and `name(index)`."""
+
+    images: Any
+    indices: Sequence[int]
+    subjects: Sequence[Subject]
+    stored: bool = False
+    """Whether the images are taken as they are."""
+
+    @functools.cached_property
+    def geometries(self) -> tuple[Geometry, ...]:
+        """What the subjects make of each image, each once."""
+        return tuple(dict.fromkeys(subject.preprocessing(self.stored).geometry for subject in self.subjects))
+
+
+Inputs = Iterator[tuple[Subject, Tensor]]
+"""What every subject gets of a batch: float32 (B, 3, size, size) on the device."""
+
+
+def shared_batches(
+    shards: Sequence[Shard], batch_size: int, workers: int, device: torch.device, stopping: Stopping = lambda: None
+) -> Iterator[tuple[Shard, Sequence[int], Inputs]]:
+    """The images of `shards` in batches, each of one shard: which of its indices they have, and the inputs.
+
+    Every image is decoded once, cut once for all subjects that agree on how, and likewise normalised. Progress shows on
+    a terminal.
+
+    Raises:
+        DataError: an image cannot be decoded.
+        Interrupted: `stopping` says why, and no batch comes.
+    """
+    plan = [(n, first) for n, shard in enumerate(shards) for first in range(0, len(shard.indices), batch_size)]
+    # No shard itself is given to loading processes: its subjects are networks, which they have no use for.
+    sources = [(shard.images, shard.indices, shard.geometries) for shard in shards]
+    # batch_size=None: the data set makes whole batches.
+    loader = Loader(_CutBatches(sources, batch_size), workers, stopping, batch_size=None, sampler=plan)
+    with tqdm(total=sum(len(shard.indices) for shard in shards), unit="image", disable=None) as bar:
+        for (number, first), cuts in zip(plan, loader, strict=True):
+            shard = shards[number]
+            indices = shard.indices[first : first + batch_size]
+            yield shard, indices, _inputs(shard, cuts, device)
+            bar.update(len(indices))
+
+
+class _CutBatches(Dataset):
+    """Batches by (shard, first place): for each of its geometries a uint8 tensor (B, 3, size, size)."""
+
+    def __init__(self, sources: Sequence[tuple[Any, Sequence[int], tuple[Geometry, ...]]], size: int) -> None:
+        self.sources, self.size = sources, size
+        self.transforms = {geometry: _cut(geometry) for *_, geometries in sources for geometry in geometries}
+
+    def __getitem__(self, key: tuple[int, int]) -> list[Tensor]:
+        number, first = key
+        images, indices, geometries = self.sources[number]
+        cuts = []
+        for index in indices[first : first + self.size]:
+            image = decode(images.read(index), images.name(index))
+            cuts.append([self.transforms[geometry](image) for geometry in geometries])
+        return [torch.stack(alike) for alike in zip(*cuts, strict=True)]
+
+
+def _cut(geometry: Geometry) -> Any:
+    """timm's test transform up to the pixels: resize, centre crop, uint8 tensor."""
+    from torchvision.transforms import Compose, PILToTensor
+
+    whole = create_transform(
+        geometry.size, is_training=False, crop_pct=geometry.crop, interpolation=geometry.interpolation
+    )
+    return Compose([*whole.transforms[:-2], PILToTensor()])
+
+
+def _inputs(shard: Shard, cuts: Sequence[Tensor], device: torch.device) -> Inputs:
+    sizes = dict(zip(shard.geometries, cuts, strict=True))
+    ready: dict[tuple[Preprocessing, bool], Tensor] = {}
+    for subject in shard.subjects:
+        how = (subject.preprocessing(shard.stored), subject.channels_last)
+        if how not in ready:
+            ready[how] = normalized(sizes[how[0].geometry].to(device, non_blocking=True), *how)
+        yield subject, ready[how]
+
+
+def normalized(images: Tensor, how: Normalization, channels_last: bool) -> Tensor:
+    """uint8 (B, 3, H, W) as the networks' input, with the same operations, and so bits, as timm's transform."""
+    mean, deviation = (torch.tensor(v, device=images.device)[:, None, None] for v in (how.mean, how.deviation))
+    scaled = images.to(torch.float32, memory_format=memory_format(channels_last)).div(255)
+    return scaled.sub_(mean).div_(deviation)
