@@ -11,7 +11,7 @@ import yaml
 from tiny_project import Project
 from tiny_robustness import RUNS, SECTION, publish
 
-from lska.data.inspected_sets import prepare_inspected
+from lska.data.checking import prepare_inspected
 from lska.models.runs import Run
 from lska.provenance.strict import merge
 from lska.settings.inspections import OWN_DATA, InspectionJob

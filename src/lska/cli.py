@@ -262,7 +262,7 @@ def _prepare(given: Given) -> None:
         item = PerturbedSet(config, kind)
         prepare_perturbed(item, *(() if item.reference is None else judge(config, item.reference)))
     elif kind in OWN_DATA:
-        from lska.data.inspected_sets import prepare_inspected
+        from lska.data.checking import prepare_inspected
 
         prepare_inspected(InspectionJob(config, kind))
     elif (section := config.dense[kind]) is not None:
@@ -277,7 +277,7 @@ def _prepare(given: Given) -> None:
     "data check",
     "say what is missing or too much in a data set",
     argument("name", help="name of a bundled manifest, or the path of one; or cue_conflict"),
-    argument("--root", type=as_path, required=True, help="folder or tar file with the data"),
+    argument("--root", type=as_path, required=True, help="folder or archive with the data"),
     argument("--contents", action="store_true", help="decode every image too"),
     argument("--archives", action="store_true",
              help="compare the archives that lie there with what is known of them, nothing else"),
@@ -285,7 +285,7 @@ def _prepare(given: Given) -> None:
 )  # fmt: skip
 def _check(given: Given) -> int:
     from lska.data.checking import check_set
-    from lska.data.problems import render_report
+    from lska.data.integrity import render_report
 
     report = check_set(given.name, given.root, given.contents, given.archives)
     say(render_report(report))

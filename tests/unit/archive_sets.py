@@ -6,7 +6,6 @@ import gzip
 import io
 import struct
 import tarfile
-import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,49 +40,8 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-NAMES = (
-    "../evil.txt", "outer/../../evil.txt", "__MACOSX/../../evil.txt", "outer/..", "/evil.txt", "..\\evil.txt",
-    "C:/evil.txt", "outer/evil\n.txt", "outer/evil\x1b[2J.txt", "outer/good.txt", "./outer//good.txt",
-    "outer/good.txt/evil.txt", "outer",
-)  # fmt: skip
-"""Of members that no sound archive has beside `outer/good.txt`."""
-
-TYPES = (
-    tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.GNUTYPE_SPARSE, b"Q",
-)  # fmt: skip
-"""Of members of tar files that are neither file nor folder."""
-
-
-def hostile_tars() -> Iterator[tuple[str, bytes]]:
-    """Plain tar files that must be refused, each with what it is."""
-    for name in NAMES:
-        yield f"member {name!r}", _tar(tarfile.TarInfo(name))
-    for kind in TYPES:
-        member = tarfile.TarInfo("outer/evil")
-        member.type, member.linkname = kind, "outer/good.txt"
-        yield f"type {kind!r}", _tar(member)
-    whole = _tar(tarfile.TarInfo("outer/other.txt"))
-    last = whole.rindex(b"ustar")
-    yield "cut inside a header", whole[: last + 100]
-    yield "cut inside a file", whole[: last + 300]
-    yield "without its end", whole.rstrip(b"\0")
-    yield "damaged header", whole[:last] + b"XXXXXXXX" + whole[last + 8 :]
-    yield "no bytes", b""
-    yield "no members", bytes(10240)
-    long_name = tarfile.TarInfo("././@LongLink")
-    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 8**11 - 1
-    yield "name of eight gigabytes", long_name.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
-    negative = bytearray(tarfile.TarInfo("outer/evil").tobuf(tarfile.GNU_FORMAT))
-    negative[124:136] = b"\xff" * 11 + b"\0"
-    negative[148:156] = b" " * 8
-    negative[148:156] = b"%06o\0 " % sum(negative[:512])
-    yield "size below zero", bytes(negative) + bytes(1024)
-    digits = tarfile.TarInfo("outer/evil")
-    digits.pax_headers = {"GNU.sparse.size": "9" * 5000, "GNU.sparse.numblocks": "1", "GNU.sparse.offset": "9" * 5000}
-    yield "numbers of thousands of digits", digits.tobuf(tarfile.PAX_FORMAT) + bytes(1024)
-    pax = tarfile.TarInfo("x")
-    pax.type = tarfile.XHDTYPE
-    yield "twenty thousand headers", pax.tobuf(tarfile.GNU_FORMAT) * 20_000 + bytes(1024)
+NAMES = ("../evil.txt", "outer/../../evil.txt", "/evil.txt", "..\\evil.txt", "C:/evil.txt", "outer/evil\x1b[2J.txt")
+"""Of members that no sound archive has."""
 
 
 def _tar(member: tarfile.TarInfo) -> bytes:
@@ -96,27 +54,41 @@ def _tar(member: tarfile.TarInfo) -> bytes:
     return buffer.getvalue()
 
 
+def hostile_tars() -> Iterator[tuple[str, bytes]]:
+    """Plain tar files that must be refused, each with what it is."""
+    for name in (*NAMES, "./outer//good.txt"):
+        yield f"member {name!r}", _tar(tarfile.TarInfo(name))
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.GNUTYPE_SPARSE):
+        member = tarfile.TarInfo("outer/evil")
+        member.type, member.linkname = kind, "outer/good.txt"
+        yield f"type {kind!r}", _tar(member)
+    whole = _tar(tarfile.TarInfo("outer/other.txt"))
+    last = whole.rindex(b"ustar")
+    yield "cut inside a header", whole[: last + 100]
+    yield "cut inside a file", whole[: last + 300]
+    yield "damaged header", whole[:last] + b"XXXXXXXX" + whole[last + 8 :]
+    yield "no bytes", b""
+    yield "no members", bytes(10240)
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 8**11 - 1
+    yield "name of eight gigabytes", long_name.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+
+
 def hostile_archives(folder: Path) -> Iterator[tuple[str, Path]]:
     """Archives of all formats that must be refused, each with what it is; each replaces the former."""
     for what, data in hostile_tars():
-        for suffix, packed in ((".tar", data), (".tar.gz", gzip.compress(data))):
-            (folder / f"a{suffix}").write_bytes(packed)
-            yield f"{suffix}: {what}", folder / f"a{suffix}"
+        (folder / "a.tar").write_bytes(data)
+        yield f".tar: {what}", folder / "a.tar"
+    (folder / "a.tar.gz").write_bytes(gzip.compress(_tar(tarfile.TarInfo("../evil.txt"))))
+    yield ".tar.gz: member '../evil.txt'", folder / "a.tar.gz"
     path = folder / "a.zip"
     for name in NAMES:
-        with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a name that is there twice
-            archive.writestr("outer/good.txt", b"good")
-            archive.writestr(name, b"evil")
-        yield f".zip: member {name!r}", path
-    for mode in (0o120777, 0o010644):
-        with zipfile.ZipFile(path, "w") as archive:
-            entry = zipfile.ZipInfo("outer/evil")
-            entry.external_attr = mode << 16
-            archive.writestr(entry, "/etc/passwd")
-        yield f".zip: mode {mode:o}", path
-    path.write_bytes(pack(path, {"outer/good.txt": b"good"}).read_bytes().replace(b"good.txt", b"g\0od.txt"))
-    yield ".zip: a NUL in a name", path
+        yield f".zip: member {name!r}", pack(path, {"outer/good.txt": b"good", name: b"evil"})
+    with zipfile.ZipFile(path, "w") as archive:
+        entry = zipfile.ZipInfo("outer/evil")
+        entry.external_attr = 0o120777 << 16
+        archive.writestr(entry, "/etc/passwd")
+    yield ".zip: a link", path
     data = bytearray(pack(path, {"a.txt": b"secret"}).read_bytes())
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(mark) + offset] |= 1
@@ -131,11 +103,8 @@ def hostile_archives(folder: Path) -> Iterator[tuple[str, Path]]:
     yield ".zip: no members", pack(path, {})
     for suffix in (".zip", ".tar.gz"):
         whole = pack(folder / f"a{suffix}", {f"outer/{n}.txt": bytes(range(256)) * 9 for n in range(3)}).read_bytes()
-        for part in (3, 2):
-            (folder / f"a{suffix}").write_bytes(whole[: len(whole) // part])
-            yield f"{suffix}: cut at 1/{part}", folder / f"a{suffix}"
-        for place in (len(whole) // 3, len(whole) // 2):
-            flipped = whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
-            (folder / f"a{suffix}").write_bytes(flipped)
-            yield f"{suffix}: a flipped byte at {place}", folder / f"a{suffix}"
-        yield f"{suffix}: holds too much", pack(folder / f"a{suffix}", {"a/zeros": bytes(100_000_000)})
+        (folder / f"a{suffix}").write_bytes(whole[: len(whole) // 2])
+        yield f"{suffix}: cut in half", folder / f"a{suffix}"
+        middle = len(whole) // 3
+        (folder / f"a{suffix}").write_bytes(whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :])
+        yield f"{suffix}: a flipped byte", folder / f"a{suffix}"

@@ -13,9 +13,10 @@ from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 from torchvision.datasets import DTD
 
-from lska.data.dtd import check_textures, read_textures, texture_folder
+from lska.data.dtd import check_textures, read_textures
 from lska.data.entries import DataError
 from lska.data.manifest import PARTS, TextureManifest, available, load_manifest
+from lska.data.sources import texture_folder
 
 CLASSES = ("banded", "polka-dotted", "zigzagged")
 NUMBERS = (2, 4, 7, 11)

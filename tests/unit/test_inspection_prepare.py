@@ -15,10 +15,11 @@ from PIL import Image
 from tiny_inspection import InspectionProject
 from tiny_project import Project
 
+from lska.data.checking import prepare_inspected
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
 from lska.data.dtd import TextureSet, read_textures
 from lska.data.entries import DataError
-from lska.data.inspected_sets import prepare_inspected, verify_inspected
+from lska.data.preparing import verify_inspected
 from lska.provenance.files import FileError
 from lska.settings.inspections import InspectionJob
 

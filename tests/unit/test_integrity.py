@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
-from lska.data.integrity import check_class_folders
-from lska.data.manifest import Manifest, load_manifest, make_manifest
-from lska.data.problems import render_report
-
-CIFAR10 = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10"
+from lska.data.integrity import check_class_folders, render_report
+from lska.data.manifest import Manifest, make_manifest
 
 
 def write_root(root: Path, per_class: int = 3) -> Path:
@@ -34,7 +28,7 @@ def described(root: Path) -> Manifest:
     return make_manifest(root, "insects", title="Insects", source="made here", terms="none")
 
 
-def test_unchanged_data_pass_with_contents_in_folders_and_archives(tmp_path: Path) -> None:
+def test_unchanged_data_pass_with_contents(tmp_path: Path) -> None:
     root = write_root(tmp_path / 'it\'s "data"')
     manifest = described(root)
     (root / "train" / "ant" / "notes.txt").write_text("")
@@ -42,10 +36,6 @@ def test_unchanged_data_pass_with_contents_in_folders_and_archives(tmp_path: Pat
     assert report.ok and report.digest == manifest.digest
     assert "as its manifest says" in render_report(report)
     assert "train: other entries, ignored (1): 'ant/notes.txt'." in render_report(report)
-    for split in ("train", "val"):
-        with tarfile.open(tmp_path / f"{split}.tar", "w") as tar:
-            tar.add(root / split, split)
-    assert make_manifest(tmp_path, "insects").digest == manifest.digest
 
 
 def more_classes(root: Path) -> None:
@@ -70,13 +60,6 @@ def truncated(root: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
 
 
-def in_archives(root: Path) -> None:
-    for split in ("train", "val"):
-        (root / split).rename(root.parent / f"former {split}")
-        with tarfile.open(root / f"{split}.tar", "w") as tar:
-            tar.addfile(tarfile.TarInfo(f"{split}/ant/0.jpg"), io.BytesIO())
-
-
 BROKEN: dict[str, Callable[[Path], object]] = {
     "renamed class": lambda root: (root / "val" / "bee").rename(root / "val" / "wasp"),
     "thirteen more classes": more_classes,
@@ -89,7 +72,6 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     ),
     "missing split": lambda root: (root / "val").rename(root / "validation"),
     "missing root": lambda root: root.rename(root.parent / "elsewhere"),
-    "archives": in_archives,
 }
 
 
@@ -107,10 +89,3 @@ def test_every_difference_is_named(tmp_path: Path, snapshot: SnapshotAssertion) 
         said += [f"{what}:", *(f"  {text}" for text in full.findings)]
     text = "\n".join(said).replace(str(tmp_path), "TMP")
     assert re.sub("sha256:[0-9a-f]{64}", "sha256:...", text) == snapshot
-
-
-@pytest.mark.skipif(not CIFAR10.is_dir(), reason=f"needs the CIFAR-10 archives at {CIFAR10}")
-def test_cifar10_archives_are_what_the_manifest_says() -> None:
-    report = check_class_folders(load_manifest("cifar10"), CIFAR10)
-    assert report.findings == ()
-    assert report.notes[0].startswith("train: 50,000 images in 10 classes")

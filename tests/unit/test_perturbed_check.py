@@ -13,6 +13,7 @@ from lska.cli import main
 from lska.data.manifest import available, load_manifest
 from lska.data.perturbed.names import C_BAR, EXTRA, FAMILIES, GROUPS, STANDARD
 from lska.data.perturbed.perturbed_integrity import check_corrupted, open_test
+from lska.data.sources import class_root
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +196,7 @@ def packed(root: Path) -> Path:
 
 def test_a_set_with_a_folder_per_class(renditions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(packed(renditions), capsys, "--contents") == (0, [])
-    split = open_test(renditions)
+    split = open_test(class_root(renditions, (), renditions.with_name("cache")))
     assert len(split) == 8 and split.classes == ("blue", "green", "red", "white")
 
 
@@ -210,10 +211,10 @@ def test_wrong_counts_and_classes_are_named(renditions: Path, capsys: pytest.Cap
     code, findings = check(packed(renditions), capsys)
     assert code == 1
     assert findings == [
-        "my-r: class folders that are not in the manifest (1): 'dog'.",
-        "my-r: 12 images, expected 8 (4 too many).",
-        "my-r: classes with too few images (1): red has 1 of 2.",
-        "my-r: classes with too many images (1): blue has 3 instead of 2.",
+        "test: class folders that are not in the manifest (1): 'dog'.",
+        "test: 12 images, expected 8 (4 too many).",
+        "test: classes with too few images (1): red has 1 of 2.",
+        "test: classes with too many images (1): blue has 3 instead of 2.",
     ]
 
 
@@ -223,7 +224,7 @@ def test_a_damaged_image_of_such_a_set_is_found(renditions: Path, capsys: pytest
     assert check(renditions, capsys)[0] == 0
     code, findings = check(renditions, capsys, "--contents")
     assert (code, len(findings)) == (1, 1)
-    assert findings[0].startswith("my-r: images that cannot be decoded (1): ")
+    assert findings[0].startswith("test: images that cannot be decoded (1): ")
     assert "/red/001.jpg: expected an image, found 10 bytes" in findings[0]
 
 

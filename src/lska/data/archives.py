@@ -1,21 +1,30 @@
-"""Archives that data sets are distributed in: where to get them, how to know them, where they lie."""
+"""Archives that data sets are distributed in: how to know them, where they lie, and unpacking them into a cache."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import lzma
 import os
+import posixpath
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Annotated, Any
 
-from lska.data.entries import DataError, FileName, Inside, is_hidden, label_problem, repeated, shown_names
-from lska.data.problems import CheckReport
+from lska.data.entries import DataError, FileName, Inside, is_hidden, label_problem, path_problem, repeated, shown_names
 from lska.provenance.errors import InputError
-from lska.provenance.files import FileError, open_regular, read_yaml
-from lska.provenance.metric_files import digest
-from lska.provenance.strict import build
+from lska.provenance.files import WriteError, open_regular, quoted, replaced_folder, writing
+from lska.provenance.strict import AtLeastOne, checked
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 """Of archives that can be unpacked."""
@@ -23,20 +32,48 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 CHUNK = 1 << 20
 """Bytes that are hashed or copied at once."""
 
-_HEXADECIMAL = {"md5": 32, "sha256": 64}
+BLOCK = 512
+"""Bytes that a tar file is padded to; a block of zeros ends it."""
+
+# What the standard library raises on archives that are damaged, cut off, encrypted or packed by an unknown method.
+DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
+    ValueError, OverflowError, MemoryError, KeyError, IndexError, OSError,
+)  # fmt: skip
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file name or an address is one of an archive that can be unpacked."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def archive_problem(name: str) -> str | None:
+    """What is wrong with the name of an archive; None where nothing is."""
+    return None if is_archive(name) else f"expected a name that ends in one of {', '.join(SUFFIXES)}, found {name!r}"
+
+
+def _hexadecimal(digits: int) -> Any:
+    def problem(value: str) -> str | None:
+        sound = re.fullmatch(f"[0-9a-f]{{{digits}}}", value)
+        return None if sound else f"expected {digits} hexadecimal digits, found {value!r}"
+
+    return checked(problem)
+
+
+ArchiveName = Annotated[FileName, checked(archive_problem)]
 
 
 @dataclass(frozen=True)
 class Archive:
     """A file that a data set, or a part of it, is distributed as; None where no source says."""
 
-    file: FileName
+    file: ArchiveName
     """Name as distributed."""
-    url: str | None = None
+    url: Annotated[str, checked(label_problem)] | None = None
     """The file itself, or the page from which it can be had, perhaps after registration."""
-    bytes: int | None = None
-    md5: str | None = None
-    sha256: str | None = None
+    bytes: AtLeastOne | None = None
+    md5: Annotated[str, _hexadecimal(32)] | None = None
+    sha256: Annotated[str, _hexadecimal(64)] | None = None
     holds: str | None = None
     """What it unpacks to, in words."""
     rename: dict[Inside, Inside] = field(default_factory=dict)
@@ -45,21 +82,8 @@ class Archive:
     """Whether it is left to a person to unpack: parts of one folder, or too large to be kept twice."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if not is_archive(self.file):
-            problems.append(f"file: expected a name that ends in one of {', '.join(SUFFIXES)}, found {self.file!r}")
-        for name, digits in _HEXADECIMAL.items():
-            value = getattr(self, name)
-            if value is not None and not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
-                problems.append(f"{name}: expected {digits} hexadecimal digits, found {value!r}")
-        if self.bytes is not None and self.bytes < 1:
-            problems.append(f"bytes: expected at least 1, found {self.bytes}")
-        if self.url is not None and (problem := label_problem(self.url)):
-            problems.append(f"url: {problem}")
         if twice := repeated(self.rename.values()):
-            problems.append(f"rename: several folders become {twice[0]!r}, expected a name for each")
-        if problems:
-            raise InputError("; ".join(problems))
+            raise InputError(f"rename: several folders become {twice[0]!r}, expected a name for each")
 
     @property
     def direct(self) -> str | None:
@@ -69,24 +93,16 @@ class Archive:
     @property
     def stated(self) -> tuple[str, ...]:
         """What is stated of it by which a file can be told to be this archive: some of bytes, md5, sha256."""
-        return tuple(name for name in ("bytes", *_HEXADECIMAL) if getattr(self, name) is not None)
+        return tuple(name for name in ("bytes", "md5", "sha256") if getattr(self, name) is not None)
 
     def problems(self, path: Path) -> list[str]:
-        """What tells the file `path` from this archive, one text each: size first, and hashes only where that is right.
-
-        Hashing shows a progress bar on a terminal.
-        """
+        """What tells the file `path` from this archive: size first, and hashes only where that is right."""
         size = path.stat().st_size
         if self.bytes is not None and size != self.bytes:
             return [f"expected {self.bytes:,} bytes, found {size:,}"]
-        found = hashes(path, [name for name in self.stated if name in _HEXADECIMAL])
+        found = hashes(path, [name for name in self.stated if name != "bytes"])
         wrong = (name for name in found if found[name] != getattr(self, name))
         return [f"expected {name} {getattr(self, name)}, found {found[name]}" for name in wrong]
-
-
-def is_archive(name: str) -> bool:
-    """Whether a file name or an address is one of an archive that can be unpacked."""
-    return name.lower().endswith(SUFFIXES)
 
 
 def stem(name: str) -> str:
@@ -96,7 +112,7 @@ def stem(name: str) -> str:
 
 
 def hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
-    """Hashes of a file in hexadecimal, by algorithm; the file is read once."""
+    """Hashes of a file in hexadecimal, by algorithm; the file is read once, with a progress bar on a terminal."""
     from tqdm import tqdm
 
     states = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
@@ -111,28 +127,7 @@ def hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
     return {name: state.hexdigest() for name, state in states.items()}
 
 
-def archive_problems(archives: Sequence[Archive]) -> list[str]:
-    """What is wrong with the archives that a manifest lists, on top of what is wrong with each."""
-    return [f"archives: {file!r} is listed twice" for file in repeated(one.file for one in archives)]
-
-
-@dataclass(frozen=True)
-class _Listed:
-    archives: tuple[Archive, ...] = ()
-
-    def __post_init__(self) -> None:
-        if problems := archive_problems(self.archives):
-            raise InputError("; ".join(problems))
-
-
-def read_archives(manifest: Path) -> tuple[Archive, ...]:
-    """The archives that a manifest of any kind lists.
-
-    Raises:
-        ValueError: the manifest cannot be read, or an entry is wrong.
-    """
-    values = read_yaml(manifest)
-    return build(_Listed, {key: value for key, value in values.items() if key == "archives"}, str(manifest)).archives
+# --- At a root -------------------------------------------------------------------------------------------------------
 
 
 def packed(root: Path, archives: Sequence[Archive], *more: str) -> tuple[Path, Archive] | None:
@@ -140,9 +135,6 @@ def packed(root: Path, archives: Sequence[Archive], *more: str) -> tuple[Path, A
     with the name of one of `archives` or `more`, whichever of `SUFFIXES` it has.
 
     Those that a person has to unpack do not count.
-
-    Raises:
-        DataError: there is a dangling link, a pipe or the like by that name, or it may not be read.
     """
     candidates = (*archives, *map(Archive, more))
     if root.is_file():
@@ -150,18 +142,8 @@ def packed(root: Path, archives: Sequence[Archive], *more: str) -> tuple[Path, A
         return (root, next(named, Archive(root.name))) if is_archive(root.name) else None
     wanted = [one for one in candidates if not one.by_hand]
     places = [(root / name, one) for one in wanted for name in (one.file, *(stem(one.file) + end for end in SUFFIXES))]
-    found = next(((path, one) for path, one in places if os.path.lexists(path) and not path.is_dir()), None)
-    if found is not None:
-        require_regular(found[0])
-    return found
-
-
-def require_regular(path: Path) -> None:
-    """Raise DataError where `path` is a dangling link, a pipe or the like, which is no absence."""
-    try:
-        open_regular(path).close()
-    except FileError as error:
-        raise DataError(str(error)) from error
+    # A dangling link or a pipe is named by who reads it, not taken for absence.
+    return next(((path, one) for path, one in places if os.path.lexists(path) and not path.is_dir()), None)
 
 
 def inside(folder: Path) -> Path:
@@ -180,30 +162,124 @@ def unpack_by_hand(root: Path, archives: Sequence[Archive]) -> str:
     return f"; {shown_names(there)} there must be unpacked by hand: {text}"
 
 
-def check_archives(manifest: Path, root: Path) -> CheckReport:
-    """Compare the archives that lie at `root`, or `root` itself, with what `manifest` states of them.
+# --- Unpacked --------------------------------------------------------------------------------------------------------
+
+
+def unpacked(archive: Path, cache: Path, rename: Mapping[str, str] | None = None, into: str = "") -> Path:
+    """The folder below `cache` that holds the content of `archive`, unpacked where it is not yet.
+
+    The folder appears complete or not at all, so an interrupted call is simply repeated. Its name is made of the
+    archive's path, size and modification time: a replaced archive is unpacked anew. Hidden files, and what macOS and
+    Windows add, are left out.
+
+    Args:
+        rename: names that folders of the archive get; those inside the only outer folder, where it has one.
+        into: folder in the result that everything goes into.
 
     Raises:
-        DataError: none of the archives lies there.
-        ValueError: as `read_archives`.
+        DataError: the archive is damaged or incomplete, holds anything but files and folders inside, lacks a folder of
+            `rename`, or there is no room for it.
+        FileError: it is missing or no regular file.
+        WriteError: the cache cannot be written.
     """
-    archives = read_archives(manifest)
-    places = ((path, one) for one in archives for path in (root / one.file, root))
-    there = [(path, one) for path, one in places if path.name == one.file and path.is_file()]
-    if not there:
+    from filelock import FileLock
+
+    open_regular(archive).close()
+    status = archive.stat()
+    text = f"{archive.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+    text += (f"\0{dict(rename)}" if rename else "") + into
+    folder = cache / f"{stem(archive.name)}-{hashlib.sha256(os.fsencode(text)).hexdigest()[:16]}"
+    if folder.is_dir():
+        return folder
+    with writing(folder):
+        cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / ".unpacking.lock"):
+        if not folder.is_dir():  # not by another process meanwhile
+            logger.info("unpacking %s into %s", archive, folder)
+            with replaced_folder(folder) as partial:
+                _extract(archive, partial / into)
+                _rename(archive, inside(partial), rename or {})
+    return folder
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    with open_regular(archive) as stream:
+        try:
+            if archive.name.lower().endswith(".zip"):
+                _extract_zip(archive, stream, folder)
+            else:
+                _extract_tar(archive, stream, folder)
+        except (DataError, WriteError):
+            raise
+        except DAMAGE as error:
+            raise DataError(
+                f"{archive} cannot be unpacked ({error}): it is damaged or incomplete; get it again"
+            ) from error
+
+
+def _extract_tar(archive: Path, stream: IO[bytes], folder: Path) -> None:
+    with tarfile.open(fileobj=stream, mode="r:" if archive.suffix.lower() == ".tar" else "r:gz") as tar:
+        members = tar.getmembers()
+        # tarfile takes a damaged header for the end of the archive; only a block of zeros is one.
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(BLOCK) != bytes(BLOCK):
+            raise tarfile.ReadError(f"no end-of-archive mark at byte {tar.offset}")
+        while tar.fileobj.read(CHUNK):  # up to the checksum of a compressed file
+            pass
+        plain = [(one.isreg() or one.isdir()) and one.sparse is None for one in members]
+        told = zip([one.name for one in members], [one.size for one in members], plain, strict=True)
+        wanted = _wanted(archive, folder, told)
+        with writing(folder):
+            tar.extractall(folder, [one for one, take in zip(members, wanted, strict=True) if take], filter="data")
+
+
+def _extract_zip(archive: Path, stream: IO[bytes], folder: Path) -> None:
+    with zipfile.ZipFile(stream) as packed:
+        members = packed.infolist()
+        kinds = [stat.S_IFMT(one.external_attr >> 16) for one in members]
+        plain = [kind in (0, stat.S_IFREG, stat.S_IFDIR) for kind in kinds]
+        told = zip([one.orig_filename for one in members], [one.file_size for one in members], plain, strict=True)
+        wanted = _wanted(archive, folder, told)
+        with writing(folder):  # decompression stops at the stated size and compares the checksum
+            packed.extractall(folder, [one for one, take in zip(members, wanted, strict=True) if take])
+
+
+def _wanted(archive: Path, folder: Path, members: Iterable[tuple[str, int, bool]]) -> list[bool]:
+    """Which members are data, from their names, sizes in bytes and whether they are files or folders.
+
+    Raises:
+        DataError: a member is something else, leads out or is there twice, there is none, or no room for them.
+    """
+    wanted, size, seen = [], 0, set()
+    for name, length, plain in members:
+        path = posixpath.normpath(name) + "/" * name.endswith("/")
+        problem = path_problem(name.removesuffix("\r")) if plain else "is neither file nor folder"  # macOS's `Icon\r`
+        if problem or path in seen:
+            problem = problem or "is there twice"
+            raise DataError(
+                f"{archive} cannot be used safely: its member {quoted(name)} {problem}; get a sound copy, or pack the "
+                "files and folders of the data set anew"
+            )
+        seen.add(path)
+        size += max(length, 0)
+        wanted.append(not is_hidden(path))
+    free = shutil.disk_usage(folder).free
+    if not wanted:
+        raise DataError(f"{archive} holds no files: it is damaged or another file; get it again")
+    if size > free:
         raise DataError(
-            f"{root} holds none of the archives that the manifest lists "
-            f"({shown_names([one.file for one in archives])}); put them there, or check the unpacked data without "
-            "--archives"
+            f"{archive} unpacks to {size / 1e9:,.1f} GB and the cache has room for {free / 1e9:,.1f} GB: make room, "
+            "or unpack it elsewhere and point the data root there; if it should be far smaller, get a sound copy"
         )
-    wrong, notes = [], []
-    for path, one in there:
-        problems = one.problems(path)
-        wrong += [f"{path.name}: {problem}; it is damaged or of another version, get it again." for problem in problems]
-        if not one.stated:
-            found = hashes(path, ["sha256"])["sha256"]
-            notes.append(f"{path.name}: no source states a size or hash of it; this one has sha256 {found}.")
-        elif not problems:
-            notes.append(f"{path.name}: as stated ({', '.join(one.stated)}).")
-    identity = digest([[one.file, one.bytes, one.md5, one.sha256] for one in archives])
-    return CheckReport(f"archives of {manifest.stem}", identity, root, tuple(wrong), tuple(notes))
+    return wanted
+
+
+def _rename(archive: Path, folder: Path, rename: Mapping[str, str]) -> None:
+    for old, new in rename.items():
+        there = [name for name in (old, new) if (folder / name).is_dir()]
+        if len(there) == 2:
+            raise DataError(f"{archive} has both {old!r} and {new!r}: expected one of them; get the original archive")
+        if not there:
+            raise DataError(f"{archive} has no folder {old!r}: expected it to become {new!r}; get the original archive")
+        (folder / there[0]).rename(folder / new)

@@ -1,4 +1,4 @@
-"""Any data set compared with its manifest, for `lska data check`: nothing of a scale is asked or recorded."""
+"""Any data set compared with its manifest, for `lska data check`, and the sets of inspections prepared."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from lska.data import dense_sets, sources
-from lska.data.archives import check_archives
-from lska.data.cue_conflict import check_cue_conflict, published
-from lska.data.dtd import check_textures
-from lska.data.integrity import check_class_folders
+from lska.data.archives import hashes
+from lska.data.cue_conflict import CueConflictFolder, check_cue_conflict, published
+from lska.data.dtd import TextureFolder, check_textures
+from lska.data.entries import DataError, shown_names
+from lska.data.integrity import CheckReport
 from lska.data.manifest import load_manifest, manifest_kind, manifest_path
 from lska.data.perturbed.perturbed_integrity import report_corrupted, report_perturbed
-from lska.data.problems import CheckReport
-from lska.provenance.files import read_yaml
+from lska.data.preparing import check_splits, prepare_set
+from lska.provenance.metric_files import digest
+from lska.settings.inspections import InspectionJob
 from lska.settings.perturbed_sets import CUE_CONFLICT
 from lska.settings.sections import DataSource
+
+
+def prepare_inspected(job: InspectionJob) -> None:
+    """Prepare the set of an inspection; raises as `lska.data.preparing.prepare_set`."""
+    kind = {"shape_texture": CueConflictFolder, "texture_knn": TextureFolder}[job.name]
+    more = {"task": job.task, "inputs": job.inputs()}
+    prepare_set(kind(job.name, job.data, job.config.work / "cache"), job.record, more)
 
 
 def check_set(name: str | Path, root: Path, contents: bool = False, archives: bool = False) -> CheckReport:
@@ -32,12 +41,11 @@ def check_set(name: str | Path, root: Path, contents: bool = False, archives: bo
         ValueError: no such manifest, or its content is wrong; an archive cannot be used; nothing lies there.
     """
     if archives:
-        return check_archives(manifest_path(name), root)
+        return _check_archives(manifest_path(name), root)
     if name == CUE_CONFLICT:
         return check_cue_conflict(root, published())[0]
     path = manifest_path(name)
-    kind = manifest_kind(read_yaml(path), path)
-    manifest = load_manifest(path, kind)
+    kind, manifest = manifest_kind(path), load_manifest(path, None)
     with tempfile.TemporaryDirectory(prefix="lska-") as folder:
         cache = Path(folder)
         if kind == "corrupted":
@@ -47,8 +55,31 @@ def check_set(name: str | Path, root: Path, contents: bool = False, archives: bo
         elif kind == "textures":
             report = check_textures(manifest, sources.texture_root(root, manifest.archives, cache), contents)
         elif kind == "classification":
-            place = sources.split_root(root, manifest.archives, manifest.splits, cache)
-            report = check_class_folders(manifest, place, contents)
+            report = check_splits(manifest, root, cache, contents)
         else:
             report = dense_sets.check_dense(kind, DataSource(manifest.name, str(root), str(path)), cache)
     return replace(report, root=root)
+
+
+def _check_archives(manifest: Path, root: Path) -> CheckReport:
+    """Compare the archives that lie at `root`, or `root` itself, with what `manifest` states of them."""
+    archives = load_manifest(manifest, None).archives
+    places = ((path, one) for one in archives for path in (root / one.file, root))
+    there = [(path, one) for path, one in places if path.name == one.file and path.is_file()]
+    if not there:
+        raise DataError(
+            f"{root} holds none of the archives that the manifest lists "
+            f"({shown_names([one.file for one in archives])}); put them there, or check the unpacked data without "
+            "--archives"
+        )
+    wrong, notes = [], []
+    for path, one in there:
+        problems = one.problems(path)
+        wrong += [f"{path.name}: {problem}; it is damaged or of another version, get it again." for problem in problems]
+        if not one.stated:
+            found = hashes(path, ["sha256"])["sha256"]
+            notes.append(f"{path.name}: no source states a size or hash of it; this one has sha256 {found}.")
+        elif not problems:
+            notes.append(f"{path.name}: as stated ({', '.join(one.stated)}).")
+    identity = digest([[one.file, one.bytes, one.md5, one.sha256] for one in archives])
+    return CheckReport(f"archives of {manifest.stem}", identity, root, tuple(wrong), tuple(notes))

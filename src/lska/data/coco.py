@@ -1,4 +1,4 @@
-"""The complete check of a detection split: its COCO annotation file, and every image that the file lists.
+"""Detection data: the complete check of a COCO annotation file and its images, and VOC annotations made into one.
 
 What pycocotools and mmdet would read otherwise, or leave out, without a word is named; pycocotools decodes the masks.
 """
@@ -6,27 +6,28 @@ What pycocotools and mmdet would read otherwise, or leave out, without a word is
 from __future__ import annotations
 
 import codecs
-import math
+import json
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
 
 from lska.data.decoding import see_file
-from lska.data.digests import file_hash, file_sizes, lines_digest
-from lska.data.entries import DataError
-from lska.data.folders import EXTENSIONS
+from lska.data.entries import EXTENSIONS, SHOWN, DataError, file_hash, file_sizes, lines_digest, repeated
+from lska.data.integrity import Findings, differences
 from lska.data.manifest import ROUNDING, DetectionManifest
 from lska.data.parallel import mapped
-from lska.data.problems import Findings, SplitOutcome, differences
 from lska.provenance.errors import InputError
-from lska.provenance.files import open_regular, quoted, read_json
+from lska.provenance.files import FileError, open_regular, quoted, read_bytes, read_json, write_text
+from lska.provenance.strict import OPEN_ENDED, AtLeastOne, AtLeastZero, NotNegative, SettingsError, build
 
 if TYPE_CHECKING:
     from lska.data.dense_sets import DetectionSplit
-
-SECTIONS = ("images", "annotations", "categories")
 
 LIMIT = 2 * 2**30
 """Bytes of an annotation file; COCO 2017's has 450 million."""
@@ -41,17 +42,80 @@ CORNERS = 3
 """Of the smallest polygon that has an area."""
 
 
+class SplitOutcome(NamedTuple):
+    """What the complete check of one split found."""
+
+    findings: tuple[str, ...]
+    """What is wrong, one text per kind."""
+    facts: dict[str, Any]
+    """Numbers for the record."""
+    notes: tuple[str, ...]
+    """For the log."""
+    contents: str
+    """Digest of all bytes."""
+
+
 @dataclass(frozen=True)
-class Listed:
+class ListedImage:
     """An image as the annotation file lists it."""
 
-    file: str
-    width: int
-    height: int
+    __pydantic_config__: ClassVar = OPEN_ENDED
+    id: int
+    file_name: str
+    width: AtLeastOne
+    height: AtLeastOne
 
-    def over(self, left: float, top: float, right: float, bottom: float) -> float:
-        """Pixels by which a box leaves the image, negative where it keeps away from the border."""
-        return max(-left, -top, right - self.width, bottom - self.height)
+
+@dataclass(frozen=True)
+class Runs:
+    """A mask as lengths of runs; `size` is height and width."""
+
+    size: tuple[int, int]
+    counts: str | tuple[AtLeastZero, ...]
+
+
+@dataclass(frozen=True)
+class ListedObject:
+    """An object as the annotation file lists it; `bbox` is left, top, width and height in pixels."""
+
+    __pydantic_config__: ClassVar = OPEN_ENDED
+    id: int
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    area: NotNegative
+    iscrowd: Literal[0, 1]
+    segmentation: tuple[tuple[float, ...], ...] | Runs | None = None
+    ignore: Any = None
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class as the annotation file lists it."""
+
+    __pydantic_config__: ClassVar = OPEN_ENDED
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Info:
+    """What the annotation file says of itself."""
+
+    __pydantic_config__: ClassVar = OPEN_ENDED
+    dropped: tuple[str, ...] = ()
+    """What `convert` left out; files of other origin say nothing."""
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """A COCO annotation file, as far as it matters here."""
+
+    __pydantic_config__: ClassVar = OPEN_ENDED
+    images: tuple[ListedImage, ...]
+    annotations: tuple[ListedObject, ...]
+    categories: tuple[Category, ...]
+    info: Info | None = None
 
 
 def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> SplitOutcome:
@@ -61,251 +125,180 @@ def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Split
         DataError: the annotation file or the folder of images cannot be read at all.
     """
     findings, remarks, content = Findings(), Findings(), read_annotations(split.annotations)
-    _check_categories(manifest, content["categories"], findings)
-    images = _listed_images(content["images"], findings)
-    hashes = _check_files(split, images, findings, remarks)
-    objects = Objects(manifest)
-    for position, entry in enumerate(content["annotations"]):
-        objects.take(entry, position, images, findings)
-    expected, dropped = manifest.splits[split.split], _left_out(content.get("info"), findings)
-    found = len(content["annotations"])
-    counts = differences(
+    expected = list(zip(manifest.category_ids, manifest.classes, strict=True))
+    found = [(one.id, one.name) for one in content.categories]
+    if found != expected:  # mmdet numbers the labels in the order of the file
+        findings.add("categories that are not those of the manifest", f"{quoted(found)}, expected {quoted(expected)}")
+    findings.add("image ids that stand twice", *map(str, repeated(image.id for image in content.images)))
+    findings.add("image files listed twice", *repeated(image.file_name for image in content.images))
+    hashes = _check_files(split, content.images, findings, remarks)
+    facts, counts, left_out, notes = _check_objects(manifest, split.split, content, findings)
+    dropped, stated = list(content.info.dropped if content.info else ()), manifest.splits[split.split]
+    counts += differences(
         [
-            ("images", expected.count, len(content["images"])),
-            ("objects", expected.objects, found),
-            ("objects left out by the conversion", expected.dropped, len(dropped)),
+            ("images", stated.count, len(content.images)),
+            ("objects", stated.objects, len(content.annotations)),
+            ("objects left out by the conversion", stated.dropped, len(dropped)),
         ]
     )
-    if len(objects.flat) > expected.without_area:
-        counts += objects.flat.sentences()
-    facts = {"objects": found, "dropped": dropped, **objects.facts()}
-    notes = [f"{len(images):,} images with {objects.per_category.total():,} objects at {split.annotations}."]
-    if dropped:
-        notes.append(f"left out by the conversion ({len(dropped):,}): {'; '.join(dropped)}.")
-    if objects.over_border or objects.short_polygons:
-        notes.append(
-            f"tolerated, as the manifest says: {objects.over_border:,} objects that leave their image by a pixel or "
-            f"more, where they are cut off; {objects.short_polygons:,} polygons of one or two points, without area."
-        )
-    if split.split == TRAIN:
-        kept = objects.trained_images(images)
-        trained = sum(objects.trained[number] for number in kept)
-        counts += [] if trained or findings else [f"training would keep no object on {len(images):,} images"]
-        notes.append(f"training keeps {len(kept):,} of the images, with {trained:,} objects.")
-    notes += [f"{text}." for text in (*objects.left_out.sentences(), *remarks.sentences())]
+    told = [f"left out by the conversion ({len(dropped):,}): {'; '.join(dropped)}."] if dropped else []
+    notes = [notes[0], *told, *notes[1:], *(f"{text}." for text in (*left_out.sentences(), *remarks.sentences()))]
     lines = [f"{value} images/{name}" for name, value in sorted(hashes.items())]
     contents = lines_digest([*lines, f"{file_hash(split.annotations)} annotations"])
+    facts |= {"objects": len(content.annotations), "dropped": dropped}
     return SplitOutcome((*findings.sentences(), *counts), facts, tuple(notes), contents)
 
 
-def read_annotations(path: Path) -> dict[str, Any]:
-    """Parse a COCO annotation file.
+def read_annotations(path: Path) -> AnnotationFile:
+    """Read a COCO annotation file.
 
     Raises:
-        DataError: it lacks one of its sections, or has a byte order mark, which pycocotools does not read.
-        FileError: it is missing, or no JSON as `parse_json` takes it. NaN passes, for the check to name the annotation.
+        DataError: it is none; names the first entries that are wrong. Or it has a byte order mark, which pycocotools
+            does not read.
+        FileError: it is missing, or no JSON as `parse_json` takes it.
     """
-    found = read_json(path, limit=LIMIT, not_finite=True)
-    missing = [section for section in SECTIONS if not isinstance(found.get(section), list)]
-    if missing:
-        raise DataError(f"{path} is no COCO annotation file: expected lists {', '.join(missing)}; restore it")
+    found = read_json(path, limit=LIMIT)
     with open_regular(path) as stream:
         if stream.read(3) == codecs.BOM_UTF8:
             raise DataError(
                 f"{path} begins with a byte order mark, with which pycocotools and mmdet do not read it; save it as "
                 "UTF-8 without one"
             )
-    return found
-
-
-def _left_out(info: Any, findings: Findings) -> list[str]:
-    """What `lska.data.voc.convert` says that it left out; files of other origin say nothing."""
-    dropped = info.get("dropped", []) if isinstance(info, dict) else []
-    if isinstance(dropped, list) and all(isinstance(text, str) for text in dropped):
-        return dropped
-    findings.add("info.dropped that is no list of texts", quoted(dropped))
-    return []
-
-
-def _check_categories(manifest: DetectionManifest, categories: list[Any], findings: Findings) -> None:
-    expected = list(zip(manifest.category_ids, manifest.classes, strict=True))
-    found = [(one.get("id"), one.get("name")) if isinstance(one, dict) else (None, one) for one in categories]
-    for number, name in found:
-        if (number, name) not in expected or type(number) is not int:
-            stated = dict(expected).get(number) if type(number) is int else None
-            findings.add("unknown categories", f"id {quoted(number)}: {quoted(name)}, expected {quoted(stated)}")
-        elif found.count((number, name)) > 1:
-            findings.add("duplicate category ids", f"{number}: {quoted(name)}")
-    for number, name in expected:
-        if (number, name) not in found:
-            findings.add("missing categories", f"id {number}: {name!r}")
-    if not findings and found != expected:
-        # mmdet numbers the labels in the order of the file.
-        text = f"ids {[number for number, _ in found]}, expected {list(manifest.category_ids)}"
-        findings.add("categories in another order", text)
-
-
-def _listed_images(entries: list[Any], findings: Findings) -> dict[int, Listed]:
-    images: dict[int, Listed] = {}
-    files: set[str] = set()
-    keys = {"id": int, "file_name": str, "width": int, "height": int}
-    for position, entry in enumerate(entries):
-        if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in keys.items()):
-            findings.add("image entries without a whole id, file_name, width and height", f"images[{position}]")
-            continue
-        image = Listed(entry["file_name"], entry["width"], entry["height"])
-        if entry["id"] in images:
-            findings.add("duplicate image ids", f"{entry['id']}: {images[entry['id']].file} and {image.file}")
-        elif image.file in files:
-            findings.add("image files listed twice", image.file)
-        images.setdefault(entry["id"], image)
-        files.add(image.file)
-    return images
+    try:
+        return build(AnnotationFile, found, str(path))
+    except SettingsError as error:
+        more = f"; and {len(error.problems) - SHOWN:,} more" if len(error.problems) > SHOWN else ""
+        raise DataError(
+            f"{path} is no COCO annotation file ({len(error.problems):,}): {'; '.join(error.problems[:SHOWN])}{more}"
+        ) from error
 
 
 def _check_files(
-    split: DetectionSplit, images: dict[int, Listed], findings: Findings, remarks: Findings
+    split: DetectionSplit, images: Sequence[ListedImage], findings: Findings, remarks: Findings
 ) -> dict[str, str]:
     """Decode every listed image that is there; returns the hashes of the files by name."""
     there, hashes = file_sizes(split.images), {}
-    present = [image for image in images.values() if image.file in there]
-    for image in images.values():
-        if image.file not in there:
+    for image in images:
+        if image.file_name not in there:
             odd = f"listed files that end in none of {', '.join(EXTENSIONS)}"
-            kind = "missing image files" if image.file.lower().endswith(EXTENSIONS) else odd
-            findings.add(kind, str(split.images / image.file))
-    seen = mapped(lambda index: see_file(split.images / present[index].file), len(present), split.split)
+            kind = "missing image files" if image.file_name.lower().endswith(EXTENSIONS) else odd
+            findings.add(kind, str(split.images / image.file_name))
+    present = [image for image in images if image.file_name in there]
+    seen = mapped(lambda index: see_file(split.images / present[index].file_name), len(present), split.split)
     for image, picture in zip(present, seen, strict=True):
-        hashes[image.file] = picture.hash
+        hashes[image.file_name] = picture.hash
         for remark in picture.remarks:
-            remarks.add(f"images with {remark}", image.file)
+            remarks.add(f"images with {remark}", image.file_name)
         if picture.size is None:
             findings.add("unreadable images", picture.problem)
         elif picture.size != (image.width, image.height):
             found = "{}x{}".format(*picture.size)
-            stated = f"{split.images / image.file} is {found}, stated {image.width}x{image.height}"
+            stated = f"{split.images / image.file_name} is {found}, stated {image.width}x{image.height}"
             findings.add("images of another size than the annotations say", stated)
     return hashes
 
 
-class Objects:
-    """What the annotations of a split add up to, and which of them mmdet's `CocoDataset` (3.3.0) hands to training."""
+def _check_objects(
+    manifest: DetectionManifest, split: str, content: AnnotationFile, findings: Findings
+) -> tuple[dict[str, Any], list[str], Findings, list[str]]:
+    """Check boxes and masks, and count what mmdet's `CocoDataset` (3.3.0) hands to training.
 
-    def __init__(self, manifest: DetectionManifest) -> None:
-        self.per_category: Counter[int] = Counter()
-        self.trained: Counter[int] = Counter()
-        """Objects that are trained on, by image id."""
-        self.over_border = 0
-        self.short_polygons = 0
-        self.flat = Findings()
-        """Boxes of zero width or height, and objects whose area is stated as 0."""
-        self.left_out = Findings()
-        self._manifest = manifest
-        self._annotated: set[int] = set()
-        self._ids: set[int] = set()
-        self._crowds = self._thin = 0
-
-    def take(self, entry: Any, position: int, images: dict[int, Listed], findings: Findings) -> None:
-        """Take up the annotation at `position`, or add what is wrong with it to `findings`."""
-        whole = ("id", "image_id", "category_id")
-        if not isinstance(entry, dict) or any(type(entry.get(key)) is not int for key in whole) or entry["id"] == 0:
-            # pycocotools takes a match with annotation 0 for no match.
-            text = f"annotations[{position}]: expected whole numbers {', '.join(whole)}, id not 0"
-            findings.add("annotations without a usable key", text)
-            return
-        image = images.get(entry["image_id"])
-        place = f"annotation {entry['id']} of {image.file if image else 'image ' + repr(entry['image_id'])}"
-        if entry["id"] in self._ids:
-            findings.add("duplicate annotation ids", place)
-        self._ids.add(entry["id"])
-        if image is None:
-            findings.add("annotations of an image that is not listed", place)
-            return
-        if entry["category_id"] not in self._manifest.category_ids:
-            findings.add("annotations of an unknown category", f"{place}: category {entry['category_id']!r}")
-        problems, over, short = list(_box_problems(entry, image, self._manifest)), 0.0, 0
-        if entry.get("segmentation") or self._manifest.masks:
-            try:
-                over, short = _checked_mask(entry, image, self._manifest)
-            except (ValueError, TypeError, OverflowError) as error:
-                text = f"{error} in {image.width}x{image.height}"
-                problems.append(("masks that do not fit their image", text))
-        for kind, detail in problems:
-            findings.add(kind, f"{place}: {detail}")
-        if not problems:
-            left, top, width, height = entry["bbox"]
-            self.over_border += max(over, image.over(left, top, left + width, top + height)) >= ROUNDING
-            self.short_polygons += short
-            self._count(entry, place)
-
-    def _count(self, annotation: dict[str, Any], place: str) -> None:
-        width, height = annotation["bbox"][2:]
-        self.per_category[annotation["category_id"]] += 1
-        self._annotated.add(annotation["image_id"])
-        if width <= 0 or height <= 0:
-            self.flat.add("boxes without area", f"{place}: {annotation['bbox']}")
-        elif annotation["area"] <= 0:
-            self.flat.add("objects whose area is stated as 0, which training leaves out and evaluation scores", place)
-        if annotation["iscrowd"]:
-            self._crowds += 1
-            self.left_out.add("crowds (or difficult objects), neither trained on nor scored", place)
-        elif width < 1 or height < 1 or annotation["area"] <= 0:
-            self.left_out.add("objects less than a pixel wide or high, or of area 0, scored but not trained on", place)
-        else:
-            self.trained[annotation["image_id"]] += 1
-        self._thin += 0 < min(width, height) < 1
-
-    def facts(self) -> dict[str, Any]:
-        """Numbers for the record."""
-        pairs = zip(self._manifest.category_ids, self._manifest.classes, strict=True)
-        tolerated = {"objects_over_the_border": self.over_border, "short_polygons": self.short_polygons}
-        return {
-            "per_class": {name: self.per_category[number] for number, name in pairs},
-            "crowds": self._crowds,
-            "boxes_without_area": len(self.flat),
-            "boxes_thinner_than_a_pixel": self._thin,
-            **(tolerated if self._manifest.tolerant else {}),
-        }
-
-    def trained_images(self, images: dict[int, Listed]) -> list[int]:
-        """Ids of the images that training keeps, by mmdet's filter; the others are added to what is left out."""
-        kept = []
-        for number, image in images.items():
-            if number not in self._annotated:
-                self.left_out.add("images without objects, not trained on", image.file)
-            elif min(image.width, image.height) < SMALLEST:
-                self.left_out.add(f"images with a side below {SMALLEST} pixels, not trained on", image.file)
-            else:
-                kept.append(number)
-        return kept
-
-
-def _box_problems(entry: dict[str, Any], image: Listed, manifest: DetectionManifest) -> Iterator[tuple[str, str]]:
-    box, area, crowd = entry.get("bbox"), entry.get("area"), entry.get("iscrowd")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
-        yield "boxes that are not four numbers", quoted(box)
-    else:
-        left, top, width, height = box
-        right, bottom = left + width, top + height
-        over, apart = image.over(left, top, right, bottom), image.over(right, bottom, left, top) >= 0
-        if width < 0 or height < 0:
-            yield "boxes of negative size", repr(box)
-        elif over >= manifest.overhang or (width > 0 and height > 0 and apart):
-            # mmdet would leave out an object that has no part in its image.
-            yield "boxes outside their image", f"{box} in {image.width}x{image.height}"
-    if not _is_finite(area) or area < 0 or crowd not in (0, 1):
-        yield "area or iscrowd of no use", f"area {quoted(area)}, iscrowd {quoted(crowd)}"
-    if entry.get("ignore"):
+    Returns numbers for the record, sentences about counts that are wrong, what training leaves out, and notes.
+    """
+    images = {image.id: image for image in content.images}
+    unlisted = [one for one in content.annotations if one.image_id not in images]
+    findings.add("annotations of an image that is not listed", *(f"{one.id}, image {one.image_id}" for one in unlisted))
+    objects = [one for one in content.annotations if one.image_id in images]
+    places = [f"annotation {one.id} of {images[one.image_id].file_name}" for one in objects]
+    ids, category, area, crowd = (
+        np.array([getattr(one, name) for one in objects]) for name in ("id", "category_id", "area", "iscrowd")
+    )
+    left, top, width, height = np.array([one.bbox for one in objects]).reshape(-1, 4).T
+    sizes = [(images[one.image_id].width, images[one.image_id].height) for one in objects]
+    across, down = np.array(sizes).reshape(-1, 2).T
+    right, bottom, side = left + width, top + height, np.minimum(width, height)
+    over = np.max([-left, -top, right - across, bottom - down], axis=0, initial=-np.inf)
+    apart = np.max([-right, -bottom, left - across, top - down], axis=0, initial=-np.inf) >= 0
+    # mmdet would leave out an object that has no part in its image.
+    outside = (over >= manifest.overhang) | ((width > 0) & (height > 0) & apart)
+    wrong = {
+        "annotation ids that stand twice, or are 0, which pycocotools takes for no match":
+            (ids == 0) | np.isin(ids, repeated(ids.tolist())),
+        "annotations of an unknown category": ~np.isin(category, manifest.category_ids),
+        "boxes of negative size": (width < 0) | (height < 0),
+        "boxes outside their image": outside & (width >= 0) & (height >= 0),
         # pycocotools overwrites it with iscrowd.
-        yield "objects marked `ignore`, which training leaves out and evaluation scores", quoted(entry["ignore"])
+        "objects marked `ignore`, which training leaves out and evaluation scores":
+            np.array([bool(one.ignore) for one in objects], dtype=bool),
+    }  # fmt: skip
+    sound, short = np.ones(len(objects), dtype=bool), np.zeros(len(objects), dtype=int)
+    for kind, mask in wrong.items():
+        sound &= ~mask
+        for index in np.flatnonzero(mask).tolist():
+            one = objects[index]
+            box, size = list(one.bbox), "{}x{}".format(*sizes[index])
+            findings.add(kind, f"{places[index]}: category {one.category_id}, box {box} in {size}")
+    for index, one in enumerate(objects):
+        if one.segmentation or manifest.masks:
+            try:
+                beyond, short[index] = _check_mask(one.segmentation, *sizes[index], manifest)
+                over[index] = max(over[index], beyond)
+            except (ValueError, TypeError, OverflowError) as error:
+                sound[index] = False
+                text = "{}: {} in {}x{}".format(places[index], error, *sizes[index])
+                findings.add("masks that do not fit their image", text)
+
+    def of(mask: np.ndarray) -> Iterator[str]:
+        return (places[index] for index in np.flatnonzero(mask).tolist())
+
+    line = sound & ((width <= 0) | (height <= 0))
+    no_area = sound & ~line & (area <= 0)
+    crowds = sound & (crowd == 1)
+    small = sound & ~crowds & ((width < 1) | (height < 1) | (area <= 0))
+    trained = Counter(one.image_id for one, take in zip(objects, sound & ~crowds & ~small, strict=True) if take)
+    annotated = {one.image_id for one, take in zip(objects, sound, strict=True) if take}
+    flat, left_out = Findings(), Findings()
+    flat.add("boxes without area", *of(line))
+    flat.add("objects whose area is stated as 0, which training leaves out and evaluation scores", *of(no_area))
+    left_out.add("crowds (or difficult objects), neither trained on nor scored", *of(crowds))
+    left_out.add("objects less than a pixel wide or high, or of area 0, scored but not trained on", *of(small))
+    counts = list(flat.sentences()) if len(flat) > manifest.splits[split].without_area else []
+    over_border, short_ones = int((sound & (over >= ROUNDING)).sum()), int(short[sound].sum())
+    notes = [f"{len(images):,} images with {int(sound.sum()):,} objects."]
+    if over_border or short_ones:
+        notes.append(
+            f"tolerated, as the manifest says: {over_border:,} objects that leave their image by a pixel or "
+            f"more, where they are cut off; {short_ones:,} polygons of one or two points, without area."
+        )
+    if split == TRAIN:
+        empty = [image.file_name for number, image in images.items() if number not in annotated]
+        kept = [number for number in images if number in annotated]
+        tiny = [number for number in kept if min(images[number].width, images[number].height) < SMALLEST]
+        left_out.add("images without objects, not trained on", *empty)
+        left_out.add(
+            f"images with a side below {SMALLEST} pixels, not trained on", *(images[one].file_name for one in tiny)
+        )
+        total = trained.total() - sum(trained[number] for number in tiny)
+        counts += [] if total or len(findings) else [f"training would keep no object on {len(images):,} images"]
+        notes.append(f"training keeps {len(kept) - len(tiny):,} of the images, with {total:,} objects.")
+    per_category = Counter(category[sound].tolist())
+    tolerated = {"objects_over_the_border": over_border, "short_polygons": short_ones} if manifest.tolerant else {}
+    facts = {
+        "per_class": {
+            name: per_category[number] for number, name in zip(manifest.category_ids, manifest.classes, strict=True)
+        },
+        "crowds": int(crowds.sum()),
+        "boxes_without_area": len(flat),
+        "boxes_thinner_than_a_pixel": int((sound & (side > 0) & (side < 1)).sum()),
+        **tolerated,
+    }
+    return facts, counts, left_out, notes
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _checked_mask(entry: dict[str, Any], image: Listed, manifest: DetectionManifest) -> tuple[float, int]:
-    """Pixels by which the mask of an annotation leaves its image, and polygons of one or two points in it.
+def _check_mask(
+    mask: tuple[tuple[float, ...], ...] | Runs | None, width: int, height: int, manifest: DetectionManifest
+) -> tuple[float, int]:
+    """Pixels by which the mask of an object leaves its image, and polygons of one or two points in it.
 
     These have no area: pycocotools 2.0.11 draws no pixel for them after a first polygon of three points or more, and
     mmdet drops them; a first polygon of two points is a box to pycocotools.
@@ -313,57 +306,115 @@ def _checked_mask(entry: dict[str, Any], image: Listed, manifest: DetectionManif
     Raises:
         ValueError, TypeError, OverflowError: it cannot be the mask of an object in the image; says why.
     """
-    import numpy as np
+    from pycocotools import mask as coder
 
-    mask = entry.get("segmentation")
-    if isinstance(mask, dict):
-        _check_runs(mask, image)
-        return 0.0, 0
-    if not isinstance(mask, list) or not mask:
-        raise InputError(f"expected polygons or a run-length encoding, found {quoted(mask)}")
-    over, short, double = -math.inf, 0, 0.0
+    if not mask:
+        raise InputError("expected polygons or a run-length encoding, found none")
+    if isinstance(mask, Runs):
+        if mask.size != (height, width):
+            raise InputError(f"run-length encoding of [height, width] {list(mask.size)}")
+        runs = {"size": [height, width], "counts": mask.counts}
+        if not isinstance(mask.counts, str):
+            runs = coder.frPyObjects({**runs, "counts": list(mask.counts)}, height, width)
+        if not coder.decode(runs).any():
+            raise InputError("run-length encoding without a pixel of the object")
+        # It refuses too many pixels, and leaves missing ones as it finds the memory: one fewer must be too few.
+        try:
+            coder.decode({"size": [1, height * width - 1], "counts": runs["counts"]})
+        except ValueError:
+            return 0.0, 0
+        raise InputError(f"run-length encoding of fewer than {height * width} pixels")
+    over, short = -np.inf, 0
     for index, polygon in enumerate(mask):
-        # A list of [x, y] pairs has the same points, but mmdet and pycocotools count its entries as coordinates.
-        flat = isinstance(polygon, list) and all(type(value) in (int, float) for value in polygon)
-        if not flat or len(polygon) % 2:
-            raise InputError(f"polygon that is no flat list of numbers x, y, x, y, ...: {quoted(polygon)}")
-        points, least = np.asarray(polygon, dtype=float).reshape(-1, 2), CORNERS
-        if manifest.short_polygons and index:
-            least = 1
-        if len(points) < least or not np.isfinite(points).all():
-            raise InputError(f"polygon of {len(points)} points, expected at least {least} of finite numbers")
-        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
-        over, short = max(over, float(image.over(left, top, right, bottom))), short + (len(points) < CORNERS)
+        least = 1 if manifest.short_polygons and index else CORNERS
+        if len(polygon) % 2 or len(polygon) < 2 * least:
+            raise InputError(f"polygon of {len(polygon)} coordinates, expected x, y of at least {least} points")
+        (left, right), (top, bottom) = ((min(some), max(some)) for some in (polygon[::2], polygon[1::2]))
+        over, short = max(over, -left, -top, right - width, bottom - height), short + (len(polygon) < 2 * CORNERS)
         if over >= manifest.overhang:
             raise InputError(f"polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g})")
-        (x, y), (after_x, after_y) = points.T, np.roll(points, -1, axis=0).T
-        # Twice the area between the outline and the origin; below the rounding of its coordinates it is none.
-        surface = abs((x * after_y - y * after_x).sum())
-        double += surface if surface > 1e-9 * max(1.0, float(np.abs(points).max())) ** 2 else 0.0
-    if not double and _is_finite(entry.get("area")) and entry["area"] > 0:
-        # With an area of 0 mmdet leaves the object out.
-        raise InputError(f"polygons that are a line or a point though an area of {entry['area']:g} is stated")
     return over, short
 
 
-def _check_runs(mask: dict[str, Any], image: Listed) -> None:
-    """Have pycocotools decode a run-length encoding; raises as `_checked_mask`."""
-    from pycocotools import mask as coder
+# --- PASCAL VOC ------------------------------------------------------------------------------------------------------
 
-    height, width, counts = image.height, image.width, mask.get("counts")
-    if mask.get("size") != [height, width]:
-        raise InputError(f"run-length encoding of [height, width] {quoted(mask.get('size'))}")
-    if isinstance(counts, list):
-        if not all(type(run) is int for run in counts):
-            raise TypeError("run-length encoding that cannot be read: expected whole numbers")
-        mask = coder.frPyObjects(mask, height, width)
-    elif not isinstance(counts, str):
-        raise TypeError(f"run-length encoding that cannot be read: expected text or numbers, found {quoted(counts)}")
-    if not coder.decode(mask).any():
-        raise InputError("run-length encoding without a pixel of the object")
-    # It refuses too many pixels, and leaves those that are missing as it finds the memory: one fewer must be too few.
-    try:
-        coder.decode({"size": [1, height * width - 1], "counts": mask["counts"]})
-    except ValueError:
-        return
-    raise InputError(f"run-length encoding of fewer than {height * width} pixels")
+VOC_VERSION = 1
+"""Version of the conversion: to be raised whenever equal input gives another JSON, so that cached ones are not used."""
+
+
+def convert(xml: Path, names: Sequence[str], classes: Sequence[str], destination: Path) -> dict[str, Any]:
+    """Write the VOC annotations `xml/<name>.xml` of `names` as a COCO JSON file and return its content.
+
+    VOC counts pixels from 1 and its maxima belong to the object, so a box becomes [xmin - 1, ymin - 1,
+    xmax - xmin + 1, ymax - ymin + 1]. Category ids run from 1 in the order of `classes`. Objects marked as difficult
+    become `iscrowd`, which COCO's evaluation does not count either.
+
+    One kind of object is left out and listed under `info.dropped`: a box whose two corners are the same pixel, the
+    trace of a click without a drag. Everything else is taken over as it stands, for the check to judge. Equal input
+    gives equal bytes.
+
+    Raises:
+        DataError: a file is missing or no VOC annotation, or names an unknown class; all are listed.
+    """
+    findings, dropped = Findings(), []
+    numbers = {label: number for number, label in enumerate(classes, start=1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for name in names:
+        path = xml / f"{name}.xml"
+        try:
+            root = ElementTree.fromstring(read_bytes(path))
+            width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
+            file = _text(root, "filename")
+            if Path(file).stem != path.stem:
+                raise InputError(f"names another image, {quoted(file)}")
+            images.append({"id": len(images) + 1, "file_name": file, "width": width, "height": height})
+        except FileError as error:
+            findings.add("XML files that cannot be read", str(error))
+            continue
+        except (ElementTree.ParseError, ValueError, LookupError) as error:
+            findings.add("XML files that cannot be read", f"{path} ({error})")
+            continue
+        for position, item in enumerate(root.findall("object"), start=1):
+            try:
+                label = _text(item, "name")
+                corners = (_number(item, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax"))
+                left, top, right, bottom = corners
+                difficult = _number(item, "difficult") if item.findtext("difficult") else 0
+                if label not in numbers:
+                    raise InputError(f"{quoted(label)}, expected one of {', '.join(numbers)}")
+                if difficult not in (0, 1):
+                    raise InputError(f"difficult: expected 0 or 1, found {difficult}")
+            except ValueError as error:
+                findings.add("objects that are no VOC annotation", f"{path}, object {position} ({error})")
+                continue
+            if (left, top) == (right, bottom):
+                dropped.append(f"{path.name}, object {position}: {label} at the single pixel {left}, {top}")
+                continue
+            box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
+            keys = {"id": len(annotations) + 1, "image_id": images[-1]["id"], "category_id": numbers[label]}
+            annotations.append({**keys, "bbox": box, "area": box[2] * box[3], "iscrowd": int(difficult)})
+    if len(findings):
+        raise DataError(f"{xml} cannot be converted:\n" + "\n".join(f"  {text}" for text in findings.sentences()))
+    content = {
+        "info": {"description": f"{xml.name} converted from PASCAL VOC", "dropped": dropped},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": number, "name": label} for label, number in numbers.items()],
+    }
+    write_text(destination, json.dumps(content, sort_keys=True))
+    return content
+
+
+def _text(element: ElementTree.Element, path: str) -> str:
+    found = element.findall(path)
+    if len(found) != 1 or not (found[0].text or "").strip():
+        raise InputError(f"expected one {path} with a value, found {len(found)}")
+    return found[0].text.strip()
+
+
+def _number(element: ElementTree.Element, path: str) -> int | float:
+    text = _text(element, path)
+    if not re.fullmatch(r"[-+]?[0-9]{1,9}(\.[0-9]*)?", text):
+        raise InputError(f"{path}: expected a number, found {quoted(text)}")
+    return int(value) if (value := float(text)).is_integer() else value

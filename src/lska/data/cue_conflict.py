@@ -8,10 +8,8 @@ folders, are ignored.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +18,21 @@ import numpy as np
 
 from lska.data.decoding import read_encoded, see_file
 from lska.data.entries import DataError, is_hidden
+from lska.data.integrity import CheckReport, Findings, differences
 from lska.data.parallel import mapped
-from lska.data.problems import CheckReport, Findings, differences
+from lska.data.preparing import RENDERED, DataSet, inspected_record
 from lska.provenance.files import read_yaml
 from lska.provenance.metric_files import digest
 from lska.settings.perturbed_sets import CUE_CONFLICT
 
 NAME = re.compile(r"([A-Za-z_]+)([0-9]+)-([A-Za-z_]+)([0-9]+)\.png")
+
+PUBLISHED = {
+    "title": "published cue-conflict set",
+    "source": "Geirhos et al., ImageNet-trained CNNs are biased towards texture, ICLR 2019; rgeirhos/texture-vs-shape",
+    "terms": "images under the terms of their sources",
+}
+"""What is said of the published cue-conflict set, which has no manifest."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +135,13 @@ def check_cue_conflict(
         The report; the numbers of `images`, `categories`, `shape_instances`, `texture_instances` and of images whose
         cues agree (`without_conflict`); the digest of names and bytes of all images, None where something is wrong.
     """
-    root, findings = Path(root), Findings()
+    root, findings, hashes = Path(root), Findings(), []
     identity = digest([list(expected.categories), expected.per_category])
     try:
         images = _listed(root, findings)
     except DataError as error:
         return CheckReport(name, identity, root, (str(error),)), {}, None
     first: dict[str, str] = {}
-    hashes = []
     pictures = mapped(lambda index: see_file(images.place(index)), len(images), root.name)
     for image, picture in zip(images.names, pictures, strict=True):
         hashes.append([image, picture.hash])
@@ -159,19 +164,33 @@ def check_cue_conflict(
 
 def _listed(root: Path, findings: Findings) -> CueConflictSet:
     """Every image whose name says what it is, sorted; what is wrong goes to `findings`."""
+    entries, seen = [], {}
     try:
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
-        entries = sorted(entry for folder in folders for entry in _images(folder, findings))
+        files = [
+            file
+            for folder in sorted(root.iterdir()) if folder.is_dir() and not is_hidden(folder.name)
+            for file in folder.iterdir() if not is_hidden(file.name)
+        ]  # fmt: skip
+        for file in files:
+            name, match = f"{file.parent.name}/{file.name}", NAME.fullmatch(file.name)
+            if match is None:
+                findings.add("names other than <shape><n>-<texture><m>.png", name)
+                continue
+            if match[1] != file.parent.name:
+                findings.add("files in the folder of another shape", name)
+            if not file.is_file() or file.stat().st_size == 0:
+                findings.add("files without bytes", name)
+            entries.append((Instance(match[1], int(match[2])), Instance(match[3], int(match[4])), name))
     except OSError as error:
         raise DataError(
             f"{error.filename or root} cannot be read ({error.strerror}): expected the folder of a cue-conflict set, "
             "which holds one folder per shape category; correct the path or mount the data"
         ) from error
-    seen: dict[tuple[Instance, Instance], str] = {}
-    for shape, texture, name in entries:
-        if (former := seen.setdefault((shape, texture), name)) != name:
+    for *pair, name in sorted(entries):
+        if (former := seen.setdefault(tuple(pair), name)) != name:
             findings.add("combinations of shape and texture that occur twice", f"{former} and {name}")
-    shapes, textures = (sorted({entry[side] for entry in entries}) for side in (0, 1))
+    shape, texture, names = zip(*sorted(entries), strict=True) if entries else ((), (), ())
+    shapes, textures = sorted(set(shape)), sorted(set(texture))
     categories = sorted({instance.category for instance in (*shapes, *textures)})
 
     def numbers(values: list[Any], among: list[Any]) -> np.ndarray:
@@ -179,33 +198,11 @@ def _listed(root: Path, findings: Findings) -> CueConflictSet:
         return np.array([place[value] for value in values], dtype=np.int64)
 
     return CueConflictSet(
-        root,
-        tuple(name for _, _, name in entries),
-        tuple(categories),
-        tuple(shapes),
-        tuple(textures),
-        shape_category=numbers([shape.category for shape, _, _ in entries], categories),
-        shape_instance=numbers([shape for shape, _, _ in entries], shapes),
-        texture_category=numbers([texture.category for _, texture, _ in entries], categories),
-        texture_instance=numbers([texture for _, texture, _ in entries], textures),
-    )
-
-
-def _images(folder: Path, findings: Findings) -> Iterator[tuple[Instance, Instance, str]]:
-    """Shape, texture and name of each image of a category."""
-    with os.scandir(folder) as files:
-        for file in files:
-            name, match = f"{folder.name}/{file.name}", NAME.fullmatch(file.name)
-            if is_hidden(file.name):
-                continue
-            if match is None:
-                findings.add("names other than <shape><n>-<texture><m>.png", name)
-                continue
-            if match[1] != folder.name:
-                findings.add("files in the folder of another shape", name)
-            if not file.is_file() or file.stat().st_size == 0:
-                findings.add("files without bytes", name)
-            yield Instance(match[1], int(match[2])), Instance(match[3], int(match[4])), name
+        root, names, tuple(categories), tuple(shapes), tuple(textures),
+        shape_category=numbers([one.category for one in shape], categories), shape_instance=numbers(shape, shapes),
+        texture_category=numbers([one.category for one in texture], categories),
+        texture_instance=numbers(texture, textures),
+    )  # fmt: skip
 
 
 def _deviations(images: CueConflictSet, expected: Expected | None) -> list[str]:
@@ -216,16 +213,35 @@ def _deviations(images: CueConflictSet, expected: Expected | None) -> list[str]:
         return []
     findings, counts = Findings(), Counter(name.split("/")[0] for name in images.names)
     wanted, textures = set(expected.categories), {texture.category for texture in images.textures}
-    for kind, categories in (
-        ("categories without images", wanted - set(counts)),
-        ("folders that are no category of the set", set(counts) - wanted),
-        ("textures of no category of the set", textures - wanted),
-    ):
-        for category in sorted(categories):
-            findings.add(kind, category)
+    findings.add("categories without images", *sorted(wanted - set(counts)))
+    findings.add("folders that are no category of the set", *sorted(set(counts) - wanted))
+    findings.add("textures of no category of the set", *sorted(textures - wanted))
     for category in sorted(set(counts) & wanted):
         if counts[category] != expected.per_category:
             example = f"{category} has {counts[category]} instead of {expected.per_category}"
             findings.add("categories with another number of images", example)
     total = len(expected.categories) * expected.per_category
     return [*differences([("images", total, len(images))]), *findings.sentences()]
+
+
+class CueConflictFolder(DataSet):
+    """Cue-conflict images: the published set, or generated ones in its layout."""
+
+    def generate(self) -> None:
+        """Write the generated scenes."""
+        from lska.data.synthetic import write_cue_conflict_set
+
+        write_cue_conflict_set(self.root, self.settings, overwrite=True)
+
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+        """Every name and every image."""
+        expected, about = published(), PUBLISHED
+        if self.data.generate is not None:
+            expected = Expected(self.settings.class_names, self.settings.per_class)
+            about = {"title": "generated scenes", **RENDERED}
+        report, facts, contents = check_cue_conflict(self.root, expected, self.data.name)
+        if not report.ok:
+            return report, {}
+        images = read_cue_conflict(self.root, expected)
+        identity = digest([list(expected.categories), expected.per_category, contents])
+        return report, inspected_record(self, images, about, identity) | {"detail": facts}

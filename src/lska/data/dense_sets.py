@@ -8,11 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.data import voc
-from lska.data.ade20k import check_segmentation
-from lska.data.coco import check_detection
-from lska.data.digests import file_hash, lines_digest, sized_lines
-from lska.data.entries import DataError, inside_problem, read_names
+from lska.data import coco
+from lska.data.coco import SplitOutcome, check_detection
+from lska.data.decoding import Seen, see_file
+from lska.data.entries import (
+    DataError,
+    file_hash,
+    file_sizes,
+    inside_problem,
+    lines_digest,
+    read_names,
+    sized_lines,
+)
+from lska.data.integrity import CheckReport, Findings, changed, differences
 from lska.data.manifest import (
     DenseManifest,
     DetectionManifest,
@@ -21,13 +29,13 @@ from lska.data.manifest import (
     SegmentationSplitManifest,
     manifest_for,
 )
+from lska.data.parallel import mapped
 from lska.data.preparing import RENDERED, DataSet, prepare_set, record
-from lska.data.problems import CheckReport, changed
 from lska.data.sources import dense_root
 from lska.data.synthetic.boxed import DetectionSettings, write_detection_set
 from lska.data.synthetic.generated_folder import existing_settings
 from lska.data.synthetic.segmented import write_segmentation_set
-from lska.provenance.files import FileError, MissingFileError
+from lska.provenance.files import FileError
 from lska.provenance.metric_files import read_record
 from lska.settings.sections import DataSource
 
@@ -102,11 +110,11 @@ def prepare_dense(kind: str, data: DataSource, record: Path, cache: Path) -> Non
 
 
 def check_dense(kind: str, data: DataSource, cache: Path) -> CheckReport:
-    """Check the data completely, as `prepare` does, and report instead of raising.
+    """Check the data completely, as `prepare_dense` does, and report instead of raising.
 
     Raises:
         DataError: a generated set is not there, or is of other settings.
-        ValueError: as `prepare`.
+        ValueError: as `prepare_dense`.
     """
     return DenseSet(kind, data, cache).check()[0]
 
@@ -137,7 +145,7 @@ class DenseSet(DataSet):
     """A detection or segmentation set.
 
     Its record holds on top `detail` with the numbers of each split, `contents` with the digest of all bytes of each,
-    and `files` with that of file names and sizes, which `verify` compares.
+    and `files` with that of file names and sizes, which `verify_dense` compares.
     """
 
     @property
@@ -172,9 +180,8 @@ class DenseSet(DataSet):
 
     def generate(self) -> None:
         """Write the generated scenes."""
-        settings = self.settings
-        write = write_detection_set if isinstance(settings, DetectionSettings) else write_segmentation_set
-        write(self.root, settings, overwrite=True)
+        write = write_detection_set if self.kind == "detection" else write_segmentation_set
+        write(self.root, self.settings, overwrite=True)
 
     def open(self, split: str) -> Any:
         """Open a split; raises as `open_detection`."""
@@ -189,7 +196,7 @@ class DenseSet(DataSet):
             )  # fmt: skip
         images, annotations = _folder(folder / expected.images), folder / expected.annotations
         if manifest.format == "voc":
-            annotations = self._converted(manifest, annotations, folder / str(expected.names))
+            annotations = self._converted(manifest, _folder(annotations), folder / str(expected.names))
         elif not annotations.is_file():
             raise DataError(f"{annotations} is missing: expected a COCO annotation file; restore it")
         return DetectionSplit(
@@ -202,20 +209,17 @@ class DenseSet(DataSet):
         The same holds for another version of the conversion.
         """
         try:
-            names = read_names(names_file, inside_problem)
-        except MissingFileError as error:
-            wanted = "expected the names of the split, one a line; restore it"
-            raise DataError(f"{names_file} is missing: {wanted}") from error
+            names, problem = read_names(names_file, inside_problem), f"{names_file}: has none"
         except FileError as error:
-            raise DataError(f"{error}\nexpected the names of the split, one a line; restore the file") from error
+            names, problem = [], str(error)
         if not names:
-            raise DataError(f"{names_file}: expected the names of the split, one a line, found none; restore it")
-        state = hashlib.sha256(repr((voc.VERSION, str(_folder(xml).resolve()), names, manifest.classes)).encode())
+            raise DataError(f"{problem}\nexpected the names of the split, one a line; restore the file")
+        state = hashlib.sha256(repr((coco.VOC_VERSION, str(xml.resolve()), names, manifest.classes)).encode())
         for path in sorted(xml.glob("*.xml")):
             state.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
         destination = self.cache / f"{manifest.name}-{names_file.stem}-{state.hexdigest()[:16]}.json"
         if not destination.is_file():
-            voc.convert(xml, names, manifest.classes, destination)
+            coco.convert(xml, names, manifest.classes, destination)
         return destination
 
     def check(self) -> tuple[CheckReport, dict[str, Any]]:
@@ -252,3 +256,50 @@ def _folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise DataError(f"{folder} is missing: expected a folder; restore it or correct the data root")
     return folder
+
+
+def check_segmentation(manifest: SegmentationManifest, split: SegmentationSplit) -> SplitOutcome:
+    """Decode every image and label map of a split and check that they fit each other and the manifest.
+
+    Raises:
+        DataError: a folder cannot be read at all.
+    """
+    findings, remarks = Findings(), Findings()
+    sides, stems = ((split.images, split.image_suffix), (split.labels, split.label_suffix)), []
+    for folder, suffix in sides:  # case counts, as to mmseg
+        files = sorted(file_sizes(folder))
+        odd = [str(folder / one) for one in files if not one.endswith((split.image_suffix, split.label_suffix))]
+        remarks.add(f"image files that do not end in {suffix}, left out", *odd)
+        stems.append({one.removesuffix(suffix) for one in files if one.endswith(suffix)})
+    images, labels = stems
+    alone = (f"{split.images / name}{split.image_suffix}" for name in sorted(images - labels))
+    findings.add("images without label map", *alone)
+    alone = (f"{split.labels / name}{split.label_suffix}" for name in sorted(labels - images))
+    findings.add("label maps without image", *alone)
+    names, pixels, lines = sorted(images & labels), [0] * 256, []
+
+    def read(index: int) -> tuple[Seen, Seen]:
+        return tuple(see_file(folder / f"{names[index]}{suffix}", folder is split.labels) for folder, suffix in sides)
+
+    for name, (image, label) in zip(names, mapped(read, len(names), split.split), strict=True):
+        file = split.labels / f"{name}{split.label_suffix}"
+        if image.size is None:
+            findings.add("unreadable images", image.problem)
+        if label.size is None:
+            findings.add("unreadable label maps", label.problem)
+        elif image.size and image.size != label.size:
+            found, expected = ("{}x{}".format(*size) for size in (label.size, image.size))
+            findings.add("label maps of another size than their image", f"{file} is {found}, the image {expected}")
+        unknown = [value for value, count in enumerate(label.pixels) if count and value not in manifest.allowed]
+        if unknown:
+            findings.add("label maps with values that are no class", f"{file}: {', '.join(map(str, unknown[:10]))}")
+        for remark in image.remarks:
+            remarks.add(f"images with {remark}", f"{name}{split.image_suffix}")
+        pixels = [total + count for total, count in zip(pixels, label.pixels or [0] * 256, strict=True)]
+        lines += [f"{image.hash} images/{name}", f"{label.hash} labels/{name}"]
+    counts = differences([("pairs of image and label map", manifest.splits[split.split].count, len(names))])
+    first = int(manifest.zero_is_unlabelled)
+    per_class = {name: pixels[first + index] for index, name in enumerate(manifest.classes)}
+    facts = {"pixels": per_class | {"not scored": sum(pixels) - sum(per_class.values())}}
+    notes = (f"{len(names):,} images with label maps at {split.labels}.", *(f"{text}." for text in remarks.sentences()))
+    return SplitOutcome((*findings.sentences(), *counts), facts, notes, lines_digest(lines))

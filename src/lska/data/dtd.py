@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lska.data.digests import file_hash
-from lska.data.entries import DataError, lying_at, shown_names
+from lska.data.entries import DataError, file_hash, lines_digest, shown_names
 from lska.data.folders import Split, list_split
-from lska.data.integrity import check_class_folders
-from lska.data.manifest import PARTS, TextureManifest
-from lska.data.problems import CheckReport, Findings
+from lska.data.integrity import CheckReport, Findings, check_class_folders
+from lska.data.manifest import IMAGES, LABELS, PARTS, TextureManifest, manifest_for
+from lska.data.preparing import DataSet, inspected_record
+from lska.data.sources import archives_of, texture_folder, texture_root
 from lska.provenance.files import FileError, quoted, read_lines
-
-FOLDER = "dtd"
-IMAGES, LABELS = "images", "labels"
+from lska.provenance.metric_files import digest
+from lska.settings.sections import DataSource
 
 Splits = dict[int, dict[str, np.ndarray]]
 """For each split, numbered from 1, and each of `PARTS` the indices of its images, int64 (n,), in the file's order."""
@@ -59,15 +58,15 @@ class TextureSet:
         return self.images.samples.targets
 
     def listing(self) -> list[str]:
-        """Lines that change whenever an image is added, removed, renamed or resized, or a split changed.
-
-        Raises:
-            DataError: a label file cannot be read.
-            OSError: an image is gone.
-        """
+        """Lines that change whenever an image is added, removed, renamed or resized, or a split changed."""
         files = [self.folder / LABELS / f"{part}{number}.txt" for number in self.splits for part in PARTS]
         sizes = [f"{IMAGES} {name} {self.images.size(index)}" for index, name in enumerate(self.names)]
         return [*sizes, *(f"{LABELS} {file.name} {file_hash(file)}" for file in files)]
+
+
+def open_textures(data: DataSource, cache: Path) -> TextureSet:
+    """As `read_textures`, also from an archive at the root, which is unpacked into `cache`."""
+    return read_textures(texture_root(Path(data.root), archives_of(data), cache))
 
 
 def read_textures(root: Path) -> TextureSet:
@@ -91,107 +90,17 @@ def read_textures(root: Path) -> TextureSet:
 def check_textures(manifest: TextureManifest, root: Path, contents: bool = False) -> CheckReport:
     """Check a texture set completely: classes, counts, empty files, every line of every split.
 
-    With `contents`, every image is decoded too. Nothing about the data raises: a missing root is a finding like any
-    other.
+    With `contents`, every image is decoded too. Nothing about the data raises: a missing root is a finding.
     """
     findings = Findings()
     try:
         textures = _read(root, findings)
     except DataError as error:
         return CheckReport(manifest.name, manifest.digest, root, (f"{error}.",), ())
-    _compare(manifest, textures, findings)
-    images = check_class_folders(manifest.images, textures.folder, contents)
-    sizes = ", ".join(f"{part} {count:,}" for part, count in manifest.parts.items())
-    note = f"{LABELS}: {len(textures.splits)} splits, expected of each class {sizes}."
-    sentences = (*images.findings, *(f"{LABELS}: {text}." for text in findings.sentences()))
-    return CheckReport(manifest.name, manifest.digest, Path(root), sentences, (*images.notes, note))
-
-
-def texture_folder(root: Path) -> Path:
-    """The folder that holds `images` and `labels`: `root`, or `root/dtd`.
-
-    Raises:
-        DataError: neither does; says what lies there.
-    """
-    root = Path(root)
-    for folder in (root, root / FOLDER):
-        if (folder / IMAGES).is_dir() and (folder / LABELS).is_dir():
-            return folder
-    raise DataError(
-        f"data root '{root.absolute()}' holds no texture set: expected the folders {IMAGES} and {LABELS}, or {FOLDER} "
-        f"with them, {lying_at(root)}; unpack the archive there, or correct the data root in the configuration"
-    )
-
-
-def _read(root: Path, findings: Findings) -> TextureSet:
-    """The texture set without the lines that are wrong, which become findings."""
-    folder = texture_folder(root)
-    images = list_split(folder, IMAGES)
-    index = {name: position for position, name in enumerate(images.samples.names)}
-    splits = {
-        number: _split(folder / LABELS, number, index, images.classes, findings)
-        for number in _numbers(folder / LABELS)
-    }
-    return TextureSet(folder, images, splits)
-
-
-def _numbers(labels: Path) -> list[int]:
-    """Numbers of the splits that have a label file."""
-    try:
-        names = sorted(path.name for path in labels.iterdir())
-    except OSError as error:
-        raise DataError(f"{labels} cannot be read ({error.strerror}); check its permissions and mount") from error
-    numbers = {int(match[2]) for match in map(_LABEL_FILE.fullmatch, names) if match}
-    if not numbers:
-        raise DataError(
-            f"{labels} holds no split: expected {', '.join(f'{part}1.txt' for part in PARTS)}, found "
-            f"{shown_names(names)}; restore the label files"
-        )
-    return sorted(numbers)
-
-
-def _split(
-    labels: Path, number: int, index: dict[str, int], classes: tuple[str, ...], findings: Findings
-) -> dict[str, np.ndarray]:
-    """The parts of one split; an image that is listed twice belongs to the part that lists it first."""
-    placed: dict[int, str] = {}
-    # A dictionary keeps the order of the file.
-    members: dict[str, dict[int, None]] = {part: {} for part in PARTS}
-    for part in PARTS:
-        for where, name in _lines(labels / f"{part}{number}.txt", findings):
-            position = index.get(name)
-            if position is None:
-                known = name.partition("/")[0] in classes
-                findings.add("lines that name a missing image" if known else "lines of an unknown class", where)
-            elif placed.setdefault(position, part) != part:
-                findings.add("images in two parts of a split", f"{where} and {placed[position]}{number}.txt")
-            elif position in members[part]:
-                findings.add("images listed twice in a part", where)
-            else:
-                members[part][position] = None
-    return {part: np.array(list(found), dtype=np.int64) for part, found in members.items()}
-
-
-def _lines(path: Path, findings: Findings) -> Iterator[tuple[str, str]]:
-    """Every line with its place."""
-    try:
-        lines = read_lines(path)
-    except FileError as error:
-        findings.add("label files that cannot be read", str(error))
-        return
-    if not lines:
-        findings.add("label files that name no image", path.name)
-    for number, name in lines:
-        yield f"{quoted(name)} in {path.name} line {number}", name
-
-
-def _compare(manifest: TextureManifest, textures: TextureSet, findings: Findings) -> None:
-    """Compare numbers of splits and of images in each part with the manifest."""
-    expected = set(range(1, manifest.splits + 1))
-    for number in sorted(expected - set(textures.splits)):
-        findings.add("missing splits", f"split {number}")
-    for number in sorted(set(textures.splits) - expected):
-        findings.add("splits that are not in the manifest", f"split {number}")
+    expected = range(1, manifest.splits + 1)
+    findings.add("missing splits", *(f"split {number}" for number in expected if number not in textures.splits))
+    surplus = (f"split {number}" for number in textures.splits if number not in expected)
+    findings.add("splits that are not in the manifest", *surplus)
     for number, parts in textures.splits.items():
         for part, indices in parts.items():
             counts = np.bincount(textures.targets[indices], minlength=len(textures.classes)).tolist()
@@ -199,3 +108,75 @@ def _compare(manifest: TextureManifest, textures: TextureSet, findings: Findings
                 if label in manifest.classes and count != manifest.parts[part]:
                     wrong = f"{part}{number}.txt has {count:,} of {label}, expected {manifest.parts[part]:,}"
                     findings.add("classes with too many or too few images in a part", wrong)
+    images = check_class_folders(manifest.images, textures.folder, contents)
+    sizes = ", ".join(f"{part} {count:,}" for part, count in manifest.parts.items())
+    note = f"{LABELS}: {len(textures.splits)} splits, expected of each class {sizes}."
+    sentences = (*images.findings, *(f"{LABELS}: {text}." for text in findings.sentences()))
+    return CheckReport(manifest.name, manifest.digest, Path(root), sentences, (*images.notes, note))
+
+
+def _read(root: Path, findings: Findings) -> TextureSet:
+    """The texture set without the lines that are wrong, which become findings."""
+    folder = texture_folder(root)
+    images, labels = list_split(folder, IMAGES), folder / LABELS
+    index = {name: position for position, name in enumerate(images.samples.names)}
+    names = sorted(path.name for path in labels.iterdir())
+    numbers = sorted({int(match[2]) for match in map(_LABEL_FILE.fullmatch, names) if match})
+    if not numbers:
+        raise DataError(
+            f"{labels} holds no split: expected {', '.join(f'{part}1.txt' for part in PARTS)}, found "
+            f"{shown_names(names)}; restore the label files"
+        )
+    return TextureSet(folder, images, {n: _split(labels, n, index, images.classes, findings) for n in numbers})
+
+
+def _split(
+    labels: Path, number: int, index: dict[str, int], classes: tuple[str, ...], findings: Findings
+) -> dict[str, np.ndarray]:
+    """The parts of one split; an image that is listed twice belongs to the part that lists it first."""
+    placed: dict[int, str] = {}
+    members: dict[str, list[int]] = {part: [] for part in PARTS}
+    for part in PARTS:
+        path = labels / f"{part}{number}.txt"
+        try:
+            lines = read_lines(path)
+        except FileError as error:
+            findings.add("label files that cannot be read", str(error))
+            continue
+        if not lines:
+            findings.add("label files that name no image", path.name)
+        for line, name in lines:
+            where, position = f"{quoted(name)} in {path.name} line {line}", index.get(name)
+            if position is None:
+                known = name.partition("/")[0] in classes
+                findings.add("lines that name a missing image" if known else "lines of an unknown class", where)
+            elif position not in placed:
+                placed[position] = part
+                members[part].append(position)
+            elif placed[position] != part:
+                findings.add("images in two parts of a split", f"{where} and {placed[position]}{number}.txt")
+            else:
+                findings.add("images listed twice in a part", where)
+    return {part: np.array(found, dtype=np.int64) for part, found in members.items()}
+
+
+class TextureFolder(DataSet):
+    """Textures: DTD, or generated ones in its layout."""
+
+    def generate(self) -> None:
+        """Write the generated textures."""
+        from lska.data.synthetic import write_texture_set
+
+        write_texture_set(self.root, self.settings, overwrite=True)
+
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+        """Classes, counts and every line of every split."""
+        made = self.data.generate is not None
+        manifest = self.settings.manifest(self.data.name) if made else manifest_for(self.kind, self.data)
+        place = texture_root(self.root, manifest.archives, self.cache)
+        report = check_textures(manifest, place)
+        if not report.ok:
+            return report, {}
+        textures = read_textures(place)
+        identity = digest([manifest.digest, lines_digest(textures.listing())]) if made else manifest.digest
+        return report, inspected_record(self, textures, manifest.about, identity) | {"classes": len(textures.classes)}

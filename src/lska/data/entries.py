@@ -1,7 +1,8 @@
-"""Names in folders, archives and manifests: which stay inside the place they belong to, and which are data at all."""
+"""Names in folders, archives and manifests: which stay inside their place, which are data; digests of them."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from lska.provenance.errors import LskaError
-from lska.provenance.files import FileError, quoted, read_lines
+from lska.provenance.files import FileError, open_regular, quoted, read_lines
 from lska.provenance.strict import checked
 
 T = TypeVar("T", bound=Hashable)
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
+"""Of images: timm's list and WebP; the case does not matter."""
 
 SHOWN = 10
 """Names that a message lists before it only counts."""
@@ -27,11 +31,13 @@ _HIDDEN = re.compile(
     re.IGNORECASE,
 )
 _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
-_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class DataError(LskaError, ValueError):
     """A data set on disk is not as expected; the message names the place, what was expected and what to do."""
+
+
+# --- Names -----------------------------------------------------------------------------------------------------------
 
 
 def is_hidden(name: str) -> bool:
@@ -39,17 +45,18 @@ def is_hidden(name: str) -> bool:
     return _HIDDEN.search(name) is not None
 
 
+def is_image(file: str) -> bool:
+    """Whether a file name or path counts as an image: a known extension, not hidden."""
+    return file.lower().endswith(EXTENSIONS) and not is_hidden(file)
+
+
 def repeated(values: Iterable[T]) -> list[T]:
     """The values that occur more than once."""
     return [value for value, number in Counter(values).items() if number > 1]
 
 
-def path_problem(name: str, hidden: bool = False) -> str | None:
-    """Why `name` is no path that stays inside a folder on every system, as what it "is" or "has"; None where it is.
-
-    Args:
-        hidden: whether it is never written, and may have control characters, as the file with a folder's icon on macOS.
-    """
+def path_problem(name: str) -> str | None:
+    """Why `name` is no path that stays inside a folder on every system, as what it "is" or "has"; None where it is."""
     if not name.strip("/ "):
         return "is empty"
     if name.startswith("/"):
@@ -58,9 +65,9 @@ def path_problem(name: str, hidden: bool = False) -> str | None:
         return "leads out of its folder"
     if "\\" in name:
         return "has a backslash"
-    if _DRIVE.match(name):
+    if re.match("[A-Za-z]:", name):
         return "begins with a drive"
-    return "has control characters" if _CONTROL.search(name) and not hidden else None
+    return "has control characters" if _CONTROL.search(name) else None
 
 
 def inside_problem(name: str) -> str | None:
@@ -108,10 +115,7 @@ def lying_at(root: Path) -> str:
 
 
 def read_names(path: Path, problem: Callable[[str], str | None]) -> list[str]:
-    """The names in a text file, one a line.
-
-    Args:
-        problem: what is wrong with a name, as `name_problem`.
+    """The names in a text file, one a line; `problem` says what is wrong with one, as `name_problem`.
 
     Raises:
         FileError: as `lska.provenance.files.read_text`, or a name is there twice or wrong; names the lines.
@@ -119,12 +123,63 @@ def read_names(path: Path, problem: Callable[[str], str | None]) -> list[str]:
     first: dict[str, int] = {}
     wrong = []
     for number, name in read_lines(path):
-        if name in first:
-            wrong.append(f"line {number}: {quoted(name)} stands in line {first[name]} already")
-        elif found := problem(name):
-            wrong.append(f"line {number}: {found}")
+        stands = f"{quoted(name)} stands in line {first[name]} already" if name in first else problem(name)
+        wrong += [f"line {number}: {stands}"] if stands else []
         first.setdefault(name, number)
     if wrong:
-        more = f"\n  and {len(wrong) - 10:,} more" if len(wrong) > 10 else ""
-        raise FileError(f"{path}: {len(wrong):,} problem(s):\n  " + "\n  ".join(wrong[:10]) + more)
+        more = f"\n  and {len(wrong) - SHOWN:,} more" if len(wrong) > SHOWN else ""
+        raise FileError(f"{path}: {len(wrong):,} problem(s):\n  " + "\n  ".join(wrong[:SHOWN]) + more)
     return list(first)
+
+
+# --- Digests ---------------------------------------------------------------------------------------------------------
+
+
+def lines_digest(lines: Iterable[str]) -> str:
+    """`sha256:...` of lines."""
+    state = hashlib.sha256()
+    for line in lines:
+        state.update(os.fsencode(line) + b"\n")
+    return f"sha256:{state.hexdigest()}"
+
+
+def content_hash(data: bytes) -> str:
+    """SHA-256 of one file's bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; raises DataError where it is missing or cannot be read."""
+    try:
+        with open_regular(path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (FileError, OSError) as error:
+        raise DataError(f"{error}; restore it, or correct the data root in the configuration") from error
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Every image file under `folder` with its size in bytes, by relative path; DataError where it cannot be read."""
+    found, folders = {}, [""]
+    try:
+        while folders:
+            prefix = folders.pop()
+            with os.scandir(f"{folder}/{prefix}") as entries:
+                for entry in entries:
+                    name = f"{prefix}{entry.name}"
+                    if is_hidden(entry.name):
+                        continue
+                    if entry.is_dir():
+                        folders.append(f"{name}/")
+                    elif is_image(entry.name):
+                        found[name] = entry.stat().st_size
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder} cannot be read ({error.strerror}): expected a folder of images; restore it "
+            "or correct the data root in the configuration"
+        ) from error
+    return found
+
+
+def sized_lines(part: str, folder: Path) -> list[str]:
+    """Lines that change whenever an image file under `folder` is added, removed, renamed or resized."""
+    return [f"{part} {name} {size}" for name, size in sorted(file_sizes(folder).items())]

@@ -1,38 +1,115 @@
-"""Compare class folders with their manifest and say exactly what is missing or too much."""
+"""What a check finds and how it is told, and the check of class folders against their manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from lska.data.decoding import see
-from lska.data.digests import contents_digest, names_digest
 from lska.data.entries import SHOWN, DataError, shown_names
-from lska.data.folders import Split, list_split
+from lska.data.folders import Split, contents_digest, list_split, names_digest
 from lska.data.manifest import Manifest, SplitManifest
 from lska.data.parallel import mapped
-from lska.data.problems import CheckReport, Findings
+from lska.provenance.files import one_line
+
+
+class Findings:
+    """Problems by kind; each kind keeps its number and its first examples, so that millions of them fit in memory."""
+
+    def __init__(self) -> None:
+        self._examples: dict[str, list[str]] = {}
+        self._counts: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    def add(self, kind: str, *examples: str) -> None:
+        """Count more problems of a kind, one for each example, which names the file and the annotation."""
+        for example in examples:
+            self._counts[kind] = self._counts.get(kind, 0) + 1
+            if self._counts[kind] <= SHOWN:
+                self._examples.setdefault(kind, []).append(one_line(example))
+
+    def sentences(self) -> tuple[str, ...]:
+        """One text per kind: the kind, how many there are, the first of them."""
+        return tuple(
+            f"{kind} ({count:,}): {'; '.join(self._examples[kind])}"
+            + (f"; and {count - SHOWN:,} more" if count > SHOWN else "")
+            for kind, count in self._counts.items()
+        )
+
+
+def differences(stated: Iterable[tuple[str, int | None, int]]) -> list[str]:
+    """Sentences about counts that are not as stated, from triples (what, expected or None, found)."""
+    return [
+        f"{found:,} {what}, expected {expected:,} "
+        f"({abs(found - expected):,} too {'many' if found > expected else 'few'})"
+        for what, expected, found in stated
+        if expected is not None and found != expected
+    ]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The outcome of a check: `findings` are what is wrong, `notes` what is worth knowing; one sentence each."""
+
+    manifest: str
+    digest: str
+    root: Path
+    findings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the data are what the manifest says."""
+        return not self.findings
+
+
+def render_report(report: CheckReport) -> str:
+    """The report for people, ending in a newline."""
+    verdict = "as its manifest says" if report.ok else f"not as its manifest says ({len(report.findings)})"
+    lines = [f"{report.manifest} at {report.root}: {verdict}", f"manifest digest {report.digest}"]
+    lines += [f"  wrong: {one_line(text)}" for text in report.findings]
+    lines += [f"  {one_line(text)}" for text in report.notes]
+    return "\n".join(lines) + "\n"
+
+
+def changed(root: str | Path, record: Path, problems: Iterable[str]) -> DataError:
+    """The error about a set that is not the one that `record` records any more."""
+    lines = "\n".join(f"  {problem}" for problem in problems)
+    return DataError(
+        f"{root} is not the set that {record} records:\n{lines}\nrestore the files, or remove the record and "
+        "prepare the set again"
+    )
+
+
+# --- Class folders ---------------------------------------------------------------------------------------------------
 
 
 def check_class_folders(
-    manifest: Manifest, root: Path, contents: bool = False, cache: Path | None = None
+    manifest: Manifest, root: Path, contents: bool = False, opened: Callable[[str], Split] | None = None
 ) -> CheckReport:
     """Check every split of `manifest` at `root`: classes, counts, empty files, names; with `contents` every image too.
 
-    Nothing about the data raises: a missing root or a damaged archive is a finding like any other.
+    Nothing about the data raises: a missing root is a finding like any other.
+
+    Args:
+        opened: lists a split, where it does not simply lie at `root`.
     """
     findings: list[str] = []
     notes: list[str] = []
     for name, expected in manifest.splits.items():
         try:
-            split = list_split(root, name, cache)
+            split = opened(name) if opened else list_split(root, name)
         except DataError as error:
             findings.append(str(error))
             continue
         notes.append(f"{name}: {len(split):,} images in {len(split.classes):,} classes at {split.source}.")
         if split.ignored:
-            notes.append(f"{name}: other entries, ignored ({split.ignored:,}): {shown_names(split.ignored_names[:3])}.")
-        problems, remarks = structure_problems(manifest, split), ()
+            first = shown_names(split.ignored[:3])
+            notes.append(f"{name}: other entries, ignored ({len(split.ignored):,}): {first}.")
+        problems, remarks = structure_problems(manifest, split, name), ()
         whole = not problems
         problems += _empty_files(split)
         if contents:
@@ -47,9 +124,12 @@ def check_class_folders(
     return CheckReport(manifest.name, manifest.digest, Path(root), tuple(dict.fromkeys(findings)), tuple(notes))
 
 
-def structure_problems(manifest: Manifest, split: Split) -> list[str]:
-    """What is wrong with the classes, counts and file names of an opened split, one sentence each; reads no image."""
-    expected = manifest.splits[split.split]
+def structure_problems(manifest: Manifest, split: Split, name: str | None = None) -> list[str]:
+    """What is wrong with classes, counts and file names of an opened split, one sentence each; reads no image.
+
+    `name` is the split's in the manifest, where its folder has another.
+    """
+    expected = manifest.splits[name or split.split]
     problems = [*_classes(manifest, split), *_counts(manifest, expected, split)]
     # Where images are missing, the names differ for that reason.
     if expected.names and not problems and (found := names_digest(split)) != expected.names:
@@ -90,34 +170,24 @@ def _classes(manifest: Manifest, split: Split) -> Iterator[str]:
 
 
 def _counts(manifest: Manifest, expected: SplitManifest, split: Split) -> Iterator[str]:
-    gap = len(split) - expected.count
-    if gap:
-        direction = "too many" if gap > 0 else "too few"
-        yield f"{len(split):,} images, expected {expected.count:,} ({abs(gap):,} {direction})"
-    few, many = [], []
+    yield from differences([("images", expected.count, len(split))])
+    wrong = Findings()
     for name, count in split.counts().items():
-        if not count or name not in manifest.classes:
-            continue
-        fewest, most = expected.expected(name)
-        if count < fewest:
-            few.append(f"{name} has {count:,} of {fewest:,}")
-        elif count > most:
-            many.append(f"{name} has {count:,} instead of {most:,}")
-    for which, items in (("few", few), ("many", many)):
-        if items:
-            more = f" and {len(items) - SHOWN:,} more" if len(items) > SHOWN else ""
-            yield f"classes with too {which} images ({len(items):,}): {', '.join(items[:SHOWN])}{more}"
+        if count and name in manifest.classes:
+            fewest, most = expected.expected(name)
+            if count < fewest:
+                wrong.add("classes with too few images", f"{name} has {count:,} of {fewest:,}")
+            elif count > most:
+                wrong.add("classes with too many images", f"{name} has {count:,} instead of {most:,}")
+    yield from sorted(wrong.sentences())
 
 
 def _empty_files(split: Split) -> Iterator[str]:
-    empty, unreadable = [], []
+    wrong = Findings()
     for index in range(len(split)):
         try:
             if split.size(index) == 0:
-                empty.append(split.samples[index].name)
+                wrong.add("files without bytes", repr(split.samples[index].name))
         except (OSError, DataError):
-            unreadable.append(split.samples[index].name)
-    if empty:
-        yield f"files without bytes ({len(empty):,}): {shown_names(empty)}"
-    if unreadable:
-        yield f"files that cannot be opened ({len(unreadable):,}): {shown_names(unreadable)}"
+            wrong.add("files that cannot be opened", repr(split.samples[index].name))
+    yield from wrong.sentences()

@@ -10,25 +10,36 @@ import dataclasses
 import importlib.util
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from lska.data.archives import SUFFIXES, Archive, archive_problems, is_archive
-from lska.data.digests import content_hash, contents_digest, names_digest
-from lska.data.entries import DataError, FileName, Inside, Label, inside_problem, name_problem, read_names, repeated
-from lska.data.folders import EXTENSIONS, Split, check_same_classes, open_split
+from pydantic import Field
+
+from lska.data.archives import Archive, ArchiveName
+from lska.data.entries import (
+    EXTENSIONS,
+    DataError,
+    FileName,
+    Inside,
+    Label,
+    content_hash,
+    inside_problem,
+    name_problem,
+    read_names,
+    repeated,
+)
+from lska.data.folders import Split, check_same_classes, contents_digest, names_digest, open_split
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.provenance.errors import InputError
 from lska.provenance.files import quoted, read_yaml, write_text
 from lska.provenance.metric_files import digest
-from lska.provenance.strict import build
+from lska.provenance.strict import AtLeastOne, AtLeastZero, Positive, build, checked
 from lska.settings.scale import place
 from lska.settings.sections import DataSource
 
 BUNDLED = Path(__file__).parent / "manifests"
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 TEST = "test"
 """Name of the only split of ImageNet-A, -R and -Sketch."""
@@ -36,12 +47,27 @@ TEST = "test"
 PARTS = ("train", "val", "test")
 """Of every split of a texture set."""
 
-MOST_SPLITS = 1000
+IMAGES, LABELS = "images", "labels"
+"""Folders of a texture set, as DTD has them."""
 
 ROUNDING = 1.0
 """Pixels: annotators' coordinates round over the border by less."""
 
 LARGEST_LABEL = 255  # label maps have 8 bits
+
+
+def _digest_problem(value: str) -> str | None:
+    sound = re.fullmatch(r"sha256:[0-9a-f]{64}", value)
+    return None if sound else f"expected sha256: and 64 hexadecimal digits, found {value!r}"
+
+
+def _suffix_problem(value: str) -> str | None:
+    expected = f"expected an end in {', '.join(EXTENSIONS)}, found {value!r}"
+    return None if value.lower().endswith(EXTENSIONS) else expected
+
+
+Digest = Annotated[str, checked(_digest_problem)] | None
+Suffix = Annotated[Inside, checked(_suffix_problem)]
 
 
 @dataclass(frozen=True)
@@ -59,8 +85,10 @@ class Described:
     """Whether `classes` may be given as `<package>:<file>`."""
 
     def __post_init__(self) -> None:
-        problems = [*archive_problems(self.archives), *class_problems(self.classes), *self._problems()]
-        if problems:
+        problems = [f"archives: {one!r} is listed twice" for one in repeated(one.file for one in self.archives)]
+        problems += [f"classes: {quoted(one)} is listed twice" for one in repeated(self.classes)]
+        problems += [] if self.classes else ["classes: expected at least one, found none"]
+        if problems := [*problems, *self._problems()]:
             raise InputError("; ".join(problems))
 
     def _problems(self) -> Iterable[str]:
@@ -71,35 +99,6 @@ class Described:
     def about(self) -> dict[str, str]:
         """Name, title, source and terms, as records keep them."""
         return {"name": self.name, "title": self.title, "source": self.source, "terms": self.terms}
-
-
-def class_problems(classes: Sequence[str]) -> list[str]:
-    """What is wrong with a list of classes, whatever their order."""
-    twice = [f"classes: {quoted(name)} is listed twice" for name in repeated(classes)]
-    return twice if classes else ["classes: expected at least one, found none"]
-
-
-def _refuse(problems: list[str]) -> None:
-    if problems:
-        raise InputError("; ".join(problems))
-
-
-def _bad_digests(split: Any, *names: str) -> list[str]:
-    found = {name: getattr(split, name) for name in names}
-    return [
-        f"{name}: expected sha256: and 64 hexadecimal digits, found {value!r}"
-        for name, value in found.items()
-        if value is not None and not DIGEST.fullmatch(value)
-    ]
-
-
-def _bad_counts(split: Any, **least: int) -> list[str]:
-    found = {name: getattr(split, name) for name in least}
-    return [
-        f"{name}: expected at least {least[name]}, found {value}"
-        for name, value in found.items()
-        if value is not None and value < least[name]
-    ]
 
 
 # --- Class folders ---------------------------------------------------------------------------------------------------
@@ -116,16 +115,14 @@ class SplitManifest:
     count: int
     per_class: tuple[int, int]
     counts: dict[FileName, int] | None = None
-    names: str | None = None
-    contents: str | None = None
+    names: Digest = None
+    contents: Digest = None
 
     def __post_init__(self) -> None:
-        problems = []
         if not 1 <= self.per_class[0] <= self.per_class[1]:
-            problems.append(f"per_class: expected [fewest, most] from 1 up, found {list(self.per_class)}")
+            raise InputError(f"per_class: expected [fewest, most] from 1 up, found {list(self.per_class)}")
         if self.counts is not None and sum(self.counts.values()) != self.count:
-            problems.append(f"count: expected the sum of counts, {sum(self.counts.values())}, found {self.count}")
-        _refuse([*problems, *_bad_digests(self, "names", "contents")])
+            raise InputError(f"count: expected the sum of counts, {sum(self.counts.values())}, found {self.count}")
 
     def expected(self, label: str) -> tuple[int, int]:
         """The fewest and the most images that class `label` may have."""
@@ -184,7 +181,7 @@ class CorruptedManifest(Described):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.part("check")
+        self.part("check")  # whose own checks are those of count and classes
 
     def _problems(self) -> Iterable[str]:
         if not set(self.severities) <= set(SEVERITIES) or not self.severities:
@@ -193,7 +190,7 @@ class CorruptedManifest(Described):
 
     @property
     def digest(self) -> str:
-        """`sha256:...` of what identifies the data; wording may change without changing it."""
+        """As `Manifest.digest`."""
         return digest([self.name, self.family, self.classes, self.count, self.per_class, self.severities])
 
     @property
@@ -214,7 +211,7 @@ class TextureManifest(Described):
     parts: dict[str, int]
     """Images of each class in `train`, `val` and `test` of every split; their sum is the number of images of a class.
     """
-    splits: int
+    splits: Annotated[int, Field(ge=1, le=1000)]
     """Number of splits, counted from 1."""
 
     named_classes: ClassVar[bool] = False
@@ -226,8 +223,6 @@ class TextureManifest(Described):
     def _problems(self) -> Iterable[str]:
         if sorted(self.parts) != sorted(PARTS) or min(self.parts.values(), default=0) < 1:
             yield f"parts: expected a number from 1 up for each of {', '.join(PARTS)}, found {self.parts}"
-        if not 1 <= self.splits <= MOST_SPLITS:
-            yield f"splits: expected 1 to {MOST_SPLITS:,}, found {self.splits:,}"
 
     @property
     def per_class(self) -> int:
@@ -266,20 +261,16 @@ class DetectionSplitManifest:
 
     images: Inside
     annotations: Inside
-    count: int
+    count: AtLeastOne
     """Images."""
-    objects: int | None = None
+    objects: AtLeastZero | None = None
     """Annotations, those without area included and those left out not; None where it is not prescribed."""
     names: Inside | None = None
-    dropped: int = 0
-    """Objects that the conversion from VOC leaves out (`lska.data.voc`)."""
-    without_area: int = 0
+    dropped: AtLeastZero = 0
+    """Objects that the conversion from VOC leaves out (`lska.data.coco.convert`)."""
+    without_area: AtLeastZero = 0
     """Most boxes of zero width or height that are known errors of the data set; the trainers leave them out."""
-    contents: str | None = None
-
-    def __post_init__(self) -> None:
-        counts = _bad_counts(self, count=1, objects=0, dropped=0, without_area=0)
-        _refuse([*counts, *_bad_digests(self, "contents")])
+    contents: Digest = None
 
 
 @dataclass(frozen=True)
@@ -288,19 +279,16 @@ class SegmentationSplitManifest:
 
     images: Inside
     labels: Inside
-    count: int
+    count: AtLeastOne
     """Images, and as many label maps."""
-    contents: str | None = None
-
-    def __post_init__(self) -> None:
-        _refuse([*_bad_counts(self, count=1), *_bad_digests(self, "contents")])
+    contents: Digest = None
 
 
 @dataclass(frozen=True)
 class DenseManifest(Described):
     """A detection or segmentation set: its files lie in a folder, or in an archive that is unpacked."""
 
-    archive: FileName | None = field(default=None, kw_only=True)
+    archive: ArchiveName | None = field(default=None, kw_only=True)
     """A tar or zip file of one's own with the data."""
     folder: Inside | None = field(default=None, kw_only=True)
     """The folder in it, or in a root, that the paths of the splits start from."""
@@ -315,8 +303,6 @@ class DenseManifest(Described):
     def _problems(self) -> Iterable[str]:
         if not self.splits:
             yield "splits: expected at least one, found none"
-        if self.archive is not None and not is_archive(self.archive):
-            yield f"archive: expected a name that ends in one of {', '.join(SUFFIXES)}, found {quoted(self.archive)}"
         first: dict[tuple[Any, ...], str] = {}
         for name, split in self.splits.items():
             paths = tuple(value and PurePosixPath(value) for value in (getattr(split, part) for part in self.files))
@@ -345,7 +331,7 @@ class DetectionManifest(DenseManifest):
     format: Literal["coco", "voc"] = "coco"
     masks: bool = False
     """Whether every object has a mask."""
-    overhang: float = ROUNDING
+    overhang: Positive = ROUNDING
     """Pixels by which a box or polygon must not leave its image. pycocotools clips masks to the image, mmdet boxes."""
     short_polygons: bool = False
     """Whether polygons of one or two points may follow the first of a mask (`lska.data.coco`)."""
@@ -363,8 +349,6 @@ class DetectionManifest(DenseManifest):
         for name, split in self.splits.items():
             if (split.names is not None) != (self.format == "voc"):
                 yield f"splits.{name}.names: expected the file of names with format voc, and only with it"
-        if self.overhang <= 0:
-            yield f"overhang: expected a positive number of pixels, found {self.overhang}"
 
     @property
     def tolerant(self) -> bool:
@@ -376,13 +360,14 @@ class DetectionManifest(DenseManifest):
 class SegmentationManifest(DenseManifest):
     """A segmentation set: `classes` in the order of their labels, from 1 on with `zero_is_unlabelled`, else from 0."""
 
-    classes: tuple[Label, ...]
+    classes: Annotated[tuple[Label, ...], Field(max_length=LARGEST_LABEL)]
+    """The last label of 8 bits stands for pixels that are not scored."""
     splits: dict[FileName, SegmentationSplitManifest]
     zero_is_unlabelled: bool = False
     ignore: tuple[int, ...] = ()
     """Label values that are allowed and not scored."""
-    image_suffix: Inside = ".jpg"
-    label_suffix: Inside = ".png"
+    image_suffix: Suffix = ".jpg"
+    label_suffix: Suffix = ".png"
 
     kind: ClassVar[str] = "segmentation"
     files: ClassVar[tuple[str, ...]] = ("images", "labels")
@@ -396,12 +381,6 @@ class SegmentationManifest(DenseManifest):
                 f"ignore: expected values up to {LARGEST_LABEL} that are no class (not in 0 to {len(taken) - 1}), "
                 f"found {list(self.ignore)}"
             )
-        if len(self.classes) > LARGEST_LABEL:
-            # The last label of 8 bits stands for pixels that are not scored.
-            yield f"classes: expected at most {LARGEST_LABEL}, found {len(self.classes)}"
-        for name in ("image_suffix", "label_suffix"):
-            if not getattr(self, name).lower().endswith(EXTENSIONS):
-                yield f"{name}: expected an end in {', '.join(EXTENSIONS)}, found {getattr(self, name)!r}"
 
     @property
     def allowed(self) -> frozenset[int]:
@@ -424,25 +403,35 @@ SERVING = {
 """Kind of the manifests of sets by what they serve (`Config.sources`), where that is another word."""
 
 
-def available(kind: str = "classification") -> tuple[str, ...]:
-    """Names of the bundled manifests of a kind, one of `KINDS`."""
-    return tuple(sorted(path.stem for path in BUNDLED.glob("*.yaml") if manifest_kind(read_yaml(path), path) == kind))
+def available(kind: str | None = "classification") -> tuple[str, ...]:
+    """Names of the bundled manifests of a kind, one of `KINDS`, or of all kinds."""
+    paths = [path for path in BUNDLED.glob("*.yaml") if kind is None or manifest_kind(path) == kind]
+    return tuple(sorted(path.stem for path in paths))
 
 
-def manifest_kind(values: Mapping[str, Any], path: Path) -> str:
-    """What a manifest's content describes, one of `KINDS`; manifests of image classification need not say it.
-
-    Raises:
-        DataError: it is something else; names the manifest, `path`.
-    """
-    kind = values.get("kind", "classification")
+def manifest_kind(path: Path) -> str:
+    """What a manifest describes, one of `KINDS`; those of image classification need not say it. DataError otherwise."""
+    kind = read_yaml(path).get("kind", "classification")
     if not isinstance(kind, str) or kind not in KINDS:
         raise DataError(f"{path}: kind: expected one of {', '.join(KINDS)}, found {quoted(kind)}")
     return kind
 
 
-def load_manifest(name: str | Path, kind: str = "classification") -> Any:
-    """Load a manifest of `kind`, bundled by name or any by the path of its YAML file, as an instance of `KINDS[kind]`.
+def manifest_path(name: str | Path, kind: str | None = None) -> Path:
+    """The file of a manifest given by name (bundled) or by path; DataError where there is none."""
+    bundled = BUNDLED / f"{name}.yaml"
+    path = bundled if bundled.is_file() else Path(name)
+    # A dangling link or a pipe is named by who reads it, not taken for absence.
+    if path.suffix.lower() not in (".yaml", ".yml") or not os.path.lexists(path) or path.is_dir():
+        raise DataError(
+            f"no manifest {str(name)!r}: expected one of {', '.join(available(kind))} or the path of a .yaml file; "
+            "correct the name, or make one (docs/data.md)"
+        )
+    return path
+
+
+def load_manifest(name: str | Path, kind: str | None = "classification") -> Any:
+    """Load a manifest of `kind` (None: whichever it is), bundled by name or any by its path, as a `KINDS[kind]`.
 
     `classes` is a list or, where they are folders, `<package>:<file>` for a list, one class per line, that an installed
     package ships.
@@ -451,10 +440,20 @@ def load_manifest(name: str | Path, kind: str = "classification") -> Any:
         ValueError: no such manifest, one of another kind, or its content is wrong; every unknown key and wrong type is
             named.
     """
-    path, values = read_manifest(name, kind)
-    if isinstance(values.get("classes"), str) and KINDS[kind].named_classes:
+    path = manifest_path(name, kind)
+    values, found = read_yaml(path), manifest_kind(path)
+    # What identifies a set is in the lines before (lska.settings.perturbed_sets.source_identity).
+    if "archives" in values and list(values)[-1] != "archives":
+        raise DataError(f"{path}: expected `archives` as the last key, found {list(values)[-1]!r} there; move it down")
+    if kind not in (None, found):
+        raise DataError(
+            f"{path} is a manifest of {found}, expected one of {kind}: one of {', '.join(available(kind))} or the path "
+            "of a .yaml file; correct the name"
+        )
+    values.pop("kind", None)
+    if isinstance(values.get("classes"), str) and KINDS[found].named_classes:
         values["classes"] = packaged_classes(values["classes"], path)
-    return build(KINDS[kind], values, str(path))
+    return build(KINDS[found], values, str(path))
 
 
 def manifest_for(kind: str, data: DataSource) -> Any:
@@ -470,43 +469,6 @@ def manifest_for(kind: str, data: DataSource) -> Any:
             "correct one of the two settings"
         )
     return manifest
-
-
-def manifest_path(name: str | Path, known: Iterable[str] | None = None) -> Path:
-    """The file of a manifest given by name (bundled) or by path.
-
-    Raises:
-        DataError: no such manifest; the message names those of `known`, by default all.
-    """
-    bundled = BUNDLED / f"{name}.yaml"
-    path = bundled if bundled.is_file() else Path(name)
-    # A dangling link or a pipe is named by who reads it, not taken for absence.
-    if path.suffix.lower() not in (".yaml", ".yml") or not os.path.lexists(path) or path.is_dir():
-        names = sorted(known if known is not None else (file.stem for file in BUNDLED.glob("*.yaml")))
-        raise DataError(
-            f"no manifest {str(name)!r}: expected one of {', '.join(names)} or the path of a .yaml file; "
-            "correct the name, or make one (docs/data.md)"
-        )
-    return path
-
-
-def read_manifest(name: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
-    """The file and the unchecked content, without its kind, of a manifest of `kind`, given by name or by path.
-
-    Raises:
-        ValueError: no such manifest, or it is of another kind.
-    """
-    path = manifest_path(name, available(kind))
-    values = read_yaml(path)
-    # What identifies a set is in the lines before (lska.settings.perturbed_sets.source_identity).
-    if "archives" in values and list(values)[-1] != "archives":
-        raise DataError(f"{path}: expected `archives` as the last key, found {list(values)[-1]!r} there; move it down")
-    if (found := manifest_kind(values, path)) != kind:
-        raise DataError(
-            f"{path} is a manifest of {found}, expected one of {kind}: one of "
-            f"{', '.join(available(kind))} or the path of a .yaml file; correct the name"
-        )
-    return path, {key: value for key, value in values.items() if key != "kind"}
 
 
 def packaged_classes(reference: str, where: Path) -> list[str]:
@@ -552,19 +514,16 @@ def make_manifest(
     terms: str = "",
     splits: Iterable[str] = ("train", "val"),
     contents: bool = True,
-    cache: Path | None = None,
 ) -> Manifest:
     """Describe the data at `root` as it is, with the digest of its file names and, if `contents`, of its bytes.
 
     Raises:
-        DataError: as `open_split`, or the splits differ in their classes.
-        OSError: an image cannot be read.
+        DataError: as `open_split`, an image cannot be read, or the splits differ in their classes.
     """
-    opened = {split: open_split(root, split, cache) for split in splits}
-    first, *others = opened.values()
+    first, *others = opened = [open_split(root, split) for split in splits]
     for other in others:
         check_same_classes(first, other)
-    described = {split: describe_split(data, contents) for split, data in opened.items()}
+    described = {split.split: describe_split(split, contents) for split in opened}
     return Manifest(name, title or name, source, terms, first.classes, described)
 
 

@@ -12,16 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from lska.data.entries import DataError
-from lska.data.folders import Split
+from lska.data.entries import DataError, lines_digest
+from lska.data.folders import Split, list_split
 from lska.data.generators import generator_settings
-from lska.data.integrity import check_class_folders, structure_problems
-from lska.data.manifest import Manifest, make_manifest, manifest_for
-from lska.data.problems import CheckReport, changed, render_report
+from lska.data.integrity import CheckReport, changed, check_class_folders, render_report, structure_problems
+from lska.data.manifest import make_manifest, manifest_for
 from lska.data.sources import split_root
-from lska.provenance.metric_files import write_sealed
+from lska.provenance.metric_files import read_record, write_sealed
+from lska.settings.inspections import InspectionJob
 from lska.settings.scale import Config, place
 from lska.settings.sections import DataSource
 
@@ -74,17 +74,14 @@ def prepare_set(dataset: DataSet, record: Path, more: Mapping[str, Any] | None =
     for note in report.notes:
         logger.info("%s: %s", data.name, note)
     if not report.ok:
-        raise DataError(render_report(replace(report, root=dataset.root)) + _remedy(dataset))
+        remedy = "The set was generated and changed since; remove its folder, and it is made again"
+        if data.generate is None:
+            remedy = (
+                f"The root is the setting {place(dataset.kind)}.root of the configuration; point it at the data with a "
+                "file of your own, `--configfile <scale>.yaml <yours>.yaml` (docs/data.md)"
+            )
+        raise DataError(render_report(replace(report, root=dataset.root)) + remedy)
     write_sealed(record, {**content, **(more or {})})
-
-
-def _remedy(dataset: DataSet) -> str:
-    if dataset.data.generate is not None:
-        return "The set was generated and changed since; remove its folder, and it is made again"
-    return (
-        f"The root is the setting {place(dataset.kind)}.root of the configuration; point it at the data with a file of "
-        "your own, `--configfile <scale>.yaml <yours>.yaml` (docs/data.md)"
-    )
 
 
 def record(manifest: Any) -> dict[str, Any]:
@@ -111,8 +108,16 @@ class ClassFolders(DataSet):
             manifest = make_manifest(self.root, self.data.name, title="generated scenes", **RENDERED)
             return CheckReport(manifest.name, manifest.digest, self.root, ()), record(manifest)
         manifest = manifest_for("classification", self.data)
-        root = split_root(self.root, manifest.archives, manifest.splits, self.cache)
-        return check_class_folders(manifest, root, cache=self.cache), record(manifest)
+        return check_splits(manifest, self.root, self.cache), record(manifest)
+
+
+def check_splits(manifest: Any, root: Path, cache: Path, contents: bool = False) -> CheckReport:
+    """As `check_class_folders`, for splits that may lie in an archive at `root`."""
+
+    def opened(split: str) -> Split:
+        return list_split(split_root(root, manifest.archives, split, cache), split)
+
+    return check_class_folders(manifest, root, contents, opened)
 
 
 def prepare(config: Config) -> None:
@@ -131,10 +136,37 @@ def verify(config: Config, *splits: Split) -> dict[str, str]:
     identity = config.data_identity()
     if config.data.generate is not None:
         return identity
-    manifest: Manifest = manifest_for("classification", config.data)
+    manifest = manifest_for("classification", config.data)
     problems = [f"{split.split}: {text}" for split in splits for text in structure_problems(manifest, split)]
     if identity["digest"] != manifest.digest:
         problems.append("it records another version of the manifest")
     if problems:
         raise changed(config.data.root, config.data_record, problems)
     return identity
+
+
+class Listed(Protocol):
+    """An opened set of an inspection."""
+
+    def __len__(self) -> int: ...
+
+    def listing(self) -> list[str]:
+        """Lines that change whenever a file is added, removed, renamed or resized."""
+
+
+def inspected_record(dataset: DataSet, images: Listed, about: dict[str, str], identity: str) -> dict[str, Any]:
+    """What results keep of the set of an inspection."""
+    words = {**about, "name": dataset.data.name}
+    return words | {"digest": identity, "images": len(images), "files": lines_digest(images.listing())}
+
+
+def verify_inspected(job: InspectionJob, images: Listed) -> None:
+    """Make sure that an opened set of an inspection is the recorded one.
+
+    Raises:
+        FileError: the record is missing or damaged.
+        DataError: files were added, removed or changed in size since.
+    """
+    stored = read_record(job.record, job.data.name, job.name, files=str)
+    if stored["files"] != lines_digest(images.listing()):
+        raise changed(job.data.root, job.record, ["files were added, removed or changed"])

@@ -5,16 +5,14 @@ A root is never written to; what has to be unpacked goes into a cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.data.archives import Archive, inside, packed, read_archives, unpack_by_hand
-from lska.data.dtd import TextureSet, read_textures, texture_folder
+from lska.data.archives import Archive, inside, packed, unpack_by_hand, unpacked
 from lska.data.entries import DataError, is_hidden, lying_at
-from lska.data.folders import Split, locate, open_split
-from lska.data.manifest import BUNDLED, DenseManifest, load_manifest
-from lska.data.unpack import unpacked
+from lska.data.folders import Split, open_split, require_split
+from lska.data.manifest import BUNDLED, IMAGES, LABELS, DenseManifest, load_manifest
 from lska.settings.perturbed_sets import CORRUPTED
 from lska.settings.sections import DataSource
 
@@ -23,103 +21,99 @@ if TYPE_CHECKING:
 
 
 def archives_of(data: DataSource) -> tuple[Archive, ...]:
-    """The archives that a data set is distributed as; none where it is generated or its manifest lists none.
-
-    Raises:
-        ValueError: its manifest cannot be read, or an entry is wrong.
-    """
+    """The archives that a data set is distributed as; none where it is generated or its manifest lists none."""
     path = Path(data.manifest) if data.manifest else BUNDLED / f"{data.name}.yaml"
-    return read_archives(path) if data.generate is None and path.is_file() else ()
+    return load_manifest(path, None).archives if data.generate is None and path.is_file() else ()
 
 
 def open_classification(config: Config, split: str) -> Split:
-    """Open a split of a scale's classification set, as `lska.data.folders.open_split` and from where `split_root` says.
+    """Open a split of a scale's classification set; DataError as `open_split` and `unpacked`."""
+    data = config.data
+    return open_split(split_root(Path(data.root), archives_of(data), split, config.work / "cache"), split)
 
-    Raises:
-        DataError: as these.
+
+def _holding(
+    root: Path, holds: Callable[[Path], Path | None], archives: Sequence[Archive], cache: Path, *more: str
+) -> Path | None:
+    """What `holds` finds at `root`, or else in the archive there (one of `archives`, or named as in `more`)."""
+    if (found := holds(root)) is not None:
+        return found
+    if (archive := packed(root, archives, *more)) is None:
+        return None
+    content = unpacked(archive[0], cache, archive[1].rename)
+    return holds(content) or holds(inside(content)) or inside(content)
+
+
+def split_root(root: Path, archives: Sequence[Archive], split: str, cache: Path) -> Path:
+    """The folder that holds the folder `split` of class folders: `root`, or an archive there, or `<split>.tar`.
+
+    Where there is none, `root` itself, about which `open_split` then complains. Raises as `unpacked`.
     """
-    data, cache = config.data, config.work / "cache"
-    return open_split(split_root(Path(data.root), archives_of(data), ("train", "val"), cache), split, cache)
-
-
-def open_textures(data: DataSource, cache: Path) -> TextureSet:
-    """Read a texture set, as `lska.data.dtd.read_textures` and from where `texture_root` says."""
-    return read_textures(texture_root(Path(data.root), archives_of(data), cache))
-
-
-def split_root(root: Path, archives: Sequence[Archive], splits: Iterable[str], cache: Path) -> Path:
-    """The root for `lska.data.folders.open_split`: `root` where one of `splits` lies there, else its archive.
-
-    Plain tar files are read in place, other archives are unpacked into `cache`. Where there is none of both, `root`
-    itself, about which `open_split` then complains.
-
-    Raises:
-        DataError: as `lska.data.unpack.unpacked`.
-    """
-    if root.is_dir() and any(has_split(root, split) for split in splits):
-        return root
-    return _opened(root, archives, cache)
+    found = _holding(root, lambda folder: folder if (folder / split).is_dir() else None, archives, cache)
+    if found is None and (root / f"{split}.tar").is_file():
+        found = unpacked(root / f"{split}.tar", cache, into=split)
+        found = found / split if (found / split / split).is_dir() else found
+    return found or root
 
 
 def class_root(root: Path, archives: Sequence[Archive], cache: Path) -> Path:
-    """As `split_root`, for a set that is one folder per class: `root`, or what its archive holds."""
-    if root.is_dir() and any(entry.is_dir() and not is_hidden(entry.name) for entry in root.iterdir()):
+    """The folder of class folders: `root`, or an archive in it, or a tar file of its name beside it."""
+    beside = root.with_name(f"{root.name}.tar")
+    if root.is_dir() and any(one.is_dir() and not is_hidden(one.name) for one in root.iterdir()):
         return root
-    return _opened(root, archives, cache)
+    found = packed(root, archives) or (packed(beside, ()) if beside.is_file() else None)
+    return root if found is None else inside(unpacked(found[0], cache, found[1].rename))
+
+
+def texture_folder(root: Path) -> Path:
+    """The folder of a texture set, which holds `images` and `labels`: `root`, or `dtd` in it.
+
+    Raises:
+        DataError: there is none; says what lies there.
+    """
+    if (found := _textures(Path(root))) is not None:
+        return found
+    raise DataError(
+        f"data root '{root.absolute()}' holds no texture set: expected the folders {IMAGES} and {LABELS}, or dtd with "
+        f"them, {lying_at(root)}; unpack the archive there, or correct the data root in the configuration"
+    )
 
 
 def texture_root(root: Path, archives: Sequence[Archive], cache: Path) -> Path:
-    """As `split_root`, for a texture set."""
-    try:
-        return texture_folder(root)
-    except DataError:
-        return _opened(root, archives, cache, in_place=False)
+    """As `texture_folder`, also in an archive at `root`."""
+    return texture_folder(_holding(root, _textures, archives, cache) or root)
 
 
-def _opened(root: Path, archives: Sequence[Archive], cache: Path, in_place: bool = True) -> Path:
-    found = packed(root, archives)
-    if found is None:
-        return root
-    path, archive = found
-    if in_place and path.suffix == ".tar" and not archive.rename:
-        return path
-    return inside(unpacked(path, cache, archive.rename))
+def _textures(root: Path) -> Path | None:
+    folders = (root, root / "dtd")
+    return next((one for one in folders if (one / IMAGES).is_dir() and (one / LABELS).is_dir()), None)
 
 
 def dense_root(manifest: DenseManifest, root: Path, cache: Path) -> Path:
     """The folder that the paths of a detection or segmentation manifest start from.
 
-    That is `root/<folder>` or `root` itself, whichever holds the images of a split, or else the same inside an archive,
-    or the only folder in it, unpacked into `cache`: `root` itself, or one in it that the manifest names.
+    That is `root/<folder>` or `root` itself, whichever holds the images of a split, or else the same in an archive.
 
     Raises:
         DataError: none of them is there, or the archive is damaged; says what was expected and what lies there.
     """
-    if (found := _holding(manifest, root)) is not None:
-        return found
     require_dense(manifest, root)
-    archive, known = packed(root, manifest.archives, *_own(manifest))
-    content = unpacked(archive, cache, known.rename)
-    found = _holding(manifest, content) or _holding(manifest, inside(content))
-    if found is None:
-        raise DataError(f"{archive} does not hold {manifest.name}: expected {_wanted(manifest)}, {lying_at(content)}")
+    found = _holding(root, lambda folder: _dense(manifest, folder), manifest.archives, cache, *_own(manifest))
+    if _dense(manifest, found) is None:
+        archive = packed(root, manifest.archives, *_own(manifest))[0]
+        raise DataError(f"{archive} does not hold {manifest.name}: expected {_wanted(manifest)}, {lying_at(found)}")
     return found
 
 
 def require_dense(manifest: DenseManifest, root: Path) -> None:
-    """Make sure that there is a folder or an archive that `dense_root` can look into; unpacks nothing.
-
-    Raises:
-        DataError: there is none; says what was expected and what lies there.
-    """
-    if _holding(manifest, root) is not None or packed(root, manifest.archives, *_own(manifest)) is not None:
+    """Raise DataError where there is neither folder nor archive that `dense_root` can look into; unpacks nothing."""
+    if _dense(manifest, root) is not None or packed(root, manifest.archives, *_own(manifest)) is not None:
         return
-    names = [*_own(manifest), *(one.file for one in manifest.archives if not one.by_hand)]
+    names = dict.fromkeys([*_own(manifest), *(one.file for one in manifest.archives if not one.by_hand)])
     raise DataError(
         f"data root '{root.absolute()}' does not hold {manifest.name}: expected {_wanted(manifest)}"
-        f"{''.join(f', or {name}' for name in dict.fromkeys(names))}, {lying_at(root)}"
-        f"{unpack_by_hand(root, manifest.archives)}; correct the data root in the configuration (one level up or "
-        "down?) or mount the data set"
+        f"{''.join(f', or {name}' for name in names)}, {lying_at(root)}{unpack_by_hand(root, manifest.archives)}; "
+        "correct the data root in the configuration (one level up or down?) or mount the data set"
     )
 
 
@@ -127,10 +121,10 @@ def _own(manifest: DenseManifest) -> list[str]:
     return [] if manifest.archive is None else [manifest.archive]
 
 
-def _holding(manifest: Any, root: Path) -> Path | None:
+def _dense(manifest: Any, root: Path) -> Path | None:
     bases = [root / manifest.folder, root] if manifest.folder else [root]
-    splits = manifest.splits.values()
-    return next((base for base in bases if any((base / split.images).is_dir() for split in splits)), None)
+    images = [split.images for split in manifest.splits.values()]
+    return next((base for base in bases if any((base / folder).is_dir() for folder in images)), None)
 
 
 def _wanted(manifest: Any) -> str:
@@ -139,12 +133,9 @@ def _wanted(manifest: Any) -> str:
 
 
 def look(kind: str, data: DataSource) -> str | None:
-    """Why nothing at the root of a data set can be opened, neither folders nor an archive; None where something can.
+    """Why nothing at the root of a data set that serves `kind` can be opened, neither folders nor an archive, or None.
 
     Unpacks and reads nothing. Sets of corruptions and of cue conflicts are taken for there where their folder is.
-
-    Args:
-        kind: what it serves, as `lska.settings.scale.Config.sources` says.
     """
     root = Path(data.root)
     if kind in (*CORRUPTED, "shape_texture"):
@@ -156,17 +147,8 @@ def look(kind: str, data: DataSource) -> str | None:
             require_dense(load_manifest(Path(data.manifest) if data.manifest else data.name, kind), root)
         elif kind == "texture_knn":
             texture_folder(root)
-        elif kind == "classification" and not has_split(root, "train"):
-            locate(root, "val")
+        elif kind == "classification" and not any((root / one).exists() for one in ("train", "train.tar", "val.tar")):
+            require_split(root, "val")
     except DataError as error:
         return str(error)
     return None
-
-
-def has_split(root: Path, split: str) -> bool:
-    """Whether a split lies at `root` in one of the layouts that are read in place."""
-    try:
-        locate(root, split)
-    except DataError:
-        return False
-    return True

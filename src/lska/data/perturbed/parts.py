@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.data.digests import names_digest
 from lska.data.entries import DataError
-from lska.data.folders import Split, list_split
+from lska.data.folders import Split, list_split, names_digest
+from lska.data.integrity import changed
 from lska.data.manifest import TEST
 from lska.data.perturbed.names import FAMILIES, severity_folder
 from lska.data.perturbed.perturbed_integrity import corruption_folder, open_test
 from lska.data.perturbed.perturbed_preparing import verify_perturbed
-from lska.data.problems import changed
 from lska.data.sources import archives_of, class_root, open_classification
 from lska.provenance import metric_files
 from lska.provenance.files import FileError, quoted
@@ -83,8 +82,7 @@ def open_parts(item: PerturbedSet) -> list[Part]:
     """
     stored = read_perturbed_record(item)
     if not item.corrupted:
-        cache = item.config.work / "cache"
-        split = open_test(class_root(Path(item.data.root), archives_of(item.data), cache), cache)
+        split = open_test(class_root(Path(item.data.root), archives_of(item.data), item.config.work / "cache"))
         verify_perturbed(item, stored, split)
         return [Part(TEST, split, digest([stored["digest"], stored["names"]]))]
     parts = [

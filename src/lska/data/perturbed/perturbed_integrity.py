@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from lska.data.digests import names_digest
 from lska.data.entries import DataError, lying_at
-from lska.data.folders import Split, list_split
-from lska.data.integrity import check_class_folders, read_contents, structure_problems
+from lska.data.folders import Split, list_split, names_digest
+from lska.data.integrity import CheckReport, check_class_folders, read_contents, structure_problems
 from lska.data.manifest import TEST, CorruptedManifest, Manifest
 from lska.data.perturbed.names import FAMILIES, GROUPS, severity_folder
-from lska.data.problems import CheckReport
 
 Cell = tuple[str, int]
 """A corruption and a severity."""
@@ -130,46 +128,21 @@ def report_corrupted(manifest: CorruptedManifest, root: Path, contents: bool = F
     return CheckReport(manifest.name, manifest.digest, root, (*checked.findings, *damaged), (note,))
 
 
-def report_perturbed(manifest: Manifest, root: Path, contents: bool = False, cache: Path | None = None) -> CheckReport:
-    """The check of a set with one folder per class, for people; `root` is that folder or a tar file of it."""
-    if (absent := _absent(root)) is not None:
-        return CheckReport(manifest.name, manifest.digest, root, (absent,))
-    report = check_class_folders(_renamed(manifest, root), root.parent, contents, cache)
-    return replace(report, root=root, digest=manifest.digest)
+def report_perturbed(manifest: Manifest, root: Path, contents: bool = False) -> CheckReport:
+    """The check of a set with one folder per class, for people."""
+    return check_class_folders(manifest, root, contents, lambda name: open_test(root))
 
 
-def open_test(root: Path, cache: Path | None = None) -> Split:
-    """List a set with one folder per class; `root` is that folder, or what it is packed in (`imagenet-r.tar`).
-
-    Raises:
-        DataError: it is missing, or its images are not sorted into classes.
-    """
-    if (absent := _absent(root)) is not None:
-        raise DataError(absent)
-    return list_split(root.parent, _split_name(root), cache)
-
-
-def _absent(root: Path) -> str | None:
-    """What to do where neither the folder nor its archive is there."""
-    folder = root.with_name(_split_name(root))
-    if folder.is_dir() or folder.with_name(f"{folder.name}.tar").is_file():
-        return None
-    return (
-        f"{root} does not exist: expected a folder with a folder of images per class, or a tar file of it; correct the "
-        "root"
-    )
+def open_test(root: Path) -> Split:
+    """List a set with one folder per class; DataError where it is missing or its images are not sorted into classes."""
+    if not root.is_dir():
+        raise DataError(
+            f"{root} does not exist: expected a folder with a folder of images per class, or an archive of it; correct "
+            "the root"
+        )
+    return list_split(root.parent, root.name)
 
 
 def perturbed_problems(manifest: Manifest, split: Split) -> list[str]:
     """What is wrong with an opened set with one folder per class; reads no image."""
-    return structure_problems(_renamed(manifest, split.root / split.split), split)
-
-
-def _renamed(manifest: Manifest, root: Path) -> Manifest:
-    """The manifest under the name that the set's folder has, by which splits are found."""
-    splits = {_split_name(root): manifest.splits[TEST]}
-    return Manifest(**manifest.about, classes=manifest.classes, splits=splits)
-
-
-def _split_name(root: Path) -> str:
-    return root.name.removesuffix(".tar")
+    return structure_problems(manifest, split, TEST)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lska.data.digests import content_hash, contents_digest, names_digest
-from lska.data.folders import Split
+from lska.data.entries import content_hash
+from lska.data.folders import Split, contents_digest, names_digest
 from lska.data.generators import Trained, unfit_images
+from lska.data.integrity import CheckReport, changed
 from lska.data.manifest import TEST, CorruptedManifest, Manifest, describe_split, manifest_for
 from lska.data.parallel import mapped
 from lska.data.perturbed.clean import chosen_images
@@ -27,7 +28,6 @@ from lska.data.perturbed.perturbed_integrity import (
     report_perturbed,
 )
 from lska.data.preparing import RENDERED, DataSet, prepare_set, record
-from lska.data.problems import CheckReport, changed
 from lska.data.sources import class_root, open_classification
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import digest
@@ -176,10 +176,10 @@ class PerturbedFolder(_Perturbed):
         if self.data.generate is None:
             manifest = manifest_for(self.kind, self.data)
             place = class_root(self.root, manifest.archives, self.cache)
-            report = report_perturbed(manifest, place, cache=self.cache)
-            names = names_digest(open_test(place, self.cache)) if report.ok else None
+            report = report_perturbed(manifest, place)
+            names = names_digest(open_test(place)) if report.ok else None
             return report, record(manifest) | {"names": names, "contents": None}
-        split = open_test(self.root, self.cache)
+        split = open_test(self.root)
         described = replace(describe_split(split), counts=split.counts())
         manifest = Manifest(
             self.data.name, "generated scenes", **RENDERED, classes=split.classes, splits={TEST: described}

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from lska.data.dtd import IMAGES, LABELS
-from lska.data.manifest import PARTS, TextureManifest
+from lska.data.manifest import IMAGES, LABELS, PARTS, TextureManifest
 from lska.data.synthetic.generated_folder import describe, generate
 from lska.data.synthetic.generator_workers import each
 from lska.data.synthetic.render import coloured
