@@ -228,9 +228,10 @@ def test_an_interrupted_download_goes_on(
     assert is_temporary(partial) and 0 < partial.stat().st_size <= 40_000
     start = partial.stat().st_size
     served.cut = None
+    served.sent.clear()
     assert imported(served.address) == 0
     assert PLACE.read_bytes() == archive.read_bytes() and not partial.exists()
-    assert (served.sent[-1] == f"bytes={start}-") == ranges
+    assert (served.sent[0] == f"bytes={start}-") == ranges
 
 
 def test_pieces_of_two_files_are_not_put_together(repository: Path, archive: Path, served: Served) -> None:
@@ -240,9 +241,10 @@ def test_pieces_of_two_files_are_not_put_together(repository: Path, archive: Pat
     (partial,) = Path("data/things").iterdir()
     partial.write_bytes(os.urandom(5000))
     served.cut = None
+    served.sent.clear()
     assert imported(served.address) == 0
     assert PLACE.read_bytes() == archive.read_bytes()
-    assert served.sent[-2:] == ["bytes=5000-", ""]
+    assert served.sent[:2] == ["bytes=5000-", ""]
     # Without a hash nothing could tell, so what was there, also of another archive, is not used.
     shutil.rmtree("data")
     manifest(archive)
@@ -264,8 +266,9 @@ def test_an_interruption_before_the_pointer_is_made_good(
         patched.setattr(importing, "_record", interrupted)
         assert imported(served.address) == 130
     assert PLACE.is_file() and not POINTER.exists()
+    assert "fetching" in capsys.readouterr().err
     assert imported(served.address) == 0
-    assert POINTER.is_file() and len(served.sent) == 1
+    assert POINTER.is_file() and "fetching" not in capsys.readouterr().err
 
 
 def test_a_source_that_stalls_is_named_and_given_up(
@@ -278,7 +281,7 @@ def test_a_source_that_stalls_is_named_and_given_up(
     assert f"lska: error: {served.address} has sent nothing for 1 s; check the connection" in error(capsys)
     served.stalls, served.cut = False, None
     assert imported(served.address) == 0
-    assert PLACE.read_bytes() == archive.read_bytes() and served.sent[-1] == "bytes=40000-"
+    assert PLACE.read_bytes() == archive.read_bytes() and "bytes=40000-" in served.sent
 
 
 def test_what_cannot_be_fetched_is_refused_at_once_and_leaves_nothing(
