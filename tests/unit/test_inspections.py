@@ -15,11 +15,11 @@ from tiny_inspection import InspectionProject, metrics_of
 from tiny_project import Project
 from tiny_robustness import CPU, RUNS, members_of, publish
 
+from lska.data.checking import prepare_inspected
 from lska.data.cue_conflict import read_cue_conflict
 from lska.data.dtd import read_textures
 from lska.data.entries import DataError
 from lska.data.folders import open_split
-from lska.data.inspected_sets import prepare_inspected
 from lska.evaluate import measurement, receptive_field, shape_texture
 from lska.evaluate.inspecting import category_classes, measure_inspection
 from lska.evaluate.measurement import StaleWeightsError, Subject
