@@ -71,7 +71,7 @@ def edited(path: Path) -> Iterator[dict[str, Any]]:
 
 def findings(kind: str, data: DataSource, cache: Path) -> str:
     """All that a complete check finds, as text."""
-    return "\n".join(dense.check_dense(kind, data, cache).findings)
+    return "\n".join(dense.DenseSet(kind, data, cache).check()[0].findings)
 
 
 def copied(data: DataSource, folder: Path) -> DataSource:

@@ -12,7 +12,7 @@ import yaml
 from dense_sets import SCENES, SHARED, annotations, copied, edited, write_ade, write_coco
 from pycocotools.coco import COCO
 
-from lska.data.dense_sets import check_dense, open_detection, open_segmentation, prepare_dense, verify_dense
+from lska.data.dense_sets import DenseSet, open_detection, open_segmentation, prepare_dense, verify_dense
 from lska.data.entries import DataError
 from lska.provenance.files import FileError
 from lska.settings.scale import DataSource
@@ -163,9 +163,9 @@ def test_contents_are_compared_where_the_manifest_prescribes_them(coco: DataSour
     own = tmp_path / "own.yaml"
     own.write_text(yaml.safe_dump(values))
     data = copied(DataSource(coco.name, coco.root, str(own)), tmp_path)
-    assert check_dense("detection", data, tmp_path).ok
+    assert DenseSet("detection", data, tmp_path).check()[0].ok
     change_box(data)
-    found = check_dense("detection", data, tmp_path).findings
+    found = DenseSet("detection", data, tmp_path).check()[0].findings
     assert len(found) == 1
     assert found[0].startswith(
         f"train: the contents differ, expected contents digest {contents['train']}, found sha256:"

@@ -73,34 +73,6 @@ def test_what_is_no_split_is_named_with_what_to_do(tmp_path: Path, snapshot: Sna
     subprocess.run(["bash", "-n", "-c", text.partition("Unpack one folder per class: ")[2].split("\n")[0]], check=True)
 
 
-def test_flat_images_are_sorted_by_a_label_file(tmp_path: Path) -> None:
-    write(tmp_path, {f"val/{name}": name.encode() for name in ("x 1.jpg", "y,2.jpg", "z.jpg")})
-    labels = tmp_path / "val_labels.csv"
-    for content in (
-        'file,class\nz.jpg,ant\n"y,2.jpg",bee\nx 1.jpg,bee\n',
-        '\ufeffclass,file,note\r\nbee,"y,2.jpg",\r\nant, z.jpg ,x\r\nbee,x 1.jpg,',
-    ):
-        labels.write_text(content, encoding="utf-8", newline="")
-        split = open_split(tmp_path, "val")
-        assert list(split.samples) == [("ant/z.jpg", 0), ("bee/x 1.jpg", 1), ("bee/y,2.jpg", 1)]
-        assert [split.read(index) for index in range(3)] == [b"z.jpg", b"x 1.jpg", b"y,2.jpg"]
-
-
-def test_label_files_that_cannot_be_used_are_refused_with_the_line(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
-    write(tmp_path, {f"val/{name}.jpg": b"" for name in "ab"})
-    labels, sound, said = tmp_path / "val_labels.csv", b"file,class\na.jpg,ant\nb.jpg,bee\n", []
-    for content in (
-        b"name,label\n", sound + b"a.jpg,bee\n", sound.replace(b",bee", b""), sound.replace(b"bee", b"../bee"),
-        sound.replace(b"b.jpg", b"gone.jpg"), sound + b"caf\xe9.jpg,ant\n",
-    ):  # fmt: skip
-        labels.write_bytes(content)
-        said.append(refused(tmp_path, "val"))
-    labels.unlink()
-    os.mkfifo(labels)
-    said.append(refused(tmp_path, "val"))
-    assert "\n".join(said).replace(str(tmp_path), "TMP") == snapshot
-
-
 def test_what_is_no_regular_file_is_no_image(tmp_path: Path) -> None:
     write(tmp_path, {"train/cat/c.jpg": b""})
     os.mkfifo(tmp_path / "train/cat/a.jpg")

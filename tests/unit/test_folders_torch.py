@@ -81,11 +81,6 @@ def test_gives_up_after_fifty_unreadable_images_in_a_row(tmp_path: Path, run: in
     assert data.skipped == run
 
 
-def test_unknown_error_mode_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="on_error: expected 'skip' or 'raise', found 'ignore'"):
-        ImageDataset(written(tmp_path), on_error="ignore")
-
-
 def test_skips_of_workers_are_seen(tmp_path: Path) -> None:
     data = ImageDataset(written(tmp_path), brightness, on_error="skip")
     loader = DataLoader(data, batch_size=2, num_workers=2)

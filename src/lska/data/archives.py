@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 from lska.data.entries import DataError, FileName, Inside, is_hidden, label_problem, path_problem, repeated, shown_names
 from lska.provenance.errors import InputError
@@ -206,10 +206,28 @@ def _extract(archive: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     with open_regular(archive) as stream:
         try:
-            if archive.name.lower().endswith(".zip"):
-                _extract_zip(archive, stream, folder)
-            else:
-                _extract_tar(archive, stream, folder)
+            if archive.suffix.lower() == ".zip":
+                # Decompression stops at the stated size and compares the checksum.
+                with zipfile.ZipFile(stream) as file:
+                    members, plain = file.infolist(), (0, stat.S_IFREG, stat.S_IFDIR)
+                    kinds = [stat.S_IFMT(one.external_attr >> 16) in plain for one in members]
+                    told = [(one.orig_filename, one.file_size) for one in members]
+                    wanted = _wanted(archive, folder, members, told, kinds)
+                    with writing(folder):
+                        file.extractall(folder, wanted)
+                return
+            with tarfile.open(fileobj=stream, mode="r:" if archive.suffix.lower() == ".tar" else "r:gz") as file:
+                members = file.getmembers()
+                # tarfile takes a damaged header for the end of the archive; only a block of zeros is one.
+                file.fileobj.seek(file.offset)
+                if file.fileobj.read(BLOCK) != bytes(BLOCK):
+                    raise tarfile.ReadError(f"no end-of-archive mark at byte {file.offset}")
+                while file.fileobj.read(CHUNK):  # up to the checksum of a compressed file
+                    pass
+                kinds = [(one.isreg() or one.isdir()) and one.sparse is None for one in members]
+                wanted = _wanted(archive, folder, members, [(one.name, one.size) for one in members], kinds)
+                with writing(folder):
+                    file.extractall(folder, wanted, filter="data")
         except (DataError, WriteError):
             raise
         except DAMAGE as error:
@@ -218,54 +236,28 @@ def _extract(archive: Path, folder: Path) -> None:
             ) from error
 
 
-def _extract_tar(archive: Path, stream: IO[bytes], folder: Path) -> None:
-    with tarfile.open(fileobj=stream, mode="r:" if archive.suffix.lower() == ".tar" else "r:gz") as tar:
-        members = tar.getmembers()
-        # tarfile takes a damaged header for the end of the archive; only a block of zeros is one.
-        tar.fileobj.seek(tar.offset)
-        if tar.fileobj.read(BLOCK) != bytes(BLOCK):
-            raise tarfile.ReadError(f"no end-of-archive mark at byte {tar.offset}")
-        while tar.fileobj.read(CHUNK):  # up to the checksum of a compressed file
-            pass
-        plain = [(one.isreg() or one.isdir()) and one.sparse is None for one in members]
-        told = zip([one.name for one in members], [one.size for one in members], plain, strict=True)
-        wanted = _wanted(archive, folder, told)
-        with writing(folder):
-            tar.extractall(folder, [one for one, take in zip(members, wanted, strict=True) if take], filter="data")
-
-
-def _extract_zip(archive: Path, stream: IO[bytes], folder: Path) -> None:
-    with zipfile.ZipFile(stream) as packed:
-        members = packed.infolist()
-        kinds = [stat.S_IFMT(one.external_attr >> 16) for one in members]
-        plain = [kind in (0, stat.S_IFREG, stat.S_IFDIR) for kind in kinds]
-        told = zip([one.orig_filename for one in members], [one.file_size for one in members], plain, strict=True)
-        wanted = _wanted(archive, folder, told)
-        with writing(folder):  # decompression stops at the stated size and compares the checksum
-            packed.extractall(folder, [one for one, take in zip(members, wanted, strict=True) if take])
-
-
-def _wanted(archive: Path, folder: Path, members: Iterable[tuple[str, int, bool]]) -> list[bool]:
-    """Which members are data, from their names, sizes in bytes and whether they are files or folders.
+def _wanted(
+    archive: Path, folder: Path, members: list[Any], told: list[tuple[str, int]], kinds: list[bool]
+) -> list[Any]:
+    """The members that are data, from the name and size in bytes of each, and whether it is a file or folder.
 
     Raises:
         DataError: a member is something else, leads out or is there twice, there is none, or no room for them.
     """
     wanted, size, seen = [], 0, set()
-    for name, length, plain in members:
+    for member, (name, length), plain in zip(members, told, kinds, strict=True):
         path = posixpath.normpath(name) + "/" * name.endswith("/")
         problem = path_problem(name.removesuffix("\r")) if plain else "is neither file nor folder"  # macOS's `Icon\r`
         if problem or path in seen:
-            problem = problem or "is there twice"
             raise DataError(
-                f"{archive} cannot be used safely: its member {quoted(name)} {problem}; get a sound copy, or pack the "
-                "files and folders of the data set anew"
+                f"{archive} cannot be used safely: its member {quoted(name)} {problem or 'is there twice'}; get a "
+                "sound copy, or pack the files and folders of the data set anew"
             )
         seen.add(path)
         size += max(length, 0)
-        wanted.append(not is_hidden(path))
+        wanted += [] if is_hidden(path) else [member]
     free = shutil.disk_usage(folder).free
-    if not wanted:
+    if not seen:
         raise DataError(f"{archive} holds no files: it is damaged or another file; get it again")
     if size > free:
         raise DataError(

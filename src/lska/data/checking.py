@@ -6,9 +6,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from lska.data import dense_sets, sources
+from lska.data import sources
 from lska.data.archives import hashes
 from lska.data.cue_conflict import CueConflictFolder, check_cue_conflict, published
+from lska.data.dense_sets import DenseSet
 from lska.data.dtd import TextureFolder, check_textures
 from lska.data.entries import DataError, shown_names
 from lska.data.integrity import CheckReport
@@ -57,7 +58,7 @@ def check_set(name: str | Path, root: Path, contents: bool = False, archives: bo
         elif kind == "classification":
             report = check_splits(manifest, root, cache, contents)
         else:
-            report = dense_sets.check_dense(kind, DataSource(manifest.name, str(root), str(path)), cache)
+            report = DenseSet(kind, DataSource(manifest.name, str(root), str(path)), cache).check()[0]
     return replace(report, root=root)
 
 

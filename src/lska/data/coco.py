@@ -5,7 +5,6 @@ What pycocotools and mmdet would read otherwise, or leave out, without a word is
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections import Counter
@@ -17,13 +16,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from lska.data.decoding import see_file
+from lska.data.decoding import see
 from lska.data.entries import EXTENSIONS, SHOWN, DataError, file_hash, file_sizes, lines_digest, repeated
 from lska.data.integrity import Findings, differences
 from lska.data.manifest import ROUNDING, DetectionManifest
 from lska.data.parallel import mapped
 from lska.provenance.errors import InputError
-from lska.provenance.files import FileError, open_regular, quoted, read_bytes, read_json, write_text
+from lska.provenance.files import FileError, quoted, read_bytes, read_json, write_text
 from lska.provenance.strict import OPEN_ENDED, AtLeastOne, AtLeastZero, NotNegative, SettingsError, build
 
 if TYPE_CHECKING:
@@ -153,17 +152,10 @@ def read_annotations(path: Path) -> AnnotationFile:
     """Read a COCO annotation file.
 
     Raises:
-        DataError: it is none; names the first entries that are wrong. Or it has a byte order mark, which pycocotools
-            does not read.
+        DataError: it is none; names the first entries that are wrong.
         FileError: it is missing, or no JSON as `parse_json` takes it.
     """
     found = read_json(path, limit=LIMIT)
-    with open_regular(path) as stream:
-        if stream.read(3) == codecs.BOM_UTF8:
-            raise DataError(
-                f"{path} begins with a byte order mark, with which pycocotools and mmdet do not read it; save it as "
-                "UTF-8 without one"
-            )
     try:
         return build(AnnotationFile, found, str(path))
     except SettingsError as error:
@@ -184,7 +176,7 @@ def _check_files(
             kind = "missing image files" if image.file_name.lower().endswith(EXTENSIONS) else odd
             findings.add(kind, str(split.images / image.file_name))
     present = [image for image in images if image.file_name in there]
-    seen = mapped(lambda index: see_file(split.images / present[index].file_name), len(present), split.split)
+    seen = mapped(lambda index: see(split.images / present[index].file_name), len(present), split.split)
     for image, picture in zip(present, seen, strict=True):
         hashes[image.file_name] = picture.hash
         for remark in picture.remarks:

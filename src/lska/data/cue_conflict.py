@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lska.data.decoding import read_encoded, see_file
+from lska.data.decoding import read_encoded, see
 from lska.data.entries import DataError, is_hidden
 from lska.data.integrity import CheckReport, Findings, differences
 from lska.data.parallel import mapped
@@ -142,7 +142,7 @@ def check_cue_conflict(
     except DataError as error:
         return CheckReport(name, identity, root, (str(error),)), {}, None
     first: dict[str, str] = {}
-    pictures = mapped(lambda index: see_file(images.place(index)), len(images), root.name)
+    pictures = mapped(lambda index: see(images.place(index)), len(images), root.name)
     for image, picture in zip(images.names, pictures, strict=True):
         hashes.append([image, picture.hash])
         if picture.problem:

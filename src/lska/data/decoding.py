@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -40,12 +39,6 @@ LABEL_STEPS = {
     "I;16": 1, "I;16B": 1, "I;16N": 1, "I;32": 1, "I;32S": 1, "I;32B": 1, "I;32BS": 1, "I;32N": 1, "I;32NS": 1,
 }  # fmt: skip
 
-MEANINGS = {
-    "I": "whole numbers of 32 or signed 16 bits, whose white is not known",
-    "F": "floating-point numbers, whose white is not known",
-    "LAB": "CIELAB colours",
-}
-
 # What Pillow's decoders raise on damaged data (OSError covers unknown formats and truncation).
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
 
@@ -53,15 +46,13 @@ LARGEST_FILE = 2**30
 """Bytes of an image file."""
 
 ORIENTATION = 0x0112  # EXIF's tag
-LARGEST = 255
-
+OPAQUE = 255
 
 IGNORED = 255
 """Label of pixels that neither train nor score, as in mmseg."""
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """What a check saw of an image file or label map; without a size where it cannot be used."""
 
     hash: str = ""
@@ -76,31 +67,21 @@ class Seen:
     """Of a label map, the number of pixels of each value from 0 to 255."""
 
 
-def see(read: Callable[[], bytes], place: str, labels: bool = False) -> Seen:
-    """Read and decode the image, or with `labels` the label map, at `place`, for a check; nothing about it raises."""
+def see(path: Path, labels: bool = False) -> Seen:
+    """Read and decode an image, or with `labels` a label map, for a check; nothing about it raises."""
     try:
-        data = read()
+        data = read_encoded(path)
         found = hashlib.sha256(data).hexdigest()
         if not labels:
-            size, remarks = inspect(data, place)
-            return Seen(found, size, remarks)
-        values = decode_labels(data, place)
+            return Seen(found, *inspect(data, str(path)))
+        values = decode_labels(data, str(path))
     except DataError as error:
         return Seen(problem=str(error))
     return Seen(found, values.shape[::-1], pixels=tuple(np.bincount(values.ravel(), minlength=256).tolist()))
 
 
-def see_file(path: Path, labels: bool = False) -> Seen:
-    """As `see`, for a file."""
-    return see(lambda: read_encoded(path), str(path), labels)
-
-
 def read_image(path: str | Path) -> np.ndarray:
-    """An image file as uint8 RGB (H, W, 3).
-
-    Raises:
-        DataError: it cannot be read or used; the message names it.
-    """
+    """An image file as uint8 RGB (H, W, 3); raises DataError, which names it, where it cannot be read or used."""
     return np.asarray(decode(read_encoded(path), str(path)))
 
 
@@ -110,11 +91,7 @@ def read_labels(path: str | Path) -> np.ndarray:
 
 
 def read_encoded(path: str | Path) -> bytes:
-    """The bytes of an image file or label map; never waits for what is no regular file.
-
-    Raises:
-        DataError: it cannot be read; the message names it.
-    """
+    """The bytes of an image file or label map; never waits for what is no regular file. Raises as `read_image`."""
     try:
         return read_bytes(Path(path), LARGEST_FILE)
     except FileError as error:
@@ -171,8 +148,8 @@ def decode_labels(data: bytes, place: str) -> np.ndarray:
                 "palette, that holds the numbers of the classes"
             )
         labels = np.asarray(image)
-        if labels.size and not 0 <= labels.min() <= labels.max() <= LARGEST:
-            raise InputError(f"values from {labels.min()} to {labels.max()}, expected 0 to {LARGEST}; renumber them")
+        if labels.size and not 0 <= labels.min() <= labels.max() <= IGNORED:
+            raise InputError(f"values from {labels.min()} to {labels.max()}, expected 0 to {IGNORED}; renumber them")
         return labels.astype(np.uint8) // np.uint8(step)
 
 
@@ -206,8 +183,10 @@ def _opened(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     if frames > 1:
         raise InputError(f"{frames} pictures in one {kind} file; save the one that is meant")
     if formats is FORMATS and image.mode not in MODES and not _is_deep(image):
-        meaning = MEANINGS.get(image.mode, f"stored as {_raw_mode(image)}")
-        raise InputError(f"Pillow's mode {image.mode}: {meaning}; save it with 8 bits per channel, or 16 in a PNG file")
+        raise InputError(
+            f"Pillow's mode {image.mode}, stored as {_raw_mode(image)}, of which it is not known what is white; save "
+            "it with 8 bits per channel, or 16 in a PNG file"
+        )
     return image
 
 
@@ -244,7 +223,7 @@ def _of_sixteen_bits(data: bytes) -> Image.Image:
 def _remarks(image: Image.Image, deep: bool) -> Iterator[str]:
     if deep:
         yield "16 bits per channel, read as 8"
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < LARGEST:
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < OPAQUE:
         yield "transparency, left out"
     try:
         turned = image.getexif().get(ORIENTATION, 1) != 1

@@ -10,7 +10,7 @@ from typing import Any
 
 from lska.data import coco
 from lska.data.coco import SplitOutcome, check_detection
-from lska.data.decoding import Seen, see_file
+from lska.data.decoding import Seen, see
 from lska.data.entries import (
     DataError,
     file_hash,
@@ -107,16 +107,6 @@ def open_segmentation(data: DataSource, split: str, cache: Path) -> Segmentation
 def prepare_dense(kind: str, data: DataSource, record: Path, cache: Path) -> None:
     """Prepare a detection or segmentation set; raises as `lska.data.preparing.prepare_set`."""
     prepare_set(DenseSet(kind, data, cache), record)
-
-
-def check_dense(kind: str, data: DataSource, cache: Path) -> CheckReport:
-    """Check the data completely, as `prepare_dense` does, and report instead of raising.
-
-    Raises:
-        DataError: a generated set is not there, or is of other settings.
-        ValueError: as `prepare_dense`.
-    """
-    return DenseSet(kind, data, cache).check()[0]
 
 
 def verify_dense(kind: str, data: DataSource, record: Path, *splits: DenseSplit) -> dict[str, str]:
@@ -279,7 +269,7 @@ def check_segmentation(manifest: SegmentationManifest, split: SegmentationSplit)
     names, pixels, lines = sorted(images & labels), [0] * 256, []
 
     def read(index: int) -> tuple[Seen, Seen]:
-        return tuple(see_file(folder / f"{names[index]}{suffix}", folder is split.labels) for folder, suffix in sides)
+        return tuple(see(folder / f"{names[index]}{suffix}", folder is split.labels) for folder, suffix in sides)
 
     for name, (image, label) in zip(names, mapped(read, len(names), split.split), strict=True):
         file = split.labels / f"{name}{split.label_suffix}"

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lska.data.decoding import read_encoded
-from lska.data.entries import EXTENSIONS, DataError, is_hidden, is_image, lines_digest, name_problem, shown_names
-from lska.provenance.files import FileError, read_table
+from lska.data.entries import EXTENSIONS, DataError, is_hidden, is_image, lines_digest, shown_names
 
 
 class Sample(NamedTuple):
@@ -53,7 +52,7 @@ class Split:
     """The images of one split, sorted by class and file name; picklable.
 
     `source` is the folder that was read. `ignored` names the entries that are no images (hidden files, other
-    extensions) or lie outside the class folders. `flat` images lie in the folder itself, sorted by a table of labels.
+    extensions) or lie outside the class folders.
     """
 
     root: Path
@@ -61,7 +60,6 @@ class Split:
     source: Path
     classes: tuple[str, ...]
     samples: Samples
-    flat: bool = False
     ignored: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -69,8 +67,7 @@ class Split:
 
     def name(self, index: int) -> str:
         """Where an image lies: `/data/val/cat/3.jpg`."""
-        name = self.samples[index].name
-        return f"{self.source}/{name.partition('/')[2] if self.flat else name}"
+        return f"{self.source}/{self.samples[index].name}"
 
     def read(self, index: int) -> bytes:
         """The encoded bytes of an image; raises DataError, which names it, where it is gone or cannot be read."""
@@ -92,8 +89,6 @@ class Split:
 def open_split(root: Path, split: str) -> Split:
     """Open `split` ("train", "val") of the data set at `root`: `root/<split>/<class>/<file>`.
 
-    Images without class folders are accepted where `root/<split>_labels.csv` (columns file, class) sorts them.
-
     Raises:
         DataError: missing root or split, no classes, a class without images, images not sorted into classes.
     """
@@ -111,7 +106,7 @@ def open_split(root: Path, split: str) -> Split:
 def list_split(root: Path, split: str) -> Split:
     """As `open_split`, but a class without images is listed, not refused."""
     root = Path(root)
-    source, table = root / split, root / f"{split}_labels.csv"
+    source = root / split
     require_split(root, split)
     files: dict[str, list[str]] = {}
     loose: list[str] = []
@@ -126,19 +121,14 @@ def list_split(root: Path, split: str) -> Split:
                     ignored += [f"{entry.name}/{name}" for name in names if not is_image(name)]
                 else:
                     (loose if is_image(entry.name) else ignored).append(entry.name)
-        if flat := not files and bool(loose) and os.path.lexists(table):
-            files = _labels(loose, table)
     except OSError as error:
         raise DataError(f"{source} cannot be read ({error}); check its permissions and mount") from error
-    except FileError as error:
-        raise DataError(str(error)) from error
     if not files:
-        raise DataError(_no_classes(source, table, sorted(loose), sorted(ignored)))
+        raise DataError(_no_classes(source, sorted(loose), sorted(ignored)))
     classes = tuple(sorted(files))
     samples = [(f"{name}/{file}", target) for target, name in enumerate(classes) for file in sorted(files[name])]
-    ignored += [] if flat else loose
     names, targets = zip(*samples, strict=True) if samples else ((), ())
-    return Split(root, split, source, classes, Samples(names, targets), flat, tuple(ignored))
+    return Split(root, split, source, classes, Samples(names, targets), (*ignored, *loose))
 
 
 def require_split(root: Path, split: str) -> None:
@@ -152,35 +142,15 @@ def require_split(root: Path, split: str) -> None:
             f"data root '{root.absolute()}' cannot be read ({error.strerror}): expected a folder that holds "
             "train and val, or an archive of it; correct the data root in the configuration or mount the data set"
         ) from error
-    unpack = ""
-    if "ILSVRC2012_img_train.tar" in found and split == "train":
-        unpack = "; unpack ILSVRC2012_img_train.tar there, and each archive of a class in it into a folder of its own"
+    code = f"from torchvision.datasets import ImageNet; ImageNet({str(root)!r}, {split!r})"
+    unpack = f"; unpack it: {shlex.join(['python', '-c', code])}" if f"ILSVRC2012_img_{split}.tar" in found else ""
     raise DataError(
         f"data root '{root.absolute()}' has no {split!r} split: expected {split}/<class>/<image> or {split}.tar, found "
         f"{found}; correct the data root (one level up or down?) or rename the folder{unpack}"
     )
 
 
-def _labels(loose: list[str], labels: Path) -> dict[str, list[str]]:
-    """Classes of a flat split by `labels`, a CSV file with the columns file and class."""
-    classes = {}
-    for number, row in read_table(labels, ("file", "class"), key="file"):
-        if problem := name_problem(row["class"]):
-            raise DataError(f"{labels}: line {number}: class: {problem}")
-        classes[row["file"]] = row["class"]
-    unnamed, absent = sorted(set(loose) - set(classes)), sorted(set(classes) - set(loose))
-    if unnamed or absent:
-        raise DataError(
-            f"{labels}: expected one line per image. Images without a line: {shown_names(unnamed)}. Lines without an "
-            f"image: {shown_names(absent)}. Complete the file or the images"
-        )
-    files: dict[str, list[str]] = {}
-    for file in loose:
-        files.setdefault(classes[file], []).append(file)
-    return files
-
-
-def _no_classes(source: Path, table: Path, loose: list[str], ignored: list[str]) -> str:
+def _no_classes(source: Path, loose: list[str], ignored: list[str]) -> str:
     """What was found in the place of class folders, and how to sort it; for ImageNet's own files with the commands."""
     archives = sum(name.endswith(".tar") for name in ignored)
     text = (
@@ -192,12 +162,11 @@ def _no_classes(source: Path, table: Path, loose: list[str], ignored: list[str])
         return f"{text}. Unpack one folder per class: cd {shlex.quote(str(source))} && {unpack}"
     if not loose:
         return f"{text}, first {shown_names(ignored)}. Check that this is the right data root"
-    labels = f"write {table} with the columns file,class (the images then stay where they are)"
     if not loose[0].startswith("ILSVRC2012_val_"):
-        return f"{text}, first {loose[0]!r}. Move each image into a folder named after its class, or {labels}"
+        return f"{text}, first {loose[0]!r}. Move each image into a folder named after its class"
     return (
         f"{text}, first {loose[0]!r}. These are ImageNet's validation images as distributed, without classes: run the "
-        f"usual valprep.sh inside {source}, which moves each image into its wnid's folder; or {labels}"
+        f"usual valprep.sh inside {source}, which moves each into its wnid's folder"
     )
 
 

@@ -12,7 +12,6 @@ from torch.utils.data import Dataset, get_worker_info
 from lska.data.decoding import decode
 from lska.data.entries import DataError
 from lska.data.folders import Split
-from lska.provenance.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +33,6 @@ class ImageDataset(Dataset):
         transform: Callable[[Any], Any] | None = None,
         on_error: Literal["skip", "raise"] = "raise",
     ) -> None:
-        if on_error not in ("skip", "raise"):
-            raise InputError(f"on_error: expected 'skip' or 'raise', found {on_error!r}")
         self.split = split
         self.transform = transform
         self.on_error = on_error
@@ -63,7 +60,9 @@ class ImageDataset(Dataset):
             except DataError as error:
                 if self.on_error == "raise":
                     raise
-                self._count(error)
+                worker = get_worker_info()
+                self._skipped[0 if worker is None else 1 + worker.id % (SLOTS - 1)] += 1
+                logger.warning("skipped: %s", error)
                 continue
             finished = image if self.transform is None else self.transform(image)
             return finished, self.split.samples[position].target
@@ -71,8 +70,3 @@ class ImageDataset(Dataset):
             f"{self.split.source}: {GIVE_UP_AFTER} unreadable images in a row from {self.split.name(index)!r} on; "
             "expected a stray one at most. Check the storage, then the data with `lska data check --contents`"
         )
-
-    def _count(self, error: DataError) -> None:
-        worker = get_worker_info()
-        self._skipped[0 if worker is None else 1 + worker.id % (SLOTS - 1)] += 1
-        logger.warning("skipped: %s", error)

@@ -113,15 +113,17 @@ def generator_problems(config: Config) -> list[str]:
 def _unfit(config: Config, kind: str, settings: Any, about: Trained | None) -> Iterator[str]:
     """What the settings of one generated set cannot promise to what uses it."""
     where = f"{place(kind)}.generate"
+    few = "{}: {} training images are fewer than one update takes, global_batch {} of {}; raise it, or lower that"
     if kind == "classification":
-        images, setting = len(settings.class_names) * settings.train_per_class, "train_per_class"
+        images, setting = len(settings.class_names) * settings.train_per_class, f"{where}.train_per_class"
         paths = {config.training.recipes.get(model, config.training.recipe): model for model in config.recipes}
         for path, model in paths.items():
-            yield from _too_few(f"{where}.{setting}", images, config.recipes[model].global_batch, path)
+            if images < (batch := config.recipes[model].global_batch):
+                yield few.format(setting, images, batch, path)
     elif kind in config.dense:
         for head, means in config.dense[kind].heads.items():
-            batch = config.dense_recipes[kind, head].global_batch
-            yield from _too_few(f"{where}.train_images", settings.train_images, batch, means.recipe)
+            if settings.train_images < (batch := config.dense_recipes[kind, head].global_batch):
+                yield few.format(f"{where}.train_images", settings.train_images, batch, means.recipe)
     elif kind in FAMILIES:
         if settings.family != kind:
             yield f"{where}.family: expected {kind!r}, as the set is called, found {settings.family!r}; leave it out"
@@ -138,15 +140,16 @@ def _unfit(config: Config, kind: str, settings: Any, about: Trained | None) -> I
                 f"these are not in both: {', '.join(sorted(unknown)[:10])}; choose among them, or leave the set out"
             )
     elif kind == "shape_texture":
-        yield from _without_pairs(where, settings)
-
-
-def _too_few(setting: str, images: int, batch: int, recipe: str) -> Iterator[str]:
-    if images < batch:
-        yield (
-            f"{setting}: {images} training images are fewer than one update takes, global_batch {batch} of {recipe}; "
-            "raise it, or lower global_batch"
-        )
+        # The dimensions are estimated from pairs of images that share the shape, and others that share the texture.
+        if settings.textures_per_shape < 2:
+            yield f"{where}.textures_per_shape: no two images would share a shape: expected at least 2, found 1"
+        images = len(settings.class_names) * settings.per_class
+        textures = len(settings.class_names) * settings.textures_per_class
+        if images < textures + 2:
+            yield (
+                f"{where}.textures_per_class: {images} images are too few to show {textures} textures more than once; "
+                "lower it, or raise shapes_per_class"
+            )
 
 
 def unfit_images(setting: str, images: int | None, about: Trained) -> Iterator[str]:
@@ -161,16 +164,3 @@ def unfit_images(setting: str, images: int | None, about: Trained) -> Iterator[s
         )
     elif images > about.images:
         yield f"{setting}: {about.name} has {about.images} validation images, found {images}; lower it, or {wanted}"
-
-
-def _without_pairs(where: str, settings: CueConflictSettings) -> Iterator[str]:
-    """The dimensions are estimated from pairs of images that share the shape, and others that share the texture."""
-    if settings.textures_per_shape < 2:
-        yield f"{where}.textures_per_shape: no two images would share a shape: expected at least 2, found 1"
-    images = len(settings.class_names) * settings.per_class
-    textures = len(settings.class_names) * settings.textures_per_class
-    if images < textures + 2:
-        yield (
-            f"{where}.textures_per_class: {images} images are too few to show {textures} textures more than once; "
-            "lower it, or raise shapes_per_class"
-        )

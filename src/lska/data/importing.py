@@ -11,10 +11,10 @@ import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -36,17 +36,14 @@ PATIENCE = 60.0
 """Seconds in which a source has to send something."""
 
 
-@dataclass(frozen=True)
-class Import:
-    """An archive that was imported, or was there already."""
+class Import(NamedTuple):
+    """An archive that was imported (`fetched`) or was there already; whether a size or hash of it is `known`."""
 
     path: Path
     pointer: Path
     """The file for git that says what it is and where it came from."""
     fetched: bool
-    """Whether it was fetched now."""
     known: bool
-    """Whether its manifest states a size or hash of it."""
 
 
 def import_archive(manifest: Path, source: str, root: Path) -> Import:

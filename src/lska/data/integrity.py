@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lska.data.decoding import see
 from lska.data.entries import SHOWN, DataError, shown_names
 from lska.data.folders import Split, contents_digest, list_split, names_digest
-from lska.data.manifest import Manifest, SplitManifest
+from lska.data.manifest import Manifest
 from lska.data.parallel import mapped
 from lska.provenance.files import one_line
 
@@ -111,7 +111,14 @@ def check_class_folders(
             notes.append(f"{name}: other entries, ignored ({len(split.ignored):,}): {first}.")
         problems, remarks = structure_problems(manifest, split, name), ()
         whole = not problems
-        problems += _empty_files(split)
+        wrong = Findings()
+        for index in range(len(split)):
+            try:
+                if split.size(index) == 0:
+                    wrong.add("files without bytes", repr(split.samples[index].name))
+            except (OSError, DataError):
+                wrong.add("files that cannot be opened", repr(split.samples[index].name))
+        problems += wrong.sentences()
         if contents:
             hashes, damaged, remarks = read_contents(split)
             problems += damaged
@@ -129,8 +136,24 @@ def structure_problems(manifest: Manifest, split: Split, name: str | None = None
 
     `name` is the split's in the manifest, where its folder has another.
     """
-    expected = manifest.splits[name or split.split]
-    problems = [*_classes(manifest, split), *_counts(manifest, expected, split)]
+    expected, counts, wrong = manifest.splits[name or split.split], split.counts(), Findings()
+    problems = [
+        f"{kind.format(len(names))}): {shown_names(names)}"
+        for kind, names in (
+            (f"missing classes ({{}} of {len(manifest.classes):,}", sorted(set(manifest.classes) - set(counts))),
+            ("class folders that are not in the manifest ({}", sorted(set(counts) - set(manifest.classes))),
+            ("class folders without images ({}", [name for name, count in counts.items() if not count]),
+        )
+        if names
+    ]
+    problems += differences([("images", expected.count, len(split))])
+    for label in (label for label, count in counts.items() if count and label in manifest.classes):
+        (fewest, most), count = expected.expected(label), counts[label]
+        if count < fewest:
+            wrong.add("classes with too few images", f"{label} has {count:,} of {fewest:,}")
+        elif count > most:
+            wrong.add("classes with too many images", f"{label} has {count:,} instead of {most:,}")
+    problems += sorted(wrong.sentences())
     # Where images are missing, the names differ for that reason.
     if expected.names and not problems and (found := names_digest(split)) != expected.names:
         problems.append(
@@ -147,7 +170,7 @@ def read_contents(split: Split) -> tuple[list[str], tuple[str, ...], tuple[str, 
         which name the first of them; sentences about what decoding leaves out.
     """
     hashes, damaged, remarks = [], Findings(), Findings()
-    pictures = mapped(lambda index: see(lambda: split.read(index), split.name(index)), len(split), split.split)
+    pictures = mapped(lambda index: see(Path(split.name(index))), len(split), split.split)
     for index, picture in enumerate(pictures):
         hashes.append(picture.hash)
         for remark in picture.remarks:
@@ -155,39 +178,3 @@ def read_contents(split: Split) -> tuple[list[str], tuple[str, ...], tuple[str, 
         if picture.problem:
             damaged.add("images that cannot be decoded", picture.problem)
     return hashes, damaged.sentences(), remarks.sentences()
-
-
-def _classes(manifest: Manifest, split: Split) -> Iterator[str]:
-    missing = sorted(set(manifest.classes) - set(split.classes))
-    unexpected = sorted(set(split.classes) - set(manifest.classes))
-    empty = [name for name, count in split.counts().items() if not count]
-    if missing:
-        yield f"missing classes ({len(missing):,} of {len(manifest.classes):,}): {shown_names(missing)}"
-    if unexpected:
-        yield f"class folders that are not in the manifest ({len(unexpected):,}): {shown_names(unexpected)}"
-    if empty:
-        yield f"class folders without images ({len(empty):,}): {shown_names(empty)}"
-
-
-def _counts(manifest: Manifest, expected: SplitManifest, split: Split) -> Iterator[str]:
-    yield from differences([("images", expected.count, len(split))])
-    wrong = Findings()
-    for name, count in split.counts().items():
-        if count and name in manifest.classes:
-            fewest, most = expected.expected(name)
-            if count < fewest:
-                wrong.add("classes with too few images", f"{name} has {count:,} of {fewest:,}")
-            elif count > most:
-                wrong.add("classes with too many images", f"{name} has {count:,} instead of {most:,}")
-    yield from sorted(wrong.sentences())
-
-
-def _empty_files(split: Split) -> Iterator[str]:
-    wrong = Findings()
-    for index in range(len(split)):
-        try:
-            if split.size(index) == 0:
-                wrong.add("files without bytes", repr(split.samples[index].name))
-        except (OSError, DataError):
-            wrong.add("files that cannot be opened", repr(split.samples[index].name))
-    yield from wrong.sentences()

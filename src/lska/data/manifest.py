@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -81,13 +81,12 @@ class Described:
     archives: tuple[Archive, ...] = field(default=(), kw_only=True)
     """What it is distributed as."""
 
-    named_classes: ClassVar[bool] = True
-    """Whether `classes` may be given as `<package>:<file>`."""
-
     def __post_init__(self) -> None:
         problems = [f"archives: {one!r} is listed twice" for one in repeated(one.file for one in self.archives)]
-        problems += [f"classes: {quoted(one)} is listed twice" for one in repeated(self.classes)]
-        problems += [] if self.classes else ["classes: expected at least one, found none"]
+        for name in ("classes", "category_ids", "ignore", "severities"):
+            problems += [f"{name}: {quoted(one)} is listed twice" for one in repeated(getattr(self, name, ()))]
+        empty = (name for name in ("classes", "splits") if not getattr(self, name, True))
+        problems += [f"{name}: expected at least one, found none" for name in empty]
         if problems := [*problems, *self._problems()]:
             raise InputError("; ".join(problems))
 
@@ -139,8 +138,6 @@ class Manifest(Described):
     def _problems(self) -> Iterable[str]:
         if list(self.classes) != sorted(self.classes):
             yield "classes: expected distinct names in sorted order, which is the order of the class indices"
-        if not self.splits:
-            yield "splits: expected at least one, found none"
         for name, split in self.splits.items():
             fewest, most = (len(self.classes) * bound for bound in split.per_class)
             if split.counts is not None and set(split.counts) != set(self.classes):
@@ -153,16 +150,6 @@ class Manifest(Described):
         """`sha256:...` of what identifies the data; wording (title, source, terms) may change without changing it."""
         splits = {name: dataclasses.asdict(split) for name, split in self.splits.items()}
         return digest({"name": self.name, "classes": self.classes, "splits": splits})
-
-
-@dataclass(frozen=True)
-class FoldersManifest(Manifest):
-    """A set with one folder per class and no others: ImageNet-A, -R, -Sketch."""
-
-    def _problems(self) -> Iterable[str]:
-        yield from super()._problems()
-        if list(self.splits) != [TEST]:
-            yield f"splits: expected exactly {TEST!r}, found {', '.join(self.splits)}"
 
 
 @dataclass(frozen=True)
@@ -186,7 +173,6 @@ class CorruptedManifest(Described):
     def _problems(self) -> Iterable[str]:
         if not set(self.severities) <= set(SEVERITIES) or not self.severities:
             yield f"severities: expected some of {list(SEVERITIES)}, found {list(self.severities)}"
-        yield from (f"severities: {one} is listed twice" for one in repeated(self.severities))
 
     @property
     def digest(self) -> str:
@@ -214,8 +200,6 @@ class TextureManifest(Described):
     splits: Annotated[int, Field(ge=1, le=1000)]
     """Number of splits, counted from 1."""
 
-    named_classes: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.images  # whose own checks are those of the classes
@@ -225,20 +209,15 @@ class TextureManifest(Described):
             yield f"parts: expected a number from 1 up for each of {', '.join(PARTS)}, found {self.parts}"
 
     @property
-    def per_class(self) -> int:
-        """Images of each class."""
-        return sum(self.parts.values())
-
-    @property
     def count(self) -> int:
         """Images in all."""
-        return len(self.classes) * self.per_class
+        return len(self.classes) * sum(self.parts.values())
 
     @property
     def images(self) -> Manifest:
         """What the folder of images has to hold."""
-        split = SplitManifest(self.count, (self.per_class, self.per_class))
-        return Manifest(**self.about, classes=self.classes, splits={"images": split})
+        split = SplitManifest(self.count, (sum(self.parts.values()),) * 2)
+        return Manifest(**self.about, classes=self.classes, splits={IMAGES: split})
 
     @property
     def digest(self) -> str:
@@ -293,32 +272,17 @@ class DenseManifest(Described):
     folder: Inside | None = field(default=None, kw_only=True)
     """The folder in it, or in a root, that the paths of the splits start from."""
 
-    named_classes: ClassVar[bool] = False
     kind: ClassVar[str]
-    files: ClassVar[tuple[str, ...]]
-    """Fields of a split that say which files it is."""
-    # At these values a field is left out of the digest, so that results from before it stay those of the same data.
-    unsaid: ClassVar[dict[str, Any]] = {}
-
-    def _problems(self) -> Iterable[str]:
-        if not self.splits:
-            yield "splits: expected at least one, found none"
-        first: dict[tuple[Any, ...], str] = {}
-        for name, split in self.splits.items():
-            paths = tuple(value and PurePosixPath(value) for value in (getattr(split, part) for part in self.files))
-            if (other := first.setdefault(paths, name)) != name:
-                yield f"splits.{name}: has the same {' and '.join(self.files)} as splits.{other}"
 
     @property
     def digest(self) -> str:
         """`sha256:...` of what identifies the data: not of wording, nor of where its folder or archive lies."""
-        where = ("title", "source", "terms", "archive", "folder", "archives")
-        values = {
-            key: value
-            for key, value in dataclasses.asdict(self).items()
-            if key not in where and (key not in self.unsaid or value != self.unsaid[key])
-        }
-        return digest({"kind": self.kind, **values})
+        # Results from before the two tolerances stay those of the same data.
+        where = {"title", "source", "terms", "archive", "folder", "archives"}
+        usual = {"overhang": ROUNDING, "short_polygons": False}
+        values = dataclasses.asdict(self).items()
+        said = {key: value for key, value in values if key not in where and usual.get(key, ...) != value}
+        return digest({"kind": self.kind, **said})
 
 
 @dataclass(frozen=True)
@@ -337,12 +301,8 @@ class DetectionManifest(DenseManifest):
     """Whether polygons of one or two points may follow the first of a mask (`lska.data.coco`)."""
 
     kind: ClassVar[str] = "detection"
-    files: ClassVar[tuple[str, ...]] = ("annotations", "names")
-    unsaid: ClassVar[dict[str, Any]] = {"overhang": ROUNDING, "short_polygons": False}
 
     def _problems(self) -> Iterable[str]:
-        yield from super()._problems()
-        yield from (f"category_ids: {number} is listed twice" for number in repeated(self.category_ids))
         expected, found = len(self.classes), len(self.category_ids)
         if found != expected:
             yield f"category_ids: expected {expected} different numbers, one for each class, found {found}"
@@ -370,11 +330,8 @@ class SegmentationManifest(DenseManifest):
     label_suffix: Suffix = ".png"
 
     kind: ClassVar[str] = "segmentation"
-    files: ClassVar[tuple[str, ...]] = ("images", "labels")
 
     def _problems(self) -> Iterable[str]:
-        yield from super()._problems()
-        yield from (f"ignore: {value} is listed twice" for value in repeated(self.ignore))
         taken = range(len(self.classes) + self.zero_is_unlabelled)
         if any(value in taken or not 0 <= value <= LARGEST_LABEL for value in self.ignore):
             yield (
@@ -392,7 +349,7 @@ class SegmentationManifest(DenseManifest):
 
 KINDS: dict[str, type[Any]] = {
     "classification": Manifest, "detection": DetectionManifest, "segmentation": SegmentationManifest,
-    "textures": TextureManifest, "corrupted": CorruptedManifest, "perturbed": FoldersManifest,
+    "textures": TextureManifest, "corrupted": CorruptedManifest, "perturbed": Manifest,
 }  # fmt: skip
 """Dataclass of each kind of manifest."""
 
@@ -405,8 +362,7 @@ SERVING = {
 
 def available(kind: str | None = "classification") -> tuple[str, ...]:
     """Names of the bundled manifests of a kind, one of `KINDS`, or of all kinds."""
-    paths = [path for path in BUNDLED.glob("*.yaml") if kind is None or manifest_kind(path) == kind]
-    return tuple(sorted(path.stem for path in paths))
+    return tuple(sorted(one.stem for one in BUNDLED.glob("*.yaml") if kind is None or manifest_kind(one) == kind))
 
 
 def manifest_kind(path: Path) -> str:
@@ -451,9 +407,12 @@ def load_manifest(name: str | Path, kind: str | None = "classification") -> Any:
             "of a .yaml file; correct the name"
         )
     values.pop("kind", None)
-    if isinstance(values.get("classes"), str) and KINDS[found].named_classes:
+    if isinstance(values.get("classes"), str):
         values["classes"] = packaged_classes(values["classes"], path)
-    return build(KINDS[found], values, str(path))
+    manifest = build(KINDS[found], values, str(path))
+    if found == "perturbed" and list(manifest.splits) != [TEST]:
+        raise DataError(f"{path}: splits: expected exactly {TEST!r}, found {', '.join(manifest.splits)}")
+    return manifest
 
 
 def manifest_for(kind: str, data: DataSource) -> Any:
@@ -480,14 +439,13 @@ def packaged_classes(reference: str, where: Path) -> list[str]:
     """
     package, _, name = reference.partition(":")
     spec = importlib.util.find_spec(package) if package.isidentifier() and not inside_problem(name) else None
-    folders = [] if spec is None else spec.submodule_search_locations or []
-    found = [path for path in (Path(folder) / name for folder in folders) if path.is_file()]
-    if not found:
-        raise DataError(
-            f"{where}: classes: expected a list, or <package>:<file> of an installed package, found "
-            f"{quoted(reference)}; install {quoted(package)} or correct the file name"
-        )
-    return read_names(found[0], name_problem)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (Path(folder) / name).is_file():
+            return read_names(Path(folder) / name, name_problem)
+    raise DataError(
+        f"{where}: classes: expected a list, or <package>:<file> of an installed package, found {quoted(reference)}; "
+        f"install {quoted(package)} or correct the file name"
+    )
 
 
 def save_manifest(manifest: Manifest, path: Path) -> None:
@@ -505,37 +463,21 @@ def save_manifest(manifest: Manifest, path: Path) -> None:
     write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
 
 
-def make_manifest(
-    root: Path,
-    name: str,
-    *,
-    title: str = "",
-    source: str = "",
-    terms: str = "",
-    splits: Iterable[str] = ("train", "val"),
-    contents: bool = True,
-) -> Manifest:
-    """Describe the data at `root` as it is, with the digest of its file names and, if `contents`, of its bytes.
+def make_manifest(root: Path, name: str, title: str = "", source: str = "", terms: str = "") -> Manifest:
+    """Describe the data at `root`, splits train and val, as they are, with digests of file names and of all bytes.
 
     Raises:
         DataError: as `open_split`, an image cannot be read, or the splits differ in their classes.
     """
-    first, *others = opened = [open_split(root, split) for split in splits]
-    for other in others:
-        check_same_classes(first, other)
-    described = {split.split: describe_split(split, contents) for split in opened}
-    return Manifest(name, title or name, source, terms, first.classes, described)
+    train, val = (open_split(root, split) for split in ("train", "val"))
+    check_same_classes(train, val)
+    described = {split.split: describe_split(split) for split in (train, val)}
+    return Manifest(name, title or name, source, terms, train.classes, described)
 
 
-def describe_split(split: Split, contents: bool = True) -> SplitManifest:
+def describe_split(split: Split) -> SplitManifest:
     """What a split holds."""
     counts = split.counts()
     bounds = min(counts.values()), max(counts.values())
-    hashes = (content_hash(split.read(index)) for index in range(len(split)))
-    return SplitManifest(
-        count=len(split),
-        per_class=bounds,
-        counts=None if bounds[0] == bounds[1] else counts,
-        names=names_digest(split),
-        contents=contents_digest(split, hashes) if contents else None,
-    )
+    contents = contents_digest(split, (content_hash(split.read(index)) for index in range(len(split))))
+    return SplitManifest(len(split), bounds, counts if len({*bounds}) > 1 else None, names_digest(split), contents)

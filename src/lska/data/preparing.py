@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lska.data.entries import DataError, lines_digest
 from lska.data.folders import Split, list_split
@@ -145,22 +145,13 @@ def verify(config: Config, *splits: Split) -> dict[str, str]:
     return identity
 
 
-class Listed(Protocol):
-    """An opened set of an inspection."""
-
-    def __len__(self) -> int: ...
-
-    def listing(self) -> list[str]:
-        """Lines that change whenever a file is added, removed, renamed or resized."""
-
-
-def inspected_record(dataset: DataSet, images: Listed, about: dict[str, str], identity: str) -> dict[str, Any]:
-    """What results keep of the set of an inspection."""
+def inspected_record(dataset: DataSet, images: Any, about: dict[str, str], identity: str) -> dict[str, Any]:
+    """What results keep of the set of an inspection, a `CueConflictSet` or `TextureSet`."""
     words = {**about, "name": dataset.data.name}
     return words | {"digest": identity, "images": len(images), "files": lines_digest(images.listing())}
 
 
-def verify_inspected(job: InspectionJob, images: Listed) -> None:
+def verify_inspected(job: InspectionJob, images: Any) -> None:
     """Make sure that an opened set of an inspection is the recorded one.
 
     Raises:

@@ -6,7 +6,7 @@ Imports nothing heavy: the Snakefile asks here.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,8 +34,7 @@ class PlannedJob(NamedTuple):
     outputs: Iterable[str]
 
 
-@dataclass(frozen=True)
-class Absent:
+class Absent(NamedTuple):
     """A data set that is not where the configuration says."""
 
     kind: str
@@ -62,17 +61,16 @@ class Settings:
 
     def source_of(self, setting: str) -> Path | None:
         """The file in which `setting` (`data.root`) stands that holds; None for the command line."""
-        if _holds(self.overrides, setting):
-            return None
-        return next((file for file in reversed(self.files) if _holds(read_yaml(file), setting)), None)
 
+        def holds(values: Any) -> bool:
+            for key in setting.split("."):
+                if not isinstance(values, Mapping) or key not in values:
+                    return False
+                values = values[key]
+            return True
 
-def _holds(values: Any, setting: str) -> bool:
-    for key in setting.split("."):
-        if not isinstance(values, Mapping) or key not in values:
-            return False
-        values = values[key]
-    return True
+        files = () if holds(self.overrides) else reversed(self.files)
+        return next((file for file in files if holds(read_yaml(file))), None)
 
 
 def images_gone(data: DataSource) -> bool:
@@ -81,22 +79,16 @@ def images_gone(data: DataSource) -> bool:
 
 
 def absence(kind: str, data: DataSource) -> str | None:
-    """Why nothing of a data set can be read at its root; None where something can. Opens no image and no archive.
-
-    Args:
-        kind: what it serves, as `Config.sources` says.
-    """
+    """Why nothing of a data set, which serves `kind`, can be read at its root, or None. Opens no image, no archive."""
     root = Path(data.root)
     problem = _unreadable(root)
-    if data.generate is not None:
-        return problem
-    if problem is not None:
-        # ImageNet-A, -R and -Sketch may lie beside their folder's place, as a tar file of its name.
-        beside = kind in SETS and root.with_name(f"{root.name}.tar").is_file()
-        return None if beside else problem
-    from lska.data.sources import look
+    if problem is None and data.generate is None:
+        from lska.data.sources import look
 
-    return look(kind, data)
+        return look(kind, data)
+    # ImageNet-A, -R and -Sketch may lie beside their folder's place, as a tar file of its name.
+    beside = data.generate is None and kind in SETS and root.with_name(f"{root.name}.tar").is_file()
+    return None if beside else problem
 
 
 def _unreadable(root: Path) -> str | None:
@@ -117,18 +109,17 @@ def missing(config: Config, jobs: Sequence[PlannedJob]) -> list[Absent]:
     """
     read = {str(file) for job in jobs for file in job.inputs}
     written = {str(file) for job in jobs for file in job.outputs}
-
-    def needed(data: DataSource) -> bool:
+    kinds = []
+    for kind, data in config.sources:
         record = str(config.record_of(data))
-        return data.generate is None if record in written else record in read
+        if data.generate is None if record in written else record in read:
+            kinds.append(kind)
+    return _absent(config, kinds)
 
-    return list(_absent((kind, data) for kind, data in config.sources if needed(data)))
 
-
-def _absent(sources: Iterable[tuple[str, DataSource]]) -> Iterator[Absent]:
-    for kind, data in sources:
-        if (reason := absence(kind, data)) is not None:
-            yield Absent(kind, data, reason)
+def _absent(config: Config, kinds: Iterable[str]) -> list[Absent]:
+    found = [Absent(kind, data, absence(kind, data) or "") for kind, data in config.sources if kind in kinds]
+    return [one for one in found if one.reason]
 
 
 def require(settings: Settings, kinds: Iterable[str]) -> None:
@@ -137,9 +128,7 @@ def require(settings: Settings, kinds: Iterable[str]) -> None:
     Raises:
         MissingDataError: some are not; says where they were looked for, which setting says so, and what to do.
     """
-    wanted = set(kinds)
-    absent = list(_absent(source for source in settings.config.sources if source[0] in wanted))
-    if absent:
+    if absent := _absent(settings.config, set(kinds)):
         raise MissingDataError("\n".join(message(settings, one) for one in absent))
 
 
@@ -163,25 +152,14 @@ def message(settings: Settings, absent: Absent) -> str:
     if data.generate is not None:
         options = as_options(list(settings.files), settings.overrides)
         lines.append(f"it is generated; make it again: lska data prepare --kind {absent.kind} {options}")
-    else:
-        lines += [f"if you have it: {_pointing(settings, setting, file)}", _offer(data)]
+    elif file != settings.files[0]:
+        lines += ["if you have it: correct it there", _offer(data)]
+    else:  # a scale's own file is left as it is
+        given = shlex.join([settings.option, *map(str, settings.files), "mine.yaml"])
+        outer, root = setting.removesuffix(".root").split("."), "root: /path/to/it"
+        nested = ": {".join([*outer, root]) + "}" * len(outer)
+        lines += [f"if you have it: write `{nested}` into a file mine.yaml and give both, {given}", _offer(data)]
     return "\n  ".join(lines)
-
-
-def _pointing(settings: Settings, setting: str, file: Path | None) -> str:
-    """How to point a setting that stands in `file` to where the data are; a scale's own file is left as it is."""
-    if file != settings.files[0]:
-        return "correct it there"
-    given = shlex.join([settings.option, *map(str, settings.files), "mine.yaml"])
-    return f"write `{_nested(setting)}` into a file mine.yaml and give both, {given}"
-
-
-def _nested(setting: str) -> str:
-    *outer, last = setting.split(".")
-    text = f"{last}: /path/to/it"
-    for key in reversed(outer):
-        text = f"{key}: {{{text}}}"
-    return text
 
 
 def _offer(data: DataSource) -> str:
