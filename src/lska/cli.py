@@ -709,7 +709,6 @@ def _publish(given: Given) -> None:
     argument("--throughput", nargs="+", type=as_path, default=[], metavar="FILE",
              help="your measurements: tables (config/throughput), metric files, sidecars"),
     argument("--hardware", help="use only measurements of hardware with this in its name"),
-    argument("--forcerun", nargs="+", default=[], metavar="RULE", help="rules or files to make again"),
     argument("--jobs", action="store_true", help="also one line per job, with its reason"),
     argument("--json", action="store_true", help="print JSON"),
     argument("--schema", action="store_true", help="print the JSON schema of what --json prints, and end"),
@@ -722,7 +721,7 @@ def _plan(given: Given) -> None:
         say(json.dumps(report_schema(), indent=2))
         return
     given_scale(given)
-    asked = DryRun(given.config, given.set, given.targets, given.forcerun)
+    asked = DryRun(given.config, given.set, given.targets)
     report = make_report(asked, Path.cwd(), given.gpus, given.cores, given.throughput, given.hardware)
     say(json.dumps(asdict(report), indent=2, sort_keys=True) if given.json else render_plan(report, given.jobs))
 

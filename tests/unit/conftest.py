@@ -57,7 +57,7 @@ def partial(project: Project) -> PerturbedSet:
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """The demo's plan in an empty folder."""
-    from planned import plan
+    from plan_helpers import plan
 
     from lska.provenance.metric_files import project_root
 

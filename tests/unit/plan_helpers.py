@@ -8,9 +8,16 @@ from typing import Any
 
 from lska.models.runs import Run
 from lska.pipeline.products import Plan
-from lska.provenance.files import write_json
+from lska.provenance.files import read_yaml, write_json
 from lska.provenance.metric_files import file_md5
 from lska.provenance.outcomes import outcomes_path
+from lska.provenance.strict import merge
+
+
+def plan(scale: str, changes: dict[str, Any] | None = None) -> Plan:
+    """The plan of a scale in the current folder, with `changes` over its configuration."""
+    path = Path("config") / f"{scale}.yaml"
+    return Plan(merge(read_yaml(path), changes or {}), [path], {})
 
 
 def md5_of(content: str) -> str:

@@ -1,4 +1,4 @@
-"""The plan as a whole: its JSON form and schema, its text, bounds of the wall time, and what the command refuses."""
+"""The plan: hours by hand and from records, bounds of the wall time, reasons, its JSON form and text, wrong files."""
 
 from __future__ import annotations
 
@@ -8,198 +8,308 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import yaml
 from jsonschema import Draft202012Validator
+from plan_helpers import md5_of, plan, put_metrics, put_weights
 from syrupy.assertion import SnapshotAssertion
 
 from lska.cli import main
+from lska.models.runs import Run
 from lska.pipeline import plan_report
 from lska.pipeline.dry_run import DryRun, PlanningError, SnakemakeJob, planned_jobs
 from lska.pipeline.plan_report import (
     WIDTH,
     JobPlan,
     PlanReport,
-    WallBound,
-    job_kind,
     longest_chain,
     make_report,
     render_plan,
     report_schema,
-    size_text,
     time_text,
-    wall_bound,
-)
-from lska.pipeline.throughput import TimeEstimate
+    wall_seconds,
+)  # fmt: skip
+from lska.pipeline.products import Plan
+from lska.pipeline.throughput import OWN, PUBLISHED, Assumptions, Throughput, Throughputs, known_throughputs
+from lska.pipeline.workload import PlannedNetwork, Workload, images_in, states_of, updates_of, workloads
 from lska.provenance.metric_files import project_root
 
 RUN = "van_tiny-lka-k23-s42"
+KNOWN = Run.parse(RUN)
+"""VAN-B0, whose throughput is in the table."""
 WEIGHTS = (f"checkpoints/paper/{RUN}.safetensors", f"checkpoints/paper/{RUN}.json")
 TUNED = f"checkpoints/paper/detection/retinanet/{RUN}.safetensors"
 SCORED = f"results/paper/metrics/classification/{RUN}.json"
 RECORD = "results/paper/data/imagenet1k.json"
-
+WHY = "Missing output files: x"
 JOBS = [
     SnakemakeJob(0, "all", {}, (SCORED,), (), 1, 0, "", (3, 4)),
-    SnakemakeJob(1, "data", {"name": "imagenet1k"}, (), (RECORD,), 1, 0, "Missing output files: x"),
-    SnakemakeJob(2, "train", {"run": RUN}, (RECORD,), WEIGHTS, 36, 4, "Missing output files: x", (1,)),
-    SnakemakeJob(3, "classification", {"run": RUN}, WEIGHTS, (SCORED,), 8, 1, "Missing output files: x", (2,)),
+    SnakemakeJob(1, "data", {"name": "imagenet1k"}, (), (RECORD,), 1, 0, WHY),
+    SnakemakeJob(2, "train", {"run": RUN}, (RECORD,), WEIGHTS, 36, 4, WHY, (1,)),
+    SnakemakeJob(3, "classification", {"run": RUN}, WEIGHTS, (SCORED,), 8, 1, WHY, (2,)),
     SnakemakeJob(4, "fine_tune", {"task": "detection/retinanet", "run": RUN}, WEIGHTS, (TUNED,), 40, 8, "", (2,)),
-    SnakemakeJob(5, "fetch", {"weights": RUN}, (), ("checkpoints/o.safetensors",), 1, 0, "Missing output files: x"),
+    SnakemakeJob(5, "notebook_table_03", {}, (SCORED,), ("t.csv",), 1, 0, f"{WHY}, y; Updated input files: z"),
 ]  # fmt: skip
-"""One network of the paper from its data to a detector, and one that is fetched."""
+"""One network of the paper from its data to a detector, and a table."""
 
 
-def report(
-    monkeypatch: pytest.MonkeyPatch, jobs: list[SnakemakeJob] = JOBS, changes: dict[str, object] | None = None,
-    gpus: int | None = None,
-) -> PlanReport:  # fmt: skip
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project_root())
-    monkeypatch.setattr(plan_report, "planned_jobs", lambda asked, project: jobs)
-    return make_report(DryRun([Path("config/paper.yaml")], changes or {}), Path.cwd(), gpus)
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> PlanReport:
-    """The plan of `JOBS`."""
-    return report(monkeypatch)
+def report(monkeypatch: pytest.MonkeyPatch):
+    """The plan of jobs at paper scale on a machine of three cores."""
+
+    def make(jobs: list[SnakemakeJob] = JOBS, gpus: int | None = None) -> PlanReport:
+        monkeypatch.setattr(plan_report, "planned_jobs", lambda asked, project: jobs)
+        monkeypatch.setattr(os, "cpu_count", lambda: 3)
+        return make_report(DryRun([Path("config/paper.yaml")], {}), Path.cwd(), gpus)
+
+    return make
 
 
-def test_jobs_are_counted_by_what_they_do(made: PlanReport) -> None:
-    kinds = {kind: cost.jobs for kind, cost in made.kinds.items() if cost.jobs}
-    assert kinds == {"fetch": 1, "data": 1, "training": 1, "fine-tuning": 1, "evaluation": 1}
-    assert made.totals.jobs == 5 and made.totals.unknown == 2
-    # Reasons are counted without the names that differ.
-    assert {rule.rule: rule.reasons for rule in made.rules} == {
-        "fetch": {"missing": 1}, "data": {"not checked yet": 1}, "train": {"never trained": 1},
-        "fine_tune": {"never trained": 1}, "classification": {"never measured": 1},
+def job(rule: str, **wildcards: str) -> SnakemakeJob:
+    return SnakemakeJob(0, rule, wildcards, (), ("out",), 1, 0, WHY)
+
+
+def test_hours_by_hand() -> None:
+    made, known = plan("paper"), known_throughputs(plan("paper").config)
+
+    def seconds(rule: str, **wildcards: str) -> list[float]:
+        return [known.spent(work).seconds for work in workloads(made, job(rule, **wildcards))]
+
+    # 2140 images/s forward on one card: a third of it in training, on 4; 31 validations on one.
+    updates = 1_281_167 // 512 * 310
+    assert seconds("train", run=RUN) == pytest.approx([updates * 512 / (2140 / 3 * 4), 31 * 50_000 / 2140], rel=1e-3)
+    assert seconds("classification", run=RUN) == pytest.approx([50_000 / 2140], rel=1e-3)
+    # 168.5 GMACs at 1280x800, at 4:3 and 800 pixels high; ResNet-50's 161.0 GMACs ran at 78.05 images/s on 8 cards.
+    cost = 168.5051392 * 1067 * 800 / (1280 * 800)
+    expected = 118_287 // 16 * 12 * 16 / (78.05 * 161.01 / cost)
+    assert seconds("fine_tune", task="detection/retinanet", run=RUN) == pytest.approx([expected], rel=1e-3)
+    (scored,) = workloads(made, job("dense", task="segmentation/semantic_fpn", run=RUN))
+    assert (scored.images, scored.network.pixels) == (2000, 683 * 512)
+    assert updates_of(made.config, made.job("segmentation/semantic_fpn", RUN)) == (0, 80_000)
+    # 19 corruptions at 5 severities and the clean images, for each network of a pass.
+    one = next(one for one in made.passes if one.item.name == "c" and KNOWN in one.runs)
+    assert [work.images for work in workloads(made, job(one.name))] == [96 * 50_000] * len(one.runs)
+    field = workloads(made, job(next(one.name for one in made.passes if one.item.name == "receptive_field")))[0]
+    assert (field.images, field.network.pixels, field.mode) == (100, 1024**2, "training")
+    assert workloads(made, job("data", name="imagenet1k")) is None and workloads(made, job("something_new")) is None
+
+
+def test_sets_have_as_many_images_as_records_and_manifests_say(project) -> None:
+    config = project.config()
+    assert images_in(config, "classification", "train") == 76
+    config.data_record.write_text(json.dumps({"splits": {"train": 33, "val": 4}}))
+    assert images_in(config, "classification", "train") == 33
+    os.chdir(project_root())
+    paper = plan("paper").config
+    assert {kind: images_in(paper, kind, "test") for kind, _ in paper.sources[3:]} == {
+        "c": 96 * 50_000, "c_bar": 50 * 50_000, "a": 7_500, "r": 30_000, "sketch": 50_889, "shape_texture": 1_280,
+        "texture_knn": 5_640,
     }  # fmt: skip
-    names = ("fetch", "data", "complexity_retinanet", "notebook_table_03", "speed", "claims", "robustness_c_0")
-    assert [job_kind(name) for name in names] == [
-        "fetch", "data", "counting", "tables", "evaluation", "other", "other",
-    ]  # fmt: skip
-    assert job_kind("robustness_c_0", a_pass=True) == "evaluation"
+    assert images_in(plan("paper", {"data": {"name": "mine"}}).config, "classification", "val") is None
 
 
-def test_gpu_hours_are_seconds_times_gpus_and_unknown_jobs_are_in_none(made: PlanReport) -> None:
-    by_id = {job.id: job for job in made.jobs}
-    assert by_id[1].estimate is None and by_id[5].estimate is None
-    expected = sum(by_id[id].gpus * by_id[id].estimate.seconds for id in (2, 3, 4)) / 3600
-    assert made.totals.gpu_hours.value == pytest.approx(expected)
-    assert made.kinds["training"].gpu_hours.value == pytest.approx(155.4, abs=0.1)
-    assert sum(one.gpu_hours.value for one in made.hardware.values()) == pytest.approx(expected)
+def test_own_records_come_first_and_need_no_scaling() -> None:
+    made, run = plan("small"), "van_tiny-lska-k23-s0"
+    known = known_throughputs(made.config)
+    sidecar = json.loads(Path(f"checkpoints/small/{run}.json").read_text())
+    scored = json.loads(Path(f"results/small/metrics/classification/{run}.json").read_text())
+    training, scoring = (known.spent(work) for work in workloads(made, job("train", run=run)))
+    assert (training.seconds, scoring.seconds) == pytest.approx((sidecar["seconds"], 4 * scored["seconds"]))
+    assert training.source == f"trainings of this scale, {sidecar['environment']['hardware']}"
+    tuned = job("fine_tune", task="detection/retinanet", run=run)
+    sidecar = json.loads(Path(f"checkpoints/small/detection/retinanet/{run}.json").read_text())
+    (fine,) = (known.spent(work).seconds for work in workloads(made, tuned))
+    assert fine == pytest.approx(sidecar["seconds"], rel=0.02)
 
 
-def test_the_wall_time_is_no_less_than_the_longest_chain_and_all_work_spread(made: PlanReport) -> None:
-    spent = {job.id: job.estimate.seconds for job in made.jobs if job.estimate}
-    chain = spent[2] + max(spent[3], spent[4])
-    work = 4 * spent[2] + spent[3] + 8 * spent[4]
-    assert [wall.gpus for wall in made.wall] == [8, 16, 32]
-    assert made.critical_path.value == pytest.approx(chain)
-    assert [wall.seconds.value for wall in made.wall] == [pytest.approx(max(chain, work / n)) for n in (8, 16, 32)]
+SMALL, LARGE = (PlannedNetwork(f"van_{size}-lka-k23", "{}", 224 * 224) for size in ("tiny", "base"))
+WORK = Workload("inference", ("classification", "speed"), 1000, LARGE, 1)
+
+
+def measured(speed: float, **changes: object) -> Throughput:
+    one = Throughput("inference", "speed", "card", "cuda", "fp32", speed, "someone", PUBLISHED, SMALL)
+    return replace(one, **changes)
+
+
+def spent(work: Workload, *known: Throughput, **assumed: float):
+    return Throughputs(list(known), Assumptions(**assumed)).spent(work)
+
+
+def test_which_measurement_counts_and_how_it_is_scaled() -> None:
+    same = replace(WORK, network=SMALL)
+    assert spent(same, measured(100.0)) == (10.0, 0.0, "someone")
+    # An unnamed network of twice the multiply-adds is twice as fast here; of two, the closer one counts.
+    found = spent(same, measured(100.0, network=None, macs=2 * 864_224_000), measured(1.0, network=None, macs=1e13))
+    assert found.seconds == pytest.approx(5.0) and found.source == "someone; scaled by multiply-adds"
+    work = replace(same, mode="training", devices=4, done=500)
+    assert spent(work, measured(100.0))[:2] == pytest.approx((10.0 * 3 / 4, 5.0 * 3 / 4))
+    found = spent(work, measured(100.0), training_factor=2.0, gpu_efficiency=0.5)
+    assert found.seconds == pytest.approx(10.0) and "training taken as 2 forward passes" in found.source
+    trained = measured(40.0, mode="training", precision="bf16")
+    assert spent(work, measured(999.0), trained).seconds == pytest.approx(1000 / 999 * 3 / 4)
+    assert spent(replace(work, precision="bf16"), measured(999.0), trained).source == "someone"
+    assert "precision not known" in spent(same, measured(1.0, precision="unknown")).source
+    # Training tells nothing of scoring, a processor nothing of a GPU, a shrunken network nothing of a whole one.
+    other = SMALL._replace(architecture='{"depths": [1]}')
+    for useless in (trained, measured(1.0, device="cpu"), measured(1.0, network=other, macs=None)):
+        assert spent(same, useless) is None
+    for better, worse in (
+        ({"rank": OWN}, {"rank": PUBLISHED}), ({"task": "classification"}, {"task": "speed"}),
+        ({"precision": "fp32"}, {"precision": "unknown"}), ({"precision": "unknown"}, {"precision": "amp"}),
+    ):  # fmt: skip
+        assert spent(same, measured(999.0, **worse), measured(100.0, **better)).seconds == 10.0, better
+
+
+def test_a_network_that_nobody_counted_is_counted_and_heads_take_the_median(tmp_path: Path, here: None) -> None:
+    work = replace(WORK, network=SMALL)
+    entry = measured(100.0, network=None, macs=864_224_000)
+    assert spent(work, entry).seconds == pytest.approx(10.0)
+    os.chdir(tmp_path)  # where no metric file is
+    assert spent(work, entry).seconds == pytest.approx(10.0)
+    os.chdir(project_root())
+    detector = PlannedNetwork("swin_tiny_patch4_window7_224", "{}", 1280 * 800, "retinanet")
+    table = [one for one in known_throughputs(plan("paper").config).measured if one.task == "detection/retinanet"]
+    assert spent(Workload("inference", ("detection/retinanet",), 100, detector, 1), *table).seconds > 0
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the project's configuration and no results."""
+    (tmp_path / "config").symlink_to(project_root() / "config")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_damaged_records_and_configurations_of_other_scales_tell_nothing(elsewhere: Path) -> None:
+    config, run = plan("small").config, Run("van_tiny", "lska", 7, 0)
+    places = {"training": config.weights_path(run).with_suffix(".json"), "inference": config.metric_path("speed", run)}
+    whole = {mode: json.loads((project_root() / path).read_text()) for mode, path in places.items()}
+    for damage in ({}, {"seconds": "long"}, {"run": "tiny"}):
+        for mode, path in places.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({**whole[mode], **damage}))
+        found = {one.mode for one in known_throughputs(config).measured if one.rank == OWN}
+        assert found == (set() if damage else set(places)), damage
+    (elsewhere / "config").unlink()
+    (elsewhere / "config").mkdir()
+    (elsewhere / "config" / "mine.yaml").write_text("scale: mine\n")
+    (elsewhere / "results" / "mine").mkdir(parents=True)
+    assert {one.rank for one in known_throughputs(config).measured} == {PUBLISHED}
+
+
+def test_a_training_in_progress_tells_its_throughput_and_is_not_done_again(elsewhere: Path) -> None:
+    made = plan("paper")
+    folder = states_of(made.config, KNOWN)
+    folder.mkdir(parents=True)
+    lines = [json.dumps({"step": step, "images_per_second": speed}) for step, speed in ((1, 10), (2, 4000), (3, 4400))]
+    # A line that is whole and no JSON, one without a speed, and one that is being written.
+    (folder / "train.jsonl").write_text("\n".join([*lines, "{step", '{"step": 4}', '{"step": 5, "ima']))
+    (one,) = [one for one in known_throughputs(made.config).measured if one.rank == OWN]
+    assert (one.images_per_second, one.device, one.mode) == (1000.0, "cuda", "training")
+    assert one.network == PlannedNetwork("van_tiny-lka-k23", "{}", 224 * 224) and "in progress" in one.source
+    updates = 2502 * 310
+    (folder / f"state-{updates * 3 // 4:08d}.pt").write_bytes(b"")
+    training, scoring = workloads(made, job("train", run=RUN))
+    assert training.images == pytest.approx(updates * 512 / 4, rel=1e-5) and scoring.images == 8 * 50_000
+    assert training.images + training.done == updates * 512 and scoring.done == 23 * 50_000
+
+
+ENTRY = {
+    "hardware": "mine", "mode": "training", "task": "classification", "network": "VAN-B0", "gmacs": 0.5,
+    "images_per_second": 800, "gpus": 4, "precision": "bf16", "source": "last night",
+}  # fmt: skip
+
+
+def test_a_table_of_ones_own_counts_and_a_wrong_one_is_named(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    config, path, told = plan("paper").config, tmp_path / "mine.yaml", {}
+    path.write_text(yaml.safe_dump({"entries": [ENTRY], "assumptions": {"gpu_efficiency": 0.9}}))
+    known = known_throughputs(config, [path], hardware="Mine")
+    (one,) = known.measured
+    assert (one.rank, one.images_per_second, one.macs, known.assumed.gpu_efficiency) == (0, 200, 0.5e9, 0.9)
+    for name, text in {
+        "missing keys": "entries: [{hardware: x}]", "no cost": yaml.safe_dump({"entries": [{**ENTRY, "gmacs": 0}]}),
+        "no factor": "assumptions: {training_factor: 0}", "unknown assumption": "assumptions: {utilisation: 0.3}",
+        "another card": "entries: []", "list": "[1]", "cut": "{",
+    }.items():  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(ValueError) as error:
+            known_throughputs(config, [path], "TPU" if name == "another card" else None)
+        told[name] = str(error.value).replace(str(tmp_path), "<folder>")
+    assert told == snapshot
 
 
 def timed(number: int, seconds: float, gpus: int, threads: int, needs: list[int]) -> JobPlan:
-    estimate = TimeEstimate(seconds, seconds, seconds, ())
-    return JobPlan(number, "x", "other", {}, "", "", needs, gpus, threads, ["o"], estimate, None)
+    return JobPlan(number, "x", {}, (), ("o",), threads, gpus, "", needs, seconds)
 
 
 def test_bounds_by_hand() -> None:
     jobs = [timed(number, 10.0, 1, 2, []) for number in range(5)]
-    assert wall_bound(jobs, 2, None).seconds.value == 25.0
-    assert wall_bound(jobs, 10, None).seconds.value == 10.0
-    assert wall_bound(jobs, 10, 4).seconds.value == 25.0
-    assert wall_bound([timed(0, 1.0, 8, 1, []), timed(1, 1.0, 2, 1, [])], 4, None) == WallBound(4, None, None, [0])
+    assert [wall_seconds(jobs, *machine) for machine in ((2, None), (10, None), (10, 4))] == [25.0, 10.0, 25.0]
+    assert wall_seconds([timed(0, 1.0, 8, 1, []), timed(1, 1.0, 2, 1, [])], 4, None) is None
     assert longest_chain([timed(0, 5.0, 1, 1, []), timed(1, 7.0, 1, 1, []), timed(2, 5.0, 1, 1, [0])]) == 10.0
-    assert longest_chain([]) == 0.0
+    seconds = {1.2: "1 second", 119: "119 seconds", 7200: "2.0 hours", 86400 * 54: "54.0 days", 86400 * 200: "200 days"}
+    assert {value: time_text(value) for value in seconds} == seconds
 
 
-@given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 4), st.integers(1, 8)), max_size=12), st.data())
-def test_no_order_of_the_jobs_beats_the_bound(shapes: list[tuple[float, int, int]], data: st.DataObject) -> None:
-    """Against jobs started one by one as soon as they fit, in the order of their numbers."""
-    gpus, cores = data.draw(st.integers(4, 9)), data.draw(st.integers(8, 16))
-    jobs = [timed(n, *shape, sorted(data.draw(st.sets(st.integers(0, n - 1), max_size=3))) if n else [])
-            for n, shape in enumerate(shapes)]  # fmt: skip
-    ends: dict[int, tuple[float, float]] = {}
-    for job in jobs:
-        moments = sorted({0.0, *(end for _, end in ends.values())})
-        for start in (moment for moment in moments if all(ends[need][1] <= moment for need in job.needs)):
-            busy = [jobs[n] for n, (begun, end) in ends.items() if end > start]  # also those that begin later
-            if sum(one.gpus for one in busy) + job.gpus <= gpus and sum(o.threads for o in busy) + job.threads <= cores:
-                break
-        ends[job.id] = (start, start + job.estimate.seconds)
-    assert wall_bound(jobs, gpus, cores).seconds.value <= max((end for _, end in ends.values()), default=0.0) + 1e-9
+def test_jobs_are_counted_with_costs_and_reasons(report) -> None:
+    made = report()
+    assert {name: (cost.jobs, cost.unknown, cost.reasons) for name, cost in made.rules.items()} == {
+        "classification": (1, 0, {"never measured": 1}), "data": (1, 1, {"not checked yet": 1}),
+        "fine_tune": (1, 0, {"never trained": 1}), "train": (1, 0, {"never trained": 1}),
+        "notebook": (1, 1, {"Missing output files; Updated input files": 1}),
+    }  # fmt: skip
+    spent = {job.id: job.seconds for job in made.jobs if job.seconds}
+    work = 4 * spent[2] + spent[3] + 8 * spent[4]
+    chain = spent[2] + max(spent[3], spent[4])
+    assert made.totals.gpu_hours == pytest.approx(work / 3600)
+    assert made.rules["train"].gpu_hours == pytest.approx(155.4, abs=0.1)
+    assert made.wall == {gpus: pytest.approx(max(chain, work / gpus)) for gpus in (8, 16, 32)}
+    assert made.missing_data == {"imagenet1k": "data.root: data/imagenet1k"}
+    alone = report([replace(JOBS[1], threads=8)])
+    assert (list(alone.wall), alone.cores, alone.jobs[0].threads) == ([0], 3, 3)
 
 
-def test_the_text(monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion) -> None:
-    """As a summary with a line per job, for too few GPUs and starts, and where there is nothing to do."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    texts = {
-        "with jobs": render_plan(report(monkeypatch), jobs=True),
-        "too few GPUs and starts": render_plan(
-            report(monkeypatch, changes={"training": {"hours": 1, "attempts": 3}}, gpus=4)
-        ),
-        "nothing to do": render_plan(report(monkeypatch, [])),
-    }
+def test_the_json_form_keeps_its_schema(report, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema == report_schema()
+    validator, document = Draft202012Validator(schema), json.loads(json.dumps(asdict(report())))
+    assert not list(validator.iter_errors(document))
+    document["jobs"][0]["rule"] = 3
+    del document["totals"]
+    assert len(list(validator.iter_errors(document))) == 2
+
+
+def test_the_text(report, snapshot: SnapshotAssertion) -> None:
+    """With a line per job, for too few GPUs, and where there is nothing to do."""
+    asked = {"jobs": (report(), True), "few": (report(gpus=4),), "none": (report([]),)}
+    texts = {name: render_plan(*given) for name, given in asked.items()}
     assert max(len(line) for text in texts.values() for line in text.splitlines()) <= WIDTH
     assert texts == snapshot
 
 
-def test_numbers_have_a_unit_that_suits_them() -> None:
-    seconds = {1.2: "1 second", 119: "119 seconds", 120: "2.0 minutes", 7200: "2.0 hours", 86400 * 54: "54.0 days",
-               86400 * 200: "200 days"}  # fmt: skip
-    assert {value: time_text(value) for value in seconds} == seconds
-    sizes = {12: "12 B", 13_545_272: "13.5 MB", 2e15: "2000.0 TB", None: "unknown"}
-    assert {value: size_text(value) for value in sizes} == sizes
-
-
-def test_data_that_are_not_here_name_their_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    names = ("imagenet1k", "imagenet_c", "coco2017", "dtd")
-    jobs = [replace(JOBS[1], id=number, wildcards={"name": name}, outputs=(f"results/paper/data/{name}.json",))
-            for number, name in enumerate(names)]  # fmt: skip
-    (tmp_path / "train2017").mkdir()
-    made = report(monkeypatch, jobs, {"detection": {"data": {"root": str(tmp_path)}}})
-    settings = {one.name: one.setting for one in made.missing_data}
-    assert settings == {
-        "imagenet1k": "data.root", "imagenet_c": "robustness.sets.c.root", "dtd": "texture_knn.data.root"
+def test_reasons_of_products_that_were_made_otherwise(made: Plan) -> None:
+    run = Run("van_tiny", "lska", 23, 0)
+    one = next(one for one in made.passes if one.item.name == "texture_knn")
+    put_weights(made, run)
+    put_metrics(one.item.metrics(run), {"weights": {"md5": md5_of(str(run))}, "detail": {"protocol": "sha256:old"}})
+    put_metrics(made.config.metric_path("classification", run), {"weights": {"md5": md5_of("other")}})
+    made.__dict__.pop("products"), made.__dict__.pop("decided")
+    names = {f"metrics/texture_knn/{run}", f"metrics/classification/{run}", "data/textures", "pictures/c"}
+    assert {name: made.reason(name) for name in names} == {
+        f"metrics/texture_knn/{run}": "measured in another way than today's settings",
+        f"metrics/classification/{run}": "measured on other weights",
+        "data/textures": "not generated yet", "pictures/c": "never drawn",
     }  # fmt: skip
 
 
-def test_without_gpus_the_cores_of_this_machine_count_and_threads_are_scaled_down(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    made = report(monkeypatch, [replace(JOBS[1], threads=8)])
-    assert [(wall.gpus, wall.cores) for wall in made.wall] == [(0, 3)] and made.jobs[0].threads == 3
-
-
-def test_the_json_form_keeps_its_schema(made: PlanReport, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "--schema"]) == 0
-    schema = json.loads(capsys.readouterr().out)
-    assert schema == report_schema()
-    validator, document = Draft202012Validator(schema), json.loads(json.dumps(asdict(made)))
-    assert not list(validator.iter_errors(document))
-    document["jobs"][0]["kind"] = "dreaming"
-    del document["totals"]
-    assert len(list(validator.iter_errors(document))) == 2
-    assert "in the project's terms" in schema["$defs"]["JobPlan"]["properties"]["reason"]["description"]
-
-
-def test_what_snakemake_says_against_a_target_is_passed_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], logging_as_before: None
-) -> None:
+def test_jobs_and_their_order_come_from_snakemake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="no Snakefile"):
         planned_jobs(DryRun([Path("config/demo.yaml")], {}), tmp_path)
-    (tmp_path / "Snakefile").write_text('rule all:\n    output: "a.txt"\n    shell: "touch a.txt"\n')
-    (tmp_path / "mine.yaml").write_text("{}")
-    with pytest.raises(PlanningError, match="No rule to produce table_99"):
-        planned_jobs(DryRun([tmp_path / "mine.yaml"], {}, ["table_99"]), tmp_path)
-    monkeypatch.chdir(tmp_path)
-    assert main(["plan", "--config", "mine.yaml"]) == 1
-    assert "lska: error: mine.yaml" in capsys.readouterr().err
-
-
-def test_jobs_and_their_order_come_from_snakemake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "Snakefile").write_text(
         'rule b:\n    input: "results/a.txt"\n    output: "results/b {run}.txt"\n    threads: 3\n'
         '    resources: gpu=2\n    shell: "touch"\n'
@@ -213,11 +323,10 @@ def test_jobs_and_their_order_come_from_snakemake(tmp_path: Path, monkeypatch: p
     assert (jobs["b"].wildcards, jobs["b"].threads, jobs["b"].gpus) == ({"run": "x"}, 3, 2)
     assert jobs["b"].outputs == ["results/b x.txt"] and "b x.txt" in jobs["b"].reason
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+    with pytest.raises(PlanningError, match="table_99"):
+        planned_jobs(replace(asked, targets=["table_99"]), tmp_path)
     (tmp_path / "results").mkdir()
     for name in ("a.txt", "b x.txt"):
         (tmp_path / "results" / name).touch()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "access", lambda *asked: False)  # as in a checkout that may only be read
-        assert planned_jobs(asked, tmp_path) == []
-    for changes, rules in (({"forced": ["b"]}, ["b"]), ({"from_nothing": True}, ["a", "b"])):
-        assert sorted(job.rule for job in planned_jobs(replace(asked, **changes), tmp_path)) == rules
+    monkeypatch.setattr(os, "access", lambda *asked: False)  # as in a checkout that may only be read
+    assert planned_jobs(asked, tmp_path) == []

@@ -21,13 +21,7 @@ from lska.provenance.errors import InputError, LskaError
 _SECONDS = 3600.0
 """What Snakemake may take to plan: minutes for tens of thousands of jobs."""
 
-_UNLIMITED_CORES = "1000000"
-"""Given to Snakemake so that it scales no job's threads down."""
-
 _PLUGINS = Path(__file__).parent / "snakemake_plugin"
-
-_MADE = ("results", "checkpoints")
-"""What the workflow makes in a project."""
 
 
 class PlanningError(LskaError, RuntimeError):
@@ -39,6 +33,7 @@ class SnakemakeJob:
     """A job that Snakemake would run."""
 
     id: int
+    """Snakemake's jobid in this dry run."""
     rule: str
     wildcards: Mapping[str, str]
     inputs: Sequence[str]
@@ -58,10 +53,6 @@ class DryRun:
     config: Sequence[Path]
     overrides: Mapping[str, Any]
     targets: Sequence[str] = ()
-    forced: Sequence[str] = ()
-    """Rules or files that are made again in any case."""
-    from_nothing: bool = False
-    """Whether to plan as if nothing had been made yet: all jobs that stand behind the targets."""
 
 
 def planned_jobs(asked: DryRun, project: Path) -> list[SnakemakeJob]:
@@ -76,12 +67,27 @@ def planned_jobs(asked: DryRun, project: Path) -> list[SnakemakeJob]:
     project = project.absolute()
     with tempfile.TemporaryDirectory(prefix="lska-plan-") as name:
         own, folder = Path(name), Path(name) / "project"
-        _link_project(project, folder, asked.from_nothing)
-        command = _command(asked, project, folder, own)
-        done = ask(command, _SECONDS, cwd=folder, env=_environment(asked, own), stderr=subprocess.STDOUT)
+        _link_project(project, folder)
+        # Settings go into a file: on the command line Snakemake would read nested values as text.
+        settings, record = own / "overrides.yaml", own / "jobs.jsonl"
+        settings.write_text(yaml.safe_dump(dict(asked.overrides)), encoding="utf-8")
+        files = [path.absolute() for path in asked.config]
+        files = [folder / path.relative_to(project) if path.is_relative_to(project) else path for path in files]
+        # With so many cores that no job's threads are scaled down.
+        command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--rerun-incomplete", "--nocolor",
+                   "--cores", "1000000", "--logger", "lska", "--logger-lska-jobs", str(record),
+                   "--configfile", *map(str, [*files, settings]), "--", *asked.targets]  # fmt: skip
+        # A path that is relative for the caller would be another one in the folder of links.
+        paths = [str(_PLUGINS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        absolute = os.pathsep.join(str(Path(path).absolute()) for path in paths if path)
+        # Snakemake keeps a cache below a home folder, which may not be there or not be written to.
+        environment = {**os.environ, "PYTHONPATH": absolute, "XDG_CACHE_HOME": str(own)}
+        done = ask(command, _SECONDS, cwd=folder, env=environment, stderr=subprocess.STDOUT)
         if done.returncode != 0:
-            raise PlanningError(f"Snakemake cannot plan this:\n{_complaint(done.stdout)}")
-        record = own / "jobs.jsonl"
+            # Without the header that every run has.
+            header = ("  ", "=====", "SNAKEMAKE", "Assuming unrestricted", "Building DAG")
+            lines = [line for line in done.stdout.splitlines() if line.strip() and not line.startswith(header)]
+            raise PlanningError("\n  ".join(["Snakemake cannot plan this:", *lines[-12:]]))
         lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
     jobs = [SnakemakeJob(**json.loads(line)) for line in lines]
     makers = {output: job.id for job in jobs for output in job.outputs}
@@ -90,22 +96,20 @@ def planned_jobs(asked: DryRun, project: Path) -> list[SnakemakeJob]:
     ]
 
 
-def _link_project(project: Path, folder: Path, from_nothing: bool) -> None:
+def _link_project(project: Path, folder: Path) -> None:
     """Make a folder of links to everything in the project, but for what a dry run writes to: Snakemake's own folder.
 
     `work` is left out too: states and caches decide nothing about what is to run.
     """
     (folder / ".snakemake").mkdir(parents=True)
     for entry in project.iterdir():
-        if entry.name in ("work", ".snakemake") or (from_nothing and entry.name in _MADE):
-            continue
-        if entry.name in _MADE and not os.access(entry, os.W_OK):
+        if entry.name in ("results", "checkpoints") and not os.access(entry, os.W_OK):
             # Snakemake refuses to plan for outputs that it could not write, but for links.
             shutil.copytree(entry, folder / entry.name, copy_function=_link, ignore_dangling_symlinks=True)
-        else:
+        elif entry.name not in ("work", ".snakemake"):
             _link(entry, folder / entry.name)
     # What Snakemake remembers of former runs, which decides what it runs again.
-    for kept in () if from_nothing else ("metadata", "incomplete"):
+    for kept in ("metadata", "incomplete"):
         if (project / ".snakemake" / kept).is_dir():
             _link(project / ".snakemake" / kept, folder / ".snakemake" / kept)
 
@@ -115,34 +119,3 @@ def _link(source: Path | str, target: Path | str) -> None:
     Path(target).symlink_to(source)
     found = Path(source).lstat()
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
-
-
-def _command(asked: DryRun, project: Path, folder: Path, own: Path) -> list[str]:
-    # Settings go into a file: on the command line Snakemake would read nested values as text.
-    settings = own / "overrides.yaml"
-    settings.write_text(yaml.safe_dump(dict(asked.overrides)), encoding="utf-8")
-    files = [path.absolute() for path in asked.config]
-    inside = [folder / path.relative_to(project) if path.is_relative_to(project) else path for path in files]
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--rerun-incomplete", "--nocolor"]
-    command += ["--cores", _UNLIMITED_CORES, "--logger", "lska", "--logger-lska-jobs", str(own / "jobs.jsonl")]
-    command += ["--configfile", *map(str, [*inside, settings])]
-    command += ["--forcerun", *asked.forced] if asked.forced else []
-    return [*command, "--", *asked.targets]
-
-
-def _environment(asked: DryRun, own: Path) -> dict[str, str]:
-    # Where Snakemake has started this, its own variables, such as a profile, are not meant for what is asked here.
-    inherited = {name: value for name, value in os.environ.items()
-                 if not (asked.from_nothing and name.startswith("SNAKEMAKE_"))}  # fmt: skip
-    # A path that is relative for the caller would be another one in the folder of links.
-    paths = [str(_PLUGINS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    absolute = os.pathsep.join(str(Path(path).absolute()) for path in paths if path)
-    # Snakemake keeps a cache below a home folder, which may not be there or not be written to.
-    return {**inherited, "PYTHONPATH": absolute, "XDG_CACHE_HOME": str(own)}
-
-
-def _complaint(said: str) -> str:
-    """The end of what Snakemake said, without the header that every run has."""
-    header = ("  ", "=====", "SNAKEMAKE", "Assuming unrestricted", "Building DAG")
-    lines = [line for line in said.splitlines() if line.strip() and not line.startswith(header)]
-    return "\n".join(f"  {line}" for line in lines[-12:])
