@@ -208,7 +208,7 @@ def test_processes_end_with_a_launcher_that_was_killed(project: Project, start: 
     launcher = start(SLOWLY)
     training_for(project, config, 3)
     trainers = children(launcher.pid)
-    assert said(folder)["owner"]["process"] in trainers
+    assert said(folder)["process"] in trainers
     launcher.kill()
     until(lambda: not owned(folder))
     until(lambda: not any(Path(f"/proc/{trainer}").exists() for trainer in trainers))

@@ -68,7 +68,7 @@ def updates(project: Any) -> int:
 def trainer(project: Any) -> int:
     """The process that trains."""
     (file,) = project.root.glob(f"work/demo/train/{RUN}/*/owner-*.json")
-    return json.loads(file.read_text())["owner"]["process"]
+    return json.loads(file.read_text())["process"]
 
 
 def log(project: Any) -> str:
