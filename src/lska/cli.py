@@ -370,13 +370,13 @@ def _train(given: Given) -> None:
     configured=False,
 )
 def _launch(given: Given) -> int:
-    from lska.train.launcher import launch, of_slurm
+    from lska.train.launcher import launch
 
     words = [word for word in given.rest if word != "--"]
     if words[:1] != ["train"]:
         found = " ".join(words) or "nothing"
         raise InputError(f"lska launch starts trainings: expected `-- train RUN ...`, found {found}")
-    return launch(words, given.processes, of_slurm(given.nodes, os.environ) if given.nodes > 1 else None)
+    return launch(words, given.processes, given.nodes)
 
 
 @command("mmconfig", "print a fine-tuning's configuration in mmengine's own form", RUN, TASK, heavy=True)

@@ -93,7 +93,7 @@ def test_a_frozen_owner_is_followed_and_knows_when_it_wakes_up_that_it_lost(
     os.waitpid(process, os.WUNTRACED)
     begun = time.monotonic()
     mine = own(folder)
-    assert PATIENCE <= time.monotonic() - begun
+    assert time.monotonic() - begun >= PATIENCE
     assert "no sign of life of process" in caplog.text
     os.kill(process, signal.SIGCONT)
     os.waitpid(process, 0)

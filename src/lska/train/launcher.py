@@ -15,11 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from lska.provenance.errors import InputError
 from lska.provenance.files import quoted
@@ -34,7 +32,7 @@ MEETING = "LSKA_MEETING"
 WARM = "LSKA_WARM"
 """Variable with the path of the socket of the server of `lska warm`."""
 
-_TORCHRUN, _RESTARTS = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"
+_TORCHRUN = "TORCHELASTIC_RUN_ID"
 _PORTS = range(15_000, 32_000)
 """Below those that systems give to outgoing connections."""
 _NEEDED = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_NNODES", "SLURM_NODEID", "SLURM_NTASKS")
@@ -71,50 +69,34 @@ class Rank:
 def member(environment: Mapping[str, str]) -> Rank | None:
     """The place of this process among those that `lska launch` or torchrun started; None where neither did.
 
-    RANK, WORLD_SIZE and LOCAL_RANK alone prove nothing: pods of some platforms, MPI and shells have them too.
-
-    Raises:
-        ValueError: a variable is missing, or is not the number that it should be.
+    RANK, WORLD_SIZE and LOCAL_RANK alone prove nothing: pods of some platforms, MPI and shells have them too. Raises
+    InputError where a variable is missing, or is not what it should be.
     """
     ours = MEETING in environment
     if not ours and _TORCHRUN not in environment:
         return None
     who = "lska launch" if ours else "torchrun"
-    try:
-        rank, world, local = (_number(name, environment, who) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        meeting = environment[MEETING] if ours else (
-            f"tcp:{environment['MASTER_ADDR']}:{environment['MASTER_PORT']}/torchrun-{environment.get(_RESTARTS, '0')}"
-        )  # fmt: skip
-    except KeyError as error:
-        raise InputError(f"{who} sets {error.args[0]}, which is missing in the environment of this process") from error
+    rank, world, local = (_number(name, environment, who) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if rank >= world:
         raise InputError(f"expected RANK from 0 to WORLD_SIZE - 1, found RANK={rank} and WORLD_SIZE={world}")
+    restarts = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    address = f"{environment.get('MASTER_ADDR', '')}:{environment.get('MASTER_PORT', '')}"
+    meeting = environment[MEETING] if ours else f"tcp:{address}/torchrun-{restarts}"
     port = re.fullmatch(r"tcp:[^/]+:(\d{1,5})/.*", meeting, re.ASCII)
     if not meeting.startswith("file:/") and (port is None or not 0 < int(port[1]) < 65_536):
-        name = MEETING if ours else "MASTER_ADDR and MASTER_PORT"
-        form = "file:<path> or tcp:<host>:<port>/<name>" if ours else "a host and a port"
-        raise InputError(f"{name}: expected {form}, as {who} sets it, found {quoted(meeting)}")
+        name = f"{MEETING}: expected file:<path> or tcp:<host>:<port>/<name>" if ours else (
+            "MASTER_ADDR and MASTER_PORT: expected a host and a port"
+        )  # fmt: skip
+        raise InputError(f"{name}, as {who} sets it, found {quoted(meeting)}")
     agent = not ours and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return Rank(rank, world, local, meeting, serves=rank == 0 and not agent)
 
 
-@dataclass(frozen=True)
-class Rendezvous:
-    """Number and place of this node among those of a training, and where all of them meet."""
+def slurm_meeting(nodes: int, environment: Mapping[str, str]) -> tuple[int, str]:
+    """Number of this node in the Slurm step that `environment` describes, and where its processes meet.
 
-    nodes: int
-    node: int
-    host: str
-    port: int
-    name: str
-    """Tells this meeting from any other at the same place."""
-
-
-def of_slurm(nodes: int, environment: Mapping[str, str]) -> Rendezvous:
-    """Meet on the first node of the Slurm step that `environment` describes; its port follows from the job's number.
-
-    Raises:
-        ValueError: a variable is missing or no number, or the step does not have one task on each of `nodes` nodes.
+    They meet on the step's first node, at a port that follows from the job's number. Raises InputError where a variable
+    is missing or no number, or the step does not have one task on each of `nodes` nodes.
     """
     if missing := [name for name in _NEEDED if not environment.get(name)]:
         raise InputError(
@@ -128,43 +110,47 @@ def of_slurm(nodes: int, environment: Mapping[str, str]) -> Rendezvous:
             f"{tasks} task(s) (SLURM_NTASKS); start it by `srun --nodes {nodes} --ntasks-per-node 1`"
         )
     hosts = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
+    # In `gpu[003-007,9],login` the first host is gpu003.
+    first = re.match(r"((?:[^,\[\]]|\[[^\[\]]+\])+)(?:,|$)", hosts.strip())
+    if first is None:
+        raise InputError(f"SLURM_JOB_NODELIST: expected hosts such as gpu[003-007,9], found {quoted(hosts)}")
+    host = re.sub(r"\[([^,\-\]]+)[^\]]*\]", r"\1", first[1])
     restarts, step = environment.get("SLURM_RESTART_COUNT", "0"), environment.get("SLURM_STEP_ID", "0")
-    return Rendezvous(nodes, node, first_host(hosts), _PORTS[job % len(_PORTS)], f"slurm-{job}-{restarts}-{step}")
-
-
-def first_host(nodes: str) -> str:
-    """The first of a list of hosts in Slurm's notation: `gpu[003-007,9],login` gives `gpu003`.
-
-    Raises:
-        ValueError: the list is empty or its brackets do not match.
-    """
-    match = re.match(r"((?:[^,\[\]]|\[[^\[\]]+\])+)(?:,|$)", nodes.strip())
-    if match is None:
-        raise InputError(f"SLURM_JOB_NODELIST: expected hosts such as gpu[003-007,9], found {nodes!r}")
-    return re.sub(r"\[([^,\-\]]+)[^\]]*\]", r"\1", match[1])
+    return node, f"tcp:{host}:{_PORTS[job % len(_PORTS)]}/slurm-{job}-{restarts}-{step}"
 
 
 def _number(name: str, environment: Mapping[str, str], who: str) -> int:
-    text = environment[name]
+    text = environment.get(name, "")
     if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
         raise InputError(f"{name}: expected a number from {who}, found {text[:40]!r}")
     return int(text)
 
 
-def launch(words: Sequence[str], processes: int, meeting: Rendezvous | None = None) -> int:
-    """Run `lska *words` in several processes and return their common exit code.
+def launch(words: Sequence[str], processes: int, nodes: int = 1) -> int:
+    """Run `lska *words` in several processes on this node, one of `nodes`, and return their common exit code.
 
-    Args:
-        processes: on this node.
-        meeting: with those of other nodes; None for a training on this node alone.
-
-    Raises:
-        Interrupted: a signal came before the processes were started.
+    Raises Interrupted where a signal came before the processes were started, InputError as `slurm_meeting`.
     """
+    # Without variables of other launchers, and of the warm server, whose processes do not end with their launcher.
+    strangers = ("MASTER_ADDR", "MASTER_PORT", WARM)
+    common = {k: v for k, v in os.environ.items() if k not in strangers and not k.startswith("TORCHELASTIC_")}
+    # NCCL ends a process whose partner is gone; it would wait otherwise.
+    common |= {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1", "WORLD_SIZE": str(nodes * processes), LAUNCHER: str(os.getpid())}
+    received: list[signal.Signals] = []
     started: list[subprocess.Popen] = []
-    with tempfile.TemporaryDirectory(prefix="lska-launch-") as folder, _noted() as received:
-        common = _environment(processes, meeting, Path(folder))
-        first = 0 if meeting is None else meeting.node * processes
+    with tempfile.TemporaryDirectory(prefix="lska-launch-") as folder:
+        if nodes == 1:
+            first, loopback = 0, "lo" if sys.platform.startswith("linux") else "lo0"
+            common |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), loopback)
+            common[MEETING] = f"file:{Path(folder) / 'store'}"
+        else:
+            node, common[MEETING] = slurm_meeting(nodes, os.environ)
+            first, where = node * processes, common[MEETING].removeprefix("tcp:").partition("/")[0]
+            logger.info("node %d of %d meets the others at %s", node + 1, nodes, where)
+        former = {
+            number: signal.signal(number, lambda number, frame: received.append(signal.Signals(number)))
+            for number in _PASSED_ON
+        }
         try:
             for local in range(processes):
                 if received:
@@ -177,6 +163,8 @@ def launch(words: Sequence[str], processes: int, meeting: Rendezvous | None = No
         finally:
             for process in started:
                 process.kill()  # nothing, where it has ended
+            for number, handler in former.items():
+                signal.signal(number, handler)
     if not codes:
         raise Interrupted(f"received {received[0].name} before the training's processes were started")
     for rank, code in enumerate(codes, first):
@@ -191,71 +179,30 @@ def exit_code(codes: Sequence[int], stopped: bool) -> int:
 
     An error counts more than a request to be called again, and that more than a signal, which follows from either.
     """
-    errors = [code for code in codes if code > 0 and code != CONTINUE_LATER]
-    if errors:
+    if errors := [code for code in codes if code > 0 and code != CONTINUE_LATER]:
         return errors[0]
     if CONTINUE_LATER in codes or (stopped and codes):
         return CONTINUE_LATER
     return 128 - codes[0] if codes else 0
 
 
-def _environment(processes: int, meeting: Rendezvous | None, folder: Path) -> dict[str, str]:
-    """Variables of the processes, without those of other launchers and of the warm server.
-
-    One process of that server is no stand-in for several that end with their launcher.
-    """
-    strangers = ("MASTER_ADDR", "MASTER_PORT", WARM)
-    # NCCL ends a process whose partner is gone; it would wait otherwise.
-    common = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"} | {
-        name: value
-        for name, value in os.environ.items()
-        if name not in strangers and not name.startswith("TORCHELASTIC_")
-    }
-    common[LAUNCHER] = str(os.getpid())
-    if meeting is None:
-        loopback = "lo" if sys.platform.startswith("linux") else "lo0"
-        common |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), loopback)
-        return common | {"WORLD_SIZE": str(processes), MEETING: f"file:{folder / 'store'}"}
-    logger.info("node %d of %d meets the others at %s:%d", meeting.node + 1, meeting.nodes, meeting.host, meeting.port)
-    place = f"tcp:{meeting.host}:{meeting.port}/{meeting.name}"
-    return common | {"WORLD_SIZE": str(meeting.nodes * processes), MEETING: place}
-
-
-@contextmanager
-def _noted() -> Iterator[list[signal.Signals]]:
-    """Signals that come inside the block are noted in the list that this yields."""
-    received: list[signal.Signals] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(signal.Signals(number))
-
-    former = {number: signal.signal(number, note) for number in _PASSED_ON}
-    try:
-        yield received
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
 def _ends(started: Sequence[subprocess.Popen], received: Sequence[signal.Signals]) -> list[int]:
     """Exit codes of all processes; passes on what is received, and ends them when one has failed."""
-
-    def send(number: int) -> None:
-        for process in started:
-            process.send_signal(number)  # nothing, where it has ended
-
     passed, asked, failed, told = 0, None, None, False
     while any(process.poll() is None for process in started):
-        for number in received[passed:]:
-            send(_PASSED_ON[number])
-            passed, asked = passed + 1, asked or time.monotonic()
+        now, to_send = time.monotonic(), [_PASSED_ON[number] for number in received[passed:]]
+        if to_send:
+            passed, asked = passed + len(to_send), asked or now
         if failed is None and any(process.returncode for process in started):
-            failed = time.monotonic()
-        since = 0.0 if failed is None else time.monotonic() - failed
-        if since > _END_SECONDS + _KILL_SECONDS or (asked and time.monotonic() - asked > _PATIENCE_SECONDS):
-            send(signal.SIGKILL)
+            failed = now
+        since = 0.0 if failed is None else now - failed
+        if since > _END_SECONDS + _KILL_SECONDS or (asked and now - asked > _PATIENCE_SECONDS):
+            to_send.append(signal.SIGKILL)
         elif since > _END_SECONDS and not told:
-            send(signal.SIGTERM)
+            to_send.append(signal.SIGTERM)
             told = True
+        for process in started:
+            for number in to_send:
+                process.send_signal(number)  # nothing, where it has ended
         time.sleep(_POLL_SECONDS)
     return [process.returncode for process in started]

@@ -166,9 +166,10 @@ class Lease:
     def check(self) -> None:
         """Return if this process still owns the folder, as `holds` has it; raises LeaseLostError if not."""
         if not self.holds():
+            owner = self._read(max(self._numbers(), default=0))[1] or "another training"
             raise LeaseLostError(
-                f"{self.folder} was taken over by {self._read(max(self._numbers(), default=0))[1] or 'another training'}"
-                ", as this process had given no sign of life for long; nothing was written since"
+                f"{self.folder} was taken over by {owner}, as this process had given no sign of life for long; nothing "
+                "was written since"
             )
 
     def give_back(self) -> None:
