@@ -2,8 +2,9 @@
 
 mmdet 3.3 and mmsegmentation 1.2 need mmcv 2.1, which has no wheel for current versions of torch. Its Python part
 (mmcv-lite) runs alone if a module named `mmcv._ext` answers for the compiled operators. RetinaNet, Mask R-CNN and
-Semantic FPN call five of them: `nms`, RoIAlign forward and backward, and on CUDA the sigmoid focal loss forward and
-backward. These are here, for CPU and CUDA. Every other operator raises NotImplementedError when it is called.
+Semantic FPN call three of them: `nms` and, on CUDA, the sigmoid focal loss forward and backward (RoIAlign is
+torchvision's own layer in our configurations). These are here, for CPU and CUDA. Every other operator raises
+NotImplementedError when it is called.
 
 Argument names and the tensors filled in place are those that mmcv 2.1's Python side passes.
 """
@@ -26,7 +27,6 @@ from torch import Tensor
 from lska.provenance.errors import InputError
 
 EXTENSION = "mmcv._ext"
-MAX_POOLING = 0
 LOG_FLOOR = torch.finfo(torch.float32).tiny
 REMEDY = "install a compiled mmcv 2.1 in place of mmcv-lite (`pip install --no-binary mmcv mmcv==2.1.0`)"
 
@@ -34,50 +34,15 @@ logger = logging.getLogger(__name__)
 
 
 def install() -> bool:
-    """Make torchvision's operators answer for mmcv's where mmcv has no compiled ones.
+    """Make torchvision's operators answer for mmcv's where mmcv has no compiled ones; says whether they do.
 
-    Call it before anything imports `mmcv.ops`, hence before `mmdet` and `mmseg`, and once in each process. Later calls
-    change nothing. A compiled `mmcv._ext` is always left alone.
-
-    Returns:
-        True if the stand-in is in use, False if mmcv has compiled operators.
-
-    Raises:
-        ModuleNotFoundError: mmcv is not installed.
-        RuntimeError: another stand-in is in place, or an import of `mmcv.ops` came first.
+    Call it before anything imports `mmcv.ops`, hence before `mmdet` and `mmseg`. Later calls change nothing. A compiled
+    `mmcv._ext` is always left alone. Raises ModuleNotFoundError where mmcv is not installed.
     """
-    present = sys.modules.get(EXTENSION)
-    if isinstance(present, _StandIn):
-        return True
-    if present is not None:
-        _require_compiled(present)
-        return False
-    if importlib.util.find_spec(EXTENSION) is not None:
-        return False
-    _require_unused()
-    sys.modules[EXTENSION] = _StandIn()
-    logger.info("mmcv has no compiled operators; torchvision's take their place")
-    return True
-
-
-def _require_compiled(module: ModuleType) -> None:
-    spec = getattr(module, "__spec__", None)
-    if getattr(spec, "loader", None) is None:
-        raise RuntimeError(
-            f"{EXTENSION} is already in sys.modules and was not loaded from a file: {module!r}, another stand-in for "
-            "mmcv's operators. Remove the code that puts it there; lska.models.mmcv_operators.install() replaces it"
-        )
-
-
-def _require_unused() -> None:
-    """An import of mmcv.ops without its operators leaves mmcv, mmdet or mmseg partly loaded and registered."""
-    used = [name for name in ("mmcv.ops", "mmcv.utils.ext_loader") if name in sys.modules]
-    if used:
-        raise RuntimeError(
-            f"mmcv.ops was imported, or its import failed, before its operators were in place: {used[0]} is loaded "
-            f"and {EXTENSION} is not. Start a new process and call lska.models.mmcv_operators.install() before "
-            "anything imports mmcv.ops, mmdet or mmseg"
-        )
+    if EXTENSION not in sys.modules and importlib.util.find_spec(EXTENSION) is None:
+        sys.modules[EXTENSION] = _StandIn()
+        logger.info("mmcv has no compiled operators; torchvision's take their place")
+    return isinstance(sys.modules.get(EXTENSION), _StandIn)
 
 
 class _StandIn(ModuleType):
@@ -113,65 +78,6 @@ def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
     # mmcv compares in single precision: an IoU of exactly 0.6 is not above a threshold of 0.6, in double it is.
     threshold = torch.tensor(iou_threshold, dtype=torch.float32).item()
     return torchvision.ops.nms(boxes, scores.to(boxes.dtype), threshold)
-
-
-def _roi_align_forward(
-    input: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    *,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
-) -> None:
-    """Fill `output` (R, C, height, width) from `input` (B, C, H, W) and `rois` (R, 5): image index, x1, y1, x2, y2.
-
-    The two argmax tensors serve max pooling only.
-    """
-    _require_average(pool_mode, "roi_align_forward")
-    maps, boxes = _at_least_single(input), _at_least_single(rois)
-    size = (aligned_height, aligned_width)
-    output.copy_(torch.ops.torchvision.roi_align(maps, boxes, spatial_scale, *size, sampling_ratio, aligned))
-
-
-def _roi_align_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    grad_input: Tensor,
-    *,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
-) -> None:
-    """Fill `grad_input` (B, C, H, W) from `grad_output` (R, C, height, width).
-
-    The operator is linear in the maps, so its derivative is that at maps of zeros. Configurations of this project have
-    torchvision's own layer instead, which needs no second pass.
-    """
-    _require_average(pool_mode, "roi_align_backward")
-    gradient, boxes = _at_least_single(grad_output), _at_least_single(rois)
-    maps, size = torch.zeros_like(grad_input, dtype=gradient.dtype).requires_grad_(), (aligned_height, aligned_width)
-    with torch.enable_grad():
-        pooled = torch.ops.torchvision.roi_align(maps, boxes, spatial_scale, *size, sampling_ratio, aligned)
-    grad_input.copy_(torch.autograd.grad(pooled, maps, gradient)[0])
-
-
-def _require_average(pool_mode: int, operator: str) -> None:
-    if pool_mode == MAX_POOLING:
-        raise NotImplementedError(
-            f"mmcv operator {operator!r} with pool_mode 'max': torchvision's RoIAlign averages only. Use pool_mode "
-            f"'avg', or {REMEDY}"
-        )
 
 
 def _sigmoid_focal_loss_forward(
@@ -225,17 +131,8 @@ def _at_least_single(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def _compiler() -> str:
-    return "none (torchvision's operators)"
-
-
 OPERATORS: dict[str, Callable[..., Any]] = {
     "nms": _nms,
-    "roi_align_forward": _roi_align_forward,
-    "roi_align_backward": _roi_align_backward,
     "sigmoid_focal_loss_forward": _sigmoid_focal_loss_forward,
     "sigmoid_focal_loss_backward": _sigmoid_focal_loss_backward,
-    # mmdet and mmseg print these two with the environment at the start of a training.
-    "get_compiler_version": _compiler,
-    "get_compiling_cuda_version": _compiler,
 }
