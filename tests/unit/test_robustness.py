@@ -50,13 +50,9 @@ from lska.evaluate.robustness import PredictionError, class_numbers, measure_rob
 from lska.evaluate.scores import (
     ALEXNET,
     ALEXNET_CLEAN,
-    Errors,
     Outcome,
-    calibration_error,
-    corruption_metrics,
-    corruption_outcomes,
-    plain_metrics,
-    plain_outcomes,
+    corruption_values,
+    plain_values,
 )
 from lska.provenance.files import FileError, write_json
 from lska.provenance.metric_files import project_root
@@ -98,6 +94,10 @@ WORDS = {
 """What paper/protocol.md calls corruptions."""
 
 
+Errors = tuple[str, dict[tuple[str, int], Outcome], Outcome | None]
+"""A family, its parts, and the clean images."""
+
+
 def wrong(count: int, n: int, confidence: float = 0.5) -> Outcome:
     """Predictions of which the first `count` are wrong."""
     return Outcome(np.arange(n) >= count, np.full(n, confidence, np.float32))
@@ -108,10 +108,14 @@ def everywhere(counts: Mapping[str, int], n: int) -> dict[tuple[str, int], Outco
     return {(name, level): wrong(count, n) for name, count in counts.items() for level in SEVERITIES}
 
 
+def found_of(family: str, cells: dict[tuple[str, int], Outcome], clean: Outcome | None = None) -> dict[str, Any]:
+    return values(corruption_values(family, cells, clean, 2)[0])
+
+
 def errors_of(rates: Mapping[str, float], clean: float | None = None, n: int = 10_000) -> Errors:
-    """Errors in percent of every corruption, rounded to whole images."""
+    """Errors in percent of every corruption of ImageNet-C, rounded to whole images."""
     cells = everywhere({name: round(rate * n / 100) for name, rate in rates.items()}, n)
-    return Errors("c", cells, None if clean is None else wrong(round(clean * n / 100), n))
+    return "c", cells, None if clean is None else wrong(round(clean * n / 100), n)
 
 
 def random_errors(family: str = "c", n: int = 80) -> Errors:
@@ -124,20 +128,17 @@ def random_errors(family: str = "c", n: int = 80) -> Errors:
         return Outcome(generator.random(n) < chance, generator.uniform(0.1, 1, n).astype(np.float32))
 
     cells = {(name, level): outcome(0.3 * level) for name in FAMILIES[family] for level in SEVERITIES}
-    return Errors(family, cells, outcome(0.0) if family == "c" else None)
+    return family, cells, outcome(0.0) if family == "c" else None
 
 
 def test_published_accuracies_give_the_published_corruption_errors() -> None:
-    found = values(corruption_metrics(errors_of({name: 100 - top1 for name, (top1, _) in RESNET_50.items()})))
+    found = found_of(*errors_of({name: 100 - top1 for name, (top1, _) in RESNET_50.items()}))
     for name, (top1, error) in RESNET_50.items():
         assert found[f"top1_{name}"] == pytest.approx(top1)
         assert found[f"ce_{name}"] == pytest.approx(error, abs=0.02), name
     assert found["mce_15"] == pytest.approx(76.70, abs=0.01)
     assert found["top1_mean_15"] == pytest.approx(np.mean([top1 for top1, _ in RESNET_50.values()]))
     assert found["mce_19"] is found["top1_mean_19"] is None
-
-
-def test_the_errors_of_alexnet_are_those_of_the_protocol() -> None:
     text = (project_root() / "paper" / "protocol.md").read_text(encoding="utf-8")
     (listed,) = re.findall(r"AlexNet errors in the script: (.*?\d)\. ", text)
     printed = {name.lower(): float(rate) for name, rate in re.findall(r"([A-Za-z][A-Za-z ]*) (\d+\.\d)", listed)}
@@ -148,7 +149,7 @@ def test_the_errors_of_alexnet_are_those_of_the_protocol() -> None:
 
 
 def test_alexnet_against_itself_is_100_by_every_name_of_a_complete_set() -> None:
-    found = values(corruption_metrics(errors_of(ALEXNET, ALEXNET_CLEAN)))
+    found = found_of(*errors_of(ALEXNET, ALEXNET_CLEAN))
     for kind, allowed in (("ce", 0.01), ("relative_ce", 0.05)):
         assert [found[f"{kind}_{name}"] for name in ALEXNET] == pytest.approx([100] * 19, abs=allowed)
     for kind in ("mce", "relative_mce"):
@@ -161,7 +162,7 @@ def test_alexnet_against_itself_is_100_by_every_name_of_a_complete_set() -> None
     assert set(found) == expected
     assert found["top1_noise"] == pytest.approx(100 - np.mean([ALEXNET[name] for name in STANDARD[:3]]), abs=0.01)
     assert found["top1_present"] == pytest.approx(found["top1_mean_19"])
-    bar = values(corruption_metrics(Errors("c_bar", everywhere(dict.fromkeys(C_BAR, 30), 100))))
+    bar = found_of("c_bar", everywhere(dict.fromkeys(C_BAR, 30), 100))
     assert (bar["error_mean_10"], bar["top1_mean_10"], bar["top1_present"]) == pytest.approx((30, 70, 70))
     assert not any(name.startswith(("ce_", "mce", "relative")) for name in bar)
 
@@ -171,13 +172,13 @@ def test_relative_errors_by_hand_and_null_without_clean_images() -> None:
     # AlexNet has 56.4592 - 43.5 = 12.9592 more. Contrast: all wrong, 80 more, where AlexNet has 41.8204 more.
     cells = {("brightness", level): wrong(count, 10) for level, count in zip(SEVERITIES, (1, 3, 4, 5, 7), strict=True)}
     cells = everywhere(dict.fromkeys(ALEXNET, 6), 10) | cells | everywhere({"contrast": 10}, 10)
-    found = values(corruption_metrics(Errors("c", cells, wrong(2, 10))))
+    found = found_of("c", cells, wrong(2, 10))
     assert found["ce_brightness"] == pytest.approx(4000 / 56.4592) and found["top1_clean"] == 80
     terms = {name: 4000 / (rate - 43.5) for name, rate in ALEXNET.items()}
     terms |= {"brightness": 2000 / 12.9592, "contrast": 8000 / 41.8204}
     assert {name: found[f"relative_ce_{name}"] for name in ALEXNET} == pytest.approx(terms)
     assert found["relative_mce_15"] == pytest.approx(sum(terms[name] for name in STANDARD) / 15)
-    without = values(corruption_metrics(Errors("c", cells)))
+    without = found_of("c", cells)
     assert {name for name, value in without.items() if value is None} == {n for n in found if n.startswith("relative")}
     assert found.keys() - without.keys() == {"top1_clean", "ece_clean"}
 
@@ -187,65 +188,54 @@ def test_calibration_errors_by_hand() -> None:
     confidence = np.array([0.2, 0.2, 1.0, 1.0, 0.95, 0.0], np.float32)
     outcome = Outcome(np.array([True, False, True, False, True, False]), confidence)
     gaps = abs(1 - 2 * np.float32(0.2)) + abs(2 - 2 - np.float32(0.95)) + 0
-    assert calibration_error(outcome) == pytest.approx(100 * gaps / 6, rel=1e-6)
-    assert calibration_error(wrong(1, 4, 0.75)) == 0 and calibration_error(wrong(4, 4, 1.0)) == 100
-    ends = {"": wrong(1, 4, 0.75), "_unmasked": wrong(3, 4, 0.5)}
-    found = plain_metrics(ends)
+    assert outcome.calibration_error == pytest.approx(100 * gaps / 6, rel=1e-6)
+    assert wrong(4, 4, 1.0).calibration_error == 100
+    found, kept = plain_values({"": wrong(1, 4, 0.75), "_unmasked": wrong(3, 4, 0.5)}, 6)
     assert values(found) == {
         "top1": 75, "error": 25, "ece": 0, "top1_unmasked": 25, "error_unmasked": 75, "ece_unmasked": 25
     }  # fmt: skip
     assert found["error"]["standard_error"] == found["top1"]["standard_error"] == pytest.approx(100 * (3 / 64) ** 0.5)
-    assert plain_outcomes(ends, 6).images["error_unmasked"].tolist() == [100, 100, 100, 0]
+    assert kept.images["error_unmasked"].tolist() == [100, 100, 100, 0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_means_of_outcomes_are_the_metrics_and_their_spread_the_error(family: str) -> None:
-    errors = random_errors(family)
-    found, images = corruption_metrics(errors), corruption_outcomes(errors, 50).images
-    for name, of_each in images.items():
+    _, cells, clean = random_errors(family)
+    found, outcomes = corruption_values(family, cells, clean, 4)
+    for name, of_each in outcomes.images.items():
         assert of_each.shape == (80,) and of_each.mean() == pytest.approx(found[name]["value"]), name
         # A share's error is the binomial one, with n in the place of n - 1.
         expected = mean_of(of_each)["standard_error"]
         assert found[name]["standard_error"] == pytest.approx(expected, rel=1e-9 if name != "top1_clean" else 0.01)
     rest = {name for name in found if not name.startswith(("ece", "ce_", "relative_ce_"))}
-    assert set(images) == rest - {f"top1_{name}_{level}" for name, level in errors.cells}
+    assert set(outcomes.images) == rest - {f"top1_{name}_{level}" for name, level in cells}
     if family == "c":
-        wrong = [np.mean([~errors.cells[name, level].correct for level in SEVERITIES], axis=0) for name in STANDARD]
+        wrong = [np.mean([~cells[name, level].correct for level in SEVERITIES], axis=0) for name in STANDARD]
         weights = np.array([ALEXNET[name] for name in STANDARD])
-        assert images["mce_15"] == pytest.approx((1e4 * np.array(wrong) / weights[:, None]).mean(axis=0))
-        assert images["top1_clean"].tolist() == [100.0 * right for right in errors.clean.correct]
-
-
-def test_samples_of_calibration_errors_are_those_of_the_images_drawn() -> None:
-    errors = random_errors()
-    samples, plain = corruption_outcomes(errors, 4).samples, plain_outcomes({"": errors.clean}, 4).samples
-    for number, counts in enumerate(resample_counts(80, resamples=4)):
-        images = np.repeat(np.arange(80), counts)
-        parts = [errors.clean, *(errors.cells[name, level] for name in STANDARD for level in SEVERITIES)]
-        clean, *every = (calibration_error(Outcome(one.correct[images], one.confidence[images])) for one in parts)
-        assert samples["ece_clean"][number] == plain["ece"][number] == pytest.approx(clean)
-        assert samples["ece_mean_15"][number] == pytest.approx(np.mean(every))
+        assert outcomes.images["mce_15"] == pytest.approx((1e4 * np.array(wrong) / weights[:, None]).mean(axis=0))
+        plain = plain_values({"": clean}, 4)[1].samples
+        for number, counts in enumerate(resample_counts(80, resamples=4)):
+            images = np.repeat(np.arange(80), counts)
+            parts = [clean, *(cells[name, level] for name in STANDARD for level in SEVERITIES)]
+            drawn = [Outcome(one.correct[images], one.confidence[images]).calibration_error for one in parts]
+            assert outcomes.samples["ece_clean"][number] == plain["ece"][number] == pytest.approx(drawn[0])
+            assert outcomes.samples["ece_mean_15"][number] == pytest.approx(np.mean(drawn[1:]))
+        # Another network, which is also wrong on some images in every part: a difference has a smaller error.
+        lost = np.random.default_rng(1).random(80) < 0.05
+        worse = {cell: Outcome(one.correct & ~lost, one.confidence) for cell, one in cells.items()}
+        first, second = (
+            corruption_values("c", each, None, 2)[1].images["top1_mean_19"] for each in (cells, worse)
+        )
+        assert 0 < (first - second).std(ddof=1) < np.hypot(first.std(ddof=1), second.std(ddof=1)) / 2
 
 
 def test_a_severity_that_is_missing_leaves_no_mean_over_it() -> None:
-    cells = {cell: outcome for cell, outcome in random_errors().cells.items() if cell != ("fog", 3)}
-    found, outcomes = corruption_metrics(Errors("c", cells)), corruption_outcomes(Errors("c", cells), 3)
+    cells = {cell: outcome for cell, outcome in random_errors()[1].items() if cell != ("fog", 3)}
+    found, outcomes = corruption_values("c", cells, None, 3)
     null = {name for name, value in values(found).items() if value is None}
     assert {"top1_fog_3", "top1_fog", "ece_fog", "ce_fog", "top1_weather", "mce_15", "top1_mean_19"} <= null
     assert not null & {"top1_fog_2", "top1_noise", "top1_snow", "ece_snow", "top1_present"}
     assert set(outcomes.images).isdisjoint(null) and "top1_noise" in outcomes.images and not outcomes.samples
-
-
-def test_a_paired_difference_has_a_smaller_error_than_that_of_two_sets() -> None:
-    errors = random_errors(n=200)
-    # Another network, which is also wrong on some images in every part.
-    lost = np.random.default_rng(1).random(200) < 0.05
-    worse = {cell: Outcome(one.correct & ~lost, one.confidence) for cell, one in errors.cells.items()}
-    first, second = (
-        corruption_outcomes(each, 3).images["top1_mean_19"] for each in (errors, Errors("c", worse))
-    )
-    unpaired = np.hypot(first.std(ddof=1), second.std(ddof=1))
-    assert 0 < (first - second).std(ddof=1) < unpaired / 2
 
 
 # Predictions
@@ -513,7 +503,7 @@ def test_a_metric_file_says_what_was_measured(robust: RobustProject, monkeypatch
             for end, kind in {"": "masked", "_unmasked": "full"}.items() if masked else [("", "full")]:
                 found = one.outcome(subject, one.parts[0], kind)
                 assert content["metrics"][f"top1{end}"]["value"] == pytest.approx(100 * found.correct.mean())
-                assert content["metrics"][f"ece{end}"]["value"] == pytest.approx(calibration_error(found))
+                assert content["metrics"][f"ece{end}"]["value"] == pytest.approx(found.calibration_error)
                 assert outcomes.images[f"top1{end}"].tolist() == [100.0 * right for right in found.correct]
     sidecar = json.loads(item.config.weights_path(RUNS[2]).with_suffix(".json").read_text())
     assert content["weights"] == {"md5": sidecar["md5"], "origin": "trained"}

@@ -24,8 +24,7 @@ def classify(config: Config, runs: Sequence[Run]) -> None:
         StaleWeightsError, ValueError: a checkpoint is missing, damaged or of another architecture.
     """
     split, means = open_classification(config, "val"), config.evaluation
-    place = functools.partial(config.metric_path, "classification")
-    frame = Frame("classification", config.scale, place, verify(config, split), means.threads, means.gpus)
+    frame = Frame.of(config, "classification", verify(config, split), means)
 
     def accuracies(subjects: list[Subject], device: torch.device) -> Iterator[Values]:
         scores = [Scores() for _ in subjects]

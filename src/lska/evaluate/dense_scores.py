@@ -88,9 +88,8 @@ def measure_dense(job: FineTuningJob, score: Callable[[Predictor, nn.Module], Va
     Raises:
         StaleWeightsError, DataError, ValueError: as `Predictor.open`.
     """
-    predictor, means = Predictor.open(job), job.section.evaluation
-    data = job.config.data_identity(job.data)
-    frame = Frame(job.task, job.config.scale, lambda run: job.metrics, data, means.threads, means.gpus)
+    predictor = Predictor.open(job)
+    frame = Frame.of(job.config, job.task, job.config.data_identity(job.data), job.section.evaluation)
 
     def values(subjects: list[Subject], device: torch.device) -> Iterator[Values]:
         found = score(predictor, subjects[0].network)

@@ -67,11 +67,10 @@ def derive(kept: Kept) -> Iterator[Derived]:
         ValueError: what is kept has shapes that do not fit the task.
     """
     for name, values in kept.outcomes.images.items():
-        entry = _fields(of_images(name, values))
-        if kept.task == "texture_knn":
-            # Its error is that of the splits, in which an image may be several times.
-            del entry["standard_error"]
-        yield Derived(name, f"the images in {kept.beside}", entry)
+        entry = of_images(name, values)
+        # The error of textures is that of the splits, in which an image may be several times.
+        fields = [field for field in FIELDS if field != "standard_error" or kept.task != "texture_knn"]
+        yield Derived(name, f"the images in {kept.beside}", {field: entry.get(field) for field in fields})
     for name, samples in kept.outcomes.samples.items():
         source = f"the bootstrap samples in {kept.beside}"
         found, value, error = samples[~np.isnan(samples)], kept.value(name), standard_error(samples)
@@ -89,8 +88,8 @@ def derive(kept: Kept) -> Iterator[Derived]:
         yield from rule(kept)
 
 
-def _fields(entry: Entry) -> dict[str, Any]:
-    return {name: entry.get(name) for name in FIELDS}
+def _same(name: str, source: str, entry: Entry) -> Derived:
+    return Derived(name, source, {field: entry.get(field) for field in FIELDS})
 
 
 def _share(name: str, entry: Entry) -> Iterator[Derived]:
@@ -108,23 +107,22 @@ def _share(name: str, entry: Entry) -> Iterator[Derived]:
 
 def _of_set(kept: Kept) -> Iterator[Derived]:
     """Numbers of images, where a metric is of all images of the set."""
-    if kept.images is not None:
-        for name, entry in kept.metrics.items():
-            # Calibration errors state none.
-            if "n" in entry or (name in kept.outcomes.samples and not name.startswith("ece")):
-                yield Derived(name, "the records of its data", {"n": kept.images})
+    for name, entry in kept.metrics.items() if kept.images is not None else ():
+        # Calibration errors state none.
+        if "n" in entry or (name in kept.outcomes.samples and not name.startswith("ece")):
+            yield Derived(name, "the records of its data", {"n": kept.images})
 
 
 def _corruptions(kept: Kept) -> Iterator[Derived]:
     yield from _of_set(kept)
-    family, images, beside = kept.task.rpartition("/")[2], kept.outcomes.images, f"corruptions in {kept.beside}"
+    family, images = kept.task.rpartition("/")[2], kept.outcomes.images
     if not images or family not in FAMILIES:
         return
     wrong = {name: 100 - images[f"top1_{name}"] if f"top1_{name}" in images else None for name in FAMILIES[family]}
     clean = 100 - images["top1_clean"] if "top1_clean" in images else None
     for name, values in means_by_image(family, wrong, clean).items():
         entry = metric(None, "%") if values is None else of_images(name, values)
-        yield Derived(name, f"the images of the {beside}", _fields(entry))
+        yield _same(name, f"the images of the corruptions in {kept.beside}", entry)
     for corruption in FAMILIES[family]:
         whole, names = f"top1_{corruption}", [f"top1_{corruption}_{level}" for level in SEVERITIES]
         cells = {name: kept.metrics[name] for name in names if name in kept.metrics}
@@ -133,10 +131,10 @@ def _corruptions(kept: Kept) -> Iterator[Derived]:
         values = {name: entry["value"] for name, entry in cells.items()}
         if whole in images and len(values) == len(SEVERITIES) and None not in values.values():
             # Of single severities no image is kept, but their mean is known.
-            total = len(SEVERITIES) * float(images[whole].mean())
+            rest = len(SEVERITIES) * float(images[whole].mean()) - sum(values.values())
+            source = f"the other severities and the images of {whole} in {kept.beside}"
             for name, value in values.items():
-                source = f"the other severities and the images of {whole} in {kept.beside}"
-                yield Derived(name, source, {"value": total - (sum(values.values()) - value)}, whole=False)
+                yield Derived(name, source, {"value": rest + value}, whole=False)
     alone = {name: kept.value(f"ece_{name}") for name in FAMILIES[family]}
     for name, value in mean_calibration(family, alone).items():
         yield Derived(f"ece_{name}", "the calibration errors of the corruptions", {"value": value})
@@ -145,18 +143,17 @@ def _corruptions(kept: Kept) -> Iterator[Derived]:
 def _textures(kept: Kept) -> Iterator[Derived]:
     """Shares of splits, their means and deviations."""
     for name, values in kept.outcomes.images.items():
-        start = f"{name}_split"
         splits = {
             int(number): entry
             for split, entry in kept.metrics.items()
-            if split.startswith(start) and (number := split.removeprefix(start)).isdecimal() and number.isascii()
+            if split.startswith(f"{name}_split") and (number := split.rpartition("_split")[2]).isdecimal()
         }
         for number, entry in splits.items():
-            yield from _share(f"{start}{number}", entry)
+            yield from _share(f"{name}_split{number}", entry)
         if splits and all("standard_error" in entry for entry in splits.values()):
             entries = over_splits(name, splits, len(values))
             for summary in (name, f"{name}_deviation"):
-                yield Derived(summary, "the splits", _fields(entries[summary]))
+                yield _same(summary, "the splits", entries[summary])
 
 
 def _shape_texture(kept: Kept) -> Iterator[Derived]:
@@ -181,16 +178,16 @@ def _estimate(kept: Kept, form: str, pairs: Mapping[str, int], neurons: int) -> 
     residual = shape_texture.residual_score(form, neurons)
     fixed = {"value": residual, "interval": [residual, residual]}
     yield Derived(f"residual_score_{form}", f"the {form} forms", fixed)
-    found = {
-        kind: [kept.metrics.get(f"{factor}_{kind}_{form}", {}) for factor in shape_texture.FACTORS]
+    scored, counted = (
+        [kept.metrics.get(f"{factor}_{kind}_{form}", {}) for factor in shape_texture.FACTORS]
         for kind in ("score", "dimensions")
-    }
-    scores = [entry.get("value") for entry in found["score"]]
-    intervals = {kind: tuple(entry.get("interval") for entry in entries) for kind, entries in found.items()}
-    if None in (*scores, *intervals["score"], *intervals["dimensions"]):
+    )
+    scores = tuple(entry.get("value") for entry in scored)
+    intervals = [tuple(entry.get("interval") for entry in entries) for entries in (scored, counted)]
+    if None in (*scores, *intervals[0], *intervals[1]):
         return
     dimensions = shape_texture.allocate(np.array(scores, dtype=np.float64), neurons).tolist()
-    estimate = shape_texture.Estimate(tuple(scores), tuple(dimensions), intervals["score"], intervals["dimensions"])
+    estimate = shape_texture.Estimate(scores, tuple(dimensions), *intervals)
     for name, entry in shape_texture.estimate_metrics(form, estimate, pairs, neurons).items():
         kinds = {"_dimensions_": ("value",), "_share_": ("value", "interval"), "_score_": ()}
         follow = next(fields for kind, fields in kinds.items() if kind in name)
@@ -204,8 +201,7 @@ def _shape_bias(kept: Kept) -> Iterator[Derived]:
     for name, entry in biases.items():
         yield from _share(name, entry)
     if mean is not None:
-        entry = shape_texture.category_mean(biases.values())
-        yield Derived("shape_bias_category_mean", "the categories", _fields(entry))
+        yield _same("shape_bias_category_mean", "the categories", shape_texture.category_mean(biases.values()))
     decided = [kept.outcomes.images.get(f"{name}_decisions") for name in ("shape", "texture")]
     if not any(one is None for one in decided):
         entry = shape_texture.bias(*(int(np.count_nonzero(one)) for one in decided))
@@ -215,19 +211,17 @@ def _shape_bias(kept: Kept) -> Iterator[Derived]:
 
 def _receptive_field(kept: Kept) -> Iterator[Derived]:
     for end, name in (("", "trained"), ("_untrained", "untrained")):
-        if name in kept.maps:
-            for ratio, entry in receptive_field.ratios(kept.maps[name]).items():
-                yield Derived(f"{ratio}{end}", "the contribution maps", {"value": entry["value"]})
-                alike = kept.metrics.get(f"area_ratio_{receptive_field.THRESHOLDS[0]}{end}", {}).get("n")
-                yield Derived(f"{ratio}{end}", "the other ratios", {"n": alike}, whole=False)
+        alike = kept.metrics.get(f"area_ratio_{receptive_field.THRESHOLDS[0]}{end}", {}).get("n")
+        for ratio, entry in receptive_field.ratios(kept.maps[name]).items() if name in kept.maps else ():
+            yield Derived(f"{ratio}{end}", "the contribution maps", {"value": entry["value"]})
+            yield Derived(f"{ratio}{end}", "the other ratios", {"n": alike}, whole=False)
 
 
 def _segmentation(kept: Kept) -> Iterator[Derived]:
     yield from _of_set(kept)
     classes = [entry["value"] for name, entry in kept.metrics.items() if name.startswith("iou/")]
     if classes:
-        mean = mean_of_parts(np.array(classes, dtype=np.float64))
-        yield Derived("miou", "the classes", {"value": mean})
+        yield Derived("miou", "the classes", {"value": mean_of_parts(np.array(classes, dtype=np.float64))})
 
 
 def _speed(kept: Kept) -> Iterator[Derived]:
@@ -235,8 +229,8 @@ def _speed(kept: Kept) -> Iterator[Derived]:
     entry = kept.metrics.get("throughput", {})
     batch, latency = kept.value("batch_size"), kept.value("latency")
     if entry.get("n", 0) % 2 and batch and latency:
-        source = "batch size and latency"
-        yield Derived("throughput", source, {"value": 1000 * batch / latency}, whole=False)
+        expected = {"value": 1000 * batch / latency}
+        yield Derived("throughput", "batch size and latency", expected, whole=False)
     if entry.get("interval") and entry["value"] is not None:
         low, high = entry["interval"]
         around = [min(low, entry["value"]), max(high, entry["value"])]
@@ -245,15 +239,9 @@ def _speed(kept: Kept) -> Iterator[Derived]:
 
 
 _TASKS: Mapping[str, Callable[[Kept], Iterator[Derived]]] = {
-    "classification": _of_set,
-    "detection": _of_set,
-    "segmentation": _segmentation,
-    "robustness": _corruptions,
-    "texture_knn": _textures,
-    "shape_texture": _shape_texture,
-    "receptive_field": _receptive_field,
-    "speed": _speed,
-}
+    "classification": _of_set, "detection": _of_set, "segmentation": _segmentation, "robustness": _corruptions,
+    "texture_knn": _textures, "shape_texture": _shape_texture, "receptive_field": _receptive_field, "speed": _speed,
+}  # fmt: skip
 """Rules by the start of a task's name."""
 
 

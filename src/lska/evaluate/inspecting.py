@@ -40,8 +40,7 @@ def measure_inspection(job: InspectionJob, runs: Sequence[Run]) -> None:
         StaleWeightsError, ValueError: a checkpoint is missing, damaged or of another architecture.
     """
     classes, means = training_classes(job.config), job.section.evaluation
-    data = job.config.data_identity(job.data)
-    frame = Frame(job.task, job.config.scale, job.metrics, data, means.threads, means.gpus)
+    frame = Frame.of(job.config, job.task, job.config.data_identity(job.data), means)
     look = {"shape_texture": _shape_texture, "texture_knn": _texture_knn, "receptive_field": _receptive_field}[job.name]
 
     def values(subjects: list[Subject], device: torch.device) -> Iterator[Values]:

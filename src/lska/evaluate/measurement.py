@@ -45,6 +45,7 @@ from lska.provenance.sidecars import (
     read_sidecar,
 )
 from lska.settings.scale import Config
+from lska.settings.sections import Evaluation, Speed
 from lska.train.classifier import build_network
 from lska.train.workers import Loader, Stopping
 
@@ -94,6 +95,14 @@ class Frame:
     gpus: int = 0
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    @classmethod
+    def of(
+        cls, config: Config, task: str, data: Mapping[str, str] | None = None, means: Evaluation | Speed | None = None
+    ) -> Frame:
+        """The frame of a task at a configuration's scale."""
+        threads, gpus = (None, 0) if means is None else (means.threads, means.gpus)
+        return cls(task, config.scale, functools.partial(config.metric_path, task), data, threads, gpus)
+
 
 def measure(
     frame: Frame,
@@ -102,7 +111,7 @@ def measure(
 ) -> None:
     """Open the `subjects` and write a metric file for each, with what `values` yields of it.
 
-    Bootstrap samples among the outcomes give their metrics the standard errors.
+    Bootstrap samples among the outcomes give the standard errors of their metrics.
     """
     if frame.threads is not None:
         use_threads(frame.threads)
@@ -134,11 +143,7 @@ class StaleWeightsError(LskaError, ValueError):
 
 
 def training_classes(config: Config) -> tuple[str, ...]:
-    """Names of the classes that the networks of a scale tell apart, in the order of their outputs; reads no image.
-
-    Raises:
-        ValueError: no manifest of the training data, or a setting of their generator is wrong.
-    """
+    """Names of the classes that the networks of a scale tell apart, in the order of their outputs; reads no image."""
     data = config.data
     if data.generate is not None:
         return generator_settings("classification", data).class_names
@@ -149,22 +154,15 @@ def open_weights(
     name: str, network: nn.Module, weights: Path, sidecar: Mapping[str, Any], own: Normalization | None,
     device: torch.device, *, channels_last: bool, architecture: Mapping[str, Any] | None = None,
 ) -> Subject:  # fmt: skip
-    """A subject of any network and file of weights that fit each other.
-
-    Raises:
-        ValueError: the weights are of another architecture; the mismatching names are listed.
-    """
+    """A subject of any network and file of weights; raises ValueError with the names where these do not fit."""
     load_weights(network, weights)
     network = network.eval().to(device, memory_format=memory_format(channels_last))
     return Subject(name, network, sidecar, own, dict(architecture or {}), channels_last)
 
 
 def open_run(config: Config, run: Run, classes: int, device: torch.device) -> Subject:
-    """A run of the configuration, trained as it says today, or imported and prepared for as its sidecar says.
-
-    Raises:
-        StaleWeightsError, ValueError: as `vouched_run`, or the weights are of another architecture.
-    """
+    """A run of the configuration, trained as it says today, or imported and prepared for as its sidecar says; raises as
+    `vouched_run` and `open_weights`."""
     sidecar, own = vouched_run(config, run)
     architecture = config.architecture.get(run.model, {})
     if imported(sidecar):
@@ -186,9 +184,8 @@ def open_file(config: Config, weights: Path, classes: int, device: torch.device)
     """Any checkpoint with its sidecar, of whatever recipe: it may have another input size and normalisation.
 
     Raises:
-        StaleWeightsError: weights or sidecar are missing, or do not belong together.
-        ValueError: the sidecar does not say how the network was made, it was trained on another data set, or the
-            weights are of another architecture.
+        StaleWeightsError, ValueError: as `vouched_sidecar` and `open_weights`, or the sidecar does not say how the
+            network was made, or names another data set.
     """
     sidecar, where = vouched_sidecar(weights, "lska train <run>"), weights.with_suffix(".json")
     spec = sidecar.get("spec") or {}
@@ -217,8 +214,7 @@ def vouched_run(config: Config, run: Run) -> tuple[dict[str, Any], Preprocessing
     """The sidecar of a run of the configuration, which vouches for its weights, and how images are prepared for them.
 
     Raises:
-        StaleWeightsError: weights or sidecar are missing or damaged, do not belong together, or were trained by
-            another recipe or on other data than the configuration says today.
+        StaleWeightsError: as `vouched_sidecar` and `check_origin`.
         ValueError: the sidecar of imported weights is of another run, or does not say how images are prepared.
     """
     weights = config.weights_path(run)
@@ -232,10 +228,7 @@ def vouched_run(config: Config, run: Run) -> tuple[dict[str, Any], Preprocessing
 
 
 def vouched_sidecar(weights: Path, command: str) -> dict[str, Any]:
-    """The sidecar of `weights`, after checking that it vouches for exactly this file.
-
-    Args:
-        command: what trains the weights, for the message where they are missing.
+    """The sidecar of `weights`, which `command` trains, after checking that it vouches for exactly this file.
 
     Raises:
         StaleWeightsError: weights or sidecar are missing or damaged, or the weights' MD5 is another than the sidecar's.
@@ -257,11 +250,8 @@ def vouched_sidecar(weights: Path, command: str) -> dict[str, Any]:
 
 
 def check_origin(sidecar: Mapping[str, Any], weights: Path, spec: Mapping[str, Any], data: Mapping[str, str]) -> None:
-    """Refuse weights that were trained here otherwise, or on other data, than `spec` and `data` say today.
-
-    Raises:
-        StaleWeightsError: the sidecar's recipe digest or data identity is another; says what differs.
-    """
+    """Raise StaleWeightsError, with what differs, for weights that were trained here otherwise, or on other data, than
+    `spec` and `data` say today."""
     if imported(sidecar):
         return
     where, remedy = weights.with_suffix(".json"), "train the run again or restore the configuration"
@@ -304,11 +294,7 @@ def shared_batches(
     """The images of `shards` in batches, each of one shard: which of its indices they have, and the inputs.
 
     Every image is decoded once, cut once for all subjects that agree on how, and likewise normalised. Progress shows on
-    a terminal.
-
-    Raises:
-        DataError: an image cannot be decoded.
-        Interrupted: `stopping` says why, and no batch comes.
+    a terminal. Raises DataError where an image cannot be decoded, Interrupted where `stopping` says why no batch comes.
     """
     plan = [(n, first) for n, shard in enumerate(shards) for first in range(0, len(shard.indices), batch_size)]
     # No shard itself is given to loading processes: its subjects are networks, which they have no use for.

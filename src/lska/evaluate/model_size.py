@@ -10,7 +10,6 @@ mmdet's own `forward`. This gives the printed 221 GFLOPs with LSKA-Small.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -60,8 +59,7 @@ def _write(config: Config, task: str, name: str, counted: Callable[[], tuple[Map
         metrics, detail = counted()
         yield Values(metrics, detail=detail)
 
-    frame = Frame(task, config.scale, functools.partial(config.metric_path, task))
-    measure(frame, [lambda device: Subject(name, nn.Identity())], values)
+    measure(Frame.of(config, task), [lambda device: Subject(name, nn.Identity())], values)
 
 
 def counts(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:

@@ -36,11 +36,7 @@ def pooled_features(
     """Pooled last features of all `images` by every subject, float32 (n, C) each; every image is decoded once.
 
     Images are cut and normalised as each subject's validation images were. The features are what the classifier gets
-    (timm's `forward_head` with `pre_logits`), in 32-bit precision. Progress shows on a terminal.
-
-    Raises:
-        DataError: an image cannot be decoded.
-        ValueError: a network's features are not numbers.
+    (timm's `forward_head` with `pre_logits`), in 32-bit precision. Raises ValueError where they are not numbers.
     """
     found: list[list[np.ndarray]] = [[] for _ in subjects]
     shard = Shard(images, range(len(images)), subjects)
@@ -74,9 +70,6 @@ def texture_metrics(
         targets: class index of every image, (n,).
         gallery: parts that neighbours are looked for in; ("train", "test") is everything that is not queried.
         device: where distances are computed; the CPU where None.
-
-    Raises:
-        ValueError: as `nearest`.
     """
     entries, values, tensor = {}, {}, torch.from_numpy(rows).to(device or "cpu")
     for distance in DISTANCES:

@@ -49,14 +49,11 @@ class Contribution:
 
 
 def contribution(network: nn.Module, image: Tensor) -> np.ndarray:
-    """Contribution scores of one image, float64 (S, S), in the mode that the network is in.
+    """Contribution scores float64 (S, S) of a normalised image (1, 3, S, S), in the mode that the network is in.
 
     The last feature map is what `forward_features` returns: for our networks the map after the last stage's LayerNorm.
     Its vector at the central position (row and column floor(n / 2)) goes through ReLU and is summed; the gradient of
     this number with respect to the image goes through ReLU and is summed over the image's channels.
-
-    Args:
-        image: normalised, (1, 3, S, S), on the network's device.
 
     Raises:
         ValueError: the network returns no feature map.
@@ -88,9 +85,8 @@ def mean_contribution(
     is left as it was. Images whose scores are not finite are skipped, and the next ones take their place.
 
     Args:
-        network: on `device`.
         images: normalised, each (1, 3, S, S), all of one size.
-        count: images to use; None for all. Fewer are used where `images` ends earlier.
+        count: images to use, at most; None for all.
 
     Raises:
         ValueError: no image gave finite scores.
@@ -138,13 +134,8 @@ def _frozen(network: Any) -> Iterator[None]:
 
 
 def erf_images(split: Split, size: int, mean: Sequence[float], deviation: Sequence[float]) -> Iterator[Tensor]:
-    """The images of a split in folder order, float32 (1, 3, size, size).
-
-    Each is squashed to size x size pixels, bicubic, whatever its aspect ratio, and normalised per channel.
-
-    Raises:
-        DataError: an image cannot be decoded.
-    """
+    """The images of a split in folder order, float32 (1, 3, size, size), each squashed whatever its aspect ratio
+    (bicubic) and normalised per channel; raises DataError where one cannot be decoded."""
     import torch
     from PIL import Image
     from torchvision.transforms import functional as F
@@ -156,11 +147,8 @@ def erf_images(split: Split, size: int, mean: Sequence[float], deviation: Sequen
 
 
 def scaled(scores: np.ndarray) -> np.ndarray:
-    """log10(score + 1) over its maximum, float64 (S, S) in [0, 1]: what RepLKNet draws and takes its ratios of.
-
-    Raises:
-        ValueError: the scores are no contribution map.
-    """
+    """log10(score + 1) over its maximum, float64 (S, S) in [0, 1]: what RepLKNet draws and takes its ratios of; raises
+    ValueError for what is no contribution map."""
     expected = "scores: expected a contribution map (S, S) of finite values from 0 up and not all 0"
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
         raise InputError(f"{expected}, found shape {scores.shape}")
@@ -172,19 +160,12 @@ def scaled(scores: np.ndarray) -> np.ndarray:
 
 
 def area_ratio(scores: np.ndarray, threshold: float) -> tuple[int, float]:
-    """Side in pixels and area share (%) of the smallest centred square with more than `threshold` of the total.
+    """Side in pixels and area share (%) of the smallest centred square with more than `threshold` (0 to 1) of a map.
 
     As in RepLKNet's procedure (`erf/analyze_erf.py`), scores are `scaled` first, squares have odd sides from 3 up, lie
     around the pixel (floor(S / 2), floor(S / 2)), and end within the map, so that for even S the first row and column
     belong to none of them. Where no such square has enough, for which the script has no answer, it is the whole map: S
     and 100 %.
-
-    Args:
-        scores: contribution map (S, S).
-        threshold: share of the total, between 0 and 1.
-
-    Raises:
-        ValueError: the scores are no contribution map.
     """
     size = len(scores)
     # Over the squares of side 1, 3, 5, ... around the centre; the last is over the whole map.
@@ -202,12 +183,7 @@ def _rings(size: int) -> np.ndarray:
 
 
 def ratios(scores: np.ndarray, n: int | None = None) -> dict[str, dict[str, Any]]:
-    """Metric entries for the paper's thresholds: `area_ratio_20` (%), `side_20` (pixels), ... `side_99`.
-
-    Args:
-        scores: contribution map (S, S).
-        n: images that it is the mean of.
-    """
+    """Metric entries `area_ratio_20` (%), `side_20` (pixels), ... `side_99` of the mean map of `n` images."""
     entries: dict[str, dict[str, Any]] = {}
     for percent in THRESHOLDS:
         side, share = area_ratio(scores, percent / 100)
@@ -219,10 +195,7 @@ def ratios(scores: np.ndarray, n: int | None = None) -> dict[str, dict[str, Any]
 def resampled_ratios(maps: np.ndarray, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
     """`area_ratio_20` (%) and so on of the mean map of each bootstrap sample of the images, (resamples,) each.
 
-    Samples are the same for two networks if both used the same images.
-
-    Args:
-        maps: contribution maps of the images, (n, S, S).
+    Samples are the same for two networks if both used the same images, whose maps are (n, S, S).
     """
     count, size = len(maps), maps.shape[1]
     rings, pixels = _rings(size), maps.reshape(count, -1)

@@ -35,7 +35,7 @@ from lska.evaluate.measurement import (
     shared_batches,
     training_classes,
 )
-from lska.evaluate.scores import Errors, Outcome, corruption_metrics, corruption_outcomes, plain_metrics, plain_outcomes
+from lska.evaluate.scores import Outcome, corruption_values, plain_values
 from lska.models.runs import Run
 from lska.models.threads import use_threads
 from lska.provenance.errors import InputError, LskaError
@@ -57,23 +57,18 @@ class PredictionError(LskaError, ValueError):
 
 
 def measure_robustness(item: PerturbedSet, chosen: Sequence[Run | Path], stop: StopRequest | None = None) -> None:
-    """Score checkpoints on a perturbed set in one pass and write a metric file for each.
-
-    Args:
-        chosen: runs of the configuration, or weight files with a sidecar beside them.
-        stop: says when to stop; complete shards are kept. None for never.
+    """Score checkpoints (runs, or files of weights beside their sidecars) on a perturbed set in one pass and write a
+    metric file for each.
 
     Raises:
         DataError: the set was not prepared, was changed since, or holds an unreadable image.
-        StaleWeightsError, ValueError: a checkpoint is missing, damaged or of another architecture, or one of a run that
-            another one is of.
+        StaleWeightsError, ValueError: a checkpoint cannot be used, or two are of one run.
         PredictionError: a file of predictions is damaged.
-        Interrupted: `stop` asked for it.
+        Interrupted: `stop` asked for it; complete shards are kept.
     """
     means, parts, classes = item.section.evaluation, open_parts(item), training_classes(item.config)
     stored = read_perturbed_record(item)
-    data = {name: stored[name] for name in ("name", "digest")}
-    frame = Frame(item.task, item.config.scale, item.metrics, data, means.threads, means.gpus)
+    frame = Frame.of(item.config, item.task, {name: stored[name] for name in ("name", "digest")}, means)
     detail: dict[str, Any] = {"protocol": item.protocol(), "classes": stored.get("classes")}
     if item.corrupted:
         detail |= {
@@ -84,7 +79,14 @@ def measure_robustness(item: PerturbedSet, chosen: Sequence[Run | Path], stop: S
         }
 
     def outcomes(subjects: list[Subject], device: torch.device) -> Iterator[Values]:
-        _check_distinct(subjects, chosen)
+        names = [subject.name for subject in subjects]
+        if twice := {name for name in names if names.count(name) > 1}:
+            # Results are kept by run: two checkpoints of one run would overwrite each other's.
+            told = "; ".join(
+                f"{name}: {', '.join(str(one) for one, its in zip(chosen, names, strict=True) if its == name)}"
+                for name in sorted(twice)
+            )
+            raise InputError(f"--checkpoints: expected one checkpoint per run, found several of the same ({told})")
         scoring = ScoringPass(
             subjects, parts, item.predictions, classes, item.name in MASKED, item.config.stored_images == "as_stored",
             item.section.shard, means.batch_size, means.workers, device,
@@ -93,30 +95,20 @@ def measure_robustness(item: PerturbedSet, chosen: Sequence[Run | Path], stop: S
         logger.info("%s: %d images decoded for %d checkpoints", item.data.name, decoded, len(subjects))
         for subject in subjects:
             if item.corrupted:
-                found = {part.name: scoring.outcome(subject, part) for part in parts}
-                cells = {part.cell: found[part.name] for part in parts if part.cell is not None}
-                errors = Errors(item.name, cells, found.get(CLEAN))
-                yield Values(corruption_metrics(errors), corruption_outcomes(errors), detail)
+                found = {part: scoring.outcome(subject, part) for part in parts}
+                clean = next((outcome for part, outcome in found.items() if part.name == CLEAN), None)
+                cells = {part.cell: outcome for part, outcome in found.items() if part.cell is not None}
+                yield Values(*corruption_values(item.name, cells, clean), detail)
             else:
                 kinds = {"": "masked", "_unmasked": "full"} if item.name in MASKED else {"": "full"}
-                ends = {end: scoring.outcome(subject, parts[0], kind) for end, kind in kinds.items()}
-                yield Values(plain_metrics(ends), plain_outcomes(ends), detail)
+                found = {end: scoring.outcome(subject, parts[0], kind) for end, kind in kinds.items()}
+                yield Values(*plain_values(found), detail)
 
     opened = (
         functools.partial(open_file if isinstance(one, Path) else open_run, item.config, one, len(classes))
         for one in chosen
     )
     measure(frame, opened, outcomes)
-
-
-def _check_distinct(subjects: Sequence[Subject], chosen: Sequence[Run | Path]) -> None:
-    """Results are kept by run: two checkpoints of one run would overwrite each other's."""
-    by_run: dict[str, list[str]] = {}
-    for subject, one in zip(subjects, chosen, strict=True):
-        by_run.setdefault(subject.name, []).append(str(one))
-    twice = "; ".join(f"{run}: {', '.join(names)}" for run, names in by_run.items() if len(names) > 1)
-    if twice:
-        raise InputError(f"--checkpoints: expected one checkpoint per run, found several of the same ({twice})")
 
 
 @dataclass(frozen=True)
@@ -195,11 +187,7 @@ class ScoringPass:
         return decoded
 
     def outcome(self, subject: Subject, part: Part, kind: str = "full") -> Outcome:
-        """A subject's predictions on a whole part, `full` or `masked`.
-
-        Raises:
-            PredictionError: a file is damaged.
-        """
+        """A subject's predictions on a whole part, `full` or `masked`; raises PredictionError for a damaged file."""
         correct, confidence = [], []
         for path in self.files(subject, part).values():
             try:
@@ -213,11 +201,7 @@ class ScoringPass:
 
 
 def class_numbers(part: Part, classes: tuple[str, ...]) -> Tensor:
-    """The networks' index of each class of a part, int64.
-
-    Raises:
-        ValueError: the part has a class that the networks do not know.
-    """
+    """The networks' index of each class of a part, int64; raises ValueError for a class that they do not know."""
     unknown = sorted(set(part.split.classes) - set(classes))
     if unknown:
         raise InputError(
@@ -266,11 +250,7 @@ def _save(subject: Subject, part: Part, path: Path, arrays: Mapping[str, np.ndar
 
 def judge(config: Config, run: Run) -> tuple[Judge, dict[str, Any]]:
     """The classifier that chooses the images of a generated counterpart of ImageNet-A by getting them wrong: a function
-    from RGB images to class probabilities (B, classes), and what identifies it.
-
-    Raises:
-        StaleWeightsError, ValueError: the run's weights are missing, or not those of the configuration.
-    """
+    from RGB images to class probabilities (B, classes), and what identifies it. Raises as `open_run`."""
     use_threads(config.evaluation.threads)
     device = torch.device("cuda" if config.evaluation.gpus else "cpu")
     subject = open_run(config, run, len(training_classes(config)), device)

@@ -7,7 +7,7 @@ Importing this module imports neither torch nor timm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ Cell = tuple[str, int]
 """A corruption at a severity."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """Predictions on `n` images: whether the most probable class is the label, and its probability."""
 
@@ -47,28 +47,26 @@ class Outcome:
     confidence: np.ndarray
     """float (n,), 0 to 1."""
 
-    def gaps(self, bins: int) -> tuple[np.ndarray, np.ndarray]:
-        """Bin of each image's confidence, int64 (n,), and how far that is from right or wrong, float64 (n,).
+    @property
+    def gaps(self) -> csr_array:
+        """How far each confidence is from right or wrong, in the row of its bin; float64 (BINS, n).
 
         Bins are of equal width and closed above, so that a confidence of 1 lies in the last one.
         """
-        confidence = self.confidence.astype(np.float64)
-        place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-        return place, self.correct - confidence
+        confidence, images = self.confidence.astype(np.float64), np.arange(len(self.correct))
+        rows = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+        return csr_array((self.correct - confidence, (rows, images)), shape=(BINS, len(images)))
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error in percent: mean over images of |accuracy - confidence| of their bin."""
+        gaps = self.gaps.tocoo()
+        return float(100 * np.abs(np.bincount(gaps.row, gaps.data, BINS)).sum() / len(self.correct))
 
 
-def calibration_error(outcome: Outcome, bins: int = BINS) -> float:
-    """Expected calibration error in percent: mean over images of |accuracy - confidence| of their bin of confidence."""
-    place, gaps = outcome.gaps(bins)
-    return float(100 * np.abs(np.bincount(place, gaps, bins)).sum() / len(place))
-
-
-def calibration_samples(outcomes: Sequence[Outcome], resamples: int = RESAMPLES, bins: int = BINS) -> np.ndarray:
+def calibration_samples(outcomes: Sequence[Outcome], resamples: int = RESAMPLES) -> np.ndarray:
     """Calibration errors of predictions on the same n images, on bootstrap samples of these; (outcomes, resamples)."""
-    n, binned = len(outcomes[0].correct), []
-    for outcome in outcomes:
-        place, gaps = outcome.gaps(bins)
-        binned.append(csr_array((gaps, (place, np.arange(n))), shape=(bins, n)))
+    n, binned = len(outcomes[0].correct), [outcome.gaps for outcome in outcomes]
     drawn = [
         [100 / n * np.abs(gaps @ counts).sum(axis=0) for gaps in binned] for counts in resample_columns(n, resamples)
     ]
@@ -78,31 +76,56 @@ def calibration_samples(outcomes: Sequence[Outcome], resamples: int = RESAMPLES,
 # --- Sets of corruptions ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Errors of one network on a set of corruptions, images in the same order in every part."""
+def corruption_values(
+    family: str, cells: Mapping[Cell, Outcome], clean: Outcome | None = None, resamples: int = RESAMPLES
+) -> tuple[dict[str, dict[str, Any]], Outcomes]:
+    """Metric entries of a set of corruptions, and what is kept so that 50,000 images take less than 3 MB.
 
-    family: str
-    cells: Mapping[Cell, Outcome]
-    clean: Outcome | None = None
+    Entries are those of `means_by_image`; `top1_<corruption>_<severity>` and `top1_present` over whatever parts are
+    there; `ece_<corruption>` over the five severities and `ece_mean_<n>` over n corruptions; `top1_clean` and
+    `ece_clean`. What would be a mean over parts that are not there is null. Kept are the images of all means but
+    `ce_<corruption>` and `relative_ce_<corruption>`, which follow from `top1_<corruption>` and `top1_clean`, and of no
+    single severity; and bootstrap samples of `ece_mean_<n>` and `ece_clean`, which are no means over images.
 
-    def present(self, corruptions: Sequence[str]) -> list[Cell]:
-        """All severities of `corruptions`; none where one is missing."""
-        cells = [(corruption, severity) for corruption in corruptions for severity in SEVERITIES]
-        return cells if all(cell in self.cells for cell in cells) else []
-
-    def mean(self, cells: Sequence[Cell]) -> np.ndarray | None:
-        """Mean error over cells for every image, in percent; float64 (n,), None without cells."""
-        return 100 * np.mean([~self.cells[cell].correct for cell in cells], axis=0) if cells else None
-
-
-def image_means(errors: Errors) -> dict[str, np.ndarray | None]:
-    """Value of every image, float64 (n,), of each metric that is the mean of it: those of `means_by_image`, and
-    `top1_present` over whatever parts are there.
+    Args:
+        cells: predictions by corruption and severity, images in the same order in every one, also in `clean`.
     """
-    wrong = {name: errors.mean(errors.present((name,))) for name in FAMILIES[errors.family]}
-    clean = None if errors.clean is None else 100.0 * ~errors.clean.correct
-    return {"top1_present": 100 - errors.mean(list(errors.cells)), **means_by_image(errors.family, wrong, clean)}
+    names, metrics = FAMILIES[family], {}
+    for name in names:
+        for level in SEVERITIES:
+            found = cells.get((name, level))
+            metrics[f"top1_{name}_{level}"] = metric(None, "%") if found is None else _top1(found)
+
+    def present(corruptions: Sequence[str]) -> list[Outcome]:
+        """All severities of some corruptions; none where one is missing."""
+        found = [cells.get((name, level)) for name in corruptions for level in SEVERITIES]
+        return [] if None in found else found
+
+    def error(outcomes: Sequence[Outcome]) -> np.ndarray | None:
+        return 100 * np.mean([~outcome.correct for outcome in outcomes], axis=0) if outcomes else None
+
+    wrong = {name: error(present((name,))) for name in names}
+    means = means_by_image(family, wrong, None if clean is None else 100.0 * ~clean.correct)
+    means["top1_present"] = 100 - error(list(cells.values()))
+    for name, values in means.items():
+        metrics[name] = metric(None, "%") if values is None else of_images(name, values)
+    left_out = {f"{kind}ce_{name}" for kind in ("", "relative_") for name in names}
+    images = {name: values for name, values in means.items() if values is not None and name not in left_out}
+
+    calibration = {}
+    for name in names:
+        errors = [outcome.calibration_error for outcome in present((name,))]
+        calibration[name] = float(np.mean(errors)) if errors else None
+    for name, value in {**calibration, **mean_calibration(family, calibration)}.items():
+        metrics[f"ece_{name}"] = metric(value, "%")
+    sampled = {f"ece_{name}": present(chosen) for name, chosen in _means(family).items()}
+    if clean is not None:
+        metrics |= {"top1_clean": _top1(clean), "ece_clean": metric(clean.calibration_error, "%")}
+        images["top1_clean"], sampled["ece_clean"] = 100.0 * clean.correct, [clean]
+    every = [*cells.values(), *([] if clean is None else [clean])]
+    rows, drawn = {id(outcome): row for row, outcome in enumerate(every)}, calibration_samples(every, resamples)
+    samples = {name: drawn[[rows[id(one)] for one in some]].mean(axis=0) for name, some in sampled.items() if some}
+    return metrics, Outcomes(images, samples)
 
 
 def means_by_image(
@@ -121,7 +144,7 @@ def means_by_image(
         clean: error on the clean images in percent, (n,); None without them.
     """
 
-    def mean(corruptions: Sequence[str], of: Any) -> np.ndarray | None:
+    def mean(corruptions: Sequence[str], of: Callable[[str], np.ndarray]) -> np.ndarray | None:
         absent = any(wrong[name] is None for name in corruptions)
         return None if absent else np.mean([of(name) for name in corruptions], axis=0)
 
@@ -142,57 +165,10 @@ def means_by_image(
     return found
 
 
-def corruption_metrics(errors: Errors) -> dict[str, dict[str, Any]]:
-    """Metric entries of a set of corruptions; what would be a mean over parts that are not there is null.
-
-    Those of `image_means`, and by name: `top1_<corruption>_<severity>`; `ece_<corruption>` over the five severities and
-    `ece_mean_<n>` over n corruptions; `top1_clean` and `ece_clean`.
-    """
-    names, metrics = FAMILIES[errors.family], {}
-    for cell in ((name, level) for name in names for level in SEVERITIES):
-        entry = _top1(errors.cells[cell]) if cell in errors.cells else metric(None, "%")
-        metrics[f"top1_{cell[0]}_{cell[1]}"] = entry
-    for name, values in image_means(errors).items():
-        metrics[name] = metric(None, "%") if values is None else of_images(name, values)
-    calibration = {}
-    for name in names:
-        found = [calibration_error(errors.cells[cell]) for cell in errors.present((name,))]
-        calibration[name] = float(np.mean(found)) if found else None
-    for name, value in {**calibration, **mean_calibration(errors.family, calibration)}.items():
-        metrics[f"ece_{name}"] = metric(value, "%")
-    if errors.clean is not None:
-        metrics |= {"top1_clean": _top1(errors.clean), "ece_clean": metric(calibration_error(errors.clean), "%")}
-    return metrics
-
-
 def mean_calibration(family: str, alone: Mapping[str, float | None]) -> dict[str, float | None]:
     """Calibration errors over n corruptions by `mean_<n>`, from those of each corruption; None where one is missing."""
     found = {name: [alone[one] for one in chosen] for name, chosen in _means(family).items()}
     return {name: None if None in values else float(np.mean(values)) for name, values in found.items()}
-
-
-def corruption_outcomes(errors: Errors, resamples: int = RESAMPLES) -> Outcomes:
-    """What is kept of a set of corruptions, so that 50,000 images take less than 3 MB.
-
-    Values of every image of all `image_means` but `ce_<corruption>` and `relative_ce_<corruption>`, which follow from
-    `top1_<corruption>` and `top1_clean`; of no single severity. Bootstrap samples of `ece_mean_<n>` and `ece_clean`,
-    which are no means over images.
-    """
-    left_out = {f"{kind}ce_{name}" for kind in ("", "relative_") for name in FAMILIES[errors.family]}
-    images = {
-        name: values for name, values in image_means(errors).items() if values is not None and name not in left_out
-    }
-    outcomes: dict[Any, Outcome] = dict(errors.cells)
-    sampled: dict[str, list[Any]] = {
-        f"ece_{name}": errors.present(chosen) for name, chosen in _means(errors.family).items()
-    }
-    if errors.clean is not None:
-        images["top1_clean"] = 100.0 * errors.clean.correct
-        outcomes["clean"], sampled["ece_clean"] = errors.clean, ["clean"]
-    rows = {cell: row for row, cell in enumerate(outcomes)}
-    drawn = calibration_samples(list(outcomes.values()), resamples)
-    samples = {name: drawn[[rows[cell] for cell in cells]].mean(axis=0) for name, cells in sampled.items() if cells}
-    return Outcomes(images, samples)
 
 
 def _means(family: str) -> dict[str, tuple[str, ...]]:
@@ -205,32 +181,23 @@ def _top1(outcome: Outcome) -> dict[str, Any]:
     return proportion(int(outcome.correct.sum()), len(outcome.correct))
 
 
-# --- Other sets ------------------------------------------------------------------------------------------------------
-
-
-def plain_metrics(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
-    """Metric entries `top1`, `error` and `ece` of a set without corruptions.
+def plain_values(
+    outcomes: Mapping[str, Outcome], resamples: int = RESAMPLES
+) -> tuple[dict[str, dict[str, Any]], Outcomes]:
+    """Metric entries `top1`, `error` and `ece` of a set without corruptions; kept are the images of the first two and
+    bootstrap samples of the last.
 
     Args:
         outcomes: by the end of the metrics' names: empty, for sets of some classes with outputs restricted to these;
             `_unmasked` for all outputs, as in the released script.
     """
-    entries = {}
+    images: dict[str, np.ndarray] = {}
     for end, outcome in outcomes.items():
-        entries |= {name: of_images(name, values) for name, values in _right_and_wrong(outcome, end).items()}
-        entries[f"ece{end}"] = metric(calibration_error(outcome), "%")
-    return entries
-
-
-def plain_outcomes(outcomes: Mapping[str, Outcome], resamples: int = RESAMPLES) -> Outcomes:
-    """What is kept of the arguments of `plain_metrics`: top-1 and error of every image, bootstrap samples of `ece`."""
-    images = {name: v for end, outcome in outcomes.items() for name, v in _right_and_wrong(outcome, end).items()}
+        images |= {f"top1{end}": 100.0 * outcome.correct, f"error{end}": 100.0 * ~outcome.correct}
+    metrics = {name: of_images(name, values) for name, values in images.items()}
+    metrics |= {f"ece{end}": metric(outcome.calibration_error, "%") for end, outcome in outcomes.items()}
     drawn = calibration_samples(list(outcomes.values()), resamples)
-    return Outcomes(images, {f"ece{end}": values for end, values in zip(outcomes, drawn, strict=True)})
-
-
-def _right_and_wrong(outcome: Outcome, end: str) -> dict[str, np.ndarray]:
-    return {f"top1{end}": 100.0 * outcome.correct, f"error{end}": 100.0 * ~outcome.correct}
+    return metrics, Outcomes(images, {f"ece{end}": values for end, values in zip(outcomes, drawn, strict=True)})
 
 
 # --- Splits of one set of images -------------------------------------------------------------------------------------

@@ -68,9 +68,6 @@ def measure_speed(config: Config, runs: Sequence[Run]) -> None:
             classes the networks need.
     """
     protocol, classes = config.speed, len(training_classes(config))
-    frame = Frame(
-        "speed", config.scale, functools.partial(config.metric_path, "speed"), None, protocol.threads, protocol.gpus
-    )
     layout = memory_format(config.recipe_of(runs[0]).channels_last)
     own = [imported_size(config.weights_path(run).with_suffix(".json")) for run in runs]
     sizes = [size or config.recipe_of(run).image_size for run, size in zip(runs, own, strict=True)]
@@ -98,4 +95,4 @@ def measure_speed(config: Config, runs: Sequence[Run]) -> None:
             conditions = {"threads": protocol.threads, "warmup_batches": protocol.warmup}
             yield Values(metrics, detail={**conditions, "least_seconds": protocol.seconds})
 
-    measure(frame, [functools.partial(fresh, run) for run in runs], throughputs)
+    measure(Frame.of(config, "speed", means=protocol), [functools.partial(fresh, run) for run in runs], throughputs)
