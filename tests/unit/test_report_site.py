@@ -213,19 +213,19 @@ def test_a_wrong_count_of_the_paper_is_not_lost_among_those_that_it_never_printe
     (target,) = (target for target in results.of("table") if target.name == "table_03")
     cells = [cell for cell in target.cells if cell.paper and cell.value is not None and not cell.other_data]
     sources = Counter((cell.paper_source or "").partition(":")[0] for cell in cells)
-    assert before["paper"].compared >= sources["printed"] + sources["derived"] > 0
+    assert before["paper"]["compared"] >= sources["printed"] + sources["derived"] > 0
     # Other tables share some of the counts, none of the values that another paper printed.
-    assert before["code"].compared >= sources["computed"] > 0
-    assert before["others"].compared >= sources["other-paper"] > 0
+    assert before["code"]["compared"] >= sources["computed"] > 0
+    assert before["others"]["compared"] >= sources["other-paper"] > 0
     # What was measured elsewhere confirms nothing.
-    assert elsewhere[0] > elsewhere[1] > 0 and before["measured"].compared == 0
+    assert elsewhere[0] > elsewhere[1] > 0 and before["measured"]["compared"] == 0
     path = bare.metric_path("complexity", RUN)
     content = json.loads(path.read_text())
     content["metrics"]["params"]["value"] *= 2
     path.write_text(json.dumps(content))
     after = agreement(gather(bare))
-    assert before["paper"].reproduced == before["paper"].compared == after["paper"].compared
-    assert after["paper"].reproduced < before["paper"].reproduced
+    assert before["paper"]["reproduced"] == before["paper"]["compared"] == after["paper"]["compared"]
+    assert after["paper"]["reproduced"] < before["paper"]["reproduced"]
 
 
 def test_claims_that_are_only_counted_are_told_from_measured_ones(bare: Config) -> None:

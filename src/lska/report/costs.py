@@ -11,7 +11,6 @@ from lska.models.runs import Run
 from lska.report.gather import Contents, Results
 from lska.settings.cores import evaluation_threads, training_threads
 from lska.settings.fine_tunings import CONTROL, parse_task
-from lska.settings.scale import Config
 
 HOUR = 3600.0
 TRAINING, TUNING, NOTEBOOK = "training", "fine-tuning", "notebook"
@@ -19,19 +18,19 @@ TRAINING, TUNING, NOTEBOOK = "training", "fine-tuning", "notebook"
 
 @dataclass(frozen=True)
 class RecordedJob:
-    """One training, pass or measurement, as the file that it made tells it."""
+    """One training, pass or measurement, as the file that it made tells it.
+
+    `task` is `training`, `fine-tuning detection/retinanet`, `notebook table`, or the task of the metric files;
+    `seconds` is wall time; `cores` are those held in today's configuration; `results` is the number of metric files,
+    weights or notebooks that it made, `record` the content of one.
+    """
 
     task: str
-    """`training`, `fine-tuning detection/retinanet`, `notebook table`, or the task of the metric files."""
     made: str
     seconds: float
-    """Wall time."""
     cores: int = 1
-    """Held by the job in today's configuration."""
     results: int = 1
-    """Metric files, weights or notebooks that it made."""
     record: Mapping[str, Any] = field(default_factory=dict)
-    """The content of the file."""
 
     @property
     def core_hours(self) -> float:
@@ -60,47 +59,36 @@ def recorded_jobs(results: Results) -> dict[str, list[RecordedJob]]:
 
 def recorded_trainings(results: Results) -> Iterator[RecordedJob]:
     """One job per sidecar: what made its weights; pretraining before fine-tuning, runs in the order of the tables."""
-    config, folder = results.config, results.config.weights_path("run").parent
-    files = {path.relative_to(folder): content for path, content in results.sidecars.items()}
+    config = results.config
+    files = {path.relative_to(config.checkpoints): content for path, content in results.sidecars.items()}
     for path in sorted(files, key=lambda path: (path.parent.as_posix(), Run.parse(path.stem).sort_key)):
         content, parsed = files[path], parse_task(path.parent.as_posix())
         if content.get("origin", "trained") != "trained" or "seconds" not in content:
             continue
-        task, cores = TRAINING, training_threads(config.training)
+        task, settings = TRAINING, config.training
         if parsed is not None:
             section = config.dense.get(parsed.kind)
-            settings = section.heads.get(parsed.head) if section else None
-            task, cores = f"{TUNING} {parsed.kind}/{parsed.head}", training_threads(settings) if settings else 1
-        made = path.with_suffix("").as_posix()
-        yield RecordedJob(task, made, float(content["seconds"]), cores, record=content)
+            task, settings = f"{TUNING} {parsed.kind}/{parsed.head}", section and section.heads.get(parsed.head)
+        cores = training_threads(settings) if settings else 1
+        yield RecordedJob(task, path.with_suffix("").as_posix(), float(content["seconds"]), cores, record=content)
 
 
 def recorded_measurements(results: Results) -> Iterator[RecordedJob]:
     """One job per metric file, or per pass where many runs were measured in one."""
     config = results.config
-    together = {item.task for item in config.measured} | {"speed"}
+    sections = {item.task: item.section for item in config.measured}
     passes: dict[tuple[str, str], Contents] = {}
     for path, content in results.metrics.items():
-        key = (content["task"], content["started"] if content["task"] in together else content["run"])
-        passes.setdefault(key, {})[path] = content
+        together = content["task"] in sections or content["task"] == "speed"
+        passes.setdefault((content["task"], content["started" if together else "run"]), {})[path] = content
     for (task, _), files in passes.items():
         # The files of a pass share its start; the time until the last one is that of the pass.
         path, content = max(files.items(), key=lambda item: item[1]["seconds"])
         made = path.relative_to(config.results / "metrics").with_suffix("").as_posix()
-        cores = _cores(config, task)
+        parsed = parse_task(task)
+        section = sections.get(task, config if task == "classification" else parsed and config.dense.get(parsed.kind))
+        cores = evaluation_threads(section.evaluation) if section else config.speed.threads if task == "speed" else 1
         yield RecordedJob(task.removesuffix(CONTROL), made, float(content["seconds"]), cores, len(files), content)
-
-
-def _cores(config: Config, task: str) -> int:
-    """The cores that a measurement holds in today's configuration."""
-    for item in config.measured:
-        if item.task == task:
-            return evaluation_threads(item.section.evaluation)
-    parsed = parse_task(task)
-    section = config if task == "classification" else config.dense.get(parsed.kind) if parsed else None
-    if section is not None:
-        return evaluation_threads(section.evaluation)
-    return config.speed.threads if task == "speed" else 1
 
 
 def recorded_notebooks(executed: Mapping[Path, Mapping[str, Any]]) -> Iterator[RecordedJob]:

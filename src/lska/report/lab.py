@@ -36,13 +36,9 @@ def open_notebooks(config: Config, files: Sequence[Path], options: Sequence[str]
 def lab_command(folder: Path, options: Sequence[str]) -> list[str]:
     """JupyterLab of this environment, rooted in the working folder so that configurations and results are in its tree.
 
-    Where there is no screen it opens no browser, and prints the address.
+    Where there is no screen on which a browser could be seen it opens none, and prints the address.
     """
+    screen = not sys.platform.startswith("linux") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     words = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={Path.cwd()}"]
-    words += [f"--LabApp.default_url=/lab/tree/{folder.as_posix()}", *([] if has_screen() else ["--no-browser"])]
+    words += [f"--LabApp.default_url=/lab/tree/{folder.as_posix()}", *([] if screen else ["--no-browser"])]
     return [*words, *options]
-
-
-def has_screen() -> bool:
-    """Whether a browser window could be seen by whoever started this."""
-    return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,12 @@ from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import lock_digest, project_root
 from lska.report import costs
-from lska.report.excerpts import Excerpts, site_copy
-from lska.report.gather import Results, Target
-from lska.report.plain_words import number_text
+from lska.report.gather import Results, Target, cell_details, site_copy
 from lska.report.side_by_side import compare_scales
 from lska.report.site_paths import tabled_scales
 from lska.settings.fine_tunings import CONTROL
 from lska.tables.cell_states import State, pool
-from lska.tables.cell_text import cell_text, facts, legend
-from lska.tables.collect import Cell, Table
+from lska.tables.cell_text import cell_text, facts, legend, shown
 from lska.tables.specs import display_names
 
 if TYPE_CHECKING:
@@ -36,9 +33,6 @@ LONG = 120
 TITLE = "Large Separable Kernel Attention, reproduced"
 
 LOCK = project_root() / "envs" / "requirements.txt"
-
-VERSIONS = {"python": "Python", "torch": "PyTorch", "timm": "timm"}
-"""Versions that every result keeps, by their names there."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +72,6 @@ def downloads(results: Results) -> dict[Path, str]:
 # ------------------------------------------------------------------------------------------------------- the first page
 
 
-@dataclass(frozen=True)
-class PaperAgreement:
-    """How many of the values that can be compared with one kind of source are reproduced."""
-
-    reproduced: int
-    compared: int
-
-
 def _overview(results: Results) -> Iterator[Page]:
     verdicts = claim_groups(results.claims)
     content = {
@@ -94,7 +80,7 @@ def _overview(results: Results) -> Iterator[Page]:
         "networks": _networks(results),
         "seeds": max(Counter(run.with_seed(0) for run in results.config.runs).values(), default=0),
         "verified": results.verified,
-        "states": _count_states(results.cells),
+        "states": _count_states(target for target in results.of("table")),
         "tallies": _tallies(results.targets),
         "verdicts": verdicts,
         "kinds": _kinds(verdicts),
@@ -102,62 +88,74 @@ def _overview(results: Results) -> Iterator[Page]:
     yield Page("index.html", TITLE, "overview.html", content, menu="Overview")
 
 
-def agreement(results: Results) -> dict[str, PaperAgreement]:
-    """Compare the cells that follow from an architecture with what the `paper` prints or states, with counts made on
-    the official `code`, and with `others`' papers; and, apart, those that were `measured` as the paper did."""
+def agreement(results: Results) -> dict[str, dict[str, int]]:
+    """How many of the cells that can be compared are reproduced: of those that follow from an architecture, with what
+    the `paper` prints or states, with counts made on the official `code`, and with `others`' papers; and, apart, of
+    those that were `measured` as the paper did."""
     sources = {"printed": "paper", "derived": "paper", "computed": "code"}
-    found: dict[str, list[bool]] = {"paper": [], "code": [], "others": [], "measured": []}
+    found = {source: {"reproduced": 0, "compared": 0} for source in ("paper", "code", "others", "measured")}
     for target in results.of("table"):
-        for row in target.table.rows if target.table is not None else ():
-            for column, cell in zip(target.table.spec.columns, row.cells, strict=True):
-                if cell.state in (State.REPRODUCED, State.DEVIATES):
-                    is_counted = column.data is None
-                    source = sources.get(cell.paper_source or "", "others") if is_counted else "measured"
-                    found[source].append(cell.state is State.REPRODUCED)
-    return {source: PaperAgreement(sum(equal), len(equal)) for source, equal in found.items()}
+        columns = {column.label: column for column in target.spec.columns}
+        for cell in target.cells:
+            if cell.state in (State.REPRODUCED, State.DEVIATES):
+                counted = columns[cell.column].data is None
+                source = found[sources.get(cell.paper_source or "", "others") if counted else "measured"]
+                source["compared"] += 1
+                source["reproduced"] += cell.state is State.REPRODUCED
+    return found
 
 
 def measured_elsewhere(results: Results) -> tuple[int, int]:
     """Number of cells that were measured on other data or a shrunken model, and of those with a value of the paper
     beside them; controls are no entries of the paper."""
-    found = [cell for cell in results.cells if cell.other_data and cell.state is not State.CONTROL]
-    found = [cell for cell in found if cell.value is not None]
+    elsewhere = [cell for cell in results.cells if cell.other_data and cell.state is not State.CONTROL]
+    found = [cell for cell in elsewhere if cell.value is not None]
     return len(found), sum(cell.paper is not None for cell in found)
 
 
-def _count_states(cells: Iterable[Cell]) -> dict[State, int]:
+def _count_states(targets: Iterable[Target]) -> dict[State, int]:
     """Number of cells in each state, in the order of `State`; zero where none is."""
-    found = Counter(cell.state for cell in cells)
+    found = Counter(cell.state for target in targets for cell in target.cells)
     return {state: found[state] for state in State}
 
 
 def _tallies(targets: Iterable[Target]) -> dict[str, Any]:
     """Targets with their cells by state: by those that occur, and `deviates`, whose absence says something."""
-    counts = [(target, _count_states(target.cells)) for target in targets]
+    counts = [(target, _count_states([target])) for target in targets]
     states = [state for state in State if state is State.DEVIATES or any(found[state] for _, found in counts)]
     return {"states": states, "targets": counts}
 
 
 def _networks(results: Results) -> dict[str, Any]:
     """Top-1 of every trained network, AP or mIoU of every fine-tuned one, in percent: a row per network, a column per
-    metric with its data; over seeds where there are several. No rows where nothing was run."""
+    metric with its data; over seeds, with their deviation, where there are several, else with the standard error. No
+    rows where nothing was run."""
     config, heads = results.config, display_names().get("heads", {})
     measured = [("classification", run, {"top-1": "top1"}) for run in config.runs]
     measured += [(job.task, job.run, headlines(job.task)) for job in config.fine_tunings]
-    found: dict[tuple[str, str], list[tuple[str, Mapping[str, Any]]]] = {}
+    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    columns: dict[str, dict[str, None]] = {}
     for task, run, metrics in measured:
         content = results.metrics.get(config.metric_path(task, run), {})
         head = task.partition("/")[2].removesuffix(CONTROL)
         for label, metric in metrics.items():
             entry = content.get("metrics", {}).get(metric) or {}
             if entry.get("value") is not None:
-                key = _network_name(task, run), f"{heads.get(head, head)} {label}".strip()
-                found.setdefault(key, []).append(((content.get("data") or {}).get("name", ""), entry))
-    columns: dict[str, str] = {}
-    for (_, column), entries in found.items():
-        columns[column] = ", ".join(dict.fromkeys(name for name, _ in entries))
-    rows = {name: [_pooled(found.get((name, column), [])) for column in columns] for name, _ in found}
-    return {"columns": columns, "rows": rows}
+                column = f"{heads.get(head, head)} {label}".strip()
+                found.setdefault(_network_name(task, run), {}).setdefault(column, []).append(entry)
+                columns.setdefault(column, {})[(content.get("data") or {}).get("name", "")] = None
+
+    def pooled(entries: list[Mapping[str, Any]]) -> str:
+        if not entries:
+            return ""
+        over = pool([entry["value"] for entry in entries], [entry.get("standard_error") for entry in entries])
+        spread = over.standard_error if over.deviation is None else over.deviation
+        return shown(over.mean, decimals=1, spread=spread)
+
+    return {
+        "columns": {column: ", ".join(names) for column, names in columns.items()},
+        "rows": {name: [pooled(cells.get(column, [])) for column in columns] for name, cells in found.items()},
+    }
 
 
 def _network_name(task: str, run: Run) -> str:
@@ -169,34 +167,13 @@ def _network_name(task: str, run: Run) -> str:
     return f"{family}{model}{size}" + (", random backbone" if task.endswith(CONTROL) else "")
 
 
-def _pooled(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """Mean with its deviation over seeds, or with its standard error where there is one seed."""
-    if not entries:
-        return ""
-    found = pool([entry["value"] for _, entry in entries], [entry.get("standard_error") for _, entry in entries])
-    return number_text(found.mean, 1, found.standard_error if found.deviation is None else found.deviation)
-
-
 # ------------------------------------------------------------------------------------------------------------- claims
 
-COUNTED, MEASURED, UNTESTABLE = "counted", "measured", "not testable"
 KINDS = {
-    COUNTED: "from the paper's own architectures, without data",
-    MEASURED: "on the networks and data of this scale",
-    UNTESTABLE: "about networks or numbers that this project does not have",
+    "counted": "from the paper's own architectures, without data",
+    "measured": "on the networks and data of this scale",
+    "not testable": "about networks or numbers that this project does not have",
 }
-
-
-@dataclass(frozen=True)
-class ClaimGroup:
-    """All claims with one verdict, as `snakemake claims` writes them."""
-
-    verdict: Verdict
-    sign: str
-    meaning: str
-    claims: tuple[Mapping[str, Any], ...]
-    kinds: Counter[str]
-    """How many of the claims are of each of `KINDS`."""
 
 
 def _claims(results: Results) -> Iterator[Page]:
@@ -211,19 +188,15 @@ def _claims(results: Results) -> Iterator[Page]:
 
 
 def kind_of_claim(claim: Mapping[str, Any]) -> str:
-    """What a claim's verdict rests on, one of `KINDS`.
-
-    Raises:
-        ValueError: its predicate cannot be read.
-    """
+    """What a claim's verdict rests on, one of `KINDS`; ValueError where its predicate cannot be read."""
     if not claim["predicate"]:
-        return UNTESTABLE
+        return "not testable"
     quantities = (quantity for one in parse(claim["predicate"]) for quantity in one.quantities)
-    return COUNTED if all(quantity.counted for quantity in quantities) else MEASURED
+    return "counted" if all(quantity.counted for quantity in quantities) else "measured"
 
 
-def claim_groups(content: Mapping[str, Any] | None) -> list[ClaimGroup]:
-    """Claims by verdict, empty groups left out.
+def claim_groups(content: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Claims by verdict, with how many of each of `KINDS`; empty groups are left out.
 
     Raises:
         ValueError: a claim has a verdict that is none.
@@ -232,17 +205,17 @@ def claim_groups(content: Mapping[str, Any] | None) -> list[ClaimGroup]:
     unknown = sorted({str(claim["verdict"]) for claim in claims} - set(Verdict))
     if unknown:
         raise InputError(f"claims.json: unknown verdicts {', '.join(unknown)}; expected some of {', '.join(Verdict)}")
-    found = {verdict: tuple(claim for claim in claims if claim["verdict"] == verdict) for verdict in Verdict}
-    return [
-        ClaimGroup(verdict, MARKS[verdict], VERDICT_MEANING[verdict], members, Counter(map(kind_of_claim, members)))
-        for verdict, members in found.items()
-        if members
-    ]
+    groups = []
+    for verdict in Verdict:
+        members = [claim for claim in claims if claim["verdict"] == verdict]
+        about = {"verdict": verdict, "sign": MARKS[verdict], "meaning": VERDICT_MEANING[verdict]}
+        groups += [{**about, "claims": members, "kinds": Counter(map(kind_of_claim, members))}] if members else []
+    return groups
 
 
-def _kinds(groups: Iterable[ClaimGroup]) -> dict[str, str]:
+def _kinds(groups: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """The kinds of claims that occur, with their meaning."""
-    return {kind: meaning for kind, meaning in KINDS.items() if any(group.kinds[kind] for group in groups)}
+    return {kind: meaning for kind, meaning in KINDS.items() if any(group["kinds"][kind] for group in groups)}
 
 
 # -------------------------------------------------------------------------------------- tables, figures and notebooks
@@ -268,8 +241,8 @@ def _targets(results: Results, kind: str) -> Iterator[Page]:
             "target": target,
             "question": markdown(question),
             "explanation": markdown(explanation),
-            "view": None if target.table is None else _view(target.table, results),
-            "states": _count_states(target.cells),
+            "view": _view(target, results),
+            "states": _count_states([target]),
             "files": [(path.suffix[1:].upper(), site_copy(path, results.config)) for path in target.files],
             "pictures": _pictures(target, results),
             "before": before,
@@ -280,20 +253,20 @@ def _targets(results: Results, kind: str) -> Iterator[Page]:
         yield Page(f"{target.name}.html", title, f"{kind}.html", content, above=f"{kind}s.html")
 
 
-def _view(table: Table, results: Results) -> dict[str, Any]:
+def _view(target: Target, results: Results) -> dict[str, Any] | None:
     """What stands around the cells of a table: sentences of its caption without number and title, which the page itself
     has; the widest mark and value of the paper in each column, whose room its cells keep, so that numbers stand below
     each other; and the details of each cell."""
-    columns = [list(map(cell_text, column)) for column in zip(*(row.cells for row in table.rows), strict=True)]
-    excerpts = Excerpts(results.config)
-    cells = [excerpts.of_cell(table, cell) for cell in table.cells]
+    if target.table is None:
+        return None
+    columns = [list(map(cell_text, column)) for column in zip(*(row.cells for row in target.table.rows), strict=True)]
     return {
-        "table": table,
-        "facts": facts(table),
-        "legend": legend(table),
+        "table": target.table,
+        "facts": facts(target.table),
+        "legend": legend(target.table),
         "marks": [max((text.mark for text in column), key=len) for column in columns],
         "papers": [max((text.paper for text in column), key=len) for column in columns],
-        "details": {"cells": cells, "links": excerpts.links},
+        "details": cell_details(target.table, results.config),
     }
 
 
@@ -335,26 +308,21 @@ def _scales(results: Results) -> Iterator[Page]:
 
 
 def _workflow(results: Results) -> Iterator[Page]:
-    content = {
-        "made": _made(results),
-        "needs": [(target, _needs(target, results)) for target in results.targets if target.cells],
-    }
-    yield Page("workflow.html", "From images to tables", "workflow.html", content, menu="Workflow")
-
-
-def _made(results: Results) -> dict[str, Counter[str]]:
-    """What each stage of the workflow has made, as the records tell."""
+    # What each stage of the workflow has made, as the records tell.
     trained = Counter(job.task for job in costs.recorded_trainings(results))
     imported = sum(content.get("origin", "trained") != "trained" for content in results.sidecars.values())
-    verdicts = Counter(str(claim["verdict"]) for claim in (results.claims or {"claims": ()})["claims"])
-    return {
+    made = {
         "data": Counter(str(record.get("name") or path.stem) for path, record in results.records.items()),
         "training": Counter({"network": trained.pop(costs.TRAINING, 0), "imported": imported}),
         "tuning": Counter({task.removeprefix(costs.TUNING).strip(): count for task, count in trained.items()}),
         "measuring": Counter(content["task"].removesuffix(CONTROL) for content in results.metrics.values()),
         "tables": Counter(target.name.partition("_")[0] for target in results.targets if target.files),
-        "claims": verdicts,
+        "claims": Counter(str(claim["verdict"]) for claim in (results.claims or {"claims": ()})["claims"]),
     }
+    needs = [(target, _needs(target, results)) for target in results.targets if target.cells]
+    yield Page(
+        "workflow.html", "From images to tables", "workflow.html", {"made": made, "needs": needs}, menu="Workflow"
+    )
 
 
 def _needs(target: Target, results: Results) -> Counter[str]:
@@ -373,15 +341,26 @@ def _needs(target: Target, results: Results) -> Counter[str]:
 
 
 def _costs(results: Results) -> Iterator[Page]:
-    trainings = list(costs.recorded_trainings(results))
-    content = {"tasks": costs.recorded_jobs(results), "trainings": trainings}
+    content = {"tasks": costs.recorded_jobs(results), "trainings": list(costs.recorded_trainings(results))}
     yield Page("costs.html", "What it cost", "costs.html", content, menu="Costs")
 
 
 def _environment(results: Results) -> Iterator[Page]:
-    kinds = {"Commit": _commit, "Machine and versions": _machine, "Lock file": _lock}
+    def commit(content: Mapping[str, Any]) -> str:
+        code = content.get("code") or {}
+        return f"{code['commit']}{', with changes' if code.get('dirty') else ''}" if code.get("commit") else "unknown"
+
+    def machine(content: Mapping[str, Any]) -> str:
+        known, names = content.get("environment") or {}, {"python": "Python", "torch": "PyTorch", "timm": "timm"}
+        versions = [f"{name} {known[key]}" for key, name in names.items() if known.get(key)]
+        return ", ".join([" on ".join(str(known[key]) for key in ("device", "hardware") if known.get(key)), *versions])
+
+    def lock(content: Mapping[str, Any]) -> str:
+        return str((content.get("environment") or {}).get("lock") or "unknown")
+
+    groups = {"Commit": commit, "Machine and versions": machine, "Lock file": lock}
     content = {
-        "groups": {heading: _by_origin(results, origin) for heading, origin in kinds.items()},
+        "groups": {heading: _by_origin(results, origin) for heading, origin in groups.items()},
         "lock": lock_digest(),
         "verified": results.verified,
         "data_sets": [(record.get("name") or path.stem, record) for path, record in results.records.items()],
@@ -402,23 +381,6 @@ def _by_origin(results: Results, origin: Callable[[Mapping[str, Any]], str]) -> 
         kinds, days = Counter(kind for kind, _ in files), sorted(day for _, day in files if day) or [""]
         groups.append({"name": name, **{kind: kinds[kind] for kind in ("measured", "trained")}, "days": days})
     return groups
-
-
-def _commit(content: Mapping[str, Any]) -> str:
-    """The commit that a result names, and whether its files had been changed."""
-    code = content.get("code") or {}
-    return f"{code['commit']}{', with changes' if code.get('dirty') else ''}" if code.get("commit") else "unknown"
-
-
-def _lock(content: Mapping[str, Any]) -> str:
-    return str((content.get("environment") or {}).get("lock") or "unknown")
-
-
-def _machine(content: Mapping[str, Any]) -> str:
-    """Device, hardware and versions; what else decides numbers."""
-    known = content.get("environment") or {}
-    versions = [f"{name} {known[key]}" for key, name in VERSIONS.items() if known.get(key)]
-    return ", ".join([" on ".join(str(known[key]) for key in ("device", "hardware") if known.get(key)), *versions])
 
 
 MAKERS: tuple[Callable[[Results], Iterator[Page]], ...] = (

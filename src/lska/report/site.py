@@ -1,9 +1,4 @@
-"""Writing the site: the executed notebooks as HTML, and all pages, which take the place of the former site at once.
-
-from lska import config
-from lska.report.site import build_site
-build_site(config.load([Path("config/demo.yaml")]))
-"""
+"""Writing the site: the executed notebooks as HTML, and all pages, which take the place of the former site at once."""
 
 from __future__ import annotations
 
@@ -18,7 +13,6 @@ from lska.provenance.light_imports import ADDRESSES, absent
 from lska.provenance.metric_files import file_md5
 from lska.report.gather import gather
 from lska.report.pages import all_pages, downloads, kind_of_claim
-from lska.report.plain_words import duration, first_capital, hours, minus, unbroken
 from lska.report.site_paths import inventory_path, rendered_notebook, site_path
 from lska.settings.scale import Config
 from lska.tables.cell_states import MEANING
@@ -31,6 +25,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SCHEMA = 1
+NO_BREAK = "\xa0"
 
 
 def build_site(config: Config) -> Path:
@@ -74,6 +69,37 @@ def _templates() -> Environment:
     # A state or verdict as a name for styles and links.
     templates.filters["style"] = lambda name: re.sub(r"\W", "-", name)
     return templates
+
+
+def hours(number: float) -> str:
+    """Core-hours and GPU-hours, to a hundredth or a tenth; less than a hundredth is said to be that."""
+    if 0 < number < 0.01:
+        return "< 0.01"
+    return "0" if number == 0 else f"{number:.2f}" if number < 10 else f"{number:,.1f}"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `35 s`, `12 min` or `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def unbroken(text: str) -> str:
+    """A heading whose unit of up to 18 letters, in brackets at its end, is not broken over lines."""
+    name, opened, unit = text.partition(" (")
+    return f"{name} ({unit.replace(' ', NO_BREAK)}" if opened and len(unit) <= 18 else text
+
+
+def minus(text: str) -> str:
+    """Numbers in a text with real minus signs; hyphens within words and run ids stay."""
+    return re.sub(r"(?<![\w)-])-(?=\d)", "−", text)
+
+
+def first_capital(text: str) -> str:
+    """Text with a capital letter at its start."""
+    return text[:1].upper() + text[1:]
 
 
 def render_notebooks(config: Config) -> list[Path]:
