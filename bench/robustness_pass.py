@@ -25,11 +25,11 @@ from typing import Any
 import torch
 
 from lska.data.folders import open_split
-from lska.data.perturbed.generate import CorruptionSettings, write_corrupted_set
+from lska.data.perturbed.corrupted_set import CorruptionSettings, write_corrupted_set
 from lska.data.perturbed.names import severity_folder
-from lska.data.perturbed.parts import Part
-from lska.data.perturbed.perturbed_integrity import corruption_folder
-from lska.data.synthetic import ClassificationSettings, write_classification_set
+from lska.data.perturbed.parts import Part, corruption_folder
+from lska.data.synthetic.generated import write_set
+from lska.data.synthetic.labelled import ClassificationSettings
 from lska.evaluate.measurement import Shard, Subject, shared_batches
 from lska.evaluate.robustness import ScoringPass
 from lska.models import create
@@ -56,7 +56,7 @@ def subject(number: int, size: int) -> Subject:
 def make_images(folder: Path, size: int, images: int) -> None:
     """Clean scenes and their corruptions at severity 3."""
     clean = ClassificationSettings(image_size=size, classes=CLASSES, train_per_class=1, val_per_class=-(-images // 10))
-    write_classification_set(folder / "clean", clean)
+    write_set(folder / "clean", clean)
     settings = CorruptionSettings("c", size, size, images, severities=(3,))
     write_corrupted_set(open_split(folder / "clean", "val"), folder / "c", settings, {"name": "bench"})
 

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from lska.data import dense_sets as dense
-from lska.data.synthetic import DetectionSettings, SegmentationSettings, write_detection_set, write_segmentation_set
+from lska.data.synthetic.dense_scenes import DetectionSettings, SegmentationSettings
+from lska.data.synthetic.generated import write_set
 from lska.settings.scale import DataSource
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -25,7 +26,7 @@ SEGMENTATION = SegmentationSettings(**{**SCENES, "extent": (0.3, 0.5)})
 def write_coco(folder: Path) -> DataSource:
     """The generated set as if it were somebody's own: a root and a manifest file that says what it has to hold."""
     root = folder / 'it\'s "coco"'
-    write_detection_set(root, DETECTION)
+    write_set(root, DETECTION)
     splits = {}
     for split in ("train", "val"):
         name = f"annotations/instances_{split}2017.json"
@@ -40,7 +41,7 @@ def write_coco(folder: Path) -> DataSource:
 def write_ade(folder: Path) -> DataSource:
     """As `write_coco`, in ADE20K's layout."""
     root = folder / "ade"
-    write_segmentation_set(root, SEGMENTATION)
+    write_set(root, SEGMENTATION)
     splits = {
         split: {"images": f"images/{name}", "labels": f"annotations/{name}", "count": SEGMENTATION.count(split)}
         for split, name in (("train", "training"), ("val", "validation"))

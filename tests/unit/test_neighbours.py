@@ -16,7 +16,8 @@ from tiny_project import RECIPE
 from torch import nn
 
 from lska.data.dtd import read_textures
-from lska.data.synthetic import TextureSettings, write_texture_set
+from lska.data.synthetic.generated import write_set
+from lska.data.synthetic.texture_set import TextureSettings
 from lska.evaluate import neighbours
 from lska.evaluate.measurement import Subject
 from lska.evaluate.neighbours import DISTANCES, nearest, pooled_features, texture_metrics
@@ -184,7 +185,7 @@ def test_the_spread_of_values_is_the_error_over_sets_and_smaller_for_a_differenc
 def test_features_are_the_pooled_last_maps_of_each_networks_own_images(
     tmp_path: Path, decoded: list[str]
 ) -> None:
-    write_texture_set(tmp_path / "set", TextureSettings(image_size=30, families=2, per_part=4, splits=1))
+    write_set(tmp_path / "set", TextureSettings(image_size=30, families=2, per_part=4, splits=1))
     textures = read_textures(tmp_path / "set")
     other = {"image_size": 48, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": (0.48, 0.45, 0.4)}
     subjects = [subject(0), subject(1, channels_last=False), subject(2, **other)]

@@ -12,7 +12,7 @@ from perturbed_sets import NAMES, corrupted_manifest, perturbed_manifest, pictur
 from lska.cli import main
 from lska.data.manifest import available, load_manifest
 from lska.data.perturbed.names import C_BAR, EXTRA, FAMILIES, GROUPS, STANDARD
-from lska.data.perturbed.perturbed_integrity import check_corrupted, open_test
+from lska.data.perturbed.parts import check_corrupted, open_test
 from lska.data.sources import class_root
 
 

@@ -24,7 +24,7 @@ from tiny_project import CLASSES, Project
 from lska.data.entries import DataError
 from lska.data.manifest import make_manifest, save_manifest
 from lska.data.perturbed.names import FAMILIES
-from lska.data.perturbed.parts import CLEAN, _clean_part, open_parts, read_perturbed_record
+from lska.data.perturbed.parts import CLEAN, clean_part, open_parts, read_perturbed_record
 from lska.data.perturbed.perturbed_preparing import prepare_perturbed
 from lska.provenance.files import FileError
 from lska.settings.perturbed_sets import PerturbedSet
@@ -145,5 +145,5 @@ def test_the_order_of_the_clean_images_is_part_of_their_identity(
     clean, first = open_parts(item)[:2]
     assert len(clean) == len(first) == 6
     flipped = replace(first.split, samples=first.split.samples[::-1])
-    assert _clean_part(item, flipped).indices == clean.indices[::-1]
-    assert _clean_part(item, flipped).identity != clean.identity == _clean_part(item, first.split).identity
+    assert clean_part(item, flipped).indices == clean.indices[::-1]
+    assert clean_part(item, flipped).identity != clean.identity == clean_part(item, first.split).identity

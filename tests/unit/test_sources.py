@@ -31,7 +31,8 @@ from lska.data.perturbed.perturbed_preparing import prepare_perturbed
 from lska.data.preparing import verify_inspected
 from lska.data.roots import absence
 from lska.data.sources import class_root, open_classification, split_root
-from lska.data.synthetic import TextureSettings, write_texture_set
+from lska.data.synthetic.generated import write_set
+from lska.data.synthetic.texture_set import TextureSettings
 from lska.settings.inspections import InspectionJob
 from lska.settings.perturbed_sets import PerturbedSet
 from lska.settings.scale import DataSource
@@ -182,7 +183,7 @@ def test_a_set_of_class_folders_in_an_archive(project: Project, place: str) -> N
 def test_textures_in_their_archive(project: Project) -> None:
     """As DTD: dtd-r1.0.1.tar.gz with a folder `dtd`."""
     made = TextureSettings(image_size=32, families=3, per_part=2, crops=2, splits=2)
-    write_texture_set(Path("made"), made)
+    write_set(Path("made"), made)
     manifest = made.manifest("own")
     values = {"kind": "textures", "name": "own", "title": "", "source": "", "terms": "",
               "classes": list(manifest.classes), "parts": manifest.parts, "splits": manifest.splits}  # fmt: skip

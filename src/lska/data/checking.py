@@ -14,7 +14,7 @@ from lska.data.dtd import TextureFolder, check_textures
 from lska.data.entries import DataError, shown_names
 from lska.data.integrity import CheckReport
 from lska.data.manifest import load_manifest, manifest_kind, manifest_path
-from lska.data.perturbed.perturbed_integrity import report_corrupted, report_perturbed
+from lska.data.perturbed.parts import report_corrupted, report_perturbed
 from lska.data.preparing import check_splits, prepare_set
 from lska.provenance.metric_files import digest
 from lska.settings.inspections import InspectionJob

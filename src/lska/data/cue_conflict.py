@@ -227,12 +227,6 @@ def _deviations(images: CueConflictSet, expected: Expected | None) -> list[str]:
 class CueConflictFolder(DataSet):
     """Cue-conflict images: the published set, or generated ones in its layout."""
 
-    def generate(self) -> None:
-        """Write the generated scenes."""
-        from lska.data.synthetic import write_cue_conflict_set
-
-        write_cue_conflict_set(self.root, self.settings, overwrite=True)
-
     def check(self) -> tuple[CheckReport, dict[str, Any]]:
         """Every name and every image."""
         expected, about = published(), PUBLISHED

@@ -32,9 +32,7 @@ from lska.data.manifest import (
 from lska.data.parallel import mapped
 from lska.data.preparing import RENDERED, DataSet, prepare_set, record
 from lska.data.sources import dense_root
-from lska.data.synthetic.boxed import DetectionSettings, write_detection_set
-from lska.data.synthetic.generated_folder import existing_settings
-from lska.data.synthetic.segmented import write_segmentation_set
+from lska.data.synthetic.generated import holds
 from lska.provenance.files import FileError
 from lska.provenance.metric_files import read_record
 from lska.settings.sections import DataSource
@@ -144,17 +142,14 @@ class DenseSet(DataSet):
         if self.data.generate is None:
             return manifest_for(self.kind, self.data)
         settings, name = self.settings, self.data.name
-        try:
-            there, reason = existing_settings(self.root, settings.description(), overwrite=False), "missing or empty"
-        except FileExistsError as error:
-            there, reason = False, str(error)
-        if not there:
+        if not holds(self.root, settings.description()):
             raise DataError(
-                f"{self.root} does not hold the generated set {name!r} ({reason}); make it with `lska data prepare`"
+                f"{self.root} does not hold the generated set {name!r}, or one of other settings; make it with "
+                "`lska data prepare`"
             )
         about, classes = {"name": name, "title": "generated scenes", **RENDERED}, settings.class_names
         counts = {split: settings.count(split) for split in ("train", "val")}
-        if isinstance(settings, DetectionSettings):
+        if self.kind == "detection":
             boxed = {
                 split: DetectionSplitManifest(f"{split}2017", f"annotations/instances_{split}2017.json", count)
                 for split, count in counts.items()
@@ -167,11 +162,6 @@ class DenseSet(DataSet):
             for split, count in counts.items()
         }
         return SegmentationManifest(**about, classes=classes, splits=labelled, zero_is_unlabelled=True)
-
-    def generate(self) -> None:
-        """Write the generated scenes."""
-        write = write_detection_set if self.kind == "detection" else write_segmentation_set
-        write(self.root, self.settings, overwrite=True)
 
     def open(self, split: str) -> Any:
         """Open a split; raises as `open_detection`."""

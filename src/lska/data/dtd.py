@@ -163,12 +163,6 @@ def _split(
 class TextureFolder(DataSet):
     """Textures: DTD, or generated ones in its layout."""
 
-    def generate(self) -> None:
-        """Write the generated textures."""
-        from lska.data.synthetic import write_texture_set
-
-        write_texture_set(self.root, self.settings, overwrite=True)
-
     def check(self) -> tuple[CheckReport, dict[str, Any]]:
         """Classes, counts and every line of every split."""
         made = self.data.generate is not None

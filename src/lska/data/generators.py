@@ -12,17 +12,13 @@ from typing import Any
 
 from lska.data.entries import DataError
 from lska.data.manifest import load_manifest, manifest_path
-from lska.data.perturbed.generate import CorruptionSettings
+from lska.data.perturbed.corrupted_set import CorruptionSettings
 from lska.data.perturbed.names import FAMILIES
-from lska.data.synthetic import (
-    AdversarialSettings,
-    ClassificationSettings,
-    CueConflictSettings,
-    DetectionSettings,
-    RenditionSettings,
-    SegmentationSettings,
-    TextureSettings,
-)
+from lska.data.synthetic.adversarial import AdversarialSettings
+from lska.data.synthetic.cue_conflict_images import CueConflictSettings
+from lska.data.synthetic.dense_scenes import DetectionSettings, SegmentationSettings
+from lska.data.synthetic.labelled import ClassificationSettings, RenditionSettings
+from lska.data.synthetic.texture_set import TextureSettings
 from lska.provenance.errors import InputError
 from lska.provenance.strict import build, problems_of, refuse
 from lska.settings.perturbed_sets import MASKED
@@ -133,7 +129,7 @@ def _unfit(config: Config, kind: str, settings: Any, about: Trained | None) -> I
         # The reference that chooses set a has an output for every class of the candidates.
         unknown = set(settings.class_names) - set(about.classes)
         if kind == "a":
-            unknown = set(settings.scenes.class_names) ^ set(about.classes)
+            unknown = set(settings.shape_names) ^ set(about.classes)
         if unknown:
             yield (
                 f"{where}.classes: the networks are trained on the {len(about.classes)} classes of {about.name}, and "

@@ -20,6 +20,7 @@ from lska.data.generators import generator_settings
 from lska.data.integrity import CheckReport, changed, check_class_folders, render_report, structure_problems
 from lska.data.manifest import make_manifest, manifest_for
 from lska.data.sources import split_root
+from lska.data.synthetic.generated import write_set
 from lska.provenance.metric_files import read_record, write_sealed
 from lska.settings.inspections import InspectionJob
 from lska.settings.scale import Config, place
@@ -51,9 +52,9 @@ class DataSet(ABC):
         """The settings of its generator; raises ValueError where one is wrong."""
         return generator_settings(self.kind, self.data)
 
-    @abstractmethod
     def generate(self) -> None:
         """Make it at its root, in the place of a generated set of other settings."""
+        write_set(self.root, self.settings)
 
     @abstractmethod
     def check(self) -> tuple[CheckReport, dict[str, Any]]:
@@ -95,12 +96,6 @@ def record(manifest: Any) -> dict[str, Any]:
 
 class ClassFolders(DataSet):
     """A scale's classification set."""
-
-    def generate(self) -> None:
-        """Write the generated scenes."""
-        from lska.data.synthetic import write_classification_set
-
-        write_classification_set(self.root, self.settings, overwrite=True)
 
     def check(self) -> tuple[CheckReport, dict[str, Any]]:
         """Classes, counts and names; what was generated is described as it is."""

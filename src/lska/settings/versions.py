@@ -19,18 +19,16 @@ class Version:
     """Files below `src/lska`, and folders of such, that decide the results."""
 
 
-_PAINT = tuple(
-    f"data/synthetic/{name}.py" for name in ("scene", "shapes", "textures", "render", "render_styles", "seeds")
-)
+_PAINT = tuple(f"data/synthetic/{name}.py" for name in ("scene", "shapes", "textures", "render", "seeds"))
 
 GENERATORS = {
     "scenes": Version(1, ("data/synthetic/labelled.py", *_PAINT)),
-    "dense_scenes": Version(1, tuple(f"data/synthetic/{name}.py" for name in ("dense_scenes", "boxed", "segmented"))),
-    "renditions": Version(1, ("data/synthetic/renditions.py",)),
+    "dense_scenes": Version(1, ("data/synthetic/dense_scenes.py",)),
+    "renditions": Version(1, ("data/synthetic/labelled.py",)),
     "adversarial": Version(1, ("data/synthetic/adversarial.py",)),
     "cue_conflict": Version(1, ("data/synthetic/cue_conflict_images.py",)),
     "texture_set": Version(1, ("data/synthetic/texture_set.py",)),
-    "c": Version(2, ("data/perturbed/corruptions.py", "data/perturbed/c_published.py")),
+    "c": Version(2, ("data/perturbed/corruptions.py",)),
     "c_bar": Version(1, ("data/perturbed/c_bar.py",)),
 }
 """Generators of data sets, and the corruptions of ImageNet-C and ImageNet-C-bar."""

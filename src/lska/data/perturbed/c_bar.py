@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 LATTICE = 256
 """Period of the gradient lattice of Perlin noise in cells."""
-
 
 SPARKLES = 5
 """Stars on an image."""
@@ -204,8 +204,6 @@ def caustic_refraction(image: np.ndarray, level: float, rng: np.random.Generator
 
     The lens is a caustic pattern; a ray from above is refracted by `REFRACTIVE_INDEX` at its surface normal.
     """
-    from scipy.ndimage import map_coordinates
-
     size = len(image)
     pattern = _caustics(size, rng.uniform(0.5, 2), rng.uniform(0.75, 1.25) * size)
     padded = np.pad(pattern, 1)
@@ -227,8 +225,6 @@ def _caustics(size: int, time: float, period: float) -> np.ndarray:
         time: phase of the pattern.
         period: its length in pixels.
     """
-    from scipy.ndimage import gaussian_filter
-
     rows, columns = (axis / period % 1 * 2 * np.pi - 250 for axis in grid(size))
     light = np.ones((size, size))
     down, across = rows, columns

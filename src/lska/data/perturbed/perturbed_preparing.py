@@ -4,40 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from lska.data.entries import content_hash
-from lska.data.folders import Split, contents_digest, names_digest
+from lska.data.folders import contents_digest, names_digest
 from lska.data.generators import Trained, unfit_images
-from lska.data.integrity import CheckReport, changed
+from lska.data.integrity import CheckReport
 from lska.data.manifest import TEST, CorruptedManifest, Manifest, describe_split, manifest_for
 from lska.data.parallel import mapped
-from lska.data.perturbed.clean import chosen_images
-from lska.data.perturbed.generate import write_corrupted_set
+from lska.data.perturbed.corrupted_set import chosen_images, write_corrupted_set
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
-from lska.data.perturbed.perturbed_integrity import (
-    by_corruption,
-    check_corrupted,
-    open_test,
-    perturbed_problems,
-    report_perturbed,
-)
+from lska.data.perturbed.parts import by_corruption, check_corrupted, open_test, report_perturbed
 from lska.data.preparing import RENDERED, DataSet, prepare_set, record
 from lska.data.sources import class_root, open_classification
+from lska.data.synthetic.adversarial import Judge, write_adversarial_set
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import digest
 from lska.provenance.strict import refuse
 from lska.settings.perturbed_sets import PerturbedSet
 
 logger = logging.getLogger(__name__)
-
-Judge = Callable[[list[Image.Image]], np.ndarray]
-"""Probabilities (B, classes) that a classifier gives to images."""
 
 CORRUPTED = {"source": "made by lska.data.perturbed from the scale's validation images", "terms": "those of the images"}
 """What a manifest says of generated corruptions."""
@@ -60,21 +47,6 @@ def prepare_perturbed(item: PerturbedSet, judge: Judge | None = None, judged_by:
     dataset = kind(item.name, item.data, item.config.work / "cache", item, judge, judged_by)
     chosen = {} if judged_by is None else {"reference": judged_by}
     prepare_set(dataset, item.record, chosen | {"set": item.name, "inputs": item.inputs()})
-
-
-def verify_perturbed(item: PerturbedSet, stored: dict[str, Any], split: Split) -> None:
-    """Make sure that an opened set with one folder per class is the recorded one.
-
-    Raises:
-        DataError: it was changed since; says how.
-    """
-    problems = []
-    if item.data.generate is None:
-        problems = perturbed_problems(manifest_for(item.name, item.data), split)
-    if names_digest(split) != stored["names"]:
-        problems.append("its file names are not the recorded ones")
-    if problems:
-        raise changed(item.data.root, item.record, problems)
 
 
 @dataclass(frozen=True)
@@ -106,8 +78,7 @@ class CorruptedFolders(_Perturbed):
             return manifest
         config, settings = self.item.config, self.settings
         clean, origin = open_classification(config, "val"), config.data.name
-        about = Trained(origin, clean.classes, len(clean))
-        refuse(list(unfit_images("images", settings.images, about)), f"{where}.generate")
+        refuse(unfit_images("images", settings.images, Trained(origin, clean.classes, len(clean))), f"{where}.generate")
         chosen = chosen_images(clean, settings.images, settings.seed)
         per_class = Counter(clean.samples[index].target for index in chosen).values()
         return CorruptedManifest(
@@ -133,7 +104,10 @@ class CorruptedFolders(_Perturbed):
             logger.warning("%s: %s", self.data.name, sentence)
         # Severities that a generated set does without are missing from its means too.
         whole = [(corruption, severity) for corruption in FAMILIES[manifest.family] for severity in SEVERITIES]
-        parts = checked.parts.items() if self.data.generate is not None else ()
+        contents = {}
+        for (corruption, severity), part in checked.parts.items() if self.data.generate is not None else ():
+            hashes = mapped(lambda index, part=part: content_hash(part.read(index)), len(part), part.source.name)
+            contents[f"{corruption}/{severity}"] = contents_digest(part, hashes)
         content = manifest.about | {
             "family": manifest.family,
             "classes": len(manifest.classes),
@@ -142,16 +116,10 @@ class CorruptedFolders(_Perturbed):
             "parts": by_corruption(checked.parts),
             "names": checked.names,
             "missing": by_corruption(cell for cell in whole if cell not in checked.parts),
-            "contents": {f"{corruption}/{severity}": _contents(part) for (corruption, severity), part in parts},
+            "contents": contents,
         }
         identity = digest([content[key] for key in ("manifest", "parts", "names", "contents")])
         return CheckReport(manifest.name, identity, self.root, ()), content | {"digest": identity}
-
-
-def _contents(split: Split) -> str:
-    """Digest of the bytes of all files of a split."""
-    hashes = mapped(lambda index: content_hash(split.read(index)), len(split), split.source.name)
-    return contents_digest(split, hashes)
 
 
 class PerturbedFolder(_Perturbed):
@@ -159,17 +127,15 @@ class PerturbedFolder(_Perturbed):
 
     def generate(self) -> None:
         """Write the counterpart's images; those of A are chosen by the judge."""
-        from lska.data.synthetic import write_adversarial_set, write_rendition_set
-
         if self.kind != "a":
-            write_rendition_set(self.root, self.settings, overwrite=True)
+            super().generate()
         elif self.judge is None or self.judged_by is None:
             raise InputError(
                 "robustness.sets.a.generate: the images of set a are chosen by its reference classifier, and none was "
                 "given"
             )
         else:
-            write_adversarial_set(self.root, self.settings, self.judge, self.judged_by, overwrite=True)
+            write_adversarial_set(self.root, self.settings, self.judge, self.judged_by)
 
     def check(self) -> tuple[CheckReport, dict[str, Any]]:
         """Classes, counts and names; what was generated is described as it is."""
@@ -181,8 +147,7 @@ class PerturbedFolder(_Perturbed):
             return report, record(manifest) | {"names": names, "contents": None}
         split = open_test(self.root)
         described = replace(describe_split(split), counts=split.counts())
-        manifest = Manifest(
-            self.data.name, "generated scenes", **RENDERED, classes=split.classes, splits={TEST: described}
-        )
+        words = {"title": "generated scenes", **RENDERED}
+        manifest = Manifest(name=self.data.name, **words, classes=split.classes, splits={TEST: described})
         content = record(manifest) | {"names": described.names, "contents": described.contents}
         return CheckReport(manifest.name, manifest.digest, self.root, ()), content

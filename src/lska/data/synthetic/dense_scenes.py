@@ -1,131 +1,152 @@
-"""What generated detection and segmentation sets have in common: settings, scenes and images."""
+"""Generated detection and segmentation sets: scenes of several objects with exact boxes, masks and label maps."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
-from lska.data.synthetic.generated_folder import describe, generate
-from lska.data.synthetic.scene import Scene, SceneSettings, compose_scene
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from lska.data.synthetic.generated import Count, SceneSet, Turn, some_of
+from lska.data.synthetic.render import encode_jpeg, render
+from lska.data.synthetic.scene import Scene, compose_scene
 from lska.data.synthetic.shapes import SHAPES
-from lska.data.synthetic.textures import TEXTURES
-from lska.data.synthetic.value_checks import check_names, check_pair, check_range
+from lska.provenance.strict import Share
+from lska.settings.recipes import Interval
 
 SPLITS = ("train", "val")
 
 STREAM = 2
 """First number of the keys of these scenes; those of classification start with 0 or 1, so no two sets share scenes."""
 
+SMALLEST = 16
+"""Visible pixels below which an object is not annotated: so small a rest names no shape."""
+
+BACKGROUND = "background"
+"""Class of all pixels that show no object; its label is 1, since 0 means unlabelled."""
+
+FOLDERS = {"train": "training", "val": "validation"}
+"""Of ADE20K's splits."""
+
+Objects = Annotated[int, Field(ge=1, le=99)]
+DenseClasses = some_of(SHAPES, 1)
+DenseExtent = Annotated[float, Field(ge=0.1, le=0.95)]
+
 
 @dataclass(frozen=True)
-class DenseSettings:
-    """Settings of generated scenes of several objects.
+class DenseSettings(SceneSet):
+    """Settings of scenes of several objects; detection and segmentation sets of equal settings show the same ones."""
 
-    Detection and segmentation sets of equal settings show the same scenes.
+    made_by = ("dense_scenes",)
 
-    Raises:
-        ValueError: a value is out of range or of the wrong type; the message names the setting.
-    """
-
-    KIND: ClassVar[str]
-
-    image_size: int = 128
-    """Height and width in pixels."""
-    classes: int | tuple[str, ...] = 5
-    """Shape categories, or how many of `SHAPES`, from the first on."""
-    train_images: int = 400
-    val_images: int = 100
-    objects: tuple[int, int] = (1, 4)
+    image_size: Annotated[int, Field(ge=32, le=4096)] = 128
+    classes: DenseClasses = 5
+    train_images: Count = 400
+    val_images: Count = 100
+    objects: Annotated[tuple[Objects, Objects], Interval] = (1, 4)
     """Least and most objects of a scene; an object that finds no place is left out."""
-    textures: tuple[str, ...] = TEXTURES
-    extent: tuple[float, float] = (0.25, 0.5)
-    """Least and largest longer side of an object's box, as a share of the image side."""
-    turn: float = 30.0
-    """Largest turn of an object in degrees, either way."""
-    overlap: float = 0.2
+    extent: Annotated[tuple[DenseExtent, DenseExtent], Interval] = (0.25, 0.5)
+    turn: Turn = 30.0
+    overlap: Share = 0.2
     """Largest share of an object that others may cover."""
-    ground: str = "darker"
-    """Whether the background is `darker` or `lighter` than the objects, or `either`, image by image."""
-    contrast: float = 0.3
-    """Least difference in mean luma between objects and background."""
-    clutter: float = 0.0
-    """Luma range of a textured background; at 0 the background is a faint gradient. Harder the larger it is."""
-    quality: int = 92
-    """JPEG quality."""
-    seed: int = 0
-    """Seed of everything random in the set."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.classes, tuple):
-            check_names("classes", self.classes, SHAPES)
-        else:
-            check_range("classes", self.classes, 1, len(SHAPES))
-        check_range("train_images", self.train_images, 1, 1_000_000)
-        check_range("val_images", self.val_images, 1, 1_000_000)
-        check_range("quality", self.quality, 90, 100)
-        check_range("image_size", self.image_size, 32, 4096)
-        check_pair("extent", self.extent, 0.1, 0.95)
-        self.scene_settings("train")
-        # 0 and 0.0 are one setting and must have one digest.
-        for name in ("turn", "overlap", "contrast", "clutter"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-        object.__setattr__(self, "extent", tuple(map(float, self.extent)))
-
-    @property
-    def shape_names(self) -> tuple[str, ...]:
-        """The shape categories in alphabetical order."""
-        return tuple(sorted(SHAPES[: self.classes] if isinstance(self.classes, int) else self.classes))
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes in the order of their labels."""
-        return self.shape_names
 
     def count(self, split: str) -> int:
-        """Return the number of images of a split."""
+        """Number of images of a split."""
         return {"train": self.train_images, "val": self.val_images}[split]
-
-    def scene_settings(self, split: str) -> SceneSettings:
-        """Return the settings of the scenes of a split; validation scenes are made of held-out instances."""
-        return SceneSettings(
-            image_size=self.image_size,
-            shapes=self.shape_names,
-            textures=self.textures,
-            objects=self.objects,
-            extent=self.extent,
-            turn=self.turn,
-            overlap=self.overlap,
-            ground=self.ground,
-            contrast=self.contrast,
-            clutter=self.clutter,
-            held_out=split == "val",
-            seed=self.seed,
-        )
-
-    def description(self) -> dict[str, Any]:
-        """Return what identifies the set, ready for JSON."""
-        return describe(self.KIND, self, {"classes": self.shape_names}, "dense_scenes")
 
 
 def dense_scene(settings: DenseSettings, split: str, number: int) -> Scene:
-    """Return scene `number` of a split, its shapes, textures and instances drawn at random.
+    """Scene `number` of a split, its shapes, textures and instances drawn at random.
 
     No scene depends on how many there are: a larger set contains the smaller.
     """
-    return compose_scene(settings.scene_settings(split), (STREAM + SPLITS.index(split), number))
+    return compose_scene(settings.scenes(split), (STREAM + SPLITS.index(split), number))
 
 
-def write_set(
-    root: Path, settings: DenseSettings, overwrite: bool, write_split: Callable[[Path, str], None]
-) -> dict[str, int]:
-    """Have `write_split(folder, split)` write each split into the folder that becomes `root`, complete or not at all.
+@dataclass(frozen=True)
+class DetectionSettings(DenseSettings):
+    """Settings of a generated detection set."""
 
-    Returns and raises as `lska.data.synthetic.write_detection_set`.
-    """
-    counts = {split: settings.count(split) for split in SPLITS}
+    kind = "detection"
 
-    def write(folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """Write `{train,val}2017/<n>.jpg` and `annotations/instances_{train,val}2017.json`, the layout of COCO 2017.
+
+        Category ids run from 1 in the order of `class_names`. Boxes [x, y, width, height] enclose the visible pixels of
+        an object, areas count them, masks are their compressed run lengths; all in pixels and exact.
+        """
+        (folder / "annotations").mkdir()
         for split in SPLITS:
-            write_split(folder, split)
+            (folder / f"{split}2017").mkdir()
+            images, annotations = [], []
+            for number in range(1, self.count(split) + 1):
+                scene, name = dense_scene(self, split, number - 1), f"{number:012d}.jpg"
+                (folder / f"{split}2017" / name).write_bytes(encode_jpeg(render(scene), self.quality))
+                images.append({"id": number, "file_name": name, "width": scene.size, "height": scene.size})
+                ids = {"image_id": number, "iscrowd": 0}
+                annotations += [ids | one for one in annotated(scene, self.class_names)]
+            content = {
+                "info": {"description": "generated scenes"},
+                "images": images,
+                "annotations": [{"id": number, **one} for number, one in enumerate(annotations, start=1)],
+                "categories": [{"id": n, "name": name} for n, name in enumerate(self.class_names, start=1)],
+            }
+            text = json.dumps(content, sort_keys=True)
+            (folder / "annotations" / f"instances_{split}2017.json").write_text(text, encoding="utf-8")
 
-    return counts | {"written": generate(root, settings.description(), sum(counts.values()), overwrite, write)}
+
+def annotated(scene: Scene, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Category, box, area and mask, as in COCO, of the objects of a scene of which enough is visible."""
+    from pycocotools import mask
+
+    found = []
+    for item in scene.objects:
+        if item.mask.sum() < SMALLEST:
+            continue
+        left, top, right, bottom = item.box
+        encoded = mask.encode(np.asfortranarray(item.mask, dtype=np.uint8))
+        found.append({
+            "category_id": classes.index(item.labels.shape) + 1,
+            "bbox": [left, top, right - left, bottom - top],
+            "area": int(item.mask.sum()),
+            "segmentation": {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")},
+        })  # fmt: skip
+    return found
+
+
+@dataclass(frozen=True)
+class SegmentationSettings(DenseSettings):
+    """Settings of a generated segmentation set."""
+
+    kind = "segmentation"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of their labels, which run from 1: the background, then the shapes."""
+        return (BACKGROUND, *self.shape_names)
+
+    def write(self, folder: Path) -> None:
+        """Write `images/{training,validation}/<name>.jpg` and `annotations/.../<name>.png`, the layout of ADE20K.
+
+        Label maps hold 1 for the background and 2 on for the shapes; 0 (unlabelled) does not occur.
+        """
+        for split in SPLITS:
+            images, maps = (folder / kind / FOLDERS[split] for kind in ("images", "annotations"))
+            images.mkdir(parents=True)
+            maps.mkdir(parents=True)
+            for number in range(self.count(split)):
+                scene, name = dense_scene(self, split, number), f"{split}_{number + 1:08d}"
+                (images / f"{name}.jpg").write_bytes(encode_jpeg(render(scene), self.quality))
+                Image.fromarray(label_map(scene, self.class_names)).save(maps / f"{name}.png")
+
+
+def label_map(scene: Scene, classes: tuple[str, ...]) -> np.ndarray:
+    """uint8 (size, size): at each pixel the number, from 1, of its class in `classes`."""
+    labels = np.full((scene.size, scene.size), classes.index(BACKGROUND) + 1, dtype=np.uint8)
+    for item in scene.objects:
+        labels[item.mask] = classes.index(item.labels.shape) + 1
+    return labels

@@ -1,21 +1,20 @@
-"""A generated classification set in ImageNet's folder layout: one object per image, the class is its shape."""
+"""Generated classification sets: one object per image, the class is its shape; and the same scenes in other styles."""
 
-import csv
-from collections.abc import Iterator
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from lska.data.synthetic.generated_folder import describe, generate
-from lska.data.synthetic.generator_workers import each
-from lska.data.synthetic.render import save_jpeg
-from lska.data.synthetic.scene import Labels, Scene, SceneSettings, compose_scene
+from pydantic import Field
+
+from lska.data.synthetic.generated import Count, Distinct, Quality, SceneSet, ShapeSet
+from lska.data.synthetic.render import STYLES, encode_jpeg, render
+from lska.data.synthetic.scene import Labels, Scene, compose_scene
 from lska.data.synthetic.seeds import HELD_OUT
 from lska.data.synthetic.shapes import SHAPES
-from lska.data.synthetic.textures import TEXTURES
-from lska.data.synthetic.value_checks import check_names, check_pair, check_range
-
-SPLITS = ("train", "val")
+from lska.provenance.files import csv_text
+from lska.provenance.strict import checked
 
 COLUMNS = (
     *("path", "split", "shape", "texture", "shape_instance", "texture_instance"),
@@ -25,146 +24,96 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class ClassificationSettings:
-    """Settings of a generated classification set.
+class ClassificationSettings(SceneSet):
+    """Settings of a generated classification set; every class shows each texture equally often, give or take one."""
 
-    Raises:
-        ValueError: a value is out of range or of the wrong type; the message names the setting.
-    """
+    kind = "classification"
+    made_by = ("scenes",)
 
-    image_size: int = 64
-    """Height and width in pixels."""
-    classes: int | tuple[str, ...] = 10
-    """Shape categories, or how many of `SHAPES`, from the first on."""
-    train_per_class: int = 200
+    train_per_class: Count = 200
     """Training images of each class."""
-    val_per_class: int = 50
+    val_per_class: Count = 50
     """Validation images of each class."""
-    textures: tuple[str, ...] = TEXTURES
-    """Texture categories; every class shows each of them equally often (give or take one image)."""
-    extent: tuple[float, float] = (0.6, 0.88)
-    """Least and largest longer side of the object's box, as a share of the image side."""
-    turn: float = 45.0
-    """Largest turn of the object in degrees, either way."""
-    ground: str = "darker"
-    """Whether the background is `darker` or `lighter` than the object, or `either`, image by image."""
-    contrast: float = 0.3
-    """Least difference in mean luma between object and background."""
-    clutter: float = 0.0
-    """Luma range of a textured background; at 0 the background is a faint gradient. Harder the larger it is."""
-    quality: int = 92
-    """JPEG quality."""
-    seed: int = 0
-    """Seed of everything random in the set."""
 
-    def __post_init__(self) -> None:
-        if isinstance(self.classes, tuple):
-            check_names("classes", self.classes, SHAPES, least=2)
-        else:
-            check_range("classes", self.classes, 2, len(SHAPES))
-        check_range("train_per_class", self.train_per_class, 1, 1_000_000)
-        check_range("val_per_class", self.val_per_class, 1, 1_000_000)
-        check_range("quality", self.quality, 90, 100)
-        # Smaller objects could vanish between the pixels.
-        check_range("image_size", self.image_size, 24, 4096)
-        check_pair("extent", self.extent, 0.3, 0.95)
-        self.scene_settings("train")
-        # 0 and 0.0 are one setting and must have one digest.
-        for name in ("turn", "contrast", "clutter"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-        object.__setattr__(self, "extent", tuple(map(float, self.extent)))
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Class folders in alphabetical order, the order of their indices."""
-        return tuple(sorted(SHAPES[: self.classes] if isinstance(self.classes, int) else self.classes))
-
-    def per_class(self, split: str) -> int:
-        """Return the number of images of each class in a split."""
-        return {"train": self.train_per_class, "val": self.val_per_class}[split]
-
-    def scene_settings(self, split: str) -> SceneSettings:
-        """Return the settings of the scenes of a split."""
-        return SceneSettings(
-            image_size=self.image_size,
-            shapes=self.class_names,
-            textures=self.textures,
-            extent=self.extent,
-            turn=self.turn,
-            ground=self.ground,
-            contrast=self.contrast,
-            clutter=self.clutter,
-            held_out=split == "val",
-            seed=self.seed,
-        )
-
-    def description(self) -> dict[str, Any]:
-        """Return what identifies the set, ready for JSON."""
-        return describe("classification", self, {"classes": self.class_names}, "scenes")
+    def write(self, folder: Path) -> None:
+        """Write `{train,val}/<class>/<class>_<n>.jpg`, ImageNet's layout, and `labels.csv` beside them."""
+        rows = []
+        for split, count in (("train", self.train_per_class), ("val", self.val_per_class)):
+            for shape in self.class_names:
+                (folder / split / shape).mkdir(parents=True)
+                for number in range(count):
+                    scene, path = classification_scene(self, split, shape, number), f"{shape}_{number:05d}.jpg"
+                    (folder / split / shape / path).write_bytes(encode_jpeg(render(scene), self.quality))
+                    labels = scene.objects[0].labels
+                    place = [f"{split}/{shape}/{path}", split, shape, labels.texture]
+                    row = [*place, labels.shape_instance, labels.texture_instance, *scene.objects[0].box]
+                    rows.append(dict(zip(COLUMNS, row, strict=True)))
+        (folder / "labels.csv").write_text(csv_text(COLUMNS, rows), encoding="utf-8")
 
 
-def classification_scene(settings: ClassificationSettings, split: str, shape: str, number: int) -> Scene:
-    """Return the scene of image `number` of a class.
+def classification_scene(settings: SceneSet, split: str, shape: str, number: int) -> Scene:
+    """The scene of image `number` of a class.
 
     Its shape instance is new. Texture categories take turns, each class starting with another one, and each image has
     a texture instance of its own. Instances of the validation split are numbered from `HELD_OUT` on; photographs are
     cropped from other rows there. No image depends on how many there are: a larger set contains the smaller.
     """
-    first, index = HELD_OUT * (split == "val"), SHAPES.index(shape)
-    texture = settings.textures[(number + index) % len(settings.textures)]
+    held_out, index = split == "val", SHAPES.index(shape)
+    first, texture = HELD_OUT * held_out, settings.textures[(number + index) % len(settings.textures)]
     labels = Labels(shape, texture, first + number, first + number * len(SHAPES) + index)
-    key = (SPLITS.index(split), index, number)
-    return compose_scene(settings.scene_settings(split), key, [labels])
+    return compose_scene(settings.scenes(split), (int(held_out), index, number), [labels])
 
 
-def write_classification_set(
-    root: Path, settings: ClassificationSettings, *, overwrite: bool = False, workers: int = 1
-) -> dict[str, int]:
-    """Write the set to `root/{train,val}/<class>/<class>_<n>.jpg` with `labels.csv` and `settings.json` beside them.
+def _kept_problem(kept: int | None, classes: int | tuple[str, ...]) -> str | None:
+    most = classes if isinstance(classes, int) else len(classes)
+    return None if kept is None or 2 <= kept <= most else f"expected 2 to {most} classes, found {kept}"
 
-    The folder appears complete or not at all. A folder that already holds this set is left alone. Equal settings give
-    equal bytes, whatever the number of `workers` (processes).
 
-    Returns:
-        Number of classes, of training and of validation images, and of images written now (0 for a set left alone).
+Kept = Annotated[int | None, checked(_kept_problem, "classes")]
+Styles = Annotated[tuple[Literal[tuple(STYLES)], ...], Field(min_length=1), Distinct]
 
-    Raises:
-        FileExistsError: `root` holds a set of other settings and `overwrite` is False, or holds anything else.
+
+def spread(names: tuple[str, ...], kept: int | None) -> tuple[str, ...]:
+    """`kept` of the names, in their order and evenly spread over it; all where `kept` is None."""
+    count = len(names) if kept is None else kept
+    return tuple(names[(2 * index + 1) * len(names) // (2 * count)] for index in range(count))
+
+
+@dataclass(frozen=True)
+class RenditionSettings(ShapeSet):
+    """Settings of renditions, as in ImageNet-R and ImageNet-Sketch: the clean set's validation scenes in other styles.
+
+    `image_size`, `classes` and `seed` are those of the clean set; further settings of its scenes are the defaults.
+    ImageNet-R: Hendrycks et al., "The Many Faces of Robustness", ICCV 2021.
     """
-    check_range("workers", workers, 1, 1024)
-    counts = {split: len(settings.class_names) * settings.per_class(split) for split in SPLITS}
-    counts = {"classes": len(settings.class_names), **counts}
 
-    def write(folder: Path) -> None:
-        _write_labels(folder / "labels.csv", list(_write_images(folder, settings, workers)))
+    kind = "renditions"
+    made_by = ("renditions", "scenes")
 
-    images = counts["train"] + counts["val"]
-    return counts | {"written": generate(root, settings.description(), images, overwrite, write)}
+    kept: Kept = None
+    """How many of these classes the set has, as ImageNet-R has 200 of ImageNet's 1,000; all where None."""
+    per_class: Count = 20
+    """Images of each class."""
+    styles: Styles = ("flat", "outline", "pencil", "emboss")
+    """Styles, which take turns within each class; ("sketch",) stands in for ImageNet-Sketch."""
+    quality: Quality = 95
+    """JPEG quality."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The kept classes in alphabetical order."""
+        return spread(self.shape_names, self.kept)
 
-def _write_images(folder: Path, settings: ClassificationSettings, workers: int) -> Iterator[list[Any]]:
-    jobs = [(folder, settings, split, shape) for split in SPLITS for shape in settings.class_names]
-    for rows in each(_write_class, jobs, workers, chunk=1):
-        yield from rows
+    def names(self) -> dict[str, Any]:
+        """The shapes, and those of them that are kept."""
+        return {"classes": self.shape_names, "kept": self.class_names}
 
-
-def _write_class(job: tuple[Path, ClassificationSettings, str, str]) -> list[list[Any]]:
-    """Write the images of one class of one split and return their rows of labels.csv."""
-    folder, settings, split, shape = job
-    (folder / split / shape).mkdir(parents=True)
-    rows = []
-    for number in range(settings.per_class(split)):
-        scene = classification_scene(settings, split, shape, number)
-        path = f"{split}/{shape}/{shape}_{number:05d}.jpg"
-        save_jpeg(folder / path, scene, settings.quality)
-        labels = scene.objects[0].labels
-        instances = [labels.shape_instance, labels.texture_instance]
-        rows.append([path, split, shape, labels.texture, *instances, *scene.objects[0].box])
-    return rows
-
-
-def _write_labels(path: Path, rows: list[list[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    def write(self, folder: Path) -> None:
+        """Write `<class>/<style>_<number>.jpg`, ImageNet-R's layout; the scene is that of the clean set's number."""
+        clean = ClassificationSettings(image_size=self.image_size, classes=self.classes, seed=self.seed)
+        for shape in self.class_names:
+            (folder / shape).mkdir()
+            for number in range(self.per_class):
+                style = self.styles[number % len(self.styles)]
+                pixels = render(classification_scene(clean, "val", shape, number), style)
+                (folder / shape / f"{style}_{number:05d}.jpg").write_bytes(encode_jpeg(pixels, self.quality))

@@ -1,7 +1,7 @@
 """Random streams of the generator.
 
 Everything random is drawn from a stream that is named by a key of integers and strings, never from a shared
-generator. So an image depends on its own key alone: not on the images made before it, nor on the number of processes.
+generator. So an image depends on its own key alone, not on the images made before it.
 """
 
 import zlib
@@ -13,11 +13,6 @@ HELD_OUT = 1 << 30
 
 
 def generator(*key: int | str) -> np.random.Generator:
-    """Return the random stream named by `key` (non-negative integers and strings)."""
+    """The random stream named by `key` (non-negative integers and strings)."""
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
-
-
-def is_held_out(instance: int) -> bool:
-    """Tell whether an instance number belongs to the validation pool."""
-    return instance >= HELD_OUT

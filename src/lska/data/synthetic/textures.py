@@ -6,16 +6,15 @@ direction, phase and irregularity, or one crop of a photograph.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
+from PIL import Image
 
-from lska.data.synthetic.seeds import generator, is_held_out
-from lska.provenance.errors import InputError
+from lska.data.synthetic.seeds import HELD_OUT, generator
 from lska.provenance.files import MissingFileError
 
 LATTICE = 64
@@ -25,38 +24,41 @@ TRAINING_SHARE = 0.625
 """Share of a photograph's rows, from the top, that training instances are cropped from; the rest is held out."""
 
 
-@dataclass(frozen=True)
-class Photo:
-    """A photographic texture that scikit-image's wheel contains."""
-
-    file: str
-    """File name in the package's data folder."""
-    smallest: int
-    """Least side of a crop in the photograph's pixels."""
-    largest: int
-    """Largest side of a crop in the photograph's pixels."""
-    gamma: float = 1.0
-    """Exponent of the field; below 1 it brings out faint detail."""
-
-
 def texture_field(texture: str, instance: int, size: int, seed: int = 0) -> np.ndarray:
-    """Return a texture instance as a float32 field (size, size) with values in [0, 1].
-
-    Raises ValueError for an unknown category, FileNotFoundError where scikit-image lacks a photograph.
-    """
+    """A texture instance as a float32 field (size, size) with values in [0, 1]."""
     rng = generator("texture", seed, texture, instance)
-    if texture in _PHOTOS:
-        photo = _PHOTOS[texture]
-        return _stretch(_crop(photo, rng, size, is_held_out(instance))) ** np.float32(photo.gamma)
-    if texture not in _FIELDS:
-        raise InputError(f"unknown texture {texture!r}; choose from {', '.join(TEXTURES)}")
-    return _stretch(_FIELDS[texture](rng, size))
+    if texture not in PHOTOS:
+        return _stretched(DRAWN[texture](rng, size))
+    file, smallest, largest, gamma = PHOTOS[texture]
+    picture = photograph(file)
+    border = round(picture.shape[0] * TRAINING_SHARE)
+    region = picture[border:] if instance >= HELD_OUT else picture[:border]
+    side = int(rng.integers(smallest, largest + 1))
+    top, left = (int(rng.integers(0, extent - side + 1)) for extent in region.shape)
+    square = np.rot90(region[top : top + side, left : left + side], int(rng.integers(4)))
+    square = square[:, ::-1] if rng.random() < 0.5 else square
+    resized = Image.fromarray(np.ascontiguousarray(square)).resize((size, size), Image.Resampling.LANCZOS)
+    return _stretched(np.asarray(resized, dtype=np.float32)) ** np.float32(gamma)
+
+
+def _stretched(field: np.ndarray) -> np.ndarray:
+    """The field with its 1st to 99th percentile mapped to [0, 1]."""
+    low, high = np.percentile(field, [1, 99])
+    return np.clip((field - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+
+
+@cache
+def photograph(file: str) -> np.ndarray:
+    """A photograph from scikit-image's own files as uint8 luma (H, W); `skimage.data` itself could start a download."""
+    package = find_spec("skimage")
+    path = Path(next(iter(package.submodule_search_locations)) if package else "skimage") / "data" / file
+    if not path.is_file():
+        raise MissingFileError(f"photographic texture not found: {path}; install scikit-image, whose wheel contains it")
+    return np.asarray(Image.open(path).convert("L"))
 
 
 def noise(rng: Generator, size: int, falloff: float) -> np.ndarray:
-    """Return Gaussian noise (size, size), zero mean and unit deviation, its amplitude falling as frequency^-falloff."""
-    from PIL import Image
-
+    """Gaussian noise (size, size), zero mean and unit deviation, its amplitude falling as frequency^-falloff."""
     frequency = np.hypot(np.fft.fftfreq(LATTICE)[:, None], np.fft.rfftfreq(LATTICE)[None, :])
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal((LATTICE, LATTICE))) * frequency**-falloff
@@ -66,14 +68,11 @@ def noise(rng: Generator, size: int, falloff: float) -> np.ndarray:
     return (field - field.mean()) / field.std()
 
 
-def _stretch(field: np.ndarray) -> np.ndarray:
-    """Map the 1st to the 99th percentile to [0, 1]."""
-    low, high = np.percentile(field, [1, 99])
-    return np.clip((field - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+# --- Drawn families --------------------------------------------------------------------------------------------------
 
 
 def _axes(rng: Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return two perpendicular coordinates, each (size, size), at a random angle and offset."""
+    """Two perpendicular coordinates, each (size, size), at a random angle and offset."""
     centre = (np.arange(size) + 0.5) / size
     x, y = np.meshgrid(centre, centre)
     angle, (dx, dy) = rng.uniform(0, 2 * np.pi), rng.uniform(2, 3, 2)
@@ -81,12 +80,12 @@ def _axes(rng: Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _soft(distance: np.ndarray) -> np.ndarray:
-    """Turn a signed distance to an edge into a field whose edge is one pixel wide."""
+    """A signed distance to an edge as a field whose edge is one pixel wide."""
     return np.clip(0.5 + distance * distance.shape[0], 0, 1)
 
 
 def _from_middle(coordinate: np.ndarray, period: float) -> np.ndarray:
-    """Return the distance to the middle of the nearest period, at most period / 2."""
+    """The distance to the middle of the nearest period, at most period / 2."""
     return np.abs(coordinate % period - period / 2)
 
 
@@ -153,9 +152,8 @@ def _marble(rng: Generator, size: int) -> np.ndarray:
 
 def _cracks(rng: Generator, size: int) -> np.ndarray:
     cells = int(rng.integers(5, 8))
-    nodes = (
-        np.stack(np.meshgrid(*[np.arange(-1, cells + 1)] * 2), -1) + rng.uniform(0, 1, (cells + 2, cells + 2, 2))
-    ) / cells
+    lattice = np.stack(np.meshgrid(*[np.arange(-1, cells + 1)] * 2), -1)
+    nodes = (lattice + rng.uniform(0, 1, (cells + 2, cells + 2, 2))) / cells
     centre = (np.arange(size) + 0.5) / size
     dx, dy = (centre[:, None] - nodes[..., axis].ravel() for axis in (0, 1))
     squared = np.partition(dy[:, None] ** 2 + dx[None, :] ** 2, 1, axis=2)[..., :2]
@@ -171,56 +169,21 @@ def _grain(rng: Generator, size: int) -> np.ndarray:
     return noise(rng, size, rng.uniform(0.0, 0.2))
 
 
-def _crop(photo: Photo, rng: Generator, size: int, held_out: bool) -> np.ndarray:
-    """Cut a square out of the photograph's training or held-out rows, turn or mirror it, resize it to the canvas."""
-    from PIL import Image
+DRAWN: dict[str, Callable[[Generator, int], np.ndarray]] = {
+    "checkers": _checkers, "clouds": _clouds, "cracks": _cracks, "dots": _dots, "grain": _grain, "grid": _grid,
+    "marble": _marble, "scales": _scales, "stripes": _stripes, "waves": _waves, "weave": _weave,
+}  # fmt: skip
+"""Families that are drawn anew for every instance; each function gives a field (size, size) of any range."""
 
-    picture = _photograph(photo.file)
-    border = round(picture.shape[0] * TRAINING_SHARE)
-    region = picture[border:] if held_out else picture[:border]
-    side = int(rng.integers(photo.smallest, photo.largest + 1))
-    top, left = (int(rng.integers(0, extent - side + 1)) for extent in region.shape)
-    square = np.rot90(region[top : top + side, left : left + side], int(rng.integers(4)))
-    square = square[:, ::-1] if rng.random() < 0.5 else square
-    resized = Image.fromarray(np.ascontiguousarray(square)).resize((size, size), Image.Resampling.LANCZOS)
-    return np.asarray(resized, dtype=np.float32)
-
-
-@cache
-def _photograph(file: str) -> np.ndarray:
-    """Read a photograph from scikit-image's own files as uint8 luma; `skimage.data` itself could start a download."""
-    from PIL import Image
-
-    package = find_spec("skimage")
-    path = Path(next(iter(package.submodule_search_locations)) if package else "skimage") / "data" / file
-    if not path.is_file():
-        raise MissingFileError(
-            f"photographic texture not found: {path}; install scikit-image, whose wheel contains it"
-        )
-    return np.asarray(Image.open(path).convert("L"))
-
-
-_FIELDS: dict[str, Callable[[Generator, int], np.ndarray]] = {
-    "checkers": _checkers,
-    "clouds": _clouds,
-    "cracks": _cracks,
-    "dots": _dots,
-    "grain": _grain,
-    "grid": _grid,
-    "marble": _marble,
-    "scales": _scales,
-    "stripes": _stripes,
-    "waves": _waves,
-    "weave": _weave,
+PHOTOS = {
+    "brick": ("brick.png", 110, 180, 1.0),
+    "grass": ("grass.png", 90, 160, 1.0),
+    "gravel": ("gravel.png", 90, 150, 1.0),
+    "starfield": ("hubble_deep_field.jpg", 200, 320, 0.5),
+    "tissue": ("ihc.png", 110, 180, 1.0),
 }
+"""Photographs that scikit-image's wheel contains: file, least and largest side of a crop in the photograph's pixels,
+exponent of the field (below 1 it brings out faint detail)."""
 
-_PHOTOS = {
-    "brick": Photo("brick.png", 110, 180),
-    "grass": Photo("grass.png", 90, 160),
-    "gravel": Photo("gravel.png", 90, 150),
-    "starfield": Photo("hubble_deep_field.jpg", 200, 320, gamma=0.5),
-    "tissue": Photo("ihc.png", 110, 180),
-}
-
-TEXTURES: tuple[str, ...] = (*_FIELDS, *_PHOTOS)
+TEXTURES: tuple[str, ...] = (*DRAWN, *PHOTOS)
 """Names of the texture categories, procedural ones first."""

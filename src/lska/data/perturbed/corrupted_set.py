@@ -1,0 +1,230 @@
+"""ImageNet-C and ImageNet-C-bar of any clean validation set, in the published folder layout, restartable."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import AfterValidator, Field
+
+from lska.data.decoding import decode
+from lska.data.entries import DataError
+from lska.data.folders import Split
+from lska.data.parallel import in_processes
+from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
+from lska.data.synthetic.generated import SETTINGS_FILE, Distinct, Seed, holds
+from lska.provenance.errors import OccupiedError
+from lska.provenance.files import is_temporary, plain, read_json, temporary_name, write_json, writing
+from lska.provenance.metric_files import digest
+from lska.provenance.strict import checked
+from lska.settings.versions import GENERATORS
+
+logger = logging.getLogger(__name__)
+
+KIND = "corrupted"
+"""Kind of the set in its settings.json."""
+
+CHUNK = 128
+"""Images that a process takes at a time, at the most."""
+
+JPEG = (".jpg", ".jpeg")
+
+
+def _resize_problem(resize: int | None, image_size: int) -> str | None:
+    fits = resize is None or image_size <= resize <= 8192
+    return None if fits else f"expected {image_size}, the image size, to 8192, found {resize}"
+
+
+Severities = Annotated[
+    tuple[Literal[SEVERITIES], ...], Field(min_length=1), Distinct, AfterValidator(lambda some: tuple(sorted(some)))
+]
+"""Sorted, so that one set has one digest in whatever order they are listed."""
+
+
+@dataclass(frozen=True)
+class CorruptionSettings:
+    """Settings of a corrupted set; ranges hold where they come from a configuration."""
+
+    family: Literal["c", "c_bar"]
+    """`c` for the 19 corruptions of ImageNet-C, `c_bar` for the 10 of ImageNet-C-bar."""
+    image_size: Annotated[int, Field(ge=32, le=4096)]
+    """Height and width of the corrupted images in pixels; the library refuses smaller ones."""
+    resize: Annotated[int | None, checked(_resize_problem, "image_size")] = None
+    """Shorter side in pixels before the centre crop; None for the published proportion 256 / 224."""
+    images: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Clean images to corrupt, spread evenly over the classes; None for all."""
+    severities: Severities = SEVERITIES
+    """Severities of each corruption, 1 to 5."""
+    quality: Annotated[int, Field(ge=1, le=100)] = 85
+    """JPEG quality (published: 85)."""
+    seed: Seed = 0
+    """Seed of the choice of images and of everything random in the corruptions."""
+
+    @property
+    def shorter_side(self) -> int:
+        """Shorter side of a clean image before the centre crop in pixels."""
+        return round(self.image_size * 256 / 224) if self.resize is None else self.resize
+
+    def description(self, origin: Mapping[str, Any]) -> dict[str, Any]:
+        """What identifies the set made from clean data that `origin` names, ready for JSON."""
+        settings, version = asdict(self) | {"resize": self.shorter_side}, GENERATORS[self.family].number
+        return plain({"kind": KIND, "generator": version, "settings": settings, "origin": dict(origin)})
+
+
+def write_corrupted_set(
+    source: Split, root: Path, settings: CorruptionSettings, origin: Mapping[str, Any], workers: int = 1
+) -> int:
+    """Write `root/<corruption>/<severity folder>/<class>/<file stem>.jpg`, with `settings.json` in `root`.
+
+    As the published sets were made: shorter side resized (bilinear), centre crop, corruption, JPEG. A cell, one
+    severity of a corruption, appears complete or not at all; a second call keeps the complete ones and makes the rest.
+    The cells of a set of other settings are removed first. One call at a time may write to `root`. Equal settings give
+    equal bytes, whatever the number of `workers` (processes) and interruptions.
+
+    Args:
+        source: clean validation images.
+        origin: names the clean data and its digest; part of the set's own digest.
+
+    Returns:
+        Number of images written now (0 where nothing was left to do).
+
+    Raises:
+        DataError: a clean image cannot be read, or there are fewer than `settings.images`, or two get the same name.
+        OccupiedError: `root` holds anything but a corrupted set.
+    """
+    from tqdm import tqdm
+
+    indices = chosen_images(source, settings.images, settings.seed)
+    _begin(root, settings.description(origin))
+    missing: dict[str, dict[int, Path]] = {}
+    for corruption in FAMILIES[settings.family]:
+        for level in settings.severities:
+            cell = root / corruption / severity_folder(settings.family, corruption, level)
+            if not cell.is_dir():
+                missing.setdefault(corruption, {})[level] = cell
+    written = len(indices) * sum(map(len, missing.values()))
+    if not written:
+        logger.info("%s already holds this set, left as it is", root)
+        return 0
+    # Parts small enough for all processes to have several.
+    size = min(CHUNK, max(1, len(indices) // (4 * workers)))
+    parts = [indices[start : start + size] for start in range(0, len(indices), size)]
+    classes = {source.classes[source.samples[index].target] for index in indices}
+    try:
+        with tqdm(total=written, desc=root.name, unit="img", disable=None) as bar, in_processes(workers) as mapper:
+            for corruption, cells in missing.items():
+                # All severities at a time, so that a clean image is decoded once for all of them.
+                folders = {level: cell.with_name(temporary_name(cell)) for level, cell in cells.items()}
+                for folder in (folder / name for folder in folders.values() for name in classes):
+                    folder.mkdir(parents=True)
+                for number in mapper(partial(_write_images, source, settings, corruption, folders), parts):
+                    bar.update(number)
+                for level, folder in folders.items():
+                    folder.replace(cells[level])
+    finally:
+        _remove_leftovers(root)
+    logger.info("%s: wrote %d images", root, written)
+    return written
+
+
+def _begin(root: Path, description: Mapping[str, Any]) -> None:
+    """Make `root` a folder of this set, with or without cells: other settings' cells go, the settings are written."""
+    if not holds(root, description):
+        settings = root / SETTINGS_FILE
+        if settings.exists():
+            if (kind := read_json(settings).get("kind")) != KIND:
+                what = f"{root} holds a generated set of kind {kind!r}, not {KIND!r}"
+                raise OccupiedError(f"{what}; choose another folder")
+            logger.warning("%s holds a corrupted set of other settings, which is replaced", root)
+        # Renamed before it is removed: half a cell must never look like one of the former set's.
+        for corruption in (name for names in FAMILIES.values() for name in names if (root / name).is_dir()):
+            (root / corruption).replace(root / temporary_name(root / corruption))
+        write_json(settings, {**description, "digest": digest(description)})
+    _remove_leftovers(root)
+
+
+def _remove_leftovers(root: Path) -> None:
+    for leftover in filter(is_temporary, (*root.iterdir(), *root.glob("*/.*"))):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _write_images(
+    source: Split, settings: CorruptionSettings, corruption: str, folders: Mapping[int, Path], indices: list[int]
+) -> int:
+    """Corrupt some images at all severities of `folders`; how many were written."""
+    from lska.data.perturbed.corruptions import corrupt
+
+    for index in indices:
+        name = source.samples[index].name
+        clean = clean_image(source, index, settings.shorter_side, settings.image_size)
+        for severity, folder in folders.items():
+            seed = _hashed(settings.seed, corruption, severity, name)
+            picture = Image.fromarray(corrupt(settings.family, clean, corruption, severity, seed))
+            path = folder / corrupted_name(name)
+            with writing(path):
+                picture.save(path, "JPEG", quality=settings.quality, optimize=True)
+    return len(indices) * len(folders)
+
+
+def chosen_images(source: Split, images: int | None, seed: int) -> list[int]:
+    """Indices of `images` images (None for all), ascending: as many of each class, give or take one, where it has them.
+
+    They are the first of a seeded order that does not depend on their number: more images contain the fewer.
+
+    Raises:
+        DataError: `source` has too few images, or two files of a class would get the same name.
+    """
+    wanted = len(source) if images is None else images
+    if not 1 <= wanted <= len(source):
+        raise DataError(
+            f"{source.source} has {len(source)} images, expected at least {max(1, wanted)}; lower the setting images"
+        )
+    samples = list(source.samples)
+    keys = [_hashed(seed, "order", sample.name) for sample in samples]
+    ranks, seen = {}, [0] * len(source.classes)
+    for index in sorted(range(len(samples)), key=keys.__getitem__):
+        target = samples[index].target
+        ranks[index], seen[target] = seen[target], seen[target] + 1
+    chosen = sorted(sorted(ranks, key=lambda index: (ranks[index], keys[index]))[:wanted])
+    names: dict[str, int] = {}
+    for index in chosen:
+        name = corrupted_name(samples[index].name)
+        other = names.setdefault(name, index)
+        if other != index:
+            raise DataError(
+                f"{source.name(other)} and {source.name(index)} would both become {name}; rename or remove one"
+            )
+    return chosen
+
+
+def corrupted_name(name: str) -> str:
+    """`<class>/<file>` of the corrupted image: the clean one's where that is a JPEG, else with the ending `.jpg`."""
+    path = PurePosixPath(name)
+    return name if path.suffix.lower() in JPEG else f"{path.with_suffix('.jpg')}"
+
+
+def clean_image(source: Split, index: int, shorter_side: int, image_size: int) -> np.ndarray:
+    """Decode, resize to `shorter_side` (bilinear) and centre-crop an image; uint8 RGB (image_size, image_size, 3).
+
+    Raises:
+        DataError: the image cannot be read; the message names it.
+    """
+    image = decode(source.read(index), source.name(index))
+    shorter = min(image.size)
+    width, height = (int(shorter_side * length / shorter) for length in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (round((length - image_size) / 2) for length in (width, height))
+    return np.asarray(image.crop((left, top, left + image_size, top + image_size)))
+
+
+def _hashed(*parts: int | str) -> int:
+    """A 63-bit number from any parts, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
