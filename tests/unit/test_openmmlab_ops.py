@@ -18,7 +18,7 @@ if not install():
     pytest.skip("a compiled mmcv is installed: the stand-in is not in use", allow_module_level=True)
 
 import mmcv.ops  # noqa: E402
-from mmcv.ops import batched_nms, nms, sigmoid_focal_loss  # noqa: E402
+from mmcv.ops import batched_nms, nms, roi_align, sigmoid_focal_loss  # noqa: E402
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 SQUARE, FAR = [0.0, 0.0, 10.0, 10.0], [100.0, 100.0, 110.0, 110.0]
@@ -64,6 +64,23 @@ def test_batched_nms_suppresses_within_a_class(device: str) -> None:
         settings = {"type": "nms", "iou_threshold": 0.5, "split_thr": split}
         assert batched_nms(boxes, scores, classes, settings)[1].tolist() == [1, 2, 3]
         assert batched_nms(boxes, scores, classes, settings | {"max_num": 2})[1].tolist() == [1, 2]
+
+
+def test_roi_align(device: str) -> None:
+    # Entry (y, x) is 4 y + x, linear in both, so that a sample between pixels is read off its coordinates.
+    ramp = torch.tensor([[[[4.0 * y + x for x in range(4)] for y in range(4)]]], device=device)
+    whole, far = [0.0, 0.0, 0.0, 4.0, 4.0], [0.0, 40.0, 40.0, 44.0, 44.0]
+    rois = torch.tensor([whole, far], device=device)
+    for ratio in (0, 2):
+        # Samples at pixel indices 0, 1 | 2, 3: the means of the four 2x2 blocks.
+        found = roi_align(ramp, rois, 2, 1.0, ratio, "avg", True)
+        assert found.tolist() == [[[[2.5, 4.5], [10.5, 12.5]]], [[[0.0] * 2] * 2]]
+    # Half a pixel further: 0.5, 1.5 | 2.5, 3.5, and what lies beyond the last pixel's centre counts as 3.
+    assert roi_align(ramp, rois[:1], 2, 1.0, 2, "avg", False)[0, 0].tolist() == [[5.0, 6.75], [12.0, 13.75]]
+    half = roi_align(ramp.bfloat16(), rois[:1].bfloat16() * 2, 2, 0.5, 0, "avg", True)
+    assert half.dtype == torch.bfloat16 and half[0, 0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
+    with pytest.raises(NotImplementedError, match="roi_align_forward with pool_mode 'max'"):
+        roi_align(ramp, rois, 2, 1.0, 2, "max", True)
 
 
 def by_hand(x: float, positive: bool, gamma: float, alpha: float) -> float:

@@ -2,9 +2,9 @@
 
 mmdet 3.3 and mmsegmentation 1.2 need mmcv 2.1, which has no wheel for current versions of torch. Its Python part
 (mmcv-lite) runs alone if a module named `mmcv._ext` answers for the compiled operators. RetinaNet, Mask R-CNN and
-Semantic FPN call three of them: `nms` and, on CUDA, the sigmoid focal loss forward and backward (RoIAlign is
-torchvision's own layer in our configurations). These are here, for CPU and CUDA. Every other operator raises
-NotImplementedError when it is called.
+Semantic FPN call four of them: `nms`, RoIAlign forward on the masks that are learnt (on feature maps our configurations
+have torchvision's own layer) and, on CUDA, the sigmoid focal loss forward and backward. These are here, for CPU and
+CUDA. Every other operator raises NotImplementedError when it is called.
 
 Argument names and the tensors filled in place are those that mmcv 2.1's Python side passes.
 """
@@ -80,6 +80,20 @@ def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
     return torchvision.ops.nms(boxes, scores.to(boxes.dtype), threshold)
 
 
+def _roi_align_forward(
+    input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, *, aligned_height: int,
+    aligned_width: int, spatial_scale: float, sampling_ratio: int, pool_mode: int, aligned: bool,
+) -> None:  # fmt: skip
+    """Fill `output` (R, C, height, width) from `input` (B, C, H, W) and `rois` (R, 5): image index, x1, y1, x2, y2.
+
+    The two argmax tensors serve max pooling only (`pool_mode` 0), which torchvision has not.
+    """
+    if pool_mode == 0:
+        _refuse("roi_align_forward with pool_mode 'max'")
+    maps, boxes, size = _at_least_single(input), _at_least_single(rois), (aligned_height, aligned_width)
+    output.copy_(torchvision.ops.roi_align(maps, boxes, size, spatial_scale, sampling_ratio, aligned))
+
+
 def _sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float
 ) -> None:
@@ -133,6 +147,7 @@ def _at_least_single(values: Tensor) -> Tensor:
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     "nms": _nms,
+    "roi_align_forward": _roi_align_forward,
     "sigmoid_focal_loss_forward": _sigmoid_focal_loss_forward,
     "sigmoid_focal_loss_backward": _sigmoid_focal_loss_backward,
 }
