@@ -23,7 +23,7 @@ from tiny_project import Project
 from lska.cli import main
 from lska.data.archives import Archive, inside, packed, stem, unpacked
 from lska.data.entries import DataError
-from lska.data.manifest import BUNDLED, load_manifest, save_manifest
+from lska.data.manifest import BUNDLED, load_manifest
 from lska.data.sources import look
 from lska.provenance.files import FileError, WriteError, is_temporary, read_yaml
 from lska.settings.perturbed_sets import source_identity
@@ -72,13 +72,6 @@ def test_wrong_entries_are_named_at_once(tmp_path: Path, snapshot: SnapshotAsser
             load_manifest(path)
         said.append(str(caught.value).replace(str(tmp_path), "TMP"))
     assert "\n".join(said) == snapshot
-
-
-def test_archives_are_saved_with_a_manifest(tmp_path: Path) -> None:
-    made = load_manifest("cifar10")
-    assert made.archives[0].rename == {"test": "val"}
-    save_manifest(made, tmp_path / "copy.yaml")
-    assert load_manifest(tmp_path / "copy.yaml") == made
 
 
 # --- At a root -------------------------------------------------------------------------------------------------------

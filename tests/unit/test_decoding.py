@@ -16,8 +16,6 @@ from PIL import Image
 
 from lska.data.decoding import decode, decode_labels, inspect, read_encoded
 from lska.data.entries import DataError
-from lska.data.folders import list_split
-from lska.data.integrity import read_contents
 
 DEEP = (np.arange(1024, dtype=np.uint16) * 64).reshape(32, 32)
 NEAREST = np.rint(DEEP / 257).astype(np.uint8)
@@ -168,17 +166,3 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(DataError, match=reason):
             read_encoded(tmp_path / name)
-
-
-def test_the_check_of_class_folders_names_the_reasons_and_remarks(tmp_path: Path) -> None:
-    folder = tmp_path / "val" / "ant"
-    folder.mkdir(parents=True)
-    floats, deep = saved(SMOOTH.convert("F"), "TIFF"), saved(Image.fromarray(DEEP))
-    for name, data in {"a.png": floats, "b.png": deep, "c.JPG": saved(SMOOTH)}.items():
-        (folder / name).write_bytes(data)
-    os.mkfifo(folder / "d.png")
-    hashes, (damaged,), remarks = read_contents(list_split(tmp_path, "val"))
-    assert damaged.startswith(f"images that cannot be decoded (2): {folder / 'a.png'}: expected an image")
-    assert "Pillow's mode F" in damaged and f"{folder / 'd.png'}: expected a regular file" in damaged
-    assert remarks == ("images with 16 bits per channel, read as 8 (1): ant/b.png",)
-    assert [bool(value) for value in hashes] == [False, True, True, False]

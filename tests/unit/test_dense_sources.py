@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,48 +28,40 @@ def ade(tmp_path_factory: pytest.TempPathFactory) -> DataSource:
     return write_ade(tmp_path_factory.mktemp("sets"))
 
 
-def test_a_detection_split_is_opened(coco: DataSource, tmp_path: Path) -> None:
+OPENERS = {"detection": open_detection, "segmentation": open_segmentation}
+
+
+def test_splits_are_opened(coco: DataSource, ade: DataSource, tmp_path: Path) -> None:
     split = open_detection(coco, "val", tmp_path)
-    assert split.images == Path(coco.root) / "val2017"
-    assert split.annotations == annotations(coco, "val")
+    assert split.images == Path(coco.root) / "val2017" and split.annotations == annotations(coco, "val")
     assert (split.classes, split.category_ids) == (("arrow", "bottle", "circle"), (1, 2, 3))
     assert (split.count, split.masks) == (3, True)
     with pytest.raises(DataError, match="scenes has no split 'test'; choose from train, val"):
         open_detection(coco, "test", tmp_path)
-
-
-def test_a_segmentation_split_is_opened(ade: DataSource, tmp_path: Path) -> None:
     split = open_segmentation(ade, "train", tmp_path)
     assert split.images == Path(ade.root) / "images" / "training"
     assert split.labels == Path(ade.root) / "annotations" / "training"
     assert (split.image_suffix, split.label_suffix) == (".jpg", ".png")
     assert split.classes == ("background", "arrow", "bottle", "circle")
     assert (split.zero_is_unlabelled, split.ignore, split.count) == (True, (), 6)
-
-
-def test_the_published_folder_or_what_is_in_it_may_be_the_root(ade: DataSource, tmp_path: Path) -> None:
+    # The published folder or what is in it may be the root.
     link = tmp_path / "root" / "ADEChallengeData2016"
     link.parent.mkdir()
     link.symlink_to(ade.root)
     for root in (link.parent, link):
         split = open_segmentation(DataSource("ade20k", str(root)), "val", tmp_path)
-        assert split.labels == link / "annotations" / "validation"
-        assert split.count == 2000
+        assert split.labels == link / "annotations" / "validation" and split.count == 2000
 
 
 @pytest.mark.parametrize("kind", ["detection", "segmentation"])
 def test_the_record_names_the_data_and_verify_returns_it(
     kind: str, coco: DataSource, ade: DataSource, tmp_path: Path
 ) -> None:
-    data = coco if kind == "detection" else ade
-    record = tmp_path / "results" / "data.json"
+    data, record = coco if kind == "detection" else ade, tmp_path / "results" / "data.json"
     prepare_dense(kind, data, record, tmp_path)
     content = json.loads(record.read_text())
     assert (content["name"], content["kind"], content["splits"]) == (data.name, kind, {"train": 6, "val": 3})
-    assert content["classes"] == (3 if kind == "detection" else 4)
-    assert set(content["detail"]) == {"train", "val"}
-    opener = open_detection if kind == "detection" else open_segmentation
-    splits = [opener(data, split, tmp_path) for split in ("train", "val")]
+    splits = [OPENERS[kind](data, split, tmp_path) for split in ("train", "val")]
     assert verify_dense(kind, data, record, *splits) == {"name": data.name, "digest": content["digest"]}
     first = record.read_bytes()
     prepare_dense(kind, data, record, tmp_path)
@@ -109,17 +99,12 @@ def remove_image(data: DataSource) -> None:
     (Path(data.root) / "train2017" / "000000000003.jpg").unlink()
 
 
-def add_image(data: DataSource) -> None:
-    folder = Path(data.root) / "train2017"
-    (folder / "more.jpg").write_bytes((folder / "000000000003.jpg").read_bytes())
-
-
 def shorten_image(data: DataSource) -> None:
     path = Path(data.root) / "train2017" / "000000000003.jpg"
     path.write_bytes(path.read_bytes()[:-1])
 
 
-@pytest.mark.parametrize("change", [change_box, remove_image, add_image, shorten_image])
+@pytest.mark.parametrize("change", [change_box, remove_image, shorten_image])
 def test_a_root_changed_after_the_check_is_refused(change: object, coco: DataSource, tmp_path: Path) -> None:
     data, record = copied(coco, tmp_path), tmp_path / "record.json"
     prepare_dense("detection", data, record, tmp_path)
@@ -148,7 +133,7 @@ def test_a_record_of_another_manifest_or_none_is_refused(coco: DataSource, tmp_p
         content["digest"] = "sha256:" + "0" * 64
     with pytest.raises(DataError, match="records another version of the manifest"):
         verify_dense("detection", coco, record)
-    for content in ("{}", "[1]", '{"name": "scenes", "digest": "x", "files": 1}', "1" * 5000, "\ufeff[", "[" * 9999):
+    for content in ("{}", '{"name": "scenes", "digest": "x", "files": 1}', "[" * 9999):
         record.write_text(content)
         with pytest.raises(FileError, match="record.json is missing or damaged"):
             verify_dense("detection", coco, record)
@@ -174,7 +159,7 @@ def test_contents_are_compared_where_the_manifest_prescribes_them(coco: DataSour
 
 @pytest.mark.parametrize("kind", ["detection", "segmentation"])
 def test_generated_data_are_made_recorded_and_verified(kind: str, tmp_path: Path) -> None:
-    opener = open_detection if kind == "detection" else open_segmentation
+    opener = OPENERS[kind]
     data = DataSource("scenes", str(tmp_path / "set"), generate=SCENES)
     record = tmp_path / "record.json"
     with pytest.raises(DataError, match="does not hold the generated set 'scenes'.*lska data prepare"):
@@ -253,15 +238,3 @@ def test_camvid(tmp_path: Path) -> None:
     split = open_segmentation(data, "test", cache)
     assert (split.zero_is_unlabelled, split.ignore, split.count) == (False, (11,), 233)
     assert verify_dense("segmentation", data, record, split)["name"] == "camvid"
-
-
-def test_opening_imports_nothing_heavy(coco: DataSource, tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from lska.settings.scale import DataSource; from lska.data import dense_sets\n"
-        "dense_sets.open_detection(DataSource(*sys.argv[1:4]), 'train', Path(sys.argv[4]))\n"
-        "print([name for name in ('torch', 'timm', 'mmdet', 'mmseg', 'pycocotools') if name in sys.modules])"
-    )
-    arguments = [coco.name, coco.root, coco.manifest or "", str(tmp_path)]
-    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    assert result.stdout == "[]\n"

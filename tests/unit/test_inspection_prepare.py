@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -53,10 +52,7 @@ def test_a_generated_set_is_made_and_recorded(inspected: InspectionProject, task
     assert job.record.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("task", "change"),
-    [("shape_texture", {"seed": 1}), ("shape_texture", {"pose": "image"}), ("texture_knn", {"seed": 1})],
-)
+@pytest.mark.parametrize(("task", "change"), [("shape_texture", {"pose": "image"}), ("texture_knn", {"seed": 1})])
 def test_other_settings_make_another_set(inspected: InspectionProject, task: str, change: dict[str, Any]) -> None:
     before = record(inspected.job(task))
     changed = inspected.job(task, {task: {"data": {"generate": change}}})
@@ -86,12 +82,11 @@ def test_a_set_that_changed_after_its_record_is_refused(inspected: InspectionPro
         verify_inspected(job, opened(job))
 
 
-@pytest.mark.parametrize("task", READ)
-def test_a_record_that_is_missing_or_damaged_says_what_makes_it(inspected: InspectionProject, task: str) -> None:
-    job = inspected.job(task)
-    for content in (None, "{}", '{"files": [1]}', "[" * 9999):
+def test_a_record_that_is_missing_or_damaged_says_what_makes_it(inspected: InspectionProject) -> None:
+    job = inspected.job("texture_knn")
+    for content in (None, '{"files": [1]}'):
         job.record.unlink() if content is None else job.record.write_text(content)
-        with pytest.raises(FileError, match=rf"{job.record} is missing or damaged \(.*data prepare --kind {task}"):
+        with pytest.raises(FileError, match=rf"{job.record} is missing or damaged \(.*data prepare --kind texture_knn"):
             verify_inspected(job, opened(job))
 
 
@@ -157,20 +152,6 @@ def test_a_given_texture_set_is_compared_with_its_manifest(inspected: Inspection
     # DTD is known by its name alone.
     with pytest.raises(DataError, match=r"dtd at made/textures: not as"):
         prepare_inspected(given(inspected, "texture_knn", name="dtd"))
-
-
-def test_the_command_names_a_section_that_is_absent(inspected: InspectionProject, capsys: Any) -> None:
-    assert inspected.command("data", "prepare", "--kind", "texture_knn", changes={"texture_knn": None}) == 1
-    assert "scale test has no section 'texture_knn'; it has: shape_texture, receptive_field" in capsys.readouterr().err
-
-
-def test_a_texture_set_is_checked_by_command(inspected: InspectionProject, capsys: Any) -> None:
-    from lska.cli import main
-
-    assert main(["data", "check", "dtd", "--root", "made/textures"]) == 1
-    said = capsys.readouterr().out
-    assert re.match(r"dtd at made/textures: not as its manifest says", said) and "banded" in said
-    assert "missing splits" in said
 
 
 def test_the_check_command_names_what_the_published_cue_conflict_set_lacks(

@@ -88,13 +88,6 @@ def test_classes_of_images_in_an_archive_go_through_the_data_rule(
     assert len([path for path in (config.work / "cache").iterdir() if path.is_dir()]) == 1
 
 
-def test_folders_at_the_root_go_before_an_archive_there(project: Project, image_set: Path, upstream: Path) -> None:
-    shutil.copytree(image_set, "data", dirs_exist_ok=True)
-    Path("data/colours-master.zip").write_bytes(b"a download that was given up")
-    assert project.command("data", "prepare") == 0
-    assert open_classification(project.config(), "train").source == Path("data/train")
-
-
 @pytest.mark.parametrize("prefix", ["", "val"])
 def test_a_tar_file_of_a_split_is_unpacked(tmp_path: Path, prefix: str) -> None:
     files = {str(Path(prefix, label, "1.jpg")): label.encode() for label in ("cat", "dog")}
