@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +20,6 @@ from dvc.repo import Repo
 
 from lska.cli import main
 from lska.data import importing
-from lska.provenance.files import is_temporary
 from lska.provenance.metric_files import project_root
 
 pytestmark = pytest.mark.usefixtures("logging_as_before")
@@ -86,14 +83,12 @@ class Served:
 
     folder: Path
     address: str = ""
-    ranges: bool = True
-    """Whether it answers requests for parts of a file, as most servers do."""
     cut: int | None = None
     """Bytes of a file after which it hangs up, or with `stalls` says nothing more."""
     stalls: bool = False
     released: threading.Event = field(default_factory=threading.Event)
-    sent: list[str] = field(default_factory=list)
-    """The byte ranges that were asked for, empty for a whole file."""
+    sent: int = 0
+    """Files."""
 
 
 def handler(served: Served) -> type[BaseHTTPRequestHandler]:
@@ -103,22 +98,17 @@ def handler(served: Served) -> type[BaseHTTPRequestHandler]:
             if not path.is_file():
                 self.send_error(404)
                 return
-            data, asked = path.read_bytes(), self.headers.get("Range", "")
-            partly = bool(asked) and served.ranges
-            start = int(asked.removeprefix("bytes=").partition("-")[0]) if partly else 0
-            self.send_response(206 if partly else 200)
-            self.send_header("Content-Length", str(len(data) - start))
+            data = path.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             if self.command == "HEAD":  # as DVC asks
                 return
-            served.sent.append(asked if partly else "")
-            self.wfile.write(data[start : served.cut])
+            served.sent += 1
+            self.wfile.write(data[: served.cut])
             self.close_connection = True
             if served.stalls:
                 served.released.wait(60)
-            elif served.cut is not None:
-                # What was sent has arrived before the client learns that there is no more.
-                time.sleep(0.3)
 
         do_HEAD = do_GET
 
@@ -156,10 +146,10 @@ def test_an_archive_is_fetched_and_recorded_and_then_left_alone(
     recorded = yaml.safe_load(POINTER.read_text())
     assert recorded["deps"][0]["path"] == served.address
     assert recorded["outs"][0]["md5"] == hashlib.md5(archive.read_bytes()).hexdigest()
-    before, requests = PLACE.stat().st_mtime_ns, len(served.sent)
+    before, requests = PLACE.stat().st_mtime_ns, served.sent
     assert imported(served.address) == 0
     assert "there already" in capsys.readouterr().out
-    assert PLACE.stat().st_mtime_ns == before and len(served.sent) == requests
+    assert PLACE.stat().st_mtime_ns == before and served.sent == requests
     # Exactly the pointer is for git, and DVC knows the file as its own and unchanged.
     assert run("git", "status", "--porcelain", "--untracked-files=all", "data") == f"?? {POINTER}\n"
     assert "modified" not in (status := run("dvc", "data", "status")) and "Not in cache" not in status
@@ -216,40 +206,16 @@ def test_a_wrong_archive_leaves_nothing_and_says_what_was_expected(
     assert not Path("data").exists()
 
 
-def test_an_interrupted_download_goes_on(repository: Path, archive: Path, served: Served, capsys: Capture) -> None:
+def test_a_download_that_is_cut_off_or_stalls_leaves_nothing(
+    repository: Path, archive: Path, served: Served, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "PATIENCE", 1.0)
     manifest(archive, "md5")
-    for served.ranges in (True, False):
-        served.cut = 40_000
+    served.cut = 40_000
+    for served.stalls in (False, True):
         assert imported(served.address) == 1
-        assert "try again" in error(capsys)
-        (partial,) = Path("data/things").iterdir()
-        assert is_temporary(partial) and 0 < partial.stat().st_size <= 40_000
-        start, served.cut = partial.stat().st_size, None
-        served.sent.clear()
-        assert imported(served.address) == 0
-        assert PLACE.read_bytes() == archive.read_bytes() and not partial.exists()
-        assert (served.sent[0] == f"bytes={start}-") == served.ranges
-        shutil.rmtree("data")
-
-
-def test_pieces_of_two_files_are_not_put_together(repository: Path, archive: Path, served: Served) -> None:
-    manifest(archive, "sha256")
-    served.cut = 5000
-    assert imported(served.address) == 1
-    (partial,) = Path("data/things").iterdir()
-    partial.write_bytes(os.urandom(5000))
-    served.cut = None
-    served.sent.clear()
-    assert imported(served.address) == 0
-    assert PLACE.read_bytes() == archive.read_bytes()
-    assert served.sent[:2] == ["bytes=5000-", ""]
-    # Without a hash nothing could tell, so what was there, also of another archive, is not used.
-    shutil.rmtree("data")
-    manifest(archive)
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(b"of another file")
-    assert imported(served.address) == 0
-    assert PLACE.read_bytes() == archive.read_bytes() and not partial.exists()
+        assert f"lska: error: {served.address} " in (said := error(capsys)) and "try again" in said
+        assert not Path("data").exists()
 
 
 def test_an_interruption_before_the_pointer_is_made_good(
@@ -267,19 +233,6 @@ def test_an_interruption_before_the_pointer_is_made_good(
     assert "fetching" in capsys.readouterr().err
     assert imported(served.address) == 0
     assert POINTER.is_file() and "fetching" not in capsys.readouterr().err
-
-
-def test_a_source_that_stalls_is_named_and_given_up(
-    repository: Path, archive: Path, served: Served, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importing, "PATIENCE", 1.0)
-    manifest(archive, "md5")
-    served.stalls, served.cut = True, 40_000
-    assert imported(served.address) == 1
-    assert f"lska: error: {served.address} has sent nothing for 1 s; check the connection" in error(capsys)
-    served.stalls, served.cut = False, None
-    assert imported(served.address) == 0
-    assert PLACE.read_bytes() == archive.read_bytes() and "bytes=40000-" in served.sent
 
 
 def test_what_cannot_be_fetched_is_refused_at_once_and_leaves_nothing(
@@ -309,20 +262,6 @@ def test_what_cannot_be_fetched_is_refused_at_once_and_leaves_nothing(
     assert "expected 'camvid.tar'; it is one of camvid_png" in error(capsys)
 
 
-def test_two_imports_at_once_do_not_mix(
-    repository: Path, archive: Path, served: Served, capsys: Capture
-) -> None:
-    manifest(archive, "md5")
-    served.cut = 5000
-    assert imported(served.address) == 1
-    (partial,) = Path("data/things").iterdir()
-    with partial.open("ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        capsys.readouterr()
-        assert imported(archive) == 1
-        assert f"{PLACE} is being imported by another process; wait for it" in error(capsys)
-
-
 def test_a_full_disk_is_told_with_file_and_folder(
     repository: Path, archive: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,7 +269,7 @@ def test_a_full_disk_is_told_with_file_and_folder(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     manifest(archive, "md5")
-    monkeypatch.setattr("lska.data.importing.os.fsync", full)
+    monkeypatch.setattr("lska.provenance.files.os.fsync", full)
     assert imported(archive) == 1
     assert f"{PLACE}: cannot be written in the folder data/things (No space left on device)" in error(capsys)
     assert not PLACE.exists()

@@ -132,9 +132,7 @@ def hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
 
 def packed(root: Path, archives: Sequence[Archive], *more: str) -> tuple[Path, Archive] | None:
     """The archive that a set lies in, with what is known of it, or None: `root` itself where it is one, or a file in it
-    with the name of one of `archives` or `more`, whichever of `SUFFIXES` it has.
-
-    Those that a person has to unpack do not count.
+    named as one of `archives` or `more`, whichever of `SUFFIXES` it has. Those for a person to unpack do not count.
     """
     candidates = (*archives, *map(Archive, more))
     if root.is_file():
@@ -168,19 +166,13 @@ def unpack_by_hand(root: Path, archives: Sequence[Archive]) -> str:
 def unpacked(archive: Path, cache: Path, rename: Mapping[str, str] | None = None, into: str = "") -> Path:
     """The folder below `cache` that holds the content of `archive`, unpacked where it is not yet.
 
-    The folder appears complete or not at all, so an interrupted call is simply repeated. Its name is made of the
-    archive's path, size and modification time: a replaced archive is unpacked anew. Hidden files, and what macOS and
-    Windows add, are left out.
-
-    Args:
-        rename: names that folders of the archive get; those inside the only outer folder, where it has one.
-        into: folder in the result that everything goes into.
+    It appears complete or not at all, by a name made of the archive's path, size and modification time. Hidden files,
+    and what macOS and Windows add, are left out. `rename` gives folders of the archive other names (those in its only
+    outer folder, where it has one); everything goes into the folder `into` of the result.
 
     Raises:
-        DataError: the archive is damaged or incomplete, holds anything but files and folders inside, lacks a folder of
-            `rename`, or there is no room for it.
-        FileError: it is missing or no regular file.
-        WriteError: the cache cannot be written.
+        DataError: it is damaged, holds more than files and folders inside, lacks a folder of `rename`, or there is no
+            room for it. FileError: it is no regular file. WriteError: the cache cannot be written.
     """
     from filelock import FileLock
 
@@ -239,11 +231,7 @@ def _extract(archive: Path, folder: Path) -> None:
 def _wanted(
     archive: Path, folder: Path, members: list[Any], told: list[tuple[str, int]], kinds: list[bool]
 ) -> list[Any]:
-    """The members that are data, from the name and size in bytes of each, and whether it is a file or folder.
-
-    Raises:
-        DataError: a member is something else, leads out or is there twice, there is none, or no room for them.
-    """
+    """The members that are data, from the name and size in bytes of each, and whether it is a file or folder."""
     wanted, size, seen = [], 0, set()
     for member, (name, length), plain in zip(members, told, kinds, strict=True):
         path = posixpath.normpath(name) + "/" * name.endswith("/")

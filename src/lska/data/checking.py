@@ -32,14 +32,9 @@ def prepare_inspected(job: InspectionJob) -> None:
 def check_set(name: str | Path, root: Path, contents: bool = False, archives: bool = False) -> CheckReport:
     """Check the data at `root` against a manifest, bundled or by path, or the published cue-conflict set.
 
-    What has to be unpacked or converted for it is thrown away.
-
-    Args:
-        contents: whether every image is decoded too, where that is not done anyway.
-        archives: whether to compare the archives that lie there with what is known of them, and nothing else.
-
-    Raises:
-        ValueError: no such manifest, or its content is wrong; an archive cannot be used; nothing lies there.
+    With `contents` every image is decoded too, where that is not done anyway; with `archives` the archives that lie
+    there are compared with what is known of them, and nothing else. What has to be unpacked or converted is thrown
+    away. Raises ValueError: no such manifest, or a wrong one; an archive cannot be used; nothing lies there.
     """
     if archives:
         return _check_archives(manifest_path(name), root)

@@ -120,8 +120,7 @@ class AnnotationFile:
 def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> SplitOutcome:
     """Check one split completely: categories, images against their files, boxes, masks and numbers.
 
-    Raises:
-        DataError: the annotation file or the folder of images cannot be read at all.
+    Raises DataError where the annotation file or the folder of images cannot be read at all.
     """
     findings, remarks, content = Findings(), Findings(), read_annotations(split.annotations)
     expected = list(zip(manifest.category_ids, manifest.classes, strict=True))
@@ -149,12 +148,7 @@ def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Split
 
 
 def read_annotations(path: Path) -> AnnotationFile:
-    """Read a COCO annotation file.
-
-    Raises:
-        DataError: it is none; names the first entries that are wrong.
-        FileError: it is missing, or no JSON as `parse_json` takes it.
-    """
+    """Read a COCO annotation file; DataError names the first entries that are wrong, FileError what is no JSON."""
     found = read_json(path, limit=LIMIT)
     try:
         return build(AnnotationFile, found, str(path))
@@ -337,16 +331,11 @@ VOC_VERSION = 1
 def convert(xml: Path, names: Sequence[str], classes: Sequence[str], destination: Path) -> dict[str, Any]:
     """Write the VOC annotations `xml/<name>.xml` of `names` as a COCO JSON file and return its content.
 
-    VOC counts pixels from 1 and its maxima belong to the object, so a box becomes [xmin - 1, ymin - 1,
-    xmax - xmin + 1, ymax - ymin + 1]. Category ids run from 1 in the order of `classes`. Objects marked as difficult
-    become `iscrowd`, which COCO's evaluation does not count either.
-
-    One kind of object is left out and listed under `info.dropped`: a box whose two corners are the same pixel, the
-    trace of a click without a drag. Everything else is taken over as it stands, for the check to judge. Equal input
-    gives equal bytes.
-
-    Raises:
-        DataError: a file is missing or no VOC annotation, or names an unknown class; all are listed.
+    VOC counts pixels from 1 and its maxima belong to the object, so a box becomes [xmin - 1, ymin - 1, xmax - xmin + 1,
+    ymax - ymin + 1]. Category ids run from 1 in the order of `classes`; difficult objects become `iscrowd`. A box whose
+    two corners are the same pixel, the trace of a click without a drag, is left out and listed under `info.dropped`.
+    Everything else is taken over as it stands, for the check to judge. Equal input gives equal bytes. Raises DataError,
+    which lists every file that is missing or no VOC annotation, and every unknown class.
     """
     findings, dropped = Findings(), []
     numbers = {label: number for number, label in enumerate(classes, start=1)}

@@ -111,9 +111,8 @@ class CueConflictSet:
 def read_cue_conflict(root: Path, expected: Expected | None = None) -> CueConflictSet:
     """List the set at `root`, without decoding its images.
 
-    Raises:
-        DataError: the root cannot be read, files have wrong names, lie in the wrong folder, are empty or name the same
-            combination twice, or the set is not as `expected`; everything found is named.
+    Raises DataError, which names everything found: a root that cannot be read, wrong names, files in the wrong folder
+    or without bytes, a combination that is there twice, and what is not as `expected`.
     """
     findings = Findings()
     images = _listed(Path(root), findings)

@@ -102,10 +102,8 @@ def decode(data: bytes, place: str) -> Image.Image:
     """Decode an image to RGB, of the size that is stored: an orientation noted in EXIF data is not applied.
 
     Grey, palettes, CMYK and YCbCr are converted as Pillow does. Transparency is left out, which shows the colours that
-    are stored below it. 16 bits per channel become the nearest of 8 bits (v / 257).
-
-    Raises:
-        DataError: damaged, truncated or of a kind that cannot be converted rightly; the message names `place`.
+    are stored below it. 16 bits per channel become the nearest of 8 bits (v / 257). Raises DataError, which names
+    `place`, for what is damaged, truncated or of a kind that cannot be converted rightly.
     """
     with _named(data, place, "an image"):
         image = _opened(data)
@@ -118,10 +116,7 @@ def decode(data: bytes, place: str) -> Image.Image:
 def inspect(data: bytes, place: str) -> tuple[tuple[int, int], tuple[str, ...]]:
     """Width and height as stored of an image that `decode` reads, and what it leaves out, a few words each.
 
-    JPEG files are decoded at an eighth of their size, which finds the same damage in half the time.
-
-    Raises:
-        DataError: as `decode`.
+    JPEG files are decoded at an eighth of their size, which finds the same damage in half the time. Raises as `decode`.
     """
     with _named(data, place, "an image"):
         image = _opened(data)
@@ -136,8 +131,7 @@ def inspect(data: bytes, place: str) -> tuple[tuple[int, int], tuple[str, ...]]:
 def decode_labels(data: bytes, place: str) -> np.ndarray:
     """Decode a label map to the values that were stored, uint8 (H, W): grey or palette indices of 1 to 16 bits.
 
-    Raises:
-        DataError: as `decode`; also for colours, formats that do not keep values, and values above 255.
+    Raises as `decode`; also for colours, formats that do not keep values, and values above 255.
     """
     with _named(data, place, "a label map"):
         image = _opened(data, LABEL_FORMATS)

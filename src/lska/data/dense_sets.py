@@ -90,9 +90,7 @@ DenseSplit = DetectionSplit | SegmentationSplit
 def open_detection(data: DataSource, split: str, cache: Path) -> DetectionSplit:
     """Open a split of a detection set; unpacks an archive and converts VOC annotations into `cache` where needed.
 
-    Raises:
-        DataError: the root, the split, its folder of images or its annotations are missing or of other settings.
-        ValueError: no such manifest, or a setting of the generator is wrong.
+    Raises ValueError where the manifest, the root, the split or files of it are missing, or of other settings.
     """
     return DenseSet("detection", data, cache).open(split)
 
@@ -111,11 +109,8 @@ def verify_dense(kind: str, data: DataSource, record: Path, *splits: DenseSplit)
     """Make sure that opened splits are those of the data record, also where the root was changed after the check.
 
     Compares file names, file sizes and the annotation file, and decodes nothing. Returns the name and digest of the
-    data, as results keep them.
-
-    Raises:
-        FileError: the record is missing or damaged.
-        DataError: it is of another manifest, or the files have changed; says which.
+    data, as results keep them. Raises FileError where the record is missing or damaged, DataError where it is of
+    another manifest or the files have changed.
     """
     stored = read_record(record, data.name, kind, name=str, digest=str, files=dict)
     manifest, problems = DenseSet(kind, data, record.parent).manifest, []
@@ -184,10 +179,7 @@ class DenseSet(DataSet):
         )
 
     def _converted(self, manifest: DetectionManifest, xml: Path, names_file: Path) -> Path:
-        """The COCO JSON file of a VOC split, converted anew whenever a source has another name, size or time.
-
-        The same holds for another version of the conversion.
-        """
+        """The COCO JSON file of a VOC split, converted anew where a source has another name, size or time."""
         try:
             names, problem = read_names(names_file, inside_problem), f"{names_file}: has none"
         except FileError as error:
@@ -239,11 +231,7 @@ def _folder(folder: Path) -> Path:
 
 
 def check_segmentation(manifest: SegmentationManifest, split: SegmentationSplit) -> SplitOutcome:
-    """Decode every image and label map of a split and check that they fit each other and the manifest.
-
-    Raises:
-        DataError: a folder cannot be read at all.
-    """
+    """Decode every image and label map of a split and check that they fit each other and the manifest."""
     findings, remarks = Findings(), Findings()
     sides, stems = ((split.images, split.image_suffix), (split.labels, split.label_suffix)), []
     for folder, suffix in sides:  # case counts, as to mmseg

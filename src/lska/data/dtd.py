@@ -72,9 +72,8 @@ def open_textures(data: DataSource, cache: Path) -> TextureSet:
 def read_textures(root: Path) -> TextureSet:
     """Read the splits of the texture set at `root`, its own folder or the one that holds it as `dtd`. Reads no image.
 
-    Raises:
-        DataError: folders, images or label files are missing, a line names no image or one of an unknown class, or an
-            image is listed twice in a split; every kind of problem is named with its first examples.
+    Raises DataError, which names every kind of problem with its first examples: missing folders, images or label files,
+    lines that name no image, images that are listed twice in a split.
     """
     findings = Findings()
     textures = _read(root, findings)

@@ -117,8 +117,7 @@ def lying_at(root: Path) -> str:
 def read_names(path: Path, problem: Callable[[str], str | None]) -> list[str]:
     """The names in a text file, one a line; `problem` says what is wrong with one, as `name_problem`.
 
-    Raises:
-        FileError: as `lska.provenance.files.read_text`, or a name is there twice or wrong; names the lines.
+    Raises FileError, as `read_text`, or where a name is there twice or wrong; names the lines.
     """
     first: dict[str, int] = {}
     wrong = []

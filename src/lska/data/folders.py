@@ -89,8 +89,7 @@ class Split:
 def open_split(root: Path, split: str) -> Split:
     """Open `split` ("train", "val") of the data set at `root`: `root/<split>/<class>/<file>`.
 
-    Raises:
-        DataError: missing root or split, no classes, a class without images, images not sorted into classes.
+    Raises DataError for a missing root or split, no classes, a class without images, images without class folders.
     """
     result = list_split(root, split)
     empty = [name for name, count in result.counts().items() if not count]

@@ -48,11 +48,7 @@ class ImageDataset(Dataset):
         return int(self._skipped.sum())
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """The sample at `index`.
-
-        Raises:
-            DataError: the image is unreadable and `on_error` is "raise", or `GIVE_UP_AFTER` in a row are.
-        """
+        """The sample at `index`; DataError where it is unreadable and `on_error` is "raise", or many in a row are."""
         for step in range(GIVE_UP_AFTER):
             position = (index + step) % len(self)
             try:

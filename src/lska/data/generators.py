@@ -1,7 +1,7 @@
 """The settings under `generate`: what each kind of set takes, and what none of them can promise to the rest of a scale.
 
-All of it is checked when a configuration is read, so that nothing is written, and nobody trains for hours, for a set
-that cannot be made or used.
+All of it is checked when a configuration is read, so that nobody trains for hours for a set that cannot be made or
+used.
 """
 
 from __future__ import annotations
@@ -34,10 +34,8 @@ SETTINGS: dict[str, Any] = {
 
 
 def generator_settings(kind: str, data: DataSource) -> Any:
-    """The settings under `generate` of a data set that serves `kind`, an instance of `SETTINGS[kind]`.
-
-    Raises:
-        ValueError: an unknown kind, or settings that are unknown or out of range, all named.
+    """The settings under `generate` of a set that serves `kind`, a `SETTINGS[kind]`; ValueError names all that is
+    wrong.
     """
     if kind not in SETTINGS:
         raise InputError(f"unknown kind of data {kind!r}; choose from {', '.join(SETTINGS)}")
@@ -64,11 +62,7 @@ class Trained:
 
 
 def trained(config: Config) -> Trained | None:
-    """The classes that the networks of a scale tell apart; None where no manifest of the data is there.
-
-    Raises:
-        ValueError: a wrong manifest, or a wrong setting of the generator.
-    """
+    """The classes that the networks of a scale tell apart; None where no manifest of the data is there."""
     data = config.data
     if data.generate is not None:
         settings = generator_settings("classification", data)
@@ -82,12 +76,9 @@ def trained(config: Config) -> Trained | None:
 
 
 def check_generators(config: Config, where: str) -> None:
-    """Make sure that every set which the configuration generates can be made as it says.
+    """Raise ValueError, which names `where` and every problem, unless each generated set can be made as configured.
 
     Asked before anything is planned or made, and not by every reader of a configuration: the generators import NumPy.
-
-    Raises:
-        ValueError: names `where` and every problem.
     """
     refuse(generator_problems(config), where)
 

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import io
 import logging
-import os
 import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http import HTTPStatus
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from lska.data.archives import CHUNK, Archive, is_archive, stem
 from lska.data.entries import DataError, shown_names
 from lska.data.manifest import BUNDLED, Manifest, load_manifest
-from lska.provenance.files import FileError, WriteError, is_temporary, open_regular, quoted, read_yaml, writing
+from lska.provenance.files import FileError, WriteError, atomic_path, open_regular, quoted, read_yaml, writing
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -33,7 +27,7 @@ SCHEMES = ("http", "https", "s3", "gs", "azure", "ssh", "hdfs", "webhdfs", "webd
 """Of addresses that an archive is fetched from: those that DVC reads; all but the first three need a plug-in of it."""
 
 PATIENCE = 60.0
-"""Seconds in which a source has to send something."""
+"""Seconds in which a server has to send something."""
 
 
 class Import(NamedTuple):
@@ -50,16 +44,9 @@ def import_archive(manifest: Path, source: str, root: Path) -> Import:
     """Bring the archive at `source` into the folder `root` under its own name, with a pointer beside it.
 
     It appears under that name only after it was found to be the one that `manifest` describes. An interrupted call goes
-    on where it was, if a hash will tell whether the pieces fit; a call for what is there already does nothing.
-
-    Args:
-        source: an address with one of `SCHEMES`, or the path of a file.
-
-    Raises:
-        DataError: `root` is not inside the project, the manifest lists no such archive, the source cannot be read or
-            stalls, or the file is another one; says what was expected and what was found, and leaves nothing behind.
-        FileError: the source, or what is in the place of the archive, is no regular file.
-        WriteError: there is no room for it.
+    on where it was, if a hash will tell whether the pieces fit; a call for what is there already does nothing. Raises
+    DataError, which says what was expected and what was found, and leaves nothing behind; FileError where the source
+    (an address with one of `SCHEMES`, or a path) is no regular file; WriteError where there is no room.
     """
     scheme, mark, _ = source.partition("://")
     if not source.isprintable() or (mark and scheme.lower() not in SCHEMES):
@@ -152,97 +139,51 @@ def _chosen(manifest: Path, source: str) -> Archive:
 
 
 def _bring(source: str, path: Path, expected: Archive) -> None:
-    """Fetch `source` beside `path` and, if it is as expected, put it there."""
+    """Fetch `source` and, if it is as expected, put it at `path`; otherwise nothing is left there."""
     made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    # Without a hash, nobody could tell whether two pieces are of the same file.
-    hashed, complete = expected.md5 is not None or expected.sha256 is not None, False
-    # The same name at every call, so that the next one can go on; what is left of other archives goes.
-    key = hashlib.sha256(repr((expected.md5, expected.sha256)).encode()).hexdigest()[:8]
-    partial = path.with_name(f".{path.name}.{key}.tmp{path.suffix}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for other in path.parent.iterdir():
-            if is_temporary(other) and other.name.startswith(f".{path.name}.") and other != partial:
-                other.unlink(missing_ok=True)
-        lock = partial.open("ab")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise DataError(f"{path} is being imported by another process; wait for it, or stop it") from error
-    try:
-        start = partial.stat().st_size if hashed else 0
-        _fetch(source, partial, path, start)
-        if start and expected.problems(partial):
-            logger.info("%s: the rest does not fit what was there; fetching all of it again", source)
-            _fetch(source, partial, path, 0)
-        complete = True
-        if problems := expected.problems(partial):
-            raise DataError(f"{source} is not {expected.file}: {'; '.join(problems)}; nothing was kept of it")
-        with writing(path):
-            partial.replace(path)
-    finally:
-        if complete or not hashed or not partial.stat().st_size:
-            partial.unlink(missing_ok=True)
-            for folder in made:
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
-        lock.close()
-
-
-def _fetch(source: str, partial: Path, path: Path, start: int) -> None:
-    """Write the content of `source` to `partial`, what follows byte `start` where it can be had in parts."""
-    from tqdm import tqdm
-
     logger.info("fetching %s", source)
     try:
-        stream, start, size = _opened(source, start)
-        with stream, writing(path), partial.open("r+b" if start else "wb") as target:
-            target.seek(start)
-            with tqdm(total=size, initial=start, unit="B", unit_scale=True, disable=None) as bar:
-                read = getattr(stream, "read1", stream.read)  # what has come, without waiting for all of it
-                while chunk := read(CHUNK):
+        with atomic_path(path) as temporary:
+            _fetch(source, temporary, path)
+            if problems := expected.problems(temporary):
+                raise DataError(f"{source} is not {expected.file}: {'; '.join(problems)}; nothing was kept of it")
+    finally:
+        for folder in made:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _fetch(source: str, temporary: Path, path: Path) -> None:
+    """Write the content of `source` to a temporary file for `path`, with a progress bar on a terminal."""
+    from tqdm import tqdm
+
+    try:
+        stream, size = _opened(source)
+        with stream, tqdm(total=size, unit="B", unit_scale=True, disable=None) as bar, temporary.open("wb") as target:
+            while chunk := stream.read(CHUNK):
+                with writing(path):
                     target.write(chunk)
-                    bar.update(len(chunk))
-            target.flush()
-            os.fsync(target.fileno())
+                bar.update(len(chunk))
     except (FileError, WriteError):
         raise
-    except TimeoutError as error:
-        text = f"{source} has sent nothing for {PATIENCE:.0f} s; check the connection, and try again to go on"
-        raise DataError(text) from error
     except Exception as error:  # DVC's file systems raise what the libraries under them raise
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"{source} cannot be read ({reason}); check address and connection, and try again") from error
-    if size is not None and (found := partial.stat().st_size) < size:
+    if size is not None and (found := temporary.stat().st_size) < size:
         raise DataError(f"{source} ended after {found:,} of {size:,} bytes; try again")
 
 
-def _opened(source: str, start: int) -> tuple[IO[bytes], int, int | None]:
-    """The content of a source from byte `start` on, or all of it where it cannot be had in parts; from where; its size.
-    """
+def _opened(source: str) -> tuple[IO[bytes], int | None]:
+    """The content of a source, and its size where that is known."""
     if source.startswith(("http://", "https://")):
-        # In one go: not every server has byte ranges, and one that has none answers with the whole file.
-        headers = {"User-Agent": "lska"} | ({"Range": f"bytes={start}-"} if start else {})
-        try:
-            answer = urlopen(Request(source, headers=headers), timeout=PATIENCE)
-        except HTTPError as error:
-            if start and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # all of it is there
-                return io.BytesIO(), start, start
-            raise
-        start = start if answer.status == HTTPStatus.PARTIAL_CONTENT else 0
-        return answer, start, None if answer.length is None else start + answer.length
+        answer = urlopen(Request(source, headers={"User-Agent": "lska"}), timeout=PATIENCE)
+        return answer, answer.length
     if "://" in source:
         from dvc.fs import parse_external_url
 
         files, place = parse_external_url(source)
-        stream, size = files.open(place, mode="rb"), files.info(place).get("size")
-    else:
-        stream = open_regular(Path(source))
-        size = os.fstat(stream.fileno()).st_size
-    start = start if size is None or start <= size else 0
-    stream.seek(start)
-    return stream, start, size
+        return files.open(place, mode="rb"), files.info(place).get("size")
+    return open_regular(Path(source)), Path(source).stat().st_size
 
 
 def _recorded(pointer: Path) -> str | None:

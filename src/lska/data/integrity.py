@@ -92,10 +92,7 @@ def check_class_folders(
 ) -> CheckReport:
     """Check every split of `manifest` at `root`: classes, counts, empty files, names; with `contents` every image too.
 
-    Nothing about the data raises: a missing root is a finding like any other.
-
-    Args:
-        opened: lists a split, where it does not simply lie at `root`.
+    `opened` lists a split, where it does not simply lie at `root`. A missing root is a finding like any other.
     """
     findings: list[str] = []
     notes: list[str] = []
@@ -165,9 +162,8 @@ def structure_problems(manifest: Manifest, split: Split, name: str | None = None
 def read_contents(split: Split) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
     """Decode every image, with a progress bar on a terminal.
 
-    Returns:
-        The hashes of the files, in order, empty where one cannot be used; sentences about images that cannot be used,
-        which name the first of them; sentences about what decoding leaves out.
+    Returns the hashes of the files, in order, empty where one cannot be used; sentences about images that cannot be
+    used; sentences about what decoding leaves out.
     """
     hashes, damaged, remarks = [], Findings(), Findings()
     pictures = mapped(lambda index: see(Path(split.name(index))), len(split), split.split)

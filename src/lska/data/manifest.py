@@ -1,7 +1,4 @@
 """Manifests: what a data set has to consist of, of every kind, and the digest that stands for it in every metric file.
-
-A kind of manifest is a dataclass that names its fields, checks them and says what of them identifies the data; it is in
-`KINDS`. Loading, saving and describing data as they are is written once.
 """
 
 from __future__ import annotations
@@ -389,12 +386,8 @@ def manifest_path(name: str | Path, kind: str | None = None) -> Path:
 def load_manifest(name: str | Path, kind: str | None = "classification") -> Any:
     """Load a manifest of `kind` (None: whichever it is), bundled by name or any by its path, as a `KINDS[kind]`.
 
-    `classes` is a list or, where they are folders, `<package>:<file>` for a list, one class per line, that an installed
-    package ships.
-
-    Raises:
-        ValueError: no such manifest, one of another kind, or its content is wrong; every unknown key and wrong type is
-            named.
+    `classes` is a list, or `<package>:<file>` for one, a class a line, that an installed package ships. Raises
+    ValueError: no such manifest, one of another kind, or a wrong one; every unknown key and wrong type is named.
     """
     path = manifest_path(name, kind)
     values, found = read_yaml(path), manifest_kind(path)
@@ -416,11 +409,7 @@ def load_manifest(name: str | Path, kind: str | None = "classification") -> Any:
 
 
 def manifest_for(kind: str, data: DataSource) -> Any:
-    """The manifest of a data set that serves `kind` (`Config.sources`) and is not generated.
-
-    Raises:
-        ValueError: as `load_manifest`, or it is of another data set.
-    """
+    """The manifest of a data set that serves `kind` and is not generated; raises as `load_manifest`."""
     manifest = load_manifest(Path(data.manifest) if data.manifest else data.name, SERVING.get(kind, kind))
     if manifest.name != data.name:
         raise DataError(
@@ -433,9 +422,7 @@ def manifest_for(kind: str, data: DataSource) -> Any:
 def packaged_classes(reference: str, where: Path) -> list[str]:
     """Read a list such as `timm:data/_info/imagenet_synsets.txt` without importing timm, which takes seconds.
 
-    Raises:
-        DataError: no such package or file; names the manifest `where` it is asked for.
-        FileError: the file is no text, or a class is there twice or cannot be a folder; names it and the line.
+    Raises ValueError, which names the manifest `where` it is asked for, or the file and the line of a wrong class.
     """
     package, _, name = reference.partition(":")
     spec = importlib.util.find_spec(package) if package.isidentifier() and not inside_problem(name) else None
@@ -464,11 +451,7 @@ def save_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def make_manifest(root: Path, name: str, title: str = "", source: str = "", terms: str = "") -> Manifest:
-    """Describe the data at `root`, splits train and val, as they are, with digests of file names and of all bytes.
-
-    Raises:
-        DataError: as `open_split`, an image cannot be read, or the splits differ in their classes.
-    """
+    """Describe the data at `root`, splits train and val, as they are, with digests of file names and of all bytes."""
     train, val = (open_split(root, split) for split in ("train", "val"))
     check_same_classes(train, val)
     described = {split.split: describe_split(split) for split in (train, val)}

@@ -24,9 +24,7 @@ CHUNK = 1024  # files handed to the threads at a time
 
 
 def mapped(function: Callable[[int], T], count: int, description: str) -> Iterator[T]:
-    """Yield `function(0)` to `function(count - 1)` in order.
-
-    Threads serve, as reading, hashing and Pillow's decoders run outside the interpreter lock.
+    """Yield `function(0)` to `function(count - 1)` in order, from threads: Pillow works outside the interpreter lock.
     """
     from tqdm import tqdm
 
@@ -40,10 +38,9 @@ def mapped(function: Callable[[int], T], count: int, description: str) -> Iterat
 
 @contextmanager
 def in_processes(workers: int) -> Iterator[Callable[..., Iterator[T]]]:
-    """Yield a `map` that runs in `workers` processes; those end with the block, or with this process.
+    """Yield a `map` that runs in `workers` processes, which end with the block, or with this process.
 
-    Raises:
-        WorkerError: one of them ended before its work was done.
+    Raises WorkerError where one of them ended before its work was done.
     """
     if workers == 1:
         yield map

@@ -1,8 +1,7 @@
 """Make or check a data set, whatever it serves, and record beside the results what it is.
 
-A kind of set is a subclass of `DataSet` that says how it is made and checked. The rest is written once: a set that
-is not what its manifest says is refused with everything found, and what is sound gets a record, the evidence that
-trainings, evaluations and tables rely on.
+A kind of set is a subclass of `DataSet` that says how it is made and checked. What is not as its manifest says is
+refused with everything found; what is sound gets a record, which trainings, evaluations and tables rely on.
 """
 
 from __future__ import annotations
@@ -64,9 +63,8 @@ class DataSet(ABC):
 def prepare_set(dataset: DataSet, record: Path, more: Mapping[str, Any] | None = None) -> None:
     """Generate a set where the configuration says so, check it, and write its record, with `more` in it.
 
-    Raises:
-        DataError: it is not what its manifest says; everything found is named.
-        ValueError: no such manifest, or a setting of the generator is unknown or out of range.
+    Raises DataError, which names everything that is not as its manifest says, or ValueError: a wrong manifest or
+    setting.
     """
     data = dataset.data
     if data.generate is not None:
@@ -123,10 +121,7 @@ def prepare(config: Config) -> None:
 def verify(config: Config, *splits: Split) -> dict[str, str]:
     """Make sure that opened splits are those of the data record, also where the root was changed after the check.
 
-    Returns the name and digest of the data, as results keep them.
-
-    Raises:
-        DataError: classes, counts or file names are not the manifest's, or the record is of another manifest.
+    Returns the name and digest of the data, as results keep them; raises DataError where something differs.
     """
     identity = config.data_identity()
     if config.data.generate is not None:
@@ -149,9 +144,7 @@ def inspected_record(dataset: DataSet, images: Any, about: dict[str, str], ident
 def verify_inspected(job: InspectionJob, images: Any) -> None:
     """Make sure that an opened set of an inspection is the recorded one.
 
-    Raises:
-        FileError: the record is missing or damaged.
-        DataError: files were added, removed or changed in size since.
+    Raises FileError where the record is missing or damaged, DataError where files came, went or changed in size.
     """
     stored = read_record(job.record, job.data.name, job.name, files=str)
     if stored["files"] != lines_digest(images.listing()):

@@ -123,10 +123,8 @@ def _absent(config: Config, kinds: Iterable[str]) -> list[Absent]:
 
 
 def require(settings: Settings, kinds: Iterable[str]) -> None:
-    """Make sure that the data sets that serve `kinds` are there, as far as can be seen without opening any file.
-
-    Raises:
-        MissingDataError: some are not; says where they were looked for, which setting says so, and what to do.
+    """Raise MissingDataError, which says where each was looked for, which setting says so, and what to do, unless the
+    data sets that serve `kinds` are there, as far as can be seen without opening any file.
     """
     if absent := _absent(settings.config, set(kinds)):
         raise MissingDataError("\n".join(message(settings, one) for one in absent))

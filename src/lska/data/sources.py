@@ -66,10 +66,7 @@ def class_root(root: Path, archives: Sequence[Archive], cache: Path) -> Path:
 
 
 def texture_folder(root: Path) -> Path:
-    """The folder of a texture set, which holds `images` and `labels`: `root`, or `dtd` in it.
-
-    Raises:
-        DataError: there is none; says what lies there.
+    """The folder of a texture set, with `images` and `labels`: `root`, or `dtd` in it; DataError says what lies there.
     """
     if (found := _textures(Path(root))) is not None:
         return found
@@ -93,9 +90,7 @@ def dense_root(manifest: DenseManifest, root: Path, cache: Path) -> Path:
     """The folder that the paths of a detection or segmentation manifest start from.
 
     That is `root/<folder>` or `root` itself, whichever holds the images of a split, or else the same in an archive.
-
-    Raises:
-        DataError: none of them is there, or the archive is damaged; says what was expected and what lies there.
+    Raises DataError, which says what was expected and what lies there.
     """
     require_dense(manifest, root)
     found = _holding(root, lambda folder: _dense(manifest, folder), manifest.archives, cache, *_own(manifest))
