@@ -167,14 +167,13 @@ def test_hits_are_among_the_k_largest_and_scores_add_up() -> None:
 
 
 def test_scoring_leaves_the_modes_and_uses_running_statistics() -> None:
-    networks = [nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 4)) for _ in range(2)]
-    networks[1].eval()
-    batch = (torch.randn(2, 3, 2, 2), torch.tensor([0, 1]))
-    assert [scores.n for scores in score(networks, [batch, batch], CPU)] == [4, 4]
-    with pytest.raises(RuntimeError, match="shape"):
-        score(networks, [(torch.randn(2, 3, 5, 5), torch.tensor([0, 1]))], CPU)
-    assert [network.training for network in networks] == [True, False]
-    assert networks[0][0].num_batches_tracked.item() == 0
+    for training in (True, False):
+        network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 4)).train(training)
+        batch = (torch.randn(2, 3, 2, 2), torch.tensor([0, 1]))
+        assert score(network, [batch, batch], CPU, True).n == 4
+        with pytest.raises(RuntimeError, match="shape"):
+            score(network, [(torch.randn(2, 3, 5, 5), torch.tensor([0, 1]))], CPU, True)
+        assert network.training == training and network[0].num_batches_tracked.item() == 0
 
 
 def test_a_trained_network_scores_what_its_training_saw(project: Project) -> None:

@@ -105,8 +105,8 @@ def corruption_values(
         return 100 * np.mean([~outcome.correct for outcome in outcomes], axis=0) if outcomes else None
 
     wrong = {name: error(present((name,))) for name in names}
-    means = means_by_image(family, wrong, None if clean is None else 100.0 * ~clean.correct)
-    means["top1_present"] = 100 - error(list(cells.values()))
+    without = None if clean is None else 100.0 * ~clean.correct
+    means = {"top1_present": 100 - error(list(cells.values())), **means_by_image(family, wrong, without)}
     for name, values in means.items():
         metrics[name] = metric(None, "%") if values is None else of_images(name, values)
     left_out = {f"{kind}ce_{name}" for kind in ("", "relative_") for name in names}

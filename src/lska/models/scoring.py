@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -56,33 +55,16 @@ def hits(logits: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def score(
-    models: Sequence[nn.Module],
-    loader: Iterable[tuple[Any, torch.Tensor]],
-    device: torch.device,
-    channels_last: bool = True,
-    views: Sequence[int] | None = None,
-) -> list[Scores]:
-    """Score every model on every batch, decoded once, in evaluation mode and 32-bit precision.
-
-    Each model is left in the mode it came in. Progress shows on a terminal.
-
-    Args:
-        loader: images (B, 3, H, W) and labels (B,); their order is that of the scores.
-        views: which of several views of the images each model takes, where the loader gives a list of such.
-    """
-    modes = [model.training for model in models]
-    scores = [Scores() for _ in models]
-    layout = memory_format(channels_last)
+    model: nn.Module, loader: Iterable[tuple[torch.Tensor, torch.Tensor]], device: torch.device, channels_last: bool
+) -> Scores:
+    """Score a model over batches of images (B, 3, H, W) and labels (B,), in evaluation mode and 32-bit precision; it is
+    left in the mode it came in. Progress shows on a terminal."""
+    training, scores, layout = model.training, Scores(), memory_format(channels_last)
     try:
-        for model in models:
-            model.eval()
+        model.eval()
         for images, labels in tqdm(loader, unit="batch", disable=None, leave=False):
-            listed = [images] if views is None else images
-            listed = [batch.to(device, non_blocking=True, memory_format=layout) for batch in listed]
-            labels = labels.to(device, non_blocking=True)
-            for model, view, counts in zip(models, views or [0] * len(models), scores, strict=True):
-                counts.add(model(listed[view]).float(), labels)
+            images = images.to(device, non_blocking=True, memory_format=layout)
+            scores.add(model(images).float(), labels.to(device, non_blocking=True))
     finally:
-        for model, mode in zip(models, modes, strict=True):
-            model.train(mode)
+        model.train(training)
     return scores

@@ -90,7 +90,7 @@ def train(config: Config, run: Run, budget_seconds: float | None = None) -> None
 
     def score_held_out(trainer: Trainer) -> dict[str, float]:
         loader = scoring_loader(validation, recipe, config.evaluation.batch_size, config.training.workers)
-        scores = score([trainer.exported], loader, trainer.group.device, recipe.channels_last)[0]
+        scores = score(trainer.exported, loader, trainer.group.device, recipe.channels_last)
         return {"validation_top1": scores.mean("top1"), "validation_loss": scores.mean("loss")}
 
     spec, digest = config.training_spec(run), config.training_digest(run)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,23 +190,10 @@ def training_loader(
     return Loader(SeededImages(images, plan.seed), workers, stopping, batch_sampler=batches)
 
 
-class Views:
-    """A decoded image as each of several ways prepares it, a tuple of float tensors (3, size, size)."""
-
-    def __init__(self, ways: Sequence[Preprocessing]) -> None:
-        self.transforms = [test_transform(way) for way in ways]
-
-    def __call__(self, image: Any) -> tuple[torch.Tensor, ...]:
-        return tuple(transform(image) for transform in self.transforms)
-
-
-def scoring_loader(split: Split, how: Recipe | Preprocessing | Views, batch_size: int, workers: int) -> Loader:
-    """Every image of `split` once, in order, with its label; an unreadable one is an error.
-
-    Images are batches (B, 3, size, size), with `Views` a list of such, one for each way.
-    """
-    images = ImageDataset(split, how if isinstance(how, Views) else test_transform(how), on_error="raise")
-    return Loader(images, workers, batch_size=batch_size)
+def scoring_loader(split: Split, how: Recipe | Preprocessing, batch_size: int, workers: int) -> Loader:
+    """Every image of `split` once, in order, with its label, as batches (B, 3, size, size); an unreadable one is an
+    error."""
+    return Loader(ImageDataset(split, test_transform(how), on_error="raise"), workers, batch_size=batch_size)
 
 
 def batch_mixer(recipe: Recipe, classes: int) -> Mixup | None:
