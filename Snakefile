@@ -11,7 +11,7 @@ with explained():
     require_project_folder(Path(workflow.main_snakefile))
 
 from lska.settings.scale import read_settings
-from lska.settings.fine_tunings import HEADS, PAPER_RECIPES, TASK
+from lska.settings.tasks import HEADS, PAPER_RECIPES, FINE_TUNED
 from lska.report.site_paths import site_outputs
 from lska.models.runs import RUN, Run
 from lska.settings.versions import MEASUREMENTS
@@ -39,7 +39,7 @@ LOGS = PLAN.config.work / "logs"
 
 wildcard_constraints:
     run=RUN,
-    task=TASK,
+    task=FINE_TUNED,
     name="[^/]+",
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tiny_project import RECIPE, SETTINGS, Project
+from tiny_project import RECIPE, SETTINGS, Project, owned
 
 from lska.data import dense_sets as dense
 from lska.data.manifest import make_manifest, save_manifest
-from lska.settings.fine_tunings import FineTuningJob
 from lska.settings.scale import Config
+from lska.settings.tasks import FineTuningJob
 
 SCENES = {"image_size": 48, "classes": 3, "train_images": 12, "val_images": 5, "objects": [1, 3], "extent": [0.3, 0.5]}
 
@@ -73,7 +73,7 @@ class DenseProject:
     def job(self, head: str, *changes: dict[str, Any], control: bool = False) -> FineTuningJob:
         """A fine-tuning with `changes` merged over the configuration."""
         config = self.base.config(*changes)
-        return FineTuningJob(config, TASKS[head] + "-untrained" * control, self.base.run)
+        return owned(config, config.fine_tuning(TASKS[head] + "-untrained" * control, self.base.run))
 
     def trained(self, head: str, *changes: dict[str, Any], control: bool = False) -> FineTuningJob:
         """Fine-tune without interruption, from the beginning or the last state."""
@@ -82,7 +82,7 @@ class DenseProject:
 
         job = self.job(head, *changes, control=control)
         prepare(job.config)
-        fine_tune(job, None if control else vouched_run(job.config, job.run)[0])
+        fine_tune(job, None if control else vouched_run(job.classifier)[0])
         return job
 
     def command(self, *words: str, changes: dict[str, Any] | None = None) -> int:
@@ -94,9 +94,10 @@ def prepare(config: Config) -> None:
     """Copy the backbone into the scale of `config`, and write the records of its data sets."""
     from lska.data.preparing import prepare as prepare_classification
 
-    prepare_classification(config)
-    for kind, section in config.dense.items():
-        dense.prepare_dense(kind, section.data, config.record_of(section.data), config.work / "cache")
+    prepare_classification(config.images)
+    for kind in config.dense:
+        data = dict(config.sources)[kind]
+        dense.prepare_dense(kind, data, data.record, data.cache)
     run = config.runs[0]
     weights, origin = config.weights_path(run), Path("checkpoints") / SETTINGS["scale"] / f"{run}.safetensors"
     if not weights.exists():

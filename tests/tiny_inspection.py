@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tiny_project import Project
+from tiny_project import Project, owned
 from tiny_robustness import RUNS, SECTION, publish
 
 from lska.data.checking import prepare_inspected
 from lska.models.runs import Run
 from lska.provenance.strict import merge
-from lska.settings.inspections import OWN_DATA, InspectionJob
+from lska.settings.tasks import OWN_DATA, InspectionJob
 
 CUES = {"image_size": 32, "classes": 4, "shapes_per_class": 3, "textures_per_class": 2, "textures_per_shape": 4}
 TEXTURES = {"image_size": 32, "families": 4, "per_part": 4, "crops": 2, "splits": 2}
@@ -37,7 +37,8 @@ class InspectionProject(Project):
 
     def job(self, name: str, *changes: dict[str, Any]) -> InspectionJob:
         """What is looked for under the configuration with `changes`."""
-        return InspectionJob(self.config(*changes), name)
+        config = self.config(*changes)
+        return owned(config, config.inspection(name))
 
 
 def make(project: Project) -> InspectionProject:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,14 +77,14 @@ class Project:
 
         config = self.config(*changes)
         self.prepare(config)
-        train(config, self.run)
+        train(config.classifier(self.run))
         return config
 
     def prepare(self, config: Config) -> None:
         """Write the record of the data set."""
         from lska.data.preparing import prepare
 
-        prepare(config)
+        prepare(config.images)
 
     def records(self, config: Config) -> list[dict[str, Any]]:
         """The lines of the finished training's record of losses."""
@@ -93,16 +93,43 @@ class Project:
 
     def states(self, config: Config) -> list[Path]:
         """State files of the training, oldest first."""
-        from lska.train.classifier import state_folder
         from lska.train.saved_state import state_files
 
-        return state_files(state_folder(config, self.run))
+        return state_files(config.classifier(self.run).states)
 
     def command(self, *words: str, changes: dict[str, Any] | None = None) -> int:
         """Exit code of `lska *words` with the project's configuration and `changes` over it."""
         from lska.cli import main
 
         return main([*words, "--config", "config.yaml", "--set", json.dumps(changes or {})])
+
+
+def owned(config: Config, job: Any) -> Any:
+    """A task that remembers its configuration, for tests that look into both."""
+    object.__setattr__(job, "config", config)
+    return job
+
+
+def networks(job: Any, runs: Iterable[Run | Path]) -> list[Any]:
+    """What an `owned` task is measured on: the tasks of runs, and weight files as they are."""
+    return [one if isinstance(one, Path) else job.config.classifier(one) for one in runs]
+
+
+def scored(config: Config, runs: Iterable[Run]) -> None:
+    """Write the accuracies of runs, as the command does."""
+    from lska.evaluate.accuracy import classify
+
+    classify(config.measurement("classification"), list(map(config.classifier, runs)))
+
+
+def fresh(
+    config: Config, run: Run, classes: int, drop_path: float = 0.0, architecture: dict[str, Any] | None = None
+) -> Any:
+    """The network of a run with fresh weights, by default as the configuration shrinks it."""
+    from lska.train.classifier import build_network
+
+    shrunken = config.architecture.get(run.model, {}) if architecture is None else architecture
+    return build_network(run, shrunken, classes, drop_path)
 
 
 def in_child(body: Callable[[], Any], **environment: str) -> multiprocessing.process.BaseProcess:

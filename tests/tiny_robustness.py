@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from tiny_project import CLASSES, Project
+from tiny_project import CLASSES, Project, fresh, owned
 from torch import nn
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
@@ -26,9 +26,8 @@ from lska.models.runs import Run
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import digest, file_md5
 from lska.provenance.strict import merge
-from lska.settings.perturbed_sets import MASKED, PerturbedSet
 from lska.settings.scale import Config
-from lska.train.classifier import build_network
+from lska.settings.tasks import MASKED, PerturbedSet
 from lska.train.interrupt import StopRequest
 
 RUNS = (Run("van_tiny", "lska", 7, 0), Run("van_tiny", "lska", 7, 1), Run("van_tiny", "lka", 23, 0))
@@ -62,7 +61,8 @@ class RobustProject(Project):
 
     def item(self, name: str, *changes: dict[str, Any]) -> PerturbedSet:
         """A perturbed set under the configuration with `changes`."""
-        return PerturbedSet(self.config(*changes), name)
+        config = self.config(*changes)
+        return owned(config, config.perturbed_set(name))
 
 
 def make(project: Project) -> RobustProject:
@@ -132,7 +132,7 @@ def _write_manifest(name: str, classes: Sequence[str], content: dict[str, Any]) 
 def network(config: Config, run: Run, seed: int = 0) -> nn.Module:
     """An untrained network whose outputs depend on the image: the last layer is enlarged, its bias takes the mean out.
     """
-    made = build_network(config, run.with_seed(100 * seed + run.seed), len(CLASSES)).eval()
+    made = fresh(config, run.with_seed(100 * seed + run.seed), len(CLASSES)).eval()
     with torch.no_grad():
         made.head.weight.mul_(100)
         colours = torch.tensor([[30, 30, 200], [30, 180, 30], [200, 30, 30], [220, 220, 220]]) / 127.5 - 1
@@ -144,9 +144,11 @@ def publish(config: Config, run: Run, path: Path | None = None, seed: int = 0, *
     """Weights and sidecar as a training leaves them; with `recipe`, as one of a changed recipe at `path`."""
     path = config.weights_path(run) if path is None else path
     save_weights(network(config, run, seed), path)
-    spec = config.training_spec(run) | {"recipe": {**config.training_spec(run)["recipe"], **recipe}}
+    spec = config.classifier(run).spec()
+    spec["recipe"] |= recipe
     sidecar = {
-        "md5": file_md5(path), "origin": "trained", "recipe": digest(spec), "spec": spec, "data": config.data_identity()
+        "md5": file_md5(path), "origin": "trained", "recipe": digest(spec), "spec": spec,
+        "data": config.images.identity(),
     }  # fmt: skip
     write_json(path.with_suffix(".json"), sidecar)
     return path
@@ -165,8 +167,11 @@ def without_times(item: PerturbedSet, run: Run) -> dict[str, Any]:
 
 def members_of(config: Config, *chosen: Run | Path) -> list[Subject]:
     """The subjects of a pass."""
+    classes = len(training_classes(config.data))
     return [
-        (open_file if isinstance(one, Path) else open_run)(config, one, len(training_classes(config)), CPU)
+        open_file(config.images, one, classes, CPU)
+        if isinstance(one, Path)
+        else open_run(config.classifier(one), classes, CPU)
         for one in chosen
     ]
 
@@ -176,8 +181,8 @@ def scoring(item: PerturbedSet, *chosen: Run | Path, **more: Any) -> ScoringPass
     evaluation = item.section.evaluation
     settings = {
         "subjects": members_of(item.config, *chosen), "parts": open_parts(item), "folder": item.predictions,
-        "classes": training_classes(item.config), "masked": item.name in MASKED,
-        "as_stored": item.config.stored_images == "as_stored", "shard": item.section.shard,
+        "classes": training_classes(item.clean), "masked": item.name in MASKED,
+        "as_stored": item.stored_images == "as_stored", "shard": item.section.shard,
         "batch_size": evaluation.batch_size, "workers": evaluation.workers, "device": CPU,
     }  # fmt: skip
     return ScoringPass(**{**settings, **more})

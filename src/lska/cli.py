@@ -26,10 +26,8 @@ from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import FileError, parse_json, printable, quoted
 from lska.provenance.surroundings import LONGEST, expanded, require_own_code, speak_plainly
 from lska.settings import scale as scales
-from lska.settings.fine_tunings import HEADS, FineTuningJob
-from lska.settings.inspections import OWN_DATA, InspectionJob
-from lska.settings.perturbed_sets import SETS, PerturbedSet
-from lska.settings.scale import KINDS, Config
+from lska.settings.scale import Config
+from lska.settings.tasks import HEADS, KINDS, OWN_DATA, SETS
 from lska.train.gpus import take
 from lska.train.interrupt import CONTINUE_LATER, Interrupted, stop_request
 
@@ -227,7 +225,7 @@ def require_data(given: Given, config: Config, *kinds: str) -> None:
     Raises:
         MissingDataError: they are not; names the root, the setting and its file, and what to do.
     """
-    require(Settings(config, given.config, given.set, "--config"), kinds)
+    require(Settings(config.sources, given.config, given.set, "--config"), kinds)
 
 
 def runs_of(given: Given, config: Config) -> list[Run]:
@@ -249,26 +247,27 @@ def _prepare(given: Given) -> None:
     from lska.data.generators import check_generators
 
     config, kind = given_scale(given), given.kind
-    check_generators(config, named(given))
-    require_data(given, config, *prepared_from(config, kind))
+    check_generators(config.sources, config.updates, named(given))
+    require_data(given, config, *prepared_from(config.sources, kind))
     if kind == "classification":
         from lska.data.preparing import prepare
 
-        prepare(config)
+        prepare(config.images)
     elif kind in SETS:
         from lska.data.perturbed.perturbed_preparing import prepare_perturbed
         from lska.evaluate.robustness import judge
 
-        item = PerturbedSet(config, kind)
-        prepare_perturbed(item, *(() if item.reference is None else judge(config, item.reference)))
+        item = config.perturbed_set(kind)
+        prepare_perturbed(item, *(() if item.reference is None else judge(item.reference)))
     elif kind in OWN_DATA:
         from lska.data.checking import prepare_inspected
 
-        prepare_inspected(InspectionJob(config, kind))
-    elif (section := config.dense[kind]) is not None:
+        prepare_inspected(config.inspection(kind))
+    elif config.dense[kind] is not None:
         from lska.data.dense_sets import prepare_dense
 
-        prepare_dense(kind, section.data, config.record_of(section.data), config.work / "cache")
+        data = dict(config.sources)[kind]
+        prepare_dense(kind, data, data.record, data.cache)
     else:
         raise InputError(f"{named(given)}: scale {config.scale} has no section {kind!r}")
 
@@ -321,8 +320,9 @@ def _import(given: Given) -> None:
     heavy=True,
 )
 def _examples(given: Given) -> None:
-    item = PerturbedSet(given_scale(given), given.perturbed)
-    require_data(given, item.config, item.name)
+    config = given_scale(given)
+    item = config.perturbed_set(given.perturbed)
+    require_data(given, config, item.name)
     from lska.evaluate.pictures import draw_examples
 
     draw_examples(item)
@@ -347,15 +347,15 @@ def _train(given: Given) -> None:
         take(config.training.gpus)
         from lska.train.classifier import train
 
-        train(config, run, budget)
+        train(config.classifier(run), budget)
         return
-    job = FineTuningJob(config, given.task, run)
+    job = config.fine_tuning(given.task, run)
     require_data(given, config, job.kind)
     take(job.settings.gpus)
     from lska.evaluate.measurement import vouched_run
     from lska.train.fine_tuner import fine_tune
 
-    backbone = None if job.backbone is None else vouched_run(config, run)[0]
+    backbone = None if job.backbone is None else vouched_run(job.classifier)[0]
     # The libraries talk about their reading of annotations on standard output.
     with contextlib.redirect_stdout(sys.stderr):
         fine_tune(job, backbone, budget)
@@ -381,7 +381,7 @@ def _launch(given: Given) -> int:
 
 @command("mmconfig", "print a fine-tuning's configuration in mmengine's own form", RUN, TASK, heavy=True)
 def _mmconfig(given: Given) -> None:
-    job = FineTuningJob(given_scale(given), given.task, Run.parse(given.run))
+    job = given_scale(given).fine_tuning(given.task, Run.parse(given.run))
     from lska.train.fine_tuner import open_splits
     from lska.train.mm_configs import configuration
 
@@ -401,7 +401,7 @@ def _classification(given: Given) -> None:
     take(config.evaluation.gpus)
     from lska.evaluate.accuracy import classify
 
-    classify(config, runs)
+    classify(config.measurement("classification"), list(map(config.classifier, runs)))
 
 
 @command("evaluate speed", "inference throughput, side by side", RUNS, heavy=True)
@@ -411,14 +411,15 @@ def _speed(given: Given) -> None:
     take(config.speed.gpus)
     from lska.evaluate.speed import measure_speed
 
-    measure_speed(config, runs)
+    measure_speed(config.measurement("speed"), list(map(config.classifier, runs)))
 
 
 @command("evaluate dense", "COCO average precision or mIoU of a fine-tuned run", RUN, TASK, heavy=True)
 def _dense(given: Given) -> None:
-    job = FineTuningJob(given_scale(given), given.task, Run.parse(given.run))
-    require_data(given, job.config, job.kind)
-    take(job.section.evaluation.gpus)
+    config = given_scale(given)
+    job = config.fine_tuning(given.task, Run.parse(given.run))
+    require_data(given, config, job.kind)
+    take(job.evaluation.gpus)
     from lska.evaluate.box_ap import evaluate_detector
     from lska.evaluate.segmentation_iou import evaluate_segmentor
 
@@ -438,7 +439,7 @@ def _dense(given: Given) -> None:
 def _robustness(given: Given) -> None:
     config = given_scale(given)
     budget = budget_seconds(given.budget_hours, given.job_minutes)
-    items = [PerturbedSet(config, name) for name in given.sets] if given.sets else config.perturbed
+    items = [config.perturbed_set(name) for name in given.sets] if given.sets else config.perturbed
     if not items:
         raise InputError(f"{named(given)}: scale {config.scale} has no section robustness")
     chosen = [Path(name) if name.endswith(".safetensors") else Run.parse(name) for name in given.checkpoints]
@@ -448,17 +449,19 @@ def _robustness(given: Given) -> None:
 
     with stop_request(budget) as stop:
         for item in items:
-            measure_robustness(item, chosen or config.runs_of(item.task), stop)
+            runs = chosen or config.runs_of(item.task)
+            measure_robustness(item, [one if isinstance(one, Path) else config.classifier(one) for one in runs], stop)
 
 
 def _inspection(given: Given) -> None:
-    job = InspectionJob(given_scale(given), given.chosen.words[-1])
-    runs = [Run.parse(text) for text in given.checkpoints] or job.config.runs_of(job.task)
-    require_data(given, job.config, job.name if job.name in OWN_DATA else "classification")
-    take(job.section.evaluation.gpus)
+    config = given_scale(given)
+    job = config.inspection(given.chosen.words[-1])
+    runs = [Run.parse(text) for text in given.checkpoints] or config.runs_of(job.task)
+    require_data(given, config, job.name if job.name in OWN_DATA else "classification")
+    take(job.means.gpus)
     from lska.evaluate.inspecting import measure_inspection
 
-    measure_inspection(job, runs)
+    measure_inspection(job, list(map(config.classifier, runs)))
 
 
 for _name, _about in {
@@ -487,7 +490,8 @@ def _complexity(given: Given) -> None:
     runs = runs_of(given, config)
     from lska.evaluate.model_size import measure_complexity
 
-    measure_complexity(config, runs, given.head)
+    task = "complexity" if given.head is None else f"complexity/{given.head}"
+    measure_complexity(config.measurement(task), runs)
 
 
 @command("properties", "what attention designs can do (Table I), measured on the modules", heavy=True)
@@ -495,7 +499,7 @@ def _properties(given: Given) -> None:
     config = given_scale(given)
     from lska.evaluate.model_size import measure_properties
 
-    measure_properties(config)
+    measure_properties(config.measurement("properties"))
 
 
 # --- Tables, claims, report ------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from tiny_dense import TASKS, UPDATES, DenseProject, records
 
 from lska.models.pretrained import read_weights
 from lska.provenance.metric_files import validate
-from lska.settings.fine_tunings import FineTuningJob
+from lska.settings.tasks import FineTuningJob
 
 DEVICES = torch.cuda.device_count()
 pytestmark = [
@@ -93,7 +93,7 @@ def test_bf16_on_one_gpu_trains_as_fp32_on_the_processor_begins(project: DensePr
 @pytest.mark.parametrize("head", HEADS)
 def test_weights_are_scored_on_the_gpu_and_the_metric_file_is_valid(project: DenseProject, head: str) -> None:
     job = fine_tuned(project, head, 1, "bf16")
-    settings = changes(job.config.scale, head, 1, "bf16")
+    settings = changes(job.scale, head, 1, "bf16")
     call((sys.executable,), "evaluate", "dense", str(job.run), "--task", job.task, settings=settings)
     content = json.loads(job.metrics.read_text())
     validate(content, "metrics", str(job.metrics))
@@ -120,6 +120,6 @@ def test_segmentation_on_two_gpus_normalises_over_both(project: DenseProject, pr
     check_training(job, 2)
     # Two micro-batches of two images, whose statistics are taken together.
     assert sidecar(job)["spec"]["normalized_together"] == 4
-    settings = changes(job.config.scale, "semantic_fpn", 2, precision)
+    settings = changes(job.scale, "semantic_fpn", 2, precision)
     call((sys.executable,), "evaluate", "dense", str(job.run), "--task", job.task, settings=settings)
     assert Path(job.metrics).is_file()

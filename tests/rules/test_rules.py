@@ -19,7 +19,7 @@ from whole_project import Project, job_counts, work
 
 from lska.pipeline.products import FIGURES, TABLES
 from lska.provenance.outcomes import read_outcomes
-from lska.settings.perturbed_sets import SETS
+from lska.settings.tasks import SETS
 from lska.tables.specs import TARGETS, outputs
 
 # The first test waits for the whole run, on machines of any speed. One process makes it and reads it, while another one

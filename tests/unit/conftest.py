@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tiny_robustness import RobustProject
 
     from lska.pipeline.products import Plan
-    from lska.settings.perturbed_sets import PerturbedSet
     from lska.settings.scale import Config
+    from lska.settings.tasks import PerturbedSet
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from tiny_project import SETTINGS
 from lska.data.dense_sets import DetectionSplit, SegmentationSplit
 from lska.models.runs import Run
 from lska.provenance.strict import merge
-from lska.settings.fine_tunings import FineTuningJob
 from lska.settings.scale import Config, from_dict
+from lska.settings.tasks import FineTuningJob
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,7 +72,7 @@ def job(name: str, *changes: dict[str, Any], control: bool = False, run: Run = R
     """The fine-tuning of the head `name` from `run`, the only one of its scale."""
     if run != RUN:
         changes = ({"runs": [group(RUN), group(run)]}, means(name, runs=[group(run)]), *changes)
-    return FineTuningJob(config(*changes), TASKS[name] + "-untrained" * control, run)
+    return config(*changes).fine_tuning(TASKS[name] + "-untrained" * control, run)
 
 
 def detection_split(split: str, folder: Path = Path("coco's")) -> DetectionSplit:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image
-from tiny_project import CLASSES, SETTINGS, Project
+from tiny_project import CLASSES, SETTINGS, Project, owned
 
 from lska.data.perturbed.names import FAMILIES, GROUPS, SEVERITIES, severity_folder
 from lska.data.perturbed.perturbed_preparing import prepare_perturbed
-from lska.settings.perturbed_sets import CORRUPTED, PerturbedSet
+from lska.settings.tasks import CORRUPTED, PerturbedSet
 
 NAMES = ("000.jpg", "001.jpg")
 """Files of a class in every part; clean validation images of the tiny project too."""
@@ -91,12 +91,14 @@ def settings(name: str, **source: Any) -> dict[str, Any]:
 
 def stored(project: Project, name: str) -> PerturbedSet:
     """A set that was not generated."""
-    return PerturbedSet(project.config(settings(name, manifest=f"my_{name}.yaml")), name)
+    config = project.config(settings(name, manifest=f"my_{name}.yaml"))
+    return owned(config, config.perturbed_set(name))
 
 
 def generated(project: Project, name: str, **changes: Any) -> PerturbedSet:
     data = {} if name in CORRUPTED else {"data": SHAPES}
-    return PerturbedSet(project.config(data, settings(name, generate={**GENERATED[name], **changes})), name)
+    config = project.config(data, settings(name, generate={**GENERATED[name], **changes}))
+    return owned(config, config.perturbed_set(name))
 
 
 def record(item: PerturbedSet) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Proven:
     @property
     def record(self) -> Path:
         """The record of the classifier's data."""
-        return self.config.data_record
+        return self.config.images.record
 
     @property
     def regions(self) -> Path:
@@ -112,7 +112,7 @@ def make(project: DenseProject) -> None:
     config = jobs[0].config
     for job in jobs:
         evaluate_segmentor(job)
-    classify(config, config.runs)
+    classify(config.measurement("classification"), list(map(config.classifier, config.runs)))
     _keep_outcomes(config)
     _count(config)
     build_table(TABLE, config, paper=PAPER)

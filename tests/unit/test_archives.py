@@ -26,8 +26,8 @@ from lska.data.entries import DataError
 from lska.data.manifest import BUNDLED, load_manifest
 from lska.data.sources import look
 from lska.provenance.files import FileError, WriteError, is_temporary, read_yaml
-from lska.settings.perturbed_sets import source_identity
 from lska.settings.sections import DataSource
+from lska.settings.tasks import ScaleData
 
 Capture = pytest.CaptureFixture[str]
 
@@ -39,7 +39,8 @@ FILES = {f"outer/{part}/cat/{number}.txt": os.urandom(700) * 9 for part in ("tra
 
 def test_every_manifest_says_what_it_is_distributed_as_which_does_not_change_what_it_is(tmp_path: Path) -> None:
     def identity(manifest: Path) -> dict[str, object]:
-        return source_identity("classification", DataSource("any", "root", str(manifest)))
+        data = {"name": "any", "root": "root", "manifest": str(manifest), "kind": "classification"}
+        return ScaleData(**data, record=Path("record"), cache=Path("cache")).made_of()
 
     for path in BUNDLED.glob("*.yaml"):
         manifest = load_manifest(path, None)

@@ -101,7 +101,7 @@ def counted(config: Config, head: str, label: str, kernel: str, size: str) -> tu
     which, attention = sorted(words, key=lambda word: word in ("lka", "lska"))
     run = Run(f"van_{which}", attention, int(kernel.removeprefix("k=")), 0)
     width, height = map(int, size.split("x"))
-    cost = complexity(paper_network(paper_job(config, head, run)), head, (width, height))
+    cost = complexity(paper_network(paper_job(head, run)), head, (width, height))
     return cost.uncounted, conventions(cost, (width, height))
 
 
@@ -134,7 +134,7 @@ def test_detectors_and_segmentors_by_one_row_each_and_as_printed(config: Config)
             (printed,) = (r["value"] for r in table if r["row"].endswith(f"/ {label}") and r["column"] == column)
             assert f"{values[f'flops_{kind}_2048x1024'] / 1e9:.2f}" == f"{float(printed):.2f}"
     with pytest.raises(ValueError, match="'upernet' is no detector or segmentor; expected one of retinanet"):
-        paper_job(config, "upernet", Run("van_tiny", "lska", 23, 0))
+        paper_job("upernet", Run("van_tiny", "lska", 23, 0))
 
 
 def test_metric_files_hold_the_papers_networks(project: Project, caplog: pytest.LogCaptureFixture) -> None:
@@ -143,7 +143,7 @@ def test_metric_files_hold_the_papers_networks(project: Project, caplog: pytest.
     sizes = {"retinanet": ["1280x800"], "mask_rcnn": ["1280x800"], "semantic_fpn": ["512x512", "2048x1024"]}
     with caplog.at_level(logging.WARNING, logger="lska"):
         for head, of_head in sizes.items():
-            measure_complexity(config, [run], head)
+            measure_complexity(config.measurement(f"complexity/{head}" if head else "complexity"), [run])
             path = Path(f"results/test/metrics/complexity/{head}/{run}.json")
             content = json.loads(path.read_text(encoding="utf-8"))
             validate(content, "metrics", str(path))

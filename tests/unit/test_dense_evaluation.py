@@ -263,7 +263,7 @@ def test_the_metric_files_name_everything(evaluated: dict[str, Any], logging_as_
             assert samples.shape == (RESAMPLES,)
             error = None if entry["value"] is None else pytest.approx(standard_error(samples), rel=1e-5, abs=1e-6)
             assert entry.get("standard_error") == error
-        assert content["recipe"] == job.digest() and content["data"] == job.config.data_identity(job.data)
+        assert content["recipe"] == job.digest() and content["data"] == job.data.identity()
         assert content["detail"]["backbone"]["md5"] == file_md5(job.backbone)
         assert content["detail"]["preprocessing"] == job.pixels.to_dict()
         with Picture.open(job.samples) as picture:

@@ -24,7 +24,7 @@ from tiny_project import Project, in_child
 from lska.provenance.errors import InputError
 from lska.settings.scale import Config
 from lska.train import distributed
-from lska.train.classifier import Trainer, state_folder
+from lska.train.classifier import Trainer
 from lska.train.distributed import MainProcessError, MeetingError, processes
 from lska.train.interrupt import stop_request
 from lska.train.launcher import MEETING, Rank, member
@@ -111,7 +111,7 @@ def test_all_stop_when_the_first_loses_its_lease(project: Project, capfd: Any) -
     changes = {"scale": "taken", "training": {"heartbeat_seconds": 1000.0, "state_minutes": 0.0}}
     config = project.config(changes)
     project.prepare(config)
-    folder = state_folder(config, project.run)
+    folder = config.classifier(project.run).states
 
     def take_over() -> None:
         assert Lease(folder, 1000.0)._take(2), "as another process does when this one was frozen"
@@ -150,7 +150,7 @@ def test_all_wait_while_another_training_has_the_folder(project: Project, capfd:
     changes = {"scale": "waiting", "training": {"heartbeat_seconds": PERIOD}}
     config = project.config(changes)
     project.prepare(config)
-    folder = state_folder(config, project.run)
+    folder = config.classifier(project.run).states
     lease = own(folder)
     giver = threading.Timer(1.5, lease.give_back)
 

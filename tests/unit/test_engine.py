@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import torch
 from syrupy.assertion import SnapshotAssertion
-from tiny_project import RUN, Project
+from tiny_project import RUN, Project, fresh
 from tiny_trainer import batches, linear, trainer
 from torch import nn
 
 from lska.models.runs import Run
-from lska.train.classifier import Trainer, build_network
+from lska.train.classifier import Trainer
 from lska.train.saved_state import StateError, read_state, save_state, state_files
 
 # Computed by hand from protocol.md, section 2: 1e-6 + t (1e-3 - 1e-6) / 5 for t < 5, then
@@ -195,10 +195,10 @@ def test_a_state_brings_everything_back(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 def test_every_network_of_the_project_takes_the_scales_architecture(project: Project) -> None:
-    network = build_network(project.config(), RUN, 4, drop_path=0.2)
+    network = fresh(project.config(), RUN, 4, drop_path=0.2)
     assert (network.num_features, network.num_classes) == (8, 4)
-    again = build_network(project.config(), RUN, 4, drop_path=0.2)
-    other = build_network(project.config(), RUN.with_seed(1), 4, drop_path=0.2)
+    again = fresh(project.config(), RUN, 4, drop_path=0.2)
+    other = fresh(project.config(), RUN.with_seed(1), 4, drop_path=0.2)
     assert torch.equal(network.head.weight, again.head.weight)
     assert not torch.equal(network.head.weight, other.head.weight)
 
@@ -220,7 +220,7 @@ def test_impossible_networks_and_optimizers_are_named(
     said = []
     for run, architecture in IMPOSSIBLE:
         with pytest.raises(ValueError) as caught:
-            build_network(project.config(), Run.parse(run), 4, architecture=architecture)
+            fresh(project.config(), Run.parse(run), 4, architecture=architecture)
         said.append(f"{run} {architecture}: {caught.value}")
     with pytest.raises(ValueError) as caught:
         trainer(tmp_path, optimizer="nope")

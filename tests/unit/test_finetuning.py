@@ -12,8 +12,8 @@ from paper_jobs import RUN, TASKS, config, group, job, means
 
 from lska.models.runs import Run
 from lska.provenance.sidecars import Normalization
-from lska.settings.fine_tunings import FineTuningJob, parse_task
 from lska.settings.scale import Config
+from lska.settings.tasks import parse_task
 
 BASE = Run("van_base", "lka", 7, 3)
 
@@ -143,7 +143,7 @@ def test_fine_tunings_are_listed_by_task_with_the_control_after_it() -> None:
 def test_what_is_not_configured_is_refused_with_what_is(task: str) -> None:
     pattern = f"{task} of van_base-lka-k7-s3 is not configured at scale test; fine-tunings of the configuration: "
     with pytest.raises(ValueError, match=pattern) as caught:
-        FineTuningJob(config(), task, BASE)
+        config().fine_tuning(task, BASE)
     assert "detection/retinanet of van_tiny-lska-k23-s0" in str(caught.value) or task != "detection/retinanet"
 
 
@@ -154,6 +154,6 @@ def test_bf16_is_allowed_on_a_gpu() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     heavy = "('torch', 'mmdet', 'mmseg')"
-    code = f"import lska.settings.fine_tunings, sys; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import lska.settings.tasks, sys; print([name for name in {heavy} if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

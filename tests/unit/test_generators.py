@@ -22,7 +22,8 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(scale: str, changes: dict[str, Any]) -> None:
     """As planning and preparing do."""
-    check_generators(from_dict(merge(read_yaml(Path(f"config/{scale}.yaml")), changes), "mine.yaml"), "mine.yaml")
+    config = from_dict(merge(read_yaml(Path(f"config/{scale}.yaml")), changes), "mine.yaml")
+    check_generators(config.sources, config.updates, "mine.yaml")
 
 
 def perturbed(name: str, **settings: Any) -> dict[str, Any]:

@@ -16,9 +16,8 @@ from lska.models.runs import Run
 from lska.provenance.files import read_yaml
 from lska.provenance.metric_files import digest, project_root
 from lska.provenance.strict import merge
-from lska.settings.inspections import TASKS, InspectionJob
-from lska.settings.perturbed_sets import SETS, PerturbedSet
 from lska.settings.scale import Config, from_dict, load
+from lska.settings.tasks import INSPECTIONS, SETS
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +82,7 @@ def test_what_decides_the_weights_changes_the_identity_and_nothing_else(
     assert len({own, *changed}) == len(changed) + 1
     for changes in NEUTRAL:
         assert from_dict(merge(SETTINGS, changes), "here").training_digest(RUN) == own, changes
-    spec = before.training_spec(RUN)
+    spec = before.classifier(RUN).spec()
     assert digest(json.loads(json.dumps(spec))) == own
     assert spec["recipe"]["global_batch"] == RECIPE["global_batch"]
 
@@ -104,14 +103,14 @@ def test_what_makes_a_perturbed_set_what_it_is(tmp_path: Path, monkeypatch: pyte
     before = config()
     for change, (changes, expected) in PERTURBED.items():
         after = config(**changes)
-        changed = {name for name in SETS if PerturbedSet(before, name).inputs() != PerturbedSet(after, name).inputs()}
+        changed = {name for name in SETS if before.perturbed_set(name).inputs() != after.perturbed_set(name).inputs()}
         assert changed == expected, change
     manifest = tmp_path / "mine.yaml"
     manifest.write_text("one")
     paper = config("paper", robustness={"sets": {"r": {"manifest": str(manifest)}}})
-    own = PerturbedSet(paper, "r").inputs()
+    own = paper.perturbed_set("r").inputs()
     manifest.write_text("two")
-    assert PerturbedSet(paper, "r").inputs() != own
+    assert paper.perturbed_set("r").inputs() != own
     here = [item.inputs() for scale in (before, paper) for item in scale.perturbed]
     monkeypatch.chdir(tmp_path)
     assert [item.inputs() for scale in (before, paper) for item in scale.perturbed] == here, "from every folder"
@@ -127,10 +126,10 @@ INSPECTED = {
 def test_the_protocol_changes_with_every_setting_that_decides_the_numbers() -> None:
     for task, settings in INSPECTED.items():
         changes = ({}, *({name: value} for name, value in settings.items()))
-        protocols = {InspectionJob(config(**{task: change}), task).protocol() for change in changes}
+        protocols = {config(**{task: change}).inspection(task).protocol() for change in changes}
         assert len(protocols) == len(settings) + 1
         means = {"passes": 2, "attempts": 3, "evaluation": {"batch_size": 3, "threads": 2}}
-        assert InspectionJob(config(**{task: means}), task).protocol() in protocols
+        assert config(**{task: means}).inspection(task).protocol() in protocols
 
 
 def test_only_stored_images_that_are_cropped_depend_on_how_they_are_read() -> None:
@@ -139,4 +138,4 @@ def test_only_stored_images_that_are_cropped_depend_on_how_they_are_read() -> No
         one, other = (config(stored_images=reading, **overrides) for reading in ("as_stored", "enlarged"))
         changed = {a.name for a, b in zip(one.measured, other.measured, strict=True) if a.protocol() != b.protocol()}
         assert changed == expected
-        assert len({item.protocol() for item in one.measured}) == len(SETS) + len(TASKS)
+        assert len({item.protocol() for item in one.measured}) == len(SETS) + len(INSPECTIONS)

@@ -14,8 +14,7 @@ from lska.pipeline.products import Plan
 from lska.provenance.files import read_yaml, write_json
 from lska.provenance.metric_files import project_root
 from lska.provenance.strict import merge
-from lska.settings.inspections import OWN_DATA, TASKS, InspectionJob
-from lska.settings.passes import Pass
+from lska.settings.tasks import INSPECTIONS, OWN_DATA, InspectionJob, Pass
 
 ONE = Run("van_tiny", "lska", 23, 0)
 Planner = Callable[..., Plan]
@@ -64,7 +63,7 @@ def passes_of(made: Plan, task: str) -> list[Pass]:
 
 def test_at_first_every_run_is_in_one_pass_of_every_task(plan: Planner) -> None:
     made = plan()
-    assert pending(made) == everything(made, *TASKS)
+    assert pending(made) == everything(made, *INSPECTIONS)
     assert [one.name for one in made.passes] == [
         "shape_texture_0", "shape_texture_1", "shape_texture_2", "texture_knn_0", "receptive_field_0",
         "receptive_field_1",
@@ -118,7 +117,7 @@ def test_a_file_that_was_deleted_is_made_again_alone(plan: Planner, place: str) 
 
 NEUTRAL: list[dict[str, Any]] = [
     {"caption": "another"},
-    {task: {"passes": 3, "attempts": 2, "evaluation": {"batch_size": 1, "threads": 2}} for task in TASKS},
+    {task: {"passes": 3, "attempts": 2, "evaluation": {"batch_size": 1, "threads": 2}} for task in INSPECTIONS},
     {task: {"data": {"root": f"elsewhere/{task}"}} for task in OWN_DATA},
     {"data": {"root": "elsewhere"}},
     {"speed": {"batch_size": 8}},
@@ -139,7 +138,7 @@ CHANGES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"receptive_field": {"normalization": "imagenet"}}, ("receptive_field",)),
     ({"shape_texture": {"data": {"generate": {"seed": 1}}}}, ("shape_texture",)),
     ({"texture_knn": {"data": {"generate": {"crops": 3}}}}, ("texture_knn",)),
-    ({"training": {"overrides": {"learning_rate": 0.0011}}}, TASKS),
+    ({"training": {"overrides": {"learning_rate": 0.0011}}}, INSPECTIONS),
 ]
 
 
@@ -152,11 +151,11 @@ def test_what_decides_the_result_measures_it_again(
     assert pending(made) == everything(made, *tasks)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", INSPECTIONS)
 def test_another_record_measures_its_task(plan: Planner, task: str) -> None:
     made = plan()
     measure(made)
-    job = InspectionJob(made.config, task)
+    job = made.config.inspection(task)
     put_record(job, "of other files")
     assert pending(plan()) == everything(made, task)
     job.record.unlink()
@@ -167,7 +166,7 @@ def test_other_weights_are_measured_alone_for_every_task(plan: Planner) -> None:
     made = plan()
     measure(made)
     put_weights(made, ONE, "retrained")
-    assert pending(plan()) == {task: [str(ONE)] for task in TASKS}
+    assert pending(plan()) == {task: [str(ONE)] for task in INSPECTIONS}
 
 
 def test_sets_are_made_of_nothing_and_again_after_a_change_of_what_they_are(plan: Planner) -> None:

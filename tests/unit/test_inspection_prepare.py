@@ -20,7 +20,7 @@ from lska.data.dtd import TextureSet, read_textures
 from lska.data.entries import DataError
 from lska.data.preparing import verify_inspected
 from lska.provenance.files import FileError
-from lska.settings.inspections import InspectionJob
+from lska.settings.tasks import InspectionJob
 
 READ = {"shape_texture": read_cue_conflict, "texture_knn": read_textures}
 
@@ -44,7 +44,7 @@ def test_a_generated_set_is_made_and_recorded(inspected: InspectionProject, task
     found = record(job)
     assert (found["name"], found["images"], found["task"]) == (job.data.name, images, task)
     assert found["inputs"] == job.inputs() and found["digest"].startswith("sha256:")
-    assert job.config.data_identity(job.data) == {"name": job.data.name, "digest": found["digest"]}
+    assert job.data.identity() == {"name": job.data.name, "digest": found["digest"]}
     verify_inspected(job, opened(job))
     before = job.record.read_bytes()
     job.record.unlink()

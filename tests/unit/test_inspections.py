@@ -12,7 +12,7 @@ import tiny_inspection
 import torch
 from PIL import Image
 from tiny_inspection import InspectionProject, metrics_of
-from tiny_project import Project
+from tiny_project import Project, fresh, networks
 from tiny_robustness import CPU, RUNS, members_of, publish
 
 from lska.data.checking import prepare_inspected
@@ -27,10 +27,9 @@ from lska.evaluate.neighbours import texture_metrics
 from lska.models.features import features
 from lska.provenance.metric_files import validate
 from lska.provenance.outcomes import RESAMPLES, outcomes_path, read_outcomes, standard_error
-from lska.settings.inspections import TASKS, InspectionJob
 from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN
+from lska.settings.tasks import INSPECTIONS, InspectionJob
 from lska.tables.specs import TARGETS, load_spec
-from lska.train.classifier import build_network
 from lska.train.loading import test_transform as validation_transform
 
 
@@ -48,7 +47,7 @@ def batch(subject: Subject, files: list[Path]) -> torch.Tensor:
     return torch.stack([validation_transform(subject.own)(Image.open(file).convert("RGB")) for file in files])
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", INSPECTIONS)
 def test_metric_files_have_what_every_table_names_whoever_is_measured_with_them(
     inspected: InspectionProject, task: str
 ) -> None:
@@ -61,10 +60,10 @@ def test_metric_files_have_what_every_table_names_whoever_is_measured_with_them(
         validate(content, "metrics", str(job.metrics(run)))
         assert named and named <= set(content["metrics"])
         assert all(content["metrics"][column.metric]["unit"] == column.unit for column in columns)
-        sidecar = json.loads(job.config.weights_path(run).with_suffix(".json").read_text())
+        sidecar = json.loads(job.weights_path(run).with_suffix(".json").read_text())
         assert content["weights"] == {"md5": sidecar["md5"], "origin": "trained"}
         assert (content["task"], content["run"], content["recipe"]) == (task, str(run), sidecar["recipe"])
-        assert content["data"] == job.config.data_identity(job.data)
+        assert content["data"] == job.data.identity()
         assert content["detail"]["protocol"] == job.protocol()
         assert all(path.exists() for path in job.outputs(run))
         outcomes = read_outcomes(outcomes_path(job.metrics(run)), content["outcomes"])
@@ -91,7 +90,7 @@ def test_dimensions_and_bias_are_those_of_the_features(
     inspected: InspectionProject, changes: dict[str, Any], decoded: list[str]
 ) -> None:
     job = inspected.job("shape_texture", {"shape_texture": changes})
-    measure_inspection(job, RUNS)
+    measure_inspection(job, networks(job, RUNS))
     assert len(decoded) == len(set(decoded)) == 48
     cues = read_cue_conflict(Path(job.data.root))
     pairs = [
@@ -122,7 +121,7 @@ def test_cue_conflict_images_are_taken_as_they_are_or_enlarged_and_cropped(
     publish(inspected.config(crop), RUNS[0])
     monkeypatch.setattr(measurement, "normalized", lambda images, *how: seen.append(images) or original(images, *how))
     job = inspected.job("shape_texture", crop, {"stored_images": reading})
-    measure_inspection(job, RUNS[:1])
+    measure_inspection(job, networks(job, RUNS[:1]))
     image = Image.open(read_cue_conflict(Path(job.data.root)).place(0)).convert("RGB")
     if reading == "enlarged":
         image = image.resize((40, 40), Image.Resampling.BILINEAR).crop((4, 4, 36, 36))
@@ -135,7 +134,7 @@ def test_networks_of_other_classes_have_dimensions_and_no_shape_bias(
 ) -> None:
     job = inspected.job("shape_texture", {"shape_texture": {"data": {"generate": {"classes": 5}}}})
     prepare_inspected(job)
-    measure_inspection(job, RUNS[:1])
+    measure_inspection(job, networks(job, RUNS[:1]))
     found = values(job, RUNS[0])
     assert found["shape_bias"] is found["cue_decisions"] is None
     assert found["neurons"] > 0 and found["shape_dimensions_reference"] is not None
@@ -145,7 +144,7 @@ def test_networks_of_other_classes_have_dimensions_and_no_shape_bias(
 def test_nearest_textures_are_those_of_the_features(inspected: InspectionProject) -> None:
     parts = {"gallery": ("train", "val"), "query": "test"}
     job = inspected.job("texture_knn", {"texture_knn": {"gallery": ["train", "val"], "query": "test"}})
-    measure_inspection(job, RUNS)
+    measure_inspection(job, networks(job, RUNS))
     textures = read_textures(Path(job.data.root))
     files = [textures.folder / "images" / name for name in textures.names]
     for run, subject in zip(RUNS, members_of(job.config, *RUNS), strict=True):
@@ -156,7 +155,7 @@ def test_nearest_textures_are_those_of_the_features(inspected: InspectionProject
 
 
 def by_hand(job: InspectionJob, network: Any, mean: Any, deviation: Any) -> receptive_field.Contribution:
-    split = open_split(Path(job.config.data.root), "val")
+    split = open_split(Path(job.clean.root), "val")
     images = receptive_field.erf_images(split, 64, mean, deviation)
     return receptive_field.mean_contribution(network, images, CPU, 5)
 
@@ -166,17 +165,17 @@ def test_both_maps_are_written_and_the_control_is_a_network_built_anew(
 ) -> None:
     for normalization in ("recipe", "imagenet"):
         job = inspected.job("receptive_field", {"receptive_field": {"normalization": normalization}})
-        measure_inspection(job, RUNS[:2])
+        measure_inspection(job, networks(job, RUNS[:2]))
         for run, subject in zip(RUNS[:2], members_of(job.config, *RUNS[:2]), strict=True):
             pixels = (subject.own.mean, subject.own.deviation)
             if normalization == "imagenet":
                 pixels = (IMAGENET_MEAN, IMAGENET_DEVIATION)
-            detail, fresh = metrics_of(job, run)["detail"], build_network(job.config, run, 4).eval()
+            detail, untrained = metrics_of(job, run)["detail"], fresh(job.config, run, 4).eval()
             assert detail["normalization"] == {"mean": list(pixels[0]), "deviation": list(pixels[1])}
             assert detail["preprocessing"] == (detail["normalization"] if normalization == "recipe" else {})
             with np.load(job.field(run)) as maps:
                 assert set(maps) == {"trained", "untrained"}
-                for name, made, suffix in (("trained", subject.network, ""), ("untrained", fresh, "_untrained")):
+                for name, made, suffix in (("trained", subject.network, ""), ("untrained", untrained, "_untrained")):
                     direct = by_hand(job, made, *pixels)
                     assert (maps[name].dtype, maps[name].shape, len(direct.maps)) == (np.float32, (64, 64), 5)
                     np.testing.assert_allclose(maps[name], direct.scores, rtol=1e-4, atol=1e-12)
@@ -191,7 +190,7 @@ def test_both_maps_are_written_and_the_control_is_a_network_built_anew(
         return np.full_like(scores, np.nan) if len(calls) in (2, 3) else scores
 
     monkeypatch.setattr(receptive_field, "contribution", sometimes)
-    measure_inspection(job, RUNS[:1])
+    measure_inspection(job, networks(job, RUNS[:1]))
     content = metrics_of(job, RUNS[0])
     assert len(calls) == (5 + 2) + 5 and content["detail"]["skipped"] == {"trained": 2, "untrained": 0}
     assert {entry["n"] for entry in content["metrics"].values()} == {5}
@@ -203,14 +202,15 @@ def test_data_that_changed_or_have_no_record_and_weights_of_another_recipe_are_r
     for task, kind in (("shape_texture", "png"), ("texture_knn", "jpg"), ("receptive_field", None)):
         job = inspected.job(task)
         with pytest.raises(StaleWeightsError):
-            measure_inspection(inspected.job(task, {"training": {"overrides": {"epochs": 5}}}), RUNS)
+            other = inspected.job(task, {"training": {"overrides": {"epochs": 5}}})
+            measure_inspection(other, networks(other, RUNS))
         if kind is not None:
             file = sorted(Path(job.data.root).rglob(f"*.{kind}"))[0]
             file.write_bytes(file.read_bytes() + b" ")
             with pytest.raises(DataError, match=f"{job.data.root} is not the set that {job.record} records"):
-                measure_inspection(job, RUNS)
+                measure_inspection(job, networks(job, RUNS))
         job.record.unlink()
         with pytest.raises(ValueError, match=f"{job.record} is missing or damaged .no such file.*lska data prepare"):
-            measure_inspection(job, RUNS)
+            measure_inspection(job, networks(job, RUNS))
         assert not any(path.exists() for run in RUNS for path in job.outputs(run))
 

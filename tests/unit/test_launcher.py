@@ -21,7 +21,6 @@ from tiny_project import Project
 from lska.provenance.errors import InputError
 from lska.provenance.strict import merge
 from lska.settings.scale import Config
-from lska.train.classifier import state_folder
 from lska.train.launcher import exit_code, slurm_meeting
 
 SLOWLY: dict[str, Any] = {"training": {"state_minutes": 0.0, "overrides": {"epochs": 20}}}
@@ -159,7 +158,7 @@ def prepared(project: Project, changes: dict[str, Any]) -> Config:
 
 def training_for(project: Project, config: Config, updates: int) -> None:
     """Wait until the training has done some updates."""
-    record = state_folder(config, project.run) / "train.jsonl"
+    record = config.classifier(project.run).states / "train.jsonl"
     until(lambda: record.exists() and record.read_text().count("\n") >= updates, seconds=120)
 
 
@@ -179,7 +178,7 @@ def test_a_signal_to_the_launcher_saves_the_state_and_ends_with_75(project: Proj
     done = steps(project, config)[-1]
     assert 3 <= done < UPDATES
     assert f"lska: stopped: received SIGTERM; state saved after update {done}" in start.said(launcher)
-    assert not owned(state_folder(config, project.run)), "the next one has the folder at once"
+    assert not owned(config.classifier(project.run).states), "the next one has the folder at once"
     assert start(QUICKLY).wait(120) == 0
     assert [record["step"] for record in project.records(config)] == list(range(1, UPDATES + 1))
 
@@ -187,7 +186,7 @@ def test_a_signal_to_the_launcher_saves_the_state_and_ends_with_75(project: Proj
 @pytest.mark.slow
 def test_processes_end_with_a_launcher_that_was_killed(project: Project, start: Started) -> None:
     config = prepared(project, SLOWLY)
-    folder = state_folder(config, project.run)
+    folder = config.classifier(project.run).states
     launcher = start(SLOWLY)
     training_for(project, config, 3)
     trainers = children(launcher.pid)
@@ -227,7 +226,7 @@ def test_a_lost_node_stops_the_others_with_a_message_and_the_next_call_goes_on(
     assert "lska: stopped: lost contact with another process of this training" in start.said(first)
     lost = steps(project, config)[-1]
     assert 2 <= lost < UPDATES
-    shutil.copytree(state_folder(config, project.run), "when-lost")
+    shutil.copytree(config.classifier(project.run).states, "when-lost")
     second, first = two_nodes(start, merge(changes, QUICKLY))
     assert [first.wait(120), second.wait(120)] == [0, 0]
     assert f"going on after update {lost} of {UPDATES}" in start.said(first)

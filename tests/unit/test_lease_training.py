@@ -18,7 +18,7 @@ from lska.provenance.metric_files import file_md5
 from lska.provenance.strict import merge
 from lska.settings.scale import Config
 from lska.train import engine
-from lska.train.classifier import Trainer, state_folder
+from lska.train.classifier import Trainer
 from lska.train.lease import ATTEMPTS
 
 CHANGES: dict[str, Any] = {"scale": "shared", "training": {"heartbeat_seconds": PERIOD, "state_minutes": 0.0}}
@@ -135,7 +135,7 @@ def test_the_second_waits_and_does_not_train_again(
     assert "going on after update" not in told, "nothing is even loaded"
     assert outcome(project, config) == undisturbed
     assert len(sidecar_of(project, config)["attempts"]) == 1
-    assert not owned(state_folder(config, project.run))
+    assert not owned(config.classifier(project.run).states)
 
 
 def test_the_second_goes_on_where_the_first_was_stopped(
@@ -147,7 +147,7 @@ def test_the_second_goes_on_where_the_first_was_stopped(
     assert [ended(first), ended(second)] == [75, 0]
     assert outcome(project, config) == undisturbed
     assert len(sidecar_of(project, config)["attempts"]) == 2
-    stopped, continued = attempts(state_folder(config, project.run))
+    stopped, continued = attempts(config.classifier(project.run).states)
     assert "Interrupted: received SIGTERM; state saved after update " in stopped
     assert "INFO going on after update " in continued and continued.endswith(" INFO done\n")
 
@@ -159,7 +159,7 @@ def test_a_frozen_training_that_wakes_up_stops_without_writing(
     frozen(first)
     second = start(project, lambda: freeze_before(9))
     frozen(second)
-    folder = state_folder(config, project.run)
+    folder = config.classifier(project.run).states
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert said(folder)["process"] == second.pid
     os.kill(first.pid, signal.SIGCONT)
@@ -178,7 +178,7 @@ def test_weights_are_not_exported_by_one_that_lost_its_lease(
     frozen(first)
     assert not config.weights_path(project.run).exists()
     assert ended(start(project)) == 0
-    files = [config.weights_path(project.run), config.training_log(project.run), state_folder(config, project.run)]
+    files = [config.weights_path(project.run), config.training_log(project.run), config.classifier(project.run).states]
     files += [files[0].with_suffix(".json"), *files[2].iterdir()]
     written = {path: path.stat().st_mtime_ns for path in files}
     os.kill(first.pid, signal.SIGCONT)
@@ -193,7 +193,7 @@ def test_waiting_uses_up_the_budget_and_leaves_with_75(project: Project, config:
     first = start(project, lambda: freeze_before(5), changes=changes)
     frozen(first)
     assert ended(start(project, changes=changes, words="--budget-hours 2e-4")) == 75
-    folder = state_folder(config, project.run)
+    folder = config.classifier(project.run).states
     message = f"lska: stopped: the wall-time budget is nearly used up, and {folder} is still in use by another training"
     assert message in capfd.readouterr().err
     os.kill(first.pid, signal.SIGCONT)

@@ -17,14 +17,13 @@ import timm
 import torch
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
-from tiny_project import CLASSES, RECIPE, Project
+from tiny_project import CLASSES, RECIPE, Project, fresh, networks, scored
 from tiny_robustness import RUNS, RobustProject, foreign, metrics_of, publish
 from torch import nn
 
 from lska.data.entries import DataError
 from lska.data.folders import Split
 from lska.evaluate import measurement
-from lska.evaluate.accuracy import classify
 from lska.evaluate.measurement import Frame, Subject, Values, measure, open_run, open_weights
 from lska.evaluate.robustness import measure_robustness
 from lska.models.pretrained import load_weights, save_weights
@@ -34,7 +33,6 @@ from lska.provenance.files import write_json
 from lska.provenance.metric_files import file_md5, metric, validate
 from lska.provenance.outcomes import Outcomes, outcomes_path, read_outcomes, standard_error
 from lska.settings.scale import Config
-from lska.train.classifier import build_network
 
 OWN = {"image_size": 40, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": [0.3, 0.4, 0.6],
        "deviation": [0.2, 0.3, 0.25]}  # fmt: skip
@@ -131,7 +129,7 @@ def test_the_metrics_are_those_counted_by_hand(project: Project, monkeypatch: py
     sidecar = json.loads(weights.with_suffix(".json").read_text())
     write_json(weights.with_suffix(".json"), sidecar | {"md5": file_md5(weights)})
     monkeypatch.setattr(measurement, "build_network", lambda *_: MeanColour())
-    classify(config, [project.run])
+    scored(config, [project.run])
     content, (right, loss) = measured(config, project.run), by_hand()
     assert sum(right) == 18
     error = 100 * math.sqrt(0.75 * 0.25 / 24)
@@ -146,7 +144,7 @@ def test_the_metrics_are_those_counted_by_hand(project: Project, monkeypatch: py
     assert images["loss"] == pytest.approx(loss, rel=1e-4)
     assert content["weights"] == {"md5": file_md5(weights), "origin": "trained"}
     assert content["recipe"] == config.training_digest(project.run)
-    assert content["data"] == config.data_identity()
+    assert content["data"] == config.images.identity()
 
 
 LOGITS = torch.tensor([[6.0, 5, 4, 3, 2, 1], [1.0, 2, 3, 4, 5, 6], [0.0, 9, 0, 0, 0, 1], [3.0, 3, 3, 3, 3, 2]])
@@ -178,7 +176,7 @@ def test_scoring_leaves_the_modes_and_uses_running_statistics() -> None:
 
 def test_a_trained_network_scores_what_its_training_saw(project: Project) -> None:
     config = project.trained({"training": {"overrides": {"validation_interval": 1, "ema_decay": 0.5}}})
-    classify(config, [project.run])
+    scored(config, [project.run])
     content, last = measured(config, project.run), project.records(config)[-1]
     assert content["metrics"]["top1"]["value"] == pytest.approx(last["validation_top1"])
     assert content["metrics"]["loss"]["value"] == pytest.approx(last["validation_loss"], rel=1e-5)
@@ -188,7 +186,7 @@ def test_equal_measurements_differ_in_their_times_only(project: Project) -> None
     config, run, contents, files = project.config(), project.run, [], []
     publish(config, run)
     for evaluation in ({}, {"workers": 1}, {"batch_size": 24}):
-        classify(project.config({"evaluation": evaluation}), [run])
+        scored(project.config({"evaluation": evaluation}), [run])
         contents.append(measured(config, run))
         files.append((outcomes_path(config.metric_path("classification", run)).read_bytes(), kept(config, run)))
     assert list(contents[0]) == sorted(contents[0])
@@ -216,7 +214,7 @@ def expected(config: Config, run: Run, root: Path, how: dict[str, Any]) -> tuple
             pixels = (pixels - np.float32(how["mean"])) / np.float32(how["deviation"])
             images.append(torch.from_numpy(pixels).permute(2, 0, 1))
             labels.append(label)
-    network = build_network(config, run, len(CLASSES)).eval()
+    network = fresh(config, run, len(CLASSES)).eval()
     load_weights(network, config.weights_path(run))
     logits, targets = network(torch.stack(images)), torch.tensor(labels)
     losses = nn.functional.cross_entropy(logits, targets, reduction="none")
@@ -231,7 +229,7 @@ def test_one_pass_scores_each_network_as_its_own_preprocessing_says(
     import_weights(config, RUNS[1], architecture=architecture, run=str(RUNS[1]))
     reads, original = [], Split.read
     monkeypatch.setattr(Split, "read", lambda split, index: reads.append(index) or original(split, index))
-    classify(config, RUNS)
+    scored(config, RUNS)
     assert reads == list(range(24)), "every image is decoded once"
     for run, how in zip(RUNS, (scales, OWN, scales), strict=True):
         found, (right, losses) = kept(config, run), expected(config, run, Path("data/val"), how)
@@ -243,12 +241,12 @@ def test_one_pass_scores_each_network_as_its_own_preprocessing_says(
     _, losses = expected(config, RUNS[1], Path("data/val"), scales)
     assert kept(config, RUNS[1])["loss"] != pytest.approx(losses, rel=1e-3)
     together = outcomes_path(config.metric_path("classification", RUNS[0])).read_bytes()
-    classify(config, RUNS[:1])
+    scored(config, RUNS[:1])
     assert outcomes_path(config.metric_path("classification", RUNS[0])).read_bytes() == together
-    subject = open_run(config, RUNS[1], 4, CPU)
+    subject = open_run(config.classifier(RUNS[1]), 4, CPU)
     assert subject.own.to_dict() == OWN and subject.architecture == architecture
     item = robust.item("sketch")
-    measure_robustness(item, RUNS[1:2])
+    measure_robustness(item, networks(item, RUNS[1:2]))
     right, _ = expected(config, RUNS[1], Path("sets/sketch"), OWN)
     assert metrics_of(item, RUNS[1])["metrics"]["top1"]["value"] == pytest.approx(np.mean(right))
 
@@ -328,14 +326,15 @@ def test_weights_that_cannot_be_used_are_refused_by_name(robust: RobustProject, 
     config, item, found = robust.config(), robust.item("r"), {}
     for name, fault in RUN_FAULTS.items():
         fault(publish(config, RUNS[0]))
-        found[name] = said(lambda: classify(config, RUNS[:1]))
+        found[name] = said(lambda: scored(config, RUNS[:1]))
     for name, fault in FILE_FAULTS.items():
         weights = foreign(config)
         fault(weights)
-        found[f"file: {name}"] = said(lambda weights=weights: measure_robustness(item, [RUNS[1], weights]))
+        chosen = networks(item, [RUNS[1], weights])
+        found[f"file: {name}"] = said(lambda chosen=chosen: measure_robustness(item, chosen))
     publish(config, RUNS[0])
     unprepared = robust.config({"scale": "unprepared"})
-    found["no record of the data"] = said(lambda: classify(unprepared, RUNS[:1]))
+    found["no record of the data"] = said(lambda: scored(unprepared, RUNS[:1]))
     assert found == snapshot
     assert not list(Path("results").rglob("metrics/*/*.json")) and not item.predictions.exists()
 
@@ -347,5 +346,5 @@ def test_a_truncated_image_is_named_and_nothing_is_written(project: Project, ima
     config = project.config({"data": {"root": "damaged"}})
     publish(config, project.run)
     with pytest.raises(DataError, match=f"{path}: expected an image, found 300 bytes"):
-        classify(config, [project.run])
+        scored(config, [project.run])
     assert not config.metric_path("classification", project.run).exists()

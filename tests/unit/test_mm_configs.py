@@ -24,7 +24,6 @@ from lska.data.dense_sets import DetectionSplit
 from lska.data.entries import DataError
 from lska.data.manifest import DetectionManifest, DetectionSplitManifest
 from lska.models.runs import Run
-from lska.settings.fine_tunings import FineTuningJob
 from lska.train.mm_configs import configuration
 
 DETECTORS = ("retinanet", "mask_rcnn")
@@ -123,13 +122,13 @@ def test_kernel_size_and_checkpoint_come_from_one_run(head: str) -> None:
     run = Run("van_small", "lka", 35, 4)
     entry = [paper_jobs.group(run)]
     config = paper_jobs.config({"runs": [paper_jobs.group(RUN), *entry]}, means(head, runs=entry, untrained=entry))
-    made = configuration(FineTuningJob(config, TASKS[head], run), paper_jobs.splits(head))
+    made = configuration(config.fine_tuning(TASKS[head], run), paper_jobs.splits(head))
     assert (made.model.backbone.run, Path(made.model.backbone.checkpoint).stem) == (str(run), str(run))
     assert made.model.neck.in_channels == [64, 128, 320, 512]
     unit = network(made).backbone.network.block1[0].attn.spatial_gating_unit
     assert (unit.conv0.kernel_size, unit.conv_spatial.kernel_size) == ((5, 5), (11, 11))
     assert made.randomness.seed == 4
-    control = configuration(FineTuningJob(config, f"{TASKS[head]}-untrained", run), paper_jobs.splits(head))
+    control = configuration(config.fine_tuning(f"{TASKS[head]}-untrained", run), paper_jobs.splits(head))
     assert changed(made, control) == {"model.backbone.checkpoint"}
     assert control.model.backbone.checkpoint is None
 

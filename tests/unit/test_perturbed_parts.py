@@ -27,7 +27,7 @@ from lska.data.perturbed.names import FAMILIES
 from lska.data.perturbed.parts import CLEAN, clean_part, open_parts, read_perturbed_record
 from lska.data.perturbed.perturbed_preparing import prepare_perturbed
 from lska.provenance.files import FileError
-from lska.settings.perturbed_sets import PerturbedSet
+from lska.settings.tasks import PerturbedSet
 
 
 def test_a_partial_set_opens_with_the_parts_that_are_there(partial: PerturbedSet) -> None:

@@ -30,7 +30,7 @@ from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.data.perturbed.parts import open_parts
 from lska.data.perturbed.perturbed_preparing import prepare_perturbed
 from lska.data.synthetic.labelled import ClassificationSettings
-from lska.settings.perturbed_sets import PerturbedSet
+from lska.settings.tasks import PerturbedSet
 from lska.settings.versions import GENERATORS, Version
 
 

@@ -89,7 +89,7 @@ CHANGES: dict[str, tuple[Callable[[Plan, Path], Any], str]] = {
     "no outcomes": (lambda made, path: outcomes_path(path).unlink(), "the outcomes beside its metric file are missing"),
     "other outcomes": (lambda made, path: outcomes_path(path).write_bytes(b"x"), "the outcomes beside its metric file"),
     "other data": (
-        lambda made, path: write_json(made.config.data_record, {"digest": "sha256:of another set"}),
+        lambda made, path: write_json(made.config.images.record, {"digest": "sha256:of another set"}),
         "measured on other data",
     ),
 }  # fmt: skip
@@ -99,7 +99,7 @@ CHANGES: dict[str, tuple[Callable[[Plan, Path], Any], str]] = {
 def test_a_measurement(made: Plan, change: str) -> None:
     act, reason = CHANGES[change]
     put_weights(made, RUN, "a")
-    write_json(made.config.data_record, {"digest": "sha256:as checked"})
+    write_json(made.config.images.record, {"digest": "sha256:as checked"})
     path = scored(made, "classification", RUN, md5_of("a"), data={"digest": "sha256:as checked"})
     assert reasons(made, f"metrics/classification/{RUN}") == [None]
     act(made, path)
@@ -125,7 +125,7 @@ def test_corruptions_are_made_again_of_clean_images_that_are_made_again(made: Pl
     config, item = made.config, made.item("c")
     sets = f"data/{item.data.name}", f"data/{config.data.name}"
     write_json(item.record, {"inputs": item.inputs()})
-    write_json(config.data_record, {"digest": "sha256:clean"})
+    write_json(config.images.record, {"digest": "sha256:clean"})
     gone = "its record is there, the generated images are not"
     assert made.passes and reasons(made, *sets) == [gone, gone]
     image = Path(config.data.root) / "val/cat/1.png"
@@ -178,7 +178,7 @@ def put_measured(made: Plan, task: str) -> None:
         content["detail"] = {"protocol": item.protocol()}
         chooser = {} if item.reference is None else {"reference": {"md5": md5_of("reference")}}
         if item.reference is not None:
-            put_weights(made, item.reference, "reference")
+            put_weights(made, item.reference.run, "reference")
         write_json(item.record, {"digest": "as checked", "inputs": item.inputs(), **chooser})
         for path in item.outputs(RUN):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ import torch
 import yaml
 from PIL import Image
 from table_helpers import one_cell, only_cell
-from tiny_project import RECIPE
+from tiny_project import RECIPE, networks
 from tiny_robustness import (
     CELLS,
     OTHER,
@@ -58,7 +58,7 @@ from lska.provenance.files import FileError, write_json
 from lska.provenance.metric_files import project_root
 from lska.provenance.outcomes import mean_of, outcomes_path, read_outcomes, resample_counts, standard_error
 from lska.provenance.sidecars import FIELDS
-from lska.settings.perturbed_sets import PerturbedSet
+from lska.settings.tasks import PerturbedSet
 from lska.settings.versions import MEASUREMENTS, Version
 from lska.tables.cell_states import State
 from lska.tables.specs import ColumnSpec
@@ -319,7 +319,7 @@ def test_stored_images_are_taken_as_they_are_or_enlarged_and_cropped(
             assert np.array_equal(larger[0].permute(1, 2, 0).numpy(), whole)
         else:
             assert torch.equal(original(pixels, own, False)[0], transform(file))
-    measure_robustness(item, RUNS[:1])
+    measure_robustness(item, networks(item, RUNS[:1]))
     assert metrics_of(item, RUNS[0])["detail"]["stored_images"] == reading
     other = robust.item("c", changes, {"stored_images": "enlarged" if reading == "as_stored" else "as_stored"})
     assert other.protocol() != item.protocol()
@@ -445,7 +445,7 @@ def test_damaged_predictions_are_named_and_outputs_of_no_use_are_not_kept(robust
 
 def test_a_complete_set_has_every_mean(robust: RobustProject) -> None:
     item = complete(robust, "c")
-    measure_robustness(item, RUNS[:1])
+    measure_robustness(item, networks(item, RUNS[:1]))
     found, errors = values(metrics_of(item, RUNS[0])["metrics"]), errors_by_part(item, RUNS[0])
     assert len(errors) == 96 and None not in found.values()
     rates = {name: np.mean([errors[f"{name}/{level}"] for level in SEVERITIES]) for name in FAMILIES["c"]}
@@ -455,7 +455,8 @@ def test_a_complete_set_has_every_mean(robust: RobustProject) -> None:
     detail = metrics_of(item, RUNS[0])["detail"]
     assert (detail["corruptions"], detail["parts"], detail["missing"]) == (19, 95, {})
     # Without the clean images only what needs them is missing.
-    measure_robustness(robust.item("c", {"data": {"root": "nowhere"}}), RUNS[:1])
+    item = robust.item("c", {"data": {"root": "nowhere"}})
+    measure_robustness(item, networks(item, RUNS[:1]))
     after = values(metrics_of(item, RUNS[0])["metrics"])
     assert found.keys() - after.keys() == {"top1_clean", "ece_clean"}
     assert after == {n: None if n.startswith("relative_") else found[n] for n in after}
@@ -463,7 +464,7 @@ def test_a_complete_set_has_every_mean(robust: RobustProject) -> None:
 
 def test_a_partial_set_says_so_and_gives_no_mean(robust: RobustProject, tmp_path: Path) -> None:
     item = robust.item("c")
-    measure_robustness(item, RUNS)
+    measure_robustness(item, networks(item, RUNS))
     content, errors = metrics_of(item, RUNS[2]), errors_by_part(item, RUNS[2])
     found, detail = values(content["metrics"]), content["detail"]
     known = {f"top1_{name}_{level}" for name, levels in CELLS.items() for level in levels}
@@ -486,7 +487,7 @@ def test_severities_that_were_never_made_are_missing_from_means_too(robust: Robu
     Path("colours_c.yaml").write_text(yaml.safe_dump(manifest | {"severities": [1, 3]}))
     item = robust.item("c")
     prepare_perturbed(item)
-    measure_robustness(item, RUNS[:1])
+    measure_robustness(item, networks(item, RUNS[:1]))
     content = metrics_of(item, RUNS[0])
     assert content["detail"]["missing"] == dict.fromkeys(FAMILIES["c"], [2, 4, 5])
     assert content["metrics"]["top1_mean_19"]["value"] is None
@@ -495,7 +496,7 @@ def test_severities_that_were_never_made_are_missing_from_means_too(robust: Robu
 def test_a_metric_file_says_what_was_measured(robust: RobustProject, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "sketch"):
         item = robust.item(name)
-        measure_robustness(item, RUNS)
+        measure_robustness(item, networks(item, RUNS))
         one = scoring(item, *RUNS)
         for run, subject in zip(RUNS, one.subjects, strict=True):
             content, masked = metrics_of(item, run), name == "a"
@@ -505,7 +506,7 @@ def test_a_metric_file_says_what_was_measured(robust: RobustProject, monkeypatch
                 assert content["metrics"][f"top1{end}"]["value"] == pytest.approx(100 * found.correct.mean())
                 assert content["metrics"][f"ece{end}"]["value"] == pytest.approx(found.calibration_error)
                 assert outcomes.images[f"top1{end}"].tolist() == [100.0 * right for right in found.correct]
-    sidecar = json.loads(item.config.weights_path(RUNS[2]).with_suffix(".json").read_text())
+    sidecar = json.loads(item.weights_path(RUNS[2]).with_suffix(".json").read_text())
     assert content["weights"] == {"md5": sidecar["md5"], "origin": "trained"}
     assert content["recipe"] == item.config.training_digest(RUNS[2])
     assert content["data"] == {"name": "colours_sketch", "digest": json.loads(item.record.read_text())["digest"]}
@@ -519,7 +520,7 @@ def test_a_metric_file_says_what_was_measured(robust: RobustProject, monkeypatch
     # Another protocol takes the predictions that are there, and gives the same outcomes.
     monkeypatch.setitem(MEASUREMENTS, "robustness", Version(99, ()))
     monkeypatch.setattr(measurement, "decode", lambda *_: pytest.fail("an image was decoded"))
-    measure_robustness(item, RUNS)
+    measure_robustness(item, networks(item, RUNS))
     again = metrics_of(item, RUNS[2])
     assert again["outcomes"] == content["outcomes"]
     assert again["detail"]["protocol"] == item.protocol() != content["detail"]["protocol"]
@@ -581,9 +582,10 @@ def test_an_unprepared_changed_or_damaged_set_is_refused(robust: RobustProject) 
     item = robust.item("c")
     Path("sets/c/jpeg_compression/2/red/000.jpg").unlink()
     with pytest.raises(DataError, match="jpeg_compression/2: its file names are not the recorded ones"):
-        measure_robustness(item, RUNS)
+        measure_robustness(item, networks(item, RUNS))
     with pytest.raises(FileError, match="unprepared/data/colours_r.json is missing .*lska data prepare --kind r"):
-        measure_robustness(robust.item("r", {"scale": "unprepared"}), RUNS)
+        item = robust.item("r", {"scale": "unprepared"})
+        measure_robustness(item, networks(item, RUNS))
     path = Path("sets/r/green/001.jpg")
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(ValueError, match=f"{path}: expected an image, found 300 bytes"):

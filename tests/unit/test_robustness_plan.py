@@ -16,8 +16,7 @@ from lska.provenance.files import read_yaml, write_json
 from lska.provenance.metric_files import project_root
 from lska.provenance.outcomes import outcomes_path
 from lska.provenance.strict import merge
-from lska.settings.inspections import TASKS
-from lska.settings.perturbed_sets import SETS, PerturbedSet
+from lska.settings.tasks import INSPECTIONS, SETS, PerturbedSet
 
 ONE = Run("van_tiny", "lska", 23, 0)
 Planner = Callable[..., Plan]
@@ -33,7 +32,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(project_root())
             demo = read_yaml(Path("config/demo.yaml"))
-            values = {name: section for name, section in merge(demo, changes).items() if name not in TASKS}
+            values = {name: section for name, section in merge(demo, changes).items() if name not in INSPECTIONS}
             return Plan(values, [Path("config/demo.yaml")], {})
 
     monkeypatch.chdir(tmp_path)
@@ -41,8 +40,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
 
 
 def put_record(item: PerturbedSet, digest: str = "as checked") -> None:
-    chooser = {"run": str(item.reference), "md5": md5_of("reference")}
-    reference = {} if item.reference is None else {"reference": chooser}
+    chosen = item.reference
+    reference = {} if chosen is None else {"reference": {"run": str(chosen.run), "md5": md5_of("reference")}}
     write_json(item.record, {"digest": digest, "inputs": item.inputs(), **reference})
 
 
@@ -133,7 +132,7 @@ def test_other_weights_are_measured_alone_on_every_set(plan: Planner, change: Ca
 def test_a_metric_file_that_is_missing_or_damaged_is_made_again(plan: Planner, content: str | None) -> None:
     made = plan()
     measure(made)
-    path = PerturbedSet(made.config, "r").metrics(ONE)
+    path = made.config.perturbed_set("r").metrics(ONE)
     path.unlink() if content is None else path.write_text(content)
     assert pending(plan()) == {"r": [str(ONE)]}
 
@@ -157,7 +156,7 @@ def not_named(path: Path) -> None:
 def test_a_metric_file_without_its_outcomes_is_made_again(plan: Planner, change: Callable[[Path], None]) -> None:
     made = plan()
     measure(made)
-    change(PerturbedSet(made.config, "c").metrics(ONE))
+    change(made.config.perturbed_set("c").metrics(ONE))
     assert pending(plan()) == {"c": [str(ONE)]}
 
 
@@ -165,9 +164,9 @@ def test_a_metric_file_without_its_outcomes_is_made_again(plan: Planner, change:
 def test_another_record_measures_its_set(plan: Planner, name: str) -> None:
     made = plan()
     measure(made)
-    put_record(PerturbedSet(made.config, name), "of other files")
+    put_record(made.config.perturbed_set(name), "of other files")
     assert pending(plan()) == everything(made, name)
-    PerturbedSet(made.config, name).record.unlink()
+    made.config.perturbed_set(name).record.unlink()
     assert pending(plan()) == everything(made, name)
 
 
@@ -227,7 +226,7 @@ def test_a_run_stays_in_its_pass_when_others_are_measured(plan: Planner) -> None
     # One run of each of three passes.
     runs = [Run.parse(run) for run in {one: run for (name, run), one in before.items() if name == "c"}.values()][:3]
     for run in runs:
-        PerturbedSet(made.config, "c").metrics(run).unlink()
+        made.config.perturbed_set("c").metrics(run).unlink()
     after = places(plan(**twice))
     assert set(after) == {("c", str(run)) for run in runs}
     assert after == {key: before[key] for key in after}
@@ -240,14 +239,14 @@ def test_files_that_are_there_are_to_be_replaced(plan: Planner) -> None:
     names = [f"metrics/robustness/c/{run}" for run in made.config.runs_of("robustness/c")]
     assert made.existing(*names) == []
     measure(made)
-    item = PerturbedSet(made.config, "c")
+    item = made.config.perturbed_set("c")
     assert made.existing(f"metrics/robustness/c/{ONE}") == list(map(str, item.outputs(ONE)))
 
 
 def test_sets_are_made_of_clean_images_or_of_a_classifier(plan: Planner) -> None:
     made = plan()
     weights = made.config.weights_path(made.config.references[0])
-    expected = {name: [made.config.data_record] for name in ("c", "c_bar")} | {"r": [], "sketch": []}
+    expected = {name: [made.config.images.record] for name in ("c", "c_bar")} | {"r": [], "sketch": []}
     expected["a"] = [weights, weights.with_suffix(".json")]
     assert {name: made.inputs(f"data/shapes_{name}") for name in SETS} == expected
     assert made.inputs("data/shapes") == []
@@ -277,6 +276,6 @@ def test_pictures_of_sets_belong_to_the_tables_that_show_them(plan: Planner) -> 
     measure(made)
     # A clone has the metric files without the images: no reason to make them.
     assert plan().examples("table_10") == []
-    PerturbedSet(made.config, "r").strips.parent.mkdir(parents=True)
-    PerturbedSet(made.config, "r").strips.touch()
+    made.config.perturbed_set("r").strips.parent.mkdir(parents=True)
+    made.config.perturbed_set("r").strips.touch()
     assert plan().examples("table_10") == [strips["r"]]

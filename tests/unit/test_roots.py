@@ -38,8 +38,8 @@ def jobs(*inputs: Path, outputs: tuple[Path, ...] = ()) -> list[PlannedJob]:
 
 
 def told(config: Config, *planned: PlannedJob) -> str:
-    origin = Settings(config, [Path("config/small.yaml")], {}, "--configfile")
-    return "\n".join(message(origin, one) for one in missing(config, planned))
+    origin = Settings(config.sources, [Path("config/small.yaml")], {}, "--configfile")
+    return "\n".join(message(origin, one) for one in missing(config.sources, planned))
 
 
 def test_a_missing_set_is_named_with_its_root_setting_file_and_remedy(small: Config) -> None:
@@ -65,7 +65,7 @@ def test_a_missing_set_is_named_with_its_root_setting_file_and_remedy(small: Con
 def test_sets_that_are_registered_for_say_where(small: Config) -> None:
     config = load([project_root() / "config/paper.yaml"], {"training": {"recipe": str(RECIPE)}, **NO_DENSE})
     assert "if not: get it from https://image-net.org/download-images (docs/data.md)" in told(
-        config, *jobs(config.data_record)
+        config, *jobs(config.images.record)
     )
     (c,) = [data for kind, data in config.sources if kind == "c"]
     text = told(config, *jobs(config.record_of(c)))
@@ -86,20 +86,20 @@ def test_only_what_the_jobs_read_is_missed(small: Config) -> None:
     assert told(small) == ""
     assert told(small, *jobs(Path("results/small/metrics/complexity/van_tiny-lka-k7-s0.json"))) == ""
     bccd = small.record_of(small.detection.data)
-    assert [one.data.name for one in missing(small, jobs(bccd))] == ["bccd"]
+    assert [one.data.name for one in missing(small.sources, jobs(bccd))] == ["bccd"]
     # A set that is to be checked is read too; where several jobs need it, it is named once.
-    both = [*jobs(bccd), *jobs(outputs=(bccd, small.data_record))]
-    assert [one.data.name for one in missing(small, both)] == ["cifar10", "bccd"]
+    both = [*jobs(bccd), *jobs(outputs=(bccd, small.images.record))]
+    assert [one.data.name for one in missing(small.sources, both)] == ["cifar10", "bccd"]
 
 
 def test_for_images_that_are_generated_from_clean_ones_the_clean_ones_are_missed(small: Config) -> None:
     record = small.record_of(dict(small.sources)["c"])
-    making = PlannedJob([str(small.data_record)], [str(record)])
+    making = PlannedJob([str(small.images.record)], [str(record)])
     measuring = PlannedJob([str(record)], ["metrics.json"])
-    assert [one.data.name for one in missing(small, [making, measuring])] == ["cifar10"]
+    assert [one.data.name for one in missing(small.sources, [making, measuring])] == ["cifar10"]
     # Nothing makes them again: that is for the caller to do.
-    (absent,) = missing(small, [measuring])
-    origin = Settings(small, [Path("config/small.yaml")], {}, "--configfile")
+    (absent,) = missing(small.sources, [measuring])
+    origin = Settings(small.sources, [Path("config/small.yaml")], {}, "--configfile")
     assert message(origin, absent).splitlines()[1:] == [
         "  its root, data/cifar10_c, is the setting robustness.sets.c.root in config/small.yaml",
         "  it is generated; make it again: lska data prepare --kind c --config config/small.yaml",
@@ -146,19 +146,19 @@ def test_a_tar_file_beside_the_root_of_a_set_of_class_folders_is_enough(tmp_path
 def test_the_last_file_that_sets_the_root_is_named_and_the_command_line_over_it(small: Config) -> None:
     Path("mine.yaml").write_text("data: {root: elsewhere}\n")
     files = [Path("config/small.yaml"), Path("mine.yaml")]
-    origin = Settings(small, files, {"detection": {"data": {"root": "there"}}}, "--configfile")
+    origin = Settings(small.sources, files, {"detection": {"data": {"root": "there"}}}, "--configfile")
     assert origin.source_of("data.root") == Path("mine.yaml")
     assert origin.source_of("segmentation.data.root") == Path("config/small.yaml")
     assert origin.source_of("detection.data.root") is None
-    said = "\n".join(message(origin, one) for one in missing(small, jobs(small.data_record)))
+    said = "\n".join(message(origin, one) for one in missing(small.sources, jobs(small.images.record)))
     assert "the setting data.root in mine.yaml\n  if you have it: correct it there\n" in said
-    said = message(origin, missing(small, jobs(small.record_of(dict(small.sources)["c"])))[0])
+    said = message(origin, missing(small.sources, jobs(small.record_of(dict(small.sources)["c"])))[0])
     over = """--set '{"detection":{"data":{"root":"there"}}}'"""
     assert f"lska data prepare --kind c --config config/small.yaml mine.yaml {over}" in said
 
 
 def test_everything_missing_is_told_at_once(small: Config) -> None:
-    origin = Settings(small, [Path("config/small.yaml")], {}, "--config")
+    origin = Settings(small.sources, [Path("config/small.yaml")], {}, "--config")
     with pytest.raises(MissingDataError) as caught:
         require(origin, ["classification", "segmentation"])
     found = re.findall(r"^data set (\w+) is missing", str(caught.value), re.MULTILINE)

@@ -16,11 +16,10 @@ from lska.provenance.files import read_yaml
 from lska.provenance.metric_files import project_root
 from lska.provenance.strict import SettingsError, build, merge, problems_of
 from lska.settings.dense_recipes import load_dense_recipe
-from lska.settings.inspections import OWN_DATA, TASKS, InspectionJob
-from lska.settings.perturbed_sets import SETS, PerturbedSet, set_of
 from lska.settings.recipes import load_recipe
 from lska.settings.scale import Config, from_dict, load
 from lska.settings.settings_reference import reference_page
+from lska.settings.tasks import INSPECTIONS, OWN_DATA, SETS, set_of
 
 OTHERS = (
     "convnext_tiny", "replknet_31t", "slak_tiny", "swin_tiny_patch4_window7_224", "deit_small_patch16_224", "pvt_small",
@@ -137,8 +136,9 @@ def test_the_projects_own_scales_load(names: tuple[str, ...]) -> None:
     assert all(len(data.generate.get("severities", range(5))) == 5 for data in scale.robustness.sets.values()
                if data.generate is not None), "means need all of them"  # fmt: skip
     counts = {"demo": (23, 10, 12), "small": (6, 6, 6), "paper": (20, 10, 12)}[names[0]]
-    assert tuple(len(scale.runs_of(task)) for task in TASKS) == counts
-    assert all(set(scale.runs_of(task)) <= set(scale.runs) for task in (*TASKS, *map("robustness/{}".format, SETS)))
+    assert tuple(len(scale.runs_of(task)) for task in INSPECTIONS) == counts
+    tasks = (*INSPECTIONS, *map("robustness/{}".format, SETS))
+    assert all(set(scale.runs_of(task)) <= set(scale.runs) for task in tasks)
 
 
 def test_the_demo_covers_what_was_asked_of_it_and_the_paper_scale_shrinks_nothing() -> None:
@@ -186,8 +186,8 @@ def test_sections_decide_sources_and_tasks() -> None:
     sets = {name: {"root": "data/corruptions"} for name in ("c", "c_bar")}
     assert config("paper", robustness={"sets": sets}).robustness.sets["c"].name == "imagenet_c", "stored sets may share"
     for make, told in (
-        (lambda: PerturbedSet(small, "r"), "scale small has no perturbed set 'r'; it has: c, c_bar"),
-        (lambda: InspectionJob(less, "shape_texture"), "no section 'shape_texture'; it has: texture_knn, receptive_fi"),
+        (lambda: small.perturbed_set("r"), "scale small has no perturbed set 'r'; it has: c, c_bar"),
+        (lambda: less.inspection("shape_texture"), "no section 'shape_texture'; it has: texture_knn, receptive_fi"),
     ):
         with pytest.raises(ValueError, match=told):
             make()
@@ -198,7 +198,7 @@ def test_files_have_the_places_that_the_rules_expect(snapshot: SnapshotAssertion
     run = demo.runs_of("receptive_field")[0]
     measured = [[str(path) for path in (*item.outputs(run), item.record)] for item in demo.measured]
     perturbed = [f"{one.strips} {one.predictions} {one.corrupted} {one.rule} {one.command}" for one in demo.perturbed]
-    paths = demo.checkpoints, demo.weights_path(RUN), demo.training_log(RUN), demo.data_record, demo.work
+    paths = demo.checkpoints, demo.weights_path(RUN), demo.training_log(RUN), demo.images.record, demo.work
     assert [*map(str, paths), str(demo.metric_path("properties", "lska")), *measured, *perturbed] == snapshot
 
 
@@ -207,11 +207,11 @@ def test_files_have_the_places_that_the_rules_expect(snapshot: SnapshotAssertion
 def test_a_missing_or_damaged_data_record_is_named_with_its_remedy(content: str | None) -> None:
     settings = from_dict(SETTINGS, "here")
     if content is not None:
-        settings.data_record.parent.mkdir(parents=True)
-        settings.data_record.write_text(content)
+        settings.images.record.parent.mkdir(parents=True)
+        settings.images.record.write_text(content)
     message = r"results/test/data/colours\.json is missing or damaged .*`lska data prepare --kind classification`"
     with pytest.raises(ValueError, match=message):
-        settings.data_identity()
+        settings.images.identity()
 
 
 def test_the_reference_of_all_settings_is_that_of_the_code() -> None:

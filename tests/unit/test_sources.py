@@ -33,8 +33,6 @@ from lska.data.roots import absence
 from lska.data.sources import class_root, open_classification, split_root
 from lska.data.synthetic.generated import write_set
 from lska.data.synthetic.texture_set import TextureSettings
-from lska.settings.inspections import InspectionJob
-from lska.settings.perturbed_sets import PerturbedSet
 from lska.settings.scale import DataSource
 
 Capture = pytest.CaptureFixture[str]
@@ -79,9 +77,9 @@ def test_classes_of_images_in_an_archive_go_through_the_data_rule(
     config = project.config(changes)
     with unchanged(Path("data")):
         assert project.command("data", "prepare", changes=changes) == 0
-        record = json.loads(config.data_record.read_text())
+        record = json.loads(config.images.record.read_text())
         assert record["splits"] == {"train": 76, "val": 24} and record["digest"] == load_manifest("colours.yaml").digest
-        split = open_classification(config, "val")
+        split = open_classification(config.images, "val")
         assert main(["data", "check", "colours.yaml", "--root", config.data.root, "--contents"]) == 0
     assert f"colours at {config.data.root}: as its manifest says" in capsys.readouterr().out
     assert split.classes == CLASSES and split.source.is_relative_to(config.work / "cache")
@@ -108,7 +106,7 @@ def test_an_archive_of_other_images_or_a_damaged_one_is_refused(
     archive.write_bytes(archive.read_bytes()[:-100])
     assert project.command("data", "prepare") == 1
     assert "data/colours-master.zip cannot be unpacked" in capsys.readouterr().err
-    assert not project.config().data_record.exists()
+    assert not project.config().images.record.exists()
 
 
 def prepared(kind: str, data: DataSource, folder: Path) -> dict[str, Any]:
@@ -165,7 +163,7 @@ def test_a_set_of_class_folders_in_an_archive(project: Project, place: str) -> N
     archive = Path("sets/my_r.tar") if place == "beside.tar" else Path("sets/my_r") / place
     pack(Path("images"), archive, archive.name.partition(".")[0])
     changes = {"robustness": {"sets": {"r": {"root": "sets/my_r"}}}}
-    item = PerturbedSet(project.config(settings("r", manifest="my_r.yaml"), changes), "r")
+    item = project.config(settings("r", manifest="my_r.yaml"), changes).perturbed_set("r")
     with unchanged(Path("sets")):
         prepare_perturbed(item)
         (part,) = open_parts(item)
@@ -185,12 +183,12 @@ def test_textures_in_their_archive(project: Project) -> None:
     pack(Path("made"), Path("textures/textures-r1.tar.gz"), "dtd")
     data = {"name": "own", "root": "textures", "manifest": "own.yaml"}
     section = {"runs": project.settings["runs"], "data": data}
-    job = InspectionJob(project.config({"texture_knn": section}), "texture_knn")
+    job = project.config({"texture_knn": section}).inspection("texture_knn")
     with unchanged(Path("textures")):
         prepare_inspected(job)
-        textures = open_textures(job.data, job.config.work / "cache")
+        textures = open_textures(job.data, job.work / "cache")
         verify_inspected(job, textures)
-    assert len(textures) == manifest.count and textures.folder.is_relative_to(job.config.work / "cache")
+    assert len(textures) == manifest.count and textures.folder.is_relative_to(job.work / "cache")
 
 
 def test_parts_of_one_folder_are_left_to_a_person_who_is_told_how(tmp_path: Path) -> None:

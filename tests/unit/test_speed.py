@@ -65,7 +65,7 @@ def test_networks_take_turns_after_warming_up(monkeypatch: pytest.MonkeyPatch) -
 
 def content_of(project: Project, run: Run, **changes: Any) -> dict[str, Any]:
     config = project.config({"speed": changes})
-    measure_speed(config, [run, run.with_seed(1)])
+    measure_speed(config.measurement("speed"), list(map(config.classifier, [run, run.with_seed(1)])))
     return json.loads(config.metric_path("speed", run).read_text(encoding="utf-8"))
 
 
@@ -110,7 +110,8 @@ def test_the_real_networks_are_measured_in_evaluation_mode(project: Project, mon
 
 def test_throughput_needs_the_names_of_the_classes_but_no_image(project: Project) -> None:
     config = project.config({"data": {"root": "none"}})
-    measure_speed(config, [project.run])
+    measure_speed(config.measurement("speed"), list(map(config.classifier, [project.run])))
     assert config.metric_path("speed", project.run).exists()
     with pytest.raises(ValueError, match=r"none\.yaml"):
-        measure_speed(project.config({"data": {"manifest": "none.yaml"}}), [project.run])
+        config = project.config({"data": {"manifest": "none.yaml"}})
+        measure_speed(config.measurement("speed"), [config.classifier(project.run)])

@@ -31,7 +31,6 @@ from table_helpers import (
 )
 
 from lska.models.runs import Run
-from lska.settings.fine_tunings import FineTuningJob
 from lska.tables import table_summary
 from lska.tables.cell_text import cell_text
 from lska.tables.paper_values import REFERENCE, read_paper
@@ -255,9 +254,6 @@ def test_pictures_are_those_of_the_fine_tuned_runs_that_a_table_reads(tmp_path: 
         assert sorted(samples(load_spec(target), scale)) == paths
     elsewhere = samples(load_spec("table_05"), scale, Path("x"))[0]
     assert elsewhere == Path(f"x/samples/{fpn}/{TINY}.png")
-    # Where the evaluation puts them.
-    job = FineTuningJob(type("Tuned", (Scale,), {"fine_tunings": ()})(Path("x"), fine_tuned=DENSE), fpn, TINY)
-    assert job.samples == elsewhere
     shown = [item.data for item in table_summary.pictures(load_spec("table_05"), scale, Path("x"))]
     assert shown[0].startswith("## Sample predictions") and shown[1] == f"### {fpn}/{TINY}"
     assert shown[2] == f"Not here: drawn by `lska evaluate dense {TINY} --task {fpn}`, which needs the data."

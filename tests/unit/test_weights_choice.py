@@ -115,13 +115,13 @@ def test_retrain_leaves_what_was_never_published(made: Plan) -> None:
 
 def test_a_retraining_does_not_end_at_once_by_the_states_of_the_published_one(made: Plan) -> None:
     publish(made)
-    before = made.config.state_folder(str(RUN), "sha256:0123456789abcdef")
+    before = made.config.classifier(RUN).states
     retraining(made, str(RUN))
-    anew = made.config.state_folder(str(RUN), "sha256:0123456789abcdef")
-    assert before.name == "0123456789ab" and anew != before
-    assert made.config.state_folder(str(RUN), "sha256:0123456789abcdef") == anew
+    anew = made.config.classifier(RUN).states
+    assert before.name == made.config.training_digest(RUN)[7:19] and anew != before
+    assert made.config.classifier(RUN).states == anew
     publish(made, "others")
-    assert made.config.state_folder(str(RUN), "sha256:0123456789abcdef") not in (before, anew)
+    assert made.config.classifier(RUN).states not in (before, anew)
 
 
 def test_a_fine_tuning_is_fetched_with_the_backbone_that_it_was_done_from(made: Plan) -> None:

@@ -178,5 +178,5 @@ def test_training_by_hand_keeps_what_is_not_ours(project: Any) -> None:
     weights = config.weights_path(project.run)
     lonely(weights)
     with pytest.raises(ForeignWeightsError, match="is there, but its sidecar"):
-        train(config, project.run)
+        train(config.classifier(project.run))
     assert weights.read_text() == "mine" and list(weights.parent.iterdir()) == [weights]

@@ -16,7 +16,7 @@ import pytest
 from whole_project import PROJECT, Project, work
 
 from lska.pipeline.products import FIGURES, TABLES
-from lska.settings.perturbed_sets import SETS
+from lska.settings.tasks import SETS
 from lska.tables.specs import TARGETS
 
 # The first test waits for the whole demo, on machines of any speed.

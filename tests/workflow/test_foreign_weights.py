@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+from tiny_project import fresh
 from whole_project import SCALE, Project
 
 from lska.provenance.files import read_json
@@ -35,12 +36,11 @@ def tiny(project: Project) -> Project:
     from lska.models.pretrained import save_weights
     from lska.models.runs import Run
     from lska.settings.scale import load
-    from lska.train.classifier import build_network
 
     (project.root / TINY).parent.mkdir(parents=True)
     (project.root / TINY).write_bytes(SCALE.read_bytes())
     config = load([SCALE])
-    save_weights(build_network(config, Run.parse(RUN), 4), project.root / config.weights_path(RUN))
+    save_weights(fresh(config, Run.parse(RUN), 4), project.root / config.weights_path(RUN))
     return project
 
 

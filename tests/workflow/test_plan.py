@@ -153,7 +153,7 @@ def test_a_changed_recipe_is_trained_anew_whatever_the_times_of_files(project, w
 def put_demo(root: Path, config: Path) -> None:
     """Weights of two networks of the demo, by today's recipe, and what was measured on them."""
     made = Plan(read_yaml(root / config), [config], {})
-    write_json(root / made.config.data_record, {"digest": "sha256:data"})
+    write_json(root / made.config.images.record, {"digest": "sha256:data"})
     for run in (Run.parse(RUN), Run.parse(RUN.replace("k23", "k7"))):
         weights, metrics = root / made.config.weights_path(run), root / made.config.metric_path("classification", run)
         log = root / made.config.training_log(run)

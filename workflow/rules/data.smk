@@ -11,7 +11,7 @@ from lska.pipeline.labels import labelled
 onstart:
     if workflow.is_main_process and not workflow.touch:
         PLAN.decided.keep(PLAN.decisions)
-        absent = [roots.message(PLAN.origin, one) for one in roots.missing(PLAN.config, ASKED)]
+        absent = [roots.message(PLAN.origin, one) for one in roots.missing(PLAN.config.sources, ASKED)]
         if absent and workflow.execution_settings.keep_going:
             logger.warning("\n".join(absent))
         elif absent:

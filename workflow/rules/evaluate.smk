@@ -32,12 +32,12 @@ rule dense:
         outcomes=outcomes_path(PLAN.config.metric_path("{task}", "{run}")),
         samples=PLAN.config.results / "samples" / "{task}" / "{run}.png",
     wildcard_constraints:
-        task=PLAN.made("metrics", TASK),
+        task=PLAN.made("metrics", FINE_TUNED),
     log:
         LOGS / "dense" / "{task}" / "{run}.log",
-    threads: lambda wildcards: evaluation_threads(PLAN.job(wildcards.task, wildcards.run).section.evaluation)
+    threads: lambda wildcards: evaluation_threads(PLAN.job(wildcards.task, wildcards.run).evaluation)
     resources:
-        **labelled("gpu_eval", lambda wildcards: PLAN.job(wildcards.task, wildcards.run).section.evaluation),
+        **labelled("gpu_eval", lambda wildcards: PLAN.job(wildcards.task, wildcards.run).evaluation),
     shell:
         "lska evaluate dense {wildcards.run} --task {wildcards.task} {SETTINGS} 2> {log:q}"
 

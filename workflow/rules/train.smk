@@ -65,7 +65,7 @@ rule fine_tune:
         sidecar=PLAN.config.weights_path("{task}/{run}").with_suffix(".json"),
         record=PLAN.config.training_log("{task}/{run}"),
     wildcard_constraints:
-        task=PLAN.weights("train", TASK),
+        task=PLAN.weights("train", FINE_TUNED),
     message:
         "train {wildcards.task}/{wildcards.run}: {PLAN:{wildcards.task}/{wildcards.run}}"
     params:

@@ -19,9 +19,9 @@ from lska.provenance.metric_files import digest, seal_problem, validate
 from lska.provenance.outcomes import Outcomes, OutcomesError, outcomes_path, read_arrays, read_outcomes
 from lska.provenance.pointers import pointer_path, read_pointer
 from lska.provenance.sidecars import check_sidecar
-from lska.settings.perturbed_sets import CORRUPTED
-from lska.settings.scale import KINDS, Config
+from lska.settings.scale import Config
 from lska.settings.sections import DataSource
+from lska.settings.tasks import CORRUPTED, KINDS
 
 EDITS = 4
 """Fields that are named of those that differ from the commit."""

@@ -32,11 +32,10 @@ from lska.provenance.outcomes import outcomes_path
 from lska.provenance.pointers import read_pointer
 from lska.provenance.sidecars import imported, own_normalization, own_preprocessing
 from lska.settings.dense_recipes import load_dense_recipe
-from lska.settings.fine_tunings import PAPER_RECIPES, parse_task
-from lska.settings.perturbed_sets import MANIFESTS
 from lska.settings.recipes import load_recipe
 from lska.settings.scale import Config
 from lska.settings.sections import DataSource
+from lska.settings.tasks import MANIFESTS, PAPER_RECIPES, parse_task
 from lska.tables.cell_states import MEANING, State
 from lska.tables.cell_text import cell_text, heading
 from lska.tables.collect import Cell, Table, TableRow, collect

@@ -19,10 +19,8 @@ from lska.models.runs import Run
 from lska.provenance.files import UnreadableFileError, files_in, plain, quoted
 from lska.provenance.outcomes import keeps_outcomes
 from lska.provenance.sidecars import imported, measured_alike
-from lska.settings.fine_tunings import FineTuningJob, parse_task
-from lska.settings.inspections import TASKS as INSPECTIONS
-from lska.settings.perturbed_sets import CORRUPTED, set_of
 from lska.settings.scale import Config
+from lska.settings.tasks import CORRUPTED, INSPECTIONS, parse_task, set_of
 
 LinkKind = Literal["weights", "backbone", "chooser", "data"]
 
@@ -293,7 +291,8 @@ class ScaleFiles:
             yield Finding(Level.OUTDATED, sidecar.path, "", text)
             return
         try:
-            spec = config.training_spec(run) if parse_task(task) is None else FineTuningJob(config, task, run).spec()
+            job = config.classifier(run) if parse_task(task) is None else config.fine_tuning(task, run)
+            spec = job.spec()
         except UnreadableFileError:
             return  # the sidecar of its backbone, which is a finding of its own
         if changed := changes_of(plain(sidecar.get("spec")), plain(spec)):

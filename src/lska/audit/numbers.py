@@ -79,7 +79,7 @@ def count_again(config: Config, task: str, run: str) -> Mapping[str, Mapping[str
         return measure_module(run)
     from lska.evaluate.model_size import counts, dense_counts
 
-    return (dense_counts(config, head, Run.parse(run)) if head else counts(Run.parse(run)))[0]
+    return (dense_counts(head, Run.parse(run)) if head else counts(Run.parse(run)))[0]
 
 
 def _contradictions(derived: Derived, entry: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -23,8 +23,8 @@ from lska.provenance.files import (
     write_json,
     write_text,
 )
-from lska.settings.fine_tunings import CONTROL
 from lska.settings.scale import Config
+from lska.settings.tasks import CONTROL
 from lska.tables.measurements import MetricFolder, measurement_of
 from lska.tables.specs import TARGETS, load_spec, requirements
 

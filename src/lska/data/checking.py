@@ -17,16 +17,15 @@ from lska.data.manifest import load_manifest, manifest_kind, manifest_path
 from lska.data.perturbed.parts import report_corrupted, report_perturbed
 from lska.data.preparing import check_splits, prepare_set
 from lska.provenance.metric_files import digest
-from lska.settings.inspections import InspectionJob
-from lska.settings.perturbed_sets import CUE_CONFLICT
 from lska.settings.sections import DataSource
+from lska.settings.tasks import CUE_CONFLICT, InspectionJob
 
 
 def prepare_inspected(job: InspectionJob) -> None:
     """Prepare the set of an inspection; raises as `lska.data.preparing.prepare_set`."""
     kind = {"shape_texture": CueConflictFolder, "texture_knn": TextureFolder}[job.name]
     more = {"task": job.task, "inputs": job.inputs()}
-    prepare_set(kind(job.name, job.data, job.config.work / "cache"), job.record, more)
+    prepare_set(kind(job.name, job.data, job.data.cache), job.record, more)
 
 
 def check_set(name: str | Path, root: Path, contents: bool = False, archives: bool = False) -> CheckReport:

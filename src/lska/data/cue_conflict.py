@@ -23,7 +23,7 @@ from lska.data.parallel import mapped
 from lska.data.preparing import RENDERED, DataSet, inspected_record
 from lska.provenance.files import read_yaml
 from lska.provenance.metric_files import digest
-from lska.settings.perturbed_sets import CUE_CONFLICT
+from lska.settings.tasks import CUE_CONFLICT
 
 NAME = re.compile(r"([A-Za-z_]+)([0-9]+)-([A-Za-z_]+)([0-9]+)\.png")
 

@@ -6,7 +6,7 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,11 @@ from lska.data.synthetic.labelled import ClassificationSettings, RenditionSettin
 from lska.data.synthetic.texture_set import TextureSettings
 from lska.provenance.errors import InputError
 from lska.provenance.strict import build, problems_of, refuse
-from lska.settings.perturbed_sets import MASKED
-from lska.settings.scale import Config, place
 from lska.settings.sections import DataSource
+from lska.settings.tasks import MASKED, ScaleData, place
+
+Sources = Sequence[tuple[str, ScaleData]]
+Updates = Mapping[str, Mapping[str, int]]
 
 SETTINGS: dict[str, Any] = {
     "classification": ClassificationSettings, "detection": DetectionSettings, "segmentation": SegmentationSettings,
@@ -61,9 +63,8 @@ class Trained:
     """Validation images."""
 
 
-def trained(config: Config) -> Trained | None:
-    """The classes that the networks of a scale tell apart; None where no manifest of the data is there."""
-    data = config.data
+def trained(data: DataSource) -> Trained | None:
+    """The classes that networks trained on a set tell apart; None where no manifest of the data is there."""
     if data.generate is not None:
         settings = generator_settings("classification", data)
         return Trained(data.name, settings.class_names, len(settings.class_names) * settings.val_per_class)
@@ -75,17 +76,18 @@ def trained(config: Config) -> Trained | None:
     return Trained(data.name, manifest.classes, manifest.splits["val"].count if "val" in manifest.splits else 0)
 
 
-def check_generators(config: Config, where: str) -> None:
+def check_generators(sources: Sources, updates: Updates, where: str) -> None:
     """Raise ValueError, which names `where` and every problem, unless each generated set can be made as configured.
 
     Asked before anything is planned or made, and not by every reader of a configuration: the generators import NumPy.
+    `sources` and `updates` are those of `Config`.
     """
-    refuse(generator_problems(config), where)
+    refuse(generator_problems(sources, updates), where)
 
 
-def generator_problems(config: Config) -> list[str]:
+def generator_problems(sources: Sources, updates: Updates) -> list[str]:
     """What is wrong with the settings under `generate`: each for itself, and where that is right, with the others."""
-    generated = [(kind, data) for kind, data in config.sources if data.generate is not None]
+    generated = [(kind, data) for kind, data in sources if data.generate is not None]
     problems = [
         problem
         for kind, data in generated
@@ -93,24 +95,24 @@ def generator_problems(config: Config) -> list[str]:
     ]
     if problems or not generated:
         return problems
-    about, made = trained(config), {kind: generator_settings(kind, data) for kind, data in generated}
-    return [problem for kind, settings in made.items() for problem in _unfit(config, kind, settings, about)]
+    about = trained(dict(sources)["classification"])
+    made = {kind: generator_settings(kind, data) for kind, data in generated}
+    return [problem for kind, settings in made.items() for problem in _unfit(kind, settings, about, updates)]
 
 
-def _unfit(config: Config, kind: str, settings: Any, about: Trained | None) -> Iterator[str]:
+def _unfit(kind: str, settings: Any, about: Trained | None, updates: Updates) -> Iterator[str]:
     """What the settings of one generated set cannot promise to what uses it."""
     where = f"{place(kind)}.generate"
     few = "{}: {} training images are fewer than one update takes, global_batch {} of {}; raise it, or lower that"
     if kind == "classification":
         images, setting = len(settings.class_names) * settings.train_per_class, f"{where}.train_per_class"
-        paths = {config.training.recipes.get(model, config.training.recipe): model for model in config.recipes}
-        for path, model in paths.items():
-            if images < (batch := config.recipes[model].global_batch):
+        for path, batch in updates[kind].items():
+            if images < batch:
                 yield few.format(setting, images, batch, path)
-    elif kind in config.dense:
-        for head, means in config.dense[kind].heads.items():
-            if settings.train_images < (batch := config.dense_recipes[kind, head].global_batch):
-                yield few.format(f"{where}.train_images", settings.train_images, batch, means.recipe)
+    elif kind in updates:
+        for path, batch in updates[kind].items():
+            if settings.train_images < batch:
+                yield few.format(f"{where}.train_images", settings.train_images, batch, path)
     elif kind in FAMILIES:
         if settings.family != kind:
             yield f"{where}.family: expected {kind!r}, as the set is called, found {settings.family!r}; leave it out"

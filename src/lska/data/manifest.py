@@ -33,8 +33,8 @@ from lska.provenance.errors import InputError
 from lska.provenance.files import quoted, read_yaml, write_text
 from lska.provenance.metric_files import digest
 from lska.provenance.strict import AtLeastOne, AtLeastZero, Positive, build, checked
-from lska.settings.scale import place
 from lska.settings.sections import DataSource
+from lska.settings.tasks import place
 
 BUNDLED = Path(__file__).parent / "manifests"
 
@@ -391,7 +391,7 @@ def load_manifest(name: str | Path, kind: str | None = "classification") -> Any:
     """
     path = manifest_path(name, kind)
     values, found = read_yaml(path), manifest_kind(path)
-    # What identifies a set is in the lines before (lska.settings.perturbed_sets.source_identity).
+    # What identifies a set is in the lines before (lska.settings.tasks.ScaleData.made_of).
     if "archives" in values and list(values)[-1] != "archives":
         raise DataError(f"{path}: expected `archives` as the last key, found {list(values)[-1]!r} there; move it down")
     if kind not in (None, found):

@@ -21,9 +21,8 @@ from lska.data.manifest import make_manifest, manifest_for
 from lska.data.sources import split_root
 from lska.data.synthetic.generated import write_set
 from lska.provenance.metric_files import read_record, write_sealed
-from lska.settings.inspections import InspectionJob
-from lska.settings.scale import Config, place
 from lska.settings.sections import DataSource
+from lska.settings.tasks import InspectionJob, ScaleData, place
 
 logger = logging.getLogger(__name__)
 
@@ -113,25 +112,25 @@ def check_splits(manifest: Any, root: Path, cache: Path, contents: bool = False)
     return check_class_folders(manifest, root, contents, opened)
 
 
-def prepare(config: Config) -> None:
+def prepare(data: ScaleData) -> None:
     """Prepare a scale's classification set; raises as `prepare_set`."""
-    prepare_set(ClassFolders("classification", config.data, config.work / "cache"), config.data_record)
+    prepare_set(ClassFolders(data.kind, data, data.cache), data.record)
 
 
-def verify(config: Config, *splits: Split) -> dict[str, str]:
+def verify(data: ScaleData, *splits: Split) -> dict[str, str]:
     """Make sure that opened splits are those of the data record, also where the root was changed after the check.
 
     Returns the name and digest of the data, as results keep them; raises DataError where something differs.
     """
-    identity = config.data_identity()
-    if config.data.generate is not None:
+    identity = data.identity()
+    if data.generate is not None:
         return identity
-    manifest = manifest_for("classification", config.data)
+    manifest = manifest_for("classification", data)
     problems = [f"{split.split}: {text}" for split in splits for text in structure_problems(manifest, split)]
     if identity["digest"] != manifest.digest:
         problems.append("it records another version of the manifest")
     if problems:
-        raise changed(config.data.root, config.data_record, problems)
+        raise changed(data.root, data.record, problems)
     return identity
 
 

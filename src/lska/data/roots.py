@@ -15,9 +15,11 @@ from lska.data.entries import is_hidden
 from lska.provenance.errors import LskaError
 from lska.provenance.files import read_yaml
 from lska.settings.options import as_options
-from lska.settings.perturbed_sets import CORRUPTED, SETS
-from lska.settings.scale import Config, place
 from lska.settings.sections import DataSource
+from lska.settings.tasks import CORRUPTED, SETS, ScaleData, place
+
+Sources = Sequence[tuple[str, ScaleData]]
+"""Data sets with what they serve, as `Config.sources` says."""
 
 STOPPED = "nothing was started; --keep-going does what needs no missing data"
 """What is added where Snakemake stops for missing data."""
@@ -50,9 +52,9 @@ class Absent(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """A configuration with where it comes from, so that messages can name the file to change."""
+    """The data sets of a configuration with where it comes from, so that messages can name the file to change."""
 
-    config: Config
+    sources: Sources
     files: Sequence[Path]
     overrides: Mapping[str, Any]
     """What stands over the files."""
@@ -101,7 +103,7 @@ def _unreadable(root: Path) -> str | None:
     return f"{root.absolute()} is empty" if empty else None
 
 
-def missing(config: Config, jobs: Sequence[PlannedJob]) -> list[Absent]:
+def missing(sources: Sources, jobs: Sequence[PlannedJob]) -> list[Absent]:
     """The data sets that some of the jobs read and that are not there.
 
     A job reads the sets whose records are among its inputs, and one that writes a record reads the set itself, which it
@@ -110,15 +112,15 @@ def missing(config: Config, jobs: Sequence[PlannedJob]) -> list[Absent]:
     read = {str(file) for job in jobs for file in job.inputs}
     written = {str(file) for job in jobs for file in job.outputs}
     kinds = []
-    for kind, data in config.sources:
-        record = str(config.record_of(data))
+    for kind, data in sources:
+        record = str(data.record)
         if data.generate is None if record in written else record in read:
             kinds.append(kind)
-    return _absent(config, kinds)
+    return _absent(sources, kinds)
 
 
-def _absent(config: Config, kinds: Iterable[str]) -> list[Absent]:
-    found = [Absent(kind, data, absence(kind, data) or "") for kind, data in config.sources if kind in kinds]
+def _absent(sources: Sources, kinds: Iterable[str]) -> list[Absent]:
+    found = [Absent(kind, data, absence(kind, data) or "") for kind, data in sources if kind in kinds]
     return [one for one in found if one.reason]
 
 
@@ -126,13 +128,13 @@ def require(settings: Settings, kinds: Iterable[str]) -> None:
     """Raise MissingDataError, which says where each was looked for, which setting says so, and what to do, unless the
     data sets that serve `kinds` are there, as far as can be seen without opening any file.
     """
-    if absent := _absent(settings.config, set(kinds)):
+    if absent := _absent(settings.sources, set(kinds)):
         raise MissingDataError("\n".join(message(settings, one) for one in absent))
 
 
-def prepared_from(config: Config, kind: str) -> tuple[str, ...]:
+def prepared_from(sources: Sources, kind: str) -> tuple[str, ...]:
     """The sets, by what they serve, that preparing the one for `kind` reads: itself where it is not generated."""
-    data = dict(config.sources).get(kind)
+    data = dict(sources).get(kind)
     if data is None:
         return ()
     if data.generate is None:

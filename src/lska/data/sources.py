@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lska.data.archives import Archive, inside, packed, unpack_by_hand, unpacked
 from lska.data.entries import DataError, is_hidden, lying_at
 from lska.data.folders import Split, open_split, require_split
 from lska.data.manifest import BUNDLED, IMAGES, LABELS, DenseManifest, load_manifest
-from lska.settings.perturbed_sets import CORRUPTED
 from lska.settings.sections import DataSource
-
-if TYPE_CHECKING:
-    from lska.settings.scale import Config
+from lska.settings.tasks import CORRUPTED, ScaleData
 
 
 def archives_of(data: DataSource) -> tuple[Archive, ...]:
@@ -26,10 +23,9 @@ def archives_of(data: DataSource) -> tuple[Archive, ...]:
     return load_manifest(path, None).archives if data.generate is None and path.is_file() else ()
 
 
-def open_classification(config: Config, split: str) -> Split:
+def open_classification(data: ScaleData, split: str) -> Split:
     """Open a split of a scale's classification set; DataError as `open_split` and `unpacked`."""
-    data = config.data
-    return open_split(split_root(Path(data.root), archives_of(data), split, config.work / "cache"), split)
+    return open_split(split_root(Path(data.root), archives_of(data), split, data.cache), split)
 
 
 def _holding(

@@ -10,21 +10,20 @@ import torch
 from lska.data.preparing import verify
 from lska.data.sources import open_classification
 from lska.evaluate.measurement import Frame, Shard, Subject, Values, measure, open_run, shared_batches
-from lska.models.runs import Run
 from lska.models.scoring import Scores
 from lska.provenance.outcomes import Outcomes, of_images
-from lska.settings.scale import Config
+from lska.settings.tasks import ClassifierJob, MeasurementJob
 
 
-def classify(config: Config, runs: Sequence[Run]) -> None:
-    """Score the checkpoints of `runs` in one pass over the validation images and write a metric file for each.
+def classify(task: MeasurementJob, jobs: Sequence[ClassifierJob]) -> None:
+    """Score the checkpoints of `jobs` in one pass over the validation images and write a metric file for each.
 
     Raises:
         DataError: the data set is missing, or an image is unreadable (named).
         StaleWeightsError, ValueError: a checkpoint is missing, damaged or of another architecture.
     """
-    split, means = open_classification(config, "val"), config.evaluation
-    frame = Frame.of(config, "classification", verify(config, split), means)
+    split, means = open_classification(task.data, "val"), task.means
+    frame = Frame.of(task, verify(task.data, split))
 
     def accuracies(subjects: list[Subject], device: torch.device) -> Iterator[Values]:
         scores = [Scores() for _ in subjects]
@@ -38,4 +37,4 @@ def classify(config: Config, runs: Sequence[Run]) -> None:
             kept = counts.images
             yield Values({name: of_images(name, values) for name, values in kept.items()}, Outcomes(images=kept))
 
-    measure(frame, [functools.partial(open_run, config, run, len(split.classes)) for run in runs], accuracies)
+    measure(frame, [functools.partial(open_run, job, len(split.classes)) for job in jobs], accuracies)

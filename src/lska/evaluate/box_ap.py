@@ -32,7 +32,7 @@ from lska.evaluate.pictures import Instances, detection_sheet
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
 from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
-from lska.settings.fine_tunings import FineTuningJob
+from lska.settings.tasks import FineTuningJob
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def _score(predictor: Predictor, network: nn.Module) -> Values:
             there = _truth(truth, sample.img_id, split.category_ids, "mask" in kinds)
             shown.append((read_image(sample.img_path), there, predicted))
     detection_sheet(
-        *zip(*shown, strict=True), split.classes, job.samples, f"{job.config.caption}: {job.task}, {job.run}"
+        *zip(*shown, strict=True), split.classes, job.samples, f"{job.caption}: {job.task}, {job.run}"
     )
     metrics: dict[str, Any] = {}
     samples: dict[str, np.ndarray] = {}

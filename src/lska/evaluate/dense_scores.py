@@ -18,7 +18,7 @@ from lska.data.dense_sets import DetectionSplit, SegmentationSplit
 from lska.evaluate.measurement import Frame, Subject, Values, check_origin, measure, open_weights, vouched_sidecar
 from lska.models.openmmlab import use
 from lska.provenance.sidecars import imported, own_normalization
-from lska.settings.fine_tunings import FineTuningJob
+from lska.settings.tasks import FineTuningJob
 from lska.train.dense_loading import validation_loader
 from lska.train.fine_tuner import open_splits
 from lska.train.mm_configs import configuration
@@ -49,7 +49,7 @@ class Predictor:
         """
         sidecar = vouched_sidecar(job.weights, f"lska train {job.run} --task {job.task}")
         splits = open_splits(job, "val")
-        check_origin(sidecar, job.weights, job.spec(), job.config.data_identity(job.data))
+        check_origin(sidecar, job.weights, job.spec(), job.data.identity())
         if imported(sidecar):
             own = own_normalization(sidecar, str(job.weights.with_suffix(".json")))
             job = dataclasses.replace(job, normalization=own)
@@ -89,7 +89,7 @@ def measure_dense(job: FineTuningJob, score: Callable[[Predictor, nn.Module], Va
         StaleWeightsError, DataError, ValueError: as `Predictor.open`.
     """
     predictor = Predictor.open(job)
-    frame = Frame.of(job.config, job.task, job.config.data_identity(job.data), job.section.evaluation)
+    frame = Frame.of(job, job.data.identity())
 
     def values(subjects: list[Subject], device: torch.device) -> Iterator[Values]:
         found = score(predictor, subjects[0].network)

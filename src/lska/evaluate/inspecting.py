@@ -25,29 +25,28 @@ from lska.models.runs import Run
 from lska.provenance.files import atomic_path
 from lska.provenance.metric_files import file_md5, metric
 from lska.provenance.outcomes import Outcomes
-from lska.settings.inspections import InspectionJob
 from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN
+from lska.settings.tasks import ClassifierJob, InspectionJob
 from lska.train.classifier import build_network
 
 logger = logging.getLogger(__name__)
 
 
-def measure_inspection(job: InspectionJob, runs: Sequence[Run]) -> None:
-    """Measure the networks of `runs` and write a metric file for each.
+def measure_inspection(job: InspectionJob, networks: Sequence[ClassifierJob]) -> None:
+    """Measure `networks` and write a metric file for each.
 
     Raises:
         DataError: the data were not prepared, were changed since, or hold an unreadable image.
         StaleWeightsError, ValueError: a checkpoint is missing, damaged or of another architecture.
     """
-    classes, means = training_classes(job.config), job.section.evaluation
-    frame = Frame.of(job.config, job.task, job.config.data_identity(job.data), means)
+    classes, frame = training_classes(job.clean), Frame.of(job, job.data.identity())
     look = {"shape_texture": _shape_texture, "texture_knn": _texture_knn, "receptive_field": _receptive_field}[job.name]
 
     def values(subjects: list[Subject], device: torch.device) -> Iterator[Values]:
         for metrics, outcomes, detail in look(job, subjects, classes, device):
             yield Values(metrics, outcomes, {"protocol": job.protocol(), **detail})
 
-    measure(frame, [functools.partial(open_run, job.config, run, len(classes)) for run in runs], values)
+    measure(frame, [functools.partial(open_run, network, len(classes)) for network in networks], values)
 
 
 Found = Iterator[tuple[dict[str, dict[str, Any]], Outcomes, dict[str, Any]]]
@@ -65,7 +64,7 @@ def _shape_texture(
     groups = category_classes(cues, classes)
     features: list[list[np.ndarray]] = [[] for _ in subjects]
     probabilities: list[list[np.ndarray]] = [[] for _ in subjects]
-    shard = Shard(cues, range(len(cues)), subjects, stored=job.config.stored_images == "as_stored")
+    shard = Shard(cues, range(len(cues)), subjects, stored=job.stored_images == "as_stored")
     with torch.inference_mode():
         for _, _, inputs in shared_batches([shard], section.evaluation.batch_size, section.evaluation.workers, device):
             for rows, shares, (subject, images) in zip(features, probabilities, inputs, strict=True):
@@ -83,7 +82,7 @@ def _shape_texture(
             metrics |= shape_texture.bias_metrics(decided, tuple(groups))
             kept = shape_texture.bias_outcomes(decided, section.resamples)
             outcomes = Outcomes(kept.images, {**outcomes.samples, **kept.samples})
-        yield metrics, outcomes, {"images": len(cues), "stored_images": job.config.stored_images}
+        yield metrics, outcomes, {"images": len(cues), "stored_images": job.stored_images}
 
 
 def category_classes(cues: CueConflictSet, classes: tuple[str, ...]) -> dict[str, np.ndarray] | None:
@@ -103,7 +102,7 @@ def category_classes(cues: CueConflictSet, classes: tuple[str, ...]) -> dict[str
 
 def _texture_knn(job: InspectionJob, subjects: list[Subject], classes: tuple[str, ...], device: torch.device) -> Found:
     """Nearest-neighbour accuracy per split and over splits."""
-    section, textures = job.section, open_textures(job.data, job.config.work / "cache")
+    section, textures = job.section, open_textures(job.data, job.data.cache)
     verify_inspected(job, textures)
     detail = {"gallery": list(section.gallery), "query": section.query, "classes": len(textures.classes)}
     means = section.evaluation
@@ -118,12 +117,12 @@ def _receptive_field(
     job: InspectionJob, subjects: list[Subject], classes: tuple[str, ...], device: torch.device
 ) -> Found:
     """Area ratios of the trained network and, as a control, of the same network before training."""
-    section, split = job.section, open_classification(job.config, "val")
-    verify_classification(job.config, split)
+    section, split = job.section, open_classification(job.data, "val")
+    verify_classification(job.data, split)
     for subject in subjects:
         logger.info("%s: effective receptive field", subject.name)
         run = Run.parse(subject.name)
-        fresh = build_network(job.config, run, len(classes), 0.0, subject.architecture).eval().to(device)
+        fresh = build_network(run, subject.architecture, len(classes)).eval().to(device)
         mean, deviation = subject.own.mean, subject.own.deviation
         if section.normalization == "imagenet":
             mean, deviation = IMAGENET_MEAN, IMAGENET_DEVIATION

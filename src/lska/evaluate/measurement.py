@@ -44,8 +44,8 @@ from lska.provenance.sidecars import (
     own_preprocessing,
     read_sidecar,
 )
-from lska.settings.scale import Config
-from lska.settings.sections import Evaluation, Speed
+from lska.settings.sections import DataSource
+from lska.settings.tasks import ClassifierJob, FineTuningJob, MeasurementJob
 from lska.train.classifier import build_network
 from lska.train.workers import Loader, Stopping
 
@@ -96,12 +96,11 @@ class Frame:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
-    def of(
-        cls, config: Config, task: str, data: Mapping[str, str] | None = None, means: Evaluation | Speed | None = None
-    ) -> Frame:
-        """The frame of a task at a configuration's scale."""
+    def of(cls, job: MeasurementJob | FineTuningJob, data: Mapping[str, str] | None = None) -> Frame:
+        """The frame of a task."""
+        means = job.evaluation if isinstance(job, FineTuningJob) else job.means
         threads, gpus = (None, 0) if means is None else (means.threads, means.gpus)
-        return cls(task, config.scale, functools.partial(config.metric_path, task), data, threads, gpus)
+        return cls(job.task, job.scale, functools.partial(job.metric_path, job.task), data, threads, gpus)
 
 
 def measure(
@@ -142,9 +141,8 @@ class StaleWeightsError(LskaError, ValueError):
     """Weights and sidecar do not belong together."""
 
 
-def training_classes(config: Config) -> tuple[str, ...]:
-    """Names of the classes that the networks of a scale tell apart, in the order of their outputs; reads no image."""
-    data = config.data
+def training_classes(data: DataSource) -> tuple[str, ...]:
+    """Names of the classes that networks trained on a set tell apart, in the order of their outputs; reads no image."""
     if data.generate is not None:
         return generator_settings("classification", data).class_names
     return load_manifest(Path(data.manifest) if data.manifest else data.name).classes
@@ -160,28 +158,23 @@ def open_weights(
     return Subject(name, network, sidecar, own, dict(architecture or {}), channels_last)
 
 
-def open_run(config: Config, run: Run, classes: int, device: torch.device) -> Subject:
-    """A run of the configuration, trained as it says today, or imported and prepared for as its sidecar says; raises as
-    `vouched_run` and `open_weights`."""
-    sidecar, own = vouched_run(config, run)
-    architecture = config.architecture.get(run.model, {})
+def open_run(job: ClassifierJob, classes: int, device: torch.device) -> Subject:
+    """A run of the scale, trained as its configuration says today, or imported and prepared for as its sidecar says;
+    raises as `vouched_run` and `open_weights`."""
+    (sidecar, own), run, architecture = vouched_run(job), job.run, job.architecture
     if imported(sidecar):
         architecture = (sidecar.get("spec") or {}).get("architecture", architecture)
-    network, layout = build_network(config, run, classes, 0.0, architecture), config.recipe_of(run).channels_last
+    network, layout = build_network(run, architecture, classes), job.recipe.channels_last
     return open_weights(
-        str(run),
-        network,
-        config.weights_path(run),
-        sidecar,
-        own,
-        device,
-        channels_last=layout,
-        architecture=architecture,
+        str(run), network, job.weights, sidecar, own, device, channels_last=layout, architecture=architecture
     )
 
 
-def open_file(config: Config, weights: Path, classes: int, device: torch.device) -> Subject:
+def open_file(data: DataSource, weights: Path, classes: int, device: torch.device) -> Subject:
     """Any checkpoint with its sidecar, of whatever recipe: it may have another input size and normalisation.
+
+    Args:
+        data: the classification set of the scale.
 
     Raises:
         StaleWeightsError, ValueError: as `vouched_sidecar` and `open_weights`, or the sidecar does not say how the
@@ -196,32 +189,32 @@ def open_file(config: Config, weights: Path, classes: int, device: torch.device)
             "or add what is known of it"
         )
     own = own_preprocessing(sidecar, str(where))
-    trained_on = (sidecar.get("data") or {}).get("name", config.data.name)
-    if trained_on != config.data.name:
+    trained_on = (sidecar.get("data") or {}).get("name", data.name)
+    if trained_on != data.name:
         raise InputError(
             f"{where}: the weights were trained on {quoted(trained_on)}, whose classes are others than those of "
-            f"{config.data.name}; choose a checkpoint of this data set, or the configuration of the other scale"
+            f"{data.name}; choose a checkpoint of this data set, or the configuration of the other scale"
         )
     run, architecture = Run.parse(spec["run"]), spec.get("architecture", {})
     network = create(run.model, attention=run.attention, kernel_size=run.kernel, **architecture, num_classes=classes)
-    layout = bool(spec["recipe"].get("channels_last", config.recipe_of(run).channels_last))
+    layout = bool(spec["recipe"].get("channels_last", False))
     return open_weights(
         str(run), network, weights, sidecar, own, device, channels_last=layout, architecture=architecture
     )
 
 
-def vouched_run(config: Config, run: Run) -> tuple[dict[str, Any], Preprocessing]:
+def vouched_run(job: ClassifierJob) -> tuple[dict[str, Any], Preprocessing]:
     """The sidecar of a run of the configuration, which vouches for its weights, and how images are prepared for them.
 
     Raises:
         StaleWeightsError: as `vouched_sidecar` and `check_origin`.
         ValueError: the sidecar of imported weights is of another run, or does not say how images are prepared.
     """
-    weights = config.weights_path(run)
+    run, weights = job.run, job.weights
     sidecar, where = vouched_sidecar(weights, f"lska train {run}"), str(weights.with_suffix(".json"))
-    check_origin(sidecar, weights, config.training_spec(run), config.data_identity())
+    check_origin(sidecar, weights, job.spec(), job.data.identity())
     if not imported(sidecar):
-        return sidecar, Preprocessing.of(config.recipe_of(run).to_dict(), "recipe")
+        return sidecar, Preprocessing.of(job.recipe.to_dict(), "recipe")
     if (stated := (sidecar.get("spec") or {}).get("run", str(run))) != str(run):
         raise InputError(f"{where}: spec.run: expected {run}, found {quoted(stated)}; correct the sidecar")
     return sidecar, own_preprocessing(sidecar, where)

@@ -9,9 +9,9 @@ mmdet's own `forward`. This gives the printed 221 GFLOPs with LSKA-Small.
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,41 +25,43 @@ from lska.models.replknet import RepLKNet
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric, project_root
-from lska.settings.fine_tunings import CONTROL, HEADS, PAPER_RECIPES, FineTuningJob
-from lska.settings.scale import Config
-from lska.settings.sections import DataSource, DenseTask, FineTuning, RunGroup
+from lska.provenance.sidecars import Normalization
+from lska.settings.dense_recipes import load_dense_recipe
+from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN
+from lska.settings.sections import Evaluation, FineTuning
+from lska.settings.tasks import CONTROL, HEADS, PAPER_RECIPES, FineTuningJob, MeasurementJob, ScaleData
 
 INPUT_SIZE = (3, 224, 224)
 
 
-def measure_complexity(config: Config, runs: Sequence[Run], head: str | None = None) -> None:
-    """Count the network of every run, alone with 1,000 classes or in a detector or segmentor, and write metric files.
+def measure_complexity(task: MeasurementJob, runs: Sequence[Run]) -> None:
+    """Count the network of every run, alone with 1,000 classes or in a detector or segmentor (`complexity/<head>`).
 
     Raises:
         ValueError: unknown model, attention, kernel size or head, or a network that is no backbone for a head.
     """
-    task = "complexity" if head is None else f"complexity/{head}"
+    head = task.task.partition("/")[2]
     for run in tqdm(runs, unit="network", disable=None):
-        _write(config, task, str(run), lambda run=run: counts(run) if head is None else dense_counts(config, head, run))
+        _write(task, str(run), lambda run=run: dense_counts(head, run) if head else counts(run))
 
 
-def measure_properties(config: Config) -> None:
+def measure_properties(task: MeasurementJob) -> None:
     """Measure long-range dependence, adaptability and scalability of each design of Table I on its actual module."""
     from lska.models.properties import MODULES, REASONS, measure_module
 
     for name in MODULES:
         reasons = {"reasons": REASONS.get(name, {})}
-        _write(config, "properties", name, lambda name=name, reasons=reasons: (measure_module(name), reasons))
+        _write(task, name, lambda name=name, reasons=reasons: (measure_module(name), reasons))
 
 
-def _write(config: Config, task: str, name: str, counted: Callable[[], tuple[Mapping[str, Any], Any]]) -> None:
+def _write(task: MeasurementJob, name: str, counted: Callable[[], tuple[Mapping[str, Any], Any]]) -> None:
     """Measure something without weights; `counted` gives its metric entries and further facts."""
 
     def values(*_: Any) -> Iterator[Values]:
         metrics, detail = counted()
         yield Values(metrics, detail=detail)
 
-    measure(Frame.of(config, task), [lambda device: Subject(name, nn.Identity())], values)
+    measure(Frame.of(task), [lambda device: Subject(name, nn.Identity())], values)
 
 
 def counts(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -84,7 +86,7 @@ def counts(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
 # --- Detectors and segmentors ----------------------------------------------------------------------------------------
 
 
-def dense_counts(config: Config, head: str, run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def dense_counts(head: str, run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """As `counts`, of the head on the paper's network for all its sizes of images.
 
     Raises:
@@ -92,7 +94,7 @@ def dense_counts(config: Config, head: str, run: Run) -> tuple[dict[str, dict[st
     """
     from lska.train.mm_configs import PAPER_CLASSES, PAPER_SIZES
 
-    job = paper_job(config, head, run)
+    job = paper_job(head, run)
     network, metrics, uncounted = paper_network(job), {}, {}
     for size in PAPER_SIZES[job.kind]:
         cost = complexity(network, head, size)
@@ -101,7 +103,7 @@ def dense_counts(config: Config, head: str, run: Run) -> tuple[dict[str, dict[st
     return metrics, {"classes": PAPER_CLASSES[job.kind], "uncounted_modules": list(uncounted)}
 
 
-def paper_job(config: Config, head: str, run: Run) -> FineTuningJob:
+def paper_job(head: str, run: Run) -> FineTuningJob:
     """The fine-tuning of the paper's network: the paper's recipe, nothing shrunken, no pretrained weights.
 
     Raises:
@@ -112,10 +114,12 @@ def paper_job(config: Config, head: str, run: Run) -> FineTuningJob:
         raise InputError(f"{head!r} is no detector or segmentor; expected one of {', '.join(PAPER_RECIPES)}")
     recipe = project_root() / PAPER_RECIPES[head]
     # Counting needs no data and, as for a control, no backbone that the scale trains.
-    settings = FineTuning(str(recipe), untrained=(RunGroup(run.model, run.seed, run.attention, run.kernel),))
-    sections = {**dict.fromkeys(HEADS), kind: DenseTask(DataSource("none", root="none"), {head: settings})}
-    paper = dataclasses.replace(config, architecture={}, **sections)
-    return FineTuningJob(paper, f"{kind}/{head}{CONTROL}", run)
+    data = ScaleData(name="none", root="none", kind=kind, record=Path("none"), cache=Path("none"))
+    return FineTuningJob(
+        scale="paper", caption="", task=f"{kind}/{head}{CONTROL}", run=run, data=data, architecture={}, retrained=False,
+        recipe=load_dense_recipe(head, recipe), settings=FineTuning(str(recipe)), evaluation=Evaluation(batch_size=1),
+        classifier=None, normalization=Normalization(IMAGENET_MEAN, IMAGENET_DEVIATION),
+    )  # fmt: skip
 
 
 def paper_network(job: FineTuningJob) -> nn.Module:

@@ -28,7 +28,7 @@ from lska.data.folders import Split
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.data.perturbed.parts import Part, open_parts
 from lska.provenance.files import atomic_path
-from lska.settings.perturbed_sets import PerturbedSet
+from lska.settings.tasks import PerturbedSet
 
 INK = "#4d4d4d"
 STYLE = {
@@ -252,7 +252,7 @@ def draw_examples(item: PerturbedSet) -> None:
     Raises:
         DataError: the set was not prepared, was changed since, or an image cannot be decoded.
     """
-    parts, caption = open_parts(item), f"{item.config.caption}: {item.data.name}"
+    parts, caption = open_parts(item), f"{item.caption}: {item.data.name}"
     with styled():
         figure = _strips(FAMILIES[item.name], parts, caption) if item.corrupted else _classes(parts[0].split, caption)
         item.strips.parent.mkdir(parents=True, exist_ok=True)

@@ -36,13 +36,11 @@ from lska.evaluate.measurement import (
     training_classes,
 )
 from lska.evaluate.scores import Outcome, corruption_values, plain_values
-from lska.models.runs import Run
 from lska.models.threads import use_threads
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import atomic_path
 from lska.provenance.metric_files import digest
-from lska.settings.perturbed_sets import MASKED, PerturbedSet
-from lska.settings.scale import Config
+from lska.settings.tasks import MASKED, ClassifierJob, PerturbedSet
 from lska.train.interrupt import Interrupted, StopRequest
 from lska.train.loading import test_transform
 
@@ -56,9 +54,11 @@ class PredictionError(LskaError, ValueError):
     """A file of predictions that cannot be used."""
 
 
-def measure_robustness(item: PerturbedSet, chosen: Sequence[Run | Path], stop: StopRequest | None = None) -> None:
-    """Score checkpoints (runs, or files of weights beside their sidecars) on a perturbed set in one pass and write a
-    metric file for each.
+def measure_robustness(
+    item: PerturbedSet, chosen: Sequence[ClassifierJob | Path], stop: StopRequest | None = None
+) -> None:
+    """Score checkpoints (of the scale, or files of weights beside their sidecars) on a perturbed set in one pass and
+    write a metric file for each.
 
     Raises:
         DataError: the set was not prepared, was changed since, or holds an unreadable image.
@@ -66,13 +66,13 @@ def measure_robustness(item: PerturbedSet, chosen: Sequence[Run | Path], stop: S
         PredictionError: a file of predictions is damaged.
         Interrupted: `stop` asked for it; complete shards are kept.
     """
-    means, parts, classes = item.section.evaluation, open_parts(item), training_classes(item.config)
+    means, parts, classes = item.means, open_parts(item), training_classes(item.clean)
     stored = read_perturbed_record(item)
-    frame = Frame.of(item.config, item.task, {name: stored[name] for name in ("name", "digest")}, means)
+    frame = Frame.of(item, {name: stored[name] for name in ("name", "digest")})
     detail: dict[str, Any] = {"protocol": item.protocol(), "classes": stored.get("classes")}
     if item.corrupted:
         detail |= {
-            "stored_images": item.config.stored_images,
+            "stored_images": item.stored_images,
             "corruptions": len(FAMILIES[item.name]),
             "parts": sum(map(len, stored["parts"].values())),
             "missing": stored["missing"],
@@ -88,7 +88,7 @@ def measure_robustness(item: PerturbedSet, chosen: Sequence[Run | Path], stop: S
             )
             raise InputError(f"--checkpoints: expected one checkpoint per run, found several of the same ({told})")
         scoring = ScoringPass(
-            subjects, parts, item.predictions, classes, item.name in MASKED, item.config.stored_images == "as_stored",
+            subjects, parts, item.predictions, classes, item.name in MASKED, item.stored_images == "as_stored",
             item.section.shard, means.batch_size, means.workers, device,
         )  # fmt: skip
         decoded = scoring.run(StopRequest(None) if stop is None else stop)
@@ -105,7 +105,9 @@ def measure_robustness(item: PerturbedSet, chosen: Sequence[Run | Path], stop: S
                 yield Values(*plain_values(found), detail)
 
     opened = (
-        functools.partial(open_file if isinstance(one, Path) else open_run, item.config, one, len(classes))
+        functools.partial(open_file, item.clean, one, len(classes))
+        if isinstance(one, Path)
+        else functools.partial(open_run, one, len(classes))
         for one in chosen
     )
     measure(frame, opened, outcomes)
@@ -248,12 +250,12 @@ def _save(subject: Subject, part: Part, path: Path, arrays: Mapping[str, np.ndar
         np.savez_compressed(stream, **arrays)
 
 
-def judge(config: Config, run: Run) -> tuple[Judge, dict[str, Any]]:
+def judge(job: ClassifierJob) -> tuple[Judge, dict[str, Any]]:
     """The classifier that chooses the images of a generated counterpart of ImageNet-A by getting them wrong: a function
     from RGB images to class probabilities (B, classes), and what identifies it. Raises as `open_run`."""
-    use_threads(config.evaluation.threads)
-    device = torch.device("cuda" if config.evaluation.gpus else "cpu")
-    subject = open_run(config, run, len(training_classes(config)), device)
+    use_threads(job.evaluation.threads)
+    device = torch.device("cuda" if job.evaluation.gpus else "cpu")
+    subject = open_run(job, len(training_classes(job.data)), device)
     transform = test_transform(subject.own)
 
     @torch.inference_mode()
@@ -261,4 +263,4 @@ def judge(config: Config, run: Run) -> tuple[Judge, dict[str, Any]]:
         batch = torch.stack([transform(image) for image in images]).to(device)
         return subject.network(batch).float().softmax(dim=1).cpu().numpy()
 
-    return probabilities, {"run": str(run), "md5": subject.sidecar["md5"]}
+    return probabilities, {"run": str(job.run), "md5": subject.sidecar["md5"]}

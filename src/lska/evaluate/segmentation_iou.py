@@ -14,7 +14,7 @@ from lska.evaluate.measurement import Values
 from lska.evaluate.pictures import segmentation_sheet
 from lska.provenance.metric_files import metric
 from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
-from lska.settings.fine_tunings import FineTuningJob
+from lska.settings.tasks import FineTuningJob
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _score(predictor: Predictor, network: nn.Module) -> Values:
         if chosen:
             shown.append((read_image(sample.img_path), labels, predicted))
     job, total = predictor.job, Areas(*map(np.stack, zip(*rows, strict=True)))
-    segmentation_sheet(*zip(*shown, strict=True), classes, job.samples, f"{job.config.caption}: {job.task}, {job.run}")
+    segmentation_sheet(*zip(*shown, strict=True), classes, job.samples, f"{job.caption}: {job.task}, {job.run}")
     return Values(
         as_metrics(total, classes), Outcomes(samples=resampled(total), parts={"macc": 100 * scores(total)["acc"]})
     )

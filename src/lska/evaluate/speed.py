@@ -18,11 +18,11 @@ from torch import nn
 
 from lska.evaluate.measurement import Frame, Subject, Values, measure, training_classes
 from lska.models.attention import as_published
-from lska.models.runs import Run
 from lska.models.scoring import memory_format
 from lska.provenance.metric_files import metric
 from lska.provenance.sidecars import imported_size
-from lska.settings.scale import Config, Speed
+from lska.settings.sections import Speed
+from lska.settings.tasks import ClassifierJob, MeasurementJob
 from lska.train.classifier import build_network
 
 logger = logging.getLogger(__name__)
@@ -58,8 +58,8 @@ def interleaved_seconds(networks: Sequence[nn.Module], images: Sequence[torch.Te
     return times
 
 
-def measure_speed(config: Config, runs: Sequence[Run]) -> None:
-    """Measure the throughput of `runs` with fresh weights (it does not depend on them) and write the metric files.
+def measure_speed(task: MeasurementJob, jobs: Sequence[ClassifierJob]) -> None:
+    """Measure the throughput of networks with fresh weights (it does not depend on them) and write the metric files.
 
     Images have the size of the network's recipe, those of a run with imported weights the size of these.
 
@@ -67,14 +67,14 @@ def measure_speed(config: Config, runs: Sequence[Run]) -> None:
         ValueError: unknown model, attention or kernel size, or no manifest of the training data, whose number of
             classes the networks need.
     """
-    protocol, classes = config.speed, len(training_classes(config))
-    layout = memory_format(config.recipe_of(runs[0]).channels_last)
-    own = [imported_size(config.weights_path(run).with_suffix(".json")) for run in runs]
-    sizes = [size or config.recipe_of(run).image_size for run, size in zip(runs, own, strict=True)]
+    protocol, classes = task.means, len(training_classes(task.data))
+    layout = memory_format(jobs[0].recipe.channels_last)
+    sizes = [imported_size(job.weights.with_suffix(".json")) or job.recipe.image_size for job in jobs]
 
-    def fresh(run: Run, device: torch.device) -> Subject:
-        network = as_published(build_network(config, run, classes)).eval().to(device, memory_format=layout)
-        return Subject(str(run), network, {"md5": None, "origin": "random"})
+    def fresh(job: ClassifierJob, device: torch.device) -> Subject:
+        network = as_published(build_network(job.run, job.architecture, classes)).eval()
+        network = network.to(device, memory_format=layout)
+        return Subject(str(job.run), network, {"md5": None, "origin": "random"})
 
     def throughputs(subjects: list[Subject], device: torch.device) -> Iterator[Values]:
         shapes = {size: (protocol.batch_size, 3, size, size) for size in sizes}
@@ -95,4 +95,4 @@ def measure_speed(config: Config, runs: Sequence[Run]) -> None:
             conditions = {"threads": protocol.threads, "warmup_batches": protocol.warmup}
             yield Values(metrics, detail={**conditions, "least_seconds": protocol.seconds})
 
-    measure(Frame.of(config, "speed", means=protocol), [functools.partial(fresh, run) for run in runs], throughputs)
+    measure(Frame.of(task), [functools.partial(fresh, job) for job in jobs], throughputs)

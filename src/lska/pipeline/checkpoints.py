@@ -21,8 +21,8 @@ from lska.provenance.sidecars import (
 
 if TYPE_CHECKING:
     from lska.models.runs import Run
-    from lska.settings.fine_tunings import FineTuningJob
     from lska.settings.scale import Config
+    from lska.settings.tasks import FineTuningJob
 
 RETRAINED = "to be trained anew (setting retrain)"
 
@@ -63,7 +63,7 @@ class Checkpoint:
     @property
     def spec(self) -> dict[str, Any]:
         """Everything that decides the weights, in plain values."""
-        return self.config.training_spec(self.run) if self.job is None else self.job.spec()
+        return self.config.classifier(self.run).spec() if self.job is None else self.job.spec()
 
     @property
     def backbone(self) -> Checkpoint | None:

@@ -9,7 +9,6 @@ from lska.pipeline.checkpoints import Checkpoint, Choice, choose
 from lska.provenance.foreign_weights import ForeignWeightsError, other
 from lska.provenance.pointers import read_pointer
 from lska.provenance.sidecars import damage, read_sidecar
-from lska.settings.fine_tunings import FineTuningJob
 from lska.settings.scale import Config
 
 
@@ -65,4 +64,4 @@ def checkpoint(config: Config, name: str) -> Checkpoint:
         ValueError: no run id, or no fine-tuning of the scale; says what was expected.
     """
     task, _, run = name.rpartition("/")
-    return Checkpoint(config, Run.parse(run), FineTuningJob(config, task, Run.parse(run)) if task else None)
+    return Checkpoint(config, Run.parse(run), config.fine_tuning(task, Run.parse(run)) if task else None)

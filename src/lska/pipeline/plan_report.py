@@ -126,7 +126,7 @@ def make_report(
             family = re.sub("^notebook_.*", "notebook", job.rule) if one is None else one.item.rule
             groups[family].append(jobs[-1])
             reasons[family][why] += 1
-    absent = missing(plan.config, [PlannedJob(job.inputs, job.outputs) for job in found])
+    absent = missing(plan.config.sources, [PlannedJob(job.inputs, job.outputs) for job in found])
     working = [job for job in jobs if job.outputs]
     return PlanReport(
         scale=plan.config.scale, caption=plan.config.caption, config=[str(path) for path in asked.config],

@@ -25,11 +25,10 @@ from lska.provenance.metric_files import digest
 from lska.provenance.outcomes import keeps_outcomes, outcomes_path
 from lska.provenance.sidecars import imported_size
 from lska.provenance.strict import build, merge
-from lska.settings.fine_tunings import FineTuningJob
 from lska.settings.options import as_options, typed
-from lska.settings.passes import Measured, Pass
 from lska.settings.scale import Config, from_dict
 from lska.settings.sections import DataSource
+from lska.settings.tasks import FineTuningJob, Measured, Pass
 from lska.settings.versions import MEASUREMENTS
 from lska.tables.specs import TARGETS, load_spec, outputs, requirements, samples
 
@@ -73,10 +72,10 @@ class Plan:
             # Imported here, as the generators import NumPy, which planning needs for nothing else.
             from lska.data.generators import check_generators
 
-            check_generators(self.config, where)
+            check_generators(self.config.sources, self.config.updates, where)
         self.digest = digest(merged)
         """Identity of the whole configuration."""
-        self.origin = Settings(self.config, files, overrides, "--configfile")
+        self.origin = Settings(self.config.sources, files, overrides, "--configfile")
         self.settings = as_options(files, overrides)
         self.choices = Choices(self.config)
         for name in filter(self.config.retrains, self.config.network_names):
@@ -86,7 +85,7 @@ class Plan:
 
     def job(self, task: str, run: str) -> FineTuningJob:
         """A fine-tuning of the configuration."""
-        return FineTuningJob(self.config, task, Run.parse(run))
+        return self.config.fine_tuning(task, Run.parse(run))
 
     def metrics(self, target: str) -> list[str]:
         """Metric files that a table or figure reads."""

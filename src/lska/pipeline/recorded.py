@@ -15,11 +15,9 @@ from lska.pipeline.current import Product
 from lska.provenance.files import vouched
 from lska.provenance.outcomes import has_outcomes, outcomes_path
 from lska.provenance.sidecars import measured_alike, read_sidecar
-from lska.settings.fine_tunings import FineTuningJob
-from lska.settings.passes import Measured
-from lska.settings.perturbed_sets import CORRUPTED
 from lska.settings.scale import Config
 from lska.settings.sections import DataSource
+from lska.settings.tasks import CORRUPTED, Folders, Measured
 
 
 def recorded(config: Config, choices: Choices) -> dict[str, Product]:
@@ -51,7 +49,7 @@ def recorded(config: Config, choices: Choices) -> dict[str, Product]:
 def _data(config: Config, kind: str, data: DataSource, item: Measured | None) -> Product:
     path = config.record_of(data)
     record, corrupted = vouched(path), kind in CORRUPTED and data.generate is not None
-    reference = None if item is None else item.reference
+    reference = None if item is None or item.reference is None else item.reference.run
     stale = lost = None
     if not path.exists():
         stale = "not generated yet" if data.generate is not None else "not checked yet"
@@ -76,7 +74,7 @@ def _whole(data: DataSource, record: dict[str, Any]) -> bool:
 def _weights(config: Config, choices: Choices, name: str) -> Product:
     choice, weights = choices.of(name), config.weights_path(name)
     task, _, run = name.rpartition("/")
-    job = FineTuningJob(config, task, Run.parse(run)) if task else None
+    job = config.fine_tuning(task, Run.parse(run)) if task else None
     stale = None if choice.vouched else choice.reason
     lost = None if choice.here or stale is not None else choice.reason
     start = () if job is None or job.backbone is None else (f"weights/{run}",)
@@ -95,7 +93,7 @@ def _scored(
 
 
 def _passed(item: Measured, run: Run) -> Product:
-    stale = _difference(item.metrics(run), item.config, str(run), item.record)
+    stale = _difference(item.metrics(run), item, str(run), item.record)
     if stale is None and (vouched(item.metrics(run)).get("detail") or {}).get("protocol") != item.protocol():
         stale = "measured in another way than today's settings"
     if stale is None and not all(path.exists() for path in item.outputs(run)):
@@ -104,9 +102,9 @@ def _passed(item: Measured, run: Run) -> Product:
     return Product(tuple(item.outputs(run)), stale, reads=sources, follows=sources)
 
 
-def _difference(metrics: Path, config: Config, network: str, record: Path) -> str | None:
+def _difference(metrics: Path, folders: Folders, network: str, record: Path) -> str | None:
     """Why a measurement is missing, or is one of other weights or images than those here; None if it is neither."""
-    measured, sidecar = vouched(metrics), read_sidecar(config.weights_path(network).with_suffix(".json"))
+    measured, sidecar = vouched(metrics), read_sidecar(folders.weights_path(network).with_suffix(".json"))
     if not measured:
         return "its metric file is damaged" if metrics.exists() else "never measured"
     if not measured_alike(measured, sidecar):

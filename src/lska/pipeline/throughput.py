@@ -18,8 +18,8 @@ from lska.provenance.files import FileError, files_in, read_yaml, vouched
 from lska.provenance.metric_files import project_root, vouched_for
 from lska.provenance.sidecars import read_sidecar
 from lska.provenance.strict import build
-from lska.settings.fine_tunings import CONTROL, parse_task
 from lska.settings.scale import Config, load
+from lska.settings.tasks import CONTROL, parse_task
 from lska.train.progress import logged
 
 logger = logging.getLogger(__name__)

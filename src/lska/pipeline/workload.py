@@ -17,10 +17,8 @@ from lska.models.runs import Run
 from lska.pipeline.dry_run import SnakemakeJob
 from lska.pipeline.products import Plan
 from lska.provenance.files import read_yaml, vouched
-from lska.settings.fine_tunings import HEADS, FineTuningJob
-from lska.settings.passes import Pass
-from lska.settings.perturbed_sets import CORRUPTED, CUE_CONFLICT, MANIFESTS, set_of
 from lska.settings.scale import Config
+from lska.settings.tasks import CORRUPTED, CUE_CONFLICT, HEADS, MANIFESTS, FineTuningJob, Pass, set_of
 from lska.train.saved_state import state_files
 
 Mode = Literal["training", "inference"]
@@ -111,7 +109,7 @@ def workloads(plan: Plan, job: SnakemakeJob) -> list[Workload] | None:
     # Its own task, then the other heads of its kind.
     kin = tuple(f"{tuned.kind}/{head}" for head in sorted(HEADS[tuned.kind], key=lambda head: head != tuned.head))
     if not training:
-        images, gpus = images_in(config, tuned.kind, "val"), min(tuned.section.evaluation.gpus, 1)
+        images, gpus = images_in(config, tuned.kind, "val"), min(tuned.evaluation.gpus, 1)
         return None if images is None else [Workload("inference", kin, images, network, gpus)]
     done, updates = updates_of(config, tuned)
     if updates is None:
@@ -168,7 +166,7 @@ def updates_of(config: Config, training: Run | FineTuningJob) -> tuple[int, int 
 
 def states_of(config: Config, run: Run) -> Path:
     """Folder of the states of a classifier's training."""
-    return config.state_folder(str(run), config.training_digest(run))
+    return config.classifier(run).states
 
 
 def images_in(config: Config, kind: str, split: str) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 from lska.models.runs import Run
 from lska.report.gather import Contents, Results
 from lska.settings.cores import evaluation_threads, training_threads
-from lska.settings.fine_tunings import CONTROL, parse_task
+from lska.settings.tasks import CONTROL, parse_task
 
 HOUR = 3600.0
 TRAINING, TUNING, NOTEBOOK = "training", "fine-tuning", "notebook"

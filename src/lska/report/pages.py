@@ -19,7 +19,7 @@ from lska.report import costs
 from lska.report.gather import Results, Target, cell_details, site_copy
 from lska.report.side_by_side import compare_scales
 from lska.report.site_paths import tabled_scales
-from lska.settings.fine_tunings import CONTROL
+from lska.settings.tasks import CONTROL
 from lska.tables.cell_states import State, pool
 from lska.tables.cell_text import cell_text, facts, legend, shown
 from lska.tables.specs import display_names

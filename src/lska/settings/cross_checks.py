@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from lska.models.runs import Run
 from lska.provenance.strict import SettingsError
-from lska.settings.inspections import OWN_DATA
-from lska.settings.perturbed_sets import CUE_CONFLICT, MANIFESTS, SETS
 from lska.settings.sections import Training, expand_all
+from lska.settings.tasks import CUE_CONFLICT, MANIFESTS, OWN_DATA, SETS
 
 if TYPE_CHECKING:
     from lska.settings.scale import Config

@@ -15,16 +15,9 @@ from pydantic import AfterValidator, Field
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.files import quoted, read_yaml
-from lska.provenance.metric_files import digest, metric_path, read_record
-from lska.provenance.pointers import read_pointer
 from lska.provenance.strict import build, merge, refuse
 from lska.settings.cross_checks import contradictions
 from lska.settings.dense_recipes import DetectionRecipe, SegmentationRecipe, load_dense_recipe
-from lska.settings.fine_tunings import CONTROL, FineTuningJob, parse_task
-from lska.settings.inspections import OWN_DATA, InspectionJob
-from lska.settings.inspections import TASKS as INSPECTIONS
-from lska.settings.passes import Measured
-from lska.settings.perturbed_sets import SETS, PerturbedSet, set_of
 from lska.settings.recipes import Recipe, load_recipe
 from lska.settings.sections import (
     DataSource,
@@ -42,9 +35,22 @@ from lska.settings.sections import (
     TextureNeighbours,
     expand_all,
 )
-
-KINDS = ("classification", "detection", "segmentation")
-"""What data sets serve besides robustness."""
+from lska.settings.tasks import (
+    CONTROL,
+    INSPECTIONS,
+    OWN_DATA,
+    ClassifierJob,
+    FineTuningJob,
+    Folders,
+    InspectionJob,
+    Measured,
+    MeasurementJob,
+    PerturbedSet,
+    ScaleData,
+    parse_task,
+    place,
+    set_of,
+)
 
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 """What terminals obey, what turns the direction of the text around it, and what no XML can hold."""
@@ -63,7 +69,7 @@ def visible_line(caption: str) -> str:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Folders):
     """A scale, complete and checked."""
 
     scale: FileStem
@@ -95,14 +101,23 @@ class Config:
         """Every run that is trained at this scale: models as listed, then attention, kernel size, seed."""
         return expand_all(self.groups)
 
-    @property
-    def sources(self) -> tuple[tuple[str, DataSource], ...]:
+    @functools.cached_property
+    def sources(self) -> tuple[tuple[str, ScaleData], ...]:
         """Every data set with what it serves: one of `KINDS`, the name of a perturbed set, or an inspection."""
         dense = [(kind, section.data) for kind, section in self.dense.items() if section is not None]
         perturbed = self.robustness.sets.items() if self.robustness is not None else ()
         inside = [(name, self.inspections[name]) for name in OWN_DATA]
         inspected = [(name, section.data) for name, section in inside if section is not None]
-        return (("classification", self.data), *dense, *perturbed, *inspected)
+        found = (("classification", self.data), *dense, *perturbed, *inspected)
+        return tuple((kind, self._placed(kind, data)) for kind, data in found)
+
+    def _placed(self, kind: str, data: DataSource) -> ScaleData:
+        return ScaleData(**vars(data), kind=kind, record=self.record_of(data), cache=self.work / "cache")
+
+    @property
+    def images(self) -> ScaleData:
+        """The classification set."""
+        return self._placed("classification", self.data)
 
     @property
     def places(self) -> dict[str, str]:
@@ -117,18 +132,77 @@ class Config:
     @functools.cached_property
     def measured(self) -> tuple[Measured, ...]:
         """Everything that many checkpoints are measured on in one pass."""
-        jobs = [InspectionJob(self, name) for name, section in self.inspections.items() if section is not None]
+        jobs = [self.inspection(name) for name, section in self.inspections.items() if section is not None]
         return (*self.perturbed, *jobs)
 
     @functools.cached_property
     def perturbed(self) -> tuple[PerturbedSet, ...]:
         """The perturbed sets of the scale."""
-        return tuple(PerturbedSet(self, name) for name in (self.robustness.sets if self.robustness is not None else ()))
+        return tuple(map(self.perturbed_set, self.robustness.sets if self.robustness is not None else ()))
+
+    def measurement(self, task: str) -> MeasurementJob:
+        """A measurement that needs no section of its own: `classification`, `speed`, `complexity` and so on."""
+        means = {"classification": self.evaluation, "speed": self.speed}.get(task)
+        return MeasurementJob(scale=self.scale, task=task, means=means, data=self.images)
+
+    def perturbed_set(self, name: str) -> PerturbedSet:
+        """A perturbed set; raises ValueError where the scale has none of this name."""
+        section = self.robustness
+        if section is None or name not in section.sets:
+            known = ", ".join(section.sets) if section is not None else "none"
+            raise InputError(f"scale {self.scale} has no perturbed set {name!r}; it has: {known}")
+        reference = self.classifier(section.reference) if name == "a" and section.reference is not None else None
+        data = self._placed(name, section.sets[name])
+        return PerturbedSet(**self._shared(f"robustness/{name}", name, section, data), reference=reference)
+
+    def inspection(self, name: str) -> InspectionJob:
+        """What is looked for inside networks; raises ValueError where the scale has no such section."""
+        section = self.inspections.get(name)
+        if section is None:
+            known = ", ".join(name for name, section in self.inspections.items() if section is not None)
+            raise InputError(f"scale {self.scale} has no section {name!r}; it has: {known or 'none'}")
+        data = self._placed(name, section.data) if name in OWN_DATA else self.images
+        crops = any(recipe.test_crop < 1 for recipe in self.recipes.values())
+        return InspectionJob(**self._shared(name, name, section, data), crops=crops)
+
+    def _shared(self, task: str, name: str, section: Any, data: ScaleData) -> dict[str, Any]:
+        """What tasks know of the scale beside their own section and data."""
+        return {
+            "scale": self.scale, "caption": self.caption, "task": task, "name": name, "section": section,
+            "means": section.evaluation, "data": data, "clean": self.images, "stored_images": self.stored_images,
+        }  # fmt: skip
+
+    def classifier(self, run: Run) -> ClassifierJob:
+        """The training of a run on the scale's classification set."""
+        return ClassifierJob(
+            scale=self.scale, run=run, data=self.images, recipe=self.recipe_of(run), settings=self.training,
+            evaluation=self.evaluation, architecture=self.architecture.get(run.model, {}),
+            retrained=self.retrains(str(run)),
+        )  # fmt: skip
+
+    def fine_tuning(self, task: str, run: Run) -> FineTuningJob:
+        """The fine-tuning of a run for `task`; raises ValueError where the scale has none."""
+        if parse_task(task) is None or run not in self.runs_of(task):
+            listed = [f"{job.task} of {job.run}" for job in self.fine_tunings] if parse_task(task) else []
+            known = f"fine-tunings of the configuration: {', '.join(listed) or 'none'}"
+            raise InputError(f"{task} of {run} is not configured at scale {self.scale}; {known}")
+        return self._fine_tuning(task, run)
+
+    def _fine_tuning(self, task: str, run: Run) -> FineTuningJob:
+        kind, head, _ = parse_task(task)
+        section = self.dense[kind]
+        return FineTuningJob(
+            scale=self.scale, caption=self.caption, task=task, run=run, data=self._placed(kind, section.data),
+            recipe=self.dense_recipes[kind, head], settings=section.heads[head], evaluation=section.evaluation,
+            architecture=self.architecture.get(run.model, {}), retrained=self.retrains(f"{task}/{run}"),
+            classifier=self.classifier(run),
+        )  # fmt: skip
 
     @property
     def references(self) -> tuple[Run, ...]:
         """Runs that are trained to choose images and are compared nowhere."""
-        return tuple(item.reference for item in self.perturbed if item.reference is not None)
+        reference = None if self.robustness is None else self.robustness.reference
+        return () if reference is None else (reference,)
 
     @property
     def dense(self) -> dict[str, DenseTask | None]:
@@ -161,7 +235,7 @@ class Config:
     def fine_tunings(self) -> tuple[FineTuningJob, ...]:
         """Every fine-tuning of the scale: by task as listed, the control after its task, then run."""
         return tuple(
-            FineTuningJob(self, task, run)
+            self._fine_tuning(task, run)
             for kind, section in self.dense.items()
             for head in (section.heads if section is not None else ())
             for task in (f"{kind}/{head}", f"{kind}/{head}{CONTROL}")
@@ -194,21 +268,6 @@ class Config:
         return any(fnmatchcase(name, pattern) for pattern in self.retrain)
 
     @property
-    def results(self) -> Path:
-        """Folder of metric files, tables, figures and notebooks."""
-        return Path("results") / self.scale
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of weights and their sidecars."""
-        return Path("checkpoints") / self.scale
-
-    @property
-    def work(self) -> Path:
-        """Folder of training states and caches: may be deleted, is never an output."""
-        return Path("work") / self.scale
-
-    @property
     def recipe(self) -> Recipe:
         """The resolved classification recipe of networks that have none of their own."""
         return self.recipe_files["training.recipe"]
@@ -219,71 +278,22 @@ class Config:
         models = dict.fromkeys(run.model for run in (*self.runs, *self.references))
         return {model: self.recipe_files.get(f"training.recipes.{model}", self.recipe) for model in models}
 
+    @property
+    def updates(self) -> dict[str, dict[str, int]]:
+        """Images that an update takes, by recipe file, of the trainings on each kind of data."""
+        paths = {self.training.recipes.get(model, self.training.recipe): model for model in self.recipes}
+        found = {"classification": {path: self.recipes[model].global_batch for path, model in paths.items()}}
+        for (kind, head), recipe in self.dense_recipes.items():
+            found.setdefault(kind, {})[self.dense[kind].heads[head].recipe] = recipe.global_batch
+        return found
+
     def recipe_of(self, run: Run) -> Recipe:
         """The resolved classification recipe of the network of `run`."""
         return self.recipes.get(run.model, self.recipe)
 
-    def training_spec(self, run: Run) -> dict[str, Any]:
-        """Everything that decides the weights of `run`, in plain values; its digest is kept with every result."""
-        return {
-            "run": str(run),
-            "architecture": self.architecture.get(run.model, {}),
-            "recipe": self.recipe_of(run).to_dict(),
-            "data": {"name": self.data.name, "generate": self.data.generate},
-        }
-
     def training_digest(self, run: Run) -> str:
-        """Digest of `training_spec(run)`."""
-        return digest(self.training_spec(run))
-
-    def metric_path(self, task: str, run: Run | str) -> Path:
-        """Place of a metric file."""
-        return metric_path(self.results, task, run)
-
-    def weights_path(self, run: Run | str) -> Path:
-        """Place of the weights of `run`; the sidecar has the same name with `.json`."""
-        return self.checkpoints / f"{run}.safetensors"
-
-    def state_folder(self, name: str, recipe: str) -> Path:
-        """Folder of the states of the network `name`, trained by `recipe` (a digest).
-
-        A changed recipe gets another one, so nothing is lost or mixed; so does a training that replaces published
-        weights, which would otherwise end at once where those were trained here.
-        """
-        pointer = read_pointer(self.weights_path(name)) if self.retrains(name) else None
-        anew = "" if pointer is None else f"-instead-of-{(pointer.sidecar or pointer.md5)[-8:]}"
-        return self.work / "train" / name / (recipe.removeprefix("sha256:")[:12] + anew)
-
-    def training_log(self, run: Run | str) -> Path:
-        """Place of the record of losses (JSON lines) of a finished training."""
-        return self.results / "training" / f"{run}.jsonl"
-
-    def record_of(self, data: DataSource) -> Path:
-        """A checked data set's manifest with its digest, as evidence beside the metrics."""
-        return self.results / "data" / f"{data.name}.json"
-
-    @property
-    def data_record(self) -> Path:
-        """The record of the classification set."""
-        return self.record_of(self.data)
-
-    def data_identity(self, data: DataSource | None = None) -> dict[str, str]:
-        """Name and digest of a checked data set (by default the classification set), as results keep them.
-
-        Raises:
-            ValueError: the data set was not prepared, or its record is damaged.
-        """
-        data = self.data if data is None else data
-        kind = next(kind for kind, other in self.sources if other.name == data.name)
-        record = read_record(self.record_of(data), data.name, kind, name=str, digest=str)
-        return {"name": record["name"], "digest": record["digest"]}
-
-
-def place(kind: str) -> str:
-    """Setting that holds the data set serving `kind`, an item of `Config.sources`."""
-    if kind == "classification":
-        return "data"
-    return f"robustness.sets.{kind}" if kind in SETS else f"{kind}.data"
+        """Identity of everything that decides the weights of `run`; kept with every result."""
+        return self.classifier(run).digest()
 
 
 def _attempted(load: Callable[[], Any]) -> Any:

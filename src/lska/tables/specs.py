@@ -18,7 +18,7 @@ from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.files import read_yaml
 from lska.provenance.strict import build
-from lska.settings.fine_tunings import CONTROL, parse_task
+from lska.settings.tasks import CONTROL, parse_task
 
 if TYPE_CHECKING:
     from lska.settings.scale import Config

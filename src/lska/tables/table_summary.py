@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lska.provenance.files import read_json
-from lska.settings.perturbed_sets import set_of
+from lska.settings.tasks import set_of
 from lska.tables.cell_states import MEANING, State
 from lska.tables.cell_text import MARKS, caption, cell_text, ours
 from lska.tables.collect import Table

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from lska.models.scoring import memory_format, score
 from lska.provenance.errors import InputError
 from lska.provenance.files import printable, quoted
 from lska.settings.recipes import Recipe
-from lska.settings.scale import Config
+from lska.settings.tasks import ClassifierJob
 from lska.train.engine import Destination, Place, Trainable, complete, prepared
 from lska.train.loading import (
     BatchPlan,
@@ -38,18 +37,17 @@ from lska.train.private_folders import own_folder
 
 
 def build_network(
-    config: Config, run: Run, classes: int, drop_path: float = 0.0, architecture: Mapping[str, Any] | None = None
+    run: Run, architecture: Mapping[str, Any], classes: int, drop_path: float = 0.0
 ) -> nn.Module:
-    """The network of `run` at this scale, with fresh weights from the run's seed.
+    """The network of `run`, with fresh weights from the run's seed.
 
     Args:
-        architecture: settings that shrink the network; the configuration's where None.
+        architecture: settings that shrink the network.
 
     Raises:
         ValueError: unknown model, attention, kernel size, or setting of `architecture`.
     """
     torch.manual_seed(run.seed)
-    architecture = config.architecture.get(run.model, {}) if architecture is None else architecture
     settings = {**architecture, "num_classes": classes, "drop_path_rate": drop_path}
     try:
         network = create(run.model, attention=run.attention, kernel_size=run.kernel, **settings)
@@ -63,40 +61,33 @@ def build_network(
     return network
 
 
-def state_folder(config: Config, run: Run) -> Path:
-    """Folder of a training's states (`Config.state_folder`)."""
-    return config.state_folder(str(run), config.training_digest(run))
-
-
-def train(config: Config, run: Run, budget_seconds: float | None = None) -> None:
-    """Train `run`, or go on with it, and export weights, sidecar and log.
+def train(job: ClassifierJob, budget_seconds: float | None = None) -> None:
+    """Train a run, or go on with it, and export weights, sidecar and log.
 
     Raises:
         DataError: the data set is missing, or its splits have different classes.
         Interrupted, LeaseLostError, ForeignWeightsError, DivergedError, StateError, ValueError: as `engine.complete`.
     """
-    begun = prepared(config.weights_path(run), config.training)
-    recipe = config.recipe_of(run)
-    split, validation = open_classification(config, "train"), open_classification(config, "val")
+    begun, recipe = prepared(job.weights, job.settings), job.recipe
+    split, validation = open_classification(job.data, "train"), open_classification(job.data, "val")
     check_same_classes(split, validation)
-    verify(config, split, validation)
+    verify(job.data, split, validation)
     images = ImageDataset(split, training_transform(recipe), on_error="skip")
-    plan = BatchPlan.of(recipe, len(split), run.seed)
+    plan = BatchPlan.of(recipe, len(split), job.run.seed)
 
     def build(place: Place) -> Trainer:
-        classes, workers = len(split.classes), config.training.workers
-        network = build_network(config, run, classes, recipe.drop_path)
+        classes, workers = len(split.classes), job.settings.workers
+        network = build_network(job.run, job.architecture, classes, recipe.drop_path)
         return Trainer(place, recipe, plan, network, classes, images, workers, score_held_out)
 
     def score_held_out(trainer: Trainer) -> dict[str, float]:
-        loader = scoring_loader(validation, recipe, config.evaluation.batch_size, config.training.workers)
+        loader = scoring_loader(validation, recipe, job.evaluation.batch_size, job.settings.workers)
         scores = score(trainer.exported, loader, trainer.group.device, recipe.channels_last)
         return {"validation_top1": scores.mean("top1"), "validation_loss": scores.mean("loss")}
 
-    spec, digest = config.training_spec(run), config.training_digest(run)
-    facts = {"run": str(run), "scale": config.scale, "spec": spec, "data": config.data_identity()}
-    target = Destination(config.weights_path(run), config.training_log(run), state_folder(config, run), digest, facts)
-    complete(target, build, config.training, "training.gpus", budget_seconds, begun)
+    facts = {"run": str(job.run), "scale": job.scale, "spec": job.spec(), "data": job.data.identity()}
+    target = Destination(job.weights, job.log, job.states, job.digest(), facts)
+    complete(target, build, job.settings, "training.gpus", budget_seconds, begun)
 
 
 class Trainer(Trainable):

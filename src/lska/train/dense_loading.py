@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from lska.data.decoding import IGNORED, read_image, read_labels
 from lska.data.entries import DataError
-from lska.settings.fine_tunings import FineTuningJob
+from lska.settings.tasks import FineTuningJob
 from lska.train.loading import BatchPlan, Key, MicroBatches, seed_processor
 from lska.train.workers import Loader, Stopping
 
@@ -97,7 +97,7 @@ def update_loader(
 
 def validation_loader(job: FineTuningJob, settings: Any) -> Loader:
     """Every validation image once, in order; `settings` are those of its data set in the configuration."""
-    evaluation = job.section.evaluation
+    evaluation = job.evaluation
     # mmseg stacks only images of equal size.
     size = evaluation.batch_size if job.kind == "detection" else 1
     return Loader(DATASETS.build(settings), evaluation.workers, batch_size=size, collate_fn=pseudo_collate)

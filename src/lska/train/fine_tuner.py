@@ -21,7 +21,7 @@ from mmengine.runner import set_random_seed
 
 from lska.data import dense_sets
 from lska.models.scoring import memory_format
-from lska.settings.fine_tunings import FineTuningJob
+from lska.settings.tasks import FineTuningJob
 from lska.train.dense_loading import DensePlan, update_loader
 from lska.train.engine import Destination, Place, Trainable, complete, prepared
 from lska.train.loading import seed_everything
@@ -41,9 +41,9 @@ def open_splits(job: FineTuningJob, *names: str) -> Splits:
         ValueError: it was not prepared, or its record is damaged.
     """
     openers = {"detection": dense_sets.open_detection, "segmentation": dense_sets.open_segmentation}
-    config, opener = job.config, openers[job.kind]
-    splits = {name: opener(job.data, name, config.work / "cache") for name in names}
-    dense_sets.verify_dense(job.kind, job.data, config.record_of(job.data), *splits.values())
+    opener = openers[job.kind]
+    splits = {name: opener(job.data, name, job.data.cache) for name in names}
+    dense_sets.verify_dense(job.kind, job.data, job.data.record, *splits.values())
     return splits
 
 
@@ -65,10 +65,10 @@ def fine_tune(
     facts = {
         "run": str(job.run),
         "task": job.task,
-        "scale": job.config.scale,
+        "scale": job.scale,
         "backbone": None if backbone is None else {"md5": backbone["md5"], "run": str(job.run)},
         "spec": job.spec(),
-        "data": job.config.data_identity(job.data),
+        "data": job.data.identity(),
     }
 
     def build(place: Place) -> FineTuner:

@@ -13,7 +13,7 @@ from lska.data.entries import DataError
 from lska.models.dense_backbone import stages
 from lska.models.openmmlab import base_config, use
 from lska.settings.dense_recipes import DetectionRecipe, MaskRCNNRecipe, SegmentationRecipe
-from lska.settings.fine_tunings import FineTuningJob
+from lska.settings.tasks import FineTuningJob
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -62,7 +62,7 @@ def configuration(job: FineTuningJob, splits: Splits, world: int | None = None) 
 def model(job: FineTuningJob, classes: int) -> dict[str, Any]:
     """The network's configuration alone, for `classes` classes; needs no data."""
     build = {"retinanet": _retinanet, "mask_rcnn": _mask_rcnn, "semantic_fpn": _semantic_fpn}[job.head]
-    architecture = job.config.architecture.get(job.run.model, {})
+    architecture = job.architecture
     widths, strides = stages(job.run, architecture)
     network = build(job, classes, strides)
     own = job.pixels

@@ -17,7 +17,7 @@ from lska.data.perturbed.names import FAMILIES, GROUPS, severity_folder
 from lska.data.sources import archives_of, class_root, open_classification
 from lska.provenance import metric_files
 from lska.provenance.metric_files import digest
-from lska.settings.perturbed_sets import PerturbedSet
+from lska.settings.tasks import PerturbedSet
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def open_parts(item: PerturbedSet) -> list[Part]:
     """
     stored, root = read_perturbed_record(item), Path(item.data.root)
     if not item.corrupted:
-        split = open_test(class_root(root, archives_of(item.data), item.config.work / "cache"))
+        split = open_test(class_root(root, archives_of(item.data), item.data.cache))
         made = item.data.generate is not None
         problems = [] if made else structure_problems(manifest_for(item.name, item.data), split, TEST)
         if names_digest(split) != stored["names"]:
@@ -107,7 +107,7 @@ def clean_part(item: PerturbedSet, corrupted: Split) -> Part | None:
         return name.rpartition(".")[0]
 
     try:
-        clean = open_classification(item.config, "val")
+        clean = open_classification(item.clean, "val")
     except DataError as error:
         logger.warning("relative errors need the clean validation images: %s", error)
         return None
@@ -117,7 +117,7 @@ def clean_part(item: PerturbedSet, corrupted: Split) -> Part | None:
         lacking = indices.count(None)
         logger.warning("%s: %d images of %s are not among them; no relative errors", clean.source, lacking, item.name)
         return None
-    identity = digest([item.config.data_identity(item.config.data), indices])
+    identity = digest([item.clean.identity(), indices])
     return Part(CLEAN, clean, identity, tuple(indices))
 
 

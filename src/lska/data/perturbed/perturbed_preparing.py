@@ -22,7 +22,7 @@ from lska.data.synthetic.adversarial import Judge, write_adversarial_set
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import digest
 from lska.provenance.strict import refuse
-from lska.settings.perturbed_sets import PerturbedSet
+from lska.settings.tasks import PerturbedSet
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def prepare_perturbed(item: PerturbedSet, judge: Judge | None = None, judged_by:
         ValueError: a setting of the generator is unknown or out of range.
     """
     kind = CorruptedFolders if item.corrupted else PerturbedFolder
-    dataset = kind(item.name, item.data, item.config.work / "cache", item, judge, judged_by)
+    dataset = kind(item.name, item.data, item.data.cache, item, judge, judged_by)
     chosen = {} if judged_by is None else {"reference": judged_by}
     prepare_set(dataset, item.record, chosen | {"set": item.name, "inputs": item.inputs()})
 
@@ -76,8 +76,8 @@ class CorruptedFolders(_Perturbed):
                     f"{self.kind}; correct name or manifest"
                 )
             return manifest
-        config, settings = self.item.config, self.settings
-        clean, origin = open_classification(config, "val"), config.data.name
+        settings, origin = self.settings, self.item.clean.name
+        clean = open_classification(self.item.clean, "val")
         refuse(unfit_images("images", settings.images, Trained(origin, clean.classes, len(clean))), f"{where}.generate")
         chosen = chosen_images(clean, settings.images, settings.seed)
         per_class = Counter(clean.samples[index].target for index in chosen).values()
@@ -89,7 +89,7 @@ class CorruptedFolders(_Perturbed):
     def generate(self) -> None:
         """Corrupt the clean images."""
         _ = self.manifest  # whose settings are refused before anything is written
-        clean, origin = open_classification(self.item.config, "val"), self.item.config.data_identity()
+        clean, origin = open_classification(self.item.clean, "val"), self.item.clean.identity()
         workers = max(1, self.item.section.evaluation.threads)
         write_corrupted_set(clean, self.root, self.settings, origin, workers)
 
