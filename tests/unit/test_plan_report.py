@@ -101,7 +101,7 @@ def test_hours_by_hand() -> None:
 def test_sets_have_as_many_images_as_records_and_manifests_say(project) -> None:
     config = project.config()
     assert images_in(config, "classification", "train") == 76
-    config.data_record.write_text(json.dumps({"splits": {"train": 33, "val": 4}}))
+    config.images.record.write_text(json.dumps({"splits": {"train": 33, "val": 4}}))
     assert images_in(config, "classification", "train") == 33
     os.chdir(project_root())
     paper = plan("paper").config
