@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lska.provenance.errors import InputError
 from lska.provenance.files import csv_text, write_text
 from lska.tables.cell_states import State
-from lska.tables.cell_text import caption, cell_text, facts, headings, legend, shown
+from lska.tables.cell_text import caption, cell_text, facts, headings, legend
 from lska.tables.collect import Cell, Table, collect
 from lska.tables.specs import TABLE_FORMATS, load_spec, outputs
 
@@ -213,7 +213,7 @@ def _origin(cell: Cell) -> str:
     """State, note, the interval that the measurement of one run gives, and the metric files of a cell."""
     interval = ""
     if cell.low is not None and cell.high is not None:
-        interval = " to ".join(shown(end, decimals=cell.digits) for end in (cell.low, cell.high))
+        interval = f"{cell.low:.{cell.digits}f} to {cell.high:.{cell.digits}f}"
     parts = (cell.state, cell.note, interval and f"interval {interval}", *map(relative_place, cell.files))
     return "; ".join(part for part in parts if part)
 
