@@ -10,12 +10,14 @@ from tiny_project import Project
 
 if TYPE_CHECKING:
     from proven import Proven
+    from table_helpers import Scale
     from tiny_dense import DenseProject
     from tiny_robustness import RobustProject
 
     from lska.pipeline.products import Plan
     from lska.settings.scale import Config
     from lska.settings.tasks import PerturbedSet
+    from lska.tables.collect import Table
 
 
 @pytest.fixture
@@ -115,3 +117,19 @@ def built_site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         return folder, full_site()
+
+
+@pytest.fixture(scope="session")
+def every_scale(tmp_path_factory: pytest.TempPathFactory) -> Scale:
+    """A scale with invented metric files for all tables and figures; read only."""
+    from table_helpers import demo
+
+    return demo(tmp_path_factory.mktemp("every"))
+
+
+@pytest.fixture(scope="session")
+def every(every_scale: Scale) -> dict[str, Table]:
+    """All tables and figures of `every_scale`."""
+    from table_helpers import every_table
+
+    return every_table(every_scale)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,10 @@ import pytest
 from claim_helpers import ONE, OTHER, RUNS, claim, evidence, measured, put_claims, quantity
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import Scale
-from test_table_formats import Document
 
-from lska.claims.claims_page import claims_content, claims_text, few, numbers, render_claims, verdict_of, write_claims
+from lska.claims.claims_page import claims_content, claims_text, few, numbers, write_claims
 from lska.claims.listing import claim_files
-from lska.claims.verdicts import Verdict, combine, judge_claim, judge_claims
+from lska.claims.verdicts import Verdict, judge_claim, judge_claims
 from lska.cli import main
 from lska.provenance.metric_files import project_root
 from lska.settings.scale import load
@@ -84,16 +82,6 @@ def test_speeds_of_different_hardware_are_not_compared() -> None:
     assert verdict(f"{one} > {other}", known(one, 500.0), parts[1]) is Verdict.HOLDS
 
 
-def test_all_comparisons_have_to_hold() -> None:
-    every = list(Verdict)[:3]
-    assert combine(every, complete=True) is Verdict.FAILS
-    assert combine([Verdict.HOLDS, Verdict.NOISE], complete=True) is Verdict.NOISE
-    assert combine([Verdict.HOLDS], complete=True) is Verdict.HOLDS
-    assert combine([Verdict.HOLDS], complete=False) is Verdict.NOT_RUN
-    assert combine([Verdict.FAILS], complete=False) is Verdict.FAILS
-    assert combine([], complete=True) is Verdict.NOT_RUN
-
-
 def test_an_unknown_error_decides_nothing() -> None:
     assert verdict(f"{ONE} > 71", evidence(ONE, 99.0)) is Verdict.NOISE
     assert verdict(f"{ONE} = 99", evidence(ONE, 99.0), tolerance=(1.0,)) is Verdict.NOISE
@@ -109,12 +97,6 @@ def test_published_numbers_are_compared_only_with_the_papers_networks_on_their_d
     other = judge_claim(said, {there.quantity: known(ONE, 72.5)})
     assert other.verdict is Verdict.NOT_RUN
     assert other.missing == ("compares with numbers published for imagenet1k; measured here: shapes",)
-
-
-def test_where_the_paper_contradicts_itself_our_verdict_stands_beside() -> None:
-    found = judge_claim(claim(f"{ONE} > 71", paper_numbers="disagree"), {quantity(ONE): known(ONE, 80)})
-    assert (found.verdict, found.measured) == (Verdict.DISAGREE, Verdict.HOLDS)
-    assert claims_content([found], Scale(Path("results")))["counts"][Verdict.DISAGREE] == 1
 
 
 def scale_with_results(tmp_path: Path) -> tuple[Scale, Path]:
@@ -164,24 +146,6 @@ def test_the_terminal_names_every_claim_with_its_verdict(tmp_path: Path, snapsho
     assert claims_text(claims_content(judge_claims(scale, claims), scale)) == snapshot
 
 
-def test_pages_can_be_read_by_others_and_load_nothing(tmp_path: Path) -> None:
-    from markdown_it import MarkdownIt
-
-    scale, claims = scale_with_results(tmp_path)
-    content = claims_content(judge_claims(scale, claims), scale)
-    page = render_claims(content, ".html")
-    reader = Document(page)
-    assert [element.text for element in reader.all("td")].count("One <b>beats</b> the | other") == 2
-    assert {"C1", "C2", "C3"} <= reader.ids and not re.search("https?:", page)
-    tokens = MarkdownIt("commonmark").enable("table").parse(render_claims(content, ".md"))
-    heads = [tokens[n + 1].content for n, token in enumerate(tokens) if token.type == "th_open"]
-    assert heads[3:8] == ["id", "source", "statement", "verdict", "numbers"]
-    inside = [tokens[n + 1] for n, token in enumerate(tokens) if token.type == "td_open"]
-    cells = ["".join(child.content for child in token.children) for token in inside]
-    assert "One <b>beats</b> the | other" in cells
-    assert cells.count("C1") == cells.count("C2") == 1
-
-
 def test_comparisons_read_as_a_person_writes_them() -> None:
     def said(predicate: str, value: float, *tolerance: float, error: float | None = 0.5) -> str:
         one = claim(predicate, *tolerance)
@@ -197,17 +161,6 @@ def test_comparisons_read_as_a_person_writes_them() -> None:
     assert said(f"{ONE} < 71.8", 73.0) == "73 < 71.8 missed by 1.2 ± 0.5 points (p = 0.016)"
     assert said(f"{ONE} = 71.8", 73.0, 2.5) == "73 for 71.8 ± 2.5, off by 1.2 ± 0.5 points"
     assert (few(["a", "b", "c", "d"]), few(["a"])) == ("a; b; and 2 more", "a")
-
-
-def test_what_stands_beside_a_verdict() -> None:
-    text = "complexity.params(van_tiny-lska-k23)"
-    for paper_numbers, expected in (
-        ("agree when rounded", "✗ fails (the paper's rounded numbers agree)"), ("agree", "✗ fails"),
-        ("disagree", "! the paper's own numbers disagree (ours: fails)"),
-    ):  # fmt: skip
-        said = claim(f"{text} = 1", 0.05, paper_numbers=paper_numbers)
-        found = judge_claim(said, {quantity(text): evidence(text, 2.0, standard_error=0.0)})
-        assert verdict_of(claims_content([found], Scale(Path("results")))["claims"][0]) == expected
 
 
 def test_the_command_shows_chosen_claims_and_refuses_unknown_ones(

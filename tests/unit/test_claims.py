@@ -19,11 +19,9 @@ from syrupy.assertion import SnapshotAssertion
 from table_helpers import PAPER, Scale
 
 from lska.claims.claim_evidence import Unavailable, evidence_of
-from lska.claims.listing import Quantity, claim_needs, claim_runs, parse, read_claims
+from lska.claims.listing import claim_needs, claim_runs, parse, read_claims
 from lska.models.runs import Run
-from lska.pipeline.products import Plan
-from lska.provenance.files import read_yaml
-from lska.provenance.metric_files import digest, metric, project_root, write_metrics
+from lska.provenance.metric_files import digest, metric, write_metrics
 from lska.provenance.outcomes import Outcomes
 from lska.tables.measurements import MetricFolder
 
@@ -60,14 +58,6 @@ def test_gaps_in_numbers_are_bound_to_the_data_that_they_were_published_for() ->
         assert bool(one.data) == bool(measured and stated), one.id
 
 
-@pytest.mark.parametrize("scale", ["demo", "paper"])
-def test_every_metric_that_claims_need_is_measured_for_the_tables_too(scale: str) -> None:
-    path = project_root() / "config" / f"{scale}.yaml"
-    plan = Plan(read_yaml(path), [path], {})
-    made = {file for target in plan._needs for file in plan.metrics(target)} | set(plan.accuracies())
-    assert plan.claimed and set(plan.claimed) <= made
-
-
 def test_faulty_lists_are_named(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     line = {"id": "C1", "source": "Text", "statement": "It holds", "predicate": f"{ONE} = 1", "tolerance": "0.5",
             "data": "", "paper_numbers": "agree", "note": "None."}  # fmt: skip
@@ -84,26 +74,7 @@ def test_faulty_lists_are_named(tmp_path: Path, snapshot: SnapshotAssertion) -> 
     assert found == snapshot
 
 
-def test_tolerances_belong_to_the_comparisons_by_equality() -> None:
-    one = claim(f"{ONE} = 1 and {ONE} > 2 and {ONE} = 3", 0.5)
-    assert one.tolerances == (0.5, 0.0, 0.5)
-    assert claim(one.predicate, 0.5, 0.1).tolerances == (0.5, 0.0, 0.1)
-
-
 # Predicates.
-
-
-def test_quantities_are_named_by_task_metric_and_network() -> None:
-    text = "robustness/c.top1_mean_19(convnext_tiny) / complexity/mask_rcnn.flops_1280x800(van_base-lka-k7)"
-    (found,) = parse(f"{text} > 1")
-    assert found.quantities == (
-        Quantity("robustness/c", "top1_mean_19", "convnext_tiny"),
-        Quantity("complexity/mask_rcnn", "flops_1280x800", "van_base-lka-k7"),
-    )
-    assert [one.counted for one in found.quantities] == [False, True]
-    assert str(found.quantities[0]) == "robustness/c.top1_mean_19(convnext_tiny)"
-    (twice,) = parse(f"({ONE} - {OTHER}) / {ONE} > 0")
-    assert len(twice.quantities) == 2
 
 
 def test_the_difference_is_positive_where_the_statement_is_right() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,14 +15,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from robustness_tables import filled
-from table_helpers import DENSE, STAGES, Scale, demo
+from table_helpers import DENSE, Scale, demo
 
 from lska.evaluate.pictures import styled
 from lska.models.runs import ATTENTIONS, Run
 from lska.tables.collect import Table
 from lska.tables.figure_parts import FOOTER_LETTERS, LOOKS, WIDTH, balanced
 from lska.tables.figures import DRAWINGS, draw_figure
-from lska.tables.specs import TARGETS, load_spec
+from lska.tables.specs import TARGETS
 
 FIGURES = [target for target in TARGETS if target.startswith("figure")]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -68,8 +66,14 @@ def shown(figure: Figure) -> list[Text]:
     return [text for text in texts.values() if text.get_visible() and text.get_text().strip()]
 
 
-@pytest.mark.parametrize("make", [demo, seeds, Scale], ids=["demo", "several seeds", "nothing run"])
-@pytest.mark.parametrize("target", FIGURES)
+CASES = [
+    *((target, demo) for target in FIGURES), ("figure_01", seeds), ("figure_06", seeds), ("figure_01", Scale),
+    ("figure_04", Scale), ("figure_s1", Scale),
+]  # fmt: skip
+"""Networks with one seed, with several, and none."""
+
+
+@pytest.mark.parametrize(("target", "make"), CASES)
 def test_every_text_can_be_read(target: str, make: object, tmp_path: Path) -> None:
     figure = drawn(filled(target, make(tmp_path)))
     texts, page = shown(figure), figure.bbox.padded(1.5).extents
@@ -88,7 +92,7 @@ def test_every_text_can_be_read(target: str, make: object, tmp_path: Path) -> No
     assert target != "figure_07" or "Measured on" not in small_print
 
 
-@pytest.mark.parametrize("target", FIGURES)
+@pytest.mark.parametrize("target", ["figure_06", "figure_07"])
 def test_files_are_equal_byte_for_byte_and_hold_text_in_outline_fonts(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,16 +123,6 @@ def test_unknown_formats_and_drawings_are_refused_and_nothing_is_written(tmp_pat
     with pytest.raises(ValueError, match="table_03: drawing: expected one of trade_off"):
         draw_figure(filled("table_03", demo(tmp_path)), [tmp_path / "f.png"])
     assert not list(tmp_path.glob("f.*"))
-
-
-def test_every_drawing_is_used_by_a_spec() -> None:
-    assert {load_spec(target).drawing for target in FIGURES} == set(DRAWINGS)
-    assert set(STAGES) >= {model for target in FIGURES for row in load_spec(target).rows for model in row.models}
-
-
-def test_importing_the_drawings_leaves_torch_alone() -> None:
-    code = "import sys, lska.tables.figures; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_attentions_are_told_apart_without_colour_and_by_colour_blind_readers() -> None:

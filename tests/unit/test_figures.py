@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from robustness_tables import edit, filled, metric_file, value, without
-from table_helpers import PAPER, Scale, demo, put_required
+from robustness_tables import filled, value
+from table_helpers import PAPER, Scale, demo
 
 from lska.models.runs import Run
-from lska.tables.collect import collect
 from lska.tables.figure_curves import cost_curves, kernel_size_panels, trade_off
 from lska.tables.figure_parts import LOOKS, NAMES
 from lska.tables.paper_values import read_paper
-from lska.tables.specs import TARGETS, expand, load_spec
-from lska.tables.table_formats import build_table
 
 TRAINED = {name: NAMES[name] for name in ("lka_trivial", "lska_trivial", "lka", "lska")}
 TINY = Run("van_tiny", "lska", 23, 0)
@@ -46,22 +41,6 @@ def bars(axes: Axes) -> list[np.ndarray]:
     return [segment for lines in axes.collections for segment in lines.get_segments()]
 
 
-@pytest.mark.parametrize("target", [target for target in TARGETS if target.startswith("figure")])
-def test_numbers_beside_a_figure_equal_the_metric_files(target: str, tmp_path: Path) -> None:
-    scale = demo(tmp_path)
-    put_required(target, scale)
-    build_table(target, scale, [tmp_path / "numbers.csv"], PAPER)
-    spec = load_spec(target)
-    columns, rows = {column.label: column for column in spec.columns}, {row.label: row for row in expand(spec, scale)}
-    lines = [line for line in csv.DictReader((tmp_path / "numbers.csv").open()) if line["files"]]
-    assert len(lines) > 20 or len(lines) == {"figure_04": 12, "figure_05": 12, "figure_07": 8}.get(target, 0)
-    for line in lines:
-        column = columns[line["column"]]
-        name = column.metric.format(**rows[line["row"]].values)
-        found = json.loads(Path(line["files"]).read_text())["metrics"][name]["value"]
-        assert float(line["value"]) == pytest.approx(found * column.factor, rel=1e-12)
-
-
 def test_accuracies_on_other_data_stand_in_a_panel_of_their_own(tmp_path: Path) -> None:
     scale = demo(tmp_path)
     paper, ours = trade_off(filled("figure_01", scale)).axes
@@ -74,7 +53,7 @@ def test_accuracies_on_other_data_stand_in_a_panel_of_their_own(tmp_path: Path) 
         assert markers(paper, attention) == markers(ours, attention, hollow=True) == []
         expected = [(costs[kernel], value(scale, "classification", runs[kernel], "top1")) for kernel in (7, 23)]
         np.testing.assert_allclose(markers(ours, attention), expected)
-        known = [float(printed.get(f"VAN-Tiny {name} k={k}", "ImageNet-1K top-1").value) for k in runs]
+        known = [float(printed.values[f"VAN-Tiny {name} k={k}", "ImageNet-1K top-1"].value) for k in runs]
         assert [height for _, height in markers(paper, attention, hollow=True)] == known
         # What was not run is a cross at its cost, with its kernel size.
         assert crossed(ours, attention) == pytest.approx([costs[kernel] for kernel in (11, 35, 53)])
@@ -128,13 +107,6 @@ def test_panels_over_the_kernel_size(tmp_path: Path) -> None:
     assert len(heights) == 4 and np.min(heights) > 0 and np.max(heights) < foot
 
 
-def test_panels_without_any_value_say_so(tmp_path: Path) -> None:
-    for axes in kernel_size_panels(filled("figure_s2", Scale(tmp_path))).axes:
-        assert "not run at this scale" in [text.get_text() for text in axes.texts]
-    accuracy, *_, speed = kernel_size_panels(filled("figure_06", Scale(tmp_path))).axes
-    assert len(crossed(accuracy, "lska")) == len(crossed(speed, "lska")) == 6
-
-
 def test_cost_shows_all_designs_and_where_slaks_cross_lkas(tmp_path: Path) -> None:
     table = filled("figure_03", demo(tmp_path))
     figure = cost_curves(table)
@@ -146,23 +118,3 @@ def test_cost_shows_all_designs_and_where_slaks_cross_lkas(tmp_path: Path) -> No
         assert axes.get_yscale() == "log"
         for attention in LOOKS:
             assert [size for size, _ in markers(axes, attention)] == [7, 11, 23, 35, 53, 65, 77, 89, 101, 113, 125]
-
-
-def test_robustness_over_the_kernel_size(tmp_path: Path) -> None:
-    scale = demo(tmp_path)
-    table = filled("figure_s2", scale)
-    figure = kernel_size_panels(table)
-    assert len(figure.axes) == len(table.spec.columns) == 10
-    for axes, column in zip(figure.axes, table.spec.columns, strict=True):
-        for attention in ("lka", "lska"):
-            runs = [Run("van_tiny", attention, kernel, 0) for kernel in (7, 23)]
-            expected = [(run.kernel, value(scale, column.task, run, column.metric)) for run in runs]
-            np.testing.assert_allclose(markers(axes, attention), expected)
-            assert crossed(axes, attention) == [11, 35, 53]
-        assert [np.ptp(bar[:, 1]) for bar in bars(axes)] == pytest.approx([2.5] * 4)
-        assert column.label in axes.get_title(loc="left")
-    # A network without all corruptions is a cross among the means only.
-    edit(metric_file(scale, "robustness/c", TINY), without("fog"))
-    figure = kernel_size_panels(collect(load_spec("figure_s2"), scale, PAPER, scale.results))
-    assert crossed(figure.axes[0], "lska") == [11, 23, 35, 53]
-    assert [kernel for kernel, _ in markers(figure.axes[6], "lska")] == [7, 23]

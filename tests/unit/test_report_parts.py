@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from report_helpers import put_notebook, put_sidecars
-from syrupy.assertion import SnapshotAssertion
 from table_helpers import entry, put, put_required
 
 from lska.cli import main
@@ -19,10 +18,9 @@ from lska.report import costs
 from lska.report.gather import gather
 from lska.report.pages import all_pages
 from lska.report.side_by_side import compare_scales
-from lska.report.site import duration, hours, minus, notebook_html, render_notebooks, unbroken
+from lska.report.site import duration, hours, minus, notebook_html, unbroken
 from lska.report.site_paths import other_scales, rendered_notebook, tabled_scales
 from lska.settings.scale import Config, load
-from lska.tables.notebooks import NotebookError
 from lska.tables.table_formats import build_table
 
 RUN = Run("van_tiny", "lska", 23, 0)
@@ -67,13 +65,6 @@ def test_costs_are_summed_by_task_and_a_pass_of_many_runs_counts_once(bare: Conf
     }
     names = [job.made for job in costs.recorded_trainings(gather(config))]
     assert names == [str(run) for run in sorted(config.runs, key=lambda run: run.sort_key)]
-
-
-def test_a_training_on_several_gpus_counts_each_and_imported_weights_cost_nothing(bare: Config) -> None:
-    put_sidecars(bare, device="cuda:0", processes=8, seconds=3600.0)
-    assert {job.gpu_hours for job in costs.recorded_jobs(gather(bare))["training"]} == {8.0}
-    put_sidecars(bare, origin="imported")
-    assert costs.recorded_jobs(gather(bare)) == {}
 
 
 def test_a_table_needs_networks_the_backbones_of_heads_and_metric_files(bare: Config) -> None:
@@ -150,20 +141,6 @@ def test_a_rendered_notebook_loads_nothing_and_shows_outputs_as_text(bare: Confi
     assert "<script" not in html and "<link" not in html and "http" not in html
     assert "a &lt; b &lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "Notebook of table_03" in html
-
-
-def test_rendering_without_notebooks_or_of_other_files_is_refused(bare: Config, snapshot: SnapshotAssertion) -> None:
-    told = []
-    with pytest.raises(NotebookError) as missing:
-        render_notebooks(bare)
-    told.append(str(missing.value))
-    for damaged in ('{"cells": 3}', "{", '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": 3}', "[]"):
-        put_notebook(bare, "table_03").write_text(damaged)
-        with pytest.raises(NotebookError, match=r"table_03\.ipynb: not a notebook") as refused:
-            render_notebooks(bare)
-        told.append(str(refused.value).splitlines()[0])
-    assert told == snapshot
-    assert not rendered_notebook(bare.results, "table_03").exists()
 
 
 def test_the_command_makes_each_part(bare: Config, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,6 @@ from report_helpers import (
     pages_of,
     put_claims,
     put_notebook,
-    read,
 )
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import put_required
@@ -75,12 +74,6 @@ def test_every_page_is_reached_whole_and_loads_nothing_from_elsewhere(site: Conf
     for path in (folder / "static").iterdir():
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"url\(|@import|https?:|fetch\(|XMLHttpRequest", text), path
-
-
-def test_a_broken_link_is_found(tmp_path: Path) -> None:
-    links = "<a href='gone.html'></a><img src='https://example.org/x.png'><a href='#no'></a>"
-    (tmp_path / "page.html").write_text(links)
-    assert len(list(broken(tmp_path, {"page.html": read(tmp_path / "page.html")}))) == 3
 
 
 def test_every_number_is_followed_to_its_copied_files(site: Config) -> None:
@@ -184,23 +177,6 @@ def test_an_empty_scale_says_on_each_page_what_is_missing(bare: Config, snapshot
     assert missing == snapshot
     assert site_outputs(bare.results) == [Path("results/demo/report.json")]
     assert summary(bare).endswith("Report: results/demo/report/index.html\n")
-
-
-def test_texts_stand_out_from_their_ground() -> None:
-    style = (site_module.HERE / "static" / "site.css").read_text()
-    colours = dict(re.findall(r"--(\w+): light-dark\((#\w{6}, #\w{6})\)", style))
-    for mode in (0, 1):
-        shade = {name: luminance(pair.split(", ")[mode]) + 0.05 for name, pair in colours.items()}
-        for text in ("ink", "quiet", "link", "good", "bad"):
-            for ground in ("page", "tint"):
-                dark, light = sorted((shade[text], shade[ground]))
-                assert light / dark >= 4.5, (mode, text, ground)
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 # What the first page and that of claims count

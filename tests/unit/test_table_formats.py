@@ -14,7 +14,7 @@ import pandas
 import pytest
 from markdown_it import MarkdownIt
 from syrupy.assertion import SnapshotAssertion
-from table_helpers import DENSE, PAPER, TOP1, Scale, demo, entry, every_table, filled, one_cell, put, put_required
+from table_helpers import DENSE, PAPER, TOP1, Scale, demo, entry, filled, one_cell, put
 
 from lska.models.runs import ATTENTIONS, Run
 from lska.settings.scale import load
@@ -29,7 +29,6 @@ from lska.tables.table_formats import (
     escape_latex,
     table_panels,
     to_csv,
-    to_html,
     to_latex,
     to_markdown,
     to_page,
@@ -39,12 +38,6 @@ from lska.tables.table_formats import (
 PROJECT = PAPER.parent
 AWKWARD = "a_b_c *d* <e> |f| `g` ~~h~~ [i](j) &amp; $k$ \\l #m"
 TABLES = [target for target in TARGETS if target.startswith("table")]
-
-
-@pytest.fixture(scope="module")
-def every(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Table]:
-    """All tables and figures of a demo."""
-    return every_table(demo(tmp_path_factory.mktemp("every")))
 
 
 def small_table(tmp_path: Path) -> Table:
@@ -123,15 +116,6 @@ def test_committed_tables_of_the_small_scale_are_current(tmp_path: Path, monkeyp
         build_table(target, scale, [tmp_path / path.name for path in committed])
         outdated += [path for path in committed if path.read_bytes() != (tmp_path / path.name).read_bytes()]
     assert outdated == [], "snakemake --configfile config/small.yaml --cores 2 -- all_notebooks"
-
-
-def test_build_writes_what_was_asked_for_from_another_results_folder(tmp_path: Path) -> None:
-    scale = demo(tmp_path)
-    put_required("table_03", scale)
-    moved = Scale(tmp_path / "nowhere", scale.runs)
-    table = build_table("table_03", moved, [tmp_path / "out" / "t.md"], PAPER, results=scale.results)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["t.md"]
-    assert (tmp_path / "out" / "t.md").read_text(encoding="utf-8") == to_markdown(table)
 
 
 # Markdown.
@@ -223,29 +207,6 @@ def test_a_page_says_in_html_what_the_table_says(tmp_path: Path, every: dict[str
             assert not interval or interval in title
 
 
-def test_a_fragment_stands_alone_scrolls_by_keyboard_and_loads_nothing(every: dict[str, Table]) -> None:
-    text = to_html(every["table_06"])
-    fragment = Document(text)
-    (scroll,) = fragment.all("div")
-    assert scroll.attributes["tabindex"] == "0" and scroll.attributes["aria-labelledby"] in fragment.ids
-    assert fragment.all("table")[0].attributes["aria-labelledby"] in fragment.ids
-    assert not {"script", "link", "img"} & {element.tag for element in fragment.elements}
-    assert "http" not in text and "url(" not in text and ".scroll{overflow-x:auto}" in text
-    assert "<style>" not in to_html(every["table_06"], styled=False)
-
-
-def test_marks_can_be_seen_on_white_and_on_black(every: dict[str, Table]) -> None:
-    def luminance(colour: str) -> float:
-        parts = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
-        linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    colours = re.findall(r"color:(#[0-9a-f]{6})", to_html(every["table_06"]))
-    assert len(colours) == 2
-    for shade in map(luminance, colours):
-        assert 1.05 / (shade + 0.05) > 4 and (shade + 0.05) / (luminance("#111111") + 0.05) > 4
-
-
 # LaTeX.
 
 
@@ -268,16 +229,6 @@ def test_panels_show_every_cell_that_a_row_has_once(every: dict[str, Table]) -> 
         assert [column for panel in parts for column in panel.columns] == list(range(len(table.spec.columns)))
 
 
-def test_columns_of_other_rows_stand_in_panels_of_their_own(every: dict[str, Table]) -> None:
-    table = every["table_04"]
-    labels = [column.label for column in table.spec.columns]
-    for panel in table_panels(table):
-        names = {labels[column] for column in panel.columns}
-        heads = {table.rows[row].label.removeprefix("reference: ").removeprefix("control: ")[:4] for row in panel.rows}
-        assert heads == {"AP": {"Reti"}, "APb": {"Mask"}}.get(min(names, key=labels.index), heads)
-        assert not ({"AP50", "APb50"} <= names)
-
-
 def test_narrow_tables_are_one_tabular_and_long_ones_go_on_under_their_number(every: dict[str, Table]) -> None:
     assert to_latex(every["table_08"]).count(r"\begin{tabular}{") == 1
     text = to_latex(every["table_17"])
@@ -295,9 +246,8 @@ def many(tmp_path: Path) -> Scale:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (texlive-latex-recommended)")
-@pytest.mark.parametrize("make", [many, Scale], ids=["several seeds", "nothing run"])
-def test_pdflatex_sets_all_tables_without_complaint(make: object, tmp_path: Path) -> None:
-    scale = make(tmp_path)
+def test_pdflatex_sets_all_tables_without_complaint(tmp_path: Path) -> None:
+    scale = many(tmp_path)
     for target in TABLES:
         (tmp_path / f"{target}.tex").write_text(to_latex(filled(target, scale)), encoding="utf-8")
     packages = (tmp_path / "table_01.tex").read_text().splitlines()[1].removeprefix("% ")
@@ -341,17 +291,6 @@ def test_csv_is_tidy_and_typed(every: dict[str, Table]) -> None:
             else:
                 assert line.value == cell.value or pandas.isna(line.value) and cell.value is None
             assert (line.paper if isinstance(line.paper, str) else None) == cell.paper
-
-
-def test_csv_names_the_network_the_metric_and_the_seeds(every: dict[str, Table]) -> None:
-    frame = read(every["table_10"])
-    chosen = frame[(frame["attention"] == "lska") & (frame["metric"] == "mce_15") & frame["value"].notna()]
-    assert list(chosen["kernel"]) == [7, 23]
-    assert set(chosen["task"]) == {"robustness/c"} and set(chosen["model"]) == {"van_tiny"}
-    assert set(chosen["seeds"]) == {"0"}
-    references = read(every["table_03"])
-    references = references[references["row"].str.startswith("reference:")]
-    assert len(references) == 15 and references[["model", "task", "metric"]].isna().all().all()
 
 
 def test_the_documentation_names_every_column_of_the_csv_files() -> None:

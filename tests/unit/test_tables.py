@@ -1,18 +1,19 @@
-"""Tables: specs, what they require, and files that are missing or faulty."""
+"""Tables: specs, what they require, the value and the state of every cell, and files that are missing or faulty."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from robustness_tables import edit, metric_file, without
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import (
     DENSE,
@@ -23,20 +24,24 @@ from table_helpers import (
     Scale,
     demo,
     entry,
-    every_table,
+    filled,
     one_cell,
     only_cell,
     put,
     put_required,
+    stage_metrics,
 )
 
 from lska.models.runs import Run
 from lska.tables import table_summary
-from lska.tables.cell_text import cell_text
+from lska.tables.cell_states import State, compare, pool
+from lska.tables.cell_text import cell_text, legend
+from lska.tables.collect import Table, collect
 from lska.tables.paper_values import REFERENCE, read_paper
 from lska.tables.specs import (
     SPECS,
     TARGETS,
+    ColumnSpec,
     RowSpec,
     TableSpec,
     expand,
@@ -125,10 +130,13 @@ def test_requirements_are_counts_of_all_rows_and_measurements_of_the_configured_
     assert requirements(load_spec("table_01"), scale) == modules
 
 
-def test_required_files_are_exactly_those_read_and_no_cell_is_blank(tmp_path: Path) -> None:
-    scale = demo(tmp_path)
-    for target, table in every_table(scale).items():
-        needed = {scale.results / "metrics" / task / f"{run}.json" for task, run in requirements(table.spec, scale)}
+def test_required_files_are_exactly_those_read_and_no_cell_is_blank(
+    every: dict[str, Table], every_scale: Scale
+) -> None:
+    for target, table in every.items():
+        needed = {
+            every_scale.results / f"metrics/{task}/{run}.json" for task, run in requirements(table.spec, every_scale)
+        }
         assert {path for cell in table.cells for path in cell.files} == needed, target
         assert all(str(cell_text(cell)).strip() for cell in table.cells), target
 
@@ -158,15 +166,6 @@ def test_controls_appear_where_they_are_configured_after_the_rows_of_the_paper(t
         assert labels(target, scale) == [*labels(target, without), label]
     beyond = Scale(tmp_path, fine_tuned={"segmentation/semantic_fpn-untrained": (Run("van_tiny", "lka", 15, 0),)})
     assert labels("table_11", beyond)[-1] == "control: Semantic FPN / VAN-LKA-Tiny k=15, untrained backbone"
-
-
-def test_rows_nest_models_attentions_kernels_and_values(tmp_path: Path) -> None:
-    row = RowSpec("{head} {model} {attention} {kernel}", models=("van_tiny", "other"), attentions=("lka", "lska"),
-                  kernels=(7, 11), values={"head": ("a", "b")})  # fmt: skip
-    spec = TableSpec("table_04", "", "", (row,), (), "", "table_04")
-    expected = itertools.product(("Tiny", "other"), ("LKA", "LSKA"), ("7", "11"), ("a", "b"))
-    found = [row.label for row in expand(spec, Scale(tmp_path))]
-    assert found == [f"{head} {model} {attention} {kernel}" for model, attention, kernel, head in expected]
 
 
 def test_building_a_table_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -252,11 +251,221 @@ def test_pictures_are_those_of_the_fine_tuned_runs_that_a_table_reads(tmp_path: 
     for target, wanted in expected.items():
         paths = sorted(scale.results / "samples" / task / f"{run}.png" for task, run in wanted)
         assert sorted(samples(load_spec(target), scale)) == paths
-    elsewhere = samples(load_spec("table_05"), scale, Path("x"))[0]
-    assert elsewhere == Path(f"x/samples/{fpn}/{TINY}.png")
     shown = [item.data for item in table_summary.pictures(load_spec("table_05"), scale, Path("x"))]
     assert shown[0].startswith("## Sample predictions") and shown[1] == f"### {fpn}/{TINY}"
     assert shown[2] == f"Not here: drawn by `lska evaluate dense {TINY} --task {fpn}`, which needs the data."
-    assert table_summary.pictures(load_spec("table_03"), scale, tmp_path) == []
     perturbed = [item.data for item in table_summary.pictures(load_spec("table_06"), scale, tmp_path)]
     assert perturbed[1:3] == ["### c", "Not here: drawn by `lska data examples c`, which needs the data."]
+
+
+# The value and the state of every cell.
+
+
+def again(target: str, scale: Scale) -> Table:
+    """A table from the metric files as they are."""
+    return collect(load_spec(target), scale, PAPER, scale.results)
+
+
+# Comparing.
+
+
+def test_comparison() -> None:
+    yes, no, cut = (State.REPRODUCED, False), (State.DEVIATES, False), (State.REPRODUCED, True)
+    rows = [
+        ("printed", 0, "0.8725", "0.87", None, yes), ("printed", 0, "0.8649", "0.87", None, no),
+        ("printed", 0, "0.9051", "0.9", None, yes), ("printed", 0, "26.293", "26.2", None, no),
+        ("printed or cut", 0, "26.293", "26.2", None, cut), ("printed or cut", 0, "26.293", "26.3", None, yes),
+        ("printed or cut", 0, "26.301", "26.2", None, no), ("printed or cut", 0, "26.199", "26.2", None, yes),
+        # Two errors of 0.2 make 0.283, two of these 0.566, and half a printed digit is 0.05.
+        ("noise", 0, "75.61", "75.0", 0.2, yes), ("noise", 0, "75.62", "75.0", 0.2, no),
+        ("noise", 0.7, "75.74", "75.0", 0.2, yes), ("noise", 0.7, "75.76", "75.0", 0.2, no),
+        ("noise", 0, "75.06", "75.0", None, no),
+        ("absolute", 0.3, "74.66", "75.0", 9.0, yes), ("absolute", 0.3, "74.64", "75.0", 9.0, no),
+    ]  # fmt: skip
+    for tolerance, margin, ours, printed, error, expected in rows:
+        column = ColumnSpec("x", "t", "m", tolerance=tolerance, margin=margin)
+        found = compare(column, Decimal(ours), printed, error, error)
+        assert (found.state, found.cut) == expected, (tolerance, margin, ours, printed)
+    with pytest.raises(ValueError, match="'about 3' in column 'x' is not a number"):
+        compare(column, Decimal(3), "about 3", None, None)
+
+
+def test_pooling_seeds() -> None:
+    pooled = pool([70.0, 71.0, 75.0], [1.0, 1.0, 2.0])
+    assert pooled.mean == pytest.approx(72.0)
+    assert pooled.deviation == pytest.approx(7**0.5)
+    # The images are common to all seeds, so their mean squared error of 2 stays; the variance of 7 is shared by three.
+    assert pooled.standard_error == pytest.approx((2 + 7 / 3) ** 0.5)
+    assert pooled.spread == pytest.approx(3.0)
+    single = pool([70.0], [1.5])
+    assert (single.mean, single.deviation, single.standard_error, single.spread) == (70.0, None, 1.5, 1.5)
+    assert pool([5], [None]).standard_error is None
+
+
+# On the paper's data, and on others.
+
+
+def test_measured_on_the_papers_data_is_compared(tmp_path: Path) -> None:
+    scale = Scale(tmp_path, tuple(Run("van_tiny", "lka", 23, seed) for seed in (0, 1)), scale="paper")
+    for run, top1 in zip(scale.runs, (74.5, 75.1), strict=True):
+        put(scale, "classification", run, {"top1": entry(top1, "%", n=50000, standard_error=0.19)}, "imagenet1k")
+    cell = only_cell(one_cell(tmp_path, TOP1, "74.7"), scale, tmp_path)
+    assert (cell.state, cell.n, cell.seeds, cell.value) == (State.REPRODUCED, 2, (0, 1), pytest.approx(74.8))
+    assert cell.deviation == pytest.approx(0.18**0.5)
+    assert cell.standard_error == pytest.approx((0.19**2 + 0.09) ** 0.5)
+    assert [path.name for path in cell.files] == ["van_tiny-lka-k23-s0.json", "van_tiny-lka-k23-s1.json"]
+    assert only_cell(one_cell(tmp_path, TOP1, "70.0"), scale, tmp_path).state is State.DEVIATES
+    unknown = only_cell(one_cell(tmp_path, TOP1, ""), scale, tmp_path)
+    assert (unknown.state, unknown.paper, unknown.other_data) == (State.UNKNOWN, None, False)
+
+
+def test_other_data_or_model_is_never_compared(tmp_path: Path) -> None:
+    for data, architecture in (("shapes", {}), ("imagenet1k", {"van_tiny": {"depths": [1]}})):
+        scale = Scale(tmp_path, (Run("van_tiny", "lka", 23, 0),), architecture=architecture)
+        put(scale, "classification", scale.runs[0], {"top1": entry(74.7, "%", standard_error=0.2)}, data)
+        for printed in ("74.7", "20.0"):
+            cell = only_cell(one_cell(tmp_path, TOP1, printed), scale, tmp_path)
+            assert (cell.state, cell.value, cell.paper, cell.data) == (State.OTHER_DATA, 74.7, printed, (data,))
+            assert str(cell_text(cell)) == f"74.7 ± 0.2 ○ ({printed})"
+        unknown = only_cell(one_cell(tmp_path, TOP1, ""), scale, tmp_path)
+        assert (unknown.state, str(cell_text(unknown))) == (State.UNKNOWN, "74.7 ± 0.2 ○ (?)")
+
+
+def test_all_devices_behind_a_value_are_named(tmp_path: Path) -> None:
+    runs = tuple(Run("van_tiny", "lka", 23, seed) for seed in (0, 1, 2))
+    scale = Scale(tmp_path, runs)
+    column = ColumnSpec("speed", "speed", "throughput", unit="images/s", conditions=("batch_size",))
+    for run, device in zip(runs, ("Some CPU", "Another CPU", "Some CPU"), strict=True):
+        path = put(scale, "speed", run, {"throughput": entry(9.0, "images/s"), "batch_size": entry(32, "1")})
+        edit(path, lambda content, name=device: content["environment"].update(hardware=name))
+    cell = only_cell(one_cell(tmp_path, column, ""), scale, tmp_path)
+    assert cell.conditions == "cpu (Some CPU), batch size 32; cpu (Another CPU), batch size 32"
+
+
+# Counts and words.
+
+
+def test_all_printed_counts_come_out_and_the_cut_ones_say_so(tmp_path: Path, every: dict[str, Table]) -> None:
+    tables = every | {target: filled(target, Scale(tmp_path)) for target in ("table_04", "table_05")}
+    numbers = {"table_03": 24, "table_04": 28, "table_05": 28, "table_06": 12, "table_08": 20, "table_09": 40,
+               "table_11": 20, "table_17": 92}  # fmt: skip
+    cut, found = set(), {}
+    for target in numbers:
+        columns = {c.label for c in tables[target].spec.columns if c.measured_on == "architecture"}
+        counts = [cell for cell in tables[target].cells if cell.column in columns and cell.files and cell.paper]
+        assert {cell.state for cell in counts} <= {State.REPRODUCED, State.CONTROL}, target
+        found[target] = len([cell for cell in counts if cell.state is State.REPRODUCED])
+        cut |= {(target, cell.row, cell.column) for cell in counts if cell.cut}
+    assert found == numbers
+    assert cut == {
+        ("table_03", "VAN-LSKA-Small", "FLOPs"), ("table_03", "VAN-LSKA-Base", "Params"),
+        ("table_05", "Semantic FPN / VAN-LSKA-Base", "FLOPs"),
+    }  # fmt: skip
+
+
+def test_text_cells(tmp_path: Path) -> None:
+    scale = demo(tmp_path)
+    table = filled("table_02", scale)
+    assert table.cell("VAN-LSKA-Base stage 3", "output size").value == "H/16 x W/16"
+    assert table.count() == {State.REPRODUCED: 72}
+    wrong = stage_metrics("van_base") | {"stage3_blocks": entry(11, "1"), "stage3_stride": entry(8, "1")}
+    put(scale, "complexity", Run("van_base", "lska", 23, 0), wrong)
+    deviating = {(cell.row, cell.column) for cell in again("table_02", scale).cells if cell.state is State.DEVIATES}
+    assert deviating == {("VAN-LSKA-Base stage 3", "blocks L"), ("VAN-LSKA-Base stage 3", "output size")}
+
+
+def test_yes_and_no_are_compared_as_words(tmp_path: Path) -> None:
+    scale = demo(tmp_path)
+    table = filled("table_01", scale)
+    states = [table.cell("Convolution", column.label).state for column in table.spec.columns]
+    assert states == [State.DEVIATES] * 3 + [State.UNKNOWN]
+    assert {cell.value for cell in table.cells} == {"yes"}
+    names = ("long_range_dependence", "spatial_adaptability", "channel_adaptability", "scalability")
+    put(scale, "properties", "lka", {name: entry(2, "1") for name in names})
+    with pytest.raises(ValueError, match=r"properties/lka\.json.*expected one of 0, 1, found 2"):
+        again("table_01", scale)
+
+
+# What is not there.
+
+
+def test_not_run_reference_and_inapplicable_cells(tmp_path: Path, every: dict[str, Table]) -> None:
+    scale = Scale(tmp_path)
+    cell = only_cell(one_cell(tmp_path, TOP1, "74.7"), scale, tmp_path)
+    assert (cell.state, cell.value, cell.paper, str(cell_text(cell))) == (State.NOT_RUN, None, "74.7", "not run (74.7)")
+    lines = ["table,row,column,value,unit,source,detail", "t,reference: B0,top-1,75.4,%,other-paper:VAN,"]
+    (tmp_path / "table_03.csv").write_text("\n".join(lines) + "\n")
+    both = (TOP1, ColumnSpec("other", "t", "m"))
+    spec = TableSpec("table_03", "", "", (RowSpec("VAN-LKA", columns=("other",)),), both, "", "table_03")
+    table = collect(spec, scale, tmp_path, tmp_path)
+    assert [cell.state for cell in table.cells] == [
+        State.REFERENCE, State.UNKNOWN, State.NOT_APPLICABLE, State.NOT_RUN,
+    ]  # fmt: skip
+    labels = [row.label for row in every["table_03"].rows]
+    assert labels[2:4] == ["reference: VAN-B0 as published", "VAN-LKA-Small"]
+    assert labels[-1] == "reference: VAN-B2 as published"
+    cell = every["table_16"].cell("reference: PVTv2-B1 as published by STL", "C, mean top-1 of 19")
+    assert (cell.state, cell.value, cell.paper, cell.paper_source) == (State.REFERENCE, None, "51.7", "other-paper:STL")
+
+
+def test_what_was_not_measured_names_task_and_network(tmp_path: Path, every: dict[str, Table]) -> None:
+    for target, row, column, note in (
+        ("table_04", "Mask R-CNN 1x / VAN-LKA-Base", "APb", "detection/mask_rcnn of van_base-lka-k23"),
+        ("table_14", "ConvNeXt-T", "C, mean top-1 of 19", "robustness/c of convnext_tiny"),
+        ("table_15", "DeiT", "shape dimensions", "shape_texture of deit_small_patch16_224"),
+    ):
+        cell = every[target].cell(row, column)
+        assert (cell.state, cell.note) == (State.NOT_RUN, f"scale demo has no {note}")
+    assert every["table_04"].cell("Mask R-CNN 1x / VAN-LKA-Base", "FLOPs (exact)").state is State.REPRODUCED
+
+
+def test_a_control_is_no_entry_of_the_paper(every: dict[str, Table]) -> None:
+    row = "control: Semantic FPN / VAN-LSKA-Tiny, untrained backbone"
+    control, counts = (every["table_05"].cell(row, column) for column in ("mIoU", "Params (exact)"))
+    assert (control.state, cell_text(control).mark, cell_text(control).paper) == (State.CONTROL, "", "")
+    assert [path.parent.name for path in control.files] == ["semantic_fpn-untrained"]
+    assert (counts.state, [path.parent.name for path in counts.files]) == (State.CONTROL, ["semantic_fpn"])
+
+
+def test_what_a_printed_value_counts_is_said_beside_ours(every: dict[str, Table]) -> None:
+    merged, sparse = (every["table_14"].cell(row, "Params") for row in ("RepLKNet-31T", "SLaK-T"))
+    assert "after the small kernels are merged" in merged.note
+    assert (sparse.state, sparse.paper) == (State.OTHER_DATA, "30.0")
+    assert sparse.note == ("counted with all weights, 50.7 M; SLaK counts those that its sparse training leaves "
+                           "other than zero, printed as 30 M")  # fmt: skip
+    assert f"SLaK-T, Params: {sparse.note}." in legend(every["table_14"])
+
+
+def test_a_mean_without_all_its_parts_is_partial_and_says_what_is_missing(tmp_path: Path) -> None:
+    scale = demo(tmp_path)
+    put_required("table_10", scale)
+    edit(metric_file(scale, "robustness/c", TINY), without("fog", "snow"))
+    table = again("table_10", scale)
+    partial = [cell for cell in table.cells if cell.state is State.PARTIAL]
+    assert {cell.row for cell in partial} == {"VAN-LSKA-Tiny k=23"} and len(partial) == 4
+    for cell in partial:
+        assert cell.note == "missing: fog 1, 2, 3, 4, 5; snow 1, 2, 3, 4, 5"
+        assert (cell.value, cell_text(cell).ours, cell.data) == (None, "partial", ("shapes",))
+        assert cell.files == (metric_file(scale, "robustness/c", TINY),)
+    edit(metric_file(scale, "robustness/a", TINY), lambda content: content["metrics"]["top1"].update(value=None))
+    with pytest.raises(ValueError, match=r"robustness/a/van_tiny-lska-k23-s0\.json: field 'metrics\.top1'"):
+        again("table_10", scale)
+
+
+def test_every_value_is_that_of_its_metric_file(every: dict[str, Table]) -> None:
+    for target, table in every.items():
+        columns, found = {column.label: column for column in table.spec.columns}, 0
+        for row in table.rows:
+            for cell in row.cells if row.source else ():
+                if isinstance(cell.value, float) and cell.files:
+                    (path,) = cell.files
+                    name = columns[cell.column].metric.format(**row.source.values)
+                    kept = json.loads(path.read_text())["metrics"][name]["value"]
+                    assert cell.value == pytest.approx(kept * columns[cell.column].factor, rel=1e-12)
+                    assert (
+                        target.startswith("table")
+                        and cell.unit == columns[cell.column].unit
+                        or cell.seeds in ((0,), ())
+                    )
+                    found += 1
+        assert found or target in ("table_01", "figure_02"), target
