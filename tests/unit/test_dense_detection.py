@@ -132,8 +132,8 @@ def test_broken_files_are_named_and_what_decoding_leaves_out_is_told(
     picture.save(folder / "000000000001.jpg", exif=turned)
     picture.convert("RGBA").rotate(30).save(folder / "000000000002.jpg", format="PNG")
     notes = "\n".join(dense_sets.DenseSet("detection", data, cache).check()[0].notes)
-    assert "images with an orientation in EXIF data, left out (1): 000000000001.jpg" in notes
-    assert "images with transparency, left out (1): 000000000002.jpg" in notes
+    assert "images with an orientation in EXIF data, left out (1): train2017/000000000001.jpg" in notes
+    assert "images with transparency, left out (1): train2017/000000000002.jpg" in notes
     (folder / "000000000001.jpg").unlink()
     half = (folder / "000000000003.jpg").read_bytes()
     (folder / "000000000002.jpg").write_bytes(half[: len(half) // 2])

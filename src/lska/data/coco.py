@@ -16,11 +16,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from lska.data.decoding import see
-from lska.data.entries import EXTENSIONS, SHOWN, DataError, file_hash, file_sizes, lines_digest, repeated
-from lska.data.integrity import Findings, differences
+from lska.data.entries import EXTENSIONS, SHOWN, DataError, file_hash, file_sizes, is_image, lines_digest, repeated
+from lska.data.integrity import Findings, decoded, differences
 from lska.data.manifest import ROUNDING, DetectionManifest
-from lska.data.parallel import mapped
 from lska.provenance.errors import InputError
 from lska.provenance.files import FileError, quoted, read_bytes, read_json, write_text
 from lska.provenance.strict import OPEN_ENDED, AtLeastOne, AtLeastZero, NotNegative, SettingsError, build
@@ -163,24 +161,18 @@ def _check_files(
     split: DetectionSplit, images: Sequence[ListedImage], findings: Findings, remarks: Findings
 ) -> dict[str, str]:
     """Decode every listed image that is there; returns the hashes of the files by name."""
-    there, hashes = file_sizes(split.images), {}
-    for image in images:
-        if image.file_name not in there:
-            odd = f"listed files that end in none of {', '.join(EXTENSIONS)}"
-            kind = "missing image files" if image.file_name.lower().endswith(EXTENSIONS) else odd
-            findings.add(kind, str(split.images / image.file_name))
-    present = [image for image in images if image.file_name in there]
-    seen = mapped(lambda index: see(split.images / present[index].file_name), len(present), split.split)
-    for image, picture in zip(present, seen, strict=True):
+    there = file_sizes(split.images)
+    absent = (image.file_name for image in images if image.file_name not in there)
+    findings.add("missing image files", *(str(split.images / name) for name in absent if is_image(name)))
+    absent = (image.file_name for image in images if not is_image(image.file_name))
+    findings.add(f"listed files that end in none of {', '.join(EXTENSIONS)}", *absent)
+    present, hashes = [image for image in images if image.file_name in there], {}
+    paths = [split.images / image.file_name for image in present]
+    for image, path, picture in zip(present, paths, decoded(paths, split.split, findings, remarks), strict=True):
         hashes[image.file_name] = picture.hash
-        for remark in picture.remarks:
-            remarks.add(f"images with {remark}", image.file_name)
-        if picture.size is None:
-            findings.add("unreadable images", picture.problem)
-        elif picture.size != (image.width, image.height):
-            found = "{}x{}".format(*picture.size)
-            stated = f"{split.images / image.file_name} is {found}, stated {image.width}x{image.height}"
-            findings.add("images of another size than the annotations say", stated)
+        if picture.size not in (None, (image.width, image.height)):
+            text = "{} is {}x{}, stated {}x{}".format(path, *picture.size, image.width, image.height)
+            findings.add("images of another size than the annotations say", text)
     return hashes
 
 

@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lska.data.decoding import read_encoded, see
+from lska.data.decoding import read_encoded
 from lska.data.entries import DataError, is_hidden
-from lska.data.integrity import CheckReport, Findings, differences
-from lska.data.parallel import mapped
+from lska.data.integrity import CheckReport, Findings, decoded, differences
 from lska.data.preparing import RENDERED, DataSet, inspected_record
 from lska.provenance.files import read_yaml
 from lska.provenance.metric_files import digest
@@ -141,12 +140,10 @@ def check_cue_conflict(
     except DataError as error:
         return CheckReport(name, identity, root, (str(error),)), {}, None
     first: dict[str, str] = {}
-    pictures = mapped(lambda index: see(images.place(index)), len(images), root.name)
+    pictures = decoded([root / name for name in images.names], root.name, findings, Findings())
     for image, picture in zip(images.names, pictures, strict=True):
         hashes.append([image, picture.hash])
-        if picture.problem:
-            findings.add("images that cannot be decoded", picture.problem)
-        elif (former := first.setdefault(picture.hash, image)) != image:
+        if picture.hash and (former := first.setdefault(picture.hash, image)) != image:
             findings.add("files of equal content", f"{former} and {image}")
     facts = {
         "images": len(images),

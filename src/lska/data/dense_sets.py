@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lska.data import coco
 from lska.data.coco import SplitOutcome, check_detection
-from lska.data.decoding import Seen, see
 from lska.data.entries import (
     DataError,
     file_hash,
@@ -20,7 +21,7 @@ from lska.data.entries import (
     read_names,
     sized_lines,
 )
-from lska.data.integrity import CheckReport, Findings, changed, differences
+from lska.data.integrity import CheckReport, Findings, changed, decoded, differences
 from lska.data.manifest import (
     DenseManifest,
     DetectionManifest,
@@ -29,7 +30,6 @@ from lska.data.manifest import (
     SegmentationSplitManifest,
     manifest_for,
 )
-from lska.data.parallel import mapped
 from lska.data.preparing import RENDERED, DataSet, prepare_set, record
 from lska.data.sources import dense_root
 from lska.data.synthetic.generated import holds
@@ -232,42 +232,33 @@ def _folder(folder: Path) -> Path:
 
 def check_segmentation(manifest: SegmentationManifest, split: SegmentationSplit) -> SplitOutcome:
     """Decode every image and label map of a split and check that they fit each other and the manifest."""
-    findings, remarks = Findings(), Findings()
-    sides, stems = ((split.images, split.image_suffix), (split.labels, split.label_suffix)), []
-    for folder, suffix in sides:  # case counts, as to mmseg
+    findings, remarks, stems = Findings(), Findings(), []
+    for folder, suffix in ((split.images, split.image_suffix), (split.labels, split.label_suffix)):
         files = sorted(file_sizes(folder))
         odd = [str(folder / one) for one in files if not one.endswith((split.image_suffix, split.label_suffix))]
         remarks.add(f"image files that do not end in {suffix}, left out", *odd)
-        stems.append({one.removesuffix(suffix) for one in files if one.endswith(suffix)})
+        stems.append({one.removesuffix(suffix) for one in files if one.endswith(suffix)})  # case counts, as to mmseg
     images, labels = stems
+    names, pixels, lines = sorted(images & labels), np.zeros(256, dtype=np.int64), []
     alone = (f"{split.images / name}{split.image_suffix}" for name in sorted(images - labels))
     findings.add("images without label map", *alone)
     alone = (f"{split.labels / name}{split.label_suffix}" for name in sorted(labels - images))
     findings.add("label maps without image", *alone)
-    names, pixels, lines = sorted(images & labels), [0] * 256, []
-
-    def read(index: int) -> tuple[Seen, Seen]:
-        return tuple(see(folder / f"{names[index]}{suffix}", folder is split.labels) for folder, suffix in sides)
-
-    for name, (image, label) in zip(names, mapped(read, len(names), split.split), strict=True):
-        file = split.labels / f"{name}{split.label_suffix}"
-        if image.size is None:
-            findings.add("unreadable images", image.problem)
-        if label.size is None:
-            findings.add("unreadable label maps", label.problem)
-        elif image.size and image.size != label.size:
-            found, expected = ("{}x{}".format(*size) for size in (label.size, image.size))
-            findings.add("label maps of another size than their image", f"{file} is {found}, the image {expected}")
+    files = [split.labels / f"{name}{split.label_suffix}" for name in names]
+    pictures = decoded([split.images / f"{one}{split.image_suffix}" for one in names], split.split, findings, remarks)
+    maps = decoded(files, split.split, findings, remarks, labels=True)
+    for name, file, image, label in zip(names, files, pictures, maps, strict=True):
+        lines += [f"{image.hash} images/{name}", f"{label.hash} labels/{name}"]
+        if image.size and label.size and image.size != label.size:
+            text = "{} is {}x{}, the image {}x{}".format(file, *label.size, *image.size)
+            findings.add("label maps of another size than their image", text)
         unknown = [value for value, count in enumerate(label.pixels) if count and value not in manifest.allowed]
         if unknown:
             findings.add("label maps with values that are no class", f"{file}: {', '.join(map(str, unknown[:10]))}")
-        for remark in image.remarks:
-            remarks.add(f"images with {remark}", f"{name}{split.image_suffix}")
-        pixels = [total + count for total, count in zip(pixels, label.pixels or [0] * 256, strict=True)]
-        lines += [f"{image.hash} images/{name}", f"{label.hash} labels/{name}"]
+        pixels += np.array(label.pixels or 256 * [0])
     counts = differences([("pairs of image and label map", manifest.splits[split.split].count, len(names))])
     first = int(manifest.zero_is_unlabelled)
-    per_class = {name: pixels[first + index] for index, name in enumerate(manifest.classes)}
-    facts = {"pixels": per_class | {"not scored": sum(pixels) - sum(per_class.values())}}
+    per_class = dict(zip(manifest.classes, pixels[first:].tolist(), strict=False))
+    facts = {"pixels": per_class | {"not scored": int(pixels.sum()) - sum(per_class.values())}}
     notes = (f"{len(names):,} images with label maps at {split.labels}.", *(f"{text}." for text in remarks.sentences()))
     return SplitOutcome((*findings.sentences(), *counts), facts, notes, lines_digest(lines))

@@ -103,7 +103,8 @@ def generator_problems(sources: Sources, updates: Updates) -> list[str]:
 def _unfit(kind: str, settings: Any, about: Trained | None, updates: Updates) -> Iterator[str]:
     """What the settings of one generated set cannot promise to what uses it."""
     where = f"{place(kind)}.generate"
-    few = "{}: {} training images are fewer than one update takes, global_batch {} of {}; raise it, or lower that"
+    few = "{}: {} training images are fewer than one update takes, global_batch {} of {}; raise it, or lower "
+    few += "global_batch"
     if kind == "classification":
         images, setting = len(settings.class_names) * settings.train_per_class, f"{where}.train_per_class"
         for path, batch in updates[kind].items():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lska.data.decoding import see
+from lska.data.decoding import Seen, see
 from lska.data.entries import SHOWN, DataError, shown_names
 from lska.data.folders import Split, contents_digest, list_split, names_digest
 from lska.data.manifest import Manifest
@@ -160,17 +160,27 @@ def structure_problems(manifest: Manifest, split: Split, name: str | None = None
 
 
 def read_contents(split: Split) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
-    """Decode every image, with a progress bar on a terminal.
+    """Decode every image.
 
     Returns the hashes of the files, in order, empty where one cannot be used; sentences about images that cannot be
     used; sentences about what decoding leaves out.
     """
-    hashes, damaged, remarks = [], Findings(), Findings()
-    pictures = mapped(lambda index: see(Path(split.name(index))), len(split), split.split)
-    for index, picture in enumerate(pictures):
-        hashes.append(picture.hash)
-        for remark in picture.remarks:
-            remarks.add(f"images with {remark}", split.samples[index].name)
-        if picture.problem:
-            damaged.add("images that cannot be decoded", picture.problem)
+    damaged, remarks = Findings(), Findings()
+    paths = [Path(split.name(index)) for index in range(len(split))]
+    hashes = [picture.hash for picture in decoded(paths, split.split, damaged, remarks)]
     return hashes, damaged.sentences(), remarks.sentences()
+
+
+def decoded(
+    paths: Sequence[Path], description: str, findings: Findings, remarks: Findings, labels: bool = False
+) -> Iterator[Seen]:
+    """Decode images, or with `labels` label maps, with a progress bar on a terminal.
+
+    What cannot be used goes to `findings`, what decoding leaves out to `remarks`.
+    """
+    kind = "label maps that cannot be decoded" if labels else "images that cannot be decoded"
+    for path, picture in zip(paths, mapped(lambda one: see(paths[one], labels), len(paths), description), strict=True):
+        findings.add(kind, *([picture.problem] if picture.problem else []))
+        for remark in picture.remarks:
+            remarks.add(f"images with {remark}", f"{path.parent.name}/{path.name}")
+        yield picture
