@@ -226,14 +226,9 @@ def drawn(polygons: list[list[float]], height: int = 40, width: int = 60) -> np.
 
 
 def test_pycocotools_cuts_outlines_off_at_the_border() -> None:
-    rng = np.random.default_rng(0)
-    for over in (1.0, 2.0, 2.9):
-        corner = [40, 30, 60 + over, 30, 60 + over, 40 + over, 40, 40 + over]
-        assert np.array_equal(drawn([corner]), drawn([[40, 30, 60, 30, 60, 40, 40, 40]]))
-        assert np.array_equal(drawn([[-over, -over, 9, -over, 9, 9, -over, 9]]), drawn([[0, 0, 9, 0, 9, 9, 0, 9]]))
-        # Of any shape: as on a larger canvas, of which the image is a part.
-        shape = rng.uniform((1, 1), (60 + over, 40 + over), (6, 2))
-        assert np.array_equal(drawn([shape.ravel().tolist()]), drawn([shape.ravel().tolist()], 90, 90)[:40, :60])
+    shape = np.random.default_rng(0).uniform((1, 1), (62.9, 42.9), (6, 2)).ravel().tolist()
+    # As on a larger canvas, of which the image is a part.
+    assert np.array_equal(drawn([shape]), drawn([shape], 90, 90)[:40, :60])
 
 
 def test_pycocotools_draws_nothing_for_short_polygons_after_the_first() -> None:

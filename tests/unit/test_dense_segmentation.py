@@ -48,12 +48,9 @@ DAMAGE: dict[str, Damage] = {
     "no image": lambda image, label: image.unlink(),
     "cut image": lambda image, label: cut(image),
     "cut label map": lambda image, label: cut(label),
-    "no label map but two bytes": lambda image, label: label.write_bytes(b"no"),
     "a pipe as label map": lambda image, label: (label.unlink(), os.mkfifo(label)),
-    "a pipe as image": lambda image, label: (image.unlink(), os.mkfifo(image)),
     "another suffix": lambda image, label: image.rename(image.with_suffix(".JPG")),
     "another size": lambda image, label: save(label, np.ones((40, 39), np.uint8)),
-    "value 5": lambda image, label: altered(label, 5),
     "value 255": lambda image, label: altered(label, 255),
     "colours": lambda image, label: save(label, np.ones((40, 40, 3), np.uint8)),
     "no folder": lambda image, label: label.parent.rename(label.parent.with_name("train")),
@@ -88,5 +85,4 @@ def test_values_to_be_ignored_pass_where_the_manifest_lists_them(data: DataSourc
     altered(Path(data.root) / "annotations" / "training" / "train_00000001.png", 255)
     own = tmp_path / "own.yaml"
     own.write_text(yaml.safe_dump(yaml.safe_load(Path(data.manifest or "").read_text()) | {"ignore": [255]}))
-    assert "no class" in findings("segmentation", data, tmp_path)
     assert findings("segmentation", DataSource(data.name, data.root, str(own)), tmp_path) == ""

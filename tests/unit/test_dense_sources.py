@@ -115,15 +115,6 @@ def test_a_root_changed_after_the_check_is_refused(change: object, coco: DataSou
         verify_dense("detection", data, record, train, val)
 
 
-def test_a_label_map_changed_after_the_check_is_refused(ade: DataSource, tmp_path: Path) -> None:
-    data, record = copied(ade, tmp_path), tmp_path / "record.json"
-    prepare_dense("segmentation", data, record, tmp_path)
-    path = Path(data.root) / "annotations" / "validation" / "val_00000001.png"
-    path.rename(path.with_name("val_1.png"))
-    with pytest.raises(DataError, match="val: files at"):
-        verify_dense("segmentation", data, record, open_segmentation(data, "val", tmp_path))
-
-
 def test_a_record_of_another_manifest_or_none_is_refused(coco: DataSource, tmp_path: Path) -> None:
     record = tmp_path / "record.json"
     with pytest.raises(FileError, match="record.json is missing or damaged .*lska data prepare --kind detection"):
@@ -178,14 +169,6 @@ def test_generated_data_are_made_recorded_and_verified(kind: str, tmp_path: Path
     prepare_dense(kind, other, record, tmp_path)
     assert json.loads(record.read_text())["digest"] != first["digest"]
     assert opener(other, "train", tmp_path).count == 6
-
-
-def test_a_generated_set_that_was_damaged_is_refused_with_its_remedy(tmp_path: Path) -> None:
-    data = DataSource("scenes", str(tmp_path / "set"), generate=SCENES)
-    prepare_dense("detection", data, tmp_path / "record.json", tmp_path)
-    remove_image(data)
-    with pytest.raises(DataError, match="(?s)missing image files.*remove its folder, and it is made again"):
-        prepare_dense("detection", data, tmp_path / "record.json", tmp_path)
 
 
 def test_a_manifest_of_another_name_is_refused(coco: DataSource, tmp_path: Path) -> None:

@@ -61,15 +61,6 @@ def test_evaluation_refuses_unreadable_images(tmp_path: Path) -> None:
     assert data.skipped == 0
 
 
-def test_file_that_vanished_is_named(tmp_path: Path) -> None:
-    (tmp_path / "train" / "a").mkdir(parents=True)
-    (tmp_path / "train" / "a" / "1.png").write_bytes(encoded(1))
-    data = ImageDataset(open_split(tmp_path, "train"))
-    (tmp_path / "train" / "a" / "1.png").unlink()
-    with pytest.raises(DataError, match=r"train/a/1\.png: no such file"):
-        data[0]
-
-
 @pytest.mark.parametrize("run", [GIVE_UP_AFTER - 1, GIVE_UP_AFTER])
 def test_gives_up_after_fifty_unreadable_images_in_a_row(tmp_path: Path, run: int) -> None:
     data = ImageDataset(written(tmp_path, 60, tuple(range(run))), brightness, on_error="skip")

@@ -100,13 +100,6 @@ def test_no_name_in_a_manifest_leads_out_of_its_folder(kind: str, tmp_path: Path
             assert message.replace("\n", "").isprintable(), (place, name)
 
 
-def test_names_that_many_data_sets_have_are_taken(tmp_path: Path) -> None:
-    classes = ["traffic light / green", "sign: 30"]
-    manifest = MANIFESTS["segmentation"] | {"classes": classes, "image_suffix": "_img.png"}
-    manifest["splits"] = {"train": {"images": ".", "labels": "./labels/2017 (b)/", "count": 1}}
-    assert said("segmentation", manifest, tmp_path) == ""
-
-
 COCO = {"images": "images", "annotations": "a.json", "count": 2}
 WRONG: list[tuple[str, dict[str, Any]]] = [
     ("classification", {"classes": ["dog", "cat"]}),

@@ -15,10 +15,9 @@ from perturbed_sets import GENERATED, settings
 from tiny_project import Project
 
 from lska.cli import main
-from lska.data.roots import MissingDataError, PlannedJob, Settings, absence, images_gone, message, missing, require
+from lska.data.roots import MissingDataError, PlannedJob, Settings, absence, message, missing, require
 from lska.provenance.metric_files import project_root
 from lska.settings.scale import Config, load
-from lska.settings.sections import DataSource
 
 Capture = pytest.CaptureFixture[str]
 
@@ -136,13 +135,6 @@ def test_an_archive_at_the_root_is_enough(small: Config) -> None:
         (Path(data.root) / archive).unlink()
 
 
-def test_a_tar_file_beside_the_root_of_a_set_of_class_folders_is_enough(tmp_path: Path) -> None:
-    data = DataSource("imagenet_a", str(tmp_path / "imagenet-a"))
-    assert absence("a", data) is not None
-    (tmp_path / "imagenet-a.tar").touch()
-    assert absence("a", data) is None
-
-
 def test_the_last_file_that_sets_the_root_is_named_and_the_command_line_over_it(small: Config) -> None:
     Path("mine.yaml").write_text("data: {root: elsewhere}\n")
     files = [Path("config/small.yaml"), Path("mine.yaml")]
@@ -164,16 +156,6 @@ def test_everything_missing_is_told_at_once(small: Config) -> None:
     found = re.findall(r"^data set (\w+) is missing", str(caught.value), re.MULTILINE)
     assert found == ["cifar10", "camvid"]
     require(origin, [])
-
-
-def test_generated_images_are_gone_without_their_folder(tmp_path: Path) -> None:
-    data = DataSource("made", str(tmp_path / "made"), generate={})
-    assert images_gone(data)
-    (tmp_path / "made").mkdir()
-    assert images_gone(data)
-    (tmp_path / "made/1.png").touch()
-    assert not images_gone(data)
-    assert not images_gone(DataSource("bought", str(tmp_path / "bought")))
 
 
 def test_commands_name_missing_data_before_they_do_anything(project: Project, capsys: Capture) -> None:

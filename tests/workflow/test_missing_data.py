@@ -22,10 +22,7 @@ METRICS = Path("results/small/metrics")
 READ = {
     "classification": ("cifar10", "data.root"),
     "detection/retinanet": ("bccd", "detection.data.root"),
-    "segmentation/semantic_fpn": ("camvid", "segmentation.data.root"),
     "robustness/c": ("cifar10", "data.root"),
-    "robustness/c_bar": ("cifar10", "data.root"),
-    "receptive_field": ("cifar10", "data.root"),
 }
 """The set that is missed for a metric file of each task, and the setting of its root."""
 
@@ -48,7 +45,7 @@ def test_one_message_names_what_is_missing_and_what_to_do(clone, task: str) -> N
     assert f"data set {name} is missing: {clone.root / 'data' / name} does not exist" in said
     assert f"its root, data/{name}, is the setting {setting} in config/small.yaml" in said
     assert "--configfile config/small.yaml mine.yaml" in said and "nothing was started" in said
-    assert f"lska data import {name} --from https://" in said or name == "camvid"
+    assert f"lska data import {name} --from https://" in said
     # No job has begun, so nothing was removed either.
     assert "Error in rule" not in said and "Traceback" not in said
     assert sorted(path for path in (clone.root / "results").rglob("*")) == before
@@ -57,16 +54,6 @@ def test_one_message_names_what_is_missing_and_what_to_do(clone, task: str) -> N
 def test_a_dry_run_plans_all_the_same(clone) -> None:
     target = without(clone, "robustness/c")
     assert clone.planned(*SMALL, "--", target) == {"fetch": 1, "data": 1, "robustness_c_1": 1}
-
-
-def test_the_file_that_sets_the_root_last_is_named(clone) -> None:
-    target = without(clone, "classification")
-    (clone.root / "mine.yaml").write_text("data: {root: /no such/place}\n")
-    done = clone.run("snakemake", "--cores", "1", *SMALL, "mine.yaml", "--", target)
-    said = done.stdout + done.stderr
-    assert "data set cifar10 is missing: /no such/place does not exist" in said
-    assert "is the setting data.root in mine.yaml" in said
-    assert "if you have it: correct it there" in said and "and point the setting to data/cifar10" in said
 
 
 def test_with_keep_going_the_rest_is_done_and_the_log_says_the_same(clone) -> None:
@@ -119,11 +106,3 @@ def test_corrupted_images_and_the_clean_ones_that_they_are_made_of_make_themselv
     assert sorted(path.name for path in data.iterdir() if path.is_dir()) == ["shapes", "shapes_c"]
     # Tables are made of metric files, which say the same as before.
     assert not {"train", "classification", "data"} & set(clone.planned("--", "all"))
-
-
-def test_nothing_is_made_again_that_no_job_reads(clone) -> None:
-    # The table is older than its metric files say; it is made of them, without any images.
-    planned = clone.planned(*SMALL, "--", "table_13", "table_10")
-    assert "data" not in planned and set(planned) <= {
-        "table_13", "table_10", "notebook_table_13", "notebook_table_10"
-    }  # fmt: skip
