@@ -49,14 +49,6 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def partial(project: Project) -> PerturbedSet:
-    """A set of corruptions of which some parts are missing."""
-    from perturbed_sets import write_partial
-
-    return write_partial(project)
-
-
-@pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """The demo's plan in an empty folder."""
     from plan_helpers import plan

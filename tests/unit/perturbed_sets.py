@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from tiny_project import CLASSES, SETTINGS, Project, owned
 
-from lska.data.perturbed.names import FAMILIES, GROUPS, SEVERITIES, severity_folder
+from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.perturbed.perturbed_preparing import prepare_perturbed
 from lska.settings.tasks import CORRUPTED, PerturbedSet
 
@@ -36,13 +36,11 @@ def write_part(folder: Path, names: tuple[str, ...] = NAMES) -> None:
             (folder / label / name).write_bytes(picture(40 * number))
 
 
-def write_corrupted(root: Path, family: str, archives: bool = False) -> Path:
-    """A set of corruptions with every part; with `archives`, as in the folders that ImageNet-C's archives unpack to."""
-    groups = {name: group for group, names in GROUPS.items() for name in names}
+def write_corrupted(root: Path, family: str) -> Path:
+    """A set of corruptions with every part."""
     for corruption in FAMILIES[family]:
         for severity in SEVERITIES:
-            top = root / groups[corruption] if archives else root
-            write_part(top / corruption / severity_folder(family, corruption, severity))
+            write_part(root / corruption / severity_folder(family, corruption, severity))
     return root
 
 
