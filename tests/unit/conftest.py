@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from lska.pipeline.products import Plan
     from lska.settings.scale import Config
-    from lska.settings.tasks import PerturbedSet
     from lska.tables.collect import Table
 
 

@@ -35,7 +35,7 @@ from lska.data.manifest import available, load_manifest, make_manifest, save_man
 from lska.data.perturbed.names import FAMILIES, GROUPS
 from lska.data.perturbed.parts import CLEAN, clean_part, open_parts, read_perturbed_record
 from lska.data.perturbed.perturbed_preparing import prepare_perturbed
-from lska.settings.perturbed_sets import PerturbedSet
+from lska.settings.tasks import PerturbedSet
 from lska.settings.versions import GENERATORS, Version
 
 
