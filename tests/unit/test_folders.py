@@ -65,12 +65,9 @@ def test_what_is_no_split_is_named_with_what_to_do(tmp_path: Path, snapshot: Sna
         "nothing": {"train/notes.txt": b""},
         "packed classes": {"train/n01.tar": b"", "train/n02.tar": b""},
         "flat": {"train/1.jpg": b"", "train/2.jpg": b""},
-        "flat ImageNet": {f"train/ILSVRC2012_val_0000000{number}.JPEG": b"" for number in (1, 2)},
     }.items():
         said.append(f"{name}: {refused(write(root / name, files))}")
-    text = "\n".join(said)
-    assert text.replace(str(tmp_path), "TMP") == snapshot
-    subprocess.run(["bash", "-n", "-c", text.partition("Unpack one folder per class: ")[2].split("\n")[0]], check=True)
+    assert "\n".join(said).replace(str(tmp_path), "TMP") == snapshot
 
 
 def test_what_is_no_regular_file_is_no_image(tmp_path: Path) -> None:

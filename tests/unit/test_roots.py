@@ -114,27 +114,6 @@ def test_an_empty_folder_and_a_dangling_link_are_no_data(small: Config) -> None:
     assert absence("classification", small.data) == f"{root.absolute()} does not exist"
 
 
-def test_a_folder_of_something_else_is_told_by_what_lies_there(small: Config) -> None:
-    for kind, data in small.sources:
-        if data.generate is None:
-            Path(data.root).mkdir(parents=True)
-            (Path(data.root) / "holiday.jpg").touch()
-            assert "found 'holiday.jpg'" in (absence(kind, data) or "")
-    (Path(small.data.root) / "val").mkdir()
-    # The validation images alone are enough to evaluate.
-    assert absence("classification", small.data) is None
-
-
-def test_an_archive_at_the_root_is_enough(small: Config) -> None:
-    for kind, archive in (("classification", "CIFAR-10-images-master.tar.gz"), ("classification", "val.tar"),
-                          ("detection", "bccd.tar"), ("segmentation", "camvid.tar")):  # fmt: skip
-        data = dict(small.sources)[kind]
-        Path(data.root).mkdir(parents=True, exist_ok=True)
-        (Path(data.root) / archive).touch()
-        assert absence(kind, data) is None
-        (Path(data.root) / archive).unlink()
-
-
 def test_the_last_file_that_sets_the_root_is_named_and_the_command_line_over_it(small: Config) -> None:
     Path("mine.yaml").write_text("data: {root: elsewhere}\n")
     files = [Path("config/small.yaml"), Path("mine.yaml")]

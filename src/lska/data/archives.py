@@ -112,19 +112,13 @@ def stem(name: str) -> str:
 
 
 def hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
-    """Hashes of a file in hexadecimal, by algorithm; the file is read once, with a progress bar on a terminal."""
-    from tqdm import tqdm
-
-    states = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-    if not states:
-        return {}
-    size = path.stat().st_size
-    with open_regular(path) as stream, tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
-        while chunk := stream.read(CHUNK):
-            bar.update(len(chunk))
-            for state in states.values():
-                state.update(chunk)
-    return {name: state.hexdigest() for name, state in states.items()}
+    """Hashes of a file in hexadecimal, by algorithm."""
+    found = {}
+    for name in algorithms:
+        logger.info("computing the %s of %s", name, path)
+        with open_regular(path) as stream:
+            found[name] = hashlib.file_digest(stream, name).hexdigest()
+    return found
 
 
 # --- At a root -------------------------------------------------------------------------------------------------------

@@ -106,7 +106,8 @@ def list_split(root: Path, split: str) -> Split:
     """As `open_split`, but a class without images is listed, not refused."""
     root = Path(root)
     source = root / split
-    require_split(root, split)
+    if not source.is_dir():
+        raise DataError(_no_split(root, split))
     files: dict[str, list[str]] = {}
     loose: list[str] = []
     ignored: list[str] = []
@@ -123,49 +124,33 @@ def list_split(root: Path, split: str) -> Split:
     except OSError as error:
         raise DataError(f"{source} cannot be read ({error}); check its permissions and mount") from error
     if not files:
-        raise DataError(_no_classes(source, sorted(loose), sorted(ignored)))
+        archives = sum(name.endswith(".tar") for name in ignored)
+        raise DataError(
+            f"{source} has no class folders: expected {split}/<class>/<image>, found {len(loose):,} images, "
+            f"{archives:,} tar files and {len(ignored) - archives:,} other entries, first "
+            f"{shown_names(sorted([*loose, *ignored])[:1])}; unpack archives of classes into a folder each, move "
+            "images into folders named after their classes, or correct the data root"
+        )
     classes = tuple(sorted(files))
     samples = [(f"{name}/{file}", target) for target, name in enumerate(classes) for file in sorted(files[name])]
     names, targets = zip(*samples, strict=True) if samples else ((), ())
     return Split(root, split, source, classes, Samples(names, targets), (*ignored, *loose))
 
 
-def require_split(root: Path, split: str) -> None:
-    """Raise DataError, which says what lies there instead, where `root` has no folder of the split."""
-    if (root / split).is_dir():
-        return
+def _no_split(root: Path, split: str) -> str:
+    """What lies at a root without the folder of a split, and what to do."""
     try:
-        found = shown_names(sorted(path.name for path in root.iterdir()))
+        found = sorted(path.name for path in root.iterdir())
     except OSError as error:
-        raise DataError(
+        return (
             f"data root '{root.absolute()}' cannot be read ({error.strerror}): expected a folder that holds "
             "train and val, or an archive of it; correct the data root in the configuration or mount the data set"
-        ) from error
+        )
     code = f"from torchvision.datasets import ImageNet; ImageNet({str(root)!r}, {split!r})"
     unpack = f"; unpack it: {shlex.join(['python', '-c', code])}" if f"ILSVRC2012_img_{split}.tar" in found else ""
-    raise DataError(
-        f"data root '{root.absolute()}' has no {split!r} split: expected {split}/<class>/<image> or {split}.tar, found "
-        f"{found}; correct the data root (one level up or down?) or rename the folder{unpack}"
-    )
-
-
-def _no_classes(source: Path, loose: list[str], ignored: list[str]) -> str:
-    """What was found in the place of class folders, and how to sort it; for ImageNet's own files with the commands."""
-    archives = sum(name.endswith(".tar") for name in ignored)
-    text = (
-        f"{source} has no class folders: expected {source.name}/<class>/<image>, found {len(loose):,} images, "
-        f"{archives:,} tar files and {len(ignored) - archives:,} other entries"
-    )
-    if archives and not loose:
-        unpack = 'for f in *.tar; do mkdir "${f%.tar}" && tar -xf "$f" -C "${f%.tar}"; done'
-        return f"{text}. Unpack one folder per class: cd {shlex.quote(str(source))} && {unpack}"
-    if not loose:
-        return f"{text}, first {shown_names(ignored)}. Check that this is the right data root"
-    if not loose[0].startswith("ILSVRC2012_val_"):
-        return f"{text}, first {loose[0]!r}. Move each image into a folder named after its class"
     return (
-        f"{text}, first {loose[0]!r}. These are ImageNet's validation images as distributed, without classes: run the "
-        f"usual valprep.sh inside {source}, which moves each into its wnid's folder"
+        f"data root '{root.absolute()}' has no {split!r} split: expected {split}/<class>/<image> or {split}.tar, found "
+        f"{shown_names(found)}; correct the data root (one level up or down?) or rename the folder{unpack}"
     )
 
 

@@ -83,14 +83,9 @@ def images_gone(data: DataSource) -> bool:
 def absence(kind: str, data: DataSource) -> str | None:
     """Why nothing of a data set, which serves `kind`, can be read at its root, or None. Opens no image, no archive."""
     root = Path(data.root)
-    problem = _unreadable(root)
-    if problem is None and data.generate is None:
-        from lska.data.sources import look
-
-        return look(kind, data)
     # ImageNet-A, -R and -Sketch may lie beside their folder's place, as a tar file of its name.
     beside = data.generate is None and kind in SETS and root.with_name(f"{root.name}.tar").is_file()
-    return None if beside else problem
+    return None if beside else _unreadable(root)
 
 
 def _unreadable(root: Path) -> str | None:

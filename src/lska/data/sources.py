@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lska.data.archives import Archive, inside, packed, unpack_by_hand, unpacked
 from lska.data.entries import DataError, is_hidden, lying_at
-from lska.data.folders import Split, open_split, require_split
+from lska.data.folders import Split, open_split
 from lska.data.manifest import BUNDLED, IMAGES, LABELS, DenseManifest, load_manifest
 from lska.settings.sections import DataSource
-from lska.settings.tasks import CORRUPTED, ScaleData
+from lska.settings.tasks import ScaleData
 
 
 def archives_of(data: DataSource) -> tuple[Archive, ...]:
@@ -88,58 +87,24 @@ def dense_root(manifest: DenseManifest, root: Path, cache: Path) -> Path:
     That is `root/<folder>` or `root` itself, whichever holds the images of a split, or else the same in an archive.
     Raises DataError, which says what was expected and what lies there.
     """
-    require_dense(manifest, root)
-    found = _holding(root, lambda folder: _dense(manifest, folder), manifest.archives, cache, *_own(manifest))
-    if _dense(manifest, found) is None:
-        archive = packed(root, manifest.archives, *_own(manifest))[0]
-        raise DataError(f"{archive} does not hold {manifest.name}: expected {_wanted(manifest)}, {lying_at(found)}")
-    return found
+    prefix = f"{manifest.folder}/" if manifest.folder else ""
+    images = [split.images for split in manifest.splits.values()]
+    wanted = " or ".join(dict.fromkeys(f"{prefix}{folder}" for folder in images))
+    own = [] if manifest.archive is None else [manifest.archive]
 
+    def holds(folder: Path) -> Path | None:
+        bases = (base for base in (folder / prefix, folder) if any((base / one).is_dir() for one in images))
+        return next(bases, None)
 
-def require_dense(manifest: DenseManifest, root: Path) -> None:
-    """Raise DataError where there is neither folder nor archive that `dense_root` can look into; unpacks nothing."""
-    if _dense(manifest, root) is not None or packed(root, manifest.archives, *_own(manifest)) is not None:
-        return
-    names = dict.fromkeys([*_own(manifest), *(one.file for one in manifest.archives if not one.by_hand)])
+    found = _holding(root, holds, manifest.archives, cache, *own)
+    if found is not None and holds(found) is not None:
+        return found
+    if found is not None:
+        archive, _ = packed(root, manifest.archives, *own)
+        raise DataError(f"{archive} does not hold {manifest.name}: expected {wanted}, {lying_at(found)}")
+    names = dict.fromkeys([*own, *(one.file for one in manifest.archives if not one.by_hand)])
     raise DataError(
-        f"data root '{root.absolute()}' does not hold {manifest.name}: expected {_wanted(manifest)}"
+        f"data root '{root.absolute()}' does not hold {manifest.name}: expected {wanted}"
         f"{''.join(f', or {name}' for name in names)}, {lying_at(root)}{unpack_by_hand(root, manifest.archives)}; "
         "correct the data root in the configuration (one level up or down?) or mount the data set"
     )
-
-
-def _own(manifest: DenseManifest) -> list[str]:
-    return [] if manifest.archive is None else [manifest.archive]
-
-
-def _dense(manifest: Any, root: Path) -> Path | None:
-    bases = [root / manifest.folder, root] if manifest.folder else [root]
-    images = [split.images for split in manifest.splits.values()]
-    return next((base for base in bases if any((base / folder).is_dir() for folder in images)), None)
-
-
-def _wanted(manifest: Any) -> str:
-    prefix = f"{manifest.folder}/" if manifest.folder else ""
-    return " or ".join(dict.fromkeys(f"{prefix}{split.images}" for split in manifest.splits.values()))
-
-
-def look(kind: str, data: DataSource) -> str | None:
-    """Why nothing at the root of a data set that serves `kind` can be opened, neither folders nor an archive, or None.
-
-    Unpacks and reads nothing. Sets of corruptions and of cue conflicts are taken for there where their folder is.
-    """
-    root = Path(data.root)
-    if kind in (*CORRUPTED, "shape_texture"):
-        return None
-    try:
-        if packed(root, archives_of(data)) is not None:
-            return None
-        if kind in ("detection", "segmentation"):
-            require_dense(load_manifest(Path(data.manifest) if data.manifest else data.name, kind), root)
-        elif kind == "texture_knn":
-            texture_folder(root)
-        elif kind == "classification" and not any((root / one).exists() for one in ("train", "train.tar", "val.tar")):
-            require_split(root, "val")
-    except DataError as error:
-        return str(error)
-    return None
