@@ -7,7 +7,6 @@ import logging
 import lzma
 import os
 import posixpath
-import re
 import shlex
 import shutil
 import stat
@@ -19,7 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from lska.data.entries import DataError, FileName, Inside, is_hidden, label_problem, path_problem, repeated, shown_names
+from pydantic import Field
+
+from lska.data.entries import (
+    DataError,
+    Inside,
+    is_hidden,
+    label_problem,
+    name_problem,
+    path_problem,
+    repeated,
+    shown_names,
+)
 from lska.provenance.errors import InputError
 from lska.provenance.files import WriteError, open_regular, quoted, replaced_folder, writing
 from lska.provenance.strict import AtLeastOne, checked
@@ -47,20 +57,7 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def archive_problem(name: str) -> str | None:
-    """What is wrong with the name of an archive; None where nothing is."""
-    return None if is_archive(name) else f"expected a name that ends in one of {', '.join(SUFFIXES)}, found {name!r}"
-
-
-def _hexadecimal(digits: int) -> Any:
-    def problem(value: str) -> str | None:
-        sound = re.fullmatch(f"[0-9a-f]{{{digits}}}", value)
-        return None if sound else f"expected {digits} hexadecimal digits, found {value!r}"
-
-    return checked(problem)
-
-
-ArchiveName = Annotated[FileName, checked(archive_problem)]
+ArchiveName = Annotated[str, Field(pattern=r"(?i)\.(tar|tar\.gz|tgz|zip)$"), checked(name_problem)]
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,8 @@ class Archive:
     url: Annotated[str, checked(label_problem)] | None = None
     """The file itself, or the page from which it can be had, perhaps after registration."""
     bytes: AtLeastOne | None = None
-    md5: Annotated[str, _hexadecimal(32)] | None = None
-    sha256: Annotated[str, _hexadecimal(64)] | None = None
+    md5: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     holds: str | None = None
     """What it unpacks to, in words."""
     rename: dict[Inside, Inside] = field(default_factory=dict)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,6 @@ from pydantic import Field
 
 from lska.data.archives import Archive, ArchiveName
 from lska.data.entries import (
-    EXTENSIONS,
     DataError,
     FileName,
     Inside,
@@ -53,18 +51,8 @@ ROUNDING = 1.0
 LARGEST_LABEL = 255  # label maps have 8 bits
 
 
-def _digest_problem(value: str) -> str | None:
-    sound = re.fullmatch(r"sha256:[0-9a-f]{64}", value)
-    return None if sound else f"expected sha256: and 64 hexadecimal digits, found {value!r}"
-
-
-def _suffix_problem(value: str) -> str | None:
-    expected = f"expected an end in {', '.join(EXTENSIONS)}, found {value!r}"
-    return None if value.lower().endswith(EXTENSIONS) else expected
-
-
-Digest = Annotated[str, checked(_digest_problem)] | None
-Suffix = Annotated[Inside, checked(_suffix_problem)]
+Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")] | None
+Suffix = Annotated[str, Field(pattern=r"(?i)\.(png|jpe?g|webp)$"), checked(inside_problem)]
 
 
 @dataclass(frozen=True)

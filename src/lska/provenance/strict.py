@@ -35,6 +35,7 @@ EXPECTED = {
     "dict_type": "a mapping", "dataclass_type": "a mapping", "greater_than": "more than {gt:g}",
     "greater_than_equal": "at least {ge:g}", "less_than": "less than {lt:g}", "less_than_equal": "at most {le:g}",
     "too_short": "at least {min_length} values", "too_long": "{max_length} values",
+    "string_pattern_mismatch": "text that matches {pattern}",
 }  # fmt: skip
 """What was expected, by pydantic's type of the error."""
 
