@@ -1,21 +1,32 @@
-"""Each file of the evidence by itself: whether it is as it was written, and agrees with itself."""
+"""Each file of the evidence by itself: whether it is as it was written, agrees with itself, and is what git has."""
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import functools
+import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lska.audit.checkout import committed_text
-from lska.audit.findings import Finding, Level, broken, changes_of, compared, faulty, md5_of, said_of
-from lska.audit.numbers import NumberTally, check_numbers, count_again
 from lska.data.manifest import SERVING, load_manifest
-from lska.provenance.files import FileError, MissingFileError, parse_json, read_json, read_lines
+from lska.models.runs import Run
+from lska.provenance.files import (
+    FileError,
+    MissingFileError,
+    differing,
+    parse_json,
+    printable,
+    read_json,
+    read_lines,
+)
 from lska.provenance.foreign_weights import unusable
-from lska.provenance.metric_files import digest, seal_problem, validate
+from lska.provenance.metric_files import digest, file_md5, git, project_root, seal_problem, validate
 from lska.provenance.outcomes import Outcomes, OutcomesError, outcomes_path, read_arrays, read_outcomes
 from lska.provenance.pointers import pointer_path, read_pointer
 from lska.provenance.sidecars import check_sidecar
@@ -23,8 +34,128 @@ from lska.settings.scale import Config
 from lska.settings.sections import DataSource
 from lska.settings.tasks import CORRUPTED, KINDS
 
+if TYPE_CHECKING:
+    from lska.evaluate.derived import Derived, Kept
+
+VALUE, WIDEST = 120, 2000
+"""Characters of a value in a difference, and of a finding's text: what is wrong may be one very long word."""
 EDITS = 4
 """Fields that are named of those that differ from the commit."""
+PRECISION = 1e-6
+"""Relative; outcomes are kept in 32 bits, and their mean is taken in 64."""
+COUNTED = ("complexity", "properties")
+"""Start of the tasks whose numbers depend on the code alone."""
+
+_COMMIT = re.compile("[0-9a-f]{7,64}")
+
+
+class Level(StrEnum):
+    """How much a finding matters."""
+
+    BROKEN = "broken"
+    OUTDATED = "outdated"
+    UNSEALED = "unsealed"
+    NOTE = "note"
+
+
+MEANING = {
+    Level.BROKEN: "a file was edited, or does not belong to the one that names it",
+    Level.OUTDATED: "sound, but not what today's configuration asks for; the pipeline would make it again",
+    Level.UNSEALED: "written before such files were sealed; an edit shows where git or another file has the number",
+    Level.NOTE: "worth knowing",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found."""
+
+    level: Level
+    file: Path
+    place: str
+    """The field or cell of the file that is at fault, or empty."""
+    text: str
+    cell: tuple[str, str] | None = None
+    """Row and column of the cell that the file of a table or figure shows otherwise."""
+    chains: tuple[str, ...] = ()
+    """Cells whose first broken link this is, as `table_03: VAN-LSKA-Tiny / top-1`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without its cells."""
+        return {"level": str(self.level), "file": self.file.as_posix(), "place": self.place, "text": self.text}
+
+
+def broken(path: Path, place: str, text: str, cell: tuple[str, str] | None = None) -> Finding:
+    """A finding of a file that cannot be trusted."""
+    return Finding(Level.BROKEN, path, place, printable(text, WIDEST), cell)
+
+
+def faulty(path: Path, error: Exception) -> Finding:
+    """The finding of a file that an error is about, whose name it need not repeat."""
+    return broken(path, "", " ".join(str(error).split()).removeprefix(f"{path}").lstrip(": "))
+
+
+def compared(
+    path: Path, place: str, found: Any, source: str, expected: Any, level: Level = Level.BROKEN
+) -> list[Finding]:
+    """A finding where a value is not the one that `source` gives (`the manifest says`); none where it is."""
+    text = printable(f"is {found!r}, {source} {expected!r}", WIDEST)
+    return [] if found == expected else [Finding(level, path, place, text)]
+
+
+def changes_of(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Where two specs differ, as `recipe.epochs: 4, now 5`."""
+    return [f"{place}: {as_json(before)}, now {as_json(after)}" for place, before, after in differing(then, now)]
+
+
+def as_json(value: Any) -> str:
+    """A value of a recipe on a short line; `...` stands for one that is missing."""
+    return "not a field of it" if value is ... else printable(json.dumps(value), VALUE)
+
+
+# --- What git knows --------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def commit_text(commit: str) -> str:
+    """Whether the checkout has a commit, and how far behind the current one it is."""
+    if _COMMIT.fullmatch(commit) is None:
+        return "no name of a commit"
+    if git("rev-parse", "--git-dir") is None:
+        return "not looked up: the code here is no git checkout, or git does not answer"
+    if git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}") is None:
+        return "not in this checkout (a shallow clone, or a branch that was never merged)"
+    if git("merge-base", "--is-ancestor", commit, "HEAD") is None:
+        return "in this checkout, but not in the history of the current commit"
+    later = git("rev-list", "--count", f"{commit}..HEAD")
+    return "the current commit" if later == "0" else f"in this checkout, {later} commits before the current one"
+
+
+def changed_files(*places: Path) -> list[str]:
+    """Committed files at or below `places` that are others now, or are gone, as git names them; none without git."""
+    inside = [str(place.resolve()) for place in places if place.resolve().is_relative_to(project_root())]
+    answer = git("diff", "--name-only", "HEAD", "--", *inside) if inside else None
+    return (answer or "").splitlines()
+
+
+def committed_text(path: Path) -> str | None:
+    """A file as the current commit has it; None where it has none."""
+    root, place = project_root(), path.resolve()
+    named = f"HEAD:./{place.relative_to(root).as_posix()}" if place.is_relative_to(root) else ""
+    found = git("rev-parse", "--verify", "--quiet", named) if named else None
+    return None if found is None else git("cat-file", "blob", found)
+
+
+def edited_fields(path: Path) -> str:
+    """Which fields of a JSON file differ from the committed one; nothing where there is none."""
+    try:
+        found = changes_of(parse_json(committed_text(path) or "null", "the commit's"), read_json(path))
+    except ValueError:
+        return ""
+    return "; ".join(found[:EDITS]) + (f" and {len(found) - EDITS} more fields" if len(found) > EDITS else "")
+
+
+# --- Any file --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -35,8 +166,9 @@ class CheckedFile:
     content: Mapping[str, Any]
     """Empty where it cannot be read, or is not of the fields and types of such files."""
     findings: tuple[Finding, ...]
-    tally: NumberTally = field(default_factory=NumberTally)
-    """Its numbers, if it is a metric file."""
+    tally: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Numbers of a metric file: how far the evidence determines them (`recomputed`, `bounded` where only a range or a
+    relation to others is known, `unknown`), and which they are (`speed: value`)."""
 
     @property
     def faults(self) -> tuple[Finding, ...]:
@@ -60,94 +192,13 @@ class CheckedFile:
         return replace(self, findings=(*more, *self.findings))
 
 
-def check_metrics(
-    path: Path, task: str, run: str, config: Config, images: Callable[[CheckedFile], int | None], recount: bool = False
-) -> CheckedFile:
-    """A metric file: seal, schema, name, what is kept beside it, and whether its numbers follow from that.
-
-    Args:
-        images: how many images there are of the data that it was measured on, None where that is not known.
-        recount: whether what depends on the code alone is counted again.
-    """
-    from lska.evaluate.derived import Kept
-
-    checked = _checked(path, "metric files", lambda content, where: validate(content, "metrics", where))
-    if checked.broken:
-        return checked
-    places = {"task": task, "run": run, "scale": config.scale}
-    found = [compared(path, name, checked.get(name), "its place says", place) for name, place in places.items()]
-    if any(found):
-        return checked.having(*itertools.chain(*found))
-    found, outcomes = _outcomes(checked)
-    odd, maps = _maps(checked, fields_path(config, path))
-    kept = Kept(task, checked.content["metrics"], outcomes, outcomes_path(path).name, images(checked), maps)
-    try:
-        wrong, tally = check_numbers(path, kept, count_again(config, task, run) if recount else None)
-    except ValueError as error:
-        wrong, tally = [broken(path, "run", f"cannot be counted again: {error}")], NumberTally()
-    return replace(checked.having(*found, *odd, *wrong), tally=tally)
-
-
-def fields_path(config: Config, metrics: Path) -> Path:
-    """Place of the contribution maps that the metrics of a receptive field were taken from."""
-    return config.results / "fields" / f"{metrics.stem}.npz"
-
-
-def check_weights(path: Path, log: Path) -> CheckedFile:
-    """A sidecar, which vouches for weights: seal, recipe against its settings, counts, log, pointer, and the weights.
-
-    Args:
-        log: the training's record of losses.
-    """
-    checked = _checked(path, "sidecars of weights", check_sidecar)
-    if checked.broken:
-        return checked
-    found, weights = [], path.with_suffix(".safetensors")
-    if (problem := unusable(weights)) is not None:
-        found.append(broken(weights, "", problem.removeprefix(f"{weights}: ")))
-    if weights.is_file():
-        found += compared(path, "md5", checked.get("md5"), f"{weights} has", md5_of(weights))
-    if checked.get("origin") == "trained":
-        found += [*_settings(checked), *_last_loss(checked, log)]
-    return _published(checked.having(*found), weights)
-
-
-def check_record(path: Path, config: Config) -> CheckedFile:
-    """The record of a data set by itself, and as the configuration's source of that name should have it."""
-    checked = _checked(path, "data records", lambda content, where: validate(content, "record", where))
-    if checked.broken:
-        return checked
-    found = compared(path, "name", checked.get("name"), "the file's name is", path.stem)
-    if checked.get("family") is not None:
-        again = digest([checked.get(name) for name in ("manifest", "parts", "names", "contents")])
-        found += compared(path, "digest", checked.get("digest"), "manifest, parts, names and contents give", again)
-    kind, source = next(((kind, one) for kind, one in config.sources if one.name == path.stem), (None, None))
-    if source is None:
-        found.append(Finding(Level.NOTE, path, "", f"scale {config.scale} has no data set of this name any more"))
-    elif not found:
-        found += _unlike_manifest(checked, kind, source)
-        item = next((item for item in config.measured if item.name == kind), None)
-        stated, now = checked.get("inputs"), None if item is None else item.inputs()
-        if None not in (stated, now):
-            found += compared(path, "inputs", stated, "today's generator or manifest gives", now, Level.OUTDATED)
-    return checked.having(*found)
-
-
-# --- Any file --------------------------------------------------------------------------------------------------------
-
-
 def _checked(path: Path, kind: str, check: Callable[[Any, str], None]) -> CheckedFile:
-    """A JSON file with its seal; `kind` (`metric files`) names what it is where it has none.
-
-    Args:
-        check: raises ValueError where a content, which the second argument names, is of other fields or types.
-    """
+    """A JSON file with its seal, whose fields and types `check` refuses by a ValueError; `kind` says what it is."""
     try:
         content = read_json(path)
-    except MissingFileError as error:
-        return CheckedFile(path, {}, (faulty(path, error) if path.is_symlink() else broken(path, "", "is missing"),))
     except FileError as error:
-        return CheckedFile(path, {}, (faulty(path, error),))
+        missing = isinstance(error, MissingFileError) and not path.is_symlink()
+        return CheckedFile(path, {}, (broken(path, "", "is missing") if missing else faulty(path, error),))
     found, problem = [], seal_problem(content)
     edited = edited_fields(path) if problem is not None or "seal" not in content else ""
     if problem is not None:
@@ -157,40 +208,66 @@ def _checked(path: Path, kind: str, check: Callable[[Any, str], None]) -> Checke
         check(content, str(path))
     except ValueError as error:
         return CheckedFile(path, {}, tuple(found or [faulty(path, error)]))
-    if not found:
-        found += _future(path, content)
-    if "seal" not in content:
+    for name in ("started", "finished") if not found else ():
+        with contextlib.suppress(ValueError):
+            moment = datetime.fromisoformat(str(content.get(name)))
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            if moment > datetime.now(UTC) + timedelta(days=1):  # for clocks that differ
+                found.append(broken(path, name, f"is {content[name]}, which has not come yet"))
+    if edited and "seal" not in content:
         # Whatever writes such a file today would seal it, so changes since the commit are edits.
         text = f"was edited: the file has no seal; since the commit: {edited}"
-        place = edited.partition(":")[0]
-        found.append(broken(path, place, text) if edited else Finding(Level.UNSEALED, path, "seal", kind))
+        found.append(broken(path, edited.partition(":")[0], text))
+    elif "seal" not in content:
+        found.append(Finding(Level.UNSEALED, path, "seal", kind))
     return CheckedFile(path, content, tuple(found))
 
 
-def edited_fields(path: Path) -> str:
-    """Which fields of a JSON file differ from the committed one; nothing where there is none."""
-    try:
-        committed, content = parse_json(committed_text(path) or "null", "the commit's"), read_json(path)
-    except ValueError:
-        return ""
-    found = changes_of(committed, content)
-    more = f" and {len(found) - EDITS} more fields" if len(found) > EDITS else ""
-    return "; ".join(found[:EDITS]) + more
-
-
-def _future(path: Path, content: Mapping[str, Any]) -> Iterator[Finding]:
-    """Times that have not come; a day is left for clocks that differ."""
-    for name in ("started", "finished"):
-        try:
-            moment = datetime.fromisoformat(content[name])
-        except (KeyError, TypeError, ValueError):
-            continue  # it has none, or one that the check of its fields names
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        if moment > datetime.now(UTC) + timedelta(days=1):
-            yield broken(path, name, f"is {content[name]}, which has not come yet")
-
-
 # --- Metric files ----------------------------------------------------------------------------------------------------
+
+
+def check_metrics(
+    path: Path, task: str, run: str, config: Config, images: Callable[[CheckedFile], int | None], recount: bool = False
+) -> CheckedFile:
+    """A metric file: seal, schema, name, what is kept beside it, and whether its numbers follow from that.
+
+    Args:
+        images: how many images there are of the data that it was measured on, None where that is not known.
+        recount: whether what depends on the code alone is counted again.
+    """
+    from lska.evaluate.derived import Derived, Kept, derive
+
+    checked = _checked(path, "metric files", lambda content, where: validate(content, "metrics", where))
+    if checked.broken:
+        return checked
+    for name, place in {"task": task, "run": run, "scale": config.scale}.items():
+        if found := compared(path, name, checked.get(name), "its place says", place):
+            return checked.having(*found)
+    found, outcomes = _outcomes(checked)
+    odd, maps = _maps(checked, fields_path(config, path))
+    kept = Kept(task, checked.content["metrics"], outcomes, outcomes_path(path).name, images(checked), maps)
+    wrong = {}
+    for name, entry in kept.metrics.items():
+        low, high = entry.get("interval", (0, 0))
+        if low > high:
+            place = f"metrics.{name}.interval"
+            wrong[place] = broken(path, place, f"is {[low, high]}, whose lower end is above the upper one")
+    derived = []
+    try:
+        derived += derive(kept)
+        again = _count_again(task, run) if recount else {}
+        derived += [Derived(name, "the code's counts", {"value": entry["value"]}) for name, entry in again.items()]
+    except ValueError as error:
+        wrong["metrics"] = broken(path, "metrics", f"cannot be recomputed: {error}")
+    for one in derived:
+        for place, text in _contradictions(one, kept.metrics.get(one.metric)):
+            wrong.setdefault(place, broken(path, place, text))
+    return replace(checked.having(*found, *odd, *wrong.values()), tally=_tally(kept, derived))
+
+
+def fields_path(config: Config, metrics: Path) -> Path:
+    """Place of the contribution maps that the metrics of a receptive field were taken from."""
+    return config.results / "fields" / f"{metrics.stem}.npz"
 
 
 def _outcomes(metrics: CheckedFile) -> tuple[list[Finding], Outcomes]:
@@ -217,16 +294,96 @@ def _maps(metrics: CheckedFile, path: Path) -> tuple[list[Finding], Mapping[str,
     stated = metrics.get("detail.field")
     if stated is None:
         return [], {}
-    found = md5_of(path) if path.is_file() else "no such file"
     try:
-        text = f"expected MD5 {stated}, as {metrics.path} says, found {found}"
-        wrong = [] if found == stated else [broken(path, "", text)]
-        return wrong, {} if wrong else read_arrays(path)
-    except OutcomesError as error:
+        if (found := file_md5(path)) == stated:
+            return [], read_arrays(path)
+        return [broken(path, "", f"expected MD5 {stated}, as {metrics.path} says, found {found}")], {}
+    except (FileError, OutcomesError) as error:
         return [faulty(path, error)], {}
 
 
+def _count_again(task: str, run: str) -> Mapping[str, Mapping[str, Any]]:
+    """The entries of a metric file as the code gives them now, which imports torch, and mmdet or mmseg for heads; none
+    for tasks that depend on more than the code.
+    """
+    start, _, head = task.partition("/")
+    if start not in COUNTED:
+        return {}
+    if start == "properties":
+        from lska.models.properties import measure_module
+
+        return measure_module(run)
+    from lska.evaluate.model_size import counts, dense_counts
+
+    return (dense_counts(head, Run.parse(run)) if head else counts(Run.parse(run)))[0]
+
+
+def _contradictions(derived: Derived, entry: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Places of numbers that are not what follows, and what is wrong with them."""
+    from lska.evaluate.derived import fits
+
+    place, source = f"metrics.{derived.metric}", derived.source
+    if entry is None:
+        yield place, f"is missing, although {source} give it"
+        return
+    said = {name: "is missing" if value is None else f"is {value!r}" for name, value in entry.items()}
+    for name, expected in derived.fields.items():
+        if not fits(entry.get(name), expected, PRECISION):
+            yield f"{place}.{name}", f"{said.get(name, 'is missing')}, {source} give {expected!r}"
+    if derived.bounds is not None:
+        low, high = derived.bounds
+        slack = PRECISION * max(1.0, abs(low), abs(high))
+        if entry["value"] is None or not low - slack <= entry["value"] <= high + slack:
+            yield f"{place}.value", f"{said['value']}, {source} lie between {low!r} and {high!r}"
+
+
+def _tally(kept: Kept, derived: list[Derived]) -> Counter[tuple[str, str]]:
+    from lska.evaluate.derived import FIELDS
+
+    whole = {(one.metric, name) for one in derived if one.whole for name in one.fields}
+    partly = {(one.metric, name) for one in derived for name in (*one.fields, *(("value",) if one.bounds else ()))}
+    entries = kept.metrics.items()
+    places = [(metric, name) for metric, entry in entries for name in FIELDS if entry.get(name) is not None]
+    kinds = ("recomputed" if one in whole else "bounded" if one in partly else "unknown" for one in places)
+    return Counter((kind, f"{kept.task}: {name}") for kind, (_, name) in zip(kinds, places, strict=True))
+
+
 # --- Sidecars --------------------------------------------------------------------------------------------------------
+
+
+def check_weights(path: Path, log: Path) -> CheckedFile:
+    """A sidecar, which vouches for weights: seal, recipe against its settings, counts, the training's record of losses
+    (`log`), pointer, and the weights.
+    """
+    checked = _checked(path, "sidecars of weights", check_sidecar)
+    if checked.broken:
+        return checked
+    found, weights = [], path.with_suffix(".safetensors")
+    if (problem := unusable(weights)) is not None:
+        found.append(broken(weights, "", problem.removeprefix(f"{weights}: ")))
+    elif weights.is_file():
+        try:
+            found += compared(path, "md5", checked.get("md5"), f"{weights} has", file_md5(weights))
+        except FileError as error:
+            found.append(faulty(weights, error))
+    if checked.get("origin") == "trained":
+        found += [*_settings(checked), *_last_loss(checked, log)]
+    checked = checked.having(*found)
+    # What the pointer of published weights says; its digest is a seal of the sidecar published with them.
+    place, stated = pointer_path(weights), checked.get("md5")
+    try:
+        pointer = read_pointer(weights)
+    except ValueError as error:
+        return checked.having(faulty(place, error))
+    if pointer is not None and pointer.md5 != stated:
+        return checked.having(*compared(path, "md5", stated, "published is", pointer.md5, Level.NOTE))
+    if pointer is None or pointer.sidecar is None:
+        return checked
+    if pointer.published(checked.content):
+        return replace(checked, findings=tuple(one for one in checked.findings if one.level is not Level.UNSEALED))
+    if pointer.edited(checked.content):
+        return checked.having(broken(path, "", f"was edited: {place} keeps another digest of it"))
+    return checked.having(Finding(Level.NOTE, path, "", "is of a later training to the published weights"))
 
 
 def _settings(sidecar: CheckedFile) -> Iterator[Finding]:
@@ -252,60 +409,56 @@ def _last_loss(sidecar: CheckedFile, log: Path) -> Iterator[Finding]:
         last = parse_json(line, f"{log}: line {number}")
         recorded = {"updates": last["step"], "final_loss": last["loss"]}
     except MissingFileError as error:
-        if log.is_symlink():
-            yield faulty(log, error)
-        return
+        yield from [faulty(log, error)] if log.is_symlink() else []
     except (FileError, KeyError) as error:
-        yield broken(log, "", f"its last line is no record of a training ({said_of(log, error)})")
-        return
-    for name, value in recorded.items():
-        yield from compared(sidecar.path, name, sidecar.get(name), f"the last line of {log} has", value)
-
-
-def _published(sidecar: CheckedFile, weights: Path) -> CheckedFile:
-    """With what the pointer of published weights says; its digest is a seal of the sidecar published with them."""
-    path, place = sidecar.path, pointer_path(weights)
-    try:
-        pointer = read_pointer(weights)
-    except ValueError as error:
-        return sidecar.having(faulty(place, error))
-    if pointer is not None and pointer.md5 != sidecar.get("md5"):
-        return sidecar.having(*compared(path, "md5", sidecar.get("md5"), "published is", pointer.md5, Level.NOTE))
-    if pointer is None or pointer.sidecar is None:
-        return sidecar
-    if pointer.published(sidecar.content):
-        return replace(sidecar, findings=tuple(one for one in sidecar.findings if one.level is not Level.UNSEALED))
-    if pointer.edited(sidecar.content):
-        return sidecar.having(broken(path, "", f"was edited: {place} keeps another digest of it"))
-    return sidecar.having(Finding(Level.NOTE, path, "", "is of a later training to the published weights"))
+        yield broken(log, "", f"its last line is no record of a training ({faulty(log, error).text})")
+    else:
+        for name, value in recorded.items():
+            yield from compared(sidecar.path, name, sidecar.get(name), f"the last line of {log} has", value)
 
 
 # --- Data records ----------------------------------------------------------------------------------------------------
 
 
+def check_record(path: Path, config: Config) -> CheckedFile:
+    """The record of a data set by itself, and as the configuration's source of that name should have it."""
+    checked = _checked(path, "data records", lambda content, where: validate(content, "record", where))
+    if checked.broken:
+        return checked
+    found = compared(path, "name", checked.get("name"), "the file's name is", path.stem)
+    if checked.get("family") is not None:
+        again = digest([checked.get(name) for name in ("manifest", "parts", "names", "contents")])
+        found += compared(path, "digest", checked.get("digest"), "manifest, parts, names and contents give", again)
+    kind, source = next(((kind, one) for kind, one in config.sources if one.name == path.stem), (None, None))
+    if source is None:
+        found.append(Finding(Level.NOTE, path, "", f"scale {config.scale} has no data set of this name any more"))
+    elif not found:
+        found += _unlike_manifest(checked, kind, source)
+        item = next((item for item in config.measured if item.name == kind), None)
+        stated, now = checked.get("inputs"), None if item is None else item.inputs()
+        if None not in (stated, now):
+            found += compared(path, "inputs", stated, "today's generator or manifest gives", now, Level.OUTDATED)
+    return checked.having(*found)
+
+
 def _unlike_manifest(record: CheckedFile, kind: str, source: DataSource) -> Iterator[Finding]:
-    """Whether every field that follows from the manifest of published data is as it says."""
+    """Whether every field of the record of published data that follows from its manifest is as it says."""
+    if source.generate is not None or (kind not in KINDS and kind not in SERVING):
+        return
     try:
-        expected = _by_manifest(kind, source)
+        manifest = load_manifest(Path(source.manifest) if source.manifest else source.name, SERVING.get(kind, kind))
     except ValueError as error:
         yield Finding(Level.NOTE, record.path, "", f"not compared with its manifest: {error}")
         return
-    identity = "manifest" if kind in CORRUPTED else "digest"
-    for name, value in expected.items():
-        level = Level.OUTDATED if name == identity else Level.BROKEN
-        yield from compared(record.path, name, record.get(name), f"the manifest of {source.name} says", value, level)
-        if name == identity and record.get(name) != value:
-            return  # the other fields are of that manifest
-
-
-def _by_manifest(kind: str, source: DataSource) -> dict[str, Any]:
-    """What the record of published data says with any data; the identity of the manifest comes first."""
-    if source.generate is not None or (kind not in KINDS and kind not in SERVING):
-        return {}
-    manifest = load_manifest(Path(source.manifest) if source.manifest else source.name, SERVING.get(kind, kind))
+    says, identity = f"the manifest of {source.name} says", "manifest" if kind in CORRUPTED else "digest"
+    if found := compared(record.path, identity, record.get(identity), says, manifest.digest, Level.OUTDATED):
+        yield from found
+        return  # the other fields are of that manifest
+    expected: dict[str, Any] = {}
     if kind in CORRUPTED:
-        return {"manifest": manifest.digest, "classes": len(manifest.classes), "images": manifest.count}
-    if kind == "texture_knn":
-        return {"digest": manifest.digest}
-    counts = {split: stated.count for split, stated in manifest.splits.items()}
-    return {"digest": manifest.digest, "splits": counts, "classes": len(manifest.classes)}
+        expected = {"classes": len(manifest.classes), "images": manifest.count}
+    elif kind != "texture_knn":
+        counts = {split: stated.count for split, stated in manifest.splits.items()}
+        expected = {"splits": counts, "classes": len(manifest.classes)}
+    for name, value in expected.items():
+        yield from compared(record.path, name, record.get(name), says, value)

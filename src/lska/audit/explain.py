@@ -1,11 +1,4 @@
-"""Where a number comes from: everything behind a cell of a table or a point of a figure, in words.
-
-    from lska import config
-    from lska.audit.explain import choose_cell, explain_cell, filled_table
-    from lska.audit.links import ScaleFiles
-    scale = config.load([Path("config/small.yaml")])
-    table = filled_table("table_03", scale)
-    print(explain_cell(table, choose_cell(table, "VAN-LSKA-Tiny", "top-1"), ScaleFiles(scale)).to_text())
+"""Where a number comes from: everything behind a cell of a table or a point of a figure, in words (docs/provenance.md).
 
 Nothing is computed but what `lska verify` computes, and no data or weights are needed. Imports nothing heavy.
 """
@@ -21,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.audit.checked_files import CheckedFile, fields_path
-from lska.audit.checkout import commit_text
-from lska.audit.findings import Finding, as_json
+from lska.audit.checked_files import CheckedFile, Finding, as_json, commit_text, fields_path
 from lska.audit.links import Link, ScaleFiles
 from lska.provenance.errors import InputError
 from lska.provenance.files import plain
@@ -34,7 +25,6 @@ from lska.provenance.sidecars import imported, own_normalization, own_preprocess
 from lska.settings.dense_recipes import load_dense_recipe
 from lska.settings.recipes import load_recipe
 from lska.settings.scale import Config
-from lska.settings.sections import DataSource
 from lska.settings.tasks import MANIFESTS, PAPER_RECIPES, parse_task
 from lska.tables.cell_states import MEANING, State
 from lska.tables.cell_text import cell_text, heading
@@ -46,8 +36,6 @@ WIDTH = 100
 SHORT = 12
 """Digits of a digest or commit that are shown on a terminal."""
 LONGEST_NAME = 24
-LABELS_SHOWN = 6
-"""Labels that a message names where none is like the one asked for."""
 
 HIDDEN = ("protocol", "backbone", "field")
 """Details of metric files that other origins show."""
@@ -65,9 +53,7 @@ WITNESSES = {
 }
 """By kind of link to weights: what they are called, and who names them."""
 
-PAPER_RECIPE = "config/recipes/imagenet.yaml"
-"""The file with the paper's recipe for classification."""
-
+_device = functools.partial(device_text, unknown="hardware not recorded")
 _LONG = re.compile(r"\b(sha256:)?([0-9a-f]{64}|[0-9a-f]{40})\b")
 
 
@@ -133,22 +119,13 @@ class Explanation:
 
 
 def filled_table(target: str, config: Config, paper: Path = Path("paper")) -> Table:
-    """A table from the metric files as they are, also edited ones, whose explanations say so.
-
-    Raises:
-        FileNotFoundError: a metric file that the configuration asks for is missing; names how to make it.
-        ValueError: unknown target, or a metric file that cannot be read.
-    """
+    """A table from the metric files as they are, also edited ones, whose explanations say so; raises as `collect`."""
     return collect(load_spec(target), config, paper, config.results, seals=False)
 
 
 def explain_cell(table: Table, cell: Cell, files: ScaleFiles, paper: Path = Path("paper")) -> Explanation:
-    """Everything behind `cell`, a cell of `table`, which was filled at the scale of `files`.
-
-    Files that are missing or damaged, and links that do not hold, are said so in the facts; nothing is raised for them.
-
-    Raises:
-        ValueError: the paper's file cannot be read.
+    """Everything behind `cell` of `table`, which was filled at the scale of `files`. What is missing or damaged, or does
+    not belong together, is told in the facts; only a paper's file that cannot be read raises ValueError.
     """
     row = next(row for row in table.rows if cell in row.cells)
     column = next(column for column in table.spec.columns if column.label == cell.column)
@@ -162,12 +139,8 @@ def explain_cell(table: Table, cell: Cell, files: ScaleFiles, paper: Path = Path
 
 
 def choose_cell(table: Table, row: str, column: str) -> Cell:
-    """The cell at a row and column label; case does not matter where that leaves no doubt.
-
-    A column may also be named with its unit, as the tables head it.
-
-    Raises:
-        ValueError: there is no such row or column; names the closest ones.
+    """The cell at a row and column label; case does not matter where that leaves no doubt, and a column may be named
+    with its unit too, as the tables head it. Raises ValueError with the closest labels where there is none.
     """
     headings = {heading(one): one.label for one in table.spec.columns}
     names = [one.label for one in table.spec.columns]
@@ -176,17 +149,13 @@ def choose_cell(table: Table, row: str, column: str) -> Cell:
 
 
 def _match(wanted: str, labels: list[str], target: str, kind: str) -> str:
-    folded = {label.casefold(): label for label in labels}
     alike = {label for label in labels if label.casefold() == wanted.casefold()}
     if wanted in labels or len(alike) == 1:
         return wanted if wanted in labels else alike.pop()
-    words = wanted.casefold().split()
-    similar = [folded[name] for name in difflib.get_close_matches(wanted.casefold(), folded, n=3)]
-    similar += [label for name, label in folded.items() if words and all(word in name for word in words)]
-    close, first = list(dict.fromkeys(similar))[:4], list(dict.fromkeys(labels))
-    more = f" and {len(first) - LABELS_SHOWN} more" if len(first) > LABELS_SHOWN else ""
-    listed = f"it has {', '.join(map(repr, first[:LABELS_SHOWN]))}{more};"
-    advice = f"did you mean {' or '.join(map(repr, close))}?" if close else listed
+    folded, words = {label.casefold(): label for label in labels}, wanted.casefold().split()
+    close = [folded[name] for name in difflib.get_close_matches(wanted.casefold(), folded, n=3)]
+    close += [label for name, label in folded.items() if label not in close and all(word in name for word in words)]
+    advice = f"did you mean {' or '.join(map(repr, close[:4]))}?" if close else f"it has {labels[0]!r} and others;"
     raise InputError(f"{target} has no {kind} {wanted!r}: {advice} `lska explain {target}` without --cell lists all")
 
 
@@ -282,7 +251,7 @@ def _metric(files: ScaleFiles, path: Path, row: TableRow, column: ColumnSpec) ->
         "standard error": "" if entry.get("standard_error") is None else _with_unit(entry["standard_error"], unit),
         "quartiles": f"{interval[0]!r} to {interval[1]!r}" if interval else "",
         "shown as": "" if column.factor == 1 else f"the value times {column.factor:g}, in {column.unit}",
-        "measured": f"{_moment(file.get('started'))}, in {_duration(file.get('seconds'))} on {_hardware(environment)}",
+        "measured": f"{_moment(file.get('started'))}, in {_duration(file.get('seconds'))} on {_device(environment)}",
         "settings": ", ".join(f"{key.replace('_', ' ')} {text}" for key, text in simple.items() if key not in HIDDEN),
         "seal": _seal(file),
         "outcomes": _kept(file, outcomes_path(path), "outcomes"),
@@ -346,17 +315,17 @@ def _preprocessing(sidecar: CheckedFile, task: str) -> dict[str, str]:
     """What is known of weights from elsewhere: how images are prepared for them."""
     read = own_preprocessing if parse_task(task) is None else own_normalization
     try:
-        fields = read(sidecar.content, "sidecar").to_dict()
+        known = read(sidecar.content, "sidecar").to_dict()
+        return {"images": ", ".join(f"{name} {value}" for name, value in known.items())}
     except ValueError as error:
         return {"images": f"BROKEN: {' '.join(str(error).split())}"}
-    return {"images": ", ".join(f"{name} {value}" for name, value in fields.items())}
 
 
 def _training(sidecar: CheckedFile) -> dict[str, str]:
     get, processes, attempts = sidecar.get, sidecar.get("processes") or 1, len(sidecar.get("attempts") or [])
     several = f" with {processes} processes" if processes > 1 else ""
     again = f", in {attempts} attempts" if attempts > 1 else ""
-    took = f"{_duration(get('seconds'))} on {_hardware(get('environment'))}{several}{again}"
+    took = f"{_duration(get('seconds'))} on {_device(get('environment'))}{several}{again}"
     seen = f"{_number(get('images_seen'))} images in {_number(get('updates'))} updates"
     facts = {
         "trained": f"until {_moment(get('finished'))}, in {took}",
@@ -382,10 +351,13 @@ def _recipe(files: ScaleFiles, sidecar: CheckedFile, task: str) -> Origin:
         "network": f"{architecture} (overrides)" if architecture else "the paper's own architecture",
     }
     parsed, ours = parse_task(task), spec.get("recipe") or {}
-    paper = Path(PAPER_RECIPE if parsed is None else PAPER_RECIPES[parsed.head])
+    paper = Path("config/recipes/imagenet.yaml" if parsed is None else PAPER_RECIPES[parsed.head])
     theirs = _paper_recipe(paper, None if parsed is None else parsed.head)
-    differing = [name for name in (*ours, *(set(theirs) - set(ours))) if ours.get(name, ...) != theirs.get(name, ...)]
-    found = {name: f"{as_json(ours.get(name, ...))}, not {as_json(theirs.get(name, ...))}" for name in differing}
+    found = {
+        name: f"{as_json(ours.get(name, ...))}, not {as_json(theirs.get(name, ...))}"
+        for name in (*ours, *(set(theirs) - set(ours)))
+        if ours.get(name, ...) != theirs.get(name, ...)
+    }
     label = f"differs from the paper's {paper} in {len(found)} of {len(ours)} fields"
     return Origin("recipe", "recipe", facts, None, (Origin("differences", label, found, paper),))
 
@@ -411,26 +383,22 @@ def _data(files: ScaleFiles, link: Link) -> Origin:
     counts += [f"{_number(file.get('images'))} images"] if "images" in file.content else []
     counts += [f"{sum(map(len, parts.values()))} parts"] if isinstance(parts, dict) else []
     counts += [f"{_number(file.get('classes'))} classes"] if "classes" in file.content else []
-    source = next((one for _, one in config.sources if one.name == file.get("name")), None)
+    made = f"unknown: scale {config.scale} has no data set of this name any more"
+    for source in (one for _, one in config.sources if one.name == file.get("name")):
+        bundled = MANIFESTS / f"{source.name}.yaml"
+        own = f"src/lska/data/manifests/{bundled.name}" if bundled.is_file() else "its layout; it has no manifest"
+        made = f"published data, checked against {source.manifest or own}"
+        if source.generate is not None:
+            made = "generated with " + ", ".join(f"{key} {value}" for key, value in source.generate.items())
     facts |= {
         "digest": f"{link.recorded}" + (", as its record says" if link.recorded == link.found else ""),
         "seal": _seal(file),
         "title": str(file.get("title")),
         "source": f"{file.get('source')}; {file.get('terms')}",
         "counts": ", ".join(counts),
-        "made": _made(source) or f"unknown: scale {config.scale} has no data set of this name any more",
+        "made": made,
     }
     return Origin("data", label, facts | faults, file.path, tuple(_origin_of(files, one) for one in link.links))
-
-
-def _made(source: DataSource | None) -> str:
-    if source is None:
-        return ""
-    if source.generate is not None:
-        return "generated with " + ", ".join(f"{key} {value}" for key, value in source.generate.items())
-    bundled = MANIFESTS / f"{source.name}.yaml"
-    own = f"src/lska/data/manifests/{bundled.name}" if bundled.is_file() else "its layout; it has no manifest"
-    return f"published data, checked against {source.manifest or own}"
 
 
 # --- Words -----------------------------------------------------------------------------------------------------------
@@ -474,11 +442,6 @@ def _versions(environment: Mapping[str, Any] | None) -> str:
     today = "today's" if lock == lock_digest() else f"not today's {lock_digest()}"
     versions = [f"{shown} {known[name]}" for name, shown in names.items() if known.get(name)]
     return ", ".join([f"lock {lock} ({today})" if lock else "no lock file", *versions])
-
-
-def _hardware(environment: Mapping[str, Any] | None) -> str:
-    """Device and its name, as `cuda:0 (NVIDIA H100)`."""
-    return device_text(environment, "hardware not recorded")
 
 
 def _moment(text: object) -> str:

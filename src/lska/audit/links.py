@@ -13,8 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from lska.audit.checked_files import CheckedFile, check_metrics, check_record, check_weights
-from lska.audit.findings import Finding, Level, broken, changes_of, compared
+from lska.audit.checked_files import (
+    CheckedFile,
+    Finding,
+    Level,
+    broken,
+    changes_of,
+    check_metrics,
+    check_record,
+    check_weights,
+    compared,
+)
 from lska.models.runs import Run
 from lska.provenance.files import UnreadableFileError, files_in, plain, quoted
 from lska.provenance.outcomes import keeps_outcomes
@@ -22,14 +31,12 @@ from lska.provenance.sidecars import imported, measured_alike
 from lska.settings.scale import Config
 from lska.settings.tasks import CORRUPTED, INSPECTIONS, parse_task, set_of
 
-LinkKind = Literal["weights", "backbone", "chooser", "data"]
-
 
 @dataclass(frozen=True)
 class Link:
     """What the file `source` says of the file `target` that it rests on, and what that rests on in turn."""
 
-    kind: LinkKind
+    kind: Literal["weights", "backbone", "chooser", "data"]
     source: CheckedFile
     target: CheckedFile | None
     """None where it rests on nothing of this kind."""
@@ -50,15 +57,13 @@ class Link:
 
 
 class ScaleFiles:
-    """All files of a scale, each read and checked once, and the links between them.
-
-    Args:
-        recount: whether what depends on the code alone is counted again.
+    """All files of a scale, each read and checked once, and the links between them; with `recount`, what depends on the
+    code alone is counted again.
     """
 
     def __init__(self, config: Config, recount: bool = False) -> None:
         self.config, self.recount = config, recount
-        self.metrics_folder = config.results / "metrics"
+        self.metrics_folder, self.records_folder = config.results / "metrics", config.results / "data"
         self.weights_folder = config.weights_path("any").parent
         self._metrics: dict[Path, CheckedFile] = {}
         self._sidecars: dict[Path, CheckedFile] = {}
@@ -69,20 +74,18 @@ class ScaleFiles:
     def metric(self, path: Path) -> CheckedFile:
         """A metric file by its path, also a missing one."""
         if path not in self._metrics:
-            task, run = path.parent.relative_to(self.metrics_folder).as_posix(), path.stem
-            self._metrics[path] = check_metrics(path, task, run, self.config, self._images, self.recount)
+            task = path.parent.relative_to(self.metrics_folder).as_posix()
+            self._metrics[path] = check_metrics(path, task, path.stem, self.config, self._images, self.recount)
         return self._metrics[path]
 
     def sidecar(self, task: str, run: str) -> CheckedFile:
         """The sidecar of the weights that a task is measured on, also a missing one: the fine-tuned ones of a head,
         otherwise the network's."""
-        return self._sidecar(self.config.weights_path(f"{task}/{run}" if parse_task(task) else run))
+        weights = self.config.weights_path(f"{task}/{run}" if parse_task(task) else run)
+        return self._sidecar(weights.with_suffix(".json"))
 
-    def _sidecar_of(self, metric: CheckedFile) -> CheckedFile:
-        return self.sidecar(metric.path.parent.relative_to(self.metrics_folder).as_posix(), metric.path.stem)
-
-    def _sidecar(self, weights: Path) -> CheckedFile:
-        path, folder = weights.with_suffix(".json"), self.weights_folder
+    def _sidecar(self, path: Path) -> CheckedFile:
+        folder = self.weights_folder
         if not path.is_relative_to(folder) or ".." in path.parts:
             return CheckedFile(folder, {}, (broken(folder, "", f"{quoted(str(path))} is no sidecar of this scale"),))
         if path not in self._sidecars:
@@ -92,8 +95,7 @@ class ScaleFiles:
 
     def record(self, name: str) -> CheckedFile:
         """The record of a data set, also a missing one."""
-        folder = self.config.results / "data"
-        path = folder / f"{name}.json"
+        folder, path = self.records_folder, self.records_folder / f"{name}.json"
         if path.parent != folder:
             return CheckedFile(folder, {}, (broken(folder, "", f"{quoted(name)} is no name of a data set"),))
         if path not in self._records:
@@ -120,11 +122,12 @@ class ScaleFiles:
     @cached_property
     def records(self) -> dict[Path, CheckedFile]:
         """Every data record that is there or is named by another file."""
-        for path in files_in(self.config.results / "data", "*.json"):
-            self.record(path.stem)
-        for name in self._witnesses:
+        for name in (*(path.stem for path in files_in(self.records_folder, "*.json")), *self._witnesses):
             self.record(name)
         return self._records
+
+    def _sidecar_of(self, metric: CheckedFile) -> CheckedFile:
+        return self.sidecar(metric.path.parent.relative_to(self.metrics_folder).as_posix(), metric.path.stem)
 
     def _images(self, metric: CheckedFile) -> int | None:
         """Images of the data that a metric file was measured on, by their record; None where that does not say."""
@@ -147,11 +150,7 @@ class ScaleFiles:
     # --- Links -------------------------------------------------------------------------------------------------------
 
     def behind(self, file: CheckedFile, above: tuple[Path, ...] = ()) -> tuple[Link, ...]:
-        """What a file rests on, and so on to the origins.
-
-        Args:
-            above: the files before it on the way, which are not followed again.
-        """
+        """What a file rests on, and so on to the origins; the files `above` on the way are not followed again."""
         if not file.content or file.path in above:
             return ()
         way = (*above, file.path)
@@ -172,14 +171,11 @@ class ScaleFiles:
             yield from link.broken()
 
     def _link(
-        self, kind: LinkKind, source: CheckedFile, target: CheckedFile, fields: Mapping[str, str], meaning: str,
+        self, kind: Any, source: CheckedFile, target: CheckedFile, fields: Mapping[str, str], meaning: str,
         way: tuple[Path, ...], *more: Finding,
     ) -> Link:  # fmt: skip
-        """A link by fields of the source and the target that have to be equal, of which the first is the identity.
-
-        Args:
-            meaning: what it means where they are not.
-            more: what else is wrong between the two.
+        """A link by fields of the source and the target that have to be equal, of which the first is the identity;
+        `meaning` says what it means where they are not, and `more` what else is wrong between the two.
         """
         pairs = [(name, source.get(name), target.get(other)) for name, other in fields.items()]
         faults = [
@@ -230,27 +226,25 @@ class ScaleFiles:
             return Link("data", user, record, stated, link.found, (broken(record.path, "digest", text),), link.links)
         return link
 
-    # --- Files among each other --------------------------------------------------------------------------------------
+    # --- Files among each other, and beside the configuration --------------------------------------------------------
 
     def out_of_line(self) -> Iterator[Finding]:
-        """Metrics that a file has in another unit than most of its task, or that it alone has or lacks.
-
-        Names are compared among the files of one version of the code, which may have measured more than another.
+        """Metrics that a file has in another unit than most of its task, or that it alone has or lacks among the files
+        of one version of the code, as another may have measured more.
         """
         sound = [checked for checked in self.metrics.values() if not checked.broken]
-        used = [(one, name, entry["unit"]) for one in sound for name, entry in one.content["metrics"].items()]
         units: dict[tuple[str, str], Counter[str]] = {}
-        for checked, name, unit in used:
-            units.setdefault((checked.get("task"), name), Counter())[unit] += 1
-        for checked, name, unit in used:
-            usual, number = units[checked.get("task"), name].most_common(1)[0]
-            if unit != usual:
-                text = f"is {quoted(unit)}, in {number} file(s) of {checked.get('task')} it is {quoted(usual)}"
-                yield broken(checked.path, f"metrics.{name}.unit", text)
         versions: dict[tuple[Any, ...], list[CheckedFile]] = {}
         for checked in sound:
-            version = tuple(map(checked.get, ("task", "code.commit", "code.dirty")))
-            versions.setdefault(version, []).append(checked)
+            versions.setdefault(tuple(map(checked.get, ("task", "code.commit", "code.dirty"))), []).append(checked)
+            for name, entry in checked.content["metrics"].items():
+                units.setdefault((checked.get("task"), name), Counter())[entry["unit"]] += 1
+        for checked in sound:
+            for name, entry in checked.content["metrics"].items():
+                usual, number = units[checked.get("task"), name].most_common(1)[0]
+                if entry["unit"] != usual:
+                    text = f"is {quoted(entry['unit'])}, in {number} file(s) of {checked.get('task')} it is"
+                    yield broken(checked.path, f"metrics.{name}.unit", f"{text} {quoted(usual)}")
         for files in versions.values():
             having = Counter(name for checked in files for name in checked.content["metrics"])
             for checked in files if len(files) > 2 else ():
@@ -262,17 +256,17 @@ class ScaleFiles:
 
     def outdated(self, file: CheckedFile) -> Iterator[Finding]:
         """What today's configuration would make again of a metric file or sidecar, and why."""
-        if not file.broken and file.path.is_relative_to(self.weights_folder) and file.get("origin") == "trained":
-            yield from self._other_recipe(file)
-        if file.broken or not file.path.is_relative_to(self.metrics_folder):
+        if file.broken:
             return
-        task = file.get("task")
-        now = self._protocols.get(task)
-        if keeps_outcomes(task) and file.get("outcomes") is None:
-            yield Finding(Level.OUTDATED, file.path, "outcomes", "are not kept; today's evaluation keeps them")
-        if now is not None:
-            stated, source = file.get("detail.protocol"), "the configuration's way of measuring is now"
-            yield from compared(file.path, "detail.protocol", stated, source, now, Level.OUTDATED)
+        if file.path.is_relative_to(self.weights_folder) and file.get("origin") == "trained":
+            yield from self._other_recipe(file)
+        elif file.path.is_relative_to(self.metrics_folder):
+            task, now = file.get("task"), self._protocols.get(file.get("task"))
+            if keeps_outcomes(task) and file.get("outcomes") is None:
+                yield Finding(Level.OUTDATED, file.path, "outcomes", "are not kept; today's evaluation keeps them")
+            if now is not None:
+                stated, source = file.get("detail.protocol"), "the configuration's way of measuring is now"
+                yield from compared(file.path, "detail.protocol", stated, source, now, Level.OUTDATED)
 
     @cached_property
     def _protocols(self) -> dict[str, str]:

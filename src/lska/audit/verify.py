@@ -1,12 +1,5 @@
 """Whether the numbers of a scale still follow from the files behind them, without data, weights or a GPU.
 
-    from lska import config
-    from lska.claims.listing import CLAIMS, claim_files, read_claims
-from lska.provenance.errors import InputError
-from lska.claims.summaries import networks_path, summary_files
-from lska.audit.verify import verify_scale
-    print(verify_scale(config.load([Path("config/small.yaml")])).to_text())
-
 Every file is checked once, every cell is followed to its first broken link (`links`), and whatever is made of metric
 files is made again and compared: tables, figures, claims, summaries. Imports nothing heavy.
 """
@@ -25,12 +18,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lska.audit.checked_files import edited_fields
-from lska.audit.checkout import changed_files, commit_text
+from lska.audit.checked_files import (
+    COUNTED,
+    MEANING,
+    Finding,
+    Level,
+    broken,
+    changed_files,
+    commit_text,
+    edited_fields,
+    faulty,
+)
 from lska.audit.explain import WIDTH, with_short_digests
-from lska.audit.findings import MEANING, Finding, Level, broken, faulty, said_of
 from lska.audit.links import ScaleFiles
-from lska.audit.numbers import COUNTED, NumberTally
 from lska.claims.listing import CLAIMS, claim_files, read_claims
 from lska.claims.summaries import summary_files
 from lska.provenance.errors import InputError
@@ -64,6 +64,9 @@ AROUND = 40
 CODE = "code and metric files give"
 """Source of captions, legends and whatever else is outside of cells."""
 
+NUMBERS = ("recomputed", "bounded", "unknown")
+"""How far the evidence determines numbers of metric files."""
+
 WHOLE = ("all rows", "all columns")
 """Row and column that stand for all cells of a table that cannot be filled."""
 
@@ -78,12 +81,16 @@ class Verification:
     chains: int
     """Cells of tables and figures that were followed."""
     findings: tuple[Finding, ...]
-    numbers: NumberTally
-    """Numbers of the metric files, by how far they follow from the evidence."""
+    numbers: Counter[tuple[str, str]]
+    """Numbers of the metric files, by how far the evidence determines them, and which they are (`speed: value`)."""
 
     def of(self, level: Level) -> tuple[Finding, ...]:
         """The findings of a level."""
         return tuple(finding for finding in self.findings if finding.level is level)
+
+    def counted(self, kind: str) -> dict[str, int]:
+        """The numbers of one of `NUMBERS`."""
+        return {name: number for (one, name), number in self.numbers.items() if one == kind}
 
     @property
     def broken_chains(self) -> int:
@@ -103,7 +110,7 @@ class Verification:
             "caption": self.caption,
             "sound": self.sound(),
             "checked": dict(self.checked),
-            "numbers": {kind: dict(counts) for kind, counts in vars(self.numbers).items()},
+            "numbers": {kind: self.counted(kind) for kind in NUMBERS},
             "chains": {"followed": self.chains, "broken": self.broken_chains},
             "findings": [one.to_json() | {"first_broken_of": list(one.chains)} for one in self.findings],
         }
@@ -114,13 +121,26 @@ class Verification:
         lines = textwrap.wrap(f"{self.scale} scale: checked {counts}", WIDTH, subsequent_indent="  ")
         state = f"{self.broken_chains:,} are broken" if self.broken_chains else "none is broken"
         lines.append(f"{self.chains:,} cells of tables and figures were followed to their files; {state}.")
-        lines += _number_lines(self.numbers)
+        lines += self._number_lines()
         for level in Level:
             if found := self.of(level):
                 lines += ["", *textwrap.wrap(f"{str(level).upper()} ({len(found):,}): {MEANING[level]}", WIDTH)]
                 lines += _finding_lines(level, found)
         lines += [] if self.of(Level.BROKEN) else ["", "Nothing is broken."]
         return printable("\n".join(lines) + "\n")
+
+    def _number_lines(self) -> Iterator[str]:
+        recomputed, bounded, unknown = (sum(self.counted(kind).values()) for kind in NUMBERS)
+        text = (
+            f"Of {recomputed + bounded + unknown:,} numbers in metric files, {recomputed:,} were recomputed; of "
+            f"{bounded:,} only a range or a relation to others is known; {unknown:,} are not determined by the "
+            "evidence that is kept"
+        )
+        yield from textwrap.wrap(f"{text}{':' if unknown else '.'}", WIDTH)
+        counts = self.counted("unknown")
+        for task, fields in itertools.groupby(sorted(counts), lambda name: name.partition(": ")[0]):
+            kinds = ", ".join(f"{counts[name]:,} of {name.partition(': ')[2]}" for name in fields)
+            yield f"  {task}: {kinds}{' (counted again by --recount)' if task.startswith(COUNTED) else ''}"
 
 
 def verify_scale(
@@ -160,7 +180,7 @@ def verify_scale(
         for one in shown
         for key, paths in one.cells.items()
     }
-    numbers = sum((checked.tally for checked in files.metrics.values()), NumberTally())
+    numbers = sum((checked.tally for checked in files.metrics.values()), Counter())
     found, counts = _merged(findings, chains), _counts(files, shown)
     return Verification(config.scale, config.caption, counts, len(chains), found, numbers)
 
@@ -296,62 +316,65 @@ def _cell_faults(table: Table, path: Path, found: str, expected: str) -> Iterato
     for row, column in (_cell_of(head, line) for line in lost):
         yield broken(path, f"row {row!r}, column {column!r}", "the line of this cell is missing", (row, column))
     theirs = [line for line in theirs if line not in lost]
-    layout = None if path.suffix == ".csv" else _Layout(table, WRITERS[path.suffix])
-    printed = f"paper/{table.spec.paper}.csv"
-    cells = {(cell.row, cell.column): cell for cell in table.cells}
+    layout = _Layout(table, WRITERS[path.suffix])
+    printed, files = f"paper/{table.spec.paper}.csv", {(cell.row, cell.column): cell.files for cell in table.cells}
     for number, (line, wanted) in enumerate(zip(ours, theirs, strict=True)):
         if line == wanted:
             continue
-        if layout is None:
+        if path.suffix == ".csv":
             key = _cell_of(head, wanted)
             parts = [(key, f", {name}", one, other) for name, one, other in _csv_fields(head, line, wanted)]
         else:
-            parts = [(key, "", one, other) for key, one, other in layout.parts(number, line, wanted)]
+            key = layout.cell(number, line, wanted)
+            parts = [(key, "", line, wanted)] if key else []
         if not parts:
             yield broken(path, f"line {number + 1}", _shows(line, wanted, CODE))
-        for key, field, one, other in parts:
+        for key, name, one, other in parts:
             if one != other:
-                measured = [] if field.startswith(", paper") or key not in cells else map(str, cells[key].files)
-                sources = [*measured, *([printed] if "paper" in field or not field and cells[key].paper else [])]
-                text = _shows(one, other, f"{' and '.join(sources) or 'the metric files'} give")
-                yield broken(path, f"row {key[0]!r}, column {key[1]!r}{field}", text, key)
+                measured = list(map(str, files.get(key, ()))) or ["the metric files"]
+                sources = [] if name.startswith(", paper") else measured
+                sources += [printed] if "paper" in name or not name else []
+                text = _shows(one, other, f"{' and '.join(sources)} give")
+                yield broken(path, f"row {key[0]!r}, column {key[1]!r}{name}", text, key)
 
 
 class _Layout:
     """Where the cells of a rendered table stand: what changes in its text when a row or a column has other cells."""
 
     def __init__(self, table: Table, write: Callable[[Table], str]) -> None:
-        self._rows = {row.label: _with_others(table, write, row=row.label) for row in table.rows}
-        columns = [column.label for column in table.spec.columns]
-        self._columns = {label: _with_others(table, write, column=label) for label in columns}
+        self._table, self._write = table, write
 
-    def parts(self, number: int, found: str, expected: str) -> list[tuple[tuple[str, str], str, str]]:
-        """Each cell of a line as it is found and as expected; none where the line is no row, or differs beside them."""
+    @functools.cached_property
+    def _rows(self) -> dict[str, list[str]]:
+        return {row.label: self._other("row", row.label) for row in self._table.rows}
+
+    @functools.cached_property
+    def _columns(self) -> dict[str, list[str]]:
+        return {column.label: self._other("column", column.label) for column in self._table.spec.columns}
+
+    def cell(self, number: int, found: str, expected: str) -> tuple[str, str] | None:
+        """Row and column of the first cell in which a line differs; None where it is no row, or differs beside them."""
         rows = [label for label, lines in self._rows.items() if lines[number : number + 1] != [expected]]
-        spans = sorted(
-            (*_differing_span(expected, lines[number]), label)
-            for label, lines in self._columns.items()
-            if number < len(lines) and lines[number] != expected
+        place = _differing_span(expected, found)[0]
+        for label, lines in self._columns.items():
+            start, end = _differing_span(expected, lines[number]) if number < len(lines) else (0, 0)
+            if len(rows) == 1 and lines[number] != expected and start <= place <= end:
+                return rows[0], label
+        return None
+
+    def _other(self, kind: str, label: str) -> list[str]:
+        """The lines of the table in which the cells of a row or column look otherwise, and are as wide as they are."""
+
+        def other(cell: Cell, reference: bool) -> Cell:
+            # A column applies to a reference row where it has a cell.
+            if getattr(cell, kind) != label or (reference and cell.state is State.NOT_APPLICABLE):
+                return cell
+            return replace(cell, state=State.CONTROL, value=str(cell_text(cell))[::-1].translate(_OTHERS))
+
+        rows = (
+            replace(row, cells=tuple(other(cell, row.source is None) for cell in row.cells)) for row in self._table.rows
         )
-        if len(rows) != 1 or not spans:
-            return []
-        edges = [0, *(place for start, end, _ in spans for place in (start, end)), len(expected)]
-        pieces = [expected[start:end] for start, end in itertools.pairwise(edges)]
-        ours = _between(found, pieces[::2])
-        return [((rows[0], span[2]), *pair) for span, *pair in zip(spans, ours, pieces[1::2], strict=bool(ours))]
-
-
-def _with_others(table: Table, write: Callable[[Table], str], row: str = "", column: str = "") -> list[str]:
-    """The lines of a table in which the cells of a row or column look otherwise, and are as wide as they are."""
-
-    def other(cell: Cell, reference: bool) -> Cell:
-        # A column applies to a reference row where it has a cell.
-        if (cell.row != row and cell.column != column) or (reference and cell.state is State.NOT_APPLICABLE):
-            return cell
-        return replace(cell, state=State.CONTROL, value=str(cell_text(cell))[::-1].translate(_OTHERS))
-
-    rows = (replace(one, cells=tuple(other(cell, one.source is None) for cell in one.cells)) for one in table.rows)
-    return write(replace(table, rows=tuple(rows))).splitlines()
+        return self._write(replace(self._table, rows=tuple(rows))).splitlines()
 
 
 _ALIKE = "0123456789", "abcdefghknopqrstuvxyz"
@@ -363,19 +386,6 @@ def _differing_span(one: str, other: str) -> tuple[int, int]:
     """Start and end of the part of a text that differs from another text."""
     start = len(os.path.commonprefix([one, other]))
     return start, max(start, len(one) - len(os.path.commonprefix([one[start:][::-1], other[start:][::-1]])))
-
-
-def _between(text: str, literals: Sequence[str]) -> list[str]:
-    """What stands between texts that follow each other; nothing where they do not."""
-    found, place = [], len(literals[0])
-    if not (text.startswith(literals[0]) and text.endswith(literals[-1])):
-        return []
-    for literal in literals[1:-1]:
-        if (start := text.find(literal, place)) < 0:
-            return []
-        found.append(text[place:start])
-        place = start + len(literal)
-    return [*found, text[place : len(text) - len(literals[-1])]]
 
 
 def _drawing_faults(table: Table, paths: Sequence[Path]) -> Iterator[Finding]:
@@ -413,14 +423,11 @@ def verify_claims(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[F
         return
     try:
         read_claims()
-    except ValueError as error:
-        yield from (faulty(CLAIMS, error), *_unreadable(there))
-        return
-    try:
         if path in there:
             validate(read_json(path), "claims", str(path))
     except ValueError as error:
-        yield from (broken(path, "", f"is no file of claims ({said_of(path, error)})"), *_unreadable(there[1:]))
+        blamed = path if str(error).startswith(f"{path}") else CLAIMS
+        yield from (faulty(blamed, error), *_unreadable(one for one in there if one != blamed))
         return
 
     @functools.cache
@@ -564,20 +571,6 @@ def _counts(files: ScaleFiles, shown: Sequence[_Shown]) -> dict[str, int]:
         "pages of claims": sum(path.is_file() for path in claim_files(config.results)),
         "files that DVC compares": sum(Path(name).is_file() for name in summary_files(config)),
     }
-
-
-def _number_lines(tally: NumberTally) -> Iterator[str]:
-    """How many numbers were recomputed, and which were not."""
-    recomputed, bounded, unknown = (sum(counts.values()) for counts in vars(tally).values())
-    text = (
-        f"Of {recomputed + bounded + unknown:,} numbers in metric files, {recomputed:,} were recomputed; of "
-        f"{bounded:,} only a range or a relation to others is known; {unknown:,} are not determined by the evidence "
-        "that is kept"
-    )
-    yield from textwrap.wrap(f"{text}{':' if unknown else '.'}", WIDTH)
-    for task, fields in itertools.groupby(sorted(tally.unknown), lambda kind: kind.partition(": ")[0]):
-        kinds = ", ".join(f"{tally.unknown[kind]:,} of {kind.partition(': ')[2]}" for kind in fields)
-        yield f"  {task}: {kinds}{' (counted again by --recount)' if task.startswith(COUNTED) else ''}"
 
 
 def _finding_lines(level: Level, findings: Iterable[Finding]) -> Iterator[str]:
