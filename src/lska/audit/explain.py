@@ -124,8 +124,8 @@ def filled_table(target: str, config: Config, paper: Path = Path("paper")) -> Ta
 
 
 def explain_cell(table: Table, cell: Cell, files: ScaleFiles, paper: Path = Path("paper")) -> Explanation:
-    """Everything behind `cell` of `table`, which was filled at the scale of `files`. What is missing or damaged, or does
-    not belong together, is told in the facts; only a paper's file that cannot be read raises ValueError.
+    """Everything behind `cell` of `table`, which was filled at the scale of `files`. What is missing, damaged or
+    does not belong together is told in the facts; only a paper's file that cannot be read raises ValueError.
     """
     row = next(row for row in table.rows if cell in row.cells)
     column = next(column for column in table.spec.columns if column.label == cell.column)
