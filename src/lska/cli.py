@@ -639,15 +639,13 @@ def _bar(targets: Iterable[str]) -> Iterable[str]:
 NETWORKS = {"metavar": "NETWORK", "help": "such as van_tiny-lska-k23-s0 or detection/retinanet/van_tiny-lska-k23-s0"}
 
 
-def _chosen(given: Given, config: Config) -> list[Any]:
+def _chosen(given: Given, config: Config) -> list[str]:
     """The networks named on the command line, or all of the scale."""
-    from lska.pipeline.choices import checkpoint
-
     known = config.network_names
     if unknown := [name for name in given.names if name not in known]:
         expected = f"expected some of {', '.join(known)}"
         raise InputError(f"{', '.join(unknown)}: not trained at scale {config.scale}; {expected}")
-    return [checkpoint(config, name) for name in given.names or known]
+    return given.names or known
 
 
 @command(
@@ -657,9 +655,9 @@ def _chosen(given: Given, config: Config) -> list[Any]:
 )
 def _list(given: Given) -> int:
     config = given_scale(given)
-    from lska.pipeline.choices import Choices
+    from lska.pipeline.checkpoints import Choices
 
-    choices, names = Choices(config), [one.name for one in _chosen(given, config)]
+    choices, names = Choices(config), _chosen(given, config)
     found, width = {name: choices.of(name) for name in names}, max(map(len, names))
     for name, choice in found.items():
         say(f"{choice.state:<5}  {name:<{width}}  {' '.join((choice.refused or choice.reason).split())}")
@@ -673,11 +671,12 @@ def _list(given: Given) -> int:
 )
 def _fetch(given: Given) -> None:
     config = given_scale(given)
-    from lska.pipeline.fetch import fetch, fetchable
+    from lska.pipeline.dvc import fetch, fetchable
 
-    wanted = _chosen(given, config)
-    # All of a scale means all that are published, also where only a link of theirs is left.
-    fetch(wanted if given.names else [one for one in wanted if fetchable(one)])
+    for name in _chosen(given, config):
+        # All of a scale means all that are published, also where only a link of theirs is left.
+        if given.names or fetchable(config, name):
+            fetch(config, name)
 
 
 @command(
@@ -688,15 +687,15 @@ def _fetch(given: Given) -> None:
 )
 def _publish(given: Given) -> None:
     config = given_scale(given)
-    from lska.pipeline.publish import publish
+    from lska.pipeline.dvc import publish
 
-    done = publish(_chosen(given, config), given.remote)
-    for note in done.notes:
+    changed, notes = publish(config, _chosen(given, config), given.remote)
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    if not done.files:
+    if not changed:
         say("Published; git has these files already.")
         return
-    files, message = map(shlex.quote, map(str, done.files)), f"Publish weights of {', '.join(given.names[:3])}"
+    files, message = map(shlex.quote, map(str, changed)), f"Publish weights of {', '.join(given.names[:3])}"
     say(f"Published. So that others find them:\n  git add {' '.join(files)}\n  git commit -m {shlex.quote(message)}")
 
 

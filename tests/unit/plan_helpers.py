@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.models.runs import Run
+from lska.pipeline.checkpoints import Choices
 from lska.pipeline.products import Plan
 from lska.provenance.files import read_yaml, write_json
 from lska.provenance.metric_files import file_md5
@@ -18,6 +19,14 @@ def plan(scale: str, changes: dict[str, Any] | None = None) -> Plan:
     """The plan of a scale in the current folder, with `changes` over its configuration."""
     path = Path("config") / f"{scale}.yaml"
     return Plan(merge(read_yaml(path), changes or {}), [path], {})
+
+
+def look_again(made: Plan) -> Plan:
+    """Have a plan forget what it has read of the files."""
+    made.choices = Choices(made.config)
+    for known in ("products", "decided", "passes"):
+        made.__dict__.pop(known, None)
+    return made
 
 
 def md5_of(content: str) -> str:

@@ -19,8 +19,7 @@ from typing import Any
 import yaml
 from tiny_project import RECIPE, SETTINGS
 
-from lska.pipeline.checkpoints import Checkpoint
-from lska.pipeline.choices import checkpoint
+from lska.pipeline.checkpoints import training_of
 from lska.provenance.metric_files import file_md5, write_sealed
 from lska.settings.scale import Config, load
 
@@ -73,9 +72,6 @@ class Repository:
         """The configuration; asks for the folder as the working one."""
         return load([Path("config.yaml")], changes)
 
-    def checkpoint(self, name: str = NAMES[0]) -> Checkpoint:
-        return checkpoint(self.config(), name)
-
     def weights(self, name: str = NAMES[0]) -> Path:
         return self.folder / "checkpoints" / "test" / f"{name}.safetensors"
 
@@ -99,11 +95,12 @@ class Repository:
 
 def trained(repository: Repository, name: str, content: bytes) -> None:
     """Leave weights as today's training of `name` leaves them; what they hold is not looked at."""
-    one = repository.checkpoint(name)
+    one = training_of(repository.config(), name)
     one.weights.parent.mkdir(parents=True, exist_ok=True)
     one.weights.write_bytes(content)
-    about = {"md5": file_md5(one.weights), "recipe": one.digest, "spec": one.spec, "code": {"dirty": False}}
-    write_sealed(one.sidecar, {"run": name, "origin": "trained", "scale": "test", "finished": time.time(), **about})
+    about = {"md5": file_md5(one.weights), "recipe": one.digest(), "spec": one.spec(), "code": {"dirty": False}}
+    sidecar = one.weights.with_suffix(".json")
+    write_sealed(sidecar, {"run": name, "origin": "trained", "scale": "test", "finished": time.time(), **about})
 
 
 def make(folder: Path) -> Repository:

@@ -182,7 +182,7 @@ def _files(entry: str | dict[str, Any]) -> list[str]:
 
 
 def test_a_named_artifact_is_fetched_from_a_commit_and_by_its_version(tmp_path: Path) -> None:
-    from lska.pipeline.artifacts import artifacts, update
+    from lska.pipeline.dvc import artifacts, update_artifacts
 
     made = Repository(tmp_path)
     made.run("git", "init", "--quiet")
@@ -195,7 +195,7 @@ def test_a_named_artifact_is_fetched_from_a_commit_and_by_its_version(tmp_path: 
     made.dvc("push", "--quiet")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        assert update()
+        assert update_artifacts()
         ((name, entry),) = artifacts().items()
     made.commit("published")
     made.run("git", "tag", "--annotate", f"{name}@v1.0.0", "--message", "first")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_helpers import leave, md5_of, put_metrics, put_weights
+from plan_helpers import leave, look_again, md5_of, put_metrics, put_weights
 
 from lska.models.runs import Run
-from lska.pipeline.choices import Choices
+from lska.pipeline.checkpoints import Choices
 from lska.pipeline.products import Plan
 from lska.pipeline.recorded import recorded
 from lska.provenance.files import write_json
@@ -29,8 +29,7 @@ def found(made: Plan, name: str) -> tuple[str | None, str | None]:
 
 def reasons(made: Plan, *names: str) -> list[str | None]:
     """Why products are to be made, by the files that are there now."""
-    for cached in ("products", "decided"):
-        made.__dict__.pop(cached, None)
+    look_again(made)
     return [made.decided.pending.get(name) for name in names]
 
 
@@ -197,7 +196,6 @@ def test_jobs_keep_to_what_was_decided_whatever_files_are_there_by_then(made: Pl
     assert made.decided == decided and [decided.pending[name] for name in names] == ["never trained", "never measured"]
     assert made.weights("train", "") != ""
     made.decisions.unlink()
-    for cached in ("products", "decided"):
-        made.__dict__.pop(cached, None)
+    look_again(made)
     made.follow()
     assert made.decided.pending.get(names[0]) is None

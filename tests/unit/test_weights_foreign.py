@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_helpers import leave, md5_of, put_metrics, put_weights
+from plan_helpers import leave, look_again, md5_of, put_metrics, put_weights
 
 from lska.models.runs import Run
-from lska.pipeline.checkpoints import Checkpoint, choose
-from lska.pipeline.choices import Choices, checkpoint
+from lska.pipeline.checkpoints import Choices, training_of
 from lska.pipeline.products import Plan
 from lska.provenance.files import write_json
 from lska.provenance.foreign_weights import ForeignWeightsError, foreign
 from lska.provenance.metric_files import seal_of
 from lska.provenance.pointers import Pointer, write_pointer
+from lska.settings.tasks import TrainingJob
 from lska.train.classifier import train
 
 RUN = Run("van_tiny", "lska", 23, 0)
@@ -93,83 +93,83 @@ REFUSED: dict[str, tuple[Put, str]] = {
 
 def made_by_a_rule(made: Plan, name: str) -> bool:
     """Whether any rule has the weights of a network among its outputs."""
-    for cached in ("products", "decided"):
-        made.__dict__.pop(cached, None)
+    look_again(made)
     rules = (made.weights("train", ".+"), made.weights("fetch", ".+"))
     return any(re.fullmatch(rule + r"\.safetensors", f"{name}.safetensors") for rule in rules)
 
 
-def cases(made: Plan, kinds: Iterable[str]) -> Iterator[tuple[str, Checkpoint]]:
+def cases(made: Plan, kinds: Iterable[str]) -> Iterator[tuple[str, TrainingJob]]:
     """Every kind for a classifier, and for a detector whose backbone was trained here, in an empty folder each."""
     for kind, name in itertools.product(kinds, (str(RUN), TUNED)):
         shutil.rmtree("checkpoints", ignore_errors=True)
         made.choices = Choices(made.config)
         if name == TUNED:
             put_weights(made, RUN)
-        yield kind, checkpoint(made.config, name)
+        yield kind, training_of(made.config, name)
 
 
 def test_imported_weights_are_used_and_no_rule_makes_them(made: Plan) -> None:
     for kind, one in cases(made, USED):
         USED[kind](made, one.weights)
-        found = choose(one)
+        found = made.choices.of(one.place)
         assert (found.state, found.vouched, found.kept) == ("here", True, True), kind
-        assert made.choices.files(one.name) == [one.weights, one.sidecar] and not made_by_a_rule(made, one.name)
-        assert f"weights/{one.name}" not in made.decided.pending
+        assert made.choices.files(one.place) == [one.weights, one.weights.with_suffix(".json")]
+        assert not made_by_a_rule(made, one.place)
+        assert f"weights/{one.place}" not in made.decided.pending
 
 
 def test_retrain_does_not_replace_imported_weights(made: Plan) -> None:
     object.__setattr__(made.config, "retrain", ("*",))
     for kind, one in cases(made, USED):
         USED[kind](made, one.weights)
-        with pytest.raises(ForeignWeightsError, match=rf"imported.* or take {one.name} out of the setting retrain"):
-            made.choices.files(one.name)
-        assert not made_by_a_rule(made, one.name), kind
+        with pytest.raises(ForeignWeightsError, match=rf"imported.* or take {one.place} out of the setting retrain"):
+            made.choices.files(one.place)
+        assert not made_by_a_rule(made, one.place), kind
 
 
 def test_what_nothing_vouches_for_is_refused_and_kept(made: Plan) -> None:
     for kind, one in cases(made, REFUSED):
         put, told = REFUSED[kind]
         put(made, one.weights)
-        assert choose(one).state == "stop" and not made_by_a_rule(made, one.name), kind
+        assert made.choices.of(one.place).state == "stop" and not made_by_a_rule(made, one.place), kind
         with pytest.raises(ForeignWeightsError, match=told) as caught:
-            made.choices.files(one.name)
+            made.choices.files(one.place)
         assert str(one.weights.with_suffix("")) in str(caught.value)
 
 
 def test_a_damaged_sidecar_alone_is_no_reason_to_stop(made: Plan) -> None:
-    one = checkpoint(made.config, str(RUN))
+    one = training_of(made.config, str(RUN))
     lonely(one.weights, "{")
     one.weights.unlink()
-    assert choose(one).state == "stop" and not made_by_a_rule(made, str(RUN))
+    assert made.choices.of(one.place).state == "stop" and not made_by_a_rule(made, str(RUN))
     with pytest.raises(ForeignWeightsError, match="sidecar .*json cannot|sidecar cannot be used"):
         made.choices.files(str(RUN))
 
 
 def test_what_was_trained_here_may_be_replaced(made: Plan) -> None:
-    one = checkpoint(made.config, str(RUN))
+    one = training_of(made.config, str(RUN))
     assert foreign(one.weights) is None
     leave(one.weights, "ours", recipe="sha256:of another day")
-    assert choose(one).state == "train" and foreign(one.weights) is None and made_by_a_rule(made, str(RUN))
+    assert made_by_a_rule(made, str(RUN)) and foreign(one.weights) is None
     # After a kill between the two files, or without published weights.
     one.weights.unlink()
-    assert choose(one).state == "train" and foreign(one.weights) is None
+    assert made_by_a_rule(made, str(RUN)) and foreign(one.weights) is None
 
 
 def test_imported_weights_with_another_preprocessing_are_measured_again(made: Plan) -> None:
-    one, metrics = checkpoint(made.config, str(RUN)), made.config.metric_path("classification", RUN)
+    one, metrics = training_of(made.config, str(RUN)), made.config.metric_path("classification", RUN)
     leave(one.weights, "mine", **IMPORTED)
 
     def measured(**detail: Any) -> bool:
         put_metrics(metrics, {"weights": {"md5": md5_of("mine")}, "detail": detail})
-        for cached in ("products", "decided"):
-            made.__dict__.pop(cached, None)
+        look_again(made)
         return f"metrics/classification/{RUN}" not in made.decided.pending
 
     assert measured(preprocessing=OWN) and not measured()
     assert not measured(preprocessing=OWN | {"image_size": 32})
     before = made.speed_digest()
-    write_json(one.sidecar, {"md5": md5_of("mine"), **IMPORTED, "spec": {"recipe": OWN | {"image_size": 64}}})
+    about = IMPORTED | {"spec": {"recipe": OWN | {"image_size": 64}}}
+    write_json(one.weights.with_suffix(".json"), {"md5": md5_of("mine"), **about})
     assert not measured(preprocessing=OWN) and made.speed_digest() != before
 
 

@@ -1,5 +1,5 @@
 # Weights: published ones come from DVC, the others are trained, one rule for every network. Which of both is decided for
-# each network while this is read (lska.pipeline.choices); what this program did not make is made by neither, and what is here and
+# each network while this is read (lska.pipeline.checkpoints); what this program did not make is made by neither, and what is here and
 # current has no rule. State lives in work/, outside the outputs, so that a killed training goes on.
 
 from snakemake.logging import logger

@@ -1,32 +1,51 @@
-"""Calls of DVC, through its command line, which is its contract; each costs about a second. Imports nothing heavy."""
+"""Weights in DVC: what `lska weights fetch` and `publish` do, by DVC's command line, which is its contract.
+
+Weights are published when a pointer, `checkpoints/<scale>/[<task>/]<run>.safetensors.dvc`, lies where they belong.
+Publishing is never a side effect of training.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from lska.provenance.commands import ask
-from lska.provenance.errors import LskaError
-from lska.provenance.metric_files import file_md5
+from lska.models.runs import Run
+from lska.pipeline.checkpoints import Choices, training_of
+from lska.provenance.commands import NoAnswerError, ask
+from lska.provenance.errors import InputError, LskaError
+from lska.provenance.files import atomic_path, files_in
+from lska.provenance.foreign_weights import ForeignWeightsError, cached
+from lska.provenance.metric_files import digest, file_md5, seal_problem
+from lska.provenance.pointers import SUFFIX, Pointer, pointer_path, read_pointer, write_pointer
+from lska.provenance.sidecars import imported, load_sidecar, read_sidecar
+from lska.settings.scale import Config
+from lska.settings.tasks import TrainingJob
 
-LOCAL_CONFIG = Path(".dvc/config.local")
-"""DVC's settings that git ignores."""
+logger = logging.getLogger(__name__)
+
+DEMO = "demo"
+"""The scale whose networks are trained anew by everybody."""
+
+DVC_YAML, LOCAL_CONFIG = Path("dvc.yaml"), Path(".dvc/config.local")
+"""Names of published weights; DVC's settings that git ignores."""
 
 LONGEST = 24 * 3600.0
-"""Seconds that a call may take, to wait for others and to move data."""
+"""Seconds that a call of DVC may take, to wait for others and to move data."""
 
-SHOWN = 10
-"""Last lines of what DVC said that a message quotes."""
+STORE_LIMIT = 40_000_000
+"""Bytes that a remote inside the project may hold: everybody who clones the project gets them all."""
 
 
 class DvcError(LskaError, RuntimeError):
     """DVC failed, or the project is not set up for it; the message says what it said and what to do."""
 
 
-@dataclass(frozen=True)
-class Remote:
+class Remote(NamedTuple):
     """A remote of DVC, as its settings describe it."""
 
     name: str
@@ -37,48 +56,36 @@ class Remote:
 
     @property
     def inside(self) -> Path | None:
-        """The remote's folder where it is one inside the project; else None."""
+        """The remote's folder, relative to the project, where it is one inside it; else None."""
         folder = Path(self.url)
-        return folder if folder.is_absolute() and folder.is_relative_to(Path.cwd()) else None
+        inside = folder.is_absolute() and folder.is_relative_to(Path.cwd())
+        return folder.relative_to(Path.cwd()) if inside else None
 
     def __str__(self) -> str:
-        return f"{self.name!r} ({self.inside.relative_to(Path.cwd()) if self.inside else self.url})"
+        return f"{self.name!r} ({self.inside or self.url})"
 
 
 def dvc(*arguments: str) -> str:
-    """Run DVC in the current folder, waiting for other calls of it; a long one shows its bars, or that it goes on.
-
-    Returns:
-        What it said on standard output.
+    """Run DVC in the current folder, waiting for other calls of it, and return what it said on standard output.
 
     Raises:
         DvcError: it failed, with the end of what it said, or the current folder is no DVC repository.
     """
-    _check_repository()
+    if not Path(".dvc").is_dir():
+        raise DvcError(f"{Path.cwd()} is no DVC repository (it has no folder .dvc); call this in the project's folder")
+    told = LOCAL_CONFIG.is_file() and "no_scm = true" in LOCAL_CONFIG.read_text(encoding="utf-8")
+    if not Path(".git").exists() and not told:
+        raise DvcError(
+            f"{Path.cwd()} is no git clone, as DVC expects; use a clone, or tell DVC with "
+            "`dvc config --local core.no_scm true`"
+        )
     # DVC draws its bars only on a terminal.
     complaints = None if sys.stderr.isatty() else subprocess.PIPE
     done = ask([sys.executable, "-m", "dvc", "--wait-for-lock", *arguments], LONGEST, stderr=complaints)
     if done.returncode != 0:
-        told = [line.rstrip() for line in (done.stderr or "  (see above)").splitlines() if line.strip()][-SHOWN:]
-        raise DvcError("\n".join(f"  {line}" for line in told) or f"  exit code {done.returncode}, no message")
+        said = [f"  {line.rstrip()}" for line in (done.stderr or "(see above)").splitlines() if line.strip()]
+        raise DvcError("\n".join(said[-10:]) or f"  exit code {done.returncode}, no message")
     return done.stdout
-
-
-def remotes() -> dict[str, Remote]:
-    """The remotes of the project by name.
-
-    Raises:
-        DvcError: as `dvc`.
-    """
-    found = {}
-    for line in dvc("config", "--list", "--show-origin").splitlines():
-        origin, _, setting = line.partition("\t")
-        key, _, value = setting.partition("=")
-        section, *rest = key.split(".")
-        if section == "remote" and rest[-1] == "url":
-            name = ".".join(rest[:-1])
-            found[name] = Remote(name, value, Path(origin) != LOCAL_CONFIG and not Path(origin).is_absolute())
-    return found
 
 
 def remote(name: str | None) -> Remote:
@@ -87,9 +94,15 @@ def remote(name: str | None) -> Remote:
     Raises:
         DvcError: there is none; says how to name one.
     """
-    known = remotes()
-    name = name or dvc("config", "core.remote").strip()
-    if name not in known:
+    known = {}
+    for line in dvc("config", "--list", "--show-origin").splitlines():
+        origin, _, setting = line.partition("\t")
+        key, _, value = setting.partition("=")
+        if key == "core.remote":
+            name = name or value
+        elif (found := re.fullmatch(r"remote\.(.+)\.url", key)) is not None:
+            known[found[1]] = Remote(found[1], value, Path(origin) != LOCAL_CONFIG and not Path(origin).is_absolute())
+    if name is None or name not in known:
         raise DvcError(
             f"DVC has no remote {name!r}; expected one of {', '.join(known) or 'none so far'}; add it with "
             f"`dvc remote add {name} <address>` (docs/weights.md)"
@@ -97,23 +110,255 @@ def remote(name: str | None) -> Remote:
     return known[name]
 
 
-def forget(md5: str) -> None:
-    """Remove an object from DVC's cache, so that a damaged one is not taken for whole again."""
-    folder = Path(dvc("cache", "dir").strip())
-    cached = folder / "files" / "md5" / md5[:2] / md5[2:]
-    if cached.exists() and file_md5(cached) != md5:
-        cached.unlink()
+def fetchable(config: Config, name: str) -> bool:
+    """Whether the weights of a network are published and used, or were until DVC's cache went away."""
+    try:
+        return _left(config.weights_path(name)) or Choices(config).of(name).fetched
+    except ValueError:
+        return False
 
 
-def _check_repository() -> None:
-    if not Path(".dvc").is_dir():
-        raise DvcError(f"{Path.cwd()} is no DVC repository (it has no folder .dvc); call this in the project's folder")
-    if not Path(".git").exists() and not _without_git():
-        raise DvcError(
-            f"{Path.cwd()} is no git clone, as DVC expects; use a clone, or tell DVC with "
-            "`dvc config --local core.no_scm true`"
+def _left(weights: Path) -> bool:
+    """Whether a link of DVC is all that is left of weights."""
+    return not weights.exists() and cached(weights, read_pointer(weights))
+
+
+def fetch(config: Config, name: str) -> None:
+    """Bring the published weights of a network; those that are here already are left alone.
+
+    Weights appear whole or not at all, and are compared with the pointer's MD5 whatever the remote says.
+
+    Raises:
+        DvcError: a remote cannot be reached, lacks the object, or holds another; names the network and what to do.
+        ForeignWeightsError: something is in the place that this program did not make.
+        ValueError: a network has no published weights for today's configuration, or other weights are in the place.
+    """
+    weights = config.weights_path(name)
+    if _left(weights):
+        logger.info("%s: a link into a cache of DVC that is gone, removed", weights)
+        weights.unlink()
+    choice, pointer = Choices(config).of(name), read_pointer(weights)
+    if choice.refused is not None:
+        raise ForeignWeightsError(choice.refused)
+    if not choice.fetched:
+        raise InputError(
+            f"{name} has no published weights for this configuration: {choice.reason}; Snakemake trains it"
         )
+    if weights.is_file():
+        if (found := file_md5(weights)) != pointer.md5:
+            raise InputError(
+                f"{weights} is not the published file: expected MD5 {pointer.md5}, found {found}; move it away "
+                "or delete it, and fetch again"
+            )
+        logger.info("%s is here already", weights)
+        return
+    logger.info("%s: %.1f MB from remote %s", name, pointer.size / 1e6, pointer.remote or "by default")
+    problem = None
+    try:
+        dvc("pull", str(pointer_path(weights)))
+    except DvcError as error:
+        problem = f"could not be fetched; DVC says\n{error}"
+    found = file_md5(weights) if weights.is_file() else "of nothing"
+    if found != pointer.md5:
+        weights.unlink(missing_ok=True)
+        if problem is None:
+            problem = f"came with MD5 {found}: the remote's object is damaged"
+            # Otherwise DVC would take its own copy for whole the next time.
+            kept = Path(dvc("cache", "dir").strip(), "files", "md5", pointer.md5[:2], pointer.md5[2:])
+            if kept.exists() and file_md5(kept) != pointer.md5:
+                kept.unlink()
+    if problem is not None:
+        raise DvcError(_advice(name, weights, pointer, problem))
 
 
-def _without_git() -> bool:
-    return LOCAL_CONFIG.is_file() and "no_scm = true" in LOCAL_CONFIG.read_text(encoding="utf-8")
+def _advice(name: str, weights: Path, pointer: Pointer, what: str) -> str:
+    """A message with `what` happened, the remote, and both ways out."""
+    try:
+        source = remote(pointer.remote)
+    except DvcError:
+        # Settings that name no such remote, or that DVC cannot read; which of both, DVC has said already.
+        missing = pointer.remote or "<name>"
+        shown, mend = repr(missing), f"dvc remote add {missing} <address>, docs/weights.md"
+    else:
+        pushing = f"dvc push --remote {source.name} {pointer_path(weights)}"
+        shown, mend = str(source), f"{pushing}, where these weights are"
+        if source.inside:
+            mend = f"git checkout -- {source.inside}, or take that folder from the project once more"
+    return (
+        f"{name}: its weights, published in remote {shown} (MD5 {pointer.md5}, {pointer.size:,} bytes), {what}\n"
+        f"Mend the remote ({mend}) and start again: what is here already is not fetched twice.\n"
+        f"""Or train them here: snakemake ... --config 'retrain=["{name}"]'"""
+    )
+
+
+def publish(config: Config, names: Sequence[str], remote_name: str | None = None) -> tuple[list[Path], list[str]]:
+    """Add weights to DVC, push them, write their pointers and name them in dvc.yaml; everything is checked before.
+
+    Where the push fails, the former pointers are put back, so that none names what a remote does not hold.
+
+    Returns:
+        Files to commit, as far as they differ from git's current commit, and what else a person should know.
+
+    Raises:
+        ValueError: weights or sidecars that do not fit each other or today's configuration, the demo's scale, or too
+            many bytes for a remote inside the project; all are named, and nothing was written.
+        DvcError: DVC failed.
+    """
+    checkpoints, choices = [training_of(config, name) for name in names], Choices(config)
+    problems = [(one.place, _unfit(one, choices)) for one in checkpoints]
+    if any(problem for _, problem in problems):
+        told = [f"  {name}: {problem}" for name, problem in problems if problem]
+        raise InputError("\n".join(["nothing was published:", *told]))
+    sidecars = {one.place: load_sidecar(one.weights.with_suffix(".json")) for one in checkpoints}
+    target, pointers = remote(remote_name), [pointer_path(one.weights) for one in checkpoints]
+    if target.inside is not None:
+        held = {path.name: path.stat().st_size for path in target.inside.glob("files/md5/*/*")}
+        held |= {sidecars[one.place]["md5"][2:]: one.weights.stat().st_size for one in checkpoints}
+        if (total := sum(held.values())) > STORE_LIMIT:
+            raise InputError(
+                f"nothing was published: remote {target} lies in the project and would hold {total / 1e6:.1f} MB, "
+                f"above {STORE_LIMIT / 1e6:.0f} MB; give another one, --remote NAME (docs/weights.md), or remove what "
+                "no pointer names any more: dvc gc --workspace --cloud"
+            )
+    former = {path: path.read_bytes() if path.exists() else None for path in (*pointers, DVC_YAML)}
+    try:
+        dvc("add", *(str(one.weights) for one in checkpoints))
+        for one in checkpoints:
+            sidecar, size = sidecars[one.place], one.weights.stat().st_size
+            write_pointer(one.weights, Pointer(sidecar["md5"], size, target.name, digest(sidecar)))
+            logger.info("%s: %.1f MB added", one.place, size / 1e6)
+        update_artifacts()
+        dvc("push", "--remote", target.name, *map(str, pointers))
+    except BaseException as error:
+        for path, content in former.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+                continue
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
+        if isinstance(error, DvcError):
+            raise DvcError(f"nothing was published: remote {target}; DVC says\n{error}") from error
+        raise
+    files = [path for one in checkpoints
+             for path in (pointer_path(one.weights), one.weights.with_suffix(".json"), one.log)]  # fmt: skip
+    # In a remote inside the project lie files that git keeps too.
+    files += [DVC_YAML, *([] if target.inside is None else [target.inside])]
+    notes = []
+    if not target.shared:
+        notes.append(
+            f"remote {target} is in {LOCAL_CONFIG} only; for others, name it in .dvc/config: "
+            f"dvc remote add {target.name} {target.url}"
+        )
+    if retrained := [one.place for one in checkpoints if one.retrained]:
+        notes.append(f"take these out of the setting retrain, or they are trained once more: {', '.join(retrained)}")
+    if dirty := [name for name, sidecar in sidecars.items() if (sidecar.get("code") or {}).get("dirty")]:
+        notes.append(f"trained from sources with uncommitted changes, which nobody else has: {', '.join(dirty)}")
+    return [path for path in files if _uncommitted(path)], notes
+
+
+def _unfit(one: TrainingJob, choices: Choices) -> str | None:
+    """Why the weights of a network may not be published."""
+    place = one.weights.with_suffix(".json")
+    if one.scale == DEMO:
+        return "the demo is always trained from nothing; publish the weights of another scale"
+    if not one.weights.is_file():
+        return f"{one.weights} is missing; train it first"
+    if not place.is_file():
+        return f"{place} is missing: nothing vouches for {one.weights.name}; train it again"
+    sidecar, pointer = load_sidecar(place), read_pointer(one.weights)
+    if problem := seal_problem(sidecar):
+        return f"{place}: {problem}"
+    # Without a seal, the one that was published with the same weights tells.
+    if pointer is not None and pointer.edited(sidecar):
+        restore = f"`git checkout -- {place}`"
+        return f"{place}: it was edited after these weights were published; {restore}"
+    if (found := file_md5(one.weights)) != sidecar.get("md5"):
+        return f"{one.weights} has MD5 {found}, its sidecar says {sidecar.get('md5')}"
+    if not imported(sidecar) and sidecar.get("recipe") != digest(sidecar.get("spec")):
+        return f"{place}: its recipe is not the digest of its spec; train it again"
+    choice = choices.of(one.place)
+    if one.retrained:
+        return None
+    return choice.refused or (None if choice.vouched else choice.reason)
+
+
+def _uncommitted(path: Path) -> bool:
+    """Whether the project's git has something of `path` to commit; where git fails or is not there, all is said to."""
+    try:
+        done = ask(["git", "status", "--porcelain", "--", str(path)], 900.0)
+    except (OSError, NoAnswerError):
+        return True
+    return done.returncode != 0 or bool(done.stdout)
+
+
+def artifacts(root: Path = Path("checkpoints")) -> dict[str, dict[str, Any]]:
+    """The section `artifacts` of dvc.yaml: a name for each of the weights that have a pointer, such as
+    `small-detection-retinanet-van-tiny-lska-k23-s0`, of letters, digits and hyphens, as DVC allows.
+
+    Raises:
+        ValueError: a pointer's name is no run id, or two weights would have the same name; names the pointers.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for pointer in files_in(root, f"*/**/*.safetensors{SUFFIX}"):
+        scale, *parts = pointer.parent.relative_to(root).parts
+        weights, task = pointer.with_suffix(""), parts or ["classification"]
+        try:
+            run = Run.parse(weights.stem)
+        except ValueError as error:
+            raise InputError(f"{pointer}: {error}; remove or rename the pointer") from error
+        name = re.sub(r"[^A-Za-z0-9]+", "-", "-".join([scale, *parts, str(run)])).strip("-")
+        if name in found:
+            raise InputError(f"{pointer}: its name in dvc.yaml, {name}, is that of {found[name]['path']}; rename one")
+        sidecar = read_sidecar(weights.with_suffix(".json"))
+        data = (sidecar.get("data") or {}).get("name")
+        network = run.model if run.kernel is None else f"{run.model} with {run.attention}, k = {run.kernel}"
+        trained = f", {sidecar['origin']} on {data}" if sidecar.get("origin") and data else ""
+        found[name] = {
+            "path": weights.as_posix(),
+            "type": "model",
+            "desc": f"{'/'.join(task)} at {scale} scale: {network}, seed {run.seed}{trained}",
+            "labels": [scale, *task, run.model, *([] if run.attention is None else [run.attention])],
+        }
+    return found
+
+
+def update_artifacts(root: Path = Path("checkpoints")) -> bool:
+    """Make dvc.yaml say what `artifacts(root)` says; the rest of the file, with comments and order, stays.
+
+    Entries with paths outside of `root` are somebody else's and stay too, as do further fields of entries.
+
+    Returns:
+        Whether the file changed; it is written atomically, and only then.
+
+    Raises:
+        ValueError: dvc.yaml is no mapping in YAML, or as `artifacts`.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    yaml = YAML()
+    # No line is broken.
+    yaml.preserve_quotes, yaml.width = True, 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    try:
+        content = (yaml.load(DVC_YAML.read_text(encoding="utf-8")) if DVC_YAML.is_file() else None) or {}
+        section = content.get("artifacts") or {}
+        before = {name: dict(entry) for name, entry in section.items()}
+    except (YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{DVC_YAML}: expected a mapping in YAML, with artifacts as a mapping of names to mappings "
+            f"({' '.join(str(error).split())}); repair it by hand"
+        ) from error
+    wanted = artifacts(root)
+    for name, entry in before.items():
+        if name not in wanted and Path(str(entry.get("path"))).is_relative_to(root):
+            del section[name]
+    for name, entry in wanted.items():
+        section.setdefault(name, {}).update(entry)
+    if section == before:
+        return False
+    content["artifacts"] = section
+    if not section:
+        del content["artifacts"]
+    with atomic_path(DVC_YAML) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        yaml.dump(content, stream)
+    return True

@@ -15,7 +15,7 @@ from lska.claims.listing import claim_files, claim_needs
 from lska.claims.summaries import summary_files
 from lska.data.roots import Settings
 from lska.models.runs import Run
-from lska.pipeline.choices import Choices
+from lska.pipeline.checkpoints import Choices
 from lska.pipeline.current import Product, pending
 from lska.pipeline.recorded import recorded
 from lska.provenance.errors import InputError

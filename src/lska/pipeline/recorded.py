@@ -10,7 +10,7 @@ from typing import Any
 
 from lska.data.roots import images_gone
 from lska.models.runs import Run
-from lska.pipeline.choices import Choices
+from lska.pipeline.checkpoints import Choices
 from lska.pipeline.current import Product
 from lska.provenance.files import vouched
 from lska.provenance.outcomes import has_outcomes, outcomes_path
