@@ -17,8 +17,7 @@ from tiny_project import CLASSES, Project, fresh, owned
 from torch import nn
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
-from lska.data.perturbed.parts import Part, open_parts
-from lska.data.perturbed.perturbed_preparing import prepare_perturbed
+from lska.data.perturbed.parts import Part, open_parts, prepare_perturbed
 from lska.evaluate.measurement import Subject, open_file, open_run, training_classes
 from lska.evaluate.robustness import ScoringPass
 from lska.models.pretrained import save_weights

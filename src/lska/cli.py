@@ -254,7 +254,7 @@ def _prepare(given: Given) -> None:
 
         prepare(config.images)
     elif kind in SETS:
-        from lska.data.perturbed.perturbed_preparing import prepare_perturbed
+        from lska.data.perturbed.parts import prepare_perturbed
         from lska.evaluate.robustness import judge
 
         item = config.perturbed_set(kind)

@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_project import CLASSES, SETTINGS, Project, owned
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
-from lska.data.perturbed.perturbed_preparing import prepare_perturbed
+from lska.data.perturbed.parts import prepare_perturbed
 from lska.settings.tasks import CORRUPTED, PerturbedSet
 
 NAMES = ("000.jpg", "001.jpg")

@@ -33,8 +33,7 @@ from lska.cli import main
 from lska.data.entries import DataError
 from lska.data.manifest import available, load_manifest, make_manifest, save_manifest
 from lska.data.perturbed.names import FAMILIES, GROUPS
-from lska.data.perturbed.parts import CLEAN, clean_part, open_parts, read_perturbed_record
-from lska.data.perturbed.perturbed_preparing import prepare_perturbed
+from lska.data.perturbed.parts import CLEAN, clean_part, open_parts, prepare_perturbed, read_perturbed_record
 from lska.settings.tasks import PerturbedSet
 from lska.settings.versions import GENERATORS, Version
 

@@ -43,8 +43,7 @@ from tiny_robustness import (
 
 from lska.data.entries import DataError
 from lska.data.perturbed.names import C_BAR, EXTRA, FAMILIES, GROUPS, SEVERITIES, STANDARD
-from lska.data.perturbed.parts import open_parts, read_perturbed_record
-from lska.data.perturbed.perturbed_preparing import prepare_perturbed
+from lska.data.perturbed.parts import open_parts, prepare_perturbed, read_perturbed_record
 from lska.evaluate import measurement
 from lska.evaluate.robustness import PredictionError, class_numbers, measure_robustness, predictions
 from lska.evaluate.scores import (

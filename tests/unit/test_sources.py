@@ -26,8 +26,7 @@ from lska.data.dtd import open_textures
 from lska.data.entries import DataError
 from lska.data.folders import open_split
 from lska.data.manifest import load_manifest
-from lska.data.perturbed.parts import open_parts
-from lska.data.perturbed.perturbed_preparing import prepare_perturbed
+from lska.data.perturbed.parts import open_parts, prepare_perturbed
 from lska.data.preparing import verify_inspected
 from lska.data.roots import absence
 from lska.data.sources import class_root, open_classification, split_root

@@ -139,11 +139,8 @@ def _begin(root: Path, description: Mapping[str, Any]) -> None:
     """Make `root` a folder of this set, with or without cells: other settings' cells go, the settings are written."""
     if not holds(root, description):
         settings = root / SETTINGS_FILE
-        if settings.exists():
-            if (kind := read_json(settings).get("kind")) != KIND:
-                what = f"{root} holds a generated set of kind {kind!r}, not {KIND!r}"
-                raise OccupiedError(f"{what}; choose another folder")
-            logger.warning("%s holds a corrupted set of other settings, which is replaced", root)
+        if settings.exists() and (kind := read_json(settings).get("kind")) != KIND:
+            raise OccupiedError(f"{root} holds a generated set of kind {kind!r}, not {KIND!r}; choose another folder")
         # Renamed before it is removed: half a cell must never look like one of the former set's.
         for corruption in (name for names in FAMILIES.values() for name in names if (root / name).is_dir()):
             (root / corruption).replace(root / temporary_name(root / corruption))

@@ -1,22 +1,29 @@
-"""Perturbed sets: what is there of them, down to corruption and severity, and their parts opened for evaluation."""
+"""Perturbed sets: made or checked, down to corruption and severity, recorded, and opened part by part."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lska.data.entries import DataError, lying_at
-from lska.data.folders import Split, list_split, names_digest
+from lska.data.entries import DataError, content_hash, lying_at
+from lska.data.folders import Split, contents_digest, list_split, names_digest
+from lska.data.generators import Trained, unfit_images
 from lska.data.integrity import CheckReport, changed, check_class_folders, read_contents, structure_problems
-from lska.data.manifest import TEST, CorruptedManifest, Manifest, manifest_for
-from lska.data.perturbed.names import FAMILIES, GROUPS, severity_folder
+from lska.data.manifest import TEST, CorruptedManifest, Manifest, describe_split, manifest_for
+from lska.data.parallel import mapped
+from lska.data.perturbed.corrupted_set import chosen_images, write_corrupted_set
+from lska.data.perturbed.names import FAMILIES, GROUPS, SEVERITIES, severity_folder
+from lska.data.preparing import RENDERED, DataSet, prepare_set, record
 from lska.data.sources import archives_of, class_root, open_classification
+from lska.data.synthetic.adversarial import Judge, write_adversarial_set
 from lska.provenance import metric_files
+from lska.provenance.errors import InputError
 from lska.provenance.metric_files import digest
+from lska.provenance.strict import refuse
 from lska.settings.tasks import PerturbedSet
 
 logger = logging.getLogger(__name__)
@@ -121,23 +128,43 @@ def clean_part(item: PerturbedSet, corrupted: Split) -> Part | None:
     return Part(CLEAN, clean, identity, tuple(indices))
 
 
-# --- Sets of corruptions ---------------------------------------------------------------------------------------------
+# --- Making and recording --------------------------------------------------------------------------------------------
+
+CORRUPTED = {"source": "made by lska.data.perturbed from the scale's validation images", "terms": "those of the images"}
+"""What a manifest says of generated corruptions."""
+
+
+def prepare_perturbed(item: PerturbedSet, judge: Judge | None = None, judged_by: dict[str, Any] | None = None) -> None:
+    """Generate a perturbed set where the configuration says so, check it, and write its record.
+
+    A set of corruptions may lack corruptions or severities: the record says which, and so will the results.
+
+    Args:
+        judge: the reference classifier of a generated counterpart of ImageNet-A.
+        judged_by: what identifies the weights of `judge`.
+
+    Raises:
+        DataError: the root is not what the manifest says, or no part of it is complete.
+        ValueError: a setting of the generator is unknown or out of range.
+    """
+    kind = CorruptedFolders if item.corrupted else PerturbedFolder
+    dataset = kind(item.name, item.data, item.data.cache, item, judge, judged_by)
+    chosen = {} if judged_by is None else {"reference": judged_by}
+    prepare_set(dataset, item.record, chosen | {"set": item.name, "inputs": item.inputs()})
 
 
 @dataclass(frozen=True)
-class CorruptedCheck:
-    """What is there of a set of corruptions: complete parts by cell, and what is wrong.
-
-    `names` is the digest of the file names, the same in every complete part; None where there is none.
-    """
-
-    parts: dict[Cell, Split] = field(default_factory=dict)
-    findings: tuple[str, ...] = ()
-    names: str | None = None
+class _Perturbed(DataSet):
+    item: PerturbedSet
+    judge: Judge | None
+    judged_by: dict[str, Any] | None
 
 
-def check_corrupted(manifest: CorruptedManifest, root: Path) -> CorruptedCheck:
-    """List every part of a set of corruptions; nothing about the data raises. No image is read.
+# --- Sets of corruptions ---------------------------------------------------------------------------------------------
+
+
+def check_corrupted(manifest: CorruptedManifest, root: Path) -> tuple[dict[Cell, Split], list[str]]:
+    """The complete parts of a set of corruptions, and what is wrong; nothing about the data raises. Reads no image.
 
     Findings are whole corruptions and single severities that are missing, then parts that are not complete; those with
     the same problem share a sentence.
@@ -146,7 +173,7 @@ def check_corrupted(manifest: CorruptedManifest, root: Path) -> CorruptedCheck:
 
     expected = "expected <corruption>/<severity>/<class>/<image>"
     if not root.is_dir():
-        return CorruptedCheck(findings=(f"{root} is no folder: {expected}; correct the root",))
+        return {}, [f"{root} is no folder: {expected}; correct the root"]
     parts: dict[Cell, Split] = {}
     problems: dict[Cell, str] = {}
     absent: list[Cell] = []
@@ -157,25 +184,24 @@ def check_corrupted(manifest: CorruptedManifest, root: Path) -> CorruptedCheck:
             absent.append(cell)
             continue
         try:
-            split = list_split(folder, severity)
-            wrong = "; ".join(structure_problems(manifest.part(severity), split))
+            parts[cell] = list_split(folder, severity)
+            wrong = "; ".join(structure_problems(manifest.part(severity), parts[cell]))
         except DataError as error:
             wrong = str(error)
         if wrong:
             problems[cell] = wrong
-        else:
-            parts[cell] = split
+            parts.pop(cell, None)
     if len(absent) == len(manifest.cells):
         example = f"{absent[0][0]}/{severity_folder(manifest.family, *absent[0])}"
         what = f"{root} holds no corruption of {manifest.name}: {expected}, such as {example}, {lying_at(root)}"
-        return CorruptedCheck(findings=(f"{what}; correct the root",))
+        return {}, [f"{what}; correct the root"]
     # The part whose file names are not those of most parts is the exception, also where it comes first.
     names = {cell: names_digest(split) for cell, split in parts.items()}
-    usual = Counter(names.values()).most_common(1)[0][0] if names else None
-    for cell in [cell for cell, found in names.items() if found != usual]:
-        example = "/".join(map(str, next(one for one, found in names.items() if found == usual)))
-        problems[cell] = f"the file names are not those of {example}, although every part shows the same images"
-        del parts[cell]
+    for usual, _ in Counter(names.values()).most_common(1):
+        example = "/".join(map(str, next(cell for cell, found in names.items() if found == usual)))
+        for cell in (cell for cell, found in names.items() if found != usual):
+            problems[cell] = f"the file names are not those of {example}, although every part shows the same images"
+            del parts[cell]
     findings = []
     for corruption, levels in by_corruption(absent).items():
         archive = next((f"{group}.tar" for group, members in GROUPS.items() if corruption in members), None)
@@ -186,7 +212,7 @@ def check_corrupted(manifest: CorruptedManifest, root: Path) -> CorruptedCheck:
         alike = by_corruption(cell for cell, found in problems.items() if found == problem).items()
         places = "; ".join(f"{name}/{', '.join(map(str, levels))}" for name, levels in alike)
         findings.append(f"{places}: {problem}.")
-    return CorruptedCheck(parts, tuple(findings), usual)
+    return parts, findings
 
 
 def by_corruption(cells: Iterable[Cell]) -> dict[str, list[int]]:
@@ -206,17 +232,81 @@ def corruption_folder(root: Path, family: str, corruption: str) -> Path | None:
 
 def report_corrupted(manifest: CorruptedManifest, root: Path, contents: bool = False) -> CheckReport:
     """The check of a set of corruptions for people; with `contents`, every image is decoded too."""
-    checked = check_corrupted(manifest, root)
-    damaged = [
-        f"{corruption}/{severity}: {text}."
-        for (corruption, severity), part in (checked.parts.items() if contents else ())
-        for text in read_contents(part)[1]
-    ]
+    parts, findings = check_corrupted(manifest, root)
+    if contents:
+        for (corruption, severity), part in parts.items():
+            findings += [f"{corruption}/{severity}: {text}." for text in read_contents(part)[1]]
     note = (
-        f"{len(checked.parts)} of {len(manifest.cells)} parts ({len(FAMILIES[manifest.family])} corruptions, "
+        f"{len(parts)} of {len(manifest.cells)} parts ({len(FAMILIES[manifest.family])} corruptions, "
         f"{len(manifest.severities)} severities) are complete, with {manifest.count:,} images each."
     )
-    return CheckReport(manifest.name, manifest.digest, root, (*checked.findings, *damaged), (note,))
+    return CheckReport(manifest.name, manifest.digest, root, tuple(findings), (note,))
+
+
+class CorruptedFolders(_Perturbed):
+    """ImageNet-C or ImageNet-C-bar, or the same corruptions of the scale's validation images."""
+
+    @property
+    def manifest(self) -> CorruptedManifest:
+        """What it has to hold: as its manifest says, or as the generator's settings promise.
+
+        Raises:
+            ValueError: no such manifest, one of another family, or a wrong setting.
+            DataError: the clean images, which a generated set is made of, are missing.
+        """
+        where = f"robustness.sets.{self.kind}"
+        if self.data.generate is None:
+            manifest = manifest_for(self.kind, self.data)
+            if manifest.family != self.kind:
+                raise InputError(
+                    f"{where}: {manifest.name} is a manifest of family {manifest.family}, expected one of family "
+                    f"{self.kind}; correct name or manifest"
+                )
+            return manifest
+        settings, origin = self.settings, self.item.clean.name
+        clean = open_classification(self.item.clean, "val")
+        refuse(unfit_images("images", settings.images, Trained(origin, clean.classes, len(clean))), f"{where}.generate")
+        chosen = chosen_images(clean, settings.images, settings.seed)
+        per_class = Counter(clean.samples[index].target for index in chosen).values()
+        return CorruptedManifest(
+            self.data.name, f"corruptions of {origin}", **CORRUPTED, family=self.kind, classes=clean.classes,
+            count=len(chosen), per_class=(min(per_class), max(per_class)), severities=settings.severities,
+        )  # fmt: skip
+
+    def generate(self) -> None:
+        """Corrupt the clean images."""
+        _ = self.manifest  # whose settings are refused before anything is written
+        clean, origin = open_classification(self.item.clean, "val"), self.item.clean.identity()
+        workers = max(1, self.item.section.evaluation.threads)
+        write_corrupted_set(clean, self.root, self.settings, origin, workers)
+
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+        """Every part; what is missing is only told, as long as one part is complete."""
+        manifest = self.manifest
+        complete, findings = check_corrupted(manifest, self.root)
+        if not complete:
+            told = ("no part of it is complete.", *findings)
+            return CheckReport(manifest.name, manifest.digest, self.root, told), {}
+        for sentence in findings:
+            logger.warning("%s: %s", self.data.name, sentence)
+        # Severities that a generated set does without are missing from its means too.
+        whole = [(corruption, severity) for corruption in FAMILIES[manifest.family] for severity in SEVERITIES]
+        contents = {}
+        for (corruption, severity), part in complete.items() if self.data.generate is not None else ():
+            hashes = mapped(lambda index, part=part: content_hash(part.read(index)), len(part), part.source.name)
+            contents[f"{corruption}/{severity}"] = contents_digest(part, hashes)
+        content = manifest.about | {
+            "family": manifest.family,
+            "classes": len(manifest.classes),
+            "images": manifest.count,
+            "manifest": manifest.digest,
+            "parts": by_corruption(complete),
+            "names": names_digest(next(iter(complete.values()))),
+            "missing": by_corruption(cell for cell in whole if cell not in complete),
+            "contents": contents,
+        }
+        identity = digest([content[key] for key in ("manifest", "parts", "names", "contents")])
+        return CheckReport(manifest.name, identity, self.root, ()), content | {"digest": identity}
 
 
 # --- Sets with one folder per class ----------------------------------------------------------------------------------
@@ -233,3 +323,34 @@ def open_test(root: Path) -> Split:
         what = "a folder with a folder of images per class, or an archive of it"
         raise DataError(f"{root} does not exist: expected {what}; correct the root")
     return list_split(root.parent, root.name)
+
+
+class PerturbedFolder(_Perturbed):
+    """ImageNet-A, -R or -Sketch, or a generated counterpart: one folder per class."""
+
+    def generate(self) -> None:
+        """Write the counterpart's images; those of A are chosen by the judge."""
+        if self.kind != "a":
+            super().generate()
+        elif self.judge is None or self.judged_by is None:
+            raise InputError(
+                "robustness.sets.a.generate: the images of set a are chosen by its reference classifier, and none was "
+                "given"
+            )
+        else:
+            write_adversarial_set(self.root, self.settings, self.judge, self.judged_by)
+
+    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+        """Classes, counts and names; what was generated is described as it is."""
+        if self.data.generate is None:
+            manifest = manifest_for(self.kind, self.data)
+            place = class_root(self.root, manifest.archives, self.cache)
+            report = report_perturbed(manifest, place)
+            names = names_digest(open_test(place)) if report.ok else None
+            return report, record(manifest) | {"names": names, "contents": None}
+        split = open_test(self.root)
+        described = replace(describe_split(split), counts=split.counts())
+        words = {"title": "generated scenes", **RENDERED}
+        manifest = Manifest(name=self.data.name, **words, classes=split.classes, splits={TEST: described})
+        content = record(manifest) | {"names": described.names, "contents": described.contents}
+        return CheckReport(manifest.name, manifest.digest, self.root, ()), content

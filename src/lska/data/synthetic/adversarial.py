@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from lska.data.synthetic.generated import Count, Extent, Ground, Quality, SceneSet, Size, Turn, generate
-from lska.data.synthetic.labelled import Kept, spread
+from lska.data.synthetic.labelled import KeptShapes
 from lska.data.synthetic.render import encode_jpeg, render
 from lska.data.synthetic.scene import Labels, Scene, compose_scene
 from lska.data.synthetic.seeds import HELD_OUT
@@ -48,7 +48,7 @@ def _candidates_problem(candidates: int, per_class: int) -> str | None:
 
 
 @dataclass(frozen=True)
-class AdversarialSettings(SceneSet):
+class AdversarialSettings(KeptShapes, SceneSet):
     """Settings of a generated set of natural adversarial examples.
 
     The defaults of the scenes are harder than the clean set's: a textured ground, darker or lighter than the object,
@@ -64,23 +64,12 @@ class AdversarialSettings(SceneSet):
     ground: Ground = "either"
     clutter: Share = 0.25
     quality: Quality = 95
-    kept: Kept = None
-    """How many of these classes the set has, as ImageNet-A has 200 of ImageNet's 1,000; all where None."""
     per_class: Count = 20
     """Most images of each class."""
     candidates: Annotated[Count, checked(_candidates_problem, "per_class")] = 400
     """Most candidates of each class."""
     limit: Share = 0.15
     """Largest probability that the reference may give to the right class."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The kept classes in alphabetical order."""
-        return spread(self.shape_names, self.kept)
-
-    def names(self) -> dict[str, Any]:
-        """The shapes, and those of them that are kept."""
-        return {"classes": self.shape_names, "kept": self.class_names}
 
     def write(self, folder: Path) -> None:
         """Never: the images are chosen by a classifier, see `write_adversarial_set`."""

@@ -79,8 +79,8 @@ class GeneratedSet(ABC):
 
     def description(self) -> dict[str, Any]:
         """What identifies the set, ready for JSON."""
-        own, *others = self.made_by
-        versions = {"generator": GENERATORS[own].number} | {name: GENERATORS[name].number for name in others}
+        versions = {name: GENERATORS[name].number for name in self.made_by}
+        versions["generator"] = versions.pop(self.made_by[0])
         return {"kind": self.kind, **versions, "settings": plain(asdict(self) | self.names())}
 
 
@@ -156,17 +156,14 @@ def generate(root: Path, description: Mapping[str, Any], write: Callable[[Path],
     if holds(root, description):
         logger.info("%s already holds this set, left as it is", root)
         return False
-    settings = root / SETTINGS_FILE
-    if settings.exists():
-        # The settings are the last file that is written. Copying an old file does not set back its change time.
-        files = [path for path in files_in(root, "**/*") if not path.is_dir()]
-        later = [path for path in files if path.lstat().st_ctime_ns > settings.stat().st_ctime_ns]
-        if later:
-            raise OccupiedError(
-                f"{root} holds a generated set of other settings and files that came to it or were changed later: "
-                f"{shown_names([str(path.relative_to(root)) for path in later])}; move them elsewhere, or remove the "
-                "folder yourself"
-            )
+    # The settings are the last file that is written. Copying an old file does not set back its change time.
+    files = [path for path in files_in(root, "**/*") if not path.is_dir()]
+    complete = (root / SETTINGS_FILE).stat().st_ctime_ns if files else 0
+    if later := [str(path.relative_to(root)) for path in files if path.lstat().st_ctime_ns > complete]:
+        raise OccupiedError(
+            f"{root} holds a generated set of other settings and files that came to it or were changed later: "
+            f"{shown_names(later)}; move them elsewhere, or remove the folder yourself"
+        )
     with replaced_folder(root.resolve()) as folder:
         write(folder)
         write_json(folder / SETTINGS_FILE, {**description, "digest": digest(description)})

@@ -80,24 +80,11 @@ def spread(names: tuple[str, ...], kept: int | None) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class RenditionSettings(ShapeSet):
-    """Settings of renditions, as in ImageNet-R and ImageNet-Sketch: the clean set's validation scenes in other styles.
-
-    `image_size`, `classes` and `seed` are those of the clean set; further settings of its scenes are the defaults.
-    ImageNet-R: Hendrycks et al., "The Many Faces of Robustness", ICCV 2021.
-    """
-
-    kind = "renditions"
-    made_by = ("renditions", "scenes")
+class KeptShapes(ShapeSet):
+    """Settings of a set that has some of the classes, as ImageNet-A and -R have 200 of ImageNet's 1,000."""
 
     kept: Kept = None
-    """How many of these classes the set has, as ImageNet-R has 200 of ImageNet's 1,000; all where None."""
-    per_class: Count = 20
-    """Images of each class."""
-    styles: Styles = ("flat", "outline", "pencil", "emboss")
-    """Styles, which take turns within each class; ("sketch",) stands in for ImageNet-Sketch."""
-    quality: Quality = 95
-    """JPEG quality."""
+    """How many of the classes the set has, evenly spread over their sorted names; all where None."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -107,6 +94,25 @@ class RenditionSettings(ShapeSet):
     def names(self) -> dict[str, Any]:
         """The shapes, and those of them that are kept."""
         return {"classes": self.shape_names, "kept": self.class_names}
+
+
+@dataclass(frozen=True)
+class RenditionSettings(KeptShapes):
+    """Settings of renditions, as in ImageNet-R and ImageNet-Sketch: the clean set's validation scenes in other styles.
+
+    `image_size`, `classes` and `seed` are those of the clean set; further settings of its scenes are the defaults.
+    ImageNet-R: Hendrycks et al., "The Many Faces of Robustness", ICCV 2021.
+    """
+
+    kind = "renditions"
+    made_by = ("renditions", "scenes")
+
+    per_class: Count = 20
+    """Images of each class."""
+    styles: Styles = ("flat", "outline", "pencil", "emboss")
+    """Styles, which take turns within each class; ("sketch",) stands in for ImageNet-Sketch."""
+    quality: Quality = 95
+    """JPEG quality."""
 
     def write(self, folder: Path) -> None:
         """Write `<class>/<style>_<number>.jpg`, ImageNet-R's layout; the scene is that of the clean set's number."""
