@@ -93,10 +93,7 @@ def test_dimensions_and_bias_are_those_of_the_features(
     measure_inspection(job, networks(job, RUNS))
     assert len(decoded) == len(set(decoded)) == 48
     cues = read_cue_conflict(Path(job.data.root))
-    pairs = [
-        shape_texture.draw_pairs(found, job.section.pairs, 3)
-        for found in (shape_texture.shape_pairs(cues), shape_texture.texture_pairs(cues))
-    ]
+    pairs = [shape_texture.draw_pairs(one, job.section.pairs, 3) for one in shape_texture.sharing_pairs(cues)]
     # 12 shapes with 4 textures each have 6 pairs each.
     assert len(pairs[0]) == (30 if changes else 72)
     groups = category_classes(cues, tuple(sorted(path.name for path in Path("made/shapes/val").iterdir())))

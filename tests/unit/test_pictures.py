@@ -140,15 +140,9 @@ def test_equal_arguments_give_equal_files_of_any_user(tmp_path: Path, monkeypatc
 
 def test_class_colours_are_fixed_and_differ() -> None:
     colours = [to_hex(class_colour(index)) for index in range(60)]
-    assert colours[:2] == ["#0072b2", "#e69f00"]
-    assert len(set(colours)) == 60
-    assert class_colour(60) == class_colour(0)
-
-
-def test_dollar_signs_in_captions_are_no_formulas() -> None:
+    assert colours[:2] == ["#0072b2", "#e69f00"] and len(set(colours)) == 60 and class_colour(60) == class_colour(0)
     with pictures.styled():
-        text = Figure().text(0, 0, r"from 5 $\no{ to $6")
-        assert not text.get_parse_math()
+        assert not Figure().text(0, 0, r"from 5 $\no{ to $6").get_parse_math(), "dollar signs are no formulas"
 
 
 def test_of_corruptions_parts_that_are_missing_say_so_in_their_place(

@@ -23,8 +23,7 @@ from lska.evaluate.shape_texture import (
     dimension_outcomes,
     dimensions,
     draw_pairs,
-    shape_pairs,
-    texture_pairs,
+    sharing_pairs,
 )
 from lska.models import create
 from lska.models.features import features, responses
@@ -41,7 +40,7 @@ def cues(tmp_path_factory: pytest.TempPathFactory) -> CueConflictSet:
 
 
 def estimate(cues: CueConflictSet, values: np.ndarray, **settings: object) -> shape_texture.Dimensions:
-    return dimensions(values, shape_pairs(cues), texture_pairs(cues), **{"resamples": 20, **settings})
+    return dimensions(values, *sharing_pairs(cues), **{"resamples": 20, **settings})
 
 
 # Pairs
@@ -54,19 +53,19 @@ def test_pairs_share_exactly_one_instance(cues: CueConflictSet, tmp_path: Path) 
         texture = cues.texture_instance[a] == cues.texture_instance[b]
         if shape != texture:
             expected["shape" if shape else "texture"].append([a, b])
-    assert shape_pairs(cues).tolist() == expected["shape"]
-    assert texture_pairs(cues).tolist() == expected["texture"]
+    assert sharing_pairs(cues)[0].tolist() == expected["shape"]
+    assert sharing_pairs(cues)[1].tolist() == expected["texture"]
     # 80 shapes with 6 textures each.
     assert len(expected["shape"]) == 80 * 15
     # Images of one category are no pair by that alone.
     names = ["cat/cat1-dog1.png", "cat/cat2-dog2.png", "cat/cat1-dog2.png", "dog/dog1-dog2.png"]
     few = read_cue_conflict(write_names(tmp_path, names))
-    pairs = [{few.names[i] for i in pair} for pair in shape_pairs(few)]
-    assert pairs == [{"cat/cat1-dog1.png", "cat/cat1-dog2.png"}] and len(texture_pairs(few)) == 3
+    pairs = [{few.names[i] for i in pair} for pair in sharing_pairs(few)[0]]
+    assert pairs == [{"cat/cat1-dog1.png", "cat/cat1-dog2.png"}] and len(sharing_pairs(few)[1]) == 3
 
 
 def test_a_draw_repeats_with_its_seed_and_takes_no_pair_twice(cues: CueConflictSet) -> None:
-    pairs = texture_pairs(cues)
+    pairs = sharing_pairs(cues)[1]
     first = draw_pairs(pairs, 100, seed=1)
     assert np.array_equal(first, draw_pairs(pairs, 100, seed=1))
     assert not np.array_equal(first, draw_pairs(pairs, 100, seed=2))
@@ -119,7 +118,7 @@ def test_the_formulas_are_those_of_the_released_estimate(cues: CueConflictSet) -
     """Written out for equally many pairs of both factors, in both orders."""
     values = planted(cues, 10, 10, 10) * np.linspace(0.5, 2, 30) + 7
     values[:, 29] = np.exp(values[:, 29] - 7)
-    pairs = [draw_pairs(one(cues), 400, seed=0) for one in (shape_pairs, texture_pairs)]
+    pairs = [draw_pairs(one, 400, seed=0) for one in sharing_pairs(cues)]
     found = dimensions(values, *pairs, resamples=5)
     everything = np.concatenate([values[pair.T.ravel()] for pair in pairs])
     for factor, (name, pair) in enumerate(zip(("shape", "texture"), pairs, strict=True)):
@@ -140,7 +139,7 @@ def test_the_formulas_are_those_of_the_released_estimate(cues: CueConflictSet) -
 def test_chunks_change_nothing(cues: CueConflictSet, monkeypatch: pytest.MonkeyPatch) -> None:
     values = planted(cues, 10, 20, 30).astype(np.float32)
     whole = estimate(cues, values, resamples=30)
-    monkeypatch.setattr(shape_texture, "ELEMENTS", 7 * len(texture_pairs(cues)))
+    monkeypatch.setattr(shape_texture, "ELEMENTS", 7 * len(sharing_pairs(cues)[1]))
     parts = estimate(cues, values, resamples=30)
     assert np.allclose(parts.correlations["shape"], whole.correlations["shape"])
     for form in shape_texture.FORMS:
@@ -167,7 +166,7 @@ def test_intervals_hold_what_all_pairs_give(cues: CueConflictSet) -> None:
     values = planted(cues, 40, 30, 30)
     true, inside = estimate(cues, values).estimates["reference"], []
     for seed in range(40):
-        pairs = [draw_pairs(one(cues), 150, seed) for one in (shape_pairs, texture_pairs)]
+        pairs = [draw_pairs(one, 150, seed) for one in sharing_pairs(cues)]
         found = dimensions(values, *pairs, resamples=100, seed=seed).estimates["reference"]
         for i in range(2):
             (low, high), (least, most) = found.score_intervals[i], found.dimension_intervals[i]
@@ -186,7 +185,7 @@ def test_samples_are_the_scores_of_the_pairs_of_the_images_that_were_drawn(cues:
         # A pair is there once for every pair of copies of its two images.
         pairs = [
             np.repeat(pair, counts[pair[:, 0]] * counts[pair[:, 1]], axis=0)
-            for pair in (shape_pairs(cues), texture_pairs(cues))
+            for pair in sharing_pairs(cues)
         ]
         for form, estimates in dimensions(values, *pairs, resamples=1).estimates.items():
             drawn = found.samples[form][number]
@@ -220,7 +219,7 @@ def test_samples_without_a_pair_have_no_score(tmp_path: Path) -> None:
     found = estimate(few, np.random.default_rng(0).standard_normal((4, 5)), resamples=50)
     kept = dimension_outcomes(found).samples
     absent = np.array([
-        any((counts[pair[:, 0]] * counts[pair[:, 1]]).sum() == 0 for pair in (shape_pairs(few), texture_pairs(few)))
+        any((counts[pair[:, 0]] * counts[pair[:, 1]]).sum() == 0 for pair in sharing_pairs(few))
         for counts in resample_counts(4, resamples=50)
     ])  # fmt: skip
     assert 0 < absent.sum() < 50
@@ -240,12 +239,12 @@ def test_dimensions_are_rounded_down_and_the_rest_is_residual(cues: CueConflictS
             share, count = (entries[f"{factor}_{kind}_{form}"] for kind in ("share", "dimensions"))
             assert share["value"] == pytest.approx(estimates.dimensions[i]) and share["unit"] == "%"
             assert share["interval"] == pytest.approx(count["interval"]) and count["unit"] == "1"
-    assert entries["shape_dimensions_reference"]["n"] == len(shape_pairs(cues))
-    assert entries["residual_share_printed"]["n"] == len(shape_pairs(cues)) + len(texture_pairs(cues))
+    assert entries["shape_dimensions_reference"]["n"] == len(sharing_pairs(cues)[0])
+    assert entries["residual_share_printed"]["n"] == len(sharing_pairs(cues)[0]) + len(sharing_pairs(cues)[1])
 
 
 def test_impossible_input_is_named(cues: CueConflictSet) -> None:
-    values, pairs = planted(cues, 3, 3, 3), (shape_pairs(cues), texture_pairs(cues))
+    values, pairs = planted(cues, 3, 3, 3), sharing_pairs(cues)
     with pytest.raises(ValueError, match="share the shape: expected at least 2, found 1; the set needs"):
         dimensions(values, pairs[0][:1], pairs[1])
     with pytest.raises(ValueError, match="every neuron has one value for all images"):

@@ -59,8 +59,9 @@ def _shape_texture(
     """Dimensions in both forms and shape bias; images are decoded once for all subjects."""
     section, cues = job.section, read_cue_conflict(Path(job.data.root))
     verify_inspected(job, cues)
-    sharing = (shape_texture.shape_pairs(cues), shape_texture.texture_pairs(cues))
-    pairs = [shape_texture.draw_pairs(found, section.pairs, section.seed) for found in sharing]
+    pairs = [
+        shape_texture.draw_pairs(found, section.pairs, section.seed) for found in shape_texture.sharing_pairs(cues)
+    ]
     groups = category_classes(cues, classes)
     features: list[list[np.ndarray]] = [[] for _ in subjects]
     probabilities: list[list[np.ndarray]] = [[] for _ in subjects]

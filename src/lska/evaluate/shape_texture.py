@@ -49,19 +49,11 @@ CONSTANT = 1e-9
 # --- Dimensions ------------------------------------------------------------------------------------------------------
 
 
-def shape_pairs(cues: CueConflictSet) -> np.ndarray:
-    """Unordered pairs of images that share the shape instance and not the texture instance; int64 (P, 2), sorted."""
-    return _sharing(cues.shape_instance, cues.texture_instance)
-
-
-def texture_pairs(cues: CueConflictSet) -> np.ndarray:
-    """Unordered pairs of images that share the texture instance and not the shape instance; int64 (P, 2), sorted."""
-    return _sharing(cues.texture_instance, cues.shape_instance)
-
-
-def _sharing(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    alike = (one[:, None] == one[None, :]) & (other[:, None] != other[None, :])
-    return np.argwhere(np.triu(alike, 1))
+def sharing_pairs(cues: CueConflictSet) -> tuple[np.ndarray, np.ndarray]:
+    """Unordered pairs of images that share the shape instance and not the texture instance, int64 (P, 2), sorted; and
+    those that share the texture instance and not the shape instance, (Q, 2)."""
+    shape, texture = (one[:, None] == one[None, :] for one in (cues.shape_instance, cues.texture_instance))
+    return np.argwhere(np.triu(shape & ~texture, 1)), np.argwhere(np.triu(texture & ~shape, 1))
 
 
 def draw_pairs(pairs: np.ndarray, n: int | None, seed: int) -> np.ndarray:
@@ -83,20 +75,20 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Dimensions:
-    """Both forms of the estimate, and what they are made of."""
+    """Both forms of the estimate (`estimates`), and what they are made of.
+
+    `constant` neurons have one value for all images; they belong to N, with a correlation of 0. `pairs` counts those
+    that share the shape, and the texture; `correlations`, float64 (N,), are those of each neuron over these pairs, -1
+    to 1. `samples`, float64 (resamples, 2) by form, are the scores of shape and texture on bootstrap samples of the
+    images; NaN where no pair of a sample shares one of them.
+    """
 
     neurons: int
     constant: int
-    """Neurons with one value for all images. They belong to N, with a correlation of 0."""
     pairs: Mapping[str, int]
-    """Number of pairs that share the shape, and the texture."""
     correlations: Mapping[str, np.ndarray]
-    """float64 (N,) by shared factor: correlation of each neuron over the pairs, -1 to 1."""
     estimates: Mapping[str, Estimate]
-    """By form."""
     samples: Mapping[str, np.ndarray]
-    """float64 (resamples, 2) by form: scores of shape and texture on bootstrap samples of the images; NaN where no pair
-    of a sample shares one of them."""
 
 
 def dimensions(
@@ -112,10 +104,10 @@ def dimensions(
 
     Args:
         features: (n, N) floats, one row per image.
-        sharing_shape: int (P, 2), rows of `features`; see `shape_pairs`. `sharing_texture`, (Q, 2), likewise.
+        sharing_shape: int (P, 2), rows of `features`; see `sharing_pairs`. `sharing_texture`, (Q, 2), likewise.
 
     Raises:
-        ValueError: features are not finite, or equal for all images; fewer than 2 pairs share a factor.
+        ValueError: features are of no use, or fewer than 2 pairs share a factor.
     """
     factors, (images, neurons) = (sharing_shape, sharing_texture), features.shape
     if broken := int((~np.isfinite(features)).any(axis=1).sum()):
@@ -159,10 +151,8 @@ def allocate(scores: np.ndarray, neurons: int) -> np.ndarray:
 
 
 def dimension_metrics(found: Dimensions) -> dict[str, dict[str, Any]]:
-    """Metric entries, for each form and factor: `<factor>_dimensions_<form>`, `<factor>_share_<form>` in % of N and
-    `<factor>_score_<form>`, with intervals and the number of pairs; for shape and texture `<factor>_correlation`, the
-    mean over the neurons; `neurons` and `constant_neurons`.
-    """
+    """Metric entries `neurons`, `constant_neurons`, `<factor>_correlation`, the mean over the neurons for shape and
+    texture, and those of `estimate_metrics`."""
     entries = {"neurons": metric(found.neurons, "1"), "constant_neurons": metric(found.constant, "1")}
     for factor, values in found.correlations.items():
         entries[f"{factor}_correlation"] = metric(float(values.mean()), "1", n=found.pairs[factor])
@@ -174,7 +164,8 @@ def dimension_metrics(found: Dimensions) -> dict[str, dict[str, Any]]:
 def estimate_metrics(
     form: str, estimate: Estimate, pairs: Mapping[str, int], neurons: int
 ) -> dict[str, dict[str, Any]]:
-    """The entries of `metrics` that belong to one form."""
+    """Metric entries of one form for each factor, with intervals and numbers of pairs: `<factor>_dimensions_<form>`,
+    `<factor>_share_<form>` in % of N and `<factor>_score_<form>`."""
     entries = {}
     for i, factor in enumerate(FACTORS):
         n = pairs.get(factor, sum(pairs.values()))
@@ -243,13 +234,9 @@ def _image_weights(factors: tuple[np.ndarray, ...], images: int, resamples: int)
 
 
 def _scores(
-    features: np.ndarray,
-    centre: np.ndarray,
-    scale: np.ndarray,
-    factors: tuple[np.ndarray, ...],
-    weights: tuple[np.ndarray, ...],
-    correlations: np.ndarray | None = None,
-) -> np.ndarray:
+    features: np.ndarray, centre: np.ndarray, scale: np.ndarray, factors: tuple[np.ndarray, ...],
+    weights: tuple[np.ndarray, ...], correlations: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """Scores of shape and texture in both forms, (form, sample, factor), for weighted pairs, NaN where all weights of a
     factor are 0; `correlations` is filled.
 
@@ -259,7 +246,11 @@ def _scores(
     total, covariance, printed = 0.0, 0.0, 0.0
     with np.errstate(invalid="ignore"):
         weights = tuple(weight / weight.sum(axis=1, keepdims=True) for weight in weights)
-    occurrence = [weight @ _halves(pair, len(features)) for pair, weight in zip(factors, weights, strict=True)]
+    occurrence = []
+    for pair, weight in zip(factors, weights, strict=True):
+        # One half at each of a pair's two images: weights of pairs become weights of images.
+        places = (np.repeat(np.arange(len(pair)), 2), pair.ravel())
+        occurrence.append(weight @ csr_array((np.full(pair.size, 0.5), places), shape=(len(pair), len(features))))
     step = max(1, ELEMENTS // max(map(len, factors)))
     for first in range(0, features.shape[1], step):
         chosen = slice(first, first + step)
@@ -276,12 +267,6 @@ def _scores(
         covariance = covariance + common @ deviation**2
         printed = printed + correlation.sum(axis=2)
     return np.stack([covariance / total[:, None], printed])
-
-
-def _halves(pairs: np.ndarray, images: int) -> csr_array:
-    """(P, n) with one half at each of a pair's two images, so that weights of pairs become weights of images."""
-    rows = np.repeat(np.arange(len(pairs)), 2)
-    return csr_array((np.full(2 * len(pairs), 0.5), (rows, pairs.ravel())), shape=(len(pairs), images))
 
 
 # --- Shape bias ------------------------------------------------------------------------------------------------------
