@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.data.roots import Settings, prepared_from, require
+from lska.data.roots import Settings, prepared_from, require, unmakeable
 from lska.models.runs import Run
 from lska.pipeline.launching import budget_seconds
 from lska.pipeline.warm import delegate, run_beside_server
@@ -244,10 +244,7 @@ def runs_of(given: Given, config: Config) -> list[Run]:
     heavy=True,
 )  # fmt: skip
 def _prepare(given: Given) -> None:
-    from lska.data.generators import check_generators
-
-    config, kind = given_scale(given), given.kind
-    check_generators(config.sources, config.updates, named(given))
+    config, kind = scales.load(given.config, given.set, unmakeable), given.kind
     require_data(given, config, *prepared_from(config.sources, kind))
     if kind == "classification":
         from lska.data.preparing import prepare
@@ -263,7 +260,7 @@ def _prepare(given: Given) -> None:
         from lska.data.checking import prepare_inspected
 
         prepare_inspected(config.inspection(kind))
-    elif config.dense[kind] is not None:
+    elif kind in config.dense:
         from lska.data.dense_sets import prepare_dense
 
         data = dict(config.sources)[kind]

@@ -37,7 +37,7 @@ def test_tasks_have_three_parts_and_no_others_are_fine_tuned() -> None:
 
 def test_files_are_named_after_task_and_run() -> None:
     made = job("retinanet")
-    assert (made.kind, made.head, made.name.untrained) == ("detection", "retinanet", False)
+    assert (made.kind, made.head, made.backbone is None) == ("detection", "retinanet", False)
     places = (made.weights, made.log, made.metrics, made.samples, made.backbone)
     assert list(map(str, places)) == [
         "checkpoints/test/detection/retinanet/van_tiny-lska-k23-s0.safetensors",
@@ -149,7 +149,7 @@ def test_what_is_not_configured_is_refused_with_what_is(task: str) -> None:
 
 def test_bf16_is_allowed_on_a_gpu() -> None:
     made = config(means("retinanet", overrides={"precision": "bf16"}, gpus=1))
-    assert made.dense_recipes["detection", "retinanet"].precision == "bf16"
+    assert made.dense_recipe("detection/retinanet").precision == "bf16"
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -10,7 +10,7 @@ import pytest
 from lska.pipeline.labels import LABELS, labelled
 from lska.provenance.metric_files import project_root
 from lska.settings.scale import load
-from lska.settings.sections import Evaluation, Training
+from lska.settings.schema import Evaluation, Training
 
 PAPER = [project_root() / "config" / "paper.yaml"]
 NONE = SimpleNamespace()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lska.pipeline.launching import budget_seconds, launcher, node_resources, runtime, training_threads
-from lska.settings.sections import Training
+from lska.pipeline.launching import budget_seconds, launcher, node_resources, runtime
+from lska.settings.schema import Training
 
 
 def means(**settings: int) -> Training:
@@ -40,9 +40,9 @@ def test_only_jobs_on_several_nodes_make_their_own_steps() -> None:
 
 
 def test_cores_are_those_of_all_nodes() -> None:
-    assert training_threads(means(threads=4)) == 4
-    assert training_threads(means(threads=4, nodes=2)) == 8
-    assert training_threads(means(threads=4, gpus=8, nodes=2, workers=3)) == 32
+    assert means(threads=4).cores == 4
+    assert means(threads=4, nodes=2).cores == 8
+    assert means(threads=4, gpus=8, nodes=2, workers=3).cores == 32
 
 
 def test_gpus_are_divided_evenly_among_nodes() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lska.cli import main, parser
-from lska.settings.options import as_options, typed
+from lska.settings.scale import as_options, typed
 
 TIMES = ["nan", "inf", "-inf", "1e999", "-1", "0", "-0.0", "1e300", "9" * 5000, "", "x", "1h", "\x1b[31m"]
 COUNTS = ["nan", "inf", "-1", "0", "1.5", "1e3", "9" * 5000, "10000000", "", "x", "0x10"]

@@ -11,8 +11,7 @@ import yaml
 from paper_jobs import RECIPES, TASKS
 from tiny_project import RECIPE
 
-from lska.settings import dense_recipes as dense
-from lska.settings.dense_recipes import load_dense_recipe
+from lska.settings import recipes as dense
 from lska.settings.recipes import SWITCHES, load_recipe
 
 IMAGENET = RECIPES / "imagenet.yaml"
@@ -63,7 +62,7 @@ def test_imagenet_is_the_protocol() -> None:
 
 @pytest.mark.parametrize("head", FILES)
 def test_fine_tunings_are_the_protocol(head: str) -> None:
-    recipe = load_dense_recipe(head, RECIPES / f"{FILES[head]}.yaml")
+    recipe = load_recipe(RECIPES / f"{FILES[head]}.yaml", head=head)
     expected = SHARED | (SEGMENTATION if head == "semantic_fpn" else DETECTION)
     assert {name: recipe.to_dict()[name] for name in expected} == expected
 
@@ -75,9 +74,9 @@ def test_a_switch_sets_its_fields_and_nothing_else() -> None:
         assert load_recipe(IMAGENET, {"switches": {name: choice}}).to_dict() == published | fields
     corrected = {"normalization": {"mean": None, "deviation": None}, "layer_norm": {"layer_norm_eps": 1e-6}}
     for head, file in FILES.items():
-        own = load_dense_recipe(head, RECIPES / f"{file}.yaml")
+        own = load_recipe(RECIPES / f"{file}.yaml", head=head)
         for name, fields in corrected.items():
-            switched = load_dense_recipe(head, RECIPES / f"{file}.yaml", {"switches": {name: "corrected"}})
+            switched = load_recipe(RECIPES / f"{file}.yaml", {"switches": {name: "corrected"}}, head)
             assert switched == dataclasses.replace(own, **fields) != own
 
 
@@ -86,14 +85,14 @@ def test_a_recipe_may_leave_out_the_switches(tmp_path: Path) -> None:
     del values["switches"]
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump({**values, "mean": [0.1, 0.2, 0.3], "deviation": [1, 1, 1], "layer_norm_eps": 0.1}))
-    recipe = load_dense_recipe("retinanet", path)
+    recipe = load_recipe(path, head="retinanet")
     assert (recipe.mean, recipe.deviation, recipe.layer_norm_eps) == ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0), 0.1)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_of_the_project_resolves_and_opens_with_how_to_use_it(path: Path) -> None:
     head = next((head for head in FILES if path.stem.endswith(f"_{head}")), None)
-    recipe = load_recipe(path) if head is None else load_dense_recipe(head, path)
+    recipe = load_recipe(path, head=head)
     if head is None and "_" in path.stem:
         assert recipe.test_crop == 0.875, "networks of other papers"
         assert ("augmentation_repeats" in recipe.to_dict()) == (recipe.augmentation_repeats != 1), "digests stay"
@@ -104,9 +103,9 @@ def test_every_recipe_of_the_project_resolves_and_opens_with_how_to_use_it(path:
 def test_heads_have_their_own_kind_of_recipe() -> None:
     assert (*dense.DETECTORS, *dense.SEGMENTORS) == tuple(TASKS)
     kinds = [dense.DetectionRecipe, dense.MaskRCNNRecipe, dense.SegmentationRecipe]
-    assert [type(load_dense_recipe(head, RECIPES / f"{file}.yaml")) for head, file in FILES.items()] == kinds
+    assert [type(load_recipe(RECIPES / f"{file}.yaml", head=head)) for head, file in FILES.items()] == kinds
     with pytest.raises(ValueError, match="'upernet' is no detector or segmentor; expected one of retinanet, mask_rcnn"):
-        load_dense_recipe("upernet", RECIPES / "coco_retinanet.yaml")
+        load_recipe(RECIPES / "coco_retinanet.yaml", head="upernet")
 
 
 def test_overrides_win_over_the_file_and_mixing_needs_a_kind_and_a_probability(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from tiny_project import RECIPE, RUN, SETTINGS
 from lska.provenance.files import read_yaml
 from lska.provenance.metric_files import project_root
 from lska.provenance.strict import SettingsError, build, merge, problems_of
-from lska.settings.dense_recipes import load_dense_recipe
 from lska.settings.recipes import load_recipe
 from lska.settings.scale import Config, from_dict, load
 from lska.settings.settings_reference import reference_page
@@ -56,7 +55,7 @@ def read(base: str, changes: dict[str, Any]) -> Any:
         return load_recipe(Path("recipe.yaml"), changes)
     path = Path("own.yaml")
     path.write_text((RECIPES / f"{FILES[base]}.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    return load_dense_recipe(base, path, changes)
+    return load_recipe(path, changes, base)
 
 
 def test_every_fault_is_named_with_its_place(

@@ -13,7 +13,7 @@ from lska.pipeline.products import TABLES, Plan, source_digest
 from lska.provenance.files import read_yaml
 from lska.provenance.metric_files import project_root
 from lska.provenance.strict import merge
-from lska.settings.options import typed
+from lska.settings.scale import typed
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 # with what their errors come from.
 
 from lska.pipeline.labels import labelled
-from lska.settings.cores import evaluation_threads
 from lska.provenance.outcomes import outcomes_path
 from lska.provenance.metric_files import file_md5
 
@@ -17,7 +16,7 @@ rule classification:
         run=PLAN.made("metrics/classification", RUN),
     log:
         LOGS / "classification" / "{run}.log",
-    threads: evaluation_threads(PLAN.config.evaluation)
+    threads: PLAN.config.evaluation.cores
     resources:
         **labelled("gpu_eval", PLAN.config.evaluation),
     shell:
@@ -35,7 +34,7 @@ rule dense:
         task=PLAN.made("metrics", FINE_TUNED),
     log:
         LOGS / "dense" / "{task}" / "{run}.log",
-    threads: lambda wildcards: evaluation_threads(PLAN.job(wildcards.task, wildcards.run).evaluation)
+    threads: lambda wildcards: PLAN.job(wildcards.task, wildcards.run).evaluation.cores
     resources:
         **labelled("gpu_eval", lambda wildcards: PLAN.job(wildcards.task, wildcards.run).evaluation),
     shell:

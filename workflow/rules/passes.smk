@@ -15,9 +15,9 @@ for one in PLAN.passes:
             budget=one.budget,
         log:
             LOGS / "passes" / f"{one.name}.log",
-        threads: evaluation_threads(one.item.section.evaluation)
+        threads: one.item.means.cores
         resources:
-            **labelled("gpu_eval", one.item.section.evaluation, stops_after=one.hours),
+            **labelled("gpu_eval", one.item.means, stops_after=one.hours),
         retries: one.item.section.attempts - 1
         shell:
             "exec lska evaluate {params.command} --checkpoints {params.runs} {params.budget} {SETTINGS} 2>> {log:q}"

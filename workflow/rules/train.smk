@@ -6,7 +6,6 @@ from snakemake.logging import logger
 
 from lska.pipeline.labels import labelled
 from lska.pipeline.launching import launcher, node_resources
-from lska.settings.cores import training_threads
 
 
 START = launcher(PLAN.config.training)
@@ -46,7 +45,7 @@ rule train:
         "train {wildcards.run}: {PLAN:{wildcards.run}}"
     log:
         LOGS / "train" / "{run}.log",
-    threads: training_threads(PLAN.config.training)
+    threads: PLAN.config.training.cores
     resources:
         **labelled("gpu_train", PLAN.config.training),
         **node_resources(lambda wildcards: PLAN.config.training, [PLAN.config.training]),
@@ -72,7 +71,7 @@ rule fine_tune:
         start=lambda wildcards: launcher(PLAN.job(wildcards.task, wildcards.run).settings),
     log:
         LOGS / "train" / "{task}" / "{run}.log",
-    threads: lambda wildcards: training_threads(PLAN.job(wildcards.task, wildcards.run).settings)
+    threads: lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings.cores
     resources:
         **labelled("gpu_train", lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings),
         **node_resources(

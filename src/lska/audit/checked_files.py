@@ -31,7 +31,7 @@ from lska.provenance.outcomes import Outcomes, OutcomesError, outcomes_path, rea
 from lska.provenance.pointers import pointer_path, read_pointer
 from lska.provenance.sidecars import check_sidecar
 from lska.settings.scale import Config
-from lska.settings.sections import DataSource
+from lska.settings.schema import DataSource
 from lska.settings.tasks import CORRUPTED, KINDS
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ from lska.provenance.metric_files import device_text, digest, lock_digest, proje
 from lska.provenance.outcomes import outcomes_path
 from lska.provenance.pointers import read_pointer
 from lska.provenance.sidecars import imported, own_normalization, own_preprocessing
-from lska.settings.dense_recipes import load_dense_recipe
 from lska.settings.recipes import load_recipe
 from lska.settings.scale import Config
 from lska.settings.tasks import MANIFESTS, PAPER_RECIPES, parse_task
@@ -366,7 +365,7 @@ def _recipe(files: ScaleFiles, sidecar: CheckedFile, task: str) -> Origin:
 def _paper_recipe(path: Path, head: str | None) -> dict[str, Any]:
     """The paper's own recipe: recipes have no default values, each field is set in a file."""
     file = project_root() / path
-    return plain((load_recipe(file) if head is None else load_dense_recipe(head, file)).to_dict())
+    return plain(load_recipe(file, head=head).to_dict())
 
 
 def _data(files: ScaleFiles, link: Link) -> Origin:

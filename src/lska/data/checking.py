@@ -17,7 +17,7 @@ from lska.data.manifest import load_manifest, manifest_kind, manifest_path
 from lska.data.perturbed.parts import report_corrupted, report_perturbed
 from lska.data.preparing import check_splits, prepare_set
 from lska.provenance.metric_files import digest
-from lska.settings.sections import DataSource
+from lska.settings.schema import DataSource
 from lska.settings.tasks import CUE_CONFLICT, InspectionJob
 
 

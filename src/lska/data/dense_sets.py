@@ -35,7 +35,7 @@ from lska.data.sources import dense_root
 from lska.data.synthetic.generated import holds
 from lska.provenance.files import FileError
 from lska.provenance.metric_files import read_record
-from lska.settings.sections import DataSource
+from lska.settings.schema import DataSource
 
 
 @dataclass(frozen=True)

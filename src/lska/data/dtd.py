@@ -22,7 +22,7 @@ from lska.data.preparing import DataSet, inspected_record
 from lska.data.sources import archives_of, texture_folder, texture_root
 from lska.provenance.files import FileError, quoted, read_lines
 from lska.provenance.metric_files import digest
-from lska.settings.sections import DataSource
+from lska.settings.schema import DataSource
 
 Splits = dict[int, dict[str, np.ndarray]]
 """For each split, numbered from 1, and each of `PARTS` the indices of its images, int64 (n,), in the file's order."""

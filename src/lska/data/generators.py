@@ -20,8 +20,8 @@ from lska.data.synthetic.dense_scenes import DetectionSettings, SegmentationSett
 from lska.data.synthetic.labelled import ClassificationSettings, RenditionSettings
 from lska.data.synthetic.texture_set import TextureSettings
 from lska.provenance.errors import InputError
-from lska.provenance.strict import build, problems_of, refuse
-from lska.settings.sections import DataSource
+from lska.provenance.strict import build, problems_of
+from lska.settings.schema import DataSource
 from lska.settings.tasks import MASKED, ScaleData, place
 
 Sources = Sequence[tuple[str, ScaleData]]
@@ -76,28 +76,22 @@ def trained(data: DataSource) -> Trained | None:
     return Trained(data.name, manifest.classes, manifest.splits["val"].count if "val" in manifest.splits else 0)
 
 
-def check_generators(sources: Sources, updates: Updates, where: str) -> None:
-    """Raise ValueError, which names `where` and every problem, unless each generated set can be made as configured.
-
-    Asked before anything is planned or made, and not by every reader of a configuration: the generators import NumPy.
-    `sources` and `updates` are those of `Config`.
-    """
-    refuse(generator_problems(sources, updates), where)
-
-
 def generator_problems(sources: Sources, updates: Updates) -> list[str]:
-    """What is wrong with the settings under `generate`: each for itself, and where that is right, with the others."""
-    generated = [(kind, data) for kind, data in sources if data.generate is not None]
-    problems = [
-        problem
-        for kind, data in generated
-        for problem in problems_of(SETTINGS[kind], _values(kind, data), f"{place(kind)}.generate")
-    ]
-    if problems or not generated:
-        return problems
-    about = trained(dict(sources)["classification"])
-    made = {kind: generator_settings(kind, data) for kind, data in generated}
-    return [problem for kind, settings in made.items() for problem in _unfit(kind, settings, about, updates)]
+    """What is wrong with the settings under `generate`: each for itself, and where that is right, with the others.
+
+    Args:
+        sources, updates: as `Config` has them.
+    """
+    made, problems = {}, []
+    for kind, data in sources:
+        if data.generate is not None:
+            found = problems_of(SETTINGS[kind], _values(kind, data), f"{place(kind)}.generate")
+            problems += found
+            if not found:
+                made[kind] = generator_settings(kind, data)
+    clean = dict(sources)["classification"]
+    about = trained(clean) if made and (clean.generate is None or "classification" in made) else None
+    return problems + [problem for kind, one in made.items() for problem in _unfit(kind, one, about, updates)]
 
 
 def _unfit(kind: str, settings: Any, about: Trained | None, updates: Updates) -> Iterator[str]:
@@ -107,11 +101,11 @@ def _unfit(kind: str, settings: Any, about: Trained | None, updates: Updates) ->
     few += "global_batch"
     if kind == "classification":
         images, setting = len(settings.class_names) * settings.train_per_class, f"{where}.train_per_class"
-        for path, batch in updates[kind].items():
+        for path, batch in updates.get(kind, {}).items():
             if images < batch:
                 yield few.format(setting, images, batch, path)
     elif kind in updates:
-        for path, batch in updates[kind].items():
+        for path, batch in updates.get(kind, {}).items():
             if settings.train_images < batch:
                 yield few.format(f"{where}.train_images", settings.train_images, batch, path)
     elif kind in FAMILIES:

@@ -31,7 +31,7 @@ from lska.provenance.errors import InputError
 from lska.provenance.files import quoted, read_yaml, write_text
 from lska.provenance.metric_files import digest
 from lska.provenance.strict import AtLeastOne, AtLeastZero, Positive, build, checked
-from lska.settings.sections import DataSource
+from lska.settings.schema import DataSource
 from lska.settings.tasks import place
 
 BUNDLED = Path(__file__).parent / "manifests"

@@ -21,7 +21,7 @@ from lska.data.manifest import make_manifest, manifest_for
 from lska.data.sources import split_root
 from lska.data.synthetic.generated import write_set
 from lska.provenance.metric_files import read_record, write_sealed
-from lska.settings.sections import DataSource
+from lska.settings.schema import DataSource
 from lska.settings.tasks import InspectionJob, ScaleData, place
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from lska.data.entries import is_hidden
 from lska.provenance.errors import LskaError
 from lska.provenance.files import read_yaml
-from lska.settings.options import as_options
-from lska.settings.sections import DataSource
+from lska.settings.scale import as_options
+from lska.settings.schema import DataSource
 from lska.settings.tasks import CORRUPTED, SETS, ScaleData, place
 
 Sources = Sequence[tuple[str, ScaleData]]
@@ -73,6 +73,15 @@ class Settings:
 
         files = () if holds(self.overrides) else reversed(self.files)
         return next((file for file in files if holds(read_yaml(file))), None)
+
+
+def unmakeable(sources: Sources, updates: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What is wrong with the settings of sets that are generated (lska.data.generators, which needs NumPy)."""
+    if all(data.generate is None for _, data in sources):
+        return []
+    from lska.data.generators import generator_problems
+
+    return generator_problems(sources, updates)
 
 
 def images_gone(data: DataSource) -> bool:

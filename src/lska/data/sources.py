@@ -12,7 +12,7 @@ from lska.data.archives import Archive, inside, packed, unpack_by_hand, unpacked
 from lska.data.entries import DataError, is_hidden, lying_at
 from lska.data.folders import Split, open_split
 from lska.data.manifest import BUNDLED, IMAGES, LABELS, DenseManifest, load_manifest
-from lska.settings.sections import DataSource
+from lska.settings.schema import DataSource
 from lska.settings.tasks import ScaleData
 
 

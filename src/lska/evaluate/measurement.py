@@ -44,7 +44,7 @@ from lska.provenance.sidecars import (
     own_preprocessing,
     read_sidecar,
 )
-from lska.settings.sections import DataSource
+from lska.settings.schema import DataSource
 from lska.settings.tasks import ClassifierJob, FineTuningJob, MeasurementJob
 from lska.train.classifier import build_network
 from lska.train.workers import Loader, Stopping

@@ -26,9 +26,8 @@ from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric, project_root
 from lska.provenance.sidecars import Normalization
-from lska.settings.dense_recipes import load_dense_recipe
-from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN
-from lska.settings.sections import Evaluation, FineTuning
+from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN, load_recipe
+from lska.settings.schema import Evaluation, FineTuning
 from lska.settings.tasks import CONTROL, HEADS, PAPER_RECIPES, FineTuningJob, MeasurementJob, ScaleData
 
 INPUT_SIZE = (3, 224, 224)
@@ -117,7 +116,7 @@ def paper_job(head: str, run: Run) -> FineTuningJob:
     data = ScaleData(name="none", root="none", kind=kind, record=Path("none"), cache=Path("none"))
     return FineTuningJob(
         scale="paper", caption="", task=f"{kind}/{head}{CONTROL}", run=run, data=data, architecture={}, retrained=False,
-        recipe=load_dense_recipe(head, recipe), settings=FineTuning(str(recipe)), evaluation=Evaluation(batch_size=1),
+        recipe=load_recipe(recipe, head=head), settings=FineTuning(str(recipe)), evaluation=Evaluation(batch_size=1),
         classifier=None, normalization=Normalization(IMAGENET_MEAN, IMAGENET_DEVIATION),
     )  # fmt: skip
 

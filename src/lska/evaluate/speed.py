@@ -21,7 +21,7 @@ from lska.models.attention import as_published
 from lska.models.scoring import memory_format
 from lska.provenance.metric_files import metric
 from lska.provenance.sidecars import imported_size
-from lska.settings.sections import Speed
+from lska.settings.schema import Speed
 from lska.settings.tasks import ClassifierJob, MeasurementJob
 from lska.train.classifier import build_network
 

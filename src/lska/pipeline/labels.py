@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lska.pipeline.launching import runtime
-from lska.settings.cores import evaluation_threads, training_threads
-from lska.settings.sections import Evaluation, Speed, Training
+from lska.settings.schema import Evaluation, Speed, Training
 
 LONGEST_MINUTES = 1425
 """Longest wall time that grows with the attempts: below the 24 hours that many clusters allow."""
@@ -87,11 +86,7 @@ def _cores_per_gpu(settings: Settings | None) -> int:
     gpus = getattr(settings, "gpus", 0)
     if gpus == 0 or getattr(settings, "nodes", 1) > 1:
         return 0
-    if isinstance(settings, Training):
-        threads = training_threads(settings)
-    else:
-        threads = settings.threads if isinstance(settings, Speed) else evaluation_threads(settings)
-    return -(-threads // gpus)
+    return -(-settings.cores // gpus)
 
 
 def _megabytes(kind: Label, gpus: int, attempt: int) -> int:

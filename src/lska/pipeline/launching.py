@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lska.settings.cores import training_threads
-from lska.settings.sections import Training
+from lska.settings.schema import Training
 
 _STARTUP_SECONDS = 300.0
 _STEP_END_SECONDS = 600
@@ -59,7 +58,7 @@ def _on_each(training: Training) -> str:
 
 
 def _threads_per_node(training: Training) -> int:
-    return -(-training_threads(training) // training.nodes)
+    return -(-training.cores // training.nodes)
 
 
 def runtime(hours: float) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lska.claims.listing import claim_files, claim_needs
 from lska.claims.summaries import summary_files
-from lska.data.roots import Settings
+from lska.data.roots import Settings, unmakeable
 from lska.models.runs import Run
 from lska.pipeline.checkpoints import Choices
 from lska.pipeline.current import Product, pending
@@ -25,9 +25,8 @@ from lska.provenance.metric_files import digest
 from lska.provenance.outcomes import keeps_outcomes, outcomes_path
 from lska.provenance.sidecars import imported_size
 from lska.provenance.strict import build, merge
-from lska.settings.options import as_options, typed
-from lska.settings.scale import Config, from_dict
-from lska.settings.sections import DataSource
+from lska.settings.scale import Config, as_options, from_dict, typed
+from lska.settings.schema import DataSource
 from lska.settings.tasks import FineTuningJob, Measured, Pass
 from lska.settings.versions import MEASUREMENTS
 from lska.tables.specs import TARGETS, load_spec, outputs, requirements, samples
@@ -67,12 +66,7 @@ class Plan:
         overrides = typed(overrides)
         where = " + ".join(map(str, files)) + (" + --config" if overrides else "")
         merged = merge(values, overrides)
-        self.config: Config = from_dict(merged, where)
-        if any(data.generate is not None for _, data in self.config.sources):
-            # Imported here, as the generators import NumPy, which planning needs for nothing else.
-            from lska.data.generators import check_generators
-
-            check_generators(self.config.sources, self.config.updates, where)
+        self.config: Config = from_dict(merged, where, unmakeable)
         self.digest = digest(merged)
         """Identity of the whole configuration."""
         self.origin = Settings(self.config.sources, files, overrides, "--configfile")

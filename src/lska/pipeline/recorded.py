@@ -16,7 +16,7 @@ from lska.provenance.files import vouched
 from lska.provenance.outcomes import has_outcomes, outcomes_path
 from lska.provenance.sidecars import measured_alike, read_sidecar
 from lska.settings.scale import Config
-from lska.settings.sections import DataSource
+from lska.settings.schema import DataSource
 from lska.settings.tasks import CORRUPTED, Folders, Measured
 
 

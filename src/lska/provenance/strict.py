@@ -8,11 +8,12 @@ stand in its `__post_init__`. A section whose fields are all right is checked as
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
@@ -71,6 +72,28 @@ def build(cls: type[T], values: Mapping[str, Any], where: str, problems: Iterabl
     made, found = _built(cls, values, "")
     refuse([*problems, *found], where)
     return made
+
+
+def build_parts(cls: type[T], values: Mapping[str, Any]) -> tuple[T, list[str], set[str]]:
+    """As `build`, but tells what is wrong, and the names of the fields at fault. The instance lacks these, or has their
+    default values, so that its other fields can be checked against each other."""
+    made, problems = _built(cls, values, "")
+    if made is not None:
+        return made, [], set()
+    made, wrong, hints = object.__new__(cls), set(), get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        notes = getattr(hints[field.name], "__metadata__", ())
+        key = next((note.alias for note in notes if getattr(note, "alias", None)), field.name)
+        hint = hints[field.name] if key == field.name else get_args(hints[field.name])[0]
+        value, found = _built(hint, values[key], key) if key in values else (None, [])
+        if key in values and not found:
+            object.__setattr__(made, field.name, value)
+            continue
+        if found or field.default is field.default_factory is dataclasses.MISSING:
+            wrong.add(field.name)
+        if field.default_factory is not dataclasses.MISSING:
+            object.__setattr__(made, field.name, field.default_factory())
+    return made, problems, wrong
 
 
 def problems_of(cls: type[Any], values: Mapping[str, Any], place: str) -> list[str]:

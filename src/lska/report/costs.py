@@ -9,7 +9,6 @@ from typing import Any
 
 from lska.models.runs import Run
 from lska.report.gather import Contents, Results
-from lska.settings.cores import evaluation_threads, training_threads
 from lska.settings.tasks import CONTROL, parse_task
 
 HOUR = 3600.0
@@ -69,7 +68,7 @@ def recorded_trainings(results: Results) -> Iterator[RecordedJob]:
         if parsed is not None:
             section = config.dense.get(parsed.kind)
             task, settings = f"{TUNING} {parsed.kind}/{parsed.head}", section and section.heads.get(parsed.head)
-        cores = training_threads(settings) if settings else 1
+        cores = settings.cores if settings else 1
         yield RecordedJob(task, path.with_suffix("").as_posix(), float(content["seconds"]), cores, record=content)
 
 
@@ -87,7 +86,7 @@ def recorded_measurements(results: Results) -> Iterator[RecordedJob]:
         made = path.relative_to(config.results / "metrics").with_suffix("").as_posix()
         parsed = parse_task(task)
         section = sections.get(task, config if task == "classification" else parsed and config.dense.get(parsed.kind))
-        cores = evaluation_threads(section.evaluation) if section else config.speed.threads if task == "speed" else 1
+        cores = section.evaluation.cores if section else config.speed.cores if task == "speed" else 1
         yield RecordedJob(task.removesuffix(CONTROL), made, float(content["seconds"]), cores, len(files), content)
 
 

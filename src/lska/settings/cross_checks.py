@@ -1,20 +1,21 @@
 """What the parts of a configuration say about each other: every contradiction, with the setting at fault.
 
-Each check yields pairs of a setting and what is wrong with it, and relies only on parts that are right by themselves.
+A check yields pairs of a setting and what is wrong with it. It is asked where the fields that it needs are right by
+themselves; of optional sections, those that are wrong are taken for absent.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lska.models.runs import Run
 from lska.provenance.strict import SettingsError
-from lska.settings.sections import Training, expand_all
-from lska.settings.tasks import CUE_CONFLICT, MANIFESTS, OWN_DATA, SETS
+from lska.settings.schema import Training, expand_all
+from lska.settings.tasks import CUE_CONFLICT, MANIFESTS, OWN_DATA, SETS, place
 
 if TYPE_CHECKING:
     from lska.settings.scale import Config
@@ -22,25 +23,31 @@ if TYPE_CHECKING:
 Problems = Iterator[tuple[str, str]]
 
 
-def contradictions(config: Config) -> Problems:
-    """Everything in a configuration, and in the recipes that it names, that does not go together."""
-    yield from _runs(config)
-    yield from _sections(config)
-    yield from _data(config)
-    yield from _networks(config)
-    yield from _recipes(config)
+def contradictions(config: Config, wrong: Collection[str]) -> Problems:
+    """Everything in a configuration, and in the recipes that it names, that does not go together.
+
+    Args:
+        wrong: names of fields that are wrong by themselves.
+    """
+    checks = (
+        (_runs, {"groups"}), (_sections, set()), (_data, {"data"}), (_networks, set(wrong)),
+        (_recipes, {"groups", "training"}),
+    )  # fmt: skip
+    for check, needs in checks:
+        if not needs & set(wrong):
+            yield from check(config)
 
 
 def _runs(config: Config) -> Problems:
     """Runs that are listed twice, or that have no weights because the scale does not train them."""
     yield from _twice("runs", config.runs)
-    listed = {f"{name}.runs": section.runs for name, section in config.inspections.items() if section is not None}
+    listed = {f"{name}.runs": section.runs for name, section in config.inspections.items()}
     if config.robustness is not None:
         listed["robustness.runs"] = config.robustness.runs
-    for kind, section in config.dense.items():
-        for head, settings in (section.heads if section is not None else {}).items():
-            listed[f"{kind}.heads.{head}.runs"] = settings.runs
-            yield from _twice(f"{kind}.heads.{head}.untrained", expand_all(settings.untrained))
+    for task, tuning in config.heads.items():
+        setting = task.replace("/", ".heads.")
+        listed[f"{setting}.runs"] = tuning.runs
+        yield from _twice(f"{setting}.untrained", expand_all(tuning.untrained))
     for setting, groups in listed.items():
         runs = expand_all(groups)
         yield from _twice(setting, runs)
@@ -55,8 +62,7 @@ def _twice(setting: str, runs: tuple[Run, ...]) -> Problems:
 
 def _sections(config: Config) -> Problems:
     """What single sections cannot have beside the others."""
-    reference = None if config.robustness is None else config.robustness.reference
-    if reference in config.runs_of("robustness/a"):
+    for reference in set(config.references) & set(config.runs_of("robustness/a")):
         yield "robustness.sets.a", f"the reference {reference} is among the compared runs; choose another"
     if config.shape_texture is not None and config.shape_texture.data.manifest is not None:
         yield "shape_texture.data.manifest", "cue-conflict sets have no manifest; remove it"
@@ -64,20 +70,19 @@ def _sections(config: Config) -> Problems:
 
 def _data(config: Config) -> Problems:
     """Names used twice, and generated sets under the name of published data or in the folder of other data."""
-    names, places = [data.name for _, data in config.sources], config.places
+    names = [data.name for _, data in config.sources]
     if len(set(names)) < len(names):
-        settings = [places[kind] for kind, data in config.sources if names.count(data.name) > 1]
+        settings = [place(kind) for kind, data in config.sources if names.count(data.name) > 1]
         yield ", ".join(settings), f"data sets need different names, found {', '.join(names)}"
     roots = Counter(Path(data.root) for _, data in config.sources)
     for kind, data in config.sources:
-        setting = places[kind]
         # A generated set would replace the other data of its folder, and be compared with published numbers.
         if data.generate is None or kind not in (*SETS, *OWN_DATA):
             continue
         if data.name == CUE_CONFLICT or (MANIFESTS / f"{data.name}.yaml").is_file():
-            yield f"{setting}.name", f"{data.name} is a published set, and this one is generated; name it otherwise"
+            yield f"{place(kind)}.name", f"{data.name} is a published set, and this one is generated; name it otherwise"
         if roots[Path(data.root)] > 1:
-            yield f"{setting}.root", f"{data.root} is the root of another data set too; choose another folder"
+            yield f"{place(kind)}.root", f"{data.root} is the root of another data set too; choose another folder"
 
 
 def _networks(config: Config) -> Problems:
@@ -100,8 +105,8 @@ def _recipes(config: Config) -> Problems:
         elif isinstance(recipe, ValueError):
             yield setting, str(recipe)
     yield from _division("training", config.training, config.recipes.values())
-    for (kind, head), recipe in config.dense_recipes.items():
-        setting, means = f"{kind}.heads.{head}", config.dense[kind].heads[head]
+    for task, means in config.heads.items():
+        setting, recipe = task.replace("/", ".heads."), config.dense_recipe(task)
         yield from _division(setting, means, [recipe])
         if not isinstance(recipe, ValueError) and recipe.precision == "bf16" and means.gpus == 0:
             yield setting, "precision bf16 of a fine-tuning needs a GPU, and gpus is 0; use fp32"
@@ -113,8 +118,5 @@ def _division(setting: str, means: Training, recipes: Iterable[Any]) -> Problems
     for count in sorted({recipe.global_batch // recipe.micro_batch for recipe in sound}):
         if count % means.processes:
             devices = f"gpus: {means.gpus}" if means.gpus else f"nodes: {means.nodes}"
-            yield (
-                setting,
-                f"an update has {count} micro-batches (global_batch / micro_batch of the recipe), which cannot be "
-                f"divided among {devices}; change one of them",
-            )
+            many = f"an update has {count} micro-batches (global_batch / micro_batch of the recipe)"
+            yield setting, f"{many}, which cannot be divided among {devices}; change one of them"

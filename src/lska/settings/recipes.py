@@ -1,4 +1,9 @@
-"""Recipes: everything about a training that changes its numbers, resolved before it starts."""
+"""Recipes: everything about a training that changes its numbers, resolved before it starts.
+
+What the released code, its README and the text leave open or contradict is a switch with named choices
+(paper/protocol.md, sections 2 and 12); `published` is what the released code does. A choice sets the fields on its
+right; a recipe may set those fields itself instead of naming the switch.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +11,20 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
+from lska.provenance.errors import InputError
 from lska.provenance.files import read_yaml
-from lska.provenance.strict import (
-    AtLeastOne,
-    AtLeastZero,
-    NotNegative,
-    Positive,
-    Share,
-    build,
-    checked,
-    merge,
-)
+from lska.provenance.strict import AtLeastOne, AtLeastZero, NotNegative, Positive, Share, build, checked, merge
 
-T = TypeVar("T")
+Detector = Literal["retinanet", "mask_rcnn"]
+Segmentor = Literal["semantic_fpn"]
+DETECTORS: tuple[str, ...] = get_args(Detector)
+SEGMENTORS: tuple[str, ...] = get_args(Segmentor)
 
 Triple = tuple[float, float, float]
-Deviation = tuple[Positive, Positive, Positive]
 HALF: Triple = (0.5, 0.5, 0.5)
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION: Triple = (0.229, 0.224, 0.225)
@@ -35,8 +34,6 @@ LARGEST_SIDE = 16_384
 
 Switches = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
-# What the released code, its README and the text leave open or contradict (paper/protocol.md, section 2). The value
-# chosen sets the fields on its right; a recipe may set those fields itself instead of naming the switch.
 SWITCHES: Switches = {
     "batch": {
         "published": {"global_batch": 512, "micro_batch": 128},  # released README: 4 GPUs x 128
@@ -52,33 +49,61 @@ SWITCHES: Switches = {
         "corrected": {"mean": IMAGENET_MEAN, "deviation": IMAGENET_DEVIATION},  # what the downstream code feeds
     },
 }
+"""Of classification."""
+
+DENSE_SWITCHES: Switches = {
+    "normalization": {
+        # ImageNet's statistics, though the backbones were pretrained with 0.5 and 0.5.
+        "published": {"mean": IMAGENET_MEAN, "deviation": IMAGENET_DEVIATION},
+        "corrected": {"mean": None, "deviation": None},  # what the pretraining recipe fed
+    },
+    "layer_norm": {
+        "published": {"layer_norm_eps": 1.0e-5},
+        "corrected": {"layer_norm_eps": 1.0e-6},  # as the pretrained network has it
+    },
+}
+"""Of detection and segmentation."""
 
 
-def micro_batch_problem(micro_batch: int, global_batch: int) -> str | None:
-    """Why an update cannot be made of micro-batches of this size; None where it can."""
+def _divides(micro_batch: int, global_batch: int) -> str | None:
     return f"{micro_batch} must divide global_batch {global_batch}" if global_batch % micro_batch else None
 
 
-def increasing_problem(pair: tuple[float, float]) -> str | None:
-    """Why `pair` is no range; None where it is."""
+def _increases(pair: tuple[float, float]) -> str | None:
     return f"expected the smaller number first, found {list(pair)}" if pair[0] > pair[1] else None
 
 
-def _warmup_problem(warmup: int, epochs: int) -> str | None:
+def _ends_in_time(warmup: int, epochs: int) -> str | None:
     return f"expected less than epochs {epochs}, found {warmup}" if warmup >= epochs else None
 
 
-def _mixing_problem(probability: float, micro_batch: int, mixup: float, cutmix: float) -> str | None:
+def _pairs(probability: float, micro_batch: int, mixup: float, cutmix: float) -> str | None:
     if probability > 0 and (mixup > 0 or cutmix > 0) and micro_batch % 2:
         return f"images are mixed in pairs, so micro_batch must be even, found {micro_batch}"
     return None
 
 
+def _has_mean(deviation: Triple | None, mean: Triple | None) -> str | None:
+    return "mean and deviation must both be set, or both be null" if (mean is None) != (deviation is None) else None
+
+
+def _follow(milestones: tuple[int, ...], epochs: int) -> str | None:
+    if list(milestones) == sorted(set(milestones)) and all(one < epochs for one in milestones):
+        return None
+    return f"expected increasing epochs below {epochs}, found {list(milestones)}"
+
+
+def _falls(scale: tuple[int, int]) -> str | None:
+    return None if scale[1] <= scale[0] else f"expected [longest, shortest side], found {list(scale)}"
+
+
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
-MicroBatch = Annotated[AtLeastOne, checked(micro_batch_problem, "global_batch")]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
-Interval = checked(increasing_problem)
+Deviation = tuple[Positive, Positive, Positive]
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+ImageScale = Annotated[tuple[Side, Side], checked(_falls)]
+MicroBatch = Annotated[AtLeastOne, checked(_divides, "global_batch")]
+Interval = checked(_increases)
 
 
 @dataclass(frozen=True)
@@ -94,7 +119,7 @@ class Recipe:
     """Length of the cosine schedule, warm-up included."""
     cooldown_epochs: AtLeastZero
     """Epochs at the minimum rate after the schedule."""
-    warmup_epochs: Annotated[AtLeastZero, checked(_warmup_problem, "epochs")]
+    warmup_epochs: Annotated[AtLeastZero, checked(_ends_in_time, "epochs")]
     learning_rate: Positive
     warmup_learning_rate: NotNegative
     minimum_learning_rate: NotNegative
@@ -115,7 +140,7 @@ class Recipe:
     label_smoothing: Share
     mixup: NotNegative
     cutmix: NotNegative
-    mixup_probability: Annotated[Share, checked(_mixing_problem, "micro_batch", "mixup", "cutmix")]
+    mixup_probability: Annotated[Share, checked(_pairs, "micro_batch", "mixup", "cutmix")]
     mixup_switch_probability: Share
     image_size: Side
     crop_scale: Annotated[tuple[PositiveShare, PositiveShare], Interval]
@@ -159,42 +184,131 @@ class Recipe:
         return values
 
 
-def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe file, apply `overrides` and resolve its switches.
+@dataclass(frozen=True)
+class FineTuningRecipe:
+    """What both kinds share. Sizes are in pixels; an update takes `global_batch` images, `micro_batch` at once."""
+
+    learning_rate: Positive
+    """AdamW's rate, reached after the warm-up where there is one."""
+    betas: tuple[BelowOne, BelowOne]
+    weight_decay: NotNegative
+    """Applied to every parameter, as published."""
+    clip_gradient: Positive | None
+    """Largest global gradient norm; None for none."""
+    global_batch: AtLeastOne
+    micro_batch: MicroBatch
+    drop_path: BelowOne
+    mean: Triple | None
+    """Per channel (RGB, 0 to 1), subtracted from the pixels; None for the statistics of the pretraining recipe."""
+    deviation: Annotated[Deviation | None, checked(_has_mean, "mean")]
+    layer_norm_eps: Positive
+    """Of the LayerNorm that ends each stage of the backbone."""
+    horizontal_flip: Share
+    fpn_channels: AtLeastOne
+    precision: Literal["fp32", "bf16"]
+    channels_last: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they enter the digest."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class DetectionRecipe(FineTuningRecipe):
+    """RetinaNet with FPN on COCO-style data, and what Mask R-CNN shares with it (paper/protocol.md, section 3)."""
+
+    epochs: AtLeastOne
+    milestones: Annotated[tuple[int, ...], checked(_follow, "epochs")]
+    """Epochs after which the rate falls to a tenth."""
+    warmup_updates: AtLeastZero
+    warmup_factor: PositiveShare
+    """Share of the rate at which the linear warm-up starts."""
+    image_scale: ImageScale
+    """Longest side and shortest side that an image is scaled to, keeping its ratio."""
+    smallest_image: AtLeastZero
+    """Training images with a shorter side below this, and those without objects, are left out (mmdet's filter)."""
+    head_channels: AtLeastOne
+    """Of the convolutions in RetinaNet's head, or in the region proposals' and the mask head."""
+    head_convs: AtLeastOne
+    """Convolutions in each branch of RetinaNet's head, or in the mask head."""
+    score_threshold: Share
+    suppression_iou: Share
+    detections: AtLeastOne
+    """Most detections per image."""
+
+
+@dataclass(frozen=True)
+class MaskRCNNRecipe(DetectionRecipe):
+    """Mask R-CNN with FPN: detection with proposals of regions."""
+
+    fc_channels: AtLeastOne
+    """Width of the two fully connected layers of the box head."""
+    proposals_kept: AtLeastOne
+    """Proposals per pyramid level before suppression, in training; half as many at test time."""
+    proposals: AtLeastOne
+    """Proposals per image after suppression."""
+    proposal_samples: AtLeastOne
+    """Anchors sampled per image for the loss of the region proposals."""
+    region_samples: AtLeastOne
+    """Regions sampled per image for the loss of the box and mask heads."""
+
+
+@dataclass(frozen=True)
+class SegmentationRecipe(FineTuningRecipe):
+    """Semantic FPN on ADE20K-style data (paper/protocol.md, section 4)."""
+
+    updates: AtLeastOne
+    power: Positive
+    """Of the polynomial decay of the rate."""
+    minimum_learning_rate: NotNegative
+    image_scale: ImageScale
+    """Longest side and shortest side that an image is scaled to, keeping its ratio."""
+    scale_range: Annotated[tuple[Positive, Positive], Interval]
+    """Random factor on `image_scale` in training."""
+    crop: Side
+    """Side of the square training crop."""
+    largest_class: Share
+    """A crop in which one class fills more than this share is drawn again, up to ten times."""
+    photometric: bool
+    """Random brightness, contrast, saturation and hue (mmseg's distortion)."""
+    head_channels: AtLeastOne
+    dropout: Share
+
+
+RECIPES: dict[str | None, type[Recipe | FineTuningRecipe]] = {
+    None: Recipe, "retinanet": DetectionRecipe, "mask_rcnn": MaskRCNNRecipe, "semantic_fpn": SegmentationRecipe,
+}  # fmt: skip
+"""The kind of recipe by head; None for classification."""
+
+
+def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None, head: str | None = None) -> Any:
+    """Read the recipe of a classification, or of a detector or segmentor; apply `overrides` and resolve its switches.
 
     Raises:
-        ValueError: names the file and every unknown key, wrong type, unknown switch, and every field that both a
-            switch and the recipe set.
+        ValueError: unknown head, or the file is wrong: names it and every unknown key, wrong value, unknown switch, and
+            every field that both a switch and the recipe set.
     """
-    return read_recipe(Recipe, path, overrides, SWITCHES)
+    if head not in RECIPES:
+        raise InputError(f"{head!r} is no detector or segmentor; expected one of {', '.join(filter(None, RECIPES))}")
+    known = SWITCHES if head is None else DENSE_SWITCHES
+    values, problems = _resolved(merge(read_yaml(path), overrides or {}), known)
+    return build(RECIPES[head], values, str(path), problems)
 
 
-def read_recipe(cls: type[T], path: Path, overrides: Mapping[str, Any] | None, known_switches: Switches) -> T:
-    """As `load_recipe`, for a recipe of any class."""
-    values, problems = resolve_switches(merge(read_yaml(path), overrides or {}), known_switches)
-    return build(cls, values, str(path), problems)
-
-
-def resolve_switches(values: Mapping[str, Any], known_switches: Switches) -> tuple[dict[str, Any], list[str]]:
-    """Replace `switches: {name: choice}` by the fields that the choices set; also says what is wrong with them.
-
-    Wrong are an unknown switch or choice, and a field that is also set directly. `known_switches` holds the choices of
-    each switch and the fields that each choice sets.
-    """
-    values = dict(values)
-    switches = values.pop("switches", {})
+def _resolved(values: dict[str, Any], known: Switches) -> tuple[dict[str, Any], list[str]]:
+    """Replace `switches: {name: choice}` by the fields that the choices set; also says what is wrong with them."""
+    switches, problems = values.pop("switches", {}), []
     if not isinstance(switches, dict):
         return values, [f"switches: expected a mapping, found {type(switches).__name__} {switches!r}"]
-    problems = []
     for name, choice in switches.items():
-        choices = known_switches.get(name, {})
-        if choice not in list(choices):
-            known = f"choices of {name}: {', '.join(choices)}" if choices else f"switches: {', '.join(known_switches)}"
-            problems.append(f"unknown switch {name}: {choice}; {known}")
+        choices = known.get(name, {})
+        if choice in list(choices):
+            doubled = [field for field in choices[choice] if field in values]
+            problems += [f"{field} is set both directly and by switch {name}; remove one" for field in doubled]
+            values = {**choices[choice], **values}
+        else:
+            names = f"choices of {name}: {', '.join(choices)}" if choices else f"switches: {', '.join(known)}"
+            problems.append(f"unknown switch {name}: {choice}; {names}")
             # What a right choice would have set is not missing too.
             values = {**next(iter(choices.values()), {}), **values}
-            continue
-        doubled = [field for field in choices[choice] if field in values]
-        problems += [f"{field} is set both directly and by switch {name}; remove one" for field in doubled]
-        values = {**choices[choice], **values}
     return values, problems

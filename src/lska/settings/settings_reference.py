@@ -11,19 +11,21 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from lska.provenance.strict import STRICT
-from lska.settings import sections
-from lska.settings.dense_recipes import SWITCHES as DENSE_SWITCHES
-from lska.settings.dense_recipes import DetectionRecipe, FineTuningRecipe, MaskRCNNRecipe, SegmentationRecipe
-from lska.settings.recipes import SWITCHES, Recipe, Switches
+from lska.settings import recipes
+from lska.settings import schema as sections
+from lska.settings.recipes import Switches
 from lska.settings.scale import Config
 
 SECTIONS = (
     Config, sections.RunGroup, sections.DataSource, sections.Training, sections.Pretraining, sections.Evaluation,
-    sections.Speed, sections.DenseTask, sections.DetectionTask, sections.SegmentationTask, sections.FineTuning,
-    sections.Robustness, sections.Inspection, sections.ShapeTexture, sections.TextureNeighbours,
-    sections.ReceptiveField,
+    sections.Speed,
+    sections.DenseTask, sections.DetectionTask, sections.SegmentationTask, sections.FineTuning, sections.Robustness,
+    sections.Inspection, sections.ShapeTexture, sections.TextureNeighbours, sections.ReceptiveField,
 )  # fmt: skip
-RECIPES = (Recipe, FineTuningRecipe, DetectionRecipe, MaskRCNNRecipe, SegmentationRecipe)
+RECIPES = (
+    recipes.Recipe, recipes.FineTuningRecipe, recipes.DetectionRecipe, recipes.MaskRCNNRecipe,
+    recipes.SegmentationRecipe,
+)  # fmt: skip
 
 HEAD = """# Settings
 
@@ -36,7 +38,7 @@ Everything else is refused, and everything that is wrong is named at once. A fil
 
 def reference_page() -> str:
     """The reference as Markdown."""
-    kinds = {"Recipe": SWITCHES, "FineTuningRecipe": DENSE_SWITCHES}
+    kinds = {"Recipe": recipes.SWITCHES, "FineTuningRecipe": recipes.DENSE_SWITCHES}
     switches = (_switches(name, known) for name, known in kinds.items())
     parts = [HEAD, "## Configuration of a scale\n", *map(_section, SECTIONS), "## Recipes\n", *switches]
     return "\n".join([*parts, *map(_section, RECIPES)]).rstrip() + "\n"

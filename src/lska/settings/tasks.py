@@ -16,20 +16,8 @@ from lska.provenance.metric_files import digest, metric_path, read_record
 from lska.provenance.outcomes import outcomes_path
 from lska.provenance.pointers import read_pointer
 from lska.provenance.sidecars import Normalization, imported_normalization
-from lska.settings.dense_recipes import DETECTORS, SEGMENTORS, DetectionRecipe, SegmentationRecipe
-from lska.settings.recipes import Recipe
-from lska.settings.sections import (
-    DataSource,
-    Evaluation,
-    FineTuning,
-    ReceptiveField,
-    Robustness,
-    SetName,
-    ShapeTexture,
-    Speed,
-    TextureNeighbours,
-    Training,
-)
+from lska.settings.recipes import DETECTORS, SEGMENTORS, DetectionRecipe, Recipe, SegmentationRecipe
+from lska.settings.schema import DataSource, Evaluation, FineTuning, SetName, Speed, Training
 from lska.settings.versions import GENERATORS, MEASUREMENTS, generator_versions
 
 # --- Names -----------------------------------------------------------------------------------------------------------
@@ -146,21 +134,16 @@ class Folders:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleData(DataSource):
-    """A data set of a scale: where it is or how it is made, and what is kept of it."""
+    """A data set of a scale: where it is or how it is made, what it serves (`kind`), the place of the record of the
+    checked images, and a folder for what is unpacked or converted, which may be deleted at any time."""
 
     kind: str
-    """What it serves: one of `KINDS`, `SETS` or `OWN_DATA`."""
     record: Path
-    """The record of the checked images."""
     cache: Path
-    """Folder for what is unpacked or converted; may be deleted at any time."""
 
     def identity(self) -> dict[str, str]:
-        """Name and digest of the checked images, as results keep them.
-
-        Raises:
-            ValueError: the data set was not prepared, or its record is damaged.
-        """
+        """Name and digest of the checked images, as results keep them; raises ValueError where the set was not prepared
+        or its record is damaged."""
         record = read_record(self.record, self.name, self.kind, name=str, digest=str)
         return {"name": record["name"], "digest": record["digest"]}
 
@@ -182,17 +165,14 @@ class ScaleData(DataSource):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob(Folders):
-    """One training of a scale."""
+    """One training of a scale, with its resolved recipe, the means of training (`settings`) and of scoring."""
 
     scale: str
     run: Run
     data: ScaleData
     recipe: Any
-    """Resolved."""
     settings: Training
-    """Means of the training."""
     evaluation: Evaluation
-    """Means of scoring it."""
     architecture: dict[str, Any]
     """Keyword arguments that shrink the network."""
     retrained: bool
@@ -226,7 +206,12 @@ class TrainingJob(Folders):
 
     def spec(self) -> dict[str, Any]:
         """Everything that decides the weights, in plain values."""
-        raise NotImplementedError
+        return {
+            "run": str(self.run),
+            "architecture": self.architecture,
+            "recipe": self.recipe.to_dict(),
+            "data": {"name": self.data.name, "generate": self.data.generate},
+        }
 
     def digest(self) -> str:
         """Digest of `spec()`, kept with every result."""
@@ -238,15 +223,6 @@ class ClassifierJob(TrainingJob):
     """The training of a run on the scale's classification set."""
 
     recipe: Recipe
-
-    def spec(self) -> dict[str, Any]:
-        """Everything that decides the weights, in plain values."""
-        return {
-            "run": str(self.run),
-            "architecture": self.architecture,
-            "recipe": self.recipe.to_dict(),
-            "data": {"name": self.data.name, "generate": self.data.generate},
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,19 +244,19 @@ class FineTuningJob(TrainingJob):
         return f"{self.task}/{self.run}"
 
     @property
-    def name(self) -> TaskName:
-        """Kind, head, and whether the backbone is a random one."""
-        return parse_task(self.task)
-
-    @property
     def kind(self) -> str:
         """`detection` or `segmentation`."""
-        return self.name.kind
+        return parse_task(self.task).kind
 
     @property
     def head(self) -> str:
         """`retinanet`, `mask_rcnn` or `semantic_fpn`."""
-        return self.name.head
+        return parse_task(self.task).head
+
+    @property
+    def backbone(self) -> Path | None:
+        """Weights of the pretrained backbone, None for a control."""
+        return None if self.task.endswith(CONTROL) else self.classifier.weights
 
     @property
     def pixels(self) -> Normalization:
@@ -296,23 +272,13 @@ class FineTuningJob(TrainingJob):
 
     def spec(self) -> dict[str, Any]:
         """Everything that decides the weights, in plain values; the backbone enters by the digest of its training."""
-        spec = {
-            "task": self.task,
-            "run": str(self.run),
-            "architecture": self.architecture,
-            "recipe": {**self.recipe.to_dict(), "mean": self.pixels.mean, "deviation": self.pixels.deviation},
-            "data": {"name": self.data.name, "generate": self.data.generate},
-            "backbone": None if self.name.untrained else self.classifier.digest(),
-        }
+        spec = {"task": self.task, **super().spec()}
+        spec["recipe"] |= {"mean": self.pixels.mean, "deviation": self.pixels.deviation}
+        spec["backbone"] = None if self.backbone is None else self.classifier.digest()
         if self.kind == "segmentation" and self.settings.gpus > 1:
             # Images that BatchNorm sees at once: SyncBN takes its statistics over all GPUs.
             spec["normalized_together"] = self.settings.gpus * self.recipe.micro_batch
         return spec
-
-    @property
-    def backbone(self) -> Path | None:
-        """Weights of the pretrained backbone, None for a control."""
-        return None if self.name.untrained else self.classifier.weights
 
     @property
     def metrics(self) -> Path:
@@ -335,11 +301,10 @@ class FineTuningJob(TrainingJob):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementJob(Folders):
-    """What is measured of many networks at a scale: one metric file for each."""
+    """What is measured of many networks at a scale, with one metric file of `task` for each."""
 
     scale: str
     task: str
-    """The task of the metric files."""
     means: Evaluation | Speed | None = None
     data: ScaleData | None = None
     """The images, or those that the networks were trained on."""
@@ -364,8 +329,8 @@ class Measured(MeasurementJob):
     data: ScaleData
     clean: ScaleData
     """The classification set, whose classes the networks tell apart."""
-    section: Robustness | ShapeTexture | TextureNeighbours | ReceptiveField
-    """The configuration's section."""
+    section: Any
+    """The configuration's section: `Robustness`, or a kind of `Inspection`."""
     stored_images: str
     """`as_stored` or `enlarged`: how images of the networks' input size are read."""
     reference: ClassifierJob | None = None
@@ -386,21 +351,10 @@ class Measured(MeasurementJob):
         """What follows `lska evaluate`."""
         return self.task.replace("/", " ")
 
-    def inputs(self) -> str | None:
-        """Identity of what makes the images, as far as it is known before they are read; kept in their record, None
-        where the record keeps none."""
-        raise NotImplementedError
-
-    def protocol(self) -> str:
-        """Identity of how weights and images become metrics; kept in every metric file."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbedSet(Measured):
     """One perturbed set of a scale."""
-
-    section: Robustness
 
     @property
     def corrupted(self) -> bool:
@@ -421,17 +375,13 @@ class PerturbedSet(Measured):
         """Identity of what makes the set what it is, as far as it is known before it is read; kept in its record."""
         if self.data.generate is not None and self.corrupted:
             # What corruptions are applied to is `clean`.
-            generator = GENERATORS[self.name].number
-            return digest(
-                {"data": {"generate": self.data.generate}, "clean": self.clean.made_of(), "generator": generator}
-            )
-        parts: dict[str, Any] = {"data": self.data.made_of()}
-        if self.reference is not None:
-            parts["reference"] = self.reference.digest()
-        return digest(parts)
+            parts = {"data": {"generate": self.data.generate}, "clean": self.clean.made_of()}
+            return digest(parts | {"generator": GENERATORS[self.name].number})
+        chosen = {} if self.reference is None else {"reference": self.reference.digest()}
+        return digest({"data": self.data.made_of(), **chosen})
 
     def protocol(self) -> str:
-        """Identity of how predictions become metrics, beside weights and data; kept in every metric file."""
+        """Identity of how weights and images become metrics; kept in every metric file."""
         # In digests the readings keep the names that they had first, which results in clones were measured under.
         names = {"as_stored": "corrected", "enlarged": "published"}
         stored = names[self.stored_images] if self.corrupted else None
@@ -442,7 +392,6 @@ class PerturbedSet(Measured):
 class InspectionJob(Measured):
     """One thing that is looked for inside the networks of a scale."""
 
-    section: ShapeTexture | TextureNeighbours | ReceptiveField
     crops: bool
     """Whether some network of the scale is validated on a part of each image; where none is, both readings of
     `stored_images` are one."""
@@ -456,7 +405,7 @@ class InspectionJob(Measured):
         return self.results / "fields" / f"{run}.npz"
 
     def inputs(self) -> str | None:
-        """Identity of what makes the data, kept in their record; None where the record keeps none."""
+        """As `PerturbedSet.inputs`; None for the classification set, whose record keeps none."""
         if self.name not in OWN_DATA:
             return None
         if self.data.generate is None:
@@ -464,23 +413,22 @@ class InspectionJob(Measured):
         return digest({"generate": self.data.generate, "version": generator_versions(self.name)})
 
     def protocol(self) -> str:
-        """Identity of how weights and data become metrics; kept in every metric file."""
+        """Identity of how weights and images become metrics; kept in every metric file."""
         settings = {
             "shape_texture": ("stage", "pooled", "pairs", "resamples", "seed"),
             "texture_knn": ("gallery", "query"),
             "receptive_field": ("images", "size", "normalization"),
         }
-        chosen: dict[str, Any] = {name: getattr(self.section, name) for name in settings[self.name]}
+        chosen = {name: getattr(self.section, name) for name in settings[self.name]}
         if self.name == "shape_texture" and self.crops:
             chosen["stored_images"] = self.stored_images
         return digest({"version": MEASUREMENTS["inspection"].number, "task": self.name, **chosen})
 
 
-@dataclass(frozen=True)
-class Pass:
+class Pass(NamedTuple):
     """One job: runs that are measured together, each image being decoded once."""
 
-    item: Measured
+    item: PerturbedSet | InspectionJob
     number: int
     runs: tuple[Run, ...]
 

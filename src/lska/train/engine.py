@@ -23,7 +23,7 @@ from lska.provenance.errors import LskaError
 from lska.provenance.files import atomic_path, vouched
 from lska.provenance.foreign_weights import check_replaceable
 from lska.provenance.metric_files import code_version, environment, file_md5, write_sealed
-from lska.settings.sections import Training
+from lska.settings.schema import Training
 from lska.train.distributed import Processes, processes
 from lska.train.interrupt import Interrupted, StopRequest, stop_request
 from lska.train.lease import Lease, LeaseLostError, leased

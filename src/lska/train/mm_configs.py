@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lska.data.entries import DataError
 from lska.models.dense_backbone import stages
 from lska.models.openmmlab import base_config, use
-from lska.settings.dense_recipes import DetectionRecipe, MaskRCNNRecipe, SegmentationRecipe
+from lska.settings.recipes import DetectionRecipe, MaskRCNNRecipe, SegmentationRecipe
 from lska.settings.tasks import FineTuningJob
 
 if TYPE_CHECKING:

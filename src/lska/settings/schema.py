@@ -1,4 +1,7 @@
-"""Sections of a scale's configuration: runs, data sets, and the means of training and measuring."""
+"""What a scale's configuration may say: runs, data sets, and the means of training and measuring.
+
+Ranges are annotations, and the texts below the fields are the reference in docs/settings.md.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,23 @@ from pydantic import Field
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.strict import AtLeastOne, AtLeastZero, LocalPath, NotNegative, Positive, checked
-from lska.settings.dense_recipes import Detector, Segmentor
-from lska.settings.recipes import LARGEST_SIDE
+from lska.settings.recipes import LARGEST_SIDE, Detector, Segmentor
 
 LONGEST_HEARTBEAT = 3600.0
 """Seconds between two signs of life of a training; others wait for twelve of them before they take it over."""
 
-MOST = 4096
-"""Of threads, GPUs, machines or processes; more is taken for a slip."""
-
-PerMachine = Annotated[int, Field(ge=1, le=MOST)]
-PerMachineOrNone = Annotated[int, Field(ge=0, le=MOST)]
+# More than 4096 threads, GPUs, machines or processes are taken for a slip.
+PerMachine = Annotated[int, Field(ge=1, le=4096)]
+PerMachineOrNone = Annotated[int, Field(ge=0, le=4096)]
 
 
-def stem_problem(name: str) -> str | None:
-    """Why `name` cannot be that of files; None where it can."""
+def _stem_problem(name: str) -> str | None:
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) is None:
         return f"{name!r} becomes a file name: use letters, digits, '.', '_' and '-' only"
     return None
 
 
-FileStem = Annotated[str, checked(stem_problem)]
+FileStem = Annotated[str, checked(_stem_problem)]
 """A name that files get."""
 
 DataPart = Literal["train", "val", "test"]
@@ -53,18 +52,16 @@ class RunGroup:
         self.expand()
 
     def expand(self) -> list[Run]:
-        """All runs of the group.
-
-        Raises:
-            ValueError: attention without kernel, an unknown attention, or an impossible kernel size.
-        """
-        axes = (_as_tuple(axis) for axis in (self.model, self.attention, self.kernel, self.seed))
-        return [Run(*values) for values in itertools.product(*axes)]
+        """All runs of the group; raises ValueError for attention without kernel, an unknown attention, or an impossible
+        kernel size."""
+        axes = (self.model, self.attention, self.kernel, self.seed)
+        listed = (axis if isinstance(axis, tuple) else (axis,) for axis in axes)
+        return [Run(*values) for values in itertools.product(*listed)]
 
 
 def expand_all(groups: Iterable[RunGroup]) -> tuple[Run, ...]:
     """The runs of all groups: models as listed, then attention, kernel size, seed; one listed twice stays twice."""
-    runs = list(itertools.chain.from_iterable(group.expand() for group in groups))
+    runs = [run for group in groups for run in group.expand()]
     models = list(dict.fromkeys(run.model for run in runs))
     return tuple(sorted(runs, key=lambda run: (models.index(run.model), *run.sort_key[1:])))
 
@@ -118,6 +115,11 @@ class Training:
         """Processes that train together: one per GPU, or one per node without GPUs."""
         return max(self.gpus, self.nodes)
 
+    @property
+    def cores(self) -> int:
+        """Cores that a training keeps busy: its own threads on every node, or every process with its loaders."""
+        return max(self.threads * (1 if self.gpus else self.nodes), self.gpus * (self.workers + 1))
+
 
 @dataclass(frozen=True)
 class Pretraining(Training):
@@ -136,6 +138,11 @@ class Evaluation:
     gpus: PerMachineOrNone = 0
     workers: PerMachineOrNone = 0
 
+    @property
+    def cores(self) -> int:
+        """Cores that scoring keeps busy."""
+        return max(self.threads, self.workers)
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -150,6 +157,11 @@ class Speed:
     """Least duration of one timed measurement."""
     threads: PerMachine = 1
     gpus: PerMachineOrNone = 0
+
+    @property
+    def cores(self) -> int:
+        """Cores that measuring keeps busy."""
+        return self.threads
 
 
 @dataclass(frozen=True)
@@ -273,7 +285,3 @@ class ReceptiveField(Inspection):
     """Pixels that images are squashed to."""
     normalization: Literal["imagenet", "recipe"] = "imagenet"
     """Mean and deviation of the pixels: ImageNet's, as RepLKNet's procedure has them, or those of the pretraining."""
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
