@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -24,6 +24,8 @@ from lska.provenance.files import FileError, quoted, read_bytes, read_json, writ
 from lska.provenance.strict import OPEN_ENDED, AtLeastOne, AtLeastZero, NotNegative, SettingsError, build
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lska.data.dense_sets import DetectionSplit
 
 LIMIT = 2 * 2**30
@@ -128,7 +130,8 @@ def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Split
     findings.add("image ids that stand twice", *map(str, repeated(image.id for image in content.images)))
     findings.add("image files listed twice", *repeated(image.file_name for image in content.images))
     hashes = _check_files(split, content.images, findings, remarks)
-    facts, counts, left_out, notes = _check_objects(manifest, split.split, content, findings)
+    table = _check_objects(manifest, content, findings)
+    facts, counts, left_out, notes = _count_objects(manifest, split.split, content.images, table, findings)
     dropped, stated = list(content.info.dropped if content.info else ()), manifest.splits[split.split]
     counts += differences(
         [
@@ -176,100 +179,101 @@ def _check_files(
     return hashes
 
 
-def _check_objects(
-    manifest: DetectionManifest, split: str, content: AnnotationFile, findings: Findings
-) -> tuple[dict[str, Any], list[str], Findings, list[str]]:
-    """Check boxes and masks, and count what mmdet's `CocoDataset` (3.3.0) hands to training.
+def _check_objects(manifest: DetectionManifest, content: AnnotationFile, findings: Findings) -> pd.DataFrame:
+    """Check boxes and masks of all objects of listed images.
 
-    Returns numbers for the record, sentences about counts that are wrong, what training leaves out, and notes.
+    Returns a row for each: `image` and `category` ids, `place` for messages, `width`, `height`, `area` and `crowd`;
+    `over`, pixels by which it leaves its image; `short`, polygons of one or two points; whether it is `sound`.
     """
+    import pandas as pd
+
     images = {image.id: image for image in content.images}
     unlisted = [one for one in content.annotations if one.image_id not in images]
     findings.add("annotations of an image that is not listed", *(f"{one.id}, image {one.image_id}" for one in unlisted))
     objects = [one for one in content.annotations if one.image_id in images]
-    places = [f"annotation {one.id} of {images[one.image_id].file_name}" for one in objects]
-    ids, category, area, crowd = (
-        np.array([getattr(one, name) for one in objects]) for name in ("id", "category_id", "area", "iscrowd")
-    )
-    left, top, width, height = np.array([one.bbox for one in objects]).reshape(-1, 4).T
-    sizes = [(images[one.image_id].width, images[one.image_id].height) for one in objects]
-    across, down = np.array(sizes).reshape(-1, 2).T
-    right, bottom, side = left + width, top + height, np.minimum(width, height)
-    over = np.max([-left, -top, right - across, bottom - down], axis=0, initial=-np.inf)
-    apart = np.max([-right, -bottom, left - across, top - down], axis=0, initial=-np.inf) >= 0
+    rows = [
+        (one.id, one.image_id, one.category_id, one.iscrowd, one.area, bool(one.ignore), *one.bbox, image.width,
+         image.height, f"annotation {one.id} of {image.file_name}")
+        for one, image in ((one, images[one.image_id]) for one in objects)
+    ]  # fmt: skip
+    names = ["id", "image", "category", "crowd", "area", "ignore", "left", "top", "width", "height", "across", "down"]
+    table = pd.DataFrame(rows, columns=[*names, "place"])
+    right, bottom = table.left + table.width, table.top + table.height
+    table["over"] = np.max([-table.left, -table.top, right - table.across, bottom - table.down], axis=0)
     # mmdet would leave out an object that has no part in its image.
-    outside = (over >= manifest.overhang) | ((width > 0) & (height > 0) & apart)
+    apart = np.max([-right, -bottom, table.left - table.across, table.top - table.down], axis=0) >= 0
+    outside = (table.over >= manifest.overhang) | ((table.width > 0) & (table.height > 0) & apart)
     wrong = {
         "annotation ids that stand twice, or are 0, which pycocotools takes for no match":
-            (ids == 0) | np.isin(ids, repeated(ids.tolist())),
-        "annotations of an unknown category": ~np.isin(category, manifest.category_ids),
-        "boxes of negative size": (width < 0) | (height < 0),
-        "boxes outside their image": outside & (width >= 0) & (height >= 0),
+            (table.id == 0) | table.id.duplicated(keep=False),
+        "annotations of an unknown category": ~table.category.isin(manifest.category_ids),
+        "boxes of negative size": (table.width < 0) | (table.height < 0),
+        "boxes outside their image": outside & (table.width >= 0) & (table.height >= 0),
         # pycocotools overwrites it with iscrowd.
-        "objects marked `ignore`, which training leaves out and evaluation scores":
-            np.array([bool(one.ignore) for one in objects], dtype=bool),
+        "objects marked `ignore`, which training leaves out and evaluation scores": table.ignore.astype(bool),
     }  # fmt: skip
-    sound, short = np.ones(len(objects), dtype=bool), np.zeros(len(objects), dtype=int)
     for kind, mask in wrong.items():
-        sound &= ~mask
-        for index in np.flatnonzero(mask).tolist():
-            one = objects[index]
-            box, size = list(one.bbox), "{}x{}".format(*sizes[index])
-            findings.add(kind, f"{places[index]}: category {one.category_id}, box {box} in {size}")
-    for index, one in enumerate(objects):
+        for one in table[mask].itertuples():
+            box = [one.left, one.top, one.width, one.height]
+            findings.add(kind, f"{one.place}: category {one.category}, box {box} in {one.across}x{one.down}")
+    sound, short = ~np.any([*wrong.values()], axis=0), np.zeros(len(table), dtype=int)
+    over = table.over.to_numpy(copy=True)
+    for index, (one, row) in enumerate(zip(objects, table.itertuples(), strict=True)):
         if one.segmentation or manifest.masks:
             try:
-                beyond, short[index] = _check_mask(one.segmentation, *sizes[index], manifest)
+                beyond, short[index] = _check_mask(one.segmentation, row.across, row.down, manifest)
                 over[index] = max(over[index], beyond)
             except (ValueError, TypeError, OverflowError) as error:
                 sound[index] = False
-                text = "{}: {} in {}x{}".format(places[index], error, *sizes[index])
-                findings.add("masks that do not fit their image", text)
+                findings.add("masks that do not fit their image", f"{row.place}: {error} in {row.across}x{row.down}")
+    return table.assign(sound=sound, short=short, over=over)
 
-    def of(mask: np.ndarray) -> Iterator[str]:
-        return (places[index] for index in np.flatnonzero(mask).tolist())
 
-    line = sound & ((width <= 0) | (height <= 0))
-    no_area = sound & ~line & (area <= 0)
-    crowds = sound & (crowd == 1)
-    small = sound & ~crowds & ((width < 1) | (height < 1) | (area <= 0))
-    trained = Counter(one.image_id for one, take in zip(objects, sound & ~crowds & ~small, strict=True) if take)
-    annotated = {one.image_id for one, take in zip(objects, sound, strict=True) if take}
-    flat, left_out = Findings(), Findings()
-    flat.add("boxes without area", *of(line))
-    flat.add("objects whose area is stated as 0, which training leaves out and evaluation scores", *of(no_area))
-    left_out.add("crowds (or difficult objects), neither trained on nor scored", *of(crowds))
-    left_out.add("objects less than a pixel wide or high, or of area 0, scored but not trained on", *of(small))
+def _count_objects(
+    manifest: DetectionManifest, split: str, images: Sequence[ListedImage], table: pd.DataFrame, findings: Findings
+) -> tuple[dict[str, Any], list[str], Findings, list[str]]:
+    """Numbers of sound objects, and what mmdet's `CocoDataset` (3.3.0) hands to training.
+
+    Returns numbers for the record, sentences about counts that are wrong, what training leaves out, and notes.
+    """
+    table, flat, left_out = table[table.sound], Findings(), Findings()
+    line, crowds = (table.width <= 0) | (table.height <= 0), table.crowd == 1
+    small = ~crowds & ((table.width < 1) | (table.height < 1) | (table.area <= 0))
+    flat.add("boxes without area", *table.place[line])
+    no_area = table.place[~line & (table.area <= 0)]
+    flat.add("objects whose area is stated as 0, which training leaves out and evaluation scores", *no_area)
+    left_out.add("crowds (or difficult objects), neither trained on nor scored", *table.place[crowds])
+    text = "objects less than a pixel wide or high, or of area 0, scored but not trained on"
+    left_out.add(text, *table.place[small])
     counts = list(flat.sentences()) if len(flat) > manifest.splits[split].without_area else []
-    over_border, short_ones = int((sound & (over >= ROUNDING)).sum()), int(short[sound].sum())
-    notes = [f"{len(images):,} images with {int(sound.sum()):,} objects."]
-    if over_border or short_ones:
+    over_border, short = int((table.over >= ROUNDING).sum()), int(table.short.sum())
+    side = table[["width", "height"]].min(axis=1)
+    notes = [f"{len(images):,} images with {len(table):,} objects."]
+    if over_border or short:
         notes.append(
             f"tolerated, as the manifest says: {over_border:,} objects that leave their image by a pixel or "
-            f"more, where they are cut off; {short_ones:,} polygons of one or two points, without area."
+            f"more, where they are cut off; {short:,} polygons of one or two points, without area."
         )
     if split == TRAIN:
-        empty = [image.file_name for number, image in images.items() if number not in annotated]
-        kept = [number for number in images if number in annotated]
-        tiny = [number for number in kept if min(images[number].width, images[number].height) < SMALLEST]
+        annotated = set(table.image)
+        tiny = [one for one in images if one.id in annotated and min(one.width, one.height) < SMALLEST]
+        kept = annotated - {one.id for one in tiny}
+        empty = (one.file_name for one in images if one.id not in annotated)
         left_out.add("images without objects, not trained on", *empty)
-        left_out.add(
-            f"images with a side below {SMALLEST} pixels, not trained on", *(images[one].file_name for one in tiny)
-        )
-        total = trained.total() - sum(trained[number] for number in tiny)
+        names = (one.file_name for one in tiny)
+        left_out.add(f"images with a side below {SMALLEST} pixels, not trained on", *names)
+        total = int((~crowds & ~small & table.image.isin(kept)).sum())
         counts += [] if total or len(findings) else [f"training would keep no object on {len(images):,} images"]
-        notes.append(f"training keeps {len(kept) - len(tiny):,} of the images, with {total:,} objects.")
-    per_category = Counter(category[sound].tolist())
-    tolerated = {"objects_over_the_border": over_border, "short_polygons": short_ones} if manifest.tolerant else {}
+        notes.append(f"training keeps {len(kept):,} of the images, with {total:,} objects.")
+    per_class = Counter(table.category.tolist())
     facts = {
-        "per_class": {
-            name: per_category[number] for number, name in zip(manifest.category_ids, manifest.classes, strict=True)
-        },
+        "per_class": {name: per_class[one] for one, name in zip(manifest.category_ids, manifest.classes, strict=True)},
         "crowds": int(crowds.sum()),
         "boxes_without_area": len(flat),
-        "boxes_thinner_than_a_pixel": int((sound & (side > 0) & (side < 1)).sum()),
-        **tolerated,
+        "boxes_thinner_than_a_pixel": int(((side > 0) & (side < 1)).sum()),
     }
+    if manifest.tolerant:
+        facts |= {"objects_over_the_border": over_border, "short_polygons": short}
     return facts, counts, left_out, notes
 
 
