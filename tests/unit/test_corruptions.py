@@ -297,10 +297,3 @@ def test_caustics_move_pixels_and_shade_them() -> None:
     bent = apply("caustic_refraction", rows, 0.49)
     changed = np.abs(bent - rows)[..., 0]
     assert np.allclose(bent[..., 0], bent[..., 1]) and np.median(changed) < 25 < changed.max()
-
-
-def test_what_is_tied_to_the_size_looks_alike_at_two_sizes() -> None:
-    for corruption in ("perlin_noise", "plasma_noise", "inverse_sparkles", "checkerboard_cutout"):
-        large, small = (corrupt("c_bar", flat(90, side), corruption, 5, seed=2).astype(float) for side in (192, 48))
-        shrunk = large.reshape(48, 4, 48, 4, 3).mean(axis=(1, 3))
-        assert np.corrcoef(shrunk.ravel(), small.ravel())[0, 1] > 0.6, corruption

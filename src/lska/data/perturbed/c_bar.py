@@ -127,11 +127,9 @@ def _turbulence(x: np.ndarray, y: np.ndarray, octaves: int, rng: np.random.Gener
 
 
 def _perlin(x: np.ndarray, y: np.ndarray, order: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """Perlin's gradient noise at broadcast coordinates `x`, `y` >= 0 in cells, scaled by 1.5 as published.
+    """Perlin's noise at broadcast coordinates `x`, `y` >= 0 in cells, scaled by 1.5 as published.
 
-    Args:
-        order: permutation of the `LATTICE` gradients.
-        gradients: unit vectors (LATTICE, 2).
+    `order` is a permutation of the `gradients`, unit vectors (LATTICE, 2).
     """
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
     inside_x, inside_y = x - left, y - top
@@ -167,12 +165,9 @@ def inverse_sparkles(image: np.ndarray, level: float, rng: np.random.Generator) 
 
 
 def _star(size: int, centre: np.ndarray, rays: np.ndarray, exponent: float) -> np.ndarray:
-    """Light of a star in 0 to 1, shape (size, size, 1).
+    """Light of a star around `centre` in 0 to 1, shape (size, size, 1), with `rays` evenly spread over the circle.
 
-    Args:
-        centre: row and column in pixels.
-        rays: lengths of the rays in pixels, evenly spread over the circle, interpolated between.
-        exponent: of the squared ratio of ray length to distance.
+    Lengths are in pixels; `exponent` is that of the squared ratio of ray length to distance.
     """
     rows, columns = grid(size)
     down, across = rows - centre[0], columns - centre[1]
@@ -219,12 +214,7 @@ def caustic_refraction(image: np.ndarray, level: float, rng: np.random.Generator
 
 
 def _caustics(size: int, time: float, period: float) -> np.ndarray:
-    """Caustic pattern in 0 to 1, shape (size, size), blurred with a deviation of one pixel.
-
-    Args:
-        time: phase of the pattern.
-        period: its length in pixels.
-    """
+    """Caustic pattern in 0 to 1, shape (size, size), blurred by one pixel, with phase `time` and `period` in pixels."""
     rows, columns = (axis / period % 1 * 2 * np.pi - 250 for axis in grid(size))
     light = np.ones((size, size))
     down, across = rows, columns
@@ -239,10 +229,9 @@ def _caustics(size: int, time: float, period: float) -> np.ndarray:
 
 
 CORRUPTIONS: dict[str, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = {
-    function.__name__: function
-    for function in (
-        *(blue_noise_sample, plasma_noise, checkerboard_cutout, cocentric_sine_waves, single_frequency_greyscale),
-        *(brownish_noise, perlin_noise, sparkles, inverse_sparkles, caustic_refraction),
+    function.__name__: function for function in (
+        blue_noise_sample, plasma_noise, checkerboard_cutout, cocentric_sine_waves, single_frequency_greyscale,
+        brownish_noise, perlin_noise, sparkles, inverse_sparkles, caustic_refraction,
     )
-}
+}  # fmt: skip
 """The corruptions by their published names."""

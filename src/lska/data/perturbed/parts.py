@@ -330,15 +330,10 @@ class PerturbedFolder(_Perturbed):
 
     def generate(self) -> None:
         """Write the counterpart's images; those of A are chosen by the judge."""
-        if self.kind != "a":
+        if self.judge is None:
             super().generate()
-        elif self.judge is None or self.judged_by is None:
-            raise InputError(
-                "robustness.sets.a.generate: the images of set a are chosen by its reference classifier, and none was "
-                "given"
-            )
         else:
-            write_adversarial_set(self.root, self.settings, self.judge, self.judged_by)
+            write_adversarial_set(self.root, self.settings, self.judge, self.judged_by or {})
 
     def check(self) -> tuple[CheckReport, dict[str, Any]]:
         """Classes, counts and names; what was generated is described as it is."""

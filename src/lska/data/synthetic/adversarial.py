@@ -18,11 +18,10 @@ import numpy as np
 from PIL import Image
 
 from lska.data.synthetic.generated import Count, Extent, Ground, Quality, SceneSet, Size, Turn, generate
-from lska.data.synthetic.labelled import KeptShapes
+from lska.data.synthetic.labelled import KeptShapes, numbered_scene
 from lska.data.synthetic.render import encode_jpeg, render
-from lska.data.synthetic.scene import Labels, Scene, compose_scene
+from lska.data.synthetic.scene import Scene
 from lska.data.synthetic.seeds import HELD_OUT
-from lska.data.synthetic.shapes import SHAPES
 from lska.provenance.errors import InputError
 from lska.provenance.files import plain, write_json
 from lska.provenance.strict import Share, checked
@@ -72,16 +71,15 @@ class AdversarialSettings(KeptShapes, SceneSet):
     """Largest probability that the reference may give to the right class."""
 
     def write(self, folder: Path) -> None:
-        """Never: the images are chosen by a classifier, see `write_adversarial_set`."""
-        raise InputError("the images of such a set are chosen by its reference classifier, and none was given")
+        """Never: see `write_adversarial_set`."""
+        raise InputError(
+            "robustness.sets.a.generate: the images of set a are chosen by its reference classifier, and none was given"
+        )
 
 
 def adversarial_scene(settings: AdversarialSettings, shape: str, number: int) -> Scene:
-    """Candidate `number` of a class; texture categories take turns, shape and texture instance are new."""
-    index = SHAPES.index(shape)
-    texture = settings.textures[(number + index) % len(settings.textures)]
-    labels = Labels(shape, texture, FIRST + number, FIRST + number * len(SHAPES) + index)
-    return compose_scene(settings.scenes("val"), (STREAM, index, number), [labels])
+    """Candidate `number` of a class."""
+    return numbered_scene(settings, "val", STREAM, FIRST, shape, number)
 
 
 def write_adversarial_set(

@@ -52,16 +52,21 @@ class ClassificationSettings(SceneSet):
 
 
 def classification_scene(settings: SceneSet, split: str, shape: str, number: int) -> Scene:
-    """The scene of image `number` of a class.
+    """The scene of image `number` of a class; instances of the validation split are numbered from `HELD_OUT` on."""
+    held_out = split == "val"
+    return numbered_scene(settings, split, int(held_out), HELD_OUT * held_out, shape, number)
+
+
+def numbered_scene(settings: SceneSet, split: str, stream: int, first: int, shape: str, number: int) -> Scene:
+    """The scene `number` of a class in a `stream` of scenes, with instances numbered from `first` on.
 
     Its shape instance is new. Texture categories take turns, each class starting with another one, and each image has
-    a texture instance of its own. Instances of the validation split are numbered from `HELD_OUT` on; photographs are
-    cropped from other rows there. No image depends on how many there are: a larger set contains the smaller.
+    a texture instance of its own. No image depends on how many there are: a larger set contains the smaller.
     """
-    held_out, index = split == "val", SHAPES.index(shape)
-    first, texture = HELD_OUT * held_out, settings.textures[(number + index) % len(settings.textures)]
+    index = SHAPES.index(shape)
+    texture = settings.textures[(number + index) % len(settings.textures)]
     labels = Labels(shape, texture, first + number, first + number * len(SHAPES) + index)
-    return compose_scene(settings.scenes(split), (int(held_out), index, number), [labels])
+    return compose_scene(settings.scenes(split), (stream, index, number), [labels])
 
 
 def _kept_problem(kept: int | None, classes: int | tuple[str, ...]) -> str | None:
