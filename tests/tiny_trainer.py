@@ -21,7 +21,7 @@ from lska.train.engine import Place, fit
 from lska.train.interrupt import StopRequest
 from lska.train.loading import BatchPlan
 from lska.train.progress import TrainingLog
-from lska.train.saved_state import read_state, restore
+from lska.train.saved_state import restore
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -72,8 +72,8 @@ def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def load_state(folder: Path) -> dict[str, Any] | None:
+def load_state(folder: Path, digest: str = "sha256:mine") -> dict[str, Any] | None:
     """The newest intact state of a training; None if it has none yet."""
     found: list[dict[str, Any]] = []
-    restore(folder, lambda path: found.append(read_state(path)))
+    restore(folder, digest, found.append)
     return found[-1] if found else None

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from lska.data.entries import DataError
-from lska.train.dense_loading import IGNORED, DensePlan, LoadLabelMap, LoadPicture, SeededSamples
+from lska.train.dense_loading import IGNORED, DensePlan, LoadLabelMap, LoadPicture
 from lska.train.loading import BatchPlan, MicroBatches
 
 
 class Samples:
-    """A data set of images of alternating shape, whose samples are random numbers."""
+    """A data set of images of alternating shape."""
 
     def __init__(self, landscape: list[bool]) -> None:
         self.landscape = landscape
@@ -28,9 +28,6 @@ class Samples:
 
     def get_data_info(self, index: int) -> dict[str, int]:
         return {"width": 4, "height": 3} if self.landscape[index] else {"width": 3, "height": 4}
-
-    def __getitem__(self, index: int) -> tuple[int, float, float]:
-        return index, float(torch.rand(())), float(np.random.rand())  # noqa: NPY002 - what the libraries draw from
 
 
 def plan(kinds: list[bool], **settings: Any) -> DensePlan:
@@ -74,14 +71,6 @@ def test_the_plan_of_a_job_is_that_of_its_recipe() -> None:
     assert (detection.micro_batch, detection.steps, detection.landscape) == (2, 120, tuple(images.landscape))
     assert (segmentation.micro_batch, segmentation.steps, segmentation.landscape) == (4, 80_000, None)
     assert detection.steps_per_epoch == segmentation.steps_per_epoch == 10
-
-
-def test_samples_depend_on_their_key_alone() -> None:
-    samples = SeededSamples(Samples([True] * 4), seed=3)
-    first = samples[0, 1]
-    assert samples[0, 2] != first and samples[1, 1] != first
-    assert samples[0, 1] == first and len(samples) == 4
-    assert SeededSamples(Samples([True] * 4), seed=4)[0, 1] != first
 
 
 def test_plain_files_load_as_the_libraries_load_them(tmp_path: Path) -> None:

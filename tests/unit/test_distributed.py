@@ -9,15 +9,13 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lease_helpers import PERIOD, elsewhere, own, until
+from lease_helpers import until
 from syrupy.assertion import SnapshotAssertion
 from tiny_project import Project, in_child
 
@@ -146,24 +144,6 @@ def test_a_process_that_is_gone_stops_the_others_with_a_message(project: Project
     assert resumed == pytest.approx(one, rel=1e-5)
 
 
-def test_all_wait_while_another_training_has_the_folder(project: Project, capfd: Any) -> None:
-    changes = {"scale": "waiting", "training": {"heartbeat_seconds": PERIOD}}
-    config = project.config(changes)
-    project.prepare(config)
-    folder = config.classifier(project.run).states
-    lease = own(folder)
-    giver = threading.Timer(1.5, lease.give_back)
-
-    def body() -> int:
-        elsewhere()
-        return project.command("train", str(project.run), changes=changes)
-
-    giver.start()
-    assert together(2, body) == [0, 0]
-    assert capfd.readouterr().err.count("waiting: ") == 1
-    assert sidecar(project, config)["updates"] == 12
-
-
 def test_missing_gpus_are_told_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", MEETING: "file:/nowhere"}.items():
@@ -267,33 +247,6 @@ def test_a_process_that_stands_still_is_told_of_and_not_waited_for(
             process.join()
     said = capfd.readouterr().err
     assert f"lska: stopped: process {stopped} of this training gave no sign of life for" in said
-
-
-def test_who_was_stopped_itself_blames_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(distributed, "ENDED_AFTER", 10)
-    common = {"WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo", MEETING: f"file:{tmp_path}/store"}
-    begun, go = tmp_path / "begun", tmp_path / "go"
-
-    def body() -> int:
-        with processes(0) as group:
-            begun.touch()
-            until(go.exists)
-            group.largest(0)
-        return 0
-
-    started = [in_child(body, **common, RANK=str(rank), LOCAL_RANK="0") for rank in range(2)]
-    until(begun.exists)
-    for number in (signal.SIGSTOP, signal.SIGCONT):
-        for process in started:
-            os.kill(process.pid, number)
-        time.sleep(2 if number == signal.SIGSTOP else 0)
-    go.touch()
-    for process in started:
-        process.join(30)
-        process.kill()
-        process.join()
-    assert [process.exitcode for process in started] == [0, 0]
 
 
 def test_the_first_listens_at_the_named_address_alone_and_names_one_that_is_taken(

@@ -64,16 +64,6 @@ def test_a_free_folder_is_owned_at_once_and_given_back(folder: Path, monkeypatch
     second.give_back()
 
 
-def test_neither_clocks_nor_times_of_files_matter(folder: Path) -> None:
-    with living(folder):
-        lease = Lease(folder, PERIOD)
-        for number in range(3 * STALE_AFTER):
-            os.utime(owner_file(folder), (time.time() + (-1e9, 1e9)[number % 2],) * 2)
-            assert not lease.attempt()
-            time.sleep(PERIOD / 2)
-        assert lease.waited
-
-
 def test_a_frozen_owner_is_followed_and_knows_when_it_wakes_up_that_it_lost(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

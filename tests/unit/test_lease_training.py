@@ -15,7 +15,6 @@ from lease_helpers import PERIOD, elsewhere, owned, said, until
 from tiny_project import Project, in_child
 
 from lska.provenance.metric_files import file_md5
-from lska.provenance.strict import merge
 from lska.settings.scale import Config
 from lska.train import engine
 from lska.train.classifier import Trainer
@@ -186,15 +185,3 @@ def test_weights_are_not_exported_by_one_that_lost_its_lease(
     assert {path: path.stat().st_mtime_ns for path in files} == written
     assert not list(config.weights_path(project.run).parent.glob(".*"))
     assert outcome(project, config) == undisturbed
-
-
-def test_waiting_uses_up_the_budget_and_leaves_with_75(project: Project, config: Config, capfd: Any) -> None:
-    changes = merge(CHANGES, {"training": {"heartbeat_seconds": 1000.0}})
-    first = start(project, lambda: freeze_before(5), changes=changes)
-    frozen(first)
-    assert ended(start(project, changes=changes, words="--budget-hours 2e-4")) == 75
-    folder = config.classifier(project.run).states
-    message = f"lska: stopped: the wall-time budget is nearly used up, and {folder} is still in use by another training"
-    assert message in capfd.readouterr().err
-    os.kill(first.pid, signal.SIGCONT)
-    assert ended(first) == 0

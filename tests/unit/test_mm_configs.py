@@ -12,12 +12,9 @@ import numpy as np
 import paper_jobs
 import pytest
 import torch
-import yaml
 from paper_jobs import RUN, TASKS, data_set, generated, means, network, published, rates, steps
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
-from tiny_project import RECIPE
-from torch import nn
 
 from lska.data.coco import check_detection
 from lska.data.dense_sets import DetectionSplit
@@ -72,17 +69,6 @@ def test_networks_are_as_the_protocol_has_them() -> None:
     assert network(published("semantic_fpn")).decode_head.dropout.p == 0.1
 
 
-def test_statistics_are_synchronised_over_several_gpus_in_segmentation_alone() -> None:
-    for gpus in (0, 1, 2, 4):
-        model = generated("semantic_fpn", means("semantic_fpn", gpus=gpus)).model
-        assert model.backbone.synchronize == (gpus > 1)
-        assert model.decode_head.norm_cfg == {"type": "SyncBN" if gpus > 1 else "BN", "requires_grad": True}
-    for head in DETECTORS:
-        model = network(generated(head, means(head, gpus=8)))
-        kinds = {type(module) for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
-        assert kinds == {nn.BatchNorm2d}
-
-
 PIXELS = {"model.data_preprocessor.mean", "model.data_preprocessor.std"}
 
 
@@ -100,37 +86,17 @@ def test_a_switch_changes_its_own_settings_only() -> None:
             assert corrected.model.backbone.layer_norm_eps == 1e-6
 
 
-def test_corrected_pixels_follow_the_scales_own_pretraining(tmp_path: Path) -> None:
-    own = tmp_path / "own.yaml"
-    own.write_text(yaml.safe_dump({**RECIPE, "mean": [0.0, 0.2, 0.4], "deviation": [0.1, 0.2, 1.0]}), encoding="utf-8")
-    pretraining = {"training": {"recipe": str(own)}}
-    for head in TASKS:
-        corrected = means(head, overrides={"switches": {"normalization": "corrected"}})
-        preprocessor = generated(head, pretraining, corrected).model.data_preprocessor
-        assert preprocessor.mean == pytest.approx([0, 51, 102])
-        assert preprocessor.std == pytest.approx([25.5, 51, 255])
-        assert changed(published(head), generated(head, pretraining)) == set()
-
-
-def test_an_unknown_switch_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown switch norm: corrected; switches: normalization, layer_norm"):
-        generated("retinanet", means("retinanet", overrides={"switches": {"norm": "corrected"}}))
-
-
-@pytest.mark.parametrize("head", TASKS)
-def test_kernel_size_and_checkpoint_come_from_one_run(head: str) -> None:
+def test_kernel_size_and_checkpoint_come_from_one_run() -> None:
     run = Run("van_small", "lka", 35, 4)
     entry = [paper_jobs.group(run)]
-    config = paper_jobs.config({"runs": [paper_jobs.group(RUN), *entry]}, means(head, runs=entry, untrained=entry))
-    made = configuration(config.fine_tuning(TASKS[head], run), paper_jobs.splits(head))
-    assert (made.model.backbone.run, Path(made.model.backbone.checkpoint).stem) == (str(run), str(run))
-    assert made.model.neck.in_channels == [64, 128, 320, 512]
-    unit = network(made).backbone.network.block1[0].attn.spatial_gating_unit
-    assert (unit.conv0.kernel_size, unit.conv_spatial.kernel_size) == ((5, 5), (11, 11))
-    assert made.randomness.seed == 4
-    control = configuration(config.fine_tuning(f"{TASKS[head]}-untrained", run), paper_jobs.splits(head))
-    assert changed(made, control) == {"model.backbone.checkpoint"}
-    assert control.model.backbone.checkpoint is None
+    for head in TASKS:
+        config = paper_jobs.config({"runs": [paper_jobs.group(RUN), *entry]}, means(head, runs=entry, untrained=entry))
+        made = configuration(config.fine_tuning(TASKS[head], run), paper_jobs.splits(head))
+        assert (made.model.backbone.run, Path(made.model.backbone.checkpoint).stem) == (str(run), str(run))
+        assert made.model.neck.in_channels == [64, 128, 320, 512] and made.randomness.seed == 4
+        control = configuration(config.fine_tuning(f"{TASKS[head]}-untrained", run), paper_jobs.splits(head))
+        assert changed(made, control) == {"model.backbone.checkpoint"}
+        assert control.model.backbone.checkpoint is None
 
 
 @pytest.mark.parametrize("head", TASKS)
@@ -142,7 +108,10 @@ def test_the_printed_configuration_is_the_same_and_can_be_built(head: str) -> No
     again = Config.fromstring(config.pretty_text, ".py")
     assert again.to_dict() == config.to_dict()
     model = network(again)
-    build_optim_wrapper(model, again.optim_wrapper.copy())
+    # Norms and biases decay like all others, and no layer has a rate of its own.
+    (group,) = build_optim_wrapper(model, again.optim_wrapper.copy()).optimizer.param_groups
+    assert len(group["params"]) == len(list(model.parameters()))
+    assert (group["lr"], group["weight_decay"]) == (1e-4, 1e-4 if head == "semantic_fpn" else 0.05)
     assert len(rates(again, 7, 3)) == 3
     for name in ("train", "val"):
         made = data_set(again, name, lazy_init=True)
@@ -159,18 +128,6 @@ def test_mask_rcnn_on_a_set_of_boxes_is_refused_and_retinanet_is_not() -> None:
     assert "train_dataset" in generated("retinanet", data=boxes)
 
 
-def test_the_optimizer_takes_every_parameter_in_one_group() -> None:
-    from mmengine.optim import build_optim_wrapper
-
-    for head, decay in (("retinanet", 0.05), ("mask_rcnn", 0.05), ("semantic_fpn", 1e-4)):
-        model = network(published(head))
-        optimizer = build_optim_wrapper(model, published(head).optim_wrapper.copy()).optimizer
-        # Norms and biases decay like all others, and no layer has a rate of its own.
-        (group,) = optimizer.param_groups
-        assert len(group["params"]) == len(list(model.parameters()))
-        assert (group["lr"], group["weight_decay"], type(optimizer)) == (1e-4, decay, torch.optim.AdamW)
-
-
 def test_an_update_takes_sixteen_images_on_any_number_of_gpus() -> None:
     for head, images, counts in (("retinanet", 2, (0, 1, 2, 8)), ("mask_rcnn", 2, (0, 1, 2, 8)),
                                  ("semantic_fpn", 4, (0, 1, 2, 4))):  # fmt: skip
@@ -180,7 +137,7 @@ def test_an_update_takes_sixteen_images_on_any_number_of_gpus() -> None:
             assert wrapper.optimizer.lr == 1e-4
 
 
-@pytest.mark.parametrize("warmup", [0, 1, 2, 9, 40])
+@pytest.mark.parametrize("warmup", [0, 2, 40])
 def test_rates_of_a_detector(warmup: int) -> None:
     """Linear warm-up from a thousandth, a tenth after each milestone, also where the warm-up outlasts a milestone."""
     short = {"epochs": 5, "milestones": [3, 4], "warmup_updates": warmup}
@@ -190,14 +147,7 @@ def test_rates_of_a_detector(warmup: int) -> None:
     assert rates(config, 7, 35) == pytest.approx([1e-4 * up * down for up, down in zip(ramp, fall, strict=True)])
 
 
-def test_rates_of_the_published_warmup() -> None:
-    found = rates(published("mask_rcnn"), 7393, 1002)
-    assert [found[step] for step in (0, 500, 999, 1000, 1001)] == pytest.approx(
-        [1e-7, 1e-4 * (0.001 + 0.999 / 2), 1e-4 * (1 - 0.999 / 1000), 1e-4, 1e-4]
-    )
-
-
-@pytest.mark.parametrize(("updates", "least"), [(1, 0.0), (2, 0.0), (30, 0.0), (30, 1e-5)])
+@pytest.mark.parametrize(("updates", "least"), [(1, 0.0), (30, 1e-5)])
 def test_rates_of_a_segmentor(updates: int, least: float) -> None:
     short = {"updates": updates, "minimum_learning_rate": least}
     config = generated("semantic_fpn", means("semantic_fpn", overrides=short))
@@ -242,22 +192,6 @@ def test_images_without_objects_are_left_out_and_the_others_resized(head: str, s
     assert found.bboxes.tensor.tolist() == [[120, 80, 360, 240]]
     assert ("masks" in found) == (head == "mask_rcnn")
     assert len(data_set(config, "val")) == 3
-
-
-def test_boxes_are_cut_off_at_the_border_and_short_polygons_dropped(scenes: Path) -> None:
-    split = paper_jobs.detection_split("train", scenes)
-    content = json.loads(split.annotations.read_text())
-    # What the manifest of COCO 2017 tolerates: 2.9 pixels over two borders, polygons of two points and of one.
-    outline = [[290, -2.9, 302.9, -2.9, 302.9, 9, 290, 9], [250, 20, 260, 40], [5, 5]]
-    content["annotations"][0].update(bbox=[290, -2.9, 12.9, 11.9], segmentation=outline)
-    split.annotations.write_text(json.dumps(content))
-    unchanged = means("mask_rcnn", overrides={"horizontal_flip": 0.0, "image_scale": [300, 200]})
-    config = generated("mask_rcnn", unchanged, data={"train": split})
-    found = data_set(config, "train")[0]["data_samples"].gt_instances
-    assert found.bboxes.tensor.tolist() == [[290, 0, 300, 9]]
-    expected = np.zeros((200, 300), np.uint8)
-    expected[:9, 290:] = 1
-    assert np.array_equal(found.masks.masks[0], expected)
 
 
 def test_the_check_says_what_training_keeps_as_mmdet_keeps_it(tmp_path: Path) -> None:

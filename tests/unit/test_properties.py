@@ -62,5 +62,5 @@ def test_attention_with_many_heads_adapts_per_channel() -> None:
     with torch.no_grad():
         attention.out_proj.weight.copy_(torch.eye(8))
     first, second = torch.randn(2, 1, 8, properties.MAP_SIZE, properties.MAP_SIZE, dtype=torch.double)
-    change = properties._relative_change(properties._self_attention(attention).weighting, first, second)
+    change = properties._relative_change(properties._self_attention(attention), first, second)
     assert change.std() > 1e6 * properties.TOLERANCE

@@ -7,10 +7,9 @@ Kernels count with all their taps, also those that only meet padding.
 from __future__ import annotations
 
 import copy
-import functools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import timm.layers
@@ -21,11 +20,11 @@ from lska.models.attention import DepthwiseConv2d, GatingUnit
 from lska.models.van import VAN
 from lska.provenance.errors import InputError
 
-__all__ = ["Complexity", "architecture_metrics", "count"]
-
 _LOG = logging.getLogger(__name__)
 _Conv = nn.modules.conv._ConvNd
-_ELEMENTWISE = {
+_KINDS = {
+    "linear": nn.Linear,
+    "conv": _Conv,
     "batch_norm": nn.modules.batchnorm._BatchNorm,
     "layer_norm": nn.LayerNorm,
     "gelu": (nn.GELU, timm.layers.activations.GELU, timm.layers.activations.GELUTanh),
@@ -100,12 +99,25 @@ def count(
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     nonzero = {} if on_meta else _nonzero_weights(model)
     model, image = copy.deepcopy(model).to("meta").eval(), torch.empty(1, *input_size, device="meta")
+    names = {module: name for name, module in model.named_modules()}
     tally, called = Counter(), set()
-    for name, module in model.named_modules():
-        module.register_forward_hook(lambda module, inputs, output: called.add(module))
-        observe = _observer(module)
-        if observe is not None and (isinstance(module, _Conv | nn.Linear) or name.startswith(elementwise)):
-            module.register_forward_hook(functools.partial(observe, tally))
+
+    def observe(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        called.add(module)
+        kind = _kind(module)
+        if kind in ("linear", "conv"):
+            # A transposed convolution spreads each input over its taps; others gather their taps for each output.
+            if isinstance(module, nn.modules.conv._ConvTransposeNd):
+                positions = inputs[0].numel() // module.in_channels
+            else:
+                positions = output.numel() // (module.out_features if kind == "linear" else module.out_channels)
+            tally[kind] += positions * _weights(module)
+            tally[f"{kind}_biases"] += output.numel() * (module.bias is not None)
+        elif kind is not None and names[module].startswith(elementwise):
+            tally[kind] += output.numel()
+
+    for module, name in names.items():
+        module.register_forward_hook(observe)
         if name in nonzero:
             module.used_weights = nonzero[name]
     try:
@@ -113,11 +125,20 @@ def count(
             model(image) if forward is None else forward(model, image)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"cannot count {type(model).__name__} at input size {input_size}: {error}") from error
-    uncounted = tuple(_uncounted(model, called))
+    uncounted = []
+    for module, name in names.items():
+        known = _kind(module) is not None
+        leaf_of_unknown_kind = not known and not isinstance(module, _FREE) and not any(module.children())
+        own = list(module.parameters(recurse=False))
+        if own and (leaf_of_unknown_kind or (known and module not in called)):
+            uncounted.append(f"{name or 'model'} ({type(module).__name__})")
     if uncounted:
         _LOG.warning("the count of %s leaves out: %s", type(model).__name__, ", ".join(uncounted))
-    params = sum(_parameters(module) for module in model.modules())
-    return Complexity(params, **tally, uncounted=uncounted)
+    return Complexity(sum(map(_parameters, model.modules())), **tally, uncounted=tuple(uncounted))
+
+
+def _kind(module: nn.Module) -> str | None:
+    return next((name for name, kind in _KINDS.items() if isinstance(module, kind)), None)
 
 
 def _nonzero_weights(model: nn.Module) -> dict[str, int]:
@@ -143,44 +164,6 @@ def _parameters(module: nn.Module) -> int:
     return own - module.weight.numel() + _weights(module) if hasattr(module, "used_weights") else own
 
 
-def _observer(module: nn.Module) -> Callable[..., None] | None:
-    """What adds a call of ``module`` to a tally; None for a module without work of its own."""
-    if isinstance(module, nn.Linear):
-        return _observe_linear
-    if isinstance(module, _Conv):
-        return _observe_conv
-    kind = next((name for name, kind in _ELEMENTWISE.items() if isinstance(module, kind)), None)
-    return None if kind is None else functools.partial(_observe_elements, kind)
-
-
-def _observe_linear(tally: Counter[str], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    tally["linear"] += output.numel() // module.out_features * _weights(module)
-    tally["linear_biases"] += output.numel() * (module.bias is not None)
-
-
-def _observe_conv(tally: Counter[str], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    # A transposed convolution spreads each input over its taps; others gather their taps for each output.
-    transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
-    positions = inputs[0].numel() // module.in_channels if transposed else output.numel() // module.out_channels
-    tally["conv"] += positions * _weights(module)
-    tally["conv_biases"] += output.numel() * (module.bias is not None)
-
-
-def _observe_elements(
-    kind: str, tally: Counter[str], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
-) -> None:
-    tally[kind] += output.numel()
-
-
-def _uncounted(model: nn.Module, called: set[nn.Module]) -> Iterator[str]:
-    for name, module in model.named_modules():
-        own = list(module.parameters(recurse=False))
-        known = _observer(module) is not None
-        leaf_of_unknown_kind = not known and not isinstance(module, _FREE) and not any(module.children())
-        if own and (leaf_of_unknown_kind or (known and module not in called)):
-            yield f"{name or 'model'} ({type(module).__name__})"
-
-
 def architecture_metrics(model: nn.Module) -> dict[str, int | float | None]:
     """Design of a VAN as read off its modules (paper Table II), by metric name; numbers without unit or in pixels.
 
@@ -192,28 +175,24 @@ def architecture_metrics(model: nn.Module) -> dict[str, int | float | None]:
     if not isinstance(model, VAN):
         return {"depthwise_params": None, "receptive_field": None}
     metrics: dict[str, int | float | None] = {}
-    stride = 1
+    total = 1
     for stage in range(1, model.num_stages + 1):
-        design = _stage_design(getattr(model, f"patch_embed{stage}").proj, getattr(model, f"block{stage}"))
-        stride *= design["embedding_stride"]
-        metrics |= {f"stage{stage}_{name}": value for name, value in (design | {"stride": stride}).items()}
+        embedding, blocks = getattr(model, f"patch_embed{stage}").proj, getattr(model, f"block{stage}")
+        expansion = blocks[0].mlp.fc1.out_channels / blocks[0].mlp.fc1.in_channels
+        total *= embedding.stride[0]
+        metrics |= {
+            f"stage{stage}_channels": embedding.out_channels,
+            f"stage{stage}_blocks": len(blocks),
+            f"stage{stage}_expansion": int(expansion) if expansion.is_integer() else expansion,
+            f"stage{stage}_embedding_kernel": embedding.kernel_size[0],
+            f"stage{stage}_embedding_stride": embedding.stride[0],
+            f"stage{stage}_stride": total,
+        }
     units = [module for module in model.modules() if isinstance(module, GatingUnit)]
-    depthwise = (module for unit in units for module in unit.modules() if isinstance(module, DepthwiseConv2d))
+    depthwise = [module for unit in units for module in unit.modules() if isinstance(module, DepthwiseConv2d)]
     metrics["depthwise_params"] = sum(map(_parameters, depthwise))
     metrics["receptive_field"] = max(_extent(unit) for unit in units)
     return metrics
-
-
-def _stage_design(embedding: nn.Conv2d, blocks: nn.ModuleList) -> dict[str, int | float]:
-    up = blocks[0].mlp.fc1
-    expansion = up.out_channels / up.in_channels
-    return {
-        "channels": embedding.out_channels,
-        "blocks": len(blocks),
-        "expansion": int(expansion) if expansion.is_integer() else expansion,
-        "embedding_kernel": embedding.kernel_size[0],
-        "embedding_stride": embedding.stride[0],
-    }
 
 
 def _extent(unit: GatingUnit) -> int:

@@ -90,8 +90,18 @@ class Backbone(nn.Module):
             CheckpointError: a tensor is missing, unknown or of another shape, the classifier's apart; the message names
                 the file and the tensors.
         """
-        if self.checkpoint is not None:
-            load_backbone(self, Path(self.checkpoint))
+        if self.checkpoint is None:
+            return
+        # What comes after the stages stays behind: head, final norm, class token of PVT.
+        own, after = self.network.state_dict(), ("head", "norm", "cls_token", "fc")
+        found = read_weights(self.checkpoint).items()
+        tensors = {name: tensor for name, tensor in found if name.split(".")[0] not in after or name in own}
+        fit_weights(self.network, tensors, self.checkpoint)
+        logger.info("backbone: %d tensors from %s", len(tensors), self.checkpoint)
+        if isinstance(self.network, SLaK):
+            for module in self.network.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.all():
+                    module.weight.register_hook(lambda gradient, weight=module.weight: gradient * (weight != 0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages `out_indices` for images (B, 3, H, W): (B, C_i, H / stride_i, W / stride_i)."""
@@ -163,23 +173,3 @@ def _stages(run: Run, architecture: str) -> tuple[tuple[int, ...], tuple[int, ..
     with torch.device("meta"):
         features = feature_network(run, **json.loads(architecture))
     return tuple(features.feature_info.channels()), _strides(features)
-
-
-def load_backbone(backbone: Backbone, path: Path) -> None:
-    """Copy pretrained weights into a backbone, strictly but for the classifier.
-
-    Raises:
-        CheckpointError: as `Backbone.init_weights`; the backbone is then unchanged.
-    """
-    tensors = {name: tensor for name, tensor in read_weights(path).items() if not _of_classifier(name, backbone)}
-    fit_weights(backbone.network, tensors, str(path))
-    logger.info("backbone: %d tensors from %s", len(tensors), path)
-    if isinstance(backbone.network, SLaK):
-        for module in backbone.network.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.all():
-                module.weight.register_hook(lambda gradient, weight=module.weight: gradient * (weight != 0))
-
-
-def _of_classifier(name: str, backbone: Backbone) -> bool:
-    """Whether a tensor belongs to what comes after the stages: head, final norm, class token of PVT."""
-    return name.split(".")[0] in ("head", "norm", "cls_token", "fc") and name not in backbone.network.state_dict()

@@ -22,12 +22,14 @@ def features(network: nn.Module, images: Tensor, stage: int | None = None, poole
     Raises:
         ValueError: the network is in training mode or has no such stage.
     """
+    if stage is None:
+        return _at_end(network, images, pooled)[0]
     _check(network)
+    if not 1 <= stage <= (count := len(network.feature_info)):
+        raise InputError(f"stage: {type(network).__name__} has stages 1 to {count}, found {stage}")
     with torch.no_grad():
-        if stage is None:
-            return _last(network, network.forward_features(images), pooled)
-        found = _stage(network, images, stage)
-        return _rows(found.mean(dim=(2, 3)) if pooled else found)
+        (found,) = network.forward_intermediates(images, [stage - 1], stop_early=True, intermediates_only=True)
+        return (found.mean(dim=(2, 3)) if pooled else found.flatten(1)).float()
 
 
 def responses(
@@ -41,28 +43,19 @@ def responses(
         found = features(network, images, stage, pooled)
         with torch.no_grad():
             return found, network(images).float()
+    found, last = _at_end(network, images, pooled)
+    with torch.no_grad():
+        return found, network.forward_head(last).float()
+
+
+def _at_end(network: nn.Module, images: Tensor, pooled: bool) -> tuple[Tensor, Tensor]:
+    """Features at the end of a network, and the map that its head takes."""
     _check(network)
     with torch.no_grad():
         last = network.forward_features(images)
-        return _last(network, last, pooled), network.forward_head(last).float()
+        return (network.forward_head(last, pre_logits=True) if pooled else last).flatten(1).float(), last
 
 
 def _check(network: nn.Module) -> None:
     if network.training:
         raise InputError(f"{type(network).__name__} is in training mode, whose features are random; call eval() first")
-
-
-def _last(network: nn.Module, last: Tensor, pooled: bool) -> Tensor:
-    return _rows(network.forward_head(last, pre_logits=True) if pooled else last)
-
-
-def _rows(found: Tensor) -> Tensor:
-    """float32 (B, D) in the map's logical order, whatever its layout in memory."""
-    return found.flatten(1).float()
-
-
-def _stage(network: nn.Module, images: Tensor, stage: int) -> Tensor:
-    count = len(network.feature_info)
-    if not 1 <= stage <= count:
-        raise InputError(f"stage: {type(network).__name__} has stages 1 to {count}, found {stage}")
-    return network.forward_intermediates(images, indices=[stage - 1], stop_early=True, intermediates_only=True)[0]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,6 @@ from torch import Tensor, nn
 from lska.models.attention import GatingUnit
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
-
-__all__ = ["MODULES", "REASONS", "measure_module"]
 
 MODULES = ("convolution", "self_attention", "lka", "lska")
 REASONS = {"self_attention": {"scalability": "self-attention has no kernel that could be enlarged"}}
@@ -42,15 +39,6 @@ TOLERANCE = 1e-9
 Weighting = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """A module in ordinary use, as a weighting, and rebuilt for a kernel size (None where it has no kernel)."""
-
-    forward: Callable[[Tensor], Tensor]
-    weighting: Weighting
-    with_kernel: Callable[[int], nn.Module] | None
-
-
 def measure_module(module: str) -> dict[str, dict]:
     """Metric entries of one of ``MODULES``: the four answers as 0 or 1, and what was measured for each.
 
@@ -58,13 +46,33 @@ def measure_module(module: str) -> dict[str, dict]:
     (0 to 1) of the weights between two inputs; ``growth_k7_k65``, ratio of spatial parameters. A property that does not
     apply has the value None (see ``REASONS``). Every call gives the same result. Raises ValueError for another name.
     """
+    if module not in MODULES:
+        raise InputError(f"module: expected one of {', '.join(MODULES)}; found {module!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        subject = _subject(module)
+        if module == "convolution":
+            forward = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1).double()
+            weighting: Weighting = lambda guide, values: forward(values)  # noqa: E731
+        elif module == "self_attention":
+            weighting = _self_attention(nn.MultiheadAttention(CHANNELS, num_heads=1, batch_first=True).double())
+            forward = lambda x: weighting(x, x)  # noqa: E731
+        else:
+            forward = GatingUnit(CHANNELS, module, LARGE_KERNEL_ATTENTION_SIZE).double()
+            weighting = lambda guide, values: forward.attention_map(guide) * values  # noqa: E731
         first, second = torch.randn(2, 1, CHANNELS, MAP_SIZE, MAP_SIZE, dtype=torch.double)
-        extent = _range(subject.forward, first)
-        change = _relative_change(subject.weighting, first, second)
-        growth = _growth(subject.with_kernel) if subject.with_kernel else None
+        # Side of the smallest square that holds every input position with a gradient at the centre.
+        seen = _central_jacobian(forward, first).abs().amax(dim=(0, 1)) > 0
+        rows, columns = seen.nonzero(as_tuple=True)
+        extent = int(max(rows.max() - rows.min(), columns.max() - columns.min())) + 1
+        change = _relative_change(weighting, first, second)
+        growth = None
+        if module != "self_attention":
+            convolution = module == "convolution"
+            small, large = (
+                _spatial_weights(nn.Conv2d(CHANNELS, CHANNELS, k) if convolution else GatingUnit(CHANNELS, module, k))
+                for k in KERNEL_SIZES
+            )
+            growth = large / small
     mean, spread = change.mean().item(), change.std().item()
     return {
         "long_range_dependence": metric(int(extent > LONG_RANGE), "1"),
@@ -78,33 +86,15 @@ def measure_module(module: str) -> dict[str, dict]:
     }
 
 
-def _subject(module: str) -> _Subject:
-    if module == "convolution":
-        convolution = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1).double()
-        return _Subject(
-            convolution, lambda guide, values: convolution(values), lambda k: nn.Conv2d(CHANNELS, CHANNELS, k)
-        )
-    if module == "self_attention":
-        return _self_attention(nn.MultiheadAttention(CHANNELS, num_heads=1, batch_first=True).double())
-    if module in ("lka", "lska"):
-        unit = GatingUnit(CHANNELS, module, LARGE_KERNEL_ATTENTION_SIZE).double()
-        return _Subject(
-            unit,
-            lambda guide, values: unit.attention_map(guide) * values,
-            lambda k: GatingUnit(CHANNELS, module, k),
-        )
-    raise InputError(f"module: expected one of {', '.join(MODULES)}; found {module!r}")
-
-
-def _self_attention(attention: nn.MultiheadAttention) -> _Subject:
-    """One-head self-attention over the pixels of a map."""
+def _self_attention(attention: nn.MultiheadAttention) -> Weighting:
+    """Self-attention over the pixels of a map."""
 
     def weighting(guide: Tensor, values: Tensor) -> Tensor:
         tokens, contents = guide.flatten(2).transpose(1, 2), values.flatten(2).transpose(1, 2)
         mixed, _ = attention(tokens, tokens, contents, need_weights=False)
         return mixed.transpose(1, 2).reshape(values.shape)
 
-    return _Subject(lambda x: weighting(x, x), weighting, None)
+    return weighting
 
 
 def _central_jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -114,13 +104,6 @@ def _central_jacobian(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor
     return torch.stack([torch.autograd.grad(value, x, retain_graph=True)[0][0] for value in centre])
 
 
-def _range(forward: Callable[[Tensor], Tensor], x: Tensor) -> int:
-    """Side in pixels of the smallest square that holds every input position with a gradient at the centre."""
-    seen = _central_jacobian(forward, x).abs().amax(dim=(0, 1)) > 0
-    rows, columns = seen.nonzero(as_tuple=True)
-    return int(max(rows.max() - rows.min(), columns.max() - columns.min())) + 1
-
-
 def _relative_change(weighting: Weighting, first: Tensor, second: Tensor) -> Tensor:
     """Difference of each output channel's weights between two guides, relative to the sum of their norms: (C,)."""
     values = torch.zeros_like(first)
@@ -128,12 +111,7 @@ def _relative_change(weighting: Weighting, first: Tensor, second: Tensor) -> Ten
     return (a - b).norm(dim=1) / (a.norm(dim=1) + b.norm(dim=1))
 
 
-def _growth(with_kernel: Callable[[int], nn.Module]) -> float:
-    """Ratio of the number of spatial weights (kernels beyond 1x1, without biases) at the two kernel sizes."""
-    small, large = (sum(_spatial_weights(with_kernel(k))) for k in KERNEL_SIZES)
-    return large / small
-
-
-def _spatial_weights(module: nn.Module) -> list[int]:
+def _spatial_weights(module: nn.Module) -> int:
+    """Number of weights of kernels beyond 1x1, without biases."""
     convolutions = (part for part in module.modules() if isinstance(part, nn.Conv2d))
-    return [conv.weight.numel() for conv in convolutions if math.prod(conv.kernel_size) > 1]
+    return sum(conv.weight.numel() for conv in convolutions if math.prod(conv.kernel_size) > 1)

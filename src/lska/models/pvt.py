@@ -121,7 +121,13 @@ class PVT(StagedNetwork):
             "PVT", patch_sizes=patch_sizes, embed_dims=embed_dims, num_heads=num_heads, depths=depths,
             mlp_ratios=mlp_ratios, sr_ratios=sr_ratios,
         )  # fmt: skip
-        _check(global_pool, embed_dims, num_heads, sr_ratios)
+        self._check_pool(global_pool)
+        if any(channels % heads for channels, heads in zip(embed_dims, num_heads, strict=True)):
+            divided = f"{list(embed_dims)} and {list(num_heads)}"
+            raise InputError(f"PVT: expected embed_dims that num_heads divide, found {divided}")
+        if sr_ratios[-1] != 1:
+            expected = "expected 1 for the last of sr_ratios, where the class token is"
+            raise InputError(f"PVT: {expected}; found {sr_ratios[-1]}")
         rates, side, last = drop_rates(drop_path_rate, depths), img_size, len(depths)
         self.grids: list[Size] = []
         for i, channels in enumerate(embed_dims, start=1):
@@ -188,9 +194,14 @@ class PVT(StagedNetwork):
 
         Raises ValueError for a ``global_pool`` other than "token".
         """
-        if global_pool is not None:
-            _check_pool(global_pool)
+        self._check_pool(global_pool or "token")
         super().reset_classifier(num_classes)
+
+    @staticmethod
+    def _check_pool(global_pool: str) -> None:
+        if global_pool != "token":
+            expected = "expected global_pool 'token', as the class token is classified"
+            raise InputError(f"PVT: {expected}; found {global_pool!r}")
 
     @staticmethod
     def init_module(module: nn.Module) -> None:
@@ -209,21 +220,6 @@ class PVT(StagedNetwork):
         block = r"^(?:patch_embed|pos_embed|block)(\d+)" if coarse else r"^block(\d+)\.(\d+)"
         others = [(block, None), (r"^(?:patch_embed|pos_embed)(\d+)", (0,)), (r"^norm", (99999,))]
         return {"stem": r"^(?:cls_token|patch_embed1|pos_embed1)", "blocks": others}
-
-
-def _check(global_pool: str, embed_dims: Sequence[int], num_heads: Sequence[int], sr_ratios: Sequence[int]) -> None:
-    _check_pool(global_pool)
-    if any(channels % heads for channels, heads in zip(embed_dims, num_heads, strict=True)):
-        raise InputError(
-            f"PVT: expected embed_dims that num_heads divide, found {list(embed_dims)} and {list(num_heads)}"
-        )
-    if sr_ratios[-1] != 1:
-        raise InputError(f"PVT: expected 1 for the last of sr_ratios, where the class token is; found {sr_ratios[-1]}")
-
-
-def _check_pool(global_pool: str) -> None:
-    if global_pool != "token":
-        raise InputError(f"PVT: expected global_pool 'token', as the class token is classified; found {global_pool!r}")
 
 
 def checkpoint_filter_fn(weights: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:

@@ -25,14 +25,7 @@ from lska.provenance.files import printable, quoted
 from lska.settings.recipes import Recipe
 from lska.settings.tasks import ClassifierJob
 from lska.train.engine import Destination, Place, Trainable, complete, prepared
-from lska.train.loading import (
-    BatchPlan,
-    batch_mixer,
-    scoring_loader,
-    seed_everything,
-    training_loader,
-    training_transform,
-)
+from lska.train.loading import BatchPlan, batch_mixer, scoring_loader, seed_everything, training_transform
 from lska.train.private_folders import own_folder
 
 
@@ -111,9 +104,8 @@ class Trainer(Trainable):
         score_held_out: Callable[[Trainer], dict[str, float]] = lambda trainer: {},
     ) -> None:
         layout = memory_format(recipe.channels_last)
-        super().__init__(place, plan, network.to(place.group.device, memory_format=layout).train())
-        self.recipe, self.images, self.workers, self.score_held_out = recipe, images, workers, score_held_out
-        self.layout = layout
+        super().__init__(place, plan, network.to(place.group.device, memory_format=layout).train(), images, workers)
+        self.recipe, self.score_held_out, self.layout = recipe, score_held_out, layout
         try:
             self.optimizer = create_optimizer_v2(
                 self.network, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -146,12 +138,6 @@ class Trainer(Trainable):
         """The network whose weights are the result: the average where the recipe keeps one."""
         return self.network if self.average is None else self.average.module
 
-    @property
-    def skipped(self) -> int:
-        """Unreadable images that this process has met in this attempt."""
-        return 0 if self.images is None else self.images.skipped
-
-    @property
     def noted(self) -> dict[str, Any]:
         """What the sidecar says of the finished training beside what all sidecars say."""
         return {"skipped_images": self.progress.skipped}
@@ -167,16 +153,7 @@ class Trainer(Trainable):
             self.schedule.step(step // self.plan.steps_per_epoch)
         else:
             self.schedule.step_update(step)
-        return self.current_rate()
-
-    def current_rate(self) -> float:
-        """Learning rate that the optimizer has now."""
         return self.optimizer.param_groups[0]["lr"]
-
-    def batches(self, stopping: Callable[[], str | None]) -> Iterator[Any]:
-        """This process's micro-batches from the present position on."""
-        rank, world = self.group.rank, self.group.world
-        return iter(training_loader(self.images, self.plan, self.progress.step, rank, world, self.workers, stopping))
 
     def update(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         """One update on this process's micro-batches; returns their mean loss, a scalar tensor on the device."""

@@ -12,29 +12,12 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.registry import DATASETS, TRANSFORMS
-from torch.utils.data import Dataset
 
 from lska.data.decoding import IGNORED, read_image, read_labels
 from lska.data.entries import DataError
 from lska.settings.tasks import FineTuningJob
-from lska.train.loading import BatchPlan, Key, MicroBatches, seed_processor
-from lska.train.workers import Loader, Stopping
-
-
-class SeededSamples(Dataset):
-    """A data set of the libraries addressed by (epoch, index), with every random choice of its pipeline fixed by that
-    key."""
-
-    def __init__(self, dataset: BaseDataset, seed: int) -> None:
-        self.dataset, self.seed = dataset, seed
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: Key) -> dict[str, Any]:
-        epoch, index = key
-        seed_processor(self.seed, "image", epoch, index)
-        return self.dataset[index]
+from lska.train.loading import BatchPlan
+from lska.train.workers import Loader
 
 
 @dataclass(frozen=True)
@@ -84,15 +67,6 @@ class DensePlan(BatchPlan):
         place = torch.argsort(order)
         batches.sort(key=lambda batch: int(place[batch[0]]))
         return torch.cat([*batches, *rest])
-
-
-def update_loader(
-    dataset: BaseDataset, plan: DensePlan, start: int, rank: int, world: int, workers: int, stopping: Stopping
-) -> Loader:
-    """Micro-batches of this process from update `start` on, as the libraries' models take them."""
-    batches = MicroBatches(plan, start, rank, world)
-    samples = SeededSamples(dataset, plan.seed)
-    return Loader(samples, workers, stopping, batch_sampler=batches, collate_fn=pseudo_collate)
 
 
 def validation_loader(job: FineTuningJob, settings: Any) -> Loader:

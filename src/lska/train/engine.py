@@ -27,9 +27,9 @@ from lska.settings.schema import Training
 from lska.train.distributed import Processes, processes
 from lska.train.interrupt import Interrupted, StopRequest, stop_request
 from lska.train.lease import Lease, LeaseLostError, leased
-from lska.train.loading import BatchPlan
+from lska.train.loading import BatchPlan, training_loader
 from lska.train.progress import Progress, TrainingLog
-from lska.train.saved_state import read_state, require_identity, require_shapes, restore, save_state, state_files
+from lska.train.saved_state import restore, save_state, state_files
 
 logger = logging.getLogger(__name__)
 
@@ -71,35 +71,24 @@ class Trainable:
 
     Args:
         network: on the device of the processes, unwrapped; its weights are what is saved.
+        images: the training set.
+        workers: processes that load it.
     """
 
-    def __init__(self, place: Place, plan: BatchPlan, network: nn.Module) -> None:
-        self.place, self.plan, self.network = place, plan, network
+    collate: Callable[..., Any] | None = None
+    """What makes a micro-batch of samples; torch's own where None."""
+
+    def __init__(self, place: Place, plan: BatchPlan, network: nn.Module, images: Any, workers: int) -> None:
+        self.place, self.plan, self.network, self.images, self.workers = place, plan, network, images, workers
         self.group, self.lease = place.group, place.lease
         self.share = plan.share(place.group.world)
         self.progress = Progress()
-
-    @property
-    def exported(self) -> nn.Module:
-        """The network whose weights are the result."""
-        return self.network
-
-    @property
-    def skipped(self) -> int:
-        """Unreadable images that this process has met in this attempt."""
-        return 0
+        self.may_write = None if self.lease is None else self.lease.check
+        """Called right before a file appears; raises LeaseLostError where another training took over."""
 
     @abstractmethod
     def rate(self, step: int) -> float:
         """Learning rate of update `step` (counted from 0), set if it is not yet."""
-
-    @abstractmethod
-    def current_rate(self) -> float:
-        """Learning rate that the optimizer has now."""
-
-    @abstractmethod
-    def batches(self, stopping: Callable[[], str | None]) -> Iterator[Any]:
-        """This process's micro-batches from the present position on."""
 
     @abstractmethod
     def update(self, batches: Iterator[Any]) -> torch.Tensor:
@@ -111,6 +100,20 @@ class Trainable:
         """What the state holds beside digest and progress, by name: `network`, and what has a `state_dict`, or None."""
 
     @property
+    def exported(self) -> nn.Module:
+        """The network whose weights are the result."""
+        return self.network
+
+    @property
+    def skipped(self) -> int:
+        """Unreadable images that this process has met in this attempt."""
+        return getattr(self.images, "skipped", 0)
+
+    def batches(self, stopping: Callable[[], str | None]) -> Iterator[Any]:
+        """This process's micro-batches from the present position on."""
+        rank, world, start = self.group.rank, self.group.world, self.progress.step
+        return iter(training_loader(self.images, self.plan, start, rank, world, self.workers, stopping, self.collate))
+
     def noted(self) -> dict[str, Any]:
         """What the sidecar says of the finished training beside what all sidecars say."""
         return {}
@@ -119,43 +122,27 @@ class Trainable:
         """Scores of the network at the present position, where they are due; they are logged."""
         return {}
 
-    @property
-    def may_write(self) -> Callable[[], None] | None:
-        """Called right before a file appears; raises LeaseLostError where another training took over."""
-        return None if self.lease is None else self.lease.check
-
     def resume(self) -> None:
         """Go on from the newest state that fits, where there is one; constructors call this, before they wrap anything.
 
-        Raises:
-            OtherTrainingError: it is another training's.
-            StateError: states exist and none can be used.
+        Raises OtherTrainingError or StateError as `saved_state.restore`.
         """
-        if restore(self.place.states, self._take_over):
+
+        def take(state: dict[str, Any]) -> None:
+            for name, part in self.parts().items():
+                if part is not None:
+                    part.load_state_dict(state[name])
+            self.progress = Progress(**state["progress"])
+
+        if restore(self.place.states, self.place.digest, take):
             logger.info("going on after update %d of %d", self.progress.step, self.plan.steps)
         self._skipped_before = self.progress.skipped
-
-    def _take_over(self, path: Path) -> None:
-        state, where = read_state(path), f"training state {path}"
-        require_identity(state["digest"], self.place.digest, self.place.states)
-        progress = Progress.restored(state["progress"], where, self.plan.steps)
-        parts = {name: part for name, part in self.parts().items() if part is not None}
-        for name, part in parts.items():
-            if isinstance(part, nn.Module):
-                require_shapes(state[name], part.state_dict(), f"{where}, {name}")
-            part.load_state_dict(state[name])
-        for weight, kept in parts["optimizer"].state.items():
-            moments = [name for name in kept if name.startswith("exp_avg") or name == "momentum_buffer"]
-            require_shapes({n: kept[n] for n in moments}, dict.fromkeys(moments, weight), f"{where}, optimizer")
-        self.progress = progress
 
     def save(self) -> None:
         """Write the state; only the main process does, the others wait for it.
 
-        Raises:
-            DivergedError: a weight is not finite; the state before is kept.
-            StateError: the state cannot be written.
-            LeaseLostError: another training took the folder over; nothing is written.
+        Raises DivergedError where a weight is not finite, StateError where it cannot be written, LeaseLostError where
+        another training took the folder over; nothing is written then.
         """
         if not all(bool(torch.isfinite(weights).all()) for weights in self.network.parameters()):
             self._diverged("weights are no longer finite")
@@ -170,11 +157,7 @@ class Trainable:
         self.group.by_main(write)
 
     def finite(self, loss: torch.Tensor) -> float:
-        """Mean of `loss` over the processes.
-
-        Raises:
-            DivergedError: it is not finite.
-        """
+        """Mean of `loss` over the processes; raises DivergedError where it is not finite."""
         value = float(self.group.mean(loss))
         if not math.isfinite(value):
             self._diverged(f"the loss is {value}")
@@ -184,9 +167,8 @@ class Trainable:
         states = state_files(self.place.states)
         kept = f"the last good state is {states[-1]}" if states else "no state was saved before"
         raise DivergedError(
-            f"training diverged: {what} at update {self.progress.step} of {self.plan.steps} (rate "
-            f"{self.current_rate():.3g}); {kept}. Lower learning_rate, set clip_gradient, or use precision fp32 in the "
-            "recipe"
+            f"training diverged: {what} at update {self.progress.step} of {self.plan.steps}; {kept}. Lower "
+            "learning_rate, set clip_gradient, or use precision fp32 in the recipe"
         )
 
 
@@ -220,7 +202,6 @@ def fit(trainer: Trainable, batches: Iterator[Any], log: TrainingLog, stop: Stop
         if due:
             # Waits for the device, so that the time of the updates up to here is complete.
             progress.last_loss = trainer.finite(loss)
-
         wish, reason = 0, None
         if finished or progress.step >= next_agreement:
             seconds = time.monotonic() - begun
@@ -261,8 +242,7 @@ def fit(trainer: Trainable, batches: Iterator[Any], log: TrainingLog, stop: Stop
 def prepared(weights: Path, training: Training) -> float:
     """What comes before anything is read: returns the reading of `time.monotonic` at which the budget begins.
 
-    Raises:
-        ForeignWeightsError: weights that this program did not make lie in the place.
+    Raises ForeignWeightsError where weights that this program did not make lie in the place.
     """
     begun = time.monotonic()
     check_replaceable(weights)
@@ -297,9 +277,17 @@ def complete(
         lease = stack.enter_context(leased(target.states, training.heartbeat_seconds, group, stop))
         if group.largest(int(lease is not None and lease.waited and _made_meanwhile(target))):
             return
-        place = Place(group, target.states, target.digest, lease, 60 * training.state_minutes)
-        trainer = build(place)
-        _train(trainer, stop)
+        trainer = build(Place(group, target.states, target.digest, lease, 60 * training.state_minutes))
+        if trainer.progress.step < trainer.plan.steps:
+            attempt = {"code": code_version(), "environment": environment(str(group.device))}
+            trainer.progress.attempts += (attempt,)
+            log = TrainingLog(target.states / "train.jsonl", trainer.progress, trainer.plan, group.is_main, lease)
+            try:
+                fit(trainer, trainer.batches(stop.reason), log, stop)
+            finally:
+                log.close()
+                if trainer.skipped:
+                    logger.warning("%d unreadable image(s) were skipped; see above", trainer.skipped)
         if group.is_main:
             _export(trainer, target)
 
@@ -318,20 +306,6 @@ def _made_meanwhile(target: Destination) -> bool:
     return made
 
 
-def _train(trainer: Trainable, stop: StopRequest) -> None:
-    progress, plan, group = trainer.progress, trainer.plan, trainer.group
-    if progress.step >= plan.steps:
-        return
-    progress.attempts += ({"code": code_version(), "environment": environment(str(group.device))},)
-    log = TrainingLog(trainer.place.states / "train.jsonl", progress, plan, group.is_main, trainer.lease)
-    try:
-        fit(trainer, trainer.batches(stop.reason), log, stop)
-    finally:
-        log.close()
-        if trainer.skipped:
-            logger.warning("%d unreadable image(s) were skipped; the lines above name them", trainer.skipped)
-
-
 def _export(trainer: Trainable, target: Destination) -> None:
     """Write the record of losses, and the weights with the sidecar that vouches for them."""
     with atomic_path(target.log, trainer.may_write) as temporary:
@@ -341,7 +315,7 @@ def _export(trainer: Trainable, target: Destination) -> None:
         progress, plan = trainer.progress, trainer.plan
         sidecar = {
             **target.facts,
-            **trainer.noted,
+            **trainer.noted(),
             "recipe": target.digest,
             "md5": file_md5(weights),
             "origin": "trained",

@@ -7,11 +7,12 @@ of `lska.train.engine`, as in classification.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.dist import broadcast
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
@@ -22,7 +23,7 @@ from mmengine.runner import set_random_seed
 from lska.data import dense_sets
 from lska.models.scoring import memory_format
 from lska.settings.tasks import FineTuningJob
-from lska.train.dense_loading import DensePlan, update_loader
+from lska.train.dense_loading import DensePlan
 from lska.train.engine import Destination, Place, Trainable, complete, prepared
 from lska.train.loading import seed_everything
 from lska.train.mm_configs import configuration
@@ -41,8 +42,7 @@ def open_splits(job: FineTuningJob, *names: str) -> Splits:
         ValueError: it was not prepared, or its record is damaged.
     """
     openers = {"detection": dense_sets.open_detection, "segmentation": dense_sets.open_segmentation}
-    opener = openers[job.kind]
-    splits = {name: opener(job.data, name, job.data.cache) for name in names}
+    splits = {name: openers[job.kind](job.data, name, job.data.cache) for name in names}
     dense_sets.verify_dense(job.kind, job.data, job.data.record, *splits.values())
     return splits
 
@@ -81,6 +81,8 @@ def fine_tune(
 class FineTuner(Trainable):
     """Network, optimizer and schedules of one fine-tuning, as its configuration says."""
 
+    collate = staticmethod(pseudo_collate)
+
     def __init__(self, place: Place, job: FineTuningJob, settings: Config) -> None:
         MMLogger.get_current_instance().setLevel("ERROR")
         init_default_scope(settings["default_scope"])
@@ -90,8 +92,8 @@ class FineTuner(Trainable):
         network = network.to(memory_format=memory_format(job.recipe.channels_last)).to(place.group.device)
         if place.group.world == 1:
             network = revert_sync_batchnorm(network)
-        self.dataset, self.workers = DATASETS.build(copy.deepcopy(settings["train_dataset"])), job.settings.workers
-        super().__init__(place, DensePlan.of_job(job, self.dataset), network)
+        images = DATASETS.build(copy.deepcopy(settings["train_dataset"]))
+        super().__init__(place, DensePlan.of_job(job, images), network, images, job.settings.workers)
         self.optimizer = build_optim_wrapper(network, settings["optim_wrapper"])
         built = {"optimizer": self.optimizer, "epoch_length": self.plan.steps_per_epoch}
         wanted = settings["param_scheduler"]
@@ -114,16 +116,7 @@ class FineTuner(Trainable):
 
     def rate(self, step: int) -> float:
         """Learning rate of the update, which the schedules have set after the one before."""
-        return self.current_rate()
-
-    def current_rate(self) -> float:
-        """Learning rate that the optimizer has now."""
         return self.optimizer.get_lr()["lr"][0]
-
-    def batches(self, stopping: Callable[[], str | None]) -> Iterator[Any]:
-        """This process's micro-batches from the present position on."""
-        rank, world = self.group.rank, self.group.world
-        return iter(update_loader(self.dataset, self.plan, self.progress.step, rank, world, self.workers, stopping))
 
     def update(self, batches: Iterator[Any]) -> torch.Tensor:
         """One update on this process's micro-batches; returns their mean loss, a scalar tensor on the device."""

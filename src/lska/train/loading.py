@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,18 +49,18 @@ def seed_everything(*parts: int | str) -> None:
 
 
 class SeededImages(Dataset):
-    """`images` addressed by (epoch, index), with every random choice of the transform fixed by that key.
+    """`images` addressed by (epoch, index), with every random choice of their transforms fixed by that key.
 
     Indices beyond the number of images are repeats: the same images, changed otherwise.
     """
 
-    def __init__(self, images: ImageDataset, seed: int) -> None:
+    def __init__(self, images: Dataset, seed: int) -> None:
         self.images, self.seed = images, seed
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, key: Key) -> Any:
         epoch, index = key
         seed_processor(self.seed, "image", epoch, index)
         return self.images[index % len(self.images)]
@@ -182,12 +182,13 @@ def test_transform(recipe: Recipe | Preprocessing) -> Any:
 
 
 def training_loader(
-    images: ImageDataset, plan: BatchPlan, start: int, rank: int, world: int, workers: int,
-    stopping: Stopping = lambda: None,
+    images: Dataset, plan: BatchPlan, start: int, rank: int, world: int, workers: int,
+    stopping: Stopping = lambda: None, collate_fn: Callable[..., Any] | None = None,
 ) -> Loader:
-    """Micro-batches of this process from update `start` on: images (B, 3, H, W) float, labels (B,) int64."""
+    """Micro-batches of this process from update `start` on: images (B, 3, H, W) float, labels (B,) int64, or what
+    `collate_fn` makes of the samples of a micro-batch."""
     batches = MicroBatches(plan, start, rank, world)
-    return Loader(SeededImages(images, plan.seed), workers, stopping, batch_sampler=batches)
+    return Loader(SeededImages(images, plan.seed), workers, stopping, batch_sampler=batches, collate_fn=collate_fn)
 
 
 def scoring_loader(split: Split, how: Recipe | Preprocessing, batch_size: int, workers: int) -> Loader:

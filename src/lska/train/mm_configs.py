@@ -26,9 +26,6 @@ PAPER_CLASSES = {"detection": 80, "segmentation": 150}
 PAPER_SIZES = {"detection": ((1280, 800),), "segmentation": ((512, 512), (2048, 1024))}
 """Width and height in pixels at which FLOPs are counted (paper/protocol.md, section 4)."""
 
-BYTE = 255.0
-"""The libraries normalise pixels from 0 to 255."""
-
 
 def configuration(job: FineTuningJob, splits: Splits, world: int | None = None) -> Config:
     """The complete configuration of a fine-tuning: model, data sets, optimizer and schedule, for mmengine's registries.
@@ -45,30 +42,35 @@ def configuration(job: FineTuningJob, splits: Splits, world: int | None = None) 
     scope = use(job.kind)
     from lska.train import dense_loading  # noqa: F401 - registers what reads images and labels
 
-    made = {f"{name}_dataset": _dataset(job, split, name) for name, split in splits.items()}
+    recipe, processes = job.recipe, max(1, job.settings.gpus) if world is None else world
+    made: dict[str, Any] = {f"{name}_dataset": _dataset(job, split, name) for name, split in splits.items()}
     if "train" in splits:
-        made["param_scheduler"] = _schedule(job.recipe)
-    return Config(
-        {
-            "default_scope": scope,
-            "model": model(job, len(next(iter(splits.values())).classes)),
-            **made,
-            "optim_wrapper": _optimizer(job, max(1, job.settings.gpus) if world is None else world),
-            "randomness": {"seed": job.run.seed},
-        }
-    )
+        made["param_scheduler"] = _schedule(recipe)
+    # AdamW on every parameter, gradients accumulated so that an update takes `global_batch` images.
+    wrapper: dict[str, Any] = {
+        "type": "OptimWrapper",
+        "optimizer": {
+            "type": "AdamW", "lr": recipe.learning_rate, "betas": tuple(recipe.betas),
+            "weight_decay": recipe.weight_decay,
+        },
+        "clip_grad": None if recipe.clip_gradient is None else {"max_norm": recipe.clip_gradient},
+        "accumulative_counts": recipe.global_batch // recipe.micro_batch // processes,
+    }  # fmt: skip
+    if recipe.precision == "bf16":
+        wrapper |= {"type": "AmpOptimWrapper", "dtype": "bfloat16", "loss_scale": 1.0}
+    network, seed = model(job, len(next(iter(splits.values())).classes)), {"seed": job.run.seed}
+    return Config({"default_scope": scope, "model": network, **made, "optim_wrapper": wrapper, "randomness": seed})
 
 
 def model(job: FineTuningJob, classes: int) -> dict[str, Any]:
     """The network's configuration alone, for `classes` classes; needs no data."""
     build = {"retinanet": _retinanet, "mask_rcnn": _mask_rcnn, "semantic_fpn": _semantic_fpn}[job.head]
-    architecture = job.architecture
+    architecture, pixels = job.architecture, job.pixels
     widths, strides = stages(job.run, architecture)
     network = build(job, classes, strides)
-    own = job.pixels
-    network["data_preprocessor"] |= {
-        "mean": [BYTE * value for value in own.mean], "std": [BYTE * value for value in own.deviation],
-    }  # fmt: skip
+    # The libraries normalise pixels from 0 to 255.
+    for name, values in {"mean": pixels.mean, "std": pixels.deviation}.items():
+        network["data_preprocessor"][name] = [255.0 * value for value in values]
     # Network and checkpoint of the backbone are both of the job's run.
     network["backbone"] = {
         "type": "Backbone",
@@ -82,28 +84,6 @@ def model(job: FineTuningJob, classes: int) -> dict[str, Any]:
         network["backbone"]["synchronize"] = job.settings.gpus > 1
     network["neck"] |= {"in_channels": list(widths), "out_channels": job.recipe.fpn_channels}
     return network
-
-
-def micro_batches(job: FineTuningJob) -> int:
-    """Micro-batches of an update in all processes together."""
-    return job.recipe.global_batch // job.recipe.micro_batch
-
-
-def _optimizer(job: FineTuningJob, world: int) -> dict[str, Any]:
-    """AdamW on every parameter, gradients accumulated so that an update takes `global_batch` images."""
-    recipe = job.recipe
-    wrapper: dict[str, Any] = {
-        "type": "OptimWrapper",
-        "optimizer": {
-            "type": "AdamW", "lr": recipe.learning_rate, "betas": tuple(recipe.betas),
-            "weight_decay": recipe.weight_decay,
-        },
-        "clip_grad": None if recipe.clip_gradient is None else {"max_norm": recipe.clip_gradient},
-        "accumulative_counts": micro_batches(job) // world,
-    }  # fmt: skip
-    if recipe.precision == "bf16":
-        wrapper |= {"type": "AmpOptimWrapper", "dtype": "bfloat16", "loss_scale": 1.0}
-    return wrapper
 
 
 def _schedule(recipe: DetectionRecipe | SegmentationRecipe) -> list[dict[str, Any]]:
@@ -204,24 +184,20 @@ def _semantic_fpn(job: FineTuningJob, classes: int, strides: tuple[int, ...]) ->
 
 def _dataset(job: FineTuningJob, split: DetectionSplit | SegmentationSplit, name: str) -> dict[str, Any]:
     make = {"detection": _coco_dataset, "segmentation": _label_maps}[job.kind]
-    return {"metainfo": {"classes": tuple(split.classes)}, "test_mode": name != "train", **make(job, split, name)}
+    # An image is read as it is stored: annotations are made for, and checked against, the pixels before any turn. The
+    # recipe gives the longest side first, as the libraries do.
+    resize = {"type": "Resize", "scale": tuple(job.recipe.image_scale), "keep_ratio": True}
+    made = make(job, split, name, {"type": "mmengine.LoadPicture"}, resize)
+    return {"metainfo": {"classes": tuple(split.classes)}, "test_mode": name != "train", **made}
 
 
-def _resize(recipe: DetectionRecipe | SegmentationRecipe) -> list[dict[str, Any]]:
-    """Reading an image as it is stored: annotations are made for, and checked against, the pixels before any turn.
-
-    The recipe gives the longest side first, as the libraries do.
-    """
-    resize = {"type": "Resize", "scale": tuple(recipe.image_scale), "keep_ratio": True}
-    return [{"type": "mmengine.LoadPicture"}, resize]
-
-
-def _coco_dataset(job: FineTuningJob, split: DetectionSplit, name: str) -> dict[str, Any]:
+def _coco_dataset(
+    job: FineTuningJob, split: DetectionSplit, name: str, read: dict[str, Any], resize: dict[str, Any]
+) -> dict[str, Any]:
     recipe: DetectionRecipe = job.recipe
     masks = job.head == "mask_rcnn"
     if masks and not split.masks:
         raise DataError(f"{split.annotations}: {job.task} needs objects with masks, and {job.data.name} has boxes only")
-    read, resize = _resize(recipe)
     if name == "train":
         load = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": masks}
         flip = {"type": "RandomFlip", "prob": recipe.horizontal_flip}
@@ -238,13 +214,14 @@ def _coco_dataset(job: FineTuningJob, split: DetectionSplit, name: str) -> dict[
     }
 
 
-def _label_maps(job: FineTuningJob, split: SegmentationSplit, name: str) -> dict[str, Any]:
+def _label_maps(
+    job: FineTuningJob, split: SegmentationSplit, name: str, read: dict[str, Any], resize: dict[str, Any]
+) -> dict[str, Any]:
     recipe: SegmentationRecipe = job.recipe
     labels = {
         "type": "mmengine.LoadLabelMap", "classes": len(split.classes),
         "zero_is_unlabelled": split.zero_is_unlabelled, "ignore": tuple(split.ignore),
     }  # fmt: skip
-    read, resize = _resize(recipe)
     if name == "train":
         resize |= {"type": "RandomResize", "ratio_range": tuple(recipe.scale_range)}
         crop = {"type": "RandomCrop", "crop_size": (recipe.crop, recipe.crop), "cat_max_ratio": recipe.largest_class}

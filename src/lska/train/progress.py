@@ -10,18 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.provenance.files import (
-    FileError,
-    MissingFileError,
-    WriteError,
-    decode_text,
-    kind_of,
-    parse_json,
-    quoted,
-    read_bytes,
-    write_text,
-)
-from lska.provenance.strict import build
+from lska.provenance.files import MissingFileError, WriteError, read_bytes, write_text
 
 if TYPE_CHECKING:
     from lska.train.lease import Lease
@@ -46,47 +35,27 @@ class Progress:
     skipped: int = 0
     """Unreadable images met, in all attempts and processes; one counts each time it is met."""
 
-    @classmethod
-    def restored(cls, values: Any, where: str, steps: int) -> Progress:
-        """That of a state, which `where` names, of a training with `steps` updates.
-
-        Raises:
-            ValueError: it cannot be that.
-        """
-        if not isinstance(values, dict):
-            raise FileError(f"{where}: progress: expected a mapping, found {kind_of(values)}")
-        made = build(cls, values, f"{where}, progress")
-        if not (0 <= made.step <= steps and made.seconds >= 0 and made.skipped >= 0):
-            raise FileError(f"{where}: progress: expected a step from 0 to {steps}, found {quoted(values)}")
-        return made
-
 
 def logged(path: Path) -> list[dict[str, Any]]:
     """What a training has recorded in its train.jsonl; a damaged line is told and left out.
 
-    Raises:
-        FileError: there is something else in its place, or it cannot be read.
+    Raises FileError where there is something else in its place, or it cannot be read.
     """
     try:
         lines = read_bytes(path).split(b"\n")
     except MissingFileError:
         return []
     found = []
+    # A process that writes, or was killed, leaves half a line at the end.
     for number, line in enumerate(lines[:-1], 1):
         try:
-            found.append(_record(line, f"{path}: line {number}"))
-        except FileError as error:
-            logger.warning("%s; this line is not used", error)
-    # A process that writes, or was killed, leaves half a line at the end.
+            record = json.loads(line)
+            if type(record["step"]) is not int or not all(map(math.isfinite, record.values())) or record["step"] < 0:
+                raise ValueError("expected numbers, `step` a whole one")
+            found.append(record)
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+            logger.warning("%s: line %d: %s (%s); this line is not used", path, number, type(error).__name__, error)
     return found
-
-
-def _record(line: bytes, where: str) -> dict[str, Any]:
-    record = parse_json(decode_text(line, where), where)
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in record.values())
-    if not numbers or not isinstance(record.get("step"), int) or record["step"] < 0:
-        raise FileError(f"{where}: expected numbers, `step` a whole one, found {quoted(record)}")
-    return record
 
 
 class TrainingLog:
@@ -105,8 +74,7 @@ class TrainingLog:
         self._step, self._seconds = start.step, start.seconds
         self._bar: Any = None
         if active:
-            kept = [json.dumps(record) + "\n" for record in logged(path) if record["step"] <= start.step]
-            write_text(path, "".join(kept))
+            write_text(path, "".join(json.dumps(kept) + "\n" for kept in logged(path) if kept["step"] <= start.step))
             if sys.stderr.isatty():
                 from tqdm import tqdm
 
@@ -117,11 +85,7 @@ class TrainingLog:
         return step % self.interval == 0 or step % self.plan.steps_per_epoch == 0 or step == self.plan.steps
 
     def record(self, progress: Progress, epoch: int, rate: float, **more: float) -> None:
-        """Append one record and show it.
-
-        Raises:
-            WriteError: it cannot be written; names the file, which Python does not where space runs out.
-        """
+        """Append one record and show it; raises WriteError that names the file, as Python does not where space ends."""
         if not self.active or (self.lease is not None and not self.lease.holds()):
             return
         step, loss, images = progress.step, progress.last_loss, self.plan.micro_batch * self.plan.micro_batches
