@@ -31,7 +31,7 @@ from lska.evaluate.box_ap import (
 )
 from lska.evaluate.dense_scores import Predictor
 from lska.evaluate.measurement import StaleWeightsError
-from lska.evaluate.segmentation_iou import Areas, areas, as_metrics, resampled, scores
+from lska.evaluate.segmentation_iou import areas, class_metrics, resampled, shares
 from lska.provenance.metric_files import file_md5, validate
 from lska.provenance.outcomes import RESAMPLES, mean_of_parts, read_outcomes, resample_counts, standard_error
 
@@ -180,10 +180,9 @@ def test_categories_and_sizes_that_a_sample_lacks_are_left_out() -> None:
 
 def test_areas_of_an_image_by_hand() -> None:
     labels, predicted = np.array([[0, 0, 1], [1, 255, 255]]), np.array([[0, 1, 1], [1, 0, 2]])
-    hits, seen, labelled = areas(predicted, labels, 3)
-    assert (hits.tolist(), seen.tolist(), labelled.tolist()) == ([1, 2, 0], [1, 3, 0], [2, 2, 0])
-    total = Areas(*(part[None] for part in (hits, seen, labelled)))
-    found, metrics = scores(total), as_metrics(total, ("sky", "pole", "car"))
+    total = areas(predicted, labels, 3)
+    assert total.tolist() == [[1, 2, 0], [1, 3, 0], [2, 2, 0]]
+    found, metrics = shares(total), class_metrics(total[None], ("sky", "pole", "car"))
     assert found["iou"][:2] == pytest.approx([1 / 2, 2 / 3]) and np.isnan(found["iou"][2])
     assert found["miou"] == pytest.approx(7 / 12) and found["aacc"] == 0.75 and found["macc"] == 0.75
     assert metrics["iou/sky"]["value"] == 50 and metrics["iou/car"]["value"] is None
@@ -197,9 +196,8 @@ def random_maps(images: int) -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
-def total_of(maps: Sequence[tuple[np.ndarray, np.ndarray]]) -> Areas:
-    rows = [areas(predicted, labels, 4) for predicted, labels in maps]
-    return Areas(*(np.stack(part) for part in zip(*rows, strict=True)))
+def areas_of(maps: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    return np.stack([areas(predicted, labels, 4) for predicted, labels in maps])
 
 
 def test_scores_equal_those_of_mmseg() -> None:
@@ -211,7 +209,7 @@ def test_scores_equal_those_of_mmseg() -> None:
     maps = random_maps(5)
     pairs = [IoUMetric.intersect_and_union(torch.tensor(one), torch.tensor(labels), 4, 255) for one, labels in maps]
     expected = IoUMetric.total_area_to_metrics(*(sum(part) for part in zip(*pairs, strict=True)), metrics=["mIoU"])
-    mine = scores(total_of(maps))
+    mine = shares(areas_of(maps).sum(axis=0))
     assert mine["iou"] == pytest.approx(expected["IoU"], nan_ok=True)
     assert mine["aacc"] == pytest.approx(float(expected["aAcc"]))
     assert mine["miou"] == pytest.approx(np.nanmean(expected["IoU"]))
@@ -219,17 +217,16 @@ def test_scores_equal_those_of_mmseg() -> None:
 
 
 def test_samples_are_the_scores_of_the_images_that_were_drawn() -> None:
-    total = total_of(random_maps(12))
+    total = areas_of(random_maps(12))
     samples = resampled(total, 5)
     for number, counts in enumerate(resample_counts(12, resamples=5)):
         drawn = np.repeat(np.arange(12), counts)
-        expected = scores(Areas(*(part[drawn] for part in vars(total).values())))
+        expected = shares(total[drawn].sum(axis=0))
         for name, found in samples.items():
             assert found[number] == pytest.approx(100 * float(expected[name]), rel=1e-12)
     # Four times as many images halve the error; where all are alike there is none.
-    fourfold = Areas(*(np.tile(part, (4, 1)) for part in vars(total).values()))
-    alike = Areas(*(np.repeat(part[:1], 12, axis=0) for part in vars(total).values()))
-    error, more, same = (standard_error(resampled(each)["aacc"]) for each in (total, fourfold, alike))
+    every = (total, np.tile(total, (4, 1, 1)), np.repeat(total[:1], 12, axis=0))
+    error, more, same = (standard_error(resampled(each)["aacc"]) for each in every)
     assert more == pytest.approx(error / 2, rel=0.15) and same < 1e-10 < error < 5
 
 

@@ -96,7 +96,7 @@ def test_blocks_change_nothing_and_of_equal_rows_the_first_counts(
         monkeypatch.setattr(neighbours, "PAIRS", pairs)
         largest.clear()
         assert torch.equal(nearest(gallery, query, distance), expected)
-        assert max(largest) <= max(block, pairs), "memory is bounded"
+        assert max(largest) <= max(len(gallery), pairs), "memory is bounded"
         assert nearest(gallery, gallery, distance).tolist() == [index % 9 for index in range(40)]
 
 

@@ -74,9 +74,7 @@ def _score(predictor: Predictor, network: nn.Module) -> Values:
             predicted = Instances(found["bboxes"], found["labels"], found["scores"], found.get("masks"))
             there = _truth(truth, sample.img_id, split.category_ids, "mask" in kinds)
             shown.append((read_image(sample.img_path), there, predicted))
-    detection_sheet(
-        *zip(*shown, strict=True), split.classes, job.samples, f"{job.caption}: {job.task}, {job.run}"
-    )
+    detection_sheet(*zip(*shown, strict=True), split.classes, job.samples, f"{job.caption}: {job.task}, {job.run}")
     metrics: dict[str, Any] = {}
     samples: dict[str, np.ndarray] = {}
     parts: dict[str, np.ndarray] = {}
@@ -89,12 +87,8 @@ def _score(predictor: Predictor, network: nn.Module) -> Values:
 
 
 def coco_results(image: int, found: dict[str, np.ndarray], category_ids: tuple[int, ...]) -> Iterator[dict[str, Any]]:
-    """Detections of one image in COCO's result format, boxes as x, y, width, height and masks run-length encoded.
-
-    Args:
-        found: `bboxes` (n, 4) as x1, y1, x2, y2 in pixels of the original image, `scores`, `labels`, and `masks`
-            (n, H, W) if any.
-    """
+    """Detections of one image in COCO's result format: `found` has `bboxes` (n, 4) as x1, y1, x2, y2 in pixels of the
+    original image, `scores`, `labels`, and `masks` (n, H, W) if any."""
     for index, (box, score, label) in enumerate(zip(found["bboxes"], found["scores"], found["labels"], strict=True)):
         left, top, right, bottom = map(float, box)
         result = {
@@ -135,11 +129,8 @@ def scored(truth: COCO, results: list[dict[str, Any]], kind: str) -> COCOeval:
 
 
 def average_precision(scoring: COCOeval, kind: str) -> dict[str, dict[str, Any]]:
-    """COCO's six average precisions, `<kind>_ap` and so on, as metric entries in percent.
-
-    Averages over IoU 0.5 to 0.95 but for `ap50` and `ap75`; small, medium and large are areas up to 32^2, up to 96^2,
-    and above, in pixels of the original image. None where the set has no object of that size.
-    """
+    """COCO's six average precisions, `<kind>_ap` and so on, as metric entries in percent: averages over IoU 0.5 to 0.95
+    but for `ap50` and `ap75`; None where the set has no object of a size (areas up to 32^2, up to 96^2, above)."""
     images = len(scoring.params.imgIds)
     return {
         f"{kind}_{name}": metric(100 * float(value) if value >= 0 else None, "%", n=images)
@@ -213,11 +204,8 @@ def resampled_precisions(scoring: COCOeval, resamples: int = RESAMPLES) -> dict[
 
 
 def rankings(scoring: COCOeval, area: str) -> Iterator[Ranking]:
-    """Every category that has detections or objects, from the matches that `scoring.evaluate()` found.
-
-    Args:
-        area: a label of pycocotools' ranges, such as `all`.
-    """
+    """Every category that has detections or objects, from the matches that `scoring.evaluate()` found; `area` is a
+    label of pycocotools' ranges, such as `all`."""
     parameters = scoring.params
     images, areas = len(parameters.imgIds), len(parameters.areaRng)
     place = parameters.areaRngLbl.index(area)
@@ -241,10 +229,7 @@ def rankings(scoring: COCOeval, area: str) -> Iterator[Ranking]:
 
 def average_precisions(ranking: Ranking, counts: np.ndarray, recalls: np.ndarray) -> np.ndarray:
     """Mean interpolated precision over `recalls` (R,), float64 (T, B), 0 to 1; NaN for samples without an object.
-
-    Args:
-        counts: float64 (images, B), how often each image is in each sample.
-    """
+    `counts`, float64 (images, B), says how often each image is in each sample."""
     objects = ranking.objects @ counts
     always, places = ranking.counted.all(axis=0), np.flatnonzero(ranking.right.any(axis=0))
     # Most detections count at every threshold or at none: they are summed up once.

@@ -24,7 +24,7 @@ from lska.provenance.outcomes import Outcomes
 DISTANCES = ("cosine", "euclidean")
 
 BLOCK = 1024
-"""Rows of gallery and of query that are compared at a time: 8 MiB of distances."""
+"""Rows of the query that are compared with the gallery at a time: 30 MB of distances for DTD."""
 
 PAIRS = 16384
 """Pairs whose exact distance is taken at a time."""
@@ -88,30 +88,34 @@ def texture_metrics(
 def nearest(gallery: torch.Tensor, query: torch.Tensor, distance: str = "cosine") -> torch.Tensor:
     """Row of `gallery` (G, D) that is nearest to each row of `query` (Q, D), int64 (Q,), on the tensors' device.
 
-    Both are float32; the search is exact in 64-bit arithmetic, for cosine that of the rows scaled to length 1. Products
-    of matrices leave the rows that their rounding cannot tell apart, and of those the differences are squared and
-    summed, in the same order of additions for any block and device. Of equal distances the smallest row counts. No
-    matrix of more than `BLOCK` x `BLOCK` is made.
+    The search is exact in 64-bit arithmetic, for cosine that of the rows scaled to length 1. Products of matrices leave
+    the rows that their rounding cannot tell apart, and of those the differences are squared and summed, in the same
+    order of additions for any block and device. Of equal distances the smallest row counts.
 
     Raises:
         ValueError: for cosine, a row of zeros, which has no direction.
     """
-    result = torch.empty(len(query), dtype=torch.int64, device=query.device)
-    for first in range(0, len(query), BLOCK):
-        rows = _rows(query[first : first + BLOCK], distance)
-        least = torch.full((len(rows),), torch.inf, dtype=torch.float64, device=query.device)
-        for start in range(0, len(gallery), BLOCK):
-            values, columns = _nearest_in_block(_rows(gallery[start : start + BLOCK], distance), rows)
-            # Strictly: an equal distance in a later block has a larger row.
-            better = values < least
-            least = torch.where(better, values, least)
-            result[first : first + BLOCK][better] = columns[better] + start
-    return result
+    gallery, query = (_rows(rows, distance) for rows in (gallery, query))
+    lengths, found = gallery.square().sum(dim=1), []
+    # Sums of D products err by at most about D eps of the sum of their sizes; twice, since minimum and rival both do.
+    unit = 2 * (gallery.shape[1] + 4) * torch.finfo(torch.float64).eps
+    for block in query.split(BLOCK):
+        products = torch.addmm(lengths, block, gallery.T, alpha=-2)
+        margin = unit * (block.square().sum(dim=1).sqrt() + lengths.max().sqrt()).square()
+        rivals = products <= (products.amin(dim=1) + margin)[:, None]
+        rows, columns = rivals.nonzero(as_tuple=True)
+        pairs = zip(rows.split(PAIRS), columns.split(PAIRS), strict=True)
+        exact = torch.cat([_sums((block[row] - gallery[column]).square()) for row, column in pairs])
+        least = torch.full_like(margin, torch.inf).scatter_reduce(0, rows, exact, "amin")
+        winners = exact == least[rows]
+        places = torch.full_like(margin, len(gallery), dtype=torch.int64)
+        found.append(places.scatter_reduce(0, rows[winners], columns[winners], "amin"))
+    return torch.cat(found)
 
 
-def _rows(block: torch.Tensor, distance: str) -> torch.Tensor:
+def _rows(rows: torch.Tensor, distance: str) -> torch.Tensor:
     """Rows in 64-bit precision, for cosine of length 1: |a - b|^2 = 2 - 2 cos then, which keeps the order."""
-    rows = block.double()
+    rows = rows.double()
     if distance == "euclidean":
         return rows
     lengths = _sums(rows.square()).sqrt()
@@ -126,20 +130,3 @@ def _sums(values: torch.Tensor) -> torch.Tensor:
         half = values.shape[1] // 2
         values = torch.cat([values[:, :half] + values[:, half : 2 * half], values[:, 2 * half :]], dim=1)
     return values[:, 0]
-
-
-def _nearest_in_block(gallery: torch.Tensor, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Smallest squared Euclidean distance of each query row (B,), and the smallest gallery row that has it (B,)."""
-    lengths, own = gallery.square().sum(dim=1), query.square().sum(dim=1)
-    products = torch.addmm(lengths, query, gallery.T, alpha=-2)
-    # Sums of D products err by at most about D eps of the sum of their sizes; twice, since minimum and rival both do.
-    unit = (gallery.shape[1] + 4) * torch.finfo(torch.float64).eps
-    margin = 2 * unit * (own.sqrt() + lengths.max().sqrt()).square()
-    rivals = products <= (products.amin(dim=1) + margin)[:, None]
-    rows, columns = rivals.nonzero(as_tuple=True)
-    pairs = zip(rows.split(PAIRS), columns.split(PAIRS), strict=True)
-    exact = torch.cat([_sums((query[row] - gallery[column]).square()) for row, column in pairs])
-    least = torch.full_like(own, torch.inf).scatter_reduce(0, rows, exact, "amin")
-    winners = exact == least[rows]
-    places = torch.full_like(own, len(gallery), dtype=torch.int64)
-    return least, places.scatter_reduce(0, rows[winners], columns[winners], "amin")

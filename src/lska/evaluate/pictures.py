@@ -105,16 +105,13 @@ def class_colour(index: int) -> Colour:
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """Objects of one image, true or predicted."""
+    """Objects of one image, true or predicted: boxes float (n, 4) as x_min, y_min, x_max, y_max in pixels, labels int
+    (n,), scores float (n,) of predictions, masks bool (n, height, width) if any."""
 
     boxes: np.ndarray
-    """float (n, 4): x_min, y_min, x_max, y_max in pixels."""
     labels: np.ndarray
-    """int (n,): class indices."""
     scores: np.ndarray | None = None
-    """float (n,): 0 to 1, for predictions."""
     masks: np.ndarray | None = None
-    """bool (n, height, width)."""
 
 
 def detection_sheet(
@@ -125,10 +122,8 @@ def detection_sheet(
 
     Predictions with a score below `SCORE` are left out, and all but the `MOST` best ones; the sheet says so.
 
-    Args:
-        images: uint8 (height, width, 3) each, of any sizes; about six.
-        classes: names in the order of the label indices.
-        caption: what the sheet shows: scale, task and network.
+    `images` are uint8 (height, width, 3) each, of any sizes, about six; `classes` names in the order of the labels;
+    `caption` says what the sheet shows: scale, task and network.
     """
     best = []
     for items in predictions:
@@ -158,9 +153,7 @@ def segmentation_sheet(
 ) -> None:  # fmt: skip
     """Draw images, true and predicted label maps side by side over a legend; write a PNG atomically.
 
-    Args:
-        truths: int (height, width) each: class indices, `IGNORED` for pixels that are not scored; `predictions`
-            likewise, the others as in `detection_sheet`.
+    Label maps are int (height, width): class indices, `IGNORED` where nothing is scored; the rest as `detection_sheet`.
     """
     with styled():
         legend = _legend([*truths, *predictions], classes)

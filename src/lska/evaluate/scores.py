@@ -204,12 +204,8 @@ def plain_values(
 
 
 def over_splits(name: str, found: Mapping[int, dict[str, Any]], images: int) -> dict[str, dict[str, Any]]:
-    """Entries of one distance: of each split, their mean over so many different images, and its deviation.
-
-    Args:
-        name: start of the metrics' names.
-        found: entries of the splits by their numbers.
-    """
+    """Entries of one distance, whose names start with `name`: of each split as `found`, by number; their mean over so
+    many different images; and its deviation."""
     entries = {f"{name}_split{number}": entry for number, entry in found.items()}
     shares = np.array([entry["value"] for entry in found.values()])
     error = float(np.mean([entry["standard_error"] for entry in found.values()]))
@@ -226,11 +222,7 @@ def image_values(asked: Mapping[int, np.ndarray], hits: Mapping[int, np.ndarray]
     one that happens to be in more splits counts for more; so a value is the mean accuracy plus what the image adds to
     it, m / S sum over its splits of (hit - accuracy) / Q for m images, S splits and Q queries in a split. The spread of
     these values gives the error of a mean of ratios, and of a difference of two networks. With one split a value is 0
-    or 100.
-
-    Args:
-        asked: query images, (Q,) by split.
-        hits: bool (Q,) by split.
+    or 100. Query images, (Q,), and hits, bool (Q,), are by split.
     """
     shares = {number: hit.mean() for number, hit in hits.items()}
     images, places = np.unique(np.concatenate([asked[number] for number in hits]), return_inverse=True)

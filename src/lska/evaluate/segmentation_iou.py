@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,34 +16,22 @@ from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
 from lska.settings.tasks import FineTuningJob
 
 
-@dataclass(frozen=True)
-class Areas:
-    """Pixels per image and class, each an int64 array of shape (images, classes)."""
-
-    intersection: np.ndarray
-    predicted: np.ndarray
-    labelled: np.ndarray
-
-
-def areas(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Areas in pixels of one image: label maps (H, W) to three arrays (classes,); pixels labelled 255 do not count."""
+def areas(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Pixels of one image by class, int64 (3, classes): of the intersection, predicted, labelled; from label maps
+    (H, W), of which pixels labelled 255 do not count."""
     valid = labels != IGNORED
     predicted, labels = predicted[valid], labels[valid]
-    counts = (np.bincount(part, minlength=classes) for part in (predicted[predicted == labels], predicted, labels))
-    return tuple(counts)
+    parts = (predicted[predicted == labels], predicted, labels)
+    return np.stack([np.bincount(part, minlength=classes) for part in parts])
 
 
-def scores(areas: Areas) -> dict[str, np.ndarray]:
-    """Shares from summed areas: `miou`, `macc`, `aacc` (scalars), and of each class `iou` and `acc` (classes,), NaN for
-    classes without pixels.
+def shares(total: np.ndarray) -> dict[str, np.ndarray]:
+    """From summed areas (3, ..., classes): `miou`, `macc`, `aacc` (...), and of each class `iou` and `acc`
+    (..., classes), NaN for classes without pixels.
 
     Means leave out classes that neither labels nor predictions show (for `macc`: that no label shows), as mmseg does.
     """
-    return _shares(*(part.sum(axis=0) for part in (areas.intersection, areas.predicted, areas.labelled)))
-
-
-def _shares(hits: np.ndarray, predicted: np.ndarray, labelled: np.ndarray) -> dict[str, np.ndarray]:
-    """As `scores`, from areas (..., classes)."""
+    hits, predicted, labelled = total
     with np.errstate(invalid="ignore"):
         iou = hits / (predicted + labelled - hits)
         accuracy = hits / labelled
@@ -54,14 +41,15 @@ def _shares(hits: np.ndarray, predicted: np.ndarray, labelled: np.ndarray) -> di
     }  # fmt: skip
 
 
-def resampled(areas: Areas, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
-    """`miou`, `macc` and `aacc` in percent on bootstrap samples of the images, (resamples,) each.
+def resampled(images: np.ndarray, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:
+    """`miou`, `macc` and `aacc` in percent on bootstrap samples of the images, (resamples,) each, from `areas` of each,
+    (images, 3, classes).
 
     Summing areas weighted by how often each image is drawn is summing the areas of the drawn images.
     """
-    parts = [part.astype(np.float64) for part in (areas.intersection, areas.predicted, areas.labelled)]
+    parts = images.astype(np.float64).swapaxes(0, 1)
     drawn = [
-        _shares(*(counts.T @ part for part in parts)) for counts in resample_columns(len(areas.labelled), resamples)
+        shares(np.stack([counts.T @ part for part in parts])) for counts in resample_columns(len(images), resamples)
     ]
     return {name: 100 * np.concatenate([found[name] for found in drawn]) for name in ("miou", "macc", "aacc")}
 
@@ -76,23 +64,22 @@ def evaluate_segmentor(job: FineTuningJob) -> None:
 
 
 def _score(predictor: Predictor, network: nn.Module) -> Values:
-    classes, shown, rows = predictor.split.classes, [], []
+    job, classes, shown, rows = predictor.job, predictor.split.classes, [], []
     for sample, chosen in predictor.predictions(network):
         predicted, labels = (one.data[0].cpu().numpy() for one in (sample.pred_sem_seg, sample.gt_sem_seg))
         rows.append(areas(predicted, labels, len(classes)))
         if chosen:
             shown.append((read_image(sample.img_path), labels, predicted))
-    job, total = predictor.job, Areas(*map(np.stack, zip(*rows, strict=True)))
     segmentation_sheet(*zip(*shown, strict=True), classes, job.samples, f"{job.caption}: {job.task}, {job.run}")
-    return Values(
-        as_metrics(total, classes), Outcomes(samples=resampled(total), parts={"macc": 100 * scores(total)["acc"]})
-    )
+    images = np.stack(rows)
+    outcomes = Outcomes(samples=resampled(images), parts={"macc": 100 * shares(images.sum(axis=0))["acc"]})
+    return Values(class_metrics(images, classes), outcomes)
 
 
-def as_metrics(total: Areas, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Entries of the metric file, in percent; a class without pixels has the value None."""
-    found, images = scores(total), len(total.labelled)
-    metrics = {name: metric(100 * float(found[name]), "%", n=images) for name in ("miou", "macc", "aacc")}
+def class_metrics(images: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Metric entries in percent from `areas` of each image; a class without pixels has the value None."""
+    found = shares(images.sum(axis=0))
+    metrics = {name: metric(100 * float(found[name]), "%", n=len(images)) for name in ("miou", "macc", "aacc")}
     for name, value in zip(classes, found["iou"], strict=True):
         metrics[f"iou/{name}"] = metric(None if np.isnan(value) else 100 * float(value), "%")
     return metrics

@@ -61,11 +61,8 @@ def interleaved_seconds(networks: Sequence[nn.Module], images: Sequence[torch.Te
 def measure_speed(task: MeasurementJob, jobs: Sequence[ClassifierJob]) -> None:
     """Measure the throughput of networks with fresh weights (it does not depend on them) and write the metric files.
 
-    Images have the size of the network's recipe, those of a run with imported weights the size of these.
-
-    Raises:
-        ValueError: unknown model, attention or kernel size, or no manifest of the training data, whose number of
-            classes the networks need.
+    Images have the size of the network's recipe, those of a run with imported weights the size of these. Raises
+    ValueError for unknown networks, or without a manifest of the training data, whose number of classes they need.
     """
     protocol, classes = task.means, len(training_classes(task.data))
     layout = memory_format(jobs[0].recipe.channels_last)
