@@ -20,7 +20,6 @@ from PIL import Image
 from lska.data.synthetic.generated import Count, Extent, Ground, Quality, SceneSet, Size, Turn, generate
 from lska.data.synthetic.labelled import KeptShapes, numbered_scene
 from lska.data.synthetic.render import encode_jpeg, render
-from lska.data.synthetic.scene import Scene
 from lska.data.synthetic.seeds import HELD_OUT
 from lska.provenance.errors import InputError
 from lska.provenance.files import plain, write_json
@@ -77,11 +76,6 @@ class AdversarialSettings(KeptShapes, SceneSet):
         )
 
 
-def adversarial_scene(settings: AdversarialSettings, shape: str, number: int) -> Scene:
-    """Candidate `number` of a class."""
-    return numbered_scene(settings, "val", STREAM, FIRST, shape, number)
-
-
 def write_adversarial_set(
     root: Path, settings: AdversarialSettings, judge: Judge, reference: Mapping[str, Any]
 ) -> bool:
@@ -130,7 +124,7 @@ def _judged(settings: AdversarialSettings, judge: Judge, shape: str) -> Iterator
     others = [names.index(name) for name in settings.class_names if name != shape]
     for start in range(0, settings.candidates, BATCH):
         numbers = range(start, min(start + BATCH, settings.candidates))
-        scenes = (adversarial_scene(settings, shape, number) for number in numbers)
+        scenes = (numbered_scene(settings, "val", STREAM, FIRST, shape, number) for number in numbers)
         files = [encode_jpeg(render(scene), settings.quality) for scene in scenes]
         probabilities = judge([Image.open(io.BytesIO(content)).convert("RGB") for content in files])
         right = probabilities[:, names.index(shape)]
