@@ -158,19 +158,15 @@ def file_hash(path: Path) -> str:
 
 def file_sizes(folder: Path) -> dict[str, int]:
     """Every image file under `folder` with its size in bytes, by relative path; DataError where it cannot be read."""
-    found, folders = {}, [""]
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = {}
     try:
-        while folders:
-            prefix = folders.pop()
-            with os.scandir(f"{folder}/{prefix}") as entries:
-                for entry in entries:
-                    name = f"{prefix}{entry.name}"
-                    if is_hidden(entry.name):
-                        continue
-                    if entry.is_dir():
-                        folders.append(f"{name}/")
-                    elif is_image(entry.name):
-                        found[name] = entry.stat().st_size
+        for base, _, names in os.walk(folder, onerror=refuse, followlinks=True):
+            inside = "" if base == str(folder) else f"{base.removeprefix(f'{folder}/')}/"
+            found |= {f"{inside}{one}": Path(base, one).stat().st_size for one in names if is_image(f"{inside}{one}")}
     except OSError as error:
         raise DataError(
             f"{error.filename or folder} cannot be read ({error.strerror}): expected a folder of images; restore it "

@@ -73,7 +73,7 @@ class DataSource:
     name: FileStem
     """Name of its manifest (src/lska/data/manifests), or of the generated set."""
     root: LocalPath
-    """Folder of the data set in its public layout, or one that holds it as tar files (docs/data.md)."""
+    """Folder of the data set in its public layout, or one that holds it as archives (docs/data.md)."""
     manifest: LocalPath | None = None
     """YAML file of the manifest, for a data set whose manifest does not come with the project."""
     generate: dict[str, Any] | None = None
