@@ -47,11 +47,8 @@ STATISTICS: Mapping[str, tuple[str, float | None]] = {
 
 
 def evaluate_detector(job: FineTuningJob) -> None:
-    """Score a detector over the validation set and write its metric file and the picture of sample predictions.
-
-    Raises:
-        StaleWeightsError, DataError, ValueError: as `Predictor.open`.
-    """
+    """Score a detector over the validation set and write its metric file and the picture of sample predictions;
+    raises as `Predictor.open`."""
     measure_dense(job, _score)
 
 
@@ -166,16 +163,17 @@ def _truth(truth: COCO, image: int, category_ids: tuple[int, ...], masks: bool) 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Detections of one category and range of areas on all images, those with the highest scores first."""
+    """Detections of one category and range of areas on all images, those with the highest scores first.
+
+    `images` int64 (D,) are the places of their images; `right` bool (T, D), by IoU threshold, are matched with an
+    object that counts; `counted` (T, D) are right or wrong, the others match a crowd, or an object of another size, or
+    are of another size; `objects` int64 (images,) are those that count.
+    """
 
     images: np.ndarray
-    """int64 (D,): place of each detection's image."""
     right: np.ndarray
-    """bool (T, D) by IoU threshold: matched with an object that counts."""
     counted: np.ndarray
-    """bool (T, D): right or wrong. The others match a crowd, or an object of another size, or are of another size."""
     objects: np.ndarray
-    """int64 (images,): objects that count."""
 
 
 def resampled_precisions(scoring: COCOeval, resamples: int = RESAMPLES) -> dict[str, np.ndarray]:

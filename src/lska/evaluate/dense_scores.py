@@ -83,11 +83,7 @@ class Predictor:
 
 
 def measure_dense(job: FineTuningJob, score: Callable[[Predictor, nn.Module], Values]) -> None:
-    """Write the metric file of a fine-tuned network with what `score` finds.
-
-    Raises:
-        StaleWeightsError, DataError, ValueError: as `Predictor.open`.
-    """
+    """Write the metric file of a fine-tuned network with what `score` finds; raises as `Predictor.open`."""
     predictor = Predictor.open(job)
     frame = Frame.of(job, job.data.identity())
 

@@ -86,11 +86,8 @@ def counts(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
 
 
 def dense_counts(head: str, run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """As `counts`, of the head on the paper's network for all its sizes of images.
-
-    Raises:
-        ValueError: unknown head, or the run's network is no backbone for detection and segmentation.
-    """
+    """As `counts`, of the head on the paper's network for all its sizes of images; raises ValueError for an unknown
+    head or a network that is no backbone."""
     from lska.train.mm_configs import PAPER_CLASSES, PAPER_SIZES
 
     job = paper_job(head, run)
@@ -103,11 +100,7 @@ def dense_counts(head: str, run: Run) -> tuple[dict[str, dict[str, Any]], dict[s
 
 
 def paper_job(head: str, run: Run) -> FineTuningJob:
-    """The fine-tuning of the paper's network: the paper's recipe, nothing shrunken, no pretrained weights.
-
-    Raises:
-        ValueError: as `dense_counts`.
-    """
+    """The fine-tuning of the paper's network: the paper's recipe, nothing shrunken, no pretrained weights."""
     kind = next((kind for kind, heads in HEADS.items() if head in heads), None)
     if kind is None:
         raise InputError(f"{head!r} is no detector or segmentor; expected one of {', '.join(PAPER_RECIPES)}")

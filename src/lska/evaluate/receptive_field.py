@@ -38,14 +38,12 @@ SMALLEST_SIDE = 3
 
 @dataclass(frozen=True, eq=False)
 class Contribution:
-    """Contribution of each pixel, averaged over images."""
+    """Contribution of each pixel, not negative: the mean over images, float64 (S, S); how many were left out because
+    their scores were not finite; and the scores of the others, float32 (n, S, S)."""
 
     scores: np.ndarray
-    """float64 (S, S), not negative."""
     skipped: int
-    """Images left out because their scores were not finite."""
     maps: np.ndarray
-    """float32 (n, S, S): the scores of each image that the mean is over."""
 
 
 def contribution(network: nn.Module, image: Tensor) -> np.ndarray:

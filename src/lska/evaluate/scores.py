@@ -40,12 +40,10 @@ Cell = tuple[str, int]
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Predictions on `n` images: whether the most probable class is the label, and its probability."""
+    """Predictions on `n` images: whether the most probable class is the label, bool (n,), and its probability (n,)."""
 
     correct: np.ndarray
-    """bool (n,)."""
     confidence: np.ndarray
-    """float (n,), 0 to 1."""
 
     @property
     def gaps(self) -> csr_array:

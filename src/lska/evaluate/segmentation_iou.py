@@ -55,11 +55,8 @@ def resampled(images: np.ndarray, resamples: int = RESAMPLES) -> dict[str, np.nd
 
 
 def evaluate_segmentor(job: FineTuningJob) -> None:
-    """Score a segmentor over the validation set and write its metric file and the picture of sample predictions.
-
-    Raises:
-        StaleWeightsError, DataError, ValueError: as `Predictor.open`.
-    """
+    """Score a segmentor over the validation set and write its metric file and the picture of sample predictions;
+    raises as `Predictor.open`."""
     measure_dense(job, _score)
 
 

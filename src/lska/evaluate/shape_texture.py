@@ -275,24 +275,20 @@ def _scores(
 @dataclass(frozen=True, eq=False)
 class CueDecisions:
     """Decisions on the n images whose shape and texture are of different categories; those whose cues agree are left
-    out, as in the published analysis."""
+    out, as in the published analysis. `category` int64 (n,) is the place of the shape's category, `shape` and `texture`
+    bool (n,) say whether it was decided for that cue."""
 
     category: np.ndarray
-    """int64 (n,): place of the shape's category."""
     shape: np.ndarray
-    """bool (n,): decided for the shape."""
     texture: np.ndarray
-    """bool (n,): decided for the texture."""
 
 
 def decide(probabilities: np.ndarray, groups: Mapping[str, np.ndarray], cues: CueConflictSet) -> CueDecisions:
     """Decisions of a classifier from its softmax outputs (images, classes).
 
-    A category's value is the mean probability of its classes, so that large ones have no advantage; the largest value
-    decides, the first of equal ones, as in the published benchmark. Classes in no category are not considered.
-
-    Args:
-        groups: int (K,) by category, in order: its classes. Those of `cues` must be among them.
+    A category's value is the mean probability of its classes, int (K,) in `groups`, so that large ones have no
+    advantage; the largest value decides, the first of equal ones, as in the published benchmark. Classes in no category
+    are not considered.
     """
     values = [probabilities[:, members].astype(np.float64).mean(axis=1) for members in groups.values()]
     decided, places = np.argmax(values, axis=0)[cues.conflict], list(groups)
