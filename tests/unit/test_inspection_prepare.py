@@ -52,8 +52,8 @@ def test_a_generated_set_is_made_and_recorded(inspected: InspectionProject, task
     assert job.record.read_bytes() == before
 
 
-@pytest.mark.parametrize(("task", "change"), [("shape_texture", {"pose": "image"}), ("texture_knn", {"seed": 1})])
-def test_other_settings_make_another_set(inspected: InspectionProject, task: str, change: dict[str, Any]) -> None:
+def test_other_settings_make_another_set(inspected: InspectionProject) -> None:
+    task, change = "shape_texture", {"pose": "image"}
     before = record(inspected.job(task))
     changed = inspected.job(task, {task: {"data": {"generate": change}}})
     prepare_inspected(changed)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -427,12 +428,10 @@ def save_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest as YAML that `load_manifest` reads, atomically."""
     import yaml
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: plain(inner) for key, inner in value.items() if inner is not None}
-        return [plain(inner) for inner in value] if isinstance(value, tuple | list) else value
+    def said(values: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if value is not None}
 
-    values = plain(dataclasses.asdict(manifest))
+    values = json.loads(json.dumps(dataclasses.asdict(manifest)), object_hook=said)
     archives = [{key: value for key, value in one.items() if value} for one in values.pop("archives")]
     values |= {"archives": archives} if archives else {}
     write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
