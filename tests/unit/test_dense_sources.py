@@ -10,7 +10,7 @@ import yaml
 from dense_sets import SCENES, SHARED, annotations, copied, edited, write_ade, write_coco
 from pycocotools.coco import COCO
 
-from lska.data.dense_sets import DenseSet, open_detection, open_segmentation, prepare_dense, verify_dense
+from lska.data.dense_sets import DenseSet, open_dense, prepare_dense, verify_dense
 from lska.data.entries import DataError
 from lska.provenance.files import FileError
 from lska.settings.scale import DataSource
@@ -28,17 +28,14 @@ def ade(tmp_path_factory: pytest.TempPathFactory) -> DataSource:
     return write_ade(tmp_path_factory.mktemp("sets"))
 
 
-OPENERS = {"detection": open_detection, "segmentation": open_segmentation}
-
-
 def test_splits_are_opened(coco: DataSource, ade: DataSource, tmp_path: Path) -> None:
-    split = open_detection(coco, "val", tmp_path)
+    split = open_dense("detection", coco, "val", tmp_path)
     assert split.images == Path(coco.root) / "val2017" and split.annotations == annotations(coco, "val")
     assert (split.classes, split.category_ids) == (("arrow", "bottle", "circle"), (1, 2, 3))
     assert (split.count, split.masks) == (3, True)
     with pytest.raises(DataError, match="scenes has no split 'test'; choose from train, val"):
-        open_detection(coco, "test", tmp_path)
-    split = open_segmentation(ade, "train", tmp_path)
+        open_dense("detection", coco, "test", tmp_path)
+    split = open_dense("segmentation", ade, "train", tmp_path)
     assert split.images == Path(ade.root) / "images" / "training"
     assert split.labels == Path(ade.root) / "annotations" / "training"
     assert (split.image_suffix, split.label_suffix) == (".jpg", ".png")
@@ -49,7 +46,7 @@ def test_splits_are_opened(coco: DataSource, ade: DataSource, tmp_path: Path) ->
     link.parent.mkdir()
     link.symlink_to(ade.root)
     for root in (link.parent, link):
-        split = open_segmentation(DataSource("ade20k", str(root)), "val", tmp_path)
+        split = open_dense("segmentation", DataSource("ade20k", str(root)), "val", tmp_path)
         assert split.labels == link / "annotations" / "validation" and split.count == 2000
 
 
@@ -61,7 +58,7 @@ def test_the_record_names_the_data_and_verify_returns_it(
     prepare_dense(kind, data, record, tmp_path)
     content = json.loads(record.read_text())
     assert (content["name"], content["kind"], content["splits"]) == (data.name, kind, {"train": 6, "val": 3})
-    splits = [OPENERS[kind](data, split, tmp_path) for split in ("train", "val")]
+    splits = [open_dense(kind, data, split, tmp_path) for split in ("train", "val")]
     assert verify_dense(kind, data, record, *splits) == {"name": data.name, "digest": content["digest"]}
     first = record.read_bytes()
     prepare_dense(kind, data, record, tmp_path)
@@ -109,7 +106,7 @@ def test_a_root_changed_after_the_check_is_refused(change: object, coco: DataSou
     data, record = copied(coco, tmp_path), tmp_path / "record.json"
     prepare_dense("detection", data, record, tmp_path)
     change(data)
-    train, val = (open_detection(data, split, tmp_path) for split in ("train", "val"))
+    train, val = (open_dense("detection", data, split, tmp_path) for split in ("train", "val"))
     verify_dense("detection", data, record, val)
     with pytest.raises(DataError, match="train: files at .*train2017 or its annotations were changed after the check"):
         verify_dense("detection", data, record, train, val)
@@ -150,15 +147,14 @@ def test_contents_are_compared_where_the_manifest_prescribes_them(coco: DataSour
 
 @pytest.mark.parametrize("kind", ["detection", "segmentation"])
 def test_generated_data_are_made_recorded_and_verified(kind: str, tmp_path: Path) -> None:
-    opener = OPENERS[kind]
     data = DataSource("scenes", str(tmp_path / "set"), generate=SCENES)
     record = tmp_path / "record.json"
     with pytest.raises(DataError, match="does not hold the generated set 'scenes'.*lska data prepare"):
-        opener(data, "train", tmp_path)
+        open_dense(kind, data, "train", tmp_path)
     prepare_dense(kind, data, record, tmp_path)
     first = json.loads(record.read_text())
     assert (first["title"], first["splits"]) == ("generated scenes", {"train": 6, "val": 3})
-    split = opener(data, "train", tmp_path)
+    split = open_dense(kind, data, "train", tmp_path)
     assert verify_dense(kind, data, record, split) == {"name": "scenes", "digest": first["digest"]}
     prepare_dense(kind, data, record, tmp_path)
     assert json.loads(record.read_text()) == first
@@ -168,12 +164,12 @@ def test_generated_data_are_made_recorded_and_verified(kind: str, tmp_path: Path
         verify_dense(kind, other, record, split)
     prepare_dense(kind, other, record, tmp_path)
     assert json.loads(record.read_text())["digest"] != first["digest"]
-    assert opener(other, "train", tmp_path).count == 6
+    assert open_dense(kind, other, "train", tmp_path).count == 6
 
 
 def test_a_manifest_of_another_name_is_refused(coco: DataSource, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="detection.data.name is 'other' but the manifest .* describes 'scenes'"):
-        open_detection(DataSource("other", coco.root, coco.manifest), "train", tmp_path)
+        open_dense("detection", DataSource("other", coco.root, coco.manifest), "train", tmp_path)
 
 
 def test_a_wrong_root_says_what_was_expected_and_found(tmp_path: Path) -> None:
@@ -182,9 +178,9 @@ def test_a_wrong_root_says_what_was_expected_and_found(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"does not hold bccd: expected BCCD/JPEGImages, or bccd.tar, or BCCD_Da.*, found 'holiday.jpg'"
     ):
-        open_detection(DataSource("bccd", str(tmp_path / "photos")), "train", tmp_path)
+        open_dense("detection", DataSource("bccd", str(tmp_path / "photos")), "train", tmp_path)
     with pytest.raises(DataError, match=r"expected train2017 or val2017, found none \(No such file or directory\)"):
-        open_detection(DataSource("coco2017", str(tmp_path / "absent")), "train", tmp_path)
+        open_dense("detection", DataSource("coco2017", str(tmp_path / "absent")), "train", tmp_path)
 
 
 @pytest.mark.skipif(not BCCD.is_dir(), reason=f"needs the BCCD archive at {BCCD}")
@@ -196,7 +192,7 @@ def test_bccd(tmp_path: Path) -> None:
     assert content["detail"]["train"]["per_class"] == {"RBC": 2381, "WBC": 214, "Platelets": 209}
     assert content["detail"]["val"]["dropped"] == ["BloodImage_00338.xml, object 13: RBC at the single pixel 504, 337"]
     assert content["detail"]["train"]["dropped"] == ["BloodImage_00343.xml, object 4: RBC at the single pixel 181, 329"]
-    splits = [open_detection(data, split, cache) for split in ("train", "val", "test")]
+    splits = [open_dense("detection", data, split, cache) for split in ("train", "val", "test")]
     assert verify_dense("detection", data, record, *splits)["name"] == "bccd"
     coco = COCO(splits[0].annotations)
     (entry,) = coco.loadImgs(1)
@@ -205,7 +201,7 @@ def test_bccd(tmp_path: Path) -> None:
 
     xml = splits[0].images.parent / "Annotations" / "BloodImage_00001.xml"
     xml.write_text(xml.read_text().replace("<name>WBC</name>", "<name>RBC</name>"))
-    changed = open_detection(data, "train", cache)
+    changed = open_dense("detection", data, "train", cache)
     with pytest.raises(DataError, match="train: files at"):
         verify_dense("detection", data, record, changed)
 
@@ -218,6 +214,6 @@ def test_camvid(tmp_path: Path) -> None:
     assert content["splits"] == {"train": 367, "val": 101, "test": 233}
     assert sum(content["detail"]["train"]["pixels"].values()) == 367 * 480 * 360
     assert content["detail"]["val"]["pixels"]["road"] == 5_053_176
-    split = open_segmentation(data, "test", cache)
+    split = open_dense("segmentation", data, "test", cache)
     assert (split.zero_is_unlabelled, split.ignore, split.count) == (False, (11,), 233)
     assert verify_dense("segmentation", data, record, split)["name"] == "camvid"

@@ -13,7 +13,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from lska.data import coco
 from lska.data.coco import convert
-from lska.data.dense_sets import open_detection
+from lska.data.dense_sets import open_dense
 from lska.data.entries import DataError
 from lska.settings.scale import DataSource
 
@@ -65,7 +65,7 @@ def test_a_cached_conversion_of_another_version_is_not_used(tmp_path: Path, monk
     data = voc_set(tmp_path)
 
     def converted() -> Path:
-        return open_detection(data, "train", tmp_path / "cache").annotations
+        return open_dense("detection", data, "train", tmp_path / "cache").annotations
 
     before = converted()
     # Where this fails for a good reason: raise lska.data.coco.VOC_VERSION, and state the new pair here.
@@ -84,7 +84,7 @@ def test_names_may_have_spaces_and_stand_once(tmp_path: Path) -> None:
     write(tmp_path / "Annotations", "caf\u00e9", box("cell", 5, 6, 7, 8))
     for listing in ("my dog\r\n caf\u00e9 \r\n\r\n".encode(), "\ufeffmy dog\ncaf\u00e9".encode()):
         names.write_bytes(listing)
-        content = json.loads(open_detection(data, "train", tmp_path / "cache").annotations.read_text())
+        content = json.loads(open_dense("detection", data, "train", tmp_path / "cache").annotations.read_text())
         assert [image["file_name"] for image in content["images"]] == ["my dog.jpg", "caf\u00e9.jpg"]
     for listing, message in (
         (b"my dog\n../a\nmy dog\n", "line 2: expected a path .*\n.*line 3: 'my dog' stands in line 1 already"),
@@ -92,7 +92,7 @@ def test_names_may_have_spaces_and_stand_once(tmp_path: Path) -> None:
     ):
         names.write_bytes(listing)
         with pytest.raises(ValueError, match=message):
-            open_detection(data, "train", tmp_path / "cache")
+            open_dense("detection", data, "train", tmp_path / "cache")
 
 
 def test_a_click_without_a_drag_is_left_out_and_boxes_out_of_the_image_stay_for_the_check(tmp_path: Path) -> None:

@@ -118,11 +118,9 @@ def test_what_is_wrong_with_the_splits_is_named(root: Path, tmp_path: Path, snap
     assert "\n".join(said).replace(str(tmp_path), "TMP") == snapshot
 
 
-def test_a_root_of_something_else_is_refused_with_what_lies_there(root: Path, tmp_path: Path) -> None:
-    for place, found in ((root / "nowhere", "found none \\(No such file"), (root / "dtd/images", "found 'banded', ")):
-        with pytest.raises(DataError, match=f"holds no texture set: expected the folders images and labels, .*{found}"):
-            read_textures(place)
-        assert "holds no texture set" in findings(place)
+def test_a_root_of_something_else_is_refused_with_what_lies_there(root: Path) -> None:
+    with pytest.raises(DataError, match="holds no texture set: .*found 'banded', "):
+        read_textures(root / "dtd/images")
     for path in (root / "dtd/labels").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="labels holds no split: expected train1.txt, val1.txt, test1.txt, found none"):

