@@ -20,7 +20,7 @@ from typing import Any
 
 from lska.data.roots import Settings, prepared_from, require, unmakeable
 from lska.models.runs import Run
-from lska.pipeline.launching import budget_seconds
+from lska.pipeline.resources import budget_seconds
 from lska.pipeline.warm import delegate, run_beside_server
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import FileError, parse_json, printable, quoted

@@ -15,7 +15,7 @@ import pytest
 from cluster_project import RUN, ClusterProject, assert_equal, numbers, tables
 from own_slurm import processes, wait_for
 
-from lska.pipeline.ownership import snakemakes
+from lska.pipeline.supervise import snakemakes
 from lska.provenance.files import read_json
 from lska.provenance.metric_files import file_md5
 

@@ -4,7 +4,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from lska.data import roots
-from lska.pipeline.labels import labelled
+from lska.pipeline.resources import labelled
 
 
 # Before anything runs, and where a person sees it: a job could only write it into its log.

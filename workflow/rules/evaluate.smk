@@ -1,7 +1,7 @@
 # Measurements: each writes metric files, results/<scale>/metrics/<task>/<run>.json, and beside those of images an .npz
 # with what their errors come from.
 
-from lska.pipeline.labels import labelled
+from lska.pipeline.resources import labelled
 from lska.provenance.outcomes import outcomes_path
 from lska.provenance.metric_files import file_md5
 

@@ -1,11 +1,10 @@
 # Weights: published ones come from DVC, the others are trained, one rule for every network. Which of both is decided for
-# each network while this is read (lska.pipeline.checkpoints); what this program did not make is made by neither, and what is here and
-# current has no rule. State lives in work/, outside the outputs, so that a killed training goes on.
+# each network while this is read (lska.pipeline.checkpoints); what this program did not make is made by neither, and what
+# is here and current has no rule. State lives in work/, outside the outputs, so that a killed training goes on.
 
 from snakemake.logging import logger
 
-from lska.pipeline.labels import labelled
-from lska.pipeline.launching import launcher, node_resources
+from lska.pipeline.resources import labelled, launcher, node_resources
 
 
 START = launcher(PLAN.config.training)

@@ -6,32 +6,33 @@ its plugin for Slurm do not see: an absent controller, preempted jobs, jobs and 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from lska.pipeline.ownership import Ownership, OwnershipError, owned
-from lska.pipeline.slurm_queue import (
-    ALIVE,
-    STRANDED,
-    QueueError,
-    ask_slurm,
-    job_states,
-    slurm_here,
-    write_patient_commands,
-)
+from filelock import FileLock, Timeout
+
+from lska.pipeline import slurm_queue
+from lska.pipeline.slurm_queue import ALIVE, QueueError, ask_slurm, job_states
 from lska.provenance.commands import ask
-from lska.provenance.errors import InputError
+from lska.provenance.errors import InputError, LskaError
+from lska.provenance.files import parse_json, printable, quoted, read_text
+from lska.provenance.strict import build
 
 logger = logging.getLogger(__name__)
+
+_JOB = "SLURM_JOB_ID"
 
 _STOPPING = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM}
 """Signals that ask for the end, and what Snakemake is sent then: at SIGINT it cancels its jobs, at SIGTERM it waits for
@@ -39,6 +40,10 @@ those that run. It does not know SIGHUP, that of a closed terminal."""
 
 _UNLOCK_SECONDS, _END_SECONDS = 900.0, 60.0
 """For unlocking a folder; for a Snakemake that waits for nothing to end by itself, before it is killed."""
+
+
+class OwnershipError(LskaError, RuntimeError):
+    """The folder is in use, or it cannot be told whether it is."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def supervise(command: Sequence[str], patience: Patience, folder: Path | None = 
     """
     if not command or Path(command[0]).name != "snakemake":
         raise InputError("lska supervise needs a call of Snakemake: lska supervise snakemake --profile slurm ...")
-    slurm = slurm_here()
+    slurm = slurm_queue.slurm_here()
     if slurm and " " in sys.executable:
         logger.warning(
             "%s: Snakemake's executor for Slurm calls this without quotes, so that every job will fail; make the "
@@ -74,6 +79,133 @@ def supervise(command: Sequence[str], patience: Patience, folder: Path | None = 
         )  # fmt: skip
     with owned(folder or Path.cwd()) as ownership, tempfile.TemporaryDirectory(prefix="lska-slurm-") as commands:
         return Supervisor(command, patience, ownership, Path(commands), slurm).run()
+
+
+@dataclass(frozen=True)
+class FolderOwner:
+    """Who was about to start a supervised Snakemake: host, number of the process, Slurm's job in which it ran."""
+
+    host: str
+    supervisor: int
+    job: str | None = None
+
+    def __str__(self) -> str:
+        job = "" if self.job is None else f" (job {self.job})"
+        return printable(f"process {self.supervisor} on {self.host}{job}", 200)
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """The right to run Snakemake in a folder, for as long as this process or the Snakemake that it starts lives."""
+
+    folder: Path
+    lock: Path
+    """The locked file. It holds the `FolderOwner`, as JSON, from the start of a supervised Snakemake until that has
+    ended by itself."""
+    descriptor: int
+    """Of the lock, to be passed on; the kernel releases it when the last process that has it ends."""
+
+    def begin(self) -> None:
+        """Note that Snakemake is about to be started."""
+        owner = FolderOwner(socket.gethostname(), os.getpid(), os.environ.get(_JOB))
+        # One write of one length: a kill leaves the old content or the new one.
+        os.pwrite(self.descriptor, json.dumps(asdict(owner)).encode().ljust(500) + b"\n", 0)
+
+    def end(self) -> None:
+        """Note that it has ended by itself."""
+        os.ftruncate(self.descriptor, 0)
+
+    def left_lock(self) -> bool:
+        """Whether a dead Snakemake's lock is in the way.
+
+        Some shared file systems lock files for one machine only, so another one may still have the folder. Where a job
+        of Slurm ran its Snakemake, that has ended, or is this one that was put back into the queue, nobody has it.
+
+        Raises:
+            OwnershipError: a Snakemake without a supervisor runs here, or its lock is there, so that nobody knows
+                whether it still runs; or a supervised one was started on another machine and has not ended by itself.
+        """
+        try:
+            owner = _owner(self.lock)
+        except ValueError as error:
+            raise OwnershipError(
+                f"{error}; so it cannot be told where Snakemake was started last: when nothing of it runs on any "
+                f"machine any more, remove {self.lock} and start again"
+            ) from error
+        here = owner is None or owner.host == socket.gethostname()
+        if not here and not (owner.job and (owner.job == os.environ.get(_JOB) or slurm_queue.job_ended(owner.job))):
+            raise OwnershipError(
+                f"{self.folder}: `lska supervise` was started on {quoted(owner.host)} and its Snakemake has not ended "
+                f"by itself; go on there or, when nothing of it runs there any more, remove {self.lock} and start again"
+            )
+        if others := snakemakes(self.folder):
+            raise OwnershipError(
+                f"{self.folder}: Snakemake runs here without a supervisor (process {', '.join(map(str, others))}); "
+                "wait for it, or end it"
+            )
+        locks = self.folder / ".snakemake" / "locks"
+        found = locks.is_dir() and any(path.stat().st_size for path in locks.iterdir())
+        if found and owner is None:
+            raise OwnershipError(
+                f"{locks} holds the lock of a Snakemake that `lska supervise` did not start, so it cannot be told "
+                "whether that still runs; end it or, where it was killed, call `snakemake --unlock`, and start again"
+            )
+        return found
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[Ownership]:
+    """Become the one that runs Snakemake in `folder`.
+
+    Raises:
+        OwnershipError: another supervisor, or a Snakemake that one has started, still lives; or the file system locks
+            no files.
+    """
+    path, descriptors = folder / ".snakemake" / "lska-supervised.json", []
+    path.parent.mkdir(exist_ok=True)
+    try:
+        lock = FileLock(path, timeout=0, fallback_to_soft=False, on_acquired=descriptors.append)
+        lock.acquire()
+    except Timeout:
+        try:
+            holder = _owner(path)
+        except ValueError:
+            holder = None
+        raise OwnershipError(
+            f"{folder}: Snakemake is already run here, by {holder or 'another process'} or what it started; wait for "
+            "it, or end both"
+        ) from None
+    except OSError as error:
+        raise OwnershipError(
+            f"{path}: this file cannot be locked ({error.strerror}), so that nobody can tell whether a watchdog runs "
+            "here; call snakemake without it, or from a folder on another file system"
+        ) from error
+    try:
+        yield Ownership(folder, path, descriptors[0])
+    finally:
+        lock.release()
+
+
+def _owner(path: Path) -> FolderOwner | None:
+    """Whom a lock names; raises ValueError where it is damaged."""
+    text = read_text(path)
+    return build(FolderOwner, parse_json(text, str(path)), str(path)) if text.strip() else None
+
+
+def snakemakes(folder: Path) -> list[int]:
+    """Processes of this machine that run Snakemake in `folder`, but for those that do one job for another one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+            there = (process / "cwd").samefile(folder)
+        except OSError:
+            continue  # it has ended, or is somebody else's
+        # An interpreter comes before a script, and `-m` before a module.
+        program = [Path(word).name for word in words[:3] if word != "-m"]
+        if there and "snakemake" in program and "lska" not in program and "--mode" not in words:
+            found.append(int(process.name))
+    return sorted(found)
 
 
 @dataclass
@@ -129,10 +261,12 @@ class Supervisor:
         if self.slurm:
             self._cancel_leftovers()
             # Before each start: what they remember is asked of the controller, which has answered now.
-            write_patient_commands(self.commands)
+            slurm_queue.write_patient_commands(self.commands)
         if locked:
             logger.warning("removing the lock of a Snakemake that is dead")
-            done = ask(self._call("--unlock"), _UNLOCK_SECONDS, cwd=folder, stderr=subprocess.STDOUT)
+            # Right after the program: what follows `--` are targets.
+            command = [self.command[0], "--unlock", *self.command[1:]]
+            done = ask(command, _UNLOCK_SECONDS, cwd=folder, stderr=subprocess.STDOUT)
             if done.returncode != 0:
                 raise OwnershipError(f"{folder}: Snakemake cannot be unlocked:\n{done.stdout.strip()[-2000:]}")
 
@@ -157,10 +291,6 @@ class Supervisor:
                 raise OwnershipError(f"jobs {named} of a dead Snakemake do not end; `scancel` them, start again")
             time.sleep(min(5.0, self.patience.poll_seconds))
 
-    def _call(self, *options: str) -> list[str]:
-        # Right after the program: what follows `--` are targets.
-        return [self.command[0], *options, *self.command[1:]]
-
     def _once(self) -> tuple[int, str | None]:
         """Run Snakemake once; its exit code, and why it has to be started again, if it has."""
         self.once, self.absent = True, False
@@ -168,8 +298,8 @@ class Supervisor:
         path = os.pathsep.join([str(self.commands), os.environ.get("PATH", os.defpath)])
         # A session of its own: Ctrl-C on the terminal would reach Snakemake twice, which makes it leave its jobs.
         self.process = subprocess.Popen(
-            self._call("--rerun-incomplete"), cwd=self.ownership.folder, env={**os.environ, "PATH": path},
-            pass_fds=[self.ownership.descriptor], start_new_session=True,
+            [self.command[0], "--rerun-incomplete", *self.command[1:]], cwd=self.ownership.folder,
+            env={**os.environ, "PATH": path}, pass_fds=[self.ownership.descriptor], start_new_session=True,
         )  # fmt: skip
         if self.stopped:
             self._asked_to_end(self.stopped)
@@ -218,7 +348,7 @@ class Supervisor:
             self.absent = True
             return True
         for job, state in jobs.items():
-            if state in STRANDED and job not in self.former:
+            if state in slurm_queue.STRANDED and job not in self.former:
                 try:
                     # Under its id, which is the one that Snakemake waits for.
                     ask_slurm("scontrol", "requeue", job)
