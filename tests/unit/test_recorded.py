@@ -12,8 +12,8 @@ from plan_helpers import leave, look_again, md5_of, put_metrics, put_weights
 
 from lska.models.runs import Run
 from lska.pipeline.checkpoints import Choices
+from lska.pipeline.current import recorded
 from lska.pipeline.products import Plan
-from lska.pipeline.recorded import recorded
 from lska.provenance.files import write_json
 from lska.provenance.outcomes import outcomes_path
 

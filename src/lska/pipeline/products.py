@@ -16,8 +16,7 @@ from lska.claims.summaries import summary_files
 from lska.data.roots import Settings, unmakeable
 from lska.models.runs import Run
 from lska.pipeline.checkpoints import Choices
-from lska.pipeline.current import Product, pending
-from lska.pipeline.recorded import recorded
+from lska.pipeline.current import Product, pending, recorded
 from lska.provenance.errors import InputError
 from lska.provenance.files import read_json, write_json
 from lska.provenance.foreign_weights import ForeignWeightsError
@@ -160,10 +159,6 @@ class Plan:
         """The file with the paper's values."""
         return f"paper/{load_spec(target).paper}.csv"
 
-    def training_digest(self, run: str) -> str:
-        """Identity of a training; Snakemake trains again when it changes."""
-        return self.config.training_digest(Run.parse(run))
-
     def data_set(self, name: str) -> tuple[str, DataSource]:
         """What the scale's data set `name` serves (see `Config.sources`), and its settings."""
         for kind, data in self.config.sources:
@@ -184,7 +179,7 @@ class Plan:
 
     @functools.cached_property
     def products(self) -> dict[str, Product]:
-        """Everything that is trained, measured or drawn from images, as its files say (`lska.pipeline.recorded`)."""
+        """Everything that is trained, measured or drawn from images, as its files say (`lska.pipeline.current`)."""
         return recorded(self.config, self.choices)
 
     @functools.cached_property
