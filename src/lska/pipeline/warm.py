@@ -137,7 +137,7 @@ def _handle(connection: socket.socket, main: Main) -> int:
     """Do one request in a process of its own, watching both it and the client."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     head, streams, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
-    request = json.loads(_receive(connection, _LENGTH.unpack(head)[0]))
+    request = json.loads(connection.recv(_LENGTH.unpack(head)[0], socket.MSG_WAITALL))
     try:
         connection.sendall(_TAKEN)
     except BrokenPipeError:
@@ -152,16 +152,6 @@ def _handle(connection: socket.socket, main: Main) -> int:
     with contextlib.suppress(BrokenPipeError):
         connection.sendall(bytes([code]))
     return 0
-
-
-def _receive(connection: socket.socket, length: int) -> bytes:
-    data = b""
-    while len(data) < length:
-        part = connection.recv(length - len(data))
-        if not part:
-            raise EOFError("the client left in the middle of its request")
-        data += part
-    return data
 
 
 def _work(request: dict, streams: list[int], main: Main) -> int:
