@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lska.provenance import commands
-from lska.provenance.commands import NoAnswerError, ask
+from lska.provenance import surroundings
+from lska.provenance.surroundings import NoAnswerError, ask
 from lska.train.gpus import VARIABLE, visible
 
 
@@ -30,7 +30,7 @@ def test_an_answer_comes_whole() -> None:
 def test_a_program_that_does_not_answer_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(commands, "TELL_SECONDS", 0.1)
+    monkeypatch.setattr(surroundings, "TELL_SECONDS", 0.1)
     caplog.set_level(logging.INFO)
     began = time.monotonic()
     with pytest.raises(NoAnswerError, match="sleeper: no answer within"):

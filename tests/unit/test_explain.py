@@ -18,7 +18,7 @@ from table_helpers import PAPER, demo, put_required
 from lska.audit.explain import Explanation, Origin, choose_cell, explain_cell, filled_table
 from lska.audit.links import ScaleFiles
 from lska.provenance.metric_files import digest, project_root, write_sealed
-from lska.provenance.pointers import Pointer, write_pointer
+from lska.provenance.sidecars import Pointer, write_pointer
 from lska.settings.scale import Config, load
 from lska.tables.collect import collect
 from lska.tables.specs import TARGETS, load_spec

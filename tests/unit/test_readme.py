@@ -83,7 +83,7 @@ def test_commands_exist(command: str):
 
 def test_small_weights_in_the_store_belong_to_their_pointers_sidecars_and_metrics():
     from lska.provenance.metric_files import file_md5
-    from lska.provenance.pointers import read_pointer
+    from lska.provenance.sidecars import read_pointer
 
     tasks = {"": METRICS} | {task: METRICS.parent / task for task in TASKS.values()}
     for task, path in [(task, path) for task, folder in tasks.items() for path in folder.glob("*.json")]:

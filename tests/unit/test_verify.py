@@ -27,7 +27,7 @@ from lska.claims.listing import claim_files
 from lska.claims.verdicts import judge_claims
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import digest, project_root, seal_of, write_sealed
-from lska.provenance.pointers import Pointer, pointer_path, write_pointer
+from lska.provenance.sidecars import Pointer, pointer_path, write_pointer
 from lska.settings.scale import load
 from lska.tables.collect import collect
 from lska.tables.measurements import MetricFolder

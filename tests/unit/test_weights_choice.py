@@ -13,10 +13,15 @@ from lska.models.runs import RUN as ANY_RUN
 from lska.models.runs import Run
 from lska.pipeline.checkpoints import RETRAINED, Choices, training_of
 from lska.pipeline.products import Plan
-from lska.provenance.foreign_weights import ForeignWeightsError
 from lska.provenance.metric_files import digest
-from lska.provenance.pointers import Pointer, pointer_path, read_pointer, write_pointer
-from lska.provenance.sidecars import read_sidecar
+from lska.provenance.sidecars import (
+    ForeignWeightsError,
+    Pointer,
+    pointer_path,
+    read_pointer,
+    read_sidecar,
+    write_pointer,
+)
 
 RUN = Run("van_tiny", "lska", 23, 0)
 MD5, TUNED_MD5 = md5_of("published"), md5_of("tuned")

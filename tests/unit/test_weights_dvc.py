@@ -21,7 +21,7 @@ from lska.pipeline import dvc as weights_in_dvc
 from lska.pipeline.dvc import artifacts, update_artifacts
 from lska.provenance.files import read_json
 from lska.provenance.metric_files import file_md5, write_sealed
-from lska.provenance.pointers import read_pointer
+from lska.provenance.sidecars import read_pointer
 
 FIRST = NAMES[0]
 

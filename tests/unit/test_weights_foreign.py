@@ -16,9 +16,8 @@ from lska.models.runs import Run
 from lska.pipeline.checkpoints import Choices, training_of
 from lska.pipeline.products import Plan
 from lska.provenance.files import write_json
-from lska.provenance.foreign_weights import ForeignWeightsError, foreign
 from lska.provenance.metric_files import seal_of
-from lska.provenance.pointers import Pointer, write_pointer
+from lska.provenance.sidecars import ForeignWeightsError, Pointer, foreign, write_pointer
 from lska.settings.tasks import TrainingJob
 from lska.train.classifier import train
 

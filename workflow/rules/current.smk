@@ -1,7 +1,7 @@
 # What is current has no rule; this tells Snakemake the rest: inputs of what is to be made, and which files are stale.
 
 from lska.data.roots import PlannedJob
-from lska.provenance.foreign_weights import ForeignWeightsError
+from lska.provenance.sidecars import ForeignWeightsError
 
 # It can be asked for by its name all the same.
 for file in PLAN.current():

@@ -25,11 +25,9 @@ from lska.provenance.files import (
     read_json,
     read_lines,
 )
-from lska.provenance.foreign_weights import unusable
 from lska.provenance.metric_files import digest, file_md5, git, project_root, seal_problem, validate
 from lska.provenance.outcomes import Outcomes, OutcomesError, outcomes_path, read_arrays, read_outcomes
-from lska.provenance.pointers import pointer_path, read_pointer
-from lska.provenance.sidecars import check_sidecar
+from lska.provenance.sidecars import check_sidecar, pointer_path, read_pointer, unusable
 from lska.settings.scale import Config
 from lska.settings.schema import DataSource
 from lska.settings.tasks import CORRUPTED, KINDS

@@ -20,8 +20,7 @@ from lska.provenance.errors import InputError
 from lska.provenance.files import plain
 from lska.provenance.metric_files import device_text, digest, lock_digest, project_root
 from lska.provenance.outcomes import outcomes_path
-from lska.provenance.pointers import read_pointer
-from lska.provenance.sidecars import imported, own_normalization, own_preprocessing
+from lska.provenance.sidecars import imported, own_normalization, own_preprocessing, read_pointer
 from lska.settings.recipes import load_recipe
 from lska.settings.scale import Config
 from lska.settings.tasks import MANIFESTS, PAPER_RECIPES, parse_task

@@ -31,18 +31,21 @@ from lska.models.scoring import memory_format
 from lska.models.threads import use_threads
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import quoted
-from lska.provenance.foreign_weights import occupied, other, unusable, unvouched
 from lska.provenance.metric_files import digest, write_metrics
 from lska.provenance.outcomes import Outcomes, with_errors
-from lska.provenance.pointers import pointer_path
 from lska.provenance.sidecars import (
     Geometry,
     Normalization,
     Preprocessing,
     changes,
     imported,
+    occupied,
+    other,
     own_preprocessing,
+    pointer_path,
     read_sidecar,
+    unusable,
+    unvouched,
 )
 from lska.settings.schema import DataSource
 from lska.settings.tasks import ClassifierJob, FineTuningJob, MeasurementJob

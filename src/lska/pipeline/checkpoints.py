@@ -8,9 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from lska.models.runs import Run
-from lska.provenance.foreign_weights import ForeignWeightsError, cached, foreign, occupied, other, unusable
-from lska.provenance.pointers import Pointer, read_pointer
-from lska.provenance.sidecars import changes, damage, imported, own_normalization, own_preprocessing, read_sidecar
+from lska.provenance.sidecars import (
+    ForeignWeightsError,
+    Pointer,
+    cached,
+    changes,
+    damage,
+    foreign,
+    imported,
+    occupied,
+    other,
+    own_normalization,
+    own_preprocessing,
+    read_pointer,
+    read_sidecar,
+    unusable,
+)
 from lska.settings.scale import Config
 from lska.settings.tasks import FineTuningJob, TrainingJob
 

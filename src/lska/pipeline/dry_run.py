@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from lska.provenance.commands import ask
 from lska.provenance.errors import InputError, LskaError
+from lska.provenance.surroundings import ask
 
 _SECONDS = 3600.0
 """What Snakemake may take to plan: minutes for tens of thousands of jobs."""

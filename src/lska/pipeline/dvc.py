@@ -16,13 +16,22 @@ from typing import Any, NamedTuple
 
 from lska.models.runs import Run
 from lska.pipeline.checkpoints import Choices, training_of
-from lska.provenance.commands import NoAnswerError, ask
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import atomic_path, files_in
-from lska.provenance.foreign_weights import ForeignWeightsError, cached
 from lska.provenance.metric_files import digest, file_md5, seal_problem
-from lska.provenance.pointers import SUFFIX, Pointer, pointer_path, read_pointer, write_pointer
-from lska.provenance.sidecars import imported, load_sidecar, read_sidecar
+from lska.provenance.sidecars import (
+    SUFFIX,
+    ForeignWeightsError,
+    Pointer,
+    cached,
+    imported,
+    load_sidecar,
+    pointer_path,
+    read_pointer,
+    read_sidecar,
+    write_pointer,
+)
+from lska.provenance.surroundings import NoAnswerError, ask
 from lska.settings.scale import Config
 from lska.settings.tasks import TrainingJob
 

@@ -8,8 +8,8 @@ import shlex
 import shutil
 from pathlib import Path
 
-from lska.provenance.commands import NoAnswerError, ask
 from lska.provenance.errors import LskaError
+from lska.provenance.surroundings import NoAnswerError, ask
 
 logger = logging.getLogger(__name__)
 

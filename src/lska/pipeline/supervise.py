@@ -25,10 +25,10 @@ from filelock import FileLock, Timeout
 
 from lska.pipeline import slurm_queue
 from lska.pipeline.slurm_queue import ALIVE, QueueError, ask_slurm, job_states
-from lska.provenance.commands import ask
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import parse_json, printable, quoted, read_text
 from lska.provenance.strict import build
+from lska.provenance.surroundings import ask
 
 logger = logging.getLogger(__name__)
 

@@ -105,7 +105,7 @@ def _server(listener: socket.socket, alive: int, keep: int, main: Main) -> int:
     # Terminal signals are for the command; its `lska` processes pass them on.
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    from lska.provenance.light_imports import ADDRESSES, absent
+    from lska.provenance.surroundings import ADDRESSES, absent
 
     with absent(ADDRESSES):
         import jsonschema  # noqa: F401

@@ -27,7 +27,7 @@ from lska.provenance.files import (
     vouched,
     write_json,
 )
-from lska.provenance.light_imports import ADDRESSES, absent
+from lska.provenance.surroundings import ADDRESSES, absent
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator, ValidationError

@@ -1,31 +1,47 @@
-"""Sidecars, `<network>.json` beside weights: what vouches for them, read and checked in one place.
+"""What vouches for weights: their sidecar, `<network>.json` beside them, and the pointer of published ones.
 
-A sidecar that cannot be read, or says something of another type than it should, vouches for nothing.
+A sidecar that cannot be read, or says something of another type than it should, vouches for nothing. What nothing
+vouches for is never replaced.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from lska.provenance.errors import InputError
+import yaml
+
+from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import (
     FileError,
+    MissingFileError,
     UnreadableFileError,
     differing,
     plain,
     printable,
     quoted,
     read_json,
+    read_yaml,
+    write_text,
 )
+from lska.provenance.metric_files import digest, file_md5, seal_problem
 from lska.provenance.strict import OPEN_ENDED, build
 
+SUFFIX = ".dvc"
+"""Which DVC adds to the name of a file."""
+
+IMPORTING = "docs/weights.md, Weights from elsewhere"
+"""Where a sidecar of imported weights is described."""
+
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_CACHED = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30})$")
 
 Triple = tuple[float, float, float]
 
@@ -37,12 +53,6 @@ LARGEST = 8192
 
 DIFFERENCES = 3
 """Differences of a recipe that are named; the others are counted."""
-
-VALUE = 60
-"""Characters of a value in a difference."""
-
-LONGEST = 300
-"""Characters of what is told of a damaged sidecar."""
 
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"]
 
@@ -96,11 +106,7 @@ class Preprocessing(Normalization):
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any], where: str) -> Preprocessing:
-        """That of a recipe in plain values.
-
-        Raises:
-            ValueError: a field is missing, of another type or impossible; names `where` and all of them.
-        """
+        """That of a recipe in plain values; ValueError names `where` and all fields that are missing or wrong."""
         return _expecting(cls, recipe, where, FIELDS)
 
     @property
@@ -175,29 +181,33 @@ class Sidecar:
 
 
 def check_sidecar(content: Mapping[str, Any], where: str) -> None:
-    """Check the types of what a sidecar says.
-
-    Raises:
-        ValueError: names `where` and every field that is missing or of another type.
-    """
+    """Raise ValueError, which names `where`, for every field of a sidecar that is missing or of another type."""
     build(Sidecar, content, where)
 
 
 def load_sidecar(path: Path) -> dict[str, Any]:
-    """The content of a sidecar.
+    """The content of a sidecar; MissingFileError where there is none, FileError where it is damaged."""
+    try:
+        found = path.stat()
+    except OSError:
+        return _load(path)
+    return _load(path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
-    Raises:
-        MissingFileError: there is none.
-        FileError: it is damaged, or a field is missing or of another type; names it and them.
-    """
-    return _load(path, *_state(path))
+
+@functools.lru_cache(maxsize=4096)
+def _load(path: Path, *state: int) -> dict[str, Any]:
+    """Planning asks for the same sidecars again and again; `state` tells whether one is as it was."""
+    content = read_json(path)
+    try:
+        check_sidecar(content, str(path))
+    except ValueError as error:
+        raise FileError(str(error)) from error
+    return content
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """The content of a sidecar; an empty one where it is missing or damaged, and so vouches for nothing.
-
-    Raises:
-        UnreadableFileError: it may be whole and cannot be read (as `lska.provenance.files.vouched`).
+    """The content of a sidecar; an empty one where it is missing or damaged, and so vouches for nothing. One that may
+    be whole and cannot be read raises UnreadableFileError, as `lska.provenance.files.vouched`.
     """
     try:
         return load_sidecar(path)
@@ -213,7 +223,7 @@ def damage(path: Path) -> str | None:
         load_sidecar(path)
     except ValueError as error:
         missing = isinstance(error, FileNotFoundError) and not path.is_symlink()
-        return None if missing else printable(" ".join(str(error).split()), LONGEST)
+        return None if missing else printable(" ".join(str(error).split()), 300)
     return None
 
 
@@ -223,11 +233,7 @@ def imported(content: Mapping[str, Any]) -> bool:
 
 
 def own_preprocessing(sidecar: Mapping[str, Any], where: str) -> Preprocessing:
-    """The preprocessing of a classifier that its sidecar says.
-
-    Raises:
-        ValueError: it does not say all of it; names `where`, what is wrong, and what is expected.
-    """
+    """The preprocessing of a classifier that its sidecar says; ValueError where it does not say all of it."""
     return Preprocessing.of(_recipe(sidecar), f"{where}: spec.recipe")
 
 
@@ -282,26 +288,6 @@ def _expecting(cls: type[Any], recipe: Mapping[str, Any], where: str, fields: tu
         ) from error
 
 
-def _state(path: Path) -> tuple[int, ...]:
-    """What changes with a file's content."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-@functools.lru_cache(maxsize=4096)
-def _load(path: Path, *state: int) -> dict[str, Any]:
-    """Planning asks for the same sidecars again and again; `state` tells whether one is as it was."""
-    content = read_json(path)
-    try:
-        check_sidecar(content, str(path))
-    except ValueError as error:
-        raise FileError(str(error)) from error
-    return content
-
-
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The settings that differ, as `name old -> new`."""
     pairs = (
@@ -317,5 +303,155 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def _change(name: str, before: Any, after: Any) -> str:
     whole = name == "backbone" or isinstance(before, Mapping) or isinstance(after, Mapping)
-    shown = [printable(str(value), VALUE) for value in (before, after)]
+    shown = [printable(str(value), 60) for value in (before, after)]
     return f"{name} has changed" if whole else f"{name} {' -> '.join(shown)}"
+
+
+# --- DVC's pointers to published weights ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What git keeps of weights that lie in DVC: `<run>.safetensors.dvc`, as this project writes it."""
+
+    md5: str
+    size: int
+    """Bytes."""
+    remote: str | None = None
+    """Name of the remote that holds them; None for the default one."""
+    sidecar: str | None = None
+    """Digest of the sidecar that was published with them; None where they were added by plain `dvc add`."""
+
+    def published(self, sidecar: Mapping[str, Any]) -> bool:
+        """Whether a sidecar's content is the published one, and not that of a training since then."""
+        return self.md5 == sidecar.get("md5") and self.sidecar in (None, digest(sidecar))
+
+    def edited(self, sidecar: Mapping[str, Any]) -> bool:
+        """Whether a sidecar is of the published weights, differs from the published one and has no seal: what a later
+        training writes is sealed, so somebody edited it.
+        """
+        return self.md5 == sidecar.get("md5") and "seal" not in sidecar and not self.published(sidecar)
+
+
+def pointer_path(weights: Path) -> Path:
+    """Place of the pointer of weights."""
+    return weights.with_name(f"{weights.name}{SUFFIX}")
+
+
+def read_pointer(weights: Path) -> Pointer | None:
+    """The pointer of weights, None where there is none; FileError where it is no pointer to one file of this name."""
+    path = pointer_path(weights)
+    try:
+        content = read_yaml(path)
+        (out,), meta = content["outs"], content.get("meta") or {}
+        pointer = Pointer(out["md5"], out["size"], out.get("remote"), meta.get("sidecar"))
+        texts = all(isinstance(one, str | None) for one in (pointer.remote, pointer.sidecar))
+        sized = isinstance(pointer.size, int) and pointer.size >= 0
+        if not (_MD5.fullmatch(pointer.md5) and texts and sized and out["path"] == weights.name):
+            raise InputError(f"found {content}")
+        return pointer
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, MissingFileError) and not path.is_symlink():
+            return None
+        told = str(error) if isinstance(error, LskaError) else f"found {content}"
+        reason = printable(" ".join(told.split()).removeprefix(f"{path}: "), 200)
+        raise FileError(
+            f"{path}: expected DVC's pointer to {weights.name} with md5 and size ({reason}); "
+            f"restore it with `git checkout -- {path}`, or delete it to train these weights here"
+        ) from error
+
+
+def write_pointer(weights: Path, pointer: Pointer) -> None:
+    """Write the pointer as DVC reads it, the remote and the sidecar's digest included."""
+    remote = {} if pointer.remote is None else {"remote": pointer.remote}
+    out = {"md5": pointer.md5, "size": pointer.size, "hash": "md5", "path": weights.name, **remote}
+    content = {"outs": [out]} | ({} if pointer.sidecar is None else {"meta": {"sidecar": pointer.sidecar}})
+    write_text(pointer_path(weights), yaml.safe_dump(content, sort_keys=False))
+
+
+# --- What lies in the place of weights and was not made by this program -----------------------------------------------
+#
+# Snakemake removes the outputs of a rule before its job and after a failed one. So weights of anybody else are no
+# output of any rule: they are used as they are, or a message says why they cannot be used.
+
+
+class ForeignWeightsError(LskaError, ValueError):
+    """Weights that can neither be used nor replaced; the message says which, why, and what to do."""
+
+
+def occupied(weights: Path) -> bool:
+    """Whether anything lies in the place of weights, also a folder or a link that leads nowhere."""
+    return os.path.lexists(weights)
+
+
+def cached(weights: Path, pointer: Pointer | None) -> bool:
+    """Whether weights are DVC's link to the object of a pointer in its cache, wherever that is or was."""
+    found = _CACHED.search(str(weights.readlink())) if weights.is_symlink() else None
+    return found is not None and pointer is not None and found[1] + found[2] == pointer.md5
+
+
+def foreign(weights: Path) -> str | None:
+    """Why a training must not replace what lies in the place of `weights` and their sidecar, with what to do; None
+    where nothing is there, or what a training of this program left. Reads the whole file of weights.
+    """
+    sidecar = weights.with_suffix(".json")
+    aside = f"move {weights} and {sidecar.name} away to train these weights here"
+    try:
+        content = load_sidecar(sidecar)
+    except MissingFileError:
+        return unvouched(weights) if occupied(weights) or occupied(sidecar) else None
+    except ValueError:
+        return unvouched(weights)
+    if imported(content):
+        return f"{weights}: its sidecar says that it was imported, so nothing here makes it anew; {aside}"
+    if (problem := seal_problem(content)) is not None:
+        return f"{sidecar}: {problem}, so nothing tells whose weights these are; {_restore(weights)}{aside}"
+    return unusable(weights) or other(weights, content["md5"])
+
+
+def check_replaceable(weights: Path) -> None:
+    """Make sure that a training may leave its weights in a place; ForeignWeightsError as `foreign` says."""
+    if (problem := foreign(weights)) is not None:
+        raise ForeignWeightsError(problem)
+
+
+def unvouched(weights: Path) -> str:
+    """What is wrong where no sound sidecar is beside weights."""
+    sidecar = weights.with_suffix(".json")
+    if (problem := unusable(weights)) is not None:
+        return problem
+    fault = damage(sidecar)
+    there = f"{weights} is there, but " if weights.is_file() else ""
+    missing = f"its sidecar {sidecar} is missing" if there else f"{sidecar} is missing"
+    what = f"{there}{missing}" if fault is None else f"{there}its sidecar cannot be used ({fault})"
+    return (
+        f"{what}, and nothing else says where these weights come from; {_restore(weights)}write a sidecar for weights "
+        f"from elsewhere ({IMPORTING}), or move {'both' if fault and there else 'it'} away to train them here"
+    )
+
+
+def unusable(weights: Path) -> str | None:
+    """What is wrong with the place of weights where something that is no file lies in it; None elsewhere."""
+    if not occupied(weights) or weights.is_file():
+        return None
+    if weights.is_symlink():
+        return (
+            f"{weights}: is a link to {quoted(str(weights.readlink()))}, which is not there; bring that back (a disk, "
+            "DVC's cache), or remove the link"
+        )
+    return f"{weights}: expected a file of weights, found a folder or a special file; move it away"
+
+
+def other(weights: Path, md5: str) -> str | None:
+    """What is wrong where weights are not those that `md5` of their sidecar names; None where they are, or missing."""
+    if not weights.is_file() or (found := file_md5(weights)) == md5:
+        return None
+    return (
+        f"{weights} has MD5 {found} but {weights.with_suffix('.json')} vouches for {md5}; bring back the file that "
+        f"belongs to it, describe this one in a sidecar of its own ({IMPORTING}), or move it away"
+    )
+
+
+def _restore(weights: Path) -> str:
+    sidecar = weights.with_suffix(".json")
+    return f"bring it back (`git checkout -- {sidecar}`), " if pointer_path(weights).exists() else ""

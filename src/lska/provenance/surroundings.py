@@ -1,24 +1,32 @@
-"""What surrounds a process: the folder that it works in, home and variables in paths, and the terminal.
-
-Imports nothing heavy.
+"""What surrounds a process: the folder that it works in, home and variables in paths, the terminal, other programs and
+packages. Imports nothing heavy.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import shlex
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import printable
 
 LONGEST = 1000
 """Characters of a line of an error that are shown."""
+
+TELL_SECONDS = 5.0
+"""After which it is said what is waited for."""
+
+ADDRESSES = "rfc3987_syntax"
+"""From which jsonschema builds a grammar of internationalised addresses, for a second; no schema has any."""
 
 _VARIABLE = re.compile(r"\$(?:\$|(?P<name>[A-Za-z_]\w*)|\{(?P<braced>[A-Za-z_]\w*)\})", re.ASCII)
 
@@ -30,10 +38,7 @@ def require_own_code(folder: Path) -> None:
     """Make sure that work in `folder` is done by the code of the checkout that it belongs to, if it belongs to one.
 
     A project that was copied or renamed with its environment runs the code of the folder that the environment was made
-    for. A container (envs/Dockerfile) is meant to bring its own code, whose commit it states, and may.
-
-    Raises:
-        ValueError: the code is that of another folder; names both, and what to do.
+    for (InputError). A container (envs/Dockerfile) is meant to bring its own code, whose commit it states, and may.
     """
     running, checkout = Path(__file__).resolve().parents[1], _checkout(folder.resolve())
     if checkout is None or (checkout / PACKAGE).resolve() == running or "LSKA_COMMIT" in os.environ:
@@ -47,11 +52,7 @@ def require_own_code(folder: Path) -> None:
 
 
 def require_project_folder(snakefile: Path) -> None:
-    """Make sure that Snakemake works in the folder of its Snakefile, with the code that lies there.
-
-    Raises:
-        ValueError: `--directory` or `--snakefile` names another folder, or as `require_own_code`.
-    """
+    """Make sure that Snakemake works in the folder of its Snakefile (InputError), with the code that lies there."""
     here = Path(snakefile.name)
     if not here.is_file() or not here.samefile(snakefile):
         raise InputError(
@@ -84,10 +85,7 @@ def _checkout(folder: Path) -> Path | None:
 
 def expanded(path: str) -> str:
     """A path that a user wrote, with `$NAME` and `${NAME}` replaced by the environment's values, `$$` by a dollar sign,
-    and then `~` or `~name` at its start by that home folder. Any other dollar sign stays.
-
-    Raises:
-        ValueError: a variable is not set, or the home folder is not known; names it.
+    and then `~` or `~name` at its start by that home folder; InputError names one that is not known.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -110,3 +108,43 @@ def speak_plainly() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+
+
+class NoAnswerError(LskaError, RuntimeError):
+    """A program gave no answer in time."""
+
+
+def ask(command: Sequence[str], seconds: float, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program that is not asked to do much (with `settings` of `subprocess.Popen`), and return its exit code with
+    what it said; one that takes longer than so many `seconds` is ended and raises NoAnswerError.
+    """
+    words, patience = shlex.join(command)[:200], min(seconds, TELL_SECONDS)
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, encoding="utf-8", errors="replace", **streams | settings)
+    try:
+        try:
+            output, errors = process.communicate(timeout=patience)
+        except subprocess.TimeoutExpired:
+            if seconds > patience:
+                logging.getLogger(__name__).info("waiting for an answer of `%s`, for at most %.0f s", words, seconds)
+            output, errors = process.communicate(timeout=seconds - patience)
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
+    except subprocess.TimeoutExpired as error:
+        raise NoAnswerError(f"{words}: no answer within {seconds:.0f} s") from error
+    finally:
+        process.kill()  # nothing, where it has ended
+        process.wait()
+
+
+@contextmanager
+def absent(*names: str) -> Iterator[None]:
+    """Import what is imported inside the block as if the packages `names` were not installed: those that others import
+    for what is not used here, at a cost in every process, and do without.
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

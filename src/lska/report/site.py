@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from lska.claims.claims_page import numbers
 from lska.provenance.files import parse_json, read_text, replaced_folder, write_json, write_text
-from lska.provenance.light_imports import ADDRESSES, absent
 from lska.provenance.metric_files import file_md5
+from lska.provenance.surroundings import ADDRESSES, absent
 from lska.report.gather import gather
 from lska.report.pages import all_pages, downloads, kind_of_claim
 from lska.report.site_paths import inventory_path, rendered_notebook, site_path

@@ -14,9 +14,8 @@ import yaml
 
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import MissingFileError, write_text
-from lska.provenance.light_imports import ADDRESSES, absent
 from lska.provenance.metric_files import project_root
-from lska.provenance.surroundings import require_own_code
+from lska.provenance.surroundings import ADDRESSES, absent, require_own_code
 from lska.tables.specs import TARGETS
 
 # The kernel of Linux takes socket paths of up to 107 bytes, that of macOS 103.

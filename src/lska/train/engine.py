@@ -21,8 +21,8 @@ from lska.models.pretrained import save_weights
 from lska.models.threads import use_threads
 from lska.provenance.errors import LskaError
 from lska.provenance.files import atomic_path, vouched
-from lska.provenance.foreign_weights import check_replaceable
 from lska.provenance.metric_files import code_version, environment, file_md5, write_sealed
+from lska.provenance.sidecars import check_replaceable
 from lska.settings.schema import Training
 from lska.train.distributed import Processes, processes
 from lska.train.interrupt import Interrupted, StopRequest, stop_request

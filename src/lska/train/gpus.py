@@ -12,8 +12,8 @@ import logging
 import os
 import time
 
-from lska.provenance.commands import ask
 from lska.provenance.errors import InputError
+from lska.provenance.surroundings import ask
 from lska.train.launcher import member
 from lska.train.private_folders import own_folder
 
