@@ -43,7 +43,7 @@ test: $(VENV)/test lint
 # Tests on a Slurm mostly wait, so they run beside the others; their words come at the end. A failure in one part does not
 # keep the others from being seen.
 test-all: test
-	@log=$$(mktemp); pytest -n 2 tests/cluster > $$log 2>&1 & cluster=$$!; trap "kill $$cluster" INT TERM; \
+	@log=$$(mktemp); pytest -m "not slow" tests/cluster > $$log 2>&1 & cluster=$$!; trap "kill $$cluster" INT TERM; \
 	  OMP_NUM_THREADS=1 pytest -n $(CORES) -m slow tests/unit tests/notebooks tests/gpu; slow=$$?; \
 	  pytest tests/workflow; workflow=$$?; \
 	  wait $$cluster; cluster=$$?; cat $$log; rm -f $$log; exit $$((slow | workflow | cluster))
