@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,3 +147,10 @@ def in_child(body: Callable[[], Any], **environment: str) -> multiprocessing.pro
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     return process
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

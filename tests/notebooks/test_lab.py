@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from tiny_project import free_port
 
 from lska.cli import main
 from lska.provenance.metric_files import project_root
@@ -41,12 +42,6 @@ def test_a_browser_is_opened_only_where_it_can_be_seen(monkeypatch: pytest.Monke
     assert lab_command(folder, ["--port=1"])[-2:] == ["--no-browser", "--port=1"]
     monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
     assert "--no-browser" not in lab_command(folder, [])
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def read(address: str) -> dict:

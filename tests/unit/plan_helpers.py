@@ -44,7 +44,7 @@ def leave(weights: Path, content: str, **about: Any) -> Path:
 
 def put_weights(made: Plan, run: Run, content: str | None = None) -> None:
     """Leave weights of today's training of `run`."""
-    leave(made.config.weights_path(run), content or str(run), recipe=made.config.training_digest(run))
+    leave(made.config.weights_path(run), content or str(run), recipe=made.config.classifier(run).digest())
 
 
 def put_metrics(path: Path, content: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tiny_project import RECIPE, SETTINGS
+from tiny_project import RECIPE, SETTINGS, free_port
 
 from lska.pipeline.checkpoints import training_of
 from lska.provenance.metric_files import file_md5, write_sealed
@@ -152,12 +152,6 @@ class Server:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

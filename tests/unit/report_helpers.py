@@ -91,7 +91,8 @@ def put_sidecars(config: Config, device: str = "cpu", **more: Any) -> None:
         content = {
             "run": str(run), "md5": f"md5 of {run}", "origin": "trained", "seconds": 90.0, "environment": environment,
             "code": {"commit": "c" * 40, "dirty": True}, "finished": "2026-01-02T00:00:00+00:00", "updates": 1234,
-            "images_seen": 56789, "spec": config.classifier(run).spec(), "recipe": config.training_digest(run), **more,
+            "images_seen": 56789, "spec": config.classifier(run).spec(), "recipe": config.classifier(run).digest(),
+            **more,
         }  # fmt: skip
         write_json(config.weights_path(run).with_suffix(".json"), content)
 

@@ -7,18 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from table_helpers import PAPER, Scale, put_required
+from table_helpers import Scale
 
 from lska.data.perturbed.names import SEVERITIES
 from lska.models.runs import Run
 from lska.provenance.files import write_json
-from lska.tables.collect import Table, collect
-from lska.tables.specs import load_spec
-
-
-def filled(target: str, scale: Scale, data: str = "shapes") -> Table:
-    put_required(target, scale, data)
-    return collect(load_spec(target), scale, PAPER, scale.results)
 
 
 def metric_file(scale: Scale, task: str, run: Run) -> Path:

@@ -23,8 +23,9 @@ from tiny_project import Project
 from lska.cli import main
 from lska.data.archives import Archive, inside, packed, stem, unpacked
 from lska.data.entries import DataError
-from lska.data.manifest import BUNDLED, load_manifest
+from lska.data.manifest import load_manifest
 from lska.provenance.files import FileError, WriteError, is_temporary, read_yaml
+from lska.settings.schema import MANIFESTS
 from lska.settings.tasks import ScaleData
 
 Capture = pytest.CaptureFixture[str]
@@ -40,7 +41,7 @@ def test_every_manifest_says_what_it_is_distributed_as_which_does_not_change_wha
         data = {"name": "any", "root": "root", "manifest": str(manifest), "kind": "classification"}
         return ScaleData(**data, record=Path("record"), cache=Path("cache")).made_of()
 
-    for path in BUNDLED.glob("*.yaml"):
+    for path in MANIFESTS.glob("*.yaml"):
         manifest = load_manifest(path, None)
         # Of ImageNet-C-bar, its authors publish the generator.
         assert bool(manifest.archives) == (path.stem != "imagenet_c_bar")
@@ -54,7 +55,7 @@ def test_every_manifest_says_what_it_is_distributed_as_which_does_not_change_wha
 
 
 def test_wrong_entries_are_named_at_once(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
-    values = read_yaml(BUNDLED / "cifar10.yaml")
+    values = read_yaml(MANIFESTS / "cifar10.yaml")
     listed: list[dict[str, Any]] = [
         {"file": "a.rar"}, {"file": "a.zip", "md5": "ABC", "bytes": -1, "size": 3}, {"file": "a.zip", "sha256": "0"},
         {"file": "a.zip", "url": "https://a.org/\x1b[2J"}, {"file": "a.zip", "rename": {"a": "b", "c": "b"}},

@@ -17,7 +17,7 @@ import pytest
 import torch
 from lease_helpers import until
 from syrupy.assertion import SnapshotAssertion
-from tiny_project import Project, in_child
+from tiny_project import Project, free_port, in_child
 
 from lska.provenance.errors import InputError
 from lska.settings.scale import Config
@@ -202,12 +202,6 @@ def test_who_waits_for_others_says_for_whom_and_ends(
     told = capfd.readouterr().err
     assert f"process {rank} of 2 of this training waited 1 s" in told and awaited.format(**words) in told
     assert f"process {rank} of 2 of this training waits" in told
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 FILE, PORT = "file:{folder}/store", "tcp:127.0.0.1:{port}/test"

@@ -10,8 +10,7 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from robustness_tables import filled
-from table_helpers import Scale
+from table_helpers import Scale, filled
 from torch import nn
 
 from lska.evaluate.pictures import styled

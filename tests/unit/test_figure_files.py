@@ -14,8 +14,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from robustness_tables import filled
-from table_helpers import DENSE, Scale, demo
+from table_helpers import DENSE, Scale, demo, filled
 
 from lska.evaluate.pictures import styled
 from lska.models.runs import ATTENTIONS, Run

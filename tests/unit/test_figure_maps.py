@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from robustness_tables import edit, filled, metric_file, value, without
-from table_helpers import PAPER, Scale, demo, put_field
+from robustness_tables import edit, metric_file, value, without
+from table_helpers import PAPER, Scale, demo, filled, put_field
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.evaluate.pictures import styled

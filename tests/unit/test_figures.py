@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from robustness_tables import filled, value
-from table_helpers import PAPER, Scale, demo
+from robustness_tables import value
+from table_helpers import PAPER, Scale, demo, filled
 
 from lska.models.runs import Run
 from lska.tables.figure_curves import cost_curves, kernel_size_panels, trade_off

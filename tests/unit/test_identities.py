@@ -32,7 +32,7 @@ def config(scale: str = "demo", **changes: Any) -> Config:
 def identities(scale: Config) -> Iterator[str]:
     """A line for every training and measurement."""
     short = slice(len("sha256:"), len("sha256:") + 16)
-    yield from (f"{run} {scale.training_digest(run)[short]}" for run in (*scale.runs, *scale.references))
+    yield from (f"{run} {scale.classifier(run).digest()[short]}" for run in (*scale.runs, *scale.references))
     yield from (f"{job.place} {job.digest()[short]}" for job in scale.fine_tunings)
     for item in scale.measured:
         # What generated images are follows from the versions of their generators.
@@ -75,13 +75,13 @@ def test_what_decides_the_weights_changes_the_identity_and_nothing_else(
     monkeypatch.chdir(tmp_path)
     Path("recipe.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
     before = from_dict(SETTINGS, "here")
-    own = before.training_digest(RUN)
-    changed = [from_dict(merge(SETTINGS, changes), "here").training_digest(RUN) for changes in DECIDES_WEIGHTS]
+    own = before.classifier(RUN).digest()
+    changed = [from_dict(merge(SETTINGS, changes), "here").classifier(RUN).digest() for changes in DECIDES_WEIGHTS]
     names = ("van_tiny-lka-k7-s0", "van_tiny-lska-k11-s0", "van_tiny-lska-k7-s1", "van_base-lska-k7-s0")
-    changed += [before.training_digest(Run.parse(name)) for name in names]
+    changed += [before.classifier(Run.parse(name)).digest() for name in names]
     assert len({own, *changed}) == len(changed) + 1
     for changes in NEUTRAL:
-        assert from_dict(merge(SETTINGS, changes), "here").training_digest(RUN) == own, changes
+        assert from_dict(merge(SETTINGS, changes), "here").classifier(RUN).digest() == own, changes
     spec = before.classifier(RUN).spec()
     assert digest(json.loads(json.dumps(spec))) == own
     assert spec["recipe"]["global_batch"] == RECIPE["global_batch"]

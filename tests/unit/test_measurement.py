@@ -143,7 +143,7 @@ def test_the_metrics_are_those_counted_by_hand(project: Project, monkeypatch: py
     assert images["top1"].tolist() == [100.0 * hit for hit in right] and images["top5"].tolist() == [100.0] * 24
     assert images["loss"] == pytest.approx(loss, rel=1e-4)
     assert content["weights"] == {"md5": file_md5(weights), "origin": "trained"}
-    assert content["recipe"] == config.training_digest(project.run)
+    assert content["recipe"] == config.classifier(project.run).digest()
     assert content["data"] == config.images.identity()
 
 

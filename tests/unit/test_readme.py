@@ -101,7 +101,7 @@ def test_small_results_are_of_the_current_configuration(monkeypatch: pytest.Monk
     config = load([Path("config/small.yaml")])
     for run in config.runs:
         sidecar = json.loads(config.weights_path(run).with_suffix(".json").read_text())
-        assert sidecar["recipe"] == config.training_digest(run), run
+        assert sidecar["recipe"] == config.classifier(run).digest(), run
     assert config.fine_tunings
     for job in config.fine_tunings:
         sidecar = json.loads(job.weights.with_suffix(".json").read_text())

@@ -481,7 +481,7 @@ def test_a_metric_file_says_what_was_measured(robust: RobustProject, monkeypatch
                 assert outcomes.images[f"top1{end}"].tolist() == [100.0 * right for right in found.correct]
     sidecar = json.loads(item.weights_path(RUNS[2]).with_suffix(".json").read_text())
     assert content["weights"] == {"md5": sidecar["md5"], "origin": "trained"}
-    assert content["recipe"] == item.config.training_digest(RUNS[2])
+    assert content["recipe"] == item.config.classifier(RUNS[2]).digest()
     assert content["data"] == {"name": "colours_sketch", "digest": json.loads(item.record.read_text())["digest"]}
     own = {name: RECIPE[name] for name in FIELDS}
     assert content["detail"] == {"protocol": item.protocol(), "classes": 4, "preprocessing": own}

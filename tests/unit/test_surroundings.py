@@ -200,7 +200,9 @@ def test_every_path_setting_is_expanded_and_no_digest_knows(monkeypatch: pytest.
     moved = {"data": {"root": "~/data", "manifest": "$HOME/m.yaml"}, "training": {"recipe": recipe}}
     made = load([Path("config/small.yaml")], moved)
     assert made.data.root == f"{tmp_path}/data" and made.data.manifest == f"{tmp_path}/m.yaml"
-    assert [made.training_digest(run) for run in made.runs] == [plain.training_digest(run) for run in plain.runs]
+    assert [made.classifier(run).digest() for run in made.runs] == [
+        plain.classifier(run).digest() for run in plain.runs
+    ]
     monkeypatch.delenv("ABSENT", raising=False)
     with pytest.raises(ValueError, match=r"(?s)detection\.data\.root: .*ABSENT.*not set"):
         load([Path("config/small.yaml")], {"detection": {"data": {"root": "$ABSENT/x"}}})

@@ -107,7 +107,7 @@ def test_retrain_sets_published_weights_aside_until_others_are_there(made: Plan)
     weights.with_suffix(".json").unlink()
     assert choice(made).reason == RETRAINED
     # A training on the same machine may end in the same bytes; its sidecar still tells it from the published one.
-    leave(weights, "published", recipe=made.config.training_digest(RUN), finished="later")
+    leave(weights, "published", recipe=made.config.classifier(RUN).digest(), finished="later")
     assert choice(made).here
 
 
@@ -122,7 +122,7 @@ def test_a_retraining_does_not_end_at_once_by_the_states_of_the_published_one(ma
     before = made.config.classifier(RUN).states
     retraining(made, str(RUN))
     anew = made.config.classifier(RUN).states
-    assert before.name == made.config.training_digest(RUN)[7:19] and anew != before
+    assert before.name == made.config.classifier(RUN).digest()[7:19] and anew != before
     assert made.config.classifier(RUN).states == anew
     publish(made, "others")
     assert made.config.classifier(RUN).states not in (before, anew)

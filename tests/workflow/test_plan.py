@@ -161,7 +161,7 @@ def put_demo(root: Path, config: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
         weights.write_text(str(run))
         log.write_text("")
-        md5, recipe = file_md5(weights), made.config.training_digest(run)
+        md5, recipe = file_md5(weights), made.config.classifier(run).digest()
         write_json(weights.with_suffix(".json"), {"md5": md5, "recipe": recipe, "origin": "trained"})
         outcomes = outcomes_path(metrics)
         outcomes.write_bytes(b"outcomes")

@@ -444,7 +444,7 @@ def _unlike_manifest(record: CheckedFile, kind: str, source: DataSource) -> Iter
     if source.generate is not None or (kind not in KINDS and kind not in SERVING):
         return
     try:
-        manifest = load_manifest(Path(source.manifest) if source.manifest else source.name, SERVING.get(kind, kind))
+        manifest = load_manifest(source.manifest or source.name, SERVING.get(kind, kind))
     except ValueError as error:
         yield Finding(Level.NOTE, record.path, "", f"not compared with its manifest: {error}")
         return

@@ -23,7 +23,8 @@ from lska.provenance.outcomes import outcomes_path
 from lska.provenance.sidecars import imported, own_normalization, own_preprocessing, read_pointer
 from lska.settings.recipes import load_recipe
 from lska.settings.scale import Config
-from lska.settings.tasks import MANIFESTS, PAPER_RECIPES, parse_task
+from lska.settings.schema import MANIFESTS
+from lska.settings.tasks import PAPER_RECIPES, parse_task
 from lska.tables.cell_states import MEANING, State
 from lska.tables.cell_text import cell_text, heading
 from lska.tables.collect import Cell, Table, TableRow, collect

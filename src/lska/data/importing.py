@@ -15,8 +15,9 @@ from urllib.request import Request, urlopen
 
 from lska.data.archives import CHUNK, Archive, is_archive, stem
 from lska.data.entries import DataError, shown_names
-from lska.data.manifest import BUNDLED, Manifest, load_manifest
+from lska.data.manifest import Manifest, load_manifest
 from lska.provenance.files import FileError, WriteError, atomic_path, open_regular, quoted, read_yaml, writing
+from lska.settings.schema import MANIFESTS
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -126,7 +127,7 @@ def _chosen(manifest: Path, source: str) -> Archive:
     alike = [archive for archive in archives if is_archive(name) and stem(name) == stem(archive.file)]
     for archive in sorted(alike, key=lambda archive: archive.file != name):
         return archive if name == archive.file else Archive(name, holds=archive.holds, rename=archive.rename)
-    others = {path.stem: load_manifest(path, None).archives for path in sorted(BUNDLED.glob("*.yaml"))}
+    others = {path.stem: load_manifest(path, None).archives for path in sorted(MANIFESTS.glob("*.yaml"))}
     hints = [
         set_name
         for set_name, listed in others.items()

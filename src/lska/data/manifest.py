@@ -32,10 +32,8 @@ from lska.provenance.errors import InputError
 from lska.provenance.files import quoted, read_yaml, write_text
 from lska.provenance.metric_files import digest
 from lska.provenance.strict import AtLeastOne, AtLeastZero, Positive, build, checked
-from lska.settings.schema import DataSource
+from lska.settings.schema import MANIFESTS, DataSource
 from lska.settings.tasks import place
-
-BUNDLED = Path(__file__).parent / "manifests"
 
 TEST = "test"
 """Name of the only split of ImageNet-A, -R and -Sketch."""
@@ -348,7 +346,7 @@ SERVING = {
 
 def available(kind: str | None = "classification") -> tuple[str, ...]:
     """Names of the bundled manifests of a kind, one of `KINDS`, or of all kinds."""
-    return tuple(sorted(one.stem for one in BUNDLED.glob("*.yaml") if kind is None or manifest_kind(one) == kind))
+    return tuple(sorted(one.stem for one in MANIFESTS.glob("*.yaml") if kind is None or manifest_kind(one) == kind))
 
 
 def manifest_kind(path: Path) -> str:
@@ -361,7 +359,7 @@ def manifest_kind(path: Path) -> str:
 
 def manifest_path(name: str | Path, kind: str | None = None) -> Path:
     """The file of a manifest given by name (bundled) or by path; DataError where there is none."""
-    bundled = BUNDLED / f"{name}.yaml"
+    bundled = MANIFESTS / f"{name}.yaml"
     path = bundled if bundled.is_file() else Path(name)
     # A dangling link or a pipe is named by who reads it, not taken for absence.
     if path.suffix.lower() not in (".yaml", ".yml") or not os.path.lexists(path) or path.is_dir():
@@ -399,7 +397,7 @@ def load_manifest(name: str | Path, kind: str | None = "classification") -> Any:
 
 def manifest_for(kind: str, data: DataSource) -> Any:
     """The manifest of a data set that serves `kind` and is not generated; raises as `load_manifest`."""
-    manifest = load_manifest(Path(data.manifest) if data.manifest else data.name, SERVING.get(kind, kind))
+    manifest = load_manifest(data.manifest or data.name, SERVING.get(kind, kind))
     if manifest.name != data.name:
         raise DataError(
             f"{place(kind)}.name is {data.name!r} but the manifest {data.manifest} describes {manifest.name!r}; "

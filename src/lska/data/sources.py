@@ -11,15 +11,15 @@ from pathlib import Path
 from lska.data.archives import Archive, inside, packed, unpack_by_hand, unpacked
 from lska.data.entries import DataError, is_hidden, lying_at
 from lska.data.folders import Split, open_split
-from lska.data.manifest import BUNDLED, IMAGES, LABELS, DenseManifest, load_manifest
+from lska.data.manifest import IMAGES, LABELS, DenseManifest, load_manifest
 from lska.settings.schema import DataSource
 from lska.settings.tasks import ScaleData
 
 
 def archives_of(data: DataSource) -> tuple[Archive, ...]:
     """The archives that a data set is distributed as; none where it is generated or its manifest lists none."""
-    path = Path(data.manifest) if data.manifest else BUNDLED / f"{data.name}.yaml"
-    return load_manifest(path, None).archives if data.generate is None and path.is_file() else ()
+    listed = data.generate is None and data.manifest_file.is_file()
+    return load_manifest(data.manifest_file, None).archives if listed else ()
 
 
 def open_classification(data: ScaleData, split: str) -> Split:

@@ -148,7 +148,7 @@ def training_classes(data: DataSource) -> tuple[str, ...]:
     """Names of the classes that networks trained on a set tell apart, in the order of their outputs; reads no image."""
     if data.generate is not None:
         return generator_settings("classification", data).class_names
-    return load_manifest(Path(data.manifest) if data.manifest else data.name).classes
+    return load_manifest(data.manifest or data.name).classes
 
 
 def open_weights(

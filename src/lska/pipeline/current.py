@@ -15,13 +15,13 @@ from typing import Any
 
 from lska.data.roots import images_gone
 from lska.models.runs import Run
-from lska.pipeline.checkpoints import Choices
+from lska.pipeline.checkpoints import Choices, training_of
 from lska.provenance.files import vouched
 from lska.provenance.outcomes import has_outcomes, outcomes_path
 from lska.provenance.sidecars import measured_alike, read_sidecar
 from lska.settings.scale import Config
 from lska.settings.schema import DataSource
-from lska.settings.tasks import CORRUPTED, Folders, Measured
+from lska.settings.tasks import CORRUPTED, FineTuningJob, Folders, Measured
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,13 @@ def _whole(data: DataSource, record: dict[str, Any]) -> bool:
 
 
 def _weights(config: Config, choices: Choices, name: str) -> Product:
-    choice, weights = choices.of(name), config.weights_path(name)
-    task, _, run = name.rpartition("/")
-    job = config.fine_tuning(task, Run.parse(run)) if task else None
+    choice, job = choices.of(name), training_of(config, name)
     stale = None if choice.vouched else choice.reason
     lost = None if choice.here or stale is not None else choice.reason
-    start = () if job is None or job.backbone is None else (f"weights/{run}",)
-    read = () if choice.fetched or choice.refused else (f"data/{(config if job is None else job).data.name}", *start)
+    start = (f"weights/{job.run}",) if isinstance(job, FineTuningJob) and job.backbone is not None else ()
+    read = () if choice.fetched or choice.refused else (f"data/{job.data.name}", *start)
     # A fetch leaves the sidecar as it is.
-    made = (weights,) if choice.fetched else (weights, weights.with_suffix(".json"), config.training_log(name))
+    made = (job.weights,) if choice.fetched else (job.weights, job.weights.with_suffix(".json"), job.log)
     return Product(made, stale, lost, choice.fetched or choice.kept, read, start)
 
 

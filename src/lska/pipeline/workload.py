@@ -18,7 +18,7 @@ from lska.pipeline.dry_run import SnakemakeJob
 from lska.pipeline.products import Plan
 from lska.provenance.files import read_yaml, vouched
 from lska.settings.scale import Config
-from lska.settings.tasks import CORRUPTED, CUE_CONFLICT, HEADS, MANIFESTS, FineTuningJob, Pass, set_of
+from lska.settings.tasks import CORRUPTED, CUE_CONFLICT, HEADS, FineTuningJob, Pass, set_of
 from lska.train.saved_state import state_files
 
 Mode = Literal["training", "inference"]
@@ -180,12 +180,11 @@ def images_in(config: Config, kind: str, split: str) -> int | None:
     elif each is not None or "splits" in record:
         return record.get("splits", {}).get(split, each)
     else:
-        path = Path(data.manifest) if data.manifest else MANIFESTS / f"{data.name}.yaml"
         if data.name == CUE_CONFLICT:
             return PUBLISHED_CUE_CONFLICT
-        if data.generate is not None or not path.is_file():
+        if data.generate is not None or not data.manifest_file.is_file():
             return None
-        manifest = read_yaml(path)
+        manifest = read_yaml(data.manifest_file)
         if kind == "texture_knn":
             return len(manifest["classes"]) * sum(manifest["parts"].values())
         if kind not in CORRUPTED:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from lska.models.runs import Run
 from lska.provenance.strict import SettingsError
-from lska.settings.schema import Training, expand_all
-from lska.settings.tasks import CUE_CONFLICT, MANIFESTS, OWN_DATA, SETS, place
+from lska.settings.schema import MANIFESTS, Training, expand_all
+from lska.settings.tasks import CUE_CONFLICT, OWN_DATA, SETS, place
 
 if TYPE_CHECKING:
     from lska.settings.scale import Config

@@ -209,10 +209,6 @@ class Config(Folders):
             retrained=self.retrains(str(run)),
         )  # fmt: skip
 
-    def training_digest(self, run: Run) -> str:
-        """Identity of everything that decides the weights of `run`; kept with every result."""
-        return self.classifier(run).digest()
-
     @functools.cached_property
     def fine_tunings(self) -> tuple[FineTuningJob, ...]:
         """Every fine-tuning of the scale: by task as listed, the control after its task, then run."""

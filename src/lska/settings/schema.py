@@ -9,6 +9,7 @@ import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -17,6 +18,9 @@ from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.strict import AtLeastOne, AtLeastZero, LocalPath, NotNegative, Positive, checked
 from lska.settings.recipes import LARGEST_SIDE, Detector, Segmentor
+
+MANIFESTS = Path(__file__).parents[1] / "data" / "manifests"
+"""Bundled manifests, whose names stand for published data."""
 
 LONGEST_HEARTBEAT = 3600.0
 """Seconds between two signs of life of a training; others wait for twelve of them before they take it over."""
@@ -78,6 +82,11 @@ class DataSource:
     """YAML file of the manifest, for a data set whose manifest does not come with the project."""
     generate: dict[str, Any] | None = None
     """Settings of the generator for data that is made, not downloaded."""
+
+    @property
+    def manifest_file(self) -> Path:
+        """Place of its manifest, whether there is one or not: its own file, or among those of the project."""
+        return Path(self.manifest) if self.manifest else MANIFESTS / f"{self.name}.yaml"
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,6 @@ INSPECTIONS = ("shape_texture", "texture_knn", "receptive_field")
 OWN_DATA = ("shape_texture", "texture_knn")
 """Inspections with a data set of their own; the others take the scale's validation images."""
 
-MANIFESTS = Path(__file__).parents[1] / "data" / "manifests"
-"""Bundled manifests, whose names stand for published data."""
-
 CUE_CONFLICT = "cue_conflict"
 """Name of the published cue-conflict set, which needs no manifest."""
 
@@ -151,7 +148,7 @@ class ScaleData(DataSource):
         described = versions = None
         if self.generate is not None:
             versions = generator_versions(self.kind)
-        elif (manifest := Path(self.manifest) if self.manifest else MANIFESTS / f"{self.name}.yaml").is_file():
+        elif (manifest := self.manifest_file).is_file():
             # But for the archives, its last key: where data can be had does not change them.
             before, archives, _ = manifest.read_text(encoding="utf-8").partition("\narchives:")
             described = f"{before}\n" if archives else before

@@ -7,7 +7,6 @@ uninterrupted one sees, and no generator state has to be saved.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,17 +19,13 @@ from torch.utils.data import Dataset, Sampler
 
 from lska.data.folders import Split
 from lska.data.folders_torch import ImageDataset
+from lska.data.synthetic.seeds import seed_of
 from lska.provenance.errors import InputError
 from lska.provenance.sidecars import Preprocessing
 from lska.settings.recipes import Recipe
 from lska.train.workers import Loader, Stopping
 
 Key = tuple[int, int]
-
-
-def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed from any parts, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
 
 
 def seed_processor(*parts: int | str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from lska.data.folders import Split
 from lska.data.parallel import in_processes
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.synthetic.generated import SETTINGS_FILE, Distinct, Seed, holds
+from lska.data.synthetic.seeds import seed_of
 from lska.provenance.errors import OccupiedError
 from lska.provenance.files import is_temporary, plain, read_json, temporary_name, write_json, writing
 from lska.provenance.metric_files import digest
@@ -163,7 +163,7 @@ def _write_images(
         name = source.samples[index].name
         clean = clean_image(source, index, settings.shorter_side, settings.image_size)
         for severity, folder in folders.items():
-            seed = _hashed(settings.seed, corruption, severity, name)
+            seed = seed_of(settings.seed, corruption, severity, name)
             picture = Image.fromarray(corrupt(settings.family, clean, corruption, severity, seed))
             path = folder / corrupted_name(name)
             with writing(path):
@@ -185,7 +185,7 @@ def chosen_images(source: Split, images: int | None, seed: int) -> list[int]:
             f"{source.source} has {len(source)} images, expected at least {max(1, wanted)}; lower the setting images"
         )
     samples = list(source.samples)
-    keys = [_hashed(seed, "order", sample.name) for sample in samples]
+    keys = [seed_of(seed, "order", sample.name) for sample in samples]
     ranks, seen = {}, [0] * len(source.classes)
     for index in sorted(range(len(samples)), key=keys.__getitem__):
         target = samples[index].target
@@ -220,8 +220,3 @@ def clean_image(source: Split, index: int, shorter_side: int, image_size: int) -
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (round((length - image_size) / 2) for length in (width, height))
     return np.asarray(image.crop((left, top, left + image_size, top + image_size)))
-
-
-def _hashed(*parts: int | str) -> int:
-    """A 63-bit number from any parts, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1

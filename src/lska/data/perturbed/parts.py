@@ -130,7 +130,7 @@ def clean_part(item: PerturbedSet, corrupted: Split) -> Part | None:
 
 # --- Making and recording --------------------------------------------------------------------------------------------
 
-CORRUPTED = {"source": "made by lska.data.perturbed from the scale's validation images", "terms": "those of the images"}
+DESCRIBED = {"source": "made by lska.data.perturbed from the scale's validation images", "terms": "those of the images"}
 """What a manifest says of generated corruptions."""
 
 
@@ -269,7 +269,7 @@ class CorruptedFolders(_Perturbed):
         chosen = chosen_images(clean, settings.images, settings.seed)
         per_class = Counter(clean.samples[index].target for index in chosen).values()
         return CorruptedManifest(
-            self.data.name, f"corruptions of {origin}", **CORRUPTED, family=self.kind, classes=clean.classes,
+            self.data.name, f"corruptions of {origin}", **DESCRIBED, family=self.kind, classes=clean.classes,
             count=len(chosen), per_class=(min(per_class), max(per_class)), severities=settings.severities,
         )  # fmt: skip
 
