@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
-from lska.models.attention import ATTENTIONS, Attention, DepthwiseConv2d, GatingUnit, kernel_plan
+from lska.models.attention import Attention, DepthwiseConv2d, GatingUnit
+from lska.models.kernels import ATTENTIONS, kernel_plan
 from lska.provenance.errors import InputError
 
 ODD_SIZES = st.integers(1, 60).map(lambda half: 2 * half + 1)

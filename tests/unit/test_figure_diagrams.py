@@ -14,7 +14,8 @@ from table_helpers import Scale, filled
 from torch import nn
 
 from lska.evaluate.pictures import styled
-from lska.models import create, kernel_plan
+from lska.models import create
+from lska.models.kernels import kernel_plan
 from lska.models.runs import Run
 from lska.models.van import SIZES
 from lska.tables.figure_diagrams import DESIGNS, FIELD, block_steps, gate_steps

@@ -24,7 +24,7 @@ from lska.evaluate import measurement, receptive_field, shape_texture
 from lska.evaluate.inspecting import category_classes, measure_inspection
 from lska.evaluate.measurement import StaleWeightsError, Subject
 from lska.evaluate.neighbours import texture_metrics
-from lska.models.features import features
+from lska.models.scoring import features
 from lska.provenance.metric_files import validate
 from lska.provenance.outcomes import RESAMPLES, outcomes_path, read_outcomes, standard_error
 from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN
@@ -99,7 +99,7 @@ def test_dimensions_and_bias_are_those_of_the_features(
     groups = category_classes(cues, tuple(sorted(path.name for path in Path("made/shapes/val").iterdir())))
     for run, subject in zip(RUNS, members_of(job.config, *RUNS), strict=True):
         prepared = batch(subject, [cues.place(index) for index in range(len(cues))])
-        found = features(subject.network, prepared, job.section.stage, job.section.pooled).numpy()
+        found = features(subject.network, prepared, job.section.stage, job.section.pooled)[0].numpy()
         direct = shape_texture.dimension_metrics(shape_texture.dimensions(found, *pairs, resamples=20, seed=3))
         with torch.inference_mode():
             probabilities = subject.network(prepared).softmax(dim=1).numpy()
@@ -145,7 +145,7 @@ def test_nearest_textures_are_those_of_the_features(inspected: InspectionProject
     textures = read_textures(Path(job.data.root))
     files = [textures.folder / "images" / name for name in textures.names]
     for run, subject in zip(RUNS, members_of(job.config, *RUNS), strict=True):
-        found = features(subject.network, batch(subject, files)).numpy()
+        found = features(subject.network, batch(subject, files))[0].numpy()
         direct, _ = texture_metrics(found, textures.targets, textures.splits, **parts)
         assert values(job, run) == {name: entry["value"] for name, entry in direct.items()}
         assert metrics_of(job, run)["detail"]["gallery"] == ["train", "val"]

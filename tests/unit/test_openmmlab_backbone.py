@@ -15,8 +15,7 @@ from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
 from lska.models import create
-from lska.models.dense_backbone import Backbone, stages
-from lska.models.openmmlab import use
+from lska.models.openmmlab import Backbone, stages, use
 from lska.models.pretrained import CheckpointError, save_weights
 from lska.models.runs import Run
 from lska.provenance.errors import InputError

@@ -26,7 +26,7 @@ from lska.evaluate.shape_texture import (
     sharing_pairs,
 )
 from lska.models import create
-from lska.models.features import features, responses
+from lska.models.scoring import features
 from lska.provenance.outcomes import resample_counts, standard_error
 
 TINY = {"embed_dims": (8, 12, 16, 20), "depths": (1, 1, 1, 1), "mlp_ratios": (2, 2, 2, 2), "num_classes": 5}
@@ -341,47 +341,28 @@ def test_networks_that_see_one_cue_or_none(cues: CueConflictSet) -> None:
 # Features
 
 
-def test_features_of_every_stage_pooled_or_not() -> None:
+def test_features_of_every_stage_and_logits_pooled_or_not() -> None:
     torch.manual_seed(0)
-    network = create("van_tiny", attention="lska", kernel_size=7, **TINY).eval()
-    images = torch.randn(3, 3, 64, 64)
-    last = features(network, images)
-    assert last.shape == (3, 20) and last.dtype == torch.float32 and not last.requires_grad
-    assert torch.equal(last, network.forward_features(images).mean(dim=(2, 3)))
-    for stage, channels in enumerate((8, 12, 16, 20), start=1):
-        side = 64 // 2 ** (stage + 1)
-        whole, pooled = features(network, images, stage, pooled=False), features(network, images, stage)
-        assert whole.shape == (3, channels * side**2) and pooled.shape == (3, channels)
-        assert torch.allclose(whole.view(3, channels, -1).mean(dim=2), pooled, atol=1e-6)
-    assert torch.allclose(pooled, last)
-    assert torch.equal(features(network, images, pooled=False), whole)
-    # The order of neurons does not depend on the layout in memory.
-    network.to(memory_format=torch.channels_last)
-    turned = features(network, images.contiguous(memory_format=torch.channels_last), stage=4, pooled=False)
-    assert torch.allclose(turned, whole, atol=1e-5)
-
-
-def test_features_of_another_network_are_what_its_head_sees() -> None:
-    torch.manual_seed(0)
-    network = create("resnet18", layers=(1, 1, 1, 1), channels=(8, 8, 8, 12), num_classes=5).eval()
-    images = torch.randn(2, 3, 64, 64)
-    assert torch.allclose(network(images), network.get_classifier()(features(network, images)))
-    assert features(network, images, stage=2).shape[0] == 2
-
-
-@pytest.mark.parametrize("stage", [None, 2])
-def test_features_and_logits_together_are_those_of_each(stage: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    network = create("van_tiny", attention="lska", kernel_size=7, **TINY)
-    images, calls, original = torch.randn(2, 3, 64, 64), [], network.forward_features
+    network, images = create("van_tiny", attention="lska", kernel_size=7, **TINY), torch.randn(3, 3, 64, 64)
     with pytest.raises(ValueError, match=r"VAN is in training mode.*eval\(\)"):
-        responses(network, images, stage)
+        features(network, images)
     with pytest.raises(ValueError, match="stage: VAN has stages 1 to 4, found 5"):
         features(network.eval(), images, stage=5)
-    for pooled in (True, False):
-        found, logits = responses(network, images, stage, pooled)
-        assert torch.equal(found, features(network, images, stage, pooled))
-        assert torch.equal(logits, network(images)) and not logits.requires_grad
-    monkeypatch.setattr(network, "forward_features", lambda images: calls.append(images) or original(images))
-    responses(network, images, stage)
-    assert len(calls) == 1, "one forward pass gives both, where features are those of the end"
+    last, logits = features(network, images)
+    assert last.shape == (3, 20) and last.dtype == torch.float32 and not last.requires_grad
+    assert torch.equal(last, network.forward_features(images).mean(dim=(2, 3)))
+    assert torch.equal(logits, network(images)) and not logits.requires_grad
+    for stage, channels in enumerate((8, 12, 16, 20), start=1):
+        side = 64 // 2 ** (stage + 1)
+        (whole, _), (pooled, same) = features(network, images, stage, pooled=False), features(network, images, stage)
+        assert whole.shape == (3, channels * side**2) and pooled.shape == (3, channels)
+        assert torch.allclose(whole.view(3, channels, -1).mean(dim=2), pooled, atol=1e-6)
+        assert torch.equal(same, logits)
+    assert torch.allclose(pooled, last)
+    assert torch.equal(features(network, images, pooled=False)[0], whole)
+    # The order of neurons does not depend on the layout in memory.
+    network.to(memory_format=torch.channels_last)
+    turned, _ = features(network, images.contiguous(memory_format=torch.channels_last), stage=4, pooled=False)
+    assert torch.allclose(turned, whole, atol=1e-5)
+    other = create("resnet18", layers=(1, 1, 1, 1), channels=(8, 8, 8, 12), num_classes=5).eval()
+    assert torch.allclose(other(images), other.get_classifier()(features(other, images)[0]))

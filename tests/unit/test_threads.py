@@ -9,7 +9,7 @@ import sys
 SCRIPT = """
 import hashlib
 from threadpoolctl import threadpool_info
-from lska.models.threads import use_threads
+from lska.models.scoring import use_threads
 use_threads({count})
 import numpy, torch
 random = numpy.random.default_rng(0)

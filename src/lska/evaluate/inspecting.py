@@ -20,8 +20,8 @@ from lska.data.sources import open_classification
 from lska.evaluate import receptive_field, shape_texture
 from lska.evaluate.measurement import Frame, Shard, Subject, Values, measure, open_run, shared_batches, training_classes
 from lska.evaluate.neighbours import pooled_features, texture_metrics
-from lska.models.features import responses
 from lska.models.runs import Run
+from lska.models.scoring import features
 from lska.provenance.files import atomic_path
 from lska.provenance.metric_files import file_md5, metric
 from lska.provenance.outcomes import Outcomes
@@ -63,16 +63,16 @@ def _shape_texture(
         shape_texture.draw_pairs(found, section.pairs, section.seed) for found in shape_texture.sharing_pairs(cues)
     ]
     groups = category_classes(cues, classes)
-    features: list[list[np.ndarray]] = [[] for _ in subjects]
+    neurons: list[list[np.ndarray]] = [[] for _ in subjects]
     probabilities: list[list[np.ndarray]] = [[] for _ in subjects]
     shard = Shard(cues, range(len(cues)), subjects, stored=job.stored_images == "as_stored")
     with torch.inference_mode():
         for _, _, inputs in shared_batches([shard], section.evaluation.batch_size, section.evaluation.workers, device):
-            for rows, shares, (subject, images) in zip(features, probabilities, inputs, strict=True):
-                found, logits = responses(subject.network, images, section.stage, section.pooled)
+            for rows, shares, (subject, images) in zip(neurons, probabilities, inputs, strict=True):
+                found, logits = features(subject.network, images, section.stage, section.pooled)
                 rows.append(found.cpu().numpy())
                 shares.append(logits.softmax(dim=1).cpu().numpy())
-    for rows, shares in zip(features, probabilities, strict=True):
+    for rows, shares in zip(neurons, probabilities, strict=True):
         resampling = {"resamples": section.resamples, "seed": section.seed}
         dimensions = shape_texture.dimensions(np.concatenate(rows), *pairs, **resampling)
         metrics, outcomes = shape_texture.dimension_metrics(dimensions), shape_texture.dimension_outcomes(dimensions)

@@ -27,8 +27,7 @@ from lska.data.manifest import load_manifest
 from lska.models import create
 from lska.models.pretrained import load_weights
 from lska.models.runs import Run
-from lska.models.scoring import memory_format
-from lska.models.threads import use_threads
+from lska.models.scoring import memory_format, use_threads
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import quoted
 from lska.provenance.metric_files import digest, write_metrics

@@ -16,7 +16,7 @@ from lska.data.dtd import Splits
 from lska.data.folders import Split
 from lska.evaluate.measurement import Shard, Subject, shared_batches
 from lska.evaluate.scores import image_values, over_splits
-from lska.models.features import features
+from lska.models.scoring import features
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import proportion
 from lska.provenance.outcomes import Outcomes
@@ -43,7 +43,7 @@ def pooled_features(
     with torch.inference_mode():
         for _, _, inputs in shared_batches([shard], batch_size, workers, device):
             for rows, (subject, batch) in zip(found, inputs, strict=True):
-                rows.append(features(subject.network, batch).cpu().numpy())
+                rows.append(features(subject.network, batch)[0].cpu().numpy())
     whole = [np.concatenate(rows) for rows in found]
     for subject, rows in zip(subjects, whole, strict=True):
         if not np.isfinite(rows).all():

@@ -36,7 +36,7 @@ from lska.evaluate.measurement import (
     training_classes,
 )
 from lska.evaluate.scores import Outcome, corruption_values, plain_values
-from lska.models.threads import use_threads
+from lska.models.scoring import use_threads
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import atomic_path
 from lska.provenance.metric_files import digest

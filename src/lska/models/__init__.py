@@ -8,13 +8,11 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING
 
-from lska.models.kernels import ATTENTIONS, PAPER_KERNEL_SIZES, check_attention, check_kernel_size, kernel_plan
+from lska.models.kernels import check_attention, check_kernel_size
 from lska.provenance.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
-
-__all__ = ["ATTENTIONS", "PAPER_KERNEL_SIZES", "check_attention", "check_kernel_size", "create", "kernel_plan"]
 
 _OURS = ("van", "replknet", "slak", "pvt")
 """Modules that register our networks."""

@@ -11,19 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lska.models.kernels import ATTENTIONS, Depthwise, KernelPlan, kernel_plan
+from lska.models.kernels import Depthwise, kernel_plan
 from lska.provenance.errors import InputError
-
-__all__ = [
-    "ATTENTIONS",
-    "Attention",
-    "Depthwise",
-    "DepthwiseConv2d",
-    "GatingUnit",
-    "KernelPlan",
-    "as_published",
-    "kernel_plan",
-]
 
 
 class DepthwiseConv2d(nn.Conv2d):

@@ -48,7 +48,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     if path.suffix not in _SUFFIXES:
         expected = f"expected a weight file that ends in one of {', '.join(_SUFFIXES)}"
         raise CheckpointError(f"{path}: {expected}; found {path.suffix!r}")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    content = _content(path)
     found: object = type(content).__name__
     if isinstance(content, Mapping):
         found = printable(", ".join(sorted(map(str, content))))
@@ -76,17 +76,10 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _content(path: Path) -> object:
     try:
-        return load_file(path, device="cpu")
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path}: expected a safetensors file; found a truncated or foreign one ({error}). Fetch or write it again."
-        ) from error
-
-
-def _read_torch(path: Path) -> object:
-    try:
+        if path.suffix == ".safetensors":
+            return load_file(path, device="cpu")
         # The published files hold the options of their training run beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -96,10 +89,10 @@ def _read_torch(path: Path) -> object:
             f"{path}: expected a file of tensors only; found one that is foreign or would run code when read "
             f"({reason}). Convert it to safetensors where you trust it."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path}: expected a PyTorch weight file; found a truncated or foreign one ({reason}). Fetch it again."
+            f"{path}: expected a file of weights; found a truncated or foreign one ({reason}). Fetch or write it again."
         ) from error
 
 
@@ -127,21 +120,21 @@ def fit_weights(target: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
         except (KeyError, IndexError, AttributeError, RuntimeError, TypeError) as error:
             # timm's own take every file for one of their network.
             _LOG.debug("%s: not renamed (%s)", where, error)
-    common = [(name, tensor, expected[name]) for name, tensor in tensors.items() if name in expected]
-    problems = {
+    problems: dict[str, list[str]] = {
         "missing in the file": [name for name in expected if name not in tensors],
         "unknown to the model": [name for name in tensors if name not in expected],
-        "of another shape": [
-            f"{name} (model {tuple(own.shape)}, file {tuple(tensor.shape)})"
-            for name, tensor, own in common
-            if own.shape != tensor.shape
-        ],
-        "of another kind of numbers": [
-            f"{name} (model {_type(own)}, file {_type(tensor)})"
-            for name, tensor, own in common
-            if not _same_kind(tensor, own)
-        ],
+        "of another shape": [],
+        "of another kind of numbers": [],
     }
+    for name in (name for name in tensors if name in expected):
+        tensor, own = tensors[name], expected[name]
+        # BatchNorm's counter of batches, which no output depends on, is a float where a whole model was cast.
+        kinds = next((some for some in (_FLOATS, _WHOLE) if own.dtype in some), (own.dtype,))
+        kinds = kinds + _FLOATS if own.ndim == 0 else kinds
+        if own.shape != tensor.shape:
+            problems["of another shape"].append(f"{name} (model {tuple(own.shape)}, file {tuple(tensor.shape)})")
+        if tensor.dtype not in kinds:
+            problems["of another kind of numbers"].append(f"{name} (model {_type(own)}, file {_type(tensor)})")
     if any(problems.values()):
         told = " ".join(f"{len(names)} {kind}: {_shorten(names)}." for kind, names in problems.items() if names)
         raise CheckpointError(
@@ -149,15 +142,6 @@ def fit_weights(target: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
             f"Create the model with the attention, kernel size and number of classes that the file was trained with."
         )
     target.load_state_dict(dict(tensors), strict=False)  # what is missing was told above
-
-
-def _same_kind(tensor: Tensor, own: Tensor) -> bool:
-    """Whether a tensor of the file can become one of the model without a change of kind."""
-    if own.is_floating_point():
-        return tensor.dtype in _FLOATS
-    # BatchNorm's counter of batches, which no output depends on, is a float where a whole model was cast.
-    whole = (*_WHOLE, *_FLOATS) if own.ndim == 0 else _WHOLE
-    return tensor.dtype in (whole if own.dtype in _WHOLE else (own.dtype,))
 
 
 def save_weights(

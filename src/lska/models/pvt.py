@@ -16,8 +16,6 @@ from torch.nn import functional as F
 from lska.models.staged import StagedNetwork, build_staged, check_stages, drop_rates, dropping, published_cfg
 from lska.provenance.errors import InputError
 
-__all__ = ["PVT"]
-
 Size = tuple[int, int]
 
 

@@ -18,8 +18,6 @@ from lska.models.kernels import check_kernel_size
 from lska.models.staged import StagedNetwork, build_staged, check_stages, drop_rates, dropping, published_cfg
 from lska.provenance.errors import InputError
 
-__all__ = ["RepLKNet"]
-
 
 def _conv(in_chans: int, out_chans: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True) -> nn.Module:
     return conv_bn(nn.Conv2d(in_chans, out_chans, kernel, stride, kernel // 2, groups=groups, bias=False), relu)

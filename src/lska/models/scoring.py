@@ -1,4 +1,4 @@
-"""Top-1, top-5 and cross-entropy of networks over a loader; used while training and for the metric files."""
+"""Running networks: threads, memory layout, features at any stage, hits and cross-entropy of every image."""
 
 from __future__ import annotations
 
@@ -7,17 +7,35 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import nn
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
 from tqdm import tqdm
+
+from lska.provenance.errors import InputError
+
+
+def use_threads(count: int) -> None:
+    """Let PyTorch and NumPy's BLAS use `count` threads from now on, whatever OMP_NUM_THREADS and the like say.
+
+    Sums of products differ in their last digits with the number of threads. So it comes from the configuration, as
+    clusters and containers set such variables, and equal measurements are to give equal files.
+    """
+    torch.set_num_threads(count)
+    threadpool_limits(count, user_api="blas")
+
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    """torch's name for the layout that a recipe asks for."""
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 @dataclass
 class Scores:
     """Hits and cross-entropy of every image, in the order in which the images came."""
 
-    _batches: list[torch.Tensor] = field(default_factory=list)
+    _batches: list[Tensor] = field(default_factory=list)
 
-    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    def add(self, logits: Tensor, labels: Tensor) -> None:
         """Score a batch: logits (B, C), labels (B,)."""
         losses = nn.functional.cross_entropy(logits, labels, reduction="none")
         # Left on the device: fetching it now would make the processor wait for every batch.
@@ -39,23 +57,15 @@ class Scores:
         return float(self.images[name].mean())
 
 
-def memory_format(channels_last: bool) -> torch.memory_format:
-    """torch's name for the layout that a recipe asks for."""
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def hits(logits: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
-    """Whether each label is among its k largest logits (all of them where there are fewer than k classes).
-
-    logits (B, C), labels (B,), result (B,) bool.
-    """
+def hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Whether each label (B,) is among its k largest logits (B, C), or all of them where there are fewer; bool (B,)."""
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (best == labels[:, None]).any(dim=1)
 
 
 @torch.inference_mode()
 def score(
-    model: nn.Module, loader: Iterable[tuple[torch.Tensor, torch.Tensor]], device: torch.device, channels_last: bool
+    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], device: torch.device, channels_last: bool
 ) -> Scores:
     """Score a model over batches of images (B, 3, H, W) and labels (B,), in evaluation mode and 32-bit precision; it is
     left in the mode it came in. Progress shows on a terminal."""
@@ -68,3 +78,32 @@ def score(
     finally:
         model.train(training)
     return scores
+
+
+@torch.no_grad()
+def features(
+    network: nn.Module, images: Tensor, stage: int | None = None, pooled: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Features of a batch as float32 (B, D), and class logits as float32 (B, classes).
+
+    Args:
+        network: any of timm's, in evaluation mode.
+        images: (B, 3, H, W), normalised, on the network's device.
+        stage: the map after this stage, from 1 to 4 in networks of four stages. None is the end of the network, as its
+            own head prepares it for the classifier where `pooled` is set: the latent vector of paper/protocol.md,
+            section 7.
+        pooled: the mean over the positions of a map, D its channels; otherwise the whole map in one row.
+
+    Raises:
+        ValueError: the network is in training mode or has no such stage.
+    """
+    if network.training:
+        raise InputError(f"{type(network).__name__} is in training mode, whose features are random; call eval() first")
+    if stage is None:
+        last = network.forward_features(images)
+        found = (network.forward_head(last, pre_logits=True) if pooled else last).flatten(1)
+        return found.float(), network.forward_head(last).float()
+    if not 1 <= stage <= (count := len(network.feature_info)):
+        raise InputError(f"stage: {type(network).__name__} has stages 1 to {count}, found {stage}")
+    (found,) = network.forward_intermediates(images, [stage - 1], stop_early=True, intermediates_only=True)
+    return (found.mean(dim=(2, 3)) if pooled else found.flatten(1)).float(), network(images).float()

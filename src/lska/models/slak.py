@@ -20,8 +20,6 @@ from lska.models.kernels import check_kernel_size
 from lska.models.staged import StagedNetwork, build_staged, check_stages, drop_rates, dropping, published_cfg
 from lska.provenance.errors import InputError
 
-__all__ = ["SLaK"]
-
 
 class SlakBlock(nn.Module):
     """Large kernel, LayerNorm, feed-forward part and scale per channel, added to the input; keeps the shape."""

@@ -14,8 +14,6 @@ from torch.utils.checkpoint import checkpoint
 
 from lska.provenance.errors import InputError
 
-__all__ = ["StagedNetwork", "build_staged", "check_stages", "drop_rates", "dropping", "published_cfg"]
-
 
 class StagedNetwork(nn.Module, ABC):
     """A network of stages, each on a smaller map: images (B, in_chans, H, W) to logits (B, num_classes).

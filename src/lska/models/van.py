@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from lska.models.attention import Attention, DepthwiseConv2d
 from lska.models.staged import StagedNetwork, build_staged, check_stages, drop_rates, dropping, published_cfg
 
-__all__ = ["VAN"]
-
 
 class OverlapPatchEmbed(nn.Module):
     """Strided convolution and BatchNorm that open a stage: (B, C, H, W) to (B, C', H / stride, W / stride)."""

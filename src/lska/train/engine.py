@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from lska.models.pretrained import save_weights
-from lska.models.threads import use_threads
+from lska.models.scoring import use_threads
 from lska.provenance.errors import LskaError
 from lska.provenance.files import atomic_path, vouched
 from lska.provenance.metric_files import code_version, environment, file_md5, write_sealed

@@ -10,8 +10,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from lska.data.entries import DataError
-from lska.models.dense_backbone import stages
-from lska.models.openmmlab import base_config, use
+from lska.models.openmmlab import base_config, stages, use
 from lska.settings.recipes import DetectionRecipe, MaskRCNNRecipe, SegmentationRecipe
 from lska.settings.tasks import FineTuningJob
 
