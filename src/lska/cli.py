@@ -705,24 +705,15 @@ def _publish(given: Given) -> None:
     argument("targets", nargs="*", metavar="TARGET",
              help="what Snakemake would be asked for, for example table_03 (default: all)"),
     argument("--gpus", type=COUNT, help="GPUs for the wall time (default: as the largest job asks)"),
-    argument("--cores", type=COUNT, help="cores for the wall time (default: this machine's where no GPU is used)"),
     argument("--throughput", nargs="+", type=as_path, default=[], metavar="FILE",
-             help="your measurements: tables (config/throughput), metric files, sidecars"),
-    argument("--hardware", help="use only measurements of hardware with this in its name"),
+             help="tables of your own measurements, such as config/throughput/published.yaml"),
     argument("--jobs", action="store_true", help="also one line per job, with its reason"),
-    argument("--json", action="store_true", help="print JSON"),
-    argument("--schema", action="store_true", help="print the JSON schema of what --json prints, and end"),
+    JSON,
 )  # fmt: skip
 def _plan(given: Given) -> None:
-    from lska.pipeline.dry_run import DryRun
-    from lska.pipeline.plan_report import make_report, render_plan, report_schema
+    from lska.pipeline.plan_report import make_report, render_plan
 
-    if given.schema:
-        say(json.dumps(report_schema(), indent=2))
-        return
-    given_scale(given)
-    asked = DryRun(given.config, given.set, given.targets)
-    report = make_report(asked, Path.cwd(), given.gpus, given.cores, given.throughput, given.hardware)
+    report = make_report(given.config, given.set, given.targets, given.gpus, given.throughput)
     say(json.dumps(asdict(report), indent=2, sort_keys=True) if given.json else render_plan(report, given.jobs))
 
 

@@ -66,13 +66,13 @@ def capture(
         settings: of the configuration, in place of those of the paper scale.
         variables: of the environment.
     """
-    from lska.pipeline.dry_run import DryRun, planned_jobs
+    from lska.pipeline.dry_run import planned_jobs
 
     settings = settings or {}
     # Planned and made by the copy's own code.
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", str(project / "src"))
-        jobs = planned_jobs(DryRun([CONFIG], settings, [target]), project)
+        jobs = planned_jobs(project, [CONFIG], settings, [target])
     # Tables are made by Snakemake itself, from numbers, which these files have none of.
     submitted = [job for job in jobs if not re.match("notebook_|all_|table_", job.rule)]
     stand_ins(shims, {comment(job.rule, job.wildcards.values()): list(job.outputs) for job in submitted})

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import validate
 
 from lska.models.runs import Run
-from lska.pipeline.plan_report import report_schema
 from lska.pipeline.products import Plan
 from lska.provenance.files import read_yaml, write_json
 from lska.provenance.metric_files import file_md5
@@ -28,9 +26,7 @@ def plan(project: Any, *arguments: str) -> dict[str, Any]:
     """What `lska plan --json` prints in a copy of the project."""
     done = project.run("lska", "plan", "--json", *arguments)
     assert done.returncode == 0, done.stderr[-4000:]
-    document = json.loads(done.stdout)
-    validate(document, report_schema())
-    return document
+    return json.loads(done.stdout)
 
 
 def jobs_of(said: str) -> Counter[tuple[str, frozenset[str]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,16 +45,9 @@ class SnakemakeJob:
     """Jobs that have to be done before: those that make its inputs."""
 
 
-@dataclass(frozen=True)
-class DryRun:
-    """What is to be planned: the configuration as the commands are given it, and what Snakemake is asked to make."""
-
-    config: Sequence[Path]
-    overrides: Mapping[str, Any]
-    targets: Sequence[str] = ()
-
-
-def planned_jobs(asked: DryRun, project: Path) -> list[SnakemakeJob]:
+def planned_jobs(
+    project: Path, config: Sequence[Path], overrides: Mapping[str, Any], targets: Sequence[str] = ()
+) -> list[SnakemakeJob]:
     """The jobs of a dry run in `project`, the folder with the Snakefile, in Snakemake's order.
 
     Raises:
@@ -67,16 +59,22 @@ def planned_jobs(asked: DryRun, project: Path) -> list[SnakemakeJob]:
     project = project.absolute()
     with tempfile.TemporaryDirectory(prefix="lska-plan-") as name:
         own, folder = Path(name), Path(name) / "project"
-        _link_project(project, folder)
+        # Links to everything but the folder that Snakemake writes to; of that, what it remembers of former runs, which
+        # decides what it runs again. States and caches, in `work`, decide nothing.
+        (folder / ".snakemake").mkdir(parents=True)
+        linked = [path for path in project.iterdir() if path.name not in ("work", ".snakemake")]
+        for path in [*linked, project / ".snakemake/metadata", project / ".snakemake/incomplete"]:
+            if path.exists():
+                (folder / path.relative_to(project)).symlink_to(path)
         # Settings go into a file: on the command line Snakemake would read nested values as text.
         settings, record = own / "overrides.yaml", own / "jobs.jsonl"
-        settings.write_text(yaml.safe_dump(dict(asked.overrides)), encoding="utf-8")
-        files = [path.absolute() for path in asked.config]
+        settings.write_text(yaml.safe_dump(dict(overrides)), encoding="utf-8")
+        files = [path.absolute() for path in config]
         files = [folder / path.relative_to(project) if path.is_relative_to(project) else path for path in files]
         # With so many cores that no job's threads are scaled down.
         command = [sys.executable, "-m", "snakemake", "--dry-run", "--nolock", "--rerun-incomplete", "--nocolor",
                    "--cores", "1000000", "--logger", "lska", "--logger-lska-jobs", str(record),
-                   "--configfile", *map(str, [*files, settings]), "--", *asked.targets]  # fmt: skip
+                   "--configfile", *map(str, [*files, settings]), "--", *targets]  # fmt: skip
         # A path that is relative for the caller would be another one in the folder of links.
         paths = [str(_PLUGINS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         absolute = os.pathsep.join(str(Path(path).absolute()) for path in paths if path)
@@ -84,38 +82,11 @@ def planned_jobs(asked: DryRun, project: Path) -> list[SnakemakeJob]:
         environment = {**os.environ, "PYTHONPATH": absolute, "XDG_CACHE_HOME": str(own)}
         done = ask(command, _SECONDS, cwd=folder, env=environment, stderr=subprocess.STDOUT)
         if done.returncode != 0:
-            # Without the header that every run has.
-            header = ("  ", "=====", "SNAKEMAKE", "Assuming unrestricted", "Building DAG")
-            lines = [line for line in done.stdout.splitlines() if line.strip() and not line.startswith(header)]
-            raise PlanningError("\n  ".join(["Snakemake cannot plan this:", *lines[-12:]]))
+            said = [line for line in done.stdout.rpartition("Building DAG of jobs...")[2].splitlines() if line.strip()]
+            raise PlanningError("\n  ".join(["Snakemake cannot plan this:", *said[-12:]]))
         lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
     jobs = [SnakemakeJob(**json.loads(line)) for line in lines]
     makers = {output: job.id for job in jobs for output in job.outputs}
     return [
         replace(job, needs=sorted({makers[path] for path in job.inputs if path in makers} - {job.id})) for job in jobs
     ]
-
-
-def _link_project(project: Path, folder: Path) -> None:
-    """Make a folder of links to everything in the project, but for what a dry run writes to: Snakemake's own folder.
-
-    `work` is left out too: states and caches decide nothing about what is to run.
-    """
-    (folder / ".snakemake").mkdir(parents=True)
-    for entry in project.iterdir():
-        if entry.name in ("results", "checkpoints") and not os.access(entry, os.W_OK):
-            # Snakemake refuses to plan for outputs that it could not write, but for links.
-            shutil.copytree(entry, folder / entry.name, copy_function=_link, ignore_dangling_symlinks=True)
-        elif entry.name not in ("work", ".snakemake"):
-            _link(entry, folder / entry.name)
-    # What Snakemake remembers of former runs, which decides what it runs again.
-    for kept in ("metadata", "incomplete"):
-        if (project / ".snakemake" / kept).is_dir():
-            _link(project / ".snakemake" / kept, folder / ".snakemake" / kept)
-
-
-def _link(source: Path | str, target: Path | str) -> None:
-    """A link with the time of what it names."""
-    Path(target).symlink_to(source)
-    found = Path(source).lstat()
-    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)

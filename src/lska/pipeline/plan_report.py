@@ -1,31 +1,23 @@
-"""What `lska plan` says: the jobs of a target with reasons and costs, as plain values for scripts and as text.
-
-The dataclasses are the form for scripts: `PlanReport` as JSON, of which `lska plan --schema` prints the JSON schema.
-"""
+"""What `lska plan` says: the jobs of a target with reasons and costs, as plain values for scripts and as text."""
 
 from __future__ import annotations
 
 import os
 import re
-import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from lska.data.roots import PlannedJob, missing
-from lska.models.runs import Run
-from lska.pipeline.dry_run import DryRun, SnakemakeJob, planned_jobs
+from lska.pipeline.dry_run import SnakemakeJob, planned_jobs
+from lska.pipeline.estimate import ASPECT_RATIO, Assumptions, Throughputs, known_throughputs, workloads
 from lska.pipeline.products import Plan
-from lska.pipeline.throughput import Assumptions, Throughputs, known_throughputs
-from lska.pipeline.workload import ASPECT_RATIO, pass_of, updates_of, workloads
-from lska.provenance.files import read_yaml
-from lska.provenance.metric_files import code_version
-from lska.provenance.strict import merge
+from lska.settings.scale import read_settings
 
-WIDTH, HOUR, DAY = 96, 3600.0, 86400.0
+HOUR, DAY = 3600.0, 86400.0
 
 
 @dataclass(frozen=True)
@@ -51,28 +43,23 @@ class GroupCost:
     core_hours: float
     """Of jobs that use no GPU."""
     reasons: dict[str, int]
-    """Reasons with the number of jobs, the most frequent first, without what differs by job."""
+    """Reasons with the number of jobs, the most frequent first."""
 
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What a target takes."""
+    """What a target takes; as JSON, what `lska plan --json` prints."""
 
     scale: str
     caption: str
-    config: list[str]
-    overrides: dict[str, Any]
     targets: list[str]
-    code: dict[str, Any]
-    """Commit, and whether tracked files differ from it."""
     totals: GroupCost
     rules: dict[str, GroupCost]
     """By kind of job: Snakemake's rule; the passes of one set, and all notebooks, are one."""
     hours_saved: float
     """What interrupted trainings have taken already and go on from."""
-    largest_job_gpus: int
     cores: int | None
-    """That jobs share; None for any number."""
+    """That jobs share: this machine's, where no job uses a GPU; else None for any number."""
     wall: dict[int, float | None]
     """Lower bound of the seconds by number of GPUs; None where a job asks for more."""
     critical_path: float
@@ -87,54 +74,42 @@ class PlanReport:
 
 
 def make_report(
-    asked: DryRun, project: Path, gpus: int | None = None, cores: int | None = None, files: Sequence[Path] = (),
-    hardware: str | None = None,
+    config: Sequence[Path], overrides: Mapping[str, Any], targets: Sequence[str] = (), gpus: int | None = None,
+    files: Sequence[Path] = (),
 ) -> PlanReport:  # fmt: skip
-    """Plan what is `asked` and estimate what it costs.
+    """Plan what Snakemake would be asked for in the current folder, and estimate what it costs.
 
     Args:
+        config: files, with `overrides` over their settings.
         gpus: for the wall time; None for as many as the largest job asks for.
-        cores: to which jobs are scaled down; None for any number or, where no job uses a GPU, this machine's.
         files: throughputs that the user measured.
-        hardware: part of the name of the only hardware whose measurements count; None for all.
 
     Raises:
-        ValueError: a configuration or file of throughputs is wrong, or no measurement is of the hardware named.
+        ValueError: a configuration or file of throughputs is wrong.
         PlanningError: Snakemake refuses the targets.
     """
-    values: dict[str, Any] = {}
-    for path in asked.config:
-        values = merge(values, read_yaml(path))
-    plan = Plan(values, asked.config, asked.overrides)
-    known = known_throughputs(plan.config, files, hardware)
-    found = planned_jobs(asked, project)
+    plan = Plan(read_settings(config), config, overrides)
+    known = known_throughputs(plan.config, files)
+    found = planned_jobs(Path.cwd(), config, overrides, targets)
     largest = max((job.gpus for job in found), default=0)
-    gpus = gpus or largest
-    cores = os.cpu_count() if cores is None and not largest else cores
-    makers, jobs = plan.makers(), []
-    groups: dict[str, list[JobPlan]] = defaultdict(list)
-    reasons: dict[str, Counter[str]] = defaultdict(Counter)
+    cores, gpus = None if largest else os.cpu_count(), gpus or largest
+    makers, families = plan.makers(), {one.name: one.item.rule for one in plan.passes}
+    jobs, groups = [], defaultdict(list)
     for job in found:
-        # Snakemake scales threads down to the cores that there are.
-        job = replace(job, threads=min(job.threads, cores or job.threads))
         products = dict.fromkeys(makers[file] for file in job.outputs if file in makers)
         # Other jobs have Snakemake's reasons, without the files and parameters that follow a colon.
-        why = "; ".join(dict.fromkeys(map(plan.reason, products))) or re.sub(r":.*?(?=; [A-Z]|$)", "", job.reason)
-        jobs.append(_planned(plan, replace(job, reason=why), known))
+        reason = "; ".join(dict.fromkeys(map(plan.reason, products))) or re.sub(r":.*?(?=; [A-Z]|$)", "", job.reason)
+        # Snakemake scales threads down to the cores that there are.
+        threads = min(job.threads, cores or job.threads)
+        jobs.append(JobPlan(**{**vars(job), "reason": reason, "threads": threads, **_estimate(plan, job, known)}))
         if job.outputs:
-            one = pass_of(plan, job)
-            family = re.sub("^notebook_.*", "notebook", job.rule) if one is None else one.item.rule
-            groups[family].append(jobs[-1])
-            reasons[family][why] += 1
+            groups[families.get(job.rule) or re.sub("^notebook_.*", "notebook", job.rule)].append(jobs[-1])
     absent = missing(plan.config.sources, [PlannedJob(job.inputs, job.outputs) for job in found])
     working = [job for job in jobs if job.outputs]
     return PlanReport(
-        scale=plan.config.scale, caption=plan.config.caption, config=[str(path) for path in asked.config],
-        overrides=dict(asked.overrides), targets=list(asked.targets) or ["all"], code=code_version(),
-        totals=_cost(working, sum(reasons.values(), Counter())),
-        rules={name: _cost(groups[name], reasons[name]) for name in sorted(groups)},
-        hours_saved=sum(job.saved_seconds for job in jobs) / HOUR,
-        largest_job_gpus=largest, cores=cores,
+        scale=plan.config.scale, caption=plan.config.caption, targets=list(targets) or ["all"], totals=_cost(working),
+        rules={name: _cost(group) for name, group in sorted(groups.items())},
+        hours_saved=sum(job.saved_seconds for job in jobs) / HOUR, cores=cores,
         wall={number: wall_seconds(jobs, number, cores) for number in ((gpus, 2 * gpus, 4 * gpus) if gpus else (0,))},
         critical_path=longest_chain(jobs),
         sources=dict(sorted(Counter(source for job in working for source in job.sources).items())),
@@ -143,38 +118,25 @@ def make_report(
     )  # fmt: skip
 
 
-def report_schema() -> dict[str, Any]:
-    """The JSON schema of a `PlanReport`, with what the dataclasses say of their fields."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(PlanReport).json_schema(mode="serialization")
-
-
-def _planned(plan: Plan, job: SnakemakeJob, known: Throughputs) -> JobPlan:
-    """A job with its estimate; of an interrupted training, its reason says where it goes on."""
-    reason = job.reason
-    if job.rule in ("train", "fine_tune"):
-        run = job.wildcards["run"]
-        training = Run.parse(run) if job.rule == "train" else plan.job(job.wildcards["task"], run)
-        done, updates = updates_of(plan.config, training)
-        reason += f"; goes on after update {done:,} of {updates:,}" if done and updates else ""
-    made = JobPlan(**{**vars(job), "reason": reason})
+def _estimate(plan: Plan, job: SnakemakeJob, known: Throughputs) -> dict[str, Any]:
+    """The fields of a `JobPlan` that say what the job costs; none where nothing tells."""
     if job.rule == "speed":
         # Every network runs for a least time in every repetition, apart from warming up.
         least = len(job.outputs) * plan.config.speed.repeats * plan.config.speed.seconds
-        return replace(made, seconds=least, sources=("the protocol of `speed`: its least duration",))
-    parts = [known.spent(work) for work in workloads(plan, job) or ()]
+        return {"seconds": least, "sources": ("the protocol of `speed`: its least duration",)}
+    parts = [known.spent(work) for work in workloads(plan, job)]
     if not parts or None in parts:
-        return made
+        return {}
     seconds, saved, sources = zip(*parts, strict=True)
-    return replace(made, seconds=sum(seconds), saved_seconds=sum(saved), sources=tuple(dict.fromkeys(sources)))
+    return {"seconds": sum(seconds), "saved_seconds": sum(saved), "sources": tuple(dict.fromkeys(sources))}
 
 
-def _cost(group: Sequence[JobPlan], reasons: Counter[str]) -> GroupCost:
+def _cost(group: Sequence[JobPlan]) -> GroupCost:
     timed = [job for job in group if job.seconds is not None]
     return GroupCost(
         len(group), len(group) - len(timed), sum(job.seconds * job.gpus for job in timed) / HOUR,
-        sum(job.seconds * job.threads for job in timed if not job.gpus) / HOUR, dict(reasons.most_common()),
+        sum(job.seconds * job.threads for job in timed if not job.gpus) / HOUR,
+        dict(Counter(job.reason for job in group).most_common()),
     )  # fmt: skip
 
 
@@ -198,69 +160,43 @@ def wall_seconds(jobs: Sequence[JobPlan], gpus: int, cores: int | None) -> float
 
 
 def render_plan(report: PlanReport, jobs: bool = False) -> str:
-    """The plan as text of at most `WIDTH` columns, but for paths; with a line for every job where `jobs`."""
-    lines = textwrap.wrap(report.caption, WIDTH)
-    count = _counted(report.totals.jobs, "job") if report.totals.jobs else "nothing to do"
-    asked = f"Target {', '.join(report.targets)}: {count}, as Snakemake's dry run has it. Nothing was started."
-    lines += [*textwrap.wrap(asked, WIDTH), "", "wall time, lower bounds:"]
+    """The plan as text; with a line for every job where `jobs`."""
+    asked = f"Target {', '.join(report.targets)}: {report.totals.jobs:,} job(s)"
+    lines = [report.caption, f"{asked}, by Snakemake's dry run. Nothing was started.", "", "wall time, lower bounds:"]
     for gpus, seconds in report.wall.items():
-        places = [_counted(gpus, "GPU")] if gpus or report.cores is None else []
-        places += [] if report.cores is None else [_counted(report.cores, "core")]
-        most = f"not possible: a job asks for {report.largest_job_gpus}; lower `gpus`"
-        said = most if seconds is None else f"at least {time_text(seconds)}"
-        lines.append(f"  {'on ' + ' and '.join(places):<28}{said}")
-    lines.append(f"  {'longest chain of jobs':<28}at least {time_text(report.critical_path)}")
+        said = "not possible: a job asks for more" if seconds is None else f"at least {time_text(seconds)}"
+        lines.append(f"  {f'on {gpus} GPU(s)' if gpus else f'on {report.cores} core(s)':<24}{said}")
+    lines.append(f"  {'longest chain of jobs':<24}at least {time_text(report.critical_path)}")
     if report.hours_saved:
         lines.append(f"interrupted trainings go on: {time_text(HOUR * report.hours_saved)} of theirs are done already")
-    if report.missing_data:
-        named = ", ".join(f"{name} ({place})" for name, place in report.missing_data.items())
-        lines += _hanging(f"not on this machine: {named}", 2)
+    lines += [f"not on this machine: {name} ({place})" for name, place in report.missing_data.items()]
     lines += ["", f"{'rule':<24}{'jobs':>6}{'GPU-hours':>12}{'core-hours':>12}{'unknown':>9}"]
     for name, cost in [*report.rules.items(), ("total", report.totals)]:
-        hours = "".join(f"{_number(value) if value else '':>12}" for value in (cost.gpu_hours, cost.core_hours))
-        lines.append(f"{name[:24]:<24}{cost.jobs:>6,}{hours}{cost.unknown or '':>9}".rstrip())
-        for reason, number in cost.reasons.items() if name != "total" else ():
-            lines += textwrap.wrap(f"{number}: {reason}", WIDTH, initial_indent="    ", subsequent_indent=" " * 8)
+        hours = "".join(f"{f'{value:,.2f}' if value else '':>12}" for value in (cost.gpu_hours, cost.core_hours))
+        lines.append(f"{name:<24}{cost.jobs:>6,}{hours}{cost.unknown or '':>9}".rstrip())
+        lines += [f"    {number}: {reason}" for reason, number in cost.reasons.items() if name != "total"]
     if report.totals.unknown:
         lines.append("unknown: nothing like it was measured, or no images pass through networks (tables, checks)")
     if report.sources:
         lines += ["", "estimates rest on (number of jobs):"]
-        for source, number in report.sources.items():
-            lines += _hanging(f"{number:>6}  {source}", 8)
-        share = f"{100 * report.assumptions.gpu_efficiency:g} %"
-        lines += textwrap.wrap(
-            "assumed: time grows with multiply-adds; reading images does not hold up the GPUs; of several GPUs each "
-            f"keeps {share} of its throughput; images of COCO and ADE20K are {ASPECT_RATIO:.2f} times as wide as high. "
+        lines += [f"{number:>6}  {source}" for source, number in report.sources.items()]
+        lines += [
+            "assumed: time grows with multiply-adds; reading images does not hold up the GPUs; of several GPUs each",
+            f"keeps {100 * report.assumptions.gpu_efficiency:g} % of its throughput; images of COCO and ADE20K are "
+            f"{ASPECT_RATIO:.2f} times as wide as high.",
             "GPU-hours of different cards do not compare. Give your own measurements by --throughput.",
-            WIDTH,
-        )
+        ]
     for job in report.jobs if jobs else ():
         if job.outputs:
             spent = "unknown time" if job.seconds is None else time_text(job.seconds)
-            means = _counted(job.gpus, "GPU") if job.gpus else _counted(job.threads, "core")
-            name = " ".join([job.rule, *job.wildcards.values()])
-            lines += _hanging(f"{name}: {spent} on {means}; {job.reason}", 4)
+            means = f"{job.gpus} GPU(s)" if job.gpus else f"{job.threads} core(s)"
+            lines.append(f"{' '.join([job.rule, *job.wildcards.values()])}: {spent} on {means}; {job.reason}")
     return "\n".join(lines) + "\n"
-
-
-def _hanging(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
-
-
-def _number(value: float) -> str:
-    """Three digits, where there are some: 8,899, 12.3, 0.45."""
-    if value >= 100 or value == 0:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.01 else "<0.01"
 
 
 def time_text(seconds: float) -> str:
     """Seconds in the unit that suits them: days, hours, minutes."""
-    for unit, size in (("days", DAY), ("hours", HOUR), ("minutes", 60.0)):
+    for unit, size in (("days", DAY), ("hours", HOUR)):
         if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}" if seconds < 100 * size else f"{seconds / size:,.0f} {unit}"
-    return f"{seconds:.0f} second{'s'[: round(seconds) != 1]}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s'[: number != 1]}"
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds / 60:.1f} minutes"
