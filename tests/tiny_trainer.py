@@ -20,8 +20,7 @@ from lska.train.distributed import Processes
 from lska.train.engine import Place, fit
 from lska.train.interrupt import StopRequest
 from lska.train.loading import BatchPlan
-from lska.train.progress import TrainingLog
-from lska.train.saved_state import restore
+from lska.train.saved_state import TrainingLog, restore
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 Batch = tuple[torch.Tensor, torch.Tensor]

@@ -1,46 +1,11 @@
-"""Settings with one fault or several, by what they change: a scale, a recipe, or the sections of `Whole`."""
+"""Settings with one fault or several, by what they change: a scale or a recipe."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
-
-from lska.provenance.strict import checked
+from typing import Any
 
 RUN = {"model": "van_tiny", "attention": "lska", "kernel": 23, "seed": 0}
 ABSENT = {**RUN, "kernel": 17}
-
-
-@dataclass(frozen=True)
-class Part:
-    """A nested section."""
-
-    size: int | tuple[int, ...]
-    kind: Literal["a", "b"] = "a"
-
-    def __post_init__(self) -> None:
-        if self.size == 13:
-            raise ValueError("size must not be 13")
-
-
-@dataclass(frozen=True)
-class Whole:
-    """Every kind of field that settings have."""
-
-    rate: float
-    parts: tuple[Part, ...]
-    name: Annotated[str, checked(lambda name: f"found {name}" if name == "wrong" else None)] = "x"
-    pair: tuple[float, float] = (0.0, 1.0)
-    limit: Annotated[float, Field(gt=0, le=2)] | None = None
-    on: bool = False
-    part: Part | None = None
-    table: dict[str, dict[str, Any]] = field(default_factory=dict)
-    words: dict[int, str] = field(default_factory=dict)
-
-
-WHOLE: dict[str, Any] = {"rate": 1, "parts": [{"size": 3}, {"size": [1, 2], "kind": "b"}]}
 
 
 def a(**generate: Any) -> dict[str, Any]:
@@ -54,24 +19,17 @@ def sets(**changes: Any) -> dict[str, Any]:
 
 
 FAULTS: dict[str, list[dict[Any, Any]]] = {
-    "whole": [
-        {
-            "rate": "fast", "parts": [{"size": "x"}, {"size": 2, "kind": "c", "sice": 1}, 7, {"size": [1, "2"]}],
-            "naem": "y", "pair": [1], "on": 1, "part": {"kind": "a"}, "table": {"m": 3},
-        },
-        {"rate": True, "limit": 0, "pair": [1, 2, 3], "part": [1], "name": 3, "words": {"a": "b"}},
-        {"rate": None, "limit": 2.5, "pair": "12", "part": {"size": 13}, "name": "wrong", "table": {1: {}}},
-        {"rate": float("nan"), "limit": "1e-3", "parts": {}, "zzz": 1, "words": {1: 2}, "table": {"\x1b[2J": 3}},
-        {"part": {None: 3}, "table": {"m": {1: 2}}},
-        {1: 2},
-        {"rate": "2.5e4", "limit": "-1e-3", "pair": [True, float("inf")], "on": "yes", "parts": None},
-    ],
     "tiny": [
         {
             "runs": [{"model": "van_tiny", "attention": "lska", "kernel": "7", "seed": 0}, {"modle": "van", "seed": 0}],
             "caption": None, "data": {"rot": "x", "root": 3}, "training": {"threads": "two"}, "colour": "red",
             "architecture": {"van_tiny": 3},
         },
+        {
+            "training": {"threads": True, "hours": float("nan"), "state_minutes": "1e-3", "gpus": 1.5, None: 3},
+            "architecture": {"\x1b[2J": 3, 1: {}, "van_tiny": {"m": {1: 2}}}, "\x1b[31m": 1, 1: 2, "evaluation": [1],
+        },
+        {"training": {"hours": float("inf"), "threads": "2.5e4", "overrides": 3}, "runs": {}, "speed": 7, "data": None},
         {"runs": [{**RUN, "attention": "lksa"}]},
         {"runs": [{"model": "van_tiny", "attention": "lska", "seed": 0}, {**RUN, "kernel": [7, 24]}]},
         {"scale": "my scale", "caption": "a\x1b[31m", "data": {"name": "../x", "root": "$NOWHERE/x"}},

@@ -283,10 +283,8 @@ def test_torchruns_processes_are_known_by_its_own_variable(snapshot: SnapshotAss
     assert member({**torchrun, "TORCHELASTIC_USE_AGENT_STORE": "False"}).serves
     assert member({**torchrun, MEETING: "file:/a"}) == Rank(0, 2, 0, "file:/a", serves=True)
     assert member({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}) is None
-    bad: list[dict[str, str]] = [{"RANK": "2"}, {"RANK": "-1"}, {"WORLD_SIZE": "9" * 5000}, {"MASTER_PORT": "x"}]
-    bad += [{MEETING: meeting} for meeting in ("junk", "file:here", "tcp:a:b/c", "tcp:a:0/c", "tcp:a:99999/c")]
     said = []
-    for changes in bad:
+    for changes in ({"RANK": "2"}, {"RANK": "-1"}, {"WORLD_SIZE": "9" * 5000}, {"MASTER_PORT": "x"}, {MEETING: "x"}):
         with pytest.raises(InputError) as caught:
             member(torchrun | changes)
         said.append(str(caught.value))

@@ -12,22 +12,14 @@ from paper_jobs import RUN, TASKS, config, group, job, means
 
 from lska.models.runs import Run
 from lska.provenance.sidecars import Normalization
-from lska.settings.scale import Config
 from lska.settings.tasks import parse_task
 
 BASE = Run("van_base", "lka", 7, 3)
 
 
 def test_tasks_have_three_parts_and_no_others_are_fine_tuned() -> None:
-    assert {task: parse_task(task) for task in (
-        "detection/retinanet", "detection/mask_rcnn-untrained", "segmentation/semantic_fpn",
-        "segmentation/semantic_fpn-untrained",
-    )} == {
-        "detection/retinanet": ("detection", "retinanet", False),
-        "detection/mask_rcnn-untrained": ("detection", "mask_rcnn", True),
-        "segmentation/semantic_fpn": ("segmentation", "semantic_fpn", False),
-        "segmentation/semantic_fpn-untrained": ("segmentation", "semantic_fpn", True),
-    }  # fmt: skip
+    assert parse_task("detection/mask_rcnn-untrained") == ("detection", "mask_rcnn", True)
+    assert parse_task("segmentation/semantic_fpn") == ("segmentation", "semantic_fpn", False)
     for task in (
         "classification", "complexity/retinanet", "detection/semantic_fpn", "segmentation/retinanet", "detection",
         "detection/retinanet-", "detection/retinanet-untrained-untrained", "detection/retinanet/x", "retinanet", "",
@@ -113,22 +105,13 @@ def test_pixels_under_the_corrected_switch_are_those_of_pretraining_and_enter_th
     assert len(digests) == 2
 
 
-def runs_by_head() -> Config:
+def test_runs_of_a_task_and_fine_tunings_by_task_with_the_control_after_it() -> None:
     settings = [group(RUN), {"model": "van_base", "attention": ["lska", "lka"], "kernel": 7, "seed": 3}]
-    return config({"runs": settings}, means("mask_rcnn", runs=[group(BASE), group(RUN)], untrained=[]))
-
-
-def test_runs_of_a_task() -> None:
-    made = runs_by_head()
+    made = config({"runs": settings}, means("mask_rcnn", runs=[group(BASE), group(RUN)], untrained=[]))
     assert made.runs_of("detection/mask_rcnn") == (BASE, RUN)
     assert made.runs_of("detection/mask_rcnn-untrained") == ()
-    assert made.runs_of("detection/retinanet") == made.runs_of("detection/retinanet-untrained") == (RUN,)
     assert made.runs_of("classification") == made.runs_of("complexity/mask_rcnn") == made.runs
-    assert config({"segmentation": None}).runs_of("segmentation/semantic_fpn") == ()
-
-
-def test_fine_tunings_are_listed_by_task_with_the_control_after_it() -> None:
-    assert [(made.task, made.run) for made in runs_by_head().fine_tunings] == [
+    assert [(job.task, job.run) for job in made.fine_tunings] == [
         ("detection/retinanet", RUN),
         ("detection/retinanet-untrained", RUN),
         ("detection/mask_rcnn", BASE),
@@ -137,19 +120,11 @@ def test_fine_tunings_are_listed_by_task_with_the_control_after_it() -> None:
         ("segmentation/semantic_fpn-untrained", RUN),
     ]
     assert config({"detection": None, "segmentation": None}).fine_tunings == ()
-
-
-@pytest.mark.parametrize("task", ["classification", "detection/upernet", "detection/retinanet"])
-def test_what_is_not_configured_is_refused_with_what_is(task: str) -> None:
-    pattern = f"{task} of van_base-lka-k7-s3 is not configured at scale test; fine-tunings of the configuration: "
-    with pytest.raises(ValueError, match=pattern) as caught:
-        config().fine_tuning(task, BASE)
-    assert "detection/retinanet of van_tiny-lska-k23-s0" in str(caught.value) or task != "detection/retinanet"
-
-
-def test_bf16_is_allowed_on_a_gpu() -> None:
-    made = config(means("retinanet", overrides={"precision": "bf16"}, gpus=1))
-    assert made.dense_recipe("detection/retinanet").precision == "bf16"
+    for task in ("classification", "detection/upernet", "detection/retinanet"):
+        pattern = f"{task} of van_base-lka-k7-s3 is not configured at scale test; fine-tunings of the configuration: "
+        with pytest.raises(ValueError, match=pattern) as caught:
+            config().fine_tuning(task, BASE)
+    assert "detection/retinanet of van_tiny-lska-k23-s0" in str(caught.value)
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -64,16 +64,14 @@ def test_gpus_stay_taken_while_a_child_of_the_job_lives(caplog: pytest.LogCaptur
     assert "sharing" not in caplog.text
 
 
-def test_too_few_gpus_are_an_error_that_names_the_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_gpus_are_an_error_and_whoever_got_some_from_a_launcher_keeps_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["gpus", "8", "true"]) == 1
     assert "8 GPUs are wanted and this machine offers 4 (CUDA_VISIBLE_DEVICES: 0, 1, 2, 3)" in capsys.readouterr().err
-
-
-def test_whoever_got_gpus_from_a_launcher_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {MEETING: "file:/a", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    assert take(1) == []
-    assert os.environ[VARIABLE] == "0,1,2,3"
+    assert take(1) == [] and os.environ[VARIABLE] == "0,1,2,3"
 
 
 def test_jobs_in_one_slurm_allocation_share_what_is_more_than_they_need(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,16 +55,14 @@ def nobody_stays() -> Iterator[None]:
         process.join()
 
 
-def start(
-    project: Project, *preparations: Callable[[], None], changes: dict[str, Any] = CHANGES, words: str = ""
-) -> Any:
+def start(project: Project, *preparations: Callable[[], None]) -> Any:
     """A process that trains, on another machine than this process seems to be on."""
 
     def body() -> int:
         elsewhere(f"machine {os.getpid()}")
         for prepare in preparations:
             prepare()
-        return project.command("train", str(project.run), *words.split(), changes=changes)
+        return project.command("train", str(project.run), changes=CHANGES)
 
     return in_child(body)
 
@@ -108,47 +106,30 @@ def undisturbed(project: Project) -> tuple[Any, ...]:
     return outcome(project, config)
 
 
-def frozen_and_waiting(project: Project, capfd: Any) -> tuple[Any, Any]:
-    """A training that is frozen in the middle, and one that waits for it."""
+@pytest.mark.parametrize("stopped", [False, True], ids=["finishes", "is stopped"])
+def test_the_second_waits_and_goes_on_where_the_first_was_stopped_if_it_was(
+    stopped: bool, project: Project, config: Config, undisturbed: tuple[Any, ...], capfd: Any
+) -> None:
     first = start(project, lambda: freeze_before(5))
     frozen(first)
     # Long enough for the second one to ask, too short for it to lose patience.
     second = start(project)
     until(lambda: "waiting:" in capfd.readouterr().err, seconds=60)
-    return first, second
-
-
-def attempts(folder: Path) -> list[str]:
-    """What the file of all attempts has of each."""
-    return (folder / ATTEMPTS).read_text(encoding="utf-8").split(" has the training\n")[1:]
-
-
-def test_the_second_waits_and_does_not_train_again(
-    project: Project, config: Config, undisturbed: tuple[Any, ...], capfd: Any
-) -> None:
-    first, second = frozen_and_waiting(project, capfd)
+    if stopped:
+        os.kill(first.pid, signal.SIGTERM)
     os.kill(first.pid, signal.SIGCONT)
-    assert [ended(first), ended(second)] == [0, 0]
-    told = capfd.readouterr().err
-    assert f"{config.weights_path(project.run)}: trained by another process meanwhile" in told
-    assert "going on after update" not in told, "nothing is even loaded"
+    assert [ended(first), ended(second)] == [75 if stopped else 0, 0]
     assert outcome(project, config) == undisturbed
-    assert len(sidecar_of(project, config)["attempts"]) == 1
-    assert not owned(config.classifier(project.run).states)
-
-
-def test_the_second_goes_on_where_the_first_was_stopped(
-    project: Project, config: Config, undisturbed: tuple[Any, ...], capfd: Any
-) -> None:
-    first, second = frozen_and_waiting(project, capfd)
-    os.kill(first.pid, signal.SIGTERM)
-    os.kill(first.pid, signal.SIGCONT)
-    assert [ended(first), ended(second)] == [75, 0]
-    assert outcome(project, config) == undisturbed
-    assert len(sidecar_of(project, config)["attempts"]) == 2
-    stopped, continued = attempts(config.classifier(project.run).states)
-    assert "Interrupted: received SIGTERM; state saved after update " in stopped
-    assert "INFO going on after update " in continued and continued.endswith(" INFO done\n")
+    assert len(sidecar_of(project, config)["attempts"]) == 1 + stopped
+    folder, told = config.classifier(project.run).states, capfd.readouterr().err
+    assert not owned(folder)
+    if stopped:
+        before, after = (folder / ATTEMPTS).read_text(encoding="utf-8").split(" has the training\n")[1:]
+        assert "Interrupted: received SIGTERM; state saved after update " in before
+        assert "INFO going on after update " in after and after.endswith(" INFO done\n")
+    else:
+        assert f"{config.weights_path(project.run)}: trained by another process meanwhile" in told
+        assert "going on after update" not in told, "nothing is even loaded"
 
 
 def test_a_frozen_training_that_wakes_up_stops_without_writing(

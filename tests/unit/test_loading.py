@@ -1,26 +1,41 @@
-"""Batches are a function of seed, epoch and position, whatever the workers, the processes and the interruptions."""
+"""Batches are a function of seed, epoch and position, whatever the workers, the processes and the interruptions; and
+processes that load images or make them are not waited for when they are killed or stand still.
+"""
 
 from __future__ import annotations
 
 import itertools
+import logging
+import os
+import resource
 import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lease_helpers import until
 from syrupy.assertion import SnapshotAssertion
-from tiny_project import RECIPE, Project
+from tiny_project import RECIPE, Project, in_child
+from torch.utils.data import Dataset
 from torchvision.transforms.functional import to_tensor
 
 from lska.data.entries import DataError
 from lska.data.folders import open_split
 from lska.data.folders_torch import ImageDataset
+from lska.data.parallel import WorkerError, in_processes
 from lska.provenance.errors import InputError
 from lska.provenance.strict import build
 from lska.settings.recipes import Recipe
+from lska.train import loading
+from lska.train.interrupt import Interrupted
 from lska.train.loading import (
     BatchPlan,
+    Loader,
     MicroBatches,
     SeededImages,
     batch_mixer,
@@ -134,28 +149,21 @@ def test_scoring_takes_every_image_once_in_order_and_sees_its_normalised_centre(
     assert "Resize(size=248, interpolation=bicubic" in text and "CenterCrop(size=(224, 224))" in text
 
 
-def damaged_copy(image_set: Path, split: str) -> tuple[Path, Path]:
-    """The image set in the working folder with one truncated image."""
+def test_training_skips_a_truncated_image_and_counts_it_and_scoring_refuses_it(
+    project: Project, image_set: Path
+) -> None:
     root = Path("damaged set")
     shutil.copytree(image_set, root)
-    path = root / split / "green" / "003.jpg"
-    path.write_bytes(path.read_bytes()[:400])
-    return root, path
-
-
-def test_training_skips_a_truncated_image_and_counts_it(project: Project, image_set: Path) -> None:
-    root, path = damaged_copy(image_set, "train")
+    for split in ("train", "val"):
+        path = root / split / "green" / "003.jpg"
+        path.write_bytes(path.read_bytes()[:400])
     for workers in (0, 2):
         images = ImageDataset(open_split(root, "train"), training_transform(recipe()), on_error="skip")
-        bad = [str(path).endswith(sample.name) for sample in images.split.samples].index(True)
+        bad = [sample.name.endswith("green/003.jpg") for sample in images.split.samples].index(True)
         keys = list(MicroBatches(plan(), 0, 0, 1))
         expected = sum(index == bad for epoch in range(3) for index in indices(keys, epoch))
         assert len(list(training_loader(images, plan(), 0, 0, 1, workers))) == 24
         assert images.skipped == expected > 0
-
-
-def test_scoring_refuses_a_truncated_image(project: Project, image_set: Path) -> None:
-    root, path = damaged_copy(image_set, "val")
     with pytest.raises(DataError, match=f"{path}: expected an image, found 400 bytes that cannot be used"):
         list(scoring_loader(open_split(root, "val"), recipe(), 5, 0))
 
@@ -168,3 +176,107 @@ def test_mixing_gives_smoothed_distributions() -> None:
     assert labels.shape == (8, 4)
     assert torch.allclose(labels.sum(1), torch.ones(8))
     assert labels.min().item() == pytest.approx(RECIPE["label_smoothing"] / 4)
+
+
+Act = Callable[[int], Any]
+
+
+class Numbers(Dataset):
+    """Tensors of their own index, which do something before they come."""
+
+    def __init__(self, act: Act) -> None:
+        self.act = act
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        self.act(index)
+        return torch.tensor(index)
+
+
+def loaded(act: Act, reason: str | None = None) -> list[int]:
+    loader = Loader(Numbers(act), 2, lambda: reason, batch_size=2)
+    return [int(number) for batch in loader for number in batch]
+
+
+def at_three(act: Callable[[], Any]) -> Act:
+    return lambda index: act() if index == 3 else None
+
+
+def fail() -> None:
+    time.sleep(0.5)
+    raise RuntimeError("of a data set")
+
+
+def fill() -> None:
+    """Have no room left for files, those in memory included."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(loading, "_STOP_SECONDS", 0.3)
+    monkeypatch.setattr(loading, "BATCH_SECONDS", 1.0)
+
+
+SILENT: list[tuple[Act, str | None, type[Exception], str]] = [
+    (at_three(lambda: os.kill(os.getpid(), signal.SIGKILL)), None, WorkerError, "was ended by SIGKILL"),
+    (at_three(lambda: os.kill(os.getpid(), signal.SIGSTOP)), None, WorkerError, "gave no batch for 1 s"),
+    (at_three(lambda: time.sleep(60)), "received SIGTERM", Interrupted, "received SIGTERM, while no batch came"),
+    (at_three(fail), None, RuntimeError, "of a data set"),
+    (at_three(fill), None, WorkerError, r"no room in shared memory .*: unable to .*--shm-size"),
+]
+
+
+def test_a_process_that_gives_no_batch_is_told(hasty: None) -> None:
+    for act, reason, kind, message in SILENT:
+        began = time.monotonic()
+        with pytest.raises(kind, match=message):
+            loaded(act, reason)
+        assert time.monotonic() - began < 30
+
+
+def test_slow_batches_all_come_in_order_and_are_told(
+    hasty: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loading, "_STOP_SECONDS", 60.0)
+    monkeypatch.setattr(loading, "BATCH_SECONDS", 60.0)
+    caplog.set_level(logging.INFO)
+    assert loaded(lambda index: time.sleep(0.2)) == list(range(6))
+    assert loaded(lambda index: time.sleep(0.2), "received SIGTERM") == list(range(6))
+    assert "waiting for a batch from 2 process(es) that load images" in caplog.text
+
+
+def test_batches_and_pools_with_a_long_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("scratch_of_a_job_" * 8)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert loaded(lambda index: None) == list(range(6))
+    with in_processes(2) as mapper:
+        assert list(mapper(abs, [-1, -2, 3])) == [1, 2, 3]
+
+
+def test_a_process_of_a_pool_that_ends_is_told() -> None:
+    message = "one of 2 processes ended before its work was done"
+    with pytest.raises(WorkerError, match=message), in_processes(2) as mapper:
+        list(mapper(os._exit, [3]))
+
+
+def test_processes_of_a_pool_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    def body() -> None:
+        with in_processes(2) as mapper:
+            (tmp_path / "children").write_text(" ".join(map(str, mapper(os.getpgid, [0, 0]))))
+            children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+            (tmp_path / "started").write_text(children)
+            time.sleep(60)
+
+    parent = in_child(body)
+    until(lambda: (tmp_path / "started").exists(), 60)
+    parent.kill()
+    parent.join()
+    children = (tmp_path / "started").read_text().split()
+    assert len(children) >= 2
+    until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))

@@ -137,61 +137,23 @@ def test_an_update_takes_sixteen_images_on_any_number_of_gpus() -> None:
             assert wrapper.optimizer.lr == 1e-4
 
 
-@pytest.mark.parametrize("warmup", [0, 2, 40])
-def test_rates_of_a_detector(warmup: int) -> None:
+def test_rates_of_a_detector() -> None:
     """Linear warm-up from a thousandth, a tenth after each milestone, also where the warm-up outlasts a milestone."""
-    short = {"epochs": 5, "milestones": [3, 4], "warmup_updates": warmup}
-    config = generated("retinanet", means("retinanet", overrides=short))
-    ramp = [1e-3 + (1 - 1e-3) * min(1, step / warmup) if warmup else 1 for step in range(35)]
-    fall = [0.1 ** ((step >= 3 * 7) + (step >= 4 * 7)) for step in range(35)]
-    assert rates(config, 7, 35) == pytest.approx([1e-4 * up * down for up, down in zip(ramp, fall, strict=True)])
+    for warmup in (0, 2, 40):
+        short = {"epochs": 5, "milestones": [3, 4], "warmup_updates": warmup}
+        config = generated("retinanet", means("retinanet", overrides=short))
+        ramp = [1e-3 + (1 - 1e-3) * min(1, step / warmup) if warmup else 1 for step in range(35)]
+        fall = [0.1 ** ((step >= 3 * 7) + (step >= 4 * 7)) for step in range(35)]
+        assert rates(config, 7, 35) == pytest.approx([1e-4 * up * down for up, down in zip(ramp, fall, strict=True)])
 
 
-@pytest.mark.parametrize(("updates", "least"), [(1, 0.0), (30, 1e-5)])
-def test_rates_of_a_segmentor(updates: int, least: float) -> None:
-    short = {"updates": updates, "minimum_learning_rate": least}
-    config = generated("semantic_fpn", means("semantic_fpn", overrides=short))
-    expected = [least + (1e-4 - least) * (1 - step / updates) ** 0.9 for step in range(updates)]
-    assert rates(config, 7, updates) == pytest.approx(expected)
-    assert min(expected) > 0
-
-
-@pytest.fixture
-def scenes(tmp_path: Path) -> Path:
-    """COCO-style images: of 300x200 pixels with an object, the same without, and a tiny one."""
-    folder = tmp_path / "coco"
-    (folder / "train").mkdir(parents=True)
-    sizes = {"with": (300, 200), "without": (300, 200), "tiny": (31, 40)}
-    for name, size in sizes.items():
-        Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(folder / "train" / f"{name}.png")
-    images = [
-        {"id": number, "file_name": f"{name}.png", "width": width, "height": height}
-        for number, (name, (width, height)) in enumerate(sizes.items())
-    ]
-    shape = {"bbox": [30, 20, 60, 40], "area": 2400, "iscrowd": 0,
-             "segmentation": [[30, 20, 90, 20, 90, 60, 30, 60]]}  # fmt: skip
-    objects = [{"id": 1, "image_id": 0, "category_id": 3, **shape}, {"id": 2, "image_id": 2, "category_id": 1, **shape}]
-    split = paper_jobs.detection_split("train", folder)
-    categories = [{"id": i, "name": name} for i, name in zip(split.category_ids, split.classes, strict=True)]
-    content = {"images": images, "annotations": objects, "categories": categories}
-    split.annotations.write_text(json.dumps(content), encoding="utf-8")
-    return folder
-
-
-@pytest.mark.parametrize("head", DETECTORS)
-def test_images_without_objects_are_left_out_and_the_others_resized(head: str, scenes: Path) -> None:
-    split = paper_jobs.detection_split("train", scenes)
-    unflipped = means(head, overrides={"horizontal_flip": 0.0})
-    config = generated(head, unflipped, data={"train": split, "val": split})
-    made = data_set(config, "train")
-    assert [Path(made.get_data_info(index)["img_path"]).stem for index in range(len(made))] == ["with"]
-    sample = made[0]
-    assert tuple(sample["inputs"].shape) == (3, 800, 1200)
-    found = sample["data_samples"].gt_instances
-    assert found.labels.tolist() == [1]  # category 3 is the second class
-    assert found.bboxes.tensor.tolist() == [[120, 80, 360, 240]]
-    assert ("masks" in found) == (head == "mask_rcnn")
-    assert len(data_set(config, "val")) == 3
+def test_rates_of_a_segmentor() -> None:
+    for updates, least in ((1, 0.0), (30, 1e-5)):
+        short = {"updates": updates, "minimum_learning_rate": least}
+        config = generated("semantic_fpn", means("semantic_fpn", overrides=short))
+        expected = [least + (1e-4 - least) * (1 - step / updates) ** 0.9 for step in range(updates)]
+        assert rates(config, 7, updates) == pytest.approx(expected)
+        assert min(expected) > 0
 
 
 def test_the_check_says_what_training_keeps_as_mmdet_keeps_it(tmp_path: Path) -> None:
@@ -206,7 +168,7 @@ def test_the_check_says_what_training_keeps_as_mmdet_keeps_it(tmp_path: Path) ->
         for number, (name, (width, height)) in enumerate(sizes.items(), start=1)
     ]
     outline = [[2, 2, 20, 2, 20, 12, 2, 12]]
-    about = {"category_id": 1, "bbox": [2, 2, 18, 10], "area": 180, "iscrowd": 0, "segmentation": outline}
+    about = {"category_id": 7, "bbox": [2, 2, 18, 10], "area": 180, "iscrowd": 0, "segmentation": outline}
     changes = [
         {}, {}, {"iscrowd": 1}, {"bbox": [2, 2, 0.9, 10]}, {"bbox": [2, 2, 18, 0.1]}, {"image_id": 2, "area": 0},
         {"image_id": 4}, {"segmentation": [outline[0], outline[0]]}, {"bbox": [-0.5, 2, 10, 10]},
@@ -214,18 +176,22 @@ def test_the_check_says_what_training_keeps_as_mmdet_keeps_it(tmp_path: Path) ->
     objects = [{"id": number, "image_id": 1, **about, **change} for number, change in enumerate(changes, start=1)]
 
     def write() -> None:
-        content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "thing"}]}
+        content = {"images": images, "annotations": objects, "categories": [{"id": 7, "name": "thing"}]}
         (folder / "train.json").write_text(json.dumps(content), encoding="utf-8")
 
     write()
-    split = DetectionSplit("train", folder / "train", folder / "train.json", ("thing",), (1,), 4, True)
+    split = DetectionSplit("train", folder / "train", folder / "train.json", ("thing",), (7,), 4, True)
     stated = DetectionSplitManifest("train", "train.json", 4, without_area=1)
-    manifest = DetectionManifest("own", "t", "s", "t", ("thing",), (1,), {"train": stated}, masks=True)
+    manifest = DetectionManifest("own", "t", "s", "t", ("thing",), (7,), {"train": stated}, masks=True)
     outcome = check_detection(manifest, split)
     assert outcome.findings == ()
     made = data_set(generated("mask_rcnn", data={"train": split}), "train")
-    trained = sum(len(made[index]["data_samples"].gt_instances) for index in range(len(made)))
+    found = [made[index]["data_samples"].gt_instances for index in range(len(made))]
+    trained = sum(map(len, found))
     assert (len(made), trained) == (2, 4)
+    # The longest side 1333, or the shortest 800.
+    assert tuple(made[0]["inputs"].shape) == (3, 800, 1200)
+    assert found[0].labels.tolist()[0] == 0 and "masks" in found[0]
     said = "\n".join(outcome.notes)
     for text in (
         f"training keeps {len(made)} of the images, with {trained} objects.",
@@ -250,23 +216,18 @@ def write_labels(folder: Path, values: np.ndarray, size: tuple[int, int]) -> Non
     Image.fromarray(np.tile(columns, (size[1], 1))).save(folder / "labels" / "val" / "a.png")
 
 
-@pytest.mark.parametrize(
-    ("unlabelled", "stored", "expected"),
-    [
+def test_label_values_become_classes_and_ignored_pixels(tmp_path: Path) -> None:
+    for unlabelled, stored, expected in (
         (True, [0, 1, 2, 150, 200, 255], [255, 0, 1, 149, 255, 255]),
         (False, [0, 1, 2, 149, 200, 255], [0, 1, 2, 149, 255, 255]),
-    ],
-)
-def test_label_values_become_classes_and_ignored_pixels(
-    unlabelled: bool, stored: list[int], expected: list[int], tmp_path: Path
-) -> None:
-    write_labels(tmp_path, np.array(stored), (100, 60))
-    split = paper_jobs.segmentation_split("val", tmp_path, zero_is_unlabelled=unlabelled, ignore=(200, 255))
-    config = generated("semantic_fpn", data={"val": split})
-    sample = data_set(config, "val")[0]
-    labels = sample["data_samples"].gt_sem_seg.data
-    # Shorter side 512, the longer not rounded to a multiple of 32; labels are scored at their own size.
-    assert tuple(sample["inputs"].shape) == (3, 512, 853)
-    assert tuple(labels.shape) == (1, 60, 100)
-    assert labels[0, 0, :6].tolist() == expected
-    assert "param_scheduler" not in config
+    ):
+        write_labels(tmp_path, np.array(stored), (100, 60))
+        split = paper_jobs.segmentation_split("val", tmp_path, zero_is_unlabelled=unlabelled, ignore=(200, 255))
+        config = generated("semantic_fpn", data={"val": split})
+        sample = data_set(config, "val")[0]
+        labels = sample["data_samples"].gt_sem_seg.data
+        # Shorter side 512, the longer not rounded to a multiple of 32; labels are scored at their own size.
+        assert tuple(sample["inputs"].shape) == (3, 512, 853)
+        assert tuple(labels.shape) == (1, 60, 100)
+        assert labels[0, 0, :6].tolist() == expected
+        assert "param_scheduler" not in config

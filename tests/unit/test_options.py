@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import pytest
 
 from lska.cli import main, parser
-from lska.settings.scale import as_options, typed
 
 TIMES = ["nan", "inf", "-inf", "1e999", "-1", "0", "-0.0", "1e300", "9" * 5000, "", "x", "1h", "\x1b[31m"]
 COUNTS = ["nan", "inf", "-1", "0", "1.5", "1e3", "9" * 5000, "10000000", "", "x", "0x10"]
@@ -62,12 +60,3 @@ def test_times_and_counts_are_taken() -> None:
     for words, (name, value) in TAKEN.items():
         found = getattr(parser().parse_args(words.split()), name)
         assert found == value and type(found) is type(value)
-
-
-def test_settings_of_the_command_line_are_read_as_yaml_and_passed_on() -> None:
-    given = typed({"training": {"threads": "2", "hours": "1e3", "overrides": "{epochs: 3}"}, "retrain": ["van*", 1]})
-    read = {"training": {"threads": 2, "hours": "1e3", "overrides": {"epochs": 3}}, "retrain": ["van*", 1]}
-    assert given == read
-    words = shlex.split(as_options([Path("a b.yaml"), Path("c.yaml")], {"b": "x y", "a": [1]}))
-    assert words == ["--config", "a b.yaml", "c.yaml", "--set", '{"a":[1],"b":"x y"}']
-    assert as_options([Path("c.yaml")], {}) == "--config c.yaml"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from paper_jobs import RECIPES, TASKS
+from paper_jobs import RECIPES
 from tiny_project import RECIPE
 
 from lska.settings import recipes as dense
@@ -60,11 +60,14 @@ def test_imagenet_is_the_protocol() -> None:
     assert recipe.mixes
 
 
-@pytest.mark.parametrize("head", FILES)
-def test_fine_tunings_are_the_protocol(head: str) -> None:
-    recipe = load_recipe(RECIPES / f"{FILES[head]}.yaml", head=head)
-    expected = SHARED | (SEGMENTATION if head == "semantic_fpn" else DETECTION)
-    assert {name: recipe.to_dict()[name] for name in expected} == expected
+def test_fine_tunings_are_the_protocol_and_heads_have_their_own_kind_of_recipe() -> None:
+    for head, file in FILES.items():
+        recipe = load_recipe(RECIPES / f"{file}.yaml", head=head)
+        expected = SHARED | (SEGMENTATION if head == "semantic_fpn" else DETECTION)
+        assert {name: recipe.to_dict()[name] for name in expected} == expected
+        assert type(recipe) is dense.RECIPES[head]
+    with pytest.raises(ValueError, match="'upernet' is no detector or segmentor; expected one of retinanet, mask_rcnn"):
+        load_recipe(RECIPES / "coco_retinanet.yaml", head="upernet")
 
 
 def test_a_switch_sets_its_fields_and_nothing_else() -> None:
@@ -89,23 +92,15 @@ def test_a_recipe_may_leave_out_the_switches(tmp_path: Path) -> None:
     assert (recipe.mean, recipe.deviation, recipe.layer_norm_eps) == ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0), 0.1)
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_of_the_project_resolves_and_opens_with_how_to_use_it(path: Path) -> None:
-    head = next((head for head in FILES if path.stem.endswith(f"_{head}")), None)
-    recipe = load_recipe(path, head=head)
-    if head is None and "_" in path.stem:
-        assert recipe.test_crop == 0.875, "networks of other papers"
-        assert ("augmentation_repeats" in recipe.to_dict()) == (recipe.augmentation_repeats != 1), "digests stay"
-    text = path.read_text(encoding="utf-8")
-    assert all(f"\n# {word} " in text for word in ("command", "hardware", "duration", "expect"))
-
-
-def test_heads_have_their_own_kind_of_recipe() -> None:
-    assert (*dense.DETECTORS, *dense.SEGMENTORS) == tuple(TASKS)
-    kinds = [dense.DetectionRecipe, dense.MaskRCNNRecipe, dense.SegmentationRecipe]
-    assert [type(load_recipe(RECIPES / f"{file}.yaml", head=head)) for head, file in FILES.items()] == kinds
-    with pytest.raises(ValueError, match="'upernet' is no detector or segmentor; expected one of retinanet, mask_rcnn"):
-        load_recipe(RECIPES / "coco_retinanet.yaml", head="upernet")
+def test_every_recipe_of_the_project_resolves_and_opens_with_how_to_use_it() -> None:
+    for path in sorted(RECIPES.glob("*.yaml")):
+        head = next((head for head in FILES if path.stem.endswith(f"_{head}")), None)
+        recipe = load_recipe(path, head=head)
+        if head is None and "_" in path.stem:
+            assert recipe.test_crop == 0.875, "networks of other papers"
+            assert ("augmentation_repeats" in recipe.to_dict()) == (recipe.augmentation_repeats != 1), "digests stay"
+        text = path.read_text(encoding="utf-8")
+        assert all(f"\n# {word} " in text for word in ("command", "hardware", "duration", "expect")), path
 
 
 def test_overrides_win_over_the_file_and_mixing_needs_a_kind_and_a_probability(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_a_full_disk_is_an_error_and_loses_nothing(
     states = project.states(project.config(changes))
     assert [path.name for path in states] == ["state-00000005.pt", "state-00000006.pt"]
     message = f"lska: error: cannot write training state {states[0].with_name('state-00000007.pt')}: File too large; "
-    assert message + "the last good state is state-00000006.pt; check disk" in capfd.readouterr().err
+    assert message + "the last good state is state-00000006.pt; make sure" in capfd.readouterr().err
     names = sorted(path.name for path in states[0].parent.iterdir())
     assert names == ["attempts.log", "owner-00000001.json", *(path.name for path in states), "train.jsonl"]
     assert resumed(project, changes) == uninterrupted()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from bad_settings import FAULTS, WHOLE, Part, Whole
+from bad_settings import FAULTS
 from paper_jobs import RECIPES
 from syrupy.assertion import SnapshotAssertion
 from tiny_project import RECIPE, RUN, SETTINGS
 
 from lska.provenance.files import read_yaml
 from lska.provenance.metric_files import project_root
-from lska.provenance.strict import SettingsError, build, merge, problems_of
+from lska.provenance.strict import SettingsError, merge
 from lska.settings.recipes import load_recipe
-from lska.settings.scale import Config, from_dict, load
+from lska.settings.scale import Config, as_options, from_dict, load, typed
 from lska.settings.settings_reference import reference_page
 from lska.settings.tasks import INSPECTIONS, OWN_DATA, SETS, set_of
 
@@ -45,8 +46,6 @@ def config(scale: str = "demo", **changes: Any) -> Config:
 
 def read(base: str, changes: dict[str, Any]) -> Any:
     """What a corpus of faults changes, with the changes."""
-    if base == "whole":
-        return build(Whole, {**WHOLE, **changes}, "here")
     if base == "tiny":
         return from_dict(merge(SETTINGS, changes), "here")
     if base == "demo":
@@ -71,25 +70,10 @@ def test_every_fault_is_named_with_its_place(
                 read(base, changes)
             told.append(f"{base}: {changes!r}\n{caught.value}")
         monkeypatch.chdir(project_root())
-    assert "\n\n".join(told) == snapshot
-
-
-def test_values_arrive_with_floats_tuples_and_nested_sections() -> None:
-    values = {**WHOLE, "pair": [1, 2], "limit": 0.5, "part": {"size": 4}, "table": {"m": {"d": [1]}}, "words": {1: "a"}}
-    whole = build(Whole, values, "")
-    parts = (Part(3), Part((1, 2), "b"))
-    table, words = {"m": {"d": [1]}}, {1: "a"}
-    assert whole == Whole(1.0, parts, pair=(1.0, 2.0), limit=0.5, part=Part(4), table=table, words=words)
-    assert isinstance(whole.rate, float)
-
-
-def test_problems_of_the_caller_come_first_and_places_below_a_setting() -> None:
     with pytest.raises(SettingsError) as caught:
-        build(Whole, {"parts": []}, "f", ["mine"])
-    assert (caught.value.where, caught.value.problems) == ("f", ("mine", "missing key 'rate'"))
-    assert problems_of(Whole, {"rate": "x", "parts": [{}]}, "here") == [
-        "here.rate: expected a finite float, found str 'x'", "here.parts[0]: missing key 'size'",
-    ]  # fmt: skip
+        from_dict({"scale": "x", "groups": []}, "x.yaml")
+    told.append(str(caught.value))
+    assert "\n\n".join(told) == snapshot
 
 
 def test_merging_goes_key_by_key_and_replaces_lists() -> None:
@@ -112,15 +96,7 @@ def test_later_files_and_then_overrides_win_key_by_key(monkeypatch: pytest.Monke
             load([Path("a.yaml")], overrides)
 
 
-def test_missing_sections_are_named_as_the_file_calls_them() -> None:
-    with pytest.raises(SettingsError) as caught:
-        from_dict({"scale": "x", "groups": []}, "x.yaml")
-    unknown, *missing = caught.value.problems
-    assert missing == [f"missing key {key!r}" for key in ("caption", "runs", "data", "training", "evaluation", "speed")]
-    assert unknown.startswith("unknown key 'groups'")
-
-
-@pytest.mark.parametrize("names", [("demo",), ("small",), ("small", "small_gpu"), ("paper",)], ids="+".join)
+@pytest.mark.parametrize("names", [("demo",), ("small", "small_gpu"), ("paper",)], ids="+".join)
 def test_the_projects_own_scales_load(names: tuple[str, ...]) -> None:
     scale = load([Path(f"config/{name}.yaml") for name in names])
     assert scale.scale == names[-1] and scale.results == Path("results") / names[-1]
@@ -216,3 +192,12 @@ def test_a_missing_or_damaged_data_record_is_named_with_its_remedy(content: str 
 def test_the_reference_of_all_settings_is_that_of_the_code() -> None:
     text = Path("docs/settings.md").read_text(encoding="utf-8")
     assert text == reference_page(), "write it anew; its second paragraph says how"
+
+
+def test_settings_of_the_command_line_are_read_as_yaml_and_passed_on() -> None:
+    given = typed({"training": {"threads": "2", "hours": "1e3", "overrides": "{epochs: 3}"}, "retrain": ["van*", 1]})
+    read = {"training": {"threads": 2, "hours": "1e3", "overrides": {"epochs": 3}}, "retrain": ["van*", 1]}
+    assert given == read
+    words = shlex.split(as_options([Path("a b.yaml"), Path("c.yaml")], {"b": "x y", "a": [1]}))
+    assert words == ["--config", "a b.yaml", "c.yaml", "--set", '{"a":[1],"b":"x y"}']
+    assert as_options([Path("c.yaml")], {}) == "--config c.yaml"

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,14 @@ from whole_project import PROJECT
 
 from lska.cli import main
 from lska.provenance.files import read_yaml
-from lska.provenance.surroundings import expanded, require_own_code
+from lska.provenance.surroundings import (
+    PrivateFolderError,
+    expanded,
+    folder_for_sockets,
+    own_folder,
+    require_own,
+    require_own_code,
+)
 from lska.settings.scale import from_dict, load
 
 IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@b")
@@ -276,3 +284,31 @@ def test_a_caption_is_no_markup_and_no_pattern(tmp_path: Path) -> None:
     words = ("--cores", "1", "--dry-run", "--configfile", "config/small.yaml", tmp_path / "hostile.yaml")
     done = run("snakemake", *words, "--forceall", "--quiet", "rules", "--", "all", folder=PROJECT)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_folder_that_others_may_have_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder, user = tmp_path / f"lska-test-{os.getuid()}", os.getuid()
+    for make, found, undo in (
+        (lambda: folder.symlink_to(tmp_path), "lrwxrwxrwx", folder.unlink),
+        (lambda: folder.touch(mode=0o600), "-rw-------", folder.unlink),
+        (lambda: (folder.mkdir(), folder.chmod(0o755)), "drwxr-xr-x", folder.rmdir),
+    ):
+        make()
+        with pytest.raises(PrivateFolderError, match=f"{folder}: expected a folder .* found {found} of user {user}; "):
+            own_folder("lska-test")
+        undo()
+    assert own_folder("lska-test") == own_folder("lska-test") == folder and folder.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    with pytest.raises(PrivateFolderError, match=f"found drwx------ of user {user}"):
+        require_own(folder)
+
+
+def test_sockets_have_a_short_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    assert folder_for_sockets() == Path("/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + "scratch_of_a_job_" * 8)
+    assert len(str(folder_for_sockets())) < 20
+    monkeypatch.setattr(os, "access", lambda *place: False)
+    with pytest.raises(PrivateFolderError, match="^TMPDIR: .* is too long a path for Unix sockets"):
+        folder_for_sockets()

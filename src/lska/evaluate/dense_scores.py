@@ -21,8 +21,8 @@ from lska.provenance.sidecars import imported, own_normalization
 from lska.settings.tasks import FineTuningJob
 from lska.train.dense_loading import validation_loader
 from lska.train.fine_tuner import open_splits
+from lska.train.loading import Loader
 from lska.train.mm_configs import configuration
-from lska.train.workers import Loader
 
 SAMPLES = 6
 """Images of the picture with sample predictions."""

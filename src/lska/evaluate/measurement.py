@@ -49,7 +49,7 @@ from lska.provenance.sidecars import (
 from lska.settings.schema import DataSource
 from lska.settings.tasks import ClassifierJob, FineTuningJob, MeasurementJob
 from lska.train.classifier import build_network
-from lska.train.workers import Loader, Stopping
+from lska.train.loading import Loader, Stopping
 
 # --- The frame -------------------------------------------------------------------------------------------------------
 

@@ -29,8 +29,7 @@ from lska.provenance.sidecars import read_sidecar
 from lska.provenance.strict import AtLeastOne, Positive, build
 from lska.settings.scale import Config, load
 from lska.settings.tasks import CORRUPTED, CUE_CONFLICT, HEADS, FineTuningJob, Pass, ScaleData, TrainingJob
-from lska.train.progress import logged
-from lska.train.saved_state import state_files
+from lska.train.saved_state import logged, state_files
 
 logger = logging.getLogger(__name__)
 

@@ -29,8 +29,8 @@ from pathlib import Path
 from types import FrameType
 
 from lska.provenance.errors import LskaError
+from lska.provenance.surroundings import PrivateFolderError, folder_for_sockets, require_own
 from lska.train.launcher import WARM as VARIABLE
-from lska.train.private_folders import PrivateFolderError, folder_for_sockets, require_own
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,5 @@
-"""What surrounds a process: the folder that it works in, home and variables in paths, the terminal, other programs and
-packages. Imports nothing heavy.
+"""What surrounds a process: the folder that it works in, home and variables in paths, folders that other users could
+write to, the terminal, other programs and packages. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ import logging
 import os
 import re
 import shlex
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,6 +103,45 @@ def expanded(path: str) -> str:
         home = found.partition("/")[0]
         raise InputError(f"{path!r}: no home folder is known for {home}; write ./{home} for a folder of this name")
     return found
+
+
+class PrivateFolderError(LskaError, ValueError):
+    """A folder that should be this user's alone is not; the message says what to do."""
+
+
+def own_folder(name: str) -> Path:
+    """`<temporary folder>/<name>-<user id>`, made where it is not there yet; PrivateFolderError as `require_own`."""
+    folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    require_own(folder)
+    return folder
+
+
+def require_own(folder: Path) -> None:
+    """Make sure that nobody but this user can have put anything into a folder: PrivateFolderError where it is a link or
+    no folder, another user's, or open to others.
+    """
+    found, user = folder.lstat(), os.getuid()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o077:
+        raise PrivateFolderError(
+            f"{folder}: expected a folder of user {user} with mode drwx------, to which nobody else can write, found "
+            f"{stat.filemode(found.st_mode)} of user {found.st_uid}; remove it, or set TMPDIR to a folder of your own"
+        )
+
+
+def folder_for_sockets(room: int = 40) -> Path:
+    """The temporary folder or, where paths of Unix sockets in it, of `room` more bytes, are too long for the system, a
+    shorter one; PrivateFolderError where there is none.
+    """
+    longest = 107 - room  # bytes of such a path that the system takes
+    for place in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp", "/dev/shm"):
+        if place and len(os.fsencode(place)) <= longest and os.access(place, os.W_OK | os.X_OK):
+            return Path(place)
+    raise PrivateFolderError(
+        f"TMPDIR: {tempfile.gettempdir()} is too long a path for Unix sockets (at most {longest} bytes), and neither "
+        "/tmp nor another folder can be written; set TMPDIR to a shorter path"
+    )
 
 
 def speak_plainly() -> None:

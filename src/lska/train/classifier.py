@@ -22,11 +22,11 @@ from lska.models.runs import Run
 from lska.models.scoring import memory_format, score
 from lska.provenance.errors import InputError
 from lska.provenance.files import printable, quoted
+from lska.provenance.surroundings import own_folder
 from lska.settings.recipes import Recipe
 from lska.settings.tasks import ClassifierJob
 from lska.train.engine import Destination, Place, Trainable, complete, prepared
 from lska.train.loading import BatchPlan, batch_mixer, scoring_loader, seed_everything, training_transform
-from lska.train.private_folders import own_folder
 
 
 def build_network(

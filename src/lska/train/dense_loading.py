@@ -16,8 +16,7 @@ from mmengine.registry import DATASETS, TRANSFORMS
 from lska.data.decoding import IGNORED, read_image, read_labels
 from lska.data.entries import DataError
 from lska.settings.tasks import FineTuningJob
-from lska.train.loading import BatchPlan
-from lska.train.workers import Loader
+from lska.train.loading import BatchPlan, Loader
 
 
 @dataclass(frozen=True)

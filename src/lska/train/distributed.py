@@ -46,7 +46,6 @@ _SILENCE = timedelta(hours=2)
 """How long a process waits for another one that gives signs of life: while the first one scores images, say."""
 _TELL_SECONDS = 5.0
 """After which who waits says for whom, and then every minute."""
-_PR_SET_PDEATHSIG = 1
 _GONE = "gone"
 
 
@@ -80,7 +79,7 @@ class Processes:
         return self.largest_of(value)[0]
 
     def largest_of(self, *values: int) -> list[int]:
-        """The largest of any process in each of several places, as `largest`."""
+        """As `largest`, of several values at once."""
         if self.world == 1:
             return list(values)
         shared = torch.tensor(values, device=self.device)
@@ -138,10 +137,10 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
         )  # fmt: skip
     device, local = torch.device("cpu"), 0 if place is None else place.local
     if gpus > 0:
-        if torch.cuda.device_count() <= local:
+        if (found := torch.cuda.device_count()) <= local:
             raise InputError(
-                f"{setting} is {gpus} but process {local} finds {torch.cuda.device_count()} CUDA device(s); "
-                f"set {setting} to 0 to train on the processor"
+                f"{setting} is {gpus} but process {local} finds {found} CUDA device(s); set {setting} to 0 to train on "
+                "the processor"
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
@@ -152,8 +151,6 @@ def processes(gpus: int, setting: str = "training.gpus") -> Iterator[Processes]:
     joined, backend = Processes(place.rank, place.world, device), "nccl" if gpus > 0 else "gloo"
     try:
         store = _meet(place)
-        logger.info("process %d of %d of this training connects to the others by %s, for at most %g hours",
-                    place.rank, place.world, backend, _SILENCE.total_seconds() / 3600)  # fmt: skip
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world, timeout=_SILENCE)
         # A process that leaves while others still connect to each other looks lost to them, whatever it has to say.
         joined.largest(0)
@@ -175,7 +172,8 @@ def _end_with_launcher() -> None:
     """Have the system send SIGTERM to this process when the launcher that started it is gone, even by SIGKILL."""
     launcher = os.environ.get(LAUNCHER)
     if launcher is not None and sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
         if os.getppid() != int(launcher):  # it went before the system was told
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -186,9 +184,9 @@ def _meet(place: Rank) -> dist.Store:
     Raises MeetingError where some did not come, or the place cannot be served.
     """
     kind, _, where = place.meeting.partition(":")
-    at, _, name = where.partition("/")
-    host, _, port = at.rpartition(":")
-    at, begun, tell = "on this machine" if kind == "file" else f"at {at}", time.monotonic(), _TELL_SECONDS
+    address, _, name = where.partition("/")
+    host, _, port = address.rpartition(":")
+    at, begun, tell = "on this machine" if kind == "file" else f"at {address}", time.monotonic(), _TELL_SECONDS
     who = f"process {place.rank} of {place.world} of this training"
 
     def wait(awaited: Callable[[], str]) -> None:
@@ -211,6 +209,9 @@ def _meet(place: Rank) -> dist.Store:
             return ""
         return "the first process"
 
+    def missing() -> str:
+        return _listed(rank for rank in range(place.world) if not store.check([f"here/{rank}"]))
+
     store: dist.Store
     if kind == "file":
         store = dist.FileStore(where, place.world)
@@ -223,10 +224,6 @@ def _meet(place: Rank) -> dist.Store:
             **listener,
         ))  # fmt: skip
     store.set(f"here/{place.rank}", "1")
-
-    def missing() -> str:
-        return _listed(rank for rank in range(place.world) if not store.check([f"here/{rank}"]))
-
     wait(missing)
     return dist.PrefixStore("group", store)
 
@@ -245,11 +242,8 @@ def _listener(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        if host != "localhost" and address[0].startswith("127.") and address[0] != host:
-            logger.warning("%s is %s to this machine, so the processes' meeting listens at every address of it",
-                           host, address[0])  # fmt: skip
-            address = ("", port)
-        return socket.create_server(address[:2], family=family, backlog=1024)
+        loopback = host != "localhost" and address[0].startswith("127.") and address[0] != host
+        return socket.create_server(("", port) if loopback else address[:2], family=family, backlog=1024)
     except OSError as error:
         raise MeetingError(
             f"the processes of this training cannot meet at {host}:{port} ({error.strerror or error}); another "

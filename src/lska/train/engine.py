@@ -28,8 +28,7 @@ from lska.train.distributed import Processes, processes
 from lska.train.interrupt import Interrupted, StopRequest, stop_request
 from lska.train.lease import Lease, LeaseLostError, leased
 from lska.train.loading import BatchPlan, training_loader
-from lska.train.progress import Progress, TrainingLog
-from lska.train.saved_state import restore, save_state, state_files
+from lska.train.saved_state import Progress, TrainingLog, restore, save_state, state_files
 
 logger = logging.getLogger(__name__)
 

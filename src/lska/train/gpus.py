@@ -11,17 +11,16 @@ import fcntl
 import logging
 import os
 import time
+from pathlib import Path
 
 from lska.provenance.errors import InputError
-from lska.provenance.surroundings import ask
+from lska.provenance.surroundings import ask, own_folder
 from lska.train.launcher import member
-from lska.train.private_folders import own_folder
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 WAIT_SECONDS = 60.0
 """How long a job waits for GPUs that others have; Snakemake starts none for which there is no GPU."""
 
-_TELL_SECONDS = 5.0
 _DRIVER_SECONDS = 120.0
 
 _logger = logging.getLogger(__name__)
@@ -30,8 +29,7 @@ _logger = logging.getLogger(__name__)
 def visible() -> list[str]:
     """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them, or all that the driver lists; it may be none.
 
-    Raises:
-        NoAnswerError: the driver does not answer.
+    Raises NoAnswerError where the driver does not answer.
     """
     named = os.environ.get(VARIABLE)
     if named is not None:
@@ -41,8 +39,7 @@ def visible() -> list[str]:
     except FileNotFoundError:
         return []
     if done.returncode != 0:
-        said = (done.stdout + done.stderr).strip() or f"exit code {done.returncode}"
-        _logger.warning("nvidia-smi lists no GPUs, so none is kept for this job alone; it says: %s", said)
+        _logger.warning("nvidia-smi lists no GPUs, so none is kept for this job alone: %s%s", done.stdout, done.stderr)
         return []
     return [str(number) for number, line in enumerate(done.stdout.splitlines()) if line.startswith("GPU ")]
 
@@ -54,7 +51,7 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
     where there is no GPU. Returns the names of the chosen ones.
 
     Raises:
-        ValueError: the machine has fewer.
+        InputError: the machine has fewer.
         PrivateFolderError: the folder of the locks is not this user's.
     """
     job = os.environ.get("SLURM_JOB_ID")
@@ -68,12 +65,11 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
             f"{count} GPUs are wanted and this machine offers {len(names)} ({VARIABLE}: {', '.join(names)}); "
             "set `gpus` in the section of the configuration that the job is of to no more than that"
         )
-    begun, told = time.monotonic(), False
-    while (taken := _lock(names, count, job)) is None and (waited := time.monotonic() - begun) < wait_seconds:
-        if waited > _TELL_SECONDS and not told:
-            _logger.info("waiting for %d of the GPUs %s, which other jobs have, for at most %.0f s", count,
-                         ", ".join(names), wait_seconds)  # fmt: skip
-            told = True
+    # Slurm may number the GPUs of each of its jobs from 0, so locks are those of one job.
+    folder, prefix = own_folder("lska-gpus"), "" if job is None else f"slurm-{job}-"
+    locks = {name: folder / f"{prefix}{name}.lock".replace("/", "_") for name in names}
+    begun = time.monotonic()
+    while (taken := _lock(locks, count)) is None and time.monotonic() - begun < wait_seconds:
         time.sleep(0.2)
     if taken is None:
         _logger.warning("other jobs have all GPUs but fewer than %d; sharing %s with them", count, names[:count])
@@ -82,15 +78,10 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
     return taken
 
 
-def _lock(names: list[str], count: int, job: str | None) -> list[str] | None:
-    """Lock `count` of the GPUs, for as long as this process or a descendant of it lives; None where fewer are free.
-
-    Slurm may number the GPUs of each of its jobs from 0, so locks are those of one job.
-    """
+def _lock(locks: dict[str, Path], count: int) -> list[str] | None:
+    """Lock `count` of the GPUs, for as long as this process or a descendant of it lives; None where fewer are free."""
     held: dict[str, int] = {}
-    folder, prefix = own_folder("lska-gpus"), "" if job is None else f"slurm-{job}-"
-    for name in names:
-        path = folder / f"{prefix}{name}.lock".replace("/", "_")
+    for name, path in locks.items():
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

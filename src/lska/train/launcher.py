@@ -43,7 +43,6 @@ _PASSED_ON = {
     signal.SIGUSR1: signal.SIGUSR1,
     signal.SIGHUP: signal.SIGTERM,  # the terminal is gone, which processes that train do not listen for
 }
-_POLL_SECONDS = 0.1
 _END_SECONDS = 10.0
 """After one process failed, the others are given this long to find out, and to say so."""
 _KILL_SECONDS = 30.0
@@ -77,17 +76,14 @@ def member(environment: Mapping[str, str]) -> Rank | None:
         return None
     who = "lska launch" if ours else "torchrun"
     rank, world, local = (_number(name, environment, who) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    if rank >= world:
-        raise InputError(f"expected RANK from 0 to WORLD_SIZE - 1, found RANK={rank} and WORLD_SIZE={world}")
     restarts = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
     address = f"{environment.get('MASTER_ADDR', '')}:{environment.get('MASTER_PORT', '')}"
     meeting = environment[MEETING] if ours else f"tcp:{address}/torchrun-{restarts}"
-    port = re.fullmatch(r"tcp:[^/]+:(\d{1,5})/.*", meeting, re.ASCII)
-    if not meeting.startswith("file:/") and (port is None or not 0 < int(port[1]) < 65_536):
-        name = f"{MEETING}: expected file:<path> or tcp:<host>:<port>/<name>" if ours else (
-            "MASTER_ADDR and MASTER_PORT: expected a host and a port"
-        )  # fmt: skip
-        raise InputError(f"{name}, as {who} sets it, found {quoted(meeting)}")
+    if rank >= world or not re.match(r"file:/|tcp:[^/]+:\d{1,5}/", meeting, re.ASCII):
+        raise InputError(
+            f"expected what {who} sets: a RANK below WORLD_SIZE, and where to meet by MASTER_ADDR and MASTER_PORT, or "
+            f"by {MEETING}; found RANK={rank}, WORLD_SIZE={world} and {quoted(meeting)}"
+        )
     agent = not ours and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return Rank(rank, world, local, meeting, serves=rank == 0 and not agent)
 
@@ -145,8 +141,8 @@ def launch(words: Sequence[str], processes: int, nodes: int = 1) -> int:
             common[MEETING] = f"file:{Path(folder) / 'store'}"
         else:
             node, common[MEETING] = slurm_meeting(nodes, os.environ)
-            first, where = node * processes, common[MEETING].removeprefix("tcp:").partition("/")[0]
-            logger.info("node %d of %d meets the others at %s", node + 1, nodes, where)
+            first = node * processes
+            logger.info("node %d of %d meets the others at %s", node + 1, nodes, common[MEETING].removeprefix("tcp:"))
         former = {
             number: signal.signal(number, lambda number, frame: received.append(signal.Signals(number)))
             for number in _PASSED_ON
@@ -169,8 +165,7 @@ def launch(words: Sequence[str], processes: int, nodes: int = 1) -> int:
         raise Interrupted(f"received {received[0].name} before the training's processes were started")
     for rank, code in enumerate(codes, first):
         if code:
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            logger.info("process %d %s", rank, how)
+            logger.info("process %d ended with exit code %d (of a signal, where it is negative)", rank, code)
     return exit_code([code for code in codes if code], stopped=bool(received))
 
 
@@ -204,5 +199,5 @@ def _ends(started: Sequence[subprocess.Popen], received: Sequence[signal.Signals
         for process in started:
             for number in to_send:
                 process.send_signal(number)  # nothing, where it has ended
-        time.sleep(_POLL_SECONDS)
+        time.sleep(0.1)
     return [process.returncode for process in started]

@@ -43,10 +43,9 @@ ATTEMPTS = "attempts.log"
 
 _GIVE_UP, _OURS = 1, 2
 _REMIND_SECONDS = 60.0
-_LONGEST_PAUSE = 2.0
 _LENGTH = 1024
 """Bytes of an owner's file: it is rewritten in place, so that no owner can bring back a file that was removed."""
-_NAME = re.compile(r"owner-(\d{8})\.json")
+_NAME = re.compile(r"owner-\d{8}\.json")
 _REMOVED = (errno.ENOENT, errno.ESTALE)
 """What opening a file says that was removed; the second on NFS, by another machine."""
 
@@ -122,20 +121,21 @@ class Lease:
             job=os.environ.get("SLURM_JOB_ID"), token=secrets.token_hex(16),
         )  # fmt: skip
         self.waited = False
-        """Whether another training had the folder when this one first asked."""
+        """Whether another training had the folder when `leased` first asked."""
         self.lost = False
         """Whether it is known that another training took over; known a period late, without reading a file."""
         self.other: Owner | None = None
         """The owner that this process waits for; None where its file tells none."""
-        self.pause = min(period / 5, _LONGEST_PAUSE)
+        self.pause = min(period / 5, 2.0)
         """Seconds between two attempts."""
         self.patience = STALE_AFTER * period
         """Seconds without a sign of life after which the other owner counts as dead."""
-        self._number: int | None = None
-        self._seen: tuple[int, bytes] | None = None
+        self._path = folder / "owner"
+        """The file of this owner, once it is one."""
+        self._seen: tuple[Path, bytes] | None = None
         self._asked = self._unchanged = 0.0
         self._left = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._show_life, name="lease", daemon=True)
 
     def attempt(self) -> bool:
         """Take the folder if nobody has it, or nobody who is alive; returns whether this process owns it now.
@@ -143,15 +143,14 @@ class Lease:
         Raises OSError where the folder cannot be read or written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for number in reversed(self._numbers()):
-            content, owner = self._read(number)
-            if content is None:
-                continue
-            if (owner is not None and owner.state == "left") or self._is_gone(number, content, owner):
-                return self._take(number + 1)
-            self.waited = True
-            return False
-        return self._take(1)
+        files = self._files()
+        if not files:
+            return self._take(1)
+        last, (content, owner) = files[-1], _read(files[-1])
+        left = owner is not None and owner.state == "left"
+        # Where nothing is read, the folder was listed before its next owner took it.
+        gone = content is not None and (left or self._gone(last, content, owner))
+        return gone and self._take(int(last.stem.removeprefix("owner-")) + 1)
 
     def holds(self) -> bool:
         """Whether this process still owns the folder, which is read anew; once lost it stays lost.
@@ -159,14 +158,15 @@ class Lease:
         Raises OSError where the file system does not answer.
         """
         if not self.lost:
-            owner = self._read(self._number)[1]
+            owner = _read(self._path)[1]
             self.lost = owner is None or owner.token != self.owner.token
         return not self.lost
 
     def check(self) -> None:
         """Return if this process still owns the folder, as `holds` has it; raises LeaseLostError if not."""
         if not self.holds():
-            owner = self._read(max(self._numbers(), default=0))[1] or "another training"
+            files = self._files()
+            owner = (_read(files[-1])[1] if files else None) or "another training"
             raise LeaseLostError(
                 f"{self.folder} was taken over by {owner}, as this process had given no sign of life for long; nothing "
                 "was written since"
@@ -175,76 +175,51 @@ class Lease:
     def give_back(self) -> None:
         """Let the next training have the folder at once; does nothing where it is not held."""
         # A forked child of the owner does not own anything.
-        if self._number is None or self.owner.process != os.getpid():
+        if self.owner.process != os.getpid() or not self._thread.is_alive():
             return
         self._left.set()
-        if self._thread is not None:
-            self._thread.join(self.period)
+        self._thread.join(self.period)
         try:
             self._rewrite("left")
         except OSError as error:
             logger.warning("%s cannot be given back (%s); the next training waits for it", self.folder, error)
-        self._number = None
 
-    def _path(self, number: int | None) -> Path:
-        return self.folder / f"owner-{number or 0:08d}.json"
+    def _files(self) -> list[Path]:
+        return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
 
-    def _numbers(self) -> list[int]:
-        return sorted(int(match[1]) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name)))
-
-    def _read(self, number: int | None) -> tuple[bytes | None, Owner | None]:
-        """What an owner's file holds and says; nothing where it was removed, nobody where it is damaged."""
-        try:
-            content = self._path(number).read_bytes()
-            return content, Owner.model_validate_json(content)
-        except ValidationError:
-            return content, None
-        except OSError as error:
-            if error.errno in _REMOVED:
-                return None, None
-            raise
-
-    def _is_gone(self, number: int, content: bytes, owner: Owner | None) -> bool:
+    def _gone(self, path: Path, content: bytes, owner: Owner | None) -> bool:
         """Whether the owner is known to have ended, or has given no sign of life for long enough."""
         if owner is not None and owner.certainly_gone:
             logger.info("%s: its owner, %s, has ended without giving it back", self.folder, owner)
             return True
         now = time.monotonic()
-        if (number, content) != self._seen:
-            self._seen, self.other, self._unchanged = (number, content), owner, 0.0
+        if (path, content) != self._seen:
+            self._seen, self.other, self._unchanged = (path, content), owner, 0.0
         else:
             # A process that was frozen itself has not waited in the meantime.
             self._unchanged += min(now - self._asked, 2 * self.pause)
         self._asked = now
         if self._unchanged <= self.patience:
             return False
-        who = owner or f"an unknown process ({self._path(number)} is damaged)"
+        who = owner or f"an unknown process ({path} is damaged)"
         logger.warning("%s: no sign of life of %s for %.0f s, taking over", self.folder, who, self._unchanged)
         return True
 
     def _take(self, number: int) -> bool:
-        path = self._path(number)
+        path = self.folder / f"owner-{number:08d}.json"
         try:
             with path.open("xb") as stream:
                 stream.write(self._entry("held"))
-                stream.flush()
-                os.fsync(stream.fileno())
         except FileExistsError:
-            self.waited = True
             return False
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        *older, last = self._numbers()
-        if last > number:
+        *older, last = self._files()
+        if last != path:
             # An old listing of the folder was read: that number had been given out and removed before.
             path.unlink(missing_ok=True)
-            self.waited = True
             return False
         for before in older:
-            self._path(before).unlink(missing_ok=True)
-        self._number = number
-        self._thread = threading.Thread(target=self._show_life, name="lease", daemon=True)
+            before.unlink(missing_ok=True)
+        self._path = path
         self._thread.start()
         return True
 
@@ -254,24 +229,35 @@ class Lease:
         return self.owner.model_dump_json().encode().ljust(_LENGTH - 1) + b"\n"
 
     def _show_life(self) -> None:
-        while not self._left.wait(self.period):
+        while not self.lost and not self._left.wait(self.period):
             try:
                 self._rewrite("held")
             except OSError as error:
                 logger.warning("no sign of life could be written to %s (%s); trying again", self.folder, error)
-            if self.lost:
-                return
 
     def _rewrite(self, state: Literal["held", "left"]) -> None:
         """Write a sign of life into this owner's file, unless it is gone or names somebody else."""
         if self.holds():
             try:
-                with self._path(self._number).open("r+b", buffering=0) as stream:
+                with self._path.open("r+b", buffering=0) as stream:
                     stream.write(self._entry(state))
             except OSError as error:
                 if error.errno not in _REMOVED:
                     raise
                 self.lost = True
+
+
+def _read(path: Path) -> tuple[bytes | None, Owner | None]:
+    """What an owner's file holds and says; nothing where it was removed, nobody where it is damaged."""
+    try:
+        content = path.read_bytes()
+        return content, Owner.model_validate_json(content)
+    except ValidationError:
+        return content, None
+    except OSError as error:
+        if error.errno in _REMOVED:
+            return None, None
+        raise
 
 
 @contextmanager
@@ -299,13 +285,17 @@ def leased(folder: Path, period: float, group: Processes, stop: StopRequest) -> 
             if answer == _GIVE_UP:
                 why = reason or "another process stopped"
                 raise Interrupted(f"{why}, and {folder} is still in use by another training{owner}")
-            if lease is not None and time.monotonic() - reminded >= _REMIND_SECONDS:
+            if lease is None:
+                time.sleep(0.1)
+                continue
+            lease.waited = True
+            if time.monotonic() - reminded >= _REMIND_SECONDS:
                 reminded = time.monotonic()
                 logger.info(
                     "waiting: %s is in use by another training%s; it is taken over when that one ends, or shows no "
                     "sign of life for %g s", folder, owner, lease.patience,
                 )  # fmt: skip
-            time.sleep(0.1 if lease is None else lease.pause)
+            time.sleep(lease.pause)
         with nullcontext() if lease is None else _told(lease):
             yield lease
     finally:
@@ -326,17 +316,15 @@ def _told(lease: Lease) -> Iterator[None]:
     handler = logging.FileHandler(lease.folder / ATTEMPTS, encoding="utf-8")
     handler.addFilter(held)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-
-    def write(message: str) -> None:
-        handler.handle(logging.LogRecord(__name__, logging.INFO, __file__, 0, message, None, None))
-
-    write(f"{lease.owner} has the training")
+    own = logging.Logger(__name__)  # heard by this file alone
+    own.addHandler(handler)
+    own.info("%s has the training", lease.owner)
     logging.getLogger().addHandler(handler)
     try:
         yield
-        write("done")
+        own.info("done")
     except BaseException as error:
-        write(f"{type(error).__name__}: {error}")
+        own.info("%s: %s", type(error).__name__, error)
         raise
     finally:
         logging.getLogger().removeHandler(handler)

@@ -1,13 +1,22 @@
-"""Batches for training and scoring, a function of (seed, epoch, position) alone.
+"""Batches for training and scoring, a function of (seed, epoch, position) alone, from processes that load images.
 
 Augmentation, batch mixing and drop-path draw from generators that are seeded for every image and every micro-batch.
 So a training that goes on after an interruption, or with another number of worker processes, sees exactly what the
-uninterrupted one sees, and no generator state has to be saved.
+uninterrupted one sees, and no generator state has to be saved. The processes outlive the signals of a job, and nobody
+waits for them for ever.
 """
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import os
 import random
+import re
+import signal
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +24,30 @@ from typing import Any
 import numpy as np
 import torch
 from timm.data import Mixup, create_transform
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lska.data.folders import Split
 from lska.data.folders_torch import ImageDataset
+from lska.data.parallel import WorkerError
 from lska.data.synthetic.seeds import seed_of
 from lska.provenance.errors import InputError
 from lska.provenance.sidecars import Preprocessing
+from lska.provenance.surroundings import folder_for_sockets
 from lska.settings.recipes import Recipe
-from lska.train.workers import Loader, Stopping
+from lska.train.interrupt import SIGNALS, Interrupted
 
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 5.0
+"""Time between two looks at the processes while no batch comes."""
+BATCH_SECONDS = 600.0
+"""How long a batch is waited for at all."""
+_STOP_SECONDS = 15.0
+"""How long a batch is waited for when there is a reason to stop: an update that is complete can be saved."""
+_ROOM = re.compile(r"unable to (?:resize|write to|mmap|allocate|open)\b.*")
+"""What torch says where it cannot make a file in shared memory."""
+
+Stopping = Callable[[], str | None]
 Key = tuple[int, int]
 
 
@@ -101,11 +124,7 @@ class BatchPlan:
         return self.steps_per_epoch * self.epochs
 
     def share(self, world: int) -> int:
-        """Micro-batches per update and process.
-
-        Raises:
-            ValueError: they cannot be divided evenly among `world` processes.
-        """
+        """Micro-batches per update and process; raises InputError where `world` processes cannot have equal shares."""
         if self.micro_batches % world:
             raise InputError(
                 f"{self.micro_batches} micro-batches (global_batch / micro_batch) cannot be divided among {world} "
@@ -149,11 +168,8 @@ class MicroBatches(Sampler[list[Key]]):
 
 
 def training_transform(recipe: Recipe) -> Any:
-    """timm's ImageNet training transform: PIL image to normalised float tensor (3, image_size, image_size).
-
-    Raises:
-        ValueError: timm cannot read `rand_augment`.
-    """
+    """timm's ImageNet training transform: PIL image to normalised float tensor (3, image_size, image_size); raises
+    InputError where timm cannot read `rand_augment`."""
     try:
         return create_transform(
             recipe.image_size, is_training=True, scale=recipe.crop_scale, ratio=recipe.crop_ratio,
@@ -200,3 +216,104 @@ def batch_mixer(recipe: Recipe, classes: int) -> Mixup | None:
         mixup_alpha=recipe.mixup, cutmix_alpha=recipe.cutmix, prob=recipe.mixup_probability,
         switch_prob=recipe.mixup_switch_probability, label_smoothing=recipe.label_smoothing, num_classes=classes,
     )  # fmt: skip
+
+
+# --- Processes that load images --------------------------------------------------------------------------------------
+
+
+class Loader(DataLoader):
+    """torch's DataLoader with `workers` processes, whose batches come, or it says why not.
+
+    Args:
+        stopping: why to stop now, or None.
+    """
+
+    def __init__(self, images: Dataset, workers: int, stopping: Stopping = lambda: None, **settings: Any) -> None:
+        self.stopping = stopping
+        super().__init__(
+            images, num_workers=workers, timeout=LOOK_SECONDS if workers else 0, worker_init_fn=_heed_only_the_trainer,
+            pin_memory=torch.cuda.is_available(), **settings,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches.
+
+        Raises:
+            WorkerError: one of the processes ended, or no batch comes.
+            Interrupted: there is a reason to stop, and no batch comes.
+        """
+        others, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
+        batches = super().__iter__()
+        if self.num_workers == 0:
+            yield from batches
+            return
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            # torch's own, also an earlier loader's, raises where the main thread just is, be it amid an update.
+            of_torch = getattr(handler, "__module__", "").startswith("torch.")
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if of_torch else handler)
+        workers = [process for process in multiprocessing.active_children() if process not in others]
+        begun = time.monotonic()
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                # An error in a process has its own words; only after this one does the iterator go on.
+                late = str(error) == f"DataLoader timed out after {self.timeout} seconds"
+                try:
+                    _look(workers, error, time.monotonic() - begun if late else None, self.stopping())
+                except RuntimeError:
+                    for process in workers:
+                        process.kill()
+                    raise
+                continue
+            yield batch
+            begun = time.monotonic()
+
+
+def _look(
+    workers: list[multiprocessing.process.BaseProcess], error: RuntimeError, waited: float | None, reason: str | None
+) -> None:
+    """Return if it makes sense to wait on for a batch that is late, or raise what is wrong."""
+    if ended := [process.exitcode for process in workers if process.exitcode]:
+        code = ended[0]
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        raise WorkerError(
+            f"a process that loads images {how}; where memory ran out, that of /dev/shm included, set `workers` lower; "
+            "then start again"
+        ) from error
+    if waited is None:
+        if (refused := _ROOM.search(str(error))) is None:
+            raise error
+        raise WorkerError(
+            f"no room in shared memory (/dev/shm), through which processes hand over images: {refused[0]}; give the "
+            "machine or container more of it (docker run --shm-size), raise `ulimit -f`, or set `workers` lower; "
+            "`workers: 0` does without"
+        ) from error
+    if reason is not None and waited > _STOP_SECONDS:
+        raise Interrupted(f"{reason}, while no batch came from the processes that load images") from error
+    if waited > BATCH_SECONDS:
+        raise WorkerError(
+            f"the processes that load images gave no batch for {waited:.0f} s; see what they said above, and whether "
+            "the file system with the images answers; `workers: 0` loads without them"
+        ) from error
+    if waited < 2 * LOOK_SECONDS or waited % 60 < LOOK_SECONDS:
+        logger.info("waiting for a batch from %d process(es) that load images, for %.0f s", len(workers), waited)
+
+
+def _heed_only_the_trainer(worker: int) -> None:
+    """Prepare a process that loads images.
+
+    Schedulers signal every process of a job, and the trainer needs its workers until it has stopped by itself. Batches
+    are handed over through a Unix socket, which the process makes in the temporary folder.
+    """
+    tempfile.tempdir = str(folder_for_sockets())
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def watch() -> None:
+        while signal.sigwaitinfo(SIGNALS).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()

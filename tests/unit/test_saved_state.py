@@ -1,4 +1,4 @@
-"""Training states on disk: what survives truncation, a full disk and a kill."""
+"""What a training leaves in its folder: states that survive truncation, a full disk and a kill, and its record."""
 
 from __future__ import annotations
 
@@ -14,11 +14,23 @@ from typing import Any
 import pytest
 import torch
 from syrupy.assertion import SnapshotAssertion
-from tiny_trainer import load_state
+from tiny_trainer import load_state, records
 
 from lska.provenance import files
 from lska.train.interrupt import Interrupted
-from lska.train.saved_state import OtherTrainingError, StateError, save_state, state_files
+from lska.train.loading import BatchPlan
+from lska.train.saved_state import (
+    OtherTrainingError,
+    Progress,
+    StateError,
+    TrainingLog,
+    logged,
+    save_state,
+    state_files,
+)
+
+# Ten updates of one image, five an epoch.
+PLAN = BatchPlan(5, 1, 1, 2, 0)
 
 
 def content(step: int) -> dict[str, Any]:
@@ -79,33 +91,25 @@ def test_code_in_a_state_is_not_run(tmp_path: Path) -> None:
         load_state(tmp_path)
 
 
-def test_a_full_disk_leaves_the_states_before(
+def test_what_cannot_be_written_leaves_the_states_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
 ) -> None:
     said = []
 
-    def full(number: int) -> Callable[[int], None]:
-        def fsync(descriptor: int) -> None:
-            raise OSError(number, os.strerror(number))
-
-        return fsync
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def fail(step: int, folder: Path = tmp_path) -> None:
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
         with pytest.raises(StateError) as caught:
             save(folder, step)
         said.append(str(caught.value).replace(str(tmp_path), "<folder>"))
-
-    with monkeypatch.context() as patch:
-        patch.setattr("lska.provenance.files.os.fsync", full(errno.ENOSPC))
-        fail(1)
-    save(tmp_path, 4, 8)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-        with monkeypatch.context() as patch:
-            patch.setattr("lska.provenance.files.os.fsync", full(number))
-            fail(12)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    save(tmp_path, 4, 8)
     fail(1, tmp_path / "state-00000004.pt" / "folder")
+    monkeypatch.setattr("lska.provenance.files.os.fsync", full)
+    fail(12)
     assert "\n".join(said) == snapshot
     assert step_of(load_state(tmp_path)) == 8
 
@@ -149,3 +153,24 @@ def test_a_process_that_may_not_write_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="taken over"):
         save_state(tmp_path, 8, content(8), refused(at=2))
     assert [path.name for path in tmp_path.iterdir()] == ["state-00000004.pt"]
+
+
+def test_damaged_lines_of_a_record_are_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "train.jsonl"
+    damaged = [b"[]", b'{"step": true}', b"{}", b"", b'{"step": 1, "loss": NaN}', b"\0" * 512, b"\xff"]
+    sound = [b'{"step": 1, "images_per_second": 5.0}', b'{"step": 2}']
+    path.write_bytes(b"\n".join([sound[0], *damaged, sound[1], b'{"step": 3, "lo']))
+    assert logged(path) == [{"step": 1, "images_per_second": 5.0}, {"step": 2}]
+    for number in range(2, 2 + len(damaged)):
+        assert f"{path}: line {number}: " in caplog.text
+    log = TrainingLog(path, Progress(step=2, seconds=1.0), PLAN)
+    assert [line["step"] for line in records(path)] == [1, 2]
+    log.path = Path("/dev/full")
+    with pytest.raises(OSError, match=r"/dev/full: cannot be written \(No space left on device\)"):
+        log.record(Progress(step=3, seconds=1.5, last_loss=0.5), 0, 0.1)
+    path.unlink()
+    assert logged(path) == []
+    TrainingLog(path, Progress(), PLAN, active=False).record(Progress(step=1, seconds=1.0, last_loss=0.5), 0, 0.1)
+    assert list(tmp_path.iterdir()) == [], "only the main process writes"
+    long = TrainingLog(path, Progress(), BatchPlan(333, 1, 1, 3, 0))
+    assert [step for step in range(1, 1000) if long.due(step)] == sorted({*range(4, 1000, 4), 333, 666, 999})
