@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import logging
 import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import FileError, parse_json, printable, quoted
 from lska.provenance.surroundings import LONGEST, expanded, require_own_code, speak_plainly
 from lska.settings import scale as scales
-from lska.settings.scale import Config
 from lska.settings.tasks import HEADS, KINDS, OWN_DATA, SETS
 from lska.train.gpus import take
 from lska.train.interrupt import CONTINUE_LATER, Interrupted, stop_request
@@ -35,25 +35,10 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
 
 Given = argparse.Namespace
+"""What was given on the command line; of a command about a scale, `scale` is its configuration."""
 
-
-# --- Arguments -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command, or one action of a command."""
-
-    words: tuple[str, ...]
-    about: str
-    arguments: tuple[tuple[tuple[str, ...], dict[str, Any]], ...]
-    run: Callable[[Given], int | None]
-    configured: bool
-    heavy: bool
-    """Whether it imports torch and timm, which a server may have done already (`lska warm`)."""
-
-
-COMMANDS: list[Command] = []
+COMMANDS: list[tuple[str, str, tuple[Any, ...], dict[str, Any]]] = []
+"""Of each command its words, help, arguments, and what `main` has to know of it."""
 
 GROUPS = {
     "data": "prepare and check data sets",
@@ -63,16 +48,21 @@ GROUPS = {
 """Commands that have actions."""
 
 
+# --- Arguments -------------------------------------------------------------------------------------------------------
+
+
 def command(words: str, about: str, *arguments: Any, configured: bool = True, heavy: bool = False) -> Callable:
-    """Register a function as the command `words`, such as `data check`.
+    """Register a function as the command `words`, such as `data check`; it may return an exit code.
 
     Args:
         arguments: from `argument`.
         configured: whether it is about a scale, so that files and settings can be given.
+        heavy: whether it imports torch and timm, which a server may have done already (`lska warm`).
     """
 
     def register(run: Callable[[Given], int | None]) -> Callable[[Given], int | None]:
-        COMMANDS.append(Command(tuple(words.split()), about, arguments, run, configured, heavy))
+        defaults = {"function": run, "configured": configured, "heavy": heavy}
+        COMMANDS.append((words, about, (*arguments, *(CONFIGURATION if configured else ())), defaults))
         return run
 
     return register
@@ -81,6 +71,21 @@ def command(words: str, about: str, *arguments: Any, configured: bool = True, he
 def argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
     """An argument of a command, as argparse takes it."""
     return names, settings
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
+    top = argparse.ArgumentParser(prog="lska", description=__doc__)
+    actions = {"": top.add_subparsers(required=True, metavar="command")}
+    for words, about, arguments, defaults in COMMANDS:
+        group, _, name = words.rpartition(" ")
+        if group not in actions:
+            actions[group] = actions[""].add_parser(group, help=GROUPS[group]).add_subparsers(required=True)
+        one = actions[group].add_parser(name, help=about)
+        one.set_defaults(**defaults)
+        for names, settings in arguments:
+            one.add_argument(*names, **settings)
+    return top
 
 
 def as_path(text: str) -> Path:
@@ -124,43 +129,28 @@ def number(least: float, most: float, whole: bool = False) -> Callable[[str], fl
 
 COUNT, COUNT_OR_NONE = number(1, 10**6, whole=True), number(0, 10**6, whole=True)
 MINUTES = number(1e-9, 60 * 24 * 366)
-RUN = argument("run", help="run id, for example van_tiny-lska-k23-s0")
-RUNS = argument("runs", nargs="*", help="run ids (default: all of the configuration)")
-TASK = argument("--task", required=True, help="for example detection/retinanet")
-BUDGET = (
-    argument("--budget-hours", type=number(1e-9, 24 * 366), help="stop in time before this wall time is over"),
-    argument("--job-minutes", type=MINUTES, help="the same for the wall time of a whole job, with room for its start"),
-)
-JSON = argument("--json", action="store_true", help="for scripts")
 CONFIGURATION = (
     argument("--config", "--configfile", nargs="+", type=as_path, default=[Path("config/demo.yaml")], metavar="FILE",
              help="configuration files, later over earlier ones (default: config/demo.yaml)"),
     argument("--set", type=as_settings, default={}, metavar="JSON", help="settings over those of the files"),
 )  # fmt: skip
+RUN = argument("run", help="run id, for example van_tiny-lska-k23-s0")
+RUNS = argument("runs", nargs="*", help="run ids (default: all of the configuration)")
+TASK = argument("--task", required=True, help="for example detection/retinanet")
+CHECKPOINTS = argument("--checkpoints", nargs="+", default=[], metavar="RUN",
+                       help="run ids (default: those of the scale's section)")  # fmt: skip
+BUDGET = (
+    argument("--budget-hours", type=number(1e-9, 24 * 366), help="stop in time before this wall time is over"),
+    argument("--job-minutes", type=MINUTES, help="the same for the wall time of a whole job, with room for its start"),
+)
+TARGET = argument("target", help="for example table_03 or figure_01")
+JSON = argument("--json", action="store_true", help="for scripts")
+NETWORKS = {"metavar": "NETWORK", "help": "such as van_tiny-lska-k23-s0 or detection/retinanet/van_tiny-lska-k23-s0"}
 
 
 def rest(metavar: str, about: str) -> Any:
     """Everything that follows, for another program."""
     return argument("rest", nargs=argparse.REMAINDER, metavar=metavar, help=about)
-
-
-def parser() -> argparse.ArgumentParser:
-    """All commands with their arguments."""
-    top = argparse.ArgumentParser(prog="lska", description=__doc__)
-    actions = {(): top.add_subparsers(required=True, metavar="command")}
-    for one in COMMANDS:
-        if (group := one.words[:-1]) not in actions:
-            words = actions[()].add_parser(group[0], help=GROUPS[group[0]])
-            actions[group] = words.add_subparsers(required=True)
-        words = actions[group].add_parser(one.words[-1], help=one.about)
-        options = words.add_argument_group("configuration")
-        for target, (names, settings) in (
-            *((words, given) for given in one.arguments),
-            *((options, given) for given in (CONFIGURATION if one.configured else ())),
-        ):
-            target.add_argument(*names, **settings)
-        words.set_defaults(chosen=one)
-    return top
 
 
 # --- What commands have in common ------------------------------------------------------------------------------------
@@ -178,8 +168,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     try:
         require_own_code(Path.cwd())
-        code = delegate(argv) if given.chosen.heavy else None
-        return given.chosen.run(given) or 0 if code is None else code
+        if given.heavy and (code := delegate(argv)) is not None:
+            return code
+        if given.configured:
+            given.scale = scales.load(given.config, given.set, unmakeable)
+        return given.function(given) or 0
     except KeyboardInterrupt:
         print("lska: interrupted; start it again to go on", file=sys.stderr)
         return INTERRUPTED
@@ -209,28 +202,18 @@ def say(*texts: object) -> None:
     print(*(printable(str(text)).rstrip("\n") for text in texts), sep="\n")
 
 
-def given_scale(given: Given) -> Config:
-    """The configuration that the options name; raises ValueError as `lska.settings.scale.load`."""
-    return scales.load(given.config, given.set)
-
-
-def named(given: Given) -> str:
-    """The configuration's files, for a message."""
-    return " + ".join(map(str, given.config))
-
-
-def require_data(given: Given, config: Config, *kinds: str) -> None:
+def require_data(given: Given, *kinds: str) -> None:
     """Make sure, before anything heavy is imported, that the data that serve `kinds` are there.
 
     Raises:
         MissingDataError: they are not; names the root, the setting and its file, and what to do.
     """
-    require(Settings(config.sources, given.config, given.set, "--config"), kinds)
+    require(Settings(given.scale.sources, given.config, given.set, "--config"), kinds)
 
 
-def runs_of(given: Given, config: Config) -> list[Run]:
-    """The runs named on the command line, or all of the configuration."""
-    return [Run.parse(text) for text in given.runs] or list(config.runs)
+def runs_of(given: Given, names: Sequence[str], task: str = "classification") -> list[Run]:
+    """The runs named on the command line, or all of the scale that have `task`."""
+    return [Run.parse(text) for text in names] or list(given.scale.runs_of(task))
 
 
 # --- Data ------------------------------------------------------------------------------------------------------------
@@ -244,29 +227,29 @@ def runs_of(given: Given, config: Config) -> list[Run]:
     heavy=True,
 )  # fmt: skip
 def _prepare(given: Given) -> None:
-    config, kind = scales.load(given.config, given.set, unmakeable), given.kind
-    require_data(given, config, *prepared_from(config.sources, kind))
+    scale, kind = given.scale, given.kind
+    require_data(given, *prepared_from(scale.sources, kind))
     if kind == "classification":
         from lska.data.preparing import prepare
 
-        prepare(config.images)
+        prepare(scale.images)
     elif kind in SETS:
         from lska.data.perturbed.parts import prepare_perturbed
         from lska.evaluate.robustness import judge
 
-        item = config.perturbed_set(kind)
+        item = scale.perturbed_set(kind)
         prepare_perturbed(item, *(() if item.reference is None else judge(item.reference)))
     elif kind in OWN_DATA:
         from lska.data.checking import prepare_inspected
 
-        prepare_inspected(config.inspection(kind))
-    elif kind in config.dense:
+        prepare_inspected(scale.inspection(kind))
+    elif kind in scale.dense:
         from lska.data.dense_sets import prepare_dense
 
-        data = dict(config.sources)[kind]
+        data = dict(scale.sources)[kind]
         prepare_dense(kind, data, data.record, data.cache)
     else:
-        raise InputError(f"{named(given)}: scale {config.scale} has no section {kind!r}")
+        raise InputError(f"{' + '.join(map(str, given.config))}: scale {scale.scale} has no section {kind!r}")
 
 
 @command(
@@ -310,16 +293,11 @@ def _import(given: Given) -> None:
         say(f"  {shlex.join(['lska', 'data', 'check', given.name, '--root', str(root)])}")
 
 
-@command(
-    "data examples",
-    "draw what a perturbed set looks like",
-    argument("perturbed", choices=SETS, metavar="SET", help=f"one of {', '.join(SETS)}"),
-    heavy=True,
-)
+@command("data examples", "draw what a perturbed set looks like",
+         argument("perturbed", choices=SETS, metavar="SET", help=f"one of {', '.join(SETS)}"), heavy=True)  # fmt: skip
 def _examples(given: Given) -> None:
-    config = given_scale(given)
-    item = config.perturbed_set(given.perturbed)
-    require_data(given, config, item.name)
+    item = given.scale.perturbed_set(given.perturbed)
+    require_data(given, item.name)
     from lska.evaluate.pictures import draw_examples
 
     draw_examples(item)
@@ -337,17 +315,16 @@ def _examples(given: Given) -> None:
     heavy=True,
 )
 def _train(given: Given) -> None:
-    config, run = given_scale(given), Run.parse(given.run)
-    budget = budget_seconds(given.budget_hours, given.job_minutes)
+    run, budget = Run.parse(given.run), budget_seconds(given.budget_hours, given.job_minutes)
     if given.task is None:
-        require_data(given, config, "classification")
-        take(config.training.gpus)
+        require_data(given, "classification")
+        take(given.scale.training.gpus)
         from lska.train.classifier import train
 
-        train(config.classifier(run), budget)
+        train(given.scale.classifier(run), budget)
         return
-    job = config.fine_tuning(given.task, run)
-    require_data(given, config, job.kind)
+    job = given.scale.fine_tuning(given.task, run)
+    require_data(given, job.kind)
     take(job.settings.gpus)
     from lska.evaluate.measurement import vouched_run
     from lska.train.fine_tuner import fine_tune
@@ -378,7 +355,7 @@ def _launch(given: Given) -> int:
 
 @command("mmconfig", "print a fine-tuning's configuration in mmengine's own form", RUN, TASK, heavy=True)
 def _mmconfig(given: Given) -> None:
-    job = given_scale(given).fine_tuning(given.task, Run.parse(given.run))
+    job = given.scale.fine_tuning(given.task, Run.parse(given.run))
     from lska.train.fine_tuner import open_splits
     from lska.train.mm_configs import configuration
 
@@ -392,30 +369,27 @@ def _mmconfig(given: Given) -> None:
 
 @command("evaluate classification", "top-1 and top-5, one pass for all runs given", RUNS, heavy=True)
 def _classification(given: Given) -> None:
-    config = given_scale(given)
-    runs = runs_of(given, config)
-    require_data(given, config, "classification")
-    take(config.evaluation.gpus)
+    runs = runs_of(given, given.runs)
+    require_data(given, "classification")
+    take(given.scale.evaluation.gpus)
     from lska.evaluate.accuracy import classify
 
-    classify(config.measurement("classification"), list(map(config.classifier, runs)))
+    classify(given.scale.measurement("classification"), list(map(given.scale.classifier, runs)))
 
 
 @command("evaluate speed", "inference throughput, side by side", RUNS, heavy=True)
 def _speed(given: Given) -> None:
-    config = given_scale(given)
-    runs = runs_of(given, config)
-    take(config.speed.gpus)
+    runs = runs_of(given, given.runs)
+    take(given.scale.speed.gpus)
     from lska.evaluate.speed import measure_speed
 
-    measure_speed(config.measurement("speed"), list(map(config.classifier, runs)))
+    measure_speed(given.scale.measurement("speed"), list(map(given.scale.classifier, runs)))
 
 
 @command("evaluate dense", "COCO average precision or mIoU of a fine-tuned run", RUN, TASK, heavy=True)
 def _dense(given: Given) -> None:
-    config = given_scale(given)
-    job = config.fine_tuning(given.task, Run.parse(given.run))
-    require_data(given, config, job.kind)
+    job = given.scale.fine_tuning(given.task, Run.parse(given.run))
+    require_data(given, job.kind)
     take(job.evaluation.gpus)
     from lska.evaluate.box_ap import evaluate_detector
     from lska.evaluate.segmentation_iou import evaluate_segmentor
@@ -434,31 +408,29 @@ def _dense(given: Given) -> None:
     heavy=True,
 )  # fmt: skip
 def _robustness(given: Given) -> None:
-    config = given_scale(given)
-    budget = budget_seconds(given.budget_hours, given.job_minutes)
-    items = [config.perturbed_set(name) for name in given.sets] if given.sets else config.perturbed
+    scale, budget = given.scale, budget_seconds(given.budget_hours, given.job_minutes)
+    items = [scale.perturbed_set(name) for name in given.sets] if given.sets else scale.perturbed
     if not items:
-        raise InputError(f"{named(given)}: scale {config.scale} has no section robustness")
+        raise InputError(f"{' + '.join(map(str, given.config))}: scale {scale.scale} has no section robustness")
     chosen = [Path(name) if name.endswith(".safetensors") else Run.parse(name) for name in given.checkpoints]
-    require_data(given, config, *(item.name for item in items))
-    take(config.robustness.evaluation.gpus)
+    require_data(given, *(item.name for item in items))
+    take(scale.robustness.evaluation.gpus)
     from lska.evaluate.robustness import measure_robustness
 
     with stop_request(budget) as stop:
         for item in items:
-            runs = chosen or config.runs_of(item.task)
-            measure_robustness(item, [one if isinstance(one, Path) else config.classifier(one) for one in runs], stop)
+            runs = chosen or scale.runs_of(item.task)
+            measure_robustness(item, [one if isinstance(one, Path) else scale.classifier(one) for one in runs], stop)
 
 
-def _inspection(given: Given) -> None:
-    config = given_scale(given)
-    job = config.inspection(given.chosen.words[-1])
-    runs = [Run.parse(text) for text in given.checkpoints] or config.runs_of(job.task)
-    require_data(given, config, job.name if job.name in OWN_DATA else "classification")
+def _inspect(given: Given, name: str) -> None:
+    job = given.scale.inspection(name)
+    runs = runs_of(given, given.checkpoints, job.task)
+    require_data(given, job.name if job.name in OWN_DATA else "classification")
     take(job.means.gpus)
     from lska.evaluate.inspecting import measure_inspection
 
-    measure_inspection(job, list(map(config.classifier, runs)))
+    measure_inspection(job, list(map(given.scale.classifier, runs)))
 
 
 for _name, _about in {
@@ -466,13 +438,8 @@ for _name, _about in {
     "texture_knn": "nearest textures",
     "receptive_field": "effective receptive field",
 }.items():
-    command(
-        f"evaluate {_name}",
-        f"{_about}, one pass for all runs given",
-        argument("--checkpoints", nargs="+", default=[], metavar="RUN",
-                 help="run ids (default: those of the scale's section)"),
-        heavy=True,
-    )(_inspection)  # fmt: skip
+    _one_pass = f"{_about}, one pass for all runs given"
+    command(f"evaluate {_name}", _one_pass, CHECKPOINTS, heavy=True)(functools.partial(_inspect, name=_name))
 
 
 @command(
@@ -483,20 +450,17 @@ for _name, _about in {
     heavy=True,
 )
 def _complexity(given: Given) -> None:
-    config = given_scale(given)
-    runs = runs_of(given, config)
     from lska.evaluate.model_size import measure_complexity
 
     task = "complexity" if given.head is None else f"complexity/{given.head}"
-    measure_complexity(config.measurement(task), runs)
+    measure_complexity(given.scale.measurement(task), runs_of(given, given.runs))
 
 
 @command("properties", "what attention designs can do (Table I), measured on the modules", heavy=True)
 def _properties(given: Given) -> None:
-    config = given_scale(given)
     from lska.evaluate.model_size import measure_properties
 
-    measure_properties(config.measurement("properties"))
+    measure_properties(given.scale.measurement("properties"))
 
 
 # --- Tables, claims, report ------------------------------------------------------------------------------------------
@@ -505,12 +469,11 @@ def _properties(given: Given) -> None:
 @command(
     "notebook",
     "make one table or figure through its notebook",
-    argument("target", help="for example table_03 or figure_01"),
+    TARGET,
     argument("--log", type=as_path, required=True, help="where the notebook is executed, kept on failure"),
     argument("--output", type=as_path, required=True, help="where it is copied on success"),
 )
 def _notebook(given: Given) -> None:
-    given_scale(given)
     from lska.tables.notebooks import execute_target
 
     execute_target(given.target, given.config, given.set, log=given.log, output=given.output)
@@ -518,10 +481,9 @@ def _notebook(given: Given) -> None:
 
 @command("lab", "open the executed notebooks of a scale in JupyterLab", rest("-- OPTION", "options of JupyterLab"))
 def _lab(given: Given) -> None:
-    config = given_scale(given)
     from lska.report.lab import open_notebooks
 
-    open_notebooks(config, given.config, [word for word in given.rest if word != "--"])
+    open_notebooks(given.scale, given.config, [word for word in given.rest if word != "--"])
 
 
 @command(
@@ -529,24 +491,21 @@ def _lab(given: Given) -> None:
     "the paper's statements with a verdict each",
     argument("--only", nargs="+", metavar="ID", help="show these claims, for example R07"),
     argument("--json", action="store_true", help="print everything behind the verdicts, for scripts"),
-    argument("--write", action="store_true", help="write page and JSON to results/<scale>/claims instead"),
+    argument("--write", action="store_true", help="write page and JSON of all to results/<scale>/claims instead"),
 )
 def _claims(given: Given) -> None:
     from lska.claims.claims_page import claims_content, claims_text, write_claims
     from lska.claims.verdicts import judge_claims
 
-    if given.write and (given.only or given.json):
-        raise InputError("--write: page and JSON always hold all claims; leave out --only and --json")
-    config = given_scale(given)
-    results = judge_claims(config)
+    results = judge_claims(given.scale)
     if given.write:
-        write_claims(results, config, config.results)
+        write_claims(results, given.scale, given.scale.results)
         return
     known = [result.claim.id for result in results]
     if unknown := sorted(set(given.only or ()) - set(known)):
         raise InputError(f"--only: no claim {', '.join(unknown)} in paper/claims.csv; expected {', '.join(known)}")
     shown = tuple(result for result in results if not given.only or result.claim.id in given.only)
-    content = claims_content(shown, config)
+    content = claims_content(shown, given.scale)
     say(json.dumps(content, indent=2) if given.json else claims_text(content))
 
 
@@ -557,10 +516,9 @@ def _claims(given: Given) -> None:
              help="`notebooks` renders the executed ones for the site (default: site)"),
 )  # fmt: skip
 def _report(given: Given) -> None:
-    config = given_scale(given)
     from lska.report.site import build_site, render_notebooks
 
-    say(*([build_site(config)] if given.part == "site" else render_notebooks(config)))
+    say(*([build_site(given.scale)] if given.part == "site" else render_notebooks(given.scale)))
 
 
 @command(
@@ -569,15 +527,14 @@ def _report(given: Given) -> None:
     argument("--write", action="store_true", help="write what DVC compares between commits instead"),
 )
 def _summary(given: Given) -> None:
-    config = given_scale(given)
     if given.write:
         from lska.claims.summaries import write_summaries
 
-        say(*write_summaries(config))
+        say(*write_summaries(given.scale))
         return
     from lska.report.terminal_summary import summary
 
-    say(summary(config))
+    say(summary(given.scale))
 
 
 # --- Where numbers come from -----------------------------------------------------------------------------------------
@@ -586,22 +543,21 @@ def _summary(given: Given) -> None:
 @command(
     "explain",
     "print the chain of files behind a cell of a table or figure",
-    argument("target", help="for example table_03 or figure_01"),
+    TARGET,
     argument("--cell", nargs=2, metavar=("ROW", "COLUMN"), help="labels of the cell; without, all cells are listed"),
     JSON,
 )
 def _explain(given: Given) -> None:
-    config = given_scale(given)
     from lska.audit.explain import choose_cell, explain_cell, filled_table, list_cells
     from lska.audit.links import ScaleFiles
     from lska.audit.verify import first_broken
 
-    table = filled_table(given.target, config)
+    table = filled_table(given.target, given.scale)
     if given.cell is None:
         cells = [{"row": cell.row, "column": cell.column, "state": str(cell.state)} for cell in table.cells]
         say(json.dumps(cells, indent=2) if given.json else "\n".join(list_cells(table)))
         return
-    cell, files = choose_cell(table, *given.cell), ScaleFiles(config)
+    cell, files = choose_cell(table, *given.cell), ScaleFiles(given.scale)
     found, broken = explain_cell(table, cell, files), first_broken(table, cell, files)
     if given.json:
         say(json.dumps(found.to_json() | {"first_broken": None if broken is None else broken.to_json()}, indent=2))
@@ -619,30 +575,14 @@ def _explain(given: Given) -> None:
     JSON,
 )
 def _verify(given: Given) -> int:
-    config = given_scale(given)
-    from lska.audit.verify import verify_scale
-
-    found = verify_scale(config, progress=_bar, drawings=given.drawings, recount=given.recount)
-    say(json.dumps(found.to_json(), indent=2) if given.json else found.to_text())
-    return 0 if found.sound(given.strict) else 1
-
-
-def _bar(targets: Iterable[str]) -> Iterable[str]:
     from tqdm import tqdm
 
-    return tqdm(targets, unit="target", leave=False, disable=None)
+    from lska.audit.verify import verify_scale
 
-
-NETWORKS = {"metavar": "NETWORK", "help": "such as van_tiny-lska-k23-s0 or detection/retinanet/van_tiny-lska-k23-s0"}
-
-
-def _chosen(given: Given, config: Config) -> list[str]:
-    """The networks named on the command line, or all of the scale."""
-    known = config.network_names
-    if unknown := [name for name in given.names if name not in known]:
-        expected = f"expected some of {', '.join(known)}"
-        raise InputError(f"{', '.join(unknown)}: not trained at scale {config.scale}; {expected}")
-    return given.names or known
+    bar = functools.partial(tqdm, unit="target", leave=False, disable=None)
+    found = verify_scale(given.scale, progress=bar, drawings=given.drawings, recount=given.recount)
+    say(json.dumps(found.to_json(), indent=2) if given.json else found.to_text())
+    return 0 if found.sound(given.strict) else 1
 
 
 @command(
@@ -651,10 +591,9 @@ def _chosen(given: Given, config: Config) -> list[str]:
     argument("names", nargs="*", **NETWORKS),
 )
 def _list(given: Given) -> int:
-    config = given_scale(given)
-    from lska.pipeline.checkpoints import Choices
+    from lska.pipeline.checkpoints import Choices, network_names
 
-    choices, names = Choices(config), _chosen(given, config)
+    choices, names = Choices(given.scale), network_names(given.scale, given.names)
     found, width = {name: choices.of(name) for name in names}, max(map(len, names))
     for name, choice in found.items():
         say(f"{choice.state:<5}  {name:<{width}}  {' '.join((choice.refused or choice.reason).split())}")
@@ -667,13 +606,13 @@ def _list(given: Given) -> int:
     argument("names", nargs="*", **NETWORKS),
 )
 def _fetch(given: Given) -> None:
-    config = given_scale(given)
+    from lska.pipeline.checkpoints import network_names
     from lska.pipeline.dvc import fetch, fetchable
 
-    for name in _chosen(given, config):
+    for name in network_names(given.scale, given.names):
         # All of a scale means all that are published, also where only a link of theirs is left.
-        if given.names or fetchable(config, name):
-            fetch(config, name)
+        if given.names or fetchable(given.scale, name):
+            fetch(given.scale, name)
 
 
 @command(
@@ -683,17 +622,10 @@ def _fetch(given: Given) -> None:
     argument("--remote", help="DVC's name of the remote (default: the project's default one)"),
 )
 def _publish(given: Given) -> None:
-    config = given_scale(given)
+    from lska.pipeline.checkpoints import network_names
     from lska.pipeline.dvc import publish
 
-    changed, notes = publish(config, _chosen(given, config), given.remote)
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    if not changed:
-        say("Published; git has these files already.")
-        return
-    files, message = map(shlex.quote, map(str, changed)), f"Publish weights of {', '.join(given.names[:3])}"
-    say(f"Published. So that others find them:\n  git add {' '.join(files)}\n  git commit -m {shlex.quote(message)}")
+    say(publish(given.scale, network_names(given.scale, given.names), given.remote))
 
 
 # --- The pipeline ----------------------------------------------------------------------------------------------------
@@ -717,12 +649,8 @@ def _plan(given: Given) -> None:
     say(json.dumps(asdict(report), indent=2, sort_keys=True) if given.json else render_plan(report, given.jobs))
 
 
-@command(
-    "warm",
-    "run a command whose many `lska` jobs share one start-up",
-    rest("COMMAND", "for example snakemake --cores 2"),
-    configured=False,
-)
+@command("warm", "run a command whose many `lska` jobs share one start-up",
+         rest("COMMAND", "for example snakemake --cores 2"), configured=False)  # fmt: skip
 def _warm(given: Given) -> int:
     if not given.rest:
         raise InputError("lska warm needs a command, for example: lska warm snakemake --cores 2")

@@ -22,7 +22,6 @@ OPTIONS = {
     "supervise --quiet-minutes": FEW,
     "supervise --restarts": [text for text in COUNTS if text != "0"],
     "plan --gpus": COUNTS,
-    "plan --cores": FEW,
     "launch --processes": FEW,
     "launch --processes 1 --nodes": FEW,
     "gpus": [text for text in COUNTS if text != "0"],

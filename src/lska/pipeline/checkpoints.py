@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lska.models.runs import Run
+from lska.provenance.errors import InputError
 from lska.provenance.sidecars import (
     ForeignWeightsError,
     Pointer,
@@ -39,6 +40,14 @@ def training_of(config: Config, name: str) -> TrainingJob:
     """
     task, _, run = name.rpartition("/")
     return config.fine_tuning(task, Run.parse(run)) if task else config.classifier(Run.parse(run))
+
+
+def network_names(config: Config, asked: Sequence[str]) -> Sequence[str]:
+    """The networks that a person asks for, or all of the scale; InputError for one that it has not."""
+    if unknown := [name for name in asked if name not in config.network_names]:
+        expected = f"expected some of {', '.join(config.network_names)}"
+        raise InputError(f"{', '.join(unknown)}: not trained at scale {config.scale}; {expected}")
+    return asked or config.network_names
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,20 +20,21 @@ from lska.models.runs import Run
 from lska.pipeline.checkpoints import Choices, training_of
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import atomic_path, files_in
-from lska.provenance.metric_files import digest, file_md5, seal_problem
+from lska.provenance.metric_files import digest, file_md5
 from lska.provenance.sidecars import (
     SUFFIX,
     ForeignWeightsError,
     Pointer,
     cached,
+    foreign,
     imported,
-    load_sidecar,
+    other,
     pointer_path,
     read_pointer,
     read_sidecar,
     write_pointer,
 )
-from lska.provenance.surroundings import NoAnswerError, ask
+from lska.provenance.surroundings import ask
 from lska.settings.scale import Config
 from lska.settings.tasks import TrainingJob
 
@@ -51,7 +54,7 @@ STORE_LIMIT = 40_000_000
 
 
 class DvcError(LskaError, RuntimeError):
-    """DVC failed, or the project is not set up for it; the message says what it said and what to do."""
+    """DVC failed; the message says what it said and what to do."""
 
 
 class Remote(NamedTuple):
@@ -67,8 +70,7 @@ class Remote(NamedTuple):
     def inside(self) -> Path | None:
         """The remote's folder, relative to the project, where it is one inside it; else None."""
         folder = Path(self.url)
-        inside = folder.is_absolute() and folder.is_relative_to(Path.cwd())
-        return folder.relative_to(Path.cwd()) if inside else None
+        return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else None
 
     def __str__(self) -> str:
         return f"{self.name!r} ({self.inside or self.url})"
@@ -78,16 +80,8 @@ def dvc(*arguments: str) -> str:
     """Run DVC in the current folder, waiting for other calls of it, and return what it said on standard output.
 
     Raises:
-        DvcError: it failed, with the end of what it said, or the current folder is no DVC repository.
+        DvcError: it failed, with the end of what it said.
     """
-    if not Path(".dvc").is_dir():
-        raise DvcError(f"{Path.cwd()} is no DVC repository (it has no folder .dvc); call this in the project's folder")
-    told = LOCAL_CONFIG.is_file() and "no_scm = true" in LOCAL_CONFIG.read_text(encoding="utf-8")
-    if not Path(".git").exists() and not told:
-        raise DvcError(
-            f"{Path.cwd()} is no git clone, as DVC expects; use a clone, or tell DVC with "
-            "`dvc config --local core.no_scm true`"
-        )
     # DVC draws its bars only on a terminal.
     complaints = None if sys.stderr.isatty() else subprocess.PIPE
     done = ask([sys.executable, "-m", "dvc", "--wait-for-lock", *arguments], LONGEST, stderr=complaints)
@@ -111,12 +105,15 @@ def remote(name: str | None) -> Remote:
             name = name or value
         elif (found := re.fullmatch(r"remote\.(.+)\.url", key)) is not None:
             known[found[1]] = Remote(found[1], value, Path(origin) != LOCAL_CONFIG and not Path(origin).is_absolute())
-    if name is None or name not in known:
+    if name not in known:
         raise DvcError(
             f"DVC has no remote {name!r}; expected one of {', '.join(known) or 'none so far'}; add it with "
             f"`dvc remote add {name} <address>` (docs/weights.md)"
         )
     return known[name]
+
+
+# --- Fetching --------------------------------------------------------------------------------------------------------
 
 
 def fetchable(config: Config, name: str) -> bool:
@@ -167,62 +164,54 @@ def fetch(config: Config, name: str) -> None:
         dvc("pull", str(pointer_path(weights)))
     except DvcError as error:
         problem = f"could not be fetched; DVC says\n{error}"
-    found = file_md5(weights) if weights.is_file() else "of nothing"
-    if found != pointer.md5:
+    if not weights.is_file() or file_md5(weights) != pointer.md5:
         weights.unlink(missing_ok=True)
         if problem is None:
-            problem = f"came with MD5 {found}: the remote's object is damaged"
+            problem = "came with another MD5: the remote's object is damaged"
             # Otherwise DVC would take its own copy for whole the next time.
             kept = Path(dvc("cache", "dir").strip(), "files", "md5", pointer.md5[:2], pointer.md5[2:])
             if kept.exists() and file_md5(kept) != pointer.md5:
                 kept.unlink()
-    if problem is not None:
-        raise DvcError(_advice(name, weights, pointer, problem))
-
-
-def _advice(name: str, weights: Path, pointer: Pointer, what: str) -> str:
-    """A message with `what` happened, the remote, and both ways out."""
-    try:
+    if problem is None:
+        return
+    shown, mend = repr(pointer.remote), f"dvc remote add {pointer.remote or '<name>'} <address>, docs/weights.md"
+    # Settings that name no such remote, or that DVC cannot read: which of both, DVC has said already.
+    with suppress(DvcError):
         source = remote(pointer.remote)
-    except DvcError:
-        # Settings that name no such remote, or that DVC cannot read; which of both, DVC has said already.
-        missing = pointer.remote or "<name>"
-        shown, mend = repr(missing), f"dvc remote add {missing} <address>, docs/weights.md"
-    else:
-        pushing = f"dvc push --remote {source.name} {pointer_path(weights)}"
-        shown, mend = str(source), f"{pushing}, where these weights are"
+        shown, mend = str(source), f"dvc push --remote {source.name} {pointer_path(weights)}, where these weights are"
         if source.inside:
             mend = f"git checkout -- {source.inside}, or take that folder from the project once more"
-    return (
-        f"{name}: its weights, published in remote {shown} (MD5 {pointer.md5}, {pointer.size:,} bytes), {what}\n"
+    raise DvcError(
+        f"{name}: its weights, published in remote {shown} (MD5 {pointer.md5}, {pointer.size:,} bytes), {problem}\n"
         f"Mend the remote ({mend}) and start again: what is here already is not fetched twice.\n"
         f"""Or train them here: snakemake ... --config 'retrain=["{name}"]'"""
     )
 
 
-def publish(config: Config, names: Sequence[str], remote_name: str | None = None) -> tuple[list[Path], list[str]]:
+# --- Publishing ------------------------------------------------------------------------------------------------------
+
+
+def publish(config: Config, names: Sequence[str], remote_name: str | None = None) -> str:
     """Add weights to DVC, push them, write their pointers and name them in dvc.yaml; everything is checked before.
 
     Where the push fails, the former pointers are put back, so that none names what a remote does not hold.
 
     Returns:
-        Files to commit, as far as they differ from git's current commit, and what else a person should know.
+        For people: what to commit, and what else they should know.
 
     Raises:
         ValueError: weights or sidecars that do not fit each other or today's configuration, the demo's scale, or too
             many bytes for a remote inside the project; all are named, and nothing was written.
         DvcError: DVC failed.
     """
-    checkpoints, choices = [training_of(config, name) for name in names], Choices(config)
-    problems = [(one.place, _unfit(one, choices)) for one in checkpoints]
-    if any(problem for _, problem in problems):
-        told = [f"  {name}: {problem}" for name, problem in problems if problem]
-        raise InputError("\n".join(["nothing was published:", *told]))
-    sidecars = {one.place: load_sidecar(one.weights.with_suffix(".json")) for one in checkpoints}
-    target, pointers = remote(remote_name), [pointer_path(one.weights) for one in checkpoints]
+    jobs, choices = [training_of(config, name) for name in names], Choices(config)
+    if problems := [f"  {job.place}: {problem}" for job in jobs if (problem := _unfit(job, choices)) is not None]:
+        raise InputError("\n".join(["nothing was published:", *problems]))
+    sidecars = {job.place: read_sidecar(job.weights.with_suffix(".json")) for job in jobs}
+    target, pointers = remote(remote_name), [pointer_path(job.weights) for job in jobs]
     if target.inside is not None:
         held = {path.name: path.stat().st_size for path in target.inside.glob("files/md5/*/*")}
-        held |= {sidecars[one.place]["md5"][2:]: one.weights.stat().st_size for one in checkpoints}
+        held |= {sidecars[job.place]["md5"][2:]: job.weights.stat().st_size for job in jobs}
         if (total := sum(held.values())) > STORE_LIMIT:
             raise InputError(
                 f"nothing was published: remote {target} lies in the project and would hold {total / 1e6:.1f} MB, "
@@ -231,11 +220,10 @@ def publish(config: Config, names: Sequence[str], remote_name: str | None = None
             )
     former = {path: path.read_bytes() if path.exists() else None for path in (*pointers, DVC_YAML)}
     try:
-        dvc("add", *(str(one.weights) for one in checkpoints))
-        for one in checkpoints:
-            sidecar, size = sidecars[one.place], one.weights.stat().st_size
-            write_pointer(one.weights, Pointer(sidecar["md5"], size, target.name, digest(sidecar)))
-            logger.info("%s: %.1f MB added", one.place, size / 1e6)
+        dvc("add", *(str(job.weights) for job in jobs))
+        for job in jobs:
+            sidecar, size = sidecars[job.place], job.weights.stat().st_size
+            write_pointer(job.weights, Pointer(sidecar["md5"], size, target.name, digest(sidecar)))
         update_artifacts()
         dvc("push", "--remote", target.name, *map(str, pointers))
     except BaseException as error:
@@ -248,56 +236,39 @@ def publish(config: Config, names: Sequence[str], remote_name: str | None = None
         if isinstance(error, DvcError):
             raise DvcError(f"nothing was published: remote {target}; DVC says\n{error}") from error
         raise
-    files = [path for one in checkpoints
-             for path in (pointer_path(one.weights), one.weights.with_suffix(".json"), one.log)]  # fmt: skip
+    files = [file for job in jobs for file in (pointer_path(job.weights), job.weights.with_suffix(".json"), job.log)]
     # In a remote inside the project lie files that git keeps too.
     files += [DVC_YAML, *([] if target.inside is None else [target.inside])]
-    notes = []
+    add, message = shlex.join(["git", "add", *(str(file) for file in files if file.exists())]), ", ".join(names[:3])
+    told = ["Published. So that others find them:", f"  {add}", f"  git commit -m 'Publish weights of {message}'"]
     if not target.shared:
-        notes.append(
-            f"remote {target} is in {LOCAL_CONFIG} only; for others, name it in .dvc/config: "
+        told.append(
+            f"note: remote {target} is in {LOCAL_CONFIG} only; for others, name it in .dvc/config: "
             f"dvc remote add {target.name} {target.url}"
         )
-    if retrained := [one.place for one in checkpoints if one.retrained]:
-        notes.append(f"take these out of the setting retrain, or they are trained once more: {', '.join(retrained)}")
+    if retrained := [job.place for job in jobs if job.retrained]:
+        told.append(f"note: take these out of the setting retrain, or they are trained anew: {', '.join(retrained)}")
     if dirty := [name for name, sidecar in sidecars.items() if (sidecar.get("code") or {}).get("dirty")]:
-        notes.append(f"trained from sources with uncommitted changes, which nobody else has: {', '.join(dirty)}")
-    return [path for path in files if _uncommitted(path)], notes
+        told.append(f"note: trained from sources with uncommitted changes, which nobody else has: {', '.join(dirty)}")
+    return "\n".join(told)
 
 
-def _unfit(one: TrainingJob, choices: Choices) -> str | None:
+def _unfit(job: TrainingJob, choices: Choices) -> str | None:
     """Why the weights of a network may not be published."""
-    place = one.weights.with_suffix(".json")
-    if one.scale == DEMO:
+    place = job.weights.with_suffix(".json")
+    sidecar, pointer = read_sidecar(place), read_pointer(job.weights)
+    if job.scale == DEMO:
         return "the demo is always trained from nothing; publish the weights of another scale"
-    if not one.weights.is_file():
-        return f"{one.weights} is missing; train it first"
-    if not place.is_file():
-        return f"{place} is missing: nothing vouches for {one.weights.name}; train it again"
-    sidecar, pointer = load_sidecar(place), read_pointer(one.weights)
-    if problem := seal_problem(sidecar):
-        return f"{place}: {problem}"
+    if not job.weights.is_file():
+        return f"{job.weights} is missing; train it first"
     # Without a seal, the one that was published with the same weights tells.
     if pointer is not None and pointer.edited(sidecar):
-        restore = f"`git checkout -- {place}`"
-        return f"{place}: it was edited after these weights were published; {restore}"
-    if (found := file_md5(one.weights)) != sidecar.get("md5"):
-        return f"{one.weights} has MD5 {found}, its sidecar says {sidecar.get('md5')}"
-    if not imported(sidecar) and sidecar.get("recipe") != digest(sidecar.get("spec")):
-        return f"{place}: its recipe is not the digest of its spec; train it again"
-    choice = choices.of(one.place)
-    if one.retrained:
-        return None
+        return f"{place}: it was edited after these weights were published; `git checkout -- {place}`"
+    problem = other(job.weights, sidecar["md5"]) if imported(sidecar) else foreign(job.weights)
+    if problem is not None or job.retrained:
+        return problem
+    choice = choices.of(job.place)
     return choice.refused or (None if choice.vouched else choice.reason)
-
-
-def _uncommitted(path: Path) -> bool:
-    """Whether the project's git has something of `path` to commit; where git fails or is not there, all is said to."""
-    try:
-        done = ask(["git", "status", "--porcelain", "--", str(path)], 900.0)
-    except (OSError, NoAnswerError):
-        return True
-    return done.returncode != 0 or bool(done.stdout)
 
 
 def artifacts(root: Path = Path("checkpoints")) -> dict[str, dict[str, Any]]:
@@ -305,7 +276,7 @@ def artifacts(root: Path = Path("checkpoints")) -> dict[str, dict[str, Any]]:
     `small-detection-retinanet-van-tiny-lska-k23-s0`, of letters, digits and hyphens, as DVC allows.
 
     Raises:
-        ValueError: a pointer's name is no run id, or two weights would have the same name; names the pointers.
+        ValueError: a pointer's name is no run id; names the pointer.
     """
     found: dict[str, dict[str, Any]] = {}
     for pointer in files_in(root, f"*/**/*.safetensors{SUFFIX}"):
@@ -315,14 +286,11 @@ def artifacts(root: Path = Path("checkpoints")) -> dict[str, dict[str, Any]]:
             run = Run.parse(weights.stem)
         except ValueError as error:
             raise InputError(f"{pointer}: {error}; remove or rename the pointer") from error
-        name = re.sub(r"[^A-Za-z0-9]+", "-", "-".join([scale, *parts, str(run)])).strip("-")
-        if name in found:
-            raise InputError(f"{pointer}: its name in dvc.yaml, {name}, is that of {found[name]['path']}; rename one")
         sidecar = read_sidecar(weights.with_suffix(".json"))
         data = (sidecar.get("data") or {}).get("name")
         network = run.model if run.kernel is None else f"{run.model} with {run.attention}, k = {run.kernel}"
         trained = f", {sidecar['origin']} on {data}" if sidecar.get("origin") and data else ""
-        found[name] = {
+        found[re.sub(r"[^A-Za-z0-9]+", "-", "-".join([scale, *parts, str(run)])).strip("-")] = {
             "path": weights.as_posix(),
             "type": "model",
             "desc": f"{'/'.join(task)} at {scale} scale: {network}, seed {run.seed}{trained}",
@@ -331,43 +299,33 @@ def artifacts(root: Path = Path("checkpoints")) -> dict[str, dict[str, Any]]:
     return found
 
 
-def update_artifacts(root: Path = Path("checkpoints")) -> bool:
+def update_artifacts(root: Path = Path("checkpoints")) -> None:
     """Make dvc.yaml say what `artifacts(root)` says; the rest of the file, with comments and order, stays.
 
     Entries with paths outside of `root` are somebody else's and stay too, as do further fields of entries.
-
-    Returns:
-        Whether the file changed; it is written atomically, and only then.
 
     Raises:
         ValueError: dvc.yaml is no mapping in YAML, or as `artifacts`.
     """
     from ruamel.yaml import YAML, YAMLError
 
-    yaml = YAML()
+    yaml, wanted = YAML(), artifacts(root)
     # No line is broken.
     yaml.preserve_quotes, yaml.width = True, 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     try:
         content = (yaml.load(DVC_YAML.read_text(encoding="utf-8")) if DVC_YAML.is_file() else None) or {}
         section = content.get("artifacts") or {}
-        before = {name: dict(entry) for name, entry in section.items()}
-    except (YAMLError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{DVC_YAML}: expected a mapping in YAML, with artifacts as a mapping of names to mappings "
-            f"({' '.join(str(error).split())}); repair it by hand"
-        ) from error
-    wanted = artifacts(root)
-    for name, entry in before.items():
-        if name not in wanted and Path(str(entry.get("path"))).is_relative_to(root):
-            del section[name]
-    for name, entry in wanted.items():
-        section.setdefault(name, {}).update(entry)
-    if section == before:
-        return False
+        for name in [name for name, entry in section.items() if Path(entry["path"]).is_relative_to(root)]:
+            if name not in wanted:
+                del section[name]
+        for name, entry in wanted.items():
+            section.setdefault(name, {}).update(entry)
+    except (YAMLError, AttributeError, TypeError, KeyError) as error:
+        told = " ".join(str(error).split())
+        raise InputError(f"{DVC_YAML}: `artifacts` is no mapping of names to mappings ({told}); repair it") from error
     content["artifacts"] = section
     if not section:
         del content["artifacts"]
     with atomic_path(DVC_YAML) as temporary, temporary.open("w", encoding="utf-8") as stream:
         yaml.dump(content, stream)
-    return True
