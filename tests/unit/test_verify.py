@@ -140,7 +140,7 @@ def claims_edit(change: Callable[[dict[str, Any]], Any]) -> Edit:
     def edited(paths: list[Path]) -> None:
         content = json.loads(paths[0].read_text())
         change(content)
-        paths[0].write_text(json.dumps(content))
+        write_json(paths[0], content)
 
     return with_claims(edited)
 
@@ -156,10 +156,8 @@ VALUE = rf"({re.escape('LSKA')}.*k=7.*?[|&>] *)(\d)"
 PLANTED: dict[str, Edit] = {
     "nothing": lambda scale: None,
     "weights are not here": drop_weights,
-    "only Markdown was made": lambda scale: [scale.shown(suffix).unlink() for suffix in (".tex", ".csv", ".html")],
     # Metric files and what is kept beside them.
     "a value": json_edit("metrics", "metrics.top1.value"),
-    "a version": json_edit("metrics", "environment.torch"),
     "a value, sealed": json_edit("metrics", "metrics.top1.value", lambda value: value + 0.001, **SEALED),
     "a number of images, sealed": json_edit("metrics", "metrics.top1.n", **SEALED),
     "another run, sealed": json_edit("segmentor", "run", **SEALED),
@@ -167,19 +165,16 @@ PLANTED: dict[str, Edit] = {
     "other data, sealed": json_edit("segmentor", "data.digest", lambda _: digest("other"), **SEALED),
     "metrics that are a list, sealed": json_edit("counted", "metrics", lambda _: [], **SEALED),
     "a metric file is missing": lambda scale: scale.segmentor.unlink(),
-    "a metric file is cut": lambda scale: scale.segmentor.write_text(scale.segmentor.read_text()[:-9]),
     "a number given twice": text_edit(lambda scale: scale.metrics, '"top1": {', '"top1": {\n      "value": 99.0,'),
-    "no number": text_edit(lambda scale: scale.metrics, r'"value": 70\.8\d+', '"value": NaN'),
-    "a number too large": text_edit(lambda scale: scale.metrics, r'"value": 70\.8\d+', '"value": 1e999'),
     "a byte of the outcomes": flip_outcomes,
     "outcomes are missing": lambda scale: scale.outcomes.unlink(),
     "a seal is gone": without("metrics", "seal"),
     "outcomes are not named": both(without("metrics", "outcomes", **SEALED), lambda scale: scale.outcomes.unlink()),
     # Sidecars, weights, logs, pointers.
-    **{f"{place} of a sidecar": json_edit("sidecar", place) for place in ("md5", "seconds")},
+    "seconds of a sidecar": json_edit("sidecar", "seconds"),
     **{
         f"{place} of a sidecar, sealed": json_edit("sidecar", place, **SEALED)
-        for place in ("spec.recipe.epochs", "images_seen", "updates", "final_loss", "md5")
+        for place in ("spec.recipe.epochs", "updates", "md5")
     },
     "measured elsewhere, sealed": both(drop_weights, json_edit("sidecar", "md5", lambda _: "0" * 32, **SEALED)),
     "a sidecar of another run, sealed": json_edit("fine_tuned", "run", **SEALED),
@@ -205,12 +200,8 @@ PLANTED: dict[str, Edit] = {
     ),
     "a backbone elsewhere": json_edit("fine_tuned", "backbone.run", lambda _: "../../elsewhere", **SEALED),
     "data elsewhere": json_edit("fine_tuned", "data.name", lambda _: "../elsewhere", **SEALED),
-    "a time that has not come": json_edit("metrics", "started", lambda _: "2999-01-01T00:00:00", **SEALED),
     "chosen by other weights": json_edit("record", "reference", lambda _: {"run": RUN, "md5": "0" * 32}, **SEALED),
     # Data records.
-    "a digest of a record": json_edit("record", "digest", lambda _: digest("other")),
-    "classes of a record": json_edit("regions", "classes"),
-    "a count of a record, sealed": json_edit("record", "splits.val", **SEALED),
     "a digest of a record, sealed": json_edit("regions", "digest", lambda _: digest("other"), **SEALED),
     # Tables, figures, the paper.
     **{f"a digit in {suffix}": shown_edit(suffix, VALUE, r"\g<1>9\2") for suffix in FORMATS},
@@ -233,22 +224,18 @@ PLANTED: dict[str, Edit] = {
     "line ends": shown_edit(".md", r"(?s)\A.*\Z", lambda found: found[0].replace("\n", "\r\n")),  # type: ignore[arg-type]
     # Claims.
     "a quantity of a claim": claims_edit(raise_quantity),
-    "a claim twice": claims_edit(lambda content: content["claims"].insert(0, content["claims"][0] | {"note": "mine"})),
-    "claims in another order": claims_edit(lambda content: content["claims"].reverse()),
-    "no claims": claims_edit(lambda content: content.update(claims=[1])),
     "a page of claims": with_claims(lambda paths: replaced(paths[1], "param", "parrot")),
     "pages without claims": with_claims(lambda paths: paths[0].unlink()),
-    "claims without a page": with_claims(lambda paths: paths[2].unlink()),
     "claims of an edited metric file": both(with_claims(list), json_edit("counted", "metrics.params.value")),
 }  # fmt: skip
 """Edits by hand, each of results that were as they were written."""
 
 
 def test_every_planted_edit_is_named(scale: Proven, snapshot: SnapshotAssertion) -> None:
-    before, found = files_below(Path()), {}
+    before, found = files_below(Path()), []
     for name, change in PLANTED.items():
         change(scale)
-        found[name] = told(scale.verified().findings)
+        found += [f"{name} | {line}" for line in told(scale.verified().findings) or ["sound"]]
         for path in files_below(Path()).keys() - before.keys():
             path.unlink()
         for path, content in before.items():
@@ -290,34 +277,29 @@ def test_a_configuration_that_asks_for_something_else_makes_results_outdated(
     report = scale.verified({"training": {"overrides": {"epochs": 4}}})
     fewer = scale.verified({"segmentation": {"heads": {"semantic_fpn": {"untrained": []}}}})
     assert report.sound() and not report.sound(strict=True)
-    assert {"another recipe": told(report.findings), "a run less": told(fewer.findings)} == snapshot
+    assert [*told(report.findings), "a run less:", *told(fewer.findings)] == snapshot
 
 
 def test_what_differs_from_the_commit_is_an_edit_where_there_is_no_seal(
-    scale: Proven, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+    scale: Proven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sealed = {scale.sidecar: scale.sidecar.read_text()}
     without("sidecar", "seal")(scale)
-    unsealed = {scale.sidecar: scale.sidecar.read_text()}
-    found = {}
-    for name, committed in {"a seal is gone": sealed, "nothing": unsealed}.items():
-        monkeypatch.setattr("lska.audit.checked_files.committed_text", committed.get)
-        found[name] = told(scale.verified().findings)
-    edit(scale.sidecar, "environment.hardware", lambda name: "a faster processor")
-    found["a field"] = [line.partition(":")[0] + line.rpartition("now")[2] for line in told(scale.broken())]
-    assert found == snapshot
+    for changed, level in (([], Level.UNSEALED), (["a file"], Level.BROKEN)):
+        monkeypatch.setattr("lska.audit.checked_files.changed_files", lambda *paths, found=changed: found)
+        (found,) = scale.faults()
+        assert (found.level, found.file, found.place) == (level, scale.sidecar, "seal")
 
 
 def test_records_of_published_data_are_those_of_their_manifests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
 ) -> None:
     monkeypatch.chdir(project_root())
-    config, found = load([Path("config/paper.yaml")]), {}
+    config, found = load([Path("config/paper.yaml")]), []
     for name in (*(source.name for _, source in config.sources), "of no scale"):
         path = tmp_path / f"{name}.json"
         content = {"name": name.replace("imagenet_r", "other"), "digest": digest("other"), "inputs": digest("other")}
         write_sealed(path, content | ({"family": "c"} if name == "imagenet_c" else {}))
-        found[name] = [line.replace(f"{tmp_path}/", "") for line in told(check_record(path, config).findings)]
+        found += [line.replace(f"{tmp_path}/", "") for line in told(check_record(path, config).findings)]
     assert found == snapshot
 
 
@@ -396,9 +378,9 @@ def test_the_last_number_of_every_table_is_watched_in_every_format(tmp_path: Pat
 
 
 def test_a_damaged_list_of_claims_is_found(scale: Proven) -> None:
-    with_claims(lambda paths: paths[1].write_bytes(b"\xff"))(scale)
+    with_claims(list)(scale)
     Path("paper/claims.csv").write_text("id\n")
-    assert [found.file.as_posix() for found in scale.broken()] == ["paper/claims.csv", "results/test/claims/claims.md"]
+    assert [found.file.as_posix() for found in scale.broken()] == ["paper/claims.csv"]
 
 
 # --- The committed small scale ---------------------------------------------------------------------------------------
@@ -444,12 +426,6 @@ DAMAGED: dict[Path, Damage] = {
     METRICS / "texture_knn/van_tiny-lska-k7-s0.npz": pipe,
     METRICS / "texture_knn/van_tiny-lska-k23-s0.npz": failing,
     METRICS / "texture_knn/van_tiny-lska-k53-s0.json": failing,
-    RESULTS / "claims/claims.json": text(DEEP),
-    RESULTS / "claims/claims.md": text(b"\xff"),
-    RESULTS / "claims/claims.html": pipe,
-    RESULTS / "summary/van_tiny-lka-k7-s0.json": text(DEEP),
-    RESULTS / "summary/van_tiny-lka-k23-s0.json": folder,
-    RESULTS / "plots/networks.csv": text(b"\xff"),
     RESULTS / "data/cifar10.json": text(DEEP),
     RESULTS / "data/camvid.json": says(splits=[1]),
     RESULTS / "data/generated_textures.json": pipe,
@@ -491,7 +467,9 @@ def test_every_damaged_file_is_named_and_all_others_are_checked(
         damage(path)
     report = verify_scale(load([Path("config/small.yaml")]))
     found = report.of(Level.BROKEN)
-    assert {path: sorted({one.text for one in found if one.file == path}) for path in DAMAGED} == snapshot
+    told = [(path, sorted({one.text for one in found if one.file == path})) for path in DAMAGED]
+    assert [path for path, texts in told if not texts] == []
+    assert [f"{path}: {text}" for path, texts in told for text in texts] == snapshot
     assert [one.file for one in report.findings if any(part.startswith(".") for part in one.file.parts)] == []
     assert report.checked["tables"] == 17
     printed = report.to_text()
@@ -505,44 +483,26 @@ def test_no_committed_result_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report.chains > 2000 and report.checked["tables"] == 17
 
 
-SUMMARY, PLOTS = RESULTS / f"summary/{RUN.replace('k7', 'k23')}.json", RESULTS / "plots"
-REWRITTEN: dict[str, tuple[Path, str, str]] = {
-    "a number": (SUMMARY, "73.05", "74.05"),
-    "no number": (SUMMARY, "73.05", "true"),
-    "another name": (SUMMARY, '"top5"', '"top6"'),
-    "a name twice": (SUMMARY, '"top5"', '"top1"'),
-    "a point": (PLOTS / "networks.csv", ",73.05,", ",74.05,"),
-    "a loss": (PLOTS / "classification.csv", ",7,0,2.2972171306610107,", ",7,0,2.2,"),
-    "a heading": (PLOTS / "detection/retinanet.csv", "series,update", "run,update"),
-    "a line too many": (PLOTS / "networks.csv", r"\Z", "mine\n"),
-    "a line too few": (PLOTS / "networks.csv", r".*\n\Z", ""),
-    "everything": (PLOTS / "networks.csv", r"(?s).*", ""),
-}
-
-
 def test_every_edit_of_what_dvc_compares_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
 ) -> None:
     copy_small(tmp_path)
     monkeypatch.chdir(tmp_path)
-    config, found = load([Path("config/small.yaml")]), {}
+    config, run = load([Path("config/small.yaml")]), RUN.replace("k7", "k23")
+    summary, plots = RESULTS / f"summary/{run}.json", RESULTS / "plots"
 
     def seen() -> list[str]:
         return [f"{one.level} {one.file}: {one.place}: {one.text}" for one in verify_summaries(config)]
 
-    found["nothing"] = seen()
-    for name, (path, old, new) in REWRITTEN.items():
-        sound = path.read_text()
-        path.write_text(re.sub(old, new, sound, count=1))
-        found[name] = seen()
-        path.write_text(sound)
-    kept = (METRICS / f"texture_knn/{SUMMARY.name}").rename("kept.json")
-    found["a metric file is missing"] = seen()
-    kept.rename(METRICS / f"texture_knn/{SUMMARY.name}")
-    SUMMARY.unlink()
-    (SUMMARY.parent / "van_tiny-lka-k99-s0.json").write_text("{}")
-    found["one is missing, one too many"] = seen()
-    shutil.rmtree(SUMMARY.parent)
-    shutil.rmtree(PLOTS)
-    found["none is there"] = seen()
-    assert found == snapshot
+    assert seen() == []
+    replaced(summary, "73.05", "74.05")
+    replaced(plots / "networks.csv", r".*\n\Z", "")
+    replaced(plots / "classification.csv", ",7,0,2.2972171306610107,", ",7,0,2.2,")
+    found = seen()
+    (METRICS / f"texture_knn/{run}.json").unlink()
+    (RESULTS / "summary/van_tiny-lska-k7-s0.json").unlink()
+    (RESULTS / "summary/van_tiny-lka-k99-s0.json").write_text("{}")
+    assert [*found, "two are missing, one is too many:", *seen()] == snapshot
+    shutil.rmtree(RESULTS / "summary")
+    shutil.rmtree(plots)
+    assert seen() == []

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +16,13 @@ from lska.models.runs import Run
 from lska.provenance.files import (
     FileError,
     MissingFileError,
-    differing,
     parse_json,
     printable,
     read_json,
     read_lines,
 )
 from lska.provenance.metric_files import digest, file_md5, git, project_root, seal_problem, validate
-from lska.provenance.outcomes import Outcomes, OutcomesError, outcomes_path, read_arrays, read_outcomes
+from lska.provenance.outcomes import Outcomes, outcomes_path, read_arrays, read_outcomes
 from lska.provenance.sidecars import check_sidecar, pointer_path, read_pointer, unusable
 from lska.settings.scale import Config
 from lska.settings.schema import DataSource
@@ -35,10 +31,8 @@ from lska.settings.tasks import CORRUPTED, KINDS
 if TYPE_CHECKING:
     from lska.evaluate.derived import Derived, Kept
 
-VALUE, WIDEST = 120, 2000
-"""Characters of a value in a difference, and of a finding's text: what is wrong may be one very long word."""
-EDITS = 4
-"""Fields that are named of those that differ from the commit."""
+WIDEST = 2000
+"""Characters of a finding's text: what is wrong may be one very long word."""
 PRECISION = 1e-6
 """Relative; outcomes are kept in 32 bits, and their mean is taken in 64."""
 COUNTED = ("complexity", "properties")
@@ -101,16 +95,6 @@ def compared(
     return [] if found == expected else [Finding(level, path, place, text)]
 
 
-def changes_of(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Where two specs differ, as `recipe.epochs: 4, now 5`."""
-    return [f"{place}: {as_json(before)}, now {as_json(after)}" for place, before, after in differing(then, now)]
-
-
-def as_json(value: Any) -> str:
-    """A value of a recipe on a short line; `...` stands for one that is missing."""
-    return "not a field of it" if value is ... else printable(json.dumps(value), VALUE)
-
-
 # --- What git knows --------------------------------------------------------------------------------------------------
 
 
@@ -134,23 +118,6 @@ def changed_files(*places: Path) -> list[str]:
     inside = [str(place.resolve()) for place in places if place.resolve().is_relative_to(project_root())]
     answer = git("diff", "--name-only", "HEAD", "--", *inside) if inside else None
     return (answer or "").splitlines()
-
-
-def committed_text(path: Path) -> str | None:
-    """A file as the current commit has it; None where it has none."""
-    root, place = project_root(), path.resolve()
-    named = f"HEAD:./{place.relative_to(root).as_posix()}" if place.is_relative_to(root) else ""
-    found = git("rev-parse", "--verify", "--quiet", named) if named else None
-    return None if found is None else git("cat-file", "blob", found)
-
-
-def edited_fields(path: Path) -> str:
-    """Which fields of a JSON file differ from the committed one; nothing where there is none."""
-    try:
-        found = changes_of(parse_json(committed_text(path) or "null", "the commit's"), read_json(path))
-    except ValueError:
-        return ""
-    return "; ".join(found[:EDITS]) + (f" and {len(found) - EDITS} more fields" if len(found) > EDITS else "")
 
 
 # --- Any file --------------------------------------------------------------------------------------------------------
@@ -197,27 +164,17 @@ def _checked(path: Path, kind: str, check: Callable[[Any, str], None]) -> Checke
     except FileError as error:
         missing = isinstance(error, MissingFileError) and not path.is_symlink()
         return CheckedFile(path, {}, (broken(path, "", "is missing") if missing else faulty(path, error),))
-    found, problem = [], seal_problem(content)
-    edited = edited_fields(path) if problem is not None or "seal" not in content else ""
-    if problem is not None:
-        since = f"; since the commit: {edited}" if edited else ""
-        found = [broken(path, "seal", problem.removeprefix("field 'seal': ") + since)]
+    found = []
+    if (problem := seal_problem(content)) is not None:
+        found = [broken(path, "seal", problem.removeprefix("field 'seal': "))]
     try:
         check(content, str(path))
     except ValueError as error:
         return CheckedFile(path, {}, tuple(found or [faulty(path, error)]))
-    for name in ("started", "finished") if not found else ():
-        with contextlib.suppress(ValueError):
-            moment = datetime.fromisoformat(str(content.get(name)))
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            if moment > datetime.now(UTC) + timedelta(days=1):  # for clocks that differ
-                found.append(broken(path, name, f"is {content[name]}, which has not come yet"))
-    if edited and "seal" not in content:
+    if "seal" not in content:
         # Whatever writes such a file today would seal it, so changes since the commit are edits.
-        text = f"was edited: the file has no seal; since the commit: {edited}"
-        found.append(broken(path, edited.partition(":")[0], text))
-    elif "seal" not in content:
-        found.append(Finding(Level.UNSEALED, path, "seal", kind))
+        edited = broken(path, "seal", "is missing, and the file differs from the commit: it was edited")
+        found.append(edited if changed_files(path) else Finding(Level.UNSEALED, path, "seal", kind))
     return CheckedFile(path, content, tuple(found))
 
 
@@ -245,11 +202,6 @@ def check_metrics(
     odd, maps = _maps(checked, fields_path(config, path))
     kept = Kept(task, checked.content["metrics"], outcomes, outcomes_path(path).name, images(checked), maps)
     wrong = {}
-    for name, entry in kept.metrics.items():
-        low, high = entry.get("interval", (0, 0))
-        if low > high:
-            place = f"metrics.{name}.interval"
-            wrong[place] = broken(path, place, f"is {[low, high]}, whose lower end is above the upper one")
     derived = []
     try:
         derived += derive(kept)
@@ -279,7 +231,7 @@ def _outcomes(metrics: CheckedFile) -> tuple[list[Finding], Outcomes]:
         found.append(broken(path, "seal", "is missing, although every metric file with outcomes is written with one"))
     try:
         outcomes = read_outcomes(beside, stated)
-    except (OutcomesError, FileError) as error:
+    except FileError as error:
         return [*found, faulty(beside, error)], Outcomes()
     for kind, arrays in vars(outcomes).items():
         foreign = sorted(set(arrays) - set(metrics.content["metrics"]))
@@ -296,7 +248,7 @@ def _maps(metrics: CheckedFile, path: Path) -> tuple[list[Finding], Mapping[str,
         if (found := file_md5(path)) == stated:
             return [], read_arrays(path)
         return [broken(path, "", f"expected MD5 {stated}, as {metrics.path} says, found {found}")], {}
-    except (FileError, OutcomesError) as error:
+    except FileError as error:
         return [faulty(path, error)], {}
 
 
@@ -385,19 +337,13 @@ def check_weights(path: Path, log: Path) -> CheckedFile:
 
 
 def _settings(sidecar: CheckedFile) -> Iterator[Finding]:
-    """Whether run, recipe, data and counts agree with the settings that the sidecar keeps."""
-    path, get, spec = sidecar.path, sidecar.get, sidecar.get("spec")
-    yield from compared(path, "run", get("run"), "the file's name is", path.stem)
+    """Whether run and recipe are those of the file's name and of the settings that the sidecar keeps."""
+    path, spec = sidecar.path, sidecar.get("spec")
+    yield from compared(path, "run", sidecar.get("run"), "the file's name is", path.stem)
     if not isinstance(spec, Mapping):
         yield broken(path, "spec", "is missing; nothing says how the weights were trained")
         return
-    yield from compared(path, "recipe", get("recipe"), "the settings in its field 'spec' give", digest(spec))
-    for name, other in (("task", "spec.task"), ("run", "spec.run"), ("data.name", "spec.data.name")):
-        yield from compared(path, name, get(name), f"its field {other!r} is", get(other))
-    batch, updates = get("spec.recipe.global_batch"), get("updates")
-    if batch and updates is not None:
-        source = f"{updates} updates of {batch} images see"
-        yield from compared(path, "images_seen", get("images_seen"), source, batch * updates)
+    yield from compared(path, "recipe", sidecar.get("recipe"), "the settings in its field 'spec' give", digest(spec))
 
 
 def _last_loss(sidecar: CheckedFile, log: Path) -> Iterator[Finding]:
@@ -424,9 +370,6 @@ def check_record(path: Path, config: Config) -> CheckedFile:
     if checked.broken:
         return checked
     found = compared(path, "name", checked.get("name"), "the file's name is", path.stem)
-    if checked.get("family") is not None:
-        again = digest([checked.get(name) for name in ("manifest", "parts", "names", "contents")])
-        found += compared(path, "digest", checked.get("digest"), "manifest, parts, names and contents give", again)
     kind, source = next(((kind, one) for kind, one in config.sources if one.name == path.stem), (None, None))
     if source is None:
         found.append(Finding(Level.NOTE, path, "", f"scale {config.scale} has no data set of this name any more"))
@@ -439,24 +382,13 @@ def check_record(path: Path, config: Config) -> CheckedFile:
     return checked.having(*found)
 
 
-def _unlike_manifest(record: CheckedFile, kind: str, source: DataSource) -> Iterator[Finding]:
-    """Whether every field of the record of published data that follows from its manifest is as it says."""
+def _unlike_manifest(record: CheckedFile, kind: str, source: DataSource) -> list[Finding]:
+    """Whether the record of published data is of today's manifest."""
     if source.generate is not None or (kind not in KINDS and kind not in SERVING):
-        return
+        return []
     try:
         manifest = load_manifest(source.manifest or source.name, SERVING.get(kind, kind))
     except ValueError as error:
-        yield Finding(Level.NOTE, record.path, "", f"not compared with its manifest: {error}")
-        return
-    says, identity = f"the manifest of {source.name} says", "manifest" if kind in CORRUPTED else "digest"
-    if found := compared(record.path, identity, record.get(identity), says, manifest.digest, Level.OUTDATED):
-        yield from found
-        return  # the other fields are of that manifest
-    expected: dict[str, Any] = {}
-    if kind in CORRUPTED:
-        expected = {"classes": len(manifest.classes), "images": manifest.count}
-    elif kind != "texture_knn":
-        counts = {split: stated.count for split, stated in manifest.splits.items()}
-        expected = {"splits": counts, "classes": len(manifest.classes)}
-    for name, value in expected.items():
-        yield from compared(record.path, name, record.get(name), says, value)
+        return [Finding(Level.NOTE, record.path, "", f"not compared with its manifest: {error}")]
+    place, says = "manifest" if kind in CORRUPTED else "digest", f"the manifest of {source.name} says"
+    return compared(record.path, place, record.get(place), says, manifest.digest, Level.OUTDATED)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.audit.checked_files import CheckedFile, Finding, as_json, commit_text, fields_path
+from lska.audit.checked_files import CheckedFile, Finding, commit_text, fields_path
 from lska.audit.links import Link, ScaleFiles
 from lska.provenance.errors import InputError
-from lska.provenance.files import plain
+from lska.provenance.files import plain, printable
 from lska.provenance.metric_files import device_text, digest, lock_digest, project_root
 from lska.provenance.outcomes import outcomes_path
 from lska.provenance.sidecars import imported, own_normalization, own_preprocessing, read_pointer
@@ -35,6 +36,8 @@ WIDTH = 100
 SHORT = 12
 """Digits of a digest or commit that are shown on a terminal."""
 LONGEST_NAME = 24
+VALUE = 120
+"""Characters of a recipe's value."""
 
 HIDDEN = ("protocol", "backbone", "field")
 """Details of metric files that other origins show."""
@@ -353,12 +356,16 @@ def _recipe(files: ScaleFiles, sidecar: CheckedFile, task: str) -> Origin:
     paper = Path("config/recipes/imagenet.yaml" if parsed is None else PAPER_RECIPES[parsed.head])
     theirs = _paper_recipe(paper, None if parsed is None else parsed.head)
     found = {
-        name: f"{as_json(ours.get(name, ...))}, not {as_json(theirs.get(name, ...))}"
+        name: f"{_as_json(ours.get(name, ...))}, not {_as_json(theirs.get(name, ...))}"
         for name in (*ours, *(set(theirs) - set(ours)))
         if ours.get(name, ...) != theirs.get(name, ...)
     }
     label = f"differs from the paper's {paper} in {len(found)} of {len(ours)} fields"
     return Origin("recipe", "recipe", facts, None, (Origin("differences", label, found, paper),))
+
+
+def _as_json(value: Any) -> str:
+    return "not a field of it" if value is ... else printable(json.dumps(value), VALUE)
 
 
 @functools.cache

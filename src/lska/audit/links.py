@@ -18,7 +18,6 @@ from lska.audit.checked_files import (
     Finding,
     Level,
     broken,
-    changes_of,
     check_metrics,
     check_record,
     check_weights,
@@ -27,7 +26,7 @@ from lska.audit.checked_files import (
 from lska.models.runs import Run
 from lska.provenance.files import UnreadableFileError, files_in, plain, quoted
 from lska.provenance.outcomes import keeps_outcomes
-from lska.provenance.sidecars import imported, measured_alike
+from lska.provenance.sidecars import changes, imported, measured_alike
 from lska.settings.scale import Config
 from lska.settings.tasks import CORRUPTED, INSPECTIONS, parse_task, set_of
 
@@ -226,33 +225,7 @@ class ScaleFiles:
             return Link("data", user, record, stated, link.found, (broken(record.path, "digest", text),), link.links)
         return link
 
-    # --- Files among each other, and beside the configuration --------------------------------------------------------
-
-    def out_of_line(self) -> Iterator[Finding]:
-        """Metrics that a file has in another unit than most of its task, or that it alone has or lacks among the files
-        of one version of the code, as another may have measured more.
-        """
-        sound = [checked for checked in self.metrics.values() if not checked.broken]
-        units: dict[tuple[str, str], Counter[str]] = {}
-        versions: dict[tuple[Any, ...], list[CheckedFile]] = {}
-        for checked in sound:
-            versions.setdefault(tuple(map(checked.get, ("task", "code.commit", "code.dirty"))), []).append(checked)
-            for name, entry in checked.content["metrics"].items():
-                units.setdefault((checked.get("task"), name), Counter())[entry["unit"]] += 1
-        for checked in sound:
-            for name, entry in checked.content["metrics"].items():
-                usual, number = units[checked.get("task"), name].most_common(1)[0]
-                if entry["unit"] != usual:
-                    text = f"is {quoted(entry['unit'])}, in {number} file(s) of {checked.get('task')} it is"
-                    yield broken(checked.path, f"metrics.{name}.unit", f"{text} {quoted(usual)}")
-        for files in versions.values():
-            having = Counter(name for checked in files for name in checked.content["metrics"])
-            for checked in files if len(files) > 2 else ():
-                for name, number in having.items():
-                    if name in checked.content["metrics"] and number == 1:
-                        yield broken(checked.path, f"metrics.{name}", "is there; no other of its task has it")
-                    elif name not in checked.content["metrics"] and number == len(files) - 1:
-                        yield broken(checked.path, f"metrics.{name}", "is missing; all others of its task have it")
+    # --- Beside the configuration ------------------------------------------------------------------------------------
 
     def outdated(self, file: CheckedFile) -> Iterator[Finding]:
         """What today's configuration would make again of a metric file or sidecar, and why."""
@@ -289,8 +262,8 @@ class ScaleFiles:
             spec = job.spec()
         except UnreadableFileError:
             return  # the sidecar of its backbone, which is a finding of its own
-        if changed := changes_of(plain(sidecar.get("spec")), plain(spec)):
-            yield Finding(Level.OUTDATED, sidecar.path, "recipe", "; ".join(changed))
+        if plain(sidecar.get("spec")) != plain(spec):
+            yield Finding(Level.OUTDATED, sidecar.path, "recipe", changes(sidecar.get("spec") or {}, spec))
 
 
 def _on_images(task: str) -> bool:

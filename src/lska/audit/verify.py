@@ -6,8 +6,10 @@ files is made again and compared: tables, figures, claims, summaries. Imports no
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
+import io
 import itertools
 import os
 import tempfile
@@ -26,7 +28,6 @@ from lska.audit.checked_files import (
     broken,
     changed_files,
     commit_text,
-    edited_fields,
     faulty,
 )
 from lska.audit.explain import WIDTH, with_short_digests
@@ -34,18 +35,7 @@ from lska.audit.links import ScaleFiles
 from lska.claims.listing import CLAIMS, claim_files, read_claims
 from lska.claims.summaries import summary_files
 from lska.provenance.errors import InputError
-from lska.provenance.files import (
-    FileError,
-    decode_text,
-    differing,
-    plain,
-    printable,
-    quoted,
-    read_bytes,
-    read_json,
-    read_text,
-)
-from lska.provenance.metric_files import validate
+from lska.provenance.files import FileError, json_text, printable, read_bytes, read_text
 from lska.settings.scale import Config
 from lska.tables.cell_states import State
 from lska.tables.cell_text import cell_text
@@ -171,7 +161,7 @@ def verify_scale(
     every = [checked for group in (files.metrics, files.sidecars, files.records) for checked in list(group.values())]
     findings = [finding for checked in every for finding in checked.findings]
     findings += [fault for checked in every for fault in files.broken_behind(checked)]
-    findings += [*files.out_of_line(), *(finding for one in shown for finding in one.findings)]
+    findings += [finding for one in shown for finding in one.findings]
     findings += [finding for checked in every for finding in files.outdated(checked)]
     findings += [*verify_claims(config, [path for path, checked in files.metrics.items() if checked.broken])]
     findings += [*verify_summaries(config), *_history(files)]
@@ -225,7 +215,7 @@ def _history(files: ScaleFiles) -> Iterator[Finding]:
     results = files.config.results
     for path in map(Path, changed_files(results, files.weights_folder, Path("paper"))):
         state = "differs from the commit" if path.exists() else "is gone; the commit has it"
-        yield Finding(Level.NOTE, path, "", ": ".join(filter(None, [state, edited_fields(path)])))
+        yield Finding(Level.NOTE, path, "", state)
     every = [*files.metrics.values(), *files.sidecars.values()]
     commits = Counter((checked.get("code.commit"), checked.get("code.dirty")) for checked in every if checked.content)
     for (commit, dirty), number in commits.items():
@@ -266,7 +256,7 @@ def _target(target: str, files: ScaleFiles, paper: Path, drawings: bool) -> _Sho
     try:
         read_paper(values)
     except ValueError as error:
-        return _Shown(target, len(texts), {}, (faulty(values, error), *_unreadable(texts)))
+        return _Shown(target, len(texts), {}, (faulty(values, error),))
     try:
         table = collect(spec, config, paper, config.results, seals=False)
     except (OSError, ValueError) as error:
@@ -274,7 +264,7 @@ def _target(target: str, files: ScaleFiles, paper: Path, drawings: bool) -> _Sho
             return _Shown(target, len(texts), {}, tuple(broken(one, "", f"cannot be filled: {error}") for one in texts))
         text = f"not compared with its metric files, since {distrusted[0]} is broken"
         notes = [Finding(Level.NOTE, path, "", text) for path in texts[:1]]
-        return _Shown(target, len(texts), {WHOLE: tuple(distrusted)}, (*_unreadable(texts), *notes))
+        return _Shown(target, len(texts), {WHOLE: tuple(distrusted)}, tuple(notes))
     found = [fault for path in texts for fault in verify_table(table, path, distrusted)]
     found += _drawing_faults(table, drawn) if drawn and not distrusted else ()
     cells = {(cell.row, cell.column): cell.files for cell in table.cells}
@@ -289,53 +279,58 @@ def verify_table(table: Table, path: Path, distrusted: Sequence[Path]) -> Iterat
         path: one of its files.
         distrusted: metric files that are broken themselves; cells that come from them are not compared.
     """
-    write = WRITERS[path.suffix]
     try:
-        found, expected = _text_of(path), write(table)
+        found, expected = read_text(path), WRITERS[path.suffix](table)
     except FileError as error:
         yield faulty(path, error)
         return
-    if found == expected:
-        return
     doubtful = {(cell.row, cell.column) for cell in table.cells if set(cell.files) & set(distrusted)}
-    for fault in _cell_faults(table, path, found, expected):
+    compare = _csv_faults if path.suffix == ".csv" else _line_faults
+    for fault in compare(table, path, found, expected) if found != expected else ():
         if fault.cell not in doubtful and (fault.cell is not None or not doubtful):
             yield fault
 
 
-def _cell_faults(table: Table, path: Path, found: str, expected: str) -> Iterator[Finding]:
-    """The cells that a file shows otherwise than the table, or the first line where that is not one of a cell."""
+def _csv_faults(table: Table, path: Path, found: str, expected: str) -> Iterator[Finding]:
+    """The cells whose lines are others than expected, or the first line that differs where it is none of a cell."""
+    here, faults = {}, []
+    if found.partition("\n")[0] == expected.partition("\n")[0]:
+        with contextlib.suppress(csv.Error):
+            here = {(one["row"], one["column"]): one for one in csv.DictReader(io.StringIO(found))}
+    for line in csv.DictReader(io.StringIO(expected)) if here else ():
+        key = line["row"], line["column"]
+        ours, place = here.get(key), f"row {key[0]!r}, column {key[1]!r}"
+        if ours is None:
+            faults.append(broken(path, place, "the line of this cell is missing", key))
+            continue
+        for name, value in line.items():
+            if ours[name] != value:
+                text = _shows(ours[name] or "", value, f"{_sources(table, key, name)} give")
+                faults.append(broken(path, f"{place}, {name}", text, key))
+    yield from faults or [_line_fault(path, found, expected, CODE)]
+
+
+def _line_faults(table: Table, path: Path, found: str, expected: str) -> Iterator[Finding]:
+    """The lines that a rendered table shows otherwise, with the cell in which each differs where it is in one."""
     ours, theirs = found.splitlines(), expected.splitlines()
-    head, lost = theirs[0], []
-    if path.suffix == ".csv":
-        here = {_cell_of(head, line) for line in ours}
-        lost = [line for line in theirs if _cell_of(head, line) not in here]
-    if len(ours) + len(lost) != len(theirs) or ours == theirs:
+    if len(ours) != len(theirs) or ours == theirs:
         yield _line_fault(path, found, expected, CODE)
         return
-    for row, column in (_cell_of(head, line) for line in lost):
-        yield broken(path, f"row {row!r}, column {column!r}", "the line of this cell is missing", (row, column))
-    theirs = [line for line in theirs if line not in lost]
     layout = _Layout(table, WRITERS[path.suffix])
-    printed, files = f"paper/{table.spec.paper}.csv", {(cell.row, cell.column): cell.files for cell in table.cells}
     for number, (line, wanted) in enumerate(zip(ours, theirs, strict=True)):
         if line == wanted:
             continue
-        if path.suffix == ".csv":
-            key = _cell_of(head, wanted)
-            parts = [(key, f", {name}", one, other) for name, one, other in _csv_fields(head, line, wanted)]
-        else:
-            key = layout.cell(number, line, wanted)
-            parts = [(key, "", line, wanted)] if key else []
-        if not parts:
-            yield broken(path, f"line {number + 1}", _shows(line, wanted, CODE))
-        for key, name, one, other in parts:
-            if one != other:
-                measured = list(map(str, files.get(key, ()))) or ["the metric files"]
-                sources = [] if name.startswith(", paper") else measured
-                sources += [printed] if "paper" in name or not name else []
-                text = _shows(one, other, f"{' and '.join(sources)} give")
-                yield broken(path, f"row {key[0]!r}, column {key[1]!r}{name}", text, key)
+        key = layout.cell(number, line, wanted)
+        place = f"line {number + 1}" if key is None else f"row {key[0]!r}, column {key[1]!r}"
+        source = CODE if key is None else f"{_sources(table, key)} give"
+        yield broken(path, place, _shows(line, wanted, source), key)
+
+
+def _sources(table: Table, key: tuple[str, str], field: str = "") -> str:
+    """The files that give a cell, or one of its fields: metric files, the paper's values, or both."""
+    measured = next((list(map(str, cell.files)) for cell in table.cells if (cell.row, cell.column) == key), [])
+    printed = [f"paper/{table.spec.paper}.csv"] if "paper" in field or not field else []
+    return " and ".join(([] if field.startswith("paper") else measured or ["the metric files"]) + printed)
 
 
 class _Layout:
@@ -417,17 +412,14 @@ def verify_claims(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[F
     from lska.claims.claims_page import claims_content, render_claims
     from lska.claims.verdicts import judge_claims
 
-    path, *pages = claim_files(config.results)
-    there = [one for one in (path, *pages) if os.path.lexists(one)]
+    paths = claim_files(config.results)
+    there = [one for one in paths if os.path.lexists(one)]
     if not there:
         return
     try:
         read_claims()
-        if path in there:
-            validate(read_json(path), "claims", str(path))
     except ValueError as error:
-        blamed = path if str(error).startswith(f"{path}") else CLAIMS
-        yield from (faulty(blamed, error), *_unreadable(one for one in there if one != blamed))
+        yield faulty(CLAIMS, error)
         return
 
     @functools.cache
@@ -436,115 +428,63 @@ def verify_claims(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[F
             raise InputError(f"{distrusted[0]} is broken")
         return claims_content(judge_claims(config), config)
 
-    for one in (path, *pages):
-        make = judged if one is path else functools.partial(lambda suffix: render_claims(judged(), suffix), one.suffix)
-        missing = broken(one, "", f"is missing, but {there[0].name} beside it shows its verdicts")
-        yield from _remade(one, make, "the metric files and the paper's statements give", missing)
+    def made(suffix: str) -> str:
+        return json_text(judged()) if suffix == ".json" else render_claims(judged(), suffix)
+
+    for path in paths:
+        missing = broken(path, "", f"is missing, but {there[0].name} beside it shows its verdicts")
+        source = "the metric files and the paper's statements give"
+        yield from _remade(path, functools.partial(made, path.suffix), source, missing)
 
 
 def verify_summaries(config: Config) -> Iterator[Finding]:
     """Compare the files of `lska summary --write` with what it would write now; nothing where none of them is there."""
     from lska.claims.summaries import leftovers, summary_contents
 
-    made = summary_contents(config)
-    if not any(map(os.path.lexists, made)):
+    contents = summary_contents(config)
+    if not any(map(os.path.lexists, contents)):
         return
-    for path, make in made.items():
+    for path, make in contents.items():
         trained = path.suffix == ".csv" and path.stem != "networks"
         source = "the record of the training gives" if trained else "the metric files give"
         missing = Finding(Level.OUTDATED, path, "", "is missing, although others of its kind are there")
         yield from _remade(path, make, source, missing)
-    for path in leftovers(config, made):
+    for path in leftovers(config, contents):
         yield Finding(Level.OUTDATED, path, "", f"scale {config.scale} has no such run or training any more")
 
 
 def _remade(
     path: Path, make: Callable[[], Mapping[str, Any] | str], source: str, missing: Finding
 ) -> Iterator[Finding]:
-    """Compare a file with the mapping or text that would be written now.
-
-    Args:
-        source: what gives that, with its verb.
-        missing: the finding where there is no such file.
-    """
+    """Compare a file with what would be written now, as `source` (with its verb) gives it."""
     try:
-        expected = make()
+        made = make()
     except (OSError, ValueError) as error:
         if os.path.lexists(path):
-            yield from _unreadable([path])
             yield Finding(Level.NOTE, path, "", f"not compared: {error}")
         return
+    expected = made if isinstance(made, str) else json_text(made)
     try:
         if not os.path.lexists(path):
             yield missing
-        elif isinstance(expected, str):
-            text = _text_of(path)
-            yield from [] if text == expected else [_line_fault(path, text, expected, source)]
-        else:
-            for place, ours, theirs in differing(_by_name(read_json(path)), _by_name(plain(expected))):
-                said = ["no such entry" if value is ... else quoted(value) for value in (ours, theirs)]
-                yield broken(path, place, f"has {said[0]}, {source} {said[1]}")
+        elif (found := read_text(path)) != expected:
+            yield _line_fault(path, found, expected, source)
     except FileError as error:
         yield faulty(path, error)
-
-
-def _by_name(value: Any) -> Any:
-    """A value with lists as mappings, of named things by their names, so that the places in them can be named."""
-    if isinstance(value, Mapping):
-        return {name: _by_name(inner) for name, inner in value.items()}
-    if not isinstance(value, list):
-        return value
-    named = ((one.get("id", one.get("name")) if isinstance(one, Mapping) else None) for one in value)
-    names = [str(number) if name is None else str(name) for number, name in enumerate(named)]
-    return {name: _by_name(one) for name, one in zip(names, value, strict=True)} | {"order": ", ".join(names)}
 
 
 # --- Comparing texts -------------------------------------------------------------------------------------------------
 
 
-def _text_of(path: Path) -> str:
-    """A text file as it is: a byte order mark is a difference."""
-    content = read_bytes(path)
-    decode_text(content, str(path))
-    return content.decode()
-
-
-def _unreadable(paths: Iterable[Path]) -> Iterator[Finding]:
-    """What is no text or no JSON, of files that are not compared because what they are made of is broken."""
-    for path in paths:
-        try:
-            (read_json if path.suffix == ".json" else read_text)(path)
-        except FileError as error:
-            yield faulty(path, error)
-
-
 def _line_fault(path: Path, found: str, expected: str, source: str) -> Finding:
-    """The first line in which a text differs from what it should be and, in a CSV file, the column."""
+    """The first line in which a text differs from what it should be."""
     ours, theirs = found.splitlines(), expected.splitlines()
     if ours == theirs:
         return broken(path, "", "line endings, or the end of the file, are others than those written")
     pairs = enumerate(itertools.zip_longest(ours, theirs, fillvalue=""), start=1)
     number, (line, wanted) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
     counts = "" if len(ours) == len(theirs) else f" (the file has {len(ours)} lines, expected {len(theirs)})"
-    fields = _csv_fields(theirs[0], line, wanted) if path.suffix == ".csv" and number > 1 else []
-    for name, one, other in fields:
-        if one != other:
-            return broken(path, f"line {number}, {name}", _shows(one, other, source) + counts)
     return broken(path, f"line {number}", _shows(line, wanted, source) + counts)
-
-
-def _csv_fields(head: str, ours: str, theirs: str) -> list[tuple[str, str, str]]:
-    """Name and both values of the fields of two lines; none where they have not as many as the head."""
-    try:
-        rows = [next(csv.reader([line]), []) for line in (head, ours, theirs)]
-    except csv.Error:
-        return []
-    return list(zip(*rows, strict=True)) if len({len(row) for row in rows}) == 1 else []
-
-
-def _cell_of(head: str, line: str) -> tuple[str, ...]:
-    """Row and column of the cell that a line of a table's CSV file is about; nothing where it is none."""
-    return tuple(value for name, value, _ in _csv_fields(head, line, line) if name in ("row", "column"))
 
 
 def _shows(ours: str, theirs: str, source: str) -> str:

@@ -162,25 +162,18 @@ def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
 
 def read_text(path: Path, limit: int = LIMIT) -> str:
     """The text of a file in UTF-8, with or without a byte order mark, which is no part of the text; no NUL is in it."""
-    return decode_text(read_bytes(path, limit), str(path))
-
-
-def decode_text(content: bytes, where: str) -> str:
-    """As `read_text` for `content`, which `where` names."""
+    content = read_bytes(path, limit)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise FileError(f"{where}: is in UTF-16, expected UTF-8; save it as UTF-8")
+        raise FileError(f"{path}: is in UTF-16, expected UTF-8; save it as UTF-8")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
-        raise FileError(f"{where}: line {line}: the byte 0x{byte:02x} is no UTF-8; save the file as UTF-8") from error
+        raise FileError(f"{path}: line {line}: the byte 0x{byte:02x} is no UTF-8; save the file as UTF-8") from error
     if "\0" in text:
-        raise FileError(f"{where}: line {_line(text, chr(0))}: has a NUL character, so it is no text; expected UTF-8")
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise FileError(f"{path}: line {line}: has a NUL character, so it is no text; expected UTF-8")
     return text
-
-
-def _line(text: str, part: str) -> int:
-    return text.count("\n", 0, max(text.find(part), 0)) + 1
 
 
 def read_lines(path: Path, limit: int = LIMIT) -> list[tuple[int, str]]:
@@ -492,6 +485,10 @@ def write_text(path: Path, text: str, check: Callable[[], None] | None = None) -
 
 
 def write_json(path: Path, content: Any, check: Callable[[], None] | None = None) -> None:
-    """Write `content` whole with sorted keys, so that equal content gives equal bytes; `check` as in `atomic_path`."""
-    text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(path, text, check)
+    """Write `json_text` whole or not at all; `check` as in `atomic_path`."""
+    write_text(path, json_text(content), check)
+
+
+def json_text(content: Any) -> str:
+    """`content` as JSON files of this project have it: sorted keys, so that equal content gives equal bytes."""
+    return json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -27,7 +26,7 @@ from lska.provenance.files import (
     vouched,
     write_json,
 )
-from lska.provenance.surroundings import ADDRESSES, absent
+from lska.provenance.surroundings import ADDRESSES, NoAnswerError, absent, ask
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator, ValidationError
@@ -131,17 +130,12 @@ def write_metrics(
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
     }
     validate(content, "metrics", str(path))
-    return write_sealed(path, content | _kept(path, outcomes))
+    if outcomes:
+        from lska.provenance.outcomes import outcomes_path, write_outcomes
 
-
-def _kept(path: Path, outcomes: Outcomes | None) -> dict[str, str]:
-    """Write the outcomes beside the metric file `path`, if there are any; the entry that names them."""
-    from lska.provenance.outcomes import outcomes_path, write_outcomes
-
-    if not outcomes:
-        return {}
-    write_outcomes(outcomes_path(path), outcomes)
-    return {"outcomes": file_md5(outcomes_path(path))}
+        write_outcomes(outcomes_path(path), outcomes)
+        content["outcomes"] = file_md5(outcomes_path(path))
+    return write_sealed(path, content)
 
 
 def write_sealed(path: Path, content: Mapping[str, Any], check: Callable[[], None] | None = None) -> dict[str, Any]:
@@ -231,19 +225,13 @@ def _validator(schema: str) -> Draft202012Validator:
     with absent(ADDRESSES):
         from jsonschema import Draft202012Validator, FormatChecker
 
+    def is_moment(value: object) -> bool:
+        return not isinstance(value, str) or datetime.fromisoformat(value) is not None
+
     checker = FormatChecker(formats=())
-    checker.checks("time in ISO 8601", raises=ValueError)(_is_moment)
+    checker.checks("time in ISO 8601", raises=ValueError)(is_moment)
     rules = json.loads((Path(__file__).parents[1] / "schemas" / f"{schema}.schema.json").read_text(encoding="utf-8"))
     return Draft202012Validator(rules, format_checker=checker)
-
-
-def _is_moment(value: object) -> bool:
-    """Whether a text is a time as `datetime.isoformat` writes it.
-
-    Raises:
-        ValueError: it is not.
-    """
-    return not isinstance(value, str) or datetime.fromisoformat(value) is not None
 
 
 def project_root() -> Path:
@@ -266,13 +254,10 @@ def git(*arguments: str) -> str | None:
     # Inside a hook of another repository these would name that one.
     variables = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_REPOSITORY}
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
-            env=variables | {"GIT_OPTIONAL_LOCKS": "0"}, timeout=_GIT_SECONDS, check=False,
-        )  # fmt: skip
+        done = ask(command, _GIT_SECONDS, env=variables | {"GIT_OPTIONAL_LOCKS": "0"})
     except FileNotFoundError:
         return None
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, NoAnswerError) as error:
         _tell_of_git(str(error))
         return None
     if done.returncode not in (0, 1):

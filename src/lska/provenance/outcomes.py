@@ -9,15 +9,14 @@ within each sample.
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lska.provenance.errors import InputError, LskaError
-from lska.provenance.files import FileError, MissingFileError, atomic_path, open_regular, quoted
+from lska.provenance.errors import InputError
+from lska.provenance.files import FileError, atomic_path, open_regular, quoted
 from lska.provenance.metric_files import file_md5, metric, proportion
 
 if TYPE_CHECKING:
@@ -51,10 +50,6 @@ ARCHIVE = 2**28
 """Bytes of all arrays in an archive: 20 times those of 50,000 images under all corruptions of ImageNet-C."""
 
 REMEDY = "measure again: delete the metric file beside it and run its rule"
-
-
-class OutcomesError(LskaError, ValueError):
-    """A file of outcomes that is missing, damaged or not what its metric file says."""
 
 
 @dataclass(frozen=True)
@@ -171,29 +166,23 @@ def read_outcomes(path: Path, md5: str | None = None) -> Outcomes:
         md5: that the file must have, as its metric file says; None for any.
 
     Raises:
-        OutcomesError: it is missing, damaged or another one.
-        FileError: it cannot be read.
+        FileError: it is missing, cannot be read, is damaged or another one.
     """
     import numpy as np
 
     if md5 is not None and path.is_file() and (found := file_md5(path)) != md5:
-        raise OutcomesError(f"{path}: MD5 {found}, but its metric file was written with {md5}; {REMEDY}")
+        raise FileError(f"{path}: MD5 {found}, but its metric file was written with {md5}; {REMEDY}")
     kinds: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
-    try:
-        arrays = read_arrays(path)
-    except MissingFileError as error:
-        raise OutcomesError(f"{path}: the file of outcomes is missing; {REMEDY}") from error
-    for name, array in arrays.items():
+    for name, array in read_arrays(path).items():
         kind, _, metric = name.partition("/")
         if kind not in KINDS or not metric:
-            raise OutcomesError(f"{path}: {quoted(name)}: expected names like images/<metric>; {REMEDY}")
+            raise FileError(f"{path}: {quoted(name)}: expected names like images/<metric>; {REMEDY}")
         if not array.size or (array.ndim != 1 and kind != "parts"):
-            raise OutcomesError(f"{path}: {name}: expected (n,) values, found {array.shape}; {REMEDY}")
+            raise FileError(f"{path}: {name}: expected (n,) values, found {array.shape}; {REMEDY}")
         kinds[kind][metric] = array.astype(np.float64)
-    lengths = {len(values) for values in kinds["images"].values()}
-    if len(lengths) > 1:
+    if len(lengths := {len(values) for values in kinds["images"].values()}) > 1:
         found = " and ".join(map(str, sorted(lengths)))
-        raise OutcomesError(f"{path}: expected as many images for every metric, found {found}; {REMEDY}")
+        raise FileError(f"{path}: expected as many images for every metric, found {found}; {REMEDY}")
     return Outcomes(**kinds)
 
 
@@ -201,51 +190,24 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a NumPy archive, all of numbers; nothing is unpacked where it is more than `ARCHIVE` bytes in all.
 
     Raises:
-        MissingFileError: it is not there.
-        OutcomesError: it is damaged, or holds something else.
+        FileError: it is missing, cannot be read, is damaged or holds something else.
     """
-    import zipfile
+    import numpy as np
 
-    arrays: dict[str, np.ndarray] = {}
     try:
-        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
-            members = archive.infolist()
-            size = sum(member.file_size for member in members)
+        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as archive:
+            size = sum(member.file_size for member in archive.zip.infolist())
             if size > ARCHIVE:
-                raise OutcomesError(f"{path}: expected at most {ARCHIVE:,} bytes of numbers, found {size:,}; {REMEDY}")
-            for member in members:
-                name = member.filename.removesuffix(".npy")
-                if name in arrays:
-                    raise InputError(f"{quoted(name)} is in it twice")
-                arrays[name] = _array(archive.read(member), name)
-    except (OutcomesError, MissingFileError):
-        raise
+                raise InputError(f"expected at most {ARCHIVE:,} bytes of numbers, found {size:,}")
+            arrays = dict(archive.items())
+        if wrong := [quoted(name) for name, array in arrays.items() if array.dtype.kind not in "buif"]:
+            raise InputError(f"no numbers in {', '.join(wrong)}")
     except FileError as error:
-        raise OutcomesError(f"{error}; {REMEDY}") from error
+        raise type(error)(f"{error}; {REMEDY}") from error
     # Each decompressor and NumPy's parser of headers have errors of their own for damaged bytes.
     except Exception as error:
-        raise OutcomesError(f"{path}: is damaged ({error}); {REMEDY}") from error
+        raise FileError(f"{path}: is damaged ({error}); {REMEDY}") from error
     return arrays
-
-
-def _array(content: bytes, name: str) -> np.ndarray:
-    """An array in NumPy's format, whose header may say anything of size and type.
-
-    Raises:
-        ValueError: it is none, is of something else than numbers, or has more or fewer than its header says.
-    """
-    from numpy import frombuffer
-    from numpy.lib import format as npy
-
-    stream = io.BytesIO(content)
-    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-    version = npy.read_magic(stream)
-    if version not in readers:
-        raise InputError(f"{quoted(name)} is in version {version} of NumPy's format")
-    shape, fortran, dtype = readers[version](stream)
-    if dtype.kind not in "buif":
-        raise InputError(f"{quoted(name)} has no numbers but {dtype}")
-    return frombuffer(content, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
 
 
 def _small(array: np.ndarray) -> np.ndarray:
