@@ -481,7 +481,7 @@ def _notebook(given: Given) -> None:
 
 @command("lab", "open the executed notebooks of a scale in JupyterLab", rest("-- OPTION", "options of JupyterLab"))
 def _lab(given: Given) -> None:
-    from lska.report.lab import open_notebooks
+    from lska.tables.notebooks import open_notebooks
 
     open_notebooks(given.scale, given.config, [word for word in given.rest if word != "--"])
 
@@ -532,7 +532,7 @@ def _summary(given: Given) -> None:
 
         say(*write_summaries(given.scale))
         return
-    from lska.report.terminal_summary import summary
+    from lska.report.site_paths import summary
 
     say(summary(given.scale))
 

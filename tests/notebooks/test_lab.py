@@ -18,7 +18,7 @@ from tiny_project import free_port
 
 from lska.cli import main
 from lska.provenance.metric_files import project_root
-from lska.report.lab import lab_command
+from lska.tables.notebooks import lab_command
 
 START = f"import sys; sys.path.insert(0, {str(project_root() / 'src')!r}); from lska.cli import main; sys.exit(main())"
 

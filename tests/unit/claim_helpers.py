@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lska.claims.claim_evidence import Evidence, Pairing
 from lska.claims.listing import Claim, Quantity, parse
+from lska.claims.verdicts import Evidence, Pairing
 from lska.models.runs import Run
 from lska.provenance.metric_files import digest, metric, write_metrics
 from lska.provenance.outcomes import Outcomes

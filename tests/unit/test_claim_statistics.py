@@ -7,8 +7,8 @@ import pytest
 from claim_helpers import ONE, OTHER, evidence, on_images
 from scipy import stats
 
-from lska.claims.claim_evidence import Difference, difference, mcnemar
 from lska.claims.listing import parse
+from lska.claims.verdicts import Difference, difference, mcnemar
 
 THIRD = "classification.top1(van_tiny-lska-k53)"
 

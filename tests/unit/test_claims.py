@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import PAPER, Scale
 
-from lska.claims.claim_evidence import Unavailable, evidence_of
 from lska.claims.listing import claim_needs, claim_runs, parse, read_claims
+from lska.claims.verdicts import Unavailable, evidence_of
 from lska.models.runs import Run
 from lska.provenance.metric_files import digest, metric, write_metrics
 from lska.provenance.outcomes import Outcomes

@@ -18,8 +18,7 @@ from lska.models import create
 from lska.models.kernels import kernel_plan
 from lska.models.runs import Run
 from lska.models.van import SIZES
-from lska.tables.figure_diagrams import DESIGNS, FIELD, block_steps, gate_steps
-from lska.tables.figure_estimate import SHARES, correlation, planted_example
+from lska.tables.figure_diagrams import DESIGNS, FIELD, SHARES, block_steps, correlation, gate_steps, planted_example
 from lska.tables.figure_parts import LOOKS, WIDTH
 from lska.tables.figures import DRAWINGS
 

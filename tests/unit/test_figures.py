@@ -15,7 +15,7 @@ from table_helpers import PAPER, Scale, demo, filled
 from lska.models.runs import Run
 from lska.tables.figure_curves import cost_curves, kernel_size_panels, trade_off
 from lska.tables.figure_parts import LOOKS, NAMES
-from lska.tables.paper_values import read_paper
+from lska.tables.measurements import read_paper
 
 TRAINED = {name: NAMES[name] for name in ("lka_trivial", "lska_trivial", "lka", "lska")}
 TINY = Run("van_tiny", "lska", 23, 0)
@@ -53,7 +53,7 @@ def test_accuracies_on_other_data_stand_in_a_panel_of_their_own(tmp_path: Path) 
         assert markers(paper, attention) == markers(ours, attention, hollow=True) == []
         expected = [(costs[kernel], value(scale, "classification", runs[kernel], "top1")) for kernel in (7, 23)]
         np.testing.assert_allclose(markers(ours, attention), expected)
-        known = [float(printed.values[f"VAN-Tiny {name} k={k}", "ImageNet-1K top-1"].value) for k in runs]
+        known = [float(printed[f"VAN-Tiny {name} k={k}", "ImageNet-1K top-1"].value) for k in runs]
         assert [height for _, height in markers(paper, attention, hollow=True)] == known
         # What was not run is a cross at its cost, with its kernel size.
         assert crossed(ours, attention) == pytest.approx([costs[kernel] for kernel in (11, 35, 53)])

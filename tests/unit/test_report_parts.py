@@ -16,8 +16,7 @@ from lska.models.runs import Run
 from lska.provenance.files import write_json
 from lska.report import costs
 from lska.report.gather import gather
-from lska.report.pages import all_pages
-from lska.report.side_by_side import compare_scales
+from lska.report.pages import all_pages, compare_scales
 from lska.report.site import duration, hours, minus, notebook_html, unbroken
 from lska.report.site_paths import other_scales, rendered_notebook, tabled_scales
 from lska.settings.scale import Config, load

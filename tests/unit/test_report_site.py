@@ -39,8 +39,7 @@ from lska.report import site as site_module
 from lska.report.gather import gather
 from lska.report.pages import agreement, kind_of_claim, measured_elsewhere
 from lska.report.site import build_site, render_notebooks
-from lska.report.site_paths import inventory_path, rendered_notebook, site_outputs
-from lska.report.terminal_summary import summary
+from lska.report.site_paths import inventory_path, rendered_notebook, site_outputs, summary
 from lska.settings.scale import Config
 from lska.tables.specs import TARGETS
 

@@ -58,7 +58,7 @@ from lska.provenance.outcomes import mean_of, outcomes_path, read_outcomes, resa
 from lska.provenance.sidecars import FIELDS
 from lska.settings.tasks import PerturbedSet
 from lska.settings.versions import MEASUREMENTS, Version
-from lska.tables.cell_states import State
+from lska.tables.collect import State
 from lska.tables.specs import ColumnSpec
 from lska.train import loading
 from lska.train.interrupt import Interrupted, StopRequest

@@ -29,9 +29,9 @@ from lska.tables.table_formats import (
     escape_latex,
     table_panels,
     to_csv,
+    to_html,
     to_latex,
     to_markdown,
-    to_page,
     write_table,
 )
 
@@ -191,7 +191,7 @@ class Document(HTMLParser):
 
 def test_a_page_says_in_html_what_the_table_says(tmp_path: Path, every: dict[str, Table]) -> None:
     for table in (*(every[target] for target in TABLES), awkward(tmp_path)):
-        page = Document(to_page(table))
+        page = Document(to_html(table, page=True))
         assert [element.tag for element in page.elements[:3]] == ["html", "head", "meta"]
         assert page.all("style")[0].parents == ["html", "head"]  # nowhere else is it valid
         cells = [cell.text.strip() for cell in page.all("td")]

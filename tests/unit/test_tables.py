@@ -34,10 +34,9 @@ from table_helpers import (
 
 from lska.models.runs import Run
 from lska.tables import table_summary
-from lska.tables.cell_states import State, compare, pool
 from lska.tables.cell_text import cell_text, legend
-from lska.tables.collect import Table, collect
-from lska.tables.paper_values import REFERENCE, read_paper
+from lska.tables.collect import State, Table, collect, compare, pool
+from lska.tables.measurements import REFERENCE, read_paper
 from lska.tables.specs import (
     SPECS,
     TARGETS,
@@ -75,7 +74,7 @@ def test_specs_cover_every_entry_of_the_papers_files(tmp_path: Path) -> None:
     for target in TARGETS:
         spec = load_spec(target)
         paper = read_paper(PAPER / f"{spec.paper}.csv")
-        columns = {column for _, column in paper.values}
+        columns = {column for _, column in paper}
         shown = {column.paper_label or column.label for column in spec.columns}
         # Which quantity of each data set the paper shows is not known, nor its form, so there are several.
         several = [c for c in spec.columns if c.task.startswith("robustness/") or c.task in INSPECTED]
@@ -83,7 +82,7 @@ def test_specs_cover_every_entry_of_the_papers_files(tmp_path: Path) -> None:
         assert shown - beside <= columns, target
         assert spec.paper != target or shown - beside == columns - ELSEWHERE.get(target, set()), target
         rows = {row.paper_label for row in expand(spec, Scale(tmp_path))}
-        printed = {row for row in paper.rows if not row.startswith(REFERENCE)}
+        printed = {row for row, _ in paper if not row.startswith(REFERENCE)}
         if target in PARTS:
             assert rows and rows < printed, target
         elif target != "figure_s1":  # by corruption and severity, which no table of the paper is
@@ -284,8 +283,8 @@ def test_comparison() -> None:
     ]  # fmt: skip
     for tolerance, margin, ours, printed, error, expected in rows:
         column = ColumnSpec("x", "t", "m", tolerance=tolerance, margin=margin)
-        found = compare(column, Decimal(ours), printed, error, error)
-        assert (found.state, found.cut) == expected, (tolerance, margin, ours, printed)
+        state, _, cut = compare(column, Decimal(ours), printed, error, error)
+        assert (state, cut) == expected, (tolerance, margin, ours, printed)
     with pytest.raises(ValueError, match="'about 3' in column 'x' is not a number"):
         compare(column, Decimal(3), "about 3", None, None)
 

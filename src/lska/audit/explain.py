@@ -26,10 +26,9 @@ from lska.settings.recipes import load_recipe
 from lska.settings.scale import Config
 from lska.settings.schema import MANIFESTS
 from lska.settings.tasks import PAPER_RECIPES, parse_task
-from lska.tables.cell_states import MEANING, State
 from lska.tables.cell_text import cell_text, heading
-from lska.tables.collect import Cell, Table, TableRow, collect
-from lska.tables.paper_values import read_paper
+from lska.tables.collect import MEANING, Cell, State, Table, TableRow, collect
+from lska.tables.measurements import read_paper
 from lska.tables.specs import DESIGN, ColumnSpec, load_spec, outputs
 
 WIDTH = 100
@@ -211,7 +210,7 @@ def _paper(path: Path, cell: Cell, row: TableRow, column: ColumnSpec) -> Origin:
     """The paper's entry, how it is known, and what that word means (paper/README.md)."""
     label = (row.source.paper_label if row.source else None) or cell.row
     name = column.paper_label or column.label
-    entry = read_paper(path).values.get((label, name))
+    entry = read_paper(path).get((label, name))
     if entry is None:
         return Origin("paper", "paper", {"value": "no entry of this row and column"}, path)
     meaning = _meanings(path.parent / "README.md").get(entry.source.partition(":")[0], "")

@@ -37,10 +37,9 @@ from lska.claims.summaries import summary_files
 from lska.provenance.errors import InputError
 from lska.provenance.files import FileError, json_text, printable, read_bytes, read_text
 from lska.settings.scale import Config
-from lska.tables.cell_states import State
 from lska.tables.cell_text import cell_text
-from lska.tables.collect import Cell, Table, collect
-from lska.tables.paper_values import read_paper
+from lska.tables.collect import Cell, State, Table, collect
+from lska.tables.measurements import read_paper
 from lska.tables.specs import TARGETS, load_spec, outputs, requirements
 from lska.tables.table_formats import WRITERS
 

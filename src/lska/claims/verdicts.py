@@ -3,23 +3,43 @@
 from lska.settings.scale import load
 from lska.claims.verdicts import judge_claims
 results = judge_claims(load([Path("config/demo.yaml")]))
+
+Where every measured quantity has several seeds, the spread between trainings tells a difference from noise (Welch).
+Where one has a single seed, the spread over images does: networks are scored on the same images, so the values of an
+image are compared with each other, which removes what makes an image easy or hard for all. The error of a compound
+quantity, such as a quotient of two metrics, follows from its derivatives (the delta method). One seed says nothing
+about the spread between trainings; the basis of each test says on what it rests. Observations that do not differ from
+each other at all, as whole numbers may over a few seeds, do not show that there is no error: it is not known then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lska.claims.claim_evidence import CONFIDENCE, Difference, Evidence, Unavailable, difference, evidence_of
-from lska.claims.listing import CLAIMS, Claim, Comparison, Quantity, read_claims
-from lska.tables.measurements import MetricFolder
+import numpy as np
+
+from lska.claims.listing import CLAIMS, Claim, Comparison, Quantity, claim_runs, read_claims
+from lska.models.runs import Run
+from lska.provenance.outcomes import Outcomes, outcomes_path, read_outcomes
+from lska.tables.measurements import Measurement, MetricFolder, measurement_of
 
 if TYPE_CHECKING:
     from lska.settings.scale import Config
 
+PAIRED = ("images", "samples")
+"""Kinds of outcomes that two networks are compared by, item by item."""
+MEDIAN_ERROR = 1.2533 / 1.349
+"""Standard error of a median times sqrt(n), in units of the distance of the quartiles, for normal observations."""
+CONFIDENCE = 0.95
+STEP = 1e-6
+"""Relative step of the numerical derivatives."""
+LEAST = 1e-3
+"""Values closer to zero than this have the step of this one: a smaller one would be lost in rounding."""
 ROUNDING = 1e-9
 """Relative difference that counts as none: decimal fractions have no exact binary form."""
 
@@ -43,6 +63,90 @@ MEANING = {
     Verdict.NOT_RUN: "something that the statement needs was not measured at this scale, or cannot be compared",
     Verdict.DISAGREE: "the paper's numbers contradict the statement, or each other; what ours say stands beside it",
 }
+
+
+class Unavailable(Exception):
+    """A quantity that a scale does not have; the text says why."""
+
+
+class Pairing(NamedTuple):
+    """What makes outcomes comparable item by item: the same task, images, protocol and kind of outcomes."""
+
+    task: str
+    data: str
+    """Digest of the data set."""
+    protocol: str
+    kind: str
+    """`images`: one value per image, whose mean is the metric; `samples`: one value per bootstrap sample."""
+    length: int
+    images: int | None = None
+    """Number of images behind the outcomes, where the metric files tell it: fewer where a network skipped some, whose
+    samples are others."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A quantity as measured at a scale, in the unit of its metric files.
+
+    `value` is the mean over seeds and `values` has one entry per seed. `outcomes` (length of the pairing,) are means
+    over seeds too. Where there are none, `standard_error` may be known from the metric files alone; both None: unknown.
+    """
+
+    quantity: Quantity
+    runs: tuple[Run, ...]
+    values: tuple[float, ...]
+    unit: str
+    n: int | None
+    standard_error: float | None
+    pairing: Pairing | None
+    outcomes: np.ndarray | None
+    data: tuple[str, ...]
+    devices: tuple[str, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def value(self) -> float:
+        """Mean over seeds."""
+        return math.fsum(self.values) / len(self.values)
+
+    @property
+    def binary(self) -> bool:
+        """Whether each image is right or wrong (0 or 100), and one seed measured."""
+        of_images = self.pairing is not None and self.pairing.kind == "images"
+        return of_images and bool(np.isin(self.outcomes, (0, 100)).all())
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a comparison comes to: `value` is positive (for < and >) or zero (for =) if the claim is right.
+
+    `left` and `right` are its sides. `standard_error` is 0 for counts and None where no error is known. `freedom` are
+    the degrees of freedom of its t distribution, infinite for a normal one, None without a test. `p` is the two-sided
+    probability of so large a difference by chance where there is none; only for < and >, since = asks whether the
+    difference is small, not whether it is there.
+    """
+
+    left: float
+    right: float
+    value: float
+    standard_error: float | None
+    freedom: float | None
+    p: float | None
+    basis: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether it has no sampling error at all."""
+        return self.standard_error == 0 and self.freedom is None
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+        """Ends of the two-sided confidence interval; None for counts and where no error is known."""
+        from scipy.stats import t
+
+        if self.freedom is None or self.standard_error is None:
+            return None
+        reach = float(t.ppf((1 + confidence) / 2, self.freedom)) * self.standard_error
+        return self.value - reach, self.value + reach
 
 
 @dataclass(frozen=True)
@@ -177,3 +281,178 @@ def _unit(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) -> str:
     units = {evidence[quantity].unit for quantity in comparison.quantities}
     plain = not any(symbol in comparison.text for symbol in (" * ", " / "))
     return units.pop() if plain and len(units) == 1 and units != {"1"} else ""
+
+
+# The numbers behind a claim.
+
+
+def evidence_of(quantity: Quantity, config: Config, folder: MetricFolder) -> Evidence:
+    """Read the metric files and outcomes of a quantity.
+
+    Raises:
+        Unavailable: the scale has no such run, or it was not measured (yet), or the metric has no value.
+        ValueError: a file is faulty; names it.
+    """
+    runs = claim_runs(quantity, config)
+    if not runs:
+        raise Unavailable(f"scale {config.scale} has no {quantity.task} of {quantity.network}")
+    found, contents, paired = [], {}, []
+    for run in runs:
+        path = folder.path(quantity.task, run)
+        try:
+            contents[path] = content = folder.read(quantity.task, run)
+        except FileNotFoundError as error:
+            raise Unavailable(f"{quantity.task} of {run}: not measured yet") from error
+        found.append(measurement_of(content, quantity.metric, path, nullable=True))
+        if found[-1].value is None:
+            raise Unavailable(f"{quantity}: without a value in {path.as_posix()}")
+        paired.append(_outcomes(quantity, content, path))
+    pairings = {pairing for pairing, _ in paired}
+    pairing = pairings.pop() if len(pairings) == 1 else None
+    hardware = (str(content["environment"].get("hardware", "unknown")) for content in contents.values())
+    return Evidence(
+        quantity=quantity,
+        runs=runs,
+        values=tuple(float(one.value) for one in found),
+        unit=found[0].unit,
+        n=next((one.n for one in found if one.n is not None), None),
+        standard_error=_sampling_error(quantity, found),
+        pairing=pairing,
+        outcomes=None if pairing is None else np.mean([values for _, values in paired], axis=0),
+        data=tuple(dict.fromkeys(one.data for one in found if one.data is not None)),
+        devices=tuple(dict.fromkeys(hardware)),
+        files=tuple(contents),
+    )
+
+
+def _outcomes(quantity: Quantity, content: Mapping[str, Any], path: Path) -> tuple[Pairing | None, np.ndarray]:
+    """The outcomes of one seed; no pairing where its metric file has none of the metric."""
+    kept = read_outcomes(outcomes_path(path), content["outcomes"]) if content.get("outcomes") else Outcomes()
+    for kind in PAIRED:
+        values = getattr(kept, kind).get(quantity.metric)
+        if values is not None:
+            detail, data = content.get("detail", {}), content["data"] or {}
+            # `n` of a metric is that of its observations, for dimensions of pairs of images.
+            observed = detail.get("images", content["metrics"][quantity.metric].get("n"))
+            images = len(values) if kind == "images" else observed
+            protocol, digest = str(detail.get("protocol", "")), str(data.get("digest"))
+            return Pairing(quantity.task, digest, protocol, kind, len(values), images), values
+    return None, np.empty(0)
+
+
+def _sampling_error(quantity: Quantity, found: Sequence[Measurement]) -> float | None:
+    """That of the metric files, which seeds on the same images do not reduce; None where one is not known."""
+    if quantity.counted:
+        return 0.0
+    errors = [
+        MEDIAN_ERROR * (one.interval[1] - one.interval[0]) / math.sqrt(one.n)
+        if quantity.task == "speed" and one.interval and one.n
+        else one.standard_error
+        for one in found
+    ]
+    return None if None in errors else math.sqrt(sum(error**2 for error in errors) / len(errors))
+
+
+# A difference and its error.
+
+
+def difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) -> Difference:
+    """Evaluate a comparison and its error from the evidence of all its quantities.
+
+    Raises:
+        ZeroDivisionError: a quotient has a denominator of zero.
+    """
+    parts = [evidence[quantity] for quantity in comparison.quantities]
+    values = {part.quantity: part.value for part in parts}
+    found = (*comparison.sides(values), comparison.difference(values))
+    measured = [part for part in parts if not part.quantity.counted]
+    if not measured:
+        return Difference(*found, 0.0, None, None, "counted")
+    slopes = {}
+    for quantity in (part.quantity for part in measured):
+        step = STEP * max(abs(values[quantity]), LEAST)
+        above, below = (comparison.difference({**values, quantity: values[quantity] + move}) for move in (step, -step))
+        slopes[quantity] = (above - below) / (2 * step)
+    error, freedom, basis = _over_seeds(measured, slopes) or _over_images(measured, slopes)
+    p = None
+    if error is not None and comparison.sign != "=":
+        from scipy.stats import t
+
+        p = float(2 * t.sf(abs(found[-1]) / error, freedom))
+        # Two networks' shares of right images, and nothing else.
+        alike = len(measured) == 2 and measured[0].pairing == measured[1].pairing
+        if comparison.bare and alike and all(one.binary for one in measured):
+            p, basis = mcnemar(measured[0].outcomes, measured[1].outcomes), f"{basis}; exact McNemar test"
+    return Difference(*found, error, freedom, p, basis)
+
+
+def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
+    """Two-sided p of the exact McNemar test: among images that one network alone gets right, half each by chance.
+
+    Args:
+        one, other: values (n,) of the same images, larger where right.
+    """
+    from scipy.stats import binomtest
+
+    first, second = int((one > other).sum()), int((one < other).sum())
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
+_Test = tuple[float | None, float | None, str]
+"""Standard error, degrees of freedom and basis of a `Difference`."""
+
+
+def _over_seeds(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test | None:
+    """Welch's t-test, with the degrees of freedom of Welch and Satterthwaite; None where seeds are too few or alike."""
+    counts = [len(part.values) for part in measured]
+    if min(counts) < 2:
+        return None
+    shares = [slopes[part.quantity] ** 2 * float(np.var(part.values, ddof=1)) / len(part.values) for part in measured]
+    variance = sum(shares)
+    if _negligible(variance, measured, slopes):
+        return None
+    freedom = variance**2 / sum(share**2 / (count - 1) for share, count in zip(shares, counts, strict=True))
+    return math.sqrt(variance), freedom, f"Welch's test over seeds ({', '.join(map(str, sorted(set(counts))))} each)"
+
+
+def _over_images(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test:
+    """Paired over images within each group of a pairing; groups, and quantities without outcomes, are taken as
+    independent."""
+    groups: dict[Pairing | Quantity, list[Evidence]] = {}
+    for part in measured:
+        groups.setdefault(part.pairing or part.quantity, []).append(part)
+    variance, bases = 0.0, []
+    for parts in groups.values():
+        first, pairing = parts[0], parts[0].pairing
+        counts = sorted({len(part.values) for part in parts})
+        seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        trained = "one seed" if counts[-1] == 1 else f"means over {seeds} seeds, whose spread is left out"
+        if pairing is None:
+            if first.standard_error is None:
+                return None, None, "no error is known"
+            variance += (slopes[first.quantity] * first.standard_error) ** 2
+            timed = first.quantity.task == "speed"
+            bases.append("error of repeated timing" if timed else f"unpaired errors of the metric files, {trained}")
+            continue
+        influence = sum(slopes[part.quantity] * part.outcomes for part in parts)
+        defined = influence[np.isfinite(influence)]
+        # Where a metric is not defined on most samples, the others are no picture of all.
+        if len(defined) < max(2, len(influence) / 2):
+            return None, None, "no error is known"
+        spread = float(np.var(defined, ddof=1))
+        if pairing.kind == "images":
+            variance += spread / len(defined)
+            bases.append(f"paired over {pairing.length:,} images, {trained}")
+        else:
+            variance += spread
+            images = f" of {pairing.images:,} images" if pairing.images else ""
+            bases.append(f"paired over {pairing.length:,} bootstrap samples{images}, {trained}")
+    basis = "; ".join(dict.fromkeys(bases))
+    if _negligible(variance, measured, slopes):
+        return None, None, f"{basis}: without any spread, so no error is known"
+    return math.sqrt(variance), math.inf, basis
+
+
+def _negligible(variance: float, measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> bool:
+    """Whether a variance is that of the derivatives' rounding alone."""
+    return math.sqrt(variance) <= STEP * max(abs(slopes[part.quantity] * part.value) for part in measured)

@@ -66,6 +66,11 @@ class Results:
     """None where nothing was measured."""
 
     @cached_property
+    def files(self) -> ScaleFiles:
+        """What the audit knows of the files of the scale."""
+        return ScaleFiles(self.config)
+
+    @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """All cells of the paper's tables; figures draw numbers of these once more."""
         return tuple(cell for target in self.of("table") for cell in target.cells)
@@ -139,10 +144,10 @@ def verified(config: Config) -> dict[str, Any]:
     return {"sound": found.sound(), **counts, "findings": findings}
 
 
-def cell_details(table: Table, config: Config) -> dict[str, list[dict[str, Any]]]:
+def cell_details(table: Table, results: Results) -> dict[str, list[dict[str, Any]]]:
     """What the audit says of the `cells` of a table: title, facts, and the places of what they rest on in `links`; a
     file that many cells rest on is told once."""
-    files, links, places = ScaleFiles(config), [], {}
+    links, places = [], {}
 
     def lasting(facts: dict[str, str]) -> list[tuple[str, str]]:
         # Without what is true only today, such as how many commits are newer, and what a page makes needless.
@@ -152,7 +157,7 @@ def cell_details(table: Table, config: Config) -> dict[str, list[dict[str, Any]]
     def place(link: Origin) -> int:
         below = [place(one) for one in link.links]
         file = None if link.file is None else link.file.as_posix()
-        copy = None if link.file is None or not link.file.is_file() else site_copy(link.file, config)
+        copy = None if link.file is None or not link.file.is_file() else site_copy(link.file, results.config)
         told = {"label": link.label, "file": file, "copy": copy, "facts": lasting(link.facts), "links": below}
         number = places.setdefault(repr(told), len(links))
         if number == len(links):
@@ -161,7 +166,7 @@ def cell_details(table: Table, config: Config) -> dict[str, list[dict[str, Any]]
 
     cells = []
     for cell in table.cells:
-        found = explain_cell(table, cell, files)
+        found = explain_cell(table, cell, results.files)
         facts = [("shown", found.shown), *lasting(found.facts)]
         cells.append(
             {"title": f"{found.row}, {found.column}", "facts": facts, "links": [place(link) for link in found.links]}

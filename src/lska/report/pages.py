@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,15 @@ from lska.claims.verdicts import MARKS, Verdict
 from lska.claims.verdicts import MEANING as VERDICT_MEANING
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
+from lska.provenance.files import read_table
 from lska.provenance.metric_files import lock_digest, project_root
 from lska.report import costs
 from lska.report.gather import Results, Target, cell_details, site_copy
-from lska.report.side_by_side import compare_scales
-from lska.report.site_paths import tabled_scales
+from lska.report.site_paths import TabledScale, tabled_scales
 from lska.settings.tasks import CONTROL
-from lska.tables.cell_states import State, pool
 from lska.tables.cell_text import cell_text, facts, legend, shown
-from lska.tables.specs import display_names
+from lska.tables.collect import State, pool
+from lska.tables.specs import TARGETS, ColumnSpec, TableSpec, display_names, load_spec
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -31,6 +31,9 @@ LONG = 120
 """Rows of the longest table that a figure's page shows unfolded."""
 
 TITLE = "Large Separable Kernel Attention, reproduced"
+
+READ_COLUMNS = ("row", "column", "state", "value", "deviation", "standard_error", "data", "paper")
+"""Those of a table's file that the page of scales reads."""
 
 LOCK = project_root() / "envs" / "requirements.txt"
 
@@ -266,7 +269,7 @@ def _view(target: Target, results: Results) -> dict[str, Any] | None:
         "legend": legend(target.table),
         "marks": [max((text.mark for text in column), key=len) for column in columns],
         "papers": [max((text.paper for text in column), key=len) for column in columns],
-        "details": cell_details(target.table, results.config),
+        "details": cell_details(target.table, results),
     }
 
 
@@ -305,6 +308,53 @@ def _scales(results: Results) -> Iterator[Page]:
     found = tabled_scales()
     content = {"scales": found, "comparisons": compare_scales(found)}
     yield Page("scales.html", "The same cells at several scales", "scales.html", content, menu="Scales")
+
+
+def compare_scales(scales: Sequence[TabledScale]) -> list[dict[str, Any]]:
+    """The tables that have cells measured at two of the scales or more: `spec`; `lines` with `row`, `column`, `paper`
+    and, for each scale, value and data, or None where the cell was not measured there; and the number of cells that are
+    `equal` at all of them because they depend on no data.
+
+    Raises:
+        ValueError: a table's file lacks a column.
+    """
+    if len(scales) < 2:
+        return []
+    made = [_compared(load_spec(name), scales) for name in TARGETS if name.startswith("table")]
+    return [one for one in made if one["lines"] or one["equal"]]
+
+
+def _compared(spec: TableSpec, scales: Sequence[TabledScale]) -> dict[str, Any]:
+    tables: list[dict[tuple[str, str], Mapping[str, str]]] = []
+    for path in (scale.tables / f"{spec.target}.csv" for scale in scales):
+        lines = read_table(path, READ_COLUMNS, filled=()) if path.exists() else []
+        tables.append({(line["row"], line["column"]): line for _, line in lines if line["state"] != "reference"})
+    columns = {column.label: column for column in spec.columns}
+    compared, equal = [], 0
+    for row, label in dict.fromkeys(key for table in tables for key in table):
+        records, column = [table.get((row, label)) for table in tables], columns[label]
+        values = [record["value"] for record in records if record and record["value"]]
+        if len(values) < 2:
+            continue
+        if column.data is None and len(set(values)) == 1:
+            equal += 1
+            continue
+        paper = next((record["paper"] for record in records if record and record["paper"]), "")
+        unit = "" if column.unit in ("", "1") else f", {column.unit}"
+        cells = [_shown_record(record, column) for record in records]
+        compared.append({"row": row, "column": label + unit, "cells": cells, "paper": paper})
+    return {"spec": spec, "lines": compared, "equal": equal}
+
+
+def _shown_record(record: Mapping[str, str] | None, column: ColumnSpec) -> tuple[str, str] | None:
+    if record is None or not record["value"]:
+        return None
+    spread = record["deviation"] or record["standard_error"]
+    try:
+        value = shown(float(record["value"]), decimals=column.digits, spread=float(spread) if spread else None)
+    except ValueError:
+        value = record["value"]
+    return value, record["data"].replace(";", ", ")
 
 
 def _workflow(results: Results) -> Iterator[Page]:

@@ -15,8 +15,8 @@ from lska.report.gather import gather
 from lska.report.pages import all_pages, downloads, kind_of_claim
 from lska.report.site_paths import inventory_path, rendered_notebook, site_path
 from lska.settings.scale import Config
-from lska.tables.cell_states import MEANING
 from lska.tables.cell_text import cell_text, heading, shown
+from lska.tables.collect import MEANING
 from lska.tables.notebooks import NotebookError
 from lska.tables.specs import TARGETS
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lska.tables.cell_states import MEANING, State
-from lska.tables.collect import Cell, Table
+from lska.tables.collect import MEANING, Cell, State, Table
 from lska.tables.specs import ColumnSpec
 
 MARKS = {State.REPRODUCED: "✓", State.DEVIATES: "✗", State.OTHER_DATA: "○"}

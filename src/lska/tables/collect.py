@@ -1,23 +1,52 @@
-"""Filling the cells of a table from metric files and the paper's values."""
+"""Filling the cells of a table from metric files and the paper's values, and how ours stand to the paper's."""
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, InvalidOperation
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lska.models.kernels import KernelPlan, kernel_plan
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
-from lska.tables.cell_states import State, compare, pool
-from lska.tables.measurements import Measurement, MetricFolder, measurement_of
-from lska.tables.paper_values import REFERENCE, PaperTable, PaperValue, read_paper
+from lska.tables.measurements import REFERENCE, Measurement, MetricFolder, PaperValue, measurement_of, read_paper
 from lska.tables.specs import DESIGN, ColumnSpec, Row, TableSpec, expand, sources
 
 if TYPE_CHECKING:
     from lska.settings.scale import Config
+
+
+class State(StrEnum):
+    """How our value stands to the paper's; every cell has exactly one state."""
+
+    REPRODUCED = "reproduced"
+    DEVIATES = "deviates"
+    OTHER_DATA = "other data"
+    UNKNOWN = "no printed value known"
+    NOT_RUN = "not run"
+    REFERENCE = "reference"
+    CONTROL = "control"
+    PARTIAL = "partial"
+    NOT_APPLICABLE = "does not apply"
+
+
+MEANING = {
+    State.REPRODUCED: "equal at the printed digits, or within tolerance or noise",
+    State.DEVIATES: "measured as the paper did, with another result",
+    State.OTHER_DATA: "from other data, a shrunken model or another count; the paper's value is for reference only",
+    State.UNKNOWN: "the paper's value was not found",
+    State.NOT_RUN: "nothing was trained or measured at this scale",
+    State.REFERENCE: "published elsewhere; nothing is measured here",
+    State.CONTROL: "fine-tuned in the same way from a random backbone; no entry of the paper",
+    State.PARTIAL: "a part of the data set was not there, so that there is no mean over it",
+    State.NOT_APPLICABLE: "the row, or what it was measured on, has no such quantity",
+}
 
 
 @dataclass(frozen=True)
@@ -101,6 +130,9 @@ class Table:
         return {(cell.row, cell.column): cell for cell in self.cells}[row, column]
 
 
+Printed = dict[tuple[str, str], PaperValue]
+
+
 def collect(spec: TableSpec, config: Config, paper: Path, results: Path, seals: bool = True) -> Table:
     """Fill every cell of `spec`; no cell is left out and none is invented.
 
@@ -118,33 +150,30 @@ def collect(spec: TableSpec, config: Config, paper: Path, results: Path, seals: 
         TableRow(row.label, tuple(_cell(row, column, printed, config, metrics) for column in spec.columns), row)
         for row in expand(spec, config)
     ]
-    if not spec.references:
-        return Table(spec, config.scale, config.caption, tuple(rows))
     # Each reference row stands after the last row of the table that precedes it in the paper's file.
     places = {row.source.paper_label: number for number, row in enumerate(rows)}
-    after: list[list[TableRow]] = [[] for _ in range(len(rows) + 1)]
-    place = -1
-    for label in printed.rows:
+    after: dict[int, list[TableRow]] = defaultdict(list)
+    last = -1
+    for label in dict.fromkeys(row for row, _ in printed) if spec.references else ():
         if label.startswith(REFERENCE):
-            after[place + 1].append(_reference(label, spec, printed, rows[place].source if place >= 0 else None))
-        place = max(place, places.get(label, -1))
-    ordered = [*after[0], *(item for row, more in zip(rows, after[1:], strict=True) for item in (row, *more))]
+            after[last].append(_reference(label, spec, printed, rows[last].source if last >= 0 else None))
+        last = max(last, places.get(label, -1))
+    ordered = after[-1] + [one for number, row in enumerate(rows) for one in (row, *after[number])]
     return Table(spec, config.scale, config.caption, tuple(ordered))
 
 
 def layers(plan: KernelPlan) -> list[str]:
     """The convolutions of a gating unit in order (paper Figure 2): `DW 1x7 dilation 3` and, last, `1x1`."""
-    sizes = {part: f"DW {part.kernel[0]}x{part.kernel[1]}" for part in plan.depthwise}
-    return [*(f"{size} dilation {part.dilation}" if part.dilation > 1 else size for part, size in sizes.items()), "1x1"]
+    dilations = {part: f" dilation {part.dilation}" if part.dilation > 1 else "" for part in plan.depthwise}
+    return [*(f"DW {part.kernel[0]}x{part.kernel[1]}{dilation}" for part, dilation in dilations.items()), "1x1"]
 
 
-def _cell(row: Row, column: ColumnSpec, printed: PaperTable, config: Config, metrics: MetricFolder) -> Cell:
+def _cell(row: Row, column: ColumnSpec, printed: Printed, config: Config, metrics: MetricFolder) -> Cell:
     """The paper's value, and what was measured for it."""
     cell = Cell(row.label, column.label, State.NOT_APPLICABLE, column.unit, column.digits)
     if not row.applies(column):
         return cell
-    cell = replace(cell, note=row.spec.remarks.get(column.label, ""))
-    cell = _with_paper(cell, printed.values.get((row.paper_label, column.paper_label or column.label)))
+    cell = replace(cell, note=row.spec.remarks.get(column.label, ""), **_paper(printed, row.paper_label, column))
     if column.task == DESIGN and row.kernel is not None:
         # The kernels of the models' own code, in the words of paper/figure_02.csv.
         if column.metric in ("dilation", "receptive_field"):
@@ -159,8 +188,7 @@ def _cell(row: Row, column: ColumnSpec, printed: PaperTable, config: Config, met
     data = tuple(dict.fromkeys(item.data for item in found if item.data is not None))
     trained = [run for _, run in runs if isinstance(run, Run) and column.measured_on != "architecture"]
     # Whether the paper's number was measured on something else, so that a comparison would say nothing.
-    shrunken = row.model in getattr(config, "architecture", {})
-    elsewhere = shrunken or any(name != column.data for name in data)
+    elsewhere = row.model in getattr(config, "architecture", {}) or any(name != column.data for name in data)
     comparable = column.data is None or row.spec.control or not elsewhere
     cell = replace(
         cell, n=len(found), seeds=tuple(run.seed for run in trained), files=tuple(contents), data=data,
@@ -177,10 +205,12 @@ def _cell(row: Row, column: ColumnSpec, printed: PaperTable, config: Config, met
     return replace(cell, state=State.PARTIAL, note=f"missing: {listed or 'the clean images'}")
 
 
-def _with_paper(cell: Cell, entry: PaperValue | None) -> Cell:
+def _paper(printed: Printed, label: str, column: ColumnSpec) -> dict[str, str]:
+    """What a cell says of the paper's value; nothing where there is none."""
+    entry = printed.get((label, column.paper_label or column.label))
     if entry is None or entry.value is None:
-        return cell
-    return replace(cell, paper=entry.value, paper_source=entry.source, paper_detail=entry.detail)
+        return {}
+    return {"paper": entry.value, "paper_source": entry.source, "paper_detail": entry.detail}
 
 
 def _measurement(content: dict[str, Any], path: Path, row: Row, column: ColumnSpec) -> Measurement:
@@ -195,11 +225,13 @@ def _measurement(content: dict[str, Any], path: Path, row: Row, column: ColumnSp
 
 
 def _conditions(content: dict[str, Any], path: Path, column: ColumnSpec) -> str:
-    """Device and settings of one measurement."""
-    found = {name: measurement_of(content, name, path) for name in column.conditions}
-    units = {name: "" if item.unit in ("", "1") else f" {item.unit}" for name, item in found.items()}
-    settings = [f"{name.replace('_', ' ')} {item.value:g}{units[name]}" for name, item in found.items()]
-    return ", ".join([next(iter(found.values())).device, *settings]) if found else ""
+    """Device and settings of one measurement; empty where the column asks for none."""
+    said: list[str] = []
+    for name in column.conditions:
+        found = measurement_of(content, name, path)
+        unit = "" if found.unit in ("", "1") else f" {found.unit}"
+        said += [*([] if said else [found.device]), f"{name.replace('_', ' ')} {found.value:g}{unit}"]
+    return ", ".join(said)
 
 
 def _measured(cell: Cell, column: ColumnSpec, found: list[Measurement]) -> Cell:
@@ -222,9 +254,8 @@ def _measured(cell: Cell, column: ColumnSpec, found: list[Measurement]) -> Cell:
     cell = replace(cell, value=float(value), deviation=deviation, standard_error=error, low=low, high=high)
     if cell.paper is None or cell.other_data:
         return replace(cell, state=State.UNKNOWN if cell.paper is None else State.OTHER_DATA)
-    agreement = compare(column, value, cell.paper, error, spread)
-    note = "; ".join(filter(None, (agreement.note, cell.note)))
-    return replace(cell, state=agreement.state, note=note, cut=agreement.cut)
+    state, note, cut = compare(column, value, cell.paper, error, spread)
+    return replace(cell, state=state, note="; ".join(filter(None, (note, cell.note))), cut=cut)
 
 
 def _worded(cell: Cell, text: str) -> Cell:
@@ -232,13 +263,75 @@ def _worded(cell: Cell, text: str) -> Cell:
     return replace(cell, value=text, state=State.UNKNOWN if cell.paper is None else same)
 
 
-def _reference(label: str, spec: TableSpec, printed: PaperTable, before: Row | None) -> TableRow:
+def _reference(label: str, spec: TableSpec, printed: Printed, before: Row | None) -> TableRow:
     """A row of another publication's values; it has the quantities of the row that it follows."""
     cells = []
     for column in spec.columns:
-        entry = printed.values.get((label, column.paper_label or column.label))
-        applies = before is None or before.applies(column)
-        known = entry is not None and entry.value is not None
-        state = State.REFERENCE if known else State.UNKNOWN if applies else State.NOT_APPLICABLE
-        cells.append(_with_paper(Cell(label, column.label, state, column.unit, column.digits), entry))
+        known = _paper(printed, label, column)
+        absent = State.UNKNOWN if before is None or before.applies(column) else State.NOT_APPLICABLE
+        state = State.REFERENCE if known else absent
+        cells.append(Cell(label, column.label, state, column.unit, column.digits, **known))
     return TableRow(label, tuple(cells), None)
+
+
+def compare(
+    column: ColumnSpec, value: Decimal, printed: str, standard_error: float | None, spread: float | None
+) -> tuple[State, str, bool]:
+    """How a number that was measured as the paper measured it stands to the printed one, all in the column's unit: its
+    state, how they were compared, and whether they are equal only if ours is cut, not rounded, to the printed digits.
+
+    Args:
+        printed: the paper's value with its printed digits.
+        standard_error: of our mean.
+        spread: standard deviation that one run would show; the paper's single run is given it.
+
+    Raises:
+        ValueError: `printed` is not a number.
+    """
+    try:
+        paper = Decimal(printed)
+    except InvalidOperation as error:
+        raise InputError(f"the paper's value {printed!r} in column {column.label!r} is not a number") from error
+    place = Decimal(1).scaleb(int(paper.as_tuple().exponent))
+    if column.tolerance in ("printed", "printed or cut"):
+        rounded = value.quantize(place, ROUND_HALF_UP)
+        if rounded == paper:
+            return State.REPRODUCED, "equal when rounded to the printed digits", False
+        if column.tolerance == "printed or cut" and value.quantize(place, ROUND_DOWN) == paper:
+            return State.REPRODUCED, "equal when cut, not rounded, to the printed digits", True
+        return State.DEVIATES, f"{rounded} when rounded to the printed digits", False
+    allowed = column.margin
+    if column.tolerance == "noise":
+        allowed = max(allowed, 2 * math.hypot(standard_error or 0.0, spread or 0.0))
+    allowed += float(place) / 2
+    difference = abs(float(value - paper))
+    state = State.REPRODUCED if difference <= allowed else State.DEVIATES
+    return state, f"differs by {difference:.3g}, {allowed:.3g} allowed", False
+
+
+class Pooled(NamedTuple):
+    """A value over seeds; None where nothing is known."""
+
+    mean: float
+    deviation: float | None
+    """Sample standard deviation over seeds; None for one seed."""
+    standard_error: float | None
+    """Of the mean: sqrt(sampling error^2 + deviation^2 / seeds)."""
+    spread: float | None
+    """Standard deviation of a single run: sqrt(sampling error^2 + deviation^2)."""
+
+
+def pool(values: Sequence[float], errors: Sequence[float | None]) -> Pooled:
+    """Combine the runs of all seeds, given their values and standard errors.
+
+    All seeds are scored on the same images, so the sampling error of these images does not shrink with the number of
+    seeds, while the deviation between seeds does.
+    """
+    deviation = stdev(values) if len(values) > 1 else None
+    known = [error for error in errors if error is not None]
+    if deviation is None and not known:
+        return Pooled(fmean(values), None, None, None)
+    sampling = fmean(error**2 for error in known) if known else 0.0
+    between = (deviation or 0.0) ** 2
+    error = math.sqrt(sampling + between / len(values))
+    return Pooled(fmean(values), deviation, error, math.sqrt(sampling + between))

@@ -22,8 +22,10 @@ TICKS = (0.83, 0.84, 0.86, 0.9, 1.0, 1.2, 1.6, 2.6, 5.0, 10.0)
 NOTE = "Numbers are kernel sizes. Horizontal places are exact counts, also of the paper's points (printed to 0.01 G)."
 ROW, LOW_ROW, MANY = 2.5, 1.8, 3
 """Inches of a row of panels; of one where there are `MANY` or more."""
-DASHES = (0, (4, 2))
-"""Of the paper's curves."""
+HOLLOW = {"markersize": 6, "markerfacecolor": "none", "linewidth": 0.7, "linestyle": (0, (4, 2))}
+"""Looks of the paper's curves."""
+ENDS = np.array([(-3.5, 0), (0, 0), (3.5, 0)])
+"""Points from the left to the right end of a label of two digits, from its middle."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,25 @@ class Point:
         return self.ours(column) if self.ours(column) is not None else self.paper(column)
 
 
-Series = dict[str, list[Point]]
-"""Points of each attention by rising kernel size."""
-Label = tuple[float, float, str, str]
-"""Place in data coordinates, text and colour."""
+class Series(dict[str, list[Point]]):
+    """Points of each attention by rising kernel size."""
+
+    def __init__(self, table: Table) -> None:
+        """Those of all rows with an attention, in the order of `LOOKS`."""
+        found = {name: [] for name in LOOKS}
+        for row in table.rows:
+            if row.source is not None and row.source.attention is not None and row.source.kernel is not None:
+                found[row.source.attention].append(Point(row.source.kernel, {cell.column: cell for cell in row.cells}))
+        super().__init__({name: sorted(points, key=lambda p: p.kernel) for name, points in found.items() if points})
+        self.points = [point for points in self.values() for point in points]
+
+    def lacks_ours(self, column: str) -> bool:
+        """Whether any network has no value of ours."""
+        return any(p.ours(column) is None for p in self.points)
+
+    def knows_paper(self, column: str) -> bool:
+        """Whether the paper's value is known for any network."""
+        return any(p.paper(column) is not None for p in self.points)
 
 
 def trade_off(table: Table) -> Figure:
@@ -65,7 +82,7 @@ def trade_off(table: Table) -> Figure:
 
     The paper's points share the panel with ours only if ours were measured on the same data.
     """
-    series = _series(table)
+    series = Series(table)
     apart = any(cell.other_data for cell in table.cells)
     figure = Figure(figsize=(WIDTH, 3.4))
     panels = figure.subplots(1, 1 + apart, squeeze=False)[0]
@@ -79,7 +96,7 @@ def trade_off(table: Table) -> Figure:
     for axes, title in zip(panels, ("paper, ImageNet-1K", f"ours, {', '.join(table.data)}"), strict=False):
         axes.set_title(title if apart else "", loc="left")
         axes.set(xlabel="FLOPs (G), stretched at the low end", ylabel="top-1 (%)")
-        _stretch(axes, [place for p in _points(series) if (place := p.place(x)) is not None])
+        _stretch(axes, [place for p in series.points if (place := p.place(x)) is not None])
     _draw_legend(figure, series, [y])
     footer(figure, table, NOTE)
     figure.draw_without_rendering()
@@ -97,7 +114,7 @@ def trade_off(table: Table) -> Figure:
 
 def cost_curves(table: Table) -> Figure:
     """Parameters and FLOPs over the kernel size, on logarithmic axes."""
-    series, columns = _series(table), table.spec.columns
+    series, columns = Series(table), table.spec.columns
     figure = Figure(figsize=(WIDTH, 3.1))
     for axes, column in zip(figure.subplots(1, len(columns)), columns, strict=True):
         _draw_panel(axes, series, column)
@@ -116,14 +133,14 @@ def cost_curves(table: Table) -> Figure:
 
 def kernel_size_panels(table: Table) -> Figure:
     """One panel per column, (a) to (d), over the kernel size."""
-    series, columns = _series(table), table.spec.columns
+    series, columns = Series(table), table.spec.columns
     rows = (len(columns) + 1) // 2
     figure = Figure(figsize=(WIDTH, 0.6 + rows * (ROW if rows < MANY else LOW_ROW)))
     grid = figure.add_gridspec(rows, 2)
     for number, column in enumerate(columns):
         title = f"({chr(ord('a') + number)}) {heading(column)}"
         place, label = grid[divmod(number, 2)], column.label
-        if any(p.cells[label].other_data for p in _points(series)) and _is_known(series, label):
+        if any(p.cells[label].other_data for p in series.points) and series.knows_paper(label):
             # Ours come from other data than the paper's, so that the two must not be compared in one panel.
             upper, lower = (figure.add_subplot(part) for part in place.subgridspec(2, 1))
             _draw_panel(upper, series, column, ours=False)
@@ -141,28 +158,6 @@ def kernel_size_panels(table: Table) -> Figure:
     return figure
 
 
-def _series(table: Table) -> Series:
-    found: Series = {name: [] for name in LOOKS}
-    for row in table.rows:
-        if row.source is not None and row.source.attention is not None and row.source.kernel is not None:
-            found[row.source.attention].append(Point(row.source.kernel, {cell.column: cell for cell in row.cells}))
-    return {name: sorted(points, key=lambda p: p.kernel) for name, points in found.items() if points}
-
-
-def _points(series: Series) -> list[Point]:
-    return [point for points in series.values() for point in points]
-
-
-def _is_missing(series: Series, y: str) -> bool:
-    """Whether any network of the figure has no value of ours in column `y`."""
-    return any(p.ours(y) is None for p in _points(series))
-
-
-def _is_known(series: Series, y: str) -> bool:
-    """Whether the paper's value of column `y` is known for any network of the figure."""
-    return any(p.paper(y) is not None for p in _points(series))
-
-
 def _draw_panel(
     axes: Axes, series: Series, column: ColumnSpec, ours: bool = True, paper: bool = True, spacing: float = 0.04
 ) -> None:
@@ -176,15 +171,15 @@ def _draw_panel(
     if ours:
         _draw_not_run(axes, series, None, y, spacing)
     axes.set_xlabel("kernel size")
-    if paper and _is_known(series, y) or ours and any(p.ours(y) is not None for p in _points(series)):
+    if paper and series.knows_paper(y) or ours and any(p.ours(y) is not None for p in series.points):
         _set_ticks(axes, 6 if ours and paper else 4)
         axes.yaxis.set_major_formatter(_number)
     else:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "not run at this scale", ha="center", fontsize=7, color=INK, transform=axes.transAxes)
-    if ours and not _is_known(series, y):
+    if ours and not series.knows_paper(y):
         axes.set_title("no printed value known", loc="right", fontsize=SMALL, color=INK)
-    sizes = sorted({point.kernel for point in _points(series)})
+    sizes = sorted({point.kernel for point in series.points})
     readable: list[int] = []  # the sizes whose numbers fit side by side below the axis
     for size in sizes:
         if not readable or size - readable[-1] >= 0.05 * sizes[-1]:
@@ -223,10 +218,8 @@ def _draw_paper(axes: Axes, name: str, points: Sequence[Point], x: str | None, y
     """A dashed curve with hollow markers of the values that the paper is known to give."""
     colour, marker = LOOKS[name]
     known = [p for p in points if p.paper(y) is not None and p.place(x) is not None]
-    axes.plot(
-        [p.place(x) for p in known], [p.paper(y) for p in known], color=colour, marker=marker, markersize=6,
-        markerfacecolor="none", markeredgewidth=0.8, linewidth=0.7, linestyle=DASHES, zorder=2,
-    )  # fmt: skip
+    xs, ys = [p.place(x) for p in known], [p.paper(y) for p in known]
+    axes.plot(xs, ys, color=colour, marker=marker, markeredgewidth=0.8, zorder=2, **HOLLOW)
 
 
 def _draw_not_run(axes: Axes, series: Series, x: str | None, y: str, spacing: float = 0.04) -> None:
@@ -235,10 +228,10 @@ def _draw_not_run(axes: Axes, series: Series, x: str | None, y: str, spacing: fl
     Args:
         spacing: between the lines, as a share of the panel's height.
     """
-    if not _is_missing(series, y):
+    if not series.lacks_ours(y):
         return
     low, high = axes.get_ylim()
-    if all((p.ours(y) or 0.0) >= 0 for p in _points(series)):
+    if all((p.ours(y) or 0.0) >= 0 for p in series.points):
         low = max(low, 0.0)
     foot_share = spacing * (len(series) + 1)
     axes.set_ylim(low - foot_share * (high - low), high)
@@ -259,11 +252,10 @@ def _draw_not_run(axes: Axes, series: Series, x: str | None, y: str, spacing: fl
 def _draw_legend(figure: Figure, series: Series, columns: Sequence[str]) -> None:
     """The figure's only legend, above the panels."""
     handles = [Line2D([], [], color=LOOKS[n][0], marker=LOOKS[n][1], label=NAMES[n]) for n in series]
-    if any(_is_known(series, column) for column in columns):
-        hollow = {"marker": "o", "markersize": 6, "markerfacecolor": "none", "linestyle": DASHES}
+    if any(map(series.knows_paper, columns)):
         handles.append(Line2D([], [], color=INK, marker="o", label="ours"))
-        handles.append(Line2D([], [], color=INK, linewidth=0.7, label="paper", **hollow))
-    if any(_is_missing(series, column) for column in columns):
+        handles.append(Line2D([], [], color=INK, marker="o", label="paper", **HOLLOW))
+    if any(map(series.lacks_ours, columns)):
         handles.append(Line2D([], [], color=INK, marker="x", linestyle="", markersize=3, label="not run"))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.5, handletextpad=0.5)
 
@@ -287,34 +279,26 @@ def _stretch(axes: Axes, costs: Sequence[float]) -> None:
     axes.set_xlim(origin + 0.65 * (min(costs) - origin), origin + 1.5 * (max(costs) - origin))
 
 
-def _place_labels(axes: Axes, labels: list[Label]) -> None:
-    """Write each label on the side of its marker that is farthest from curves, markers and labels before it."""
+def _place_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write each label (place in data coordinates, text, colour) on the side of its marker that is farthest from
+    curves, markers and labels before it."""
     scale = 72 / axes.figure.dpi
     taken = _obstacles(axes) * scale
-    frame = axes.get_window_extent().get_points() * scale
+    left, low = axes.get_window_extent().min * scale
+    sides = [(r * np.cos(a), r * np.sin(a)) for r, a in itertools.product((8, 11), np.arange(8) * np.pi / 4)]
     for x, y, text, colour in labels:
         centre = axes.transData.transform((x, y)) * scale
-        sides = [(r * np.cos(a), r * np.sin(a)) for r, a in itertools.product((8, 11), np.arange(8) * np.pi / 4)]
-        crowding = [_crowding(taken, _extent(centre + side), frame) + 0.02 * np.hypot(*side) for side in sides]
+        crowding = []
+        for side in sides:
+            extent = centre + side + ENDS
+            # What is close counts, a third as much three points of type away; beyond an edge is the last resort.
+            distances = np.linalg.norm(taken[:, None] - extent[None], axis=2)
+            beyond = (extent[:, 0] < left + 2).any() or (extent[:, 1] < low + 4).any()
+            crowding.append(float(np.exp(-distances / 3).sum() / len(extent)) + 10.0 * beyond + 0.02 * np.hypot(*side))
         side = sides[int(np.argmin(np.round(crowding, 6)))]
-        taken = np.vstack([taken, *[_extent(centre + side)] * 4])
+        taken = np.vstack([taken, *[centre + side + ENDS] * 4])
         looks = {"fontsize": SMALL, "color": colour, "ha": "center", "va": "center"}
         axes.annotate(text, (x, y), side, textcoords="offset points", **looks)
-
-
-def _extent(centre: np.ndarray) -> np.ndarray:
-    """Points (3, 2) from the left to the right end of a label of two digits."""
-    return np.array([centre + (shift, 0) for shift in (-3.5, 0, 3.5)])
-
-
-def _crowding(taken: np.ndarray, extent: np.ndarray, frame: np.ndarray) -> float:
-    """How close the points (N, 2) are to those of a label; falls to a third within three points of type.
-
-    A label on or beyond an edge of the panel's `frame`, its corners (2, 2), is the last resort.
-    """
-    distances = np.linalg.norm(taken[:, None] - extent[None], axis=2)
-    beyond = (extent[:, 0] < frame[0, 0] + 2).any() or (extent[:, 1] < frame[0, 1] + 4).any()
-    return float(np.exp(-distances / 3).sum() / len(extent)) + 10.0 * beyond
 
 
 def _obstacles(axes: Axes) -> np.ndarray:

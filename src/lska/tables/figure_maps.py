@@ -19,7 +19,7 @@ from lska.provenance.files import MissingFileError
 from lska.provenance.outcomes import read_arrays
 from lska.tables.cell_text import facts
 from lska.tables.collect import Table
-from lska.tables.figure_parts import LOOKS, NAMES, SMALL, WIDTH, colour_bar, footer, nothing_measured, small_print
+from lska.tables.figure_parts import LOOKS, NAMES, SMALL, WIDTH, footer, small_print
 
 OUTLINES = {0.5: "-", 0.99: (0, (3, 2))}
 """Shares of the total whose squares are outlined, and their line styles."""
@@ -58,7 +58,7 @@ def receptive_fields(table: Table) -> Figure:
             seeds |= set(row.cells[0].seeds[:1])
     if not maps:
         figure = Figure(figsize=(WIDTH, 1.2))
-        nothing_measured(figure, 0.6)
+        _nothing_measured(figure, 0.6)
         footer(figure, table)
         return figure
     shown = f"Trained networks, seed {' or '.join(map(str, sorted(seeds)))}."
@@ -87,7 +87,7 @@ def field_maps(maps: Mapping[Network, np.ndarray], caption: str) -> Figure:
         _draw_field(axes, scores, scale)
         axes.set_title(f"{NAMES[attention]} k={kernel}", fontsize=7, color=LOOKS[attention][0])
     looks = {"aspect": 30, "pad": 0.015, "ticks": [0, 0.1, 0.5, 1]}
-    colour_bar(figure, ScalarMappable(scale, "inferno"), "log10(score + 1) / maximum", **looks)
+    _colour_bar(figure, ScalarMappable(scale, "inferno"), "log10(score + 1) / maximum", **looks)
     sizes = " or ".join(map(str, sorted({len(scores) for scores in maps.values()})))
     small_print(figure, caption, NOTE.format(size=sizes))
     return figure
@@ -118,9 +118,9 @@ def corruption_maps(table: Table) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("severity", fontsize=SMALL)
     if image is None:
-        nothing_measured(figure)
+        _nothing_measured(figure)
     else:
-        colour_bar(figure, image, "top-1 (%)", shrink=0.5, aspect=40)
+        _colour_bar(figure, image, "top-1 (%)", shrink=0.5, aspect=40)
     footer(figure, table)
     return figure
 
@@ -195,3 +195,14 @@ def _draw_accuracies(axes: Axes, values: np.ndarray, corruptions: Sequence[str])
             colour = "white" if value < DARK else "black"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=5, color=colour)
     return image
+
+
+def _colour_bar(figure: Figure, colours: ScalarMappable, label: str, **looks: object) -> None:
+    """One for all panels of the figure."""
+    bar = figure.colorbar(colours, ax=figure.axes, **looks)
+    bar.set_label(label, fontsize=SMALL)
+    bar.ax.tick_params(labelsize=6)
+
+
+def _nothing_measured(figure: Figure, height: float = 0.5) -> None:
+    figure.text(0.5, height, "no network was measured at this scale", ha="center", va="center")

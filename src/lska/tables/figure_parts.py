@@ -1,15 +1,12 @@
-"""What the drawings share: looks of the attentions, small print, and pencils for diagrams measured in inches."""
+"""What the drawings share: looks of the attentions, bars, and the small print."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 
 from lska.evaluate.pictures import INK
 from lska.tables.cell_text import facts
@@ -32,14 +29,6 @@ SMALL = 6.5
 """Points of small print."""
 FOOTER_LETTERS = 135
 """Letters of small print that fit into this width."""
-FOOT = 0.45
-"""Inches that a diagram leaves free for the small print."""
-FRAME = "#c8c8c8"
-SHADE = "#ececec"
-STROKE = 0.8
-"""Points."""
-
-Place = tuple[float, float]
 
 
 def footer(figure: Figure, table: Table, note: str = "", words: Sequence[str] = ()) -> None:
@@ -80,56 +69,3 @@ def error_bar(cell: Cell) -> tuple[float, float]:
         return cell.value - cell.low, cell.high - cell.value
     spread = cell.deviation if cell.deviation is not None else cell.standard_error
     return (spread or 0.0,) * 2
-
-
-def colour_bar(figure: Figure, colours: ScalarMappable, label: str, **looks: object) -> None:
-    """One for all panels of the figure."""
-    bar = figure.colorbar(colours, ax=figure.axes, **looks)
-    bar.set_label(label, fontsize=SMALL)
-    bar.ax.tick_params(labelsize=6)
-
-
-def nothing_measured(figure: Figure, height: float = 0.5) -> None:
-    """Say so at a height from 0 to 1."""
-    figure.text(0.5, height, "no network was measured at this scale", ha="center", va="center")
-
-
-def page(height: float, foot: float = FOOT) -> tuple[Figure, Axes]:
-    """A figure of the page's width and axes in inches: 0 to ``WIDTH``, and from 0 at the top down to ``-height``.
-
-    ``foot`` inches below them are left free for a footer.
-    """
-    figure = Figure(figsize=(WIDTH, height + foot))
-    axes = figure.subplots()
-    axes.set(xlim=(0, WIDTH), ylim=(-height, 0), aspect="equal", anchor="N")
-    axes.axis("off")
-    return figure, axes
-
-
-def letter(axes: Axes, place: Place, words: str, size: float = SMALL, **looks: object) -> None:
-    """Text centred at a place, unless ``looks`` says otherwise; ``size`` in points."""
-    settled = {"ha": "center", "va": "center", "color": INK, "fontsize": size, "linespacing": 1.35}
-    axes.text(*place, words, **(settled | looks))
-
-
-def box(
-    axes: Axes, place: Place, size: Place, edge: str = INK, face: str = "white", line: float = STROKE, name: str = ""
-) -> None:
-    """A box with round corners around a place; ``size`` is width and height in inches, ``name`` its artist's label."""
-    (x, y), (width, height) = place, size
-    shape = f"round,pad=0,rounding_size={min(0.05, width / 4, height / 4)}"
-    looks = {"facecolor": face, "edgecolor": edge, "linewidth": line, "label": name}
-    axes.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, shape, **looks))
-
-
-def path(axes: Axes, *places: Place) -> None:
-    """A line through the places."""
-    xs, ys = zip(*places, strict=True)
-    axes.plot(xs, ys, color=INK, linewidth=STROKE, solid_joinstyle="miter")
-
-
-def arrow(axes: Axes, *places: Place, head: float = 6) -> None:
-    """A line through the places with a head of ``head`` points at the last."""
-    path(axes, *places[:-1])
-    looks = {"arrowstyle": "-|>", "color": INK, "linewidth": STROKE, "shrinkA": 0, "shrinkB": 0, "mutation_scale": head}
-    axes.annotate("", places[-1], places[-2], arrowprops=looks)

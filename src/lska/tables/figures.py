@@ -12,8 +12,7 @@ from lska.provenance.errors import InputError
 from lska.provenance.files import atomic_path
 from lska.tables.collect import Table
 from lska.tables.figure_curves import cost_curves, kernel_size_panels, trade_off
-from lska.tables.figure_diagrams import block_diagram, design_diagram
-from lska.tables.figure_estimate import estimate_diagram
+from lska.tables.figure_diagrams import block_diagram, design_diagram, estimate_diagram
 from lska.tables.figure_maps import corruption_maps, receptive_fields
 
 DRAWINGS: dict[str, Callable[[Table], Figure]] = {

@@ -1,16 +1,44 @@
-"""Reading one metric out of a metric file."""
+"""Where the numbers of a table come from: one metric of a metric file, and the paper's own values."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
-from lska.provenance.files import MissingFileError, quoted, read_json
+from lska.provenance.files import FileError, MissingFileError, quoted, read_json, read_table
 from lska.provenance.metric_files import METRIC_SCHEMA, device_text, metric_path, seal_problem
+
+PAPER_COLUMNS = ("table", "row", "column", "value", "unit", "source", "detail")
+REFERENCE = "reference:"
+"""Start of the names of rows that are no entries of the table, but other publications' values."""
+
+
+class PaperValue(NamedTuple):
+    """One value of the paper; `value` keeps the printed digits and is None where no value was found."""
+
+    value: str | None
+    unit: str
+    source: str
+    detail: str
+
+
+def read_paper(path: Path) -> dict[tuple[str, str], PaperValue]:
+    """The values of `paper/<table>.csv` (columns as in paper/README.md) by row and column, in the file's order.
+
+    Raises:
+        FileError: the file is missing or damaged, lacks a column, or gives one cell twice.
+    """
+    values: dict[tuple[str, str], PaperValue] = {}
+    for number, line in read_table(path, PAPER_COLUMNS, filled=("table", "row", "column")):
+        row, column = key = (line["row"], line["column"])
+        if key in values:
+            raise FileError(f"{path}: line {number}: row {quoted(row)}, column {quoted(column)} is given twice")
+        values[key] = PaperValue(line["value"] or None, line["unit"], line["source"], line["detail"])
+    return values
 
 
 @dataclass(frozen=True)

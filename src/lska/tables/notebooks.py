@@ -1,4 +1,4 @@
-"""Running a notebook template so that a failed one stays readable and a finished one is complete."""
+"""Running a notebook template so that a failed one stays readable and a finished one is complete; and opening them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -17,6 +17,9 @@ from lska.provenance.files import MissingFileError, write_text
 from lska.provenance.metric_files import project_root
 from lska.provenance.surroundings import ADDRESSES, absent, require_own_code
 from lska.tables.specs import TARGETS
+
+if TYPE_CHECKING:
+    from lska.settings.scale import Config
 
 # The kernel of Linux takes socket paths of up to 107 bytes, that of macOS 103.
 LONGEST_SOCKET_FOLDER = 80
@@ -112,12 +115,12 @@ def execute(template: Path, log: Path, output: Path, parameters: Mapping[str, An
 
 
 def _kernel_manager(folder: Path) -> type:
-    """A manager whose kernel is `lska.tables.kernel` in this interpreter, whatever kernels and settings a user has.
+    """A manager whose kernel is `run_kernel` in this interpreter, whatever kernels and settings a user has.
 
     It talks to the kernel through sockets in `folder`: on a shared machine, nobody else can listen in, and no port can
     be taken by another notebook between its choice and its use.
     """
-    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
     settings = folder / "matplotlibrc"
@@ -125,20 +128,63 @@ def _kernel_manager(folder: Path) -> type:
     # The variables of this process without a user's settings.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(USERS)}
     own = {"IPYTHONDIR": str(folder / "ipython"), "MATPLOTLIBRC": str(settings), "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
-
-    class OwnKernelSpecManager(KernelSpecManager):
-        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-            # Without -P, files in the working folder would come before packages of the same name.
-            command = [sys.executable, "-P", "-m", "lska.tables.kernel", "-f", "{connection_file}"]
-            return KernelSpec(argv=command, display_name="Python 3 (ipykernel)", language="python", name=kernel_name)
+    # Without -P, files in the working folder would come before packages of the same name.
+    started = "from lska.tables.notebooks import run_kernel; run_kernel()"
+    command = [sys.executable, "-P", "-c", started, "-f", "{connection_file}"]
 
     class OwnKernelManager(AsyncKernelManager):
+        kernel_spec = KernelSpec(argv=command, display_name="Python 3 (ipykernel)", language="python", name="python3")
+
         def __init__(self, **options: Any) -> None:
             transport = "ipc" if len(str(folder)) < LONGEST_SOCKET_FOLDER else "tcp"
-            places = {"connection_file": str(folder / "kernel.json"), "transport": transport}
-            super().__init__(**options, kernel_spec_manager=OwnKernelSpecManager(), **places)
+            super().__init__(**options, connection_file=str(folder / "kernel.json"), transport=transport)
 
         async def start_kernel(self, **options: Any) -> None:
             await super().start_kernel(**options, env=kept | own)
 
     return OwnKernelManager
+
+
+def run_kernel() -> None:
+    """Become IPython's kernel, but without a user's profile and configurations of the machine, the environment or the
+    working folder."""
+    from ipykernel.kernelapp import IPKernelApp
+
+    class OwnKernelApp(IPKernelApp):
+        def load_config_file(self, *arguments: Any, **options: Any) -> None:
+            """Nothing."""
+
+    OwnKernelApp.launch_instance()
+
+
+def open_notebooks(config: Config, files: Sequence[Path], options: Sequence[str]) -> None:
+    """Become a JupyterLab that shows the folder of the scale's notebooks; does not return.
+
+    Args:
+        files: the configuration files, for the message.
+        options: further options for JupyterLab, such as `--port=8890`.
+
+    Raises:
+        ValueError: the scale has no notebooks yet; says how to make them.
+    """
+    folder = config.results / "notebooks"
+    if not any(folder.glob("*.ipynb")):
+        command = f"snakemake --cores 2 --configfile {' '.join(map(str, files))} -- all_notebooks"
+        raise InputError(
+            f"{folder}: no notebooks of the {config.scale} scale here; {command} makes them, and whatever metric files "
+            "they lack, which may take long (--dry-run shows it)"
+        )
+    words = lab_command(folder, options)
+    sys.stdout.flush()
+    os.execv(words[0], words)
+
+
+def lab_command(folder: Path, options: Sequence[str]) -> list[str]:
+    """JupyterLab of this environment, rooted in the working folder so that configurations and results are in its tree.
+
+    Where there is no screen on which a browser could be seen it opens none, and prints the address.
+    """
+    screen = not sys.platform.startswith("linux") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    words = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={Path.cwd()}"]
+    words += [f"--LabApp.default_url=/lab/tree/{folder.as_posix()}", *([] if screen else ["--no-browser"])]
+    return [*words, *options]

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lska.provenance.errors import InputError
 from lska.provenance.files import csv_text, write_text
-from lska.tables.cell_states import State
 from lska.tables.cell_text import caption, cell_text, facts, headings, legend
-from lska.tables.collect import Cell, Table, collect
+from lska.tables.collect import Cell, State, Table, collect
 from lska.tables.specs import TABLE_FORMATS, load_spec, outputs
 
 if TYPE_CHECKING:
@@ -120,18 +119,14 @@ def to_latex(table: Table) -> str:
     return _render(table, ".tex", pages=table_pages)
 
 
-def to_page(table: Table) -> str:
-    """A page that opens from the file system, in the reader's light or dark mode."""
-    return _render(table, ".html", page=True)
-
-
-def to_html(table: Table, styled: bool = True) -> str:
+def to_html(table: Table, styled: bool = True, page: bool = False) -> str:
     """A self-contained `<figure>`; each cell's title names its state, its note and the metric files it came from.
 
     Args:
         styled: whether it brings its style; a page that shows several tables needs `templates/table.css` once.
+        page: whether it is a page of its own, which opens from the file system, in the reader's light or dark mode.
     """
-    return _render(table, ".html", page=False, styled=styled)
+    return _render(table, ".html", page=page, styled=styled)
 
 
 def to_csv(table: Table) -> str:
@@ -140,7 +135,7 @@ def to_csv(table: Table) -> str:
 
 
 WRITERS: dict[str, Callable[[Table], str]] = {
-    ".md": to_markdown, ".tex": to_latex, ".csv": to_csv, ".html": to_page,
+    ".md": to_markdown, ".tex": to_latex, ".csv": to_csv, ".html": functools.partial(to_html, page=True),
 }  # fmt: skip
 
 
@@ -153,6 +148,7 @@ def records(table: Table) -> list[dict[str, object]]:
             known = source is not None and source.applies(column)
             lists = {"files": map(relative_place, cell.files), "data": cell.data, "seeds": map(str, cell.seeds)}
             own = {
+                **vars(cell),
                 **{name: ";".join(parts) or None for name, parts in lists.items()},
                 "table": table.spec.target,
                 "scale": table.scale,
@@ -163,7 +159,7 @@ def records(table: Table) -> list[dict[str, object]]:
                 "task": source.task(column) if known else None,
                 "metric": column.metric.format(**source.values) if known else None,
             }
-            found.append({name: own[name] if name in own else getattr(cell, name) for name in CSV_COLUMNS})
+            found.append({name: own[name] for name in CSV_COLUMNS})
     return found
 
 
@@ -183,9 +179,6 @@ def escape_latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
-ESCAPES: dict[str, Callable[[str], str]] = {".md": escape_markdown, ".tex": escape_latex, ".html": html.escape}
-
-
 def _render(table: Table, suffix: str, **more: Any) -> str:
     texts = {"caption": caption(table), "facts": facts(table), "headings": headings(table), "legend": legend(table)}
     return _templates(suffix).get_template(f"table{suffix}.jinja").render(table=table, **texts, **more)
@@ -197,7 +190,8 @@ def _templates(suffix: str) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    folder, escape = Path(__file__).parent / "templates", ESCAPES[suffix]
+    folder = Path(__file__).parent / "templates"
+    escape = {".md": escape_markdown, ".tex": escape_latex, ".html": html.escape}[suffix]
     made = Environment(
         loader=FileSystemLoader(folder), undefined=StrictUndefined, autoescape=True, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, **(TEX_BLOCKS if suffix == ".tex" else {}),
@@ -211,11 +205,10 @@ def _templates(suffix: str) -> Environment:
 
 def _origin(cell: Cell) -> str:
     """State, note, the interval that the measurement of one run gives, and the metric files of a cell."""
-    interval = ""
+    found = [str(cell.state), cell.note]
     if cell.low is not None and cell.high is not None:
-        interval = f"{cell.low:.{cell.digits}f} to {cell.high:.{cell.digits}f}"
-    parts = (cell.state, cell.note, interval and f"interval {interval}", *map(relative_place, cell.files))
-    return "; ".join(part for part in parts if part)
+        found.append(f"interval {cell.low:.{cell.digits}f} to {cell.high:.{cell.digits}f}")
+    return "; ".join(filter(None, (*found, *map(relative_place, cell.files))))
 
 
 class Panel(NamedTuple):
@@ -245,10 +238,11 @@ def table_panels(table: Table) -> list[Panel]:
     each of columns that apply to the same rows."""
     labels = [line for row in table.rows for line in textwrap.wrap(row.label, LABEL)]
     label = max(map(_width, labels), default=0.0) + SEPARATION
-    texts = [[str(cell_text(cell)) for cell in row.cells] for row in table.rows]
-    # Headings may be broken between words.
-    words = [head.split() for head in headings(table)[1:]]
-    widths = [max(map(_width, [*head, *cells])) + SEPARATION for head, *cells in zip(words, *texts, strict=True)]
+    widths = []
+    for column, head in enumerate(headings(table)[1:]):
+        # Headings may be broken between words.
+        texts = [*head.split(), *(str(cell_text(row.cells[column])) for row in table.rows)]
+        widths.append(max(map(_width, texts)) + SEPARATION)
     columns = range(len(widths))
     if label + sum(widths) <= TEXT:
         return [Panel(tuple(columns), tuple(range(len(table.rows))))]
@@ -261,14 +255,13 @@ def table_panels(table: Table) -> list[Panel]:
             if (row.source.applies(spec) if row.source else row.cells[column].state is not State.NOT_APPLICABLE)
         )
 
-    def packed(group: Sequence[int], room: float) -> list[tuple[int, ...]]:
-        parts: list[tuple[int, ...]] = []
-        left = 0.0
+    def packed(group: Sequence[int], room: float) -> list[list[int]]:
+        parts, left = [], 0.0
         for column in group:
             if not parts or widths[column] > left:
-                parts.append(())
+                parts.append([])
                 left = room
-            parts[-1] = (*parts[-1], column)
+            parts[-1].append(column)
             left -= widths[column]
         return parts
 
@@ -277,7 +270,8 @@ def table_panels(table: Table) -> list[Panel]:
         group, room = list(members), TEXT / SMALLEST - label
         fewest = packed(group, room)
         narrower = (packed(group, width) for width in range(1, int(room)))
-        found += [Panel(part, rows) for part in next((n for n in narrower if len(n) == len(fewest)), fewest)]
+        even = next((parts for parts in narrower if len(parts) == len(fewest)), fewest)
+        found += [Panel(tuple(part), rows) for part in even]
     return found
 
 

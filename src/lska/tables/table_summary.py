@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from lska.provenance.files import read_json
 from lska.settings.tasks import set_of
-from lska.tables.cell_states import MEANING, State
 from lska.tables.cell_text import MARKS, caption, cell_text, ours
-from lska.tables.collect import Table
+from lska.tables.collect import MEANING, State, Table
 from lska.tables.specs import TableSpec, requirements, samples
 from lska.tables.table_formats import escape_markdown, relative_place, to_markdown
 
