@@ -6,13 +6,15 @@ its plugin for Slurm do not see: an absent controller, preempted jobs, jobs and 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,12 +25,10 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from lska.pipeline import slurm_queue
-from lska.pipeline.slurm_queue import ALIVE, QueueError, ask_slurm, job_states
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import parse_json, printable, quoted, read_text
 from lska.provenance.strict import build
-from lska.provenance.surroundings import ask
+from lska.provenance.surroundings import NoAnswerError, ask
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ class Patience:
     """How long cancelled jobs of a dead Snakemake may take to end."""
 
 
-def supervise(command: Sequence[str], patience: Patience, folder: Path | None = None) -> int:
-    """Run `command`, a call of Snakemake, in `folder` to its end, and return the exit code.
+def supervise(command: Sequence[str], patience: Patience) -> int:
+    """Run `command`, a call of Snakemake, in the current folder to its end, and return the exit code.
 
     Raises:
         ValueError: it is no call of Snakemake.
@@ -71,14 +71,11 @@ def supervise(command: Sequence[str], patience: Patience, folder: Path | None = 
     """
     if not command or Path(command[0]).name != "snakemake":
         raise InputError("lska supervise needs a call of Snakemake: lska supervise snakemake --profile slurm ...")
-    slurm = slurm_queue.slurm_here()
-    if slurm and " " in sys.executable:
-        logger.warning(
-            "%s: Snakemake's executor for Slurm calls this without quotes, so that every job will fail; make the "
-            "environment in a folder whose path has no space", sys.executable,
-        )  # fmt: skip
-    with owned(folder or Path.cwd()) as ownership, tempfile.TemporaryDirectory(prefix="lska-slurm-") as commands:
-        return Supervisor(command, patience, ownership, Path(commands), slurm).run()
+    with owned(Path.cwd()) as ownership, tempfile.TemporaryDirectory(prefix="lska-slurm-") as commands:
+        return Supervisor(command, patience, ownership, Path(commands), shutil.which("squeue") is not None).run()
+
+
+# --- Who runs Snakemake in a folder ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -125,18 +122,16 @@ class Ownership:
             OwnershipError: a Snakemake without a supervisor runs here, or its lock is there, so that nobody knows
                 whether it still runs; or a supervised one was started on another machine and has not ended by itself.
         """
+        freeing = f"when nothing of it runs on any machine any more, remove {self.lock} and start again"
         try:
             owner = _owner(self.lock)
         except ValueError as error:
-            raise OwnershipError(
-                f"{error}; so it cannot be told where Snakemake was started last: when nothing of it runs on any "
-                f"machine any more, remove {self.lock} and start again"
-            ) from error
-        here = owner is None or owner.host == socket.gethostname()
-        if not here and not (owner.job and (owner.job == os.environ.get(_JOB) or slurm_queue.job_ended(owner.job))):
+            raise OwnershipError(f"{error}; so nobody knows where Snakemake was started last: {freeing}") from error
+        elsewhere = owner is not None and owner.host != socket.gethostname()
+        if elsewhere and not (owner.job and (owner.job == os.environ.get(_JOB) or job_ended(owner.job))):
             raise OwnershipError(
                 f"{self.folder}: `lska supervise` was started on {quoted(owner.host)} and its Snakemake has not ended "
-                f"by itself; go on there or, when nothing of it runs there any more, remove {self.lock} and start again"
+                f"by itself; go on there or, {freeing}"
             )
         if others := snakemakes(self.folder):
             raise OwnershipError(
@@ -163,8 +158,8 @@ def owned(folder: Path) -> Iterator[Ownership]:
     """
     path, descriptors = folder / ".snakemake" / "lska-supervised.json", []
     path.parent.mkdir(exist_ok=True)
+    lock = FileLock(path, timeout=0, fallback_to_soft=False, on_acquired=descriptors.append)
     try:
-        lock = FileLock(path, timeout=0, fallback_to_soft=False, on_acquired=descriptors.append)
         lock.acquire()
     except Timeout:
         try:
@@ -208,9 +203,12 @@ def snakemakes(folder: Path) -> list[int]:
     return sorted(found)
 
 
+# --- One Snakemake after the other -----------------------------------------------------------------------------------
+
+
 @dataclass
 class Supervisor:
-    """One supervised Snakemake after the other."""
+    """Starts Snakemake, watches it and Slurm's queue, and starts it again."""
 
     command: Sequence[str]
     patience: Patience
@@ -219,7 +217,7 @@ class Supervisor:
     """Folder with commands that come before those on PATH."""
     slurm: bool
     process: subprocess.Popen[bytes] | None = None
-    once: bool = False
+    running: bool = False
     """Whether a Snakemake runs, is being started, or has just ended."""
     stopped: int = 0
     """The signal by which somebody asked for the end."""
@@ -237,7 +235,7 @@ class Supervisor:
         try:
             for start in range(1, starts + 1):
                 self._clear()
-                code, reason = self._once()
+                code, reason = self._run_once()
                 if reason is None or self.stopped:
                     return code
                 following = f"start {start + 1} of {starts} follows" if start < starts else "giving up"
@@ -250,18 +248,38 @@ class Supervisor:
     def _asked_to_end(self, number: int, frame: FrameType | None = None) -> None:
         """Snakemake decides what its end is; where there is none, nothing is waited for."""
         self.stopped = number
-        if not self.once:
+        if not self.running:
             raise SystemExit(128 + number)
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(_STOPPING[number])
 
     def _clear(self) -> None:
-        """Take away what a dead Snakemake has left: its jobs, for which nobody waits any more, and its lock."""
+        """Take away what a dead Snakemake has left: its lock, and its jobs, for which nobody waits any more. They are
+        cancelled and waited for; an absent controller is waited for as long as it takes."""
         locked, folder = self.ownership.left_lock(), self.ownership.folder
+        cancelled: list[str] = []
+        deadline = time.monotonic() + self.patience.leftover_seconds
+        while self.slurm:
+            try:
+                self.former = job_states(folder)
+                left = [job for job, state in self.former.items() if state in ALIVE]
+                if not left:
+                    break
+                if not cancelled:
+                    logger.warning("cancelling %d job(s) of a Snakemake that is dead: %s", len(left), ", ".join(left))
+                    # Slurm sends SIGTERM, upon which trainings save their state, and SIGKILL some time later.
+                    ask_slurm("scancel", *left)
+                    cancelled = left
+            except QueueError as error:
+                logger.warning("%s; trying again", error)
+                deadline = time.monotonic() + self.patience.leftover_seconds
+            if time.monotonic() > deadline:
+                told = ", ".join(cancelled)
+                raise OwnershipError(f"jobs {told} of a dead Snakemake do not end; `scancel` them, start again")
+            time.sleep(min(5.0, self.patience.poll_seconds))
         if self.slurm:
-            self._cancel_leftovers()
             # Before each start: what they remember is asked of the controller, which has answered now.
-            slurm_queue.write_patient_commands(self.commands)
+            write_patient_commands(self.commands)
         if locked:
             logger.warning("removing the lock of a Snakemake that is dead")
             # Right after the program: what follows `--` are targets.
@@ -270,30 +288,9 @@ class Supervisor:
             if done.returncode != 0:
                 raise OwnershipError(f"{folder}: Snakemake cannot be unlocked:\n{done.stdout.strip()[-2000:]}")
 
-    def _cancel_leftovers(self) -> None:
-        """Cancel the folder's jobs and wait until they have ended; for as long as it takes until Slurm answers."""
-        deadline, named = time.monotonic() + self.patience.leftover_seconds, ""
-        while True:
-            try:
-                self.former = job_states(self.ownership.folder)
-                left = [job for job, state in self.former.items() if state in ALIVE]
-                if not left:
-                    return
-                if not named:
-                    logger.warning("cancelling %d job(s) of a Snakemake that is dead: %s", len(left), ", ".join(left))
-                    # Slurm sends SIGTERM, upon which trainings save their state, and SIGKILL some time later.
-                    ask_slurm("scancel", *left)
-                    named = ", ".join(left)
-            except QueueError as error:
-                logger.warning("%s; trying again", error)
-                deadline = time.monotonic() + self.patience.leftover_seconds
-            if time.monotonic() > deadline:
-                raise OwnershipError(f"jobs {named} of a dead Snakemake do not end; `scancel` them, start again")
-            time.sleep(min(5.0, self.patience.poll_seconds))
-
-    def _once(self) -> tuple[int, str | None]:
+    def _run_once(self) -> tuple[int, str | None]:
         """Run Snakemake once; its exit code, and why it has to be started again, if it has."""
-        self.once, self.absent = True, False
+        self.running, self.absent = True, False
         self.ownership.begin()
         path = os.pathsep.join([str(self.commands), os.environ.get("PATH", os.defpath)])
         # A session of its own: Ctrl-C on the terminal would reach Snakemake twice, which makes it leave its jobs.
@@ -312,22 +309,19 @@ class Supervisor:
         else:
             self.ownership.end()
             reason = "Snakemake failed after Slurm's controller was away" if code and self.absent else None
-        self.once = False
+        self.running = False
         return code, reason
 
     def _watch(self, process: subprocess.Popen[bytes]) -> bool:
         """Return when Snakemake has ended; whether it had to be ended because it waited for nothing."""
         busy = time.monotonic()
-        while True:
+        while time.monotonic() - busy <= self.patience.quiet_seconds:
             try:
                 process.wait(self.patience.poll_seconds)
                 return False
             except subprocess.TimeoutExpired:
-                pass
-            if self._jobs_alive() or _has_children(process.pid):
-                busy = time.monotonic()
-            elif time.monotonic() - busy > self.patience.quiet_seconds:
-                break
+                if self._jobs_alive() or _has_children(process.pid):
+                    busy = time.monotonic()
         # At SIGINT it writes down what it knows; it may not get that far.
         process.send_signal(signal.SIGINT)
         try:
@@ -348,7 +342,7 @@ class Supervisor:
             self.absent = True
             return True
         for job, state in jobs.items():
-            if state in slurm_queue.STRANDED and job not in self.former:
+            if state in STRANDED and job not in self.former:
                 try:
                     # Under its id, which is the one that Snakemake waits for.
                     ask_slurm("scontrol", "requeue", job)
@@ -367,3 +361,98 @@ def _has_children(process: int) -> bool:
         except OSError:
             continue  # the thread has ended
     return False
+
+
+# --- Slurm -----------------------------------------------------------------------------------------------------------
+
+ALIVE = frozenset({"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING", "SIGNALING",
+                   "STAGE_OUT", "STOPPED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"})  # fmt: skip
+"""States of jobs that still do something, or will."""
+
+STRANDED = frozenset({"PREEMPTED", "NODE_FAIL"})
+"""States in which Slurm leaves a job that it does not run again by itself, and for whose end the plugin waits."""
+
+_COMMAND_SECONDS, _WAITS = 60, {"sbatch": 86400, "squeue": 45}
+"""Seconds for an answer of Slurm; those that commands wait for the controller. Snakemake's plugin gives a query 60
+seconds, and takes a job for failed whose submission fails."""
+
+_WAITING = """#!/bin/sh
+waited=0
+until [ $waited -ge {seconds} ] || {scontrol} ping 2>/dev/null | grep -q 'is UP'; do
+  sleep 2
+  waited=$((waited + 2))
+done
+exec {real} "$@"
+"""
+
+# Without an answer the plugin asks sacct instead, and loses all jobs where there is no accounting.
+_REMEMBERING = """#!/bin/sh
+[ "$*" = "show config" ] && exec cat {answer}
+exec {real} "$@"
+"""
+
+
+class QueueError(LskaError, RuntimeError):
+    """Slurm's controller gave no answer, or refused."""
+
+
+def ask_slurm(*command: str) -> str:
+    """What a command of Slurm says.
+
+    Raises:
+        QueueError: Slurm does not answer, or refuses.
+    """
+    try:
+        done = ask(command, _COMMAND_SECONDS)
+    except (NoAnswerError, OSError) as error:
+        raise QueueError(str(error)) from error
+    if done.returncode != 0:
+        raise QueueError(f"{shlex.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def job_prefix(folder: Path) -> str:
+    """Start of the names of all jobs that Snakemake submits from `folder`."""
+    return "lska-" + hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+
+
+def job_states(folder: Path) -> dict[str, str]:
+    """The state of each job of a folder by its id, also of those that ended lately; raises as `ask_slurm`."""
+    said = ask_slurm("squeue", "--me", "--noheader", "--states=all", "--format=%i|%T|%j")
+    rows = (line.strip().split("|", 2) for line in said.splitlines() if line.count("|") >= 2)
+    return {number: state for number, state, name in rows if name.startswith(f"{job_prefix(folder)}_")}
+
+
+def job_ended(number: str) -> bool:
+    """Whether a job has ended, of which Slurm may know nothing any more; raises as `ask_slurm`."""
+    try:
+        states = ask_slurm("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={number}").split()
+    except QueueError as error:
+        if "Invalid job id" in str(error):
+            return True
+        raise
+    return not ALIVE.intersection(states)
+
+
+def write_patient_commands(commands: Path) -> None:
+    """Write commands of the same names, to be put on PATH before Slurm's own, that wait where those would fail.
+
+    `scontrol show config` says what it says now. Nothing is written where a command is not there.
+    """
+    real = {name: shutil.which(name) for name in (*_WAITS, "scontrol")}
+    if None in real.values():
+        return
+    answer, paths = commands / "config", {name: shlex.quote(str(path)) for name, path in real.items()}
+    try:
+        answer.write_text(ask_slurm("scontrol", "show", "config"), encoding="utf-8")
+    except QueueError as error:
+        logger.warning("Slurm's commands will not wait where its controller is away: %s", error)
+        return
+    texts = {
+        name: _WAITING.format(seconds=seconds, scontrol=paths["scontrol"], real=paths[name])
+        for name, seconds in _WAITS.items()
+    }
+    texts["scontrol"] = _REMEMBERING.format(real=paths["scontrol"], answer=shlex.quote(str(answer)))
+    for name, text in texts.items():
+        (commands / name).write_text(text, encoding="utf-8")
+        (commands / name).chmod(0o755)
