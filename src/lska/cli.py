@@ -264,7 +264,7 @@ def _prepare(given: Given) -> None:
 )  # fmt: skip
 def _check(given: Given) -> int:
     from lska.data.checking import check_set
-    from lska.data.integrity import render_report
+    from lska.data.preparing import render_report
 
     report = check_set(given.name, given.root, given.contents, given.archives)
     say(render_report(report))

@@ -58,7 +58,6 @@ BROKEN: dict[str, Edit] = {
     "no area": lambda c: c["annotations"][0].pop("area"),
     "area 0": first(area=0),
     "ignore": first(ignore=1),
-    "info.dropped a number": lambda c: c.update(info={"dropped": 5}),
     "no mask": outline(),
     "mask of another size": runs([40, 41], [1640]),
     "too few runs": runs([40, 40], [100, 1]),

@@ -176,10 +176,10 @@ def test_a_wrong_root_says_what_was_expected_and_found(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.jpg").touch()
     with pytest.raises(
-        DataError, match=r"does not hold bccd: expected BCCD/JPEGImages, or bccd.tar, or BCCD_Da.*, found 'holiday.jpg'"
+        DataError, match=r"does not hold bccd: expected BCCD/JPEGImages or bccd.tar or BCCD_Da.*, found 'holiday.jpg'"
     ):
         open_dense("detection", DataSource("bccd", str(tmp_path / "photos")), "train", tmp_path)
-    with pytest.raises(DataError, match=r"expected train2017 or val2017, found none \(No such file or directory\)"):
+    with pytest.raises(DataError, match=r"expected train2017 or val2017 or .*, found none \(No such file"):
         open_dense("detection", DataSource("coco2017", str(tmp_path / "absent")), "train", tmp_path)
 
 

@@ -99,6 +99,6 @@ def test_damaged_images_are_named() -> None:
 
 
 def test_folders_does_not_import_torch() -> None:
-    code = "import sys, lska.data.folders, lska.data.manifest, lska.data.integrity; print('torch' in sys.modules)"
+    code = "import sys, lska.data.folders, lska.data.manifest, lska.data.preparing; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"

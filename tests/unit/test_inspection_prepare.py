@@ -163,4 +163,4 @@ def test_the_check_command_names_what_the_published_cue_conflict_set_lacks(
     assert main(["data", "check", "cue_conflict", "--root", str(tmp_path)]) == 1
     said = capsys.readouterr().out
     assert "wrong: 2 images, expected 1,280 (1,278 too few)" in said
-    assert "categories without images (15): airplane" in said
+    assert "categories with another number of images (16): airplane has 0 instead of 80" in said

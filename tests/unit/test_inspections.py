@@ -98,7 +98,7 @@ def test_dimensions_and_bias_are_those_of_the_features(
     assert len(pairs[0]) == (30 if changes else 72)
     groups = category_classes(cues, tuple(sorted(path.name for path in Path("made/shapes/val").iterdir())))
     for run, subject in zip(RUNS, members_of(job.config, *RUNS), strict=True):
-        prepared = batch(subject, [cues.place(index) for index in range(len(cues))])
+        prepared = batch(subject, [cues.name(index) for index in range(len(cues))])
         found = features(subject.network, prepared, job.section.stage, job.section.pooled)[0].numpy()
         direct = shape_texture.dimension_metrics(shape_texture.dimensions(found, *pairs, resamples=20, seed=3))
         with torch.inference_mode():
@@ -119,7 +119,7 @@ def test_cue_conflict_images_are_taken_as_they_are_or_enlarged_and_cropped(
     monkeypatch.setattr(measurement, "normalized", lambda images, *how: seen.append(images) or original(images, *how))
     job = inspected.job("shape_texture", crop, {"stored_images": reading})
     measure_inspection(job, networks(job, RUNS[:1]))
-    image = Image.open(read_cue_conflict(Path(job.data.root)).place(0)).convert("RGB")
+    image = Image.open(read_cue_conflict(Path(job.data.root)).name(0)).convert("RGB")
     if reading == "enlarged":
         image = image.resize((40, 40), Image.Resampling.BILINEAR).crop((4, 4, 36, 36))
     assert np.array_equal(seen[0][0].permute(1, 2, 0).numpy(), np.asarray(image))

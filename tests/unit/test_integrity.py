@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
-from lska.data.integrity import check_class_folders, render_report
 from lska.data.manifest import Manifest, make_manifest
+from lska.data.preparing import check_class_folders, render_report
 
 
 def write_root(root: Path, per_class: int = 3) -> Path:

@@ -25,10 +25,9 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import to_tensor
 
 from lska.data.entries import DataError
-from lska.data.folders import open_split
-from lska.data.folders_torch import ImageDataset
-from lska.data.parallel import WorkerError, in_processes
-from lska.provenance.errors import InputError
+from lska.data.folders import ImageDataset, open_split
+from lska.data.perturbed.corrupted_set import in_processes
+from lska.provenance.errors import InputError, WorkerError
 from lska.provenance.strict import build
 from lska.settings.recipes import Recipe
 from lska.train import loading

@@ -139,7 +139,7 @@ def test_a_partial_set_is_recorded_with_what_is_missing_and_opens_with_the_rest(
     assert (found["family"], found["images"], found["classes"], found["contents"]) == ("c", 8, 4, {})
     assert (found["set"], found["inputs"]) == ("c", partial.inputs())
     said = "\n".join(caplog.messages)
-    assert "my_c: fog: severities 1, 2, 3, 4, 5 missing" in said and "my_c: frost/2: 7 images, expected 8" in said
+    assert "my_c: snow/4; fog/1, 2, 3, 4, 5: missing." in said and "my_c: frost/2: 7 images, expected 8" in said
     clean, *parts = open_parts(partial)
     assert len({part.cell for part in parts}) == len(parts) == 88 and clean.name == CLEAN and not clean.stored
     assert [part.name for part in parts[:2]] == ["gaussian_noise/1", "gaussian_noise/2"] and parts[0].stored

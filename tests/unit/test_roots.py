@@ -85,17 +85,17 @@ def test_only_what_the_jobs_read_is_missed(small: Config) -> None:
     assert told(small) == ""
     assert told(small, *jobs(Path("results/small/metrics/complexity/van_tiny-lka-k7-s0.json"))) == ""
     bccd = small.record_of(small.detection.data)
-    assert [one.data.name for one in missing(small.sources, jobs(bccd))] == ["bccd"]
+    assert [one.name for one in missing(small.sources, jobs(bccd))] == ["bccd"]
     # A set that is to be checked is read too; where several jobs need it, it is named once.
     both = [*jobs(bccd), *jobs(outputs=(bccd, small.images.record))]
-    assert [one.data.name for one in missing(small.sources, both)] == ["cifar10", "bccd"]
+    assert [one.name for one in missing(small.sources, both)] == ["cifar10", "bccd"]
 
 
 def test_for_images_that_are_generated_from_clean_ones_the_clean_ones_are_missed(small: Config) -> None:
     record = small.record_of(dict(small.sources)["c"])
     making = PlannedJob([str(small.images.record)], [str(record)])
     measuring = PlannedJob([str(record)], ["metrics.json"])
-    assert [one.data.name for one in missing(small.sources, [making, measuring])] == ["cifar10"]
+    assert [one.name for one in missing(small.sources, [making, measuring])] == ["cifar10"]
     # Nothing makes them again: that is for the caller to do.
     (absent,) = missing(small.sources, [measuring])
     origin = Settings(small.sources, [Path("config/small.yaml")], {}, "--configfile")

@@ -7,7 +7,7 @@ import logging
 import lzma
 import os
 import posixpath
-import shlex
+import re
 import shutil
 import stat
 import tarfile
@@ -20,16 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from lska.data.entries import (
-    DataError,
-    Inside,
-    is_hidden,
-    label_problem,
-    name_problem,
-    path_problem,
-    repeated,
-    shown_names,
-)
+from lska.data.entries import DataError, Inside, is_hidden, label_problem, name_problem, path_problem, repeated
 from lska.provenance.errors import InputError
 from lska.provenance.files import WriteError, open_regular, quoted, replaced_folder, writing
 from lska.provenance.strict import AtLeastOne, checked
@@ -39,8 +30,10 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 """Of archives that can be unpacked."""
 
+SUFFIX = re.compile(r"(?i)\.(tar|tar\.gz|tgz|zip)$")
+
 CHUNK = 1 << 20
-"""Bytes that are hashed or copied at once."""
+"""Bytes that are copied at once."""
 
 BLOCK = 512
 """Bytes that a tar file is padded to; a block of zeros ends it."""
@@ -51,13 +44,7 @@ DAMAGE = (
     ValueError, OverflowError, MemoryError, KeyError, IndexError, OSError,
 )  # fmt: skip
 
-
-def is_archive(name: str) -> bool:
-    """Whether a file name or an address is one of an archive that can be unpacked."""
-    return name.lower().endswith(SUFFIXES)
-
-
-ArchiveName = Annotated[str, Field(pattern=r"(?i)\.(tar|tar\.gz|tgz|zip)$"), checked(name_problem)]
+ArchiveName = Annotated[str, Field(pattern=SUFFIX.pattern), checked(name_problem)]
 
 
 @dataclass(frozen=True)
@@ -102,10 +89,14 @@ class Archive:
         return [f"expected {name} {getattr(self, name)}, found {found[name]}" for name in wrong]
 
 
+def is_archive(name: str) -> bool:
+    """Whether a file name or an address is one of an archive that can be unpacked."""
+    return SUFFIX.search(name) is not None
+
+
 def stem(name: str) -> str:
     """A file name without the suffix of an archive: `dtd-r1.0.1` of `dtd-r1.0.1.tar.gz`."""
-    suffix = max((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), key=len, default="")
-    return name[: len(name) - len(suffix)]
+    return SUFFIX.sub("", name)
 
 
 def hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
@@ -116,9 +107,6 @@ def hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
         with open_regular(path) as stream:
             found[name] = hashlib.file_digest(stream, name).hexdigest()
     return found
-
-
-# --- At a root -------------------------------------------------------------------------------------------------------
 
 
 def packed(root: Path, archives: Sequence[Archive], *more: str) -> tuple[Path, Archive] | None:
@@ -139,19 +127,6 @@ def inside(folder: Path) -> Path:
     """`folder`, or the only folder in it, as archives of repositories have one around everything."""
     entries = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
     return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
-
-
-def unpack_by_hand(root: Path, archives: Sequence[Archive]) -> str:
-    """What to do with archives at `root` that a person has to unpack; empty where there is none."""
-    there = [one.file for one in archives if one.by_hand and (root / one.file).is_file()]
-    if not there:
-        return ""
-    commands = [f"unzip -q {file}" if file.lower().endswith(".zip") else f"tar -xf {file}" for file in there]
-    text = " && ".join([f"cd {shlex.quote(str(root))}", *commands])
-    return f"; {shown_names(there)} there must be unpacked by hand: {text}"
-
-
-# --- Unpacked --------------------------------------------------------------------------------------------------------
 
 
 def unpacked(archive: Path, cache: Path, rename: Mapping[str, str] | None = None, into: str = "") -> Path:
@@ -181,50 +156,58 @@ def unpacked(archive: Path, cache: Path, rename: Mapping[str, str] | None = None
             logger.info("unpacking %s into %s", archive, folder)
             with replaced_folder(folder) as partial:
                 _extract(archive, partial / into)
-                _rename(archive, inside(partial), rename or {})
+                for old, new in (rename or {}).items():
+                    place = inside(partial)
+                    if (place / old).is_dir() == (place / new).is_dir():
+                        raise DataError(
+                            f"{archive}: expected one of the folders {old!r} and {new!r}; get the original archive"
+                        )
+                    if (place / old).is_dir():
+                        (place / old).rename(place / new)
     return folder
 
 
 def _extract(archive: Path, folder: Path) -> None:
+    """Unpack every member that is data; refuses archives with anything but files and folders inside."""
     folder.mkdir(exist_ok=True)
-    with open_regular(archive) as stream:
-        try:
-            if archive.suffix.lower() == ".zip":
-                # Decompression stops at the stated size and compares the checksum.
-                with zipfile.ZipFile(stream) as file:
-                    members, plain = file.infolist(), (0, stat.S_IFREG, stat.S_IFDIR)
-                    kinds = [stat.S_IFMT(one.external_attr >> 16) in plain for one in members]
-                    told = [(one.orig_filename, one.file_size) for one in members]
-                    wanted = _wanted(archive, folder, members, told, kinds)
-                    with writing(folder):
-                        file.extractall(folder, wanted)
-                return
-            with tarfile.open(fileobj=stream, mode="r:" if archive.suffix.lower() == ".tar" else "r:gz") as file:
-                members = file.getmembers()
-                # tarfile takes a damaged header for the end of the archive; only a block of zeros is one.
-                file.fileobj.seek(file.offset)
-                if file.fileobj.read(BLOCK) != bytes(BLOCK):
-                    raise tarfile.ReadError(f"no end-of-archive mark at byte {file.offset}")
-                while file.fileobj.read(CHUNK):  # up to the checksum of a compressed file
-                    pass
-                kinds = [(one.isreg() or one.isdir()) and one.sparse is None for one in members]
-                wanted = _wanted(archive, folder, members, [(one.name, one.size) for one in members], kinds)
+    suffix = archive.suffix.lower()
+    try:
+        if suffix == ".zip":
+            # Decompression stops at the stated size and compares the checksum.
+            with zipfile.ZipFile(archive) as file:
+                plain = (0, stat.S_IFREG, stat.S_IFDIR)
+                told = [
+                    (one, one.orig_filename, one.file_size, stat.S_IFMT(one.external_attr >> 16) in plain)
+                    for one in file.infolist()
+                ]
+                wanted = _wanted(archive, folder, told)
                 with writing(folder):
-                    file.extractall(folder, wanted, filter="data")
-        except (DataError, WriteError):
-            raise
-        except DAMAGE as error:
-            raise DataError(
-                f"{archive} cannot be unpacked ({error}): it is damaged or incomplete; get it again"
-            ) from error
+                    file.extractall(folder, wanted)
+            return
+        with tarfile.open(archive, "r:" if suffix == ".tar" else "r:gz") as file:
+            told = [
+                (one, one.name, one.size, (one.isreg() or one.isdir()) and one.sparse is None)
+                for one in file.getmembers()
+            ]
+            # tarfile takes a damaged header for the end of the archive; only a block of zeros is one.
+            file.fileobj.seek(file.offset)
+            if file.fileobj.read(BLOCK) != bytes(BLOCK):
+                raise tarfile.ReadError(f"no end-of-archive mark at byte {file.offset}")
+            while file.fileobj.read(CHUNK):  # up to the checksum of a compressed file
+                pass
+            wanted = _wanted(archive, folder, told)
+            with writing(folder):
+                file.extractall(folder, wanted, filter="data")
+    except (DataError, WriteError):
+        raise
+    except DAMAGE as error:
+        raise DataError(f"{archive} cannot be unpacked ({error}): it is damaged or incomplete; get it again") from error
 
 
-def _wanted(
-    archive: Path, folder: Path, members: list[Any], told: list[tuple[str, int]], kinds: list[bool]
-) -> list[Any]:
-    """The members that are data, from the name and size in bytes of each, and whether it is a file or folder."""
+def _wanted(archive: Path, folder: Path, members: list[tuple[Any, str, int, bool]]) -> list[Any]:
+    """The members that are data, from each with its name, its size in bytes, and whether it is a file or folder."""
     wanted, size, seen = [], 0, set()
-    for member, (name, length), plain in zip(members, told, kinds, strict=True):
+    for member, name, length, plain in members:
         path = posixpath.normpath(name) + "/" * name.endswith("/")
         problem = path_problem(name.removesuffix("\r")) if plain else "is neither file nor folder"  # macOS's `Icon\r`
         if problem or path in seen:
@@ -244,13 +227,3 @@ def _wanted(
             "or unpack it elsewhere and point the data root there; if it should be far smaller, get a sound copy"
         )
     return wanted
-
-
-def _rename(archive: Path, folder: Path, rename: Mapping[str, str]) -> None:
-    for old, new in rename.items():
-        there = [name for name in (old, new) if (folder / name).is_dir()]
-        if len(there) == 2:
-            raise DataError(f"{archive} has both {old!r} and {new!r}: expected one of them; get the original archive")
-        if not there:
-            raise DataError(f"{archive} has no folder {old!r}: expected it to become {new!r}; get the original archive")
-        (folder / there[0]).rename(folder / new)

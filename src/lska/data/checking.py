@@ -6,19 +6,24 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from lska.data import sources
 from lska.data.archives import hashes
-from lska.data.cue_conflict import CueConflictFolder, check_cue_conflict, published
+from lska.data.cue_conflict import CueConflictFolder
 from lska.data.dense_sets import DenseSet
-from lska.data.dtd import TextureFolder, check_textures
+from lska.data.dtd import TextureFolder
 from lska.data.entries import DataError, shown_names
-from lska.data.integrity import CheckReport
 from lska.data.manifest import load_manifest, manifest_kind, manifest_path
-from lska.data.perturbed.parts import report_corrupted, report_perturbed
-from lska.data.preparing import check_splits, prepare_set
+from lska.data.perturbed.parts import PerturbedFolder, report_corrupted
+from lska.data.preparing import CheckReport, ClassFolders, prepare_set
 from lska.provenance.metric_files import digest
 from lska.settings.schema import DataSource
 from lska.settings.tasks import CUE_CONFLICT, InspectionJob
+
+CHECKED = {
+    "classification": ("classification", ClassFolders), "perturbed": ("a", PerturbedFolder),
+    "textures": ("texture_knn", TextureFolder), "detection": ("detection", DenseSet),
+    "segmentation": ("segmentation", DenseSet), CUE_CONFLICT: ("shape_texture", CueConflictFolder),
+}  # fmt: skip
+"""What a set serves, and its class, by the kind of its manifest."""
 
 
 def prepare_inspected(job: InspectionJob) -> None:
@@ -35,25 +40,19 @@ def check_set(name: str | Path, root: Path, contents: bool = False, archives: bo
     there are compared with what is known of them, and nothing else. What has to be unpacked or converted is thrown
     away. Raises ValueError: no such manifest, or a wrong one; an archive cannot be used; nothing lies there.
     """
-    if archives:
-        return _check_archives(manifest_path(name), root)
-    if name == CUE_CONFLICT:
-        return check_cue_conflict(root, published())[0]
-    path = manifest_path(name)
-    kind, manifest = manifest_kind(path), load_manifest(path, None)
-    with tempfile.TemporaryDirectory(prefix="lska-") as folder:
-        cache = Path(folder)
+    if name == CUE_CONFLICT and not archives:
+        kind, data = CUE_CONFLICT, DataSource(CUE_CONFLICT, str(root))
+    else:
+        path = manifest_path(name)
+        kind, manifest = manifest_kind(path), load_manifest(path, None)
+        data = DataSource(manifest.name, str(root), str(path))
+        if archives:
+            return _check_archives(path, root)
         if kind == "corrupted":
-            report = report_corrupted(manifest, root, contents)
-        elif kind == "perturbed":
-            report = report_perturbed(manifest, sources.class_root(root, manifest.archives, cache), contents)
-        elif kind == "textures":
-            report = check_textures(manifest, sources.texture_root(root, manifest.archives, cache), contents)
-        elif kind == "classification":
-            report = check_splits(manifest, root, cache, contents)
-        else:
-            report = DenseSet(kind, DataSource(manifest.name, str(root), str(path)), cache).check()[0]
-    return replace(report, root=root)
+            return report_corrupted(manifest, root, contents)
+    serving, folders = CHECKED[kind]
+    with tempfile.TemporaryDirectory(prefix="lska-") as cache:
+        return replace(folders(serving, data, Path(cache)).check(contents)[0], root=root)
 
 
 def _check_archives(manifest: Path, root: Path) -> CheckReport:

@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from lska.data.entries import EXTENSIONS, SHOWN, DataError, file_hash, file_sizes, is_image, lines_digest, repeated
-from lska.data.integrity import Findings, decoded, differences
 from lska.data.manifest import ROUNDING, DetectionManifest
+from lska.data.preparing import Findings, decoded, differences
 from lska.provenance.errors import InputError
 from lska.provenance.files import FileError, quoted, read_bytes, read_json, write_text
 from lska.provenance.strict import OPEN_ENDED, AtLeastOne, AtLeastZero, NotNegative, SettingsError, build
@@ -98,15 +98,6 @@ class Category:
 
 
 @dataclass(frozen=True)
-class Info:
-    """What the annotation file says of itself."""
-
-    __pydantic_config__: ClassVar = OPEN_ENDED
-    dropped: tuple[str, ...] = ()
-    """What `convert` left out; files of other origin say nothing."""
-
-
-@dataclass(frozen=True)
 class AnnotationFile:
     """A COCO annotation file, as far as it matters here."""
 
@@ -114,25 +105,53 @@ class AnnotationFile:
     images: tuple[ListedImage, ...]
     annotations: tuple[ListedObject, ...]
     categories: tuple[Category, ...]
-    info: Info | None = None
+    info: dict[str, Any] | None = None
 
 
 def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> SplitOutcome:
     """Check one split completely: categories, images against their files, boxes, masks and numbers.
 
-    Raises DataError where the annotation file or the folder of images cannot be read at all.
+    Raises FileError or DataError where the annotation file or the folder of images cannot be read at all.
     """
-    findings, remarks, content = Findings(), Findings(), read_annotations(split.annotations)
+    try:
+        content = build(AnnotationFile, read_json(split.annotations, limit=LIMIT), str(split.annotations))
+    except SettingsError as error:
+        more = f"; and {len(error.problems) - SHOWN:,} more" if len(error.problems) > SHOWN else ""
+        raise DataError(
+            f"{split.annotations} is no COCO annotation file ({len(error.problems):,}): "
+            f"{'; '.join(error.problems[:SHOWN])}{more}"
+        ) from error
+    findings, remarks, stated = Findings(), Findings(), manifest.splits[split.split]
     expected = list(zip(manifest.category_ids, manifest.classes, strict=True))
     found = [(one.id, one.name) for one in content.categories]
     if found != expected:  # mmdet numbers the labels in the order of the file
         findings.add("categories that are not those of the manifest", f"{quoted(found)}, expected {quoted(expected)}")
     findings.add("image ids that stand twice", *map(str, repeated(image.id for image in content.images)))
     findings.add("image files listed twice", *repeated(image.file_name for image in content.images))
-    hashes = _check_files(split, content.images, findings, remarks)
+    lines = _check_files(split, content.images, findings, remarks)
     table = _check_objects(manifest, content, findings)
-    facts, counts, left_out, notes = _count_objects(manifest, split.split, content.images, table, findings)
-    dropped, stated = list(content.info.dropped if content.info else ()), manifest.splits[split.split]
+    sound = table[table.sound]
+
+    line = (sound.width <= 0) | (sound.height <= 0)
+    flat = Findings()
+    flat.add("boxes without area", *sound.place[line])
+    no_area = sound.place[~line & (sound.area <= 0)]
+    flat.add("objects whose area is stated as 0, which training leaves out and evaluation scores", *no_area)
+    counts = list(flat.sentences()) if len(flat) > stated.without_area else []
+    notes = [f"{len(content.images):,} images with {len(sound):,} objects."]
+    # What `convert` left out; files of other origin do not say so.
+    dropped = list((content.info or {}).get("dropped", ())) if manifest.format == "voc" else []
+    if dropped:
+        notes.append(f"left out by the conversion ({len(dropped):,}): {'; '.join(dropped)}.")
+    over_border, short = int((sound.over >= ROUNDING).sum()), int(sound.short.sum())
+    if over_border or short:
+        notes.append(
+            f"tolerated, as the manifest says: {over_border:,} objects that leave their image by a pixel or "
+            f"more, where they are cut off; {short:,} polygons of one or two points, without area."
+        )
+    kept, told = _trained_on(split.split, content.images, sound)
+    if kept == 0 and not findings:
+        counts.append(f"training would keep no object on {len(content.images):,} images")
     counts += differences(
         [
             ("images", stated.count, len(content.images)),
@@ -140,35 +159,32 @@ def check_detection(manifest: DetectionManifest, split: DetectionSplit) -> Split
             ("objects left out by the conversion", stated.dropped, len(dropped)),
         ]
     )
-    told = [f"left out by the conversion ({len(dropped):,}): {'; '.join(dropped)}."] if dropped else []
-    notes = [notes[0], *told, *notes[1:], *(f"{text}." for text in (*left_out.sentences(), *remarks.sentences()))]
-    lines = [f"{value} images/{name}" for name, value in sorted(hashes.items())]
+    per_class, side = Counter(sound.category.tolist()), sound[["width", "height"]].min(axis=1)
+    facts = {
+        "per_class": {name: per_class[number] for number, name in expected},
+        "crowds": int((sound.crowd == 1).sum()),
+        "boxes_without_area": len(flat),
+        "boxes_thinner_than_a_pixel": int(((side > 0) & (side < 1)).sum()),
+        "objects": len(content.annotations),
+        "dropped": dropped,
+    }
+    if manifest.tolerant:
+        facts |= {"objects_over_the_border": over_border, "short_polygons": short}
+    notes += [*told, *(f"{text}." for text in remarks.sentences())]
     contents = lines_digest([*lines, f"{file_hash(split.annotations)} annotations"])
-    facts |= {"objects": len(content.annotations), "dropped": dropped}
     return SplitOutcome((*findings.sentences(), *counts), facts, tuple(notes), contents)
-
-
-def read_annotations(path: Path) -> AnnotationFile:
-    """Read a COCO annotation file; DataError names the first entries that are wrong, FileError what is no JSON."""
-    found = read_json(path, limit=LIMIT)
-    try:
-        return build(AnnotationFile, found, str(path))
-    except SettingsError as error:
-        more = f"; and {len(error.problems) - SHOWN:,} more" if len(error.problems) > SHOWN else ""
-        raise DataError(
-            f"{path} is no COCO annotation file ({len(error.problems):,}): {'; '.join(error.problems[:SHOWN])}{more}"
-        ) from error
 
 
 def _check_files(
     split: DetectionSplit, images: Sequence[ListedImage], findings: Findings, remarks: Findings
-) -> dict[str, str]:
-    """Decode every listed image that is there; returns the hashes of the files by name."""
+) -> list[str]:
+    """Decode every listed image that is there; lines with the hashes of the files, sorted by name."""
     there = file_sizes(split.images)
-    absent = (image.file_name for image in images if image.file_name not in there)
-    findings.add("missing image files", *(str(split.images / name) for name in absent if is_image(name)))
-    absent = (image.file_name for image in images if not is_image(image.file_name))
-    findings.add(f"listed files that end in none of {', '.join(EXTENSIONS)}", *absent)
+    names = [image.file_name for image in images]
+    absent = (str(split.images / name) for name in names if name not in there and is_image(name))
+    findings.add("missing image files", *absent)
+    odd = f"listed files that end in none of {', '.join(EXTENSIONS)}"
+    findings.add(odd, *(name for name in names if not is_image(name)))
     present, hashes = [image for image in images if image.file_name in there], {}
     paths = [split.images / image.file_name for image in present]
     for image, path, picture in zip(present, paths, decoded(paths, split.split, findings, remarks), strict=True):
@@ -176,7 +192,7 @@ def _check_files(
         if picture.size not in (None, (image.width, image.height)):
             text = "{} is {}x{}, stated {}x{}".format(path, *picture.size, image.width, image.height)
             findings.add("images of another size than the annotations say", text)
-    return hashes
+    return [f"{value} images/{name}" for name, value in sorted(hashes.items())]
 
 
 def _check_objects(manifest: DetectionManifest, content: AnnotationFile, findings: Findings) -> pd.DataFrame:
@@ -190,19 +206,19 @@ def _check_objects(manifest: DetectionManifest, content: AnnotationFile, finding
     images = {image.id: image for image in content.images}
     unlisted = [one for one in content.annotations if one.image_id not in images]
     findings.add("annotations of an image that is not listed", *(f"{one.id}, image {one.image_id}" for one in unlisted))
-    objects = [one for one in content.annotations if one.image_id in images]
+    objects = [(one, images[one.image_id]) for one in content.annotations if one.image_id in images]
     rows = [
         (one.id, one.image_id, one.category_id, one.iscrowd, one.area, bool(one.ignore), *one.bbox, image.width,
          image.height, f"annotation {one.id} of {image.file_name}")
-        for one, image in ((one, images[one.image_id]) for one in objects)
+        for one, image in objects
     ]  # fmt: skip
     names = ["id", "image", "category", "crowd", "area", "ignore", "left", "top", "width", "height", "across", "down"]
     table = pd.DataFrame(rows, columns=[*names, "place"])
     right, bottom = table.left + table.width, table.top + table.height
-    table["over"] = np.max([-table.left, -table.top, right - table.across, bottom - table.down], axis=0)
+    over = np.max([-table.left, -table.top, right - table.across, bottom - table.down], axis=0)
     # mmdet would leave out an object that has no part in its image.
     apart = np.max([-right, -bottom, table.left - table.across, table.top - table.down], axis=0) >= 0
-    outside = (table.over >= manifest.overhang) | ((table.width > 0) & (table.height > 0) & apart)
+    outside = (over >= manifest.overhang) | ((table.width > 0) & (table.height > 0) & apart)
     wrong = {
         "annotation ids that stand twice, or are 0, which pycocotools takes for no match":
             (table.id == 0) | table.id.duplicated(keep=False),
@@ -217,64 +233,37 @@ def _check_objects(manifest: DetectionManifest, content: AnnotationFile, finding
             box = [one.left, one.top, one.width, one.height]
             findings.add(kind, f"{one.place}: category {one.category}, box {box} in {one.across}x{one.down}")
     sound, short = ~np.any([*wrong.values()], axis=0), np.zeros(len(table), dtype=int)
-    over = table.over.to_numpy(copy=True)
-    for index, (one, row) in enumerate(zip(objects, table.itertuples(), strict=True)):
+    for index, (one, image) in enumerate(objects):
         if one.segmentation or manifest.masks:
             try:
-                beyond, short[index] = _check_mask(one.segmentation, row.across, row.down, manifest)
+                beyond, short[index] = _check_mask(one.segmentation, image.width, image.height, manifest)
                 over[index] = max(over[index], beyond)
             except (ValueError, TypeError, OverflowError) as error:
                 sound[index] = False
-                findings.add("masks that do not fit their image", f"{row.place}: {error} in {row.across}x{row.down}")
+                text = f"{table.place[index]}: {error} in {image.width}x{image.height}"
+                findings.add("masks that do not fit their image", text)
     return table.assign(sound=sound, short=short, over=over)
 
 
-def _count_objects(
-    manifest: DetectionManifest, split: str, images: Sequence[ListedImage], table: pd.DataFrame, findings: Findings
-) -> tuple[dict[str, Any], list[str], Findings, list[str]]:
-    """Numbers of sound objects, and what mmdet's `CocoDataset` (3.3.0) hands to training.
-
-    Returns numbers for the record, sentences about counts that are wrong, what training leaves out, and notes.
-    """
-    table, flat, left_out = table[table.sound], Findings(), Findings()
-    line, crowds = (table.width <= 0) | (table.height <= 0), table.crowd == 1
+def _trained_on(split: str, images: Sequence[ListedImage], table: pd.DataFrame) -> tuple[int | None, list[str]]:
+    """What mmdet's `CocoDataset` (3.3.0) hands to training of sound objects: how many (None where the split is not
+    trained on), and sentences about it."""
+    crowds, left_out = table.crowd == 1, Findings()
     small = ~crowds & ((table.width < 1) | (table.height < 1) | (table.area <= 0))
-    flat.add("boxes without area", *table.place[line])
-    no_area = table.place[~line & (table.area <= 0)]
-    flat.add("objects whose area is stated as 0, which training leaves out and evaluation scores", *no_area)
     left_out.add("crowds (or difficult objects), neither trained on nor scored", *table.place[crowds])
     text = "objects less than a pixel wide or high, or of area 0, scored but not trained on"
     left_out.add(text, *table.place[small])
-    counts = list(flat.sentences()) if len(flat) > manifest.splits[split].without_area else []
-    over_border, short = int((table.over >= ROUNDING).sum()), int(table.short.sum())
-    side = table[["width", "height"]].min(axis=1)
-    notes = [f"{len(images):,} images with {len(table):,} objects."]
-    if over_border or short:
-        notes.append(
-            f"tolerated, as the manifest says: {over_border:,} objects that leave their image by a pixel or "
-            f"more, where they are cut off; {short:,} polygons of one or two points, without area."
-        )
-    if split == TRAIN:
-        annotated = set(table.image)
-        tiny = [one for one in images if one.id in annotated and min(one.width, one.height) < SMALLEST]
-        kept = annotated - {one.id for one in tiny}
-        empty = (one.file_name for one in images if one.id not in annotated)
-        left_out.add("images without objects, not trained on", *empty)
-        names = (one.file_name for one in tiny)
-        left_out.add(f"images with a side below {SMALLEST} pixels, not trained on", *names)
-        total = int((~crowds & ~small & table.image.isin(kept)).sum())
-        counts += [] if total or len(findings) else [f"training would keep no object on {len(images):,} images"]
-        notes.append(f"training keeps {len(kept):,} of the images, with {total:,} objects.")
-    per_class = Counter(table.category.tolist())
-    facts = {
-        "per_class": {name: per_class[one] for one, name in zip(manifest.category_ids, manifest.classes, strict=True)},
-        "crowds": int(crowds.sum()),
-        "boxes_without_area": len(flat),
-        "boxes_thinner_than_a_pixel": int(((side > 0) & (side < 1)).sum()),
-    }
-    if manifest.tolerant:
-        facts |= {"objects_over_the_border": over_border, "short_polygons": short}
-    return facts, counts, left_out, notes
+    if split != TRAIN:
+        return None, [f"{text}." for text in left_out.sentences()]
+    annotated = set(table.image)
+    empty = (one.file_name for one in images if one.id not in annotated)
+    left_out.add("images without objects, not trained on", *empty)
+    tiny = {one.id: one.file_name for one in images if one.id in annotated and min(one.width, one.height) < SMALLEST}
+    left_out.add(f"images with a side below {SMALLEST} pixels, not trained on", *tiny.values())
+    kept = annotated - set(tiny)
+    total = int((~crowds & ~small & table.image.isin(kept)).sum())
+    note = f"training keeps {len(kept):,} of the images, with {total:,} objects."
+    return total, [note, *(f"{text}." for text in left_out.sentences())]
 
 
 def _check_mask(
@@ -311,7 +300,7 @@ def _check_mask(
         least = 1 if manifest.short_polygons and index else CORNERS
         if len(polygon) % 2 or len(polygon) < 2 * least:
             raise InputError(f"polygon of {len(polygon)} coordinates, expected x, y of at least {least} points")
-        (left, right), (top, bottom) = ((min(some), max(some)) for some in (polygon[::2], polygon[1::2]))
+        left, top, right, bottom = (edge(polygon[axis::2]) for edge in (min, max) for axis in (0, 1))
         over, short = max(over, -left, -top, right - width, bottom - height), short + (len(polygon) < 2 * CORNERS)
         if over >= manifest.overhang:
             raise InputError(f"polygon from ({left:g}, {top:g}) to ({right:g}, {bottom:g})")
@@ -331,53 +320,44 @@ def convert(xml: Path, names: Sequence[str], classes: Sequence[str], destination
     ymax - ymin + 1]. Category ids run from 1 in the order of `classes`; difficult objects become `iscrowd`. A box whose
     two corners are the same pixel, the trace of a click without a drag, is left out and listed under `info.dropped`.
     Everything else is taken over as it stands, for the check to judge. Equal input gives equal bytes. Raises DataError,
-    which lists every file that is missing or no VOC annotation, and every unknown class.
+    which lists every file that is missing or no VOC annotation, with the first object at fault.
     """
     findings, dropped = Findings(), []
-    numbers = {label: number for number, label in enumerate(classes, start=1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for name in names:
-        path = xml / f"{name}.xml"
+        path, position = xml / f"{name}.xml", 0
         try:
             root = ElementTree.fromstring(read_bytes(path))
-            width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
-            file = _text(root, "filename")
+            width, height, file = _number(root, "size/width"), _number(root, "size/height"), _text(root, "filename")
             if Path(file).stem != path.stem:
                 raise InputError(f"names another image, {quoted(file)}")
             images.append({"id": len(images) + 1, "file_name": file, "width": width, "height": height})
-        except FileError as error:
-            findings.add("XML files that cannot be read", str(error))
-            continue
-        except (ElementTree.ParseError, ValueError, LookupError) as error:
-            findings.add("XML files that cannot be read", f"{path} ({error})")
-            continue
-        for position, item in enumerate(root.findall("object"), start=1):
-            try:
+            for position, item in enumerate(root.findall("object"), start=1):
                 label = _text(item, "name")
                 corners = (_number(item, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax"))
                 left, top, right, bottom = corners
                 difficult = _number(item, "difficult") if item.findtext("difficult") else 0
-                if label not in numbers:
-                    raise InputError(f"{quoted(label)}, expected one of {', '.join(numbers)}")
-                if difficult not in (0, 1):
-                    raise InputError(f"difficult: expected 0 or 1, found {difficult}")
-            except ValueError as error:
-                findings.add("objects that are no VOC annotation", f"{path}, object {position} ({error})")
-                continue
-            if (left, top) == (right, bottom):
-                dropped.append(f"{path.name}, object {position}: {label} at the single pixel {left}, {top}")
-                continue
-            box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
-            keys = {"id": len(annotations) + 1, "image_id": images[-1]["id"], "category_id": numbers[label]}
-            annotations.append({**keys, "bbox": box, "area": box[2] * box[3], "iscrowd": int(difficult)})
+                if label not in classes or difficult not in (0, 1):
+                    raise InputError(f"{quoted(label)}, difficult {difficult}: expected {', '.join(classes)}, 0 or 1")
+                if (left, top) == (right, bottom):
+                    dropped.append(f"{path.name}, object {position}: {label} at the single pixel {left}, {top}")
+                    continue
+                box = [left - 1, top - 1, right - left + 1, bottom - top + 1]
+                ids = {"id": len(annotations) + 1, "image_id": len(images), "category_id": classes.index(label) + 1}
+                annotations.append({**ids, "bbox": box, "area": box[2] * box[3], "iscrowd": int(difficult)})
+        except FileError as error:
+            findings.add("files that are no VOC annotation", str(error))
+        except (ElementTree.ParseError, ValueError, LookupError) as error:
+            where = f"{path}, object {position}" if position else str(path)
+            findings.add("files that are no VOC annotation", f"{where} ({error})")
     if len(findings):
         raise DataError(f"{xml} cannot be converted:\n" + "\n".join(f"  {text}" for text in findings.sentences()))
     content = {
         "info": {"description": f"{xml.name} converted from PASCAL VOC", "dropped": dropped},
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": number, "name": label} for label, number in numbers.items()],
+        "categories": [{"id": number, "name": label} for number, label in enumerate(classes, start=1)],
     }
     write_text(destination, json.dumps(content, sort_keys=True))
     return content

@@ -7,7 +7,6 @@ JPEG, PNG, WebP, BMP, GIF, PPM and TIFF files in grey, RGB and palettes.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import struct
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lska.data.entries import DataError
+from lska.data.entries import DataError, content_hash
 from lska.provenance.errors import InputError
 from lska.provenance.files import FileError, read_bytes
 
@@ -71,13 +70,13 @@ def see(path: Path, labels: bool = False) -> Seen:
     """Read and decode an image, or with `labels` a label map, for a check; nothing about it raises."""
     try:
         data = read_encoded(path)
-        found = hashlib.sha256(data).hexdigest()
         if not labels:
-            return Seen(found, *inspect(data, str(path)))
+            return Seen(content_hash(data), *inspect(data, str(path)))
         values = decode_labels(data, str(path))
     except DataError as error:
         return Seen(problem=str(error))
-    return Seen(found, values.shape[::-1], pixels=tuple(np.bincount(values.ravel(), minlength=256).tolist()))
+    pixels = np.bincount(values.ravel(), minlength=256).tolist()
+    return Seen(content_hash(data), values.shape[::-1], pixels=tuple(pixels))
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -119,13 +118,21 @@ def inspect(data: bytes, place: str) -> tuple[tuple[int, int], tuple[str, ...]]:
     JPEG files are decoded at an eighth of their size, which finds the same damage in half the time. Raises as `decode`.
     """
     with _named(data, place, "an image"):
-        image = _opened(data)
-        size, deep = image.size, _is_deep(image)
+        image, remarks = _opened(data), []
+        size = image.size
+        if _is_deep(image):
+            _of_sixteen_bits(data)
+            remarks.append("16 bits per channel, read as 8")
         image.draft(None, (1, 1))
         image.load()
-        if deep:
-            _of_sixteen_bits(data)
-        return size, tuple(_remarks(image, deep))
+        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < OPAQUE:
+            remarks.append("transparency, left out")
+        try:
+            if image.getexif().get(ORIENTATION, 1) != 1:
+                remarks.append("an orientation in EXIF data, left out")
+        except DECODE_ERRORS:
+            remarks.append("damaged EXIF data, left out")
+        return size, tuple(remarks)
 
 
 def decode_labels(data: bytes, place: str) -> np.ndarray:
@@ -212,17 +219,3 @@ def _of_sixteen_bits(data: bytes) -> Image.Image:
     if nearest.ndim == 2:
         return Image.fromarray(nearest).convert("RGB")
     return Image.fromarray(np.ascontiguousarray(nearest[:, :, 2::-1]))
-
-
-def _remarks(image: Image.Image, deep: bool) -> Iterator[str]:
-    if deep:
-        yield "16 bits per channel, read as 8"
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < OPAQUE:
-        yield "transparency, left out"
-    try:
-        turned = image.getexif().get(ORIENTATION, 1) != 1
-    except DECODE_ERRORS:
-        yield "damaged EXIF data, left out"
-    else:
-        if turned:
-            yield "an orientation in EXIF data, left out"

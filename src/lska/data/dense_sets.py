@@ -12,16 +12,7 @@ import numpy as np
 
 from lska.data import coco
 from lska.data.coco import SplitOutcome, check_detection
-from lska.data.entries import (
-    DataError,
-    file_hash,
-    file_sizes,
-    inside_problem,
-    lines_digest,
-    read_names,
-    sized_lines,
-)
-from lska.data.integrity import CheckReport, Findings, changed, decoded, differences
+from lska.data.entries import DataError, file_hash, file_sizes, inside_problem, lines_digest, read_names
 from lska.data.manifest import (
     DenseManifest,
     DetectionManifest,
@@ -30,8 +21,19 @@ from lska.data.manifest import (
     SegmentationSplitManifest,
     manifest_for,
 )
-from lska.data.preparing import RENDERED, DataSet, prepare_set, record
+from lska.data.preparing import (
+    RENDERED,
+    CheckReport,
+    DataSet,
+    Findings,
+    changed,
+    decoded,
+    differences,
+    prepare_set,
+    record,
+)
 from lska.data.sources import dense_root
+from lska.data.synthetic.dense_scenes import FOLDERS
 from lska.data.synthetic.generated import holds
 from lska.provenance.files import FileError
 from lska.provenance.metric_files import read_record
@@ -58,7 +60,7 @@ class DetectionSplit:
 
     def listing(self) -> list[str]:
         """Lines that change whenever a file of the split is added, removed, renamed or resized; reads one file."""
-        return [*sized_lines("images", self.images), f"annotations {file_hash(self.annotations)}"]
+        return [*_sized("images", self.images), f"annotations {file_hash(self.annotations)}"]
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,14 @@ class SegmentationSplit:
 
     def listing(self) -> list[str]:
         """As `DetectionSplit.listing`; reads no file."""
-        return [*sized_lines("images", self.images), *sized_lines("labels", self.labels)]
+        return [*_sized("images", self.images), *_sized("labels", self.labels)]
 
 
 DenseSplit = DetectionSplit | SegmentationSplit
+
+
+def _sized(part: str, folder: Path) -> list[str]:
+    return [f"{part} {name} {size}" for name, size in sorted(file_sizes(folder).items())]
 
 
 def open_dense(kind: str, data: DataSource, split: str, cache: Path) -> Any:
@@ -137,21 +143,20 @@ class DenseSet(DataSet):
                 f"{self.root} does not hold the generated set {name!r}, or one of other settings; make it with "
                 "`lska data prepare`"
             )
-        about, classes = {"name": name, "title": "generated scenes", **RENDERED}, settings.class_names
-        counts = {split: settings.count(split) for split in ("train", "val")}
+        about = {"name": name, "title": "generated scenes", **RENDERED, "classes": settings.class_names}
+        counts = {split: settings.count(split) for split in FOLDERS}
         if self.kind == "detection":
             boxed = {
                 split: DetectionSplitManifest(f"{split}2017", f"annotations/instances_{split}2017.json", count)
                 for split, count in counts.items()
             }
-            ids = tuple(range(1, len(classes) + 1))
-            return DetectionManifest(**about, classes=classes, category_ids=ids, splits=boxed, masks=True)
-        folders = {"train": "training", "val": "validation"}
+            ids = tuple(range(1, len(settings.class_names) + 1))
+            return DetectionManifest(**about, category_ids=ids, splits=boxed, masks=True)
         labelled = {
-            split: SegmentationSplitManifest(f"images/{folders[split]}", f"annotations/{folders[split]}", count)
+            split: SegmentationSplitManifest(f"images/{FOLDERS[split]}", f"annotations/{FOLDERS[split]}", count)
             for split, count in counts.items()
         }
-        return SegmentationManifest(**about, classes=classes, splits=labelled, zero_is_unlabelled=True)
+        return SegmentationManifest(**about, splits=labelled, zero_is_unlabelled=True)
 
     def open(self, split: str) -> Any:
         """Open a split; raises as `open_dense`."""
@@ -159,18 +164,22 @@ class DenseSet(DataSet):
         if split not in manifest.splits:
             raise DataError(f"{manifest.name} has no split {split!r}; choose from {', '.join(manifest.splits)}")
         folder, expected = dense_root(manifest, self.root, self.cache), manifest.splits[split]
-        if isinstance(manifest, SegmentationManifest):
+        segments = isinstance(manifest, SegmentationManifest)
+        images, answers = folder / expected.images, folder / (expected.labels if segments else expected.annotations)
+        folders = segments or manifest.format == "voc"
+        for place, there in ((images, images.is_dir()), (answers, answers.is_dir() if folders else answers.is_file())):
+            if not there:
+                what = "a COCO annotation file" if place == answers and not folders else "a folder"
+                raise DataError(f"{place} is missing: expected {what}; restore it or correct the data root")
+        if segments:
             return SegmentationSplit(
-                split, _folder(folder / expected.images), _folder(folder / expected.labels), manifest.image_suffix,
-                manifest.label_suffix, manifest.classes, manifest.zero_is_unlabelled, manifest.ignore, expected.count,
+                split, images, answers, manifest.image_suffix, manifest.label_suffix, manifest.classes,
+                manifest.zero_is_unlabelled, manifest.ignore, expected.count,
             )  # fmt: skip
-        images, annotations = _folder(folder / expected.images), folder / expected.annotations
-        if manifest.format == "voc":
-            annotations = self._converted(manifest, _folder(annotations), folder / str(expected.names))
-        elif not annotations.is_file():
-            raise DataError(f"{annotations} is missing: expected a COCO annotation file; restore it")
+        if folders:
+            answers = self._converted(manifest, answers, folder / str(expected.names))
         return DetectionSplit(
-            split, images, annotations, manifest.classes, manifest.category_ids, expected.count, manifest.masks
+            split, images, answers, manifest.classes, manifest.category_ids, expected.count, manifest.masks
         )
 
     def _converted(self, manifest: DetectionManifest, xml: Path, names_file: Path) -> Path:
@@ -189,15 +198,14 @@ class DenseSet(DataSet):
             coco.convert(xml, names, manifest.classes, destination)
         return destination
 
-    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+    def check(self, contents: bool = False) -> tuple[CheckReport, dict[str, Any]]:
         """Every annotation and every file; every image is decoded."""
         manifest, findings, notes = self.manifest, [], []
-        detail, contents, files = {}, {}, {}
+        detail, digests, files = {}, {}, {}
         for name, expected in manifest.splits.items():
             try:
                 split = self.open(name)
-                checked = check_detection if isinstance(split, DetectionSplit) else check_segmentation
-                outcome = checked(manifest, split)
+                outcome = (check_segmentation if self.kind == "segmentation" else check_detection)(manifest, split)
             except (DataError, FileError) as error:
                 findings.append(f"{name}: {error}")
                 continue
@@ -208,21 +216,13 @@ class DenseSet(DataSet):
                     f"{name}: the contents differ, expected contents digest {expected.contents}, found "
                     f"{outcome.contents}."
                 )
-            detail[name], contents[name] = outcome.facts, outcome.contents
+            detail[name], digests[name] = outcome.facts, outcome.contents
             files[name] = lines_digest(split.listing())
         if self.data.generate is not None and not findings:
-            splits = {n: dataclasses.replace(one, contents=contents[n]) for n, one in manifest.splits.items()}
+            splits = {n: dataclasses.replace(one, contents=digests[n]) for n, one in manifest.splits.items()}
             manifest = dataclasses.replace(manifest, splits=splits)
         report = CheckReport(manifest.name, manifest.digest, self.root, tuple(dict.fromkeys(findings)), tuple(notes))
-        content = record(manifest) | {"kind": self.kind, "detail": detail, "contents": contents, "files": files}
-        return report, content
-
-
-def _folder(folder: Path) -> Path:
-    """`folder` itself; raises DataError where it is none."""
-    if not folder.is_dir():
-        raise DataError(f"{folder} is missing: expected a folder; restore it or correct the data root")
-    return folder
+        return report, record(manifest) | {"kind": self.kind, "detail": detail, "contents": digests, "files": files}
 
 
 def check_segmentation(manifest: SegmentationManifest, split: SegmentationSplit) -> SplitOutcome:
@@ -235,21 +235,20 @@ def check_segmentation(manifest: SegmentationManifest, split: SegmentationSplit)
         stems.append({one.removesuffix(suffix) for one in files if one.endswith(suffix)})  # case counts, as to mmseg
     images, labels = stems
     names, pixels, lines = sorted(images & labels), np.zeros(256, dtype=np.int64), []
-    alone = (f"{split.images / name}{split.image_suffix}" for name in sorted(images - labels))
-    findings.add("images without label map", *alone)
-    alone = (f"{split.labels / name}{split.label_suffix}" for name in sorted(labels - images))
-    findings.add("label maps without image", *alone)
-    files = [split.labels / f"{name}{split.label_suffix}" for name in names]
-    pictures = decoded([split.images / f"{one}{split.image_suffix}" for one in names], split.split, findings, remarks)
-    maps = decoded(files, split.split, findings, remarks, labels=True)
-    for name, file, image, label in zip(names, files, pictures, maps, strict=True):
+    picture_files = {name: split.images / f"{name}{split.image_suffix}" for name in images}
+    label_files = {name: split.labels / f"{name}{split.label_suffix}" for name in labels}
+    findings.add("images without label map", *(str(picture_files[name]) for name in sorted(images - labels)))
+    findings.add("label maps without image", *(str(label_files[name]) for name in sorted(labels - images)))
+    pictures = decoded([picture_files[name] for name in names], split.split, findings, remarks)
+    maps = decoded([label_files[name] for name in names], split.split, findings, remarks, labels=True)
+    for name, image, label in zip(names, pictures, maps, strict=True):
         lines += [f"{image.hash} images/{name}", f"{label.hash} labels/{name}"]
         if image.size and label.size and image.size != label.size:
-            text = "{} is {}x{}, the image {}x{}".format(file, *label.size, *image.size)
+            text = "{} is {}x{}, the image {}x{}".format(label_files[name], *label.size, *image.size)
             findings.add("label maps of another size than their image", text)
-        unknown = [value for value, count in enumerate(label.pixels) if count and value not in manifest.allowed]
+        unknown = [str(value) for value, count in enumerate(label.pixels) if count and value not in manifest.allowed]
         if unknown:
-            findings.add("label maps with values that are no class", f"{file}: {', '.join(map(str, unknown[:10]))}")
+            findings.add("label maps with values that are no class", f"{label_files[name]}: {', '.join(unknown[:10])}")
         pixels += np.array(label.pixels or 256 * [0])
     counts = differences([("pairs of image and label map", manifest.splits[split.split].count, len(names))])
     first = int(manifest.zero_is_unlabelled)

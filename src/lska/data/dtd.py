@@ -6,7 +6,6 @@ CVPR 2014; the layout is that of release 1.0.1.
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,8 @@ import numpy as np
 
 from lska.data.entries import DataError, file_hash, lines_digest, shown_names
 from lska.data.folders import Split, list_split
-from lska.data.integrity import CheckReport, Findings, check_class_folders
 from lska.data.manifest import IMAGES, LABELS, PARTS, TextureManifest, manifest_for
-from lska.data.preparing import DataSet, inspected_record
+from lska.data.preparing import CheckReport, DataSet, Findings, check_class_folders, inspected_record
 from lska.data.sources import archives_of, texture_folder, texture_root
 from lska.provenance.files import FileError, quoted, read_lines
 from lska.provenance.metric_files import digest
@@ -27,7 +25,7 @@ from lska.settings.schema import DataSource
 Splits = dict[int, dict[str, np.ndarray]]
 """For each split, numbered from 1, and each of `PARTS` the indices of its images, int64 (n,), in the file's order."""
 
-_LABEL_FILE = re.compile(rf"({'|'.join(PARTS)})([1-9]\d*)\.txt")
+LABEL_FILE = re.compile(rf"({'|'.join(PARTS)})([1-9]\d*)\.txt")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +45,10 @@ class TextureSet:
         """Class names in index order."""
         return self.images.classes
 
-    @functools.cached_property
-    def names(self) -> tuple[str, ...]:
+    @property
+    def names(self) -> list[str]:
         """`<class>/<file>` of every image."""
-        return tuple(self.images.samples.names)
+        return self.images.samples.names
 
     @property
     def targets(self) -> np.ndarray:
@@ -60,7 +58,7 @@ class TextureSet:
     def listing(self) -> list[str]:
         """Lines that change whenever an image is added, removed, renamed or resized, or a split changed."""
         files = [self.folder / LABELS / f"{part}{number}.txt" for number in self.splits for part in PARTS]
-        sizes = [f"{IMAGES} {name} {self.images.size(index)}" for index, name in enumerate(self.names)]
+        sizes = [f"{IMAGES} {name} {self.images.size(i)}" for i, name in enumerate(self.names)]
         return [*sizes, *(f"{LABELS} {file.name} {file_hash(file)}" for file in files)]
 
 
@@ -120,54 +118,46 @@ def _read(root: Path, findings: Findings) -> TextureSet:
     images, labels = list_split(folder, IMAGES), folder / LABELS
     index = {name: position for position, name in enumerate(images.samples.names)}
     names = sorted(path.name for path in labels.iterdir())
-    numbers = sorted({int(match[2]) for match in map(_LABEL_FILE.fullmatch, names) if match})
+    numbers = sorted({int(match[2]) for match in map(LABEL_FILE.fullmatch, names) if match})
     if not numbers:
         raise DataError(
             f"{labels} holds no split: expected {', '.join(f'{part}1.txt' for part in PARTS)}, found "
             f"{shown_names(names)}; restore the label files"
         )
-    return TextureSet(folder, images, {n: _split(labels, n, index, images.classes, findings) for n in numbers})
-
-
-def _split(
-    labels: Path, number: int, index: dict[str, int], classes: tuple[str, ...], findings: Findings
-) -> dict[str, np.ndarray]:
-    """The parts of one split; an image that is listed twice belongs to the part that lists it first."""
-    placed: dict[int, str] = {}
-    members: dict[str, list[int]] = {part: [] for part in PARTS}
-    for part in PARTS:
-        path = labels / f"{part}{number}.txt"
-        try:
-            lines = read_lines(path)
-        except FileError as error:
-            findings.add("label files that cannot be read", str(error))
-            continue
-        if not lines:
-            findings.add("label files that name no image", path.name)
-        for line, name in lines:
-            where, position = f"{quoted(name)} in {path.name} line {line}", index.get(name)
-            if position is None:
-                known = name.partition("/")[0] in classes
-                findings.add("lines that name a missing image" if known else "lines of an unknown class", where)
-            elif position not in placed:
-                placed[position] = part
-                members[part].append(position)
-            elif placed[position] != part:
-                findings.add("images in two parts of a split", f"{where} and {placed[position]}{number}.txt")
+    splits: Splits = {}
+    for number in numbers:
+        placed: dict[str, str] = {}  # part of each image, the first that lists it
+        splits[number] = {}
+        for part in PARTS:
+            path, members = labels / f"{part}{number}.txt", []
+            try:
+                lines = read_lines(path)
+            except FileError as error:
+                lines = []
+                findings.add("label files that cannot be read", str(error))
             else:
-                findings.add("images listed twice in a part", where)
-    return {part: np.array(found, dtype=np.int64) for part, found in members.items()}
+                findings.add("label files that name no image", *([] if lines else [path.name]))
+            for line, name in lines:
+                where = f"{quoted(name)} in {path.name} line {line}"
+                if name not in index:
+                    findings.add("lines that name a missing image", where)
+                elif (former := placed.setdefault(name, where)) is not where:
+                    findings.add("images listed twice in a split", f"{where} and {former}")
+                else:
+                    members.append(index[name])
+            splits[number][part] = np.array(members, dtype=np.int64)
+    return TextureSet(folder, images, splits)
 
 
 class TextureFolder(DataSet):
     """Textures: DTD, or generated ones in its layout."""
 
-    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+    def check(self, contents: bool = False) -> tuple[CheckReport, dict[str, Any]]:
         """Classes, counts and every line of every split."""
         made = self.data.generate is not None
         manifest = self.settings.manifest(self.data.name) if made else manifest_for(self.kind, self.data)
         place = texture_root(self.root, manifest.archives, self.cache)
-        report = check_textures(manifest, place)
+        report = check_textures(manifest, place, contents)
         if not report.ok:
             return report, {}
         textures = read_textures(place)

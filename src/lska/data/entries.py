@@ -37,9 +37,6 @@ class DataError(LskaError, ValueError):
     """A data set on disk is not as expected; the message names the place, what was expected and what to do."""
 
 
-# --- Names -----------------------------------------------------------------------------------------------------------
-
-
 def is_hidden(name: str) -> bool:
     """Whether a file, or a folder that it lies in, is no data: hidden, temporary, or left by macOS or Windows."""
     return _HIDDEN.search(name) is not None
@@ -91,13 +88,13 @@ def label_problem(name: str) -> str | None:
 
 
 Inside = Annotated[str, checked(inside_problem)]
-"""A path, with forward slashes, that stays inside the folder that it starts from; checked by `strict.build`."""
+"""A path, with forward slashes, that stays inside the folder that it starts from."""
 
 FileName = Annotated[str, checked(name_problem)]
-"""What becomes one file or folder: a path of one part that is not hidden; checked by `strict.build`."""
+"""What becomes one file or folder: a path of one part that is not hidden."""
 
 Label = Annotated[str, checked(label_problem)]
-"""A name that is only shown; checked by `strict.build`."""
+"""A name that is only shown."""
 
 
 def shown_names(names: Sequence[str]) -> str:
@@ -126,12 +123,8 @@ def read_names(path: Path, problem: Callable[[str], str | None]) -> list[str]:
         wrong += [f"line {number}: {stands}"] if stands else []
         first.setdefault(name, number)
     if wrong:
-        more = f"\n  and {len(wrong) - SHOWN:,} more" if len(wrong) > SHOWN else ""
-        raise FileError(f"{path}: {len(wrong):,} problem(s):\n  " + "\n  ".join(wrong[:SHOWN]) + more)
+        raise FileError(f"{path}: {len(wrong):,} problem(s), first:\n  " + "\n  ".join(wrong[:SHOWN]))
     return list(first)
-
-
-# --- Digests ---------------------------------------------------------------------------------------------------------
 
 
 def lines_digest(lines: Iterable[str]) -> str:
@@ -148,12 +141,9 @@ def content_hash(data: bytes) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; raises DataError where it is missing or cannot be read."""
-    try:
-        with open_regular(path) as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except (FileError, OSError) as error:
-        raise DataError(f"{error}; restore it, or correct the data root in the configuration") from error
+    """SHA-256 of a file, in hexadecimal; raises FileError where it is missing or cannot be read."""
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
@@ -168,13 +158,5 @@ def file_sizes(folder: Path) -> dict[str, int]:
             inside = "" if base == str(folder) else f"{base.removeprefix(f'{folder}/')}/"
             found |= {f"{inside}{one}": Path(base, one).stat().st_size for one in names if is_image(f"{inside}{one}")}
     except OSError as error:
-        raise DataError(
-            f"{error.filename or folder} cannot be read ({error.strerror}): expected a folder of images; restore it "
-            "or correct the data root in the configuration"
-        ) from error
+        raise DataError(f"{folder} cannot be read ({error}): restore it or correct the data root") from error
     return found
-
-
-def sized_lines(part: str, folder: Path) -> list[str]:
-    """Lines that change whenever an image file under `folder` is added, removed, renamed or resized."""
-    return [f"{part} {name} {size}" for name, size in sorted(file_sizes(folder).items())]

@@ -1,19 +1,28 @@
-"""Image-classification data: a folder of class folders for each split, read in place and never written to."""
+"""Image-classification data: a folder of class folders for each split, read in place and never written to.
+
+torch is imported where a split becomes a torch data set: the Snakefile's process does without it.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from lska.data.decoding import read_encoded
-from lska.data.entries import EXTENSIONS, DataError, is_hidden, is_image, lines_digest, shown_names
+from lska.data.decoding import decode, read_encoded
+from lska.data.entries import EXTENSIONS, DataError, is_hidden, is_image, lines_digest, lying_at, shown_names
+
+logger = logging.getLogger(__name__)
+
+GIVE_UP_AFTER = 50  # unreadable images in a row; so many mean that the storage is at fault, not a file
+SLOTS = 257  # counters: one for the main process and one per worker
 
 
 class Sample(NamedTuple):
@@ -107,7 +116,14 @@ def list_split(root: Path, split: str) -> Split:
     root = Path(root)
     source = root / split
     if not source.is_dir():
-        raise DataError(_no_split(root, split))
+        code = f"from torchvision.datasets import ImageNet; ImageNet({str(root)!r}, {split!r})"
+        published = (root / f"ILSVRC2012_img_{split}.tar").is_file()
+        unpack = f"; unpack it: {shlex.join(['python', '-c', code])}" if published else ""
+        raise DataError(
+            f"data root '{root.absolute()}' has no {split!r} split: expected {split}/<class>/<image> or an archive of "
+            f"it, {lying_at(root)}; correct the data root in the configuration (one level up or down?) or mount the "
+            f"data set{unpack}"
+        )
     files: dict[str, list[str]] = {}
     loose: list[str] = []
     ignored: list[str] = []
@@ -137,23 +153,6 @@ def list_split(root: Path, split: str) -> Split:
     return Split(root, split, source, classes, Samples(names, targets), (*ignored, *loose))
 
 
-def _no_split(root: Path, split: str) -> str:
-    """What lies at a root without the folder of a split, and what to do."""
-    try:
-        found = sorted(path.name for path in root.iterdir())
-    except OSError as error:
-        return (
-            f"data root '{root.absolute()}' cannot be read ({error.strerror}): expected a folder that holds "
-            "train and val, or an archive of it; correct the data root in the configuration or mount the data set"
-        )
-    code = f"from torchvision.datasets import ImageNet; ImageNet({str(root)!r}, {split!r})"
-    unpack = f"; unpack it: {shlex.join(['python', '-c', code])}" if f"ILSVRC2012_img_{split}.tar" in found else ""
-    return (
-        f"data root '{root.absolute()}' has no {split!r} split: expected {split}/<class>/<image> or {split}.tar, found "
-        f"{shown_names(found)}; correct the data root (one level up or down?) or rename the folder{unpack}"
-    )
-
-
 def check_same_classes(train: Split, val: Split) -> None:
     """Raise DataError, which says which classes only one of them has, unless class indices mean the same in both."""
     if train.classes == val.classes:
@@ -174,3 +173,54 @@ def names_digest(split: Split) -> str:
 def contents_digest(split: Split, hashes: Iterable[str]) -> str:
     """`sha256:...` of the lines `<sha256 of the file> <class>/<file>`, in the order of `names_digest`."""
     return lines_digest(f"{value} {name}" for value, name in zip(hashes, split.samples.names, strict=True))
+
+
+class ImageDataset:
+    """Decoded images of a split with their class indices, as `(transform(image), target)`: a torch data set.
+
+    The image is an RGB `PIL.Image`; `transform` is an attribute that timm's `create_loader` may replace. Unreadable or
+    truncated images, by `on_error`: "skip" (training) logs a warning with the file's name, counts it and gives the next
+    readable sample in its place, the same one each time; "raise" (evaluation) refuses.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        transform: Callable[[Any], Any] | None = None,
+        on_error: Literal["skip", "raise"] = "raise",
+    ) -> None:
+        import torch
+
+        self.split, self.transform, self.on_error = split, transform, on_error
+        # Shared memory brings the workers' counts to the main process; a slot each makes a lock unnecessary.
+        self._skipped = torch.zeros(SLOTS, dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @property
+    def skipped(self) -> int:
+        """Reads that failed and were skipped so far, in this process and its workers; an image counts at every read."""
+        return int(self._skipped.sum())
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """The sample at `index`; DataError where it is unreadable and `on_error` is "raise", or many in a row are."""
+        from torch.utils.data import get_worker_info
+
+        for step in range(GIVE_UP_AFTER):
+            position = (index + step) % len(self)
+            try:
+                image = decode(self.split.read(position), self.split.name(position))
+            except DataError as error:
+                if self.on_error == "raise":
+                    raise
+                worker = get_worker_info()
+                self._skipped[0 if worker is None else 1 + worker.id % (SLOTS - 1)] += 1
+                logger.warning("skipped: %s", error)
+                continue
+            finished = image if self.transform is None else self.transform(image)
+            return finished, self.split.samples[position].target
+        raise DataError(
+            f"{self.split.source}: {GIVE_UP_AFTER} unreadable images in a row from {self.split.name(index)!r} on; "
+            "expected a stray one at most. Check the storage, then the data with `lska data check --contents`"
+        )

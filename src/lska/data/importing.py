@@ -16,8 +16,7 @@ from urllib.request import Request, urlopen
 from lska.data.archives import CHUNK, Archive, is_archive, stem
 from lska.data.entries import DataError, shown_names
 from lska.data.manifest import Manifest, load_manifest
-from lska.provenance.files import FileError, WriteError, atomic_path, open_regular, quoted, read_yaml, writing
-from lska.settings.schema import MANIFESTS
+from lska.provenance.files import FileError, WriteError, atomic_path, open_regular, read_yaml, writing
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -44,10 +43,10 @@ class Import(NamedTuple):
 def import_archive(manifest: Path, source: str, root: Path) -> Import:
     """Bring the archive at `source` into the folder `root` under its own name, with a pointer beside it.
 
-    It appears under that name only after it was found to be the one that `manifest` describes. An interrupted call goes
-    on where it was, if a hash will tell whether the pieces fit; a call for what is there already does nothing. Raises
-    DataError, which says what was expected and what was found, and leaves nothing behind; FileError where the source
-    (an address with one of `SCHEMES`, or a path) is no regular file; WriteError where there is no room.
+    It appears under that name only after it was found to be the one that `manifest` describes; a call for what is there
+    already does nothing. Raises DataError, which says what was expected and what was found, and leaves nothing behind;
+    FileError where the source (an address with one of `SCHEMES`, or a path) is no regular file; WriteError where there
+    is no room.
     """
     scheme, mark, _ = source.partition("://")
     if not source.isprintable() or (mark and scheme.lower() not in SCHEMES):
@@ -60,38 +59,41 @@ def import_archive(manifest: Path, source: str, root: Path) -> Import:
             f"the address at {urlsplit(source).hostname} has a password and would be recorded in a file for git: fetch "
             "the archive by hand, and import the file"
         )
-    with _repository(root) as repository:
+    with _repository() as repository:
         archive = _chosen(manifest, source)
         path = root / archive.file
-        pointer = path.with_name(f"{path.name}.dvc")
-        below = root.resolve().relative_to(Path(repository.root_dir).resolve()).parts
-        if below[:1] != ("data",) or repository.scm.is_ignored(str(pointer.absolute())):
+        pointer, top = path.with_name(f"{path.name}.dvc"), Path(repository.root_dir).resolve()
+        inside = root.resolve().is_relative_to(top / "data")
+        if not inside or repository.scm.is_ignored(str(pointer.absolute())):
             raise DataError(
                 f"{pointer} is no place for a pointer that git keeps: choose a folder directly below data/, such as "
-                "--root data/mine"
+                "--root data/mine; elsewhere put the archive by hand, check it with `lska data check NAME --root ... "
+                "--archives`, and point the setting root to it (docs/data.md)"
             )
         recorded = _recorded(pointer)
         expected = replace(archive, md5=archive.md5 or recorded)
         fetched = not path.exists()
         if fetched:
-            _bring(source, path, expected)
-        elif not expected.stated:
-            raise DataError(
-                f"{path} is there already, without a pointer, and its manifest states no hash by which it could be "
-                "told: remove it to import it; it can be used without being imported"
-            )
-        elif problems := expected.problems(path):
-            raise DataError(
-                f"{path} is there and is not {expected.file}: {'; '.join(problems)}; remove it to import it"
-            )
+            logger.info("fetching %s", source)
+            with atomic_path(path) as temporary:
+                _fetch(source, temporary, path)
+                if problems := expected.problems(temporary):
+                    raise DataError(f"{source} is not {expected.file}: {'; '.join(problems)}; nothing was kept of it")
+        else:
+            problems = expected.problems(path) if expected.stated else ["nothing is stated by which it could be told"]
+            if problems:
+                raise DataError(
+                    f"{path} is there already and not known to be {expected.file}: {'; '.join(problems)}; remove it to "
+                    "import it"
+                )
         if recorded is None or recorded != expected.md5:
             _record(repository, source, path, pointer)
         return Import(path, pointer, fetched, bool(expected.stated))
 
 
 @contextmanager
-def _repository(root: Path) -> Iterator[Repo]:
-    """The DVC repository of the working folder, in which `root` has to lie."""
+def _repository() -> Iterator[Repo]:
+    """The DVC repository of the working folder."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
@@ -102,13 +104,6 @@ def _repository(root: Path) -> Iterator[Repo]:
     except NotDvcRepoError as error:
         raise DataError(f"{Path.cwd()} is in no project with DVC (.dvc/): run this in the project's folder") from error
     with repository:
-        top = Path(repository.root_dir).resolve()
-        if not root.resolve().is_relative_to(top):
-            raise DataError(
-                f"{root} lies outside the project {top}, where DVC keeps no pointers: put the archive there by hand, "
-                "see with `lska data check NAME --root ... --archives` whether it is the right one, and point the "
-                "setting root to it (docs/data.md)"
-            )
         yield repository
 
 
@@ -127,31 +122,10 @@ def _chosen(manifest: Path, source: str) -> Archive:
     alike = [archive for archive in archives if is_archive(name) and stem(name) == stem(archive.file)]
     for archive in sorted(alike, key=lambda archive: archive.file != name):
         return archive if name == archive.file else Archive(name, holds=archive.holds, rename=archive.rename)
-    others = {path.stem: load_manifest(path, None).archives for path in sorted(MANIFESTS.glob("*.yaml"))}
-    hints = [
-        set_name
-        for set_name, listed in others.items()
-        if set_name != manifest.stem and any(source == one.url or stem(name) == stem(one.file) for one in listed)
-    ]
     raise DataError(
         f"{source}: {name} is no archive of {manifest.stem}, expected {shown_names([one.file for one in archives])}; "
-        + (f"it is one of {', '.join(hints)}" if hints else "if it is one under another name, rename it")
+        "if it is one under another name, rename it"
     )
-
-
-def _bring(source: str, path: Path, expected: Archive) -> None:
-    """Fetch `source` and, if it is as expected, put it at `path`; otherwise nothing is left there."""
-    made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    logger.info("fetching %s", source)
-    try:
-        with atomic_path(path) as temporary:
-            _fetch(source, temporary, path)
-            if problems := expected.problems(temporary):
-                raise DataError(f"{source} is not {expected.file}: {'; '.join(problems)}; nothing was kept of it")
-    finally:
-        for folder in made:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
 
 
 def _fetch(source: str, temporary: Path, path: Path) -> None:
@@ -191,15 +165,12 @@ def _recorded(pointer: Path) -> str | None:
     """The MD5 that a complete pointer states; None where there is none, or an unfinished one."""
     if not pointer.is_file():
         return None
-    remedy = f"restore it with `git checkout -- {pointer}`, or delete it to import anew"
     try:
         md5 = str(read_yaml(pointer)["outs"][0]["md5"])
-    except FileError as error:
-        raise DataError(f"{error}; {remedy}") from error
     except (KeyError, IndexError, TypeError):
         return None
     if not re.fullmatch("[0-9a-f]{32}", md5):
-        raise DataError(f"{pointer}: expected the MD5 of a file, found {quoted(md5)}; {remedy}")
+        raise DataError(f"{pointer}: expected the MD5 of a file, found {md5!r}; restore it, or delete it")
     return md5
 
 

@@ -1,5 +1,4 @@
-"""Manifests: what a data set has to consist of, of every kind, and the digest that stands for it in every metric file.
-"""
+"""Manifests: what a data set has to consist of, and the digest that stands for it in every metric file."""
 
 from __future__ import annotations
 
@@ -49,7 +48,6 @@ ROUNDING = 1.0
 
 LARGEST_LABEL = 255  # label maps have 8 bits
 
-
 Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")] | None
 Suffix = Annotated[str, Field(pattern=r"(?i)\.(png|jpe?g|webp)$"), checked(inside_problem)]
 
@@ -66,10 +64,10 @@ class Described:
     """What it is distributed as."""
 
     def __post_init__(self) -> None:
-        problems = [f"archives: {one!r} is listed twice" for one in repeated(one.file for one in self.archives)]
-        for name in ("classes", "category_ids", "ignore", "severities"):
-            problems += [f"{name}: {quoted(one)} is listed twice" for one in repeated(getattr(self, name, ()))]
-        empty = (name for name in ("classes", "splits") if not getattr(self, name, True))
+        listed = {name: getattr(self, name, ()) for name in ("classes", "category_ids", "ignore", "severities")}
+        listed["archives"] = [one.file for one in self.archives]
+        problems = [f"{name}: {quoted(one)} is listed twice" for name in listed for one in repeated(listed[name])]
+        empty = (name for name in ("classes", "splits", "severities") if not getattr(self, name, True))
         problems += [f"{name}: expected at least one, found none" for name in empty]
         if problems := [*problems, *self._problems()]:
             raise InputError("; ".join(problems))
@@ -155,7 +153,7 @@ class CorruptedManifest(Described):
         self.part("check")  # whose own checks are those of count and classes
 
     def _problems(self) -> Iterable[str]:
-        if not set(self.severities) <= set(SEVERITIES) or not self.severities:
+        if not set(self.severities) <= set(SEVERITIES):
             yield f"severities: expected some of {list(SEVERITIES)}, found {list(self.severities)}"
 
     @property
@@ -383,8 +381,7 @@ def load_manifest(name: str | Path, kind: str | None = "classification") -> Any:
         raise DataError(f"{path}: expected `archives` as the last key, found {list(values)[-1]!r} there; move it down")
     if kind not in (None, found):
         raise DataError(
-            f"{path} is a manifest of {found}, expected one of {kind}: one of {', '.join(available(kind))} or the path "
-            "of a .yaml file; correct the name"
+            f"{path} is a manifest of {found}, expected one of {kind}: {', '.join(available(kind))} or your own"
         )
     values.pop("kind", None)
     if isinstance(values.get("classes"), str):
@@ -427,11 +424,11 @@ def save_manifest(manifest: Manifest, path: Path) -> None:
     import yaml
 
     def said(values: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in values.items() if value is not None}
+        return {key: value for key, value in values.items() if value not in (None, [], {}) and value is not False}
 
     values = json.loads(json.dumps(dataclasses.asdict(manifest)), object_hook=said)
-    archives = [{key: value for key, value in one.items() if value} for one in values.pop("archives")]
-    values |= {"archives": archives} if archives else {}
+    # The list of archives is the last key of a manifest.
+    values |= {"archives": values.pop("archives")} if "archives" in values else {}
     write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
 
 

@@ -1,4 +1,4 @@
-"""Make or check a data set, whatever it serves, and record beside the results what it is.
+"""Data sets, whatever they serve: made or checked against their manifest, and recorded beside the results.
 
 A kind of set is a subclass of `DataSet` that says how it is made and checked. What is not as its manifest says is
 refused with everything found; what is sound gets a record, which trainings, evaluations and tables rely on.
@@ -7,27 +7,129 @@ refused with everything found; what is sound gets a record, which trainings, eva
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from lska.data.entries import DataError, lines_digest
-from lska.data.folders import Split, list_split
+from lska.data.decoding import Seen, see
+from lska.data.entries import SHOWN, DataError, lines_digest, shown_names
+from lska.data.folders import Split, contents_digest, list_split, names_digest
 from lska.data.generators import generator_settings
-from lska.data.integrity import CheckReport, changed, check_class_folders, render_report, structure_problems
-from lska.data.manifest import make_manifest, manifest_for
+from lska.data.manifest import Manifest, make_manifest, manifest_for
 from lska.data.sources import split_root
 from lska.data.synthetic.generated import write_set
+from lska.provenance.files import one_line
 from lska.provenance.metric_files import read_record, write_sealed
 from lska.settings.schema import DataSource
 from lska.settings.tasks import InspectionJob, ScaleData, place
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 RENDERED = {"source": "lska.data.synthetic", "terms": "no restrictions"}
 """What a manifest says of generated scenes."""
+
+CHUNK = 1024  # files handed to the threads at a time
+
+# --- What a check finds ----------------------------------------------------------------------------------------------
+
+
+class Findings:
+    """Problems by kind; each kind keeps its number and its first examples, so that millions of them fit in memory."""
+
+    def __init__(self) -> None:
+        self._examples: dict[str, list[str]] = {}
+        self._counts: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    def add(self, kind: str, *examples: str) -> None:
+        """Count more problems of a kind, one for each example, which names the file and the annotation."""
+        for example in examples:
+            self._counts[kind] = self._counts.get(kind, 0) + 1
+            if self._counts[kind] <= SHOWN:
+                self._examples.setdefault(kind, []).append(one_line(example))
+
+    def sentences(self) -> tuple[str, ...]:
+        """One text per kind: the kind, how many there are, the first of them."""
+        return tuple(
+            f"{kind} ({count:,}): {'; '.join(self._examples[kind])}"
+            + (f"; and {count - SHOWN:,} more" if count > SHOWN else "")
+            for kind, count in self._counts.items()
+        )
+
+
+def differences(stated: Iterable[tuple[str, int | None, int]]) -> list[str]:
+    """Sentences about counts that are not as stated, from triples (what, expected or None, found)."""
+    return [
+        f"{found:,} {what}, expected {expected:,} "
+        f"({abs(found - expected):,} too {'many' if found > expected else 'few'})"
+        for what, expected, found in stated
+        if expected is not None and found != expected
+    ]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The outcome of a check: `findings` are what is wrong, `notes` what is worth knowing; one sentence each."""
+
+    manifest: str
+    digest: str
+    root: Path
+    findings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the data are what the manifest says."""
+        return not self.findings
+
+
+def render_report(report: CheckReport) -> str:
+    """The report for people, ending in a newline."""
+    verdict = "as its manifest says" if report.ok else f"not as its manifest says ({len(report.findings)})"
+    lines = [f"{report.manifest} at {report.root}: {verdict}", f"manifest digest {report.digest}"]
+    lines += [f"  wrong: {one_line(text)}" for text in report.findings]
+    lines += [f"  {one_line(text)}" for text in report.notes]
+    return "\n".join(lines) + "\n"
+
+
+def mapped(function: Callable[[int], T], count: int, description: str) -> Iterator[T]:
+    """Yield `function(0)` to `function(count - 1)` in order, from threads, with a progress bar on a terminal.
+
+    Pillow works outside the interpreter lock.
+    """
+    from tqdm import tqdm
+
+    bar = tqdm(total=count, desc=description, unit="img", disable=None)
+    with bar, ThreadPoolExecutor(os.cpu_count()) as threads:
+        for start in range(0, count, CHUNK):
+            for value in threads.map(function, range(start, min(start + CHUNK, count))):
+                bar.update()
+                yield value
+
+
+def decoded(
+    paths: Sequence[Path], description: str, findings: Findings, remarks: Findings, labels: bool = False
+) -> Iterator[Seen]:
+    """Decode images, or with `labels` label maps.
+
+    What cannot be used goes to `findings`, what decoding leaves out to `remarks`.
+    """
+    kind = "label maps that cannot be decoded" if labels else "images that cannot be decoded"
+    for path, picture in zip(paths, mapped(lambda one: see(paths[one], labels), len(paths), description), strict=True):
+        findings.add(kind, *([picture.problem] if picture.problem else []))
+        for remark in picture.remarks:
+            remarks.add(f"images with {remark}", f"{path.parent.name}/{path.name}")
+        yield picture
+
+
+# --- A data set ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -55,8 +157,11 @@ class DataSet(ABC):
         write_set(self.root, self.settings)
 
     @abstractmethod
-    def check(self) -> tuple[CheckReport, dict[str, Any]]:
-        """What is wrong with it, and what its record says where nothing is."""
+    def check(self, contents: bool = False) -> tuple[CheckReport, dict[str, Any]]:
+        """What is wrong with it, and what its record says where nothing is.
+
+        With `contents` every image is decoded, where that is not done anyway. Nothing about the data raises.
+        """
 
 
 def prepare_set(dataset: DataSet, record: Path, more: Mapping[str, Any] | None = None) -> None:
@@ -91,25 +196,48 @@ def record(manifest: Any) -> dict[str, Any]:
     }
 
 
+def changed(root: str | Path, record: Path, problems: Iterable[str]) -> DataError:
+    """The error about a set that is not the one that `record` records any more."""
+    lines = "\n".join(f"  {problem}" for problem in problems)
+    return DataError(
+        f"{root} is not the set that {record} records:\n{lines}\nrestore the files, or remove the record and "
+        "prepare the set again"
+    )
+
+
+def inspected_record(dataset: DataSet, images: Any, about: dict[str, str], identity: str) -> dict[str, Any]:
+    """What results keep of the set of an inspection, a `CueConflictSet` or `TextureSet`."""
+    words = {**about, "name": dataset.data.name}
+    return words | {"digest": identity, "images": len(images), "files": lines_digest(images.listing())}
+
+
+def verify_inspected(job: InspectionJob, images: Any) -> None:
+    """Make sure that an opened set of an inspection is the recorded one.
+
+    Raises FileError where the record is missing or damaged, DataError where files came, went or changed in size.
+    """
+    stored = read_record(job.record, job.data.name, job.name, files=str)
+    if stored["files"] != lines_digest(images.listing()):
+        raise changed(job.data.root, job.record, ["files were added, removed or changed"])
+
+
+# --- Class folders ---------------------------------------------------------------------------------------------------
+
+
 class ClassFolders(DataSet):
     """A scale's classification set."""
 
-    def check(self) -> tuple[CheckReport, dict[str, Any]]:
-        """Classes, counts and names; what was generated is described as it is."""
+    def check(self, contents: bool = False) -> tuple[CheckReport, dict[str, Any]]:
+        """Classes, counts and names, in folders or archives; what was generated is described as it is."""
         if self.data.generate is not None:
             manifest = make_manifest(self.root, self.data.name, title="generated scenes", **RENDERED)
             return CheckReport(manifest.name, manifest.digest, self.root, ()), record(manifest)
         manifest = manifest_for("classification", self.data)
-        return check_splits(manifest, self.root, self.cache), record(manifest)
 
+        def opened(split: str) -> Split:
+            return list_split(split_root(self.root, manifest.archives, split, self.cache), split)
 
-def check_splits(manifest: Any, root: Path, cache: Path, contents: bool = False) -> CheckReport:
-    """As `check_class_folders`, for splits that may lie in an archive at `root`."""
-
-    def opened(split: str) -> Split:
-        return list_split(split_root(root, manifest.archives, split, cache), split)
-
-    return check_class_folders(manifest, root, contents, opened)
+        return check_class_folders(manifest, self.root, contents, opened), record(manifest)
 
 
 def prepare(data: ScaleData) -> None:
@@ -134,17 +262,78 @@ def verify(data: ScaleData, *splits: Split) -> dict[str, str]:
     return identity
 
 
-def inspected_record(dataset: DataSet, images: Any, about: dict[str, str], identity: str) -> dict[str, Any]:
-    """What results keep of the set of an inspection, a `CueConflictSet` or `TextureSet`."""
-    words = {**about, "name": dataset.data.name}
-    return words | {"digest": identity, "images": len(images), "files": lines_digest(images.listing())}
+def check_class_folders(
+    manifest: Manifest, root: Path, contents: bool = False, opened: Callable[[str], Split] | None = None
+) -> CheckReport:
+    """Check every split of `manifest` at `root`: classes, counts, empty files, names; with `contents` every image too.
 
-
-def verify_inspected(job: InspectionJob, images: Any) -> None:
-    """Make sure that an opened set of an inspection is the recorded one.
-
-    Raises FileError where the record is missing or damaged, DataError where files came, went or changed in size.
+    `opened` lists a split, where it does not simply lie at `root`. A missing root is a finding like any other.
     """
-    stored = read_record(job.record, job.data.name, job.name, files=str)
-    if stored["files"] != lines_digest(images.listing()):
-        raise changed(job.data.root, job.record, ["files were added, removed or changed"])
+    findings: list[str] = []
+    notes: list[str] = []
+    for name, expected in manifest.splits.items():
+        try:
+            split = opened(name) if opened else list_split(root, name)
+        except DataError as error:
+            findings.append(str(error))
+            continue
+        notes.append(f"{name}: {len(split):,} images in {len(split.classes):,} classes at {split.source}.")
+        if split.ignored:
+            first = shown_names(split.ignored[:3])
+            notes.append(f"{name}: other entries, ignored ({len(split.ignored):,}): {first}.")
+        problems, wrong, remarks = structure_problems(manifest, split, name), Findings(), Findings()
+        whole = not problems
+        for index, file in enumerate(split.samples.names):
+            try:
+                wrong.add("files without bytes", *([] if split.size(index) else [repr(file)]))
+            except (OSError, DataError):
+                wrong.add("files that cannot be opened", repr(file))
+        problems += wrong.sentences()
+        if contents:
+            damaged = Findings()
+            hashes = read_contents(split, damaged, remarks)
+            problems += damaged.sentences()
+            stated = expected.contents if whole and not damaged else None
+            if stated and (found := contents_digest(split, hashes)) != stated:
+                problems.append(f"the contents differ, expected contents digest {stated}, found {found}")
+        findings += [f"{name}: {text}." for text in problems]
+        notes += [f"{name}: {text}." for text in remarks.sentences()]
+    # A missing root fails every split with the same message.
+    return CheckReport(manifest.name, manifest.digest, Path(root), tuple(dict.fromkeys(findings)), tuple(notes))
+
+
+def structure_problems(manifest: Manifest, split: Split, name: str | None = None) -> list[str]:
+    """What is wrong with classes, counts and file names of an opened split, one sentence each; reads no image.
+
+    `name` is the split's in the manifest, where its folder has another.
+    """
+    expected, counts, wrong = manifest.splits[name or split.split], split.counts(), Findings()
+    problems = [
+        f"{kind.format(len(names))}): {shown_names(names)}"
+        for kind, names in (
+            (f"missing classes ({{}} of {len(manifest.classes):,}", sorted(set(manifest.classes) - set(counts))),
+            ("class folders that are not in the manifest ({}", sorted(set(counts) - set(manifest.classes))),
+            ("class folders without images ({}", [name for name, count in counts.items() if not count]),
+        )
+        if names
+    ]
+    problems += differences([("images", expected.count, len(split))])
+    for label in (label for label, count in counts.items() if count and label in manifest.classes):
+        (fewest, most), count = expected.expected(label), counts[label]
+        if count < fewest:
+            wrong.add("classes with too few images", f"{label} has {count:,} of {fewest:,}")
+        elif count > most:
+            wrong.add("classes with too many images", f"{label} has {count:,} instead of {most:,}")
+    problems += sorted(wrong.sentences())
+    # Where images are missing, the names differ for that reason.
+    if expected.names and not problems and (found := names_digest(split)) != expected.names:
+        problems.append(
+            f"the file names differ although the counts agree, expected names digest {expected.names}, found {found}"
+        )
+    return problems
+
+
+def read_contents(split: Split, damaged: Findings, remarks: Findings) -> list[str]:
+    """Decode every image; hashes of the files in order, empty where one cannot be used."""
+    paths = [Path(split.name(index)) for index in range(len(split))]
+    return [picture.hash for picture in decoded(paths, split.split, damaged, remarks)]

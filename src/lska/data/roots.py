@@ -36,20 +36,6 @@ class PlannedJob(NamedTuple):
     outputs: Iterable[str]
 
 
-class Absent(NamedTuple):
-    """A data set that is not where the configuration says."""
-
-    kind: str
-    """What it serves, as `Config.sources` says."""
-    data: DataSource
-    reason: str
-
-    @property
-    def setting(self) -> str:
-        """The setting that says where it is."""
-        return f"{place(self.kind)}.root"
-
-
 @dataclass(frozen=True)
 class Settings:
     """The data sets of a configuration with where it comes from, so that messages can name the file to change."""
@@ -98,16 +84,16 @@ def absence(kind: str, data: DataSource) -> str | None:
 
 
 def _unreadable(root: Path) -> str | None:
+    if not root.exists():
+        return f"{root.absolute()} does not exist"
     try:
         empty = root.is_dir() and all(is_hidden(entry.name) for entry in root.iterdir())
     except OSError as error:
         return f"{root.absolute()} cannot be read ({error.strerror})"
-    if not root.exists():
-        return f"{root.absolute()} does not exist"
     return f"{root.absolute()} is empty" if empty else None
 
 
-def missing(sources: Sources, jobs: Sequence[PlannedJob]) -> list[Absent]:
+def missing(sources: Sources, jobs: Sequence[PlannedJob]) -> list[ScaleData]:
     """The data sets that some of the jobs read and that are not there.
 
     A job reads the sets whose records are among its inputs, and one that writes a record reads the set itself, which it
@@ -115,25 +101,21 @@ def missing(sources: Sources, jobs: Sequence[PlannedJob]) -> list[Absent]:
     """
     read = {str(file) for job in jobs for file in job.inputs}
     written = {str(file) for job in jobs for file in job.outputs}
-    kinds = []
-    for kind, data in sources:
-        record = str(data.record)
-        if data.generate is None if record in written else record in read:
-            kinds.append(kind)
-    return _absent(sources, kinds)
-
-
-def _absent(sources: Sources, kinds: Iterable[str]) -> list[Absent]:
-    found = [Absent(kind, data, absence(kind, data) or "") for kind, data in sources if kind in kinds]
-    return [one for one in found if one.reason]
+    needed = [
+        (kind, data)
+        for kind, data in sources
+        if (data.generate is None if str(data.record) in written else str(data.record) in read)
+    ]
+    return [data for kind, data in needed if absence(kind, data)]
 
 
 def require(settings: Settings, kinds: Iterable[str]) -> None:
     """Raise MissingDataError, which says where each was looked for, which setting says so, and what to do, unless the
     data sets that serve `kinds` are there, as far as can be seen without opening any file.
     """
-    if absent := _absent(settings.sources, set(kinds)):
-        raise MissingDataError("\n".join(message(settings, one) for one in absent))
+    kinds = set(kinds)
+    if absent := [data for kind, data in settings.sources if kind in kinds and absence(kind, data)]:
+        raise MissingDataError("\n".join(message(settings, data) for data in absent))
 
 
 def prepared_from(sources: Sources, kind: str) -> tuple[str, ...]:
@@ -146,22 +128,23 @@ def prepared_from(sources: Sources, kind: str) -> tuple[str, ...]:
     return ("classification",) if kind in CORRUPTED else ()
 
 
-def message(settings: Settings, absent: Absent) -> str:
+def message(settings: Settings, data: ScaleData) -> str:
     """What is missing, where it was looked for, and what to do; several lines."""
-    data, setting, file = absent.data, absent.setting, settings.source_of(absent.setting)
+    setting = f"{place(data.kind)}.root"
+    file = settings.source_of(setting)
     lines = [
-        f"data set {data.name} is missing: {absent.reason.rstrip('.')}",
+        f"data set {data.name} is missing: {absence(data.kind, data)}",
         f"its root, {data.root}, is the setting {setting} {'on the command line' if file is None else f'in {file}'}",
     ]
     if data.generate is not None:
         options = as_options(list(settings.files), settings.overrides)
-        lines.append(f"it is generated; make it again: lska data prepare --kind {absent.kind} {options}")
+        lines.append(f"it is generated; make it again: lska data prepare --kind {data.kind} {options}")
     elif file != settings.files[0]:
         lines += ["if you have it: correct it there", _offer(data)]
     else:  # a scale's own file is left as it is
         given = shlex.join([settings.option, *map(str, settings.files), "mine.yaml"])
-        outer, root = setting.removesuffix(".root").split("."), "root: /path/to/it"
-        nested = ": {".join([*outer, root]) + "}" * len(outer)
+        outer = place(data.kind).split(".")
+        nested = ": {".join([*outer, "root: /path/to/it"]) + "}" * len(outer)
         lines += [f"if you have it: write `{nested}` into a file mine.yaml and give both, {given}", _offer(data)]
     return "\n  ".join(lines)
 

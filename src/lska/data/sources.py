@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lska.data.archives import Archive, inside, packed, unpack_by_hand, unpacked
+from lska.data.archives import Archive, inside, packed, unpacked
 from lska.data.entries import DataError, is_hidden, lying_at
 from lska.data.folders import Split, open_split
 from lska.data.manifest import IMAGES, LABELS, DenseManifest, load_manifest
@@ -89,7 +89,6 @@ def dense_root(manifest: DenseManifest, root: Path, cache: Path) -> Path:
     """
     prefix = f"{manifest.folder}/" if manifest.folder else ""
     images = [split.images for split in manifest.splits.values()]
-    wanted = " or ".join(dict.fromkeys(f"{prefix}{folder}" for folder in images))
     own = [] if manifest.archive is None else [manifest.archive]
 
     def holds(folder: Path) -> Path | None:
@@ -99,12 +98,10 @@ def dense_root(manifest: DenseManifest, root: Path, cache: Path) -> Path:
     found = _holding(root, holds, manifest.archives, cache, *own)
     if found is not None and holds(found) is not None:
         return found
-    if found is not None:
-        archive, _ = packed(root, manifest.archives, *own)
-        raise DataError(f"{archive} does not hold {manifest.name}: expected {wanted}, {lying_at(found)}")
-    names = dict.fromkeys([*own, *(one.file for one in manifest.archives if not one.by_hand)])
+    wanted = [*(f"{prefix}{folder}" for folder in images), *own]
+    wanted += [one.file + " unpacked by hand" * one.by_hand for one in manifest.archives]
     raise DataError(
-        f"data root '{root.absolute()}' does not hold {manifest.name}: expected {wanted}"
-        f"{''.join(f', or {name}' for name in names)}, {lying_at(root)}{unpack_by_hand(root, manifest.archives)}; "
-        "correct the data root in the configuration (one level up or down?) or mount the data set"
+        f"data root '{root.absolute()}' does not hold {manifest.name}: expected {' or '.join(dict.fromkeys(wanted))}, "
+        f"{lying_at(found or root)}; correct the data root in the configuration (one level up or down?) or mount the "
+        "data set"
     )

@@ -16,6 +16,7 @@ from lska.pipeline.dry_run import SnakemakeJob, planned_jobs
 from lska.pipeline.estimate import ASPECT_RATIO, Assumptions, Throughputs, known_throughputs, workloads
 from lska.pipeline.products import Plan
 from lska.settings.scale import read_settings
+from lska.settings.tasks import place
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -113,7 +114,7 @@ def make_report(
         wall={number: wall_seconds(jobs, number, cores) for number in ((gpus, 2 * gpus, 4 * gpus) if gpus else (0,))},
         critical_path=longest_chain(jobs),
         sources=dict(sorted(Counter(source for job in working for source in job.sources).items())),
-        missing_data={one.data.name: f"{one.setting}: {one.data.root}" for one in absent},
+        missing_data={data.name: f"{place(data.kind)}.root: {data.root}" for data in absent},
         assumptions=known.assumed, jobs=jobs,
     )  # fmt: skip
 

@@ -11,5 +11,9 @@ class InputError(LskaError, ValueError):
     """A setting, an argument or data that cannot be used."""
 
 
+class WorkerError(LskaError, RuntimeError):
+    """A process that did part of the work is gone, or does nothing any more."""
+
+
 class OccupiedError(LskaError, FileExistsError):
     """Something is in a place that is to be written, and is not to be replaced."""

@@ -13,8 +13,7 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from lska.data.folders import check_same_classes
-from lska.data.folders_torch import ImageDataset
+from lska.data.folders import ImageDataset, check_same_classes
 from lska.data.preparing import verify
 from lska.data.sources import open_classification
 from lska.models import create

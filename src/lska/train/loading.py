@@ -26,11 +26,9 @@ import torch
 from timm.data import Mixup, create_transform
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lska.data.folders import Split
-from lska.data.folders_torch import ImageDataset
-from lska.data.parallel import WorkerError
+from lska.data.folders import ImageDataset, Split
 from lska.data.synthetic.seeds import seed_of
-from lska.provenance.errors import InputError
+from lska.provenance.errors import InputError, WorkerError
 from lska.provenance.sidecars import Preprocessing
 from lska.provenance.surroundings import folder_for_sockets
 from lska.settings.recipes import Recipe

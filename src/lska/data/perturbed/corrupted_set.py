@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -17,11 +23,10 @@ from pydantic import AfterValidator, Field
 from lska.data.decoding import decode
 from lska.data.entries import DataError
 from lska.data.folders import Split
-from lska.data.parallel import in_processes
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.synthetic.generated import SETTINGS_FILE, Distinct, Seed, holds
 from lska.data.synthetic.seeds import seed_of
-from lska.provenance.errors import OccupiedError
+from lska.provenance.errors import OccupiedError, WorkerError
 from lska.provenance.files import is_temporary, plain, read_json, temporary_name, write_json, writing
 from lska.provenance.metric_files import digest
 from lska.provenance.strict import checked
@@ -220,3 +225,38 @@ def clean_image(source: Split, index: int, shorter_side: int, image_size: int) -
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (round((length - image_size) / 2) for length in (width, height))
     return np.asarray(image.crop((left, top, left + image_size, top + image_size)))
+
+
+# --- Processes -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def in_processes(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Yield a `map` that runs in `workers` processes, which end with the block, or with this process.
+
+    Raises WorkerError where one of them ended before its work was done.
+    """
+    if workers == 1:
+        yield map
+        return
+    # Spawned, since a fork would copy the locks of a parent's threads as they are.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
+    try:
+        yield pool.map
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            f"one of {workers} processes ended before its work was done; the system may have ended it for want of "
+            "memory: start again, with fewer of them"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """A process of a pool whose parent was killed would wait for its next job for ever."""
+
+    def watch() -> None:
+        connection.wait([parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -5,19 +5,29 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lska.data.entries import DataError, content_hash, lying_at
 from lska.data.folders import Split, contents_digest, list_split, names_digest
 from lska.data.generators import Trained, unfit_images
-from lska.data.integrity import CheckReport, changed, check_class_folders, read_contents, structure_problems
 from lska.data.manifest import TEST, CorruptedManifest, Manifest, describe_split, manifest_for
-from lska.data.parallel import mapped
 from lska.data.perturbed.corrupted_set import chosen_images, write_corrupted_set
 from lska.data.perturbed.names import FAMILIES, GROUPS, SEVERITIES, severity_folder
-from lska.data.preparing import RENDERED, DataSet, prepare_set, record
+from lska.data.preparing import (
+    RENDERED,
+    CheckReport,
+    DataSet,
+    Findings,
+    changed,
+    check_class_folders,
+    mapped,
+    prepare_set,
+    read_contents,
+    record,
+    structure_problems,
+)
 from lska.data.sources import archives_of, class_root, open_classification
 from lska.data.synthetic.adversarial import Judge, write_adversarial_set
 from lska.provenance import metric_files
@@ -109,17 +119,14 @@ def open_parts(item: PerturbedSet) -> list[Part]:
 def clean_part(item: PerturbedSet, corrupted: Split) -> Part | None:
     """The clean validation images with the names of the corrupted ones; None where they are not at hand."""
 
-    def stem(name: str) -> str:
-        """`<class>/<file>` without its suffix: a corrupted copy of a PNG file is a JPEG file."""
-        return name.rpartition(".")[0]
-
     try:
         clean = open_classification(item.clean, "val")
     except DataError as error:
         logger.warning("relative errors need the clean validation images: %s", error)
         return None
-    places = {stem(sample.name): index for index, sample in enumerate(clean.samples)}
-    indices = [places.get(stem(sample.name)) for sample in corrupted.samples]
+    # Without suffixes: a corrupted copy of a PNG file is a JPEG file.
+    places = {name.rpartition(".")[0]: index for index, name in enumerate(clean.samples.names)}
+    indices = [places.get(sample.name.rpartition(".")[0]) for sample in corrupted.samples]
     if None in indices:
         lacking = indices.count(None)
         logger.warning("%s: %d images of %s are not among them; no relative errors", clean.source, lacking, item.name)
@@ -147,17 +154,12 @@ def prepare_perturbed(item: PerturbedSet, judge: Judge | None = None, judged_by:
         DataError: the root is not what the manifest says, or no part of it is complete.
         ValueError: a setting of the generator is unknown or out of range.
     """
-    kind = CorruptedFolders if item.corrupted else PerturbedFolder
-    dataset = kind(item.name, item.data, item.data.cache, item, judge, judged_by)
     chosen = {} if judged_by is None else {"reference": judged_by}
+    if item.corrupted:
+        dataset: DataSet = CorruptedFolders(item.name, item.data, item.data.cache, item)
+    else:
+        dataset = PerturbedFolder(item.name, item.data, item.data.cache, judge, chosen.get("reference", {}))
     prepare_set(dataset, item.record, chosen | {"set": item.name, "inputs": item.inputs()})
-
-
-@dataclass(frozen=True)
-class _Perturbed(DataSet):
-    item: PerturbedSet
-    judge: Judge | None
-    judged_by: dict[str, Any] | None
 
 
 # --- Sets of corruptions ---------------------------------------------------------------------------------------------
@@ -166,35 +168,31 @@ class _Perturbed(DataSet):
 def check_corrupted(manifest: CorruptedManifest, root: Path) -> tuple[dict[Cell, Split], list[str]]:
     """The complete parts of a set of corruptions, and what is wrong; nothing about the data raises. Reads no image.
 
-    Findings are whole corruptions and single severities that are missing, then parts that are not complete; those with
-    the same problem share a sentence.
+    Severities with the same problem share a sentence.
     """
-    from tqdm import tqdm
-
-    expected = "expected <corruption>/<severity>/<class>/<image>"
-    if not root.is_dir():
-        return {}, [f"{root} is no folder: {expected}; correct the root"]
     parts: dict[Cell, Split] = {}
     problems: dict[Cell, str] = {}
-    absent: list[Cell] = []
-    for cell in tqdm(manifest.cells, unit="part", disable=None, leave=False):
+    for cell in manifest.cells:
         severity = severity_folder(manifest.family, *cell)
         folder = corruption_folder(root, manifest.family, cell[0])
         if folder is None or not (folder / severity).is_dir():
-            absent.append(cell)
+            problems[cell] = "missing"
             continue
         try:
-            parts[cell] = list_split(folder, severity)
-            wrong = "; ".join(structure_problems(manifest.part(severity), parts[cell]))
+            split = list_split(folder, severity)
+            wrong = "; ".join(structure_problems(manifest.part(severity), split))
         except DataError as error:
             wrong = str(error)
         if wrong:
             problems[cell] = wrong
-            parts.pop(cell, None)
-    if len(absent) == len(manifest.cells):
-        example = f"{absent[0][0]}/{severity_folder(manifest.family, *absent[0])}"
-        what = f"{root} holds no corruption of {manifest.name}: {expected}, such as {example}, {lying_at(root)}"
-        return {}, [f"{what}; correct the root"]
+        else:
+            parts[cell] = split
+    if {*problems.values()} == {"missing"} and not parts:
+        example = f"{manifest.cells[0][0]}/{severity_folder(manifest.family, *manifest.cells[0])}"
+        return {}, [
+            f"{root} holds no corruption of {manifest.name}: expected <corruption>/<severity>/<class>/<image>, such as "
+            f"{example}, {lying_at(root)}; correct the root"
+        ]
     # The part whose file names are not those of most parts is the exception, also where it comes first.
     names = {cell: names_digest(split) for cell, split in parts.items()}
     for usual, _ in Counter(names.values()).most_common(1):
@@ -203,11 +201,6 @@ def check_corrupted(manifest: CorruptedManifest, root: Path) -> tuple[dict[Cell,
             problems[cell] = f"the file names are not those of {example}, although every part shows the same images"
             del parts[cell]
     findings = []
-    for corruption, levels in by_corruption(absent).items():
-        archive = next((f"{group}.tar" for group, members in GROUPS.items() if corruption in members), None)
-        source = "" if archive is None else f" (ImageNet-C has them in {archive})"
-        what = "severities" if len(levels) > 1 else "severity"
-        findings.append(f"{corruption}: {what} {', '.join(map(str, levels))} missing{source}.")
     for problem in dict.fromkeys(problems.values()):
         alike = by_corruption(cell for cell, found in problems.items() if found == problem).items()
         places = "; ".join(f"{name}/{', '.join(map(str, levels))}" for name, levels in alike)
@@ -233,9 +226,10 @@ def corruption_folder(root: Path, family: str, corruption: str) -> Path | None:
 def report_corrupted(manifest: CorruptedManifest, root: Path, contents: bool = False) -> CheckReport:
     """The check of a set of corruptions for people; with `contents`, every image is decoded too."""
     parts, findings = check_corrupted(manifest, root)
-    if contents:
-        for (corruption, severity), part in parts.items():
-            findings += [f"{corruption}/{severity}: {text}." for text in read_contents(part)[1]]
+    for (corruption, severity), part in parts.items() if contents else ():
+        damaged = Findings()
+        read_contents(part, damaged, Findings())
+        findings += [f"{corruption}/{severity}: {text}." for text in damaged.sentences()]
     note = (
         f"{len(parts)} of {len(manifest.cells)} parts ({len(FAMILIES[manifest.family])} corruptions, "
         f"{len(manifest.severities)} severities) are complete, with {manifest.count:,} images each."
@@ -243,8 +237,11 @@ def report_corrupted(manifest: CorruptedManifest, root: Path, contents: bool = F
     return CheckReport(manifest.name, manifest.digest, root, tuple(findings), (note,))
 
 
-class CorruptedFolders(_Perturbed):
+@dataclass(frozen=True)
+class CorruptedFolders(DataSet):
     """ImageNet-C or ImageNet-C-bar, or the same corruptions of the scale's validation images."""
+
+    item: PerturbedSet
 
     @property
     def manifest(self) -> CorruptedManifest:
@@ -280,7 +277,7 @@ class CorruptedFolders(_Perturbed):
         workers = max(1, self.item.section.evaluation.threads)
         write_corrupted_set(clean, self.root, self.settings, origin, workers)
 
-    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+    def check(self, contents: bool = False) -> tuple[CheckReport, dict[str, Any]]:
         """Every part; what is missing is only told, as long as one part is complete."""
         manifest = self.manifest
         complete, findings = check_corrupted(manifest, self.root)
@@ -291,10 +288,10 @@ class CorruptedFolders(_Perturbed):
             logger.warning("%s: %s", self.data.name, sentence)
         # Severities that a generated set does without are missing from its means too.
         whole = [(corruption, severity) for corruption in FAMILIES[manifest.family] for severity in SEVERITIES]
-        contents = {}
+        digests = {}
         for (corruption, severity), part in complete.items() if self.data.generate is not None else ():
             hashes = mapped(lambda index, part=part: content_hash(part.read(index)), len(part), part.source.name)
-            contents[f"{corruption}/{severity}"] = contents_digest(part, hashes)
+            digests[f"{corruption}/{severity}"] = contents_digest(part, hashes)
         content = manifest.about | {
             "family": manifest.family,
             "classes": len(manifest.classes),
@@ -303,18 +300,13 @@ class CorruptedFolders(_Perturbed):
             "parts": by_corruption(complete),
             "names": names_digest(next(iter(complete.values()))),
             "missing": by_corruption(cell for cell in whole if cell not in complete),
-            "contents": contents,
+            "contents": digests,
         }
         identity = digest([content[key] for key in ("manifest", "parts", "names", "contents")])
         return CheckReport(manifest.name, identity, self.root, ()), content | {"digest": identity}
 
 
 # --- Sets with one folder per class ----------------------------------------------------------------------------------
-
-
-def report_perturbed(manifest: Manifest, root: Path, contents: bool = False) -> CheckReport:
-    """The check of a set with one folder per class, for people."""
-    return check_class_folders(manifest, root, contents, lambda name: open_test(root))
 
 
 def open_test(root: Path) -> Split:
@@ -325,22 +317,27 @@ def open_test(root: Path) -> Split:
     return list_split(root.parent, root.name)
 
 
-class PerturbedFolder(_Perturbed):
+@dataclass(frozen=True)
+class PerturbedFolder(DataSet):
     """ImageNet-A, -R or -Sketch, or a generated counterpart: one folder per class."""
 
+    judge: Judge | None = None
+    """The reference classifier that chooses the images of a counterpart of A, and what identifies its weights."""
+    judged_by: dict[str, Any] = field(default_factory=dict)
+
     def generate(self) -> None:
-        """Write the counterpart's images; those of A are chosen by the judge."""
+        """Write the counterpart's images."""
         if self.judge is None:
             super().generate()
         else:
-            write_adversarial_set(self.root, self.settings, self.judge, self.judged_by or {})
+            write_adversarial_set(self.root, self.settings, self.judge, self.judged_by)
 
-    def check(self) -> tuple[CheckReport, dict[str, Any]]:
+    def check(self, contents: bool = False) -> tuple[CheckReport, dict[str, Any]]:
         """Classes, counts and names; what was generated is described as it is."""
         if self.data.generate is None:
             manifest = manifest_for(self.kind, self.data)
             place = class_root(self.root, manifest.archives, self.cache)
-            report = report_perturbed(manifest, place)
+            report = check_class_folders(manifest, place, contents, lambda name: open_test(place))
             names = names_digest(open_test(place)) if report.ok else None
             return report, record(manifest) | {"names": names, "contents": None}
         split = open_test(self.root)
