@@ -22,7 +22,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,12 +36,17 @@ logger = logging.getLogger(__name__)
 Main = Callable[[Sequence[str]], int]
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_GRACE_SECONDS = 20.0
-_TELL_SECONDS = 5.0
-_ANSWER_SECONDS = 300.0
-"""How long a command waits for the server to take it, before it works by itself."""
-_TAKEN = b"T"
-_LENGTH = struct.Struct("!I")
+_GRACE_SECONDS, _ANSWER_SECONDS = 20.0, 300.0
+"""Between SIGTERM and SIGKILL for work whose command is gone; for the server to take a command, which then works by
+itself."""
+_TAKEN, _LENGTH = b"T", struct.Struct("!I")
+
+
+class ServerError(LskaError, RuntimeError):
+    """The server of `lska warm` is gone in the middle of a command."""
+
+
+# --- The server ------------------------------------------------------------------------------------------------------
 
 
 def run_beside_server(command: Sequence[str], main: Main) -> int:
@@ -62,28 +66,18 @@ def run_beside_server(command: Sequence[str], main: Main) -> int:
             _in_child(lambda: _server(listener, alive, keep, main))
         listener.close()
         os.close(alive)
+        process = subprocess.Popen(list(command), env={**os.environ, VARIABLE: str(path)})
+        # The command ends when it is ready to: Ctrl-C reaches it by itself, SIGTERM is passed on.
+        signal.signal(signal.SIGINT, lambda number, frame: None)
+        signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
         try:
-            return _wait_for(subprocess.Popen(list(command), env={**os.environ, VARIABLE: str(path)}))
+            return _shell_code(process.wait())
         finally:
             os.close(keep)
 
 
-def _wait_for(process: subprocess.Popen) -> int:
-    """Exit code of `process`, which ends when it is ready to: Ctrl-C reaches it by itself, SIGTERM is passed on."""
-    former = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: process.terminate()),
-    }
-    try:
-        code = process.wait()
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+def _shell_code(code: int) -> int:
     return code if code >= 0 else 128 - code
-
-
-class ServerError(LskaError, RuntimeError):
-    """The server of `lska warm` is gone in the middle of a command."""
 
 
 def _in_child(body: Callable[[], int]) -> None:
@@ -177,8 +171,7 @@ def _watch(connection: socket.socket, worker: int) -> int:
     while True:
         ready, _, _ = select.select(sources, [], [], timeout)
         if ended in ready:
-            code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
-            return code if code >= 0 else 128 - code
+            return _shell_code(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
         if not ready:
             os.killpg(worker, signal.SIGKILL)
             timeout = None
@@ -197,6 +190,9 @@ def _next_byte(connection: socket.socket) -> bytes:
         return b""
 
 
+# --- Its clients -----------------------------------------------------------------------------------------------------
+
+
 def delegate(arguments: Sequence[str]) -> int | None:
     """Have the server do `lska *arguments`; its exit code, or None where there is no server that takes it.
 
@@ -206,19 +202,28 @@ def delegate(arguments: Sequence[str]) -> int | None:
     path = os.environ.get(VARIABLE)
     if path is None:
         return None
+    request = {"arguments": list(arguments), "folder": str(Path.cwd()), "environment": dict(os.environ)}
+    body = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_ANSWER_SECONDS)
         try:
             # It is given this process's environment and streams.
             require_own(Path(path).parent)
             connection.connect(path)
+            socket.send_fds(connection, [_LENGTH.pack(len(body))], [0, 1, 2])
+            connection.sendall(body)
+            if connection.recv(1) != _TAKEN:
+                return None
         except PrivateFolderError as error:
             logger.warning("%s=%s is not used: %s", VARIABLE, path, error)
+            return None
+        except TimeoutError:
+            logger.warning("the server of `lska warm` does not answer; going on without it")
             return None
         except (OSError, ValueError):
             # The server ended with the command that it was started for.
             return None
-        if not _taken(connection, arguments):
-            return None
+        connection.settimeout(None)
 
         def pass_on(number: int, frame: FrameType | None) -> None:
             with contextlib.suppress(OSError):  # the command has ended
@@ -229,26 +234,3 @@ def delegate(arguments: Sequence[str]) -> int | None:
         if answer := _next_byte(connection):
             return answer[0]
     raise ServerError("the server of `lska warm` is gone, and this command with it; start it again")
-
-
-def _taken(connection: socket.socket, arguments: Sequence[str]) -> bool:
-    """Send a request; whether the server takes it, which may be starting itself or busy for a while."""
-    request = {"arguments": list(arguments), "folder": str(Path.cwd()), "environment": dict(os.environ)}
-    body = json.dumps(request).encode()
-    begun, told = time.monotonic(), False
-    connection.settimeout(_ANSWER_SECONDS)
-    try:
-        socket.send_fds(connection, [_LENGTH.pack(len(body))], [0, 1, 2])
-        connection.sendall(body)
-        while not select.select([connection], [], [], _TELL_SECONDS)[0]:
-            if time.monotonic() - begun > _ANSWER_SECONDS:
-                logger.warning("the server of `lska warm` does not answer; going on without it")
-                return False
-            if not told:
-                logger.info("waiting for the server of `lska warm`, for at most %.0f s", _ANSWER_SECONDS)
-                told = True
-        taken = connection.recv(1) == _TAKEN
-    except OSError:
-        return False
-    connection.settimeout(None)
-    return taken
