@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,20 +116,6 @@ def make(folder: Path, image_set: Path) -> DenseProject:
     base.trained()
     prepare(base.config())
     return DenseProject(base)
-
-
-def before_update(number: int, action: Callable[[], Any]) -> None:
-    """Have this process call `action` when `number` updates are done and the next begins."""
-    from lska.train.fine_tuner import FineTuner
-
-    original = FineTuner.update
-
-    def update(loop: FineTuner, batches: Iterator[Any]) -> Any:
-        if loop.progress.step == number:
-            action()
-        return original(loop, batches)
-
-    FineTuner.update = update
 
 
 def records(job: FineTuningJob) -> list[dict[str, Any]]:

@@ -149,6 +149,31 @@ def in_child(body: Callable[[], Any], **environment: str) -> multiprocessing.pro
     return process
 
 
+def before_update(number: int, act: Callable[[Any], Any]) -> None:
+    """Have this process call `act(trainer)` when its training has done `number` updates and the next begins."""
+    from lska.train import engine
+
+    original = engine.fit
+
+    def fit(trainer: Any, *more: Any) -> None:
+        update = trainer.update
+
+        def watched(batches: Any) -> Any:
+            if trainer.progress.step == number:
+                act(trainer)
+            return update(batches)
+
+        trainer.update = watched
+        original(trainer, *more)
+
+    engine.fit = fit
+
+
+def signal_self(number: int) -> Callable[[Any], None]:
+    """An action of `before_update`: this process gets a signal."""
+    return lambda trainer: os.kill(os.getpid(), number)
+
+
 def free_port() -> int:
     """A port that nobody listens at."""
     with socket.socket() as listener:

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,15 @@ import pytest
 import torch
 from lease_helpers import until
 from syrupy.assertion import SnapshotAssertion
-from tiny_project import Project, free_port, in_child
+from tiny_project import Project, before_update, free_port, in_child
 
 from lska.provenance.errors import InputError
 from lska.settings.scale import Config
 from lska.train import distributed
-from lska.train.classifier import Trainer
 from lska.train.distributed import MainProcessError, MeetingError, processes
 from lska.train.interrupt import stop_request
 from lska.train.launcher import MEETING, Rank, member
 from lska.train.lease import Lease
-
-MIXING = {
-    "micro_batch": 4, "mixup": 0.8, "cutmix": 1.0, "mixup_probability": 1.0, "drop_path": 0.3,
-    "erase_probability": 0.5, "ema_decay": 0.9,
-}  # fmt: skip
 
 
 def together(world: int, body: Callable[[], Any]) -> list[int]:
@@ -46,29 +40,46 @@ def together(world: int, body: Callable[[], Any]) -> list[int]:
     return [process.exitcode for process in started]
 
 
-def trained_together(project: Project, changes: dict[str, Any], world: int = 2) -> Config:
-    config = project.config(changes)
-    project.prepare(config)
-    assert together(world, lambda: project.command("train", str(project.run), changes=changes)) == [0] * world
-    return config
+@pytest.fixture
+def train(project: Project) -> Callable[..., Config]:
+    """Train in two processes, the second of which, or another `rank`, does `act` before the sixth update."""
+
+    def run(
+        changes: dict[str, Any], codes: list[int], act: Callable[[Config], object] | None = None, rank: int = 1
+    ) -> Config:
+        config = project.config(changes)
+        project.prepare(config)
+
+        def body() -> int:
+            if act is not None:
+                before_update(5, lambda trainer: act(config) if trainer.group.rank == rank else None)
+            return project.command("train", str(project.run), changes=changes)
+
+        assert together(2, body) == codes
+        return config
+
+    return run
 
 
-def sidecar(project: Project, config: Config) -> dict[str, Any]:
-    return json.loads(config.weights_path(project.run).with_suffix(".json").read_text())
+Train = Callable[..., Config]
 
 
-def test_two_processes_have_the_loss_curve_and_the_weights_of_one(project: Project) -> None:
+def losses(project: Project, config: Config) -> list[float]:
+    return [record["loss"] for record in project.records(config)]
+
+
+def test_two_processes_have_the_loss_curve_and_the_weights_of_one(project: Project, train: Train) -> None:
     from safetensors.torch import load_file
 
-    alone, pair = project.trained({"scale": "one"}), trained_together(project, {"scale": "two"})
+    alone, pair = project.trained({"scale": "one"}), train({"scale": "two"}, [0, 0])
     curves = [[(r["step"], r["learning_rate"]) for r in project.records(config)] for config in (alone, pair)]
     assert curves[0] == curves[1]
-    one, two = ([record["loss"] for record in project.records(config)] for config in (alone, pair))
-    assert two == pytest.approx(one, rel=1e-5)
-    assert len({round(loss, 6) for loss in one}) == 12
-    assert sidecar(project, pair)["processes"] == 2
-    assert sidecar(project, pair)["recipe"] == sidecar(project, alone)["recipe"]
-    before, after = (load_file(config.weights_path(project.run)) for config in (alone, pair))
+    assert losses(project, pair) == pytest.approx(losses(project, alone), rel=1e-5)
+    assert len({round(loss, 6) for loss in losses(project, alone)}) == 12
+    weights = [config.weights_path(project.run) for config in (alone, pair)]
+    one, two = (json.loads(path.with_suffix(".json").read_text()) for path in weights)
+    assert two["processes"] == 2 and two["recipe"] == one["recipe"]
+    before, after = map(load_file, weights)
     # Running statistics of the normalisation are those of the main process's micro-batches.
     learned = [name for name in before if "running_" not in name and "num_batches" not in name]
     assert len(learned) > 50
@@ -76,72 +87,42 @@ def test_two_processes_have_the_loss_curve_and_the_weights_of_one(project: Proje
         assert torch.allclose(before[name], after[name], rtol=1e-3, atol=1e-5), name
 
 
-def before_update_six(rank: int, act: Callable[[], None]) -> None:
-    """Have the process of that rank, which this may be, do something in the middle of its training."""
-    original = Trainer.update
-
-    def update(trainer: Trainer, batches: Iterator[Any]) -> torch.Tensor:
-        if trainer.progress.step == 5 and trainer.group.rank == rank:
-            act()
-        return original(trainer, batches)
-
-    Trainer.update = update
-
-
-def test_a_signal_to_one_process_stops_all_and_one_process_can_go_on(project: Project) -> None:
-    changes = {"scale": "stopped", "training": {"overrides": MIXING, "state_minutes": 1000.0}}
-    config = project.config(changes)
-    project.prepare(config)
-
-    def body() -> int:
-        before_update_six(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        return project.command("train", str(project.run), changes=changes)
-
-    assert together(2, body) == [75, 75]
-    assert [path.name for path in project.states(config)] == ["state-00000006.pt"]
+@pytest.mark.parametrize(
+    ("signum", "codes", "saved"),
+    [(signal.SIGTERM, [75, 75], [6]), (signal.SIGKILL, [75, -signal.SIGKILL], [4, 5])],
+    ids=["stopped", "killed"],
+)
+def test_a_signal_to_one_process_stops_all_and_one_process_can_go_on(
+    project: Project, train: Train, signum: int, codes: list[int], saved: list[int], capfd: Any
+) -> None:
+    mixing = {
+        "micro_batch": 4, "mixup": 0.8, "cutmix": 1.0, "mixup_probability": 1.0, "drop_path": 0.3,
+        "erase_probability": 0.5, "ema_decay": 0.9,
+    }  # fmt: skip
+    minutes = 0.0 if signum == signal.SIGKILL else 1000.0
+    changes = {"scale": "stopped", "training": {"overrides": mixing, "state_minutes": minutes}}
+    config = train(changes, codes, lambda config: os.kill(os.getpid(), signum))
+    assert [path.name for path in project.states(config)] == [f"state-{step:08d}.pt" for step in saved]
+    lost = "lska: stopped: lost contact with another process of this training" in capfd.readouterr().err
+    assert lost == (signum == signal.SIGKILL)
     project.trained(changes)
-    alone = project.trained({"scale": "one", "training": {"overrides": MIXING}})
-    one, resumed = ([record["loss"] for record in project.records(config)] for config in (alone, config))
-    assert resumed == pytest.approx(one, rel=1e-5)
+    alone = project.trained({"scale": "one", "training": {"overrides": mixing}})
+    assert losses(project, config) == pytest.approx(losses(project, alone), rel=1e-5)
 
 
-def test_all_stop_when_the_first_loses_its_lease(project: Project, capfd: Any) -> None:
+def test_all_stop_when_the_first_loses_its_lease(project: Project, train: Train, capfd: Any) -> None:
+    def take_over(config: Config) -> None:
+        lease = Lease(config.classifier(project.run).states, 1000.0)
+        assert lease._take(2), "as another process does when this one was frozen"
+
     changes = {"scale": "taken", "training": {"heartbeat_seconds": 1000.0, "state_minutes": 0.0}}
-    config = project.config(changes)
-    project.prepare(config)
+    config = train(changes, [75, 75], take_over, rank=0)
     folder = config.classifier(project.run).states
-
-    def take_over() -> None:
-        assert Lease(folder, 1000.0)._take(2), "as another process does when this one was frozen"
-
-    def body() -> int:
-        before_update_six(0, take_over)
-        return project.command("train", str(project.run), changes=changes)
-
-    assert together(2, body) == [75, 75]
     assert [path.name for path in project.states(config)] == ["state-00000004.pt", "state-00000005.pt"]
     assert (folder / "train.jsonl").read_text().count("\n") == 5
     told = capfd.readouterr().err
     assert f"lska: stopped: {folder} was taken over by process " in told
     assert "lska: stopped: the main process stopped, and says why" in told
-
-
-def test_a_process_that_is_gone_stops_the_others_with_a_message(project: Project, capfd: Any) -> None:
-    changes = {"scale": "gone", "training": {"overrides": MIXING, "state_minutes": 0.0}}
-    config = project.config(changes)
-    project.prepare(config)
-
-    def body() -> int:
-        before_update_six(1, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        return project.command("train", str(project.run), changes=changes)
-
-    assert together(2, body) == [75, -signal.SIGKILL]
-    assert "lska: stopped: lost contact with another process of this training" in capfd.readouterr().err
-    assert [path.name for path in project.states(config)][-1] == "state-00000005.pt"
-    project.trained(changes)
-    alone = project.trained({"scale": "one", "training": {"overrides": MIXING}})
-    one, resumed = ([record["loss"] for record in project.records(config)] for config in (alone, config))
-    assert resumed == pytest.approx(one, rel=1e-5)
 
 
 def test_missing_gpus_are_told_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,19 +134,12 @@ def test_missing_gpus_are_told_with_the_setting(monkeypatch: pytest.MonkeyPatch)
         pytest.fail("trains on a device that is not there")
 
 
-STRANGERS = {
-    "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "7", "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "1",
-    "SLURM_NTASKS": "2", "SLURM_PROCID": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1",
-    "PMI_SIZE": "2", "GROUP_RANK": "1",
-}  # fmt: skip
-"""What pods of some platforms, MPI, Slurm and shells leave in the environment."""
-
-
 def test_variables_of_other_launchers_are_not_obeyed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name, value in STRANGERS.items():
-        monkeypatch.setenv(name, value)
+    """Pods of some platforms, MPI, Slurm and shells leave them in the environment."""
+    for name in ("RANK", "LOCAL_RANK", "MASTER_PORT", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "GROUP_RANK"):
+        monkeypatch.setenv(name, "2")
     for world in ("2", "many", ""):
         monkeypatch.setenv("WORLD_SIZE", world)
         with processes(0) as group:
@@ -185,7 +159,6 @@ def test_who_waits_for_others_says_for_whom_and_ends(
     rank: int, meeting: str, awaited: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     monkeypatch.setattr(distributed, "MEETING_SECONDS", 1.0)
-    monkeypatch.setattr(distributed, "_TELL_SECONDS", 0.5)
     words = {"folder": tmp_path, "port": free_port()}
 
     def body() -> int:

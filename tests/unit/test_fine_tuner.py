@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import tiny_dense
 from test_distributed import together
 from tiny_dense import UPDATES, DenseProject, outcome, records
+from tiny_project import before_update, signal_self
 
 from lska.provenance.metric_files import file_md5
 from lska.train.saved_state import state_files
@@ -47,13 +47,17 @@ def scale(name: str, head: str, **training: Any) -> dict[str, Any]:
     return {"scale": name, kind: {"heads": {head: training}}}
 
 
-def interrupted(dense: DenseProject, head: str, changes: dict[str, Any], number: int, action: Any) -> Callable[[], int]:
-    """A call of `lska train`, for a forked process, that does `action` in the middle."""
+def train(dense: DenseProject, head: str, changes: dict[str, Any]) -> int:
+    """Exit code of `lska train` in this process."""
+    return dense.command("train", str(dense.base.run), "--task", tiny_dense.TASKS[head], changes=changes)
+
+
+def interrupted(dense: DenseProject, head: str, changes: dict[str, Any], number: int, signum: int) -> Callable[[], int]:
+    """A call of `lska train`, for a forked process, that gets a signal in the middle."""
 
     def body() -> int:
-        tiny_dense.before_update(number, action)
-        words = ("train", str(dense.base.run), "--task", tiny_dense.TASKS[head])
-        return dense.command(*words, changes=changes)
+        before_update(number, signal_self(signum))
+        return train(dense, head, changes)
 
     return body
 
@@ -64,10 +68,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 ) -> None:
     assert [line["step"] for line in through(head)["records"]] == list(range(1, UPDATES[head] + 1))
     changes = scale("stopped", head, **NEVER)
-    stop = interrupted(dense, head, changes, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    tiny_dense.prepare(dense.job(head, changes).config)
-    assert child(stop) == 75
     job = dense.job(head, changes)
+    tiny_dense.prepare(job.config)
+    assert child(interrupted(dense, head, changes, 4, signal.SIGTERM)) == 75
     assert [path.name for path in state_files(job.states)] == ["state-00000005.pt"] and not job.weights.exists()
     assert outcome(dense.trained(head, changes)) == through(head)
 
@@ -76,11 +79,10 @@ def test_a_killed_training_with_workers_goes_on_to_the_same_weights(
     dense: DenseProject, child: Child, through: Through
 ) -> None:
     changes = scale("killed", "retinanet", state_minutes=0.0, workers=2)
-    tiny_dense.prepare(dense.job("retinanet", changes).config)
-    kill = interrupted(dense, "retinanet", changes, 5, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    assert child(kill) == -signal.SIGKILL
-    states = state_files(dense.job("retinanet", changes).states)
-    assert [path.name for path in states] == ["state-00000004.pt", "state-00000005.pt"]
+    job = dense.job("retinanet", changes)
+    tiny_dense.prepare(job.config)
+    assert child(interrupted(dense, "retinanet", changes, 5, signal.SIGKILL)) == -signal.SIGKILL
+    assert [path.name for path in state_files(job.states)] == ["state-00000004.pt", "state-00000005.pt"]
     assert outcome(dense.trained("retinanet", changes)) == through("retinanet")
 
 
@@ -88,8 +90,7 @@ def test_two_processes_have_the_loss_curve_of_one(dense: DenseProject, through: 
     alone, changes = through("semantic_fpn")["records"], scale("two", "semantic_fpn")
     job = dense.job("semantic_fpn", changes)
     tiny_dense.prepare(job.config)
-    words = ("train", str(dense.base.run), "--task", "segmentation/semantic_fpn")
-    assert together(2, lambda: dense.command(*words, changes=changes)) == [0, 0]
+    assert together(2, lambda: train(dense, "semantic_fpn", changes)) == [0, 0]
     found = records(job)
     assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in alone], rel=1e-3)
     assert [line["learning_rate"] for line in found] == [line["learning_rate"] for line in alone]
@@ -121,11 +122,10 @@ def test_a_missing_or_damaged_backbone_stops_before_training(
     changes = scale("damaged", "retinanet")
     job = dense.job("retinanet", changes)
     tiny_dense.prepare(job.config)
-    words = ("train", str(dense.base.run), "--task", "detection/retinanet")
     job.backbone.write_bytes(job.backbone.read_bytes() + b"x")
-    assert child(lambda: dense.command(*words, changes=changes)) == 1
+    assert child(lambda: train(dense, "retinanet", changes)) == 1
     job.backbone.unlink()
-    assert child(lambda: dense.command(*words, changes=changes)) == 1
+    assert child(lambda: train(dense, "retinanet", changes)) == 1
     told = capfd.readouterr().err
     assert "vouches for" in told and "lska train van_tiny-lska-k7-s0" in told
     assert not job.states.exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paper_jobs import RUN, TASKS, config, group, job, means
+from paper_jobs import RUN, TASKS, config, generated, group, job, means
 
 from lska.models.runs import Run
 from lska.provenance.sidecars import Normalization
@@ -90,6 +90,11 @@ def test_batch_norm_over_several_gpus_changes_the_digest_of_a_segmentation_only(
     # Four micro-batches of four images: what counts is how many images are normalised together.
     together = {gpus: job("semantic_fpn", means("semantic_fpn", gpus=gpus)).spec() for gpus in (2, 4)}
     assert [spec["normalized_together"] for spec in together.values()] == [8, 16]
+    for name, counts in (("retinanet", (0, 1, 2, 8)), ("semantic_fpn", (0, 1, 2, 4))):
+        for gpus in counts:
+            wrapper = generated(name, means(name, gpus=gpus)).optim_wrapper
+            images = job(name).recipe.micro_batch * max(1, gpus) * wrapper.accumulative_counts
+            assert images == 16, "an update takes as many on any number of GPUs"
     assert "normalized_together" not in job("retinanet", means("retinanet", gpus=2)).spec()
 
 

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 from lease_helpers import PERIOD, elsewhere, owned, said, until
-from tiny_project import Project, in_child
+from tiny_project import Project, before_update, in_child, signal_self
 
 from lska.provenance.metric_files import file_md5
 from lska.settings.scale import Config
 from lska.train import engine
-from lska.train.classifier import Trainer
 from lska.train.lease import ATTEMPTS
 
 CHANGES: dict[str, Any] = {"scale": "shared", "training": {"heartbeat_seconds": PERIOD, "state_minutes": 0.0}}
@@ -25,14 +24,7 @@ CHANGES: dict[str, Any] = {"scale": "shared", "training": {"heartbeat_seconds": 
 
 def freeze_before(number: int) -> None:
     """Have this process stop, as if its machine stood still, when `number` updates are done and the next begins."""
-    original = Trainer.update
-
-    def update(trainer: Trainer, batches: Iterator[Any]) -> Any:
-        if trainer.progress.step == number:
-            os.kill(os.getpid(), signal.SIGSTOP)
-        return original(trainer, batches)
-
-    Trainer.update = update
+    before_update(number, signal_self(signal.SIGSTOP))
 
 
 def freeze_before_export() -> None:

@@ -128,15 +128,6 @@ def test_mask_rcnn_on_a_set_of_boxes_is_refused_and_retinanet_is_not() -> None:
     assert "train_dataset" in generated("retinanet", data=boxes)
 
 
-def test_an_update_takes_sixteen_images_on_any_number_of_gpus() -> None:
-    for head, images, counts in (("retinanet", 2, (0, 1, 2, 8)), ("mask_rcnn", 2, (0, 1, 2, 8)),
-                                 ("semantic_fpn", 4, (0, 1, 2, 4))):  # fmt: skip
-        for gpus in counts:
-            wrapper = generated(head, means(head, gpus=gpus)).optim_wrapper
-            assert images * max(1, gpus) * wrapper.accumulative_counts == 16
-            assert wrapper.optimizer.lr == 1e-4
-
-
 def test_rates_of_a_detector() -> None:
     """Linear warm-up from a thousandth, a tenth after each milestone, also where the warm-up outlasts a milestone."""
     for warmup in (0, 2, 40):

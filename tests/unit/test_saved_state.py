@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import pickle
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from syrupy.assertion import SnapshotAssertion
 from tiny_trainer import load_state, records
 
 from lska.provenance import files
@@ -89,29 +87,6 @@ def test_code_in_a_state_is_not_run(tmp_path: Path) -> None:
     save_state(tmp_path, 4, {"digest": "sha256:mine", "path": Path("x")})
     with pytest.raises(pickle.UnpicklingError):
         load_state(tmp_path)
-
-
-def test_what_cannot_be_written_leaves_the_states_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
-) -> None:
-    said = []
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def fail(step: int, folder: Path = tmp_path) -> None:
-        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-        with pytest.raises(StateError) as caught:
-            save(folder, step)
-        said.append(str(caught.value).replace(str(tmp_path), "<folder>"))
-        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-    save(tmp_path, 4, 8)
-    fail(1, tmp_path / "state-00000004.pt" / "folder")
-    monkeypatch.setattr("lska.provenance.files.os.fsync", full)
-    fail(12)
-    assert "\n".join(said) == snapshot
-    assert step_of(load_state(tmp_path)) == 8
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path, child: Callable[[Callable[[], int]], int]) -> None:

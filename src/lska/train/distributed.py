@@ -44,8 +44,6 @@ ENDED_AFTER = 300
 
 _SILENCE = timedelta(hours=2)
 """How long a process waits for another one that gives signs of life: while the first one scores images, say."""
-_TELL_SECONDS = 5.0
-"""After which who waits says for whom, and then every minute."""
 _GONE = "gone"
 
 
@@ -186,11 +184,11 @@ def _meet(place: Rank) -> dist.Store:
     kind, _, where = place.meeting.partition(":")
     address, _, name = where.partition("/")
     host, _, port = address.rpartition(":")
-    at, begun, tell = "on this machine" if kind == "file" else f"at {address}", time.monotonic(), _TELL_SECONDS
+    at, begun, told = "on this machine" if kind == "file" else f"at {address}", time.monotonic(), ""
     who = f"process {place.rank} of {place.world} of this training"
 
     def wait(awaited: Callable[[], str]) -> None:
-        nonlocal tell
+        nonlocal told
         while others := awaited():
             waited = time.monotonic() - begun
             if waited > MEETING_SECONDS:
@@ -198,8 +196,8 @@ def _meet(place: Rank) -> dist.Store:
                     f"{who} waited {waited:.0f} s {at} for {others}, in vain; look at what the others wrote, and "
                     "whether that place can be reached from every node"
                 )
-            if waited > tell:
-                tell = waited + 60
+            if others != told:
+                told = others
                 logger.info("%s waits %s for %s, for at most %.0f s", who, at, others, MEETING_SECONDS)
             time.sleep(0.1)
 

@@ -47,8 +47,6 @@ _END_SECONDS = 10.0
 """After one process failed, the others are given this long to find out, and to say so."""
 _KILL_SECONDS = 30.0
 """Then they are sent SIGTERM, and are killed after this time."""
-_PATIENCE_SECONDS = 1800.0
-"""What they have to end when the launcher was asked to; a scheduler has less patience."""
 
 
 @dataclass(frozen=True)
@@ -183,15 +181,14 @@ def exit_code(codes: Sequence[int], stopped: bool) -> int:
 
 def _ends(started: Sequence[subprocess.Popen], received: Sequence[signal.Signals]) -> list[int]:
     """Exit codes of all processes; passes on what is received, and ends them when one has failed."""
-    passed, asked, failed, told = 0, None, None, False
+    passed, failed, told = 0, None, False
     while any(process.poll() is None for process in started):
         now, to_send = time.monotonic(), [_PASSED_ON[number] for number in received[passed:]]
-        if to_send:
-            passed, asked = passed + len(to_send), asked or now
+        passed += len(to_send)
         if failed is None and any(process.returncode for process in started):
             failed = now
         since = 0.0 if failed is None else now - failed
-        if since > _END_SECONDS + _KILL_SECONDS or (asked and now - asked > _PATIENCE_SECONDS):
+        if since > _END_SECONDS + _KILL_SECONDS:
             to_send.append(signal.SIGKILL)
         elif since > _END_SECONDS and not told:
             to_send.append(signal.SIGTERM)

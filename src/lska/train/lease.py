@@ -42,7 +42,6 @@ ATTEMPTS = "attempts.log"
 """What all attempts of a training said, as Snakemake removes a job's log before it starts the job again."""
 
 _GIVE_UP, _OURS = 1, 2
-_REMIND_SECONDS = 60.0
 _LENGTH = 1024
 """Bytes of an owner's file: it is rewritten in place, so that no owner can bring back a file that was removed."""
 _NAME = re.compile(r"owner-\d{8}\.json")
@@ -272,7 +271,6 @@ def leased(folder: Path, period: float, group: Processes, stop: StopRequest) -> 
         OSError: the folder cannot be read or written.
     """
     lease = Lease(folder, period) if group.is_main else None
-    reminded = -_REMIND_SECONDS
     try:
         while True:
             held = lease is not None and lease.attempt()
@@ -288,13 +286,12 @@ def leased(folder: Path, period: float, group: Processes, stop: StopRequest) -> 
             if lease is None:
                 time.sleep(0.1)
                 continue
-            lease.waited = True
-            if time.monotonic() - reminded >= _REMIND_SECONDS:
-                reminded = time.monotonic()
+            if not lease.waited:
                 logger.info(
                     "waiting: %s is in use by another training%s; it is taken over when that one ends, or shows no "
                     "sign of life for %g s", folder, owner, lease.patience,
                 )  # fmt: skip
+            lease.waited = True
             time.sleep(lease.pause)
         with nullcontext() if lease is None else _told(lease):
             yield lease

@@ -46,15 +46,13 @@ def configuration(job: FineTuningJob, splits: Splits, world: int | None = None) 
     if "train" in splits:
         made["param_scheduler"] = _schedule(recipe)
     # AdamW on every parameter, gradients accumulated so that an update takes `global_batch` images.
+    rate, betas, decay = recipe.learning_rate, tuple(recipe.betas), recipe.weight_decay
     wrapper: dict[str, Any] = {
         "type": "OptimWrapper",
-        "optimizer": {
-            "type": "AdamW", "lr": recipe.learning_rate, "betas": tuple(recipe.betas),
-            "weight_decay": recipe.weight_decay,
-        },
+        "optimizer": {"type": "AdamW", "lr": rate, "betas": betas, "weight_decay": decay},
         "clip_grad": None if recipe.clip_gradient is None else {"max_norm": recipe.clip_gradient},
         "accumulative_counts": recipe.global_batch // recipe.micro_batch // processes,
-    }  # fmt: skip
+    }
     if recipe.precision == "bf16":
         wrapper |= {"type": "AmpOptimWrapper", "dtype": "bfloat16", "loss_scale": 1.0}
     network, seed = model(job, len(next(iter(splits.values())).classes)), {"seed": job.run.seed}
@@ -182,54 +180,41 @@ def _semantic_fpn(job: FineTuningJob, classes: int, strides: tuple[int, ...]) ->
 
 
 def _dataset(job: FineTuningJob, split: DetectionSplit | SegmentationSplit, name: str) -> dict[str, Any]:
-    make = {"detection": _coco_dataset, "segmentation": _label_maps}[job.kind]
+    recipe, train = job.recipe, name == "train"
     # An image is read as it is stored: annotations are made for, and checked against, the pixels before any turn. The
     # recipe gives the longest side first, as the libraries do.
-    resize = {"type": "Resize", "scale": tuple(job.recipe.image_scale), "keep_ratio": True}
-    made = make(job, split, name, {"type": "mmengine.LoadPicture"}, resize)
-    return {"metainfo": {"classes": tuple(split.classes)}, "test_mode": name != "train", **made}
-
-
-def _coco_dataset(
-    job: FineTuningJob, split: DetectionSplit, name: str, read: dict[str, Any], resize: dict[str, Any]
-) -> dict[str, Any]:
-    recipe: DetectionRecipe = job.recipe
-    masks = job.head == "mask_rcnn"
-    if masks and not split.masks:
-        raise DataError(f"{split.annotations}: {job.task} needs objects with masks, and {job.data.name} has boxes only")
-    if name == "train":
+    read = {"type": "mmengine.LoadPicture"}
+    resize = {"type": "Resize", "scale": tuple(recipe.image_scale), "keep_ratio": True}
+    flip = {"type": "RandomFlip", "prob": recipe.horizontal_flip}
+    common = {"metainfo": {"classes": tuple(split.classes)}, "test_mode": not train}
+    if job.kind == "detection":
+        masks = job.head == "mask_rcnn"
+        if masks and not split.masks:
+            has = f"{job.data.name} has boxes only"
+            raise DataError(f"{split.annotations}: {job.task} needs objects with masks, and {has}")
         load = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": masks}
-        flip = {"type": "RandomFlip", "prob": recipe.horizontal_flip}
-        steps = [read, load, resize, flip, {"type": "PackDetInputs"}]
-    else:
         keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
-        steps = [read, resize, {"type": "PackDetInputs", "meta_keys": keys}]
-    return {
-        "type": "CocoDataset",
-        "ann_file": str(split.annotations.resolve()),
-        "data_prefix": {"img": f"{split.images.resolve()}/"},
-        "filter_cfg": {"filter_empty_gt": True, "min_size": recipe.smallest_image} if name == "train" else None,
-        "pipeline": steps,
-    }
-
-
-def _label_maps(
-    job: FineTuningJob, split: SegmentationSplit, name: str, read: dict[str, Any], resize: dict[str, Any]
-) -> dict[str, Any]:
-    recipe: SegmentationRecipe = job.recipe
+        pack = {"type": "PackDetInputs"} if train else {"type": "PackDetInputs", "meta_keys": keys}
+        return common | {
+            "type": "CocoDataset",
+            "ann_file": str(split.annotations.resolve()),
+            "data_prefix": {"img": f"{split.images.resolve()}/"},
+            "filter_cfg": {"filter_empty_gt": True, "min_size": recipe.smallest_image} if train else None,
+            "pipeline": [read, load, resize, flip, pack] if train else [read, resize, pack],
+        }
     labels = {
         "type": "mmengine.LoadLabelMap", "classes": len(split.classes),
         "zero_is_unlabelled": split.zero_is_unlabelled, "ignore": tuple(split.ignore),
     }  # fmt: skip
-    if name == "train":
-        resize |= {"type": "RandomResize", "ratio_range": tuple(recipe.scale_range)}
+    if train:
+        scale = resize | {"type": "RandomResize", "ratio_range": tuple(recipe.scale_range)}
         crop = {"type": "RandomCrop", "crop_size": (recipe.crop, recipe.crop), "cat_max_ratio": recipe.largest_class}
-        steps = [read, labels, resize, crop, {"type": "RandomFlip", "prob": recipe.horizontal_flip}]
-        steps += [{"type": "PhotoMetricDistortion"}] if recipe.photometric else []
+        distort = [{"type": "PhotoMetricDistortion"}] if recipe.photometric else []
+        steps = [read, labels, scale, crop, flip, *distort]
     else:
         # Labels are loaded after resizing: they are scored at their own size.
         steps = [read, resize, labels]
-    return {
+    return common | {
         "type": "BaseSegDataset",
         "data_prefix": {"img_path": str(split.images.resolve()), "seg_map_path": str(split.labels.resolve())},
         "img_suffix": split.image_suffix,

@@ -11,11 +11,12 @@ import logging
 import math
 import os
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 from lska.provenance.errors import LskaError
 from lska.provenance.files import MissingFileError, WriteError, atomic_path, quoted, read_bytes, write_text
@@ -152,7 +153,7 @@ def logged(path: Path) -> list[dict[str, Any]]:
             if type(record["step"]) is not int or not all(map(math.isfinite, record.values())):
                 raise ValueError("expected numbers, `step` a whole one")
             found.append(record)
-        except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError) as error:
             logger.warning("%s: line %d: %s (%s); this line is not used", path, number, type(error).__name__, error)
     return found
 
@@ -171,13 +172,10 @@ class TrainingLog:
         self.path, self.plan, self.active, self.lease = path, plan, active, lease
         self.interval = max(1, plan.steps // LINES_PER_TRAINING)
         self._step, self._seconds = start.step, start.seconds
-        self._bar: Any = None
         if active:
             write_text(path, "".join(json.dumps(kept) + "\n" for kept in logged(path) if kept["step"] <= start.step))
-            if sys.stderr.isatty():
-                from tqdm import tqdm
-
-                self._bar = tqdm(total=plan.steps, initial=start.step, unit="update", dynamic_ncols=True)
+        shown = None if active else True  # None: on a terminal only
+        self._bar = tqdm(total=plan.steps, initial=start.step, unit="update", dynamic_ncols=True, disable=shown)
 
     def due(self, step: int) -> bool:
         """Whether the loss after update `step` (counted from 1) is to be recorded."""
@@ -197,7 +195,7 @@ class TrainingLog:
             raise WriteError(error.errno, f"{self.path}: cannot be written ({error.strerror})") from error
         self._step, self._seconds = step, progress.seconds
         extra = "".join(f", {name} {value:.2f}" for name, value in more.items())
-        if self._bar is not None:
+        if not self._bar.disable:
             self._bar.update(step - self._bar.n)
             self._bar.set_postfix_str(f"epoch {epoch + 1}, loss {loss:.3f}{extra}")
         elif more or step == self.plan.steps or step % (10 * self.interval) == 0:
@@ -206,5 +204,4 @@ class TrainingLog:
 
     def close(self) -> None:
         """Leave the terminal clean."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
