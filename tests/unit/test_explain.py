@@ -135,6 +135,7 @@ def test_labels_are_found_whatever_their_case_and_unknown_ones_name_what_is_like
     assert messages == snapshot
 
 
+@pytest.mark.slow
 def test_every_cell_of_every_target_has_a_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project_root())
     files, made = ScaleFiles(load([Path("config/demo.yaml")])), demo(tmp_path)

@@ -86,28 +86,25 @@ def test_a_container_brings_its_own_code(copy: Path, monkeypatch: pytest.MonkeyP
     require_own_code(copy)
 
 
-@pytest.mark.parametrize("command", [("lska", "summary"), (sys.executable, "-m", "lska", "summary"), ("snakemake",)])
-def test_commands_say_whose_code_they_are(copy: Path, command: tuple[str, ...]) -> None:
-    words = (*command, "--dry-run", "--cores", "1", "--", "table_01") if command == ("snakemake",) else command
-    refused = run(*words, folder=copy)
-    assert refused.returncode == 1 and "the code that runs is that of another folder" in refused.stderr
-    assert "Traceback" not in refused.stderr and 'File "' not in refused.stderr
-    if command != ("snakemake",):
-        assert run(*words, folder=copy, code=copy).returncode == 0
+def test_commands_say_whose_code_they_are(copy: Path) -> None:
+    snakemake = ("snakemake", "--dry-run", "--cores", "1", "--", "table_01")
+    for command in (("lska", "summary"), snakemake):
+        refused = run(*command, folder=copy)
+        assert refused.returncode == 1 and "the code that runs is that of another folder" in refused.stderr
+        assert "Traceback" not in refused.stderr and 'File "' not in refused.stderr
+    assert run("lska", "summary", folder=copy, code=copy).returncode == 0
 
 
 @pytest.mark.parametrize(
     ("made_for", "code", "anew"),
     [
         ("{here}/.venv", "{here}/src", False),
-        ("/gone/lska/.venv", "/gone/lska/src", True),
+        ("/gone/lska/.venv", "{here}/src", True),
         ("{here}/.venv", "/other/src", True),
-        ("{here}/.venv2", "{here}/src", True),
-        ("{here}/.venv", None, False),
     ],
 )
 def test_make_gives_a_copied_project_an_environment_of_its_own(
-    tmp_path: Path, made_for: str, code: str | None, anew: bool
+    tmp_path: Path, made_for: str, code: str, anew: bool
 ) -> None:
     folder = tmp_path / "a 'copy' of 5 % ü"
     packages = folder / ".venv/lib/python3.11/site-packages"
@@ -117,9 +114,8 @@ def test_make_gives_a_copied_project_an_environment_of_its_own(
         shutil.copy(PROJECT / name, folder / name)
     command = f"command = /usr/bin/python3.11 -m venv {made_for.format(here=folder.resolve())}"
     (folder / ".venv/pyvenv.cfg").write_text(f"home = /usr/bin\n{command}\n", encoding="utf-8")
-    if code is not None:
-        path = packages / "__editable__.lska_reproduction-0.1.0.pth"
-        path.write_text(code.format(here=folder.resolve()), encoding="utf-8")
+    path = packages / "__editable__.lska_reproduction-0.1.0.pth"
+    path.write_text(code.format(here=folder.resolve()), encoding="utf-8")
     for name in ("uv", "runtime"):
         (folder / ".venv" / name).touch()
     said = run("make", "-C", folder, "-n", ".venv/runtime", folder=tmp_path).stdout
@@ -273,14 +269,10 @@ def test_no_offered_command_makes_a_folder_named_tilde(
 # Terminals.
 
 
-@pytest.mark.parametrize("words", [(), ("--json",)])
-def test_a_terminal_without_unicode_gets_escapes(words: tuple[str, ...]) -> None:
+def test_a_terminal_without_unicode_gets_escapes() -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
-    done = run("lska", "explain", "table_03", *words, "--config", "config/small.yaml", folder=PROJECT, **ascii_only)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.isascii()
-    if words:
-        assert json.loads(done.stdout)
+    done = run("lska", "explain", "table_03", "--config", "config/small.yaml", folder=PROJECT, **ascii_only)
+    assert done.returncode == 0 and done.stdout.isascii(), done.stderr
 
 
 # Captions.

@@ -150,13 +150,11 @@ def choose_cell(table: Table, row: str, column: str) -> Cell:
 
 
 def _match(wanted: str, labels: list[str], target: str, kind: str) -> str:
-    alike = {label for label in labels if label.casefold() == wanted.casefold()}
+    alike = [label for label in labels if label.casefold() == wanted.casefold()]
     if wanted in labels or len(alike) == 1:
-        return wanted if wanted in labels else alike.pop()
-    folded, words = {label.casefold(): label for label in labels}, wanted.casefold().split()
-    close = [folded[name] for name in difflib.get_close_matches(wanted.casefold(), folded, n=3)]
-    close += [label for name, label in folded.items() if label not in close and all(word in name for word in words)]
-    advice = f"did you mean {' or '.join(map(repr, close[:4]))}?" if close else f"it has {labels[0]!r} and others;"
+        return wanted if wanted in labels else alike[0]
+    close = difflib.get_close_matches(wanted, labels, n=3, cutoff=0.5)
+    advice = f"did you mean {' or '.join(map(repr, close))}?" if close else f"it has {labels[0]!r} and others;"
     raise InputError(f"{target} has no {kind} {wanted!r}: {advice} `lska explain {target}` without --cell lists all")
 
 

@@ -181,9 +181,8 @@ def first_broken(table: Table, cell: Cell, files: ScaleFiles) -> Finding | None:
         table: filled from metric files as they are, also edited ones.
         cell: one of its cells.
     """
-    distrusted = [path for path in cell.files if files.metric(path).broken]
-    texts = _present(table.spec.target, files.config)
-    shown = (fault for path in texts for fault in verify_table(table, path, distrusted))
+    texts = [] if any(files.metric(path).broken for path in cell.files) else _present(table.spec.target, files.config)
+    shown = (fault for path in texts for fault in verify_table(table, path))
     return next(_broken_cell(shown, (cell.row, cell.column), cell.files, files), None)
 
 
@@ -256,38 +255,33 @@ def _target(target: str, files: ScaleFiles, paper: Path, drawings: bool) -> _Sho
         read_paper(values)
     except ValueError as error:
         return _Shown(target, len(texts), {}, (faulty(values, error),))
+    cells: Mapping[tuple[str, str], tuple[Path, ...]] = {WHOLE: tuple(distrusted)} if distrusted else {}
+    table, found = None, []
     try:
         table = collect(spec, config, paper, config.results, seals=False)
+        cells = {(cell.row, cell.column): cell.files for cell in table.cells}
     except (OSError, ValueError) as error:
-        if not distrusted:
-            return _Shown(target, len(texts), {}, tuple(broken(one, "", f"cannot be filled: {error}") for one in texts))
+        found = [] if distrusted else [broken(path, "", f"cannot be filled: {error}") for path in texts]
+    if distrusted:
         text = f"not compared with its metric files, since {distrusted[0]} is broken"
-        notes = [Finding(Level.NOTE, path, "", text) for path in texts[:1]]
-        return _Shown(target, len(texts), {WHOLE: tuple(distrusted)}, tuple(notes))
-    found = [fault for path in texts for fault in verify_table(table, path, distrusted)]
-    found += _drawing_faults(table, drawn) if drawn and not distrusted else ()
-    cells = {(cell.row, cell.column): cell.files for cell in table.cells}
+        found = [Finding(Level.NOTE, path, "", text) for path in texts[:1]]
+    elif table is not None:
+        found = [fault for path in texts for fault in verify_table(table, path)]
+        found += _drawing_faults(table, drawn) if drawn else ()
     return _Shown(target, len(texts) + len(drawn), cells, tuple(found))
 
 
-def verify_table(table: Table, path: Path, distrusted: Sequence[Path]) -> Iterator[Finding]:
-    """Where a file of a table differs from the table; each finding names the cell, the file's text and the table's.
-
-    Args:
-        table: as the metric files fill it.
-        path: one of its files.
-        distrusted: metric files that are broken themselves; cells that come from them are not compared.
+def verify_table(table: Table, path: Path) -> Iterator[Finding]:
+    """Where a file of a table differs from the table as its metric files fill it; each finding names the cell, the
+    file's text and the table's.
     """
     try:
         found, expected = read_text(path), WRITERS[path.suffix](table)
     except FileError as error:
         yield faulty(path, error)
         return
-    doubtful = {(cell.row, cell.column) for cell in table.cells if set(cell.files) & set(distrusted)}
-    compare = _csv_faults if path.suffix == ".csv" else _line_faults
-    for fault in compare(table, path, found, expected) if found != expected else ():
-        if fault.cell not in doubtful and (fault.cell is not None or not doubtful):
-            yield fault
+    if found != expected:
+        yield from (_csv_faults if path.suffix == ".csv" else _line_faults)(table, path, found, expected)
 
 
 def _csv_faults(table: Table, path: Path, found: str, expected: str) -> Iterator[Finding]:
