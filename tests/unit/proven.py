@@ -15,7 +15,7 @@ from table_helpers import PAPER, downstream, grid
 from tiny_dense import DenseProject
 from tiny_project import Project
 
-from lska.audit.checked_files import Finding, Level
+from lska.audit.links import Finding, Level
 from lska.audit.verify import Verification, verify_scale
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import proportion, seal_of, write_metrics

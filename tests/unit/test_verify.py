@@ -18,9 +18,8 @@ from small_scale import copy_small
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import PAPER, demo, put_required
 
-from lska.audit.checked_files import Finding, Level, broken, check_record
 from lska.audit.explain import choose_cell, filled_table
-from lska.audit.links import ScaleFiles
+from lska.audit.links import Finding, Level, ScaleFiles, broken, check_record
 from lska.audit.verify import Verification, first_broken, verify_scale, verify_summaries, verify_table
 from lska.claims.claims_page import write_claims
 from lska.claims.listing import claim_files
@@ -269,7 +268,7 @@ def test_what_differs_from_the_commit_is_an_edit_where_there_is_no_seal(
 ) -> None:
     without("sidecar", "seal")(scale)
     for changed, level in (([], Level.UNSEALED), (["a file"], Level.BROKEN)):
-        monkeypatch.setattr("lska.audit.checked_files.changed_files", lambda *paths, found=changed: found)
+        monkeypatch.setattr("lska.audit.links.changed_files", lambda *paths, found=changed: found)
         (found,) = scale.faults()
         assert (found.level, found.file, found.place) == (level, scale.sidecar, "seal")
 

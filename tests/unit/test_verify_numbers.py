@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from proven import edit
 
-from lska.audit.checked_files import CheckedFile, Level
-from lska.audit.links import ScaleFiles
+from lska.audit.links import CheckedFile, Level, ScaleFiles
 from lska.evaluate.derived import FIELDS
 from lska.provenance.metric_files import file_md5, project_root, write_sealed
 from lska.provenance.outcomes import Outcomes, outcomes_path, read_outcomes, write_outcomes

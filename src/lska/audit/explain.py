@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.audit.checked_files import CheckedFile, Finding, commit_text, fields_path
-from lska.audit.links import Link, ScaleFiles
+from lska.audit.links import CheckedFile, Finding, Link, ScaleFiles, fields_path
 from lska.provenance.errors import InputError
 from lska.provenance.files import plain, printable
-from lska.provenance.metric_files import device_text, digest, lock_digest, project_root
+from lska.provenance.metric_files import commit_text, device_text, digest, lock_digest, project_root
 from lska.provenance.outcomes import outcomes_path
 from lska.provenance.sidecars import imported, own_normalization, own_preprocessing, read_pointer
 from lska.settings.recipes import load_recipe

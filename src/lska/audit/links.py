@@ -1,34 +1,388 @@
-"""What one file says of the next, from a metric file to its origins: weights, backbone, data, and who chose the images.
+"""The evidence of a scale: each file by itself, and what one says of the next, from a metric file to its origins.
 
-`ScaleFiles` reads and checks each file once. `behind` is the only walk: `explain` prints its links for one cell,
-`verify` takes the broken ones of all files.
+`ScaleFiles` reads and checks each file once. `behind` is the only walk over weights, backbone, data, and who chose the
+images: `explain` prints its links for one cell, `verify` takes the broken ones of all files.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from lska.audit.checked_files import (
-    CheckedFile,
-    Finding,
-    Level,
-    broken,
-    check_metrics,
-    check_record,
-    check_weights,
-    compared,
-)
+from lska.data.manifest import SERVING, load_manifest
 from lska.models.runs import Run
-from lska.provenance.files import UnreadableFileError, files_in, plain, quoted
-from lska.provenance.outcomes import keeps_outcomes
-from lska.provenance.sidecars import changes, imported, measured_alike
+from lska.provenance.files import (
+    FileError,
+    MissingFileError,
+    UnreadableFileError,
+    files_in,
+    parse_json,
+    plain,
+    printable,
+    quoted,
+    read_json,
+    read_lines,
+)
+from lska.provenance.metric_files import changed_files, digest, file_md5, seal_problem, validate
+from lska.provenance.outcomes import Outcomes, keeps_outcomes, outcomes_path, read_arrays, read_outcomes
+from lska.provenance.sidecars import (
+    changes,
+    check_sidecar,
+    imported,
+    measured_alike,
+    pointer_path,
+    read_pointer,
+    unusable,
+)
 from lska.settings.scale import Config
-from lska.settings.tasks import CORRUPTED, INSPECTIONS, parse_task, set_of
+from lska.settings.schema import DataSource
+from lska.settings.tasks import CORRUPTED, INSPECTIONS, KINDS, parse_task, set_of
+
+if TYPE_CHECKING:
+    from lska.evaluate.derived import Derived, Kept
+
+WIDEST = 2000
+"""Characters of a finding's text: what is wrong may be one very long word."""
+PRECISION = 1e-6
+"""Relative; outcomes are kept in 32 bits, and their mean is taken in 64."""
+COUNTED = ("complexity", "properties")
+"""Start of the tasks whose numbers depend on the code alone."""
+
+
+class Level(StrEnum):
+    """How much a finding matters."""
+
+    BROKEN = "broken"
+    OUTDATED = "outdated"
+    UNSEALED = "unsealed"
+    NOTE = "note"
+
+
+MEANING = {
+    Level.BROKEN: "a file was edited, or does not belong to the one that names it",
+    Level.OUTDATED: "sound, but not what today's configuration asks for; the pipeline would make it again",
+    Level.UNSEALED: "written before such files were sealed; an edit shows where git or another file has the number",
+    Level.NOTE: "worth knowing",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found."""
+
+    level: Level
+    file: Path
+    place: str
+    """The field or cell of the file that is at fault, or empty."""
+    text: str
+    cell: tuple[str, str] | None = None
+    """Row and column of the cell that the file of a table or figure shows otherwise."""
+    chains: tuple[str, ...] = ()
+    """Cells whose first broken link this is, as `table_03: VAN-LSKA-Tiny / top-1`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without its cells."""
+        return {"level": str(self.level), "file": self.file.as_posix(), "place": self.place, "text": self.text}
+
+
+def broken(path: Path, place: str, text: str, cell: tuple[str, str] | None = None) -> Finding:
+    """A finding of a file that cannot be trusted."""
+    return Finding(Level.BROKEN, path, place, printable(text, WIDEST), cell)
+
+
+def faulty(path: Path, error: Exception) -> Finding:
+    """The finding of a file that an error is about, whose name it need not repeat."""
+    return broken(path, "", " ".join(str(error).split()).removeprefix(f"{path}").lstrip(": "))
+
+
+def compared(
+    path: Path, place: str, found: Any, source: str, expected: Any, level: Level = Level.BROKEN
+) -> list[Finding]:
+    """A finding where a value is not the one that `source` gives (`the manifest says`); none where it is."""
+    text = printable(f"is {found!r}, {source} {expected!r}", WIDEST)
+    return [] if found == expected else [Finding(level, path, place, text)]
+
+
+# --- Any file --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """A JSON file and what is wrong with it by itself."""
+
+    path: Path
+    content: Mapping[str, Any]
+    """Empty where it cannot be read, or is not of the fields and types of such files."""
+    findings: tuple[Finding, ...]
+    tally: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Numbers of a metric file: how far the evidence determines them (`recomputed`, `bounded` where only a range or a
+    relation to others is known, `unknown`), and which they are (`speed: value`)."""
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """Why what it says cannot be trusted."""
+        return tuple(finding for finding in self.findings if finding.level is Level.BROKEN)
+
+    @property
+    def broken(self) -> bool:
+        """Whether what it says cannot be trusted."""
+        return bool(self.faults)
+
+    def get(self, name: str) -> Any:
+        """The entry at a dotted name, None where there is none."""
+        found: Any = self.content
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        return found
+
+    def having(self, *more: Finding) -> CheckedFile:
+        """The same file with `more` findings before those that it has."""
+        return replace(self, findings=(*more, *self.findings))
+
+
+def _checked(path: Path, kind: str, check: Callable[[Any, str], None]) -> CheckedFile:
+    """A JSON file with its seal, whose fields and types `check` refuses by a ValueError; `kind` says what it is."""
+    try:
+        content = read_json(path)
+    except FileError as error:
+        missing = isinstance(error, MissingFileError) and not path.is_symlink()
+        return CheckedFile(path, {}, (broken(path, "", "is missing") if missing else faulty(path, error),))
+    found = []
+    if (problem := seal_problem(content)) is not None:
+        found = [broken(path, "seal", problem.removeprefix("field 'seal': "))]
+    try:
+        check(content, str(path))
+    except ValueError as error:
+        return CheckedFile(path, {}, tuple(found or [faulty(path, error)]))
+    if "seal" not in content:
+        # Whatever writes such a file today would seal it, so changes since the commit are edits.
+        edited = broken(path, "seal", "is missing, and the file differs from the commit: it was edited")
+        found.append(edited if changed_files(path) else Finding(Level.UNSEALED, path, "seal", kind))
+    return CheckedFile(path, content, tuple(found))
+
+
+# --- Metric files ----------------------------------------------------------------------------------------------------
+
+
+def check_metrics(
+    path: Path, task: str, run: str, config: Config, images: Callable[[CheckedFile], int | None], recount: bool = False
+) -> CheckedFile:
+    """A metric file: seal, schema, name, what is kept beside it, and whether its numbers follow from that.
+
+    Args:
+        images: how many images there are of the data that it was measured on, None where that is not known.
+        recount: whether what depends on the code alone is counted again.
+    """
+    from lska.evaluate.derived import Derived, Kept, derive
+
+    checked = _checked(path, "metric files", lambda content, where: validate(content, "metrics", where))
+    if checked.broken:
+        return checked
+    for name, place in {"task": task, "run": run, "scale": config.scale}.items():
+        if found := compared(path, name, checked.get(name), "its place says", place):
+            return checked.having(*found)
+    found, outcomes = _outcomes(checked)
+    odd, maps = _maps(checked, fields_path(config, path))
+    kept = Kept(task, checked.content["metrics"], outcomes, outcomes_path(path).name, images(checked), maps)
+    wrong = {}
+    derived = []
+    try:
+        derived += derive(kept)
+        again = _count_again(task, run) if recount else {}
+        derived += [Derived(name, "the code's counts", {"value": entry["value"]}) for name, entry in again.items()]
+    except ValueError as error:
+        wrong["metrics"] = broken(path, "metrics", f"cannot be recomputed: {error}")
+    for one in derived:
+        for place, text in _contradictions(one, kept.metrics.get(one.metric)):
+            wrong.setdefault(place, broken(path, place, text))
+    return replace(checked.having(*found, *odd, *wrong.values()), tally=_tally(kept, derived))
+
+
+def fields_path(config: Config, metrics: Path) -> Path:
+    """Place of the contribution maps that the metrics of a receptive field were taken from."""
+    return config.results / "fields" / f"{metrics.stem}.npz"
+
+
+def _outcomes(metrics: CheckedFile) -> tuple[list[Finding], Outcomes]:
+    """Whether the outcomes are those that were written, and belong to the metrics."""
+    path, beside, stated = metrics.path, outcomes_path(metrics.path), metrics.get("outcomes")
+    if stated is None:
+        note = Finding(Level.NOTE, beside, "", f"no outcomes are named by {path}")
+        return [note] if beside.is_file() else [], Outcomes()
+    found = []
+    if metrics.get("seal") is None:
+        found.append(broken(path, "seal", "is missing, although every metric file with outcomes is written with one"))
+    try:
+        outcomes = read_outcomes(beside, stated)
+    except FileError as error:
+        return [*found, faulty(beside, error)], Outcomes()
+    for kind, arrays in vars(outcomes).items():
+        foreign = sorted(set(arrays) - set(metrics.content["metrics"]))
+        found += [broken(beside, f"{kind}/{name}", f"{path} has no metric of this name") for name in foreign]
+    return found, outcomes
+
+
+def _maps(metrics: CheckedFile, path: Path) -> tuple[list[Finding], Mapping[str, Any]]:
+    """Whether the contribution maps that figures draw are those that the metrics were taken from."""
+    stated = metrics.get("detail.field")
+    if stated is None:
+        return [], {}
+    try:
+        if (found := file_md5(path)) == stated:
+            return [], read_arrays(path)
+        return [broken(path, "", f"expected MD5 {stated}, as {metrics.path} says, found {found}")], {}
+    except FileError as error:
+        return [faulty(path, error)], {}
+
+
+def _count_again(task: str, run: str) -> Mapping[str, Mapping[str, Any]]:
+    """The entries of a metric file as the code gives them now, which imports torch, and mmdet or mmseg for heads; none
+    for tasks that depend on more than the code.
+    """
+    start, _, head = task.partition("/")
+    if start not in COUNTED:
+        return {}
+    if start == "properties":
+        from lska.models.properties import measure_module
+
+        return measure_module(run)
+    from lska.evaluate.model_size import counts, dense_counts
+
+    return (dense_counts(head, Run.parse(run)) if head else counts(Run.parse(run)))[0]
+
+
+def _contradictions(derived: Derived, entry: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Places of numbers that are not what follows, and what is wrong with them."""
+    from lska.evaluate.derived import fits
+
+    place, source = f"metrics.{derived.metric}", derived.source
+    if entry is None:
+        yield place, f"is missing, although {source} give it"
+        return
+    said = {name: "is missing" if value is None else f"is {value!r}" for name, value in entry.items()}
+    for name, expected in derived.fields.items():
+        if not fits(entry.get(name), expected, PRECISION):
+            yield f"{place}.{name}", f"{said.get(name, 'is missing')}, {source} give {expected!r}"
+    if derived.bounds is not None:
+        low, high = derived.bounds
+        slack = PRECISION * max(1.0, abs(low), abs(high))
+        if entry["value"] is None or not low - slack <= entry["value"] <= high + slack:
+            yield f"{place}.value", f"{said['value']}, {source} lie between {low!r} and {high!r}"
+
+
+def _tally(kept: Kept, derived: list[Derived]) -> Counter[tuple[str, str]]:
+    from lska.evaluate.derived import FIELDS
+
+    whole = {(one.metric, name) for one in derived if one.whole for name in one.fields}
+    partly = {(one.metric, name) for one in derived for name in (*one.fields, *(("value",) if one.bounds else ()))}
+    entries = kept.metrics.items()
+    places = [(metric, name) for metric, entry in entries for name in FIELDS if entry.get(name) is not None]
+    kinds = ("recomputed" if one in whole else "bounded" if one in partly else "unknown" for one in places)
+    return Counter((kind, f"{kept.task}: {name}") for kind, (_, name) in zip(kinds, places, strict=True))
+
+
+# --- Sidecars --------------------------------------------------------------------------------------------------------
+
+
+def check_weights(path: Path, log: Path) -> CheckedFile:
+    """A sidecar, which vouches for weights: seal, recipe against its settings, counts, the training's record of losses
+    (`log`), pointer, and the weights.
+    """
+    checked = _checked(path, "sidecars of weights", check_sidecar)
+    if checked.broken:
+        return checked
+    found, weights = [], path.with_suffix(".safetensors")
+    if (problem := unusable(weights)) is not None:
+        found.append(broken(weights, "", problem.removeprefix(f"{weights}: ")))
+    elif weights.is_file():
+        try:
+            found += compared(path, "md5", checked.get("md5"), f"{weights} has", file_md5(weights))
+        except FileError as error:
+            found.append(faulty(weights, error))
+    if checked.get("origin") == "trained":
+        found += [*_settings(checked), *_last_loss(checked, log)]
+    checked = checked.having(*found)
+    # What the pointer of published weights says; its digest is a seal of the sidecar published with them.
+    place, stated = pointer_path(weights), checked.get("md5")
+    try:
+        pointer = read_pointer(weights)
+    except ValueError as error:
+        return checked.having(faulty(place, error))
+    if pointer is not None and pointer.md5 != stated:
+        return checked.having(*compared(path, "md5", stated, "published is", pointer.md5, Level.NOTE))
+    if pointer is None or pointer.sidecar is None:
+        return checked
+    if pointer.published(checked.content):
+        return replace(checked, findings=tuple(one for one in checked.findings if one.level is not Level.UNSEALED))
+    if pointer.edited(checked.content):
+        return checked.having(broken(path, "", f"was edited: {place} keeps another digest of it"))
+    return checked.having(Finding(Level.NOTE, path, "", "is of a later training to the published weights"))
+
+
+def _settings(sidecar: CheckedFile) -> Iterator[Finding]:
+    """Whether run and recipe are those of the file's name and of the settings that the sidecar keeps."""
+    path, spec = sidecar.path, sidecar.get("spec")
+    yield from compared(path, "run", sidecar.get("run"), "the file's name is", path.stem)
+    if not isinstance(spec, Mapping):
+        yield broken(path, "spec", "is missing; nothing says how the weights were trained")
+        return
+    yield from compared(path, "recipe", sidecar.get("recipe"), "the settings in its field 'spec' give", digest(spec))
+
+
+def _last_loss(sidecar: CheckedFile, log: Path) -> Iterator[Finding]:
+    """Whether the last line of the record of losses, where the results hold it, is that of the sidecar."""
+    try:
+        number, line = (read_lines(log) or [(1, "")])[-1]
+        last = parse_json(line, f"{log}: line {number}")
+        recorded = {"updates": last["step"], "final_loss": last["loss"]}
+    except MissingFileError as error:
+        yield from [faulty(log, error)] if log.is_symlink() else []
+    except (FileError, KeyError) as error:
+        yield broken(log, "", f"its last line is no record of a training ({faulty(log, error).text})")
+    else:
+        for name, value in recorded.items():
+            yield from compared(sidecar.path, name, sidecar.get(name), f"the last line of {log} has", value)
+
+
+# --- Data records ----------------------------------------------------------------------------------------------------
+
+
+def check_record(path: Path, config: Config) -> CheckedFile:
+    """The record of a data set by itself, and as the configuration's source of that name should have it."""
+    checked = _checked(path, "data records", lambda content, where: validate(content, "record", where))
+    if checked.broken:
+        return checked
+    found = compared(path, "name", checked.get("name"), "the file's name is", path.stem)
+    kind, source = next(((kind, one) for kind, one in config.sources if one.name == path.stem), (None, None))
+    if source is None:
+        found.append(Finding(Level.NOTE, path, "", f"scale {config.scale} has no data set of this name any more"))
+    elif not found:
+        found += _unlike_manifest(checked, kind, source)
+        item = next((item for item in config.measured if item.name == kind), None)
+        stated, now = checked.get("inputs"), None if item is None else item.inputs()
+        if None not in (stated, now):
+            found += compared(path, "inputs", stated, "today's generator or manifest gives", now, Level.OUTDATED)
+    return checked.having(*found)
+
+
+def _unlike_manifest(record: CheckedFile, kind: str, source: DataSource) -> list[Finding]:
+    """Whether the record of published data is of today's manifest."""
+    if source.generate is not None or (kind not in KINDS and kind not in SERVING):
+        return []
+    try:
+        manifest = load_manifest(source.manifest or source.name, SERVING.get(kind, kind))
+    except ValueError as error:
+        return [Finding(Level.NOTE, record.path, "", f"not compared with its manifest: {error}")]
+    place, says = "manifest" if kind in CORRUPTED else "digest", f"the manifest of {source.name} says"
+    return compared(record.path, place, record.get(place), says, manifest.digest, Level.OUTDATED)
+
+
+# --- From a file to the next ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

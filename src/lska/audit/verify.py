@@ -20,22 +20,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lska.audit.checked_files import (
+from lska.audit.explain import WIDTH, with_short_digests
+from lska.audit.links import (
     COUNTED,
     MEANING,
     Finding,
     Level,
+    ScaleFiles,
     broken,
-    changed_files,
-    commit_text,
     faulty,
 )
-from lska.audit.explain import WIDTH, with_short_digests
-from lska.audit.links import ScaleFiles
 from lska.claims.listing import CLAIMS, claim_files, read_claims
 from lska.claims.summaries import summary_files
 from lska.provenance.errors import InputError
 from lska.provenance.files import FileError, json_text, printable, read_bytes, read_text
+from lska.provenance.metric_files import changed_files, commit_text
 from lska.settings.scale import Config
 from lska.tables.cell_text import cell_text
 from lska.tables.collect import Cell, State, Table, collect

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -291,6 +292,28 @@ def code_version() -> dict[str, Any]:
         "status", "--porcelain", "--untracked-files=no", "--", "src", "workflow", "config", "envs", "Snakefile"
     )
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+@functools.cache
+def commit_text(commit: str) -> str:
+    """Whether the checkout has a commit, and how far behind the current one it is."""
+    if re.fullmatch("[0-9a-f]{7,64}", commit) is None:
+        return "no name of a commit"
+    if git("rev-parse", "--git-dir") is None:
+        return "not looked up: the code here is no git checkout, or git does not answer"
+    if git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}") is None:
+        return "not in this checkout (a shallow clone, or a branch that was never merged)"
+    if git("merge-base", "--is-ancestor", commit, "HEAD") is None:
+        return "in this checkout, but not in the history of the current commit"
+    later = git("rev-list", "--count", f"{commit}..HEAD")
+    return "the current commit" if later == "0" else f"in this checkout, {later} commits before the current one"
+
+
+def changed_files(*places: Path) -> list[str]:
+    """Committed files at or below `places` that are others now, or are gone, as git names them; none without git."""
+    inside = [str(place.resolve()) for place in places if place.resolve().is_relative_to(project_root())]
+    answer = git("diff", "--name-only", "HEAD", "--", *inside) if inside else None
+    return (answer or "").splitlines()
 
 
 @functools.cache

@@ -8,9 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lska.audit.checked_files import MEANING, Level
 from lska.audit.explain import Origin, explain_cell
-from lska.audit.links import ScaleFiles
+from lska.audit.links import MEANING, Level, ScaleFiles
 from lska.audit.verify import verify_scale
 from lska.claims.listing import claim_files
 from lska.provenance.files import files_in, read_json
