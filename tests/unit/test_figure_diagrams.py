@@ -51,14 +51,13 @@ def layers(module: nn.Module) -> list[str]:
     return [name for name, part in found if name == GATE or not any(part.children())]
 
 
-@pytest.mark.parametrize("attention", ["lka_trivial", "lska"])
-def test_boxes_stand_for_the_modules_of_a_block_in_their_order(attention: str, figures: dict[str, Figure]) -> None:
-    block = create("van_tiny", attention=attention, kernel_size=23).block1[0]
+def test_boxes_stand_for_the_modules_of_a_block_in_their_order(figures: dict[str, Figure]) -> None:
+    block = create("van_tiny", attention="lska", kernel_size=23).block1[0]
     drawn = [step.name for half in block_steps(block) for step in half if step.name]
     assert [name for name in drawn if "scale" not in name] == [name for name in layers(block) if name != "drop_path"]
     assert [name for name in drawn if "scale" in name] == ["layer_scale_1", "layer_scale_2"]
     gate = block.get_submodule(GATE)
-    steps = gate_steps(kernel_plan(attention, 23))
+    steps = gate_steps(kernel_plan("lska", 23))
     assert [step.name for step in steps if step.name] == layers(gate)
     assert [step.sees for step in steps if step.part][-1] == (gate.plan.receptive_field,) * 2
     for step in steps[:-2]:
@@ -113,20 +112,19 @@ def test_words_are_those_of_the_networks_and_kernels(figures: dict[str, Figure])
 
 def test_taps_are_drawn_to_scale(figures: dict[str, Figure]) -> None:
     pixel = FIELD / 23
-    for target, designs in (("figure_02", DESIGNS), ("figure_05", ("lka", "lska"))):
-        for attention in designs:
-            plan = kernel_plan(attention, 23)
-            ours = [p for p in figures[target].axes[0].patches if to_hex(p.get_facecolor()) == LOOKS[attention][0]]
-            sizes = [(p.get_height() / pixel, p.get_width() / pixel) for p in ours]
-            taps = [size for size, patch in zip(sizes, ours, strict=True) if patch.get_alpha() is None]
-            seen = [size for size, patch in zip(sizes, ours, strict=True) if patch.get_alpha() is not None]
-            assert seen[-1] == pytest.approx((plan.receptive_field,) * 2)
-            dense = [part.kernel for part in plan.depthwise if part.dilation == 1]
-            dilated = sum(part.kernel[0] * part.kernel[1] for part in plan.depthwise if part.dilation > 1)
-            assert np.array(taps) == pytest.approx(np.array([*dense, *[(1, 1)] * dilated]))
-            if plan.dilated:
-                last = [patch.xy for patch in ours[-plan.dilated :]]  # the last kernel's last row, or a vertical one
-                assert max(np.ptp(last, axis=0)) / pixel == pytest.approx(plan.dilation * (plan.dilated - 1))
+    for attention in DESIGNS:
+        plan = kernel_plan(attention, 23)
+        ours = [p for p in figures["figure_02"].axes[0].patches if to_hex(p.get_facecolor()) == LOOKS[attention][0]]
+        sizes = [(p.get_height() / pixel, p.get_width() / pixel) for p in ours]
+        taps = [size for size, patch in zip(sizes, ours, strict=True) if patch.get_alpha() is None]
+        seen = [size for size, patch in zip(sizes, ours, strict=True) if patch.get_alpha() is not None]
+        assert seen[-1] == pytest.approx((plan.receptive_field,) * 2)
+        dense = [part.kernel for part in plan.depthwise if part.dilation == 1]
+        dilated = sum(part.kernel[0] * part.kernel[1] for part in plan.depthwise if part.dilation > 1)
+        assert np.array(taps) == pytest.approx(np.array([*dense, *[(1, 1)] * dilated]))
+        if plan.dilated:
+            last = [patch.xy for patch in ours[-plan.dilated :]]  # the last kernel's last row, or a vertical one
+            assert max(np.ptp(last, axis=0)) / pixel == pytest.approx(plan.dilation * (plan.dilated - 1))
 
 
 @pytest.mark.parametrize("target", ["figure_02", "figure_05", "figure_07"])
@@ -149,24 +147,20 @@ def test_texts_stay_in_their_boxes(target: str, figures: dict[str, Figure]) -> N
     assert inside > 3
 
 
-def test_planted_neurons_follow_their_factor() -> None:
-    neurons, result = planted_example()
-    found = {factor: [correlation(pairs) for pairs in values] for factor, values in neurons.items()}
+def test_planted_neurons_follow_their_factor_and_their_estimate_is_drawn(figures: dict[str, Figure]) -> None:
+    (neurons, result), found = planted_example(), texts(figures["figure_07"])
+    relations = {factor: [correlation(pairs) for pairs in values] for factor, values in neurons.items()}
     expected = 0.95**2 / (0.95**2 + 0.3**2)
-    assert found["shape"] == pytest.approx([expected, 0, 0], abs=0.1)
-    assert found["texture"] == pytest.approx([0, expected, 0], abs=0.1)
+    assert relations["shape"] == pytest.approx([expected, 0, 0], abs=0.1)
+    assert relations["texture"] == pytest.approx([0, expected, 0], abs=0.1)
     # The shares of the variance that were planted: unit variance of noise, 0.9925 of the neurons that encode something.
     total = (120 + 56) * (0.95**2 + 0.3**2) + 80
     assert result.scores == pytest.approx((120 * 0.95**2 / total, 56 * 0.95**2 / total, 1), abs=0.04)
-
-
-def test_the_estimates_numbers_are_drawn(figures: dict[str, Figure]) -> None:
-    (neurons, result), found = planted_example(), texts(figures["figure_07"])
     counts = dict(zip(("shape", "texture", "residual"), result.dimensions, strict=True))
     assert {f"{name}\n{count}\n{100 * count / 256:.0f} %" for name, count in counts.items()} <= set(found)
     assert {f"shape\nΣ cov / Σ var\n= {result.scores[0]:.3g}", "residual\nset to 1"} <= set(found)
     shown = [float(value.replace("\N{MINUS SIGN}", "-")) for text in found for value in re.findall("ρ = (.+)", text)]
-    assert shown == pytest.approx([correlation(p) for values in neurons.values() for p in values], abs=0.0051)
+    assert shown == pytest.approx([one for values in relations.values() for one in values], abs=0.0051)
     patches = {(to_hex(p.get_facecolor()), p.get_hatch() or ""): p for p in figures["figure_07"].axes[0].patches}
     heights = {name: patches[SHARES[name]].get_height() for name in counts}
     shares = {name: height / sum(heights.values()) for name, height in heights.items()}

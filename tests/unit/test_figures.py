@@ -1,24 +1,47 @@
-"""Curves: what is drawn equals the metric files and the paper's values, and nothing is silently left out."""
+"""Figures: curves are those of the metric files and the paper's values, nothing overlaps or is cut off, fonts are
+embedded, colours are told apart without colour, and the small print says what bars are and how many seeds there are."""
 
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from robustness_tables import value
-from table_helpers import PAPER, Scale, demo, filled
+from table_helpers import DENSE, PAPER, Scale, demo, filled
 
-from lska.models.runs import Run
+from lska.evaluate.pictures import styled
+from lska.models.runs import ATTENTIONS, Run
+from lska.tables.collect import Table
 from lska.tables.figure_curves import cost_curves, kernel_size_panels, trade_off
-from lska.tables.figure_parts import LOOKS, NAMES
+from lska.tables.figure_parts import FOOTER_LETTERS, LOOKS, NAMES, WIDTH, balanced
+from lska.tables.figures import DRAWINGS, draw_figure
 from lska.tables.measurements import read_paper
+from lska.tables.specs import TARGETS
 
 TRAINED = {name: NAMES[name] for name in ("lka_trivial", "lska_trivial", "lka", "lska")}
-TINY = Run("van_tiny", "lska", 23, 0)
+FIGURES = [target for target in TARGETS if target.startswith("figure")]
+SVG = "{http://www.w3.org/2000/svg}"
+SMALLEST = 5.0
+"""Points: the least that print shows at the width of a page."""
+SAID = {
+    "figure_01": ("Bars: standard error over the images of one seed.", "sample standard deviation over 3 seeds"),
+    "figure_06": ("quartiles of repeated measurements (inference speed).", "deviation over 3 seeds, quartiles"),
+    "figure_07": ("The activations are made up", "The activations are made up"),
+    "figure_08": ("Trained networks, seed 0.", "Trained networks, seed 0."),
+}
+"""In the small print with one seed and with several."""
+
+
+# Curves.
 
 
 def markers(axes: Axes, attention: str, hollow: bool = False, crosses: bool = False) -> list[tuple[float, float]]:
@@ -118,3 +141,114 @@ def test_cost_shows_all_designs_and_where_slaks_cross_lkas(tmp_path: Path) -> No
         assert axes.get_yscale() == "log"
         for attention in LOOKS:
             assert [size for size, _ in markers(axes, attention)] == [7, 11, 23, 35, 53, 65, 77, 89, 101, 113, 125]
+
+
+# Files.
+
+
+def seeds(tmp_path: Path) -> Scale:
+    runs = [Run("van_tiny", name, k, s) for name in ATTENTIONS for k in (7, 11, 23, 35, 53) for s in (0, 1, 2)]
+    return Scale(tmp_path / "results" / "demo", tuple(runs), fine_tuned=DENSE)
+
+
+def drawn(table: Table) -> Figure:
+    with styled():
+        figure = DRAWINGS[table.spec.drawing](table)
+        figure.draw_without_rendering()
+    return figure
+
+
+def shown(figure: Figure) -> list[Text]:
+    """Every text that is drawn; axes keep labels of ticks beyond their ends, which are not."""
+    texts = {id(text): text for text in figure.findobj(Text)}
+    for panel in figure.axes:
+        hidden = [] if panel.get_visible() else panel.findobj(Text)
+        for axis in (panel.xaxis, panel.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            places = axis.get_majorticklocs() if panel.axison else []
+            fits = [low <= place <= high for place in places]
+            labels = axis.get_majorticklabels()
+            hidden += [label for label, fit in itertools.zip_longest(labels, fits[: len(labels)]) if not fit]
+            hidden += axis.get_minorticklabels()
+        for text in hidden:
+            texts.pop(id(text), None)
+    return [text for text in texts.values() if text.get_visible() and text.get_text().strip()]
+
+
+CASES = [
+    *((target, demo) for target in FIGURES), ("figure_01", seeds), ("figure_06", seeds), ("figure_01", Scale),
+    ("figure_04", Scale), ("figure_s1", Scale),
+]  # fmt: skip
+"""Networks with one seed, with several, and none."""
+
+
+@pytest.mark.parametrize(("target", "make"), CASES)
+def test_every_text_can_be_read(target: str, make: object, tmp_path: Path) -> None:
+    figure = drawn(filled(target, make(tmp_path)))
+    texts, page = shown(figure), figure.bbox.padded(1.5).extents
+    assert len(texts) > 1 and figure.get_figwidth() == WIDTH
+    assert min(text.get_fontsize() for text in texts) >= SMALLEST
+    # The letters of a line do not fill its height.
+    boxes = [(text, text.get_window_extent().shrunk(0.98, 0.75)) for text in texts]
+    cut = [text.get_text() for text, box in boxes if (box.min < page[:2]).any() or (box.max > page[2:]).any()]
+    assert cut == []
+    level = [(text.get_text(), box) for text, box in boxes if not text.get_rotation() % 90]
+    assert [(a, b) for (a, one), (b, other) in itertools.combinations(level, 2) if one.overlaps(other)] == []
+    small_print = " ".join(figure.get_supxlabel().split())
+    if make is not Scale:
+        assert SAID.get(target, ("", ""))[make is seeds] in small_print
+    assert ("Bars" in small_print) == (make is not Scale and target in ("figure_01", "figure_06", "figure_s2"))
+    assert target != "figure_07" or "Measured on" not in small_print
+
+
+@pytest.mark.parametrize("target", ["figure_06", "figure_07"])
+def test_files_are_equal_byte_for_byte_and_hold_text_in_outline_fonts(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = filled(target, demo(tmp_path, caption="demo scale: some caption"))
+    first, second = ([tmp_path / folder / f"f.{kind}" for kind in ("png", "pdf", "svg")] for folder in ("a", "b"))
+    draw_figure(table, first)
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 17.0)
+    draw_figure(table, second)
+    assert matplotlib.rcParams["font.size"] == 17.0
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.suffix
+    pdf, svg = first[1].read_bytes(), first[2].read_text()
+    assert not re.search(r"dc:date|20\d\d-\d\d-\d\d", svg)
+    assert b"CreationDate" not in pdf
+    assert b"/FontFile2" in pdf and b"/CIDFontType2" in pdf and b"/Type3" not in pdf
+    title = f"{table.spec.number}. {table.spec.title}"
+    assert f"/Title ({title})".encode() in pdf
+    root = ElementTree.fromstring(svg)
+    assert root.find(f"{SVG}title").text == title
+    assert ">Demo scale: some caption" in svg
+    fonts = {re.search("font-family: ([^;]*)", text.get("style"))[1] for text in root.iter(f"{SVG}text")}
+    assert fonts and all(font.endswith("sans-serif") for font in fonts)
+
+
+def test_unknown_formats_and_drawings_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"f\.gif.*\.png, \.pdf, \.svg"):
+        draw_figure(filled("figure_03", demo(tmp_path)), [tmp_path / "f.png", tmp_path / "f.gif"])
+    with pytest.raises(ValueError, match="table_03: drawing: expected one of trade_off"):
+        draw_figure(filled("table_03", demo(tmp_path)), [tmp_path / "f.png"])
+    assert not list(tmp_path.glob("f.*"))
+
+
+def test_attentions_are_told_apart_without_colour_and_by_colour_blind_readers() -> None:
+    assert len({marker for _, marker in LOOKS.values()}) == len(LOOKS)
+    # Vienot, Brettel and Mollon 1999: what a reader without the long- or the middle-wave cones sees, in linear RGB.
+    blind = {
+        "protanopia": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
+        "deuteranopia": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
+    }
+    linear = {name: np.array(to_rgb(colour)) ** 2.2 for name, (colour, _) in LOOKS.items()}
+    for matrix in blind.values():
+        seen = {name: (np.array(matrix) @ value).clip(0, 1) ** (1 / 2.2) for name, value in linear.items()}
+        distances = [np.abs(seen[a] - seen[b]).max() for a, b in itertools.combinations(seen, 2)]
+        assert min(distances) > 0.09
+
+
+def test_lines_of_the_small_print_are_few_and_about_equally_long() -> None:
+    lines = balanced("word " * 41)
+    assert [len(line.split()) for line in lines] in ([20, 21], [21, 20]) and max(map(len, lines)) <= FOOTER_LETTERS
+    assert balanced("") == []

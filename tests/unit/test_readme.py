@@ -1,4 +1,4 @@
-"""The README's numbers are those of the committed metric files."""
+"""The README's numbers are those of the committed metric files, and links between the documents lead somewhere."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 METRICS = PROJECT / "results" / "small" / "metrics" / "classification"
+DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")), PROJECT / "bench" / "README.md"]
 ATTENTIONS = {"LKA": "lka", "LSKA": "lska"}
 
 
@@ -74,13 +75,6 @@ def test_detection_and_segmentation_table_equals_the_metric_files():
         assert shown == f"{entry['value']:.1f}{error}"
 
 
-@pytest.mark.parametrize("command", ["make demo", "make test"])
-def test_commands_exist(command: str):
-    target = command.split()[1]
-    assert re.search(rf"^{target}:", (PROJECT / "Makefile").read_text(), re.MULTILINE)
-    assert command in (PROJECT / "README.md").read_text(encoding="utf-8")
-
-
 def test_small_weights_in_the_store_belong_to_their_pointers_sidecars_and_metrics():
     from lska.provenance.metric_files import file_md5
     from lska.provenance.sidecars import read_pointer
@@ -134,3 +128,19 @@ def test_the_claims_are_counted_as_the_committed_verdicts_are():
     assert tuple(map(int, said.groups())) == (len(found["claims"]), *(counts[name] for name in names), len(rounded))
     (lead,) = next(one for one in found["claims"] if one["id"] == "R07")["comparisons"]
     assert f"p = {lead['p']:.1g}" in text
+
+
+def anchors(document: Path) -> set[str]:
+    """The names of a document's headings, as GitHub and GitLab make them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_to_files_and_headings_that_are_there() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+            if not re.match(r"https?://", target):
+                name, _, anchor = target.partition("#")
+                path = (document.parent / name).resolve() if name else document
+                assert path.exists(), f"{document.name} links to {target}, which is not there"
+                assert not anchor or anchor in anchors(path), f"{document.name} links to {target}: no such heading"

@@ -70,6 +70,9 @@ def labels(target: str, scale: Scale) -> list[str]:
     return [row.label for row in expand(load_spec(target), scale)]
 
 
+# Specs and what they require.
+
+
 def test_specs_cover_every_entry_of_the_papers_files(tmp_path: Path) -> None:
     for target in TARGETS:
         spec = load_spec(target)
@@ -87,30 +90,29 @@ def test_specs_cover_every_entry_of_the_papers_files(tmp_path: Path) -> None:
             assert rows and rows < printed, target
         elif target != "figure_s1":  # by corruption and severity, which no table of the paper is
             assert printed == rows, target
-
-
-def test_titles_and_headings_name_no_data_set_whose_results_they_may_not_show() -> None:
-    """The same titles stand above results on generated data; what was measured on is said by the caption."""
-    for spec in map(load_spec, TARGETS):
+        # The same titles stand above results on generated data; what was measured on is said by the caption.
         for text in (spec.title, *(column.label for column in spec.columns), *(row.label for row in spec.rows)):
             assert not re.search("ImageNet|COCO|ADE20K|DTD", text), text
-
-
-def test_numbers_of_tables_are_roman_as_in_the_paper() -> None:
     numbers = [load_spec(target).number for target in ("table_01", "table_08", "table_17", "figure_06", "figure_s1")]
     assert numbers == ["Table I", "Table VIII", "Table XVII", "Figure 6", "Figure S1"]
 
 
-def test_faulty_specs_are_refused(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+def test_faulty_specs_and_files_of_the_paper_are_refused(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     text = (SPECS / "table_03.yaml").read_text()
     broken = text.replace("title:", "titel:").replace("    digits: 2\n", "    digits: two\n    colour: red\n", 1)
     (tmp_path / "table_03.yaml").write_text(broken)
+    heads = "table,row,column,value,unit,source,detail\n"
+    (tmp_path / "heads.csv").write_text("row,value\na,1\n")
+    (tmp_path / "twice.csv").write_text(heads + "t,a,b,1,,printed,\n" * 2)
     faulty: dict[str, Callable[[], Any]] = {
         "unknown and missing keys, wrong types": lambda: load_spec("table_03", tmp_path),
         "unknown target": lambda: load_spec("table_99"),
         "unknown variable": lambda: RowSpec("{size}", models=("a",)),
         "columns alike": lambda: TableSpec("table_03", "", "", (), (TOP1, TOP1), "", "table_03"),
         "unknown column": lambda: TableSpec("t", "", "", (RowSpec("x", columns=("y",)),), (), "", "t"),
+        "paper: missing": lambda: read_paper(tmp_path / "missing.csv"),
+        "paper: no headings": lambda: read_paper(tmp_path / "heads.csv"),
+        "paper: twice": lambda: read_paper(tmp_path / "twice.csv"),
     }
     assert {name: said(tmp_path, make) for name, make in faulty.items()} == snapshot
 
@@ -125,19 +127,25 @@ def test_requirements_are_counts_of_all_rows_and_measurements_of_the_configured_
     # One measurement of speed is enough for all seeds, while each seed has an accuracy.
     speed = [run for task, run in requirements(load_spec("table_17"), scale) if task == "speed"]
     assert sorted(map(str, speed)) == ["van_tiny-lska-k23-s0", "van_tiny-lska-k9-s0"]
-    modules = [("properties", module) for module in ("convolution", "self_attention", "lka", "lska")]
-    assert requirements(load_spec("table_01"), scale) == modules
 
 
-def test_required_files_are_exactly_those_read_and_no_cell_is_blank(
-    every: dict[str, Table], every_scale: Scale
-) -> None:
+def test_required_files_are_those_read_with_their_values(every: dict[str, Table], every_scale: Scale) -> None:
     for target, table in every.items():
         needed = {
             every_scale.results / f"metrics/{task}/{run}.json" for task, run in requirements(table.spec, every_scale)
         }
         assert {path for cell in table.cells for path in cell.files} == needed, target
         assert all(str(cell_text(cell)).strip() for cell in table.cells), target
+        columns, found = {column.label: column for column in table.spec.columns}, 0
+        for row in table.rows:
+            for cell in row.cells if row.source else ():
+                if isinstance(cell.value, float) and cell.files:
+                    (path,) = cell.files
+                    name = columns[cell.column].metric.format(**row.source.values)
+                    kept = json.loads(path.read_text())["metrics"][name]["value"]
+                    assert cell.value == pytest.approx(kept * columns[cell.column].factor, rel=1e-12)
+                    found += 1
+        assert found or target in ("table_01", "figure_02"), target
 
 
 def test_kernel_sizes_of_the_configuration_extend_the_rows_of_their_model_and_task(tmp_path: Path) -> None:
@@ -146,23 +154,16 @@ def test_kernel_sizes_of_the_configuration_extend_the_rows_of_their_model_and_ta
     expected = [f"VAN-{attention}-Base k={kernel}" for attention in ("LKA", "LSKA") for kernel in kernels]
     assert labels("table_08", scale) == expected
     runs = (Run("van_tiny", "lska", 15, 0), Run("van_tiny", "lska", 99, 0))
-    for target, task, head in (
-        ("table_09", "detection/mask_rcnn", "Mask R-CNN 1x"),
-        ("table_11", "segmentation/semantic_fpn", "Semantic FPN"),
-    ):
-        tuned = labels(target, Scale(tmp_path, runs, fine_tuned={task: runs[:1]}))
-        added = set(tuned) - set(labels(target, Scale(tmp_path)))
-        assert added == {f"{head} / VAN-{attention}-Tiny k=15" for attention in ("LKA", "LSKA")}
+    tuned = labels("table_09", Scale(tmp_path, runs, fine_tuned={"detection/mask_rcnn": runs[:1]}))
+    added = set(tuned) - set(labels("table_09", Scale(tmp_path)))
+    assert added == {f"Mask R-CNN 1x / VAN-{attention}-Tiny k=15" for attention in ("LKA", "LSKA")}
 
 
 def test_controls_appear_where_they_are_configured_after_the_rows_of_the_paper(tmp_path: Path) -> None:
     scale = demo(tmp_path)
     without = replace(scale, fine_tuned={task: runs for task, runs in DENSE.items() if "untrained" not in task})
-    for target, label in (
-        ("table_04", "control: RetinaNet 1x / VAN-LSKA-Tiny, untrained backbone"),
-        ("table_11", "control: Semantic FPN / VAN-LSKA-Tiny k=23, untrained backbone"),
-    ):
-        assert labels(target, scale) == [*labels(target, without), label]
+    label = "control: RetinaNet 1x / VAN-LSKA-Tiny, untrained backbone"
+    assert labels("table_04", scale) == [*labels("table_04", without), label]
     beyond = Scale(tmp_path, fine_tuned={"segmentation/semantic_fpn-untrained": (Run("van_tiny", "lka", 15, 0),)})
     assert labels("table_11", beyond)[-1] == "control: Semantic FPN / VAN-LKA-Tiny k=15, untrained backbone"
 
@@ -174,14 +175,12 @@ def test_building_a_table_imports_nothing_heavy(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from types import SimpleNamespace as N; from lska.tables import specs\n"
         f"scale = N(scale='demo', caption='', runs_of=lambda task: (), results=Path({str(scale.results)!r}))\n"
         "for target in specs.TARGETS: specs.requirements(specs.load_spec(target), scale)\n"
-        "early = set(sys.modules)\n"
         "from lska.tables.table_formats import build_table\n"
         f"build_table('table_01', scale, None, Path({str(PAPER)!r}))\n"
-        "heavy = {'torch', 'timm', 'numpy', 'pandas', 'matplotlib', 'jsonschema'}\n"
-        "print(sorted(heavy & set(sys.modules)), 'lska.tables.collect' in early)"
+        "print(sorted({'torch', 'timm', 'numpy', 'pandas', 'matplotlib', 'jsonschema'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[] False"
+    assert done.stdout.strip() == "[]"
     assert all(path.is_file() for path in outputs("table_01", scale.results))
 
 
@@ -197,25 +196,17 @@ def test_faulty_metric_files_are_named_with_the_field(tmp_path: Path, snapshot: 
     sound = path.read_text()
     changes: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
         "another run": lambda c, e: c.update(run="van_tiny-lka-k23-s1"),
-        "another scale": lambda c, e: c.update(scale="paper"),
         "another schema": lambda c, e: c.update(schema=2),
-        "another task": lambda c, e: c.update(task="speed"),
         "edited": lambda c, e: c.update(seal="sha256:" + "0" * 64),
         "no metrics": lambda c, e: c.pop("metrics"),
         "no top-1": lambda c, e: c["metrics"].pop("top1"),
-        "no number": lambda c, e: c["metrics"].update(top1=70.0),
-        "no value": lambda c, e: e.pop("value"),
         "null": lambda c, e: e.update(value=None),
         "bool": lambda c, e: e.update(value=True),
-        "text": lambda c, e: e.update(value="74.7"),
         "not finite": lambda c, e: e.update(value=float("nan")),
-        "no interval": lambda c, e: e.update(interval=1),
         "half an interval": lambda c, e: e.update(interval=[1]),
-        "error in words": lambda c, e: e.update(standard_error="small"),
         "another unit": lambda c, e: e.update(unit="1"),
         "list of metrics": lambda c, e: c.update(metrics=[]),
         "no environment": lambda c, e: c.pop("environment"),
-        "data without a name": lambda c, e: c["data"].pop("name"),
     }
     for name, change in changes.items():
         content = json.loads(sound)
@@ -224,30 +215,12 @@ def test_faulty_metric_files_are_named_with_the_field(tmp_path: Path, snapshot: 
         found[name] = said(tmp_path, read)
     path.write_text(sound[:40])
     found["cut off"] = said(tmp_path, read)
-    assert all(text.startswith("<folder>/a folder/metrics/classification/") for text in found.values())
-    assert found == snapshot
-
-
-def test_faulty_files_of_the_paper_are_named(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
-    heads = "table,row,column,value,unit,source,detail\n"
-    texts = {"no headings": "row,value\na,1\n", "twice": heads + "t,a,b,1,,printed,\n" * 2}
-    found = {"missing": said(tmp_path, lambda: read_paper(tmp_path / "table_03.csv"))}
-    for name, text in texts.items():
-        (tmp_path / "table_03.csv").write_text(text)
-        found[name] = said(tmp_path, lambda: read_paper(tmp_path / "table_03.csv"))
     assert found == snapshot
 
 
 def test_pictures_are_those_of_the_fine_tuned_runs_that_a_table_reads(tmp_path: Path) -> None:
-    scale = demo(tmp_path)
-    fpn = "segmentation/semantic_fpn"
-    expected = {
-        "table_04": [(task, run) for task, runs in DENSE.items() if task.startswith("detection") for run in runs],
-        "table_05": [(fpn, TINY), (f"{fpn}-untrained", TINY)],
-        "table_14": [("detection/mask_rcnn", TINY), (fpn, TINY)],
-        "table_03": [],
-    }
-    for target, wanted in expected.items():
+    scale, fpn = demo(tmp_path), "segmentation/semantic_fpn"
+    for target, wanted in {"table_14": [("detection/mask_rcnn", TINY), (fpn, TINY)], "table_03": []}.items():
         paths = sorted(scale.results / "samples" / task / f"{run}.png" for task, run in wanted)
         assert sorted(samples(load_spec(target), scale)) == paths
     shown = [item.data for item in table_summary.pictures(load_spec("table_05"), scale, Path("x"))]
@@ -263,9 +236,6 @@ def test_pictures_are_those_of_the_fine_tuned_runs_that_a_table_reads(tmp_path: 
 def again(target: str, scale: Scale) -> Table:
     """A table from the metric files as they are."""
     return collect(load_spec(target), scale, PAPER, scale.results)
-
-
-# Comparing.
 
 
 def test_comparison() -> None:
@@ -290,18 +260,10 @@ def test_comparison() -> None:
 
 
 def test_pooling_seeds() -> None:
-    pooled = pool([70.0, 71.0, 75.0], [1.0, 1.0, 2.0])
-    assert pooled.mean == pytest.approx(72.0)
-    assert pooled.deviation == pytest.approx(7**0.5)
     # The images are common to all seeds, so their mean squared error of 2 stays; the variance of 7 is shared by three.
-    assert pooled.standard_error == pytest.approx((2 + 7 / 3) ** 0.5)
-    assert pooled.spread == pytest.approx(3.0)
-    single = pool([70.0], [1.5])
-    assert (single.mean, single.deviation, single.standard_error, single.spread) == (70.0, None, 1.5, 1.5)
+    assert pool([70.0, 71.0, 75.0], [1.0, 1.0, 2.0]) == pytest.approx((72.0, 7**0.5, (2 + 7 / 3) ** 0.5, 3.0))
+    assert pool([70.0], [1.5]) == (70.0, None, 1.5, 1.5)
     assert pool([5], [None]).standard_error is None
-
-
-# On the paper's data, and on others.
 
 
 def test_measured_on_the_papers_data_is_compared(tmp_path: Path) -> None:
@@ -322,26 +284,21 @@ def test_other_data_or_model_is_never_compared(tmp_path: Path) -> None:
     for data, architecture in (("shapes", {}), ("imagenet1k", {"van_tiny": {"depths": [1]}})):
         scale = Scale(tmp_path, (Run("van_tiny", "lka", 23, 0),), architecture=architecture)
         put(scale, "classification", scale.runs[0], {"top1": entry(74.7, "%", standard_error=0.2)}, data)
-        for printed in ("74.7", "20.0"):
-            cell = only_cell(one_cell(tmp_path, TOP1, printed), scale, tmp_path)
-            assert (cell.state, cell.value, cell.paper, cell.data) == (State.OTHER_DATA, 74.7, printed, (data,))
-            assert str(cell_text(cell)) == f"74.7 ± 0.2 ○ ({printed})"
+        cell = only_cell(one_cell(tmp_path, TOP1, "74.7"), scale, tmp_path)
+        assert (cell.state, cell.value, cell.paper, cell.data) == (State.OTHER_DATA, 74.7, "74.7", (data,))
+        assert str(cell_text(cell)) == "74.7 ± 0.2 ○ (74.7)"
         unknown = only_cell(one_cell(tmp_path, TOP1, ""), scale, tmp_path)
         assert (unknown.state, str(cell_text(unknown))) == (State.UNKNOWN, "74.7 ± 0.2 ○ (?)")
 
 
 def test_all_devices_behind_a_value_are_named(tmp_path: Path) -> None:
-    runs = tuple(Run("van_tiny", "lka", 23, seed) for seed in (0, 1, 2))
-    scale = Scale(tmp_path, runs)
+    scale = Scale(tmp_path, tuple(Run("van_tiny", "lka", 23, seed) for seed in (0, 1, 2)))
     column = ColumnSpec("speed", "speed", "throughput", unit="images/s", conditions=("batch_size",))
-    for run, device in zip(runs, ("Some CPU", "Another CPU", "Some CPU"), strict=True):
+    for run, device in zip(scale.runs, ("Some CPU", "Another CPU", "Some CPU"), strict=True):
         path = put(scale, "speed", run, {"throughput": entry(9.0, "images/s"), "batch_size": entry(32, "1")})
         edit(path, lambda content, name=device: content["environment"].update(hardware=name))
     cell = only_cell(one_cell(tmp_path, column, ""), scale, tmp_path)
     assert cell.conditions == "cpu (Some CPU), batch size 32; cpu (Another CPU), batch size 32"
-
-
-# Counts and words.
 
 
 def test_all_printed_counts_come_out_and_the_cut_ones_say_so(tmp_path: Path, every: dict[str, Table]) -> None:
@@ -362,7 +319,7 @@ def test_all_printed_counts_come_out_and_the_cut_ones_say_so(tmp_path: Path, eve
     }  # fmt: skip
 
 
-def test_text_cells(tmp_path: Path) -> None:
+def test_cells_of_words(tmp_path: Path) -> None:
     scale = demo(tmp_path)
     table = filled("table_02", scale)
     assert table.cell("VAN-LSKA-Base stage 3", "output size").value == "H/16 x W/16"
@@ -371,10 +328,6 @@ def test_text_cells(tmp_path: Path) -> None:
     put(scale, "complexity", Run("van_base", "lska", 23, 0), wrong)
     deviating = {(cell.row, cell.column) for cell in again("table_02", scale).cells if cell.state is State.DEVIATES}
     assert deviating == {("VAN-LSKA-Base stage 3", "blocks L"), ("VAN-LSKA-Base stage 3", "output size")}
-
-
-def test_yes_and_no_are_compared_as_words(tmp_path: Path) -> None:
-    scale = demo(tmp_path)
     table = filled("table_01", scale)
     states = [table.cell("Convolution", column.label).state for column in table.spec.columns]
     assert states == [State.DEVIATES] * 3 + [State.UNKNOWN]
@@ -383,9 +336,6 @@ def test_yes_and_no_are_compared_as_words(tmp_path: Path) -> None:
     put(scale, "properties", "lka", {name: entry(2, "1") for name in names})
     with pytest.raises(ValueError, match=r"properties/lka\.json.*expected one of 0, 1, found 2"):
         again("table_01", scale)
-
-
-# What is not there.
 
 
 def test_not_run_reference_and_inapplicable_cells(tmp_path: Path, every: dict[str, Table]) -> None:
@@ -405,33 +355,20 @@ def test_not_run_reference_and_inapplicable_cells(tmp_path: Path, every: dict[st
     assert labels[-1] == "reference: VAN-B2 as published"
     cell = every["table_16"].cell("reference: PVTv2-B1 as published by STL", "C, mean top-1 of 19")
     assert (cell.state, cell.value, cell.paper, cell.paper_source) == (State.REFERENCE, None, "51.7", "other-paper:STL")
-
-
-def test_what_was_not_measured_names_task_and_network(tmp_path: Path, every: dict[str, Table]) -> None:
-    for target, row, column, note in (
-        ("table_04", "Mask R-CNN 1x / VAN-LKA-Base", "APb", "detection/mask_rcnn of van_base-lka-k23"),
-        ("table_14", "ConvNeXt-T", "C, mean top-1 of 19", "robustness/c of convnext_tiny"),
-        ("table_15", "DeiT", "shape dimensions", "shape_texture of deit_small_patch16_224"),
-    ):
-        cell = every[target].cell(row, column)
-        assert (cell.state, cell.note) == (State.NOT_RUN, f"scale demo has no {note}")
+    cell = every["table_04"].cell("Mask R-CNN 1x / VAN-LKA-Base", "APb")
+    assert (cell.state, cell.note) == (State.NOT_RUN, "scale demo has no detection/mask_rcnn of van_base-lka-k23")
     assert every["table_04"].cell("Mask R-CNN 1x / VAN-LKA-Base", "FLOPs (exact)").state is State.REPRODUCED
 
 
-def test_a_control_is_no_entry_of_the_paper(every: dict[str, Table]) -> None:
+def test_controls_and_what_counts_otherwise_are_not_compared(every: dict[str, Table]) -> None:
     row = "control: Semantic FPN / VAN-LSKA-Tiny, untrained backbone"
     control, counts = (every["table_05"].cell(row, column) for column in ("mIoU", "Params (exact)"))
     assert (control.state, cell_text(control).mark, cell_text(control).paper) == (State.CONTROL, "", "")
     assert [path.parent.name for path in control.files] == ["semantic_fpn-untrained"]
     assert (counts.state, [path.parent.name for path in counts.files]) == (State.CONTROL, ["semantic_fpn"])
-
-
-def test_what_a_printed_value_counts_is_said_beside_ours(every: dict[str, Table]) -> None:
-    merged, sparse = (every["table_14"].cell(row, "Params") for row in ("RepLKNet-31T", "SLaK-T"))
-    assert "after the small kernels are merged" in merged.note
+    sparse = every["table_14"].cell("SLaK-T", "Params")
     assert (sparse.state, sparse.paper) == (State.OTHER_DATA, "30.0")
-    assert sparse.note == ("counted with all weights, 50.7 M; SLaK counts those that its sparse training leaves "
-                           "other than zero, printed as 30 M")  # fmt: skip
+    assert sparse.note.startswith("counted with all weights, 50.7 M; SLaK counts those that its sparse training")
     assert f"SLaK-T, Params: {sparse.note}." in legend(every["table_14"])
 
 
@@ -439,8 +376,7 @@ def test_a_mean_without_all_its_parts_is_partial_and_says_what_is_missing(tmp_pa
     scale = demo(tmp_path)
     put_required("table_10", scale)
     edit(metric_file(scale, "robustness/c", TINY), without("fog", "snow"))
-    table = again("table_10", scale)
-    partial = [cell for cell in table.cells if cell.state is State.PARTIAL]
+    partial = [cell for cell in again("table_10", scale).cells if cell.state is State.PARTIAL]
     assert {cell.row for cell in partial} == {"VAN-LSKA-Tiny k=23"} and len(partial) == 4
     for cell in partial:
         assert cell.note == "missing: fog 1, 2, 3, 4, 5; snow 1, 2, 3, 4, 5"
@@ -449,22 +385,3 @@ def test_a_mean_without_all_its_parts_is_partial_and_says_what_is_missing(tmp_pa
     edit(metric_file(scale, "robustness/a", TINY), lambda content: content["metrics"]["top1"].update(value=None))
     with pytest.raises(ValueError, match=r"robustness/a/van_tiny-lska-k23-s0\.json: field 'metrics\.top1'"):
         again("table_10", scale)
-
-
-def test_every_value_is_that_of_its_metric_file(every: dict[str, Table]) -> None:
-    for target, table in every.items():
-        columns, found = {column.label: column for column in table.spec.columns}, 0
-        for row in table.rows:
-            for cell in row.cells if row.source else ():
-                if isinstance(cell.value, float) and cell.files:
-                    (path,) = cell.files
-                    name = columns[cell.column].metric.format(**row.source.values)
-                    kept = json.loads(path.read_text())["metrics"][name]["value"]
-                    assert cell.value == pytest.approx(kept * columns[cell.column].factor, rel=1e-12)
-                    assert (
-                        target.startswith("table")
-                        and cell.unit == columns[cell.column].unit
-                        or cell.seeds in ((0,), ())
-                    )
-                    found += 1
-        assert found or target in ("table_01", "figure_02"), target

@@ -7,22 +7,14 @@ is imported while the Snakefile is parsed, so it imports nothing heavy.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
-from lska.provenance.files import (
-    MissingFileError,
-    csv_text,
-    files_in,
-    parse_json,
-    quoted,
-    read_lines,
-    write_json,
-    write_text,
-)
+from lska.provenance.files import MissingFileError, csv_text, files_in, parse_json, quoted, read_lines
+from lska.provenance.files import write_json, write_text
 from lska.settings.scale import Config
 from lska.settings.tasks import CONTROL
 from lska.tables.measurements import MetricFolder, measurement_of
@@ -55,22 +47,20 @@ FIELDS = {"step": "update", "epoch": "epoch", "loss": "loss", "learning_rate": "
 VALIDATED = "validation_"
 """Start of the fields that some of the lines have."""
 
-Need = tuple[str, Run]
-"""A metric file by its task and run."""
-
 
 def headlines(task: str) -> Mapping[str, str]:
     """The `HEADLINES` of a task; those of a control are its task's. KeyError where it has none."""
     return HEADLINES[task.removesuffix(CONTROL)]
 
 
-def summary_needs(config: Config, counted: Collection[str] | None = None) -> dict[Run, tuple[Need, ...]]:
-    """The metric files with the headline numbers of every run that a scale trains or measures, runs as listed.
+def summary_needs(config: Config, counted: Collection[str] | None = None) -> dict[Run, list[tuple[str, Run]]]:
+    """The metric files, as (task, run), with the headline numbers of every run that a scale trains or measures, runs as
+    listed.
 
     Args:
         counted: runs whose operations are counted, because a table or figure shows them; found out where None.
     """
-    found: dict[Run, list[Need]] = {run: [("classification", run)] for run in config.runs}
+    found = {run: [("classification", run)] for run in config.runs}
     tuned = [(job.task, job.run) for job in config.fine_tunings]
     measured = [(item.task, run) for item in config.measured for run in config.runs_of(item.task)]
     for task, run in (*tuned, *measured):
@@ -81,7 +71,7 @@ def summary_needs(config: Config, counted: Collection[str] | None = None) -> dic
     for run, listed in found.items():
         if str(run.with_seed(0)) in counted:
             listed.append((COUNTED, run.with_seed(0)))
-    return {run: tuple(listed) for run, listed in found.items()}
+    return found
 
 
 def summary_inputs(config: Config, counted: Collection[str] | None = None) -> list[str]:
@@ -170,23 +160,21 @@ def summary_contents(
 
 def _trainings(logs: Mapping[Run, Path]) -> str:
     """The records of a task's trainings, one after the other."""
-    lines = [line for run, path in logs.items() for line in _training(run, path)]
-    validated = sorted({name for line in lines for name in line if name.startswith(VALIDATED)})
-    return csv_text(["series", *FIELDS.values(), *validated], lines)
-
-
-def _training(run: Run, path: Path) -> Iterator[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     remedy = "restore it with git where it was committed, or delete the weights of this run and train again"
-    try:
-        lines = read_lines(path)
-    except MissingFileError as error:
-        raise MissingFileError(f"{path}: the record of a training is missing; {remedy}") from error
-    for number, line in lines:
-        entry = parse_json(line, f"{path}: line {number}")
-        more = {name: value for name, value in entry.items() if name.startswith(VALIDATED)}
-        wanted = {name: entry.get(name) for name in (*FIELDS, *(name for name in more if more[name] is not None))}
-        # True is an int, and no number.
-        wrong = [quoted(name) for name, value in wanted.items() if type(value) not in (int, float)]
-        if wrong:
-            raise InputError(f"{path}: line {number}: expected numbers for {', '.join(wrong)}; {remedy}")
-        yield {"series": run, **{column: entry[name] for name, column in FIELDS.items()}, **more}
+    for run, path in logs.items():
+        try:
+            lines = read_lines(path)
+        except MissingFileError as error:
+            raise MissingFileError(f"{path}: the record of a training is missing; {remedy}") from error
+        for number, line in lines:
+            entry = parse_json(line, f"{path}: line {number}")
+            more = {name: value for name, value in entry.items() if name.startswith(VALIDATED)}
+            wanted = {name: entry.get(name) for name in FIELDS} | {k: v for k, v in more.items() if v is not None}
+            # True is an int, and no number.
+            wrong = [quoted(name) for name, value in wanted.items() if type(value) not in (int, float)]
+            if wrong:
+                raise InputError(f"{path}: line {number}: expected numbers for {', '.join(wrong)}; {remedy}")
+            found.append({"series": run, **{column: entry[name] for name, column in FIELDS.items()}, **more})
+    validated = sorted({name for line in found for name in line if name.startswith(VALIDATED)})
+    return csv_text(["series", *FIELDS.values(), *validated], found)
