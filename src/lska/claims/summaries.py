@@ -13,8 +13,16 @@ from typing import Any
 
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
-from lska.provenance.files import MissingFileError, csv_text, files_in, parse_json, quoted, read_lines
-from lska.provenance.files import write_json, write_text
+from lska.provenance.files import (
+    MissingFileError,
+    csv_text,
+    files_in,
+    parse_json,
+    quoted,
+    read_lines,
+    write_json,
+    write_text,
+)
 from lska.settings.scale import Config
 from lska.settings.tasks import CONTROL
 from lska.tables.measurements import MetricFolder, measurement_of
