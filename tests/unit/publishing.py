@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,7 @@ from tiny_project import RECIPE, SETTINGS, free_port
 
 from lska.pipeline.checkpoints import training_of
 from lska.provenance.metric_files import file_md5, write_sealed
-from lska.settings.scale import Config, load
+from lska.settings.scale import load
 
 NAMES = tuple(f"van_tiny-lska-k{kernel}-s0" for kernel in (7, 23, 53))
 IDENTITY = ("-c", "user.name=Tester", "-c", "user.email=tester@example.org")
@@ -40,37 +37,29 @@ class Repository:
 
     folder: Path
 
-    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m` something here; output is captured."""
         return subprocess.run(
-            [sys.executable, "-m", *command], cwd=self.folder, env={**_clean(), **environment}, text=True,
-            capture_output=True, timeout=300, check=False,
+            [sys.executable, "-m", *command], cwd=self.folder, env=_clean(), text=True, capture_output=True,
+            timeout=300, check=False,
         )  # fmt: skip
 
-    def lska(self, *words: str, changes: dict[str, Any] | None = None, **environment: str) -> str:
+    def lska(self, *words: str) -> str:
         """What a successful `lska weights` says."""
-        done = self.tried(*words, changes=changes, **environment)
+        done = self.run("lska", "weights", *words, "--config", "config.yaml")
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
-    def refused(self, *words: str, changes: dict[str, Any] | None = None, **environment: str) -> str:
+    def refused(self, *words: str) -> str:
         """What a failing `lska weights` says: one message, no traceback."""
-        done = self.tried(*words, changes=changes, **environment)
+        done = self.run("lska", "weights", *words, "--config", "config.yaml")
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
         return done.stderr
 
-    def tried(self, *words: str, changes: dict[str, Any] | None = None, **environment: str) -> Any:
-        settings = ["--config", "config.yaml", "--set", json.dumps(changes or {})]
-        return self.run("lska", "weights", *words, *settings, **environment)
-
-    def dvc(self, *words: str, **environment: str) -> str:
-        done = self.run("dvc", *words, **environment)
+    def dvc(self, *words: str) -> str:
+        done = self.run("dvc", *words)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
-
-    def config(self, changes: dict[str, Any] | None = None) -> Config:
-        """The configuration; asks for the folder as the working one."""
-        return load([Path("config.yaml")], changes)
 
     def weights(self, name: str = NAMES[0]) -> Path:
         return self.folder / "checkpoints" / "test" / f"{name}.safetensors"
@@ -78,10 +67,10 @@ class Repository:
     def pointer(self, name: str = NAMES[0]) -> Path:
         return self.weights(name).with_suffix(".safetensors.dvc")
 
-    def object(self, name: str = NAMES[0], store: str = "store") -> Path:
+    def object(self, name: str = NAMES[0]) -> Path:
         """What the remote in the folder `store` holds for a network."""
         md5 = yaml.safe_load(self.pointer(name).read_text())["outs"][0]["md5"]
-        return self.folder / store / "files" / "md5" / md5[:2] / md5[2:]
+        return self.folder / "store" / "files" / "md5" / md5[:2] / md5[2:]
 
     def commit(self, *paths: str) -> None:
         git(self.folder, "add", "--", *(paths or ["."]))
@@ -93,9 +82,9 @@ class Repository:
         return Repository(folder)
 
 
-def trained(repository: Repository, name: str, content: bytes) -> None:
+def trained(name: str, content: bytes) -> None:
     """Leave weights as today's training of `name` leaves them; what they hold is not looked at."""
-    one = training_of(repository.config(), name)
+    one = training_of(load([Path("config.yaml")]), name)
     one.weights.parent.mkdir(parents=True, exist_ok=True)
     one.weights.write_bytes(content)
     about = {"md5": file_md5(one.weights), "recipe": one.digest(), "spec": one.spec(), "code": {"dirty": False}}
@@ -118,7 +107,7 @@ def make(folder: Path) -> Repository:
         "['remote \"store\"']\n    url = ../store\n    verify = true\n"
     )
     for number, name in enumerate(NAMES):
-        trained(made, name, os.urandom(20_000 + number))
+        trained(name, os.urandom(20_000 + number))
     return made
 
 
@@ -149,10 +138,6 @@ class Server:
             region_name="us-east-1",
         )  # fmt: skip
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
 
 @contextmanager
 def s3_server(log: Path, port: int | None = None, **environment: str) -> Iterator[Server]:
@@ -166,50 +151,8 @@ def s3_server(log: Path, port: int | None = None, **environment: str) -> Iterato
             _await(server, log)
             yield server
         finally:
-            server.kill()
-
-
-@contextmanager
-def killed_after(server: Server, sent: int) -> Iterator[tuple[str, threading.Event]]:
-    """An address that passes on to the server, and kills it once that has sent so many bytes; and whether it has."""
-    killed, listener = threading.Event(), socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=answer, args=(client,), daemon=True).start()
-
-    def answer(client: socket.socket) -> None:
-        if killed.is_set():
-            client.close()
-            return
-        with client, socket.create_connection(("127.0.0.1", server.port)) as upstream:
-            threading.Thread(target=_pump, args=(client, upstream, lambda count: None), daemon=True).start()
-            _pump(upstream, client, count)
-
-    def count(bytes_sent: int) -> None:
-        nonlocal sent
-        sent -= bytes_sent
-        if sent < 0:
-            server.kill()
-            killed.set()
-            raise ConnectionError("the server is gone")
-
-    threading.Thread(target=serve, daemon=True).start()
-    with listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", killed
-
-
-def _pump(source: socket.socket, target: socket.socket, count: Callable[[int], None]) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            count(len(data))
-            target.sendall(data)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_RDWR)
+            process.kill()
+            process.wait()
 
 
 def _await(server: Server, log: Path) -> None:
@@ -223,10 +166,9 @@ def _await(server: Server, log: Path) -> None:
     raise AssertionError(f"no S3 server after a minute: {log.read_text()}")
 
 
-def use_s3(repository: Repository, address: str, default: bool = True) -> None:
-    """Add the server's bucket as a remote that git knows, without credentials."""
-    words = ["-d"] if default else []
-    repository.dvc("remote", "add", "-f", *words, "bucket", f"s3://{BUCKET}/project")
+def use_s3(repository: Repository, address: str) -> None:
+    """Add the server's bucket as the default remote that git knows, without credentials."""
+    repository.dvc("remote", "add", "-f", "-d", "bucket", f"s3://{BUCKET}/project")
     repository.dvc("remote", "modify", "bucket", "endpointurl", address)
 
 

@@ -142,31 +142,6 @@ def test_two_commits_are_drawn_over_each_other(repository: Repository) -> None:
     assert first == {"HEAD~1": "2.305408239364624", "HEAD": "9.75"}
 
 
-def test_the_page_of_plots_holds_all_of_them(repository: Repository) -> None:
-    address = repository.dvc("plots", "show").strip()
-    page = Path(address.removeprefix("file://")).read_text()
-    for entry in yaml.safe_load((repository.root / "dvc.yaml").read_text())["plots"]:
-        if isinstance(entry, dict):
-            ((_, settings),) = entry.items()
-            assert settings["title"] in page
-        else:
-            assert entry.replace("/", "_") in page
-    assert repository.run("git", "status", "--porcelain").stdout == ""
-
-
-def test_every_configuration_file_is_compared(repository: Repository, tmp_path: Path) -> None:
-    """Those with anchors and with numbers such as 1.0e-3 among them."""
-    clone = Repository(tmp_path / "clone")
-    repository.run("git", "clone", "--quiet", str(repository.root), str(clone.root))
-    files = sorted((clone.root / "config").rglob("*.yaml"))
-    for path in files:
-        path.write_text(path.read_text() + "\nadded: 0.5\n")
-    found = json.loads(clone.dvc("params", "diff", "--json"))
-    assert found == {
-        path.relative_to(clone.root).as_posix(): {"added": {"old": None, "new": 0.5}} for path in files
-    }
-
-
 def test_nothing_that_is_listed_is_missing_and_every_series_is_drawn() -> None:
     listed = yaml.safe_load((project_root() / "dvc.yaml").read_text())
     assert "stages" not in listed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,11 +10,8 @@ from typing import Any
 
 import pytest
 
-from lska.models.runs import Run
-from lska.pipeline.products import Plan
-from lska.provenance.files import read_yaml, write_json
+from lska.provenance.files import write_json
 from lska.provenance.metric_files import file_md5
-from lska.provenance.outcomes import outcomes_path
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -68,7 +64,6 @@ def state(root: Path) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--config", "config/demo.yaml"],
         ["table_04", "--configfile", "config/paper.yaml"],
         ["results/demo/metrics/classification/van_tiny-lska-k7-s0.json", "all_figures", "--config", "config/demo.yaml"],
     ],
@@ -125,41 +120,3 @@ def test_what_has_run_is_not_planned_and_what_changed_is_with_its_reason(demo) -
     assert all("this scale" in source for job in trained for source in job["sources"])
     assert {job["rule"] for job in document["jobs"] if job["rule"] in ("train", "classification")
             and job["seconds"] is None} == set()  # fmt: skip
-
-
-@pytest.mark.parametrize("weights_first", [True, False])
-def test_a_changed_recipe_is_trained_anew_whatever_the_times_of_files(project, weights_first: bool) -> None:
-    """As in a copy of results, of which Snakemake remembers nothing."""
-    root, config = project.root, Path("config/demo.yaml")
-    put_demo(root, config)
-    asked = ["results/demo/metrics/classification/van_tiny-lska-k23-s0.json", "--config", str(config)]
-    for age, pattern in enumerate(["results/demo/data/*", "checkpoints/demo/*", "results/demo/metrics/*/*"]):
-        for path in root.glob(pattern):
-            moment = 1e9 + (age if weights_first else -age)
-            os.utime(path, (moment, moment))
-    if weights_first:
-        assert plan(project, *asked)["totals"]["jobs"] == 0
-    document = plan(project, *asked, "--set", '{"training": {"overrides": {"label_smoothing": 0.15}}}')
-    assert Counter(job["rule"] for job in document["jobs"])["train"] == 1
-    assert Counter(job["rule"] for job in document["jobs"])["classification"] == 1
-    # Nothing beyond what was asked for.
-    assert {job["rule"] for job in document["jobs"]} <= {"data", "train", "classification"}
-
-
-def put_demo(root: Path, config: Path) -> None:
-    """Weights of two networks of the demo, by today's recipe, and what was measured on them."""
-    made = Plan(read_yaml(root / config), [config], {})
-    write_json(root / made.config.images.record, {"digest": "sha256:data"})
-    for run in (Run.parse(RUN), Run.parse(RUN.replace("k23", "k7"))):
-        weights, metrics = root / made.config.weights_path(run), root / made.config.metric_path("classification", run)
-        log = root / made.config.training_log(run)
-        for path in (weights, log, metrics):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        weights.write_text(str(run))
-        log.write_text("")
-        md5, recipe = file_md5(weights), made.config.classifier(run).digest()
-        write_json(weights.with_suffix(".json"), {"md5": md5, "recipe": recipe, "origin": "trained"})
-        outcomes = outcomes_path(metrics)
-        outcomes.write_bytes(b"outcomes")
-        named = {"weights": {"md5": md5}, "outcomes": file_md5(outcomes)}
-        write_json(metrics, {**named, "data": {"digest": "sha256:data"}})
