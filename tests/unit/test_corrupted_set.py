@@ -90,18 +90,6 @@ def test_the_layout_is_the_published_one_and_a_complete_set_left_alone(
     assert write_corrupted_set(clean, small_set, build(CorruptionSettings, values, "x"), ORIGIN) == 0
 
 
-def test_the_first_family_has_numbered_folders_and_every_image_draws_for_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(FAMILIES, "c", ("gaussian_noise", "contrast"))
-    source = write_images(tmp_path / "data", grey=["0.png", "1.png"])
-    write_corrupted_set(source, tmp_path / "set", CorruptionSettings("c", 32, 32, severities=(2,)), ORIGIN)
-    made = files(tmp_path / "set")
-    # Files that are no JPEGs are renamed.
-    assert cells(tmp_path / "set") == ["contrast/2", "gaussian_noise/2"] and "contrast/2/grey/1.jpg" in made
-    assert made["gaussian_noise/2/grey/0.jpg"] != made["gaussian_noise/2/grey/1.jpg"]
-
-
 def test_an_interruption_leaves_complete_cells_and_a_second_call_makes_the_rest(
     clean: Split, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,15 +181,6 @@ def test_a_root_of_other_origin_is_never_touched(clean: Split, tmp_path: Path) -
     with pytest.raises(FileExistsError, match="kind 'classification', not 'corrupted'"):
         write_corrupted_set(clean, clean.root, SMALL, ORIGIN)
     assert files(clean.root) == former
-
-
-def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
-    source = write_images(tmp_path / "clean", a=["0.png", "1.png"])
-    broken = Path(source.name(1))
-    broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(DataError, match=broken.name):
-        write_corrupted_set(source, tmp_path / "set", replace(SMALL, images=None), ORIGIN)
-    assert cells(tmp_path / "set") == []
 
 
 def test_images_are_resized_and_cropped_as_published(tmp_path: Path) -> None:

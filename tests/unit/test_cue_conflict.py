@@ -32,15 +32,9 @@ from lska.data.synthetic.cue_conflict_images import (
 from lska.data.synthetic.generated import write_set
 from lska.data.synthetic.render import render
 from lska.data.synthetic.seeds import HELD_OUT
-from lska.data.synthetic.shapes import SHAPES
-from lska.data.synthetic.textures import TEXTURES
 
 FEW = ("cat/cat10-dog1.png", "cat/cat2-dog3.png", "cat/cat2-cat1.png", "dog/dog1-cat1.png")
 SMALL = CueConflictSettings(image_size=32, classes=4, shapes_per_class=3, textures_per_class=2, textures_per_shape=4)
-
-
-def files(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 # Reading
@@ -188,14 +182,3 @@ def test_each_image_may_have_a_pose_of_its_own() -> None:
     fixed = [cue_conflict_scene(replace(settings, pose="shape"), item).objects[0] for item in plan]
     assert len({item.coverage.tobytes() for item in posed}) == len(plan) == 8
     assert [(item.labels, item.paint) for item in posed] == [(item.labels, item.paint) for item in fixed]
-
-
-def test_classes_and_textures_are_paired_once_and_for_all() -> None:
-    assert sorted(map(class_texture, SHAPES)) == sorted(TEXTURES)
-    assert class_texture("star") == TEXTURES[SHAPES.index("star")]
-
-
-def test_another_seed_gives_other_images(small_set: Path, tmp_path: Path) -> None:
-    write_set(tmp_path / "other", replace(SMALL, seed=1))
-    former = set(files(small_set).values())
-    assert not former & set(files(tmp_path / "other").values())

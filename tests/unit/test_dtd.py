@@ -15,7 +15,6 @@ from torchvision.datasets import DTD
 from lska.data.dtd import check_textures, read_textures
 from lska.data.entries import DataError
 from lska.data.manifest import PARTS, TextureManifest, available, load_manifest
-from lska.data.sources import texture_folder
 
 CLASSES = ("banded", "polka-dotted", "zigzagged")
 NUMBERS = (2, 4, 7, 11)
@@ -65,18 +64,6 @@ def test_the_bundled_manifest_is_that_of_the_published_set() -> None:
 
 
 # Reading
-
-
-def test_names_classes_and_splits_are_read_from_the_folder_or_its_parent(root: Path) -> None:
-    textures = read_textures(root)
-    assert textures.classes == CLASSES and len(textures) == 12
-    assert textures.names[4] == "polka-dotted/polka-dotted_0002.jpg"
-    assert textures.targets.tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert textures.splits[1]["train"].tolist() == [2, 0, 6, 4, 10, 8]
-    assert textures.splits[2]["val"].tolist() == [3, 7, 11]
-    assert textures.images.read(4).startswith(b"\xff\xd8")
-    inner = read_textures(root / "dtd")
-    assert inner.folder == textures.folder == texture_folder(root) and inner.names == textures.names
 
 
 def test_every_split_is_read_as_torchvision_reads_it(root: Path) -> None:

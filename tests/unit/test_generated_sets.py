@@ -21,15 +21,20 @@ from skimage.feature import local_binary_pattern
 from lska.data.dtd import TextureSet, check_textures, read_textures
 from lska.data.manifest import PARTS
 from lska.data.synthetic import labelled
-from lska.data.synthetic.adversarial import AdversarialSettings, write_adversarial_set
 from lska.data.synthetic.dense_scenes import SMALLEST, SPLITS, annotated, dense_scene
 from lska.data.synthetic.generated import GeneratedSet, write_set
-from lska.data.synthetic.labelled import ClassificationSettings, RenditionSettings, classification_scene, spread
+from lska.data.synthetic.labelled import (
+    AdversarialSettings,
+    ClassificationSettings,
+    RenditionSettings,
+    classification_scene,
+    spread,
+    write_adversarial_set,
+)
 from lska.data.synthetic.render import encode_jpeg, render
 from lska.data.synthetic.scene import LUMA
 from lska.data.synthetic.seeds import HELD_OUT
-from lska.data.synthetic.shapes import SHAPES
-from lska.data.synthetic.texture_set import FAMILIES, FIRST, TextureSettings, instance_parts, texture_image
+from lska.data.synthetic.texture_set import FAMILIES, FIRST, TextureSettings, instance_parts
 from lska.data.synthetic.textures import PHOTOS, TEXTURES
 from lska.evaluate.neighbours import texture_metrics
 
@@ -171,14 +176,6 @@ def test_a_larger_set_contains_the_smaller(labelled_set: Path, tmp_path: Path) -
     assert all(larger[name] == content for name, content in files(labelled_set).items() if name.endswith(".jpg"))
 
 
-def test_the_smallest_objects_still_have_a_mask() -> None:
-    settings = ClassificationSettings(image_size=24, classes=16, extent=(0.3, 0.3))
-    for shape in SHAPES:
-        for number in range(6):
-            x0, y0, x1, y1 = classification_scene(settings, "train", shape, number).objects[0].box
-            assert max(x1 - x0, y1 - y0) >= 5
-
-
 def test_renditions_are_the_clean_sets_validation_scenes_in_styles_that_take_turns(tmp_path: Path) -> None:
     root = made(tmp_path, DRAWN)
     clean = ClassificationSettings(image_size=32, classes=6)
@@ -268,7 +265,7 @@ def test_what_is_judged_are_the_stored_pixels_once_for_a_set_and_its_reference(
     former = files(root)
     judged.clear()
     assert not write_adversarial_set(root, CHOSEN, judge, REFERENCE) and not judged
-    monkeypatch.setattr("lska.data.synthetic.adversarial.BATCH", 7)
+    monkeypatch.setattr("lska.data.synthetic.labelled.BATCH", 7)
     assert write_adversarial_set(root, CHOSEN, judge, {"md5": "other"}) and judged
     assert {**files(root), "settings.json": former["settings.json"]} == former
 
@@ -352,16 +349,6 @@ def test_a_texture_set_has_the_published_layout_and_passes_its_check(textures: T
     assert check_textures(demo.manifest("textures"), textures.folder, contents=True).ok
     assert not check_textures(replace(demo, splits=2).manifest("textures"), textures.folder).ok
     assert set(FAMILIES) == set(TEXTURES) - set(PHOTOS)
-
-
-def test_texture_images_depend_on_nothing_but_their_own_key(tmp_path: Path) -> None:
-    root = made(tmp_path, replace(TEXTURED, per_part=8, splits=5, families=("dots", "grain", "waves")))
-    for family in ("dots", "grain"):
-        images = [texture_image(TEXTURED, family, number) for number in range(12)]
-        assert len({image.tobytes() for image in images}) == 12 and images[0].shape == (24, 24, 3)
-        for number, image in enumerate(images, start=1):
-            content = (root / "images" / family / f"{family}_{number:04d}.jpg").read_bytes()
-            assert content == encode_jpeg(image, TEXTURED.quality)
 
 
 def test_every_split_has_all_images_once_and_no_instance_in_two_parts(textures: TextureSet) -> None:

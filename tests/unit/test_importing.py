@@ -319,12 +319,3 @@ def test_a_committed_pointer_decides_what_is_the_right_archive_and_is_pulled_alo
     POINTER.write_text("outs: [{md5: x}]")
     assert imported(served.address) == 1
     assert f"{POINTER}: expected the MD5 of a file, found 'x'; restore it" in error(capsys)
-
-
-@pytest.mark.parametrize(("name", "data"), [("val.tar", "cifar10"), ("bccd.tar", "bccd")])
-def test_archives_of_ones_own_go_by_the_names_that_the_layouts_have(
-    repository: Path, tmp_path: Path, name: str, data: str
-) -> None:
-    own = pack(tmp_path / "own" / name, {"val/cat/1.jpg": b"1"})
-    assert main(["data", "import", data, "--from", str(own)]) == 0
-    assert Path(f"data/{data}/{name}").is_file() and Path(f"data/{data}/{name}.dvc").is_file()

@@ -19,7 +19,6 @@ from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue
 from lska.data.dtd import TextureSet, read_textures
 from lska.data.entries import DataError
 from lska.data.preparing import verify_inspected
-from lska.provenance.files import FileError
 from lska.settings.tasks import InspectionJob
 
 READ = {"shape_texture": read_cue_conflict, "texture_knn": read_textures}
@@ -52,16 +51,6 @@ def test_a_generated_set_is_made_and_recorded(inspected: InspectionProject, task
     assert job.record.read_bytes() == before
 
 
-def test_other_settings_make_another_set(inspected: InspectionProject) -> None:
-    task, change = "shape_texture", {"pose": "image"}
-    before = record(inspected.job(task))
-    changed = inspected.job(task, {task: {"data": {"generate": change}}})
-    prepare_inspected(changed)
-    after = record(changed)
-    assert all(after[name] != before[name] for name in ("digest", "inputs", "files"))
-    verify_inspected(changed, opened(changed))
-
-
 @pytest.mark.parametrize("task", READ)
 def test_a_set_that_changed_after_its_record_is_refused(inspected: InspectionProject, task: str) -> None:
     job = inspected.job(task)
@@ -80,14 +69,6 @@ def test_a_set_that_changed_after_its_record_is_refused(inspected: InspectionPro
         file.unlink()
     with pytest.raises(DataError, match="files were added, removed or changed"):
         verify_inspected(job, opened(job))
-
-
-def test_a_record_that_is_missing_or_damaged_says_what_makes_it(inspected: InspectionProject) -> None:
-    job = inspected.job("texture_knn")
-    for content in (None, '{"files": [1]}'):
-        job.record.unlink() if content is None else job.record.write_text(content)
-        with pytest.raises(FileError, match=rf"{job.record} is missing or damaged \(.*data prepare --kind texture_knn"):
-            verify_inspected(job, opened(job))
 
 
 def given(inspected: InspectionProject, task: str, **data: Any) -> InspectionJob:
@@ -152,15 +133,3 @@ def test_a_given_texture_set_is_compared_with_its_manifest(inspected: Inspection
     # DTD is known by its name alone.
     with pytest.raises(DataError, match=r"dtd at made/textures: not as"):
         prepare_inspected(given(inspected, "texture_knn", name="dtd"))
-
-
-def test_the_check_command_names_what_the_published_cue_conflict_set_lacks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from lska.cli import main
-
-    write_names(tmp_path, ["cat/cat1-dog2.png", "cat/cat2-dog2.png"])
-    assert main(["data", "check", "cue_conflict", "--root", str(tmp_path)]) == 1
-    said = capsys.readouterr().out
-    assert "wrong: 2 images, expected 1,280 (1,278 too few)" in said
-    assert "categories with another number of images (16): airplane has 0 instead of 80" in said

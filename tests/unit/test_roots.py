@@ -148,14 +148,6 @@ def test_commands_name_missing_data_before_they_do_anything(project: Project, ca
         assert len(said.splitlines()) == 4
 
 
-def test_a_generated_set_that_is_gone_says_how_to_make_it(project: Project, capsys: Capture) -> None:
-    changes = settings("c", generate=GENERATED["c"])
-    assert project.command("evaluate", "robustness", "c", changes=changes) == 1
-    said = capsys.readouterr().err
-    assert "data set my_c is missing" in said
-    assert "make it again: lska data prepare --kind c --config config.yaml" in said
-
-
 def test_looking_needs_nothing_heavy(small: Config) -> None:
     code = (
         "import sys; from pathlib import Path; from lska.settings.scale import load; from lska.data import roots\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, binary_erosion, label
@@ -13,7 +11,7 @@ from lska.data.synthetic.render import render
 from lska.data.synthetic.scene import LUMA, Labels, Scene, SceneSettings, compose_scene
 from lska.data.synthetic.seeds import HELD_OUT
 from lska.data.synthetic.shapes import SHAPES, shape_outline
-from lska.data.synthetic.textures import PHOTOS, TEXTURES, texture_field
+from lska.data.synthetic.textures import TEXTURES, texture_field
 
 DRAWINGS = ("pencil", "emboss", "sketch")
 
@@ -53,12 +51,6 @@ def test_photographs_are_cropped_from_rows_of_their_split(monkeypatch: pytest.Mo
     for number in range(20):
         for instance in (number, HELD_OUT + number):
             assert np.ptp(texture_field("brick", instance, 32)) == 0
-
-
-def test_a_missing_photograph_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PHOTOS, "brick", ("wall.png", 10, 20, 1.0))
-    with pytest.raises(FileNotFoundError, match=r"wall\.png; install scikit-image"):
-        texture_field("brick", 0, 32)
 
 
 def test_a_shape_is_one_piece_with_its_number_of_holes() -> None:
@@ -128,13 +120,6 @@ def test_objects_stand_out_by_the_promised_contrast(settings: SceneSettings) -> 
 
 
 
-def test_scenes_draw_from_the_named_categories_and_pool() -> None:
-    settings = SceneSettings(shapes=("key", "mug"), textures=("dots", "grass"), objects=(1, 2), held_out=True)
-    labels = [item.labels for number in range(30) for item in compose_scene(settings, (number,)).objects]
-    assert {one.shape for one in labels} == {"key", "mug"} and {one.texture for one in labels} == {"dots", "grass"}
-    assert min(min(one.shape_instance, one.texture_instance) for one in labels) >= HELD_OUT
-
-
 def test_texture_changes_neither_mask_nor_flat_drawings() -> None:
     scenes = [compose_scene(SceneSettings(), (7,), [Labels("fish", name, 2, 2)]) for name in ("dots", "brick")]
     assert np.array_equal(scenes[0].objects[0].mask, scenes[1].objects[0].mask)
@@ -174,39 +159,3 @@ def test_a_sketch_has_irregular_edges_and_shows_the_texture_only_faintly() -> No
     ink, exact = 1 - render(scene, "sketch")[..., 0] / 255, 1 - render(scene, "outline")[..., 0] / 255
     assert ink[edge(scene.objects[0].mask)].std() > 0.15
     assert np.corrcoef(ink.ravel(), exact.ravel())[0, 1] > 0.4
-
-
-def test_pencil_hatches_dark_textures_denser_and_leaves_the_ground_white() -> None:
-    # Half the field of checkers is dark, half light.
-    scene = single("square", 128, "checkers", number=5)
-    ink, mask = 1 - render(scene, "pencil")[..., 0] / 255, scene.objects[0].mask
-    inside = binary_erosion(mask, iterations=6)
-    luma = render(scene)[..., 1].astype(float)
-    dark = luma < np.median(luma[inside])
-    assert ink[inside & dark].mean() > 1.3 * ink[inside & ~dark].mean()
-    # Both have strokes and paper between them.
-    assert ink[inside & dark].std() > 0.1 and ink[inside & ~dark].std() > 0.1
-    assert ink[~binary_dilation(mask, iterations=8)].max() == 0
-
-
-def test_a_relief_is_lit_from_the_upper_left() -> None:
-    scene = single("circle", 96, "clouds")
-    luma, (x0, y0, x1, y1) = render(scene, "emboss")[..., 0].astype(int), scene.objects[0].box
-    middle, centre = (y0 + y1) // 2, (x0 + x1) // 2
-    assert luma[middle, x0 - 2 : x0 + 4].max() > 128 + 20 and luma[y0 - 2 : y0 + 4, centre].max() > 128 + 40
-    assert luma[middle, x1 - 4 : x1 + 2].min() < 128 - 80 and luma[y1 - 4 : y1 + 2, centre].min() < 128 - 80
-    assert (luma[~binary_dilation(scene.objects[0].mask, iterations=10)] == 128).all()
-
-
-def test_objects_hide_what_is_drawn_behind_them() -> None:
-    back, front = Labels("square", "stripes", 1, 1), Labels("circle", "dots", 2, 2)
-    scene = compose_scene(SceneSettings(image_size=96, extent=(0.8, 0.8), overlap=1.0), (3,), [back, front])
-    only = replace(scene, objects=scene.objects[1:])
-    inside = binary_erosion(scene.objects[1].mask, iterations=8)
-    assert inside.sum() > 500 and (scene.objects[0].coverage * inside).sum() > 500
-    for style in DRAWINGS:
-        together, alone = render(scene, style)[inside].astype(int), render(only, style)[inside].astype(int)
-        if style == "sketch":  # The hand shakes anew for each object.
-            assert max(together.min(), alone.min()) > 255 * 0.8
-        else:
-            assert np.abs(together - alone).max() <= 1

@@ -1,4 +1,7 @@
-"""Archives that data sets are distributed in: how to know them, where they lie, and unpacking them into a cache."""
+"""Where the images of a data set are read: at its root as they lie there, or in an archive there that is unpacked.
+
+A root is never written to; what has to be unpacked goes into a cache.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,25 @@ import logging
 import lzma
 import os
 import posixpath
-import re
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-
-from lska.data.entries import DataError, Inside, is_hidden, label_problem, name_problem, path_problem, repeated
-from lska.provenance.errors import InputError
+from lska.data.entries import DataError, is_hidden, lying_at, path_problem
+from lska.data.folders import Split, open_split
+from lska.data.manifest import IMAGES, LABELS, SUFFIXES, Archive, DenseManifest, is_archive, load_manifest, stem
 from lska.provenance.files import WriteError, open_regular, quoted, replaced_folder, writing
-from lska.provenance.strict import AtLeastOne, checked
+from lska.settings.schema import DataSource
+from lska.settings.tasks import ScaleData
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
-"""Of archives that can be unpacked."""
-
-SUFFIX = re.compile(r"(?i)\.(tar|tar\.gz|tgz|zip)$")
-
 CHUNK = 1 << 20
-"""Bytes that are copied at once."""
 
 BLOCK = 512
 """Bytes that a tar file is padded to; a block of zeros ends it."""
@@ -44,69 +39,99 @@ DAMAGE = (
     ValueError, OverflowError, MemoryError, KeyError, IndexError, OSError,
 )  # fmt: skip
 
-ArchiveName = Annotated[str, Field(pattern=SUFFIX.pattern), checked(name_problem)]
+
+def archives_of(data: DataSource) -> tuple[Archive, ...]:
+    """The archives that a data set is distributed as; none where it is generated or its manifest lists none."""
+    listed = data.generate is None and data.manifest_file.is_file()
+    return load_manifest(data.manifest_file, None).archives if listed else ()
 
 
-@dataclass(frozen=True)
-class Archive:
-    """A file that a data set, or a part of it, is distributed as; None where no source says."""
-
-    file: ArchiveName
-    """Name as distributed."""
-    url: Annotated[str, checked(label_problem)] | None = None
-    """The file itself, or the page from which it can be had, perhaps after registration."""
-    bytes: AtLeastOne | None = None
-    md5: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    holds: str | None = None
-    """What it unpacks to, in words."""
-    rename: dict[Inside, Inside] = field(default_factory=dict)
-    """Folders in it by the names that the project has for them, when it is unpacked: `{test: val}`."""
-    by_hand: bool = False
-    """Whether it is left to a person to unpack: parts of one folder, or too large to be kept twice."""
-
-    def __post_init__(self) -> None:
-        if twice := repeated(self.rename.values()):
-            raise InputError(f"rename: several folders become {twice[0]!r}, expected a name for each")
-
-    @property
-    def direct(self) -> str | None:
-        """The address that it can be fetched from without registration, None where there is none."""
-        return self.url if self.url is not None and is_archive(self.url) else None
-
-    @property
-    def stated(self) -> tuple[str, ...]:
-        """What is stated of it by which a file can be told to be this archive: some of bytes, md5, sha256."""
-        return tuple(name for name in ("bytes", "md5", "sha256") if getattr(self, name) is not None)
-
-    def problems(self, path: Path) -> list[str]:
-        """What tells the file `path` from this archive: size first, and hashes only where that is right."""
-        size = path.stat().st_size
-        if self.bytes is not None and size != self.bytes:
-            return [f"expected {self.bytes:,} bytes, found {size:,}"]
-        found = hashes(path, [name for name in self.stated if name != "bytes"])
-        wrong = (name for name in found if found[name] != getattr(self, name))
-        return [f"expected {name} {getattr(self, name)}, found {found[name]}" for name in wrong]
+def open_classification(data: ScaleData, split: str) -> Split:
+    """Open a split of a scale's classification set; DataError as `open_split` and `unpacked`."""
+    return open_split(split_root(Path(data.root), archives_of(data), split, data.cache), split)
 
 
-def is_archive(name: str) -> bool:
-    """Whether a file name or an address is one of an archive that can be unpacked."""
-    return SUFFIX.search(name) is not None
+def _holding(
+    root: Path, holds: Callable[[Path], Path | None], archives: Sequence[Archive], cache: Path, *more: str
+) -> Path | None:
+    """What `holds` finds at `root`, or else in the archive there (one of `archives`, or named as in `more`)."""
+    if (found := holds(root)) is not None:
+        return found
+    if (archive := packed(root, archives, *more)) is None:
+        return None
+    content = unpacked(archive[0], cache, archive[1].rename)
+    return holds(content) or holds(inside(content)) or inside(content)
 
 
-def stem(name: str) -> str:
-    """A file name without the suffix of an archive: `dtd-r1.0.1` of `dtd-r1.0.1.tar.gz`."""
-    return SUFFIX.sub("", name)
+def split_root(root: Path, archives: Sequence[Archive], split: str, cache: Path) -> Path:
+    """The folder that holds the folder `split` of class folders: `root`, or an archive there, or `<split>.tar`.
+
+    Where there is none, `root` itself, about which `open_split` then complains. Raises as `unpacked`.
+    """
+    found = _holding(root, lambda folder: folder if (folder / split).is_dir() else None, archives, cache)
+    if found is None and (root / f"{split}.tar").is_file():
+        found = unpacked(root / f"{split}.tar", cache, into=split)
+        found = found / split if (found / split / split).is_dir() else found
+    return found or root
 
 
-def hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
-    """Hashes of a file in hexadecimal, by algorithm."""
-    found = {}
-    for name in algorithms:
-        logger.info("computing the %s of %s", name, path)
-        with open_regular(path) as stream:
-            found[name] = hashlib.file_digest(stream, name).hexdigest()
-    return found
+def class_root(root: Path, archives: Sequence[Archive], cache: Path) -> Path:
+    """The folder of class folders: `root`, or an archive in it, or a tar file of its name beside it."""
+    beside = root.with_name(f"{root.name}.tar")
+    if root.is_dir() and any(one.is_dir() and not is_hidden(one.name) for one in root.iterdir()):
+        return root
+    found = packed(root, archives) or (packed(beside, ()) if beside.is_file() else None)
+    return root if found is None else inside(unpacked(found[0], cache, found[1].rename))
+
+
+def texture_folder(root: Path) -> Path:
+    """The folder of a texture set, with `images` and `labels`: `root`, or `dtd` in it; DataError says what lies there.
+    """
+    if (found := _textures(Path(root))) is not None:
+        return found
+    raise DataError(
+        f"data root '{root.absolute()}' holds no texture set: expected the folders {IMAGES} and {LABELS}, or dtd with "
+        f"them, {lying_at(root)}; unpack the archive there, or correct the data root in the configuration"
+    )
+
+
+def texture_root(root: Path, archives: Sequence[Archive], cache: Path) -> Path:
+    """As `texture_folder`, also in an archive at `root`."""
+    return texture_folder(_holding(root, _textures, archives, cache) or root)
+
+
+def _textures(root: Path) -> Path | None:
+    folders = (root, root / "dtd")
+    return next((one for one in folders if (one / IMAGES).is_dir() and (one / LABELS).is_dir()), None)
+
+
+def dense_root(manifest: DenseManifest, root: Path, cache: Path) -> Path:
+    """The folder that the paths of a detection or segmentation manifest start from.
+
+    That is `root/<folder>` or `root` itself, whichever holds the images of a split, or else the same in an archive.
+    Raises DataError, which says what was expected and what lies there.
+    """
+    prefix = f"{manifest.folder}/" if manifest.folder else ""
+    images = [split.images for split in manifest.splits.values()]
+    own = [] if manifest.archive is None else [manifest.archive]
+
+    def holds(folder: Path) -> Path | None:
+        bases = (base for base in (folder / prefix, folder) if any((base / one).is_dir() for one in images))
+        return next(bases, None)
+
+    found = _holding(root, holds, manifest.archives, cache, *own)
+    if found is not None and holds(found) is not None:
+        return found
+    wanted = [*(f"{prefix}{folder}" for folder in images), *own]
+    wanted += [one.file + " unpacked by hand" * one.by_hand for one in manifest.archives]
+    raise DataError(
+        f"data root '{root.absolute()}' does not hold {manifest.name}: expected {' or '.join(dict.fromkeys(wanted))}, "
+        f"{lying_at(found or root)}; correct the data root in the configuration (one level up or down?) or mount the "
+        "data set"
+    )
+
+
+# --- Unpacking -------------------------------------------------------------------------------------------------------
 
 
 def packed(root: Path, archives: Sequence[Archive], *more: str) -> tuple[Path, Archive] | None:

@@ -6,12 +6,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from lska.data.archives import hashes
 from lska.data.cue_conflict import CueConflictFolder
 from lska.data.dense_sets import DenseSet
 from lska.data.dtd import TextureFolder
 from lska.data.entries import DataError, shown_names
-from lska.data.manifest import load_manifest, manifest_kind, manifest_path
+from lska.data.manifest import hashes, load_manifest, manifest_kind, manifest_path
 from lska.data.perturbed.parts import PerturbedFolder, report_corrupted
 from lska.data.preparing import CheckReport, ClassFolders, prepare_set
 from lska.provenance.metric_files import digest

@@ -42,16 +42,12 @@ CORNERS = 3
 
 
 class SplitOutcome(NamedTuple):
-    """What the complete check of one split found."""
+    """What the complete check of one split found: sentences, numbers for the record, notes, the digest of all bytes."""
 
     findings: tuple[str, ...]
-    """What is wrong, one text per kind."""
     facts: dict[str, Any]
-    """Numbers for the record."""
     notes: tuple[str, ...]
-    """For the log."""
     contents: str
-    """Digest of all bytes."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,6 @@ class CueConflictSet:
 
     root: Path
     names: tuple[str, ...]
-    """`<category>/<file>` of each image."""
     categories: tuple[str, ...]
     shapes: tuple[Instance, ...]
     textures: tuple[Instance, ...]

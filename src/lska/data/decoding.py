@@ -41,8 +41,7 @@ LABEL_STEPS = {
 # What Pillow's decoders raise on damaged data (OSError covers unknown formats and truncation).
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)
 
-LARGEST_FILE = 2**30
-"""Bytes of an image file."""
+LARGEST_FILE = 2**30  # bytes
 
 ORIENTATION = 0x0112  # EXIF's tag
 OPAQUE = 255
@@ -52,18 +51,14 @@ IGNORED = 255
 
 
 class Seen(NamedTuple):
-    """What a check saw of an image file or label map; without a size where it cannot be used."""
+    """What a check saw of an image file or label map: SHA-256, width and height as stored (None where it cannot be
+    used), what decoding leaves out, why it cannot be used, and of a label map the number of pixels of each value."""
 
     hash: str = ""
-    """SHA-256 of its bytes."""
     size: tuple[int, int] | None = None
-    """Width and height as stored."""
     remarks: tuple[str, ...] = ()
-    """What decoding leaves out, a few words each."""
     problem: str = ""
-    """Why it cannot be used; names the file."""
     pixels: tuple[int, ...] = ()
-    """Of a label map, the number of pixels of each value from 0 to 255."""
 
 
 def see(path: Path, labels: bool = False) -> Seen:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lska.data import coco
+from lska.data.archives import dense_root
 from lska.data.coco import SplitOutcome, check_detection
 from lska.data.entries import DataError, file_hash, file_sizes, inside_problem, lines_digest, read_names
 from lska.data.manifest import (
@@ -32,7 +33,6 @@ from lska.data.preparing import (
     prepare_set,
     record,
 )
-from lska.data.sources import dense_root
 from lska.data.synthetic.dense_scenes import FOLDERS
 from lska.data.synthetic.generated import holds
 from lska.provenance.files import FileError
@@ -42,21 +42,19 @@ from lska.settings.schema import DataSource
 
 @dataclass(frozen=True)
 class DetectionSplit:
-    """One split of a detection set, ready for a COCO reader."""
+    """One split of a detection set, ready for a COCO reader.
+
+    File names in the JSON file `annotations` start from the folder `images`; `category_ids` are those of `classes`
+    there, in label order.
+    """
 
     split: str
     images: Path
-    """Folder that the file names of the annotations start from."""
     annotations: Path
-    """COCO JSON file."""
     classes: tuple[str, ...]
-    """In the order of the label indices."""
     category_ids: tuple[int, ...]
-    """The classes' ids in the annotation file, in the same order."""
     count: int
-    """Number of images."""
     masks: bool
-    """Whether every object has a mask."""
 
     def listing(self) -> list[str]:
         """Lines that change whenever a file of the split is added, removed, renamed or resized; reads one file."""
@@ -65,7 +63,7 @@ class DetectionSplit:
 
 @dataclass(frozen=True)
 class SegmentationSplit:
-    """One split of a segmentation set: images and label maps of equal names."""
+    """One split of a segmentation set: images and label maps of equal names. Values in `ignore` are not scored."""
 
     split: str
     images: Path
@@ -75,11 +73,8 @@ class SegmentationSplit:
     classes: tuple[str, ...]
     """In the order of the label values, from 1 on with `zero_is_unlabelled`, else from 0."""
     zero_is_unlabelled: bool
-    """Whether label 0 means no class, as in ADE20K."""
     ignore: tuple[int, ...]
-    """Label values, as stored, that are not scored."""
     count: int
-    """Number of images."""
 
     def listing(self) -> list[str]:
         """As `DetectionSplit.listing`; reads no file."""

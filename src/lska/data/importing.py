@@ -13,9 +13,9 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from lska.data.archives import CHUNK, Archive, is_archive, stem
+from lska.data.archives import CHUNK
 from lska.data.entries import DataError, shown_names
-from lska.data.manifest import Manifest, load_manifest
+from lska.data.manifest import Archive, Manifest, is_archive, load_manifest, stem
 from lska.provenance.files import FileError, WriteError, atomic_path, open_regular, read_yaml, writing
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ PATIENCE = 60.0
 
 
 class Import(NamedTuple):
-    """An archive that was imported (`fetched`) or was there already; whether a size or hash of it is `known`."""
+    """An archive that was imported (`fetched`) or was there already, with the file for git that says what it is;
+    whether a size or hash of it is `known`."""
 
     path: Path
     pointer: Path
-    """The file for git that says what it is and where it came from."""
     fetched: bool
     known: bool
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
 import json
+import logging
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +16,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lska.data.archives import Archive, ArchiveName
 from lska.data.entries import (
     DataError,
     FileName,
@@ -21,6 +23,7 @@ from lska.data.entries import (
     Label,
     content_hash,
     inside_problem,
+    label_problem,
     name_problem,
     read_names,
     repeated,
@@ -28,17 +31,18 @@ from lska.data.entries import (
 from lska.data.folders import Split, check_same_classes, contents_digest, names_digest, open_split
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.provenance.errors import InputError
-from lska.provenance.files import quoted, read_yaml, write_text
+from lska.provenance.files import open_regular, quoted, read_yaml, write_text
 from lska.provenance.metric_files import digest
 from lska.provenance.strict import AtLeastOne, AtLeastZero, Positive, build, checked
 from lska.settings.schema import MANIFESTS, DataSource
 from lska.settings.tasks import place
 
+logger = logging.getLogger(__name__)
+
 TEST = "test"
 """Name of the only split of ImageNet-A, -R and -Sketch."""
 
 PARTS = ("train", "val", "test")
-"""Of every split of a texture set."""
 
 IMAGES, LABELS = "images", "labels"
 """Folders of a texture set, as DTD has them."""
@@ -52,6 +56,78 @@ Digest = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")] | None
 Suffix = Annotated[str, Field(pattern=r"(?i)\.(png|jpe?g|webp)$"), checked(inside_problem)]
 
 
+# --- Archives --------------------------------------------------------------------------------------------------------
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
+
+SUFFIX = re.compile(r"(?i)\.(tar|tar\.gz|tgz|zip)$")
+
+ArchiveName = Annotated[str, Field(pattern=SUFFIX.pattern), checked(name_problem)]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file that a data set, or a part of it, is distributed as; None where no source says."""
+
+    file: ArchiveName
+    url: Annotated[str, checked(label_problem)] | None = None
+    """The file itself, or the page from which it can be had, perhaps after registration."""
+    bytes: AtLeastOne | None = None
+    md5: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    holds: str | None = None
+    rename: dict[Inside, Inside] = field(default_factory=dict)
+    """Folders in it by the names that the project has for them, when it is unpacked: `{test: val}`."""
+    by_hand: bool = False
+    """Whether it is left to a person to unpack: parts of one folder, or too large to be kept twice."""
+
+    def __post_init__(self) -> None:
+        if twice := repeated(self.rename.values()):
+            raise InputError(f"rename: several folders become {twice[0]!r}, expected a name for each")
+
+    @property
+    def direct(self) -> str | None:
+        """The address that it can be fetched from without registration, None where there is none."""
+        return self.url if self.url is not None and is_archive(self.url) else None
+
+    @property
+    def stated(self) -> tuple[str, ...]:
+        """What is stated of it by which a file can be told to be this archive: some of bytes, md5, sha256."""
+        return tuple(name for name in ("bytes", "md5", "sha256") if getattr(self, name) is not None)
+
+    def problems(self, path: Path) -> list[str]:
+        """What tells the file `path` from this archive: size first, and hashes only where that is right."""
+        size = path.stat().st_size
+        if self.bytes is not None and size != self.bytes:
+            return [f"expected {self.bytes:,} bytes, found {size:,}"]
+        found = hashes(path, [name for name in self.stated if name != "bytes"])
+        wrong = (name for name in found if found[name] != getattr(self, name))
+        return [f"expected {name} {getattr(self, name)}, found {found[name]}" for name in wrong]
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file name or an address is one of an archive that can be unpacked."""
+    return SUFFIX.search(name) is not None
+
+
+def stem(name: str) -> str:
+    """A file name without the suffix of an archive: `dtd-r1.0.1` of `dtd-r1.0.1.tar.gz`."""
+    return SUFFIX.sub("", name)
+
+
+def hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
+    """Hashes of a file in hexadecimal, by algorithm."""
+    found = {}
+    for name in algorithms:
+        logger.info("computing the %s of %s", name, path)
+        with open_regular(path) as stream:
+            found[name] = hashlib.file_digest(stream, name).hexdigest()
+    return found
+
+
+# --- Manifests -------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Described:
     """What every manifest says: the name of the data set, and in words what it is, its source and its terms."""
@@ -61,7 +137,6 @@ class Described:
     source: str
     terms: str
     archives: tuple[Archive, ...] = field(default=(), kw_only=True)
-    """What it is distributed as."""
 
     def __post_init__(self) -> None:
         listed = {name: getattr(self, name, ()) for name in ("classes", "category_ids", "ignore", "severities")}
@@ -141,7 +216,6 @@ class CorruptedManifest(Described):
     family: Literal["c", "c_bar"]
     """Whose corruptions they are, ImageNet-C's or ImageNet-C-bar's."""
     classes: tuple[FileName, ...]
-    """In index order (sorted)."""
     count: int
     per_class: tuple[int, int]
     """Fewest and most images of a class in each part."""
@@ -180,7 +254,6 @@ class TextureManifest(Described):
     """Images of each class in `train`, `val` and `test` of every split; their sum is the number of images of a class.
     """
     splits: Annotated[int, Field(ge=1, le=1000)]
-    """Number of splits, counted from 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -223,7 +296,6 @@ class DetectionSplitManifest:
     images: Inside
     annotations: Inside
     count: AtLeastOne
-    """Images."""
     objects: AtLeastZero | None = None
     """Annotations, those without area included and those left out not; None where it is not prescribed."""
     names: Inside | None = None
@@ -236,12 +308,11 @@ class DetectionSplitManifest:
 
 @dataclass(frozen=True)
 class SegmentationSplitManifest:
-    """One split of a segmentation set: folders of images and label maps, relative to the data set's folder."""
+    """One split of a segmentation set: folders of `count` images and label maps, relative to the data set's folder."""
 
     images: Inside
     labels: Inside
     count: AtLeastOne
-    """Images, and as many label maps."""
     contents: Digest = None
 
 
@@ -250,7 +321,6 @@ class DenseManifest(Described):
     """A detection or segmentation set: its files lie in a folder, or in an archive that is unpacked."""
 
     archive: ArchiveName | None = field(default=None, kw_only=True)
-    """A tar or zip file of one's own with the data."""
     folder: Inside | None = field(default=None, kw_only=True)
     """The folder in it, or in a root, that the paths of the splits start from."""
 
@@ -276,7 +346,6 @@ class DetectionManifest(DenseManifest):
     splits: dict[FileName, DetectionSplitManifest]
     format: Literal["coco", "voc"] = "coco"
     masks: bool = False
-    """Whether every object has a mask."""
     overhang: Positive = ROUNDING
     """Pixels by which a box or polygon must not leave its image. pycocotools clips masks to the image, mmdet boxes."""
     short_polygons: bool = False
@@ -307,7 +376,6 @@ class SegmentationManifest(DenseManifest):
     splits: dict[FileName, SegmentationSplitManifest]
     zero_is_unlabelled: bool = False
     ignore: tuple[int, ...] = ()
-    """Label values that are allowed and not scored."""
     image_suffix: Suffix = ".jpg"
     label_suffix: Suffix = ".png"
 

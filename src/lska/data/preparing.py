@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lska.data.archives import split_root
 from lska.data.decoding import Seen, see
 from lska.data.entries import SHOWN, DataError, lines_digest, shown_names
 from lska.data.folders import Split, contents_digest, list_split, names_digest
 from lska.data.generators import generator_settings
 from lska.data.manifest import Manifest, make_manifest, manifest_for
-from lska.data.sources import split_root
 from lska.data.synthetic.generated import write_set
 from lska.provenance.files import one_line
 from lska.provenance.metric_files import read_record, write_sealed
@@ -137,7 +137,6 @@ class DataSet(ABC):
     """One data set of a scale."""
 
     kind: str
-    """What it serves, as `Config.sources` says."""
     data: DataSource
     cache: Path
     """Folder for what is unpacked or converted; may be deleted at any time."""

@@ -151,7 +151,7 @@ def message(settings: Settings, data: ScaleData) -> str:
 
 def _offer(data: DataSource) -> str:
     """How to get a data set, as far as its manifest says."""
-    from lska.data.sources import archives_of
+    from lska.data.archives import archives_of
 
     archives = archives_of(data)
     direct = [one.direct for one in archives if one.direct is not None and not one.by_hand]

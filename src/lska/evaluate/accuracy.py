@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from lska.data.archives import open_classification
 from lska.data.preparing import verify
-from lska.data.sources import open_classification
 from lska.evaluate.measurement import Frame, Shard, Subject, Values, measure, open_run, shared_batches
 from lska.models.scoring import Scores
 from lska.provenance.outcomes import Outcomes, of_images

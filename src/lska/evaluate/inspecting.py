@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from lska.data.archives import open_classification
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
 from lska.data.dtd import open_textures
 from lska.data.preparing import verify as verify_classification
 from lska.data.preparing import verify_inspected
-from lska.data.sources import open_classification
 from lska.evaluate import receptive_field, shape_texture
 from lska.evaluate.measurement import Frame, Shard, Subject, Values, measure, open_run, shared_batches, training_classes
 from lska.evaluate.neighbours import pooled_features, texture_metrics

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lska.data.perturbed.names import FAMILIES
 from lska.data.perturbed.parts import CLEAN, Part, open_parts, read_perturbed_record
-from lska.data.synthetic.adversarial import Judge
+from lska.data.synthetic.labelled import Judge
 from lska.evaluate.measurement import (
     Frame,
     Shard,

@@ -25,7 +25,7 @@ GENERATORS = {
     "scenes": Version(1, ("data/synthetic/labelled.py", *_PAINT)),
     "dense_scenes": Version(1, ("data/synthetic/dense_scenes.py",)),
     "renditions": Version(1, ("data/synthetic/labelled.py",)),
-    "adversarial": Version(1, ("data/synthetic/adversarial.py",)),
+    "adversarial": Version(1, ("data/synthetic/labelled.py",)),
     "cue_conflict": Version(1, ("data/synthetic/cue_conflict_images.py",)),
     "texture_set": Version(1, ("data/synthetic/texture_set.py",)),
     "c": Version(2, ("data/perturbed/corruptions.py",)),

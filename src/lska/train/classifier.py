@@ -13,9 +13,9 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from lska.data.archives import open_classification
 from lska.data.folders import ImageDataset, check_same_classes
 from lska.data.preparing import verify
-from lska.data.sources import open_classification
 from lska.models import create
 from lska.models.runs import Run
 from lska.models.scoring import memory_format, score

@@ -35,7 +35,6 @@ from lska.settings.versions import GENERATORS
 logger = logging.getLogger(__name__)
 
 KIND = "corrupted"
-"""Kind of the set in its settings.json."""
 
 CHUNK = 128
 """Images that a process takes at a time, at the most."""

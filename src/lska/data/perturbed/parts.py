@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lska.data.archives import archives_of, class_root, open_classification
 from lska.data.entries import DataError, content_hash, lying_at
 from lska.data.folders import Split, contents_digest, list_split, names_digest
 from lska.data.generators import Trained, unfit_images
@@ -28,8 +29,7 @@ from lska.data.preparing import (
     record,
     structure_problems,
 )
-from lska.data.sources import archives_of, class_root, open_classification
-from lska.data.synthetic.adversarial import Judge, write_adversarial_set
+from lska.data.synthetic.labelled import Judge, write_adversarial_set
 from lska.provenance import metric_files
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import digest

@@ -52,9 +52,7 @@ class CueConflictSettings(ShapeSet):
     made_by = ("cue_conflict", "scenes")
 
     shapes_per_class: Instances = 10
-    """Shape instances of each class."""
     textures_per_class: Instances = 3
-    """Texture instances that stand for each class."""
     textures_per_shape: Annotated[int, checked(_textures_problem, "classes", "textures_per_class")] = 8
     """Textures, of different classes as far as there are so many, that each shape instance is shown with."""
     pose: Literal["shape", "image"] = "shape"

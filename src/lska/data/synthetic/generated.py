@@ -65,7 +65,6 @@ class GeneratedSet(ABC):
     """Settings of a generated set."""
 
     kind: ClassVar[str]
-    """Kind of the set in its settings.json."""
     made_by: ClassVar[tuple[str, ...]]
     """Its generator, then those of what it is made from, as in `lska.settings.versions.GENERATORS`."""
 
@@ -89,11 +88,9 @@ class ShapeSet(GeneratedSet):
     """Settings of a set whose classes are shapes."""
 
     image_size: Size = 48
-    """Height and width in pixels."""
     classes: Classes = 10
     """Shape categories, or how many of `SHAPES`, from the first on."""
     seed: Seed = 0
-    """Seed of everything random in the set."""
 
     @property
     def shape_names(self) -> tuple[str, ...]:
@@ -116,7 +113,6 @@ class SceneSet(ShapeSet):
 
     image_size: Size = 64
     textures: Textures = TEXTURES
-    """Texture categories of objects and cluttered grounds."""
     extent: Annotated[tuple[Extent, Extent], Interval] = (0.6, 0.88)
     """Least and largest longer side of an object's box, as a share of the image side."""
     turn: Turn = 45.0
@@ -128,7 +124,6 @@ class SceneSet(ShapeSet):
     clutter: Share = 0.0
     """Luma range of a textured background; at 0 the background is a faint gradient. Harder the larger it is."""
     quality: Quality = 92
-    """JPEG quality."""
 
     def scenes(self, split: str) -> SceneSettings:
         """The settings of the scenes of a split; those of `val` are made of held-out instances."""

@@ -1,20 +1,49 @@
-"""Generated classification sets: one object per image, the class is its shape; and the same scenes in other styles."""
+"""Generated classification sets: one object per image, the class is its shape; the same scenes in other styles; and
+natural adversarial examples, scenes that fool a reference classifier, as in ImageNet-A.
+
+The published set (Hendrycks et al., "Natural Adversarial Examples", CVPR 2021) was selected from many photographs:
+those that a fixed ResNet-50 classifies correctly were deleted, then those to whose class it gives more than 15 %
+probability; people looked at the rest. Here candidates are generated, so that their labels are exact.
+"""
 
 from __future__ import annotations
 
+import io
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from PIL import Image
 from pydantic import Field
 
-from lska.data.synthetic.generated import Count, Distinct, Quality, SceneSet, ShapeSet
+from lska.data.synthetic.generated import (
+    Count,
+    Distinct,
+    Extent,
+    Ground,
+    Quality,
+    SceneSet,
+    ShapeSet,
+    Size,
+    Turn,
+    generate,
+)
 from lska.data.synthetic.render import STYLES, encode_jpeg, render
 from lska.data.synthetic.scene import Labels, Scene, compose_scene
 from lska.data.synthetic.seeds import HELD_OUT
 from lska.data.synthetic.shapes import SHAPES
-from lska.provenance.files import csv_text
-from lska.provenance.strict import checked
+from lska.provenance.errors import InputError
+from lska.provenance.files import csv_text, plain, write_json
+from lska.provenance.strict import Share, checked
+from lska.settings.recipes import Interval
+
+Judge = Callable[[list[Image.Image]], np.ndarray]
+"""Probabilities (B, classes) that a classifier gives to B RGB images, classes in alphabetical order."""
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = (
     *("path", "split", "shape", "texture", "shape_instance", "texture_instance"),
@@ -31,9 +60,7 @@ class ClassificationSettings(SceneSet):
     made_by = ("scenes",)
 
     train_per_class: Count = 200
-    """Training images of each class."""
     val_per_class: Count = 50
-    """Validation images of each class."""
 
     def write(self, folder: Path) -> None:
         """Write `{train,val}/<class>/<class>_<n>.jpg`, ImageNet's layout, and `labels.csv` beside them."""
@@ -113,11 +140,9 @@ class RenditionSettings(KeptShapes):
     made_by = ("renditions", "scenes")
 
     per_class: Count = 20
-    """Images of each class."""
     styles: Styles = ("flat", "outline", "pencil", "emboss")
     """Styles, which take turns within each class; ("sketch",) stands in for ImageNet-Sketch."""
     quality: Quality = 95
-    """JPEG quality."""
 
     def write(self, folder: Path) -> None:
         """Write `<class>/<style>_<number>.jpg`, ImageNet-R's layout; the scene is that of the clean set's number."""
@@ -128,3 +153,103 @@ class RenditionSettings(KeptShapes):
                 style = self.styles[number % len(self.styles)]
                 pixels = render(classification_scene(clean, "val", shape, number), style)
                 (folder / shape / f"{style}_{number:05d}.jpg").write_bytes(encode_jpeg(pixels, self.quality))
+
+
+# --- Natural adversarial examples ------------------------------------------------------------------------------------
+
+ADVERSARIAL = 4
+"""First number of the keys of these scenes; classification's start with 0 or 1, detection's and others' with 2 or 3."""
+
+FIRST = HELD_OUT + (1 << 29)
+"""First instance number, so that shapes and textures are held out and yet none of the clean validation set's."""
+
+BATCH = 64
+
+
+def _candidates_problem(candidates: int, per_class: int) -> str | None:
+    return f"expected at least per_class {per_class}, found {candidates}" if candidates < per_class else None
+
+
+@dataclass(frozen=True)
+class AdversarialSettings(KeptShapes, SceneSet):
+    """Settings of a generated set of natural adversarial examples.
+
+    The defaults of the scenes are harder than the clean set's: a textured ground, darker or lighter than the object,
+    smaller objects and more turn.
+    """
+
+    kind = "adversarial"
+    made_by = ("adversarial", "scenes")
+
+    image_size: Size = 48
+    extent: Annotated[tuple[Extent, Extent], Interval] = (0.5, 0.75)
+    turn: Turn = 75.0
+    ground: Ground = "either"
+    clutter: Share = 0.25
+    quality: Quality = 95
+    per_class: Count = 20
+    candidates: Annotated[Count, checked(_candidates_problem, "per_class")] = 400
+    limit: Share = 0.15
+    """Largest probability that the reference may give to the right class."""
+
+    def write(self, folder: Path) -> None:
+        """Never: see `write_adversarial_set`."""
+        raise InputError(
+            "robustness.sets.a.generate: the images of set a are chosen by its reference classifier, and none was given"
+        )
+
+
+def write_adversarial_set(
+    root: Path, settings: AdversarialSettings, judge: Judge, reference: Mapping[str, Any]
+) -> bool:
+    """Write the candidates that fool the reference to `root/<class>/candidate_<number>.jpg`, the layout of ImageNet-A.
+
+    A candidate is kept where the reference gives its class a probability of at most `settings.limit` and another of
+    the kept classes a higher one: it is wrong whether or not its outputs are restricted to the kept classes. What is
+    judged are the stored pixels. `candidates.json` tells how many were tried and kept of each class. A set left alone
+    is not judged again; `reference`, ready for JSON, identifies the weights of `judge` and is part of the set's digest.
+    Returns and raises as `generate`.
+
+    Raises:
+        ValueError: no candidate of a class is kept.
+    """
+
+    def write(folder: Path) -> None:
+        facts = {}
+        for shape in settings.class_names:
+            (folder / shape).mkdir()
+            kept = tried = 0
+            for number, content, fools in _judged(settings, judge, shape):
+                tried += 1
+                if fools:
+                    (folder / shape / f"candidate_{number:05d}.jpg").write_bytes(content)
+                    kept += 1
+                if kept == settings.per_class:
+                    break
+            if kept == 0:
+                raise InputError(
+                    f"class {shape!r}: none of {tried} candidates fools the reference (wrong, and at most "
+                    f"{settings.limit} for the right class); raise candidates or limit, or make the scenes harder by "
+                    "clutter, contrast or extent"
+                )
+            if kept < settings.per_class:
+                wanted = settings.per_class
+                logger.warning("class %s: %d images instead of %d from %d candidates", shape, kept, wanted, tried)
+            facts[shape] = {"tried": tried, "kept": kept}
+        write_json(folder / "candidates.json", facts)
+
+    return generate(root, settings.description() | {"reference": plain(dict(reference))}, write)
+
+
+def _judged(settings: AdversarialSettings, judge: Judge, shape: str) -> Iterator[tuple[int, bytes, bool]]:
+    """Number, JPEG file and whether it fools the reference, candidate by candidate."""
+    names = settings.shape_names
+    others = [names.index(name) for name in settings.class_names if name != shape]
+    for start in range(0, settings.candidates, BATCH):
+        numbers = range(start, min(start + BATCH, settings.candidates))
+        scenes = (numbered_scene(settings, "val", ADVERSARIAL, FIRST, shape, number) for number in numbers)
+        files = [encode_jpeg(render(scene), settings.quality) for scene in scenes]
+        probabilities = judge([Image.open(io.BytesIO(content)).convert("RGB") for content in files])
+        right = probabilities[:, names.index(shape)]
+        fooled = (right <= settings.limit) & (right < probabilities[:, others].max(axis=1))
+        yield from zip(numbers, files, fooled.tolist(), strict=True)

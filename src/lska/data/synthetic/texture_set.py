@@ -51,7 +51,6 @@ class TextureSettings(GeneratedSet):
     made_by = ("texture_set",)
 
     image_size: Annotated[int, Field(ge=16, le=4096)] = 48
-    """Height and width in pixels."""
     families: Families = len(FAMILIES)
     """Texture families, the classes, or how many of `FAMILIES`, from the first on."""
     per_part: Annotated[int, Field(ge=1, le=9999 // len(PARTS))] = 18  # file names have four digits, as in DTD
@@ -67,9 +66,7 @@ class TextureSettings(GeneratedSet):
     colour: Share = 0.15
     """Largest deviation of a colour channel from grey, of the mean and of the contrast; 0 gives grey images."""
     quality: Quality = 92
-    """JPEG quality."""
     seed: Seed = 0
-    """Seed of everything random in the set."""
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,12 +1,9 @@
-"""Every kind of broken detection data is named by the complete check, and sound data of every form pass.
-
-What a manifest states as known of the data, as that of COCO 2017, is counted and not refused: pycocotools (below) and
-mmdet (test_openmmlab_pipelines.py) read it without harm.
-"""
+"""The complete check of detection and segmentation data: each kind of fault is named, sound data of each form pass."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from dense_sets import annotations, copied, edited, findings, write_coco
+from dense_sets import annotations, copied, edited, findings, write_ade, write_coco
 from PIL import Image
-from pycocotools import mask
 from syrupy.assertion import SnapshotAssertion
 
 from lska.data import dense_sets
@@ -219,22 +215,76 @@ def test_what_would_be_read_wrongly_is_refused_all_the_same(
     assert "\n".join(said) == snapshot
 
 
-def drawn(polygons: list[list[float]], height: int = 40, width: int = 60) -> np.ndarray:
-    """The pixels of polygons as pycocotools draws them."""
-    return mask.decode(mask.merge(mask.frPyObjects(polygons, height, width)))
+# --- Label maps ------------------------------------------------------------------------------------------------------
 
 
-def test_pycocotools_cuts_outlines_off_at_the_border() -> None:
-    shape = np.random.default_rng(0).uniform((1, 1), (62.9, 42.9), (6, 2)).ravel().tolist()
-    # As on a larger canvas, of which the image is a part.
-    assert np.array_equal(drawn([shape]), drawn([shape], 90, 90)[:40, :60])
+Damage = Callable[[Path, Path], None]
 
 
-def test_pycocotools_draws_nothing_for_short_polygons_after_the_first() -> None:
-    rng, square = np.random.default_rng(0), [1, 1, 30, 1, 30, 20, 1, 20]
-    for points in (1, 2):
-        for _ in range(100):
-            short = rng.uniform((-3, -3), (63, 43), (points, 2)).round(2).ravel().tolist()
-            assert np.array_equal(drawn([square, short]), drawn([square]))
-    with pytest.raises(TypeError, match="'bb' has incorrect type"):
-        drawn([[2, 2, 9, 9], square])
+@pytest.fixture(scope="module")
+def sound_maps(tmp_path_factory: pytest.TempPathFactory) -> DataSource:
+    return write_ade(tmp_path_factory.mktemp("sets"))
+
+
+@pytest.fixture
+def maps(sound_maps: DataSource, tmp_path: Path) -> DataSource:
+    return copied(sound_maps, tmp_path)
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    Image.fromarray(array).save(path)
+
+
+def altered(path: Path, value: int) -> None:
+    labels = np.array(Image.open(path))
+    labels[3, 4] = value
+    save(path, labels)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGE: dict[str, Damage] = {
+    "no label map": lambda image, label: label.unlink(),
+    "no image": lambda image, label: image.unlink(),
+    "cut image": lambda image, label: cut(image),
+    "cut label map": lambda image, label: cut(label),
+    "a pipe as label map": lambda image, label: (label.unlink(), os.mkfifo(label)),
+    "another suffix": lambda image, label: image.rename(image.with_suffix(".JPG")),
+    "another size": lambda image, label: save(label, np.ones((40, 39), np.uint8)),
+    "value 255": lambda image, label: altered(label, 255),
+    "colours": lambda image, label: save(label, np.ones((40, 40, 3), np.uint8)),
+    "no folder": lambda image, label: label.parent.rename(label.parent.with_name("train")),
+}
+
+
+def test_broken_pairs_are_named(sound_maps: DataSource, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    said = []
+    assert findings("segmentation", sound_maps, tmp_path) == ""
+    for what, damage in DAMAGE.items():
+        data = copied(sound_maps, tmp_path / what)
+        root = Path(data.root)
+        damage(root / "images/training/train_00000002.jpg", root / "annotations/training/train_00000002.png")
+        found = findings("segmentation", data, tmp_path)
+        assert all(line.startswith("train: ") for line in found.splitlines())
+        said.append(f"{what}: {found}")
+    text = "\n".join(said).replace(str(tmp_path), "TMP")
+    assert re.sub(r"found \d{3} bytes", "found N bytes", text) == snapshot
+
+
+def test_unlabelled_pixels_and_palettes_pass(maps: DataSource, tmp_path: Path) -> None:
+    folder = Path(maps.root) / "annotations" / "training"
+    altered(folder / "train_00000001.png", 0)
+    labels = Image.open(folder / "train_00000002.png").copy()
+    labels.putpalette(list(range(256)) * 3)
+    labels.save(folder / "train_00000002.png")
+    assert labels.mode == "P"
+    assert findings("segmentation", maps, tmp_path) == ""
+
+
+def test_values_to_be_ignored_pass_where_the_manifest_lists_them(maps: DataSource, tmp_path: Path) -> None:
+    altered(Path(maps.root) / "annotations" / "training" / "train_00000001.png", 255)
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump(yaml.safe_load(Path(maps.manifest or "").read_text()) | {"ignore": [255]}))
+    assert findings("segmentation", DataSource(maps.name, maps.root, str(own)), tmp_path) == ""
