@@ -10,8 +10,7 @@ from lska.models.runs import Run
 from lska.pipeline.checkpoints import Choices
 from lska.pipeline.products import Plan
 from lska.provenance.files import read_yaml, write_json
-from lska.provenance.metric_files import file_md5
-from lska.provenance.outcomes import outcomes_path
+from lska.provenance.metric_files import file_md5, outcomes_path
 from lska.provenance.strict import merge
 
 

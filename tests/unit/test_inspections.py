@@ -25,8 +25,8 @@ from lska.evaluate.inspecting import category_classes, measure_inspection
 from lska.evaluate.measurement import StaleWeightsError, Subject
 from lska.evaluate.neighbours import texture_metrics
 from lska.models.scoring import features
-from lska.provenance.metric_files import validate
-from lska.provenance.outcomes import RESAMPLES, outcomes_path, read_outcomes, standard_error
+from lska.provenance.metric_files import outcomes_path, validate
+from lska.provenance.outcomes import RESAMPLES, read_outcomes, standard_error
 from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN
 from lska.settings.tasks import INSPECTIONS, InspectionJob
 from lska.tables.specs import TARGETS, load_spec

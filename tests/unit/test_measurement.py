@@ -30,8 +30,8 @@ from lska.models.pretrained import load_weights, save_weights
 from lska.models.runs import Run
 from lska.models.scoring import Scores, hits, score
 from lska.provenance.files import write_json
-from lska.provenance.metric_files import file_md5, metric, validate
-from lska.provenance.outcomes import Outcomes, outcomes_path, read_outcomes, standard_error
+from lska.provenance.metric_files import file_md5, metric, outcomes_path, validate
+from lska.provenance.outcomes import Outcomes, read_outcomes, standard_error
 from lska.settings.scale import Config
 
 OWN = {"image_size": 40, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": [0.3, 0.4, 0.6],

@@ -11,13 +11,20 @@ import numpy as np
 import pytest
 
 from lska.provenance.files import FileError, write_json
-from lska.provenance.metric_files import digest, file_md5, metric, proportion, seal_of, write_metrics
-from lska.provenance.outcomes import (
-    Outcomes,
+from lska.provenance.metric_files import (
+    digest,
+    file_md5,
     has_outcomes,
     keeps_outcomes,
-    mean_of,
+    metric,
     outcomes_path,
+    proportion,
+    seal_of,
+    write_metrics,
+)
+from lska.provenance.outcomes import (
+    Outcomes,
+    mean_of,
     read_outcomes,
     resample_columns,
     resample_counts,

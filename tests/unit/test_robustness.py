@@ -53,8 +53,8 @@ from lska.evaluate.scores import (
     plain_values,
 )
 from lska.provenance.files import FileError, write_json
-from lska.provenance.metric_files import project_root
-from lska.provenance.outcomes import mean_of, outcomes_path, read_outcomes, resample_counts, standard_error
+from lska.provenance.metric_files import outcomes_path, project_root
+from lska.provenance.outcomes import mean_of, read_outcomes, resample_counts, standard_error
 from lska.provenance.sidecars import FIELDS
 from lska.settings.tasks import PerturbedSet
 from lska.settings.versions import MEASUREMENTS, Version

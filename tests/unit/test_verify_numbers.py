@@ -16,8 +16,8 @@ from proven import edit
 
 from lska.audit.links import CheckedFile, Level, ScaleFiles
 from lska.evaluate.derived import FIELDS
-from lska.provenance.metric_files import file_md5, project_root, write_sealed
-from lska.provenance.outcomes import Outcomes, outcomes_path, read_outcomes, write_outcomes
+from lska.provenance.metric_files import file_md5, outcomes_path, project_root, write_sealed
+from lska.provenance.outcomes import Outcomes, read_outcomes, write_outcomes
 from lska.settings.scale import Config, load
 
 RUN = "van_tiny-lka-k23-s0"

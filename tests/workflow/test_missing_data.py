@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from whole_project import PROJECT, job_counts
 
-from lska.provenance.outcomes import outcomes_path, read_outcomes
+from lska.provenance.metric_files import outcomes_path
+from lska.provenance.outcomes import read_outcomes
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -2,8 +2,7 @@
 # with what their errors come from.
 
 from lska.pipeline.resources import labelled
-from lska.provenance.outcomes import outcomes_path
-from lska.provenance.metric_files import file_md5
+from lska.provenance.metric_files import file_md5, outcomes_path
 
 
 rule classification:

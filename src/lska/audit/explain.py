@@ -18,8 +18,7 @@ from typing import Any
 from lska.audit.links import CheckedFile, Finding, Link, ScaleFiles, fields_path
 from lska.provenance.errors import InputError
 from lska.provenance.files import plain, printable
-from lska.provenance.metric_files import commit_text, device_text, digest, lock_digest, project_root
-from lska.provenance.outcomes import outcomes_path
+from lska.provenance.metric_files import commit_text, device_text, digest, lock_digest, outcomes_path, project_root
 from lska.provenance.sidecars import imported, own_normalization, own_preprocessing, read_pointer
 from lska.settings.recipes import load_recipe
 from lska.settings.scale import Config

@@ -28,8 +28,16 @@ from lska.provenance.files import (
     read_json,
     read_lines,
 )
-from lska.provenance.metric_files import changed_files, digest, file_md5, seal_problem, validate
-from lska.provenance.outcomes import Outcomes, keeps_outcomes, outcomes_path, read_arrays, read_outcomes
+from lska.provenance.metric_files import (
+    changed_files,
+    digest,
+    file_md5,
+    keeps_outcomes,
+    outcomes_path,
+    seal_problem,
+    validate,
+)
+from lska.provenance.outcomes import Outcomes, read_arrays, read_outcomes
 from lska.provenance.sidecars import (
     changes,
     check_sidecar,

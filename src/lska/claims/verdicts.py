@@ -25,7 +25,8 @@ import numpy as np
 
 from lska.claims.listing import CLAIMS, Claim, Comparison, Quantity, claim_runs, read_claims
 from lska.models.runs import Run
-from lska.provenance.outcomes import Outcomes, outcomes_path, read_outcomes
+from lska.provenance.metric_files import outcomes_path
+from lska.provenance.outcomes import Outcomes, read_outcomes
 from lska.tables.measurements import Measurement, MetricFolder, measurement_of
 
 if TYPE_CHECKING:

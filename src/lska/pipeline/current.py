@@ -17,7 +17,7 @@ from lska.data.roots import images_gone
 from lska.models.runs import Run
 from lska.pipeline.checkpoints import Choices, training_of
 from lska.provenance.files import vouched
-from lska.provenance.outcomes import has_outcomes, outcomes_path
+from lska.provenance.metric_files import has_outcomes, outcomes_path
 from lska.provenance.sidecars import measured_alike, read_sidecar
 from lska.settings.scale import Config
 from lska.settings.schema import DataSource

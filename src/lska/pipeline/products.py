@@ -19,8 +19,7 @@ from lska.pipeline.checkpoints import Choices
 from lska.pipeline.current import Product, pending, recorded
 from lska.provenance.errors import InputError
 from lska.provenance.files import read_json, write_json
-from lska.provenance.metric_files import digest
-from lska.provenance.outcomes import keeps_outcomes, outcomes_path
+from lska.provenance.metric_files import digest, keeps_outcomes, outcomes_path
 from lska.provenance.sidecars import ForeignWeightsError, imported_size
 from lska.provenance.strict import build, merge
 from lska.settings.scale import Config, as_options, from_dict, typed

@@ -40,10 +40,32 @@ PROBLEMS = 20
 
 WEIGHT_ORIGINS = ("trained", "imported", "random", "none")
 
+KEEPING_OUTCOMES = (
+    "classification", "detection", "segmentation", "robustness", "shape_texture", "texture_knn", "receptive_field"
+)  # fmt: skip
+"""Tasks that are measured on images, by the first part of their name. Throughputs have no images to compare, and counts
+no errors."""
+
 
 def metric_path(results: Path, task: str, run: object) -> Path:
     """Place of the metric file of a run or module, under the folder of a scale's results."""
     return results / "metrics" / task / f"{run}.json"
+
+
+def outcomes_path(metrics: Path) -> Path:
+    """Place of the outcomes of a metric file."""
+    return metrics.with_suffix(".npz")
+
+
+def keeps_outcomes(task: str) -> bool:
+    """Whether metric files of a task have outcomes beside them."""
+    return task.partition("/")[0] in KEEPING_OUTCOMES
+
+
+def has_outcomes(metrics: Path, content: Mapping[str, Any]) -> bool:
+    """Whether the outcomes that a metric file (with this content) names are beside it."""
+    path = outcomes_path(metrics)
+    return path.is_file() and content.get("outcomes") == file_md5(path)
 
 
 def digest(obj: Any) -> str:
@@ -132,7 +154,7 @@ def write_metrics(
     }
     validate(content, "metrics", str(path))
     if outcomes:
-        from lska.provenance.outcomes import outcomes_path, write_outcomes
+        from lska.provenance.outcomes import write_outcomes
 
         write_outcomes(outcomes_path(path), outcomes)
         content["outcomes"] = file_md5(outcomes_path(path))

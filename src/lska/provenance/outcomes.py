@@ -13,26 +13,19 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from lska.provenance.errors import InputError
 from lska.provenance.files import FileError, atomic_path, open_regular, quoted
 from lska.provenance.metric_files import file_md5, metric, proportion
-
-if TYPE_CHECKING:
-    import numpy as np
 
 RESAMPLES = 1000
 """Bootstrap samples; their standard deviation is known to 1 / sqrt(2 x 1000), 2 %."""
 
 ELEMENTS = 4_000_000
 """Numbers of samples that are in memory at a time (32 MB)."""
-
-TASKS = (
-    "classification", "detection", "segmentation", "robustness", "shape_texture", "texture_knn", "receptive_field"
-)  # fmt: skip
-"""Tasks that are measured on images, by the first part of their name. Throughputs have no images to compare, and counts
-no errors."""
 
 KINDS = ("images", "samples", "parts")
 
@@ -69,26 +62,8 @@ class Outcomes:
         return bool(self.images or self.samples or self.parts)
 
 
-def outcomes_path(metrics: Path) -> Path:
-    """Place of the outcomes of a metric file."""
-    return metrics.with_suffix(".npz")
-
-
-def keeps_outcomes(task: str) -> bool:
-    """Whether metric files of a task have outcomes beside them."""
-    return task.partition("/")[0] in TASKS
-
-
-def has_outcomes(metrics: Path, content: Mapping[str, Any]) -> bool:
-    """Whether the outcomes that a metric file (with this content) names are beside it."""
-    path = outcomes_path(metrics)
-    return path.is_file() and content.get("outcomes") == file_md5(path)
-
-
 def resample_counts(n: int, seed: int = 0, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
     """How often each of `n` images is in each bootstrap sample: int64 (n,) for every sample, the same at every call."""
-    import numpy as np
-
     generator, even = np.random.default_rng(seed), np.full(n, 1 / n)
     for _ in range(resamples):
         yield generator.multinomial(n, even)
@@ -98,8 +73,6 @@ def resample_columns(
     n: int, resamples: int = RESAMPLES, at_once: int | None = None, seed: int = 0
 ) -> Iterator[np.ndarray]:
     """The same samples, some at a time, as columns: float64 (n, at_once), of at most `ELEMENTS` numbers where None."""
-    import numpy as np
-
     counts = resample_counts(n, seed, resamples)
     while part := list(itertools.islice(counts, at_once or max(1, ELEMENTS // n))):
         yield np.ascontiguousarray(np.stack(part, axis=1), dtype=np.float64)
@@ -113,8 +86,6 @@ def mean_of(images: np.ndarray, unit: str = "%") -> dict[str, Any]:
 
 def of_images(name: str, images: np.ndarray) -> dict[str, Any]:
     """The entry of a metric that is the mean over its images (n,): a share or another mean, as its name says."""
-    import numpy as np
-
     if name in SHARES:
         return proportion(int(np.count_nonzero(images)), len(images))
     return mean_of(images, UNITS.get(name, "%"))
@@ -122,16 +93,12 @@ def of_images(name: str, images: np.ndarray) -> dict[str, Any]:
 
 def mean_of_parts(parts: np.ndarray) -> float | None:
     """Mean of the parts that count; None where none does."""
-    import numpy as np
-
     counting = parts[~np.isnan(parts)]
     return float(counting.mean()) if counting.size else None
 
 
 def standard_error(samples: np.ndarray) -> float | None:
     """Standard deviation of the samples that have a value; None for fewer than two."""
-    import numpy as np
-
     found = samples[~np.isnan(samples)]
     return float(found.std(ddof=1)) if len(found) > 1 else None
 
@@ -152,8 +119,6 @@ def with_errors(metrics: Mapping[str, dict[str, Any]], outcomes: Outcomes) -> di
 
 def write_outcomes(path: Path, outcomes: Outcomes) -> None:
     """Write atomically; equal outcomes give equal bytes. Values are kept in 32 bits, whole numbers up to 255 in 8."""
-    import numpy as np
-
     arrays = {f"{kind}/{name}": _small(array) for kind in KINDS for name, array in getattr(outcomes, kind).items()}
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
@@ -168,8 +133,6 @@ def read_outcomes(path: Path, md5: str | None = None) -> Outcomes:
     Raises:
         FileError: it is missing, cannot be read, is damaged or another one.
     """
-    import numpy as np
-
     if md5 is not None and path.is_file() and (found := file_md5(path)) != md5:
         raise FileError(f"{path}: MD5 {found}, but its metric file was written with {md5}; {REMEDY}")
     kinds: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
@@ -192,8 +155,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         FileError: it is missing, cannot be read, is damaged or holds something else.
     """
-    import numpy as np
-
     try:
         with open_regular(path) as stream, np.load(stream, allow_pickle=False) as archive:
             size = sum(member.file_size for member in archive.zip.infolist())
@@ -211,8 +172,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _small(array: np.ndarray) -> np.ndarray:
-    import numpy as np
-
     array = np.asarray(array)
     whole = array.dtype == bool or bool(((array >= 0) & (array <= 255) & (array == np.rint(array))).all())
     return array.astype(np.uint8 if whole else np.float32)

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from lska.models.runs import Run
-from lska.provenance.metric_files import digest, metric_path, read_record
-from lska.provenance.outcomes import outcomes_path
+from lska.provenance.metric_files import digest, metric_path, outcomes_path, read_record
 from lska.provenance.sidecars import Normalization, imported_normalization, read_pointer
 from lska.settings.recipes import DETECTORS, SEGMENTORS, DetectionRecipe, Recipe, SegmentationRecipe
 from lska.settings.schema import DataSource, Evaluation, FineTuning, SetName, Speed, Training
