@@ -15,7 +15,7 @@ from lska.pipeline.checkpoints import Choices
 from lska.pipeline.current import Product, pending, recorded
 from lska.pipeline.products import Plan
 from lska.provenance.files import read_json, write_json
-from lska.provenance.outcomes import outcomes_path
+from lska.provenance.metric_files import outcomes_path
 
 MISSING, GONE = "never measured", "the weights are missing"
 
