@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from lease_helpers import owned, said, until
 from syrupy.assertion import SnapshotAssertion
@@ -101,8 +102,11 @@ class Started:
         return Path(f"launcher-{self.all.index(process)}.txt").read_text()
 
 
-def children(process: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+def kill(launcher: subprocess.Popen) -> None:
+    """End a launcher and its processes at once, as a lost node does."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in (*psutil.Process(launcher.pid).children(), launcher):
+            process.kill()
 
 
 @pytest.fixture
@@ -110,9 +114,7 @@ def start(project: Project) -> Iterator[Started]:
     started = Started(project)
     yield started
     for process in started.all:
-        for one in (*(children(process.pid) if process.poll() is None else ()), process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL)
+        kill(process)
         process.wait()
 
 
@@ -137,6 +139,10 @@ def test_a_signal_to_the_launcher_saves_the_state_and_ends_with_75(project: Proj
     config = prepared(project, SLOWLY)
     launcher = start(SLOWLY)
     training_for(project, config, 3)
+    family = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children(recursive=True)]
+    opened = [one for process in family for one in process.net_connections("inet")]
+    listening = {one.laddr.ip for one in opened if one.status == psutil.CONN_LISTEN}
+    assert len(family) >= 3 and listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     launcher.send_signal(signal.SIGTERM)
     assert launcher.wait(60) == 75
     done = steps(project, config)[-1]
@@ -153,11 +159,11 @@ def test_processes_end_with_a_launcher_that_was_killed(project: Project, start: 
     folder = config.classifier(project.run).states
     launcher = start(SLOWLY)
     training_for(project, config, 3)
-    trainers = children(launcher.pid)
-    assert said(folder)["process"] in trainers
+    trainers = psutil.Process(launcher.pid).children()
+    assert said(folder)["process"] in [trainer.pid for trainer in trainers]
     launcher.kill()
     until(lambda: not owned(folder))
-    until(lambda: not any(Path(f"/proc/{trainer}").exists() for trainer in trainers))
+    assert psutil.wait_procs(trainers, 30)[1] == []
     assert steps(project, config)[-1] < UPDATES
     assert project.command("train", str(project.run), "--budget-hours", "1e-9", changes=SLOWLY) == 75
 
@@ -178,8 +184,7 @@ def test_a_lost_node_stops_the_others_with_a_message_and_the_next_call_goes_on(
     config = prepared(project, changes)
     second, first = two_nodes(start, changes)
     training_for(project, config, 3)
-    for process in (*children(second.pid), second.pid):
-        os.kill(process, signal.SIGKILL)
+    kill(second)
     assert first.wait(60) == 75
     assert "lska: stopped: lost contact with another process of this training" in start.said(first)
     lost = steps(project, config)[-1]

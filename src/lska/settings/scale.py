@@ -169,13 +169,17 @@ class Config(Folders):
     def recipe_files(self) -> dict[str, Recipe | DetectionRecipe | SegmentationRecipe | ValueError]:
         """Every recipe of the scale, resolved, or what is wrong with it, by the setting that names its file."""
         means = self.training
-        found = {"training.recipe": _attempted(load_recipe, Path(means.recipe), means.overrides)}
-        for model, path in means.recipes.items():
-            found[f"training.recipes.{model}"] = _attempted(load_recipe, Path(path))
+        named = {"training.recipe": (means.recipe, means.overrides)}
+        named |= {f"training.recipes.{model}": (path,) for model, path in means.recipes.items()}
         for task, tuning in self.heads.items():
             kind, _, head = task.partition("/")
-            path = Path(tuning.recipe)
-            found[f"{kind}.heads.{head}.recipe"] = _attempted(load_recipe, path, tuning.overrides, head)
+            named[f"{kind}.heads.{head}.recipe"] = (tuning.recipe, tuning.overrides, head)
+        found = {}
+        for setting, (path, *more) in named.items():
+            try:
+                found[setting] = load_recipe(Path(path), *more)
+            except ValueError as error:
+                found[setting] = error
         return found
 
     def recipe_of(self, run: Run) -> Recipe:
@@ -218,7 +222,7 @@ class Config(Folders):
     def fine_tunings(self) -> tuple[FineTuningJob, ...]:
         """Every fine-tuning of the scale: by task as listed, the control after its task, then run."""
         tasks = [task for head in self.heads for task in (head, f"{head}{CONTROL}")]
-        return tuple(self._fine_tuning(task, run) for task in tasks for run in self.runs_of(task))
+        return tuple(self.fine_tuning(task, run) for task in tasks for run in self.runs_of(task))
 
     def fine_tuning(self, task: str, run: Run) -> FineTuningJob:
         """The fine-tuning of a run for `task`; raises ValueError where the scale has none."""
@@ -226,9 +230,6 @@ class Config(Folders):
             listed = [f"{job.task} of {job.run}" for job in self.fine_tunings] if parse_task(task) else []
             known = f"fine-tunings of the configuration: {', '.join(listed) or 'none'}"
             raise InputError(f"{task} of {run} is not configured at scale {self.scale}; {known}")
-        return self._fine_tuning(task, run)
-
-    def _fine_tuning(self, task: str, run: Run) -> FineTuningJob:
         kind = task.partition("/")[0]
         return FineTuningJob(
             scale=self.scale, caption=self.caption, task=task, run=run, data=dict(self.sources)[kind],
@@ -276,13 +277,6 @@ class Config(Folders):
             "means": section.evaluation, "data": dict(self.sources).get(name, self.images), "clean": self.images,
             "stored_images": self.stored_images,
         }  # fmt: skip
-
-
-def _attempted(load: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return load(*arguments)
-    except ValueError as error:
-        return error
 
 
 # --- What its parts say about each other ------------------------------------------------------------------------------

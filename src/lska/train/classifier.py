@@ -24,7 +24,7 @@ from lska.provenance.files import printable, quoted
 from lska.provenance.surroundings import own_folder
 from lska.settings.recipes import Recipe
 from lska.settings.tasks import ClassifierJob
-from lska.train.engine import Destination, Place, Trainable, complete, prepared
+from lska.train.engine import Place, Trainable, complete, prepared
 from lska.train.loading import BatchPlan, batch_mixer, scoring_loader, seed_everything, training_transform
 
 
@@ -60,7 +60,7 @@ def train(job: ClassifierJob, budget_seconds: float | None = None) -> None:
         DataError: the data set is missing, or its splits have different classes.
         Interrupted, LeaseLostError, ForeignWeightsError, DivergedError, StateError, ValueError: as `engine.complete`.
     """
-    begun, recipe = prepared(job.weights, job.settings), job.recipe
+    begun, recipe = prepared(job), job.recipe
     split, validation = open_classification(job.data, "train"), open_classification(job.data, "val")
     check_same_classes(split, validation)
     verify(job.data, split, validation)
@@ -77,9 +77,7 @@ def train(job: ClassifierJob, budget_seconds: float | None = None) -> None:
         scores = score(trainer.exported, loader, trainer.group.device, recipe.channels_last)
         return {"validation_top1": scores.mean("top1"), "validation_loss": scores.mean("loss")}
 
-    facts = {"run": str(job.run), "scale": job.scale, "spec": job.spec(), "data": job.data.identity()}
-    target = Destination(job.weights, job.log, job.states, job.digest(), facts)
-    complete(target, build, job.settings, "training.gpus", budget_seconds, begun)
+    complete(job, build, "training.gpus", budget_seconds, begun)
 
 
 class Trainer(Trainable):

@@ -23,7 +23,7 @@ from lska.provenance.errors import LskaError
 from lska.provenance.files import atomic_path, vouched
 from lska.provenance.metric_files import code_version, environment, file_md5, write_sealed
 from lska.provenance.sidecars import check_replaceable
-from lska.settings.schema import Training
+from lska.settings.tasks import TrainingJob
 from lska.train.distributed import Processes, processes
 from lska.train.interrupt import Interrupted, StopRequest, stop_request
 from lska.train.lease import Lease, LeaseLostError, leased
@@ -35,22 +35,6 @@ logger = logging.getLogger(__name__)
 
 class DivergedError(LskaError, RuntimeError):
     """The loss is no longer finite."""
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where a training leaves what it makes, and what it is."""
-
-    weights: Path
-    """The sidecar has the same name with `.json`."""
-    log: Path
-    """Record of losses of the finished training."""
-    states: Path
-    """Folder of the states and of train.jsonl."""
-    digest: str
-    """Identity of the training; a state of another one is refused."""
-    facts: dict[str, Any]
-    """What the sidecar says beside identity, attempts and cost."""
 
 
 @dataclass(frozen=True)
@@ -238,49 +222,48 @@ def fit(trainer: Trainable, batches: Iterator[Any], log: TrainingLog, stop: Stop
             raise Interrupted(f"{reason or 'another process stopped'}; state saved after update {progress.step}")
 
 
-def prepared(weights: Path, training: Training) -> float:
+def prepared(job: TrainingJob) -> float:
     """What comes before anything is read: returns the reading of `time.monotonic` at which the budget begins.
 
     Raises ForeignWeightsError where weights that this program did not make lie in the place.
     """
     begun = time.monotonic()
-    check_replaceable(weights)
-    use_threads(training.threads)
+    check_replaceable(job.weights)
+    use_threads(job.settings.threads)
     code_version()  # remembered as of now: the checkout may change while a long training runs
     return begun
 
 
 def complete(
-    target: Destination,
-    build: Callable[[Place], Trainable],
-    training: Training,
-    setting: str,
-    budget_seconds: float | None,
-    begun: float,
+    job: TrainingJob, build: Callable[[Place], Trainable], setting: str, budget_seconds: float | None, begun: float,
+    **facts: Any,
 ) -> None:
     """Train, or go on with it, and export weights, sidecar and log.
 
     Args:
         build: makes the trainer, resumed, once this process has the right to write.
-        training: its means; `setting` is where the configuration says how many GPUs, for the message.
+        setting: where the configuration says how many GPUs, for the message.
         budget_seconds: wall time from `begun` on, None for no end.
+        facts: what the sidecar says of this kind of training beside what all say.
 
     Raises:
         Interrupted: stopped by a signal or the budget, state saved; or while another process trains the run.
         LeaseLostError: another process took the training over; nothing was written since.
         DivergedError, StateError, ValueError: as the parts say.
     """
+    means, states, digest = job.settings, job.states, job.digest()
+    facts |= {"run": str(job.run), "scale": job.scale, "spec": job.spec(), "data": job.data.identity()}
     with ExitStack() as stack:
-        group = stack.enter_context(processes(training.gpus, setting))
+        group = stack.enter_context(processes(means.gpus, setting))
         stop = stack.enter_context(stop_request(budget_seconds, begun))
-        lease = stack.enter_context(leased(target.states, training.heartbeat_seconds, group, stop))
-        if group.largest(int(lease is not None and lease.waited and _made_meanwhile(target))):
+        lease = stack.enter_context(leased(states, means.heartbeat_seconds, group, stop))
+        if group.largest(int(lease is not None and lease.waited and _made_meanwhile(job, digest))):
             return
-        trainer = build(Place(group, target.states, target.digest, lease, 60 * training.state_minutes))
+        trainer = build(Place(group, states, digest, lease, 60 * means.state_minutes))
         if trainer.progress.step < trainer.plan.steps:
             attempt = {"code": code_version(), "environment": environment(str(group.device))}
             trainer.progress.attempts += (attempt,)
-            log = TrainingLog(target.states / "train.jsonl", trainer.progress, trainer.plan, group.is_main, lease)
+            log = TrainingLog(states / "train.jsonl", trainer.progress, trainer.plan, group.is_main, lease)
             try:
                 fit(trainer, trainer.batches(stop.reason), log, stop)
             finally:
@@ -288,34 +271,34 @@ def complete(
                 if trainer.skipped:
                     logger.warning("%d unreadable image(s) were skipped; see above", trainer.skipped)
         if group.is_main:
-            _export(trainer, target)
+            _export(trainer, job, facts)
 
 
-def _made_meanwhile(target: Destination) -> bool:
+def _made_meanwhile(job: TrainingJob, digest: str) -> bool:
     """Whether the process that had the state folder before finished the training."""
-    sidecar = vouched(target.weights.with_suffix(".json"))
+    sidecar = vouched(job.weights.with_suffix(".json"))
     made = (
-        sidecar.get("recipe") == target.digest
-        and target.weights.is_file()
-        and target.log.is_file()
-        and file_md5(target.weights) == sidecar.get("md5")
+        sidecar.get("recipe") == digest
+        and job.weights.is_file()
+        and job.log.is_file()
+        and file_md5(job.weights) == sidecar.get("md5")
     )
     if made:
-        logger.info("%s: trained by another process meanwhile", target.weights)
+        logger.info("%s: trained by another process meanwhile", job.weights)
     return made
 
 
-def _export(trainer: Trainable, target: Destination) -> None:
+def _export(trainer: Trainable, job: TrainingJob, facts: dict[str, Any]) -> None:
     """Write the record of losses, and the weights with the sidecar that vouches for them."""
-    with atomic_path(target.log, trainer.may_write) as temporary:
-        shutil.copyfile(target.states / "train.jsonl", temporary)
+    progress, plan, states = trainer.progress, trainer.plan, trainer.place.states
+    with atomic_path(job.log, trainer.may_write) as temporary:
+        shutil.copyfile(states / "train.jsonl", temporary)
 
     def vouch(weights: Path) -> None:
-        progress, plan = trainer.progress, trainer.plan
         sidecar = {
-            **target.facts,
+            **facts,
             **trainer.noted(),
-            "recipe": target.digest,
+            "recipe": trainer.place.digest,
             "md5": file_md5(weights),
             "origin": "trained",
             "images_seen": progress.step * plan.micro_batch * plan.micro_batches,
@@ -328,8 +311,8 @@ def _export(trainer: Trainable, target: Destination) -> None:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(progress.seconds, 3),
         }
-        write_sealed(target.weights.with_suffix(".json"), sidecar, trainer.may_write)
+        write_sealed(job.weights.with_suffix(".json"), sidecar, trainer.may_write)
 
-    save_weights(trainer.exported, target.weights, check=trainer.may_write, vouch=vouch)
-    for state in state_files(target.states)[:-1]:
+    save_weights(trainer.exported, job.weights, check=trainer.may_write, vouch=vouch)
+    for state in state_files(states)[:-1]:
         state.unlink()

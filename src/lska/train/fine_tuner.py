@@ -24,7 +24,7 @@ from lska.data import dense_sets
 from lska.models.scoring import memory_format
 from lska.settings.tasks import FineTuningJob
 from lska.train.dense_loading import DensePlan
-from lska.train.engine import Destination, Place, Trainable, complete, prepared
+from lska.train.engine import Place, Trainable, complete, prepared
 from lska.train.loading import seed_everything
 from lska.train.mm_configs import configuration
 
@@ -59,22 +59,15 @@ def fine_tune(
         CheckpointError: they do not fit the backbone.
         Interrupted, LeaseLostError, ForeignWeightsError, DivergedError, StateError, ValueError: as `engine.complete`.
     """
-    begun = prepared(job.weights, job.settings)
+    begun = prepared(job)
     splits = open_splits(job, "train")
-    facts = {
-        "run": str(job.run),
-        "task": job.task,
-        "scale": job.scale,
-        "backbone": None if backbone is None else {"md5": backbone["md5"], "run": str(job.run)},
-        "spec": job.spec(),
-        "data": job.data.identity(),
-    }
 
     def build(place: Place) -> FineTuner:
         return FineTuner(place, job, configuration(job, splits, place.group.world))
 
-    target = Destination(job.weights, job.log, job.states, job.digest(), facts)
-    complete(target, build, job.settings, f"{job.kind}.heads.{job.head}.gpus", budget_seconds, begun)
+    start = None if backbone is None else {"md5": backbone["md5"], "run": str(job.run)}
+    setting = f"{job.kind}.heads.{job.head}.gpus"
+    complete(job, build, setting, budget_seconds, begun, task=job.task, backbone=start)
 
 
 class FineTuner(Trainable):

@@ -68,8 +68,11 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
     # Slurm may number the GPUs of each of its jobs from 0, so locks are those of one job.
     folder, prefix = own_folder("lska-gpus"), "" if job is None else f"slurm-{job}-"
     locks = {name: folder / f"{prefix}{name}.lock".replace("/", "_") for name in names}
-    begun = time.monotonic()
+    begun, told = time.monotonic(), False
     while (taken := _lock(locks, count)) is None and time.monotonic() - begun < wait_seconds:
+        if not told:
+            _logger.info("waiting for %d GPUs, which other jobs have, for at most %.0f s", count, wait_seconds)
+        told = True
         time.sleep(0.2)
     if taken is None:
         _logger.warning("other jobs have all GPUs but fewer than %d; sharing %s with them", count, names[:count])
