@@ -1,9 +1,15 @@
-"""Notebook templates, and how they are run: complete on success, readable on failure."""
+"""Notebook templates, how they are run (complete on success, readable on failure), and JupyterLab that shows them."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +17,13 @@ import nbformat
 import pytest
 import yaml
 from nbclient import NotebookClient
+from tiny_project import free_port
 
+from lska.cli import main
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import project_root
 from lska.settings.scale import Config, load
-from lska.tables.notebooks import NotebookError, enter_project, execute, execute_target
+from lska.tables.notebooks import NotebookError, enter_project, execute, execute_target, lab_command
 from lska.tables.specs import TARGETS, load_spec, requirements
 
 TEMPLATES = sorted((project_root() / "notebooks").glob("*.ipynb"))
@@ -123,13 +131,9 @@ def test_failed_notebook_stays_with_its_traceback_and_gives_no_output(tmp_path: 
     output.write_text("of an earlier run")
     with pytest.raises(NotebookError, match=r"(?s)t\.ipynb: cell 4 failed with ZeroDivisionError.*logs/t\.ipynb"):
         execute(template, log, output, {"number": 5})
-    assert not output.exists()
     assert not list(output.parent.iterdir())
-    kinds = [out.output_type for out in outputs_of(log)]
-    error = next(out for out in outputs_of(log) if out.output_type == "error")
-    assert "ZeroDivisionError" in "".join(error.traceback)
-    assert "before" in json.dumps(outputs_of(log))
-    assert kinds.count("stream") == 1
+    before, error = outputs_of(log)
+    assert before.text == "before\n" and "ZeroDivisionError" in "".join(error.traceback)
 
 
 def test_a_users_settings_change_no_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,3 +165,60 @@ def test_a_users_settings_change_no_notebook(tmp_path: Path, monkeypatch: pytest
     execute(template, tmp_path / "log", tmp_path / "own.ipynb", {"number": 7})
     plain, own = (outputs_of(tmp_path / f"{name}.ipynb") for name in ("plain", "own"))
     assert plain == own and len(plain) == 4
+
+
+# JupyterLab.
+
+START = f"import sys; sys.path.insert(0, {str(project_root() / 'src')!r}); from lska.cli import main; sys.exit(main())"
+
+
+def test_a_scale_without_notebooks_says_how_to_make_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, logging_as_before: None
+) -> None:
+    (tmp_path / "config").symlink_to(project_root() / "config")
+    monkeypatch.chdir(tmp_path)
+    assert main(["lab", "--config", "config/small.yaml"]) == 1
+    said = capsys.readouterr().err
+    assert "results/small/notebooks: no notebooks of the small scale here" in said
+    assert "snakemake --cores 2 --configfile config/small.yaml -- all_notebooks" in said
+
+
+def test_a_browser_is_opened_only_where_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path("results/demo/notebooks")
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert lab_command(folder, ["--port=1"])[-2:] == ["--no-browser", "--port=1"]
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    assert "--no-browser" not in lab_command(folder, [])
+
+
+def read(address: str) -> dict:
+    """Ask the server, which prints its address a moment before it answers."""
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(address, timeout=20) as answer:
+                return json.load(answer)
+        except OSError:
+            time.sleep(0.1)
+    return pytest.fail(f"{address} does not answer")
+
+
+def test_without_a_screen_it_prints_an_address_that_shows_the_notebooks(tmp_path: Path) -> None:
+    (tmp_path / "config").symlink_to(project_root() / "config")
+    (tmp_path / "results" / "demo" / "notebooks").mkdir(parents=True)
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "results" / "demo" / "notebooks" / "table_13.ipynb")
+    places = {f"JUPYTER_{kind}_DIR": str(tmp_path / "jupyter" / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("DISPLAY")} | places
+    command = [sys.executable, "-c", START, "lab", "--", "--allow-root", f"--port={free_port()}"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            said = iter(server.stderr.readline, "")
+            lines = (re.search(r"(http://127\.0\.0\.1:\d+)/lab/tree/(\S+)\?token=(\w+)", line) for line in said)
+            host, folder, token = next(line for line in lines if line).groups()
+            assert folder == "results/demo/notebooks"
+            listed = read(f"{host}/api/contents/{folder}?token={token}")
+            assert [item["path"] for item in listed["content"]] == ["results/demo/notebooks/table_13.ipynb"]
+        finally:
+            server.terminate()
+            server.stderr.close()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from table_helpers import put_required
 
@@ -128,54 +128,29 @@ def full_site() -> Config:
     return config
 
 
-@dataclass
-class Read(HTMLParser):
-    """What a page links to, loads and names."""
-
-    links: list[str] = field(default_factory=list)
-    loads: list[str] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    scripts: int = 0
-    handlers: list[str] = field(default_factory=list)
-    headings: list[str] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = {name: value or "" for name, value in attrs}
-        self.ids += [values["id"]] if "id" in values else []
-        self.scripts += tag == "script"
-        self.handlers += [name for name in values if name.startswith("on")]
-        self.headings += [tag] if tag == "h1" else []
-        if tag == "a" and "href" in values:
-            self.links.append(values["href"])
-        elif "href" in values or "src" in values:
-            self.loads.append(values.get("src") or values["href"])
-        self.loads += [part.split()[0] for part in values.get("srcset", "").split(",") if part.strip()]
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        """All text with single spaces."""
-        return " ".join(" ".join(self.words).split())
+def read(page: Path) -> SimpleNamespace:
+    """What a page links to, loads and names, and its text with single spaces."""
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    tags = soup(True)
+    loads = [tag.get("src") or tag["href"] for tag in tags if tag.name != "a" and (tag.get("src") or tag.get("href"))]
+    loads += [part.split()[0] for tag in soup(srcset=True) for part in tag["srcset"].split(",") if part.strip()]
+    return SimpleNamespace(
+        links=[tag["href"] for tag in soup("a", href=True)],
+        loads=loads,
+        ids=[tag["id"] for tag in soup(id=True)],
+        scripts=len(soup("script")),
+        handlers=[name for tag in tags for name in tag.attrs if name.startswith("on")],
+        headings=soup("h1"),
+        text=" ".join(soup.get_text(" ").split()),
+    )
 
 
-def read(page: Path) -> Read:
-    reader = Read()
-    reader.feed(page.read_text(encoding="utf-8"))
-    return reader
-
-
-def pages_of(config: Config) -> dict[str, Read]:
+def pages_of(config: Config) -> dict[str, SimpleNamespace]:
     """All pages of the built site by name."""
     return {path.name: read(path) for path in sorted(folder_of(config).glob("*.html"))}
 
 
-def broken(folder: Path, pages: dict[str, Read]) -> Iterator[str]:
+def broken(folder: Path, pages: dict[str, SimpleNamespace]) -> Iterator[str]:
     """Links and loads that lead nowhere, or out of the site but for links to other sites."""
     for name, page in pages.items():
         for address in (*page.links, *page.loads):

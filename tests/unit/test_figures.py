@@ -1,5 +1,5 @@
-"""Figures: curves are those of the metric files and the paper's values, nothing overlaps or is cut off, fonts are
-embedded, colours are told apart without colour, and the small print says what bars are and how many seeds there are."""
+"""Figures: curves are those of the metric files and the paper's values, nothing overlaps or is cut off; fonts are
+embedded, and the small print says what bars are and how many seeds there are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from robustness_tables import value
@@ -232,20 +232,6 @@ def test_unknown_formats_and_drawings_are_refused_and_nothing_is_written(tmp_pat
     with pytest.raises(ValueError, match="table_03: drawing: expected one of trade_off"):
         draw_figure(filled("table_03", demo(tmp_path)), [tmp_path / "f.png"])
     assert not list(tmp_path.glob("f.*"))
-
-
-def test_attentions_are_told_apart_without_colour_and_by_colour_blind_readers() -> None:
-    assert len({marker for _, marker in LOOKS.values()}) == len(LOOKS)
-    # Vienot, Brettel and Mollon 1999: what a reader without the long- or the middle-wave cones sees, in linear RGB.
-    blind = {
-        "protanopia": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
-        "deuteranopia": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
-    }
-    linear = {name: np.array(to_rgb(colour)) ** 2.2 for name, (colour, _) in LOOKS.items()}
-    for matrix in blind.values():
-        seen = {name: (np.array(matrix) @ value).clip(0, 1) ** (1 / 2.2) for name, value in linear.items()}
-        distances = [np.abs(seen[a] - seen[b]).max() for a, b in itertools.combinations(seen, 2)]
-        assert min(distances) > 0.09
 
 
 def test_lines_of_the_small_print_are_few_and_about_equally_long() -> None:

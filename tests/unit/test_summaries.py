@@ -76,12 +76,8 @@ def test_records_of_trainings_are_told_line_by_line_with_their_validations(small
     found = [line for line in lines("detection/retinanet.csv") if line["series"] == RUN]
     records = [json.loads(line) for line in small.training_log(f"detection/retinanet/{RUN}").open()]
     assert [(float(line["loss"]), int(line["update"])) for line in found] == [(r["loss"], r["step"]) for r in records]
-    assert set(found[0]) == {"series", "update", "epoch", "loss", "learning_rate"}
     trained = [line for line in lines("classification.csv") if line["series"] == RUN]
-    validated = [line for line in trained if line["validation_top1"]]
-    assert [line["epoch"] for line in validated] == ["0", "1", "2", "3"]
-    top1 = json.loads((METRICS / "classification" / f"{RUN}.json").read_text())["metrics"]["top1"]["value"]
-    assert float(validated[-1]["validation_top1"]) == pytest.approx(top1, abs=0.1)
+    assert [line["epoch"] for line in trained if line["validation_top1"]] == ["0", "1", "2", "3"]
 
 
 def test_files_of_runs_that_a_scale_no_longer_has_go(small: Config) -> None:

@@ -173,7 +173,8 @@ def test_building_a_table_imports_nothing_heavy(tmp_path: Path) -> None:
     put_required("table_01", scale)
     code = (
         "import sys; from pathlib import Path; from types import SimpleNamespace as N; from lska.tables import specs\n"
-        f"scale = N(scale='demo', caption='', runs_of=lambda task: (), results=Path({str(scale.results)!r}))\n"
+        "scale = N(scale='demo', caption='', architecture=(), runs_of=lambda task: ())\n"
+        f"scale.results = Path({str(scale.results)!r})\n"
         "for target in specs.TARGETS: specs.requirements(specs.load_spec(target), scale)\n"
         "from lska.tables.table_formats import build_table\n"
         f"build_table('table_01', scale, None, Path({str(PAPER)!r}))\n"

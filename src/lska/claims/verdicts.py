@@ -184,25 +184,20 @@ class Result:
         return "; ".join(dict.fromkeys(outcome.difference.basis for outcome in self.outcomes))
 
 
-def judge_claims(config: Config, path: Path = CLAIMS, results: Path | None = None) -> tuple[Result, ...]:
-    """Judge every claim by the metric files of a scale.
-
-    Args:
-        path: the list of claims.
-        results: folder that holds `metrics/`; `config.results` where None.
+def judge_claims(config: Config, path: Path = CLAIMS) -> tuple[Result, ...]:
+    """Judge every claim of the list `path` by the metric files of a scale.
 
     Raises:
         ValueError: the list or a metric file is faulty; names file and field.
     """
-    folder = MetricFolder(config.scale, config.results if results is None else results)
-    claims = read_claims(path)
+    folder, claims = MetricFolder(config.scale, config.results), read_claims(path)
     found: dict[Quantity, Evidence | str] = {}
     for quantity in dict.fromkeys(quantity for claim in claims for quantity in claim.quantities):
         try:
             found[quantity] = evidence_of(quantity, config, folder)
         except Unavailable as reason:
             found[quantity] = str(reason)
-    shrunken = set(getattr(config, "architecture", {}))
+    shrunken = set(config.architecture)
     return tuple(judge_claim(claim, {one: found[one] for one in claim.quantities}, shrunken) for claim in claims)
 
 

@@ -59,7 +59,7 @@ class Page:
 
 def all_pages(results: Results) -> Iterator[Page]:
     """All pages of a site, those in the menu in its order."""
-    for make in MAKERS:
+    for make in (_overview, _claims, _tables, _figures, _notebooks, _scales, _workflow, _costs, _environment):
         yield from make(results)
 
 
@@ -431,9 +431,3 @@ def _by_origin(results: Results, origin: Callable[[Mapping[str, Any]], str]) -> 
         kinds, days = Counter(kind for kind, _ in files), sorted(day for _, day in files if day) or [""]
         groups.append({"name": name, **{kind: kinds[kind] for kind in ("measured", "trained")}, "days": days})
     return groups
-
-
-MAKERS: tuple[Callable[[Results], Iterator[Page]], ...] = (
-    _overview, _claims, _tables, _figures, _notebooks, _scales, _workflow, _costs, _environment,
-)  # fmt: skip
-"""The pages in the order of the menu."""

@@ -188,7 +188,7 @@ def _cell(row: Row, column: ColumnSpec, printed: Printed, config: Config, metric
     data = tuple(dict.fromkeys(item.data for item in found if item.data is not None))
     trained = [run for _, run in runs if isinstance(run, Run) and column.measured_on != "architecture"]
     # Whether the paper's number was measured on something else, so that a comparison would say nothing.
-    elsewhere = row.model in getattr(config, "architecture", {}) or any(name != column.data for name in data)
+    elsewhere = row.model in config.architecture or any(name != column.data for name in data)
     comparable = column.data is None or row.spec.control or not elsewhere
     cell = replace(
         cell, n=len(found), seeds=tuple(run.seed for run in trained), files=tuple(contents), data=data,

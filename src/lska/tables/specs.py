@@ -69,7 +69,7 @@ class RowSpec:
 
     def __post_init__(self) -> None:
         known = {"model", "attention", "kernel", "module", *self.values}
-        parts = itertools.chain.from_iterable(map(string.Formatter().parse, (self.label, self.paper_label or "")))
+        parts = string.Formatter().parse(self.label + (self.paper_label or ""))
         unknown = sorted({name for _, name, _, _ in parts if name} - known)
         if unknown:
             raise InputError(f"row {self.label!r}: unknown variables {unknown}, expected some of {sorted(known)}")
@@ -208,7 +208,7 @@ def display_names() -> dict[str, dict[str, str]]:
 def expand(spec: TableSpec, config: Config) -> list[Row]:
     """All rows of a table in order, without its reference rows; control rows only where the scale has their run."""
     measured = [column for column in spec.columns if column.measured_on != "architecture"]
-    rows = itertools.chain.from_iterable(_rows(template, measured, config) for template in spec.rows)
+    rows = (row for template in spec.rows for row in _rows(template, measured, config))
     return [row for row in rows if not row.spec.control or any(sources(row, column, config) for column in measured)]
 
 

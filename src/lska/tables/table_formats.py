@@ -73,8 +73,6 @@ def build_table(
     """Fill a table or figure from metric files, write it, and return its numbers.
 
     Args:
-        target: one of `lska.tables.specs.TARGETS`.
-        config: the scale: its runs and captions.
         files: what to write, each in the format of its suffix; `outputs(target, results)` where None. A figure can be
             written as a table too.
         paper: folder with the paper's values.
@@ -86,10 +84,11 @@ def build_table(
     """
     folder = config.results if results is None else results
     table = collect(load_spec(target), config, paper, folder)
-    paths = [Path(path) for path in (outputs(target, folder) if files is None else files)]
-    drawn = [path for path in paths if table.spec.drawing and path.suffix not in TABLE_FORMATS]
-    for path in paths:
-        if path not in drawn:
+    drawn = []
+    for path in outputs(target, folder) if files is None else files:
+        if table.spec.drawing and path.suffix not in TABLE_FORMATS:
+            drawn.append(path)
+        else:
             write_table(table, path)
     if drawn:
         from lska.tables.figures import draw_figure
@@ -119,14 +118,10 @@ def to_latex(table: Table) -> str:
     return _render(table, ".tex", pages=table_pages)
 
 
-def to_html(table: Table, styled: bool = True, page: bool = False) -> str:
-    """A self-contained `<figure>`; each cell's title names its state, its note and the metric files it came from.
-
-    Args:
-        styled: whether it brings its style; a page that shows several tables needs `templates/table.css` once.
-        page: whether it is a page of its own, which opens from the file system, in the reader's light or dark mode.
-    """
-    return _render(table, ".html", page=page, styled=styled)
+def to_html(table: Table, page: bool = False) -> str:
+    """A self-contained `<figure>`, or a page that opens from the file system, in the reader's light or dark mode; each
+    cell's title names its state, its note and the metric files it came from."""
+    return _render(table, ".html", page=page)
 
 
 def to_csv(table: Table) -> str:

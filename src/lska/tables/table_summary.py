@@ -112,7 +112,7 @@ def state_counts(table: Table) -> str:
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> str:
-    """A table in Markdown; columns named in `right` are aligned to the right."""
+    """A table; columns named in `right` are aligned to the right."""
     rule = ["---:" if name in right else "---" for name in head]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *(map(escape_markdown, row) for row in rows)))
 
@@ -120,10 +120,10 @@ def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequenc
 def not_run(table: Table) -> str:
     """Which networks were not trained or measured, by task, in Markdown."""
     missing: dict[str, dict[str, None]] = {}
-    for row in table.rows:
-        for cell, column in zip(row.cells, table.spec.columns, strict=True):
-            if cell.state is State.NOT_RUN and row.source is not None:
-                missing.setdefault(row.source.task(column), {})[f"`{row.source.network}`"] = None
+    for source, cells in ((row.source, row.cells) for row in table.rows if row.source is not None):
+        for cell, column in zip(cells, table.spec.columns, strict=True):
+            if cell.state is State.NOT_RUN:
+                missing.setdefault(source.task(column), {})[f"`{source.network}`"] = None
     if not missing:
         return "Nothing: every network of this table was measured."
     how = "Networks are added under `runs` of the task in the configuration; `snakemake` then makes what is missing."
@@ -178,12 +178,8 @@ def further(table: Table) -> str:
     if not measured:
         return FURTHER
     chosen = next((cell for cell in measured if cell.standard_error is not None), measured[0])
-    kernels = {
-        row.source.kernel
-        for row in table.rows
-        for cell in row.cells
-        if row.source is not None and cell.column == chosen.column and isinstance(cell.value, float)
-    }
+    filled = {cell.row for cell in table.cells if cell.column == chosen.column and isinstance(cell.value, float)}
+    kernels = {row.source.kernel for row in table.rows if row.source is not None and row.label in filled} - {None}
     command = shlex.join(["lska", "explain", table.spec.target, "--cell", chosen.row, chosen.column])
-    curve = CURVE.format(column=chosen.column) if len(kernels - {None}) > 1 else ""
+    curve = CURVE.format(column=chosen.column) if len(kernels) > 1 else ""
     return FURTHER + curve + ORIGIN.format(file=relative_place(chosen.files[0]), command=command)
