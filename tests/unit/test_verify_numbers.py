@@ -34,7 +34,7 @@ def by(amount: float) -> Change:
 FORGED: dict[str, dict[str, float | Change]] = {
     "classification": {
         "top1.value": 0.01, "top1.standard_error": -0.01, "top1.n": 1, "top5.value": 0.01, "loss.value": -0.001,
-        "loss.standard_error": 0.001,
+        "loss.standard_error": 0.001, "top1.interval": lambda _: [0.0, 99.0],
     },
     "detection/retinanet": {
         "box_ap.value": 10, "box_ap.standard_error": -0.01, "box_ap75.standard_error": 0.01, "box_ap_small.n": 1,
@@ -131,16 +131,6 @@ def test_a_removed_error_is_found(small: Config, restored: Callable[[Path], Path
     assert places(checked(small, path)) == ["metrics.mce_15.standard_error", "metrics.mce_19.n"]
 
 
-def test_an_invented_interval_is_found(small: Config, restored: Callable[[Path], Path]) -> None:
-    for task, name in (("classification", "top1"), ("robustness/c", "mce_15"), ("texture_knn", "top1_cosine")):
-        path = restored(small.metric_path(task, RUN))
-        content = json.loads(path.read_text())
-        value = content["metrics"][name]["value"]
-        content["metrics"][name]["interval"] = [value - 0.1, value + 0.1]
-        write_sealed(path, content)
-        assert places(checked(small, path)) == [f"metrics.{name}.interval"]
-
-
 def test_every_committed_number_is_recomputed_bounded_or_named_as_neither(small: Config) -> None:
     every = ScaleFiles(small).metrics
     assert [finding for one in every.values() for finding in one.findings if finding.level is Level.BROKEN] == []
@@ -172,6 +162,7 @@ def test_parts_determine_what_samples_only_bound(small: Config, restored: Callab
     assert places(checked(small, path)) == ["metrics.box_ap.value"]
 
 
+@pytest.mark.slow
 def test_counts_are_counted_again_where_that_is_asked_for(small: Config, restored: Callable[[Path], Path]) -> None:
     for task, run, name in (("complexity", RUN, "flops"), ("properties", "lska", "range_pixels")):
         path = restored(small.metric_path(task, run))

@@ -81,7 +81,7 @@ REFUSED: dict[str, tuple[Put, str]] = {
     ),
     "imported, impossible": (
         lambda made, at: leave(at, "mine", origin="imported", spec={"recipe": OWN | {"deviation": [0, 1, 1]}}),
-        "deviation must be positive",
+        r"deviation\[0\]: expected more than 0, found 0",
     ),
 }  # fmt: skip
 """Weights that can neither be used nor replaced, and what is said of them."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lska.data.manifest import SERVING, load_manifest
+from lska.evaluate.derived import FIELDS, Derived, Kept, derive, fits
 from lska.models.runs import Run
 from lska.provenance.files import (
     FileError,
@@ -50,9 +51,6 @@ from lska.provenance.sidecars import (
 from lska.settings.scale import Config
 from lska.settings.schema import DataSource
 from lska.settings.tasks import CORRUPTED, INSPECTIONS, KINDS, parse_task, set_of
-
-if TYPE_CHECKING:
-    from lska.evaluate.derived import Derived, Kept
 
 WIDEST = 2000
 """Characters of a finding's text: what is wrong may be one very long word."""
@@ -168,9 +166,10 @@ def _checked(path: Path, kind: str, check: Callable[[Any, str], None]) -> Checke
     except ValueError as error:
         return CheckedFile(path, {}, tuple(found or [faulty(path, error)]))
     if "seal" not in content:
-        # Whatever writes such a file today would seal it, so changes since the commit are edits.
-        edited = broken(path, "seal", "is missing, and the file differs from the commit: it was edited")
-        found.append(edited if changed_files(path) else Finding(Level.UNSEALED, path, "seal", kind))
+        # Whatever writes such a file today, or has ever written outcomes, seals it.
+        edited = broken(path, "seal", "is missing, although the file differs from the commit, or has outcomes")
+        known = "outcomes" in content or changed_files(path)
+        found.append(edited if known else Finding(Level.UNSEALED, path, "seal", kind))
     return CheckedFile(path, content, tuple(found))
 
 
@@ -186,8 +185,6 @@ def check_metrics(
         images: how many images there are of the data that it was measured on, None where that is not known.
         recount: whether what depends on the code alone is counted again.
     """
-    from lska.evaluate.derived import Derived, Kept, derive
-
     checked = _checked(path, "metric files", lambda content, where: validate(content, "metrics", where))
     if checked.broken:
         return checked
@@ -197,8 +194,7 @@ def check_metrics(
     found, outcomes = _outcomes(checked)
     odd, maps = _maps(checked, fields_path(config, path))
     kept = Kept(task, checked.content["metrics"], outcomes, outcomes_path(path).name, images(checked), maps)
-    wrong = {}
-    derived = []
+    wrong, derived = {}, []
     try:
         derived += derive(kept)
         again = _count_again(task, run) if recount else {}
@@ -222,17 +218,13 @@ def _outcomes(metrics: CheckedFile) -> tuple[list[Finding], Outcomes]:
     if stated is None:
         note = Finding(Level.NOTE, beside, "", f"no outcomes are named by {path}")
         return [note] if beside.is_file() else [], Outcomes()
-    found = []
-    if metrics.get("seal") is None:
-        found.append(broken(path, "seal", "is missing, although every metric file with outcomes is written with one"))
     try:
         outcomes = read_outcomes(beside, stated)
     except FileError as error:
-        return [*found, faulty(beside, error)], Outcomes()
-    for kind, arrays in vars(outcomes).items():
-        foreign = sorted(set(arrays) - set(metrics.content["metrics"]))
-        found += [broken(beside, f"{kind}/{name}", f"{path} has no metric of this name") for name in foreign]
-    return found, outcomes
+        return [faulty(beside, error)], Outcomes()
+    names = ((kind, name) for kind, arrays in vars(outcomes).items() for name in sorted(arrays))
+    foreign = (f"{kind}/{name}" for kind, name in names if name not in metrics.content["metrics"])
+    return [broken(beside, place, f"{path} has no metric of this name") for place in foreign], outcomes
 
 
 def _maps(metrics: CheckedFile, path: Path) -> tuple[list[Finding], Mapping[str, Any]]:
@@ -266,8 +258,6 @@ def _count_again(task: str, run: str) -> Mapping[str, Mapping[str, Any]]:
 
 def _contradictions(derived: Derived, entry: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     """Places of numbers that are not what follows, and what is wrong with them."""
-    from lska.evaluate.derived import fits
-
     place, source = f"metrics.{derived.metric}", derived.source
     if entry is None:
         yield place, f"is missing, although {source} give it"
@@ -284,8 +274,6 @@ def _contradictions(derived: Derived, entry: Mapping[str, Any] | None) -> Iterat
 
 
 def _tally(kept: Kept, derived: list[Derived]) -> Counter[tuple[str, str]]:
-    from lska.evaluate.derived import FIELDS
-
     whole = {(one.metric, name) for one in derived if one.whole for name in one.fields}
     partly = {(one.metric, name) for one in derived for name in (*one.fields, *(("value",) if one.bounds else ()))}
     entries = kept.metrics.items()

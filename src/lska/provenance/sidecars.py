@@ -10,12 +10,13 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
+from pydantic import Field
 
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import (
@@ -31,7 +32,7 @@ from lska.provenance.files import (
     write_text,
 )
 from lska.provenance.metric_files import digest, file_md5, seal_problem
-from lska.provenance.strict import OPEN_ENDED, build
+from lska.provenance.strict import OPEN_ENDED, Positive, build
 
 SUFFIX = ".dvc"
 """Which DVC adds to the name of a file."""
@@ -44,12 +45,10 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 _CACHED = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30})$")
 
 Triple = tuple[float, float, float]
+PositiveTriple = tuple[Positive, Positive, Positive]
 
 FIELDS = ("image_size", "test_crop", "test_interpolation", "mean", "deviation")
 """Fields of a recipe, and so of `spec.recipe` in a sidecar, that say how images are prepared for a network."""
-
-LARGEST = 8192
-"""Pixels: side of the largest input."""
 
 DIFFERENCES = 3
 """Differences of a recipe that are named; the others are counted."""
@@ -63,16 +62,11 @@ class Normalization:
 
     __pydantic_config__: ClassVar = OPEN_ENDED
     mean: Triple
-    deviation: Triple
-
-    def __post_init__(self) -> None:
-        if min(self.deviation) <= 0:
-            raise InputError(f"deviation must be positive, found {list(self.deviation)}")
+    deviation: PositiveTriple
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as metric files keep them."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return plain(dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)
@@ -91,18 +85,11 @@ class Geometry:
 class Preprocessing(Normalization):
     """What happens to an image before a network sees it; fields have the names of a recipe's."""
 
-    image_size: int
+    image_size: Annotated[int, Field(ge=1, le=8192)]
     """Pixels."""
-    test_crop: float
+    test_crop: Annotated[float, Field(gt=0, le=1)]
     """Share of the resized image that the centre crop keeps."""
     test_interpolation: Interpolation
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.image_size <= LARGEST:
-            raise InputError(f"image_size must be from 1 to {LARGEST} pixels, found {self.image_size}")
-        if not 0 < self.test_crop <= 1:
-            raise InputError(f"test_crop must be in (0, 1], found {self.test_crop}")
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any], where: str) -> Preprocessing:
@@ -244,18 +231,19 @@ def own_normalization(sidecar: Mapping[str, Any], where: str) -> Normalization:
 
 def imported_normalization(path: Path) -> Normalization | None:
     """That of the imported weights which a sidecar is of; None where it is of others, or does not say it."""
-    sidecar = read_sidecar(path)
-    try:
-        return own_normalization(sidecar, str(path)) if imported(sidecar) else None
-    except ValueError:
-        return None
+    return _of_imported(path, own_normalization)
 
 
 def imported_size(path: Path) -> int | None:
     """Pixels of the input of the imported weights which a sidecar is of; None as `imported_normalization`."""
+    found = _of_imported(path, own_preprocessing)
+    return None if found is None else found.image_size
+
+
+def _of_imported(path: Path, read: Callable[[Mapping[str, Any], str], Any]) -> Any:
     sidecar = read_sidecar(path)
     try:
-        return own_preprocessing(sidecar, str(path)).image_size if imported(sidecar) else None
+        return read(sidecar, str(path)) if imported(sidecar) else None
     except ValueError:
         return None
 
@@ -283,28 +271,23 @@ def _expecting(cls: type[Any], recipe: Mapping[str, Any], where: str, fields: tu
         return build(cls, recipe, where)
     except ValueError as error:
         raise InputError(
-            f"{error}\nexpected {', '.join(fields)}: how images are prepared for these weights (docs/weights.md, "
-            "Weights from elsewhere)"
+            f"{error}\nexpected {', '.join(fields)}: how images are prepared for these weights ({IMPORTING})"
         ) from error
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The settings that differ, as `name old -> new`."""
-    pairs = (
-        (place.removeprefix("recipe."), *(None if value is ... else value for value in values))
-        for place, *values in differing(plain(then), plain(now))
-    )
-    found = [_change(name, before, after) for name, before, after in pairs if before != after]
-    if not found:
-        return "the digest of its recipe differs"
+    found = []
+    for place, *values in differing(plain(then), plain(now)):
+        name, (before, after) = place.removeprefix("recipe."), (None if value is ... else value for value in values)
+        if before == after:
+            continue
+        if name == "backbone" or isinstance(before, Mapping) or isinstance(after, Mapping):
+            found.append(f"{name} has changed")
+        else:
+            found.append(f"{name} {printable(str(before), 60)} -> {printable(str(after), 60)}")
     rest = f" and {len(found) - DIFFERENCES} more" if len(found) > DIFFERENCES else ""
-    return ", ".join(found[:DIFFERENCES]) + rest
-
-
-def _change(name: str, before: Any, after: Any) -> str:
-    whole = name == "backbone" or isinstance(before, Mapping) or isinstance(after, Mapping)
-    shown = [printable(str(value), 60) for value in (before, after)]
-    return f"{name} has changed" if whole else f"{name} {' -> '.join(shown)}"
+    return ", ".join(found[:DIFFERENCES]) + rest or "the digest of its recipe differs"
 
 
 # --- DVC's pointers to published weights ------------------------------------------------------------------------------
