@@ -106,7 +106,7 @@ def test_what_is_wrong_with_the_splits_is_named(root: Path, tmp_path: Path, snap
 
 
 def test_a_root_of_something_else_is_refused_with_what_lies_there(root: Path) -> None:
-    with pytest.raises(DataError, match="holds no texture set: .*found 'banded', "):
+    with pytest.raises(DataError, match="does not hold a texture set: .*found 'banded', "):
         read_textures(root / "dtd/images")
     for path in (root / "dtd/labels").iterdir():
         path.unlink()

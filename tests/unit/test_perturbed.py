@@ -152,7 +152,7 @@ def test_a_partial_set_is_recorded_with_what_is_missing_and_opens_with_the_rest(
     assert found["digest"] != after["digest"] and found["names"] == after["names"]
 
     shutil.rmtree(Path("my_c") / "spatter")
-    with pytest.raises(DataError, match=r"(?s)spatter/1: my_c/spatter is gone\nrestore the files, or remove"):
+    with pytest.raises(DataError, match="my_c/spatter' does not hold a '1' split"):
         open_parts(partial)
 
 
@@ -182,7 +182,6 @@ def test_what_is_refused(project: Project, snapshot: SnapshotAssertion) -> None:
         corrupted_manifest(Path(f"my_{name}.yaml"), family)
         refuse(stored(project, name))
     refuse(generated(project, "a"))
-    refuse(generated(project, "c", images=3))
     perturbed_manifest(Path("my_r.yaml"))
     refuse(stored(project, "r"))
     write_part(Path("my_r"))
@@ -195,7 +194,7 @@ def test_what_is_refused(project: Project, snapshot: SnapshotAssertion) -> None:
             item.record.parent.mkdir(parents=True, exist_ok=True)
             item.record.write_text(content)
         refuse(item, read_perturbed_record)
-    assert re.sub(r"sha256:\w+", "...", "\n\n".join(said)) == snapshot
+    assert re.sub(rf"sha256:\w+|{Path.cwd()}/", "...", "\n\n".join(said)) == snapshot
 
 
 @pytest.mark.parametrize("name", GENERATED)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lska.data.entries import DataError, is_hidden, lying_at, path_problem
+from lska.data.entries import DataError, is_hidden, path_problem, wrong_root
 from lska.data.folders import Split, open_split
 from lska.data.manifest import IMAGES, LABELS, SUFFIXES, Archive, DenseManifest, is_archive, load_manifest, stem
 from lska.provenance.files import WriteError, open_regular, quoted, replaced_folder, writing
@@ -89,10 +89,7 @@ def texture_folder(root: Path) -> Path:
     """
     if (found := _textures(Path(root))) is not None:
         return found
-    raise DataError(
-        f"data root '{root.absolute()}' holds no texture set: expected the folders {IMAGES} and {LABELS}, or dtd with "
-        f"them, {lying_at(root)}; unpack the archive there, or correct the data root in the configuration"
-    )
+    raise wrong_root(root, f"a texture set: expected the folders {IMAGES} and {LABELS}, or dtd with them")
 
 
 def texture_root(root: Path, archives: Sequence[Archive], cache: Path) -> Path:
@@ -124,11 +121,7 @@ def dense_root(manifest: DenseManifest, root: Path, cache: Path) -> Path:
         return found
     wanted = [*(f"{prefix}{folder}" for folder in images), *own]
     wanted += [one.file + " unpacked by hand" * one.by_hand for one in manifest.archives]
-    raise DataError(
-        f"data root '{root.absolute()}' does not hold {manifest.name}: expected {' or '.join(dict.fromkeys(wanted))}, "
-        f"{lying_at(found or root)}; correct the data root in the configuration (one level up or down?) or mount the "
-        "data set"
-    )
+    raise wrong_root(found or root, f"{manifest.name}: expected {' or '.join(dict.fromkeys(wanted))}")
 
 
 # --- Unpacking -------------------------------------------------------------------------------------------------------
@@ -159,11 +152,9 @@ def unpacked(archive: Path, cache: Path, rename: Mapping[str, str] | None = None
 
     It appears complete or not at all, by a name made of the archive's path, size and modification time. Hidden files,
     and what macOS and Windows add, are left out. `rename` gives folders of the archive other names (those in its only
-    outer folder, where it has one); everything goes into the folder `into` of the result.
-
-    Raises:
-        DataError: it is damaged, holds more than files and folders inside, lacks a folder of `rename`, or there is no
-            room for it. FileError: it is no regular file. WriteError: the cache cannot be written.
+    outer folder, where it has one); everything goes into the folder `into` of the result. Raises DataError: it is
+    damaged, holds more than files and folders inside, lacks a folder of `rename`, or there is no room for it;
+    FileError: it is no regular file; WriteError: the cache cannot be written.
     """
     from filelock import FileLock
 

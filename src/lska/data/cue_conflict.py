@@ -112,9 +112,8 @@ def check_cue_conflict(
 ) -> tuple[CheckReport, dict[str, Any], str | None]:
     """Check the whole set, decoding every image, against its categories; nothing about the data raises.
 
-    Returns:
-        The report; the numbers of `images`, `categories`, `shape_instances`, `texture_instances` and of images whose
-        cues agree (`without_conflict`); the digest of names and bytes of all images, None where something is wrong.
+    Returns the report, numbers of images, categories, instances and images whose cues agree, and the digest of names
+    and bytes of all images, None where something is wrong.
     """
     root, findings, hashes = Path(root), Findings(), []
     identity = digest([list(categories), per_category])

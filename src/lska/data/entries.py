@@ -103,12 +103,16 @@ def shown_names(names: Sequence[str]) -> str:
     return f"{text} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else text
 
 
-def lying_at(root: Path) -> str:
-    """What lies at a root, for a message: `found 'a', 'b'`, or why nothing can be seen."""
+def wrong_root(root: Path, expected: str) -> DataError:
+    """The error about a data root that does not hold what is `expected`; says what lies there."""
     try:
-        return f"found {shown_names(sorted(path.name for path in root.iterdir()))}"
+        found = shown_names(sorted(path.name for path in root.iterdir()))
     except OSError as error:
-        return f"found none ({error.strerror})"
+        found = f"none ({error.strerror})"
+    return DataError(
+        f"data root '{root.absolute()}' does not hold {expected}, found {found}; correct the data root in the "
+        "configuration (one level up or down?) or mount the data set"
+    )
 
 
 def read_names(path: Path, problem: Callable[[str], str | None]) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from lska.data.decoding import decode, read_encoded
-from lska.data.entries import EXTENSIONS, DataError, is_hidden, is_image, lines_digest, lying_at, shown_names
+from lska.data.entries import EXTENSIONS, DataError, is_hidden, is_image, lines_digest, shown_names, wrong_root
 
 logger = logging.getLogger(__name__)
 
@@ -116,14 +115,7 @@ def list_split(root: Path, split: str) -> Split:
     root = Path(root)
     source = root / split
     if not source.is_dir():
-        code = f"from torchvision.datasets import ImageNet; ImageNet({str(root)!r}, {split!r})"
-        published = (root / f"ILSVRC2012_img_{split}.tar").is_file()
-        unpack = f"; unpack it: {shlex.join(['python', '-c', code])}" if published else ""
-        raise DataError(
-            f"data root '{root.absolute()}' has no {split!r} split: expected {split}/<class>/<image> or an archive of "
-            f"it, {lying_at(root)}; correct the data root in the configuration (one level up or down?) or mount the "
-            f"data set{unpack}"
-        )
+        raise wrong_root(root, f"a {split!r} split: expected {split}/<class>/<image> or an archive of it")
     files: dict[str, list[str]] = {}
     loose: list[str] = []
     ignored: list[str] = []
@@ -140,12 +132,10 @@ def list_split(root: Path, split: str) -> Split:
     except OSError as error:
         raise DataError(f"{source} cannot be read ({error}); check its permissions and mount") from error
     if not files:
-        archives = sum(name.endswith(".tar") for name in ignored)
         raise DataError(
             f"{source} has no class folders: expected {split}/<class>/<image>, found {len(loose):,} images, "
-            f"{archives:,} tar files and {len(ignored) - archives:,} other entries, first "
-            f"{shown_names(sorted([*loose, *ignored])[:1])}; unpack archives of classes into a folder each, move "
-            "images into folders named after their classes, or correct the data root"
+            f"{len(ignored):,} other entries, first {shown_names(sorted([*loose, *ignored])[:1])}; unpack archives of "
+            "classes into a folder each, move images into folders named after their classes, or correct the data root"
         )
     classes = tuple(sorted(files))
     samples = [(f"{name}/{file}", target) for target, name in enumerate(classes) for file in sorted(files[name])]

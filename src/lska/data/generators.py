@@ -53,7 +53,7 @@ def _values(kind: str, data: DataSource) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Trained:
-    """What is known of a scale's classification set without opening it."""
+    """What is known of a scale's classification set without opening it: classes in index order, validation images."""
 
     name: str
     classes: tuple[str, ...]
@@ -66,18 +66,16 @@ def trained(data: DataSource) -> Trained | None:
         settings = generator_settings("classification", data)
         return Trained(data.name, settings.class_names, len(settings.class_names) * settings.val_per_class)
     try:
-        path = manifest_path(data.manifest or data.name)
+        manifest = load_manifest(manifest_path(data.manifest or data.name))
     except DataError:
         return None
-    manifest = load_manifest(path)
     return Trained(data.name, manifest.classes, manifest.splits["val"].count if "val" in manifest.splits else 0)
 
 
 def generator_problems(sources: Sources, updates: Updates) -> list[str]:
     """What is wrong with the settings under `generate`: each for itself, and where that is right, with the others.
 
-    Args:
-        sources, updates: as `Config` has them.
+    `sources` and `updates` (images that an update takes, by the setting that says so) are as `Config` has them.
     """
     made, problems = {}, []
     for kind, data in sources:
@@ -94,22 +92,27 @@ def generator_problems(sources: Sources, updates: Updates) -> list[str]:
 def _unfit(kind: str, settings: Any, about: Trained | None, updates: Updates) -> Iterator[str]:
     """What the settings of one generated set cannot promise to what uses it."""
     where = f"{place(kind)}.generate"
-    few = "{}: {} training images are fewer than one update takes, global_batch {} of {}; raise it, or lower "
-    few += "global_batch"
-    if kind == "classification":
-        images, setting = len(settings.class_names) * settings.train_per_class, f"{where}.train_per_class"
-        for path, batch in updates.get(kind, {}).items():
+    if kind in updates:
+        if kind == "classification":
+            images, setting = len(settings.class_names) * settings.train_per_class, f"{where}.train_per_class"
+        else:
+            images, setting = settings.train_images, f"{where}.train_images"
+        for path, batch in updates[kind].items():
             if images < batch:
-                yield few.format(setting, images, batch, path)
-    elif kind in updates:
-        for path, batch in updates.get(kind, {}).items():
-            if settings.train_images < batch:
-                yield few.format(f"{where}.train_images", settings.train_images, batch, path)
+                yield (
+                    f"{setting}: {images} training images are fewer than one update takes, global_batch {batch} of "
+                    f"{path}; raise it, or lower global_batch"
+                )
     elif kind in FAMILIES:
         if settings.family != kind:
             yield f"{where}.family: expected {kind!r}, as the set is called, found {settings.family!r}; leave it out"
-        if about is not None:
-            yield from unfit_images(f"{where}.images", settings.images, about)
+        if about is not None and settings.images is not None and not (
+            len(about.classes) <= settings.images <= about.images
+        ):
+            yield (
+                f"{where}.images: expected {len(about.classes)} (one of each class of {about.name}) to {about.images}, "
+                f"its validation images, found {settings.images}; leave it out for all images"
+            )
     elif kind in (*MASKED, "sketch") and about is not None:
         # The reference that chooses set a has an output for every class of the candidates.
         unknown = set(settings.class_names) - set(about.classes)
@@ -131,17 +134,3 @@ def _unfit(kind: str, settings: Any, about: Trained | None, updates: Updates) ->
                 f"{where}.textures_per_class: {images} images are too few to show {textures} textures more than once; "
                 "lower it, or raise shapes_per_class"
             )
-
-
-def unfit_images(setting: str, images: int | None, about: Trained) -> Iterator[str]:
-    """What is wrong with a number of `images` (None for all) of the classification set to be corrupted."""
-    if images is None:
-        return
-    classes, wanted = len(about.classes), "leave it out for all images"
-    if images < classes:
-        yield (
-            f"{setting}: {images} images cannot show each of the {classes} classes of {about.name}: expected at least "
-            f"{classes}; raise it, or {wanted}"
-        )
-    elif images > about.images:
-        yield f"{setting}: {about.name} has {about.images} validation images, found {images}; lower it, or {wanted}"

@@ -138,12 +138,17 @@ class Described:
     terms: str
     archives: tuple[Archive, ...] = field(default=(), kw_only=True)
 
+    in_folders: ClassVar[bool] = True
+    """Whether classes are folders, whose sorted order is that of the class indices."""
+
     def __post_init__(self) -> None:
         listed = {name: getattr(self, name, ()) for name in ("classes", "category_ids", "ignore", "severities")}
         listed["archives"] = [one.file for one in self.archives]
         problems = [f"{name}: {quoted(one)} is listed twice" for name in listed for one in repeated(listed[name])]
         empty = (name for name in ("classes", "splits", "severities") if not getattr(self, name, True))
         problems += [f"{name}: expected at least one, found none" for name in empty]
+        if self.in_folders and list(listed["classes"]) != sorted(listed["classes"]):
+            problems.append("classes: expected sorted order, which is the order of the class indices")
         if problems := [*problems, *self._problems()]:
             raise InputError("; ".join(problems))
 
@@ -193,8 +198,6 @@ class Manifest(Described):
     splits: dict[FileName, SplitManifest]
 
     def _problems(self) -> Iterable[str]:
-        if list(self.classes) != sorted(self.classes):
-            yield "classes: expected distinct names in sorted order, which is the order of the class indices"
         for name, split in self.splits.items():
             fewest, most = (len(self.classes) * bound for bound in split.per_class)
             if split.counts is not None and set(split.counts) != set(self.classes):
@@ -222,11 +225,8 @@ class CorruptedManifest(Described):
     severities: tuple[int, ...] = SEVERITIES
     """A generated set may have fewer; no mean is taken over them then."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.part("check")  # whose own checks are those of count and classes
-
     def _problems(self) -> Iterable[str]:
+        self.part("check")  # whose own checks are those of the count
         if not set(self.severities) <= set(SEVERITIES):
             yield f"severities: expected some of {list(SEVERITIES)}, found {list(self.severities)}"
 
@@ -254,10 +254,6 @@ class TextureManifest(Described):
     """Images of each class in `train`, `val` and `test` of every split; their sum is the number of images of a class.
     """
     splits: Annotated[int, Field(ge=1, le=1000)]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self.images  # whose own checks are those of the classes
 
     def _problems(self) -> Iterable[str]:
         if sorted(self.parts) != sorted(PARTS) or min(self.parts.values(), default=0) < 1:
@@ -325,6 +321,7 @@ class DenseManifest(Described):
     """The folder in it, or in a root, that the paths of the splits start from."""
 
     kind: ClassVar[str]
+    in_folders: ClassVar[bool] = False
 
     @property
     def digest(self) -> str:

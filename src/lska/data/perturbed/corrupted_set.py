@@ -21,7 +21,7 @@ from PIL import Image
 from pydantic import AfterValidator, Field
 
 from lska.data.decoding import decode
-from lska.data.entries import DataError
+from lska.data.entries import DataError, repeated
 from lska.data.folders import Split
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.synthetic.generated import SETTINGS_FILE, Distinct, Seed, holds
@@ -38,8 +38,6 @@ KIND = "corrupted"
 
 CHUNK = 128
 """Images that a process takes at a time, at the most."""
-
-JPEG = (".jpg", ".jpeg")
 
 
 def _resize_problem(resize: int | None, image_size: int) -> str | None:
@@ -90,19 +88,9 @@ def write_corrupted_set(
 
     As the published sets were made: shorter side resized (bilinear), centre crop, corruption, JPEG. A cell, one
     severity of a corruption, appears complete or not at all; a second call keeps the complete ones and makes the rest.
-    The cells of a set of other settings are removed first. One call at a time may write to `root`. Equal settings give
-    equal bytes, whatever the number of `workers` (processes) and interruptions.
-
-    Args:
-        source: clean validation images.
-        origin: names the clean data and its digest; part of the set's own digest.
-
-    Returns:
-        Number of images written now (0 where nothing was left to do).
-
-    Raises:
-        DataError: a clean image cannot be read, or there are fewer than `settings.images`, or two get the same name.
-        OccupiedError: `root` holds anything but a corrupted set.
+    Cells of other settings, or of clean images of another `origin` (name and digest), are removed first. Equal settings
+    give equal bytes, whatever the number of `workers` (processes) and interruptions. Returns the number of images
+    written now. Raises DataError as `chosen_images` and `clean_image`, OccupiedError: `root` holds something else.
     """
     from tqdm import tqdm
 
@@ -110,10 +98,9 @@ def write_corrupted_set(
     _begin(root, settings.description(origin))
     missing: dict[str, dict[int, Path]] = {}
     for corruption in FAMILIES[settings.family]:
-        for level in settings.severities:
-            cell = root / corruption / severity_folder(settings.family, corruption, level)
-            if not cell.is_dir():
-                missing.setdefault(corruption, {})[level] = cell
+        cells = {n: root / corruption / severity_folder(settings.family, corruption, n) for n in settings.severities}
+        if absent := {level: cell for level, cell in cells.items() if not cell.is_dir()}:
+            missing[corruption] = absent
     written = len(indices) * sum(map(len, missing.values()))
     if not written:
         logger.info("%s already holds this set, left as it is", root)
@@ -178,10 +165,8 @@ def _write_images(
 def chosen_images(source: Split, images: int | None, seed: int) -> list[int]:
     """Indices of `images` images (None for all), ascending: as many of each class, give or take one, where it has them.
 
-    They are the first of a seeded order that does not depend on their number: more images contain the fewer.
-
-    Raises:
-        DataError: `source` has too few images, or two files of a class would get the same name.
+    They are the first of a seeded order that does not depend on their number: more images contain the fewer. Raises
+    DataError: `source` has too few images, or two files of a class would get the same name.
     """
     wanted = len(source) if images is None else images
     if not 1 <= wanted <= len(source):
@@ -195,28 +180,21 @@ def chosen_images(source: Split, images: int | None, seed: int) -> list[int]:
         target = samples[index].target
         ranks[index], seen[target] = seen[target], seen[target] + 1
     chosen = sorted(sorted(ranks, key=lambda index: (ranks[index], keys[index]))[:wanted])
-    names: dict[str, int] = {}
-    for index in chosen:
-        name = corrupted_name(samples[index].name)
-        other = names.setdefault(name, index)
-        if other != index:
-            raise DataError(
-                f"{source.name(other)} and {source.name(index)} would both become {name}; rename or remove one"
-            )
+    if twice := repeated(corrupted_name(samples[index].name) for index in chosen):
+        raise DataError(f"{source.source}: several images would become {twice[0]}; rename or remove all but one")
     return chosen
 
 
 def corrupted_name(name: str) -> str:
     """`<class>/<file>` of the corrupted image: the clean one's where that is a JPEG, else with the ending `.jpg`."""
     path = PurePosixPath(name)
-    return name if path.suffix.lower() in JPEG else f"{path.with_suffix('.jpg')}"
+    return name if path.suffix.lower() in (".jpg", ".jpeg") else f"{path.with_suffix('.jpg')}"
 
 
 def clean_image(source: Split, index: int, shorter_side: int, image_size: int) -> np.ndarray:
     """Decode, resize to `shorter_side` (bilinear) and centre-crop an image; uint8 RGB (image_size, image_size, 3).
 
-    Raises:
-        DataError: the image cannot be read; the message names it.
+    Raises DataError, which names the image, where it cannot be read.
     """
     image = decode(source.read(index), source.name(index))
     shorter = min(image.size)

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lska.data.archives import archives_of, class_root, open_classification
-from lska.data.entries import DataError, content_hash, lying_at
+from lska.data.entries import DataError, content_hash, wrong_root
 from lska.data.folders import Split, contents_digest, list_split, names_digest
-from lska.data.generators import Trained, unfit_images
 from lska.data.manifest import TEST, CorruptedManifest, Manifest, describe_split, manifest_for
 from lska.data.perturbed.corrupted_set import chosen_images, write_corrupted_set
 from lska.data.perturbed.names import FAMILIES, GROUPS, SEVERITIES, severity_folder
@@ -33,7 +32,6 @@ from lska.data.synthetic.labelled import Judge, write_adversarial_set
 from lska.provenance import metric_files
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import digest
-from lska.provenance.strict import refuse
 from lska.settings.tasks import PerturbedSet
 
 logger = logging.getLogger(__name__)
@@ -74,11 +72,7 @@ class Part:
 
 
 def read_perturbed_record(item: PerturbedSet) -> dict[str, Any]:
-    """The record of a prepared set.
-
-    Raises:
-        FileError: it is missing or damaged; says how to make it.
-    """
+    """The record of a prepared set; FileError, which says how to make it, where it is missing or damaged."""
     fields = {"name": str, "digest": str, "names": str}
     if item.corrupted:
         fields |= {"manifest": str, "contents": dict, "parts": dict, "missing": dict}
@@ -88,25 +82,19 @@ def read_perturbed_record(item: PerturbedSet) -> dict[str, Any]:
 def open_parts(item: PerturbedSet) -> list[Part]:
     """Every part that the record of a set names, in the published order, and for ImageNet-C the clean images first.
 
-    Raises:
-        DataError: the record is missing, or the images are not the recorded ones any more; says how.
+    Raises DataError or FileError: the record is missing, or the images are not the recorded ones any more.
     """
     stored, root = read_perturbed_record(item), Path(item.data.root)
     if not item.corrupted:
         split = open_test(class_root(root, archives_of(item.data), item.data.cache))
-        made = item.data.generate is not None
-        problems = [] if made else structure_problems(manifest_for(item.name, item.data), split, TEST)
         if names_digest(split) != stored["names"]:
-            problems.append("its file names are not the recorded ones")
-        if problems:
-            raise changed(root, item.record, problems)
+            raise changed(root, item.record, ["its file names are not the recorded ones"])
         return [Part(TEST, split, digest([stored["digest"], stored["names"]]))]
     parts = []
     for corruption in FAMILIES[item.name]:
         for severity in stored["parts"].get(corruption, ()):
-            name, folder = f"{corruption}/{severity}", corruption_folder(root, item.name, corruption)
-            if folder is None:
-                raise changed(root, item.record, [f"{name}: {root / corruption} is gone"])
+            name = f"{corruption}/{severity}"
+            folder = corruption_folder(root, item.name, corruption) or root / corruption
             split = list_split(folder, severity_folder(item.name, corruption, severity))
             if names_digest(split) != stored["names"]:
                 raise changed(root, item.record, [f"{name}: its file names are not the recorded ones"])
@@ -118,7 +106,6 @@ def open_parts(item: PerturbedSet) -> list[Part]:
 
 def clean_part(item: PerturbedSet, corrupted: Split) -> Part | None:
     """The clean validation images with the names of the corrupted ones; None where they are not at hand."""
-
     try:
         clean = open_classification(item.clean, "val")
     except DataError as error:
@@ -144,15 +131,9 @@ DESCRIBED = {"source": "made by lska.data.perturbed from the scale's validation 
 def prepare_perturbed(item: PerturbedSet, judge: Judge | None = None, judged_by: dict[str, Any] | None = None) -> None:
     """Generate a perturbed set where the configuration says so, check it, and write its record.
 
-    A set of corruptions may lack corruptions or severities: the record says which, and so will the results.
-
-    Args:
-        judge: the reference classifier of a generated counterpart of ImageNet-A.
-        judged_by: what identifies the weights of `judge`.
-
-    Raises:
-        DataError: the root is not what the manifest says, or no part of it is complete.
-        ValueError: a setting of the generator is unknown or out of range.
+    A set of corruptions may lack corruptions or severities: the record says which, and so will the results. `judge` is
+    the reference classifier of a generated counterpart of ImageNet-A, `judged_by` identifies its weights. Raises as
+    `prepare_set`, also where no part is complete.
     """
     chosen = {} if judged_by is None else {"reference": judged_by}
     if item.corrupted:
@@ -189,10 +170,7 @@ def check_corrupted(manifest: CorruptedManifest, root: Path) -> tuple[dict[Cell,
             parts[cell] = split
     if {*problems.values()} == {"missing"} and not parts:
         example = f"{manifest.cells[0][0]}/{severity_folder(manifest.family, *manifest.cells[0])}"
-        return {}, [
-            f"{root} holds no corruption of {manifest.name}: expected <corruption>/<severity>/<class>/<image>, such as "
-            f"{example}, {lying_at(root)}; correct the root"
-        ]
+        return {}, [str(wrong_root(root, f"{manifest.name}: expected <corruption>/<severity>/<class>, as {example}"))]
     # The part whose file names are not those of most parts is the exception, also where it comes first.
     names = {cell: names_digest(split) for cell, split in parts.items()}
     for usual, _ in Counter(names.values()).most_common(1):
@@ -247,22 +225,18 @@ class CorruptedFolders(DataSet):
     def manifest(self) -> CorruptedManifest:
         """What it has to hold: as its manifest says, or as the generator's settings promise.
 
-        Raises:
-            ValueError: no such manifest, one of another family, or a wrong setting.
-            DataError: the clean images, which a generated set is made of, are missing.
+        Raises ValueError: no such manifest, one of another family, a wrong setting, or no clean images to corrupt.
         """
-        where = f"robustness.sets.{self.kind}"
         if self.data.generate is None:
             manifest = manifest_for(self.kind, self.data)
             if manifest.family != self.kind:
                 raise InputError(
-                    f"{where}: {manifest.name} is a manifest of family {manifest.family}, expected one of family "
-                    f"{self.kind}; correct name or manifest"
+                    f"robustness.sets.{self.kind}: {manifest.name} is a manifest of family {manifest.family}, expected "
+                    f"one of family {self.kind}; correct name or manifest"
                 )
             return manifest
         settings, origin = self.settings, self.item.clean.name
         clean = open_classification(self.item.clean, "val")
-        refuse(unfit_images("images", settings.images, Trained(origin, clean.classes, len(clean))), f"{where}.generate")
         chosen = chosen_images(clean, settings.images, settings.seed)
         per_class = Counter(clean.samples[index].target for index in chosen).values()
         return CorruptedManifest(
@@ -272,7 +246,6 @@ class CorruptedFolders(DataSet):
 
     def generate(self) -> None:
         """Corrupt the clean images."""
-        _ = self.manifest  # whose settings are refused before anything is written
         clean, origin = open_classification(self.item.clean, "val"), self.item.clean.identity()
         workers = max(1, self.item.section.evaluation.threads)
         write_corrupted_set(clean, self.root, self.settings, origin, workers)
@@ -312,8 +285,7 @@ class CorruptedFolders(DataSet):
 def open_test(root: Path) -> Split:
     """List a set with one folder per class; DataError where it is missing or its images are not sorted into classes."""
     if not root.is_dir():
-        what = "a folder with a folder of images per class, or an archive of it"
-        raise DataError(f"{root} does not exist: expected {what}; correct the root")
+        raise wrong_root(root, "a set: expected a folder of images per class, or an archive of them")
     return list_split(root.parent, root.name)
 
 

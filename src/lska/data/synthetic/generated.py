@@ -140,13 +140,8 @@ def generate(root: Path, description: Mapping[str, Any], write: Callable[[Path],
     """Have `write(folder)` fill the folder that becomes `root`, complete or not at all, in the place of another set.
 
     `settings.json` with the description and its digest is added. A folder that already holds this set is left alone.
-
-    Returns:
-        Whether it was written now.
-
-    Raises:
-        OccupiedError: as `holds`, or files came to the former set after it was generated, or were changed.
-        WriteError: no space or no permission; the former folder is as it was.
+    Returns whether it was written now. Raises OccupiedError as `holds`, or where files came to the former set after it
+    was generated, or were changed; WriteError: no space or no permission, and the former folder is as it was.
     """
     if holds(root, description):
         logger.info("%s already holds this set, left as it is", root)
@@ -169,8 +164,7 @@ def generate(root: Path, description: Mapping[str, Any], write: Callable[[Path],
 def holds(root: Path, description: Mapping[str, Any]) -> bool:
     """Whether `root` already holds the set that `description` identifies; False where it may be written.
 
-    Raises:
-        OccupiedError: `root` is a file, or a folder of other origin, which is never replaced.
+    Raises OccupiedError: `root` is a file, or a folder of other origin, which is never replaced.
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False

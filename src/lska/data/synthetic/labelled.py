@@ -208,10 +208,7 @@ def write_adversarial_set(
     the kept classes a higher one: it is wrong whether or not its outputs are restricted to the kept classes. What is
     judged are the stored pixels. `candidates.json` tells how many were tried and kept of each class. A set left alone
     is not judged again; `reference`, ready for JSON, identifies the weights of `judge` and is part of the set's digest.
-    Returns and raises as `generate`.
-
-    Raises:
-        ValueError: no candidate of a class is kept.
+    Returns and raises as `generate`; InputError where no candidate of a class is kept.
     """
 
     def write(folder: Path) -> None:
