@@ -30,8 +30,8 @@ from lska.data.perturbed.names import severity_folder
 from lska.data.perturbed.parts import Part, corruption_folder
 from lska.data.synthetic.generated import write_set
 from lska.data.synthetic.labelled import ClassificationSettings
+from lska.evaluate.accuracy import ScoringPass
 from lska.evaluate.measurement import Shard, Subject, shared_batches
-from lska.evaluate.robustness import ScoringPass
 from lska.models import create
 from lska.models.scoring import memory_format
 from lska.provenance.files import write_json

@@ -18,8 +18,8 @@ from torch import nn
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.perturbed.parts import Part, open_parts, prepare_perturbed
+from lska.evaluate.accuracy import ScoringPass
 from lska.evaluate.measurement import Subject, open_file, open_run, training_classes
-from lska.evaluate.robustness import ScoringPass
 from lska.models.pretrained import save_weights
 from lska.models.runs import Run
 from lska.provenance.files import write_json

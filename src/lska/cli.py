@@ -235,7 +235,7 @@ def _prepare(given: Given) -> None:
         prepare(scale.images)
     elif kind in SETS:
         from lska.data.perturbed.parts import prepare_perturbed
-        from lska.evaluate.robustness import judge
+        from lska.evaluate.accuracy import judge
 
         item = scale.perturbed_set(kind)
         prepare_perturbed(item, *(() if item.reference is None else judge(item.reference)))
@@ -381,7 +381,7 @@ def _classification(given: Given) -> None:
 def _speed(given: Given) -> None:
     runs = runs_of(given, given.runs)
     take(given.scale.speed.gpus)
-    from lska.evaluate.speed import measure_speed
+    from lska.evaluate.efficiency import measure_speed
 
     measure_speed(given.scale.measurement("speed"), list(map(given.scale.classifier, runs)))
 
@@ -391,11 +391,10 @@ def _dense(given: Given) -> None:
     job = given.scale.fine_tuning(given.task, Run.parse(given.run))
     require_data(given, job.kind)
     take(job.evaluation.gpus)
-    from lska.evaluate.box_ap import evaluate_detector
-    from lska.evaluate.segmentation_iou import evaluate_segmentor
+    from lska.evaluate.dense_scores import evaluate_dense
 
     with contextlib.redirect_stdout(sys.stderr):
-        (evaluate_detector if job.kind == "detection" else evaluate_segmentor)(job)
+        evaluate_dense(job)
 
 
 @command(
@@ -415,7 +414,7 @@ def _robustness(given: Given) -> None:
     chosen = [Path(name) if name.endswith(".safetensors") else Run.parse(name) for name in given.checkpoints]
     require_data(given, *(item.name for item in items))
     take(scale.robustness.evaluation.gpus)
-    from lska.evaluate.robustness import measure_robustness
+    from lska.evaluate.accuracy import measure_robustness
 
     with stop_request(budget) as stop:
         for item in items:
@@ -450,7 +449,7 @@ for _name, _about in {
     heavy=True,
 )
 def _complexity(given: Given) -> None:
-    from lska.evaluate.model_size import measure_complexity
+    from lska.evaluate.efficiency import measure_complexity
 
     task = "complexity" if given.head is None else f"complexity/{given.head}"
     measure_complexity(given.scale.measurement(task), runs_of(given, given.runs))
@@ -458,7 +457,7 @@ def _complexity(given: Given) -> None:
 
 @command("properties", "what attention designs can do (Table I), measured on the modules", heavy=True)
 def _properties(given: Given) -> None:
-    from lska.evaluate.model_size import measure_properties
+    from lska.evaluate.efficiency import measure_properties
 
     measure_properties(given.scale.measurement("properties"))
 

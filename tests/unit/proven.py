@@ -106,12 +106,12 @@ class Proven:
 def make(project: DenseProject) -> None:
     """Train, measure and show, in the working folder."""
     from lska.evaluate.accuracy import classify
-    from lska.evaluate.segmentation_iou import evaluate_segmentor
+    from lska.evaluate.dense_scores import evaluate_dense
 
     jobs = [project.trained("semantic_fpn"), project.trained("semantic_fpn", control=True)]
     config = jobs[0].config
     for job in jobs:
-        evaluate_segmentor(job)
+        evaluate_dense(job)
     classify(config.measurement("classification"), list(map(config.classifier, config.runs)))
     _keep_outcomes(config)
     _count(config)

@@ -15,7 +15,7 @@ from tiny_project import RECIPE, SETTINGS, Project
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lska.evaluate.model_size import complexity, conventions, measure_complexity, paper_job, paper_network
+from lska.evaluate.efficiency import complexity, conventions, measure_complexity, paper_job, paper_network
 from lska.models import create
 from lska.models.attention import as_published
 from lska.models.counting import architecture_metrics, count

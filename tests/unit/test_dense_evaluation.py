@@ -24,14 +24,12 @@ from lska.evaluate.box_ap import (
     AT_ONCE,
     STATISTICS,
     average_precision,
-    coco_results,
     precisions,
     resampled_precisions,
     scored,
 )
-from lska.evaluate.dense_scores import Predictor
+from lska.evaluate.dense_scores import Predictor, areas, class_metrics, coco_results, resampled, shares
 from lska.evaluate.measurement import StaleWeightsError
-from lska.evaluate.segmentation_iou import areas, class_metrics, resampled, shares
 from lska.provenance.metric_files import file_md5, validate
 from lska.provenance.outcomes import RESAMPLES, mean_of_parts, read_outcomes, resample_counts, standard_error
 

@@ -36,7 +36,7 @@ from lska.data.synthetic.scene import LUMA
 from lska.data.synthetic.seeds import HELD_OUT
 from lska.data.synthetic.texture_set import FAMILIES, FIRST, TextureSettings, instance_parts
 from lska.data.synthetic.textures import PHOTOS, TEXTURES
-from lska.evaluate.neighbours import texture_metrics
+from lska.evaluate.inspecting import texture_metrics
 
 SMALL = ClassificationSettings(image_size=32, classes=3, train_per_class=18, val_per_class=7)
 TINY = ClassificationSettings(image_size=32, classes=2, train_per_class=3, val_per_class=1)

@@ -21,9 +21,8 @@ from lska.data.dtd import read_textures
 from lska.data.entries import DataError
 from lska.data.folders import open_split
 from lska.evaluate import measurement, receptive_field, shape_texture
-from lska.evaluate.inspecting import category_classes, measure_inspection
+from lska.evaluate.inspecting import category_classes, measure_inspection, texture_metrics
 from lska.evaluate.measurement import StaleWeightsError, Subject
-from lska.evaluate.neighbours import texture_metrics
 from lska.models.scoring import features
 from lska.provenance.metric_files import outcomes_path, validate
 from lska.provenance.outcomes import RESAMPLES, read_outcomes, standard_error

@@ -24,8 +24,8 @@ from torch import nn
 from lska.data.entries import DataError
 from lska.data.folders import Split
 from lska.evaluate import measurement
-from lska.evaluate.measurement import Frame, Subject, Values, measure, open_run, open_weights
-from lska.evaluate.robustness import measure_robustness
+from lska.evaluate.accuracy import measure_robustness
+from lska.evaluate.measurement import Subject, Values, measure, open_run, open_weights
 from lska.models.pretrained import load_weights, save_weights
 from lska.models.runs import Run
 from lska.models.scoring import Scores, hits, score
@@ -33,6 +33,8 @@ from lska.provenance.files import write_json
 from lska.provenance.metric_files import file_md5, metric, outcomes_path, validate
 from lska.provenance.outcomes import Outcomes, read_outcomes, standard_error
 from lska.settings.scale import Config
+from lska.settings.schema import Evaluation
+from lska.settings.tasks import MeasurementJob
 
 OWN = {"image_size": 40, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": [0.3, 0.4, 0.6],
        "deviation": [0.2, 0.3, 0.25]}  # fmt: skip
@@ -59,7 +61,10 @@ def import_weights(config: Config, run: Run, /, **spec: Any) -> None:
 # The frame
 
 
-def test_any_network_with_any_file_of_weights_is_measured_without_a_configuration(tmp_path: Path) -> None:
+def test_any_network_with_any_file_of_weights_is_measured_without_a_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     network, weights = timm.create_model("resnet18", num_classes=3), tmp_path / "downloaded.safetensors"
     save_weights(network, weights)
     sidecar = {"md5": file_md5(weights), "origin": "imported"}
@@ -75,13 +80,14 @@ def test_any_network_with_any_file_of_weights_is_measured_without_a_configuratio
         yield Values({"mean": metric(value, "1")}, Outcomes(samples={"mean": np.arange(5.0)}), {"images": 1})
 
     data = {"name": "ones", "digest": f"sha256:{'0' * 64}"}
-    measure(Frame("outputs", "elsewhere", lambda run: tmp_path / f"{run}.json", data, threads=1), [opened], means)
-    content = json.loads((tmp_path / "resnet18.json").read_text())
+    job = MeasurementJob(scale="elsewhere", task="outputs", means=Evaluation(batch_size=1, threads=1))
+    measure(job, [opened], means, data)
+    content = json.loads(job.metrics("resnet18").read_text())
     validate(content, "metrics", "resnet18.json")
     with torch.inference_mode():
         assert content["metrics"]["mean"]["value"] == float(network.eval()(torch.ones(1, 3, 64, 64)).mean())
     assert content["metrics"]["mean"]["standard_error"] == standard_error(np.arange(5.0))
-    assert content["outcomes"] == file_md5(tmp_path / "resnet18.npz")
+    assert content["outcomes"] == file_md5(job.outputs("resnet18")[1])
     assert (content["task"], content["run"], content["scale"]) == ("outputs", "resnet18", "elsewhere")
     assert (content["weights"], content["recipe"], content["data"], content["detail"]) == (
         sidecar, None, data, {"images": 1}

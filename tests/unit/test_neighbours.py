@@ -18,9 +18,9 @@ from torch import nn
 from lska.data.dtd import read_textures
 from lska.data.synthetic.generated import write_set
 from lska.data.synthetic.texture_set import TextureSettings
-from lska.evaluate import neighbours
+from lska.evaluate import inspecting
+from lska.evaluate.inspecting import DISTANCES, nearest, pooled_features, texture_metrics
 from lska.evaluate.measurement import Subject
-from lska.evaluate.neighbours import DISTANCES, nearest, pooled_features, texture_metrics
 from lska.evaluate.scores import image_values
 from lska.models import create
 from lska.provenance.sidecars import Preprocessing
@@ -89,11 +89,11 @@ def test_blocks_change_nothing_and_of_equal_rows_the_first_counts(
     gallery, query = distinct[torch.arange(40) % 9], normal(20, 11, 7)
     expected = nearest(distinct, query, distance)
     assert torch.equal(nearest(gallery, query, distance), expected)
-    largest, original = [], neighbours._sums
-    monkeypatch.setattr(neighbours, "_sums", lambda rows: largest.append(len(rows)) or original(rows))
+    largest, original = [], inspecting._sums
+    monkeypatch.setattr(inspecting, "_sums", lambda rows: largest.append(len(rows)) or original(rows))
     for block, pairs in ((1, 1), (3, 2), (7, 1000), (50, 5)):
-        monkeypatch.setattr(neighbours, "BLOCK", block)
-        monkeypatch.setattr(neighbours, "PAIRS", pairs)
+        monkeypatch.setattr(inspecting, "BLOCK", block)
+        monkeypatch.setattr(inspecting, "PAIRS", pairs)
         largest.clear()
         assert torch.equal(nearest(gallery, query, distance), expected)
         assert max(largest) <= max(len(gallery), pairs), "memory is bounded"

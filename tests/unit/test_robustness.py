@@ -44,7 +44,7 @@ from lska.data.entries import DataError
 from lska.data.perturbed.names import C_BAR, EXTRA, FAMILIES, GROUPS, SEVERITIES, STANDARD
 from lska.data.perturbed.parts import open_parts, prepare_perturbed, read_perturbed_record
 from lska.evaluate import measurement
-from lska.evaluate.robustness import PredictionError, class_numbers, measure_robustness, predictions
+from lska.evaluate.accuracy import PredictionError, class_numbers, measure_robustness, predictions
 from lska.evaluate.scores import (
     ALEXNET,
     ALEXNET_CLEAN,
@@ -270,9 +270,9 @@ def test_a_checkpoint_gets_in_company_and_from_workers_what_it_gets_alone(robust
     large = done(scoring(item, RUNS[0], folder=Path("large"), shard=100, batch_size=9))
     (part,) = together.parts
     assert len(shard_files(item)) == 2 * 5 and len(list(Path("large").rglob("*.npz"))) == 1
-    for subject, one in zip(together.subjects, chosen, strict=True):
+    for subject, twin, one in zip(together.subjects, helped.subjects, chosen, strict=True):
         alone = done(scoring(item, one, folder=Path("alone")))
-        for other in (kept(helped, subject, part), kept(alone, alone.subjects[0], part)):
+        for other in (kept(helped, twin, part), kept(alone, alone.subjects[0], part)):
             assert equal(kept(together, subject, part), other)
     first, other = kept(together, together.subjects[0], part), kept(large, large.subjects[0], part)
     assert np.array_equal(first["masked_best"], other["masked_best"])

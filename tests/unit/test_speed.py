@@ -10,8 +10,8 @@ import torch
 from tiny_project import Project
 from torch import nn
 
-from lska.evaluate import speed as module
-from lska.evaluate.speed import batch_seconds, interleaved_seconds, measure_speed
+from lska.evaluate import efficiency as module
+from lska.evaluate.efficiency import batch_seconds, interleaved_seconds, measure_speed
 from lska.models.attention import DepthwiseConv2d
 from lska.models.runs import Run
 from lska.settings.scale import Speed

@@ -251,7 +251,7 @@ def _count_again(task: str, run: str) -> Mapping[str, Mapping[str, Any]]:
         from lska.models.properties import measure_module
 
         return measure_module(run)
-    from lska.evaluate.model_size import counts, dense_counts
+    from lska.evaluate.efficiency import counts, dense_counts
 
     return (dense_counts(head, Run.parse(run)) if head else counts(Run.parse(run)))[0]
 

@@ -19,20 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy.sparse import csr_array
-from torch import nn
 
-from lska.data.decoding import read_image
-from lska.evaluate.dense_scores import Predictor, measure_dense
-from lska.evaluate.measurement import Values
-from lska.evaluate.pictures import Instances, detection_sheet
-from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
-from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
-from lska.settings.tasks import FineTuningJob
+from lska.provenance.outcomes import RESAMPLES, resample_columns
 
 logger = logging.getLogger(__name__)
 
@@ -44,57 +36,6 @@ STATISTICS: Mapping[str, tuple[str, float | None]] = {
     "ap_small": ("small", None), "ap_medium": ("medium", None), "ap_large": ("large", None),
 }  # fmt: skip
 """Range of areas, and IoU threshold (None for the mean over all), of COCOeval's first six statistics, in its order."""
-
-
-def evaluate_detector(job: FineTuningJob) -> None:
-    """Score a detector over the validation set and write its metric file and the picture of sample predictions;
-    raises as `Predictor.open`."""
-    measure_dense(job, _score)
-
-
-def _score(predictor: Predictor, network: nn.Module) -> Values:
-    job, split = predictor.job, predictor.split
-    # The library numbers classes in the order of the annotation file; ours must be the same.
-    if (library := list(predictor.loader.dataset.cat_ids)) != list(split.category_ids):
-        raise InputError(
-            f"{split.annotations}: expected the categories in the order of the manifest, {list(split.category_ids)}, "
-            f"found {library}; order them so"
-        )
-    kinds = ("box", "mask") if job.head == "mask_rcnn" else ("box",)
-    truth, results, shown = read_truth(split.annotations), [], []
-    for sample, chosen in predictor.predictions(network):
-        found = {name: sample.pred_instances[name].cpu().numpy() for name in ("bboxes", "scores", "labels")}
-        if "mask" in kinds:
-            found["masks"] = sample.pred_instances["masks"].cpu().numpy().astype(bool)
-        results += coco_results(sample.img_id, found, split.category_ids)
-        if chosen:
-            predicted = Instances(found["bboxes"], found["labels"], found["scores"], found.get("masks"))
-            there = _truth(truth, sample.img_id, split.category_ids, "mask" in kinds)
-            shown.append((read_image(sample.img_path), there, predicted))
-    detection_sheet(*zip(*shown, strict=True), split.classes, job.samples, f"{job.caption}: {job.task}, {job.run}")
-    metrics: dict[str, Any] = {}
-    samples: dict[str, np.ndarray] = {}
-    parts: dict[str, np.ndarray] = {}
-    for kind in kinds:
-        scoring = scored(truth, results, kind)
-        metrics |= average_precision(scoring, kind)
-        samples |= {f"{kind}_{name}": values for name, values in resampled_precisions(scoring).items()}
-        parts |= {f"{kind}_{name}": values for name, values in precisions(scoring).items()}
-    return Values(metrics, Outcomes(samples=samples, parts=parts), {"detections": len(results)})
-
-
-def coco_results(image: int, found: dict[str, np.ndarray], category_ids: tuple[int, ...]) -> Iterator[dict[str, Any]]:
-    """Detections of one image in COCO's result format: `found` has `bboxes` (n, 4) as x1, y1, x2, y2 in pixels of the
-    original image, `scores`, `labels`, and `masks` (n, H, W) if any."""
-    for index, (box, score, label) in enumerate(zip(found["bboxes"], found["scores"], found["labels"], strict=True)):
-        left, top, right, bottom = map(float, box)
-        result = {
-            "image_id": image, "category_id": category_ids[int(label)], "score": float(score),
-            "bbox": [left, top, right - left, bottom - top],
-        }  # fmt: skip
-        if "masks" in found:
-            result["segmentation"] = rle.encode(np.asfortranarray(found["masks"][index].astype(np.uint8)))
-        yield result
 
 
 def read_truth(annotations: Path) -> COCO:
@@ -147,15 +88,6 @@ def precisions(scoring: COCOeval) -> dict[str, np.ndarray]:
         name: found[slice(None) if threshold is None else thresholds == threshold, :, areas.index(area)]
         for name, (area, threshold) in STATISTICS.items()
     }
-
-
-def _truth(truth: COCO, image: int, category_ids: tuple[int, ...], masks: bool) -> Instances:
-    objects = truth.loadAnns(truth.getAnnIds(imgIds=image))
-    boxes = np.array([item["bbox"] for item in objects], dtype=float).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    labels = np.array([category_ids.index(item["category_id"]) for item in objects], dtype=int)
-    outlines = np.stack([truth.annToMask(item) for item in objects]).astype(bool) if masks and objects else None
-    return Instances(boxes, labels, masks=outlines)
 
 
 # --- Bootstrap -------------------------------------------------------------------------------------------------------

@@ -1,11 +1,17 @@
-"""Looking inside networks: what `lska evaluate shape_texture`, `texture_knn` and `receptive_field` do."""
+"""Looking inside networks: what `lska evaluate shape_texture`, `texture_knn` and `receptive_field` do.
+
+Nearest textures (paper, Table XIII): how often the nearest image by a network's features is of the same texture. The
+paper names K = 1, the backbone's features and the validation set of DTD, but neither the split, the gallery, the
+distance nor the pooling. Here: pooled last features, gallery the training part, both usual distances, every split.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +20,32 @@ import torch
 
 from lska.data.archives import open_classification
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
-from lska.data.dtd import open_textures
+from lska.data.dtd import Splits, open_textures
+from lska.data.folders import Split
 from lska.data.preparing import verify as verify_classification
 from lska.data.preparing import verify_inspected
 from lska.evaluate import receptive_field, shape_texture
-from lska.evaluate.measurement import Frame, Shard, Subject, Values, measure, open_run, shared_batches, training_classes
-from lska.evaluate.neighbours import pooled_features, texture_metrics
+from lska.evaluate.measurement import Shard, Subject, Values, measure, open_run, shared_batches, training_classes
+from lska.evaluate.scores import image_values, over_splits
 from lska.models.runs import Run
 from lska.models.scoring import features
+from lska.provenance.errors import InputError
 from lska.provenance.files import atomic_path
-from lska.provenance.metric_files import file_md5, metric
+from lska.provenance.metric_files import file_md5, metric, proportion
 from lska.provenance.outcomes import Outcomes
 from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN
 from lska.settings.tasks import ClassifierJob, InspectionJob
 from lska.train.classifier import build_network
 
 logger = logging.getLogger(__name__)
+
+DISTANCES = ("cosine", "euclidean")
+
+BLOCK = 1024
+"""Rows of the query that are compared with the gallery at a time: 30 MB of distances for DTD."""
+
+PAIRS = 16384
+"""Pairs whose exact distance is taken at a time."""
 
 
 def measure_inspection(job: InspectionJob, networks: Sequence[ClassifierJob]) -> None:
@@ -39,23 +55,23 @@ def measure_inspection(job: InspectionJob, networks: Sequence[ClassifierJob]) ->
         DataError: the data were not prepared, were changed since, or hold an unreadable image.
         StaleWeightsError, ValueError: a checkpoint is missing, damaged or of another architecture.
     """
-    classes, frame = training_classes(job.clean), Frame.of(job, job.data.identity())
+    classes = training_classes(job.clean)
     look = {"shape_texture": _shape_texture, "texture_knn": _texture_knn, "receptive_field": _receptive_field}[job.name]
 
     def values(subjects: list[Subject], device: torch.device) -> Iterator[Values]:
-        for metrics, outcomes, detail in look(job, subjects, classes, device):
-            yield Values(metrics, outcomes, {"protocol": job.protocol(), **detail})
+        for found in look(job, subjects, classes, device):
+            yield dataclasses.replace(found, detail={"protocol": job.protocol(), **found.detail})
 
-    measure(frame, [functools.partial(open_run, network, len(classes)) for network in networks], values)
+    opened = [functools.partial(open_run, network, len(classes)) for network in networks]
+    measure(job, opened, values, job.data.identity())
 
 
-Found = Iterator[tuple[dict[str, dict[str, Any]], Outcomes, dict[str, Any]]]
-"""Metric entries of each network, what is kept of its images, and facts beside them."""
+# --- Shape and texture -----------------------------------------------------------------------------------------------
 
 
 def _shape_texture(
     job: InspectionJob, subjects: list[Subject], classes: tuple[str, ...], device: torch.device
-) -> Found:
+) -> Iterator[Values]:
     """Dimensions in both forms and shape bias; images are decoded once for all subjects."""
     section, cues = job.section, read_cue_conflict(Path(job.data.root))
     verify_inspected(job, cues)
@@ -66,8 +82,8 @@ def _shape_texture(
     neurons: list[list[np.ndarray]] = [[] for _ in subjects]
     probabilities: list[list[np.ndarray]] = [[] for _ in subjects]
     shard = Shard(cues, range(len(cues)), subjects, stored=job.stored_images == "as_stored")
-    with torch.inference_mode():
-        for _, _, inputs in shared_batches([shard], section.evaluation.batch_size, section.evaluation.workers, device):
+    for _, _, inputs in shared_batches([shard], section.evaluation.batch_size, section.evaluation.workers, device):
+        with torch.inference_mode():
             for rows, shares, (subject, images) in zip(neurons, probabilities, inputs, strict=True):
                 found, logits = features(subject.network, images, section.stage, section.pooled)
                 rows.append(found.cpu().numpy())
@@ -83,7 +99,7 @@ def _shape_texture(
             metrics |= shape_texture.bias_metrics(decided, tuple(groups))
             kept = shape_texture.bias_outcomes(decided, section.resamples)
             outcomes = Outcomes(kept.images, {**outcomes.samples, **kept.samples})
-        yield metrics, outcomes, {"images": len(cues), "stored_images": job.stored_images}
+        yield Values(metrics, outcomes, {"images": len(cues), "stored_images": job.stored_images})
 
 
 def category_classes(cues: CueConflictSet, classes: tuple[str, ...]) -> dict[str, np.ndarray] | None:
@@ -92,7 +108,7 @@ def category_classes(cues: CueConflictSet, classes: tuple[str, ...]) -> dict[str
 
     None for networks that were trained on other classes: their features have dimensions, their decisions no bias.
     """
-    groups = {name: (name,) for name in cues.categories}
+    groups: Mapping[str, Sequence[str]] = {name: (name,) for name in cues.categories}
     if not set(cues.categories) <= set(classes):
         groups = imagenet_categories()
         if not (set(cues.categories) <= set(groups) and set(itertools.chain(*groups.values())) <= set(classes)):
@@ -101,52 +117,163 @@ def category_classes(cues: CueConflictSet, classes: tuple[str, ...]) -> dict[str
     return {name: np.array([classes.index(one) for one in members]) for name, members in groups.items()}
 
 
-def _texture_knn(job: InspectionJob, subjects: list[Subject], classes: tuple[str, ...], device: torch.device) -> Found:
+# --- Nearest textures ------------------------------------------------------------------------------------------------
+
+
+def _texture_knn(
+    job: InspectionJob, subjects: list[Subject], classes: tuple[str, ...], device: torch.device
+) -> Iterator[Values]:
     """Nearest-neighbour accuracy per split and over splits."""
     section, textures = job.section, open_textures(job.data, job.data.cache)
     verify_inspected(job, textures)
     detail = {"gallery": list(section.gallery), "query": section.query, "classes": len(textures.classes)}
     means = section.evaluation
     for found in pooled_features(subjects, textures.images, means.batch_size, means.workers, device):
-        metrics, outcomes = texture_metrics(
-            found, textures.targets, textures.splits, gallery=section.gallery, query=section.query, device=device
+        yield Values(
+            *texture_metrics(
+                found, textures.targets, textures.splits, gallery=section.gallery, query=section.query, device=device
+            ),
+            detail,
         )
-        yield metrics, outcomes, detail
+
+
+def pooled_features(
+    subjects: Sequence[Subject], images: Split, batch_size: int, workers: int, device: torch.device
+) -> list[np.ndarray]:
+    """Pooled last features of all `images` by every subject, float32 (n, C) each; every image is decoded once.
+
+    Images are cut and normalised as each subject's validation images were. The features are what the classifier gets
+    (timm's `forward_head` with `pre_logits`), in 32-bit precision. Raises ValueError where they are not numbers.
+    """
+    found: list[list[np.ndarray]] = [[] for _ in subjects]
+    shard = Shard(images, range(len(images)), subjects)
+    for _, _, inputs in shared_batches([shard], batch_size, workers, device):
+        with torch.inference_mode():
+            for rows, (subject, batch) in zip(found, inputs, strict=True):
+                rows.append(features(subject.network, batch)[0].cpu().numpy())
+    whole = [np.concatenate(rows) for rows in found]
+    for subject, rows in zip(subjects, whole, strict=True):
+        if not np.isfinite(rows).all():
+            raise InputError(
+                f"{subject.name}: the network's features are not finite; its weights (MD5 {subject.sidecar['md5']}) "
+                "are of no use: train it again, or leave it out"
+            )
+    return whole
+
+
+def texture_metrics(
+    rows: np.ndarray, targets: np.ndarray, splits: Splits, *, gallery: Sequence[str] = ("train",), query: str = "val",
+    device: torch.device | None = None,
+) -> tuple[dict[str, dict[str, Any]], Outcomes]:  # fmt: skip
+    """Metric entries of a texture set: `top1_<distance>_split<n>`, their mean `top1_<distance>` and its deviation; and
+    the values of every query image for the means.
+
+    The splits sort the same images, so they are not independent. The mean's standard error is therefore the mean of the
+    splits' binomial ones, its upper bound; `top1_<distance>_deviation` is the sample deviation over splits (null for a
+    single one), and `n` of the mean the number of different query images.
+
+    Args:
+        rows: features, float32 (n, D).
+        targets: class index of every image, (n,).
+        gallery: parts that neighbours are looked for in; ("train", "test") is everything that is not queried.
+        device: where distances are computed; the CPU where None.
+    """
+    entries, values, tensor = {}, {}, torch.from_numpy(rows).to(device or "cpu")
+    for distance in DISTANCES:
+        hits = {}
+        for number, parts in splits.items():
+            searched, asked = np.concatenate([parts[part] for part in gallery]), parts[query]
+            found = nearest(tensor[torch.from_numpy(searched)], tensor[torch.from_numpy(asked)], distance)
+            hits[number] = targets[searched[found.cpu().numpy()]] == targets[asked]
+        name = f"top1_{distance}"
+        values[name] = image_values({number: parts[query] for number, parts in splits.items()}, hits)
+        shares = {number: proportion(int(hit.sum()), len(hit)) for number, hit in hits.items()}
+        entries |= over_splits(name, shares, len(values[name]))
+    return entries, Outcomes(images=values)
+
+
+def nearest(gallery: torch.Tensor, query: torch.Tensor, distance: str = "cosine") -> torch.Tensor:
+    """Row of `gallery` (G, D) that is nearest to each row of `query` (Q, D), int64 (Q,), on the tensors' device.
+
+    The search is exact in 64-bit arithmetic, for cosine that of the rows scaled to length 1. Products of matrices leave
+    the rows that their rounding cannot tell apart, and of those the differences are squared and summed, in the same
+    order of additions for any block and device. Of equal distances the smallest row counts.
+
+    Raises:
+        ValueError: for cosine, a row of zeros, which has no direction.
+    """
+    gallery, query = (_rows(rows, distance) for rows in (gallery, query))
+    lengths, found = gallery.square().sum(dim=1), []
+    # Sums of D products err by at most about D eps of the sum of their sizes; twice, since minimum and rival both do.
+    unit = 2 * (gallery.shape[1] + 4) * torch.finfo(torch.float64).eps
+    for block in query.split(BLOCK):
+        products = torch.addmm(lengths, block, gallery.T, alpha=-2)
+        margin = unit * (block.square().sum(dim=1).sqrt() + lengths.max().sqrt()).square()
+        rivals = products <= (products.amin(dim=1) + margin)[:, None]
+        rows, columns = rivals.nonzero(as_tuple=True)
+        pairs = zip(rows.split(PAIRS), columns.split(PAIRS), strict=True)
+        exact = torch.cat([_sums((block[row] - gallery[column]).square()) for row, column in pairs])
+        least = torch.full_like(margin, torch.inf).scatter_reduce(0, rows, exact, "amin")
+        winners = exact == least[rows]
+        places = torch.full_like(margin, len(gallery), dtype=torch.int64)
+        found.append(places.scatter_reduce(0, rows[winners], columns[winners], "amin"))
+    return torch.cat(found)
+
+
+def _rows(rows: torch.Tensor, distance: str) -> torch.Tensor:
+    """Rows in 64-bit precision, for cosine of length 1: |a - b|^2 = 2 - 2 cos then, which keeps the order."""
+    rows = rows.double()
+    if distance == "euclidean":
+        return rows
+    lengths = _sums(rows.square()).sqrt()
+    if not lengths.all():
+        raise InputError("cosine: features that are all zero have no direction; the network is of no use")
+    return rows / lengths[:, None]
+
+
+def _sums(values: torch.Tensor) -> torch.Tensor:
+    """Sums of the rows of (n, D), by halves: torch's own sum may order its additions by n and by the device."""
+    while values.shape[1] > 1:
+        half = values.shape[1] // 2
+        values = torch.cat([values[:, :half] + values[:, half : 2 * half], values[:, 2 * half :]], dim=1)
+    return values[:, 0]
+
+
+# --- Receptive fields ------------------------------------------------------------------------------------------------
 
 
 def _receptive_field(
     job: InspectionJob, subjects: list[Subject], classes: tuple[str, ...], device: torch.device
-) -> Found:
+) -> Iterator[Values]:
     """Area ratios of the trained network and, as a control, of the same network before training."""
     section, split = job.section, open_classification(job.data, "val")
     verify_classification(job.data, split)
     for subject in subjects:
         logger.info("%s: effective receptive field", subject.name)
-        run = Run.parse(subject.name)
-        fresh = build_network(run, subject.architecture, len(classes)).eval().to(device)
-        mean, deviation = subject.own.mean, subject.own.deviation
-        if section.normalization == "imagenet":
-            mean, deviation = IMAGENET_MEAN, IMAGENET_DEVIATION
-        fields, metrics, samples = {}, {}, {}
-        for name, network in (("trained", subject.network), ("untrained", fresh)):
+        fresh = build_network(Run.parse(subject.name), subject.architecture, len(classes)).eval().to(device)
+        imagenet = section.normalization == "imagenet"
+        mean = IMAGENET_MEAN if imagenet else subject.own.mean
+        deviation = IMAGENET_DEVIATION if imagenet else subject.own.deviation
+        maps, skipped, metrics, samples = {}, {}, {}, {}
+        for name, end, network in (("trained", "", subject.network), ("untrained", "_untrained", fresh)):
             # All of the set: where images are skipped, the next ones take their place.
             images = receptive_field.erf_images(split, section.size, mean, deviation)
             found = receptive_field.mean_contribution(network, images, device, section.images)
-            fields[name], end = found, "" if name == "trained" else "_untrained"
-            # Of the map as it is kept, so that they follow from it to the last digit.
-            ratios = receptive_field.ratios(found.scores.astype(np.float32), len(found.maps))
+            # Metrics are those of the map as it is kept, so that they follow from it to the last digit.
+            maps[name], skipped[name] = found.scores.astype(np.float32), found.skipped
+            ratios = receptive_field.ratios(maps[name], len(found.maps))
             metrics |= {f"{ratio}{end}": entry for ratio, entry in ratios.items()}
             drawn = receptive_field.resampled_ratios(found.maps)
             samples |= {f"{ratio}{end}": values for ratio, values in drawn.items()}
         with atomic_path(job.field(subject.name)) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, **{name: found.scores.astype(np.float32) for name, found in fields.items()})
+            np.savez_compressed(stream, **maps)
         used = {"mean": list(mean), "deviation": list(deviation)}
         detail = {
             "size": section.size,
-            "skipped": {name: found.skipped for name, found in fields.items()},
+            "skipped": skipped,
             "field": file_md5(job.field(subject.name)),
             # Of the network's own preprocessing, the part that was used; and all that was taken.
-            "preprocessing": {} if section.normalization == "imagenet" else used,
+            "preprocessing": {} if imagenet else used,
             "normalization": used,
         }
-        yield metrics, Outcomes(samples=samples), detail
+        yield Values(metrics, Outcomes(samples=samples), detail)

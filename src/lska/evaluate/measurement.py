@@ -2,7 +2,7 @@
 
 A measurement is a function that gets opened networks and yields the `Values` of each. Whatever it measures, `measure`
 opens the networks, sets threads and device, and writes what the values rest on. Nothing of that needs a configuration:
-a `Frame` says where results are kept, a `Subject` what a network is and what vouches for its weights.
+a job says where results are kept, a `Subject` what a network is and what vouches for its weights.
 """
 
 from __future__ import annotations
@@ -83,54 +83,35 @@ class Values:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Frame:
-    """What all metric files of one measurement share; `place` gives that of a run."""
-
-    task: str
-    scale: str
-    place: Callable[[str], Path]
-    data: Mapping[str, str] | None = None
-    """Name and digest of the images, None where there are none."""
-    threads: int | None = None
-    """Processor threads, None for as many as there are."""
-    gpus: int = 0
-    started: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-    @classmethod
-    def of(cls, job: MeasurementJob | FineTuningJob, data: Mapping[str, str] | None = None) -> Frame:
-        """The frame of a task."""
-        means = job.evaluation if isinstance(job, FineTuningJob) else job.means
-        threads, gpus = (None, 0) if means is None else (means.threads, means.gpus)
-        return cls(job.task, job.scale, functools.partial(job.metric_path, job.task), data, threads, gpus)
-
-
 def measure(
-    frame: Frame,
+    job: MeasurementJob | FineTuningJob,
     subjects: Iterable[Callable[[torch.device], Subject]],
     values: Callable[[list[Subject], torch.device], Iterable[Values]],
+    data: Mapping[str, str] | None = None,
 ) -> None:
-    """Open the `subjects` and write a metric file for each, with what `values` yields of it.
+    """Open the `subjects` and write a metric file of `job` for each, with what `values` yields of it.
 
-    Bootstrap samples among the outcomes give the standard errors of their metrics.
+    Bootstrap samples among the outcomes give the standard errors of their metrics. `data` are name and digest of the
+    images, None where there are none.
     """
-    if frame.threads is not None:
-        use_threads(frame.threads)
-    device = torch.device("cuda" if frame.gpus else "cpu")
+    started, means = datetime.now(UTC), job.evaluation if isinstance(job, FineTuningJob) else job.means
+    if means is not None and means.threads is not None:
+        use_threads(means.threads)
+    device = torch.device("cuda" if means is not None and means.gpus else "cpu")
     opened = [open_subject(device) for open_subject in subjects]
     for subject, found in zip(opened, values(opened, device), strict=True):
         prepared = {} if subject.own is None else {"preprocessing": subject.own.to_dict()}
         write_metrics(
-            frame.place(subject.name),
-            task=frame.task,
+            job.metric_path(job.task, subject.name),
+            task=job.task,
             run=subject.name,
-            scale=frame.scale,
+            scale=job.scale,
             metrics=with_errors(found.metrics, found.outcomes),
             weights={name: subject.sidecar[name] for name in ("md5", "origin")},
             recipe=subject.sidecar.get("recipe"),
-            data=frame.data,
+            data=data,
             device=str(device),
-            started=frame.started,
+            started=started,
             extra={**prepared, **found.detail},
             outcomes=found.outcomes,
         )
@@ -163,12 +144,13 @@ def open_weights(
 def open_run(job: ClassifierJob, classes: int, device: torch.device) -> Subject:
     """A run of the scale, trained as its configuration says today, or imported and prepared for as its sidecar says;
     raises as `vouched_run` and `open_weights`."""
-    (sidecar, own), run, architecture = vouched_run(job), job.run, job.architecture
+    sidecar, own = vouched_run(job)
+    architecture, layout = job.architecture, job.recipe.channels_last
     if imported(sidecar):
         architecture = (sidecar.get("spec") or {}).get("architecture", architecture)
-    network, layout = build_network(run, architecture, classes), job.recipe.channels_last
+    network = build_network(job.run, architecture, classes)
     return open_weights(
-        str(run), network, job.weights, sidecar, own, device, channels_last=layout, architecture=architecture
+        str(job.run), network, job.weights, sidecar, own, device, channels_last=layout, architecture=architecture
     )
 
 
@@ -212,13 +194,12 @@ def vouched_run(job: ClassifierJob) -> tuple[dict[str, Any], Preprocessing]:
         StaleWeightsError: as `vouched_sidecar` and `check_origin`.
         ValueError: the sidecar of imported weights is of another run, or does not say how images are prepared.
     """
-    run, weights = job.run, job.weights
-    sidecar, where = vouched_sidecar(weights, f"lska train {run}"), str(weights.with_suffix(".json"))
-    check_origin(sidecar, weights, job.spec(), job.data.identity())
+    sidecar, where = vouched_sidecar(job.weights, f"lska train {job.run}"), str(job.weights.with_suffix(".json"))
     if not imported(sidecar):
+        check_origin(sidecar, job.weights, job.spec(), job.data.identity())
         return sidecar, Preprocessing.of(job.recipe.to_dict(), "recipe")
-    if (stated := (sidecar.get("spec") or {}).get("run", str(run))) != str(run):
-        raise InputError(f"{where}: spec.run: expected {run}, found {quoted(stated)}; correct the sidecar")
+    if (stated := (sidecar.get("spec") or {}).get("run", str(job.run))) != str(job.run):
+        raise InputError(f"{where}: spec.run: expected {job.run}, found {quoted(stated)}; correct the sidecar")
     return sidecar, own_preprocessing(sidecar, where)
 
 
@@ -247,8 +228,6 @@ def vouched_sidecar(weights: Path, command: str) -> dict[str, Any]:
 def check_origin(sidecar: Mapping[str, Any], weights: Path, spec: Mapping[str, Any], data: Mapping[str, str]) -> None:
     """Raise StaleWeightsError, with what differs, for weights that were trained here otherwise, or on other data, than
     `spec` and `data` say today."""
-    if imported(sidecar):
-        return
     where, remedy = weights.with_suffix(".json"), "train the run again or restore the configuration"
     if sidecar.get("recipe") != digest(spec):
         differences = changes(sidecar.get("spec") or {}, spec)
@@ -279,14 +258,11 @@ class Shard:
         return tuple(dict.fromkeys(subject.preprocessing(self.stored).geometry for subject in self.subjects))
 
 
-Inputs = Iterator[tuple[Subject, Tensor]]
-"""What every subject gets of a batch: float32 (B, 3, size, size) on the device."""
-
-
 def shared_batches(
     shards: Sequence[Shard], batch_size: int, workers: int, device: torch.device, stopping: Stopping = lambda: None
-) -> Iterator[tuple[Shard, Sequence[int], Inputs]]:
-    """The images of `shards` in batches, each of one shard: which of its indices they have, and the inputs.
+) -> Iterator[tuple[Shard, Sequence[int], Iterator[tuple[Subject, Tensor]]]]:
+    """The images of `shards` in batches, each of one shard: which of its indices they have, and what every subject gets
+    of them, float32 (B, 3, size, size) on the device.
 
     Every image is decoded once, cut once for all subjects that agree on how, and likewise normalised. Progress shows on
     a terminal. Raises DataError where an image cannot be decoded, Interrupted where `stopping` says why no batch comes.
@@ -308,8 +284,13 @@ class _CutBatches(Dataset):
     """Batches by (shard, first place): for each of its geometries a uint8 tensor (B, 3, size, size)."""
 
     def __init__(self, sources: Sequence[tuple[Any, Sequence[int], tuple[Geometry, ...]]], size: int) -> None:
-        self.sources, self.size = sources, size
-        self.transforms = {geometry: _cut(geometry) for *_, geometries in sources for geometry in geometries}
+        from torchvision.transforms import Compose, PILToTensor
+
+        self.sources, self.size, self.cuts = sources, size, {}
+        for how in {geometry for *_, geometries in sources for geometry in geometries}:
+            whole = create_transform(how.size, is_training=False, crop_pct=how.crop, interpolation=how.interpolation)
+            # timm's test transform up to the pixels: resize, centre crop.
+            self.cuts[how] = Compose([*whole.transforms[:-2], PILToTensor()])
 
     def __getitem__(self, key: tuple[int, int]) -> list[Tensor]:
         number, first = key
@@ -317,21 +298,11 @@ class _CutBatches(Dataset):
         cuts = []
         for index in indices[first : first + self.size]:
             image = decode(images.read(index), images.name(index))
-            cuts.append([self.transforms[geometry](image) for geometry in geometries])
+            cuts.append([self.cuts[geometry](image) for geometry in geometries])
         return [torch.stack(alike) for alike in zip(*cuts, strict=True)]
 
 
-def _cut(geometry: Geometry) -> Any:
-    """timm's test transform up to the pixels: resize, centre crop, uint8 tensor."""
-    from torchvision.transforms import Compose, PILToTensor
-
-    whole = create_transform(
-        geometry.size, is_training=False, crop_pct=geometry.crop, interpolation=geometry.interpolation
-    )
-    return Compose([*whole.transforms[:-2], PILToTensor()])
-
-
-def _inputs(shard: Shard, cuts: Sequence[Tensor], device: torch.device) -> Inputs:
+def _inputs(shard: Shard, cuts: Sequence[Tensor], device: torch.device) -> Iterator[tuple[Subject, Tensor]]:
     sizes = dict(zip(shard.geometries, cuts, strict=True))
     ready: dict[tuple[Preprocessing, bool], Tensor] = {}
     for subject in shard.subjects:

@@ -105,10 +105,8 @@ def _server(listener: socket.socket, alive: int, keep: int, main: Main) -> int:
         import jsonschema  # noqa: F401
 
     import lska.evaluate.accuracy
-    import lska.evaluate.box_ap
-    import lska.evaluate.model_size
-    import lska.evaluate.segmentation_iou
-    import lska.evaluate.speed  # noqa: F401
+    import lska.evaluate.dense_scores
+    import lska.evaluate.efficiency  # noqa: F401
     from lska.models.openmmlab import LIBRARIES, use
 
     for kind in LIBRARIES:

@@ -34,14 +34,14 @@ GENERATORS = {
 """Generators of data sets, and the corruptions of ImageNet-C and ImageNet-C-bar."""
 
 MEASUREMENTS = {
-    "robustness": Version(2, tuple(f"evaluate/{name}.py" for name in ("measurement", "robustness", "scores"))),
+    "robustness": Version(2, tuple(f"evaluate/{name}.py" for name in ("measurement", "accuracy", "scores"))),
     "inspection": Version(
-        2, tuple(f"evaluate/{name}.py" for name in ("shape_texture", "neighbours", "receptive_field", "scores"))
+        2, tuple(f"evaluate/{name}.py" for name in ("shape_texture", "inspecting", "receptive_field", "scores"))
     ),
-    "speed": Version(1, ("evaluate/speed.py", "models")),
-    "complexity": Version(1, ("evaluate/model_size.py", "models")),
-    "dense_complexity": Version(1, ("evaluate/model_size.py", "models")),
-    "properties": Version(1, ("evaluate/model_size.py", "models/properties.py")),
+    "speed": Version(1, ("evaluate/efficiency.py", "models")),
+    "complexity": Version(1, ("evaluate/efficiency.py", "models")),
+    "dense_complexity": Version(1, ("evaluate/efficiency.py", "models")),
+    "properties": Version(1, ("evaluate/efficiency.py", "models/properties.py")),
 }
 """Measurements."""
 

@@ -1,34 +1,44 @@
-"""Parameters and FLOPs of the paper's networks, alone and in detectors and segmentors; properties of attention designs.
+"""What networks cost and designs can do: parameters, FLOPs and throughput, and the properties of Table I.
 
-Nothing here depends on training or on how a scale shrinks networks: recipes are the paper's, classes those of ImageNet,
-COCO and ADE20K. Backbone, pyramid and heads run on the meta device up to their raw outputs, without suppression and
-pasting of masks. The regions that Mask R-CNN would choose are not known there, only their number matters: the box head
-gets as many as the configuration keeps at test time (1,000), the mask head as many as it lets through (100), as in
-mmdet's own `forward`. This gives the printed 221 GFLOPs with LSKA-Small.
+Counts depend neither on training nor on how a scale shrinks networks: recipes are the paper's, classes those of
+ImageNet, COCO and ADE20K. Backbone, pyramid and heads run on the meta device up to their raw outputs, without
+suppression and pasting of masks. The regions that Mask R-CNN would choose are not known there, only their number
+matters: the box head gets as many as the configuration keeps at test time (1,000), the mask head as many as it lets
+through (100), as in mmdet's own `forward`. This gives the printed 221 GFLOPs with LSKA-Small.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lska.evaluate.measurement import Frame, Subject, Values, measure
+from lska.evaluate.measurement import Subject, Values, measure, training_classes
 from lska.models import create
+from lska.models.attention import as_published
 from lska.models.counting import Complexity, architecture_metrics, count
+from lska.models.properties import MODULES, REASONS, measure_module
 from lska.models.replknet import RepLKNet
 from lska.models.runs import Run
+from lska.models.scoring import memory_format
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric, project_root
-from lska.provenance.sidecars import Normalization
+from lska.provenance.sidecars import Normalization, imported_size
 from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN, load_recipe
-from lska.settings.schema import Evaluation, FineTuning
-from lska.settings.tasks import CONTROL, HEADS, PAPER_RECIPES, FineTuningJob, MeasurementJob, ScaleData
+from lska.settings.schema import Evaluation, FineTuning, Speed
+from lska.settings.tasks import CONTROL, HEADS, PAPER_RECIPES, ClassifierJob, FineTuningJob, MeasurementJob, ScaleData
+from lska.train.classifier import build_network
+
+logger = logging.getLogger(__name__)
 
 INPUT_SIZE = (3, 224, 224)
 
@@ -41,16 +51,13 @@ def measure_complexity(task: MeasurementJob, runs: Sequence[Run]) -> None:
     """
     head = task.task.partition("/")[2]
     for run in tqdm(runs, unit="network", disable=None):
-        _write(task, str(run), lambda run=run: dense_counts(head, run) if head else counts(run))
+        _write(task, str(run), functools.partial(dense_counts, head, run) if head else functools.partial(counts, run))
 
 
 def measure_properties(task: MeasurementJob) -> None:
     """Measure long-range dependence, adaptability and scalability of each design of Table I on its actual module."""
-    from lska.models.properties import MODULES, REASONS, measure_module
-
     for name in MODULES:
-        reasons = {"reasons": REASONS.get(name, {})}
-        _write(task, name, lambda name=name, reasons=reasons: (measure_module(name), reasons))
+        _write(task, name, lambda name=name: (measure_module(name), {"reasons": REASONS.get(name, {})}))
 
 
 def _write(task: MeasurementJob, name: str, counted: Callable[[], tuple[Mapping[str, Any], Any]]) -> None:
@@ -60,7 +67,7 @@ def _write(task: MeasurementJob, name: str, counted: Callable[[], tuple[Mapping[
         metrics, detail = counted()
         yield Values(metrics, detail=detail)
 
-    measure(Frame.of(task), [lambda device: Subject(name, nn.Identity())], values)
+    measure(task, [lambda device: Subject(name, nn.Identity())], values)
 
 
 def counts(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -168,3 +175,77 @@ def conventions(cost: Complexity, size: tuple[int, int]) -> dict[str, int]:
     }
     width, height = size
     return {"params": cost.params, **{f"{name}_{width}x{height}": value for name, value in values.items()}}
+
+
+# --- Throughput ------------------------------------------------------------------------------------------------------
+
+
+def measure_speed(task: MeasurementJob, jobs: Sequence[ClassifierJob]) -> None:
+    """Measure the throughput of networks with fresh weights, on which it does not depend, and write the metric files
+    (Figure 6d, Table XVII).
+
+    GPU, batch size and precision of the paper's measurement are not known (paper/protocol.md, section 10). Here all
+    networks take turns within each repetition, so that a slow moment of the machine touches all of them. Convolutions
+    are run in the plain form of the released code, with all their taps, although faster forms exist
+    (`DepthwiseConv2d`). Images have the size of the network's recipe, those of a run with imported weights the size of
+    these. Raises ValueError for unknown networks, or without a manifest of the training data, whose number of classes
+    they need.
+    """
+    protocol, classes = task.means, len(training_classes(task.data))
+    layout = memory_format(jobs[0].recipe.channels_last)
+    sizes = [imported_size(job.weights.with_suffix(".json")) or job.recipe.image_size for job in jobs]
+
+    def fresh(job: ClassifierJob, device: torch.device) -> Subject:
+        network = as_published(build_network(job.run, job.architecture, classes)).eval()
+        network = network.to(device, memory_format=layout)
+        return Subject(str(job.run), network, {"md5": None, "origin": "random"})
+
+    def throughputs(subjects: list[Subject], device: torch.device) -> Iterator[Values]:
+        images = {}
+        for size in sizes:
+            shape = (protocol.batch_size, 3, size, size)
+            drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            images[size] = drawn.to(device, memory_format=layout)
+        networks = [subject.network for subject in subjects]
+        times = interleaved_seconds(networks, [images[size] for size in sizes], protocol)
+        for size, seconds in zip(sizes, times.T, strict=True):
+            low, middle, high = map(float, np.quantile(protocol.batch_size / seconds, [0.25, 0.5, 0.75]))
+            metrics = {
+                "throughput": metric(middle, "images/s", n=len(seconds), interval=(low, high)),
+                "latency": metric(1000 * float(np.median(seconds)), "ms/batch", n=len(seconds)),
+                "batch_size": metric(protocol.batch_size, "1"),
+                "image_size": metric(size, "pixels"),
+            }
+            conditions = {"threads": protocol.threads, "warmup_batches": protocol.warmup}
+            yield Values(metrics, detail={**conditions, "least_seconds": protocol.seconds})
+
+    measure(task, [functools.partial(fresh, job) for job in jobs], throughputs)
+
+
+def interleaved_seconds(networks: Sequence[nn.Module], images: Sequence[torch.Tensor], protocol: Speed) -> np.ndarray:
+    """Seconds per batch, (repeats, networks), of images (B, 3, H, W) for each network; every other repetition takes the
+    networks in reversed order."""
+    for network, batch in zip(networks, images, strict=True):
+        for _ in range(protocol.warmup):
+            batch_seconds(network, batch, 0.0)
+    times = np.empty((protocol.repeats, len(networks)))
+    for repeat in range(protocol.repeats):
+        order = range(len(networks)) if repeat % 2 == 0 else reversed(range(len(networks)))
+        for index in order:
+            times[repeat, index] = batch_seconds(networks[index], images[index], protocol.seconds)
+        logger.info("repetition %d of %d", repeat + 1, protocol.repeats)
+    return times
+
+
+@torch.inference_mode()
+def batch_seconds(network: nn.Module, images: torch.Tensor, least_seconds: float) -> float:
+    """Mean seconds per forward pass of `images` (B, 3, H, W), over at least `least_seconds`."""
+    wait = torch.cuda.synchronize if images.is_cuda else lambda device: None
+    wait(images.device)
+    begun, batches, elapsed = time.perf_counter(), 0, 0.0
+    while elapsed < least_seconds or batches == 0:
+        network(images)
+        wait(images.device)
+        batches += 1
+        elapsed = time.perf_counter() - begun
+    return elapsed / batches
