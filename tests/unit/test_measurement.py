@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,14 +173,11 @@ def test_hits_are_among_the_k_largest_and_scores_add_up() -> None:
     assert scores.mean("loss") == pytest.approx(nn.functional.cross_entropy(LOGITS, labels).item())
 
 
-def test_scoring_leaves_the_modes_and_uses_running_statistics() -> None:
-    for training in (True, False):
-        network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 4)).train(training)
-        batch = (torch.randn(2, 3, 2, 2), torch.tensor([0, 1]))
-        assert score(network, [batch, batch], CPU, True).n == 4
-        with pytest.raises(RuntimeError, match="shape"):
-            score(network, [(torch.randn(2, 3, 5, 5), torch.tensor([0, 1]))], CPU, True)
-        assert network.training == training and network[0].num_batches_tracked.item() == 0
+def test_scoring_leaves_the_mode_and_uses_running_statistics() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 4)).train()
+    batch = (torch.randn(2, 3, 2, 2), torch.tensor([0, 1]))
+    assert score(network, [batch, batch], CPU, True).n == 4
+    assert network.training and network[0].num_batches_tracked.item() == 0
 
 
 def test_a_trained_network_scores_what_its_training_saw(project: Project) -> None:
@@ -354,3 +354,28 @@ def test_a_truncated_image_is_named_and_nothing_is_written(project: Project, ima
     with pytest.raises(DataError, match=f"{path}: expected an image, found 300 bytes"):
         scored(config, [project.run])
     assert not config.metric_path("classification", project.run).exists()
+
+
+# Threads
+
+SCRIPT = """
+import hashlib
+from threadpoolctl import threadpool_info
+from lska.models.scoring import use_threads
+use_threads({count})
+import numpy, torch
+random = numpy.random.default_rng(0)
+product = random.random((200, 5281)) @ random.random((5281, 64))
+blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+print(torch.get_num_threads(), *sorted(set(blas)), hashlib.md5(product.tobytes()).hexdigest())
+"""
+
+
+def test_products_do_not_depend_on_the_environment() -> None:
+    count, said = 2, []
+    for variable in ("1", "2"):
+        environment = {**os.environ, "OMP_NUM_THREADS": variable, "OPENBLAS_NUM_THREADS": variable}
+        words = [sys.executable, "-c", SCRIPT.format(count=count)]
+        said.append(subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout.split())
+    assert said[0] == said[1]
+    assert said[0][:-1] == [str(count), str(count)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,10 +76,10 @@ def contribution(network: nn.Module, image: Tensor) -> np.ndarray:
 def mean_contribution(
     network: nn.Module, images: Iterable[Tensor], device: torch.device, count: int | None = None
 ) -> Contribution:
-    """Mean contribution of images taken one at a time, in evaluation mode; progress shows on a terminal.
+    """Mean contribution of images taken one at a time; progress shows on a terminal.
 
-    Activations are recomputed in the backward pass where the network can, parameters get no gradients, and the network
-    is left as it was. Images whose scores are not finite are skipped, and the next ones take their place.
+    The network is left in evaluation mode, its parameters without gradients, its activations recomputed in the backward
+    pass where it can. Images whose scores are not finite are skipped, and the next ones take their place.
 
     Args:
         images: normalised, each (1, 3, S, S), all of one size.
@@ -89,8 +88,14 @@ def mean_contribution(
     Raises:
         ValueError: no image gave finite scores.
     """
+    network.eval().requires_grad_(False)
+    if hasattr(network, "set_grad_checkpointing"):
+        try:
+            network.set_grad_checkpointing(True)
+        except AssertionError:  # what timm's networks raise that cannot
+            logger.info("%s keeps all activations: it cannot recompute them", type(network).__name__)
     total, skipped, maps = np.zeros(()), 0, []
-    with _frozen(network), tqdm(total=count, unit="image", disable=None, leave=False) as bar:
+    with tqdm(total=count, unit="image", disable=None, leave=False) as bar:
         for image in images:
             scores = contribution(network, image.to(device))
             if not np.isfinite(scores).all():
@@ -109,26 +114,6 @@ def mean_contribution(
     if skipped:
         logger.warning("%d images left out, their contribution scores are not finite", skipped)
     return Contribution(total / len(maps), skipped, np.stack(maps))
-
-
-@contextmanager
-def _frozen(network: Any) -> Iterator[None]:
-    """Evaluation mode, no gradients of parameters, activations recomputed; everything as before at the end."""
-    states = [(parameter, "requires_grad", parameter.requires_grad) for parameter in network.parameters()]
-    for module in network.modules():
-        names = [name for name in ("training", "grad_checkpointing") if hasattr(module, name)]
-        states += [(module, name, getattr(module, name)) for name in names]
-    try:
-        network.eval().requires_grad_(False)
-        if hasattr(network, "set_grad_checkpointing"):
-            try:
-                network.set_grad_checkpointing(True)
-            except AssertionError:  # what timm's networks raise that cannot
-                logger.info("%s keeps all activations: it cannot recompute them", type(network).__name__)
-        yield
-    finally:
-        for owner, name, value in states:
-            setattr(owner, name, value)
 
 
 def erf_images(split: Split, size: int, mean: Sequence[float], deviation: Sequence[float]) -> Iterator[Tensor]:

@@ -96,8 +96,6 @@ def count(
     Raises:
         ValueError: the network refuses the input size.
     """
-    on_meta = any(parameter.is_meta for parameter in model.parameters())
-    nonzero = {} if on_meta else _nonzero_weights(model)
     model, image = copy.deepcopy(model).to("meta").eval(), torch.empty(1, *input_size, device="meta")
     names = {module: name for name, module in model.named_modules()}
     tally, called = Counter(), set()
@@ -116,10 +114,8 @@ def count(
         elif kind is not None and names[module].startswith(elementwise):
             tally[kind] += output.numel()
 
-    for module, name in names.items():
+    for module in names:
         module.register_forward_hook(observe)
-        if name in nonzero:
-            module.used_weights = nonzero[name]
     try:
         with torch.no_grad():
             model(image) if forward is None else forward(model, image)
@@ -139,18 +135,6 @@ def count(
 
 def _kind(module: nn.Module) -> str | None:
     return next((name for name, kind in _KINDS.items() if isinstance(module, kind)), None)
-
-
-def _nonzero_weights(model: nn.Module) -> dict[str, int]:
-    """Weights other than zero by name of sparse layer, in a network whose published counts leave zeros out.
-
-    As in its training, a layer of which 99 % or more are not zero is dense: a few fresh weights are zero by chance.
-    """
-    if not getattr(model, "counts_nonzero", False):
-        return {}
-    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, _Conv | nn.Linear))
-    found = {name: (int(module.weight.count_nonzero()), module.weight.numel()) for name, module in layers}
-    return {name: number for name, (number, of) in found.items() if number < 0.99 * of}
 
 
 def _weights(module: nn.Module) -> int:

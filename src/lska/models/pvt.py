@@ -103,7 +103,6 @@ class PVT(StagedNetwork):
         self,
         in_chans: int = 3,
         num_classes: int = 1000,
-        global_pool: str = "token",
         img_size: int = 224,
         patch_sizes: Sequence[int] = (4, 2, 2, 2),
         embed_dims: Sequence[int] = (64, 128, 320, 512),
@@ -119,7 +118,6 @@ class PVT(StagedNetwork):
             "PVT", patch_sizes=patch_sizes, embed_dims=embed_dims, num_heads=num_heads, depths=depths,
             mlp_ratios=mlp_ratios, sr_ratios=sr_ratios,
         )  # fmt: skip
-        self._check_pool(global_pool)
         if any(channels % heads for channels, heads in zip(embed_dims, num_heads, strict=True)):
             divided = f"{list(embed_dims)} and {list(num_heads)}"
             raise InputError(f"PVT: expected embed_dims that num_heads divide, found {divided}")
@@ -187,20 +185,6 @@ class PVT(StagedNetwork):
             self.register_parameter(f"pos_embed{last}", nn.Parameter(getattr(self, f"pos_embed{last}").data[:, 1:]))
         self.cls_token = None
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh one for ``num_classes`` (0: none).
-
-        Raises ValueError for a ``global_pool`` other than "token".
-        """
-        self._check_pool(global_pool or "token")
-        super().reset_classifier(num_classes)
-
-    @staticmethod
-    def _check_pool(global_pool: str) -> None:
-        if global_pool != "token":
-            expected = "expected global_pool 'token', as the class token is classified"
-            raise InputError(f"PVT: {expected}; found {global_pool!r}")
-
     @staticmethod
     def init_module(module: nn.Module) -> None:
         """Published initialisation: linear weights truncated normal with deviation 0.02, biases zero; convolutions
@@ -213,11 +197,6 @@ class PVT(StagedNetwork):
         """The class token; position embeddings do decay, as published."""
         return {"cls_token"}
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Patterns that sort parameters by depth, for timm's layer-wise learning rates."""
-        block = r"^(?:patch_embed|pos_embed|block)(\d+)" if coarse else r"^block(\d+)\.(\d+)"
-        others = [(block, None), (r"^(?:patch_embed|pos_embed)(\d+)", (0,)), (r"^norm", (99999,))]
-        return {"stem": r"^(?:cls_token|patch_embed1|pos_embed1)", "blocks": others}
 
 
 def checkpoint_filter_fn(weights: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:

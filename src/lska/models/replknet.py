@@ -6,7 +6,7 @@ equal the published ones. No module has an initialisation of its own: torch's de
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -26,20 +26,13 @@ def _conv(in_chans: int, out_chans: int, kernel: int, stride: int = 1, groups: i
 class LargeKernel(nn.Module):
     """Sum of a large and a small depth-wise convolution, each with BatchNorm; one convolution once merged."""
 
-    def __init__(self, channels: int, kernel: int, small_kernel: int, merged: bool) -> None:
+    def __init__(self, channels: int, kernel: int, small_kernel: int) -> None:
         super().__init__()
-        if merged:
-            self.lkb_reparam = DepthwiseConv2d(channels, (kernel, kernel))
-        else:
-            self.lkb_origin = conv_bn(DepthwiseConv2d(channels, (kernel, kernel), bias=False))
-            self.small_conv = conv_bn(DepthwiseConv2d(channels, (small_kernel, small_kernel), bias=False))
-
-    @property
-    def merged(self) -> bool:
-        return hasattr(self, "lkb_reparam")
+        self.lkb_origin = conv_bn(DepthwiseConv2d(channels, (kernel, kernel), bias=False))
+        self.small_conv = conv_bn(DepthwiseConv2d(channels, (small_kernel, small_kernel), bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.lkb_reparam(x) if self.merged else self.lkb_origin(x) + self.small_conv(x)
+        return self.lkb_reparam(x) if hasattr(self, "lkb_reparam") else self.lkb_origin(x) + self.small_conv(x)
 
     def merge(self) -> None:
         """Fold both BatchNorms into their kernels and add the small kernel to the centre of the large one."""
@@ -62,11 +55,11 @@ def _fused(branch: nn.Sequential) -> tuple[nn.Parameter, nn.Parameter]:
 class LargeKernelBlock(nn.Module):
     """BatchNorm, 1x1 convolution, large kernel, ReLU, 1x1 convolution, added to the input; keeps the shape."""
 
-    def __init__(self, channels: int, kernel: int, small_kernel: int, drop_path: float, merged: bool) -> None:
+    def __init__(self, channels: int, kernel: int, small_kernel: int, drop_path: float) -> None:
         super().__init__()
         self.prelkb_bn = nn.BatchNorm2d(channels)
         self.pw1 = _conv(channels, channels, 1)
-        self.large_kernel = LargeKernel(channels, kernel, small_kernel, merged)
+        self.large_kernel = LargeKernel(channels, kernel, small_kernel)
         self.lk_nonlinear = nn.ReLU()
         self.pw2 = _conv(channels, channels, 1, relu=False)
         self.drop_path = dropping(drop_path)
@@ -94,13 +87,11 @@ class FeedForwardBlock(nn.Module):
 class Stage(nn.Module):
     """Large-kernel and feed-forward blocks in turns; a pair shares its rate of stochastic depth."""
 
-    def __init__(
-        self, channels: int, rates: Sequence[float], kernel: int, small_kernel: int, ratio: float, merged: bool
-    ) -> None:
+    def __init__(self, channels: int, rates: Sequence[float], kernel: int, small_kernel: int, ratio: float) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
         for rate in rates:
-            self.blocks.append(LargeKernelBlock(channels, kernel, small_kernel, rate, merged))
+            self.blocks.append(LargeKernelBlock(channels, kernel, small_kernel, rate))
             self.blocks.append(FeedForwardBlock(channels, int(channels * ratio), rate))
 
 
@@ -109,8 +100,8 @@ class RepLKNet(StagedNetwork):
 
     ``embed_dims``, ``depths`` (pairs of blocks) and ``kernel_sizes`` (odd) hold one value per stage; ``small_kernel``
     (odd, not above these) is that of the branch beside each large kernel. ``mlp_ratio`` is the expansion of the
-    feed-forward blocks. ``merged`` creates the form that :meth:`structural_reparam` leads to. ``drop_path_rate`` grows
-    linearly from 0 at the first pair of blocks. Raises ValueError for impossible settings.
+    feed-forward blocks. ``drop_path_rate`` grows linearly from 0 at the first pair of blocks. Raises ValueError for
+    impossible settings.
     """
 
     def __init__(
@@ -123,7 +114,6 @@ class RepLKNet(StagedNetwork):
         kernel_sizes: Sequence[int] = (31, 29, 27, 13),
         small_kernel: int = 5,
         mlp_ratio: float = 4.0,
-        merged: bool = False,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
@@ -150,7 +140,7 @@ class RepLKNet(StagedNetwork):
                 widen, halve = _conv(embed_dims[i - 1], channels, 1), _conv(channels, channels, 3, 2, channels)
                 self.transitions.append(nn.Sequential(widen, halve))
             own = [next(rates) for _ in range(depth)]
-            self.stages.append(Stage(channels, own, kernel, small_kernel, mlp_ratio, merged))
+            self.stages.append(Stage(channels, own, kernel, small_kernel, mlp_ratio))
             self.add_stage(channels, 2 if i else 4, f"stages.{i}")
         self.norm = nn.BatchNorm2d(embed_dims[-1])
         self.add_classifier(global_pool, drop_rate)
@@ -179,32 +169,9 @@ class RepLKNet(StagedNetwork):
         if self.training:
             raise InputError("RepLKNet: kernels can be merged in evaluation mode only; call eval() first")
         for module in self.modules():
-            if isinstance(module, LargeKernel) and not module.merged:
+            if isinstance(module, LargeKernel):
                 module.merge()
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Patterns that sort parameters by depth, for timm's layer-wise learning rates."""
-        block = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.blocks\.(\d+)"
-        return {"stem": r"^stem", "blocks": [(block, None), (r"^transitions\.(\d+)", (0,)), (r"^norm", (99999,))]}
-
-
-def checkpoint_filter_fn(weights: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
-    """The weights of a file as ``network`` names them: as they are.
-
-    Raises ValueError where the file is of the merged form and the network is not, or the other way round.
-    """
-    own = any(".lkb_reparam." in name for name in network.state_dict())
-    if own == any(".lkb_reparam." in name for name in weights):
-        return weights
-    if own:
-        raise InputError(
-            "the file holds RepLKNet's separate kernels and the network is merged; load it into a network made without "
-            "merged=True, then call structural_reparam()"
-        )
-    raise InputError(
-        "the file holds RepLKNet's merged kernels (lkb_reparam), which cannot be separated again; "
-        "create the network with merged=True"
-    )
 
 
 SIZES: dict[str, dict[str, Sequence[int]]] = {

@@ -1,14 +1,12 @@
 """SLaK (Liu et al., ICLR 2023), registered in timm as ``slak_tiny``.
 
 ConvNeXt with wider stages and the sum of two long strips and a small square in place of its depth-wise kernel.
-Parameter names equal the published ones. Sparse training is not part of this project: weights are dense tensors, and
-those of the published files that training has set to zero count neither as parameters nor as work
-(``lska.models.counting``).
+Parameter names equal the published ones. Sparse training is not part of this project: weights are dense tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from timm.layers import LayerNorm2d, trunc_normal_
@@ -47,9 +45,6 @@ class SLaK(StagedNetwork):
     per stage. ``layer_scale`` is the first scale of the blocks. ``drop_path_rate`` grows linearly from 0 at the first
     block. Raises ValueError for impossible settings.
     """
-
-    counts_nonzero = True
-    """Whether weights of zero are left out of counts, as the publication does."""
 
     def __init__(
         self,
@@ -105,24 +100,6 @@ class SLaK(StagedNetwork):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Patterns that sort parameters by depth, for timm's layer-wise learning rates."""
-        block = r"^(?:stages|downsample_layers)\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
-        others = [(block, None), (r"^norm", (99999,))]
-        return {"stem": r"^downsample_layers\.0", "blocks": [*others, (r"^downsample_layers\.(\d+)", (0,))]}
-
-
-def checkpoint_filter_fn(weights: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
-    """The weights of a file as ``network`` names them: as they are.
-
-    Raises ValueError for files of square kernels (``lkb_origin``), as SLaK's authors published first.
-    """
-    if any(".lkb_origin." in name for name in weights):
-        raise InputError(
-            "the file holds SLaK's square kernels (lkb_origin), as the files of July 2022 do, and the network has the "
-            "decomposed form (LoRA1, LoRA2); take the newer file"
-        )
-    return weights
 
 
 default_cfgs = generate_default_cfgs({"slak_tiny.untrained": published_cfg("downsample_layers.0.0")})

@@ -146,11 +146,6 @@ class VAN(StagedNetwork):
         """Names of the parameters beyond biases and norms that take no weight decay: the layer scales."""
         return {name for name, _ in self.named_parameters() if "layer_scale" in name}
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        """Patterns that sort parameters by depth, for timm's layer-wise learning rates."""
-        block = r"^(?:patch_embed|block|norm)(\d+)" if coarse else r"^block(\d+)\.(\d+)"
-        others = [(block, None)] if coarse else [(block, None), (r"^(?:patch_embed|norm)(\d+)", (0,))]
-        return {"stem": r"^patch_embed1", "blocks": others}
 
 
 # The released models take timm's vision-transformer defaults, hence 0.5 and not ImageNet's statistics.

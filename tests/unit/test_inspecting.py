@@ -1,8 +1,9 @@
-"""Looking inside, from checkpoints to metric files: what is written is what the parts give on the same images."""
+"""Looking inside networks: metric files hold what the parts give on the same images, and nearest rows are exact."""
 
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,28 @@ import pytest
 import tiny_inspection
 import torch
 from PIL import Image
+from sklearn.neighbors import NearestNeighbors
 from tiny_inspection import InspectionProject, metrics_of
 from tiny_project import Project, fresh, networks
 from tiny_robustness import CPU, RUNS, members_of, publish
+from torch import nn
 
 from lska.data.checking import prepare_inspected
 from lska.data.cue_conflict import read_cue_conflict
 from lska.data.dtd import read_textures
 from lska.data.entries import DataError
 from lska.data.folders import open_split
-from lska.evaluate import measurement, receptive_field, shape_texture
-from lska.evaluate.inspecting import category_classes, measure_inspection, texture_metrics
+from lska.evaluate import inspecting, measurement, receptive_field, shape_texture
+from lska.evaluate.inspecting import (
+    DISTANCES,
+    category_classes,
+    measure_inspection,
+    nearest,
+    pooled_features,
+    texture_metrics,
+)
 from lska.evaluate.measurement import StaleWeightsError, Subject
+from lska.evaluate.scores import image_values
 from lska.models.scoring import features
 from lska.provenance.metric_files import outcomes_path, validate
 from lska.provenance.outcomes import RESAMPLES, read_outcomes, standard_error
@@ -137,17 +148,21 @@ def test_networks_of_other_classes_have_dimensions_and_no_shape_bias(
     assert "shows no classes of these networks: no shape bias" in caplog.text
 
 
-def test_nearest_textures_are_those_of_the_features(inspected: InspectionProject) -> None:
+def test_nearest_textures_are_those_of_the_features(inspected: InspectionProject, decoded: list[str]) -> None:
     parts = {"gallery": ("train", "val"), "query": "test"}
     job = inspected.job("texture_knn", {"texture_knn": {"gallery": ["train", "val"], "query": "test"}})
     measure_inspection(job, networks(job, RUNS))
     textures = read_textures(Path(job.data.root))
-    files = [textures.folder / "images" / name for name in textures.names]
-    for run, subject in zip(RUNS, members_of(job.config, *RUNS), strict=True):
+    files, subjects = [textures.folder / "images" / name for name in textures.names], members_of(job.config, *RUNS)
+    assert len(decoded) == len(files), "every image is decoded once"
+    for run, subject in zip(RUNS, subjects, strict=True):
         found = features(subject.network, batch(subject, files))[0].numpy()
         direct, _ = texture_metrics(found, textures.targets, textures.splits, **parts)
         assert values(job, run) == {name: entry["value"] for name, entry in direct.items()}
         assert metrics_of(job, run)["detail"]["gallery"] == ["train", "val"]
+    nn.init.constant_(subjects[0].network.patch_embed1.proj.weight, torch.nan)
+    with pytest.raises(ValueError, match="lska-k7-s0: the network's features are not finite; .*train it again"):
+        pooled_features(subjects, textures.images, 24, 0, CPU)
 
 
 def by_hand(job: InspectionJob, network: Any, mean: Any, deviation: Any) -> receptive_field.Contribution:
@@ -210,3 +225,146 @@ def test_data_that_changed_or_have_no_record_and_weights_of_another_recipe_are_r
             measure_inspection(job, networks(job, RUNS))
         assert not any(path.exists() for run in RUNS for path in job.outputs(run))
 
+
+# Nearest rows
+
+
+def exact(gallery: torch.Tensor, query: torch.Tensor, distance: str) -> list[int]:
+    """Nearest rows by exact arithmetic, the smallest of equal ones."""
+    rows = [[[Fraction(value) for value in row] for row in part.tolist()] for part in (gallery, query)]
+    score = {"euclidean": _squared, "cosine": _turned}[distance]
+    return [min(range(len(rows[0])), key=lambda index: (score(rows[0][index], q), index)) for q in rows[1]]
+
+
+def _squared(gallery: list[Fraction], query: list[Fraction]) -> Fraction:
+    return sum((a - b) ** 2 for a, b in zip(gallery, query, strict=True))
+
+
+def _turned(gallery: list[Fraction], query: list[Fraction]) -> Fraction:
+    """What grows with the angle: minus the signed square of the cosine, times the query's squared length."""
+    product = sum(a * b for a, b in zip(gallery, query, strict=True))
+    return -product * abs(product) / sum(a * a for a in gallery)
+
+
+def normal(rows: int, columns: int, seed: int) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_random_rows_have_the_neighbours_that_scikit_learn_finds(distance: str) -> None:
+    for rows, columns in ((1, 5), (1500, 64), (40, 257)):
+        gallery, query = normal(rows, columns, 1) + 0.2, normal(1100, columns, 2)
+        brute = NearestNeighbors(n_neighbors=1, algorithm="brute", metric=distance).fit(gallery.double().numpy())
+        expected = brute.kneighbors(query.double().numpy(), return_distance=False)[:, 0]
+        assert (nearest(gallery, query, distance).numpy() == expected).all()
+    assert nearest(normal(5, 3, 0), torch.empty(0, 3), distance).shape == (0,)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("offset", [1.0, 1000.0])
+def test_near_ties_are_told_apart_as_exact_arithmetic_does(distance: str, offset: float) -> None:
+    """Rows that differ in their last bits only, where products of matrices in 32 bits say nothing."""
+    step = float(np.spacing(np.float32(offset)))
+    generator = torch.Generator().manual_seed(3)
+    gallery, query = (
+        offset + step * torch.randint(0, 4, (rows, 12), generator=generator).float() for rows in (60, 40)
+    )
+    expected = exact(gallery, query, distance)
+    assert nearest(gallery, query, distance).tolist() == expected
+    products = query @ gallery.T - (gallery.square().sum(dim=1) / 2 if distance == "euclidean" else 0)
+    assert products.argmax(dim=1).tolist() != expected
+    for scale in (1e-30, 1e30):
+        few = normal(50, 16, 4), normal(30, 16, 5)
+        assert torch.equal(nearest(*(rows * scale for rows in few), distance), nearest(*few, distance))
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_blocks_change_nothing_and_of_equal_rows_the_first_counts(
+    monkeypatch: pytest.MonkeyPatch, distance: str
+) -> None:
+    distinct = normal(9, 11, 6)
+    gallery, query = distinct[torch.arange(40) % 9], normal(20, 11, 7)
+    expected = nearest(distinct, query, distance)
+    assert torch.equal(nearest(gallery, query, distance), expected)
+    largest, original = [], inspecting._sums
+    monkeypatch.setattr(inspecting, "_sums", lambda rows: largest.append(len(rows)) or original(rows))
+    for block, pairs in ((1, 1), (3, 2), (7, 1000), (50, 5)):
+        monkeypatch.setattr(inspecting, "BLOCK", block)
+        monkeypatch.setattr(inspecting, "PAIRS", pairs)
+        largest.clear()
+        assert torch.equal(nearest(gallery, query, distance), expected)
+        assert max(largest) <= max(len(gallery), pairs), "memory is bounded"
+        assert nearest(gallery, gallery, distance).tolist() == [index % 9 for index in range(40)]
+
+
+def test_a_row_of_zeros_has_no_direction() -> None:
+    with pytest.raises(ValueError, match="all zero have no direction"):
+        nearest(torch.tensor([[1.0], [0.0]]), normal(2, 1, 0), "cosine")
+    assert nearest(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.1]]), "euclidean").tolist() == [1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_a_gpu_finds_the_same_rows(distance: str) -> None:
+    gallery = (1000 + torch.randint(0, 3, (1500, 12), generator=torch.Generator().manual_seed(1)) / 8192).float()
+    query = normal(1200, 12, 2) / 8192 + 1000
+    assert torch.equal(nearest(gallery.cuda(), query.cuda(), distance).cpu(), nearest(gallery, query, distance))
+
+
+# Accuracy from them
+
+FEATURES = np.array([[1, 0], [0, 1], [9, 1], [1, 9], [4, 5], [0.5, 0.6]], dtype=np.float32)
+TEXTURES = np.array([0, 1, 0, 1, 1, 0], dtype=np.int32)
+SPLITS = {
+    1: {"train": np.array([0, 1]), "val": np.array([2, 3, 4]), "test": np.array([5])},
+    2: {"train": np.array([2, 4]), "val": np.array([0, 1, 5]), "test": np.array([3])},
+}
+
+
+def test_metrics_hold_every_split_their_mean_and_its_deviation() -> None:
+    found, outcomes = texture_metrics(FEATURES, TEXTURES, SPLITS)
+    names = ("_split1", "_split2", "", "_deviation")
+    assert set(found) == {f"top1_{distance}{name}" for distance in DISTANCES for name in names}
+    shares = [found[f"top1_cosine_split{number}"]["value"] for number in (1, 2)]
+    assert shares == pytest.approx([100, 200 / 3])
+    assert found["top1_euclidean_split2"]["value"] == pytest.approx(100 / 3)
+    assert found["top1_cosine_split2"]["n"] == 3
+    assert found["top1_cosine_split2"]["standard_error"] == pytest.approx(100 * (2 / 9 / 3) ** 0.5)
+    assert found["top1_cosine"]["value"] == pytest.approx(np.mean(shares)) and found["top1_cosine"]["n"] == 6
+    assert found["top1_cosine_deviation"] == {"value": pytest.approx(np.std(shares, ddof=1)), "unit": "%", "n": 2}
+    errors = [found[f"top1_cosine_split{number}"]["standard_error"] for number in (1, 2)]
+    assert found["top1_cosine"]["standard_error"] == pytest.approx(np.mean(errors))
+    assert outcomes.images["top1_cosine"].mean() == pytest.approx(found["top1_cosine"]["value"])
+    single, alone = texture_metrics(FEATURES, TEXTURES, {1: SPLITS[1]})
+    assert set(alone.images["top1_cosine"]) <= {0, 100} and single["top1_cosine_deviation"]["value"] is None
+    # Image 4, (4, 5), lies nearest to image 5 of the other class, which only the part `test` has.
+    wider, _ = texture_metrics(FEATURES, TEXTURES, {1: SPLITS[1]}, gallery=("train", "test"))
+    assert (single["top1_cosine"]["value"], wider["top1_cosine"]["value"]) == (100, pytest.approx(200 / 3))
+
+
+def crossed_splits(images: int, number: int, seed: int = 0) -> dict[int, np.ndarray]:
+    """Random thirds of the images, one for each split."""
+    generator = np.random.default_rng(seed)
+    return {split: generator.permutation(images)[: images // 3] for split in range(1, number + 1)}
+
+
+def test_values_of_images_have_the_mean_over_splits_and_their_spread_is_its_error() -> None:
+    number, images, generator = 10, 300, np.random.default_rng(0)
+    errors, means = [], []
+    for trial in range(300):
+        asked = crossed_splits(images, number, trial)
+        right = generator.random(images) < 0.6
+        values = image_values(asked, {split: right[places] for split, places in asked.items()})
+        queried = np.unique(np.concatenate(list(asked.values())))
+        # An image that is right adds to the mean, one that is wrong takes from it.
+        assert ((values > values.mean()) == right[queried]).all()
+        assert values.mean() == pytest.approx(100 * np.mean([right[places].mean() for places in asked.values()]))
+        errors.append(values.std(ddof=1) / len(values) ** 0.5)
+        means.append(values.mean())
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.12)
+    # That an image is in more splits than another is no error where all are alike.
+    alike = {split: np.ones(images // 3, bool) for split in range(1, number + 1)}
+    assert image_values(asked, alike).std() < 1e-9
+    better = right | (generator.random(images) < 0.05)
+    other = image_values(asked, {split: better[places] for split, places in asked.items()})
+    assert 0 < (other - values).std(ddof=1) < np.hypot(values.std(ddof=1), other.std(ddof=1)) / 2

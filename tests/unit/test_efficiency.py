@@ -1,4 +1,7 @@
-"""Counts against every computed and printed complexity value of the paper's record, alone and in detectors."""
+"""Counts against every computed and printed complexity value of the paper's record, Table I's properties, throughput.
+
+No test here depends on how fast anything is.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import csv
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -15,14 +19,26 @@ from tiny_project import RECIPE, SETTINGS, Project
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lska.evaluate.efficiency import complexity, conventions, measure_complexity, paper_job, paper_network
-from lska.models import create
-from lska.models.attention import as_published
+from lska.evaluate import efficiency
+from lska.evaluate.efficiency import (
+    batch_seconds,
+    complexity,
+    conventions,
+    interleaved_seconds,
+    measure_complexity,
+    measure_speed,
+    paper_job,
+    paper_network,
+)
+from lska.models import create, properties
+from lska.models.attention import DepthwiseConv2d, as_published
 from lska.models.counting import architecture_metrics, count
+from lska.models.properties import MODULES, measure_module
 from lska.models.runs import Run
 from lska.provenance.metric_files import validate
 from lska.provenance.strict import merge
 from lska.settings.scale import Config, from_dict
+from lska.settings.schema import Speed
 
 PAPER = Path(__file__).resolve().parents[2] / "paper"
 
@@ -193,40 +209,15 @@ def test_kinds_of_work_are_counted_apart() -> None:
     assert (counted.conv_biases, counted.linear_biases, counted.biases) == (16, 4 * 5, 36)
     assert (counted.batch_norm, counted.layer_norm, counted.gelu) == (16, 16, 16)
     assert counted.params == 16 + 8 + 8 + 25 + 5
-    layers = (nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.GELU(), nn.Conv2d(4, 2, 2, bias=False), nn.Flatten())
-    counted = count(nn.Sequential(*layers, nn.Linear(2, 5)), (3, 2, 2))
-    conv = 3 * 4 * 4 + 2 * 4 * 4
-    assert counted.macs == conv + 2 * 5 and counted.flops == counted.macs + 2 * 16 + 16
-    assert counted.flops_official_utility == conv + 16 // 2
 
 
-@pytest.mark.parametrize(("groups", "stride", "padding"), [(1, 2, 0), (2, 1, 1)])
-def test_transposed_convolution_spreads_each_input(groups: int, stride: int, padding: int) -> None:
-    layer = nn.ConvTranspose2d(4, 6, 3, stride=stride, padding=padding, groups=groups, bias=False)
+def test_transposed_convolution_spreads_each_input() -> None:
+    layer = nn.ConvTranspose2d(4, 6, 3, stride=1, padding=1, groups=2, bias=False)
     with FlopCounterMode(display=False) as counter:
         layer(torch.zeros(1, 4, 5, 7))
     counted = count(layer, (4, 5, 7))
-    assert counted.macs == 4 * 5 * 7 * 9 * 6 // groups and counted.biases == 0
+    assert counted.macs == 4 * 5 * 7 * 9 * 6 // 2 and counted.biases == 0
     assert 2 * counted.macs == counter.get_total_flops()
-
-
-class Parts(nn.Module):
-    """Two parts that only a caller combines."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.GELU())
-        self.top = nn.Sequential(nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2), nn.GELU())
-
-
-def test_the_caller_may_run_the_model_and_choose_where_elements_count() -> None:
-    model = Parts()
-    every = count(model, (3, 2, 2), lambda parts, image: parts.top(parts.body(image)))
-    body = count(model, (3, 2, 2), lambda parts, image: parts.top(parts.body(image)), elementwise="body.")
-    assert (every.batch_norm, every.gelu, body.batch_norm, body.gelu) == (4 * 6, 4 * 6, 4 * 4, 4 * 4)
-    assert every.macs == body.macs == 4 * (3 * 4 + 4 * 2)
-    part = count(model, (3, 2, 2), lambda parts, image: parts.body(image))
-    assert part.uncounted == ("top.0 (Conv2d)", "top.1 (BatchNorm2d)")
 
 
 class Odd(nn.Module):
@@ -259,3 +250,137 @@ def test_architecture_is_read_off_the_modules() -> None:
     assert [metrics[f"stage{i}_stride"] for i in range(1, 5)] == [2, 4, 8, 16]
     assert (metrics["stage1_expansion"], metrics["stage1_embedding_kernel"]) == (1.5, 3)
     assert architecture_metrics(timm.create_model("resnet18")) == {"depthwise_params": None, "receptive_field": None}
+
+
+# Properties of Table I
+
+# VAN Table 1 for the first three, the LSKA paper's text for the last row and column; None: does not apply.
+EXPECTED = {
+    "convolution": (0, 0, 0, 0),
+    "self_attention": (1, 1, 0, None),
+    "lka": (1, 1, 1, 0),
+    "lska": (1, 1, 1, 1),
+}
+NAMES = ("long_range_dependence", "spatial_adaptability", "channel_adaptability", "scalability")
+
+
+def test_answers_are_those_of_the_papers_and_follow_from_the_kernels() -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    measured = {module: {k: entry["value"] for k, entry in measure_module(module).items()} for module in MODULES}
+    assert torch.equal(torch.get_rng_state(), state)
+    assert {module: tuple(measured[module][name] for name in NAMES) for module in MODULES} == EXPECTED
+    assert measured["convolution"]["weight_change"] == 0
+    assert all(measured[module]["weight_change"] > 1e6 * properties.TOLERANCE for module in MODULES[1:])
+    assert measured["self_attention"]["channel_spread"] < 1e-3 * properties.TOLERANCE
+    assert all(measured[module]["channel_spread"] > 1e6 * properties.TOLERANCE for module in ("lka", "lska"))
+    ranges = {module: values["range_pixels"] for module, values in measured.items()}
+    assert ranges == {"convolution": 3, "self_attention": properties.MAP_SIZE, "lka": 23, "lska": 23}
+    growth = {"convolution": 65**2 / 7**2, "lka": (5**2 + 21**2) / (3**2 + 3**2), "lska": (5 + 21) / (3 + 3)}
+    found = {module: values["growth_k7_k65"] for module, values in measured.items()}
+    assert found == {**{name: pytest.approx(value) for name, value in growth.items()}, "self_attention": None}
+    with pytest.raises(ValueError, match="convolution, self_attention, lka, lska; found 'pooling'"):
+        measure_module("pooling")
+
+
+def test_attention_with_many_heads_adapts_per_channel() -> None:
+    """The measure must see what one head lacks: with several heads, channels do differ."""
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(8, num_heads=8, batch_first=True).double()
+    with torch.no_grad():
+        attention.out_proj.weight.copy_(torch.eye(8))
+    first, second = torch.randn(2, 1, 8, properties.MAP_SIZE, properties.MAP_SIZE, dtype=torch.double)
+    change = properties._relative_change(properties._self_attention(attention), first, second)
+    assert change.std() > 1e6 * properties.TOLERANCE
+
+
+# Throughput
+
+
+class Clock:
+    """Time that passes only while a network works."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.calls: list[str] = []
+        monkeypatch.setattr(efficiency.time, "perf_counter", lambda: self.now)
+
+    def network(self, name: str, *seconds: float) -> nn.Module:
+        """A network whose calls take `seconds` in turn, the last one from then on."""
+        left = list(seconds)
+
+        class Timed(nn.Module):
+            def forward(network, images: torch.Tensor) -> torch.Tensor:  # noqa: N805 - self is the clock
+                assert torch.is_inference_mode_enabled()
+                self.calls.append(name)
+                self.now += left.pop(0) if len(left) > 1 else left[0]
+                return images
+
+        return Timed()
+
+
+IMAGES = torch.zeros(2, 3, 8, 8)
+
+
+def test_a_measurement_lasts_as_long_as_asked_and_gives_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    assert batch_seconds(clock.network("a", 0.2, 0.4, 0.3), IMAGES, least_seconds=0.85) == pytest.approx(0.3)
+    assert batch_seconds(clock.network("b", 0.5), IMAGES, least_seconds=0.0) == 0.5
+    assert clock.calls == ["a"] * 3 + ["b"]
+
+
+def test_networks_take_turns_after_warming_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    # The first two calls of each are warm-up and slow; they must not count.
+    networks = [clock.network("a", 9.0, 9.0, 0.1), clock.network("b", 9.0, 9.0, 0.2), clock.network("c", 9.0, 9.0, 0.3)]
+    times = interleaved_seconds(networks, [IMAGES] * 3, Speed(batch_size=2, warmup=2, repeats=3, seconds=0.0))
+    assert times == pytest.approx(torch.tensor([[0.1, 0.2, 0.3]] * 3).numpy())
+    assert "".join(clock.calls) == "aabbcc" + "abc" + "cba" + "abc"
+
+
+def content_of(project: Project, run: Run, **changes: Any) -> dict[str, Any]:
+    config = project.config({"speed": changes})
+    measure_speed(config.measurement("speed"), list(map(config.classifier, [run, run.with_seed(1)])))
+    return json.loads(config.metric_path("speed", run).read_text(encoding="utf-8"))
+
+
+def test_the_file_states_the_median_and_the_conditions(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    networks = iter([clock.network("a", 1.0, 0.5, 0.25, 0.2, 0.1), clock.network("b", 1.0)])
+    monkeypatch.setattr(efficiency, "build_network", lambda *_: next(networks))
+    content = content_of(project, project.run, batch_size=2, repeats=4, warmup=1)
+    # Repeats of 0.5, 0.25, 0.2 and 0.1 seconds are 4, 8, 10 and 20 images per second.
+    assert content["metrics"] == {
+        "throughput": {"value": pytest.approx(9.0), "unit": "images/s", "n": 4, "interval": pytest.approx([7.0, 12.5])},
+        "latency": {"value": pytest.approx(225.0), "unit": "ms/batch", "n": 4},
+        "batch_size": {"value": 2, "unit": "1"},
+        "image_size": {"value": 32, "unit": "pixels"},
+    }
+    assert content["weights"] == {"md5": None, "origin": "random"}
+    assert content["environment"]["device"] == "cpu"
+    assert content["detail"] == {"threads": 1, "warmup_batches": 1, "least_seconds": 0.0}
+    assert (content["recipe"], content["data"]) == (None, None)
+
+
+def test_the_real_networks_are_measured_as_published_in_evaluation_mode(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[nn.Module, torch.Size]] = []
+    monkeypatch.setattr(
+        efficiency, "batch_seconds",
+        lambda network, images, least: seen.append((network, images.shape)) or batch_seconds(network, images, least),
+    )  # fmt: skip
+    # The names of the classes are needed, but no image.
+    monkeypatch.setitem(project.settings["data"], "root", "none")
+    content = content_of(project, project.run, repeats=1, warmup=0, batch_size=3)
+    assert [shape for _, shape in seen] == [(3, 3, 32, 32)] * 2
+    assert all(not network.training and network.num_classes == 4 for network, _ in seen)
+    convolutions = [part for network, _ in seen for part in network.modules() if isinstance(part, DepthwiseConv2d)]
+    assert len(convolutions) > 20 and all(part.as_published for part in convolutions)
+    throughput, latency = (content["metrics"][name]["value"] for name in ("throughput", "latency"))
+    assert throughput * latency == pytest.approx(3 * 1000)
+    other = project.config().metric_path("speed", project.run.with_seed(1))
+    assert json.loads(other.read_text())["run"] == "van_tiny-lska-k7-s1"
+    with pytest.raises(ValueError, match=r"none\.yaml"):
+        config = project.config({"data": {"manifest": "none.yaml"}})
+        measure_speed(config.measurement("speed"), [config.classifier(project.run)])

@@ -1,23 +1,31 @@
-"""RepLKNet, SLaK and PVT against their published shapes, counts and plain forward passes; timm's own against theirs."""
+"""VAN, RepLKNet, SLaK and PVT as models of timm, against published shapes, counts and plain forward passes; timm's own
+against theirs."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
 import torch
-from timm.models import group_parameters
+from syrupy.assertion import SnapshotAssertion
+from timm.data import resolve_model_data_config
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lska.models import create
 from lska.models.attention import GatingUnit
 from lska.models.counting import count
-from lska.models.pretrained import CheckpointError, load_weights, save_weights
+from lska.models.pretrained import load_weights
+from lska.models.van import VAN
+from lska.provenance.errors import InputError
 
 SMALL = {
+    "van_tiny": {"embed_dims": (8, 12, 16, 24), "depths": (1, 2, 1, 1), "mlp_ratios": (2, 2, 2, 2), "kernel_size": 7},
     "replknet_31t": {"embed_dims": (8, 12, 16, 24), "depths": (1, 1, 2, 1), "kernel_sizes": (13, 11, 9, 7)},
     "slak_tiny": {"embed_dims": (8, 12, 16, 24), "depths": (1, 1, 2, 1), "kernel_sizes": (13, 11, 9, 7)},
     "pvt_tiny": {"embed_dims": (8, 16, 24, 32), "num_heads": (1, 2, 3, 4), "depths": (1, 1, 2, 1), "img_size": 64},
@@ -37,7 +45,9 @@ COUNTED = {
 def test_counts_are_those_of_the_published_code() -> None:
     for (model, merged), (entries, *expected) in COUNTED.items():
         with torch.device("meta"):
-            network = create(model, **({"merged": True} if merged else {}))
+            network = create(model).eval()
+            if merged:
+                network.structural_reparam()
         cost = count(network)
         assert ([cost.params, cost.macs], cost.uncounted) == (expected, ()), model
         assert entries is None or len(network.state_dict()) == entries
@@ -82,19 +92,6 @@ def test_a_sparse_kernel_uses_the_same_3_in_5_weights_of_each_strip_and_channel_
         units[1](torch.randn(2, 6, 30, 30)).square().sum().backward()
     conv = units[1].large_kernel.LoRA2.conv
     assert not conv.weight.grad[~conv.kept].any() and conv.weight.grad[conv.kept].all()
-
-
-def test_zeros_of_sparse_weights_are_not_counted() -> None:
-    network = create("slak_tiny", **SMALL["slak_tiny"])
-    dense = count(network, (3, 64, 64))
-    with torch.no_grad():
-        network.head.weight[:600] = 0
-        network.stages[0][0].large_kernel.LoRA1.conv.weight[:, :, 0] = 0
-    sparse = count(network, (3, 64, 64))
-    channels, (width, short) = network.num_features, (network.feature_info[0]["num_chs"], 5)
-    assert dense.params == sum(parameter.numel() for parameter in network.parameters())
-    assert dense.params - sparse.params == 600 * channels + width * short
-    assert dense.macs - sparse.macs == 600 * channels + width * short * 16 * 16
 
 
 NAMES = {
@@ -160,10 +157,10 @@ def images(pixels: int = 64, width: int | None = None) -> Tensor:
 class Weights(dict):
     """Weights of a network by name, with the layers that take them as plain functions."""
 
-    def conv(self, x: Tensor, name: str, stride: int = 1, padding: int | None = None) -> Tensor:
-        weight = self[f"{name}.weight"]
-        padding = [side // 2 for side in weight.shape[2:]] if padding is None else padding
-        return F.conv2d(x, weight, self.get(f"{name}.bias"), stride, padding, groups=x.shape[1] // weight.shape[1])
+    def conv(self, x: Tensor, name: str, stride: int = 1, padding: int | None = None, dilation: int = 1) -> Tensor:
+        weight, groups = self[f"{name}.weight"], x.shape[1] // self[f"{name}.weight"].shape[1]
+        padding = [dilation * (side // 2) for side in weight.shape[2:]] if padding is None else padding
+        return F.conv2d(x, weight, self.get(f"{name}.bias"), stride, padding, dilation, groups)
 
     def bn(self, x: Tensor, name: str) -> Tensor:
         mean, variance, weight, bias = (
@@ -182,6 +179,24 @@ class Weights(dict):
     def numbers(self, pattern: str) -> list[int]:
         """The values that the group of ``pattern`` takes in the names, rising."""
         return sorted({int(match[1]) for name in self if (match := re.match(pattern, name))})
+
+
+def plain_van(w: Weights, x: Tensor) -> Tensor:
+    """As protocol section 1 writes it, with LSKA's kernels of k = 7."""
+    for s in range(1, 5):
+        x = w.bn(w.conv(x, f"patch_embed{s}.proj", 4 if s == 1 else 2), f"patch_embed{s}.norm")
+        for n in w.numbers(rf"block{s}\.(\d+)"):
+            name = f"block{s}.{n}"
+            unit, normed = f"{name}.attn.spatial_gating_unit", w.bn(x, f"{name}.norm1")
+            gate = u = F.gelu(w.conv(normed, f"{name}.attn.proj_1"))
+            for part, dilation in (("conv0h", 1), ("conv0v", 1), ("conv_spatial_h", 2), ("conv_spatial_v", 2)):
+                gate = w.conv(gate, f"{unit}.{part}", dilation=dilation)
+            branch = w.conv(u * w.conv(gate, f"{unit}.conv1"), f"{name}.attn.proj_2") + normed
+            x = x + w[f"{name}.layer_scale_1"].view(-1, 1, 1) * branch
+            hidden = w.conv(w.conv(w.bn(x, f"{name}.norm2"), f"{name}.mlp.fc1"), f"{name}.mlp.dwconv.dwconv")
+            x = x + w[f"{name}.layer_scale_2"].view(-1, 1, 1) * w.conv(F.gelu(hidden), f"{name}.mlp.fc2")
+        x = w.ln(x.movedim(1, -1), f"norm{s}", 1e-6).movedim(-1, 1)
+    return w.linear(x.mean((2, 3)), "head")
 
 
 def plain_replknet(w: Weights, x: Tensor) -> Tensor:
@@ -251,9 +266,10 @@ def plain_pvt(w: Weights, x: Tensor) -> Tensor:
     return w.linear(w.ln(x, "norm", 1e-6)[:, 0], "head")
 
 
-@pytest.mark.parametrize(
-    ("model", "plain"), [("replknet_31t", plain_replknet), ("slak_tiny", plain_slak), ("pvt_tiny", plain_pvt)]
-)
+PLAIN = {"van_tiny": plain_van, "replknet_31t": plain_replknet, "slak_tiny": plain_slak, "pvt_tiny": plain_pvt}
+
+
+@pytest.mark.parametrize(("model", "plain"), PLAIN.items())
 @torch.no_grad()
 def test_a_forward_pass_is_the_published_one(model: str, plain: Callable[[Weights, Tensor], Tensor]) -> None:
     network = small(model)
@@ -283,13 +299,15 @@ def test_networks_keep_timms_conventions(model: str) -> None:
         for index, one in zip(equal, alone(images()), strict=False):
             torch.testing.assert_close(one, maps[index])
         assert not [name for name in own if re.search(r"^head|cls_token|^norm\.", name)]
-    for coarse in (False, True):
-        groups = group_parameters(network, network.group_matcher(coarse), reverse=True)
-        assert set(groups) == {name for name, _ in network.named_parameters()}
-        assert groups["head.weight"] == max(groups.values()) and len(set(groups.values())) > 4
-    assert network.no_weight_decay() == ({"cls_token"} if model == "pvt_tiny" else set())
-    cfg = network.pretrained_cfg
-    assert (cfg["crop_pct"], cfg["interpolation"], cfg["mean"]) == (0.875, "bicubic", (0.485, 0.456, 0.406))
+    # Biases, norms and layer scales do not decay, all other weights do.
+    groups = param_groups_weight_decay(network, 0.05, no_weight_decay_list=network.no_weight_decay())
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    names = {name for name, p in network.named_parameters() if id(p) in decayed}
+    modules = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    assert {name for name in names if "pos_embed" not in name} == {f"{name}.weight" for name in modules}
+    config = resolve_model_data_config(network)
+    own = (0.9, (0.5,) * 3) if model == "van_tiny" else (0.875, (0.485, 0.456, 0.406))
+    assert (config["crop_pct"], config["mean"], config["interpolation"]) == (*own, "bicubic")
     network.reset_classifier(0)
     assert network(images()).shape == (2, network.num_features)
     network.reset_classifier(4)
@@ -307,38 +325,66 @@ def test_recomputing_blocks_changes_no_gradient() -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+# --- VAN --------------------------------------------------------------------------------------------------------------
+
+
+def test_registered_models_train() -> None:
+    for name, attention in zip(("van_tiny", "van_small", "van_base"), ("lska", "slak", "lka_trivial"), strict=True):
+        model = timm.create_model(name, attention=attention, kernel_size=7, num_classes=5, drop_path_rate=0.1)
+        logits = model(images(32).contiguous(memory_format=torch.channels_last))
+        logits.square().sum().backward()
+        assert logits.shape == (2, 5)
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    with torch.device("meta"):
+        conv = timm.create_model("van_tiny").block1[0].attn.spatial_gating_unit.conv_spatial_h
+        assert not isinstance(create("resnet18", attention=None, kernel_size=None, num_classes=4), VAN)
+    assert (conv.kernel_size, conv.dilation) == ((1, 7), (3, 3)), "LSKA with kernel 23"
+
+
+def test_initialisation_follows_the_protocol() -> None:
+    torch.manual_seed(0)
+    model = create("van_small", attention="lska", kernel_size=23)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            variance = 2 / (math.prod(module.kernel_size) * module.out_channels / module.groups)
+            n = module.weight.numel()
+            assert module.weight.var().item() == pytest.approx(variance, rel=6 * math.sqrt(2 / n))
+            assert abs(module.weight.mean().item()) < 6 * math.sqrt(variance / n)
+            assert not module.bias.any()
+    assert model.head.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert not model.head.bias.any()
+    scales = [p for name, p in model.named_parameters() if "layer_scale" in name]
+    assert len(scales) == 2 * 10
+    assert all((p == 0.01).all() for p in scales)
+    assert all(norm.eps == 1e-6 for norm in (model.norm1, model.norm4))
+
+
+def test_drop_path_grows_linearly_and_drops_whole_samples() -> None:
+    model = small("van_tiny", drop_path_rate=0.4)
+    rates = [getattr(block.drop_path, "drop_prob", 0.0) for i in range(1, 5) for block in getattr(model, f"block{i}")]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+    block = model.block4[0].train()
+    for norm in (block.norm1, block.norm2):
+        norm.eval()
+    x = torch.randn(64, 24, 2, 2)
+    change = (block(x) - x).abs().amax(dim=(1, 2, 3))
+    assert 0 < (change == 0).sum() < 64
+    assert torch.equal(block.eval()(x), block(x))
+
+
 # --- RepLKNet --------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def test_merged_kernels_give_the_same_output_and_a_file_fits_its_own_form_alone(tmp_path: Path) -> None:
+def test_merged_kernels_give_the_same_output() -> None:
     network = small("replknet_31t").train()
     with pytest.raises(ValueError, match=r"in evaluation mode only; call eval\(\)"):
         network.structural_reparam()
     before, entries = network.eval()(images()), len(network.state_dict())
-    save_weights(network, tmp_path / "separate.safetensors")
     network.structural_reparam()
     assert len(network.state_dict()) == entries - 5 * 10
     assert before.std() > 0.1
     torch.testing.assert_close(network(images()), before, rtol=1e-5, atol=1e-5)
-    save_weights(network, tmp_path / "merged.safetensors")
-    merged = create("replknet_31t", num_classes=10, merged=True, **SMALL["replknet_31t"]).eval()
-    load_weights(merged, tmp_path / "merged.safetensors")
-    torch.testing.assert_close(merged(images()), network(images()))
-    with pytest.raises(CheckpointError, match=r"merged.safetensors: .*merged kernels \(lkb_reparam\).*merged=True"):
-        load_weights(small("replknet_31t"), tmp_path / "merged.safetensors")
-    with pytest.raises(CheckpointError, match=r"separate.safetensors: .*then call structural_reparam"):
-        load_weights(merged, tmp_path / "separate.safetensors")
-
-
-# --- SLaK and PVT ----------------------------------------------------------------------------------------------------
-
-
-def test_files_of_square_kernels_are_refused_by_name(tmp_path: Path) -> None:
-    old = {name.replace("LoRA1", "lkb_origin"): tensor for name, tensor in small("slak_tiny").state_dict().items()}
-    torch.save({"model": old}, tmp_path / "slak.pth")
-    with pytest.raises(CheckpointError, match=r"slak.pth: .*square kernels \(lkb_origin\).*take the newer file"):
-        load_weights(small("slak_tiny"), tmp_path / "slak.pth")
 
 
 # --- timm's own ------------------------------------------------------------------------------------------------------
@@ -393,3 +439,33 @@ def test_files_by_published_names_load_strictly_into_timms_networks(
     loaded = create(model, num_classes=10, **settings).eval()
     load_weights(loaded, tmp_path / "published.pth")
     torch.testing.assert_close(loaded(images(224)), network(images(224)))
+
+
+# --- Settings ---------------------------------------------------------------------------------------------------------
+
+IMPOSSIBLE: list[tuple[str, dict[str, object]]] = [
+    ("van_tinny", {}),
+    ("slak", {}),
+    ("van_tiny", {"attention": "lsk"}),
+    ("van_tiny", {"kernel_size": 8}),
+    ("van_tiny", {"kernel": 7}),
+    ("resnet18", {"attention": "lska"}),
+    ("van_tiny", {"depths": (1, 1)}),
+    ("van_tiny", {"embed_dims": (8, -8, 8, 8)}),
+    ("replknet_31t", {"kernel_sizes": (30, 29, 27, 13)}),
+    ("replknet_31t", {"small_kernel": 15}),
+    ("slak_tiny", {"width_factor": 0.001}),
+    ("pvt_small", {"num_heads": (1, 3, 5, 8)}),
+    ("pvt_small", {"sr_ratios": (8, 4, 2, 2)}),
+    ("pvt_small", {"img_size": 16}),
+    ("pvt_small", {"global_pool": "avg"}),
+]
+
+
+def test_impossible_settings_name_the_possible_ones(snapshot: SnapshotAssertion) -> None:
+    said = []
+    for model, settings in IMPOSSIBLE:
+        with pytest.raises(InputError) as caught, torch.device("meta"):
+            create(model, **settings)
+        said.append(f"{model} {settings}: {caught.value}")
+    assert "\n".join(said) == snapshot
