@@ -52,18 +52,16 @@ def claims_content(results: Sequence[Result], config: Config) -> dict[str, Any]:
                 "files": [relative_place(path) for path in part.files], "data": list(part.data),
                 "hardware": list(part.devices),
             })  # fmt: skip
-        claim = {name: getattr(result.claim, name) for name in CLAIM}
-        judged = {"verdict": str(result.verdict), "measured": str(result.measured), "basis": result.basis}
-        more = {"comparisons": comparisons, "quantities": quantities, "missing": list(result.missing)}
-        claims.append({**claim, **judged, **more})
+        said = ("id", "source", "statement", "predicate", "paper_numbers", "note")
+        claims.append({
+            **{name: getattr(result.claim, name) for name in said},
+            "verdict": str(result.verdict), "measured": str(result.measured), "basis": result.basis,
+            "comparisons": comparisons, "quantities": quantities, "missing": list(result.missing),
+        })  # fmt: skip
     return {
         "schema": 1, "scale": config.scale, "caption": config.caption, "claims": claims,
         "counts": {str(verdict): verdicts.count(verdict) for verdict in Verdict},
     }  # fmt: skip
-
-
-CLAIM = ("id", "source", "statement", "predicate", "paper_numbers", "note")
-"""What the file says of a claim itself."""
 
 
 def render_claims(content: dict[str, Any], suffix: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
+import itertools
 import operator
 import re
 from collections.abc import Mapping
@@ -169,14 +170,9 @@ class Claim:
         return parse(self.predicate) if self.predicate else ()
 
     @property
-    def equalities(self) -> int:
-        """Number of comparisons by =."""
-        return sum(one.sign == "=" for one in self.comparisons)
-
-    @property
     def tolerances(self) -> tuple[float, ...]:
         """The tolerance of each comparison, 0 for < and >."""
-        given = iter(self.tolerance * self.equalities if len(self.tolerance) == 1 else self.tolerance)
+        given = itertools.cycle(self.tolerance)
         return tuple(next(given) if one.sign == "=" else 0.0 for one in self.comparisons)
 
     @property
@@ -202,20 +198,22 @@ def read_claims(path: Path = CLAIMS) -> tuple[Claim, ...]:
         try:
             tolerance = tuple(float(part) for part in row["tolerance"].split(";") if row["tolerance"])
             claim = Claim(**{**{name: row[name] for name in columns}, "tolerance": tolerance})
-            equal = claim.equalities
+            equal = sum(one.sign == "=" for one in claim.comparisons)
         except ValueError as error:
             raise InputError(f"{path}: line {number}: predicate or tolerance: {error}") from error
-        wrong = {
-            f"paper_numbers: expected one of {', '.join(PAPER_NUMBERS)}, found {claim.paper_numbers!r}":
-                claim.paper_numbers not in PAPER_NUMBERS,
-            "expected a predicate, or a note that says why there is none": not (claim.predicate or claim.note),
-            f"expected a tolerance of 0 or more for all of the {equal} comparisons by =, or one for each, "
-            f"found {list(tolerance)}":
-                min(tolerance, default=0) < 0 or len(tolerance) not in ({1, equal} if equal else {0}),
-        }  # fmt: skip
-        if any(wrong.values()):
-            found = "; ".join(problem for problem, holds in wrong.items() if holds)
-            raise InputError(f"{path}: line {number}: {found}")
+        wrong = []
+        if claim.paper_numbers not in PAPER_NUMBERS:
+            expected = ", ".join(PAPER_NUMBERS)
+            wrong.append(f"paper_numbers: expected one of {expected}, found {claim.paper_numbers!r}")
+        if not (claim.predicate or claim.note):
+            wrong.append("expected a predicate, or a note that says why there is none")
+        if min(tolerance, default=0) < 0 or len(tolerance) not in ({1, equal} if equal else {0}):
+            wrong.append(
+                f"expected a tolerance of 0 or more for all of the {equal} comparisons by =, or one for each, "
+                f"found {list(tolerance)}"
+            )
+        if wrong:
+            raise InputError(f"{path}: line {number}: {'; '.join(wrong)}")
         claims.append(claim)
     return tuple(claims)
 
@@ -226,9 +224,7 @@ def claim_runs(quantity: Quantity, config: Config) -> tuple[Run, ...]:
     Counts belong to the paper's own architectures and are known at every scale.
     """
     wanted = Run.parse(f"{quantity.network}-s0")
-    if quantity.counted:
-        return (wanted,)
-    same = (run for run in config.runs_of(quantity.task) if run.with_seed(0) == wanted)
+    same = [wanted] if quantity.counted else [r for r in config.runs_of(quantity.task) if r.with_seed(0) == wanted]
     return tuple(sorted(same, key=lambda run: run.seed))
 
 

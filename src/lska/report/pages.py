@@ -180,13 +180,8 @@ KINDS = {
 
 
 def _claims(results: Results) -> Iterator[Page]:
-    groups = claim_groups(results.claims)
-    content = {
-        "claims": results.claims,
-        "groups": groups,
-        "kinds": _kinds(groups),
-        "known": {path.as_posix(): site_copy(path, results.config) for path in results.metrics},
-    }
+    groups, known = claim_groups(results.claims), {p.as_posix(): site_copy(p, results.config) for p in results.metrics}
+    content = {"claims": results.claims, "groups": groups, "kinds": _kinds(groups), "known": known}
     yield Page("claims.html", "What the paper claims, and what came out", "claims.html", content, menu="Claims")
 
 
