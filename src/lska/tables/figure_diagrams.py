@@ -14,7 +14,6 @@ from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
 from lska.data.synthetic.cue_conflict_images import CueConflictSettings, cue_conflict_scene
 from lska.data.synthetic.render import render
-from lska.data.synthetic.scene import Scene
 from lska.evaluate.pictures import INK
 from lska.evaluate.shape_texture import FACTORS, Estimate, dimensions
 from lska.models.kernels import Depthwise, KernelPlan, kernel_plan
@@ -301,11 +300,10 @@ Activations = dict[str, np.ndarray]
 def estimate_diagram(table: Table) -> Figure:
     """Pairs that share the shape or the texture, the encoder, activations over pairs, scores, dimensions."""
     neurons, result = planted_example()
-    pairs = pair_scenes(table.spec.options["categories"])
     figure, axes = _page(HEIGHT)
     for factor, other in (("shape", "texture"), ("texture", "shape")):
         _letter(axes, (0.06, ROWS[factor] + 0.83), f"same {factor},\nother {other}", ha="left")
-        _draw_pairs(axes, pairs[factor], ROWS[factor])
+        _draw_pairs(axes, factor, table.spec.options["categories"])
         _draw_activations(axes, neurons[factor], factor)
     corners = [(1.12, BOTTOM), (1.74, BOTTOM + 0.35), (1.74, TOP - 0.35), (1.12, TOP)]
     axes.add_patch(Polygon(corners, facecolor=SHADE, edgecolor=INK, linewidth=STROKE, joinstyle="round"))
@@ -320,33 +318,16 @@ def estimate_diagram(table: Table) -> Figure:
     return figure
 
 
-def pair_scenes(categories: Sequence[str]) -> dict[str, list[tuple[Scene, Scene]]]:
-    """By shared factor, three pairs of cue-conflict scenes: one shape with two textures, one texture on two shapes.
+def planted_example() -> tuple[Activations, Estimate]:
+    """Made-up activations of three neurons, and the estimate, in its reference form, made from all 256.
 
-    A texture is called by the class that it stands for, as in the generated cue-conflict set.
-    """
-    settings = CueConflictSettings(image_size=128, classes=tuple(categories))
-
-    def scene(shape: str, texture: str) -> Scene:
-        return cue_conflict_scene(settings, (shape, 1, texture, 1))
-
-    triples = [[categories[(first + step) % len(categories)] for step in range(3)] for first in range(3)]
-    return {
-        "shape": [(scene(shared, one), scene(shared, other)) for shared, one, other in triples],
-        "texture": [(scene(one, shared), scene(other, shared)) for shared, one, other in triples],
-    }
-
-
-def planted_example(neurons: int = 256, encoding: tuple[int, int] = (120, 56)) -> tuple[Activations, Estimate]:
-    """Made-up activations of three neurons, and the estimate, in its reference form, made from all.
-
-    Of the neurons, `encoding` gives how many follow the shape and the texture instance; the others follow neither. The
-    activations are those of one neuron of each kind. Images show each of 32 shape instances with 16 texture instances.
+    Of these, 120 follow the shape instance and 56 the texture instance; the others follow neither. The activations are
+    those of one neuron of each kind. Images show each of 32 shape instances with 16 texture instances.
     """
     rng = np.random.default_rng(0)
     instances = np.indices((32, 16)).reshape(2, -1)
-    features = rng.standard_normal((instances.shape[1], neurons))
-    kinds = np.split(np.arange(neurons), np.cumsum(encoding))
+    features = rng.standard_normal((instances.shape[1], 256))
+    kinds = np.split(np.arange(256), np.cumsum((120, 56)))
     for codes, kind in zip(instances, kinds, strict=False):
         code = rng.standard_normal((codes.max() + 1, len(kind)))
         features[:, kind] = 0.95 * code[codes] + 0.3 * features[:, kind]
@@ -361,12 +342,18 @@ def correlation(pairs: np.ndarray) -> float:
     return float(np.corrcoef(np.concatenate([pairs, pairs[:, ::-1]]).T)[0, 1])
 
 
-def _draw_pairs(axes: Axes, pairs: Sequence[tuple[Scene, Scene]], middle: float) -> None:
-    for number, pair in enumerate(pairs):
-        bottom = middle + (THUMB + 0.07) * ((len(pairs) - 1) / 2 - number) - THUMB / 2
-        for side, scene in enumerate(pair):
+def _draw_pairs(axes: Axes, factor: str, categories: Sequence[str]) -> None:
+    """Three pairs of cue-conflict images: one shape with two textures, or one texture on two shapes. A texture is called
+    by the class that it stands for, as in the generated cue-conflict set."""
+    settings, middle = CueConflictSettings(image_size=128, classes=tuple(categories)), ROWS[factor]
+    for number in range(3):
+        shared, *others = (categories[(number + step) % len(categories)] for step in range(3))
+        bottom = middle + (THUMB + 0.07) * (1 - number) - THUMB / 2
+        for side, other in enumerate(others):
+            shape, texture = (shared, other) if factor == "shape" else (other, shared)
+            image = render(cue_conflict_scene(settings, (shape, 1, texture, 1)))
             left = 0.06 + side * (THUMB + 0.02)
-            axes.imshow(render(scene), extent=(left, left + THUMB, bottom, bottom + THUMB))
+            axes.imshow(image, extent=(left, left + THUMB, bottom, bottom + THUMB))
     _arrow(axes, (0.11 + 2 * THUMB, middle), (1.12, middle))
 
 
@@ -377,23 +364,20 @@ def _draw_activations(axes: Axes, neurons: np.ndarray, factor: str) -> None:
     _letter(axes, (2.02, middle), "other image", 5.5, rotation=90)
     for number, pairs in enumerate(neurons):
         centre = 2.1 + 0.78 * number + SIDE / 2
+        left, bottom = centre - SIDE / 2, middle - SIDE / 2
         if factor == "shape":
             _letter(axes, (centre, middle + SIDE / 2 + 0.07), f"neuron {'ijk'[number]}", 6, va="baseline")
-        _draw_dots(axes, (centre - SIDE / 2, middle - SIDE / 2), pairs, SHARES[factor][0])
+        axes.add_patch(Rectangle((left, bottom), SIDE, SIDE, facecolor="white", edgecolor=FRAME, linewidth=0.6))
+        shown = pairs[:: max(1, len(pairs) // DOTS)][:DOTS]
+        # Both axes of a panel have one scale, or a diagonal would not mean equal activations.
+        places = np.array((left, bottom)) + SIDE * (0.08 + 0.84 * (shown - shown.min()) / (shown.max() - shown.min()))
+        looks = {"color": SHARES[factor][0], "markeredgecolor": INK, "markeredgewidth": 0.25}
+        axes.plot(*places.T, "o", markersize=2.2, **looks)
         # Adding 0.0 turns a rounded -0.0 into 0.0.
         words = f"one image\nρ = {round(correlation(pairs), 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
         _letter(axes, (centre, middle - SIDE / 2 - 0.15), words, 5.5)
     _arrow(axes, (4.4, middle), (4.78, middle))
     _letter(axes, (4.57, middle + 0.1), "all N", 5.5)
-
-
-def _draw_dots(axes: Axes, corner: Place, pairs: np.ndarray, colour: str) -> None:
-    axes.add_patch(Rectangle(corner, SIDE, SIDE, facecolor="white", edgecolor=FRAME, linewidth=0.6))
-    shown = pairs[:: max(1, len(pairs) // DOTS)][:DOTS]
-    low, high = shown.min(), shown.max()
-    # Both axes of a panel have one scale, or a diagonal would not mean equal activations.
-    places = np.array(corner) + SIDE * (0.08 + 0.84 * (shown - low) / (high - low))
-    axes.plot(*places.T, "o", markersize=2.2, color=colour, markeredgecolor=INK, markeredgewidth=0.25)
 
 
 def _draw_result(axes: Axes, result: Estimate) -> None:
