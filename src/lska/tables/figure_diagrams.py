@@ -343,8 +343,8 @@ def correlation(pairs: np.ndarray) -> float:
 
 
 def _draw_pairs(axes: Axes, factor: str, categories: Sequence[str]) -> None:
-    """Three pairs of cue-conflict images: one shape with two textures, or one texture on two shapes. A texture is called
-    by the class that it stands for, as in the generated cue-conflict set."""
+    """Three pairs of images: one shape with two textures, or one texture on two shapes. A texture is called by the
+    class that it stands for, as in the generated cue-conflict set."""
     settings, middle = CueConflictSettings(image_size=128, classes=tuple(categories)), ROWS[factor]
     for number in range(3):
         shared, *others = (categories[(number + step) % len(categories)] for step in range(3))
