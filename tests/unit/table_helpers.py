@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lska.data.perturbed.names import FAMILIES, GROUPS
+from lska.data.perturbed.names import FAMILIES, GROUPS, SEVERITIES
 from lska.models.runs import ATTENTIONS, Run
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import project_root
@@ -157,11 +158,11 @@ def inspection_metrics(task: str, start: float) -> dict[str, Any]:
 
 def perturbed_metrics(task: str, start: float) -> dict[str, Any]:
     """All metrics of a perturbed set with its parts at hand, each another number from `start` on."""
-    family, severities = task.partition("/")[2], (1, 2, 3, 4, 5)
+    family = task.partition("/")[2]
     if family not in FAMILIES:
         names = ["top1", "error", "ece"] + ["top1_unmasked", "error_unmasked"] * (family != "sketch")
     else:
-        names = [f"top1_{name}_{level}" for name in FAMILIES[family] for level in severities]
+        names = [f"top1_{name}_{level}" for name in FAMILIES[family] for level in SEVERITIES]
         for means in ("19", "15") if family == "c" else ("10",):
             names += [f"top1_mean_{means}", f"error_mean_{means}", f"mce_{means}", f"relative_mce_{means}"]
         names += [f"top1_{group}" for group in GROUPS]
@@ -232,3 +233,30 @@ def one_cell(tmp_path: Path, column: ColumnSpec, printed: str, source: str = "pr
 def only_cell(spec: TableSpec, scale: Scale, tmp_path: Path) -> Any:
     (cell,) = collect(spec, scale, tmp_path, scale.results).cells
     return cell
+
+
+def metric_file(scale: Scale, task: str, run: Run) -> Path:
+    return scale.results / "metrics" / task / f"{run}.json"
+
+
+def value(scale: Scale, task: str, run: Run, name: str) -> float:
+    return json.loads(metric_file(scale, task, run).read_text())["metrics"][name]["value"]
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    write_json(path, content)
+
+
+def without(*missing: str) -> Callable[[dict[str, Any]], None]:
+    """As measured without these corruptions: no means over them, and the file says so."""
+
+    def change(content: dict[str, Any]) -> None:
+        for name, metric in content["metrics"].items():
+            absent = any(name.startswith(f"top1_{corruption}_") for corruption in missing)
+            if absent or "mean" in name or "mce" in name:
+                metric["value"] = None
+        content["detail"] = {"missing": {corruption: list(SEVERITIES) for corruption in missing}}
+
+    return change

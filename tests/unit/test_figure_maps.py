@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from robustness_tables import edit, metric_file, value, without
-from table_helpers import PAPER, demo, filled, put_field
+from table_helpers import PAPER, demo, edit, filled, metric_file, put_field, value, without
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.evaluate.pictures import styled

@@ -15,8 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from robustness_tables import value
-from table_helpers import DENSE, PAPER, Scale, demo, filled
+from table_helpers import DENSE, PAPER, Scale, demo, filled, value
 
 from lska.evaluate.pictures import styled
 from lska.models.runs import ATTENTIONS, Run

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from robustness_tables import edit, metric_file, without
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import (
     DENSE,
@@ -23,13 +22,16 @@ from table_helpers import (
     TOP1,
     Scale,
     demo,
+    edit,
     entry,
     filled,
+    metric_file,
     one_cell,
     only_cell,
     put,
     put_required,
     stage_metrics,
+    without,
 )
 
 from lska.models.runs import Run
