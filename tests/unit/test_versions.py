@@ -34,7 +34,17 @@ def computed(source: str) -> str:
                     return None
             return super().generic_visit(node)
 
-    return ast.dump(Kept().visit(ast.parse(source)))
+    def text(node: object) -> str:
+        # Not `ast.dump`: which empty fields there are, and whether it tells them, changes with the version of Python.
+        match node:
+            case ast.AST():
+                fields = (f"{name}={text(value)}" for name, value in ast.iter_fields(node) if value not in (None, []))
+                return f"{type(node).__name__}({', '.join(fields)})"
+            case list():
+                return f"[{', '.join(map(text, node))}]"
+        return repr(node)
+
+    return text(Kept().visit(ast.parse(source)))
 
 
 def state(version: Version, package: Path = PACKAGE) -> dict[str, object]:
