@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,22 +24,6 @@ def test_tasks_have_three_parts_and_no_others_are_fine_tuned() -> None:
         "detection/retinanet-", "detection/retinanet-untrained-untrained", "detection/retinanet/x", "retinanet", "",
     ):  # fmt: skip
         assert parse_task(task) is None, task
-
-
-def test_files_are_named_after_task_and_run() -> None:
-    made = job("retinanet")
-    assert (made.kind, made.head, made.backbone is None) == ("detection", "retinanet", False)
-    places = (made.weights, made.log, made.metrics, made.samples, made.backbone)
-    assert list(map(str, places)) == [
-        "checkpoints/test/detection/retinanet/van_tiny-lska-k23-s0.safetensors",
-        "results/test/training/detection/retinanet/van_tiny-lska-k23-s0.jsonl",
-        "results/test/metrics/detection/retinanet/van_tiny-lska-k23-s0.json",
-        "results/test/samples/detection/retinanet/van_tiny-lska-k23-s0.png",
-        "checkpoints/test/van_tiny-lska-k23-s0.safetensors",
-    ]
-    folder = made.states
-    assert folder.parent == Path("work/test/train/detection/retinanet/van_tiny-lska-k23-s0")
-    assert folder.name == made.digest().removeprefix("sha256:")[:12]
 
 
 def test_a_control_has_no_backbone_and_files_of_its_own() -> None:

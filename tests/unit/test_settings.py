@@ -174,6 +174,9 @@ def test_files_have_the_places_that_the_rules_expect(snapshot: SnapshotAssertion
     measured = [[str(path) for path in (*item.outputs(run), item.record)] for item in demo.measured]
     perturbed = [f"{one.strips} {one.predictions} {one.corrupted} {one.rule} {one.command}" for one in demo.perturbed]
     paths = demo.checkpoints, demo.weights_path(RUN), demo.training_log(RUN), demo.images.record, demo.work
+    tuned = demo.fine_tunings[0]
+    assert tuned.states == demo.work / "train" / tuned.place / tuned.digest().removeprefix("sha256:")[:12]
+    paths += tuned.weights, tuned.log, tuned.metrics, tuned.samples, tuned.outcomes, tuned.backbone
     assert [*map(str, paths), str(demo.metric_path("properties", "lska")), *measured, *perturbed] == snapshot
 
 
