@@ -219,13 +219,10 @@ def runs_of(given: Given, names: Sequence[str], task: str = "classification") ->
 # --- Data ------------------------------------------------------------------------------------------------------------
 
 
-@command(
-    "data prepare",
-    "generate or check the data of a scale and record their manifest",
-    argument("--kind", choices=(*KINDS, *SETS, *OWN_DATA), default="classification",
-             help="which of the scale's data sets (default: %(default)s)"),
-    heavy=True,
-)  # fmt: skip
+@command("data prepare", "generate or check the data of a scale and record their manifest",
+         argument("--kind", choices=(*KINDS, *SETS, *OWN_DATA), default="classification",
+                  help="which of the scale's data sets (default: %(default)s)"),
+         heavy=True)  # fmt: skip
 def _prepare(given: Given) -> None:
     scale, kind = given.scale, given.kind
     require_data(given, *prepared_from(scale.sources, kind))
@@ -252,16 +249,13 @@ def _prepare(given: Given) -> None:
         raise InputError(f"{' + '.join(map(str, given.config))}: scale {scale.scale} has no section {kind!r}")
 
 
-@command(
-    "data check",
-    "say what is missing or too much in a data set",
-    argument("name", help="name of a bundled manifest, or the path of one; or cue_conflict"),
-    argument("--root", type=as_path, required=True, help="folder or archive with the data"),
-    argument("--contents", action="store_true", help="decode every image too"),
-    argument("--archives", action="store_true",
-             help="compare the archives that lie there with what is known of them, nothing else"),
-    configured=False,
-)  # fmt: skip
+@command("data check", "say what is missing or too much in a data set",
+         argument("name", help="name of a bundled manifest, or the path of one; or cue_conflict"),
+         argument("--root", type=as_path, required=True, help="folder or archive with the data"),
+         argument("--contents", action="store_true", help="decode every image too"),
+         argument("--archives", action="store_true",
+                  help="compare the archives that lie there with what is known of them, nothing else"),
+         configured=False)  # fmt: skip
 def _check(given: Given) -> int:
     from lska.data.checking import check_set
     from lska.data.preparing import render_report
@@ -271,15 +265,12 @@ def _check(given: Given) -> int:
     return 0 if report.ok else 1
 
 
-@command(
-    "data import",
-    "fetch a public archive, check it and record it in DVC",
-    argument("name", help="name of a bundled manifest, or the path of one"),
-    argument("--from", dest="source", required=True, type=as_source, metavar="SOURCE",
-             help="address (http, https, s3, ...) or path of the archive"),
-    argument("--root", type=as_path, help="folder for it inside the project (default: data/NAME)"),
-    configured=False,
-)  # fmt: skip
+@command("data import", "fetch a public archive, check it and record it in DVC",
+         argument("name", help="name of a bundled manifest, or the path of one"),
+         argument("--from", dest="source", required=True, type=as_source, metavar="SOURCE",
+                  help="address (http, https, s3, ...) or path of the archive"),
+         argument("--root", type=as_path, help="folder for it inside the project (default: data/NAME)"),
+         configured=False)  # fmt: skip
 def _import(given: Given) -> None:
     from lska.data.importing import import_archive
     from lska.data.manifest import manifest_path
@@ -306,14 +297,9 @@ def _examples(given: Given) -> None:
 # --- Training --------------------------------------------------------------------------------------------------------
 
 
-@command(
-    "train",
-    "train one run, or go on with it; exit code 75: call again",
-    RUN,
-    *BUDGET,
-    argument("--task", help="fine-tune the run for this task, for example detection/retinanet"),
-    heavy=True,
-)
+@command("train", "train one run, or go on with it; exit code 75: call again", RUN, *BUDGET,
+         argument("--task", help="fine-tune the run for this task, for example detection/retinanet"),
+         heavy=True)  # fmt: skip
 def _train(given: Given) -> None:
     run, budget = Run.parse(given.run), budget_seconds(given.budget_hours, given.job_minutes)
     if given.task is None:
@@ -335,14 +321,10 @@ def _train(given: Given) -> None:
         fine_tune(job, backbone, budget)
 
 
-@command(
-    "launch",
-    "start a training in several processes, as torchrun does",
-    argument("--processes", type=number(1, 1024, whole=True), required=True, help="on each node, one per GPU"),
-    argument("--nodes", type=COUNT, default=1, help="nodes of the Slurm step in which this runs on each"),
-    rest("-- train RUN ...", "the command of lska"),
-    configured=False,
-)
+@command("launch", "start a training in several processes, as torchrun does",
+         argument("--processes", type=number(1, 1024, whole=True), required=True, help="on each node, one per GPU"),
+         argument("--nodes", type=COUNT, default=1, help="nodes of the Slurm step in which this runs on each"),
+         rest("-- train RUN ...", "the command of lska"), configured=False)  # fmt: skip
 def _launch(given: Given) -> int:
     from lska.train.launcher import launch
 
@@ -397,15 +379,11 @@ def _dense(given: Given) -> None:
         evaluate_dense(job)
 
 
-@command(
-    "evaluate robustness",
-    "perturbed sets, one pass for all checkpoints given",
-    argument("sets", nargs="*", metavar="SET", help=f"some of {', '.join(SETS)} (default: all of the scale)"),
-    argument("--checkpoints", nargs="+", default=[], metavar="RUN",
-             help="run ids, or weight files beside their sidecars (default: the scale's)"),
-    *BUDGET,
-    heavy=True,
-)  # fmt: skip
+@command("evaluate robustness", "perturbed sets, one pass for all checkpoints given",
+         argument("sets", nargs="*", metavar="SET", help=f"some of {', '.join(SETS)} (default: all of the scale)"),
+         argument("--checkpoints", nargs="+", default=[], metavar="RUN",
+                  help="run ids, or weight files beside their sidecars (default: the scale's)"),
+         *BUDGET, heavy=True)  # fmt: skip
 def _robustness(given: Given) -> None:
     scale, budget = given.scale, budget_seconds(given.budget_hours, given.job_minutes)
     items = [scale.perturbed_set(name) for name in given.sets] if given.sets else scale.perturbed
@@ -441,13 +419,10 @@ for _name, _about in {
     command(f"evaluate {_name}", _one_pass, CHECKPOINTS, heavy=True)(functools.partial(_inspect, name=_name))
 
 
-@command(
-    "complexity",
-    "parameters and FLOPs of the paper's networks",
-    argument("runs", nargs="+", help="run ids; the seed does not matter"),
-    argument("--head", choices=sum(HEADS.values(), ()), help="count a detector or segmentor on the network"),
-    heavy=True,
-)
+@command("complexity", "parameters and FLOPs of the paper's networks",
+         argument("runs", nargs="+", help="run ids; the seed does not matter"),
+         argument("--head", choices=sum(HEADS.values(), ()), help="count a detector or segmentor on the network"),
+         heavy=True)  # fmt: skip
 def _complexity(given: Given) -> None:
     from lska.evaluate.efficiency import measure_complexity
 
@@ -465,13 +440,9 @@ def _properties(given: Given) -> None:
 # --- Tables, claims, report ------------------------------------------------------------------------------------------
 
 
-@command(
-    "notebook",
-    "make one table or figure through its notebook",
-    TARGET,
-    argument("--log", type=as_path, required=True, help="where the notebook is executed, kept on failure"),
-    argument("--output", type=as_path, required=True, help="where it is copied on success"),
-)
+@command("notebook", "make one table or figure through its notebook", TARGET,
+         argument("--log", type=as_path, required=True, help="where the notebook is executed, kept on failure"),
+         argument("--output", type=as_path, required=True, help="where it is copied on success"))  # fmt: skip
 def _notebook(given: Given) -> None:
     from lska.tables.notebooks import execute_target
 
@@ -485,13 +456,10 @@ def _lab(given: Given) -> None:
     open_notebooks(given.scale, given.config, [word for word in given.rest if word != "--"])
 
 
-@command(
-    "claims",
-    "the paper's statements with a verdict each",
-    argument("--only", nargs="+", metavar="ID", help="show these claims, for example R07"),
-    argument("--json", action="store_true", help="print everything behind the verdicts, for scripts"),
-    argument("--write", action="store_true", help="write page and JSON of all to results/<scale>/claims instead"),
-)
+@command("claims", "the paper's statements with a verdict each",
+         argument("--only", nargs="+", metavar="ID", help="show these claims, for example R07"),
+         argument("--json", action="store_true", help="print everything behind the verdicts, for scripts"),
+         argument("--write", action="store_true", help="write them to results/<scale>/claims instead"))  # fmt: skip
 def _claims(given: Given) -> None:
     from lska.claims.claims_page import claims_content, claims_text, write_claims
     from lska.claims.verdicts import judge_claims
@@ -508,23 +476,17 @@ def _claims(given: Given) -> None:
     say(json.dumps(content, indent=2) if given.json else claims_text(content))
 
 
-@command(
-    "report",
-    "build the site of a scale, results/<scale>/report/index.html",
-    argument("part", nargs="?", choices=("site", "notebooks"), default="site",
-             help="`notebooks` renders the executed ones for the site (default: site)"),
-)  # fmt: skip
+@command("report", "build the site of a scale, results/<scale>/report/index.html",
+         argument("part", nargs="?", choices=("site", "notebooks"), default="site",
+                  help="`notebooks` renders the executed ones for the site (default: site)"))  # fmt: skip
 def _report(given: Given) -> None:
     from lska.report.site import build_site, render_notebooks
 
     say(*([build_site(given.scale)] if given.part == "site" else render_notebooks(given.scale)))
 
 
-@command(
-    "summary",
-    "say where the tables and figures of a scale are",
-    argument("--write", action="store_true", help="write what DVC compares between commits instead"),
-)
+@command("summary", "say where the tables and figures of a scale are",
+         argument("--write", action="store_true", help="write what DVC compares between commits instead"))  # fmt: skip
 def _summary(given: Given) -> None:
     if given.write:
         from lska.claims.summaries import write_summaries
@@ -539,13 +501,9 @@ def _summary(given: Given) -> None:
 # --- Where numbers come from -----------------------------------------------------------------------------------------
 
 
-@command(
-    "explain",
-    "print the chain of files behind a cell of a table or figure",
-    TARGET,
-    argument("--cell", nargs=2, metavar=("ROW", "COLUMN"), help="labels of the cell; without, all cells are listed"),
-    JSON,
-)
+@command("explain", "print the chain of files behind a cell of a table or figure", TARGET,
+         argument("--cell", nargs=2, metavar=("ROW", "COLUMN"), help="labels of the cell; without, all are listed"),
+         JSON)  # fmt: skip
 def _explain(given: Given) -> None:
     from lska.audit.explain import choose_cell, explain_cell, filled_table, list_cells
     from lska.audit.links import ScaleFiles
@@ -565,14 +523,11 @@ def _explain(given: Given) -> None:
     say("Every link holds." if broken is None else f"BROKEN: {broken.file.as_posix()}: {broken.place} {broken.text}")
 
 
-@command(
-    "verify",
-    "check every chain of a scale, offline; exit code 1: one is broken",
-    argument("--strict", action="store_true", help="fail for outdated and unsealed files too"),
-    argument("--drawings", action="store_true", help="draw the figures anew too and compare them; slow"),
-    argument("--recount", action="store_true", help="count parameters and operations anew too; slow"),
-    JSON,
-)
+@command("verify", "check every chain of a scale, offline; exit code 1: one is broken",
+         argument("--strict", action="store_true", help="fail for outdated and unsealed files too"),
+         argument("--drawings", action="store_true", help="draw the figures anew too and compare them; slow"),
+         argument("--recount", action="store_true", help="count parameters and operations anew too; slow"),
+         JSON)  # fmt: skip
 def _verify(given: Given) -> int:
     from tqdm import tqdm
 
@@ -584,11 +539,9 @@ def _verify(given: Given) -> int:
     return 0 if found.sound(given.strict) else 1
 
 
-@command(
-    "weights list",
-    "say for each network of a scale whether its weights are here, fetched or trained, or stop it",
-    argument("names", nargs="*", **NETWORKS),
-)
+@command("weights list",
+         "say for each network of a scale whether its weights are here, fetched or trained, or stop it",
+         argument("names", nargs="*", **NETWORKS))  # fmt: skip
 def _list(given: Given) -> int:
     from lska.pipeline.checkpoints import Choices, network_names
 
@@ -599,11 +552,8 @@ def _list(given: Given) -> int:
     return int(any(choice.refused for choice in found.values()))
 
 
-@command(
-    "weights fetch",
-    "bring published weights from DVC, as Snakemake does where it needs them",
-    argument("names", nargs="*", **NETWORKS),
-)
+@command("weights fetch", "bring published weights from DVC, as Snakemake does where it needs them",
+         argument("names", nargs="*", **NETWORKS))  # fmt: skip
 def _fetch(given: Given) -> None:
     from lska.pipeline.checkpoints import network_names
     from lska.pipeline.dvc import fetch, fetchable
@@ -614,12 +564,9 @@ def _fetch(given: Given) -> None:
             fetch(given.scale, name)
 
 
-@command(
-    "weights publish",
-    "add weights to DVC, push them, and say what to commit",
-    argument("names", nargs="+", **NETWORKS),
-    argument("--remote", help="DVC's name of the remote (default: the project's default one)"),
-)
+@command("weights publish", "add weights to DVC, push them, and say what to commit",
+         argument("names", nargs="+", **NETWORKS),
+         argument("--remote", help="DVC's name of the remote (default: the project's default one)"))  # fmt: skip
 def _publish(given: Given) -> None:
     from lska.pipeline.checkpoints import network_names
     from lska.pipeline.dvc import publish
@@ -630,17 +577,13 @@ def _publish(given: Given) -> None:
 # --- The pipeline ----------------------------------------------------------------------------------------------------
 
 
-@command(
-    "plan",
-    "say what Snakemake would run, why, and what it would cost",
-    argument("targets", nargs="*", metavar="TARGET",
-             help="what Snakemake would be asked for, for example table_03 (default: all)"),
-    argument("--gpus", type=COUNT, help="GPUs for the wall time (default: as the largest job asks)"),
-    argument("--throughput", nargs="+", type=as_path, default=[], metavar="FILE",
-             help="tables of your own measurements, such as config/throughput/published.yaml"),
-    argument("--jobs", action="store_true", help="also one line per job, with its reason"),
-    JSON,
-)  # fmt: skip
+@command("plan", "say what Snakemake would run, why, and what it would cost",
+         argument("targets", nargs="*", metavar="TARGET",
+                  help="what Snakemake would be asked for, for example table_03 (default: all)"),
+         argument("--gpus", type=COUNT, help="GPUs for the wall time (default: as the largest job asks)"),
+         argument("--throughput", nargs="+", type=as_path, default=[], metavar="FILE",
+                  help="tables of your own measurements, such as config/throughput/published.yaml"),
+         argument("--jobs", action="store_true", help="also one line per job, with its reason"), JSON)  # fmt: skip
 def _plan(given: Given) -> None:
     from lska.pipeline.plan_report import make_report, render_plan
 
@@ -656,13 +599,9 @@ def _warm(given: Given) -> int:
     return run_beside_server(given.rest, main)
 
 
-@command(
-    "gpus",
-    "run a command on GPUs of this machine that no other job has",
-    argument("count", type=COUNT_OR_NONE, help="how many"),
-    rest("COMMAND", "for example torchrun ..."),
-    configured=False,
-)
+@command("gpus", "run a command on GPUs of this machine that no other job has",
+         argument("count", type=COUNT_OR_NONE, help="how many"), rest("COMMAND", "for example torchrun ..."),
+         configured=False)  # fmt: skip
 def _gpus(given: Given) -> None:
     if not given.rest:
         raise InputError("lska gpus needs a number from 0 up and a command, for example: lska gpus 2 torchrun ...")
@@ -670,16 +609,12 @@ def _gpus(given: Given) -> None:
     os.execvp(given.rest[0], given.rest)
 
 
-@command(
-    "supervise",
-    "run Snakemake on a cluster and start it again where it has to be",
-    argument("--restarts", type=COUNT_OR_NONE, default=10, help="how often it is started again (default: 10)"),
-    argument("--poll-seconds", type=number(1e-3, 24 * 3600), default=60.0, help="time between two looks at the queue"),
-    argument("--quiet-minutes", type=MINUTES, default=15.0,
-             help="how long Snakemake may wait without any job in the queue (default: 15)"),
-    rest("snakemake ...", "the call of Snakemake"),
-    configured=False,
-)  # fmt: skip
+@command("supervise", "run Snakemake on a cluster and start it again where it has to be",
+         argument("--restarts", type=COUNT_OR_NONE, default=10, help="how often it is started again (default: 10)"),
+         argument("--poll-seconds", type=number(1e-3, 24 * 3600), default=60.0, help="between two looks at the queue"),
+         argument("--quiet-minutes", type=MINUTES, default=15.0,
+                  help="how long Snakemake may wait without any job in the queue (default: 15)"),
+         rest("snakemake ...", "the call of Snakemake"), configured=False)  # fmt: skip
 def _supervise(given: Given) -> int:
     from lska.pipeline.supervise import Patience, supervise
 

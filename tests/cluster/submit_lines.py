@@ -1,4 +1,4 @@
-"""What Slurm is asked for: the sbatch line of every rule at paper scale, as the plugin writes it.
+"""What Slurm is asked for: the options of sbatch for every rule at paper scale, as the plugin gives them.
 
 `python tests/cluster/submit_lines.py` writes them to submit_lines.txt beside this file, which a person reads
 through after every change. No Slurm and no data are needed: stand-ins on PATH take the lines, make the outputs of each
@@ -7,7 +7,6 @@ job as empty files, and say that it is done.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -111,48 +110,14 @@ def words_of(words: list[str]) -> dict[str, str]:
     return dict(zip(call, call[1:], strict=False))
 
 
-def render(lines: list[list[str]], project: Path) -> str:
-    """One line of each kind, one option per row, without what differs from call to call or from machine to machine.
-
-    What every job calls in the same way is told once, at the end.
-    """
-    first: dict[str, list[str]] = {}
+def render(lines: list[list[str]]) -> str:
+    """What each kind of job asks for, a line each, without the places and names that differ from call to call."""
+    asked: dict[str, str] = {}
     for words in sorted(lines, key=lambda words: words[words.index("--comment") + 1]):
-        first.setdefault(kind(words), words)
-    asked = {name: _rows(["sbatch", *words[:-1]], project) for name, words in sorted(first.items())}
-    called = {name: _rows(shlex.split(words[-1].removeprefix("--wrap=")), project) for name, words in first.items()}
-    common = set.intersection(*map(set, called.values()))
-    parts = [
-        "".join([f"# {name}\n", *rows, "  --wrap ...\n", *(f"    {row}" for row in called[name] if row not in common)])
-        for name, rows in asked.items()
-    ]
-    shared = [row for row in next(iter(called.values())) if row in common]
-    return "\n".join([*parts, "".join(["# --wrap, in every line above\n", *shared])])
-
-
-def _rows(words: list[str], project: Path) -> list[str]:
-    """The command, and every option with its values on a row of its own; sets in a fixed order."""
-    rows = [[words[0]]]
-    for word in words[1:]:
-        word = base64.b64decode(word[8:]).decode() if word.startswith("base64//") else word
-        if word.startswith("-") and rows[-1] != ["--apptainer-args"]:
-            rows.append([word])
-        else:
-            rows[-1].append(shlex.quote(word))
-    unordered = ("--rerun-triggers", "--shared-fs-usage")
-    rows = [[row[0], *sorted(row[1:])] if row[0] in unordered else row for row in rows]
-    return [_masked("  " * (row is not rows[0]) + " ".join(row), project) + "\n" for row in rows]
-
-
-def _masked(row: str, project: Path) -> str:
-    row = row.replace(str(project), "<project>")
-    # A path with a space is quoted.
-    row = row.replace(str(Path(sys.executable).parent), "<bin>").replace("'<bin>'", "<bin>")
-    row = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<run>", row)
-    row = re.sub(r"lska-[0-9a-f]{12}", "lska-<folder>", row)
-    row = re.sub(r"\.snakemake/tmp\.\w+", ".snakemake/tmp.<name>", row)
-    row = re.sub(r"\.\d+\.sh\.waitforfilesfile", ".<number>.sh.waitforfilesfile", row)
-    return re.sub(r"(--runtime-source-cache-path) \S+", r"\1 <cache>", row)
+        valued = {"--job-name", "--output", "--comment", "-D"}
+        shown = [word for before, word in zip(["", *words], words[:-1], strict=False) if not {before, word} & valued]
+        asked.setdefault(kind(words), " ".join(shown))
+    return "".join(f"{name}: {options}\n" for name, options in sorted(asked.items()))
 
 
 def main() -> None:
@@ -163,7 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         copied = copy_project(Path(name) / "project")
         lines = capture(copied.root, Path(name) / "shims")
-        SNAPSHOT.write_text(render(lines, copied.root), encoding="utf-8")
+        SNAPSHOT.write_text(render(lines), encoding="utf-8")
     print(f"{SNAPSHOT}: {len(lines)} lines were submitted; read the difference before you commit it")
 
 

@@ -36,7 +36,7 @@ def latest(cluster: Cluster) -> int:
 
 def every_kind() -> set[str]:
     """The kinds of rules that the snapshot of submit lines has."""
-    return {kind(rule) for rule in re.findall(r"^# (\w+)", SNAPSHOT.read_text(encoding="utf-8"), re.MULTILINE)}
+    return {kind(rule) for rule in re.findall(r"^(\w+)", SNAPSHOT.read_text(encoding="utf-8"), re.MULTILINE)}
 
 
 def test_every_rule_of_the_demo_gives_on_slurm_what_it_gives_locally(fresh: ClusterProject, local: Path) -> None:

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_project import RUN, ClusterProject, assert_equal, numbers, tables
-from own_slurm import processes, wait_for
+from cluster_project import RUN, ClusterProject
+from own_slurm import processes
 
 from lska.pipeline.supervise import snakemakes
 from lska.provenance.files import read_json
@@ -189,41 +189,3 @@ def test_a_snakemake_that_waits_for_a_job_that_is_in_no_queue(
     project.finish(snakemake, 900)
     assert "Snakemake waited for jobs that are in no queue any more; start 2 of 11 follows" in project.said()
     assert_as_local(project, local, interrupted=False)
-
-
-def short_job(project: ClusterProject) -> dict[str, str]:
-    """A running job that keeps no state."""
-
-    def running() -> list[dict[str, str]]:
-        jobs = [job for job in project.cluster.jobs("RUNNING") if job["comment"].startswith("rule_")]
-        return [job for job in jobs if not job["comment"].startswith(("rule_train", "rule_fine_tune"))]
-
-    wait_for(running, "a running job that keeps no state", 180)
-    return running()[0]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(2400)
-def test_all_tables_are_made_while_one_thing_after_another_goes_wrong(fresh: ClusterProject, local: Path) -> None:
-    snakemake = fresh.supervised("all_tables")
-    cancelled_by_hand(fresh, short_job(fresh))
-    fresh.wait_for_state()
-    training = f"rule_train_wildcards_{RUN}"
-    preempted(fresh, fresh.job(training))
-    wait_for(lambda: len(fresh.attempts()) == 2, "an attempt after preemption", 180)
-    node_lost(fresh, lost := fresh.job(training))
-    fresh.cluster.start_node(lost["node"])
-    wait_for(lambda: len(fresh.attempts()) == 3, "an attempt after the lost node", 180)
-    node_unreachable(fresh, lost := short_job(fresh))
-    fresh.cluster.kill("slurmctld")
-    time.sleep(OUTAGE_SECONDS)
-    fresh.cluster.start_controller()
-    fresh.cluster.start_node(lost["node"])
-    short_job(fresh)
-    for victim in (snakemake.pid, *snakemakes(fresh.root)):
-        os.kill(victim, signal.SIGKILL)
-    snakemake.wait()
-    fresh.finish(fresh.supervised("all_tables"), 1200)
-    assert_as_local(fresh, local)
-    assert_equal(tables(fresh.root, "tiny"), tables(local, "tiny"))
-    assert_equal(numbers(fresh.root, "tiny"), numbers(local, "tiny"))

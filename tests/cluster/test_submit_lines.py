@@ -28,10 +28,10 @@ def value(words: list[str], option: str) -> str | None:
 
 
 def test_submit_lines_are_those_that_were_read_through(project: Project, tmp_path: Path) -> None:
-    found = render(capture(project.root, tmp_path / "shims"), project.root)
+    found = render(capture(project.root, tmp_path / "shims"))
     expected = SNAPSHOT.read_text(encoding="utf-8")
     difference = difflib.unified_diff(
-        expected.splitlines(), found.splitlines(), SNAPSHOT.name, "submitted now", lineterm="", n=20
+        expected.splitlines(), found.splitlines(), SNAPSHOT.name, "submitted now", lineterm=""
     )
     command = f"{Path(sys.executable).name} {SNAPSHOT.relative_to(Path(__file__).parents[2]).with_suffix('.py')}"
     assert found == expected, "\n".join([*difference, f"if this is what you want: {command}, and commit it"])

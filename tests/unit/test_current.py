@@ -272,7 +272,7 @@ def put_measured(made: Plan, task: str) -> None:
 def test_jobs_keep_to_what_was_decided_whatever_files_are_there_by_then(made: Plan) -> None:
     names = f"weights/{RUN}", f"metrics/classification/{RUN}"
     decided = made.decided
-    decided.keep(made.decisions)
+    made.keep()
     put_weights(made, RUN)
     scored(made, "classification", RUN, md5_of(str(RUN)))
     assert reasons(made, *names) == [None, None]

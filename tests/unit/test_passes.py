@@ -181,7 +181,7 @@ def test_sets_are_made_of_what_they_name_and_again_when_that_changes(plan: Plann
     assert {name: measured.inputs(f"data/shapes_{name}") for name in SETS} == expected
     assert [measured.inputs(f"data/{name}") for name in ("shapes", "shapes_cue_conflict", "textures")] == [[]] * 3
     of = {"shapes_a": "a", "scenes": "detection", "shapes_cue_conflict": "shape_texture", "textures": "texture_knn"}
-    assert {name: measured.data_set(name)[0] for name in of} == of
+    assert {name: measured.kind_of(name) for name in of} == of
     for name, change, made in (
         ("shapes_c", {"robustness": {"sets": {"c": {"generate": {"images": 33}}}}}, True),
         ("shapes_c", {"robustness": {"sets": {"c": {"root": "elsewhere"}}}}, False),

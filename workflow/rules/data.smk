@@ -10,7 +10,7 @@ from lska.pipeline.resources import labelled
 # Before anything runs, and where a person sees it: a job could only write it into its log.
 onstart:
     if workflow.is_main_process and not workflow.touch:
-        PLAN.decided.keep(PLAN.decisions)
+        PLAN.keep()
         absent = [roots.message(PLAN.origin, one) for one in roots.missing(PLAN.config.sources, ASKED)]
         if absent and workflow.execution_settings.keep_going:
             logger.warning("\n".join(absent))
@@ -26,7 +26,7 @@ rule data:
     wildcard_constraints:
         name=PLAN.made("data", "[^/]+"),
     params:
-        kind=lambda wildcards: PLAN.data_set(wildcards.name)[0],
+        kind=lambda wildcards: PLAN.kind_of(wildcards.name),
     log:
         LOGS / "data" / "{name}.log",
     # Every image of a set may be decoded or made.

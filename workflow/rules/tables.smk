@@ -1,5 +1,7 @@
 # Tables and figures: each notebook reads metric files and the paper's values, and writes its output files.
 
+from lska.tables.specs import load_spec
+
 localrules: all_notebooks
 
 
@@ -9,7 +11,7 @@ rule all_notebooks:
 
 
 for target in TABLES + FIGURES:
-    kind = target.partition("_")[0]
+    kind, spec = target.partition("_")[0], load_spec(target)
 
     rule:
         name:
@@ -29,10 +31,13 @@ for target in TABLES + FIGURES:
             fields=PLAN.fields(target),
             template=f"notebooks/{kind}.ipynb",
             spec=f"src/lska/tables/specs/{target}.yaml",
-            paper=lambda wildcards, target=target: PLAN.paper(target),
+            paper=f"paper/{spec.paper}.csv",
         output:
             [
-                report(path, caption="../report/target.rst", category=f"{kind.capitalize()}s", labels=PLAN.labels(target))
+                report(
+                    path, caption="../report/target.rst", category=f"{kind.capitalize()}s",
+                    labels={"number": spec.number, "title": spec.title},
+                )
                 if path.endswith((".html", ".svg"))
                 else path
                 for path in PLAN.outputs(target)

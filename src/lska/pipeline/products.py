@@ -17,13 +17,11 @@ from lska.data.roots import Settings, unmakeable
 from lska.models.runs import Run
 from lska.pipeline.checkpoints import Choices
 from lska.pipeline.current import Product, pending, recorded
-from lska.provenance.errors import InputError
 from lska.provenance.files import read_json, write_json
 from lska.provenance.metric_files import digest, keeps_outcomes, outcomes_path
 from lska.provenance.sidecars import ForeignWeightsError, imported_size
-from lska.provenance.strict import build, merge
+from lska.provenance.strict import merge
 from lska.settings.scale import Config, as_options, from_dict, typed
-from lska.settings.schema import DataSource
 from lska.settings.tasks import FineTuningJob, Measured, Pass
 from lska.settings.versions import MEASUREMENTS
 from lska.tables.specs import TARGETS, load_spec, outputs, requirements, samples
@@ -40,19 +38,6 @@ class Decisions:
     """The products that are to be made, each with the reason (`lska.pipeline.current`)."""
     weights: dict[str, str]
     """Where the weights of each network come from (`Choice.state`)."""
-
-    def keep(self, path: Path) -> None:
-        """Write them for the jobs."""
-        write_json(path, asdict(self))
-
-    @classmethod
-    def read(cls, path: Path) -> Decisions:
-        """Those that were kept.
-
-        Raises:
-            FileError: there are none, or the file is damaged.
-        """
-        return build(cls, read_json(path), str(path))
 
 
 class Plan:
@@ -140,11 +125,6 @@ class Plan:
         """What the rule of the summaries writes."""
         return summary_files(self.config)
 
-    def labels(self, target: str) -> dict[str, str]:
-        """What Snakemake's own report calls a table or figure."""
-        spec = load_spec(target)
-        return {"number": spec.number, "title": spec.title}
-
     def outputs(self, target: str) -> list[str]:
         """The files that a table's or figure's notebook writes."""
         return [str(path) for path in outputs(target, self.config.results)]
@@ -153,17 +133,9 @@ class Plan:
         """The executed notebook of a table or figure."""
         return str(self.config.results / "notebooks" / f"{target}.ipynb")
 
-    def paper(self, target: str) -> str:
-        """The file with the paper's values."""
-        return f"paper/{load_spec(target).paper}.csv"
-
-    def data_set(self, name: str) -> tuple[str, DataSource]:
-        """What the scale's data set `name` serves (see `Config.sources`), and its settings."""
-        for kind, data in self.config.sources:
-            if data.name == name:
-                return kind, data
-        known = ", ".join(data.name for _, data in self.config.sources)
-        raise InputError(f"{name!r} is no data set of scale {self.config.scale}; expected one of {known}")
+    def kind_of(self, name: str) -> str:
+        """What the scale's data set `name` serves (see `Config.sources`)."""
+        return next(kind for kind, data in self.config.sources if data.name == name)
 
     def speed_digest(self) -> str:
         """Identity of the throughput measurement: protocol, networks and image size."""
@@ -190,10 +162,14 @@ class Plan:
         """Where a Snakemake that starts jobs keeps what it decided."""
         return self.config.work / "decisions" / f"{self.digest.removeprefix('sha256:')[:12]}.json"
 
+    def keep(self) -> None:
+        """Write what was decided, for the jobs."""
+        write_json(self.decisions, asdict(self.decided))
+
     def follow(self) -> None:
         """Keep to what the Snakemake decided that started this job, as far as that is to be seen from here."""
         if self.decisions.is_file():
-            self.decided = Decisions.read(self.decisions)
+            self.decided = Decisions(**read_json(self.decisions))
 
     def made(self, kind: str, pattern: str, end: str = ".") -> str:
         """Regular expression of the names in `pattern` of a kind of products that are to be made.
