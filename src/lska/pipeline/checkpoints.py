@@ -170,16 +170,14 @@ class Choices:
 
     def _of_trained(self, one: TrainingJob, sidecar: Mapping[str, Any], pointer: Pointer | None) -> Choice:
         """Weights that this program trains."""
-        there = one.weights.is_file()
+        there, published = one.weights.is_file(), pointer is not None and pointer.md5 == sidecar.get("md5")
         if (changed := self._changed(one, sidecar, pointer)) is not None:
             return Choice(False, False, False, changed)
         if one.retrained:
             anew = pointer is None or not pointer.published(sidecar)
             return Choice(anew, False, there and anew, RETRAINED)
-        if pointer is not None and pointer.md5 == sidecar["md5"]:
-            return Choice(True, True, there, _published(pointer))
-        if there:
-            return Choice(True, False, True, "not published")
+        if published or there:
+            return Choice(True, published, there, _published(pointer) if published else "not published")
         reason = "the sidecar is there, its weights are missing"
         if pointer is not None:
             reason = "weights trained here are missing; those published are others than the sidecar's"

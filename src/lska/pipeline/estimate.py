@@ -92,8 +92,6 @@ class Workload:
     devices: int
     """GPUs that share the images; 0 for the processor."""
     precision: str = "fp32"
-    done: int = 0
-    """Images besides, of the training's part that a saved state holds."""
 
 
 def network_of(job: TrainingJob, training: bool, spec: Mapping[str, Any] | None = None) -> PlannedNetwork:
@@ -116,8 +114,8 @@ def network_of(job: TrainingJob, training: bool, spec: Mapping[str, Any] | None 
 
 
 def workloads(plan: Plan, job: SnakemakeJob) -> list[Workload]:
-    """What a training, fine-tuning or evaluation has to do; nothing for other jobs, and where a number of images is not
-    known."""
+    """What a training (from its newest state on), a fine-tuning or an evaluation has to do; nothing for other jobs, and
+    where a number of images is not known."""
     if (one := next((one for one in plan.passes if one.name == job.rule), None)) is not None:
         return _measuring(plan.config, one)
     if job.rule in ("train", "classification"):
@@ -133,17 +131,16 @@ def workloads(plan: Plan, job: SnakemakeJob) -> list[Workload]:
     scoring = Workload("inference", kin, validation or 0, network_of(task, False), min(task.evaluation.gpus, 1))
     if job.rule in ("classification", "dense"):
         return [scoring] if validation else []
-    (done, updates), batch, gpus = updates_of(task), task.recipe.global_batch, task.settings.gpus
+    (done, updates), gpus = updates_of(task), task.settings.gpus
     if updates is None or validation is None:
         return []
-    left, precision = (updates - done) * batch, task.recipe.precision
-    works = [Workload("training", kin, left, network_of(task, True), gpus, precision, done * batch)]
+    images = (updates - done) * task.recipe.global_batch
+    works = [Workload("training", kin, images, network_of(task, True), gpus, task.recipe.precision)]
     if interval := getattr(task.recipe, "validation_interval", 0):
         scorings = task.recipe.total_epochs // interval
-        before = round(scorings * done / max(1, updates))
-        images, scored = (scorings - before) * validation, before * validation
+        left = scorings - round(scorings * done / max(1, updates))
         # The first process scores, the others wait for it.
-        works.append(replace(scoring, images=images, devices=min(gpus, 1), done=scored))
+        works.append(replace(scoring, images=left * validation, devices=min(gpus, 1)))
     return works
 
 
@@ -299,14 +296,6 @@ class ThroughputTable:
     assumptions: Assumptions | None = None
 
 
-class Spent(NamedTuple):
-    """Seconds that work takes, those that a resumed training has spent before, and what the estimate rests on."""
-
-    seconds: float
-    saved: float
-    source: str
-
-
 @dataclass(frozen=True)
 class Throughputs:
     """Everything measured that estimates may rest on, and what is assumed beside it."""
@@ -314,8 +303,8 @@ class Throughputs:
     measured: list[Throughput]
     assumed: Assumptions
 
-    def spent(self, work: Workload) -> Spent | None:
-        """How long `work` takes; None where nothing that was measured tells.
+    def spent(self, work: Workload) -> tuple[float, str] | None:
+        """Seconds that `work` takes, and what says so; None where nothing that was measured tells.
 
         Of the measurements on the same kind of device, those of the best kind count: by rank, then by the task, whether
         they are of the same precision, and whether they are of the same mode (else a training costs `training_factor`
@@ -344,7 +333,7 @@ class Throughputs:
             notes.append("precision not known" if unknown else f"{chosen.precision} in place of {work.precision}")
         if work.devices > 1:
             rate *= work.devices * self.assumed.gpu_efficiency
-        return Spent(work.images / rate, work.done / rate, "; ".join(notes))
+        return work.images / rate, "; ".join(notes)
 
 
 def known_throughputs(config: Config, files: Iterable[Path] = ()) -> Throughputs:

@@ -27,8 +27,6 @@ class JobPlan(SnakemakeJob):
 
     seconds: float | None = None
     """None where nothing that was measured tells, and for jobs that pass no images through networks."""
-    saved_seconds: float = 0.0
-    """What an interrupted training has taken already and goes on from."""
     sources: tuple[str, ...] = ()
     """What the estimate rests on."""
 
@@ -57,8 +55,6 @@ class PlanReport:
     totals: GroupCost
     rules: dict[str, GroupCost]
     """By kind of job: Snakemake's rule; the passes of one set, and all notebooks, are one."""
-    hours_saved: float
-    """What interrupted trainings have taken already and go on from."""
     cores: int | None
     """That jobs share: this machine's, where no job uses a GPU; else None for any number."""
     wall: dict[int, float | None]
@@ -110,7 +106,7 @@ def make_report(
     return PlanReport(
         scale=plan.config.scale, caption=plan.config.caption, targets=list(targets) or ["all"], totals=_cost(working),
         rules={name: _cost(group) for name, group in sorted(groups.items())},
-        hours_saved=sum(job.saved_seconds for job in jobs) / HOUR, cores=cores,
+        cores=cores,
         wall={number: wall_seconds(jobs, number, cores) for number in ((gpus, 2 * gpus, 4 * gpus) if gpus else (0,))},
         critical_path=longest_chain(jobs),
         sources=dict(sorted(Counter(source for job in working for source in job.sources).items())),
@@ -128,8 +124,8 @@ def _estimate(plan: Plan, job: SnakemakeJob, known: Throughputs) -> dict[str, An
     parts = [known.spent(work) for work in workloads(plan, job)]
     if not parts or None in parts:
         return {}
-    seconds, saved, sources = zip(*parts, strict=True)
-    return {"seconds": sum(seconds), "saved_seconds": sum(saved), "sources": tuple(dict.fromkeys(sources))}
+    seconds, sources = zip(*parts, strict=True)
+    return {"seconds": sum(seconds), "sources": tuple(dict.fromkeys(sources))}
 
 
 def _cost(group: Sequence[JobPlan]) -> GroupCost:
@@ -168,8 +164,6 @@ def render_plan(report: PlanReport, jobs: bool = False) -> str:
         said = "not possible: a job asks for more" if seconds is None else f"at least {time_text(seconds)}"
         lines.append(f"  {f'on {gpus} GPU(s)' if gpus else f'on {report.cores} core(s)':<24}{said}")
     lines.append(f"  {'longest chain of jobs':<24}at least {time_text(report.critical_path)}")
-    if report.hours_saved:
-        lines.append(f"interrupted trainings go on: {time_text(HOUR * report.hours_saved)} of theirs are done already")
     lines += [f"not on this machine: {name} ({place})" for name, place in report.missing_data.items()]
     lines += ["", f"{'rule':<24}{'jobs':>6}{'GPU-hours':>12}{'core-hours':>12}{'unknown':>9}"]
     for name, cost in [*report.rules.items(), ("total", report.totals)]:
