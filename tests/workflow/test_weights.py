@@ -42,19 +42,6 @@ def test_a_clone_has_nothing_to_fetch_train_or_measure_whatever_the_times_of_its
     assert work(clone.planned(*SMALL, "--", "all")) == {}
 
 
-@pytest.mark.parametrize("turn", ["older", "younger"])
-def test_weights_that_nobody_published_are_missed_by_what_needs_them_alone(clone: Project, turn: str) -> None:
-    for pointer in clone.root.glob("checkpoints/small/**/*.dvc"):
-        pointer.unlink()
-    for record in clone.root.glob("results/small/data/*.json"):
-        moment = record.stat().st_mtime + (1e6 if turn == "younger" else -1e6)
-        os.utime(record, (moment, moment))
-    assert work(clone.planned(*SMALL, "--", "all")) == {}
-    (clone.root / METRICS / f"classification/{RUN}.json").unlink()
-    planned = work(clone.planned(*SMALL, "--", "all"))
-    assert (planned["train"], planned["classification"]) == (1, 1) and not {"fine_tune", "dense"} & set(planned)
-
-
 def test_missing_metrics_are_measured_on_fetched_weights(clone: Project) -> None:
     tuned = "detection/retinanet/van_tiny-lka-k23-s0"
     for name in (f"classification/{RUN}", f"robustness/c/{RUN}", tuned):
