@@ -37,7 +37,7 @@ from lska.data.perturbed.parts import open_parts, prepare_perturbed
 from lska.data.preparing import verify_inspected
 from lska.data.roots import absence
 from lska.data.synthetic.generated import write_set
-from lska.data.synthetic.texture_set import TextureSettings
+from lska.data.synthetic.inspection_sets import TextureSettings
 from lska.provenance.files import FileError, WriteError, is_temporary
 from lska.settings.scale import DataSource
 from lska.settings.schema import MANIFESTS
@@ -255,20 +255,6 @@ def test_a_tar_file_of_a_split_is_unpacked(tmp_path: Path, prefix: str) -> None:
     assert absence("classification", DataSource("set", str(tmp_path / "root"))) is None
     split = open_split(split_root(tmp_path / "root", (), "val", tmp_path / "cache"), "val")
     assert split.samples.names == ["cat/1.jpg", "dog/1.jpg"] and split.read(1) == b"dog"
-
-
-def test_an_archive_of_other_images_or_a_damaged_one_is_refused(
-    project: Project, upstream: Path, capsys: Capture
-) -> None:
-    shutil.rmtree(upstream / "test" / CLASSES[0])
-    archive = pack_folder(upstream, Path("data/colours-master.zip"), "colours-master")
-    assert project.command("data", "prepare") == 1
-    said = capsys.readouterr().err
-    assert f"val: missing classes (1 of 4): '{CLASSES[0]}'" in said and "colours at data: not as its manifest" in said
-    archive.write_bytes(archive.read_bytes()[:-100])
-    assert project.command("data", "prepare") == 1
-    assert "data/colours-master.zip cannot be unpacked" in capsys.readouterr().err
-    assert not project.config().images.record.exists()
 
 
 def test_camvid_as_segnets_tutorial_distributes_it_has_a_manifest_of_its_own(tmp_path: Path) -> None:

@@ -22,14 +22,14 @@ from lska.data.cue_conflict import (
 )
 from lska.data.entries import DataError
 from lska.data.manifest import packaged_classes
-from lska.data.synthetic.cue_conflict_images import (
+from lska.data.synthetic.generated import write_set
+from lska.data.synthetic.inspection_sets import (
     GROUND,
     CueConflictSettings,
     class_texture,
     combinations,
     cue_conflict_scene,
 )
-from lska.data.synthetic.generated import write_set
 from lska.data.synthetic.render import render
 from lska.data.synthetic.seeds import HELD_OUT
 

@@ -23,6 +23,7 @@ from lska.data.manifest import PARTS
 from lska.data.synthetic import labelled
 from lska.data.synthetic.dense_scenes import SMALLEST, SPLITS, annotated, dense_scene
 from lska.data.synthetic.generated import GeneratedSet, write_set
+from lska.data.synthetic.inspection_sets import FAMILIES, FIRST, TextureSettings, instance_parts
 from lska.data.synthetic.labelled import (
     AdversarialSettings,
     ClassificationSettings,
@@ -34,7 +35,6 @@ from lska.data.synthetic.labelled import (
 from lska.data.synthetic.render import encode_jpeg, render
 from lska.data.synthetic.scene import LUMA
 from lska.data.synthetic.seeds import HELD_OUT
-from lska.data.synthetic.texture_set import FAMILIES, FIRST, TextureSettings, instance_parts
 from lska.data.synthetic.textures import PHOTOS, TEXTURES
 from lska.evaluate.inspecting import texture_metrics
 

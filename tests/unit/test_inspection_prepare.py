@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_inspection
-from cue_sets import write_names
 from PIL import Image
 from tiny_inspection import InspectionProject
 from tiny_project import Project
@@ -76,14 +74,14 @@ def given(inspected: InspectionProject, task: str, **data: Any) -> InspectionJob
     return inspected.job(task, {task: {"data": {"generate": None, **data}}})
 
 
-def published_layout(root: Path, per_category: int = 80) -> Path:
+def published_layout(root: Path) -> Path:
     """Tiny images in the published layout: 16 categories, 10 shapes with 8 textures each."""
     names = list(imagenet_categories())
     for place, category in enumerate(names):
         others = [names[(place + step) % 16] for step in range(1, 9)]
         combinations = [f"{category}{n}-{other}{n % 3 + 1}.png" for n in range(1, 11) for other in others]
         (root / category).mkdir(parents=True)
-        for number, file in enumerate(combinations[:per_category]):
+        for number, file in enumerate(combinations):
             Image.new("RGB", (2, 2), (16 * place, 3 * number, 0)).save(root / category / file)
     return root
 
@@ -99,19 +97,6 @@ def test_the_published_cue_conflict_layout_is_checked_and_recorded(inspected: In
     Image.new("RGB", (2, 2), (255, 255, 255)).save("given/bear/bear1-bicycle2.png")
     prepare_inspected(job)
     assert record(job)["digest"] != found["digest"]
-
-
-def test_a_wrong_cue_conflict_set_is_refused_with_everything_found(inspected: InspectionProject) -> None:
-    root = published_layout(Path("given"), per_category=79)
-    shutil.rmtree(root / "bear")
-    write_names(root, ["cat/cat1-dog.png", "dog/cat1-dog1.png"])
-    job = given(inspected, "shape_texture", name="cue_conflict", root="given")
-    with pytest.raises(DataError) as caught:
-        prepare_inspected(job)
-    message = str(caught.value)
-    assert message.startswith("cue_conflict at given: not as its manifest") and "shape_texture.data.root" in message
-    assert all(part in message for part in ("bear", "cat1-dog.png", "cat1-dog1.png"))
-    assert not job.record.exists()
 
 
 def test_a_given_texture_set_is_compared_with_its_manifest(inspected: InspectionProject) -> None:

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -59,26 +58,6 @@ def test_a_missing_set_is_named_with_its_root_setting_file_and_remedy(small: Con
             "--configfile config/small.yaml mine.yaml",
             f"  {offer}",
         ]
-
-
-def test_sets_that_are_registered_for_say_where(small: Config) -> None:
-    config = load([project_root() / "config/paper.yaml"], {"training": {"recipe": str(RECIPE)}, **NO_DENSE})
-    assert "if not: get it from https://image-net.org/download-images (docs/data.md)" in told(
-        config, *jobs(config.images.record)
-    )
-    (c,) = [data for kind, data in config.sources if kind == "c"]
-    text = told(config, *jobs(config.record_of(c)))
-    assert "its root, data/imagenet-c, is the setting robustness.sets.c.root in " in text
-    assert "`robustness: {sets: {c: {root: /path/to/it}}}`" in text
-    assert "get it from https://zenodo.org/records/2235448/files/noise.tar and 4 more (docs/data.md)" in text
-    (a,) = [data for kind, data in config.sources if kind == "a"]
-    assert "lska data import imagenet_a --from 'https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar' " in told(
-        config, *jobs(config.record_of(a))
-    )
-
-
-RECIPE = project_root() / "config/recipes/imagenet.yaml"
-NO_DENSE: dict[str, Any] = {"detection": None, "segmentation": None}
 
 
 def test_only_what_the_jobs_read_is_missed(small: Config) -> None:

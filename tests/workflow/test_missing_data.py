@@ -52,11 +52,6 @@ def test_one_message_names_what_is_missing_and_what_to_do(clone, task: str) -> N
     assert sorted(path for path in (clone.root / "results").rglob("*")) == before
 
 
-def test_a_dry_run_plans_all_the_same(clone) -> None:
-    target = without(clone, "robustness/c")
-    assert clone.planned(*SMALL, "--", target) == {"fetch": 1, "data": 1, "robustness_c_1": 1}
-
-
 def test_with_keep_going_the_rest_is_done_and_the_log_says_the_same(clone) -> None:
     target, other = without(clone, "classification"), "results/small/metrics/properties/lka.json"
     (clone.root / other).unlink()

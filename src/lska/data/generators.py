@@ -14,10 +14,9 @@ from lska.data.entries import DataError
 from lska.data.manifest import load_manifest, manifest_path
 from lska.data.perturbed.corrupted_set import CorruptionSettings
 from lska.data.perturbed.names import FAMILIES
-from lska.data.synthetic.cue_conflict_images import CueConflictSettings
 from lska.data.synthetic.dense_scenes import DetectionSettings, SegmentationSettings
+from lska.data.synthetic.inspection_sets import CueConflictSettings, TextureSettings
 from lska.data.synthetic.labelled import AdversarialSettings, ClassificationSettings, RenditionSettings
-from lska.data.synthetic.texture_set import TextureSettings
 from lska.provenance.errors import InputError
 from lska.provenance.strict import build, problems_of
 from lska.settings.schema import DataSource

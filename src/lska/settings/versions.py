@@ -26,8 +26,8 @@ GENERATORS = {
     "dense_scenes": Version(1, ("data/synthetic/dense_scenes.py",)),
     "renditions": Version(1, ("data/synthetic/labelled.py",)),
     "adversarial": Version(1, ("data/synthetic/labelled.py",)),
-    "cue_conflict": Version(1, ("data/synthetic/cue_conflict_images.py",)),
-    "texture_set": Version(1, ("data/synthetic/texture_set.py",)),
+    "cue_conflict": Version(1, ("data/synthetic/inspection_sets.py",)),
+    "texture_set": Version(1, ("data/synthetic/inspection_sets.py",)),
     "c": Version(2, ("data/perturbed/corruptions.py",)),
     "c_bar": Version(1, ("data/perturbed/c_bar.py",)),
 }

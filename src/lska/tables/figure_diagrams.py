@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
 
-from lska.data.synthetic.cue_conflict_images import CueConflictSettings, cue_conflict_scene
+from lska.data.synthetic.inspection_sets import CueConflictSettings, cue_conflict_scene
 from lska.data.synthetic.render import render
 from lska.evaluate.pictures import INK
 from lska.evaluate.shape_texture import FACTORS, Estimate, dimensions
