@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lease_helpers import PERIOD, elsewhere, end, forked, own, owned, owner_file, said, until
@@ -192,6 +193,25 @@ def test_a_damaged_file_gets_the_usual_patience_and_a_process_that_was_frozen_ha
     assert lease.attempt(), "120 s, of which 6 s before"
     assert owner_file(folder).name == "owner-00000004.json"
     assert f"{folder}/owner-00000003.json is damaged" in caplog.text
+    lease.give_back()
+
+
+def test_a_file_system_that_fails_for_a_while_costs_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease, failures = own(folder), []
+    original = lease._entry
+
+    def failing(state: Any) -> bytes:
+        if len(failures) < 3:
+            failures.append(state)
+            raise OSError(5, "Input/output error")
+        return original(state)
+
+    monkeypatch.setattr(lease, "_entry", failing)
+    beat = said(folder)["beat"]
+    until(lambda: len(failures) == 3 and said(folder).get("beat", "") > beat)
+    assert caplog.text.count("no sign of life could be written") == 3 and lease.holds()
     lease.give_back()
 
 

@@ -30,13 +30,10 @@ IMPOSSIBLE = {
 }
 
 
-def test_an_id_and_its_run_say_the_same() -> None:
+def test_an_id_and_its_run_say_the_same_and_what_is_no_run_is_refused_with_what_is_expected() -> None:
     for text, run in IDS.items():
         assert Run.parse(text) == run and str(run) == text
     assert str(Run.parse("van_tiny-lska-k23-s0").with_seed(4)) == "van_tiny-lska-k23-s4"
-
-
-def test_what_is_no_run_is_refused_with_what_is_expected() -> None:
     for text in NONE:
         message = re.escape(f"{text!r} is not a run id; expected <model>-<attention>-k")
         with pytest.raises(ValueError, match=message) as caught:
