@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from lska.data.archives import CHUNK
 from lska.data.entries import DataError, shown_names
-from lska.data.manifest import Archive, Manifest, is_archive, load_manifest, stem
+from lska.data.manifest import Archive, is_archive, load_manifest, stem
 from lska.provenance.files import FileError, WriteError, atomic_path, open_regular, read_yaml, writing
 
 if TYPE_CHECKING:
@@ -111,17 +111,16 @@ def _chosen(manifest: Path, source: str) -> Archive:
     """The archive of a manifest that `source` is, by its address or its name; with the suffix that `source` has."""
     name = posixpath.basename(urlsplit(source).path) if "://" in source else Path(source).name
     described = load_manifest(manifest, None)
-    # Those that are listed, the one of its own that a dense set may name, and one for each split of class folders.
-    own = [getattr(described, "archive", None)]
-    own += [f"{split}.tar" for split in described.splits] if type(described) is Manifest else []
-    known = {one.file for one in described.archives}
-    archives = [*described.archives, *(Archive(file) for file in own if file and file not in known)]
+    # Those that are listed, and the one of its own that a dense set may name.
+    archives, own = list(described.archives), getattr(described, "archive", None)
+    if own is not None and own not in [one.file for one in archives]:
+        archives.append(Archive(own))
     for archive in archives:
-        if source == archive.url:
+        if source == archive.url or name == archive.file:
             return archive
-    alike = [archive for archive in archives if is_archive(name) and stem(name) == stem(archive.file)]
-    for archive in sorted(alike, key=lambda archive: archive.file != name):
-        return archive if name == archive.file else Archive(name, holds=archive.holds, rename=archive.rename)
+    for archive in archives:
+        if is_archive(name) and stem(name) == stem(archive.file):
+            return Archive(name, holds=archive.holds, rename=archive.rename)
     raise DataError(
         f"{source}: {name} is no archive of {manifest.stem}, expected {shown_names([one.file for one in archives])}; "
         "if it is one under another name, rename it"

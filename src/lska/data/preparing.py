@@ -307,23 +307,16 @@ def structure_problems(manifest: Manifest, split: Split, name: str | None = None
     `name` is the split's in the manifest, where its folder has another.
     """
     expected, counts, wrong = manifest.splits[name or split.split], split.counts(), Findings()
-    problems = [
-        f"{kind.format(len(names))}): {shown_names(names)}"
-        for kind, names in (
-            (f"missing classes ({{}} of {len(manifest.classes):,}", sorted(set(manifest.classes) - set(counts))),
-            ("class folders that are not in the manifest ({}", sorted(set(counts) - set(manifest.classes))),
-            ("class folders without images ({}", [name for name, count in counts.items() if not count]),
-        )
-        if names
-    ]
-    problems += differences([("images", expected.count, len(split))])
+    wrong.add("missing classes", *map(repr, sorted(set(manifest.classes) - set(counts))))
+    wrong.add("class folders that are not in the manifest", *map(repr, sorted(set(counts) - set(manifest.classes))))
+    wrong.add("class folders without images", *(repr(name) for name, count in counts.items() if not count))
     for label in (label for label, count in counts.items() if count and label in manifest.classes):
         (fewest, most), count = expected.expected(label), counts[label]
         if count < fewest:
             wrong.add("classes with too few images", f"{label} has {count:,} of {fewest:,}")
         elif count > most:
             wrong.add("classes with too many images", f"{label} has {count:,} instead of {most:,}")
-    problems += sorted(wrong.sentences())
+    problems = [*differences([("images", expected.count, len(split))]), *wrong.sentences()]
     # Where images are missing, the names differ for that reason.
     if expected.names and not problems and (found := names_digest(split)) != expected.names:
         problems.append(
