@@ -29,7 +29,7 @@ from lska.evaluate.inspecting import (
     category_classes,
     measure_inspection,
     nearest,
-    pooled_features,
+    responses,
     texture_metrics,
 )
 from lska.evaluate.measurement import StaleWeightsError, Subject
@@ -162,7 +162,7 @@ def test_nearest_textures_are_those_of_the_features(inspected: InspectionProject
         assert metrics_of(job, run)["detail"]["gallery"] == ["train", "val"]
     nn.init.constant_(subjects[0].network.patch_embed1.proj.weight, torch.nan)
     with pytest.raises(ValueError, match="lska-k7-s0: the network's features are not finite; .*train it again"):
-        pooled_features(subjects, textures.images, 24, 0, CPU)
+        responses(subjects, textures.images, job.means, CPU)
 
 
 def by_hand(job: InspectionJob, network: Any, mean: Any, deviation: Any) -> receptive_field.Contribution:

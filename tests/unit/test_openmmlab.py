@@ -250,8 +250,7 @@ def test_weights_of_slak_that_are_zero_stay_zero(tmp_path: Path) -> None:
 def test_chosen_stages_and_drop_path() -> None:
     chosen = backbone(out_indices=(1, 3), drop_path_rate=0.4)
     assert [feature.shape[1] for feature in chosen(images())] == [12, 24]
-    shares = [module.drop_prob for name, module in chosen.named_modules() if name.endswith("drop_path") and
-              hasattr(module, "drop_prob")]  # fmt: skip
+    shares = [module.drop_prob for module in chosen.modules() if hasattr(module, "drop_prob")]
     assert shares == pytest.approx([0.1, 0.2, 0.3, 0.4])  # the first block is never dropped
 
 
@@ -333,15 +332,6 @@ def test_focal_loss_at_its_edges(device: str) -> None:
     none = torch.zeros(0, 3, device=device, requires_grad=True)
     sigmoid_focal_loss(none, torch.empty(0, dtype=torch.int64, device=device), 2.0, 0.25, None, "sum").backward()
     assert none.grad.shape == (0, 3)
-
-
-def test_focal_loss_scales_rows_by_the_weight_of_their_class(device: str) -> None:
-    x = torch.tensor([[0.5, -1.0], [2.0, 0.0]], device=device, requires_grad=True)
-    t, weight = torch.tensor([1, 0], device=device), torch.tensor([3.0, 5.0], device=device)
-    losses = [sigmoid_focal_loss(x, t, 2.0, 0.25, one, "none") for one in (None, weight)]
-    gradients = [torch.autograd.grad(loss.sum(), x)[0] for loss in losses]
-    for plain, weighted in (losses, gradients):
-        torch.testing.assert_close(weighted, plain * torch.tensor([[5.0], [3.0]], device=device))
 
 
 def test_mmdets_loss_through_the_operator_equals_its_plain_form(device: str) -> None:

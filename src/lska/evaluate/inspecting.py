@@ -21,7 +21,6 @@ import torch
 from lska.data.archives import open_classification
 from lska.data.cue_conflict import CueConflictSet, imagenet_categories, read_cue_conflict
 from lska.data.dtd import Splits, open_textures
-from lska.data.folders import Split
 from lska.data.preparing import verify as verify_classification
 from lska.data.preparing import verify_inspected
 from lska.evaluate import receptive_field, shape_texture
@@ -34,6 +33,7 @@ from lska.provenance.files import atomic_path
 from lska.provenance.metric_files import file_md5, metric, proportion
 from lska.provenance.outcomes import Outcomes
 from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN
+from lska.settings.schema import Evaluation
 from lska.settings.tasks import ClassifierJob, InspectionJob
 from lska.train.classifier import build_network
 
@@ -66,36 +66,57 @@ def measure_inspection(job: InspectionJob, networks: Sequence[ClassifierJob]) ->
     measure(job, opened, values, job.data.identity())
 
 
+def responses(
+    subjects: Sequence[Subject], images: Any, evaluation: Evaluation, device: torch.device, stage: int | None = None,
+    pooled: bool = True, stored: bool = False,
+) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """Features of all `images` by every subject, float32 (n, D), as `scoring.features` gives them, and probabilities of
+    its classes, float32 (n, classes).
+
+    Every image is decoded once, and cut and normalised as each subject's validation images were; `stored` ones of the
+    input size are taken as they are. Raises ValueError where features are not finite.
+    """
+    found: list[tuple[list[np.ndarray], list[np.ndarray]]] = [([], []) for _ in subjects]
+    shard = Shard(images, range(len(images)), subjects, stored)
+    for _, _, inputs in shared_batches([shard], evaluation.batch_size, evaluation.workers, device):
+        with torch.inference_mode():
+            for (rows, probabilities), (subject, batch) in zip(found, inputs, strict=True):
+                neurons, logits = features(subject.network, batch, stage, pooled)
+                rows.append(neurons.cpu().numpy())
+                probabilities.append(logits.softmax(dim=1).cpu().numpy())
+    whole = [(np.concatenate(rows), np.concatenate(probabilities)) for rows, probabilities in found]
+    for subject, (rows, _) in zip(subjects, whole, strict=True):
+        if not np.isfinite(rows).all():
+            raise InputError(
+                f"{subject.name}: the network's features are not finite; its weights (MD5 {subject.sidecar['md5']}) "
+                "are of no use: train it again, or leave it out"
+            )
+    return whole
+
+
 # --- Shape and texture -----------------------------------------------------------------------------------------------
 
 
 def _shape_texture(
     job: InspectionJob, subjects: list[Subject], classes: tuple[str, ...], device: torch.device
 ) -> Iterator[Values]:
-    """Dimensions in both forms and shape bias; images are decoded once for all subjects."""
+    """Dimensions in both forms and shape bias."""
     section, cues = job.section, read_cue_conflict(Path(job.data.root))
     verify_inspected(job, cues)
     pairs = [
         shape_texture.draw_pairs(found, section.pairs, section.seed) for found in shape_texture.sharing_pairs(cues)
     ]
     groups = category_classes(cues, classes)
-    neurons: list[list[np.ndarray]] = [[] for _ in subjects]
-    probabilities: list[list[np.ndarray]] = [[] for _ in subjects]
-    shard = Shard(cues, range(len(cues)), subjects, stored=job.stored_images == "as_stored")
-    for _, _, inputs in shared_batches([shard], section.evaluation.batch_size, section.evaluation.workers, device):
-        with torch.inference_mode():
-            for rows, shares, (subject, images) in zip(neurons, probabilities, inputs, strict=True):
-                found, logits = features(subject.network, images, section.stage, section.pooled)
-                rows.append(found.cpu().numpy())
-                shares.append(logits.softmax(dim=1).cpu().numpy())
-    for rows, shares in zip(neurons, probabilities, strict=True):
-        resampling = {"resamples": section.resamples, "seed": section.seed}
-        dimensions = shape_texture.dimensions(np.concatenate(rows), *pairs, **resampling)
+    stored = job.stored_images == "as_stored"
+    for rows, probabilities in responses(
+        subjects, cues, section.evaluation, device, section.stage, section.pooled, stored
+    ):
+        dimensions = shape_texture.dimensions(rows, *pairs, resamples=section.resamples, seed=section.seed)
         metrics, outcomes = shape_texture.dimension_metrics(dimensions), shape_texture.dimension_outcomes(dimensions)
         if groups is None:
             metrics |= {name: metric(None, "%") for name in ("shape_bias", "cue_decisions")}
         else:
-            decided = shape_texture.decide(np.concatenate(shares), groups, cues)
+            decided = shape_texture.decide(probabilities, groups, cues)
             metrics |= shape_texture.bias_metrics(decided, tuple(groups))
             kept = shape_texture.bias_outcomes(decided, section.resamples)
             outcomes = Outcomes(kept.images, {**outcomes.samples, **kept.samples})
@@ -127,38 +148,11 @@ def _texture_knn(
     section, textures = job.section, open_textures(job.data, job.data.cache)
     verify_inspected(job, textures)
     detail = {"gallery": list(section.gallery), "query": section.query, "classes": len(textures.classes)}
-    means = section.evaluation
-    for found in pooled_features(subjects, textures.images, means.batch_size, means.workers, device):
-        yield Values(
-            *texture_metrics(
-                found, textures.targets, textures.splits, gallery=section.gallery, query=section.query, device=device
-            ),
-            detail,
+    for rows, _ in responses(subjects, textures.images, section.evaluation, device):
+        found = texture_metrics(
+            rows, textures.targets, textures.splits, gallery=section.gallery, query=section.query, device=device
         )
-
-
-def pooled_features(
-    subjects: Sequence[Subject], images: Split, batch_size: int, workers: int, device: torch.device
-) -> list[np.ndarray]:
-    """Pooled last features of all `images` by every subject, float32 (n, C) each; every image is decoded once.
-
-    Images are cut and normalised as each subject's validation images were. The features are what the classifier gets
-    (timm's `forward_head` with `pre_logits`), in 32-bit precision. Raises ValueError where they are not numbers.
-    """
-    found: list[list[np.ndarray]] = [[] for _ in subjects]
-    shard = Shard(images, range(len(images)), subjects)
-    for _, _, inputs in shared_batches([shard], batch_size, workers, device):
-        with torch.inference_mode():
-            for rows, (subject, batch) in zip(found, inputs, strict=True):
-                rows.append(features(subject.network, batch)[0].cpu().numpy())
-    whole = [np.concatenate(rows) for rows in found]
-    for subject, rows in zip(subjects, whole, strict=True):
-        if not np.isfinite(rows).all():
-            raise InputError(
-                f"{subject.name}: the network's features are not finite; its weights (MD5 {subject.sidecar['md5']}) "
-                "are of no use: train it again, or leave it out"
-            )
-    return whole
+        yield Values(*found, detail)
 
 
 def texture_metrics(

@@ -103,18 +103,13 @@ def dimensions(
     each being in many pairs; it is in `samples`, in which a pair counts as often as both its images are drawn.
 
     Args:
-        features: (n, N) floats, one row per image.
+        features: (n, N) finite floats, one row per image.
         sharing_shape: int (P, 2), rows of `features`; see `sharing_pairs`. `sharing_texture`, (Q, 2), likewise.
 
     Raises:
-        ValueError: features are of no use, or fewer than 2 pairs share a factor.
+        ValueError: every neuron is constant, or fewer than 2 pairs share a factor.
     """
     factors, (images, neurons) = (sharing_shape, sharing_texture), features.shape
-    if broken := int((~np.isfinite(features)).any(axis=1).sum()):
-        raise InputError(
-            f"features: expected finite numbers, found others for {broken:,} of {images:,} images; the weights of the "
-            "network are of no use"
-        )
     for factor, pairs in zip(FACTORS, factors, strict=False):
         if len(pairs) < 2:
             raise InputError(
