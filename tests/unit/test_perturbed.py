@@ -156,16 +156,6 @@ def test_a_partial_set_is_recorded_with_what_is_missing_and_opens_with_the_rest(
         open_parts(partial)
 
 
-def test_a_stored_set_with_a_folder_per_class(project: Project) -> None:
-    perturbed_manifest(Path("my_r.yaml"))
-    write_part(Path("my_r"))
-    item = stored(project, "r")
-    prepare_perturbed(item)
-    assert (record(item)["splits"], record(item)["contents"]) == ({"test": 8}, None)
-    (part,) = open_parts(item)
-    assert (part.name, len(part), part.stored, part.cell) == ("test", 8, False, None)
-
-
 def test_what_is_refused(project: Project, snapshot: SnapshotAssertion) -> None:
     said = []
 
