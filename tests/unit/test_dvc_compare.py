@@ -134,14 +134,6 @@ def test_every_plot_shows_its_data_on_axes_that_are_columns_of_it(repository: Re
     assert len(figures) == 7 and all(Path(plot["url"]).read_text().startswith("<?xml") for plot in figures)
 
 
-def test_two_commits_are_drawn_over_each_other(repository: Repository) -> None:
-    found = plots(repository.dvc("plots", "diff", "HEAD~1", "HEAD", "--json"))
-    values = [value for value in points(found["small-top1-by-kernel"]) if value["run"] == RUN]
-    assert [(value["rev"], value["classification.top1"]) for value in values] == [("HEAD~1", "73.05"), ("HEAD", "71.5")]
-    first = {value["rev"]: value["loss"] for value in points(found["small-loss"])[::-1] if value["series"] == RUN}
-    assert first == {"HEAD~1": "2.305408239364624", "HEAD": "9.75"}
-
-
 def test_nothing_that_is_listed_is_missing_and_every_series_is_drawn() -> None:
     listed = yaml.safe_load((project_root() / "dvc.yaml").read_text())
     assert "stages" not in listed
@@ -154,28 +146,3 @@ def test_nothing_that_is_listed_is_missing_and_every_series_is_drawn() -> None:
 
 def _files(entry: str | dict[str, Any]) -> list[str]:
     return [entry] if isinstance(entry, str) else [name for plot in entry.values() for name in plot["y"]]
-
-
-def test_a_named_artifact_is_fetched_from_a_commit_and_by_its_version(tmp_path: Path) -> None:
-    from lska.pipeline.dvc import artifacts, update_artifacts
-
-    made = Repository(tmp_path)
-    made.run("git", "init", "--quiet")
-    made.dvc("init", "--quiet")
-    made.dvc("remote", "add", "--default", "store", "store")
-    weights = tmp_path / "checkpoints" / "small" / f"{RUN}.safetensors"
-    weights.parent.mkdir(parents=True)
-    weights.write_bytes(b"weights")
-    made.dvc("add", "--quiet", str(weights))
-    made.dvc("push", "--quiet")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        update_artifacts()
-        ((name, entry),) = artifacts().items()
-    made.commit("published")
-    made.run("git", "tag", "--annotate", f"{name}@v1.0.0", "--message", "first")
-    weights.unlink()
-    shutil.rmtree(tmp_path / ".dvc" / "cache")
-    made.dvc("artifacts", "get", ".", name, "--rev", "v1.0.0", "--out", str(tmp_path / "by_version"))
-    made.dvc("get", ".", entry["path"], "--rev", "HEAD", "--out", str(tmp_path / "by_commit"))
-    assert (tmp_path / "by_version").read_bytes() == (tmp_path / "by_commit").read_bytes() == b"weights"
