@@ -57,13 +57,7 @@ PUBLISHED = {
     "lka_trivial": {"conv0": (23, 23), "conv1": (1, 1)},
     "lska_trivial": {"conv0h": (1, 23), "conv0v": (23, 1), "conv1": (1, 1)},
     "lka": {"conv0": (5, 5), "conv_spatial": (7, 7), "conv1": (1, 1)},
-    "lska": {
-        "conv0h": (1, 5),
-        "conv0v": (5, 1),
-        "conv_spatial_h": (1, 7),
-        "conv_spatial_v": (7, 1),
-        "conv1": (1, 1),
-    },
+    "lska": {"conv0h": (1, 5), "conv0v": (5, 1), "conv_spatial_h": (1, 7), "conv_spatial_v": (7, 1), "conv1": (1, 1)},
 }
 
 

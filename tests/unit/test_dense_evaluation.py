@@ -161,18 +161,6 @@ def test_samples_are_those_of_the_image_counts_and_their_deviation_is_the_error(
     assert 0 < (samples["ap50"] - second).std(ddof=1) < unpaired / 2
 
 
-def test_categories_and_sizes_that_a_sample_lacks_are_left_out() -> None:
-    small, large = thing(10, 10, 20, 20), thing(10, 10, 120, 120, category_id=2)
-    images = [([small], [{**small, "score": 0.9}]), ([large], [{**large, "bbox": [10, 10, 60, 60], "score": 0.8}])]
-    ours = weighted(images, np.array([[1, 2, 0], [1, 0, 2]]))
-    assert ours["ap50"] == pytest.approx([50, 100, 0])
-    np.testing.assert_allclose(ours["ap_small"], [100, 100, np.nan])
-    np.testing.assert_allclose(ours["ap_large"], [0, np.nan, 0])
-    assert np.isnan(ours["ap_medium"]).all() and standard_error(ours["ap_medium"]) is None
-    without = resampled_precisions(scored(*index([(true, []) for true, _ in images]), "box"), 20)
-    assert np.nanmax(without["ap"]) == 0
-
-
 # Segmentation
 
 
