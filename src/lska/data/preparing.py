@@ -280,7 +280,7 @@ def check_class_folders(
         if split.ignored:
             first = shown_names(split.ignored[:3])
             notes.append(f"{name}: other entries, ignored ({len(split.ignored):,}): {first}.")
-        problems, wrong, remarks = structure_problems(manifest, split, name), Findings(), Findings()
+        problems, wrong, remarks = structure_problems(manifest, split), Findings(), Findings()
         whole = not problems
         for index, file in enumerate(split.samples.names):
             try:
@@ -301,12 +301,9 @@ def check_class_folders(
     return CheckReport(manifest.name, manifest.digest, Path(root), tuple(dict.fromkeys(findings)), tuple(notes))
 
 
-def structure_problems(manifest: Manifest, split: Split, name: str | None = None) -> list[str]:
-    """What is wrong with classes, counts and file names of an opened split, one sentence each; reads no image.
-
-    `name` is the split's in the manifest, where its folder has another.
-    """
-    expected, counts, wrong = manifest.splits[name or split.split], split.counts(), Findings()
+def structure_problems(manifest: Manifest, split: Split) -> list[str]:
+    """What is wrong with classes, counts and file names of an opened split, one sentence each; reads no image."""
+    expected, counts, wrong = manifest.splits[split.split], split.counts(), Findings()
     wrong.add("missing classes", *map(repr, sorted(set(manifest.classes) - set(counts))))
     wrong.add("class folders that are not in the manifest", *map(repr, sorted(set(counts) - set(manifest.classes))))
     wrong.add("class folders without images", *(repr(name) for name, count in counts.items() if not count))

@@ -286,7 +286,7 @@ def open_test(root: Path) -> Split:
     """List a set with one folder per class; DataError where it is missing or its images are not sorted into classes."""
     if not root.is_dir():
         raise wrong_root(root, "a set: expected a folder of images per class, or an archive of them")
-    return list_split(root.parent, root.name)
+    return replace(list_split(root.parent, root.name), split=TEST)
 
 
 @dataclass(frozen=True)
