@@ -109,8 +109,8 @@ def network_of(job: TrainingJob, training: bool, spec: Mapping[str, Any] | None 
         longest, shortest = max(recipe["image_scale"]), min(recipe["image_scale"])
         ratio = ASPECT_RATIO if job.data.generate is None else 1.0
         pixels = min(longest, round(shortest * ratio)) * shortest
-    name, architecture = str(job.run).rpartition("-s")[0], json.dumps(spec["architecture"], sort_keys=True)
-    return PlannedNetwork(name, architecture, pixels, head)
+    name, shrunken = str(job.run).rpartition("-s")[0], json.dumps(spec.get("architecture") or {}, sort_keys=True)
+    return PlannedNetwork(name, shrunken, pixels, head)
 
 
 def workloads(plan: Plan, job: SnakemakeJob) -> list[Workload]:
@@ -379,7 +379,7 @@ def _recorded(config: Config, rank: int, whose: str) -> Iterator[Throughput]:
         task = f"{job.kind}/{job.head}" if tuned else "classification"
         sidecar = read_sidecar(job.weights.with_suffix(".json"))
         images, seconds, spec = sidecar.get("images_seen"), sidecar.get("seconds"), sidecar.get("spec")
-        if images and seconds and spec:
+        if images and seconds and (spec or {}).get("recipe"):
             rate = images / seconds / sidecar.get("processes", 1)
             yield seen("trainings", task, sidecar, rate, network_of(job, True, spec))
         scored = vouched_for(config.metric_path(job.task if tuned else task, job.run), "metrics")
@@ -389,9 +389,10 @@ def _recorded(config: Config, rank: int, whose: str) -> Iterator[Throughput]:
         if tuned:
             continue
         speed = vouched_for(config.metric_path("speed", job.run), "metrics")
-        if speed:
-            network = network_of(job, False)._replace(pixels=speed["metrics"]["image_size"]["value"] ** 2)
-            yield seen("speed", "speed", speed, speed["metrics"]["throughput"]["value"], network)
+        values = {name: entry["value"] for name, entry in speed.get("metrics", {}).items()}
+        if {"throughput", "image_size"} <= values.keys():
+            network = network_of(job, False)._replace(pixels=values["image_size"] ** 2)
+            yield seen("speed", "speed", speed, values["throughput"], network)
         # Trainings that have not ended yet tell their speed in their logs.
         speeds = [line["images_per_second"] for line in logged(job.states / "train.jsonl")
                   if line.get("images_per_second", 0) > 0]  # fmt: skip
