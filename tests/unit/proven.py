@@ -38,68 +38,54 @@ class Proven:
 
     @property
     def config(self) -> Config:
-        """Its configuration."""
         return self.project.config()
 
     @property
     def metrics(self) -> Path:
-        """Metric file of the classifier, with outcomes beside it."""
         return self.config.metric_path("classification", RUN)
 
     @property
     def outcomes(self) -> Path:
-        """What is kept beside it."""
         return self.metrics.with_suffix(".npz")
 
     @property
     def counted(self) -> Path:
-        """A metric file that claims are judged by."""
         return self.config.metric_path("complexity", "van_tiny-lska-k23-s0")
 
     @property
     def segmentor(self) -> Path:
-        """Metric file of the segmentor."""
         return self.config.metric_path(SEGMENTATION, RUN)
 
     @property
     def sidecar(self) -> Path:
-        """Sidecar of the classifier, which is the segmentor's backbone."""
         return self.config.weights_path(RUN).with_suffix(".json")
 
     @property
     def fine_tuned(self) -> Path:
-        """Sidecar of the segmentor."""
         return self.config.weights_path(f"{SEGMENTATION}/{RUN}").with_suffix(".json")
 
     @property
     def log(self) -> Path:
-        """The record of losses of the classifier."""
         return self.config.training_log(RUN)
 
     @property
     def record(self) -> Path:
-        """The record of the classifier's data."""
         return self.config.images.record
 
     @property
     def regions(self) -> Path:
-        """The record of the segmentor's data."""
         return self.config.results / "data" / "regions.json"
 
     def shown(self, suffix: str, target: str = TABLE) -> Path:
-        """A file of the table or figure."""
         return next(path for path in outputs(target, self.config.results) if path.suffix == suffix)
 
     def verified(self, *changes: dict[str, Any]) -> Verification:
-        """The report on the files as they are now, for a configuration with `changes`."""
         return verify_scale(self.project.config(*changes))
 
     def faults(self, *changes: dict[str, Any]) -> list[Finding]:
-        """All findings but notes, which tell of this checkout's commits."""
         return [finding for finding in self.verified(*changes).findings if finding.level is not Level.NOTE]
 
     def broken(self) -> list[Finding]:
-        """What is broken now."""
         return list(self.verified().of(Level.BROKEN))
 
 

@@ -192,7 +192,6 @@ PLANTED: dict[str, Edit] = {
     # Tables, figures, the paper.
     **{f"a digit in {suffix}": shown_edit(suffix, VALUE, r"\g<1>9\2") for suffix in FORMATS},
     "a digit in .csv": shown_edit(".csv", rf"({re.escape(ROW)},{COLUMN},)", r"\g<1>9"),
-    **{f"a word for a number in {suffix}": shown_edit(suffix, "not run", "75.0") for suffix in FORMATS},
     **{
         f"a value of the paper in {suffix}": shown_edit(suffix, r"\((\d+)\.(\d)", r"(\g<1>9.\2")
         for suffix in FORMATS
