@@ -367,6 +367,9 @@ def test_a_cell_stands_beside_itself_at_the_other_scale_with_its_data(bare: Conf
     (after,) = compare_scales(found)
     assert after["equal"] < 24
     assert any(line["row"] == "VAN-LSKA-Small" and "Params" in line["column"] for line in after["lines"])
+    # What is no number is shown as it is.
+    path.write_text(re.sub(r"(VAN-LSKA-Tiny,top-1.*?),73\.05,", r"\1,many,", path.read_text()))
+    assert any(cell and cell[0] == "many" for line in compare_scales(found)[0]["lines"] for cell in line["cells"])
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"results/small/tables/table_03\.csv: line 1: has no column .*'state'"):
         compare_scales(found)
