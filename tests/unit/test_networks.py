@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from lska.models import create
 from lska.models.attention import GatingUnit
 from lska.models.counting import count
-from lska.models.pretrained import load_weights
+from lska.models.pretrained import CheckpointError, load_weights
 from lska.models.van import VAN
 from lska.provenance.errors import InputError
 
@@ -439,6 +439,9 @@ def test_files_by_published_names_load_strictly_into_timms_networks(
     loaded = create(model, num_classes=10, **settings).eval()
     load_weights(loaded, tmp_path / "published.pth")
     torch.testing.assert_close(loaded(images(224)), network(images(224)))
+    torch.save({"model": {"head.weight": torch.ones(2), "norm.weight": torch.ones(3, 3)}}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="other.pth: the weights do not fit the model"):
+        load_weights(loaded, tmp_path / "other.pth")
 
 
 # --- Settings ---------------------------------------------------------------------------------------------------------

@@ -115,10 +115,8 @@ def fit_weights(target: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
     if convert is not None and shapes != {name: own.shape for name, own in expected.items()}:
         try:
             tensors = convert(dict(tensors), target)
-        except ValueError as error:
-            raise CheckpointError(f"{where}: {error}") from error
-        except (KeyError, IndexError, AttributeError, RuntimeError, TypeError) as error:
-            # timm's own take every file for one of their network.
+        except (KeyError, IndexError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            # timm's own take every file for one of their network; what does not fit is told below.
             _LOG.debug("%s: not renamed (%s)", where, error)
     problems: dict[str, list[str]] = {
         "missing in the file": [name for name in expected if name not in tensors],
