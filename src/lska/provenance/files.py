@@ -332,6 +332,18 @@ def _yaml_loader() -> type[Any]:
     return Loader
 
 
+def _place(content: Any, value: object, place: str = "") -> str:
+    """Where in a JSON content the first object that is `value` stands, such as `annotations[3].bbox[0]`."""
+    named = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, inner in named:
+        own = f"{place}[{key}]" if isinstance(content, list) else f"{place}.{key}".lstrip(".")
+        if inner is value:
+            return own
+        if found := _place(inner, value, own):
+            return found
+    return ""
+
+
 def _sound(content: Any, where: str, kind: type = dict, nodes: float = math.inf) -> Any:
     """`content`, if it is a `kind`, not too deep nor of too many values, and all its numbers can be used."""
     if not isinstance(content, kind):
@@ -345,9 +357,10 @@ def _sound(content: Any, where: str, kind: type = dict, nodes: float = math.inf)
             elif isinstance(value, list):
                 inner += value
             elif isinstance(value, float) and not math.isfinite(value):
-                raise FileError(f"{where}: expected finite numbers, found {value}")
+                raise FileError(f"{where}: {_place(content, value)}: expected a finite number, found {value}")
             elif isinstance(value, int) and abs(value) >= 10**DIGITS:
-                raise FileError(f"{where}: a whole number of more than {DIGITS} digits, {quoted(value)}")
+                said = f"a whole number of more than {DIGITS} digits, {quoted(value)}"
+                raise FileError(f"{where}: {_place(content, value)}: {said}")
             if number + len(inner) > nodes:
                 raise FileError(f"{where}: with its aliases it has more than {nodes:,} values; write less, or without")
         depth, number = depth + bool(inner), number + len(inner)
