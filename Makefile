@@ -15,6 +15,8 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Where it is set, as in some images, each of many hundred processes compiles all that it imports: starting Snakemake takes
 # 5 s instead of 2 s, torch and timm 16 s instead of 5 s.
 unexport PYTHONDONTWRITEBYTECODE
+# A file's tests share what they make, so one process runs them all, those of the rules first, as they take longest.
+PYTEST := OMP_NUM_THREADS=1 pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python
 
 # An environment remembers the folder that it was made for, and its editable install names the code. Where either is of
@@ -36,15 +38,14 @@ notebooks: $(VENV)/runtime
 	@test $(SCALE) != demo || ls results/demo/notebooks/*.ipynb > /dev/null 2>&1 || $(MAKE) demo
 	lska lab --config config/$(SCALE).yaml -- $(LAB)
 
-# One of the processes makes the products that the tests of rules read.
 test: $(VENV)/test lint
-	OMP_NUM_THREADS=1 pytest -n $(CORES) --dist loadgroup -m "not slow" tests/rules tests/unit tests/notebooks
+	$(PYTEST) -m "not slow" tests/rules tests/unit tests/notebooks
 
 # Tests on a Slurm mostly wait, so they run beside the others; their words come at the end. A failure in one part does not
 # keep the others from being seen.
 test-all: test
 	@log=$$(mktemp); pytest -m "not slow" tests/cluster > $$log 2>&1 & cluster=$$!; trap "kill $$cluster" INT TERM; \
-	  OMP_NUM_THREADS=1 pytest -n $(CORES) -m slow tests/unit tests/notebooks tests/gpu; slow=$$?; \
+	  $(PYTEST) -m slow tests/unit tests/notebooks tests/gpu; slow=$$?; \
 	  pytest tests/workflow; workflow=$$?; \
 	  wait $$cluster; cluster=$$?; cat $$log; rm -f $$log; exit $$((slow | workflow | cluster))
 

@@ -464,6 +464,8 @@ def _claims(given: Given) -> None:
     from lska.claims.claims_page import claims_content, claims_text, write_claims
     from lska.claims.verdicts import judge_claims
 
+    if given.write and (given.only or given.json):
+        raise InputError("lska claims --write writes all claims as page and JSON: call it without --only and --json")
     results = judge_claims(given.scale)
     if given.write:
         write_claims(results, given.scale, given.scale.results)

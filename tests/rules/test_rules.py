@@ -22,9 +22,8 @@ from lska.provenance.outcomes import read_outcomes
 from lska.settings.tasks import SETS
 from lska.tables.specs import TARGETS, outputs
 
-# The first test waits for the whole run, on machines of any speed. One process makes it and reads it, while another one
-# goes on with the unit tests.
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.xdist_group("rules")]
+# The first test waits for the whole run, on machines of any speed.
+pytestmark = pytest.mark.timeout(1800)
 
 RUN = "van_tiny-lska-k23-s0"
 RUNS = {RUN, "van_tiny-lka-k23-s0"}

@@ -257,7 +257,8 @@ def test_torchruns_processes_are_known_by_its_own_variable(snapshot: SnapshotAss
     assert member({**torchrun, MEETING: "file:/a"}) == Rank(0, 2, 0, "file:/a", serves=True)
     assert member({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}) is None
     said = []
-    for changes in ({"RANK": "2"}, {"RANK": "-1"}, {"WORLD_SIZE": "9" * 5000}, {"MASTER_PORT": "x"}, {MEETING: "x"}):
+    for changes in ({"RANK": "2"}, {"RANK": "-1"}, {"WORLD_SIZE": "9" * 5000}, {"MASTER_PORT": "x"}, {MEETING: "x"},
+                    {"MASTER_PORT": "0"}, {"MASTER_PORT": "99999"}):  # fmt: skip
         with pytest.raises(InputError) as caught:
             member(torchrun | changes)
         said.append(str(caught.value))

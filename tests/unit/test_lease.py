@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from lease_helpers import PERIOD, elsewhere, end, forked, own, owned, owner_file, said, until
@@ -199,6 +200,11 @@ def test_a_damaged_file_gets_the_usual_patience_and_a_process_that_was_frozen_ha
 def test_a_file_system_that_fails_for_a_while_costs_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        full = Lease(folder / "full", PERIOD)
+        patch.setattr(full, "_entry", Mock(side_effect=OSError(28, "No space left on device")))
+        full.attempt()
+    assert list((folder / "full").iterdir()) == [], "no half owner"
     lease, failures = own(folder), []
     original = lease._entry
 

@@ -187,6 +187,8 @@ def test_damaged_records_and_configurations_of_other_scales_tell_nothing(elsewhe
     config, run = plan("small").config, Run("van_tiny", "lska", 7, 0)
     places = {"training": config.weights_path(run).with_suffix(".json"), "inference": config.metric_path("speed", run)}
     whole = {mode: json.loads((project_root() / path).read_text()) for mode, path in places.items()}
+    log = config.classifier(run).states / "train.jsonl"
+    log.mkdir(parents=True)
     for damage in ({}, {"seconds": "long"}):
         for mode, path in places.items():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,8 @@ def test_an_empty_folder_and_a_dangling_link_are_no_data(small: Config) -> None:
     root.rmdir()
     root.symlink_to("nowhere")
     assert absence("classification", small.data) == f"{root.absolute()} does not exist"
+    unreadable = replace(small.data, root="x" * 300)
+    assert absence("classification", unreadable).endswith("cannot be read (File name too long)")
 
 
 def test_the_last_file_that_sets_the_root_is_named_and_the_command_line_over_it(small: Config) -> None:

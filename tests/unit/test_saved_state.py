@@ -132,7 +132,8 @@ def test_a_process_that_may_not_write_changes_nothing(tmp_path: Path) -> None:
 
 def test_damaged_lines_of_a_record_are_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "train.jsonl"
-    damaged = [b"[]", b'{"step": true}', b"{}", b"", b'{"step": 1, "loss": NaN}', b"\0" * 512, b"\xff"]
+    damaged = [b"[]", b'{"step": true}', b"{}", b"", b'{"step": 1, "loss": NaN}', b"\0" * 512, b"\xff", b'{"step": -1}',
+               b'{"step": 1, "loss": 1' + b"0" * 400 + b"}"]
     sound = [b'{"step": 1, "images_per_second": 5.0}', b'{"step": 2}']
     path.write_bytes(b"\n".join([sound[0], *damaged, sound[1], b'{"step": 3, "lo']))
     assert logged(path) == [{"step": 1, "images_per_second": 5.0}, {"step": 2}]

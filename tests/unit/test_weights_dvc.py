@@ -19,7 +19,7 @@ from lska.cli import main
 from lska.pipeline import dvc as weights_in_dvc
 from lska.pipeline.dvc import artifacts, update_artifacts
 from lska.provenance.files import read_json
-from lska.provenance.metric_files import file_md5
+from lska.provenance.metric_files import file_md5, write_sealed
 from lska.provenance.sidecars import read_pointer
 
 FIRST = NAMES[0]
@@ -115,6 +115,7 @@ def test_what_is_not_published_again_and_why(
 ) -> None:
     weights, told = repository.weights(), {}
     sidecar, content = weights.with_suffix(".json"), weights.read_bytes()
+    about = read_json(sidecar)
     told["other recipe"] = said("publish", FIRST, training={"overrides": {"epochs": 5}})
     told["unknown network"] = said("publish", "van_tiny-lska-k9-s0")
     told["demo"] = said("publish", FIRST, scale="demo")
@@ -126,6 +127,8 @@ def test_what_is_not_published_again_and_why(
     weights.write_bytes(content)
     sidecar.write_text(sidecar.read_text().replace('"dirty": false', '"dirty": true'))
     told["edited"] = said("publish", FIRST)
+    write_sealed(sidecar, about | {"spec": about["spec"] | {"run": "another"}})
+    told["other spec"] = said("publish", FIRST)
     sidecar.unlink()
     told["no sidecar"] = said("publish", FIRST)
     weights.unlink()

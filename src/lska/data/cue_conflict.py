@@ -150,18 +150,23 @@ def check_cue_conflict(
 def _listed(root: Path, findings: Findings) -> CueConflictSet:
     """Every image whose name says what it is, sorted; what is wrong goes to `findings`."""
     entries, seen = [], {}
-    for file in sorted(root.glob("*/*")):
-        name, match = f"{file.parent.name}/{file.name}", NAME.fullmatch(file.name)
-        if is_hidden(name):
-            continue
-        if match is None:
-            findings.add("names other than <shape><n>-<texture><m>.png", name)
-            continue
-        if match[1] != file.parent.name:
-            findings.add("files in the folder of another shape", name)
-        if not file.is_file() or file.stat().st_size == 0:
-            findings.add("files without bytes", name)
-        entries.append((Instance(match[1], int(match[2])), Instance(match[3], int(match[4])), name))
+    try:
+        for file in sorted(root.glob("*/*")):
+            name, match = f"{file.parent.name}/{file.name}", NAME.fullmatch(file.name)
+            if is_hidden(name):
+                continue
+            if match is None:
+                findings.add("names other than <shape><n>-<texture><m>.png", name)
+                continue
+            if match[1] != file.parent.name:
+                findings.add("files in the folder of another shape", name)
+            if not file.is_file() or file.stat().st_size == 0:
+                findings.add("files without bytes", name)
+            entries.append((Instance(match[1], int(match[2])), Instance(match[3], int(match[4])), name))
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or root} cannot be read ({error.strerror}); correct the root or mount the data"
+        ) from error
     if not entries:
         raise DataError(
             f"{root} holds no image: expected <category>/<shape><n>-<texture><m>.png; correct the root or mount it"

@@ -147,7 +147,10 @@ def content_hash(data: bytes) -> str:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal; raises FileError where it is missing or cannot be read."""
     with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        try:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise FileError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

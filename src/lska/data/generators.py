@@ -65,9 +65,10 @@ def trained(data: DataSource) -> Trained | None:
         settings = generator_settings("classification", data)
         return Trained(data.name, settings.class_names, len(settings.class_names) * settings.val_per_class)
     try:
-        manifest = load_manifest(manifest_path(data.manifest or data.name))
+        path = manifest_path(data.manifest or data.name)
     except DataError:
         return None
+    manifest = load_manifest(path)
     return Trained(data.name, manifest.classes, manifest.splits["val"].count if "val" in manifest.splits else 0)
 
 

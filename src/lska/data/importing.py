@@ -44,7 +44,7 @@ def import_archive(manifest: Path, source: str, root: Path) -> Import:
     """Bring the archive at `source` into the folder `root` under its own name, with a pointer beside it.
 
     It appears under that name only after it was found to be the one that `manifest` describes; a call for what is there
-    already does nothing. Raises DataError, which says what was expected and what was found, and leaves nothing behind;
+    already does nothing. Raises DataError, which says what was expected and what was found, and leaves no file behind;
     FileError where the source (an address with one of `SCHEMES`, or a path) is no regular file; WriteError where there
     is no room.
     """

@@ -84,9 +84,9 @@ def absence(kind: str, data: DataSource) -> str | None:
 
 
 def _unreadable(root: Path) -> str | None:
-    if not root.exists():
-        return f"{root.absolute()} does not exist"
     try:
+        if not root.exists():
+            return f"{root.absolute()} does not exist"
         empty = root.is_dir() and all(is_hidden(entry.name) for entry in root.iterdir())
     except OSError as error:
         return f"{root.absolute()} cannot be read ({error.strerror})"

@@ -265,6 +265,8 @@ def _unfit(job: TrainingJob, choices: Choices) -> str | None:
     if pointer is not None and pointer.edited(sidecar):
         return f"{place}: it was edited after these weights were published; `git checkout -- {place}`"
     problem = other(job.weights, sidecar["md5"]) if imported(sidecar) else foreign(job.weights)
+    if problem is None and not imported(sidecar) and sidecar.get("recipe") != digest(sidecar.get("spec")):
+        problem = f"{place}: its recipe is not the digest of its spec; train it again"
     if problem is not None or job.retrained:
         return problem
     choice = choices.of(job.place)

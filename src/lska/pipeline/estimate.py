@@ -23,7 +23,7 @@ from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.models.runs import Run
 from lska.pipeline.dry_run import SnakemakeJob
 from lska.pipeline.products import Plan
-from lska.provenance.files import files_in, read_yaml, vouched
+from lska.provenance.files import FileError, files_in, read_yaml, vouched
 from lska.provenance.metric_files import project_root, vouched_for
 from lska.provenance.sidecars import read_sidecar
 from lska.provenance.strict import AtLeastOne, Positive, build
@@ -379,8 +379,9 @@ def _recorded(config: Config, rank: int, whose: str) -> Iterator[Throughput]:
         task = f"{job.kind}/{job.head}" if tuned else "classification"
         sidecar = read_sidecar(job.weights.with_suffix(".json"))
         images, seconds, spec = sidecar.get("images_seen"), sidecar.get("seconds"), sidecar.get("spec")
-        if images and seconds and (spec or {}).get("recipe"):
-            rate = images / seconds / sidecar.get("processes", 1)
+        # Weights from elsewhere name the preparation of their images alone.
+        if images and seconds and {"image_size", "image_scale"} & set((spec or {}).get("recipe") or ()):
+            rate = images / seconds / max(1, sidecar.get("processes") or 1)
             yield seen("trainings", task, sidecar, rate, network_of(job, True, spec))
         scored = vouched_for(config.metric_path(job.task if tuned else task, job.run), "metrics")
         images, seconds = images_in(job.data, "val"), scored.get("seconds")
@@ -394,8 +395,12 @@ def _recorded(config: Config, rank: int, whose: str) -> Iterator[Throughput]:
             network = network_of(job, False)._replace(pixels=values["image_size"] ** 2)
             yield seen("speed", "speed", speed, values["throughput"], network)
         # Trainings that have not ended yet tell their speed in their logs.
-        speeds = [line["images_per_second"] for line in logged(job.states / "train.jsonl")
-                  if line.get("images_per_second", 0) > 0]  # fmt: skip
+        try:
+            lines = logged(job.states / "train.jsonl")
+        except FileError as error:
+            logger.warning("%s; nothing is learnt from it", error)
+            continue
+        speeds = [line["images_per_second"] for line in lines if line.get("images_per_second", 0) > 0]
         if speeds and not job.weights.is_file():
             device, rate = "cuda" if job.settings.gpus else "cpu", median(speeds) / max(1, job.settings.gpus)
             source, network = f"trainings in progress of {whose}", network_of(job, True)

@@ -20,7 +20,7 @@ from lska.pipeline.current import Product, pending, recorded
 from lska.provenance.files import read_json, write_json
 from lska.provenance.metric_files import digest, keeps_outcomes, outcomes_path
 from lska.provenance.sidecars import ForeignWeightsError, imported_size
-from lska.provenance.strict import merge
+from lska.provenance.strict import build, merge
 from lska.settings.scale import Config, as_options, from_dict, typed
 from lska.settings.tasks import FineTuningJob, Measured, Pass
 from lska.settings.versions import MEASUREMENTS
@@ -169,7 +169,7 @@ class Plan:
     def follow(self) -> None:
         """Keep to what the Snakemake decided that started this job, as far as that is to be seen from here."""
         if self.decisions.is_file():
-            self.decided = Decisions(**read_json(self.decisions))
+            self.decided = build(Decisions, read_json(self.decisions), str(self.decisions))
 
     def made(self, kind: str, pattern: str, end: str = ".") -> str:
         """Regular expression of the names in `pattern` of a kind of products that are to be made.

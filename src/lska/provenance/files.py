@@ -332,16 +332,20 @@ def _yaml_loader() -> type[Any]:
     return Loader
 
 
-def _place(content: Any, value: object, place: str = "") -> str:
-    """Where in a JSON content the first object that is `value` stands, such as `annotations[3].bbox[0]`."""
-    named = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, inner in named:
-        own = f"{place}[{key}]" if isinstance(content, list) else f"{place}.{key}".lstrip(".")
-        if inner is value:
-            return own
-        if found := _place(inner, value, own):
-            return found
-    return ""
+def _place(value: object, holders: list[list[Any]]) -> str:
+    """Where a value stands that is held by one of the last of `holders` (the values of each level, outermost first),
+    such as `annotations[3].bbox[0]`."""
+    place = ""
+    for level in reversed(holders):
+        for holder in level:
+            if isinstance(holder, (dict, list)):
+                named = holder.items() if isinstance(holder, dict) else enumerate(holder)
+                key = next((key for key, inner in named if inner is value), None)
+                if key is not None:
+                    place = (f".{key}" if isinstance(holder, dict) else f"[{key}]") + place
+                    value = holder
+                    break
+    return place.lstrip(".")
 
 
 def _sound(content: Any, where: str, kind: type = dict, nodes: float = math.inf) -> Any:
@@ -349,6 +353,7 @@ def _sound(content: Any, where: str, kind: type = dict, nodes: float = math.inf)
     if not isinstance(content, kind):
         raise FileError(f"{where}: expected a mapping, found {kind_of(content)}")
     level, depth, number = [content], 0, 0
+    holders: list[list[Any]] = []
     while level:
         inner: list[Any] = []
         for value in level:
@@ -357,12 +362,13 @@ def _sound(content: Any, where: str, kind: type = dict, nodes: float = math.inf)
             elif isinstance(value, list):
                 inner += value
             elif isinstance(value, float) and not math.isfinite(value):
-                raise FileError(f"{where}: {_place(content, value)}: expected a finite number, found {value}")
+                raise FileError(f"{where}: {_place(value, holders)}: expected a finite number, found {value}")
             elif isinstance(value, int) and abs(value) >= 10**DIGITS:
                 said = f"a whole number of more than {DIGITS} digits, {quoted(value)}"
-                raise FileError(f"{where}: {_place(content, value)}: {said}")
+                raise FileError(f"{where}: {_place(value, holders)}: {said}")
             if number + len(inner) > nodes:
                 raise FileError(f"{where}: with its aliases it has more than {nodes:,} values; write less, or without")
+        holders.append(level)
         depth, number = depth + bool(inner), number + len(inner)
         if depth > DEPTH + 1:
             raise FileError(f"{where}: {_TOO_DEEP}")

@@ -240,8 +240,11 @@ def _listener(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        loopback = host != "localhost" and address[0].startswith("127.") and address[0] != host
-        return socket.create_server(("", port) if loopback else address[:2], family=family, backlog=1024)
+        if host != "localhost" and address[0].startswith("127.") and address[0] != host:
+            logger.warning("%s is %s to this machine, so the processes' meeting listens at every address of it",
+                           host, address[0])  # fmt: skip
+            address = ("", port)
+        return socket.create_server(address[:2], family=family, backlog=1024)
     except OSError as error:
         raise MeetingError(
             f"the processes of this training cannot meet at {host}:{port} ({error.strerror or error}); another "

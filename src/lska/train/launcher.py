@@ -8,6 +8,7 @@ to meet on one machine.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import signal
@@ -47,6 +48,8 @@ _END_SECONDS = 10.0
 """After one process failed, the others are given this long to find out, and to say so."""
 _KILL_SECONDS = 30.0
 """Then they are sent SIGTERM, and are killed after this time."""
+_PATIENCE_SECONDS = 1800.0
+"""What they have to end when the launcher was asked to; a scheduler has less patience."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,9 @@ def member(environment: Mapping[str, str]) -> Rank | None:
     restarts = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
     address = f"{environment.get('MASTER_ADDR', '')}:{environment.get('MASTER_PORT', '')}"
     meeting = environment[MEETING] if ours else f"tcp:{address}/torchrun-{restarts}"
-    if rank >= world or not re.match(r"file:/|tcp:[^/]+:\d{1,5}/", meeting, re.ASCII):
+    port = re.match(r"tcp:[^/]+:(\d{1,5})/", meeting, re.ASCII)
+    reachable = meeting.startswith("file:/") or (port is not None and 0 < int(port[1]) < 2**16)
+    if rank >= world or not reachable:
         raise InputError(
             f"expected what {who} sets: a RANK below WORLD_SIZE, and where to meet by MASTER_ADDR and MASTER_PORT, or "
             f"by {MEETING}; found RANK={rank}, WORLD_SIZE={world} and {quoted(meeting)}"
@@ -181,14 +186,14 @@ def exit_code(codes: Sequence[int], stopped: bool) -> int:
 
 def _ends(started: Sequence[subprocess.Popen], received: Sequence[signal.Signals]) -> list[int]:
     """Exit codes of all processes; passes on what is received, and ends them when one has failed."""
-    passed, failed, told = 0, None, False
+    passed, failed, asked, told = 0, None, math.inf, False
     while any(process.poll() is None for process in started):
         now, to_send = time.monotonic(), [_PASSED_ON[number] for number in received[passed:]]
-        passed += len(to_send)
+        passed, asked = passed + len(to_send), min(asked, now if to_send else math.inf)
         if failed is None and any(process.returncode for process in started):
             failed = now
         since = 0.0 if failed is None else now - failed
-        if since > _END_SECONDS + _KILL_SECONDS:
+        if since > _END_SECONDS + _KILL_SECONDS or now - asked > _PATIENCE_SECONDS:
             to_send.append(signal.SIGKILL)
         elif since > _END_SECONDS and not told:
             to_send.append(signal.SIGTERM)

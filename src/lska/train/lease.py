@@ -211,6 +211,9 @@ class Lease:
                 stream.write(self._entry("held"))
         except FileExistsError:
             return False
+        except OSError:
+            path.unlink(missing_ok=True)  # half of it would be waited for, as a damaged one
+            raise
         *older, last = self._files()
         if last != path:
             # An old listing of the folder was read: that number had been given out and removed before.

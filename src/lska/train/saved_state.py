@@ -150,10 +150,10 @@ def logged(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines[:-1], 1):
         try:
             record = json.loads(line)
-            if type(record["step"]) is not int or not all(map(math.isfinite, record.values())):
+            if type(record["step"]) is not int or record["step"] < 0 or not all(map(math.isfinite, record.values())):
                 raise ValueError("expected numbers, `step` a whole one")
             found.append(record)
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
             logger.warning("%s: line %d: %s (%s); this line is not used", path, number, type(error).__name__, error)
     return found
 
