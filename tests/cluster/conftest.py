@@ -72,4 +72,6 @@ def _project(root: Path, cluster: Cluster) -> Iterator[ClusterProject]:
             os.killpg(process.pid, 9)
             process.wait()
     subprocess.run(["scancel", "--full", "--user", "root"], env=cluster.environment(), check=False)
+    # What ran on a node that was lost, Slurm does not end.
+    subprocess.run(["pkill", "-9", "-f", "--", str(root)], check=False)
     wait_for(lambda: not cluster.jobs("PENDING", "RUNNING", "COMPLETING"), "the end of all jobs")
