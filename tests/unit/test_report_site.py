@@ -300,7 +300,7 @@ def test_costs_are_summed_by_task_and_a_pass_of_many_runs_counts_once(bare: Conf
         put_notebook(config, target)
     found = costs.recorded_jobs(gather(config))
     assert {task: sums(jobs) for task, jobs in found.items()} == {
-        "training": (len(config.runs), 100.0 * len(config.runs), 100.0),
+        "training": (len(config.runs), 110.0 * len(config.runs), 110.0),
         "classification": (3, 1800.0, 600.0),
         "detection/retinanet": (1, 7.0, 7.0),
         # Of the two runs of a pass, the time until the last is that of the pass.
@@ -310,7 +310,7 @@ def test_costs_are_summed_by_task_and_a_pass_of_many_runs_counts_once(bare: Conf
     }
     # Cores are those that the configuration gives a job.
     assert sum(job.core_hours for job in found["classification"]) == pytest.approx(0.5 * 3)
-    assert sum(job.core_hours for job in found["training"]) == pytest.approx(len(config.runs) * 100 / 3600 * 4)
+    assert sum(job.core_hours for job in found["training"]) == pytest.approx(len(config.runs) * 110 / 3600 * 4)
     assert {(job.gpu_hours, job.hardware) for job in found["training"]} == {(0, "Some Chip")}
     assert [job.made for job in found["training"]] == list(map(str, sorted(config.runs, key=lambda run: run.sort_key)))
 

@@ -104,7 +104,7 @@ def test_commands_say_whose_code_they_are(copy: Path) -> None:
     ],
 )
 def test_make_gives_a_copied_project_an_environment_of_its_own(
-    tmp_path: Path, made_for: str, code: str, anew: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_for: str, code: str, anew: bool
 ) -> None:
     folder = tmp_path / "a 'copy' of 5 % ü"
     packages = folder / ".venv/lib/python3.11/site-packages"
@@ -118,7 +118,9 @@ def test_make_gives_a_copied_project_an_environment_of_its_own(
     path.write_text(code.format(here=folder.resolve()), encoding="utf-8")
     for name in ("uv", "runtime"):
         (folder / ".venv" / name).touch()
-    said = run("make", "-C", folder, "-n", ".venv/runtime", folder=tmp_path).stdout
+    # Not with what a make was given that runs the tests.
+    monkeypatch.delenv("MAKEFLAGS", raising=False)
+    said = run("make", "-C", folder, "-n", "VENV=.venv", ".venv/runtime", folder=tmp_path).stdout
     assert ("made anew" in said and "rm -rf .venv" in said) == anew
     assert ("is up to date" in said) == (not anew)
 
