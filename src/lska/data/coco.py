@@ -16,11 +16,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from lska.data.entries import EXTENSIONS, SHOWN, DataError, file_hash, file_sizes, is_image, lines_digest, repeated
+from lska.data.entries import EXTENSIONS, SHOWN, DataError, file_sizes, is_image, lines_digest, repeated
 from lska.data.manifest import ROUNDING, DetectionManifest
 from lska.data.preparing import Findings, decoded, differences
 from lska.provenance.errors import InputError
-from lska.provenance.files import FileError, quoted, read_bytes, read_json, write_text
+from lska.provenance.files import FileError, file_hash, quoted, read_bytes, read_json, write_text
 from lska.provenance.strict import OPEN_ENDED, AtLeastOne, AtLeastZero, NotNegative, SettingsError, build
 
 if TYPE_CHECKING:

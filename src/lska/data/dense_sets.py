@@ -13,7 +13,7 @@ import numpy as np
 from lska.data import coco
 from lska.data.archives import dense_root
 from lska.data.coco import SplitOutcome, check_detection
-from lska.data.entries import DataError, file_hash, file_sizes, inside_problem, lines_digest, read_names
+from lska.data.entries import DataError, file_sizes, inside_problem, lines_digest, read_names
 from lska.data.manifest import (
     DenseManifest,
     DetectionManifest,
@@ -35,7 +35,7 @@ from lska.data.preparing import (
 )
 from lska.data.synthetic.dense_scenes import FOLDERS
 from lska.data.synthetic.generated import holds
-from lska.provenance.files import FileError
+from lska.provenance.files import FileError, file_hash
 from lska.provenance.metric_files import read_record
 from lska.settings.schema import DataSource
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from lska.data.archives import archives_of, texture_folder, texture_root
-from lska.data.entries import DataError, file_hash, lines_digest, shown_names
+from lska.data.entries import DataError, lines_digest, shown_names
 from lska.data.folders import Split, list_split
 from lska.data.manifest import IMAGES, LABELS, PARTS, TextureManifest, manifest_for
 from lska.data.preparing import CheckReport, DataSet, Findings, check_class_folders, inspected_record
-from lska.provenance.files import FileError, quoted, read_lines
+from lska.provenance.files import FileError, file_hash, quoted, read_lines
 from lska.provenance.metric_files import digest
 from lska.settings.schema import DataSource
 

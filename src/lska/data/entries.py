@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from lska.provenance.errors import LskaError
-from lska.provenance.files import FileError, open_regular, quoted, read_lines
+from lska.provenance.files import FileError, quoted, read_lines
 from lska.provenance.strict import checked
 
 T = TypeVar("T", bound=Hashable)
@@ -142,15 +142,6 @@ def lines_digest(lines: Iterable[str]) -> str:
 def content_hash(data: bytes) -> str:
     """SHA-256 of one file's bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; raises FileError where it is missing or cannot be read."""
-    with open_regular(path) as stream:
-        try:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise FileError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

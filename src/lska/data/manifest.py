@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 import logging
@@ -31,7 +30,7 @@ from lska.data.entries import (
 from lska.data.folders import Split, check_same_classes, contents_digest, names_digest, open_split
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.provenance.errors import InputError
-from lska.provenance.files import open_regular, quoted, read_yaml, write_text
+from lska.provenance.files import file_hash, quoted, read_yaml, write_text
 from lska.provenance.metric_files import digest
 from lska.provenance.strict import AtLeastOne, AtLeastZero, Positive, build, checked
 from lska.settings.schema import MANIFESTS, DataSource
@@ -120,8 +119,7 @@ def hashes(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in algorithms:
         logger.info("computing the %s of %s", name, path)
-        with open_regular(path) as stream:
-            found[name] = hashlib.file_digest(stream, name).hexdigest()
+        found[name] = file_hash(path, name)
     return found
 
 

@@ -148,6 +148,15 @@ def open_regular(path: Path) -> BinaryIO:
     return stream
 
 
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """A hash of a file, in hexadecimal; FileError as `open_regular`, or where reading fails."""
+    with open_regular(path) as stream:
+        try:
+            return hashlib.file_digest(stream, algorithm).hexdigest()
+        except OSError as error:
+            raise UnreadableFileError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
     """The content of a regular file, of at most `limit` bytes."""
     with open_regular(path) as stream:

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lska.provenance.errors import InputError
 from lska.provenance.files import (
     FileError,
-    UnreadableFileError,
-    open_regular,
+    file_hash,
     printable,
     quoted,
     read_json,
@@ -78,13 +77,9 @@ def file_md5(path: Path) -> str:
     """MD5 of a file's content, the identity that DVC gives weights.
 
     Raises:
-        FileError: as `lska.provenance.files.open_regular`, or reading it fails.
+        FileError: as `lska.provenance.files.file_hash`.
     """
-    with open_regular(path) as stream:
-        try:
-            return hashlib.file_digest(stream, "md5").hexdigest()
-        except OSError as error:
-            raise UnreadableFileError(f"{path}: cannot be read ({error.strerror})") from error
+    return file_hash(path, "md5")
 
 
 def metric(
