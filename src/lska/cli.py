@@ -24,7 +24,7 @@ from lska.models.runs import Run
 from lska.pipeline.resources import budget_seconds
 from lska.pipeline.warm import delegate, run_beside_server
 from lska.provenance.errors import InputError, LskaError
-from lska.provenance.files import FileError, parse_json, printable, quoted
+from lska.provenance.files import FileError, parse_json, parse_yaml, printable, quoted
 from lska.provenance.surroundings import LONGEST, expanded, require_own_code, speak_plainly
 from lska.settings import scale as scales
 from lska.settings.tasks import HEADS, KINDS, OWN_DATA, SETS
@@ -105,6 +105,17 @@ def as_settings(text: str) -> dict[str, Any]:
     """Settings as JSON."""
     try:
         return parse_json(text, "settings")
+    except FileError as error:
+        raise argparse.ArgumentTypeError(printable(str(error))) from error
+
+
+def as_pair(text: str) -> tuple[str, Any]:
+    """A setting as NAME=VALUE, whose value is read as YAML."""
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, such as kernel_size=23, found {quoted(text)}")
+    try:
+        return name, parse_yaml(value, name, object)
     except FileError as error:
         raise argparse.ArgumentTypeError(printable(str(error))) from error
 

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lska.models import create
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import MissingFileError, atomic_path, printable
 
@@ -28,6 +30,10 @@ _SHOWN, _LONGEST = 10, 120  # names in a message, and characters of each, which 
 # What a weight may be stored as; in all, torch's own float32 is what networks compute in.
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+# Names of the last linear layer in timm's and the publications' own code.
+_CLASSIFIERS = ("head", "head.fc", "fc", "classifier")
 
 
 class CheckpointError(LskaError, ValueError):
@@ -94,6 +100,34 @@ def _content(path: Path) -> object:
         raise CheckpointError(
             f"{path}: expected a file of weights; found a truncated or foreign one ({reason}). Fetch or write it again."
         ) from error
+
+
+def open_network(model: str, weights: Path | str | None = None, **settings: object) -> nn.Module:
+    """Any network of timm, ours included, with the weights of a file, in evaluation mode on the CPU.
+
+    Args:
+        model: its name, such as `van_tiny` or `resnet50`.
+        weights: as :func:`read_weights` takes them; None for random ones. Nothing is ever downloaded.
+        settings: as :func:`lska.models.create` takes them. Where they do not say ``num_classes``, the network gets as
+            many classes as the file's classifier has.
+
+    Raises:
+        CheckpointError, FileNotFoundError: as :func:`load_weights`.
+        ValueError: unknown model or setting.
+    """
+    if weights is None:
+        return create(model, **settings).eval()
+    tensors = read_weights(weights)
+    if "num_classes" not in settings:
+        with torch.device("meta"):
+            create(model, num_classes=0, **settings)  # a wrong name or setting is told first
+        own = timm.get_pretrained_cfg_value(model, "classifier") or ()
+        names = (*((own,) if isinstance(own, str) else own), *_CLASSIFIERS)
+        rows = [len(tensors[f"{name}.weight"]) for name in names if f"{name}.weight" in tensors]
+        settings = settings | {"num_classes": rows[0]} if rows else settings
+    network = create(model, **settings)
+    fit_weights(network, tensors, str(weights))
+    return network.eval()
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
