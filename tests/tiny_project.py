@@ -111,9 +111,9 @@ def owned(config: Config, job: Any) -> Any:
     return job
 
 
-def networks(job: Any, runs: Iterable[Run | Path]) -> list[Any]:
-    """What an `owned` task is measured on: the tasks of runs, and weight files as they are."""
-    return [one if isinstance(one, Path) else job.config.classifier(one) for one in runs]
+def networks(job: Any, runs: Iterable[Run]) -> list[Any]:
+    """What an `owned` task is measured on."""
+    return list(map(job.config.classifier, runs))
 
 
 def scored(config: Config, runs: Iterable[Run]) -> None:

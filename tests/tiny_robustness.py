@@ -19,7 +19,8 @@ from torch import nn
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.perturbed.parts import Part, open_parts, prepare_perturbed
 from lska.evaluate.accuracy import ScoringPass
-from lska.evaluate.measurement import Subject, open_file, open_run, training_classes
+from lska.evaluate.measurement import Subject, openers, training_classes
+from lska.evaluate.networks import OutsideNetwork
 from lska.models.pretrained import save_weights
 from lska.models.runs import Run
 from lska.provenance.files import write_json
@@ -49,9 +50,9 @@ SECTION = {
     "shard": 8,
 }  # fmt: skip
 
-OTHER = {"image_size": 48, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": (0.48, 0.45, 0.4),
-         "deviation": (0.23, 0.22, 0.24)}  # fmt: skip
-"""A recipe of another input size and normalisation."""
+OTHER = {"image_size": 48, "test_crop": 0.8, "test_interpolation": "bicubic", "mean": [0.48, 0.45, 0.4],
+         "deviation": [0.23, 0.22, 0.24]}  # fmt: skip
+"""Preprocessing of another input size and normalisation."""
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,10 @@ def network(config: Config, run: Run, seed: int = 0) -> nn.Module:
     return made
 
 
-def publish(config: Config, run: Run, path: Path | None = None, seed: int = 0, **recipe: Any) -> Path:
-    """Weights and sidecar as a training leaves them; with `recipe`, as one of a changed recipe at `path`."""
-    path = config.weights_path(run) if path is None else path
+def publish(config: Config, run: Run, seed: int = 0) -> Path:
+    """Weights and sidecar as a training leaves them."""
+    path, spec = config.weights_path(run), config.classifier(run).spec()
     save_weights(network(config, run, seed), path)
-    spec = config.classifier(run).spec()
-    spec["recipe"] |= recipe
     sidecar = {
         "md5": file_md5(path), "origin": "trained", "recipe": digest(spec), "spec": spec,
         "data": config.images.identity(),
@@ -164,18 +163,13 @@ def without_times(item: PerturbedSet, run: Run) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in ("started", "seconds", "seal")}
 
 
-def members_of(config: Config, *chosen: Run | Path) -> list[Subject]:
+def members_of(config: Config, *chosen: Run | OutsideNetwork) -> list[Subject]:
     """The subjects of a pass."""
-    classes = len(training_classes(config.data))
-    return [
-        open_file(config.images, one, classes, CPU)
-        if isinstance(one, Path)
-        else open_run(config.classifier(one), classes, CPU)
-        for one in chosen
-    ]
+    networks = [config.classifier(one) if isinstance(one, Run) else one for one in chosen]
+    return [opener(CPU) for opener in openers(networks, len(training_classes(config.data)))]
 
 
-def scoring(item: PerturbedSet, *chosen: Run | Path, **more: Any) -> ScoringPass:
+def scoring(item: PerturbedSet, *chosen: Run | OutsideNetwork, **more: Any) -> ScoringPass:
     """A pass as `measure_robustness` makes it, but for `more`."""
     evaluation = item.section.evaluation
     settings = {
@@ -228,6 +222,9 @@ def equal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> boo
     return one.keys() == other.keys() and all(np.array_equal(values, other[name]) for name, values in one.items())
 
 
-def foreign(config: Config, name: str = "other", seed: int = 3, **changes: Any) -> Path:
-    """Weights of a run that is none of `RUNS`, trained by another recipe."""
-    return publish(config, RUNS[0].with_seed(9), Path(f"elsewhere/{name}.safetensors"), seed, **{**OTHER, **changes})
+def foreign(config: Config, name: str = "other", seed: int = 3, **changes: Any) -> OutsideNetwork:
+    """A network that is none of `RUNS`, with weights that nothing vouches for."""
+    weights, run = Path(f"elsewhere/{name}.safetensors"), RUNS[0].with_seed(9)
+    save_weights(network(config, run, seed), weights)
+    settings = {**config.architecture[run.model], "attention": run.attention, "kernel_size": run.kernel}
+    return OutsideNetwork(name, run.model, settings, weights, {**OTHER, **changes})

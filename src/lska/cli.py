@@ -25,6 +25,7 @@ from lska.pipeline.resources import budget_seconds
 from lska.pipeline.warm import delegate, run_beside_server
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import FileError, parse_json, parse_yaml, printable, quoted
+from lska.provenance.strict import merge
 from lska.provenance.surroundings import LONGEST, expanded, require_own_code, speak_plainly
 from lska.settings import scale as scales
 from lska.settings.tasks import HEADS, KINDS, OWN_DATA, SETS
@@ -42,7 +43,7 @@ COMMANDS: list[tuple[str, str, tuple[Any, ...], dict[str, Any]]] = []
 
 GROUPS = {
     "data": "prepare and check data sets",
-    "evaluate": "measure trained runs",
+    "evaluate": "measure trained runs, or any network of yours",
     "weights": "list, fetch and publish weights",
 }
 """Commands that have actions."""
@@ -138,6 +139,18 @@ def number(least: float, most: float, whole: bool = False) -> Callable[[str], fl
     return read
 
 
+class OfNetwork(argparse.Action):
+    """`--model` begins a network; what belongs to it follows."""
+
+    def __call__(self, parser: argparse.ArgumentParser, given: Given, values: Any, option: str | None = None) -> None:
+        if self.dest == "model":
+            given.networks = [*given.networks, {"model": values}]
+        elif not given.networks:
+            parser.error(f"{option} belongs to a network: give --model NAME before it")
+        else:
+            given.networks[-1][self.dest] = dict(values) if isinstance(values, list) else values
+
+
 COUNT, COUNT_OR_NONE = number(1, 10**6, whole=True), number(0, 10**6, whole=True)
 MINUTES = number(1e-9, 60 * 24 * 366)
 CONFIGURATION = (
@@ -154,6 +167,18 @@ BUDGET = (
     argument("--budget-hours", type=number(1e-9, 24 * 366), help="stop in time before this wall time is over"),
     argument("--job-minutes", type=MINUTES, help="the same for the wall time of a whole job, with room for its start"),
 )
+MODEL_ARGS = {"nargs": "+", "type": as_pair, "metavar": "NAME=VALUE", "help": "such as kernel_size=23 attention=lska"}
+ELSEWHERE = (
+    argument("--model", action=OfNetwork, metavar="NAME", help="a network of yours: any model of timm, ours included"),
+    argument("--model-args", action=OfNetwork, dest="settings", **MODEL_ARGS),
+    argument("--weights", action=OfNetwork, type=as_path, metavar="FILE", help="its weights: .safetensors, .pth, ..."),
+    argument("--name", action=OfNetwork, help="what its results are called (default: the name of the file)"),
+    argument("--preprocessing", action=OfNetwork, dest="changes", nargs="+", type=as_pair, metavar="FIELD=VALUE",
+             help="over what file or model say: image_size, test_crop, test_interpolation, mean, deviation"),
+    argument("--data", nargs="+", action="extend", default=[], metavar="[SET=]FOLDER",
+             help="where data of the scale lie, such as classification=/data/imagenet c=/data/imagenet-c"),
+    argument("--output", type=as_path, metavar="FOLDER", help="where results of your networks go"),
+)  # fmt: skip
 TARGET = argument("target", help="for example table_03 or figure_01")
 JSON = argument("--json", action="store_true", help="for scripts")
 NETWORKS = {"metavar": "NETWORK", "help": "such as van_tiny-lska-k23-s0 or detection/retinanet/van_tiny-lska-k23-s0"}
@@ -222,8 +247,46 @@ def require_data(given: Given, *kinds: str) -> None:
     require(Settings(given.scale.sources, given.config, given.set, "--config"), kinds)
 
 
+def evaluation(words: str, about: str, *arguments: Any) -> Callable:
+    """As `command`, for a protocol that takes runs of the scale or, with `--model`, any other networks."""
+
+    def register(run: Callable[[Given], int | None]) -> Callable[[Given], int | None]:
+        def either(given: Given) -> int | None:
+            if given.networks:
+                return _evaluate_elsewhere(given, words.removeprefix("evaluate "))
+            if given.data or given.output is not None:
+                raise InputError("--data and --output belong to networks given with --model; add it, or leave them out")
+            return run(given)
+
+        command(words, about, *arguments, *ELSEWHERE, heavy=True)(either)
+        COMMANDS[-1][3]["networks"] = []
+        return run
+
+    return register
+
+
+def _evaluate_elsewhere(given: Given, protocol: str) -> None:
+    from lska.evaluate.networks import PROTOCOLS, evaluate_networks, left_out_text, located, outside_network
+    from lska.tables.evaluation import write_evaluation
+
+    if given.output is None:
+        raise InputError("--output: expected the folder for results of the networks given with --model")
+    networks = [outside_network(**one) for one in given.networks]
+    sets = getattr(given, "sets", None) or [item.name for item in given.scale.perturbed]
+    chosen = {"all": PROTOCOLS, "robustness": [f"robustness/{name}" for name in sets]}.get(protocol, (protocol,))
+    scale = scales.load(given.config, merge(given.set, located(given.scale, given.data, chosen)), unmakeable)
+    budget = budget_seconds(getattr(given, "budget_hours", None), getattr(given, "job_minutes", None))
+    with stop_request(budget) as stop:
+        left = evaluate_networks(scale, networks, chosen, given.output, protocol != "all", stop)
+    say(write_evaluation(scale, given.output), *(["Left out:", *left_out_text(left)] if left else []))
+
+
 def runs_of(given: Given, names: Sequence[str], task: str = "classification") -> list[Run]:
     """The runs named on the command line, or all of the scale that have `task`."""
+    if files := [name for name in names if Path(name).suffix]:
+        raise InputError(
+            f"{files[0]}: expected run ids; a network of yours goes --model NAME --weights {files[0]} --output FOLDER"
+        )
     return [Run.parse(text) for text in names] or list(given.scale.runs_of(task))
 
 
@@ -360,7 +423,7 @@ def _mmconfig(given: Given) -> None:
 # --- Measurements ----------------------------------------------------------------------------------------------------
 
 
-@command("evaluate classification", "top-1 and top-5, one pass for all runs given", RUNS, heavy=True)
+@evaluation("evaluate classification", "top-1 and top-5, one pass for all runs given", RUNS)
 def _classification(given: Given) -> None:
     runs = runs_of(given, given.runs)
     require_data(given, "classification")
@@ -370,7 +433,7 @@ def _classification(given: Given) -> None:
     classify(given.scale.measurement("classification"), list(map(given.scale.classifier, runs)))
 
 
-@command("evaluate speed", "inference throughput, side by side", RUNS, heavy=True)
+@evaluation("evaluate speed", "inference throughput, side by side", RUNS)
 def _speed(given: Given) -> None:
     runs = runs_of(given, given.runs)
     take(given.scale.speed.gpus)
@@ -390,25 +453,21 @@ def _dense(given: Given) -> None:
         evaluate_dense(job)
 
 
-@command("evaluate robustness", "perturbed sets, one pass for all checkpoints given",
-         argument("sets", nargs="*", metavar="SET", help=f"some of {', '.join(SETS)} (default: all of the scale)"),
-         argument("--checkpoints", nargs="+", default=[], metavar="RUN",
-                  help="run ids, or weight files beside their sidecars (default: the scale's)"),
-         *BUDGET, heavy=True)  # fmt: skip
+@evaluation("evaluate robustness", "perturbed sets, one pass for all runs given",
+            argument("sets", nargs="*", metavar="SET", help=f"some of {', '.join(SETS)} (default: all of the scale)"),
+            CHECKPOINTS, *BUDGET)  # fmt: skip
 def _robustness(given: Given) -> None:
     scale, budget = given.scale, budget_seconds(given.budget_hours, given.job_minutes)
     items = [scale.perturbed_set(name) for name in given.sets] if given.sets else scale.perturbed
     if not items:
         raise InputError(f"{' + '.join(map(str, given.config))}: scale {scale.scale} has no section robustness")
-    chosen = [Path(name) if name.endswith(".safetensors") else Run.parse(name) for name in given.checkpoints]
     require_data(given, *(item.name for item in items))
     take(scale.robustness.evaluation.gpus)
     from lska.evaluate.accuracy import measure_robustness
 
     with stop_request(budget) as stop:
         for item in items:
-            runs = chosen or scale.runs_of(item.task)
-            measure_robustness(item, [one if isinstance(one, Path) else scale.classifier(one) for one in runs], stop)
+            measure_robustness(item, list(map(scale.classifier, runs_of(given, given.checkpoints, item.task))), stop)
 
 
 def _inspect(given: Given, name: str) -> None:
@@ -427,13 +486,13 @@ for _name, _about in {
     "receptive_field": "effective receptive field",
 }.items():
     _one_pass = f"{_about}, one pass for all runs given"
-    command(f"evaluate {_name}", _one_pass, CHECKPOINTS, heavy=True)(functools.partial(_inspect, name=_name))
+    evaluation(f"evaluate {_name}", _one_pass, CHECKPOINTS)(functools.partial(_inspect, name=_name))
 
 
-@command("complexity", "parameters and FLOPs of the paper's networks",
-         argument("runs", nargs="+", help="run ids; the seed does not matter"),
-         argument("--head", choices=sum(HEADS.values(), ()), help="count a detector or segmentor on the network"),
-         heavy=True)  # fmt: skip
+@evaluation("evaluate complexity", "parameters and FLOPs of the paper's networks",
+            argument("runs", nargs="*", help="run ids; the seed does not matter"),
+            argument("--head", choices=sum(HEADS.values(), ()),
+                     help="count a detector or segmentor on the network"))  # fmt: skip
 def _complexity(given: Given) -> None:
     from lska.evaluate.efficiency import measure_complexity
 
@@ -441,7 +500,12 @@ def _complexity(given: Given) -> None:
     measure_complexity(given.scale.measurement(task), runs_of(given, given.runs))
 
 
-@command("properties", "what attention designs can do (Table I), measured on the modules", heavy=True)
+@evaluation("evaluate all", "a network of yours (--model) through every protocol whose data are there")
+def _everything(given: Given) -> None:
+    raise InputError("lska evaluate all: expected --model NAME; runs of the scale are measured by Snakemake")
+
+
+@command("evaluate properties", "what attention designs can do (Table I), measured on the modules", heavy=True)
 def _properties(given: Given) -> None:
     from lska.evaluate.efficiency import measure_properties
 
@@ -458,6 +522,18 @@ def _notebook(given: Given) -> None:
     from lska.tables.notebooks import execute_target
 
     execute_target(given.target, given.config, given.set, log=given.log, output=given.output)
+
+
+@command("table", "print a table, or write it in every format, with networks of yours beside", TARGET,
+         argument("--beside", nargs="+", type=as_path, default=[], metavar="FOLDER",
+                  help="results of `lska evaluate ... --model ... --output FOLDER`"),
+         argument("--output", type=as_path, metavar="FOLDER", help="where to write it"))  # fmt: skip
+def _table(given: Given) -> None:
+    from lska.tables.evaluation import table_beside
+    from lska.tables.table_formats import to_markdown, write_formats
+
+    table = table_beside(given.target, given.scale, given.beside)
+    say(*([to_markdown(table)] if given.output is None else write_formats(table, given.output)))
 
 
 @command("lab", "open the executed notebooks of a scale in JupyterLab", rest("-- OPTION", "options of JupyterLab"))

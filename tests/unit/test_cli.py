@@ -32,7 +32,7 @@ TRAIN = "train van_tiny-lska-k7-s0"
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "half a run id": ("evaluate speed van_tiny-lska-k7", {}),
     "no such attention": ("train van_tiny-slka-k7-s0", {}),
-    "no such model": ("complexity van_tinny-lska-k7-s0", {}),
+    "no such model": ("evaluate complexity van_tinny-lska-k7-s0", {}),
     "no such network of timm": ("evaluate speed convnext_tinny-s0", {}),
     "an even kernel": ("train van_tiny-lska-k24-s0", {}),
     "a wrong attention in the settings": (

@@ -168,10 +168,10 @@ def test_metric_files_hold_the_papers_networks(project: Project, caplog: pytest.
             assert content["detail"] == {"classes": 150 if head == "semantic_fpn" else 80, "uncounted_modules": []}
             assert set(content["metrics"]) == {"params", *(f"{kind}_{size}" for kind in kinds for size in of_head)}
     assert not caplog.records
-    assert project.command("complexity", "van_tiny-lska-k7-s0", "--head", "mask_rcnn") == 0
+    assert project.command("evaluate", "complexity", "van_tiny-lska-k7-s0", "--head", "mask_rcnn") == 0
     stored = json.loads(Path("results/test/metrics/complexity/mask_rcnn/van_tiny-lska-k7-s0.json").read_text())
     assert stored["metrics"]["flops_1280x800"]["value"] == 186448399900
-    assert project.command("complexity", "van_tiny-lska-k23-s0") == 0
+    assert project.command("evaluate", "complexity", "van_tiny-lska-k23-s0") == 0
     stored = json.loads(Path("results/test/metrics/complexity/van_tiny-lska-k23-s0.json").read_text())
     assert stored["metrics"]["receptive_field"] == {"value": 23, "unit": "pixels"}
     assert stored["detail"] == {"uncounted_modules": []}

@@ -21,15 +21,15 @@ import torch
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 from tiny_project import CLASSES, RECIPE, Project, fresh, networks, scored
-from tiny_robustness import RUNS, RobustProject, foreign, metrics_of, publish
+from tiny_robustness import RUNS, RobustProject, metrics_of, publish
 from torch import nn
 
 from lska.data.entries import DataError
 from lska.data.folders import Split
 from lska.evaluate import measurement
 from lska.evaluate.accuracy import measure_robustness
-from lska.evaluate.measurement import Subject, Values, measure, open_run, open_weights
-from lska.models.pretrained import load_weights, save_weights
+from lska.evaluate.measurement import Subject, Values, measure, open_run
+from lska.models.pretrained import load_weights, open_network, save_weights
 from lska.models.runs import Run
 from lska.models.scoring import Scores, hits, score
 from lska.provenance.files import write_json
@@ -73,8 +73,7 @@ def test_any_network_with_any_file_of_weights_is_measured_without_a_configuratio
     sidecar = {"md5": file_md5(weights), "origin": "imported"}
 
     def opened(device: torch.device) -> Subject:
-        fresh = timm.create_model("resnet18", num_classes=3)
-        return open_weights("resnet18", fresh, weights, sidecar, None, device, channels_last=False)
+        return Subject("resnet18", open_network("resnet18", weights).to(device), sidecar)
 
     def means(subjects: list[Subject], device: torch.device) -> Any:
         assert not subjects[0].network.training
@@ -310,14 +309,6 @@ RUN_FAULTS: dict[str, Callable[[Path], Any]] = {
         ]
     },
 }  # fmt: skip
-FILE_FAULTS: dict[str, Callable[[Path], Any]] = {
-    "other weights": lambda weights: weights.write_bytes(b"other"),
-    "no recipe": sidecar_of(spec={"run": "van_tiny-lska-k7-s9"}),
-    "no spec": sidecar_of(origin="imported", recipe=None, spec=None),
-    "part of a recipe": sidecar_of(spec={"run": "x", "recipe": {"mean": [0, 0, 0]}}),
-    "data of other classes": sidecar_of(data={"name": "flowers", "digest": "sha256:1"}),
-    "classes": other(num_classes=10),
-}
 
 
 def said(act: Callable[[], Any]) -> str:
@@ -333,11 +324,6 @@ def test_weights_that_cannot_be_used_are_refused_by_name(robust: RobustProject, 
     for name, fault in RUN_FAULTS.items():
         fault(publish(config, RUNS[0]))
         found[name] = said(lambda: scored(config, RUNS[:1]))
-    for name, fault in FILE_FAULTS.items():
-        weights = foreign(config)
-        fault(weights)
-        chosen = networks(item, [RUNS[1], weights])
-        found[f"file: {name}"] = said(lambda chosen=chosen: measure_robustness(item, chosen))
     publish(config, RUNS[0])
     unprepared = robust.config({"scale": "unprepared"})
     found["no record of the data"] = said(lambda: scored(unprepared, RUNS[:1]))

@@ -28,7 +28,7 @@ def plan(values: dict[str, Any], overrides: dict[str, Any] | None = None) -> Pla
 def test_an_override_reaches_the_commands(demo: dict[str, Any]) -> None:
     made = plan(demo, {"training": {"overrides": {"epochs": "3"}}, "caption": 'it\'s "mine"'})
     assert made.config.recipes["van_tiny"].epochs == 3
-    arguments = parser().parse_args(["complexity", "van_tiny-lska-k7-s0", *shlex.split(made.settings)])
+    arguments = parser().parse_args(["evaluate", "complexity", "van_tiny-lska-k7-s0", *shlex.split(made.settings)])
     assert arguments.config == [Path("config/demo.yaml")]
     assert arguments.set == {"training": {"overrides": {"epochs": 3}}, "caption": 'it\'s "mine"'}
 

@@ -68,7 +68,7 @@ rule complexity:
     resources:
         **labelled("cpu_small"),
     shell:
-        "lska complexity {params.runs} {SETTINGS} 2> {log:q}"
+        "lska evaluate complexity {params.runs} {SETTINGS} 2> {log:q}"
 
 
 for head in sum(HEADS.values(), ()):
@@ -91,7 +91,7 @@ for head in sum(HEADS.values(), ()):
         resources:
             **labelled("cpu_small"),
         shell:
-            "lska complexity {params.runs} --head {params.head} {SETTINGS} 2> {log:q}"
+            "lska evaluate complexity {params.runs} --head {params.head} {SETTINGS} 2> {log:q}"
 
 
 rule properties:
@@ -104,4 +104,4 @@ rule properties:
     resources:
         **labelled("cpu_small"),
     shell:
-        "lska properties {SETTINGS} 2> {log:q}"
+        "lska evaluate properties {SETTINGS} 2> {log:q}"

@@ -27,12 +27,13 @@ from lska.data.perturbed.parts import CLEAN, Part, open_parts, read_perturbed_re
 from lska.data.preparing import verify
 from lska.data.synthetic.labelled import Judge
 from lska.evaluate.measurement import (
+    Network,
     Shard,
     Subject,
     Values,
     measure,
-    open_file,
     open_run,
+    openers,
     shared_batches,
     training_classes,
 )
@@ -56,8 +57,8 @@ class PredictionError(LskaError, ValueError):
     """A file of predictions that cannot be used."""
 
 
-def classify(task: MeasurementJob, jobs: Sequence[ClassifierJob]) -> None:
-    """Score the checkpoints of `jobs` in one pass over the validation images and write a metric file for each.
+def classify(task: MeasurementJob, networks: Sequence[Network]) -> None:
+    """Score `networks` in one pass over the validation images and write a metric file for each.
 
     Raises:
         DataError: the data set is missing, or an image is unreadable (named).
@@ -77,19 +78,15 @@ def classify(task: MeasurementJob, jobs: Sequence[ClassifierJob]) -> None:
             kept = counts.images
             yield Values({name: of_images(name, values) for name, values in kept.items()}, Outcomes(images=kept))
 
-    opened = [functools.partial(open_run, job, len(split.classes)) for job in jobs]
-    measure(task, opened, accuracies, verify(task.data, split))
+    measure(task, openers(networks, len(split.classes)), accuracies, verify(task.data, split))
 
 
-def measure_robustness(
-    item: PerturbedSet, chosen: Sequence[ClassifierJob | Path], stop: StopRequest | None = None
-) -> None:
-    """Score checkpoints (of the scale, or files of weights beside their sidecars) on a perturbed set in one pass and
-    write a metric file for each.
+def measure_robustness(item: PerturbedSet, networks: Sequence[Network], stop: StopRequest | None = None) -> None:
+    """Score `networks` on a perturbed set in one pass and write a metric file for each.
 
     Raises:
         DataError: the set was not prepared, was changed since, or holds an unreadable image.
-        StaleWeightsError, ValueError: a checkpoint cannot be used, or two are of one run.
+        StaleWeightsError, ValueError: a checkpoint cannot be used.
         PredictionError: a file of predictions is damaged.
         Interrupted: `stop` asked for it; complete shards are kept.
     """
@@ -104,13 +101,6 @@ def measure_robustness(
         }
 
     def robustness(subjects: list[Subject], device: torch.device) -> Iterator[Values]:
-        places: dict[str, list[str]] = {}
-        for one, subject in zip(chosen, subjects, strict=True):
-            places.setdefault(subject.name, []).append(str(one))
-        if twice := [f"{name}: {', '.join(its)}" for name, its in sorted(places.items()) if len(its) > 1]:
-            # Results are kept by run: two checkpoints of one run would overwrite each other's.
-            told = "; ".join(twice)
-            raise InputError(f"--checkpoints: expected one checkpoint per run, found several of the same ({told})")
         scoring = ScoringPass(
             subjects, parts, item.predictions, classes, item.name in MASKED, item.stored_images == "as_stored",
             item.section.shard, item.means.batch_size, item.means.workers, device,
@@ -127,13 +117,8 @@ def measure_robustness(
                 found = {end: scoring.outcome(subject, parts[0], kind) for end, kind in kinds.items()}
                 yield Values(*plain_values(found), detail)
 
-    opened = [
-        functools.partial(open_file, item.clean, one, len(classes))
-        if isinstance(one, Path)
-        else functools.partial(open_run, one, len(classes))
-        for one in chosen
-    ]
-    measure(item, opened, robustness, {name: stored[name] for name in ("name", "digest")})
+    identity = {name: stored[name] for name in ("name", "digest")}
+    measure(item, openers(networks, len(classes)), robustness, identity)
 
 
 @dataclass(frozen=True)

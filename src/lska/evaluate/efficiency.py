@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lska.evaluate.measurement import Subject, Values, measure, training_classes
+from lska.evaluate.measurement import Network, Subject, Values, measure, training_classes
 from lska.models import create
 from lska.models.attention import as_published
 from lska.models.counting import Complexity, architecture_metrics, count
@@ -71,17 +71,22 @@ def _write(task: MeasurementJob, name: str, counted: Callable[[], tuple[Mapping[
 
 
 def counts(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Metric entries of the paper's network of a run, and the names of modules that are in no count.
-
-    Raises:
-        ValueError: unknown model, attention or kernel size.
-    """
+    """As `network_counts`, of the paper's network of a run; raises ValueError for an unknown model, attention or kernel
+    size."""
     with torch.device("meta"):
         network = create(run.model, attention=run.attention, kernel_size=run.kernel)
+    return network_counts(network)
+
+
+def network_counts(
+    network: nn.Module, input_size: tuple[int, int, int] = INPUT_SIZE
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Metric entries of any network for an image of `input_size` (channels, height, width), and the names of modules
+    that are in no count; raises ValueError where the network refuses the size."""
     if isinstance(network, RepLKNet):
         # Counted as it is used and as its publication and the paper count it.
         network.eval().structural_reparam()
-    cost = count(network, INPUT_SIZE)
+    cost = count(network, input_size)
     names = ("params", "macs", "flops", "flops_official_utility")
     metrics = {name: metric(getattr(cost, name), "1") for name in names}
     for name, value in architecture_metrics(network).items():
@@ -180,34 +185,39 @@ def conventions(cost: Complexity, size: tuple[int, int]) -> dict[str, int]:
 # --- Throughput ------------------------------------------------------------------------------------------------------
 
 
-def measure_speed(task: MeasurementJob, jobs: Sequence[ClassifierJob]) -> None:
-    """Measure the throughput of networks with fresh weights, on which it does not depend, and write the metric files
-    (Figure 6d, Table XVII).
+def measure_speed(task: MeasurementJob, networks: Sequence[Network]) -> None:
+    """Measure the throughput of networks, of a scale's runs with fresh weights, on which it does not depend, and write
+    the metric files (Figure 6d, Table XVII).
 
     GPU, batch size and precision of the paper's measurement are not known (paper/protocol.md, section 10). Here all
     networks take turns within each repetition, so that a slow moment of the machine touches all of them. Convolutions
     are run in the plain form of the released code, with all their taps, although faster forms exist
-    (`DepthwiseConv2d`). Images have the size of the network's recipe, those of a run with imported weights the size of
-    these. Raises ValueError for unknown networks, or without a manifest of the training data, whose number of classes
-    they need.
+    (`DepthwiseConv2d`). Images have the size of the network's recipe, those of imported weights and of networks from
+    elsewhere the size of their preprocessing. Raises ValueError for unknown networks, or without a manifest of the
+    training data, whose number of classes they need.
     """
     protocol, classes = task.means, len(training_classes(task.data))
-    layout = memory_format(jobs[0].recipe.channels_last)
-    sizes = [imported_size(job.weights.with_suffix(".json")) or job.recipe.image_size for job in jobs]
+    first, sizes = networks[0], []
+    layout = memory_format(isinstance(first, ClassifierJob) and first.recipe.channels_last)
 
-    def fresh(job: ClassifierJob, device: torch.device) -> Subject:
-        network = as_published(build_network(job.run, job.architecture, classes)).eval()
-        network = network.to(device, memory_format=layout)
-        return Subject(str(job.run), network, {"md5": None, "origin": "random"})
+    def opened(one: Network, device: torch.device) -> Subject:
+        if isinstance(one, ClassifierJob):
+            network = build_network(one.run, one.architecture, classes).eval()
+            subject = Subject(str(one.run), network, {"md5": None, "origin": "random"})
+            sizes.append(imported_size(one.weights.with_suffix(".json")) or one.recipe.image_size)
+        else:
+            subject = one.open(device)
+            sizes.append(subject.own.image_size)
+        as_published(subject.network).to(device, memory_format=layout)
+        return subject
 
     def throughputs(subjects: list[Subject], device: torch.device) -> Iterator[Values]:
         images = {}
         for size in sizes:
-            shape = (protocol.batch_size, 3, size, size)
-            drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            drawn = torch.randn((protocol.batch_size, 3, size, size), generator=torch.Generator().manual_seed(0))
             images[size] = drawn.to(device, memory_format=layout)
-        networks = [subject.network for subject in subjects]
-        times = interleaved_seconds(networks, [images[size] for size in sizes], protocol)
+        batches = [images[size] for size in sizes]
+        times = interleaved_seconds([subject.network for subject in subjects], batches, protocol)
         for size, seconds in zip(sizes, times.T, strict=True):
             low, middle, high = map(float, np.quantile(protocol.batch_size / seconds, [0.25, 0.5, 0.75]))
             metrics = {
@@ -219,7 +229,7 @@ def measure_speed(task: MeasurementJob, jobs: Sequence[ClassifierJob]) -> None:
             conditions = {"threads": protocol.threads, "warmup_batches": protocol.warmup}
             yield Values(metrics, detail={**conditions, "least_seconds": protocol.seconds})
 
-    measure(task, [functools.partial(fresh, job) for job in jobs], throughputs)
+    measure(task, [functools.partial(opened, one) for one in networks], throughputs)
 
 
 def interleaved_seconds(networks: Sequence[nn.Module], images: Sequence[torch.Tensor], protocol: Speed) -> np.ndarray:

@@ -8,7 +8,6 @@ distance nor the pooling. Here: pooled last features, gallery the training part,
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,9 +23,17 @@ from lska.data.dtd import Splits, open_textures
 from lska.data.preparing import verify as verify_classification
 from lska.data.preparing import verify_inspected
 from lska.evaluate import receptive_field, shape_texture
-from lska.evaluate.measurement import Shard, Subject, Values, measure, open_run, shared_batches, training_classes
+from lska.evaluate.measurement import (
+    Network,
+    Shard,
+    Subject,
+    Values,
+    measure,
+    openers,
+    shared_batches,
+    training_classes,
+)
 from lska.evaluate.scores import image_values, over_splits
-from lska.models.runs import Run
 from lska.models.scoring import features
 from lska.provenance.errors import InputError
 from lska.provenance.files import atomic_path
@@ -34,8 +41,7 @@ from lska.provenance.metric_files import file_md5, metric, proportion
 from lska.provenance.outcomes import Outcomes
 from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN
 from lska.settings.schema import Evaluation
-from lska.settings.tasks import ClassifierJob, InspectionJob
-from lska.train.classifier import build_network
+from lska.settings.tasks import InspectionJob
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +54,7 @@ PAIRS = 16384
 """Pairs whose exact distance is taken at a time."""
 
 
-def measure_inspection(job: InspectionJob, networks: Sequence[ClassifierJob]) -> None:
+def measure_inspection(job: InspectionJob, networks: Sequence[Network]) -> None:
     """Measure `networks` and write a metric file for each.
 
     Raises:
@@ -62,8 +68,7 @@ def measure_inspection(job: InspectionJob, networks: Sequence[ClassifierJob]) ->
         for found in look(job, subjects, classes, device):
             yield dataclasses.replace(found, detail={"protocol": job.protocol(), **found.detail})
 
-    opened = [functools.partial(open_run, network, len(classes)) for network in networks]
-    measure(job, opened, values, job.data.identity())
+    measure(job, openers(networks, len(classes)), values, job.data.identity())
 
 
 def responses(
@@ -113,7 +118,7 @@ def _shape_texture(
     ):
         dimensions = shape_texture.dimensions(rows, *pairs, resamples=section.resamples, seed=section.seed)
         metrics, outcomes = shape_texture.dimension_metrics(dimensions), shape_texture.dimension_outcomes(dimensions)
-        if groups is None:
+        if groups is None or probabilities.shape[1] != len(classes):
             metrics |= {name: metric(None, "%") for name in ("shape_bias", "cue_decisions")}
         else:
             decided = shape_texture.decide(probabilities, groups, cues)
@@ -244,7 +249,7 @@ def _receptive_field(
     verify_classification(job.data, split)
     for subject in subjects:
         logger.info("%s: effective receptive field", subject.name)
-        fresh = build_network(Run.parse(subject.name), subject.architecture, len(classes)).eval().to(device)
+        fresh = subject.fresh().eval().to(device)
         imagenet = section.normalization == "imagenet"
         mean = IMAGENET_MEAN if imagenet else subject.own.mean
         deviation = IMAGENET_DEVIATION if imagenet else subject.own.deviation

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from timm.data import create_transform
@@ -24,9 +24,7 @@ from tqdm import tqdm
 from lska.data.decoding import decode
 from lska.data.generators import generator_settings
 from lska.data.manifest import load_manifest
-from lska.models import create
 from lska.models.pretrained import load_weights
-from lska.models.runs import Run
 from lska.models.scoring import memory_format, use_threads
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import quoted
@@ -68,6 +66,10 @@ class Subject:
     architecture: Mapping[str, Any] = field(default_factory=dict)
     """Settings that it was made with, beside those that the name tells."""
     channels_last: bool = False
+    fresh: Callable[[], nn.Module] | None = None
+    """Makes the same network with weights as before its training."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """Further facts that its metric files keep."""
 
     def preprocessing(self, stored: bool) -> Preprocessing:
         """Preprocessing of images; `stored` ones of the input size are taken as they are."""
@@ -112,7 +114,7 @@ def measure(
             data=data,
             device=str(device),
             started=started,
-            extra={**prepared, **found.detail},
+            extra={**prepared, **subject.detail, **found.detail},
             outcomes=found.outcomes,
         )
 
@@ -133,12 +135,32 @@ def training_classes(data: DataSource) -> tuple[str, ...]:
 
 def open_weights(
     name: str, network: nn.Module, weights: Path, sidecar: Mapping[str, Any], own: Normalization | None,
-    device: torch.device, *, channels_last: bool, architecture: Mapping[str, Any] | None = None,
+    device: torch.device, **more: Any,
 ) -> Subject:  # fmt: skip
-    """A subject of any network and file of weights; raises ValueError with the names where these do not fit."""
+    """A subject of any network and file of weights, with `more` of its fields; raises ValueError with the names where
+    these do not fit."""
     load_weights(network, weights)
-    network = network.eval().to(device, memory_format=memory_format(channels_last))
-    return Subject(name, network, sidecar, own, dict(architecture or {}), channels_last)
+    subject = Subject(name, network, sidecar, own, **more)
+    network.eval().to(device, memory_format=memory_format(subject.channels_last))
+    return subject
+
+
+class Openable(Protocol):
+    """A network that can be measured, from wherever it is."""
+
+    def open(self, device: torch.device) -> Subject:
+        """The network on a device; raises ValueError where its weights cannot be used."""
+
+
+Network = ClassifierJob | Openable
+"""A run of a scale, or any other network."""
+
+
+def openers(networks: Sequence[Network], classes: int) -> list[Callable[[torch.device], Subject]]:
+    """How each network is opened; runs of the scale, which knows so many `classes`, by `open_run`."""
+    return [
+        functools.partial(open_run, one, classes) if isinstance(one, ClassifierJob) else one.open for one in networks
+    ]
 
 
 def open_run(job: ClassifierJob, classes: int, device: torch.device) -> Subject:
@@ -148,43 +170,11 @@ def open_run(job: ClassifierJob, classes: int, device: torch.device) -> Subject:
     architecture, layout = job.architecture, job.recipe.channels_last
     if imported(sidecar):
         architecture = (sidecar.get("spec") or {}).get("architecture", architecture)
-    network = build_network(job.run, architecture, classes)
+    fresh = functools.partial(build_network, job.run, architecture, classes)
     return open_weights(
-        str(job.run), network, job.weights, sidecar, own, device, channels_last=layout, architecture=architecture
-    )
-
-
-def open_file(data: DataSource, weights: Path, classes: int, device: torch.device) -> Subject:
-    """Any checkpoint with its sidecar, of whatever recipe: it may have another input size and normalisation.
-
-    Args:
-        data: the classification set of the scale.
-
-    Raises:
-        StaleWeightsError, ValueError: as `vouched_sidecar` and `open_weights`, or the sidecar does not say how the
-            network was made, or names another data set.
-    """
-    sidecar, where = vouched_sidecar(weights, "lska train <run>"), weights.with_suffix(".json")
-    spec = sidecar.get("spec") or {}
-    missing = [name for name in ("run", "recipe") if name not in spec]
-    if missing:
-        raise InputError(
-            f"{where}: spec: expected run and recipe, missing {', '.join(missing)}; train the run with this version, "
-            "or add what is known of it"
-        )
-    own = own_preprocessing(sidecar, str(where))
-    trained_on = (sidecar.get("data") or {}).get("name", data.name)
-    if trained_on != data.name:
-        raise InputError(
-            f"{where}: the weights were trained on {quoted(trained_on)}, whose classes are others than those of "
-            f"{data.name}; choose a checkpoint of this data set, or the configuration of the other scale"
-        )
-    run, architecture = Run.parse(spec["run"]), spec.get("architecture", {})
-    network = create(run.model, attention=run.attention, kernel_size=run.kernel, **architecture, num_classes=classes)
-    layout = bool(spec["recipe"].get("channels_last", False))
-    return open_weights(
-        str(run), network, weights, sidecar, own, device, channels_last=layout, architecture=architecture
-    )
+        str(job.run), fresh(), job.weights, sidecar, own, device, architecture=architecture, channels_last=layout,
+        fresh=fresh,
+    )  # fmt: skip
 
 
 def vouched_run(job: ClassifierJob) -> tuple[dict[str, Any], Preprocessing]:

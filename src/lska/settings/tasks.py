@@ -303,6 +303,18 @@ class MeasurementJob(Folders):
     means: Evaluation | Speed | None = None
     data: ScaleData | None = None
     """The images, or those that the networks were trained on."""
+    folder: Path | None = None
+    """Where results and caches are kept that are no scale's."""
+
+    @property
+    def results(self) -> Path:
+        """Folder of metric files and whatever else is written."""
+        return super().results if self.folder is None else self.folder
+
+    @property
+    def work(self) -> Path:
+        """Folder of caches."""
+        return super().work if self.folder is None else self.folder / "work"
 
     def metrics(self, run: Run | str) -> Path:
         """Place of the metric file of `run`."""

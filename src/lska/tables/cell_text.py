@@ -61,7 +61,7 @@ def cell_text(cell: Cell) -> CellText:
 
     `?` stands for a paper's value that is not known. Beside "not run" it is left out, as there is nothing to compare.
     """
-    if cell.state is State.CONTROL:
+    if cell.state in (State.CONTROL, State.FOREIGN):
         return CellText(ours(cell), "", "")
     if cell.paper is not None:
         paper = cell.paper + SOURCES.get((cell.paper_source or "").split(":")[0], ("",))[0]
@@ -117,13 +117,15 @@ def _legend(table: Table) -> Iterator[str]:
     # What ± is and how many seeds are behind it; nothing where nothing was trained.
     trained = [cell for cell in table.cells if cell.seeds and isinstance(cell.value, float)]
     counts = {len(cell.seeds) for cell in trained}
-    with_error = any(cell.standard_error is not None and len(cell.seeds) == 1 for cell in trained)
+    with_error = any(cell.standard_error is not None and len(cell.seeds) < 2 for cell in table.cells)
     one = "±: standard error over the images" if with_error else ""
     if counts == {1}:
         yield f"One seed per network. {one}" if one else "One seed per network"
     elif counts:
         several = "[n]: mean and, after ±, sample standard deviation over n seeds"
         yield f"{several}. Without [n]: one seed{one and '; ' + one}" if 1 in counts else several
+    elif one:
+        yield one
     texts, states = [cell_text(cell) for cell in table.cells], table.count()
     occurring = {sign for text in texts for sign in text.mark + text.paper}
     yield from (f"{mark} {state}: {MEANING[state]}" for state, mark in MARKS.items() if mark in occurring)
@@ -131,8 +133,10 @@ def _legend(table: Table) -> Iterator[str]:
         yield f"{CUT} equal to the printed value when ours is cut, not rounded, to its digits"
     if any(text.paper == UNKNOWN for text in texts):
         yield f"({UNKNOWN}) {State.UNKNOWN}"
-    words = WORDS | {State.REFERENCE: "reference rows", State.CONTROL: "control rows"}
-    order = (State.NOT_RUN, State.REFERENCE, State.CONTROL, State.PARTIAL, State.NOT_APPLICABLE)
+    words = WORDS | {State.REFERENCE: "reference rows", State.CONTROL: "control rows", State.FOREIGN: "foreign"}
+    order = (
+        State.NOT_RUN, State.REFERENCE, State.CONTROL, State.FOREIGN, State.PARTIAL, State.NOT_APPLICABLE
+    )  # fmt: skip
     yield from (f"{words[state]}: {MEANING[state]}" for state in order if state in states)
     papers = sorted({cell.paper_source.split(":")[1] for cell in table.cells if ":" in (cell.paper_source or "")})
     named = {"other-paper": f": {', '.join(papers)}"}

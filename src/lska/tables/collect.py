@@ -32,6 +32,7 @@ class State(StrEnum):
     NOT_RUN = "not run"
     REFERENCE = "reference"
     CONTROL = "control"
+    FOREIGN = "foreign"
     PARTIAL = "partial"
     NOT_APPLICABLE = "does not apply"
 
@@ -44,6 +45,7 @@ MEANING = {
     State.NOT_RUN: "nothing was trained or measured at this scale",
     State.REFERENCE: "published elsewhere; nothing is measured here",
     State.CONTROL: "fine-tuned in the same way from a random backbone; no entry of the paper",
+    State.FOREIGN: "a network from elsewhere, measured by the same protocols; no entry of the paper",
     State.PARTIAL: "a part of the data set was not there, so that there is no mean over it",
     State.NOT_APPLICABLE: "the row, or what it was measured on, has no such quantity",
 }
@@ -192,15 +194,20 @@ def _cell(row: Row, column: ColumnSpec, printed: Printed, config: Config, metric
     comparable = column.data is None or row.spec.control or not elsewhere
     cell = replace(
         cell, n=len(found), seeds=tuple(run.seed for run in trained), files=tuple(contents), data=data,
-        conditions="; ".join(dict.fromkeys(_conditions(content, path, column) for path, content in contents.items())),
+        conditions="; ".join(dict.fromkeys(conditions(content, path, column) for path, content in contents.items())),
         other_data=column.label in row.spec.counted_otherwise or not comparable,
     )  # fmt: skip
     if all(item.value is not None for item in found):
-        cell = _measured(cell, column, found)
+        cell = filled(cell, column, found)
         return replace(cell, state=State.CONTROL) if row.spec.control else cell
+    return lacking(cell, column, list(contents.values()))
+
+
+def lacking(cell: Cell, column: ColumnSpec, contents: Sequence[dict[str, Any]]) -> Cell:
+    """The cell of metric files whose metric is null: there is no such quantity, or a part of the data was missing."""
     if not column.partial:
         return cell
-    parts = {name: absent for one in contents.values() for name, absent in (one["detail"].get("missing") or {}).items()}
+    parts = {name: absent for one in contents for name, absent in (one["detail"].get("missing") or {}).items()}
     listed = "; ".join(f"{name} {', '.join(map(str, absent))}" for name, absent in parts.items())
     return replace(cell, state=State.PARTIAL, note=f"missing: {listed or 'the clean images'}")
 
@@ -224,7 +231,7 @@ def _measurement(content: dict[str, Any], path: Path, row: Row, column: ColumnSp
     return found
 
 
-def _conditions(content: dict[str, Any], path: Path, column: ColumnSpec) -> str:
+def conditions(content: dict[str, Any], path: Path, column: ColumnSpec) -> str:
     """Device and settings of one measurement; empty where the column asks for none."""
     said: list[str] = []
     for name in column.conditions:
@@ -234,8 +241,8 @@ def _conditions(content: dict[str, Any], path: Path, column: ColumnSpec) -> str:
     return ", ".join(said)
 
 
-def _measured(cell: Cell, column: ColumnSpec, found: list[Measurement]) -> Cell:
-    """The cell with its value, compared with the paper's."""
+def filled(cell: Cell, column: ColumnSpec, found: Sequence[Measurement]) -> Cell:
+    """The cell with its value, the mean of what was `found`, compared with the paper's."""
     pooled = pool([item.value for item in found], [item.standard_error for item in found])
     value = Decimal(str(pooled.mean)) * Decimal(str(column.factor))
     if column.text:

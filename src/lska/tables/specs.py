@@ -146,8 +146,11 @@ class TableSpec:
 
     @property
     def number(self) -> str:
-        """`Table III` or `Figure 3`, as the paper counts; `Figure S1` for those that the paper lacks."""
+        """`Table III` or `Figure 3`, as the paper counts; `Figure S1` for those that the paper lacks; the target's
+        name of what is neither."""
         kind, _, count = self.target.partition("_")
+        if not count:
+            return kind.capitalize()
         shown = count.upper() if count.startswith(SUPPLEMENT) else int(count)
         return f"{kind.capitalize()} {ROMAN[int(count) - 1] if kind == 'table' else shown}"
 

@@ -104,6 +104,14 @@ def write_table(table: Table, path: Path) -> None:
     write_text(path, WRITERS[path.suffix](table))
 
 
+def write_formats(table: Table, folder: Path) -> list[Path]:
+    """Write `table` in every format, `<folder>/<target>.md` and so on; returns the files."""
+    files = [folder / f"{table.spec.target}{suffix}" for suffix in WRITERS]
+    for path in files:
+        write_table(table, path)
+    return files
+
+
 def to_markdown(table: Table) -> str:
     """A pipe table with caption and legend; provenance is in the CSV."""
     return _render(table, ".md")

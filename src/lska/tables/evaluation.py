@@ -1,0 +1,210 @@
+"""Tables of networks from elsewhere: one of their own, and their rows beside those of the paper's tables.
+
+They read a folder of metric files as `lska evaluate <protocol> --model ...` leaves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lska.models.kernels import MODELS
+from lska.provenance.errors import InputError
+from lska.provenance.files import MissingFileError, read_json
+from lska.settings.scale import Config
+from lska.tables.collect import Cell, State, Table, TableRow, collect, conditions, filled, lacking
+from lska.tables.measurements import MetricFolder, PaperValue, measurement_of, read_paper
+from lska.tables.specs import TARGETS, ColumnSpec, Row, RowSpec, TableSpec, expand, load_spec
+from lska.tables.table_formats import to_markdown, write_formats
+
+COLUMNS = {
+    "table_14": ("Params", "FLOPs", "top-1"), "table_17": ("inference speed",),
+    "table_10": (
+        "C, mean top-1 of 19", "C, mCE of 15", "C-bar, mean top-1", "A, top-1", "R, top-1", "Sketch, top-1"
+    ),
+    "table_15": ("shape dimensions", "texture dimensions", "shape bias"), "table_13": ("1-NN top-1, cosine",),
+    "table_07": ("r at t=50%", "r at t=99%"),
+}  # fmt: skip
+"""What the table of networks from elsewhere shows: columns of the paper's tables."""
+
+HARMLESS = {"attention", "kernel_size", "num_classes", "drop_rate", "drop_path_rate"}
+"""Settings with which a network still is the paper's."""
+
+RANK = ("printed", "derived", "other-paper", "computed")
+"""Sources of the paper's values, the best first."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A network from elsewhere with its metric files, by task."""
+
+    name: str
+    described: Mapping[str, Any]
+    """`detail.network` of its metric files."""
+    files: Mapping[str, Path]
+
+    @property
+    def key(self) -> tuple[str, str | None, int | None]:
+        """Model, attention and kernel size, as the rows of tables have them."""
+        model, settings = self.described["model"].split(".")[0], self.described["settings"]
+        if model not in MODELS:
+            return model, None, None
+        return model, settings.get("attention", "lska"), settings.get("kernel_size", 23)
+
+    @property
+    def as_in_the_paper(self) -> bool:
+        """Whether nothing but the weights may differ from the paper's network."""
+        return set(self.described["settings"]) <= HARMLESS
+
+
+def foreign_networks(folder: Path, scale: str) -> list[Foreign]:
+    """The networks whose metric files lie in a folder, by name.
+
+    Raises:
+        ValueError: there are none, one is damaged or of a scale's run, or they are of another scale's protocols.
+    """
+    files: dict[str, dict[str, Path]] = {}
+    for path in sorted((folder / "metrics").rglob("*.json")):
+        task = path.parent.relative_to(folder / "metrics").as_posix()
+        files.setdefault(path.stem, {})[task] = path
+    if not files:
+        raise MissingFileError(f"{folder}: expected results of `lska evaluate ... --model ... --output {folder}`")
+    found = []
+    for name, own in sorted(files.items()):
+        first = next(iter(own.values()))
+        content = read_json(first)
+        described = (content.get("detail") or {}).get("network")
+        if described is None:
+            raise InputError(f"{first}: expected a network from elsewhere (detail.network), found a run of a scale")
+        if content.get("scale") != scale:
+            raise InputError(
+                f"{first}: was measured by the protocols and on the data of scale {content.get('scale')}, and this is "
+                f"scale {scale}; take another folder, or the configuration of that scale"
+            )
+        found.append(Foreign(name, described, own))
+    return found
+
+
+def write_evaluation(config: Config, folder: Path, paper: Path = Path("paper")) -> str:
+    """Write the table of the networks in a folder as `evaluation.md`, `.csv`, `.html` and `.tex` into it; returns it as
+    Markdown, with the places."""
+    table = evaluation_table(config, folder, paper)
+    return "\n".join([to_markdown(table), *map(str, write_formats(table, folder))])
+
+
+def evaluation_table(config: Config, folder: Path, paper: Path = Path("paper")) -> Table:
+    """The networks in a folder with all that was measured of them, beside the paper's values of the same networks.
+
+    A value is compared with the paper's where network and data are the paper's; others are shown for reference.
+    """
+    networks = foreign_networks(folder, config.scale)
+    measured = {task for network in networks for task in network.files}
+    every = [column for target, labels in COLUMNS.items() for column in _columns(target) if column.label in labels]
+    # Counts are those of these networks, with digits enough for small ones.
+    counted = {"measured_on": "every seed", "digits": 3}
+    columns = tuple(
+        replace(column, **(counted if column.measured_on == "architecture" else {}))
+        for column in every
+        if column.task in measured
+    )
+    spec = TableSpec(
+        "evaluation", "Networks from elsewhere by the paper's protocols", "network", (), columns, "", "none",
+        notes=("Params, FLOPs: of each network as it is, for images of its own size",),
+    )  # fmt: skip
+    printed = _printed(config, paper)
+    rows = [_row(network, network.name, columns, config.scale, folder, {}, printed) for network in networks]
+    return Table(spec, config.scale, f"Protocols and data of {config.caption}", tuple(rows))
+
+
+def with_foreign_rows(table: Table, folders: Sequence[Path]) -> Table:
+    """A table with the networks of folders below its own rows; those of which no cell is measured are left out."""
+    options = list(dict.fromkeys(tuple(row.source.values.items()) for row in table.rows if row.source is not None))
+    added = []
+    for folder in folders:
+        for network in foreign_networks(folder, table.scale):
+            for values in map(dict, options):
+                label = ", ".join([f"foreign: {network.name}", *map(str, values.values())])
+                row = _row(network, label, table.spec.columns, table.scale, folder, values, {})
+                added += [row] if any(cell.files for cell in row.cells) else []
+    return replace(table, rows=(*table.rows, *added))
+
+
+def table_beside(target: str, config: Config, folders: Sequence[Path], paper: Path = Path("paper")) -> Table:
+    """A table of a scale, from its metric files, with the networks of folders below its rows; raises as `collect`."""
+    return with_foreign_rows(collect(load_spec(target), config, paper, config.results), folders)
+
+
+def _columns(target: str) -> tuple[ColumnSpec, ...]:
+    return load_spec(target).columns
+
+
+Printed = Mapping[tuple[Any, str, str], tuple[PaperValue, ColumnSpec]]
+
+
+def _printed(config: Config, paper: Path) -> Printed:
+    """The paper's values of all its networks by network, task and metric, with the columns that compare them."""
+    found: dict[tuple[Any, str, str], tuple[PaperValue, ColumnSpec]] = {}
+    for target in (target for target in TARGETS if target.startswith("table_")):
+        spec = load_spec(target)
+        values = read_paper(paper / f"{spec.paper}.csv")
+        for row in expand(spec, config):
+            if row.model is None or row.spec.control or row.values:
+                continue
+            for column in (one for one in spec.columns if row.applies(one)):
+                entry = values.get((row.paper_label, column.paper_label or column.label))
+                if entry is None or entry.value is None or column.label in row.spec.counted_otherwise:
+                    continue
+                key = ((row.model, row.attention, row.kernel), column.task, column.metric)
+                if key not in found or _rank(entry) < _rank(found[key][0]):
+                    found[key] = entry, column
+    return found
+
+
+def _rank(entry: PaperValue) -> int:
+    return RANK.index(entry.source.partition(":")[0])
+
+
+def _row(
+    network: Foreign, label: str, columns: Sequence[ColumnSpec], scale: str, folder: Path,
+    values: Mapping[str, Any], printed: Printed,
+) -> TableRow:  # fmt: skip
+    model, attention, kernel = network.key
+    spec = RowSpec(label.replace("{", "{{").replace("}", "}}"), values={name: (one,) for name, one in values.items()})
+    row = Row(label, label, spec, model, attention, kernel, None, dict(values))
+    return TableRow(label, tuple(_cells(network, row, columns, MetricFolder(scale, folder), printed)), row)
+
+
+def _cells(
+    network: Foreign, row: Row, columns: Sequence[ColumnSpec], metrics: MetricFolder, printed: Printed
+) -> Iterator[Cell]:
+    for column in columns:
+        task, metric = row.task(column), column.metric.format(**row.values)
+        cell = Cell(row.label, column.label, State.NOT_RUN, column.unit, column.digits)
+        if task not in network.files:
+            yield cell
+            continue
+        path, content = network.files[task], metrics.read(task, network.name)
+        if metric not in content["metrics"]:
+            yield replace(cell, state=State.NOT_APPLICABLE)
+            continue
+        found = measurement_of(content, metric, path, nullable=True)
+        data = () if found.data is None else (found.data,)
+        cell = replace(cell, n=1, files=(path,), data=data, conditions=conditions(content, path, column))
+        if found.value is None:
+            yield lacking(replace(cell, state=State.NOT_APPLICABLE), column, [content])
+            continue
+        entry, compared = printed.get((network.key, task, metric), (None, column))
+        if entry is not None:
+            paper = {"paper": entry.value, "paper_source": entry.source, "paper_detail": entry.detail}
+            cell = replace(cell, **paper, other_data=not _comparable(network, compared, data))
+        cell = filled(cell, replace(compared, label=column.label, digits=column.digits), [found])
+        yield replace(cell, state=State.FOREIGN) if entry is None else cell
+
+
+def _comparable(network: Foreign, column: ColumnSpec, data: tuple[str, ...]) -> bool:
+    """Whether a value is of the paper's network and, by what it was measured on, the paper's quantity."""
+    counted = network.described["classes"] == 1000 and network.described["preprocessing"]["image_size"] == 224
+    same = counted if column.measured_on == "architecture" else column.data in (None, *data)
+    return network.as_in_the_paper and same
