@@ -44,7 +44,7 @@ def wait_until(condition):
         time.sleep(0.05)
 
 found["error"] = run("evaluate", "classification", "van_tiny-lska-k7-s0", "--config", "config.yaml")
-found["count"] = run("complexity", "van_tiny-lska-k7-s0", "--config", "config.yaml")
+found["count"] = run("evaluate", "complexity", "van_tiny-lska-k7-s0", "--config", "config.yaml")
 training = start()
 wait_until(lambda: records() > 3)
 training.send_signal(signal.SIGTERM)
