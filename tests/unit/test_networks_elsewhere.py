@@ -128,6 +128,19 @@ def test_a_file_is_looked_into_as_its_run_is(project: Project) -> None:
     assert Path("out/fields/mine.npz").is_file() and not Path("results/test/fields/mine.npz").exists()
 
 
+def test_without_weights_and_network_what_needs_none_is_measured(
+    robust: RobustProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asks the network"))
+    words = ("--model", "resnet18.a1_in1k", "--preprocessing", "image_size=32")
+    assert robust.command("evaluate", "all", *words, "--output", "out") == 0
+    tasks = {path.parent.name for path in Path("out/metrics").rglob("*.json")}
+    assert tasks == {"complexity", "speed"}
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| resnet18.a1")]
+    assert row.startswith("| resnet18.a1\\_in1k | 11.690 | 0.03")  # 11.69 M, as published
+    assert content_of(Path("out"), "speed", "resnet18.a1_in1k")["weights"] == {"md5": None, "origin": "random"}
+
+
 def test_an_interrupted_pass_goes_on(
     robust: RobustProject, child: Callable[[Callable[[], Any]], int], decoded: list[str]
 ) -> None:
