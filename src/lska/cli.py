@@ -293,6 +293,21 @@ def runs_of(given: Given, names: Sequence[str], task: str = "classification") ->
 # --- Data ------------------------------------------------------------------------------------------------------------
 
 
+@command("new-scale", "write the configuration, recipe and manifest of a scale for images of your own",
+         argument("name", help="of the scale, for config/NAME.yaml and results/NAME"),
+         argument("--data", type=as_path, required=True, metavar="FOLDER",
+                  help="folder of class folders, or with such folders train and val"),
+         argument("--validation-share", type=number(0.001, 0.9), default=0.2, metavar="SHARE",
+                  help="of each class, where the folder has no validation split (default: %(default)s)"),
+         argument("--image-size", type=number(32, 1024, whole=True), metavar="PIXELS",
+                  help="side that images get (default: by their own, from 64 to 224)"),
+         configured=False)  # fmt: skip
+def _new_scale(given: Given) -> None:
+    from lska.pipeline.new_scale import make_scale
+
+    say(make_scale(given.name, given.data, given.validation_share, given.image_size))
+
+
 @command("data prepare", "generate or check the data of a scale and record their manifest",
          argument("--kind", choices=(*KINDS, *SETS, *OWN_DATA), default="classification",
                   help="which of the scale's data sets (default: %(default)s)"),

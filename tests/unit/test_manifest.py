@@ -88,6 +88,13 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("classification", {"splits": {"val": COUNTED | {"counts": {"cat": 1, "cow": 3}}}}),
     ("classification", {"name": 3, "titel": "T", "classes": [1], "splits": {"a": {"count": "many", "per_class": [1]}}}),
     ("classification", {"kind": [1]}),
+    ("classification", {"splits": {"val": COUNTED | {"files": ["cat/1.jpg", "cat/1.jpg"]}}}),
+    ("classification", {"splits": {"train": COUNTED | {"folder": "."}, "val": COUNTED | {"folder": "."}}}),
+    ("classification", {"splits": {
+        name: COUNTED | {"folder": ".", "files": ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", f"dog/{name}.jpg"]}
+        for name in ("train", "val")
+    }}),
+    ("classification", {"splits": {"val": COUNTED | {"folder": "../x", "files": ["/etc/passwd"]}}}),
     ("perturbed", {"splits": {"test": COUNTED, "val": COUNTED}}),
     ("corrupted", {"severities": [1, 2, 1]}),
     ("corrupted", {"severities": [0, 1]}),

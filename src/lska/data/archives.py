@@ -20,8 +20,18 @@ from pathlib import Path
 from typing import Any
 
 from lska.data.entries import DataError, is_hidden, path_problem, wrong_root
-from lska.data.folders import Split, open_split
-from lska.data.manifest import IMAGES, LABELS, SUFFIXES, Archive, DenseManifest, is_archive, load_manifest, stem
+from lska.data.folders import Split, list_split, without_empty_class
+from lska.data.manifest import (
+    IMAGES,
+    LABELS,
+    SUFFIXES,
+    Archive,
+    DenseManifest,
+    Manifest,
+    is_archive,
+    load_manifest,
+    stem,
+)
 from lska.provenance.files import WriteError, open_regular, quoted, replaced_folder, writing
 from lska.settings.schema import DataSource
 from lska.settings.tasks import ScaleData
@@ -48,7 +58,16 @@ def archives_of(data: DataSource) -> tuple[Archive, ...]:
 
 def open_classification(data: ScaleData, split: str) -> Split:
     """Open a split of a scale's classification set; DataError as `open_split` and `unpacked`."""
-    return open_split(split_root(Path(data.root), archives_of(data), split, data.cache), split)
+    described = data.generate is None and data.manifest_file.is_file()
+    manifest = load_manifest(data.manifest_file) if described else None
+    return without_empty_class(list_classification(manifest, Path(data.root), split, data.cache))
+
+
+def list_classification(manifest: Manifest | None, root: Path, split: str, cache: Path) -> Split:
+    """The images of a split at `root`, or in an archive there, as the manifest tells them; also classes without any."""
+    if manifest is None:
+        return list_split(split_root(root, (), split, cache), split)
+    return manifest.list_images(split_root(root, manifest.archives, manifest.folder_of(split), cache), split)
 
 
 def _holding(

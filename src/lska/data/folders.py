@@ -9,7 +9,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -93,29 +93,41 @@ class Split:
         numbers = np.bincount(self.samples.targets, minlength=len(self.classes))
         return dict(zip(self.classes, map(int, numbers), strict=True))
 
+    def only(self, wanted: Callable[[str], bool]) -> Split:
+        """The split with those of its images alone whose `<class>/<file>` is `wanted`."""
+        kept = [index for index, sample in enumerate(self.samples) if wanted(sample.name)]
+        names, targets = (self.samples[index].name for index in kept), self.samples.targets[kept]
+        return replace(self, samples=Samples(names, targets))
+
 
 def open_split(root: Path, split: str) -> Split:
     """Open `split` ("train", "val") of the data set at `root`: `root/<split>/<class>/<file>`.
 
     Raises DataError for a missing root or split, no classes, a class without images, images without class folders.
     """
-    result = list_split(root, split)
-    empty = [name for name, count in result.counts().items() if not count]
-    if empty:
+    return without_empty_class(list_split(root, split))
+
+
+def without_empty_class(split: Split) -> Split:
+    """`split` as it is; raises DataError where it has a class without images."""
+    if empty := [name for name, count in split.counts().items() if not count]:
         raise DataError(
-            f"{result.source}: class folders without images ({len(empty)} of {len(result.classes)}): "
+            f"{split.source}: class folders without images ({len(empty)} of {len(split.classes)}): "
             f"{shown_names(empty)}. Expected files ending in {', '.join(EXTENSIONS)} directly inside each; restore "
             "them or remove the folders"
         )
-    return result
+    return split
 
 
-def list_split(root: Path, split: str) -> Split:
-    """As `open_split`, but a class without images is listed, not refused."""
+def list_split(root: Path, split: str, folder: str | None = None) -> Split:
+    """As `open_split`, but a class without images is listed, not refused; `folder` (`valid`, `.`) is where the class
+    folders lie from the root on, None for one called as the split.
+    """
     root = Path(root)
-    source = root / split
+    folder = split if folder is None else folder
+    source = root / folder
     if not source.is_dir():
-        raise wrong_root(root, f"a {split!r} split: expected {split}/<class>/<image> or an archive of it")
+        raise wrong_root(root, f"a {split!r} split: expected {folder}/<class>/<image> or an archive of it")
     files: dict[str, list[str]] = {}
     loose: list[str] = []
     ignored: list[str] = []
@@ -133,7 +145,7 @@ def list_split(root: Path, split: str) -> Split:
         raise DataError(f"{source} cannot be read ({error}); check its permissions and mount") from error
     if not files:
         raise DataError(
-            f"{source} has no class folders: expected {split}/<class>/<image>, found {len(loose):,} images, "
+            f"{source} has no class folders: expected {folder}/<class>/<image>, found {len(loose):,} images, "
             f"{len(ignored):,} other entries, first {shown_names(sorted([*loose, *ignored])[:1])}; unpack archives of "
             "classes into a folder each, move images into folders named after their classes, or correct the data root"
         )

@@ -27,7 +27,7 @@ from lska.data.entries import (
     read_names,
     repeated,
 )
-from lska.data.folders import Split, check_same_classes, contents_digest, names_digest, open_split
+from lska.data.folders import Split, check_same_classes, contents_digest, list_split, names_digest, open_split
 from lska.data.perturbed.names import FAMILIES, SEVERITIES
 from lska.provenance.errors import InputError
 from lska.provenance.files import file_hash, quoted, read_yaml, write_text
@@ -176,12 +176,19 @@ class SplitManifest:
     counts: dict[FileName, int] | None = None
     names: Digest = None
     contents: Digest = None
+    folder: Inside | None = None
+    """Where its class folders lie from the root on (`valid`, `.`); None for a folder called as the split."""
+    files: tuple[Inside, ...] | None = None
+    """Its images, `<class>/<file>`, of a folder that it shares: the split of the folder without such a list has the
+    others."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.per_class[0] <= self.per_class[1]:
             raise InputError(f"per_class: expected [fewest, most] from 1 up, found {list(self.per_class)}")
         if self.counts is not None and sum(self.counts.values()) != self.count:
             raise InputError(f"count: expected the sum of counts, {sum(self.counts.values())}, found {self.count}")
+        if self.files is not None and len(set(self.files)) != self.count:
+            raise InputError(f"files: expected {self.count} different ones, by count, found {len(set(self.files))}")
 
     def expected(self, label: str) -> tuple[int, int]:
         """The fewest and the most images that class `label` may have."""
@@ -202,11 +209,36 @@ class Manifest(Described):
                 yield f"splits.{name}.counts: expected exactly the classes, found other keys"
             elif split.counts is None and not fewest <= split.count <= most:
                 yield f"splits.{name}.count: expected {fewest} to {most} by per_class, found {split.count}"
+        rests = [self.folder_of(name) for name, split in self.splits.items() if split.files is None]
+        for folder in repeated(rests):
+            yield f"splits: several have all images of the folder {folder!r}; expected files in all of them but one"
+        listed = [(self.folder_of(name), file) for name, split in self.splits.items() for file in split.files or ()]
+        for _, file in repeated(listed)[:1]:
+            yield f"splits: {quoted(file)} is among the files of several; expected each in one"
+
+    def folder_of(self, split: str) -> str:
+        """Where the class folders of a split lie, from the root on."""
+        return (self.splits[split].folder if split in self.splits else None) or split
+
+    def list_images(self, root: Path, split: str) -> Split:
+        """The images of a split at `root`, raising as `list_split`: its `files`, or those of its folder that no other
+        split lists."""
+        found, own = list_split(root, split, self.folder_of(split)), self.splits.get(split)
+        if own is not None and own.files is not None:
+            return found.only(set(own.files).__contains__)
+        beside = (one for name, one in self.splits.items() if self.folder_of(name) == self.folder_of(split))
+        others = {file for one in beside for file in one.files or ()}
+        return found.only(lambda name: name not in others) if others else found
 
     @property
     def digest(self) -> str:
-        """`sha256:...` of what identifies the data; wording (title, source, terms) may change without changing it."""
+        """`sha256:...` of what identifies the data; wording (title, source, terms) and the folders of the splits may
+        change without changing it."""
         splits = {name: dataclasses.asdict(split) for name, split in self.splits.items()}
+        for split in splits.values():
+            del split["folder"]
+            if split["files"] is None:  # as of all manifests from before there were lists
+                del split["files"]
         return digest({"name": self.name, "classes": self.classes, "splits": splits})
 
 
@@ -484,6 +516,11 @@ def packaged_classes(reference: str, where: Path) -> list[str]:
 
 def save_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest as YAML that `load_manifest` reads, atomically."""
+    write_text(path, manifest_text(manifest))
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """A manifest as YAML that `load_manifest` reads."""
     import yaml
 
     def said(values: dict[str, Any]) -> dict[str, Any]:
@@ -492,7 +529,7 @@ def save_manifest(manifest: Manifest, path: Path) -> None:
     values = json.loads(json.dumps(dataclasses.asdict(manifest)), object_hook=said)
     # The list of archives is the last key of a manifest.
     values |= {"archives": values.pop("archives")} if "archives" in values else {}
-    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
 def make_manifest(root: Path, name: str, title: str = "", source: str = "", terms: str = "") -> Manifest:
@@ -503,9 +540,9 @@ def make_manifest(root: Path, name: str, title: str = "", source: str = "", term
     return Manifest(name, title or name, source, terms, train.classes, described)
 
 
-def describe_split(split: Split) -> SplitManifest:
-    """What a split holds."""
+def describe_split(split: Split, hashes: Iterable[str] | None = None) -> SplitManifest:
+    """What a split holds; `hashes` of its files in order are computed where they are not given."""
     counts = split.counts()
     bounds = min(counts.values()), max(counts.values())
-    contents = contents_digest(split, (content_hash(split.read(index)) for index in range(len(split))))
+    contents = contents_digest(split, hashes or (content_hash(split.read(index)) for index in range(len(split))))
     return SplitManifest(len(split), bounds, counts if len({*bounds}) > 1 else None, names_digest(split), contents)

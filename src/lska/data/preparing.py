@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lska.data.archives import split_root
+from lska.data.archives import list_classification
 from lska.data.decoding import Seen, see
 from lska.data.entries import SHOWN, DataError, lines_digest, shown_names
 from lska.data.folders import Split, contents_digest, list_split, names_digest
@@ -234,7 +234,7 @@ class ClassFolders(DataSet):
         manifest = manifest_for("classification", self.data)
 
         def opened(split: str) -> Split:
-            return list_split(split_root(self.root, manifest.archives, split, self.cache), split)
+            return list_classification(manifest, self.root, split, self.cache)
 
         return check_class_folders(manifest, self.root, contents, opened), record(manifest)
 

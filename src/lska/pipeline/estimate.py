@@ -350,7 +350,13 @@ def known_throughputs(config: Config, files: Iterable[Path] = ()) -> Throughputs
                 known += _recorded(load([path]), ELSEWHERE, f"scale {scale}")
             except ValueError as error:
                 logger.info("records of scale %s are not used: %s", scale, error)
-    assumed = Assumptions()
+    tabulated = published_throughputs(files)
+    return Throughputs(known + tabulated.measured, tabulated.assumed)
+
+
+def published_throughputs(files: Iterable[Path] = ()) -> Throughputs:
+    """What others published, and what the user gives in `files`; raises as `known_throughputs`."""
+    known, assumed = [], Assumptions()
     for path, rank in [(project_root() / PUBLISHED_TABLE, PUBLISHED), *((path, GIVEN) for path in files)]:
         table = build(ThroughputTable, read_yaml(path), str(path))
         assumed = table.assumptions or assumed

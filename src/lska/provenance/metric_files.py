@@ -333,6 +333,12 @@ def changed_files(*places: Path) -> list[str]:
     return (answer or "").splitlines()
 
 
+def committed_files(*places: Path) -> list[str]:
+    """Files at or below `places` that git has, as it names them; none without git."""
+    inside = [str(place.absolute()) for place in places if place.absolute().is_relative_to(project_root())]
+    return (git("ls-files", "--", *inside) or "").splitlines() if inside else []
+
+
 @functools.cache
 def lock_digest() -> str | None:
     """`sha256:<hex>` of the checkout's lock file, None where it has none."""

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.files import parse_yaml, quoted, read_yaml
+from lska.provenance.metric_files import committed_files
 from lska.provenance.strict import SettingsError, build_parts, merge, refuse
 from lska.settings.recipes import DetectionRecipe, Recipe, SegmentationRecipe, load_recipe
 from lska.settings.schema import (
@@ -413,10 +414,28 @@ def from_dict(values: Mapping[str, Any], where: str, more: MoreChecks | None = N
     """
     config, problems, wrong = build_parts(Config, values)
     problems += [f"{setting}: {problem}" for setting, problem in _contradictions(config, wrong)]
+    problems += [] if wrong & {"scale", "data"} else _foreign_data(config.scale, values["data"])
     if more is not None and not wrong & {"groups", "data", "training"}:
         problems += more(config.sources, config.updates)
     refuse(problems, where)
     return config
+
+
+def _foreign_data(scale: str, data: Mapping[str, Any]) -> list[str]:
+    """What is wrong where a scale's file names other data than those by which git has its results: another set would
+    take its name and its results' places. Where a set lies does not matter.
+    """
+    file = Path("config", f"{scale}.yaml")
+    own = read_yaml(file) if file.is_file() else {}
+    parts = [part for part in ("name", "manifest", "generate") if data.get(part) != (own.get("data") or {}).get(part)]
+    if not parts or own.get("scale") != scale or not committed_files(Path("results", scale)):
+        return []
+    folder = "FOLDER" if data["root"] == own["data"]["root"] else shlex.quote(str(data["root"]))
+    return [
+        f"data.{parts[0]}: expected {quoted(own['data'].get(parts[0]))}, as in {file}, of which git has results, found "
+        f"{quoted(data.get(parts[0]))}; make a scale for other images, `lska new-scale NAME --data {folder}`, or set "
+        "`scale` to another name too"
+    ]
 
 
 def typed(overrides: Any) -> Any:

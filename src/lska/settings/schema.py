@@ -30,13 +30,14 @@ PerMachine = Annotated[int, Field(ge=1, le=4096)]
 PerMachineOrNone = Annotated[int, Field(ge=0, le=4096)]
 
 
-def _stem_problem(name: str) -> str | None:
+def stem_problem(name: str) -> str | None:
+    """What is wrong with a name that files get; None where nothing is."""
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) is None:
         return f"{name!r} becomes a file name: use letters, digits, '.', '_' and '-' only"
     return None
 
 
-FileStem = Annotated[str, checked(_stem_problem)]
+FileStem = Annotated[str, checked(stem_problem)]
 """A name that files get."""
 
 DataPart = Literal["train", "val", "test"]
