@@ -48,6 +48,7 @@ from lska.settings.tasks import (
     ScaleData,
     place,
 )
+from lska.train.gpus import take, visible
 from lska.train.interrupt import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -328,11 +329,19 @@ def _prepare_perturbed(job: PerturbedSet) -> None:
 
 
 def _on_this_machine(means: Any) -> Any:
-    """Means with no more GPUs than there are."""
-    if means.gpus > (there := torch.cuda.device_count()):
-        logger.warning("the scale asks for %d GPUs; this machine has %d", means.gpus, there)
-        return replace(means, gpus=there)
+    """Means without a GPU where there is none; otherwise one of them is taken."""
+    if means.gpus and not _taken_gpu():
+        logger.warning("the scale asks for a GPU; this machine has none")
+        return replace(means, gpus=0)
     return means
+
+
+@functools.cache
+def _taken_gpu() -> bool:
+    """Whether there is a GPU, which this process has from now on."""
+    there = bool(visible())
+    take(int(there))
+    return there
 
 
 def _measured(job: MeasurementJob, subject: Subject) -> bool:

@@ -101,17 +101,18 @@ def evaluation_table(config: Config, folder: Path, paper: Path = Path("paper")) 
     """
     networks = foreign_networks(folder, config.scale)
     measured = {task for network in networks for task in network.files}
-    every = [column for target, labels in COLUMNS.items() for column in _columns(target) if column.label in labels]
-    # Counts are those of these networks, with digits enough for small ones.
-    counted = {"measured_on": "every seed", "digits": 3}
-    columns = tuple(
-        replace(column, **(counted if column.measured_on == "architecture" else {}))
-        for column in every
-        if column.task in measured
-    )
+    columns, notes = [], ["Params, FLOPs: of each network as it is, for images of its own size"]
+    for target, labels in COLUMNS.items():
+        shown = load_spec(target)
+        own = [one for one in shown.columns if one.label in labels and one.task in measured]
+        # Counts are those of these networks, with digits enough for small ones.
+        counted = {"measured_on": "every seed", "digits": 3}
+        columns += [replace(one, **(counted if one.measured_on == "architecture" else {})) for one in own]
+        heads = {note: note.partition(":")[0].split(", ") for note in shown.notes}
+        notes += [note for note, head in heads.items() if any(part in one.label for part in head for one in own)]
     spec = TableSpec(
-        "evaluation", "Networks from elsewhere by the paper's protocols", "network", (), columns, "", "none",
-        notes=("Params, FLOPs: of each network as it is, for images of its own size",),
+        "evaluation", "Networks from elsewhere by the paper's protocols", "network", (), tuple(columns), "", "none",
+        notes=tuple(notes),
     )  # fmt: skip
     printed = _printed(config, paper)
     rows = [_row(network, network.name, columns, config.scale, folder, {}, printed) for network in networks]
@@ -134,10 +135,6 @@ def with_foreign_rows(table: Table, folders: Sequence[Path]) -> Table:
 def table_beside(target: str, config: Config, folders: Sequence[Path], paper: Path = Path("paper")) -> Table:
     """A table of a scale, from its metric files, with the networks of folders below its rows; raises as `collect`."""
     return with_foreign_rows(collect(load_spec(target), config, paper, config.results), folders)
-
-
-def _columns(target: str) -> tuple[ColumnSpec, ...]:
-    return load_spec(target).columns
 
 
 Printed = Mapping[tuple[Any, str, str], tuple[PaperValue, ColumnSpec]]
