@@ -520,11 +520,12 @@ def _everything(given: Given) -> None:
     raise InputError("lska evaluate all: expected --model NAME; runs of the scale are measured by Snakemake")
 
 
-@command("evaluate properties", "what attention designs can do (Table I), measured on the modules", heavy=True)
+@command("evaluate properties", "what attention designs can do (Table I), measured on the modules",
+         argument("designs", nargs="*", help="some of those of Table I, all by default"), heavy=True)  # fmt: skip
 def _properties(given: Given) -> None:
-    from lska.evaluate.efficiency import measure_properties
+    from lska.evaluate.efficiency import MODULES, measure_properties
 
-    measure_properties(given.scale.measurement("properties"))
+    measure_properties(given.scale.measurement("properties"), given.designs or MODULES)
 
 
 # --- Tables, claims, report ------------------------------------------------------------------------------------------

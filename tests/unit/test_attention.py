@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
-from lska.models.attention import DepthwiseConv2d, GatingUnit
+from lska.models.attention import DepthwiseConv2d, GatingUnit, gating_unit
+from lska.models.designs import ATTENTIONS
 from lska.models.kernels import kernel_plan
 from lska.provenance.errors import InputError
 
@@ -48,9 +50,19 @@ def test_impossible_sizes_and_attentions_name_the_possible_ones(snapshot: Snapsh
     said = []
     for attention, kernel_size in [("slka", 7), *(("lska", size) for size in (0, 1, 8, 22, -7, 7.0, "7", True, None))]:
         with pytest.raises(InputError) as caught:
-            GatingUnit(8, attention, kernel_size)
+            gating_unit(8, attention, kernel_size)
         said.append(str(caught.value))
     assert "\n".join(said) == snapshot
+
+
+def test_every_attention_is_made_by_its_entry_keeps_the_shape_and_has_names_that_files_and_tables_can_have() -> None:
+    for name, design in ATTENTIONS.items():
+        assert re.fullmatch("[a-z0-9_]+", name) and design.version >= 1
+        for kernel_size in (3, 9, 23):
+            unit, x = gating_unit(8, name, kernel_size), torch.randn(2, 8, 6, 11)
+            assert unit(x).shape == x.shape
+            assert not isinstance(unit, GatingUnit) or torch.equal(unit.eval()(x), x * unit.attention_map(x))
+    assert len({design.label for design in ATTENTIONS.values()}) == len(ATTENTIONS)
 
 
 PUBLISHED = {
@@ -67,12 +79,12 @@ def test_parameters_have_published_names_and_shapes() -> None:
         for name, kernel in kernels.items():
             expected[f"{name}.weight"] = (6, 6 if name == "conv1" else 1, *kernel)
             expected[f"{name}.bias"] = (6,)
-        assert {name: tuple(p.shape) for name, p in GatingUnit(6, attention, 23).named_parameters()} == expected
+        assert {name: tuple(p.shape) for name, p in gating_unit(6, attention, 23).named_parameters()} == expected
 
 
 def test_impulse_spreads_over_exactly_the_kernel_size() -> None:
     for attention, kernel_size in itertools.product(PUBLISHED, (3, 5, 7, 9, 23, 35)):
-        unit = GatingUnit(2, attention, kernel_size).double()
+        unit = gating_unit(2, attention, kernel_size).double()
         for parameter in unit.parameters():
             nn.init.constant_(parameter, 0.5)
         size = 2 * kernel_size + 1
@@ -85,7 +97,7 @@ def test_impulse_spreads_over_exactly_the_kernel_size() -> None:
 
 
 def test_slaks_strips_cross_and_reach_the_kernel_size() -> None:
-    unit, size = GatingUnit(2, "slak", 23).eval().double(), 47
+    unit, size = gating_unit(2, "slak", 23).eval().double(), 47
     x = torch.zeros(1, 2, size, size, dtype=torch.double, requires_grad=True)
     unit.attention_map(x)[0, 0, 23, 23].backward()
     expected = torch.zeros(size, size, dtype=torch.bool)
@@ -95,7 +107,7 @@ def test_slaks_strips_cross_and_reach_the_kernel_size() -> None:
 
 
 def test_separable_unit_equals_its_outer_product_kernels() -> None:
-    separable, square = GatingUnit(3, "lska", 23).double(), GatingUnit(3, "lka", 23).double()
+    separable, square = gating_unit(3, "lska", 23).double(), gating_unit(3, "lka", 23).double()
     pairs = (("conv0", "conv0h", "conv0v"), ("conv_spatial", "conv_spatial_h", "conv_spatial_v"))
     for joint, horizontal, vertical in pairs:
         h, v = getattr(separable, horizontal), getattr(separable, vertical)
@@ -108,7 +120,7 @@ def test_separable_unit_equals_its_outer_product_kernels() -> None:
 
 
 def test_gating_is_the_product_of_input_and_linear_map() -> None:
-    unit = GatingUnit(3, "lska", 7).double()
+    unit = gating_unit(3, "lska", 7).double()
     for name, parameter in unit.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from plan_helpers import leave, look_again, md5_of, put_metrics, put_weights
+from plan_helpers import leave, look_again, md5_of, plan, put_metrics, put_weights
 
-from lska.models.runs import Run
+from lska.evaluate.efficiency import measure_complexity
+from lska.models.designs import ATTENTIONS
+from lska.models.runs import Run, attention_of
 from lska.pipeline.checkpoints import Choices
 from lska.pipeline.current import Product, pending, recorded
 from lska.pipeline.products import Plan
 from lska.provenance.files import read_json, write_json
-from lska.provenance.metric_files import outcomes_path
+from lska.provenance.metric_files import outcomes_path, project_root
 
 MISSING, GONE = "never measured", "the weights are missing"
 
@@ -283,3 +286,60 @@ def test_jobs_keep_to_what_was_decided_whatever_files_are_there_by_then(made: Pl
     look_again(made)
     made.follow()
     assert made.decided.pending.get(names[0]) is None
+
+
+# --- Versions of attentions -------------------------------------------------------------------------------------------
+
+
+def raise_version(monkeypatch: pytest.MonkeyPatch, attention: str) -> None:
+    monkeypatch.setitem(ATTENTIONS, attention, replace(ATTENTIONS[attention], version=2))
+
+
+def test_a_raised_version_outdates_all_that_was_made_with_an_attention_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the committed scale, and so on files as they are in a clone."""
+    monkeypatch.chdir(project_root())
+    before = plan("small")
+    speed = before.speed_digest()
+    assert list(before.counted("complexity")) == [""]
+    made = {name for name in before.products if name.startswith(("weights/", "metrics/"))}
+    made |= {f"metrics/{task}/{name}" for task in ("complexity", "complexity/retinanet", "speed", "properties")
+             for name in before.names(task)}  # fmt: skip
+    raise_version(monkeypatch, "lka")
+    after = plan("small")
+    outdated = {name for name in made if name in after.decided.pending} - before.decided.pending.keys()
+    assert outdated == {name for name in made if attention_of(name.rpartition("/")[2]) == "lka"}
+    reasons = {after.decided.pending[name] for name in outdated if name.startswith("weights/v")}
+    assert reasons == {"trained otherwise: attention_version None -> 2"}
+    assert after.decided.pending["metrics/complexity/van_tiny-lka-k23-s0"] == (
+        "measured with version 1 of lka, which is at version 2"
+    )
+    assert list(after.counted("complexity")) == ["", "_lka"] and after.speed_digest() != speed
+
+
+def test_what_is_measured_keeps_the_version_and_is_current_then(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Run("van_tiny", "lka", 7, 0), Run("van_tiny", "lska", 7, 0)
+    names = [f"metrics/complexity/{run}" for run in runs]
+    measure_complexity(made.config.measurement("complexity"), runs)
+    raise_version(monkeypatch, "lka")
+    assert reasons(made, *names) == ["measured with version 1 of lka, which is at version 2", None]
+    measure_complexity(made.config.measurement("complexity"), runs)
+    assert reasons(made, *names) == [None, None]
+    kept = [read_json(made.config.metric_path("complexity", run))["detail"].get("attention_version") for run in runs]
+    assert kept == [2, None]
+    monkeypatch.setitem(ATTENTIONS, "lka", replace(ATTENTIONS["lka"], version=1))
+    assert reasons(made, *names) == ["measured with version 2 of lka, which is at version 1", None]
+
+
+def test_imported_weights_are_measured_again_with_another_version(made: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their sidecar knows no training, and stays what it is."""
+    leave(made.config.weights_path(RUN), "a", origin="imported")
+    name, path = f"metrics/classification/{RUN}", made.config.metric_path("classification", RUN)
+    content, detail = {"weights": {"md5": md5_of("a")}}, {"preprocessing": {}}
+    put_metrics(path, content | {"detail": detail})
+    assert reasons(made, name) == [None]
+    raise_version(monkeypatch, "lska")
+    assert reasons(made, name, f"weights/{RUN}") == ["measured with version 1 of lska, which is at version 2", None]
+    put_metrics(path, content | {"detail": detail | {"attention_version": 2}})
+    assert reasons(made, name) == [None]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lska.models import create
-from lska.models.attention import GatingUnit
+from lska.models.attention import gating_unit
 from lska.models.counting import count
 from lska.models.pretrained import CheckpointError, load_weights
 from lska.models.van import VAN
@@ -74,7 +74,7 @@ def test_counts_of_slaks_kernels_in_van() -> None:
 
 @torch.no_grad()
 def test_a_sparse_kernel_uses_the_same_3_in_5_weights_of_each_strip_and_channel_whenever_it_is_made() -> None:
-    units = [GatingUnit(6, "slak_sparse", 23) for _ in range(2)]
+    units = [gating_unit(6, "slak_sparse", 23) for _ in range(2)]
     for unit in units:
         for name, taps in (("LoRA1", 115), ("LoRA2", 115), ("small_conv", 25)):
             conv = getattr(unit.large_kernel, name).conv
@@ -87,7 +87,7 @@ def test_a_sparse_kernel_uses_the_same_3_in_5_weights_of_each_strip_and_channel_
         conv = getattr(unit.large_kernel, name).conv
         conv.weight[~conv.kept] = 9
     assert torch.equal(unit(x), before)
-    assert units[1].state_dict().keys() == GatingUnit(6, "slak", 23).state_dict().keys()
+    assert units[1].state_dict().keys() == gating_unit(6, "slak", 23).state_dict().keys()
     with torch.enable_grad():
         units[1](torch.randn(2, 6, 30, 30)).square().sum().backward()
     conv = units[1].large_kernel.LoRA2.conv

@@ -26,7 +26,7 @@ from lska.evaluate.receptive_field import (
     scaled,
 )
 from lska.models import create
-from lska.models.attention import DepthwiseConv2d, GatingUnit
+from lska.models.attention import DepthwiseConv2d, GatingUnit, gating_unit
 from lska.models.kernels import KernelPlan, kernel_plan
 from lska.provenance.outcomes import resample_counts, standard_error
 
@@ -102,7 +102,7 @@ def as_map(numbers: Counter[tuple[int, int]], size: int) -> np.ndarray:
 
 def test_a_cascade_contributes_by_its_chains_of_taps() -> None:
     for attention, kernel in itertools.product(("lka_trivial", "lska_trivial", "lka", "lska"), (5, 11, 23)):
-        unit, size, plan = ones(GatingUnit(CHANNELS, attention, kernel)), kernel + 7, kernel_plan(attention, kernel)
+        unit, size, plan = ones(gating_unit(CHANNELS, attention, kernel)), kernel + 7, kernel_plan(attention, kernel)
         scores = contribution(Features(Weights(unit)), picture(size))
         # The 1x1 convolution of ones gives each input channel to each output channel.
         expected = CHANNELS**2 * as_map(paths(plan), size)

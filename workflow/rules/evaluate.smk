@@ -40,8 +40,13 @@ rule dense:
         "lska evaluate dense {wildcards.run} --task {wildcards.task} {SETTINGS} 2> {log:q}"
 
 
+# What follows is measured on architectures alone. A raised version of an attention (lska.models.designs) makes it anew.
+
+
 # All networks in one process and in turns, and nothing beside it: throughputs are comparable only when measured so.
 rule speed:
+    input:
+        lambda wildcards: made_from(*PLAN.superseded("speed", PLAN.names("speed"))),
     output:
         PLAN.files("speed"),
     params:
@@ -56,52 +61,72 @@ rule speed:
         "lska evaluate speed {params.runs} {SETTINGS} 2> {log:q}"
 
 
+def names_of(wildcards, output):
+    """What is measured into the files of a rule; as it follows from these, it is no reason to measure again."""
+    return [Path(file).stem for file in output]
+
+
 # Counting takes a tenth of a second per network, starting the process several seconds: hence all at once.
-rule complexity:
-    output:
-        PLAN.files("complexity"),
-    params:
-        runs=PLAN.names("complexity"),
-        version=MEASUREMENTS["complexity"].number,
-    log:
-        LOGS / "complexity.log",
-    resources:
-        **labelled("cpu_small"),
-    shell:
-        "lska evaluate complexity {params.runs} {SETTINGS} 2> {log:q}"
-
-
-for head in sum(HEADS.values(), ()):
+for apart, names in PLAN.counted("complexity").items():
 
     rule:
         name:
-            f"complexity_{head}"
+            f"complexity{apart}"
         input:
-            # A clone gives files arbitrary times; that its content is another, the digest tells.
-            recipe=ancient(PAPER_RECIPES[head]),
+            lambda wildcards, names=names: made_from(*PLAN.superseded("complexity", names)),
         output:
-            PLAN.files(f"complexity/{head}"),
+            PLAN.files("complexity", names),
         params:
-            head=head,
-            runs=PLAN.names(f"complexity/{head}"),
-            recipe=file_md5(PAPER_RECIPES[head]),
-            version=MEASUREMENTS["dense_complexity"].number,
+            runs=names_of,
+            version=MEASUREMENTS["complexity"].number,
         log:
-            LOGS / f"complexity_{head}.log",
+            LOGS / f"complexity{apart}.log",
         resources:
             **labelled("cpu_small"),
         shell:
-            "lska evaluate complexity {params.runs} --head {params.head} {SETTINGS} 2> {log:q}"
+            "lska evaluate complexity {params.runs} {SETTINGS} 2> {log:q}"
 
 
-rule properties:
-    output:
-        PLAN.files("properties"),
-    params:
-        version=MEASUREMENTS["properties"].number,
-    log:
-        LOGS / "properties.log",
-    resources:
-        **labelled("cpu_small"),
-    shell:
-        "lska evaluate properties {SETTINGS} 2> {log:q}"
+for head in sum(HEADS.values(), ()):
+    for apart, names in PLAN.counted(f"complexity/{head}").items():
+
+        rule:
+            name:
+                f"complexity_{head}{apart}"
+            input:
+                lambda wildcards, head=head, names=names: made_from(*PLAN.superseded(f"complexity/{head}", names)),
+                # A clone gives files arbitrary times; that its content is another, the digest tells.
+                recipe=ancient(PAPER_RECIPES[head]),
+            output:
+                PLAN.files(f"complexity/{head}", names),
+            params:
+                head=head,
+                runs=names_of,
+                recipe=file_md5(PAPER_RECIPES[head]),
+                version=MEASUREMENTS["dense_complexity"].number,
+            log:
+                LOGS / f"complexity_{head}{apart}.log",
+            resources:
+                **labelled("cpu_small"),
+            shell:
+                "lska evaluate complexity {params.runs} --head {params.head} {SETTINGS} 2> {log:q}"
+
+
+for apart, names in PLAN.counted("properties").items():
+
+    rule:
+        name:
+            f"properties{apart}"
+        input:
+            lambda wildcards, names=names: made_from(*PLAN.superseded("properties", names)),
+        output:
+            PLAN.files("properties", names),
+        params:
+            designs=names_of,
+            version=MEASUREMENTS["properties"].number,
+        log:
+            LOGS / f"properties{apart}.log",
+        resources:
+            **labelled("cpu_small"),
+        shell:
+            "lska evaluate properties {params.designs} {SETTINGS} 2> {log:q}"

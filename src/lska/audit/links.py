@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from lska.data.manifest import SERVING, load_manifest
 from lska.evaluate.derived import FIELDS, Derived, Kept, derive, fits
-from lska.models.runs import Run
+from lska.models.designs import other_attention
+from lska.models.runs import Run, attention_of
 from lska.provenance.files import (
     FileError,
     MissingFileError,
@@ -587,6 +588,8 @@ class ScaleFiles:
             task, now = file.get("task"), self._protocols.get(file.get("task"))
             if keeps_outcomes(task) and file.get("outcomes") is None:
                 yield Finding(Level.OUTDATED, file.path, "outcomes", "are not kept; today's evaluation keeps them")
+            if (other := other_attention(file.get("detail") or {}, attention_of(file.path.stem))) is not None:
+                yield Finding(Level.OUTDATED, file.path, "detail.attention_version", f"was measured with {other}")
             if now is not None:
                 stated, source = file.get("detail.protocol"), "the configuration's way of measuring is now"
                 yield from compared(file.path, "detail.protocol", stated, source, now, Level.OUTDATED)

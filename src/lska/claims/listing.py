@@ -22,7 +22,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lska.models.kernels import ATTENTIONS
+from lska.models.designs import ATTENTIONS
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.files import read_table

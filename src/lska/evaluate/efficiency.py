@@ -54,9 +54,9 @@ def measure_complexity(task: MeasurementJob, runs: Sequence[Run]) -> None:
         _write(task, str(run), functools.partial(dense_counts, head, run) if head else functools.partial(counts, run))
 
 
-def measure_properties(task: MeasurementJob) -> None:
-    """Measure long-range dependence, adaptability and scalability of each design of Table I on its actual module."""
-    for name in MODULES:
+def measure_properties(task: MeasurementJob, designs: Sequence[str] = MODULES) -> None:
+    """Measure long-range dependence, adaptability and scalability of designs of Table I on their actual modules."""
+    for name in designs:
         _write(task, name, lambda name=name: (measure_module(name), {"reasons": REASONS.get(name, {})}))
 
 

@@ -24,7 +24,9 @@ from tqdm import tqdm
 from lska.data.decoding import decode
 from lska.data.generators import generator_settings
 from lska.data.manifest import load_manifest
+from lska.models.designs import attention_version
 from lska.models.pretrained import load_weights
+from lska.models.runs import attention_of
 from lska.models.scoring import memory_format, use_threads
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import quoted
@@ -114,7 +116,7 @@ def measure(
             data=data,
             device=str(device),
             started=started,
-            extra={**prepared, **subject.detail, **found.detail},
+            extra={**attention_version(attention_of(subject.name)), **prepared, **subject.detail, **found.detail},
             outcomes=found.outcomes,
         )
 

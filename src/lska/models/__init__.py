@@ -8,7 +8,8 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING
 
-from lska.models.kernels import check_attention, check_kernel_size
+from lska.models.designs import check_attention
+from lska.models.kernels import check_kernel_size
 from lska.provenance.errors import InputError
 
 if TYPE_CHECKING:

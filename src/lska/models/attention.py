@@ -1,17 +1,19 @@
-"""Gating units of LKA, LSKA, their trivial forms and SLaK's kernels, and the module around them (paper Section III).
+"""The attention module of VAN around the gating unit of any design, and the layers that these are made of.
 
 All tensors are (batch, channels, height, width); every module keeps the shape of its input.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lska.models.kernels import Depthwise, kernel_plan
+from lska.models.designs import ATTENTIONS, check_attention
+from lska.models.kernels import Depthwise, check_kernel_size, kernel_plan
 from lska.provenance.errors import InputError
 
 
@@ -153,35 +155,29 @@ class DecomposedKernel(nn.Module):
 
 
 class GatingUnit(nn.Module):
-    """Depth-wise part, 1x1 convolution, product with the input; no activation between (paper Eq. 3-6, released code).
+    """What an attention is: the product of a map and the weights that it makes of it (paper Eq. 3-6, released code).
 
-    Parameters are named as in the published checkpoints: ``conv0``, ``conv_spatial`` (LKA), ``conv0h``, ``conv0v``,
-    ``conv_spatial_h``, ``conv_spatial_v`` (LSKA), the former of these for the trivial forms, and ``conv1``.
-    SLaK's forms have ``large_kernel`` before ``conv1``, an assumption about the paper's Figure 3.
-    Raises ValueError for an unknown attention or an impossible kernel size.
+    Keeps the shape (B, C, H, W). A class of this kind is made with ``(channels, kernel_size)``.
     """
 
-    def __init__(self, channels: int, attention: str = "lska", kernel_size: int = 23) -> None:
-        super().__init__()
-        self.plan = kernel_plan(attention, kernel_size)
-        if self.plan.parallel:
-            self.large_kernel = DecomposedKernel(channels, kernel_size, sparse=attention == "slak_sparse")
-        else:
-            for spec in self.plan.depthwise:
-                self.add_module(spec.name, DepthwiseConv2d(channels, spec.kernel, spec.dilation))
-        self.conv1 = nn.Conv2d(channels, channels, 1)
+    receptive_field: int | None = None
+    """Side in pixels of the square that one output depends on, for tables; None where the class does not say."""
 
     def attention_map(self, x: Tensor) -> Tensor:
         """The input-dependent weights that the input is multiplied by, shape of the input."""
-        if self.plan.parallel:
-            return self.conv1(self.large_kernel(x))
-        weights = x
-        for spec in self.plan.depthwise:
-            weights = getattr(self, spec.name)(weights)
-        return self.conv1(weights)
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.attention_map(x)
+
+
+def gating_unit(channels: int, attention: str, kernel_size: int) -> nn.Module:
+    """The gating unit of one of ``ATTENTIONS``; raises ValueError for an unknown one, or a kernel size that is no odd
+    integer from 3 up."""
+    check_attention(attention)
+    check_kernel_size(kernel_size)
+    module, _, name = ATTENTIONS[attention].unit.rpartition(".")
+    return getattr(importlib.import_module(f"lska.models.{module}"), name)(channels, kernel_size)
 
 
 class Attention(nn.Module):
@@ -191,7 +187,7 @@ class Attention(nn.Module):
         super().__init__()
         self.proj_1 = nn.Conv2d(channels, channels, 1)
         self.activation = nn.GELU()
-        self.spatial_gating_unit = GatingUnit(channels, attention, kernel_size)
+        self.spatial_gating_unit = gating_unit(channels, attention, kernel_size)
         self.proj_2 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import timm.layers
 import torch
 from torch import Tensor, nn
 
-from lska.models.attention import DepthwiseConv2d, GatingUnit
+from lska.models.attention import Attention
 from lska.models.van import VAN
 from lska.provenance.errors import InputError
 
@@ -153,8 +153,8 @@ def architecture_metrics(model: nn.Module) -> dict[str, int | float | None]:
 
     Per stage 1 to 4: ``channels``, ``blocks``, ``expansion`` of the feed-forward part, ``embedding_kernel``,
     ``embedding_stride``, cumulative ``stride``. ``depthwise_params`` counts weights and biases of the depth-wise
-    convolutions of all attention modules; ``receptive_field`` is that of one module, in pixels. For other networks
-    these two are None and the stages are absent.
+    convolutions of all attention modules; ``receptive_field`` is that of one module, in pixels, None where its class
+    does not say it. For other networks these two are None and the stages are absent.
     """
     if not isinstance(model, VAN):
         return {"depthwise_params": None, "receptive_field": None}
@@ -172,15 +172,9 @@ def architecture_metrics(model: nn.Module) -> dict[str, int | float | None]:
             f"stage{stage}_embedding_stride": embedding.stride[0],
             f"stage{stage}_stride": total,
         }
-    units = [module for module in model.modules() if isinstance(module, GatingUnit)]
-    depthwise = [module for unit in units for module in unit.modules() if isinstance(module, DepthwiseConv2d)]
+    units = [module.spatial_gating_unit for module in model.modules() if isinstance(module, Attention)]
+    convolutions = (module for unit in units for module in unit.modules() if isinstance(module, nn.Conv2d))
+    depthwise = [conv for conv in convolutions if conv.groups == conv.in_channels]
     metrics["depthwise_params"] = sum(map(_parameters, depthwise))
-    metrics["receptive_field"] = max(_extent(unit) for unit in units)
+    metrics["receptive_field"] = getattr(units[0], "receptive_field", None)
     return metrics
-
-
-def _extent(unit: GatingUnit) -> int:
-    """Height in pixels that one output of ``unit`` sees, from the kernels of its convolutions."""
-    convolutions = (module for module in unit.modules() if isinstance(module, nn.Conv2d))
-    beyond = [conv.dilation[0] * (conv.kernel_size[0] - 1) for conv in convolutions]
-    return 1 + (max(beyond) if unit.plan.parallel else sum(beyond))

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from lska.provenance.errors import InputError
 
-ATTENTIONS = ("lka_trivial", "lska_trivial", "lka", "lska", "slak", "slak_sparse")
+PLANNED = ("lka_trivial", "lska_trivial", "lka", "lska", "slak", "slak_sparse")
+"""The attentions whose kernels follow from this rule; one that is added has kernels of its own."""
 MODELS = ("van_tiny", "van_small", "van_base")
 PAPER_KERNEL_SIZES = (7, 11, 23, 35, 53, 65)
 SMALLEST_KERNEL_WITH_DILATION_3 = 23
@@ -88,9 +89,10 @@ def dilation_for(kernel_size: int) -> int:
 def kernel_plan(attention: str, kernel_size: int) -> KernelPlan:
     """Plan of an attention module for a kernel size.
 
-    Raises ValueError for an unknown attention or an impossible kernel size (anything but an odd integer from 3 up).
+    Raises ValueError for any but ``PLANNED``, and for an impossible kernel size, anything but an odd integer from 3 up.
     """
-    check_attention(attention)
+    if attention not in PLANNED:
+        raise InputError(f"attention: expected one of {', '.join(PLANNED)}, which have a plan; found {attention!r}")
     check_kernel_size(kernel_size)
     if attention.startswith("slak"):
         return KernelPlan(kernel_size, None, 1, max(kernel_size, SLAK_SHORT_SIDE), separable=True, parallel=True)
@@ -99,12 +101,6 @@ def kernel_plan(attention: str, kernel_size: int) -> KernelPlan:
         return KernelPlan(kernel_size, None, 1, kernel_size, separable)
     d = dilation_for(kernel_size)
     return KernelPlan(2 * d - 1, kernel_size // d, d, receptive_field(kernel_size, d), separable)
-
-
-def check_attention(attention: str) -> None:
-    """Raise ValueError, naming the possible ones, unless ``attention`` is one of ``ATTENTIONS``."""
-    if attention not in ATTENTIONS:
-        raise InputError(f"attention: expected one of {', '.join(ATTENTIONS)}; found {attention!r}")
 
 
 def check_kernel_size(kernel_size: int) -> None:

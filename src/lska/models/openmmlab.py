@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lska.models import create
-from lska.models.kernels import MODELS, check_attention
+from lska.models.designs import check_attention
+from lska.models.kernels import MODELS
 from lska.models.pretrained import fit_weights, read_weights
 from lska.models.runs import Run
 from lska.models.slak import SLaK

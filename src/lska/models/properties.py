@@ -20,7 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lska.models.attention import GatingUnit
+from lska.models.attention import gating_unit
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
 
@@ -57,7 +57,7 @@ def measure_module(module: str) -> dict[str, dict]:
             weighting = _self_attention(nn.MultiheadAttention(CHANNELS, num_heads=1, batch_first=True).double())
             forward = lambda x: weighting(x, x)  # noqa: E731
         else:
-            forward = GatingUnit(CHANNELS, module, LARGE_KERNEL_ATTENTION_SIZE).double()
+            forward = gating_unit(CHANNELS, module, LARGE_KERNEL_ATTENTION_SIZE).double()
             weighting = lambda guide, values: forward.attention_map(guide) * values  # noqa: E731
         first, second = torch.randn(2, 1, CHANNELS, MAP_SIZE, MAP_SIZE, dtype=torch.double)
         # Side of the smallest square that holds every input position with a gradient at the centre.
@@ -69,7 +69,7 @@ def measure_module(module: str) -> dict[str, dict]:
         if module != "self_attention":
             convolution = module == "convolution"
             small, large = (
-                _spatial_weights(nn.Conv2d(CHANNELS, CHANNELS, k) if convolution else GatingUnit(CHANNELS, module, k))
+                _spatial_weights(nn.Conv2d(CHANNELS, CHANNELS, k) if convolution else gating_unit(CHANNELS, module, k))
                 for k in KERNEL_SIZES
             )
             growth = large / small

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from lska.models.kernels import ATTENTIONS, MODELS, check_attention, check_kernel_size
+from lska.models.designs import ATTENTIONS, check_attention
+from lska.models.kernels import MODELS, check_kernel_size
 from lska.provenance.errors import InputError
 
 RUN_ID = rf"(?P<model>[a-z0-9_]+)(?:-(?P<attention>{'|'.join(ATTENTIONS)})-k(?P<kernel>[1-9][0-9]*))?-s(?P<seed>[0-9]+)"
@@ -15,6 +16,12 @@ RUN = re.sub(r"\?P<\w+>", "?:", RUN_ID)
 """The same without names for its groups, which Snakemake, joining expressions, would have twice."""
 
 _RUN_ID = re.compile(RUN_ID)
+
+
+def attention_of(name: str) -> str | None:
+    """The attention of what results are kept by: a run id, or the name of an attention; None where there is none."""
+    match = _RUN_ID.fullmatch(name)
+    return match["attention"] if match else name if name in ATTENTIONS else None
 
 
 @dataclass(frozen=True)
@@ -70,5 +77,5 @@ class Run:
     @property
     def sort_key(self) -> tuple[str, int, int, int]:
         """Order of tables: model, attention as the paper lists them, kernel size, seed."""
-        attention = -1 if self.attention is None else ATTENTIONS.index(self.attention)
+        attention = -1 if self.attention is None else list(ATTENTIONS).index(self.attention)
         return self.model, attention, self.kernel or 0, self.seed

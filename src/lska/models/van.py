@@ -81,7 +81,7 @@ class VanBlock(nn.Module):
 class VAN(StagedNetwork):
     """Visual Attention Network (paper Table II): (B, in_chans, H, W) to (B, num_classes).
 
-    The defaults are the Tiny size. ``attention`` is one of ``lska.models.ATTENTIONS``, ``kernel_size`` any
+    The defaults are the Tiny size. ``attention`` is one of ``lska.models.designs.ATTENTIONS``, ``kernel_size`` any
     odd integer from 3 up. ``embed_dims``, ``depths`` and ``mlp_ratios`` hold one value per stage; ``stem_kernel`` and
     ``stem_stride`` are those of the first embedding. ``drop_rate`` acts before the classifier, ``drop_path_rate`` grows
     linearly from 0 at the first block. Raises ValueError for impossible settings.

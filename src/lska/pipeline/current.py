@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lska.data.roots import images_gone
-from lska.models.runs import Run
+from lska.models.designs import other_attention
+from lska.models.runs import Run, attention_of
 from lska.pipeline.checkpoints import Choices, training_of
 from lska.provenance.files import vouched
 from lska.provenance.metric_files import has_outcomes, outcomes_path
@@ -154,12 +155,32 @@ def _difference(metrics: Path, folders: Folders, network: str, record: Path) -> 
     if not measured_alike(measured, sidecar):
         same = _md5(measured, "weights") == sidecar.get("md5")
         return "measured with other preprocessing" if same else "measured on other weights"
+    if (other := _superseded(measured, metrics.stem)) is not None:
+        return other
     if not has_outcomes(metrics, measured):
         return "the outcomes beside its metric file are missing, or of another measurement"
     known = vouched(record).get("digest")
     if known is not None and (measured.get("data") or {}).get("digest") != known:
         return "measured on other data"
     return None
+
+
+def superseded(measured: Mapping[str, Path]) -> dict[str, Product]:
+    """Those of measurements of architectures alone that were made with another version of their attention.
+
+    Whether the others are there is for Snakemake to see.
+
+    Args:
+        measured: metric files by name, `metrics/<task>/<run>`.
+    """
+    reasons = {name: _superseded(vouched(path), path.stem) for name, path in measured.items()}
+    return {name: Product((measured[name],), reason) for name, reason in reasons.items() if reason is not None}
+
+
+def _superseded(measured: Mapping[str, Any], name: str) -> str | None:
+    """Why a measurement is of another version of its attention than today's; None if it is not, or not readable."""
+    other = other_attention(measured.get("detail") or {}, attention_of(name)) if measured else None
+    return None if other is None else f"measured with {other}"
 
 
 def _md5(content: dict[str, Any], of: str) -> str | None:

@@ -14,20 +14,24 @@ from typing import Any
 from lska.claims.listing import claim_files, claim_needs
 from lska.claims.summaries import summary_files
 from lska.data.roots import Settings, unmakeable
-from lska.models.runs import Run
+from lska.models.designs import attention_version
+from lska.models.runs import Run, attention_of
 from lska.pipeline.checkpoints import Choices
-from lska.pipeline.current import Product, pending, recorded
+from lska.pipeline.current import Product, pending, recorded, superseded
 from lska.provenance.files import read_json, write_json
 from lska.provenance.metric_files import digest, keeps_outcomes, outcomes_path
 from lska.provenance.sidecars import ForeignWeightsError, imported_size
 from lska.provenance.strict import build, merge
 from lska.settings.scale import Config, as_options, from_dict, typed
-from lska.settings.tasks import FineTuningJob, Measured, Pass
+from lska.settings.tasks import HEADS, FineTuningJob, Measured, Pass
 from lska.settings.versions import MEASUREMENTS
 from lska.tables.specs import TARGETS, load_spec, outputs, requirements, samples
 
 TABLES = tuple(target for target in TARGETS if target.startswith("table"))
 FIGURES = tuple(target for target in TARGETS if target.startswith("figure"))
+
+COUNTED = ("complexity", *(f"complexity/{head}" for heads in HEADS.values() for head in heads), "speed", "properties")
+"""Tasks that are measured on architectures alone."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,25 @@ class Plan:
         found = {str(run): run for needs in self._needs.values() for kind, run in needs if kind == task}
         return [name for name, run in sorted(found.items(), key=lambda item: _order(item[1]))]
 
-    def files(self, task: str) -> list[str]:
-        """Metric files of `task` that any target needs."""
-        return [str(self.config.metric_path(task, name)) for name in self.names(task)]
+    def files(self, task: str, names: Iterable[str] | None = None) -> list[str]:
+        """Metric files of `task` for `names`, by default all that any target needs."""
+        return [str(self.config.metric_path(task, name)) for name in (self.names(task) if names is None else names)]
+
+    def counted(self, task: str) -> dict[str, list[str]]:
+        """The names that need `task`, by the end of the name of the rule that measures them in one process.
+
+        Networks of an attention whose version was raised have a rule of their own, so that raising it leaves the
+        metric files of the others as they are.
+        """
+        found: dict[str, list[str]] = {}
+        for name in self.names(task):
+            attention = attention_of(name)
+            found.setdefault(f"_{attention}" if attention_version(attention) else "", []).append(name)
+        return found
+
+    def superseded(self, task: str, names: Iterable[str]) -> list[str]:
+        """Those products among `metrics/<task>/<name>` that were measured with another version of their attention."""
+        return [product for name in names if (product := f"metrics/{task}/{name}") in self.decided.pending]
 
     def accuracies(self) -> list[str]:
         """Metric files and outcomes of all configured runs, fine-tunings and passes, also where no table shows them."""
@@ -145,12 +165,16 @@ class Plan:
         own = {name: imported_size(self.config.weights_path(name).with_suffix(".json")) for name in self.names("speed")}
         sizes: list[Any] = [*dict.fromkeys(value for one in recipes for value in (one.image_size, one.channels_last))]
         sizes += [{name: size} for name, size in own.items() if size is not None]
-        return digest([str(self.config.speed), networks, sizes, MEASUREMENTS["speed"].number])
+        raised = {run.attention: attention_version(run.attention) for run in runs if attention_version(run.attention)}
+        versions = [MEASUREMENTS["speed"].number, *([raised] if raised else [])]
+        return digest([str(self.config.speed), networks, sizes, *versions])
 
     @functools.cached_property
     def products(self) -> dict[str, Product]:
         """Everything that is trained, measured or drawn from images, as its files say (`lska.pipeline.current`)."""
-        return recorded(self.config, self.choices)
+        counted = {f"metrics/{task}/{name}": task for task in COUNTED for name in self.names(task)}
+        files = {name: self.config.results / f"{name}.json" for name in counted}
+        return recorded(self.config, self.choices) | superseded(files)
 
     @functools.cached_property
     def decided(self) -> Decisions:

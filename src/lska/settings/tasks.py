@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from lska.models.designs import attention_version
 from lska.models.runs import Run
 from lska.provenance.metric_files import digest, metric_path, outcomes_path, read_record
 from lska.provenance.sidecars import Normalization, imported_normalization, read_pointer
@@ -203,6 +204,7 @@ class TrainingJob(Folders):
         """Everything that decides the weights, in plain values."""
         return {
             "run": str(self.run),
+            **attention_version(self.run.attention),
             "architecture": self.architecture,
             "recipe": self.recipe.to_dict(),
             "data": {"name": self.data.name, "generate": self.data.generate},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 
@@ -9,19 +10,18 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from lska.evaluate.pictures import INK
+from lska.models.designs import ATTENTIONS
 from lska.tables.cell_text import facts
 from lska.tables.collect import Cell, Table
 from lska.tables.specs import display_names
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the marker says the same once more.
-LOOKS = {
-    "lka_trivial": ("#d55e00", "o"),
-    "lska_trivial": ("#cc79a7", "s"),
-    "lka": ("#0072b2", "^"),
-    "lska": ("#009e73", "D"),
-    "slak": ("#e69f00", "v"),
-    "slak_sparse": ("#56b4e9", "P"),
-}
+_LOOKS = (
+    ("#d55e00", "o"), ("#cc79a7", "s"), ("#0072b2", "^"), ("#009e73", "D"), ("#e69f00", "v"), ("#56b4e9", "P"),
+    ("#000000", "X"), ("#d55e00", "<"), ("#cc79a7", ">"), ("#0072b2", "p"), ("#009e73", "h"), ("#e69f00", "*"),
+)  # fmt: skip
+LOOKS = dict(zip(ATTENTIONS, itertools.cycle(_LOOKS), strict=False))
+"""Colour and marker of each attention."""
 NAMES = display_names()["attentions"]
 WIDTH = 7.0
 """Inches: the text width of a two-column page."""

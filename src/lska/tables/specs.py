@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lska.models.designs import ATTENTIONS
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.files import read_yaml
@@ -205,7 +206,8 @@ def load_spec(target: str, folder: Path = SPECS) -> TableSpec:
 @functools.cache
 def display_names() -> dict[str, dict[str, str]]:
     """What tables call models, attentions, heads and modules, by the plural of what they are (names.yaml)."""
-    return read_yaml(SPECS / "names.yaml")
+    attentions = {name: design.label for name, design in ATTENTIONS.items()}
+    return {**read_yaml(SPECS / "names.yaml"), "attentions": attentions}
 
 
 def expand(spec: TableSpec, config: Config) -> list[Row]:
