@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny_dense
 import yaml
+from served_files import Server, serving
 from tiny_dense import DenseProject
 from tiny_project import CLASSES, RECIPE, SETTINGS, Project, in_child, write_images
 
@@ -80,3 +81,11 @@ def child() -> Callable[[Callable[[], Any]], int]:
         return process.exitcode
 
     return run
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server of files on this machine."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving() as found:
+        yield found

@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ COMMANDS: list[tuple[str, str, tuple[Any, ...], dict[str, Any]]] = []
 GROUPS = {
     "data": "prepare and check data sets",
     "evaluate": "measure trained runs, or any network of yours",
-    "weights": "list, fetch and publish weights",
+    "weights": "list, import, fetch and publish weights",
 }
 """Commands that have actions."""
 
@@ -98,8 +99,15 @@ def as_path(text: str) -> Path:
 
 
 def as_source(text: str) -> str:
-    """An address as it is, or a path."""
-    return text if "://" in text else str(as_path(text))
+    """An address, or a name on timm's hub, as it is; or a path."""
+    return text if "://" in text or text.startswith("timm:") else str(as_path(text))
+
+
+def as_hash(text: str) -> str:
+    """A SHA-256, or its first digits, at least eight."""
+    if re.fullmatch("[0-9a-fA-F]{8,64}", text) is None:
+        raise argparse.ArgumentTypeError(f"expected 8 to 64 hexadecimal digits, found {quoted(text)}")
+    return text.lower()
 
 
 def as_settings(text: str) -> dict[str, Any]:
@@ -645,7 +653,7 @@ def _verify(given: Given) -> int:
 
 
 @command("weights list",
-         "say for each network of a scale whether its weights are here, fetched or trained, or stop it",
+         "say for each network of a scale whether its weights are here, fetched, imported or trained, or stop it",
          argument("names", nargs="*", **NETWORKS))  # fmt: skip
 def _list(given: Given) -> int:
     from lska.pipeline.checkpoints import Choices, network_names
@@ -657,7 +665,27 @@ def _list(given: Given) -> int:
     return int(any(choice.refused for choice in found.values()))
 
 
-@command("weights fetch", "bring published weights from DVC, as Snakemake does where it needs them",
+@command("weights import", "bring published weights into the place of a run, with a sidecar that says where from", RUN,
+         argument("--from", dest="source", type=as_source, metavar="SOURCE",
+                  help="file, address (http, https) or timm:MODEL.TAG (default: as the configuration says)"),
+         argument("--sha256", type=as_hash, metavar="HEX", help="of the file; its first digits are enough"),
+         argument("--key", help="which mapping of the file holds the weights, such as model_ema"),
+         argument("--model-args", default=[], **MODEL_ARGS | {"help": "over the architecture of the configuration"}),
+         argument("--preprocessing", nargs="+", type=as_pair, default=[], metavar="FIELD=VALUE",
+                  help="over what file or model say: image_size, test_crop, test_interpolation, mean, deviation"),
+         heavy=True)  # fmt: skip
+def _bring(given: Given) -> None:
+    from lska.pipeline.checkpoints import network_names
+    from lska.pipeline.published import import_weights
+
+    (name,) = network_names(given.scale, [given.run])
+    say(import_weights(
+        given.scale.classifier(Run.parse(name)), given.source, sha256=given.sha256, key=given.key,
+        architecture=dict(given.model_args), preprocessing=dict(given.preprocessing),
+    ))  # fmt: skip
+
+
+@command("weights fetch", "bring published weights from where they are, as Snakemake does where it needs them",
          argument("names", nargs="*", **NETWORKS))  # fmt: skip
 def _fetch(given: Given) -> None:
     from lska.pipeline.checkpoints import network_names

@@ -70,6 +70,15 @@ FAULTS: dict[str, list[dict[Any, Any]]] = {
             }},
             "segmentation": {"heads": {"semantic_fpn": {"gpus": 3, "overrides": {"micro_batch": 3}}}},
         },
+        {"published": {"van_tiny-lska-k23": {
+            "file": "w.bin", "address": "ftp://x/w.pth", "sha256": "12", "preprocessing": {"crop": 1},
+        }}},
+        {
+            "published": {"van_tiny-lska-k17": {"file": "w.pth"}},
+            "robustness": {"runs": [{**RUN, "source": "imported"}]},
+            "detection": {"heads": {"retinanet": {"untrained": [{**RUN, "source": "imported"}]}}},
+        },
+        {"runs": [{**RUN, "source": "published"}]},
         {"detection": {"heads": {"upernet": {"recipe": "x.yaml"}}}, "segmentation": {"heads": {"retinanet": {}}}},
     ],
     "recipe": [

@@ -1,6 +1,7 @@
-# Weights: published ones come from DVC, the others are trained, one rule for every network. Which of both is decided for
-# each network while this is read (lska.pipeline.checkpoints); what this program did not make is made by neither, and what
-# is here and current has no rule. State lives in work/, outside the outputs, so that a killed training goes on.
+# Weights: those that are in DVC are fetched, those of `source: imported` are made of published files, the others are
+# trained, one rule for every network. Which it is, is decided for each network while this is read
+# (lska.pipeline.checkpoints); what this program did not make is made by none, and what is here and current has no rule.
+# State lives in work/, outside the outputs, so that a killed training goes on.
 
 from snakemake.logging import logger
 
@@ -28,6 +29,24 @@ rule fetch:
     localrule: True
     shell:
         "lska weights fetch {wildcards.weights} {SETTINGS} 2>&1 | tee {log:q} >&2"
+
+
+# As a fetch, where Snakemake itself runs: nodes of a cluster may have no network.
+rule import_weights:
+    input:
+        lambda wildcards: made_from(f"weights/{wildcards.run}"),
+    output:
+        weights=PLAN.config.weights_path("{run}"),
+        sidecar=PLAN.config.weights_path("{run}").with_suffix(".json"),
+    wildcard_constraints:
+        run=PLAN.weights("import", RUN),
+    message:
+        "import {wildcards.run}: {PLAN:{wildcards.run}}"
+    log:
+        LOGS / "import" / "{run}.log",
+    localrule: True
+    shell:
+        "lska weights import {wildcards.run} {SETTINGS} 2>&1 | tee {log:q} >&2"
 
 
 rule train:

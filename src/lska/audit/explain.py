@@ -19,7 +19,7 @@ from lska.audit.links import CheckedFile, Finding, Link, ScaleFiles, fields_path
 from lska.provenance.errors import InputError
 from lska.provenance.files import plain, printable
 from lska.provenance.metric_files import commit_text, device_text, digest, lock_digest, outcomes_path, project_root
-from lska.provenance.sidecars import imported, own_normalization, own_preprocessing, read_pointer
+from lska.provenance.sidecars import imported, own_normalization, own_preprocessing, read_pointer, source_of
 from lska.settings.recipes import load_recipe
 from lska.settings.scale import Config
 from lska.settings.schema import MANIFESTS
@@ -288,7 +288,7 @@ def _origin_of(files: ScaleFiles, link: Link) -> Origin:
         "origin": ORIGINS.get(file.get("origin"), str(file.get("origin"))),
         "file": _weights_file(file),
         "seal": _seal(file),
-        **(_preprocessing(file, task) if imported(file.content) else _training(file)),
+        **(_foreign(file, task) if imported(file.content) else _training(file)),
     }
     backbone = [_origin_of(files, one) for one in link.links if one.kind == "backbone"]
     data = [_origin_of(files, one) for one in link.links if one.kind == "data"]
@@ -308,14 +308,23 @@ def _weights_file(sidecar: CheckedFile) -> str:
     return f"{weights.name} is not here{place}"
 
 
-def _preprocessing(sidecar: CheckedFile, task: str) -> dict[str, str]:
-    """What is known of weights from elsewhere: how images are prepared for them."""
+def _foreign(sidecar: CheckedFile, task: str) -> dict[str, str]:
+    """What is known of weights from elsewhere: where they come from, and how images are prepared for them."""
     read = own_preprocessing if parse_task(task) is None else own_normalization
     try:
         known = read(sidecar.content, "sidecar").to_dict()
-        return {"images": ", ".join(f"{name} {value}" for name, value in known.items())}
+        images = ", ".join(f"{name} {value}" for name, value in known.items())
     except ValueError as error:
-        return {"images": f"BROKEN: {' '.join(str(error).split())}"}
+        images = f"BROKEN: {' '.join(str(error).split())}"
+    if (source := source_of(sidecar.content)) is None:
+        return {"images": images}
+    wrapped = "" if source.key is None else f", the mapping {source.key}"
+    return {
+        "from": source.address or "a file that was here",
+        "publication": f"{source.file}, {source.size:,} bytes{wrapped}, imported on {_moment(source.imported)}",
+        "sha256": f"{source.sha256}, {f'compared with {source.compared}' if source.compared else 'as first seen'}",
+        "images": images,
+    }
 
 
 def _training(sidecar: CheckedFile) -> dict[str, str]:

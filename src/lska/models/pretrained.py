@@ -26,6 +26,8 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".tar")
 _WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")
 # Left in names by nn.DataParallel and DistributedDataParallel, and by torch.compile.
 _WRAPPER_PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
+# What a pickle asks for beside tensors, in torch's words.
+_NEEDED = re.compile(r"(?:GLOBAL|type|class|function) ([\w.]+\.[\w.]+)")
 _SHOWN, _LONGEST = 10, 120  # names in a message, and characters of each, which foreign files choose
 # What a weight may be stored as; in all, torch's own float32 is what networks compute in.
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -48,6 +50,15 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     CheckpointError for a truncated or foreign one, for other suffixes, and for tensors that are no plain numbers or not
     finite (up to ten are named).
     """
+    return read_wrapped(path)[1]
+
+
+def read_wrapped(path: Path | str, key: str | None = None) -> tuple[str | None, dict[str, Tensor]]:
+    """The tensors of a file as :func:`read_weights` gives them, and under which key of the file they are; None for a
+    file of nothing else.
+
+    ``key`` chooses another one, such as ``model_ema``. Raises as :func:`read_weights`.
+    """
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"{path}: no such weight file; check the path or fetch the weights first")
@@ -57,8 +68,13 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     content = _content(path)
     found: object = type(content).__name__
     if isinstance(content, Mapping):
-        found = printable(", ".join(sorted(map(str, content))))
-        content = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)), content)
+        found = _shorten(sorted(map(str, content)))
+        wrappers = _WRAPPERS if key is None else (key,)
+        key = next((name for name in wrappers if isinstance(content.get(name), Mapping)), None)
+        if key is not None:
+            content = content[key]
+        elif wrappers != _WRAPPERS:
+            raise CheckpointError(f"{path}: expected a mapping {wrappers[0]!r} with the weights in it; found {found}")
     if not isinstance(content, Mapping) or not content or not all(isinstance(one, Tensor) for one in content.values()):
         expected = "expected a mapping of names to tensors"
         raise CheckpointError(f"{path}: {expected}; found {found}. Is this a file of weights?")
@@ -79,10 +95,17 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
             f"{path}: expected finite weights, found NaN or infinite ones in {len(wrong)} of {len(tensors)} tensors: "
             f"{_shorten(wrong)}. The file is of no use: fetch or train these weights again."
         )
-    return tensors
+    return key, tensors
 
 
 def _content(path: Path) -> object:
+    with path.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise CheckpointError(
+            f"{path}: expected a file of weights; found a web page, as servers send it in place of a file. Open the "
+            "address in a browser, and take the file that is offered there."
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path, device="cpu")
@@ -90,10 +113,11 @@ def _content(path: Path) -> object:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        needed = _NEEDED.search(str(error))
+        found = "one that is foreign" if needed is None else f"one that needs {printable(needed[1], _LONGEST)}"
         raise CheckpointError(
-            f"{path}: expected a file of tensors only; found one that is foreign or would run code when read "
-            f"({reason}). Convert it to safetensors where you trust it."
+            f"{path}: expected a file of tensors only; found {found}, and may run code when read. Convert it to "
+            "safetensors where you trust it."
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -117,7 +141,11 @@ def open_network(model: str, weights: Path | str | None = None, **settings: obje
     """
     if weights is None:
         return create(model, **settings).eval()
-    tensors = read_weights(weights)
+    return fitted_network(model, read_weights(weights), str(weights), **settings)
+
+
+def fitted_network(model: str, tensors: Mapping[str, Tensor], where: str, **settings: object) -> nn.Module:
+    """As :func:`open_network`, with weights that were read already, which ``where`` names."""
     if "num_classes" not in settings:
         with torch.device("meta"):
             create(model, num_classes=0, **settings)  # a wrong name or setting is told first
@@ -126,7 +154,7 @@ def open_network(model: str, weights: Path | str | None = None, **settings: obje
         rows = [len(tensors[f"{name}.weight"]) for name in names if f"{name}.weight" in tensors]
         settings = settings | {"num_classes": rows[0]} if rows else settings
     network = create(model, **settings)
-    fit_weights(network, tensors, str(weights))
+    fit_weights(network, tensors, where)
     return network.eval()
 
 

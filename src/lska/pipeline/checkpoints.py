@@ -8,21 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from lska.models.runs import Run
+from lska.pipeline.published import not_obtainable
 from lska.provenance.errors import InputError
+from lska.provenance.files import plain
 from lska.provenance.sidecars import (
     ForeignWeightsError,
     Pointer,
+    WeightsSource,
     cached,
     changes,
     damage,
     foreign,
     imported,
+    not_importable,
     occupied,
     other,
     own_normalization,
     own_preprocessing,
     read_pointer,
     read_sidecar,
+    source_of,
     unusable,
 )
 from lska.settings.scale import Config
@@ -66,13 +71,15 @@ class Choice:
     """Whether no rule makes them, because what is there is not known to be made by this program."""
     refused: str | None = None
     """Why they can be neither used nor made, with what to do; None where they can."""
+    brought: bool = False
+    """Whether they are made of a published file (`lska weights import`)."""
 
     @property
     def state(self) -> str:
-        """One word for lists: `here`, `fetch`, `train`, or `stop` where a person has to decide."""
+        """One word for lists: `here`, `fetch`, `import`, `train`, or `stop` where a person has to decide."""
         if self.refused is not None:
             return "stop"
-        return "here" if self.here else "fetch" if self.fetched else "train"
+        return "here" if self.here else "fetch" if self.fetched else "import" if self.brought else "train"
 
 
 class Choices:
@@ -80,8 +87,9 @@ class Choices:
 
     Sidecar, pointer and recipe decide, never times of files. Published weights are fetched when the sidecar is theirs,
     was written for today's recipe, and `retrain` does not name them; those of a fine-tuning also have to come from the
-    backbone that will be there. Imported weights are used whatever today's recipe is. Anything else is trained, unless
-    that would replace what this program did not make: then a person has to decide.
+    backbone that will be there. Imported weights are used whatever today's recipe is; those that are missing are made
+    of the file that they were imported from. Where a run says `source: imported`, its weights are imported. Anything
+    else is trained, unless that would replace what this program did not make: then a person has to decide.
     """
 
     def __init__(self, config: Config) -> None:
@@ -134,7 +142,10 @@ class Choices:
             pointer, problem = read_pointer(weights), None
         except ValueError as error:
             pointer, problem = None, str(error)
-        choice = (self._of_imported if imported(sidecar) else self._of_trained)(one, sidecar, pointer)
+        if imported(sidecar):
+            choice = self._of_imported(one, sidecar, pointer)
+        else:
+            choice = self._of_published(one) if one.imported else self._of_trained(one, sidecar, pointer)
         if choice.refused is not None:
             return choice
         if not weights.is_file() and cached(weights, pointer):
@@ -150,22 +161,36 @@ class Choices:
             problem = foreign(weights)
         return choice if problem is None else replace(choice, fetched=False, here=False, refused=problem)
 
+    def _of_published(self, one: TrainingJob) -> Choice:
+        """Weights that are to be imported, and have not been so far."""
+        refused = not_importable(one.weights) or not_obtainable(one)
+        if one.retrained:
+            refused = f"{one.place}: its runs say source: imported, and the setting retrain names it; take one out"
+        return Choice(False, False, False, "never imported", refused=refused, brought=True)
+
     def _of_imported(self, one: TrainingJob, sidecar: Mapping[str, Any], pointer: Pointer | None) -> Choice:
-        """Weights from elsewhere: nothing here makes them."""
+        """Weights from elsewhere: nothing here makes them, but of the file that they were made of."""
         weights, place, refused = one.weights, one.weights.with_suffix(".json"), None
-        fetched = not occupied(weights) and pointer is not None and pointer.md5 == sidecar["md5"]
+        source, published = source_of(sidecar), pointer is not None and pointer.md5 == sidecar["md5"]
+        fetched = not occupied(weights) and (published or source is not None)
         try:
             (own_normalization if isinstance(one, FineTuningJob) else own_preprocessing)(sidecar, str(place))
         except ValueError as error:
             refused = str(error)
         if one.retrained:
             refused = f"{foreign(weights)}, or take {one.place} out of the setting retrain"
-        elif not occupied(weights) and not fetched:
+        elif one.imported and source is not None and refused is None:
+            refused = _otherwise(one, source, sidecar)
+        if fetched and not published:
+            refused = refused or not_obtainable(one)
+        elif not one.retrained and not occupied(weights) and not fetched:
             refused = (
                 f"{weights} is missing; its sidecar says that it was imported, so nothing here makes it: bring it "
                 f"back, or move {place} away to train it here"
             )
-        reason = f"imported; {_published(pointer)}" if fetched else "imported"
+        reason = f"imported; {_published(pointer)}" if fetched and published else "imported"
+        if source is not None:
+            reason += f" from {source.address or source.file}"
         return Choice(True, fetched and refused is None, weights.is_file(), reason, not fetched, refused)
 
     def _of_trained(self, one: TrainingJob, sidecar: Mapping[str, Any], pointer: Pointer | None) -> Choice:
@@ -205,6 +230,28 @@ class Choices:
         backbone = read_sidecar(one.backbone.with_suffix(".json"))
         same = (sidecar.get("backbone") or {}).get("md5", "none") == backbone.get("md5")
         return None if same else "its backbone is another now"
+
+
+def _otherwise(one: TrainingJob, source: WeightsSource, sidecar: Mapping[str, Any]) -> str | None:
+    """What the configuration says otherwise of the file that weights were imported from than their sidecar does, with
+    what to do; None where it says nothing of this file, or the same.
+    """
+    known, place = one.published, one.weights.with_suffix(".json")
+    if known is None or known.file != source.file:
+        return None
+    if known.sha256 not in (None, source.sha256):
+        return (
+            f"{place}: was written for a file {source.file} of SHA-256 {source.sha256}, and the configuration expects "
+            f"{known.sha256}; correct that, or move {one.weights} and {place.name} away to import the other file"
+        )
+    recipe, asked = sidecar["spec"]["recipe"], plain(known.preprocessing)
+    stated = {name: recipe.get(name) for name in asked}
+    if stated == asked:
+        return None
+    return (
+        f"{place}: images are prepared otherwise than the configuration says of {source.file} "
+        f"({changes(stated, asked)}); `lska weights import {one.place}` with the same configuration writes it anew"
+    )
 
 
 def _published(pointer: Pointer) -> str:

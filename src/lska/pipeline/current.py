@@ -123,9 +123,10 @@ def _weights(config: Config, choices: Choices, name: str) -> Product:
     stale = None if choice.vouched else choice.reason
     lost = None if choice.here or stale is not None else choice.reason
     start = (f"weights/{job.run}",) if isinstance(job, FineTuningJob) and job.backbone is not None else ()
-    read = () if choice.fetched or choice.refused else (f"data/{job.data.name}", *start)
-    # A fetch leaves the sidecar as it is.
-    made = (job.weights,) if choice.fetched else (job.weights, job.weights.with_suffix(".json"), job.log)
+    read = () if choice.fetched or choice.brought or choice.refused else (f"data/{job.data.name}", *start)
+    # A fetch leaves the sidecar as it is, and nothing is trained by an import.
+    written = (job.weights.with_suffix(".json"),) if choice.brought else (job.weights.with_suffix(".json"), job.log)
+    made = (job.weights,) if choice.fetched else (job.weights, *written)
     return Product(made, stale, lost, choice.fetched or choice.kept, read, start)
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from lska.models.runs import Run
 from lska.pipeline.checkpoints import Choices, training_of
+from lska.pipeline.published import import_weights
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import atomic_path, files_in
 from lska.provenance.metric_files import digest, file_md5
@@ -132,9 +133,11 @@ def _left(weights: Path) -> bool:
 def fetch(config: Config, name: str) -> None:
     """Bring the published weights of a network; those that are here already are left alone.
 
-    Weights appear whole or not at all, and are compared with the pointer's MD5 whatever the remote says.
+    Weights appear whole or not at all, and are compared with the pointer's MD5 whatever the remote says. Imported ones
+    that are not in DVC are made once more of the file that they came from.
 
     Raises:
+        PublishedError: imported weights cannot be had once more, or are others now.
         DvcError: a remote cannot be reached, lacks the object, or holds another; names the network and what to do.
         ForeignWeightsError: something is in the place that this program did not make.
         ValueError: a network has no published weights for today's configuration, or other weights are in the place.
@@ -150,6 +153,10 @@ def fetch(config: Config, name: str) -> None:
         raise InputError(
             f"{name} has no published weights for this configuration: {choice.reason}; Snakemake trains it"
         )
+    sidecar = read_sidecar(weights.with_suffix(".json"))
+    if imported(sidecar) and (pointer is None or pointer.md5 != sidecar["md5"]):
+        logger.info(import_weights(training_of(config, name)))
+        return
     if weights.is_file():
         if (found := file_md5(weights)) != pointer.md5:
             raise InputError(

@@ -162,12 +162,21 @@ class Plan:
         architecture, runs = self.config.architecture, [Run.parse(name) for name in self.names("speed")]
         recipes, models = [self.config.recipe_of(run) for run in runs], {run.model for run in runs}
         networks = {model: architecture.get(model, {}) for model in sorted(models)}
-        own = {name: imported_size(self.config.weights_path(name).with_suffix(".json")) for name in self.names("speed")}
+        own = {str(run): self._own_size(run) for run in runs}
         sizes: list[Any] = [*dict.fromkeys(value for one in recipes for value in (one.image_size, one.channels_last))]
         sizes += [{name: size} for name, size in own.items() if size is not None]
         raised = {run.attention: attention_version(run.attention) for run in runs if attention_version(run.attention)}
         versions = [MEASUREMENTS["speed"].number, *([raised] if raised else [])]
         return digest([str(self.config.speed), networks, sizes, *versions])
+
+    def _own_size(self, run: Run) -> int | None:
+        """Pixels of the input of imported weights, as far as they are not the recipe's; the same before and after they
+        are brought where the configuration says it.
+        """
+        stated = self.config.published_of(run) if run in self.config.imported_runs else None
+        planned = None if stated is None else stated.preprocessing.get("image_size")
+        size = imported_size(self.config.weights_path(run).with_suffix(".json")) or planned
+        return None if size == self.config.recipe_of(run).image_size else size
 
     @functools.cached_property
     def products(self) -> dict[str, Product]:

@@ -433,6 +433,24 @@ def atomic_path(path: Path, check: Callable[[], None] | None = None) -> Iterator
     then `path` keeps its former content. What a killed process left in the folder is removed.
     """
     path = Path(path)
+    with temporary_file(path) as temporary:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        if check is not None:
+            check()
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """Yield an empty file beside `path` that vanishes with the block, or with the next writer after a kill."""
+    path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent.absolute())
@@ -446,15 +464,6 @@ def atomic_path(path: Path, check: Callable[[], None] | None = None) -> Iterator
             os.close(descriptor)  # a sweep came between making and locking it
         try:
             yield temporary
-            os.fsync(descriptor)
-            if check is not None:
-                check()
-            temporary.replace(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
         finally:
             temporary.unlink(missing_ok=True)
             os.close(descriptor)

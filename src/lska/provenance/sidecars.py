@@ -34,6 +34,9 @@ from lska.provenance.files import (
 from lska.provenance.metric_files import digest, file_md5, seal_problem
 from lska.provenance.strict import OPEN_ENDED, Positive, build
 
+PUBLISHED = Path("weights/published")
+"""Where files of published weights are looked for before anything is downloaded."""
+
 SUFFIX = ".dvc"
 """Which DVC adds to the name of a file."""
 
@@ -134,6 +137,31 @@ class BackboneRecord:
 
 
 @dataclass(frozen=True)
+class WeightsSource:
+    """The file that imported weights were made of."""
+
+    __pydantic_config__: ClassVar = OPEN_ENDED
+    file: str
+    """Its name."""
+    sha256: str
+    size: int
+    """Bytes."""
+    address: str | None = None
+    """Where it was downloaded, http(s) or `timm:<model>.<tag>`; None for a file that was here."""
+    key: str | None = None
+    """Which of its mappings held the weights; None for a file of nothing else."""
+    compared: str | None = None
+    """What its SHA-256 was compared with; None where no publisher states one."""
+    imported: str | None = None
+    """The time, ISO 8601."""
+
+    @property
+    def place(self) -> Path:
+        """Where the file is looked for first."""
+        return PUBLISHED / self.file
+
+
+@dataclass(frozen=True)
 class Sidecar:
     """The fields of a sidecar that anything reads, by their types."""
 
@@ -147,6 +175,7 @@ class Sidecar:
     spec: Spec | None = None
     data: Data | None = None
     backbone: BackboneRecord | None = None
+    source: WeightsSource | None = None
     code: dict[str, Any] | None = None
     environment: dict[str, Any] | None = None
     attempts: tuple[dict[str, Any], ...] | None = None
@@ -217,6 +246,11 @@ def damage(path: Path) -> str | None:
 def imported(content: Mapping[str, Any]) -> bool:
     """Whether a sidecar is of weights that were brought here from elsewhere."""
     return content.get("origin") == "imported"
+
+
+def source_of(content: Mapping[str, Any]) -> WeightsSource | None:
+    """The file that weights with this sidecar were made of; None where they were not imported by this program."""
+    return build(WeightsSource, content["source"], "source") if imported(content) and content.get("source") else None
 
 
 def own_preprocessing(sidecar: Mapping[str, Any], where: str) -> Preprocessing:
@@ -389,6 +423,25 @@ def foreign(weights: Path) -> str | None:
         return f"{weights}: its sidecar says that it was imported, so nothing here makes it anew; {aside}"
     if (problem := seal_problem(content)) is not None:
         return f"{sidecar}: {problem}, so nothing tells whose weights these are; {_restore(weights)}{aside}"
+    return unusable(weights) or other(weights, content["md5"])
+
+
+def not_importable(weights: Path) -> str | None:
+    """Why weights must not be imported into the place of `weights`, with what to do; None where nothing is there, or
+    what an import left.
+    """
+    sidecar = weights.with_suffix(".json")
+    aside = f"move {weights} and {sidecar.name} away to import these weights"
+    try:
+        content = load_sidecar(sidecar)
+    except MissingFileError:
+        return unvouched(weights) if occupied(weights) or occupied(sidecar) else None
+    except ValueError:
+        return unvouched(weights)
+    if not imported(content):
+        return f"{sidecar}: says that the weights of this run were trained here; {aside}"
+    if source_of(content) is None:
+        return f"{sidecar}: was written by hand, so nothing tells whether a file is the one that it describes; {aside}"
     return unusable(weights) or other(weights, content["md5"])
 
 

@@ -30,6 +30,7 @@ from lska.settings.schema import (
     FileStem,
     FineTuning,
     Pretraining,
+    PublishedFile,
     ReceptiveField,
     Robustness,
     RunGroup,
@@ -39,6 +40,7 @@ from lska.settings.schema import (
     TextureNeighbours,
     Training,
     expand_all,
+    known_files,
 )
 from lska.settings.tasks import (
     CONTROL,
@@ -98,6 +100,8 @@ class Config(Folders):
     cue-conflict sets: `as_stored` takes them as they are, `enlarged` enlarges and crops them as any other image."""
     retrain: tuple[str, ...] = ()
     """Networks, by name or pattern, that are trained here although their weights are published."""
+    published: dict[str, PublishedFile] = field(default_factory=dict)
+    """Where imported weights come from, by run id with or without its seed; goes over config/weights/published.yaml."""
 
     # --- What it has ---
 
@@ -105,6 +109,17 @@ class Config(Folders):
     def runs(self) -> tuple[Run, ...]:
         """Every run that is trained at this scale: models as listed, then attention, kernel size, seed."""
         return expand_all(self.groups)
+
+    @functools.cached_property
+    def imported_runs(self) -> frozenset[Run]:
+        """Those whose weights are imported instead."""
+        return frozenset(_imported(self.groups))
+
+    def published_of(self, run: Run) -> PublishedFile | None:
+        """Where published weights of `run` are to be had, as far as that is known."""
+        names = (str(run), str(run).rpartition("-s")[0])
+        found = (known[name] for known in (self.published, known_files()) for name in names if name in known)
+        return next(found, None)
 
     @property
     def references(self) -> tuple[Run, ...]:
@@ -216,7 +231,7 @@ class Config(Folders):
         return ClassifierJob(
             scale=self.scale, run=run, data=self.images, recipe=self.recipe_of(run), settings=self.training,
             evaluation=self.evaluation, architecture=self.architecture.get(run.model, {}),
-            retrained=self.retrains(str(run)),
+            retrained=self.retrains(str(run)), imported=run in self.imported_runs, published=self.published_of(run),
         )  # fmt: skip
 
     @functools.cached_property
@@ -280,6 +295,10 @@ class Config(Folders):
         }  # fmt: skip
 
 
+def _imported(groups: Iterable[RunGroup]) -> tuple[Run, ...]:
+    return expand_all(group for group in groups if group.source == "imported")
+
+
 # --- What its parts say about each other ------------------------------------------------------------------------------
 
 Problems = Iterator[tuple[str, str]]
@@ -307,6 +326,9 @@ def _contradictions(config: Config, wrong: set[str]) -> Problems:
 def _runs(config: Config) -> Problems:
     """Runs that are listed twice, or that have no weights because the scale does not train them."""
     yield from _twice("runs", config.runs)
+    networks = {name for run in config.runs for name in (str(run), str(run).rpartition("-s")[0])}
+    if unknown := sorted(set(config.published) - networks):
+        yield "published", f"names no run of this scale: {', '.join(unknown)}; expected run ids, with or without seed"
     listed = {f"{name}.runs": section.runs for name, section in config.inspections.items()}
     if config.robustness is not None:
         listed["robustness.runs"] = config.robustness.runs
@@ -314,11 +336,15 @@ def _runs(config: Config) -> Problems:
         setting = task.replace("/", ".heads.")
         listed[f"{setting}.runs"] = tuning.runs
         yield from _twice(f"{setting}.untrained", expand_all(tuning.untrained))
+        if _imported(tuning.untrained):
+            yield f"{setting}.untrained", "source: expected trained, found imported; controls start from random weights"
     for setting, groups in listed.items():
         runs = expand_all(groups)
         yield from _twice(setting, runs)
         if absent := sorted(str(run) for run in set(runs) - set(config.runs)):
             yield setting, f"not among the scale's runs: {', '.join(absent)}; add them to runs"
+        if said := sorted(str(run) for run in set(_imported(groups)) & set(config.runs) - config.imported_runs):
+            yield setting, f"source: imported of {', '.join(said)}, which the scale's runs do not say; say it there"
 
 
 def _twice(setting: str, runs: tuple[Run, ...]) -> Problems:

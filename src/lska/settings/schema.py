@@ -5,6 +5,7 @@ Ranges are annotations, and the texts below the fields are the reference in docs
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable
@@ -16,7 +17,10 @@ from pydantic import Field
 
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
-from lska.provenance.strict import AtLeastOne, AtLeastZero, LocalPath, NotNegative, Positive, checked
+from lska.provenance.files import read_yaml
+from lska.provenance.metric_files import project_root
+from lska.provenance.sidecars import PUBLISHED
+from lska.provenance.strict import AtLeastOne, AtLeastZero, LocalPath, NotNegative, Positive, build, checked
 from lska.settings.recipes import LARGEST_SIDE, Detector, Segmentor
 
 MANIFESTS = Path(__file__).parents[1] / "data" / "manifests"
@@ -41,6 +45,7 @@ FileStem = Annotated[str, checked(stem_problem)]
 """A name that files get."""
 
 DataPart = Literal["train", "val", "test"]
+PreprocessingField = Literal["image_size", "test_crop", "test_interpolation", "mean", "deviation"]
 SetName = Literal["c", "c_bar", "a", "r", "sketch"]
 
 
@@ -52,6 +57,9 @@ class RunGroup:
     seed: int | tuple[int, ...]
     attention: str | tuple[str, ...] | None = None
     kernel: int | tuple[int, ...] | None = None
+    source: Literal["trained", "imported"] = "trained"
+    """Whether the weights are trained here or imported, from where `published` says (docs/weights.md). The scale's
+    `runs` say it; in other lists it may be repeated."""
 
     def __post_init__(self) -> None:
         self.expand()
@@ -69,6 +77,61 @@ def expand_all(groups: Iterable[RunGroup]) -> tuple[Run, ...]:
     runs = [run for group in groups for run in group.expand()]
     models = list(dict.fromkeys(run.model for run in runs))
     return tuple(sorted(runs, key=lambda run: (models.index(run.model), *run.sort_key[1:])))
+
+
+def file_problem(name: str) -> str | None:
+    """What is wrong with the name of a file of weights; None where nothing is."""
+    if re.fullmatch(r"\w[\w.-]*\.(safetensors|pth|pt|tar)", name):
+        return None
+    return f"expected the name of a file that ends in .safetensors, .pth, .pt or .tar, found {name!r}"
+
+
+def _address_problem(address: str | None) -> str | None:
+    if address is None or re.match(r"(https?://\S+|timm:[\w.]+)$", address):
+        return None
+    return f"expected an address http://..., https://..., or timm:<model>.<tag>, found {address!r}"
+
+
+def _sha256_problem(sha256: str | None) -> str | None:
+    if sha256 is None or re.fullmatch("[0-9a-f]{64}", sha256):
+        return None
+    return f"expected 64 hexadecimal digits in lower case, found {sha256!r}"
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file of weights that somebody published, or that you have, and how images are prepared for them."""
+
+    file: Annotated[str, checked(file_problem)]
+    """Its name. Where `weights/published` has a file of this name, that is taken, and nothing is downloaded."""
+    address: Annotated[str | None, checked(_address_problem)] = None
+    """Of the file itself, http or https; or `timm:<model>.<tag>` for what timm's hub has under this name."""
+    page: str | None = None
+    """Where people find it, if it cannot be downloaded by a program."""
+    sha256: Annotated[str | None, checked(_sha256_problem)] = None
+    """Its SHA-256, where it is known."""
+    key: str | None = None
+    """Which mapping of the file holds the weights, such as `model_ema`, where it is another than the usual."""
+    preprocessing: dict[PreprocessingField, Any] = field(default_factory=dict)
+    """How images are prepared, where it is otherwise than file or network say."""
+
+    @property
+    def place(self) -> Path:
+        """Where the file is looked for first."""
+        return PUBLISHED / self.file
+
+
+@dataclass(frozen=True)
+class _PublishedFiles:
+    weights: dict[str, PublishedFile]
+
+
+@functools.cache
+def known_files() -> dict[str, PublishedFile]:
+    """What is known of the weights that the paper's authors and the publications of the other networks give away, by
+    run id without its seed (config/weights/published.yaml)."""
+    path = project_root() / "config" / "weights" / "published.yaml"
+    return build(_PublishedFiles, read_yaml(path), str(path)).weights if path.is_file() else {}
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from lska.settings.recipes import Switches
 from lska.settings.scale import Config
 
 SECTIONS = (
-    Config, sections.RunGroup, sections.DataSource, sections.Training, sections.Pretraining, sections.Evaluation,
-    sections.Speed,
+    Config, sections.RunGroup, sections.PublishedFile, sections.DataSource, sections.Training, sections.Pretraining,
+    sections.Evaluation, sections.Speed,
     sections.DenseTask, sections.DetectionTask, sections.SegmentationTask, sections.FineTuning, sections.Robustness,
     sections.Inspection, sections.ShapeTexture, sections.TextureNeighbours, sections.ReceptiveField,
 )  # fmt: skip

@@ -16,7 +16,7 @@ from lska.models.runs import Run
 from lska.provenance.metric_files import digest, metric_path, outcomes_path, read_record
 from lska.provenance.sidecars import Normalization, imported_normalization, read_pointer
 from lska.settings.recipes import DETECTORS, SEGMENTORS, DetectionRecipe, Recipe, SegmentationRecipe
-from lska.settings.schema import DataSource, Evaluation, FineTuning, SetName, Speed, Training
+from lska.settings.schema import DataSource, Evaluation, FineTuning, PublishedFile, SetName, Speed, Training
 from lska.settings.versions import GENERATORS, MEASUREMENTS, generator_versions
 
 # --- Names -----------------------------------------------------------------------------------------------------------
@@ -173,6 +173,10 @@ class TrainingJob(Folders):
     """Keyword arguments that shrink the network."""
     retrained: bool
     """Whether it is trained here although its weights are published."""
+    imported: bool = False
+    """Whether its weights are imported instead."""
+    published: PublishedFile | None = None
+    """Where published weights of it are to be had, as far as that is known."""
 
     @property
     def place(self) -> str:
