@@ -33,7 +33,7 @@ from lska.models.pretrained import open_network
 from lska.provenance.errors import InputError
 from lska.provenance.files import plain, quoted, read_json, vouched
 from lska.provenance.metric_files import file_md5, has_outcomes, keeps_outcomes
-from lska.provenance.sidecars import Preprocessing, load_sidecar, own_preprocessing
+from lska.provenance.sidecars import FIELDS, Preprocessing, load_sidecar, own_preprocessing
 from lska.provenance.strict import build, merge
 from lska.provenance.surroundings import expanded
 from lska.settings.scale import Config
@@ -73,6 +73,8 @@ def preprocessing_of(
     over it. Raises ValueError, which names the place, where that says no square input of three channels that is cut
     from the centre of an image.
     """
+    if unknown := sorted(set(changes or {}) - set(FIELDS)):
+        raise InputError(f"--preprocessing: expected some of {', '.join(FIELDS)}, found {', '.join(unknown)}")
     beside = () if weights is None else (weights.with_suffix(".json"), weights.with_name("config.json"))
     there = [path for path in beside if path.is_file()]
     stated, source = network.pretrained_cfg, "pretrained_cfg of the network"

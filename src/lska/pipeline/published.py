@@ -25,7 +25,6 @@ from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import MissingFileError, file_hash, plain, quoted, temporary_file, writing
 from lska.provenance.metric_files import code_version, environment, file_md5, write_sealed
 from lska.provenance.sidecars import (
-    FIELDS,
     ForeignWeightsError,
     WeightsSource,
     changes,
@@ -110,8 +109,6 @@ def import_weights(
     if (problem := not_importable(job.weights)) is not None:
         raise ForeignWeightsError(problem)
     former = read_sidecar(job.weights.with_suffix(".json"))
-    if unknown := sorted(set(preprocessing or {}) - set(FIELDS)):
-        raise InputError(f"--preprocessing: expected some of {', '.join(FIELDS)}, found {', '.join(unknown)}")
     wanted = _wanted(job, source, source_of(former))
     wanted = replace(wanted, key=key or wanted.key, preprocessing={**wanted.preprocessing, **(preprocessing or {})})
     if sha256 is not None:
