@@ -208,6 +208,7 @@ def copy(source: Path, target: Path) -> None:
 
 BAD: dict[str, Callable[[Path], Path]] = {
     "no folder": lambda folder: folder / "absent",
+    "an archive": lambda folder: (folder.write_bytes(b""), folder)[1],
     "images without classes": lambda folder: [picture(folder / f"{one}.jpg", one) for one in range(3)] and folder,
     "one class": lambda folder: fill(folder, 3, ("ahorn",)),
     "an empty class": spoil(lambda folder: (folder / "weide").mkdir()),

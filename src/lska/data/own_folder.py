@@ -56,8 +56,12 @@ def describe_folder(folder: Path, name: str, share: float) -> OwnFolder:
             classes that are empty, alone, or in one split only, one image in both splits or in two classes.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder with a folder of images for each class, found none; correct it")
-    train_folder, val_folder, others = _split_folders(folder)
+        found = "a file; unpack it" if folder.exists() else "nothing; correct the path"
+        raise DataError(f"{folder}: expected a folder with a folder of images for each class, found {found}")
+    try:
+        train_folder, val_folder, others = _split_folders(folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error}); check its permissions and mount") from error
     train = _listed(folder, "train", train_folder)
     given = None if val_folder is None else _listed(folder, "val", val_folder)
     if given is not None:
