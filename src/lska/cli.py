@@ -432,15 +432,15 @@ def _launch(given: Given) -> int:
     return launch(words, given.processes, given.nodes)
 
 
-@command("mmconfig", "print a fine-tuning's configuration in mmengine's own form", RUN, TASK, heavy=True)
+@command("mmconfig", "print a fine-tuning as a configuration file of mmdet or mmseg, for any folder", RUN, TASK,
+         heavy=True)  # fmt: skip
 def _mmconfig(given: Given) -> None:
     job = given.scale.fine_tuning(given.task, Run.parse(given.run))
-    from lska.train.fine_tuner import open_splits
-    from lska.train.mm_configs import configuration
+    from lska.train.mm_configs import printed
 
     with contextlib.redirect_stdout(sys.stderr):
-        settings = configuration(job, open_splits(job, "train", "val"))
-    say(settings.pretty_text)
+        text = printed(job)
+    say(text)
 
 
 # --- Measurements ----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,70 @@ def test_a_sidecar_is_written_before_its_weights_appear(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         save_weights(small(1), path, vouch=vouch)
     assert seen == [(False, set(small(1).state_dict()))] and list(tmp_path.iterdir()) == []
+
+
+# Whole networks of several kinds, how timm makes maps of them, and which tensors these do not have.
+FEATURES: dict[str, tuple[dict[str, object], dict[str, object], str]] = {
+    "van_tiny": (SMALL, {}, r"head\."),
+    "van_tiny cut": (SMALL, {"out_indices": (0, 2)}, r"head\.|(patch_embed|block|norm)4\."),
+    "pvt_v2_b2": (
+        {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "num_heads": (1,) * 4, "num_classes": 10}, {},
+        r"head\.",
+    ),
+    "swin_tiny_patch4_window7_224": (
+        {"embed_dim": 12, "depths": (1, 1, 2, 1), "num_heads": (1,) * 4, "num_classes": 10}, {"out_indices": (0, 1)},
+        r"head\.|norm\.|layers\.[23]\.",
+    ),
+    "convnext_tiny": (
+        {"dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "num_classes": 10}, {"out_indices": (1, 2)},
+        r"head\.|stages\.3\.",
+    ),
+    "resnet10t": ({"num_classes": 10}, {"out_indices": (2, 3)}, r"fc\.|layer4\."),
+}  # fmt: skip
+
+
+def test_maps_take_their_part_of_a_whole_networks_weights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, snapshot: SnapshotAssertion
+) -> None:
+    told = []
+    for case, (architecture, how, absent) in FEATURES.items():
+        model, path = case.split()[0], tmp_path / "whole.safetensors"
+        whole = create(model, **architecture)
+        with torch.no_grad():
+            for parameter in whole.parameters():
+                parameter += torch.rand_like(parameter)
+        save_weights(whole, path)
+        maps = create(model, features_only=True, **how, **architecture)
+        before = {name: tensor.clone() for name, tensor in maps.state_dict().items()}
+        with caplog.at_level("INFO"):
+            load_weights(maps, path)
+        left = sum(bool(re.match(absent, name)) for name in whole.state_dict())
+        assert f": {len(before)} tensors taken, {left} left out" in caplog.messages[-1], case
+        assert left + len(before) == len(whole.state_dict()), case
+        values = {name.replace(".", "_"): tensor for name, tensor in whole.state_dict().items()}
+        for name, tensor in maps.state_dict().items():
+            assert torch.equal(tensor, values[name.removeprefix("model.").replace(".", "_")]), (case, name)
+        # What it has must be there and fit, and none of its parts may be another's.
+        for name, settings in {
+            "one tensor less": {}, "three blocks": {"depths": (3, 1, 2, 1)}, "another width": {"in_chans": 1},
+        }.items():  # fmt: skip
+            if model == "resnet10t" and "depths" in settings:
+                continue
+            other = create(model, **architecture | settings).state_dict()
+            if not settings:
+                del other[next(iter(other))]
+            save_file(other, path)
+            kept = {name: tensor.clone() for name, tensor in maps.state_dict().items()}
+            with pytest.raises(CheckpointError) as refused:
+                load_weights(maps, path)
+            told.append(f"{case}, {name}: {refused.value}".replace(str(tmp_path), "<folder>"))
+            assert all(torch.equal(tensor, kept[name]) for name, tensor in maps.state_dict().items())
+    assert "\n".join(told) == snapshot
+
+
+@pytest.mark.parametrize("wrong", [{"attention": "lka"}, {"kernel_size": 23}, {"depths": (1, 1, 1, 2)}])
+def test_maps_of_another_attention_or_size_are_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
+    save_weights(small(), tmp_path / "w.safetensors")
+    for how in ({}, {"out_indices": (0, 3)}):
+        with pytest.raises(CheckpointError, match="do not fit the model"):
+            load_weights(small(features_only=True, **how, **wrong), tmp_path / "w.safetensors")

@@ -92,11 +92,13 @@ def test_kernel_size_and_checkpoint_come_from_one_run() -> None:
     for head in TASKS:
         config = paper_jobs.config({"runs": [paper_jobs.group(RUN), *entry]}, means(head, runs=entry, untrained=entry))
         made = configuration(config.fine_tuning(TASKS[head], run), paper_jobs.splits(head))
-        assert (made.model.backbone.run, Path(made.model.backbone.checkpoint).stem) == (str(run), str(run))
+        backbone = made.model.backbone
+        assert (backbone.model, backbone.attention, backbone.kernel_size) == ("van_small", "lka", 35)
+        assert Path(backbone.init_cfg.checkpoint).stem == str(run)
         assert made.model.neck.in_channels == [64, 128, 320, 512] and made.randomness.seed == 4
         control = configuration(config.fine_tuning(f"{TASKS[head]}-untrained", run), paper_jobs.splits(head))
-        assert changed(made, control) == {"model.backbone.checkpoint"}
-        assert control.model.backbone.checkpoint is None
+        assert changed(made, control) == {"model.backbone.init_cfg.type", "model.backbone.init_cfg.checkpoint"}
+        assert control.model.backbone.init_cfg is None
 
 
 @pytest.mark.parametrize("head", TASKS)

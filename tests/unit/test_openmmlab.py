@@ -17,7 +17,7 @@ from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
 from lska.models import create
-from lska.models.openmmlab import EXTENSION, Backbone, install, stages, use
+from lska.models.openmmlab import EXTENSION, LSKABackbone, install, stages, use
 from lska.models.pretrained import CheckpointError, save_weights
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
@@ -65,9 +65,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def backbone(**settings: Any) -> Backbone:
+VAN = {"model": "van_tiny", "attention": "lska", "kernel_size": 23}
+
+
+def pretrained(path: Path | str) -> dict[str, str]:
+    """Weights as configurations of the libraries name them."""
+    return {"type": "Pretrained", "checkpoint": str(path)}
+
+
+def backbone(**settings: Any) -> LSKABackbone:
     torch.manual_seed(0)
-    return Backbone(**{"run": RUN, "architecture": NARROW, **settings})
+    return LSKABackbone(**{**VAN, "architecture": NARROW, **settings})
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
@@ -89,7 +97,7 @@ def whole(
     narrow = {"architecture": architecture or {"van_tiny": NARROW}}
     job = paper_jobs.job(head, narrow, paper_jobs.means(head, **means), run=run)
     settings = mm_configs.model(job, 5)
-    settings["backbone"]["checkpoint"] = None if weights is None else str(weights)
+    settings["backbone"]["init_cfg"] = weights and pretrained(weights)
     with DefaultScope.overwrite_default_scope(use(job.kind)):
         return libraries[job.kind].build(ConfigDict(settings))
 
@@ -116,25 +124,27 @@ def test_every_tensor_of_the_backbone_is_loaded_and_learns(
     assert [tuple(one.shape) for one in maps] == [(2, 8, 16, 24), (2, 12, 8, 12), (2, 16, 4, 6), (2, 24, 2, 3)]
     assert all(norm.num_batches_tracked == 42 for norm in norms)
     corrected = whole(head, libraries, None, overrides={"switches": {"layer_norm": "corrected"}})
-    assert [each.backbone.network.norm1.eps for each in (network, corrected)] == [1e-5, 1e-6]
+    assert [each.backbone.network.model.norm1.eps for each in (network, corrected)] == [1e-5, 1e-6]
 
 
 def test_a_backbone_and_files_that_do_not_fit_are_refused(
     tmp_path: Path, checkpoint: Path, snapshot: SnapshotAssertion
 ) -> None:
     said = []
-    for run, weights in (
-        (RUN, "checkpoints/van_tiny-lska-k7-s0.safetensors"), ("convnext_tinny-s0", None),
-        ("convnext_tiny-lska-k7-s0", None), ("van_tiny-s0", None), ("van_tiny-lska-k8-s0", None), ("van_tiny", None),
+    for settings in (
+        {"model": "convnext_tinny"}, {**VAN, "model": "convnext_tiny"}, {"model": "van_tiny"},
+        {"model": "van_tiny", "attention": "lska"}, VAN | {"kernel_size": 8},
+        VAN | {"architecture": {"width": 3}}, VAN | {"init_cfg": {"type": "Kaiming"}},
+        VAN | {"init_cfg": pretrained("a.pth"), "pretrained": "b.pth"}, VAN | {"init_cfg": {"type": "Pretrained"}},
     ):  # fmt: skip
         with pytest.raises(InputError) as caught:
-            Backbone(run, checkpoint=weights)
+            LSKABackbone(**settings)
         said.append(str(caught.value))
     tensors = dict(load_file(checkpoint))
     del tensors["block1.0.norm1.running_mean"]
     tensors |= {"block1.0.attn.spatial_gating_unit.conv0.weight": torch.zeros(2), "norm1.weight": torch.zeros(9)}
     save_file(tensors, tmp_path / checkpoint.name)
-    model = backbone(checkpoint=str(tmp_path / checkpoint.name))
+    model = backbone(init_cfg=pretrained(tmp_path / checkpoint.name))
     before = model.state_dict()["norm1.weight"].clone()
     with pytest.raises(CheckpointError) as refused:
         model.init_weights()
@@ -160,12 +170,12 @@ def test_feature_maps_are_those_of_timm(tmp_path: Path) -> None:
     save_weights(classifier, path)
     features = create(run.model, attention=run.attention, kernel_size=run.kernel, features_only=True, **architecture)
     features.model.load_state_dict(classifier.state_dict(), strict=False)
-    ours = Backbone(str(run), str(path), architecture, layer_norm_eps=1e-6)
+    ours = backbone(pretrained=str(path), architecture=architecture, layer_norm_eps=1e-6)
     ours.init_weights()
     with torch.no_grad():
         expected, found = features.eval()(images()), ours.eval()(images())
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-    widths, strides = stages(run, architecture)
+    widths, strides = stages(run.model, architecture)
     assert strides == (2, 4, 8, 16) and widths == tuple(feature.shape[1] for feature in found)
 
 
@@ -183,10 +193,10 @@ OTHERS = {
 
 
 def test_widths_and_strides_of_the_papers_networks() -> None:
-    assert [stages(Run.parse(f"van_{size}-lska-k23-s0")) for size in ("tiny", "base")] == [
+    assert [stages(f"van_{size}") for size in ("tiny", "base")] == [
         ((32, 64, 160, 256), (4, 8, 16, 32)), ((64, 128, 320, 512), (4, 8, 16, 32)),
     ]  # fmt: skip
-    found = {model: stages(Run.parse(f"{model}-s0")) for model in OTHERS}
+    found = {model: stages(model) for model in OTHERS}
     assert found == {model: (widths, (4, 8, 16, 32)) for model, (widths, _) in OTHERS.items()}
 
 
@@ -205,7 +215,7 @@ def test_every_network_is_a_backbone_with_the_weights_of_its_classifier(model: s
     path = tmp_path / f"{model}-s0.safetensors"
     classifier = sibling(model)
     save_weights(classifier, path)
-    ours = Backbone(f"{model}-s0", str(path), OTHERS[model][1])
+    ours = LSKABackbone(model, architecture=OTHERS[model][1], init_cfg=pretrained(path))
     before = snapshot(ours)
     ours.init_weights()
     after, state = snapshot(ours), classifier.state_dict()
@@ -222,7 +232,7 @@ def test_every_network_is_a_backbone_with_the_weights_of_its_classifier(model: s
     assert [name for name, parameter in ours.named_parameters() if parameter.grad is None] == []
     for size in ((64, 96), (70, 101)):
         maps = ours.eval()(images(size))
-        assert [one.shape[1] for one in maps] == list(stages(Run.parse(f"{model}-s0"), OTHERS[model][1])[0])
+        assert [one.shape[1] for one in maps] == list(stages(model, OTHERS[model][1])[0])
         for one, stride in zip(maps, (4, 8, 16, 32), strict=True):
             whole, rounded = ([step(side / stride) for side in size] for step in (math.floor, math.ceil))
             assert whole[0] <= one.shape[2] <= rounded[0] and whole[1] <= one.shape[3] <= rounded[1]
@@ -235,7 +245,7 @@ def test_weights_of_slak_that_are_zero_stay_zero(tmp_path: Path) -> None:
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.weight[torch.rand(module.weight.shape) < 0.4] = 0
     save_weights(network, path)
-    ours = Backbone("slak_tiny-s0", str(path), OTHERS["slak_tiny"][1])
+    ours = LSKABackbone("slak_tiny", architecture=OTHERS["slak_tiny"][1], pretrained=str(path))
     ours.init_weights()
     zeros = {name: tensor == 0 for name, tensor in ours.state_dict().items() if tensor.ndim > 1}
     optimizer = torch.optim.AdamW(ours.parameters(), lr=0.1)
@@ -306,6 +316,12 @@ def test_roi_align(device: str) -> None:
         assert found.tolist() == [[[[2.5, 4.5], [10.5, 12.5]]], [[[0.0] * 2] * 2]]
     # Half a pixel further: 0.5, 1.5 | 2.5, 3.5, and what lies beyond the last pixel's centre counts as 3.
     assert roi_align(ramp, rois[:1], 2, 1.0, 2, "avg", False)[0, 0].tolist() == [[5.0, 6.75], [12.0, 13.75]]
+    # RoIAlign is linear: each output goes back to the pixels that it is the mean of.
+    ramp.requires_grad_()
+    parts = torch.tensor([[4.0, 8.0], [0.0, 12.0]], device=device)
+    roi_align(ramp, rois, 2, 1.0, 2, "avg", True)[0, 0].backward(parts)
+    assert ramp.grad[0, 0].tolist() == [[1, 1, 2, 2]] * 2 + [[0, 0, 3, 3]] * 2
+    ramp = ramp.detach()
     half = roi_align(ramp.bfloat16(), rois[:1].bfloat16() * 2, 2, 0.5, 0, "avg", True)
     assert half.dtype == torch.bfloat16 and half[0, 0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
     with pytest.raises(NotImplementedError, match="roi_align_forward with pool_mode 'max'"):

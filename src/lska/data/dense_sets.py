@@ -96,6 +96,12 @@ def open_dense(kind: str, data: DataSource, split: str, cache: Path) -> Any:
     return DenseSet(kind, data, cache).open(split)
 
 
+def expected_dense(kind: str, data: DataSource, split: str, cache: Path) -> Any:
+    """The same split where it will be looked for, whether it is there or not: with its classes, as a folder at the root
+    whose annotations are in COCO's form. Raises ValueError for an unknown split or a missing manifest."""
+    return DenseSet(kind, data, cache).expected(split)
+
+
 def prepare_dense(kind: str, data: DataSource, record: Path, cache: Path) -> None:
     """Prepare a detection or segmentation set; raises as `lska.data.preparing.prepare_set`."""
     prepare_set(DenseSet(kind, data, cache), record)
@@ -130,14 +136,19 @@ class DenseSet(DataSet):
     @property
     def manifest(self) -> DenseManifest:
         """What it has to hold; of generated data what the settings promise, after a look at whether they made it."""
+        if self.data.generate is not None and not holds(self.root, self.settings.description()):
+            raise DataError(
+                f"{self.root} does not hold the generated set {self.data.name!r}, or one of other settings; make it "
+                "with `lska data prepare`"
+            )
+        return self.described
+
+    @property
+    def described(self) -> DenseManifest:
+        """What it has to hold, without a look at whether anything is there."""
         if self.data.generate is None:
             return manifest_for(self.kind, self.data)
         settings, name = self.settings, self.data.name
-        if not holds(self.root, settings.description()):
-            raise DataError(
-                f"{self.root} does not hold the generated set {name!r}, or one of other settings; make it with "
-                "`lska data prepare`"
-            )
         about = {"name": name, "title": "generated scenes", **RENDERED, "classes": settings.class_names}
         counts = {split: settings.count(split) for split in FOLDERS}
         if self.kind == "detection":
@@ -156,26 +167,24 @@ class DenseSet(DataSet):
     def open(self, split: str) -> Any:
         """Open a split; raises as `open_dense`."""
         manifest = self.manifest
-        if split not in manifest.splits:
-            raise DataError(f"{manifest.name} has no split {split!r}; choose from {', '.join(manifest.splits)}")
-        folder, expected = dense_root(manifest, self.root, self.cache), manifest.splits[split]
-        segments = isinstance(manifest, SegmentationManifest)
-        images, answers = folder / expected.images, folder / (expected.labels if segments else expected.annotations)
-        folders = segments or manifest.format == "voc"
+        folder = dense_root(manifest, self.root, self.cache)
+        images, answers = _places(manifest, split, folder)
+        folders = isinstance(manifest, SegmentationManifest) or manifest.format == "voc"
         for place, there in ((images, images.is_dir()), (answers, answers.is_dir() if folders else answers.is_file())):
             if not there:
                 what = "a COCO annotation file" if place == answers and not folders else "a folder"
                 raise DataError(f"{place} is missing: expected {what}; restore it or correct the data root")
-        if segments:
-            return SegmentationSplit(
-                split, images, answers, manifest.image_suffix, manifest.label_suffix, manifest.classes,
-                manifest.zero_is_unlabelled, manifest.ignore, expected.count,
-            )  # fmt: skip
-        if folders:
-            answers = self._converted(manifest, answers, folder / str(expected.names))
-        return DetectionSplit(
-            split, images, answers, manifest.classes, manifest.category_ids, expected.count, manifest.masks
-        )
+        if isinstance(manifest, DetectionManifest) and folders:
+            answers = self._converted(manifest, answers, folder / str(manifest.splits[split].names))
+        return _split(manifest, split, images, answers)
+
+    def expected(self, split: str) -> Any:
+        """The split at its place; raises as `expected_dense`."""
+        manifest = self.described
+        images, answers = _places(manifest, split, self.root / (manifest.folder or ""))
+        if isinstance(manifest, DetectionManifest) and manifest.format == "voc":
+            answers = self.cache / f"{manifest.name}-{split}.json"
+        return _split(manifest, split, images, answers)
 
     def _converted(self, manifest: DetectionManifest, xml: Path, names_file: Path) -> Path:
         """The COCO JSON file of a VOC split, converted anew where a source has another name, size or time."""
@@ -218,6 +227,25 @@ class DenseSet(DataSet):
             manifest = dataclasses.replace(manifest, splits=splits)
         report = CheckReport(manifest.name, manifest.digest, self.root, tuple(dict.fromkeys(findings)), tuple(notes))
         return report, record(manifest) | {"kind": self.kind, "detail": detail, "contents": digests, "files": files}
+
+
+def _places(manifest: DenseManifest, split: str, folder: Path) -> tuple[Path, Path]:
+    """Where a split's images and its annotations or label maps are, in the folder of the set."""
+    if split not in manifest.splits:
+        raise DataError(f"{manifest.name} has no split {split!r}; choose from {', '.join(manifest.splits)}")
+    stated = manifest.splits[split]
+    answers = stated.labels if isinstance(stated, SegmentationSplitManifest) else stated.annotations
+    return folder / stated.images, folder / answers
+
+
+def _split(manifest: DenseManifest, split: str, images: Path, answers: Path) -> DenseSplit:
+    count = manifest.splits[split].count
+    if isinstance(manifest, SegmentationManifest):
+        return SegmentationSplit(
+            split, images, answers, manifest.image_suffix, manifest.label_suffix, manifest.classes,
+            manifest.zero_is_unlabelled, manifest.ignore, count,
+        )  # fmt: skip
+    return DetectionSplit(split, images, answers, manifest.classes, manifest.category_ids, count, manifest.masks)
 
 
 def check_segmentation(manifest: SegmentationManifest, split: SegmentationSplit) -> SplitOutcome:

@@ -1,10 +1,13 @@
-"""mmdet and mmseg: importing them, any network of timm as their backbone, and what stands in for mmcv's operators.
+"""mmdet and mmseg: any network of timm as their backbone, and what stands in for mmcv's operators.
+
+Importing this module is enough (docs/use.md), also by a configuration's `custom_imports`: it registers the backbone
+where both libraries find it, and imports neither of them.
 
 mmdet 3.3 and mmsegmentation 1.2 need mmcv 2.1, which has no wheel for current versions of torch. Its Python part
-(mmcv-lite) runs alone if a module named `mmcv._ext` answers for the compiled operators. RetinaNet, Mask R-CNN and
-Semantic FPN call four of them: `nms`, RoIAlign forward on the masks that are learnt (on feature maps our configurations
-have torchvision's own layer) and, on CUDA, the sigmoid focal loss forward and backward. These are here, for CPU and
-CUDA, by torchvision. Every other operator raises NotImplementedError when it is called.
+(mmcv-lite) runs alone if a module named `mmcv._ext` answers for the compiled operators. RetinaNet, Faster and Mask
+R-CNN and Semantic FPN call five of them: `nms`, RoIAlign forward and backward (on feature maps our own configurations
+have torchvision's layer) and, on CUDA, the sigmoid focal loss forward and backward. These are here, for CPU and CUDA,
+by torchvision. Every other operator raises NotImplementedError when it is called.
 """
 
 from __future__ import annotations
@@ -22,16 +25,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 import torchvision
+from mmengine import registry
+from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lska.models import create
 from lska.models.designs import check_attention
-from lska.models.kernels import MODELS
-from lska.models.pretrained import fit_weights, read_weights
-from lska.models.runs import Run
+from lska.models.kernels import MODELS, check_kernel_size
+from lska.models.pretrained import load_weights
 from lska.models.slak import SLaK
 from lska.models.van import VAN
 from lska.provenance.errors import InputError
@@ -44,19 +49,13 @@ LIBRARIES = {"detection": "mmdet", "segmentation": "mmseg"}
 
 @functools.cache
 def use(kind: str) -> str:
-    """Import the library of `kind`, register the backbone in it, and return its registry scope.
-
-    Takes seconds the first time.
-    """
-    install()
+    """Import the library of `kind` without its warnings, and return its registry scope; takes seconds."""
     library = LIBRARIES[kind]
     with warnings.catch_warnings():
         # Old spellings inside the libraries, which their users cannot mend.
         warnings.simplefilter("ignore", category=(DeprecationWarning, FutureWarning, UserWarning, SyntaxWarning))
         for module in ("models", "datasets"):
             importlib.import_module(f"{library}.{module}")
-        registry: Any = importlib.import_module(f"{library}.registry")
-    registry.MODELS.register_module(name="Backbone", module=Backbone, force=True)
     return library
 
 
@@ -82,11 +81,12 @@ STAGE_NORMS = {"slak": 1e-6, "convnext": 1e-6, "swin": 1e-5}
 """Families whose published detectors and segmenters put a LayerNorm of their own behind each stage, with its eps."""
 DENSE_SETTINGS = {"swin": {"strict_img_size": False, "always_partition": True}, "deit": {"dynamic_img_size": True}}
 """Settings of timm by family that let images have any size."""
-NETWORK = "network."
+NETWORK = "network.model."
 
 
-class Backbone(nn.Module):
-    """The network of a run, with the classifier's own stages and weights, that gives their four feature maps.
+@registry.MODELS.register_module(force=True)
+class LSKABackbone(nn.Module):
+    """VAN, or another network of timm, with the classifier's own stages and weights; gives their feature maps.
 
     Parameter names in files are the network's own, without its classifier. Nothing is frozen, and BatchNorm keeps
     learning its statistics (released configurations; paper/protocol.md, sections 3 and 4). VAN and PVTv2 end a stage
@@ -96,44 +96,53 @@ class Backbone(nn.Module):
     are zero stay zero.
 
     Args:
-        run: run id, which fixes model, attention and kernel size, for example `van_tiny-lska-k23-s0`.
-        checkpoint: pretrained weights of that run, read by `init_weights`; the file must be named after the run, so
-            that network and weights cannot be of different runs. None keeps the random initialisation.
-        architecture: settings of the network that differ from the paper's.
-        drop_path_rate: largest share of blocks skipped.
+        model: name in timm, ours included, for example `van_tiny`.
+        attention, kernel_size: those of VAN, which must be given for it; None for every other network.
+        architecture: settings of the network that differ from those of its name.
+        drop_path_rate: largest share of blocks skipped; None for a network that has no such setting.
         layer_norm_eps: eps of the LayerNorm that ends each stage of VAN: 1e-5 in the released detection and
             segmentation code, 1e-6 in pretraining.
         out_indices: stages from 0 whose maps are returned.
         synchronize: whether BatchNorm takes its statistics over all processes (segmentation, on GPUs).
+        init_cfg: the pretrained weights, as the libraries name them: `dict(type="Pretrained", checkpoint=<file>)`, a
+            file of a classifier as `lska.models.pretrained.read_weights` takes it. None keeps the random
+            initialisation.
+        pretrained: the file alone, as mmseg hands it on from its segmentors.
 
     Raises:
-        ValueError: unknown network, one without four feature maps, or a checkpoint of another run.
+        ValueError: unknown network, attention or kernel size, a network without four feature maps, or an `init_cfg` of
+            another form.
     """
 
     def __init__(
         self,
-        run: str,
-        checkpoint: str | None = None,
+        model: str,
+        attention: str | None = None,
+        kernel_size: int | None = None,
         architecture: dict[str, object] | None = None,
-        drop_path_rate: float = 0.1,
+        drop_path_rate: float | None = 0.1,
         layer_norm_eps: float = 1e-5,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         synchronize: bool = False,
+        init_cfg: dict[str, object] | None = None,
+        pretrained: str | None = None,
     ) -> None:
         super().__init__()
-        if checkpoint is not None and Path(checkpoint).stem != run:
-            raise InputError(f"backbone {run}: expected a checkpoint of that run, found {checkpoint}")
-        features = feature_network(Run.parse(run), drop_path_rate=drop_path_rate, **(architecture or {}))
-        self.network, self.checkpoint, self.out_indices = features.model, checkpoint, tuple(out_indices)
-        self.blocks = list(features.out_indices)
-        self.strides, self.own_strides = _strides(features), features.feature_info.reduction()
-        family = run.split("_")[0]
+        if model in MODELS:
+            check_attention(attention)
+            check_kernel_size(kernel_size)
+        self.checkpoint, self.out_indices = _checkpoint(init_cfg, pretrained), tuple(out_indices)
+        about = {"attention": attention, "kernel_size": kernel_size, "drop_path_rate": drop_path_rate}
+        self.network = feature_network(model, **about, **(architecture or {}))
+        features = self.network.feature_info
+        self.strides, self.own_strides = _strides(self.network), features.reduction()
+        family = model.split("_")[0]
         self.pads = family in DENSE_SETTINGS
-        for index, channels in enumerate(features.feature_info.channels() if family in STAGE_NORMS else ()):
+        for index, channels in enumerate(features.channels() if family in STAGE_NORMS else ()):
             self.add_module(f"norm{index}", nn.LayerNorm(channels, eps=STAGE_NORMS[family]))
-        if isinstance(self.network, VAN):
-            for number in range(1, self.network.num_stages + 1):
-                getattr(self.network, f"norm{number}").eps = layer_norm_eps
+        if isinstance(self.network.model, VAN):
+            for number in range(1, self.network.model.num_stages + 1):
+                getattr(self.network.model, f"norm{number}").eps = layer_norm_eps
         self.register_state_dict_post_hook(_name_as_the_network)
         self.register_load_state_dict_pre_hook(_name_as_here)
         if synchronize:
@@ -143,18 +152,12 @@ class Backbone(nn.Module):
         """Load the pretrained weights, if any; mmengine calls this once, before it takes over a saved state.
 
         Raises:
-            CheckpointError: a tensor is missing, unknown or of another shape, the classifier's apart; the message names
-                the file and the tensors.
+            CheckpointError, FileNotFoundError: as `lska.models.pretrained.load_weights`.
         """
         if self.checkpoint is None:
             return
-        # What comes after the stages stays behind: head, final norm, class token of PVT.
-        own, after = self.network.state_dict(), ("head", "norm", "cls_token", "fc")
-        found = read_weights(self.checkpoint).items()
-        tensors = {name: tensor for name, tensor in found if name.split(".")[0] not in after or name in own}
-        fit_weights(self.network, tensors, self.checkpoint)
-        logger.info("backbone: %d tensors from %s", len(tensors), self.checkpoint)
-        if isinstance(self.network, SLaK):
+        load_weights(self.network, self.checkpoint)
+        if isinstance(self.network.model, SLaK):
             for module in self.network.modules():
                 if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.all():
                     module.weight.register_hook(lambda gradient, weight=module.weight: gradient * (weight != 0))
@@ -165,7 +168,7 @@ class Backbone(nn.Module):
         if self.pads:
             side = max(self.strides)
             x = F.pad(x, (0, -width % side, 0, -height % side))
-        maps = self.network.forward_intermediates(x, indices=self.blocks, intermediates_only=True)
+        maps = self.network(x)
         return tuple(self._map(maps[index], index, (height, width)) for index in self.out_indices)
 
     def _map(self, x: Tensor, index: int, size: tuple[int, int]) -> Tensor:
@@ -179,12 +182,25 @@ class Backbone(nn.Module):
         return x
 
 
+def _checkpoint(init_cfg: dict[str, object] | None, pretrained: str | None) -> str | None:
+    """The file of pretrained weights that a configuration names, if any."""
+    match init_cfg:
+        case None:
+            return pretrained
+        case {"type": "Pretrained", "checkpoint": str(file), **others} if not others and pretrained is None:
+            return file
+    raise InputError(
+        f"backbone: expected init_cfg=dict(type='Pretrained', checkpoint='<file>') or pretrained='<file>', found "
+        f"init_cfg={init_cfg!r}, pretrained={pretrained!r}"
+    )
+
+
 def _name_as_the_network(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
     for name in [name for name in state if name.startswith(prefix + NETWORK)]:
         state[prefix + name.removeprefix(prefix + NETWORK)] = state.pop(name)
 
 
-def _name_as_here(module: Backbone, state: dict[str, Tensor], prefix: str, *others: object) -> None:
+def _name_as_here(module: LSKABackbone, state: dict[str, Tensor], prefix: str, *others: object) -> None:
     own = {name for name, _ in module.named_children()}
     for name in [name for name in state if name.startswith(prefix) and not name.startswith(prefix + NETWORK)]:
         rest = name.removeprefix(prefix)
@@ -192,23 +208,21 @@ def _name_as_here(module: Backbone, state: dict[str, Tensor], prefix: str, *othe
             state[prefix + NETWORK + rest] = state.pop(name)
 
 
-def feature_network(run: Run, **settings: object) -> nn.Module:
-    """timm's getter of the four feature maps of a run's network, whose `model` is the network without classifier.
+def feature_network(model: str, **settings: object) -> nn.Module:
+    """timm's getter of the four feature maps of a network, whose `model` is the network without classifier.
 
     Raises:
-        ValueError: unknown network, attention or kernel size, or a network without four feature maps.
+        ValueError: unknown network or setting, or a network without four feature maps.
     """
-    if run.model in MODELS:
-        check_attention(run.attention)
-    family = run.model.split("_")[0]
+    family = model.split("_")[0]
     ways = {"features_only": True, "feature_cls": "getter", "out_indices": 4}
     settings = ways | DENSE_SETTINGS.get(family, {}) | settings
     if family == "deit":
         depth = int(settings.get("depth", 12))
         settings["out_indices"] = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
-    features = create(run.model, attention=run.attention, kernel_size=run.kernel, **settings)
+    features = create(model, **settings)
     if len(features.out_indices) != 4:
-        raise InputError(f"{run}: expected a network with four feature maps, found {len(features.out_indices)}")
+        raise InputError(f"{model}: expected a network with four feature maps, found {len(features.out_indices)}")
     return features
 
 
@@ -218,16 +232,16 @@ def _strides(features: nn.Module) -> tuple[int, ...]:
     return tuple(own) if len(set(own)) > 1 else (4, 8, 16, 32)
 
 
-def stages(run: Run, architecture: dict[str, object] | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Channels and strides in pixels of the four stages of a run's network."""
-    return _stages(run, json.dumps(architecture or {}, sort_keys=True))
+def stages(model: str, architecture: dict[str, object] | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Channels and strides in pixels of the four stages of a network: its neck's `in_channels`, and its anchors'."""
+    return _stages(model, json.dumps(architecture or {}, sort_keys=True))
 
 
 @functools.cache
-def _stages(run: Run, architecture: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _stages(model: str, architecture: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """As `stages`, of each network once: planning asks for widths and strides of every fine-tuning."""
     with torch.device("meta"):
-        features = feature_network(run, **json.loads(architecture))
+        features = feature_network(model, **json.loads(architecture))
     return tuple(features.feature_info.channels()), _strides(features)
 
 
@@ -240,8 +254,8 @@ LOG_FLOOR = torch.finfo(torch.float32).tiny
 def install() -> bool:
     """Make torchvision's operators answer for mmcv's where mmcv has no compiled ones; says whether they do.
 
-    Call it before anything imports `mmcv.ops`, hence before `mmdet` and `mmseg`. Later calls change nothing. A compiled
-    `mmcv._ext` is always left alone. Raises ModuleNotFoundError where mmcv is not installed.
+    Importing this module calls it, which has to come before anything imports `mmcv.ops`. Later calls change nothing. A
+    compiled `mmcv._ext` is always left alone. Raises ModuleNotFoundError where mmcv is not installed.
     """
     if EXTENSION not in sys.modules and importlib.util.find_spec(EXTENSION) is None:
         sys.modules[EXTENSION] = _StandIn()
@@ -299,6 +313,18 @@ def _roi_align_forward(
     output.copy_(torchvision.ops.roi_align(maps, boxes, size, spatial_scale, sampling_ratio, aligned))
 
 
+def _roi_align_backward(
+    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor, **settings: Any
+) -> None:
+    """Fill `grad_input` (B, C, H, W) from `grad_output` (R, C, height, width); RoIAlign is linear in its input."""
+    with torch.enable_grad():
+        maps = torch.zeros_like(_at_least_single(grad_input), requires_grad=True)
+        output = maps.new_empty(grad_output.shape)
+        _roi_align_forward(maps, rois, output, argmax_y, argmax_x, **settings)
+        output.backward(grad_output.to(output.dtype))
+    grad_input.copy_(maps.grad)
+
+
 def _sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float
 ) -> None:
@@ -346,6 +372,15 @@ def _at_least_single(values: Tensor) -> Tensor:
 OPERATORS: dict[str, Callable[..., Any]] = {
     "nms": _nms,
     "roi_align_forward": _roi_align_forward,
+    "roi_align_backward": _roi_align_backward,
     "sigmoid_focal_loss_forward": _sigmoid_focal_loss_forward,
     "sigmoid_focal_loss_backward": _sigmoid_focal_loss_backward,
 }
+
+install()
+# mmengine's checkpoints hold their record of losses beside the weights, which torch's safe loading has to be told of;
+# nothing in these types runs code.
+torch.serialization.add_safe_globals([
+    HistoryBuffer, np.ndarray, np.dtype, np.array(0).__reduce__()[0], np.float64(0).__reduce__()[0],
+    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
+])  # fmt: skip

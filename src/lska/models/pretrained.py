@@ -14,6 +14,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from lska.models import create
@@ -162,6 +163,9 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     """Copy the weights in ``path`` into ``model``: names and shapes must be the same, or those of published files that
     the network's module knows (timm's ``checkpoint_filter_fn``).
 
+    A network of feature maps (timm's ``features_only``) takes what it has of the whole network's weights; the log tells
+    how many others are left out, which are those of the classifier and of stages after the last one that it gives.
+
     Any of float16, bfloat16, float32 and float64 becomes the model's own floating type; whole numbers fill whole
     numbers only (counters). Raises CheckpointError that names the file and up to ten keys of each kind, and what
     :func:`read_weights` raises; the model is then unchanged.
@@ -171,15 +175,20 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 
 def fit_weights(target: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Copy ``tensors``, which ``where`` names, into ``target``, as :func:`load_weights` does."""
+    whole, features = tensors, getattr(target, "feature_info", None)
+    if isinstance(features, FeatureInfo):
+        target = getattr(target, "model", target)  # what timm's getter of maps, which has no tensors of its own, calls
     expected = target.state_dict()
+    shapes = {name: own.shape for name, own in expected.items()}
     convert = getattr(sys.modules[type(target).__module__], "checkpoint_filter_fn", None)
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if convert is not None and shapes != {name: own.shape for name, own in expected.items()}:
+    tensors = _of_features(features, whole, expected)
+    if convert is not None and shapes != {name: tensor.shape for name, tensor in tensors.items()}:
         try:
-            tensors = convert(dict(tensors), target)
+            whole = convert(dict(whole), target)
         except (KeyError, IndexError, AttributeError, RuntimeError, TypeError, ValueError) as error:
             # timm's own take every file for one of their network; what does not fit is told below.
             _LOG.debug("%s: not renamed (%s)", where, error)
+        tensors = _of_features(features, whole, expected)
     problems: dict[str, list[str]] = {
         "missing in the file": [name for name in expected if name not in tensors],
         "unknown to the model": [name for name in tensors if name not in expected],
@@ -202,6 +211,33 @@ def fit_weights(target: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
             f"Create the model with the attention, kernel size and number of classes that the file was trained with."
         )
     target.load_state_dict(dict(tensors), strict=False)  # what is missing was told above
+    if left := len(whole) - len(tensors):
+        _LOG.info("%s: %d tensors taken, %d left out, which the network of feature maps has no part for", where,
+                  len(tensors), left)  # fmt: skip
+
+
+def _of_features(
+    features: object, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """Those of a whole network's ``tensors`` that its network of feature maps has a part for, under the names that they
+    have there; all of them where ``features`` is not what timm says of such maps."""
+    if not isinstance(features, FeatureInfo):
+        return tensors
+    parts, last = {name.partition(".")[0] for name in expected}, max(features.out_indices)
+    # Where stages are numbered, as in `stages.2`, those after the last one that gives a map are cut off.
+    stages, _, number = features.info[last]["module"].rpartition(".")
+    cut = number.isdecimal() and last + 1 < len(features.info)
+    after = re.compile(rf"{re.escape(stages)}\.(\d+)\.")
+    taken = {}
+    for name, tensor in tensors.items():
+        joined = name.replace(".", "_", 1)  # timm's list of modules takes them out of the container around them
+        if joined in expected:
+            taken[joined] = tensor
+        elif parts & {name.partition(".")[0], joined.partition(".")[0]} and not (
+            cut and (later := after.match(name)) and int(later[1]) > int(number)
+        ):
+            taken[name] = tensor
+    return taken
 
 
 def save_weights(

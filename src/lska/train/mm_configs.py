@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from lska.data import dense_sets
 from lska.data.entries import DataError
 from lska.models.openmmlab import base_config, stages, use
 from lska.settings.recipes import DetectionRecipe, MaskRCNNRecipe, SegmentationRecipe
@@ -44,7 +45,7 @@ def configuration(job: FineTuningJob, splits: Splits, world: int | None = None) 
     recipe, processes = job.recipe, max(1, job.settings.gpus) if world is None else world
     made: dict[str, Any] = {f"{name}_dataset": _dataset(job, split, name) for name, split in splits.items()}
     if "train" in splits:
-        made["param_scheduler"] = _schedule(recipe)
+        made["param_scheduler"] = _schedule(recipe, 1)
     # AdamW on every parameter, gradients accumulated so that an update takes `global_batch` images.
     rate, betas, decay = recipe.learning_rate, tuple(recipe.betas), recipe.weight_decay
     wrapper: dict[str, Any] = {
@@ -59,23 +60,94 @@ def configuration(job: FineTuningJob, splits: Splits, world: int | None = None) 
     return Config({"default_scope": scope, "model": network, **made, "optim_wrapper": wrapper, "randomness": seed})
 
 
+def printed(job: FineTuningJob) -> str:
+    """The text of a configuration file of the libraries' own, which mmengine's Runner takes in any folder.
+
+    It trains by mmengine's loops what `lska train` trains by ours. Neither data nor weights have to be there.
+
+    Raises:
+        ValueError: masks are needed and the data set has none, or its manifest is missing.
+    """
+    from mmengine.config import Config
+
+    splits: Splits = {}
+    for name in ("train", "val"):
+        about = (job.kind, job.data, name, job.data.cache)
+        try:
+            splits[name] = dense_sets.open_dense(*about)
+        except DataError:
+            splits[name] = dense_sets.expected_dense(*about)
+    detection, masks = job.kind == "detection", job.head == "mask_rcnn"
+    places = [split.images for split in splits.values()]
+    places += [split.annotations if detection else split.labels for split in splits.values()]
+    missing = [place.absolute() for place in (*places, job.backbone) if place and not place.exists()]
+    made = configuration(job, splits).to_dict()
+    steps, recipe, processes = made["optim_wrapper"]["accumulative_counts"], job.recipe, max(1, job.settings.gpus)
+    train, val = made.pop("train_dataset"), made.pop("val_dataset")
+    loader = {"num_workers": job.settings.workers, "persistent_workers": job.settings.workers > 0}
+    if detection:
+        shuffled = {
+            "sampler": {"type": "DefaultSampler", "shuffle": True},
+            "batch_sampler": {"type": "AspectRatioBatchSampler"},
+        }
+        loop = {"by_epoch": True, "max_epochs": recipe.epochs, "val_interval": 1}
+        score = {
+            "type": "CocoMetric", "ann_file": val["ann_file"], "metric": ["bbox", "segm"] if masks else "bbox",
+        }  # fmt: skip
+    else:
+        shuffled = {"sampler": {"type": "InfiniteSampler", "shuffle": True}}
+        updates = recipe.updates * steps
+        loop = {"by_epoch": False, "max_iters": updates, "val_interval": max(1, updates // 10)}
+        score = {"type": "IoUMetric", "iou_metrics": ["mIoU"]}
+        made["log_processor"] = {"by_epoch": False}
+        made["default_hooks"] = {
+            "logger": {"type": "LoggerHook", "log_metric_by_epoch": False},
+            "checkpoint": {"type": "CheckpointHook", "by_epoch": False, "interval": loop["val_interval"]},
+        }
+        # Without labels, as mmseg.apis.inference_model takes it.
+        made["test_pipeline"] = [step for step in val["pipeline"] if "classes" not in step]
+    scored = loader | {
+        "batch_size": job.evaluation.batch_size if detection else 1, "dataset": val,
+        "sampler": {"type": "DefaultSampler", "shuffle": False},
+    }  # fmt: skip
+    made |= {
+        "custom_imports": {"imports": ["lska.models.openmmlab", "lska.train.dense_loading"]},
+        "work_dir": f"work_dirs/{job.task}/{job.run}",
+        "train_dataloader": loader | shuffled | {"batch_size": recipe.micro_batch, "dataset": train},
+        "train_cfg": loop,
+        # mmengine steps its schedules with every micro-batch.
+        "param_scheduler": _schedule(recipe, steps),
+        "val_dataloader": scored, "val_cfg": {}, "val_evaluator": score,
+        "test_dataloader": scored, "test_cfg": {}, "test_evaluator": score,
+    }  # fmt: skip
+    lines = [
+        f"# {job.task} from {job.run} of the scale {job.scale}, printed by `lska mmconfig`; for {job.kind} with "
+        f"{made['default_scope']} on {processes} process{'es' * (processes > 1)}, in any folder (docs/use.md).",
+        *(f"# NOT THERE when this was printed: {place}" for place in missing),
+    ]
+    return "\n".join([*lines, Config(made).pretty_text])
+
+
 def model(job: FineTuningJob, classes: int) -> dict[str, Any]:
     """The network's configuration alone, for `classes` classes; needs no data."""
     build = {"retinanet": _retinanet, "mask_rcnn": _mask_rcnn, "semantic_fpn": _semantic_fpn}[job.head]
     architecture, pixels = job.architecture, job.pixels
-    widths, strides = stages(job.run, architecture)
+    widths, strides = stages(job.run.model, architecture)
     network = build(job, classes, strides)
     # The libraries normalise pixels from 0 to 255.
     for name, values in {"mean": pixels.mean, "std": pixels.deviation}.items():
         network["data_preprocessor"][name] = [255.0 * value for value in values]
     # Network and checkpoint of the backbone are both of the job's run.
+    weights = job.backbone and {"type": "Pretrained", "checkpoint": str(job.backbone.absolute())}
     network["backbone"] = {
-        "type": "Backbone",
-        "run": str(job.run),
-        "checkpoint": None if job.backbone is None else str(job.backbone),
+        "type": "LSKABackbone",
+        "model": job.run.model,
+        "attention": job.run.attention,
+        "kernel_size": job.run.kernel,
         "architecture": architecture,
         "drop_path_rate": job.recipe.drop_path,
         "layer_norm_eps": job.recipe.layer_norm_eps,
+        "init_cfg": weights,
     }
     if job.kind == "segmentation":
         network["backbone"]["synchronize"] = job.settings.gpus > 1
@@ -83,29 +155,29 @@ def model(job: FineTuningJob, classes: int) -> dict[str, Any]:
     return network
 
 
-def _schedule(recipe: DetectionRecipe | SegmentationRecipe) -> list[dict[str, Any]]:
+def _schedule(recipe: DetectionRecipe | SegmentationRecipe, steps: int) -> list[dict[str, Any]]:
     """Detection: linear warm-up in updates, then a tenth of the rate after each milestone, in epochs. Segmentation:
     polynomial decay that ends with the training: the rate after the last update is the minimum.
 
-    mmengine ends a ramp one update before its `end`.
+    mmengine ends a ramp one update before its `end`. An update counts as `steps`.
     """
     if isinstance(recipe, SegmentationRecipe):
         return [
             {
                 "type": "PolyLR", "power": recipe.power, "eta_min": recipe.minimum_learning_rate, "begin": 0,
-                "end": recipe.updates + 1, "by_epoch": False,
+                "end": recipe.updates * steps + 1, "by_epoch": False,
             }
         ]  # fmt: skip
-    steps = {
+    decay = {
         "type": "MultiStepLR", "by_epoch": True, "begin": 0, "end": recipe.epochs, "gamma": 0.1,
         "milestones": list(recipe.milestones), "convert_to_iter_based": True,
     }  # fmt: skip
     # Update `warmup_updates` (from 0) is the first at the full rate.
     warmup = {
         "type": "LinearLR", "start_factor": recipe.warmup_factor, "by_epoch": False, "begin": 0,
-        "end": recipe.warmup_updates + 1,
+        "end": recipe.warmup_updates * steps + 1,
     }  # fmt: skip
-    return [warmup, steps] if recipe.warmup_updates else [steps]
+    return [warmup, decay] if recipe.warmup_updates else [decay]
 
 
 def _levels(strides: tuple[int, ...], first: int) -> list[int]:
