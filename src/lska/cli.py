@@ -436,10 +436,10 @@ def _launch(given: Given) -> int:
          heavy=True)  # fmt: skip
 def _mmconfig(given: Given) -> None:
     job = given.scale.fine_tuning(given.task, Run.parse(given.run))
-    from lska.train.mm_configs import printed
+    from lska.train.mm_configs import configuration_file
 
     with contextlib.redirect_stdout(sys.stderr):
-        text = printed(job)
+        text = configuration_file(job)
     say(text)
 
 

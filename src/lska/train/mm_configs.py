@@ -60,7 +60,7 @@ def configuration(job: FineTuningJob, splits: Splits, world: int | None = None) 
     return Config({"default_scope": scope, "model": network, **made, "optim_wrapper": wrapper, "randomness": seed})
 
 
-def printed(job: FineTuningJob) -> str:
+def configuration_file(job: FineTuningJob) -> str:
     """The text of a configuration file of the libraries' own, which mmengine's Runner takes in any folder.
 
     It trains by mmengine's loops what `lska train` trains by ours. Neither data nor weights have to be there.
