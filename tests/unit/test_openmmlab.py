@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.machinery
 import math
+import pickle
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paper_jobs
 import pytest
 import torch
@@ -383,3 +385,25 @@ def test_the_stand_in_is_no_compiled_mmcv_and_names_what_it_has_not(
     monkeypatch.setattr(mmcv, "__path__", [*mmcv.__path__, str(tmp_path)])
     monkeypatch.delitem(sys.modules, EXTENSION)
     assert not install() and EXTENSION not in sys.modules, "a compiled extension is left alone"
+
+
+# Checkpoints of mmengine
+
+
+def test_safe_loading_takes_mmengines_records_and_nothing_else(tmp_path: Path) -> None:
+    from mmengine.logging import HistoryBuffer
+
+    torch.save({"loss": HistoryBuffer([1.5, 2.5], [1, 1]), "at": np.float64(2.0)}, tmp_path / "a.pth")
+    assert torch.load(tmp_path / "a.pth")["loss"].mean() == 2.0
+
+    class Sneaking:
+        def __init__(self, *asked: object) -> None:
+            self.asked = asked
+
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return getattr, self.asked
+
+    for asked in ((HistoryBuffer, "__init__"), (np.ndarray, "tofile"), (HistoryBuffer, "__globals__")):
+        torch.save(Sneaking(*asked), tmp_path / "a.pth")
+        with pytest.raises(pickle.UnpicklingError, match="expected a statistic of mmengine's HistoryBuffer"):
+            torch.load(tmp_path / "a.pth")

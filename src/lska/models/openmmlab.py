@@ -17,6 +17,7 @@ import importlib
 import importlib.util
 import json
 import logging
+import pickle
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -377,10 +378,21 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "sigmoid_focal_loss_backward": _sigmoid_focal_loss_backward,
 }
 
-install()
-# mmengine's checkpoints hold their record of losses beside the weights, which torch's safe loading has to be told of;
-# nothing in these types runs code.
+# --- Checkpoints of mmengine ------------------------------------------------------------------------------------------
+
+
+def _method(owner: object, name: object) -> Callable[..., Any]:
+    """What files of mmengine ask `getattr` for: a statistic of `HistoryBuffer`; anything else is refused."""
+    if owner is not HistoryBuffer or name not in ("min", "max", "current", "mean"):
+        raise pickle.UnpicklingError(f"expected a statistic of mmengine's HistoryBuffer, found {name} of {owner}")
+    return getattr(HistoryBuffer, name)
+
+
+# They hold their record of losses beside the weights, of which torch's safe loading has to be told.
 torch.serialization.add_safe_globals([
-    HistoryBuffer, np.ndarray, np.dtype, np.array(0).__reduce__()[0], np.float64(0).__reduce__()[0],
+    HistoryBuffer, (_method, "builtins.getattr"), np.ndarray, np.dtype,
+    *(one.__reduce__()[0] for one in (np.array(0), np.float64(0))),
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")),
 ])  # fmt: skip
+
+install()
