@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tiny_robustness import OTHER, RUNS, RobustProject, foreign
 
 from lska.evaluate.networks import OutsideNetwork, preprocessing_of
 from lska.models import create
+from lska.models.designs import ATTENTIONS
 from lska.models.pretrained import read_weights, save_weights
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import metric, project_root, validate, write_metrics
@@ -180,6 +182,15 @@ def test_preprocessing_is_what_file_network_and_options_say(tmp_path: Path) -> N
     write_json(weights.with_suffix(".json"), sidecar)
     found, source = preprocessing_of(network, weights, {"test_crop": 0.5})
     assert found.to_dict() == OTHER | {"test_crop": 0.5} and source == str(weights.with_suffix(".json"))
+
+
+def test_results_keep_the_version_of_an_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ATTENTIONS, "lska", replace(ATTENTIONS["lska"], version=3))
+    small = {"embed_dims": [8], "depths": [1], "mlp_ratios": [1], "kernel_size": 7}
+    for model, settings, version in (("van_tiny", small, 3), ("van_tiny", small | {"attention": "lka"}, None),
+                                     ("resnet18", {}, None)):  # fmt: skip
+        subject = OutsideNetwork("mine", model, settings).open(torch.device("cpu"))
+        assert subject.detail.get("attention_version") == version, (model, settings)
 
 
 def test_what_cannot_be_measured_is_told_before_anything_is(

@@ -24,6 +24,7 @@ from lska.audit.verify import Verification, first_broken, verify_scale, verify_s
 from lska.claims.claims_page import write_claims
 from lska.claims.listing import claim_files
 from lska.claims.verdicts import judge_claims
+from lska.models.designs import ATTENTIONS
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import digest, project_root, seal_of, write_sealed
 from lska.provenance.sidecars import Pointer, pointer_path, write_pointer
@@ -260,6 +261,19 @@ def test_a_configuration_that_asks_for_something_else_makes_results_outdated(
     fewer = scale.verified({"segmentation": {"heads": {"semantic_fpn": {"untrained": []}}}})
     assert report.sound() and not report.sound(strict=True)
     assert [*told(report.findings), "a run less:", *told(fewer.findings)] == snapshot
+
+
+def test_a_raised_version_makes_what_was_made_with_an_attention_outdated(
+    scale: Proven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ATTENTIONS, "lska", replace(ATTENTIONS["lska"], version=2))
+    report = scale.verified()
+    outdated = {finding.file: finding.text for finding in report.of(Level.OUTDATED)}
+    measured = dict.fromkeys((scale.metrics, scale.segmentor, scale.counted), "was measured with version 1 of lska, ")
+    made = {scale.sidecar: "attention_version None -> 2", scale.fine_tuned: "attention_version None -> 2, backbone has"}
+    for file, text in (measured | made).items():
+        assert outdated[file].startswith(text)
+    assert report.sound() and all("lska" in file.name for file in outdated)
 
 
 def test_what_differs_from_the_commit_is_an_edit_where_there_is_no_seal(

@@ -44,12 +44,12 @@ def check_attention(attention: str) -> None:
 
 
 def attention_version(attention: str | None) -> dict[str, int]:
-    """The version of an attention, for what is kept with results; empty at version 1, and where there is none.
+    """The version of an attention, for what is kept with results; empty at version 1, and for what is none of them.
 
     What came before versions were kept is of version 1, and stays what it is.
     """
-    version = 1 if attention is None else ATTENTIONS[attention].version
-    return {} if version == 1 else {"attention_version": version}
+    design = ATTENTIONS.get(attention)
+    return {} if design is None or design.version == 1 else {"attention_version": design.version}
 
 
 def other_attention(kept: Mapping[str, Any], attention: str | None) -> str | None:
