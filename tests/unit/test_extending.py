@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from test_versions import state
 
 from lska.provenance.files import read_json
+from lska.settings.versions import MEASUREMENTS
 
 PROJECT = Path(__file__).resolve().parents[2]
 PARTS = (
@@ -111,7 +113,9 @@ build_table("figure_01", config, [Path("figure_01.svg")])
 
 sys.path.append("tests/unit")
 from test_versions import RECORD, today, unnoticed
-print([name for name in unnoticed(json.loads(RECORD.read_text()), today()) if name.startswith("attention")])
+found = today()
+changed = [name for name in unnoticed(json.loads(RECORD.read_text()), found) if name.startswith("attention")]
+print(json.dumps([changed, found["complexity"]]))
 """
 
 OUTDATED = """
@@ -136,7 +140,10 @@ RUN = "van_tiny-msca-k23-s0"
 def test_the_network_is_there_with_its_counts_its_rows_and_a_curve(extended: Copy, page: list[Block]) -> None:
     snippet, printed, rows = (page[number].text for number in (2, 3, 5))
     extended.change("src/lska/tables/specs/figure_01.yaml", "lka, lska]", "lka, lska, msca]")
-    assert extended.python(snippet + COUNTED) == f"{printed}['attention msca']\n"
+    said = extended.python(snippet + COUNTED)
+    assert said.startswith(printed) and json.loads(said.removeprefix(printed)) == [
+        ["attention msca"], state(MEASUREMENTS["complexity"])
+    ], "the new attention is to be recorded, and nothing else"
     table = (extended.folder / "table_03.md").read_text(encoding="utf-8").splitlines()
     assert rows.splitlines() == [line for line in table if "MSCA" in line]
     assert ">MSCA<" in (extended.folder / "figure_01.svg").read_text(encoding="utf-8")

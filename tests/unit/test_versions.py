@@ -35,7 +35,8 @@ REMEDY = (
     "python tests/unit/test_versions.py"
 )
 UNITS = {PACKAGE / "models" / f"{design.unit.partition('.')[0]}.py" for design in ATTENTIONS.values()}
-"""Files that the versions of attentions stand for."""
+UNITS |= {PACKAGE / "models" / "designs.py"}
+"""Files that the versions of attentions stand for, and the list of these."""
 
 
 def computed(source: str) -> str:
