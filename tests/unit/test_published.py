@@ -327,6 +327,18 @@ def test_a_second_import_is_of_the_same_file_or_refused(project: Project, server
     assert weights.read_bytes() == before and sidecar_of(project)["spec"]["recipe"] == OWN | {"test_crop": 0.8}
 
 
+def test_another_mapping_of_the_same_file_is_imported_anew(project: Project) -> None:
+    (PUBLISHED / "w.pth").parent.mkdir(parents=True)
+    torch.save({"model": state(project), "model_ema": state(project, 1)}, PUBLISHED / "w.pth")
+    imported(project, None, published(project))
+    averaged = published(project, key="model_ema")
+    assert choice(project, published(project)).state == "here"
+    assert "w.pth otherwise than the configuration (key model -> model_ema)" in choice(project, averaged).refused
+    imported(project, None, averaged)
+    assert torch.equal(read_weights(weights_of(project))["head.weight"], state(project, 1)["head.weight"])
+    assert choice(project, averaged).state == "here" and sidecar_of(project)["source"]["key"] == "model_ema"
+
+
 def test_the_configuration_says_which_runs_are_imported(project: Project, snapshot: SnapshotAssertion) -> None:
     """By what lies there: a word for the lists, and why a person has to decide."""
     weights, run, told = weights_of(project), str(project.run), {}

@@ -18,6 +18,7 @@ from lska.pipeline.products import Plan
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import seal_of
 from lska.provenance.sidecars import ForeignWeightsError, Pointer, foreign, write_pointer
+from lska.settings.schema import PublishedFile
 from lska.settings.tasks import TrainingJob
 from lska.train.classifier import train
 
@@ -167,6 +168,19 @@ def test_imported_weights_with_another_preprocessing_are_measured_again(made: Pl
     about = IMPORTED | {"spec": {"recipe": OWN | {"image_size": 64}}}
     write_json(one.weights.with_suffix(".json"), {"md5": md5_of("mine"), **about})
     assert not measured(preprocessing=OWN) and made.speed_digest() != before
+
+
+def test_an_import_leaves_the_throughputs_of_its_table_current(made: Plan) -> None:
+    """What they depend on is the same before the weights are here, where the configuration says their input's size."""
+    one = training_of(made.config, str(RUN))
+    for size in (40, made.config.recipe_of(RUN).image_size):
+        stated = PublishedFile("w.pth", preprocessing={"image_size": size})
+        object.__setattr__(made.config, "published", {str(RUN): stated})
+        made.config.__dict__["imported_runs"] = frozenset([RUN])
+        before = made.speed_digest()
+        leave(one.weights, "mine", **IMPORTED | {"spec": {"recipe": OWN | {"image_size": size}}})
+        assert made.speed_digest() == before, size
+        one.weights.with_suffix(".json").unlink()
 
 
 def test_training_by_hand_keeps_what_is_not_ours(project: Any) -> None:

@@ -244,13 +244,13 @@ def _otherwise(one: TrainingJob, source: WeightsSource, sidecar: Mapping[str, An
             f"{place}: was written for a file {source.file} of SHA-256 {source.sha256}, and the configuration expects "
             f"{known.sha256}; correct that, or move {one.weights} and {place.name} away to import the other file"
         )
-    recipe, asked = sidecar["spec"]["recipe"], plain(known.preprocessing)
-    stated = {name: recipe.get(name) for name in asked}
+    asked = plain(known.preprocessing) | ({} if known.key is None else {"key": known.key})
+    stated = {name: value for name, value in {**sidecar["spec"]["recipe"], "key": source.key}.items() if name in asked}
     if stated == asked:
         return None
     return (
-        f"{place}: images are prepared otherwise than the configuration says of {source.file} "
-        f"({changes(stated, asked)}); `lska weights import {one.place}` with the same configuration writes it anew"
+        f"{place}: says of {source.file} otherwise than the configuration ({changes(stated, asked)}); `lska weights "
+        f"import {one.place}` with the same configuration writes it anew"
     )
 
 

@@ -109,7 +109,8 @@ def import_weights(
     if (problem := not_importable(job.weights)) is not None:
         raise ForeignWeightsError(problem)
     former = read_sidecar(job.weights.with_suffix(".json"))
-    wanted = _wanted(job, source, source_of(former))
+    first = source_of(former)
+    wanted = _wanted(job, source, first)
     wanted = replace(wanted, key=key or wanted.key, preprocessing={**wanted.preprocessing, **(preprocessing or {})})
     if sha256 is not None:
         # Who gives it knows better than a name, which may hold a date.
@@ -119,7 +120,7 @@ def import_weights(
         wanted = replace(wanted, stated=(*wanted.stated, *said))
         found = file_hash(path)
         _compare(wanted, job, found)
-        compared = ", ".join(who for _, who in wanted.stated if who != _FIRST) or None
+        compared = ", ".join(who for _, who in wanted.stated if who != _FIRST) or (first and first.compared)
         origin = WeightsSource(wanted.file, found, path.stat().st_size, wanted.address, wanted.key, compared)
         return _convert(job, wanted, path, former, architecture or {}, origin)
 
@@ -170,7 +171,7 @@ def _wanted(job: ClassifierJob, source: str | None, first: WeightsSource | None)
     if job.published is not None and job.published.file == wanted.file:
         stated += [(job.published.sha256, "the configuration")] if job.published.sha256 else []
         wanted = replace(
-            wanted, address=wanted.address or job.published.address, key=wanted.key or job.published.key,
+            wanted, address=wanted.address or job.published.address, key=job.published.key or wanted.key,
             preprocessing=job.published.preprocessing,
         )  # fmt: skip
     if (by_name := _HASH_IN_NAME.search(wanted.file)) is not None:
@@ -299,7 +300,7 @@ def _convert(
     prepared = {**before.get("recipe", {}), **wanted.preprocessing}
     recipe = preprocessing_of(network, wanted.here, prepared)[0].to_dict()
     spec = plain({"run": str(run), "architecture": architecture, "recipe": recipe})
-    same = plain(before) == spec
+    same = plain(before) == spec and former["source"]["key"] == key
     known = f"SHA-256 {source.sha256}, {f'compared with {source.compared}' if source.compared else 'as first seen'}"
     if same and job.weights.is_file():
         return f"{job.weights}: here already, from {wanted.named} ({known})"
