@@ -652,6 +652,16 @@ def _verify(given: Given) -> int:
     return 0 if found.sound(given.strict) else 1
 
 
+@command("prune", "list what no configuration of a scale names any more, with its size",
+         argument("--yes", action="store_true", help="remove it"), JSON)  # fmt: skip
+def _prune(given: Given) -> None:
+    from lska.pipeline.prune import find_leftovers, remove_leftovers
+
+    found = find_leftovers(given.config, given.set)
+    found = remove_leftovers(found) if given.yes else found
+    say(json.dumps(found.to_json(), indent=2) if given.json else found.to_text())
+
+
 @command("weights list",
          "say for each network of a scale whether its weights are here, fetched, imported or trained, or stop it",
          argument("names", nargs="*", **NETWORKS))  # fmt: skip

@@ -105,6 +105,17 @@ def _started(process: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
+def holder_of(folder: Path) -> str | None:
+    """Who has a state folder, or may have it, as its newest owner's file tells; None where nobody does, or only a
+    process that is known to have ended. Changes nothing; raises OSError where the folder cannot be read.
+    """
+    files = _owners(folder)
+    content, owner = _read(files[-1]) if files else (None, None)
+    if content is None or (owner is not None and (owner.state == "left" or owner.certainly_gone)):
+        return None
+    return str(owner or "an unknown process")
+
+
 class Lease:
     """The right to write to a state folder, held by one process at a time.
 
@@ -142,7 +153,7 @@ class Lease:
         Raises OSError where the folder cannot be read or written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        files = self._files()
+        files = _owners(self.folder)
         if not files:
             return self._take(1)
         last, (content, owner) = files[-1], _read(files[-1])
@@ -164,7 +175,7 @@ class Lease:
     def check(self) -> None:
         """Return if this process still owns the folder, as `holds` has it; raises LeaseLostError if not."""
         if not self.holds():
-            files = self._files()
+            files = _owners(self.folder)
             owner = (_read(files[-1])[1] if files else None) or "another training"
             raise LeaseLostError(
                 f"{self.folder} was taken over by {owner}, as this process had given no sign of life for long; nothing "
@@ -182,9 +193,6 @@ class Lease:
             self._rewrite("left")
         except OSError as error:
             logger.warning("%s cannot be given back (%s); the next training waits for it", self.folder, error)
-
-    def _files(self) -> list[Path]:
-        return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
 
     def _gone(self, path: Path, content: bytes, owner: Owner | None) -> bool:
         """Whether the owner is known to have ended, or has given no sign of life for long enough."""
@@ -214,7 +222,7 @@ class Lease:
         except OSError:
             path.unlink(missing_ok=True)  # half of it would be waited for, as a damaged one
             raise
-        *older, last = self._files()
+        *older, last = _owners(self.folder)
         if last != path:
             # An old listing of the folder was read: that number had been given out and removed before.
             path.unlink(missing_ok=True)
@@ -247,6 +255,10 @@ class Lease:
                 if error.errno not in _REMOVED:
                     raise
                 self.lost = True
+
+
+def _owners(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
 def _read(path: Path) -> tuple[bytes | None, Owner | None]:
