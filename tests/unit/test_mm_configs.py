@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lska.data.dense_sets import DetectionSplit
 from lska.data.entries import DataError
 from lska.data.manifest import DetectionManifest, DetectionSplitManifest
 from lska.models.runs import Run
-from lska.train.mm_configs import configuration
+from lska.train.mm_configs import configuration, configuration_file
 
 DETECTORS = ("retinanet", "mask_rcnn")
 # Old spellings inside the library.
@@ -120,6 +121,28 @@ def test_the_printed_configuration_is_the_same_and_can_be_built(head: str) -> No
         named = [step.rpartition(".")[2] for step in steps(config, name)]
         assert [type(step).__name__ for step in made.pipeline.transforms] == named
         assert made.metainfo["classes"] == paper_jobs.splits(head)["train"].classes
+
+
+def test_a_configuration_file_counts_in_micro_batches_as_mmengine_does(tmp_path: Path) -> None:
+    """Four of them make an update on one process; the data sets are known by their manifests alone."""
+    from mmengine.config import Config
+
+    sets = {"detection": "coco2017", "segmentation": "ade20k"}
+    data = {kind: {"data": {"name": name, "root": str(tmp_path / name)}} for kind, name in sets.items()}
+    read, ends = {}, {}
+    for head in ("retinanet", "semantic_fpn"):
+        micro = {"global_batch": 16, "micro_batch": 4}
+        text = configuration_file(paper_jobs.job(head, data, means(head, overrides=micro)))
+        read[head] = Config.fromstring(text, ".py")
+        ends[head] = [schedule.end for schedule in read[head].param_scheduler]
+        missing = re.findall(r"^# NOT THERE when this was printed: (.*)$", text, re.MULTILINE)
+        assert str(tmp_path) in missing[0] and missing[-1].endswith(f"{RUN}.safetensors") and len(missing) == 5
+        assert (read[head].optim_wrapper.accumulative_counts, read[head].train_dataloader.batch_size) == (4, 4)
+        assert read[head].model.to_dict() == generated(head, means(head, overrides=micro)).model.to_dict()
+    assert ends == {"retinanet": [4 * 1000 + 1, 12], "semantic_fpn": [4 * 80000 + 1]}
+    assert read["retinanet"].train_cfg.max_epochs == 12 and read["semantic_fpn"].train_cfg.max_iters == 4 * 80000
+    assert read["retinanet"].val_dataloader.dataset.metainfo.classes[:2] == ("person", "bicycle")
+    assert read["retinanet"].val_evaluator.ann_file == f"{tmp_path}/coco2017/annotations/instances_val2017.json"
 
 
 def test_mask_rcnn_on_a_set_of_boxes_is_refused_and_retinanet_is_not() -> None:

@@ -196,8 +196,20 @@ def test_a_printed_configuration_is_built_elsewhere_without_any_data(
     assert built == ["MaskRCNN 23808336 80", "RetinaNet 13309268 80", "EncoderDecoder 7907574 150"]
 
 
+INFER = """
+import lska.models.openmmlab
+from mmdet.apis import inference_detector, init_detector
+from mmseg.apis import inference_model, init_model
+detector = init_detector("mask_rcnn.py", "work_dirs/{detector}/epoch_3.pth", device="cpu")
+found = inference_detector(detector, "{image}").pred_instances
+assert len(found.bboxes) == len(found.masks) and detector.dataset_meta["classes"]
+segmentor = init_model("semantic_fpn.py", "work_dirs/{segmentor}/iter_16.pth", device="cpu")
+print("classes:", inference_model(segmentor, "{image}").pred_sem_seg.data.unique().tolist())
+"""
+
+
 @pytest.mark.slow
-def test_a_printed_configuration_trains_and_scores(
+def test_a_printed_configuration_trains_scores_and_predicts(
     proven_project: DenseProject, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lska.train.mm_configs import configuration_file
@@ -209,3 +221,8 @@ def test_a_printed_configuration_trains_and_scores(
         (tmp_path / f"{head}.py").write_text(text, encoding="utf-8")
         said = run(sys.executable, str(folder / library / "tools" / "train.py"), f"{head}.py", folder=tmp_path)
         assert ("mIoU:" if head == "semantic_fpn" else "bbox_mAP:") in said and "loss:" in said
+    jobs = [proven_project.job(head) for head in ("mask_rcnn", "semantic_fpn")]
+    detector, segmentor = (f"{job.task}/{job.run}" for job in jobs)
+    image = proven_project.base.folder / "scenes" / "val2017" / "000000000001.jpg"
+    code = INFER.format(detector=detector, segmentor=segmentor, image=image)
+    assert re.search(r"classes: \[\d", run(sys.executable, "-c", code, folder=tmp_path))
