@@ -536,6 +536,40 @@ def _properties(given: Given) -> None:
     measure_properties(given.scale.measurement("properties"), given.designs or MODULES)
 
 
+@command("export", "write a network as ONNX or as a program of torch.export, compared with what it comes from",
+         argument("name", help="any network of timm, ours included, for example van_tiny or resnet50"),
+         argument("--model-args", nargs="+", type=as_pair, default=[], metavar="NAME=VALUE",
+                  help="settings of the network, for example attention=lska kernel_size=23"),
+         argument("--weights", type=as_path, required=True, metavar="FILE", help="its weights (.safetensors, .pth)"),
+         argument("--format", choices=("onnx", "torch.export"), required=True, help="what to write"),
+         argument("--output", type=as_path, required=True, metavar="FILE", help="ends in .onnx, or in .pt2"),
+         argument("--size", nargs=2, type=COUNT, metavar=("HEIGHT", "WIDTH"),
+                  help="of images, in pixels (default: what the network is evaluated on)"),
+         argument("--dynamic", nargs="+", choices=("batch", "height", "width"), default=[],
+                  help="what may differ from call to call (default: nothing, one image)"),
+         argument("--fold-batch-norm", action="store_true", help="put BatchNorm into convolutions beside it"),
+         configured=False, heavy=True)  # fmt: skip
+def _export(given: Given) -> None:
+    from lska.evaluate.networks import preprocessing_of
+    from lska.models.export import export_network
+    from lska.models.pretrained import open_network
+
+    settings = dict(given.model_args)
+    network, size, notes = open_network(given.name, given.weights, **settings), given.size, {}
+    try:
+        prepared, source = preprocessing_of(network, given.weights)
+    except InputError as error:
+        told = f"the file does not say how images are prepared: {error}"
+    else:
+        size, notes = size or [prepared.image_size] * 2, {"preprocessing": json.dumps(prepared.to_dict())}
+        told = f"the file keeps how images are prepared, from {source}: {notes['preprocessing']}"
+    found = export_network(
+        network, given.output, given.format, size=size, channels=settings.get("in_chans", 3), dynamic=given.dynamic,
+        fold_batch_norm=given.fold_batch_norm, notes=notes, name=given.name,
+    )  # fmt: skip
+    say(found.to_text(), told)
+
+
 # --- Tables, claims, report ------------------------------------------------------------------------------------------
 
 

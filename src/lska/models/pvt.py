@@ -152,9 +152,10 @@ class PVT(StagedNetwork):
         x, size = getattr(self, f"patch_embed{index + 1}")(x)
         positions = getattr(self, f"pos_embed{index + 1}")
         if index == len(self.grids) - 1 and self.cls_token is not None:
-            x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         extra, grid = x.shape[1] - size[0] * size[1], self.grids[index]
-        if size != grid:
+        # A graph for sizes that are not known yet has to serve the grid's own too: resized to that, nothing changes.
+        if any(isinstance(side, torch.SymInt) for side in size) or size != grid:
             own = positions[:, extra:].transpose(1, 2).unflatten(2, grid)
             own = F.interpolate(own, size, mode="bilinear").flatten(2).transpose(1, 2)
             positions = torch.cat((positions[:, :extra], own), dim=1)
