@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
+from lska.models import create, gating_units
 from lska.models.attention import DepthwiseConv2d, GatingUnit, gating_unit
-from lska.models.designs import ATTENTIONS
+from lska.models.counting import architecture_metrics
+from lska.models.designs import ATTENTIONS, AttentionDesign
 from lska.models.kernels import kernel_plan
 from lska.provenance.errors import InputError
 
@@ -63,6 +65,29 @@ def test_every_attention_is_made_by_its_entry_keeps_the_shape_and_has_names_that
             assert unit(x).shape == x.shape
             assert not isinstance(unit, GatingUnit) or torch.equal(unit.eval()(x), x * unit.attention_map(x))
     assert len({design.label for design in ATTENTIONS.values()}) == len(ATTENTIONS)
+
+
+class Squeezed(nn.Module):
+    """No gating unit, and without convolutions that keep channels apart."""
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mix(x).mean((2, 3), keepdim=True).sigmoid()
+
+
+def test_any_module_that_keeps_the_shape_is_an_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gating_units, "Squeezed", Squeezed, raising=False)
+    monkeypatch.setitem(ATTENTIONS, "squeezed", AttentionDesign("Squeezed", "gating_units.Squeezed"))
+    small = {"embed_dims": (8, 16), "depths": (1, 1), "mlp_ratios": (2, 2), "num_classes": 3}
+    network = create("van_tiny", attention="squeezed", kernel_size=5, **small)
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 3)
+    weights = sum(parameter.numel() for name, parameter in network.named_parameters() if ".mix." in name)
+    assert weights == sum(width * (25 * width + 1) for width in (8, 16))
+    found = architecture_metrics(network)
+    assert (found["depthwise_params"], found["receptive_field"]) == (0, None)
 
 
 PUBLISHED = {
