@@ -59,7 +59,7 @@ def test_a_table_is_filled_from_published_weights_without_training(project: Proj
     torch.save({"state_dict": wrapped, "args": argparse.Namespace(k_size=23)}, root / "weights/published/lska.pth.tar")
     torch.save({"model": networks[LKA].state_dict()}, root / "lka.pth")
     server.files["/lka.pth"] = (root / "lka.pth").read_bytes()
-    counts = job_counts(project.snakemake("--configfile", "brought.yaml", "--", "table_03"))
+    counts = job_counts(project.snakemake("--configfile", "brought.yaml", "--", "table_03", "summaries"))
     assert {"import_weights": 2, "classification": 2}.items() <= counts.items() and "train" not in counts
     table = pd.read_csv(root / "results/brought/tables/table_03.csv")
     for run, label in ((LKA, "VAN-LKA-Tiny"), (LSKA, "VAN-LSKA-Tiny")):
@@ -67,6 +67,9 @@ def test_a_table_is_filled_from_published_weights_without_training(project: Proj
         cell = table[(table["row"] == label) & (table["column"] == "top-1")].iloc[0]
         assert cell["value"] == pytest.approx(measured["metrics"]["top1"]["value"])
         assert measured["detail"]["preprocessing"] == OWN and measured["weights"]["origin"] == "imported"
+
+    # No record of a training is missed.
+    assert (root / "results/brought/plots/classification.csv").read_text("utf-8").count("\n") == 1
 
     options = ("--config", "brought.yaml")
     verified = project.run("lska", "verify", "--strict", *options)

@@ -23,6 +23,7 @@ from lska.provenance.files import (
     write_json,
     write_text,
 )
+from lska.provenance.sidecars import imported, read_sidecar
 from lska.settings.scale import Config
 from lska.settings.tasks import CONTROL
 from lska.tables.measurements import MetricFolder, measurement_of
@@ -157,20 +158,24 @@ def summary_contents(
         names = {".".join(parts) for run in needs for parts in numbers(run)}
         return csv_text(["series", "run", "model", "attention", "kernel", "seed", *sorted(names)], lines)
 
-    records = {"classification": {run: config.training_log(run) for run in config.runs}}
+    records = {"classification": {run: (config.training_log(run), config.weights_path(run)) for run in config.runs}}
     for job in config.fine_tunings:
-        records.setdefault(job.task, {})[job.run] = job.log
+        records.setdefault(job.task, {})[job.run] = job.log, job.weights
     plots = {"networks": networks, **{task: functools.partial(_trainings, logs) for task, logs in records.items()}}
     return {config.results / "summary" / f"{run}.json": functools.partial(nested, run) for run in needs} | {
         config.results / "plots" / f"{name}.csv": make for name, make in plots.items()
     }
 
 
-def _trainings(logs: Mapping[Run, Path]) -> str:
-    """The records of a task's trainings, one after the other."""
+def _trainings(logs: Mapping[Run, tuple[Path, Path]]) -> str:
+    """The records of a task's trainings, one after the other, given their places and those of the weights; nothing of
+    weights that were imported.
+    """
     found: list[dict[str, Any]] = []
     remedy = "restore it with git where it was committed, or delete the weights of this run and train again"
-    for run, path in logs.items():
+    for run, (path, weights) in logs.items():
+        if imported(read_sidecar(weights.with_suffix(".json"))):
+            continue
         try:
             lines = read_lines(path)
         except MissingFileError as error:
