@@ -276,6 +276,17 @@ def test_a_raised_version_makes_what_was_made_with_an_attention_outdated(
     assert report.sound() and all("lska" in file.name for file in outdated)
 
 
+def test_what_is_left_of_an_attention_that_is_gone_is_outdated(scale: Proven) -> None:
+    name = RUN.replace("lska", "gone")
+    content = {key: value for key, value in json.loads(scale.sidecar.read_text()).items() if key != "seal"}
+    spec = content["spec"] | {"run": name}
+    weights = shutil.copy(scale.sidecar.with_suffix(".safetensors"), scale.sidecar.with_name(f"{name}.safetensors"))
+    write_sealed(Path(weights).with_suffix(".json"), content | {"run": name, "spec": spec, "recipe": digest(spec)})
+    (found,) = scale.faults()
+    assert (found.level, found.file.stem) == (Level.OUTDATED, name)
+    assert found.text.endswith(f"has no classification of {name} any more")
+
+
 def test_what_differs_from_the_commit_is_an_edit_where_there_is_no_seal(
     scale: Proven, monkeypatch: pytest.MonkeyPatch
 ) -> None:

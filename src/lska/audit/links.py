@@ -599,16 +599,17 @@ class ScaleFiles:
         return {item.task: item.protocol() for item in self.config.measured}
 
     def _other_recipe(self, sidecar: CheckedFile) -> Iterator[Finding]:
-        config, task = self.config, sidecar.get("task") or "classification"
+        config, task, name = self.config, sidecar.get("task") or "classification", str(sidecar.get("run"))
+        gone = Finding(Level.OUTDATED, sidecar.path, "", f"scale {config.scale} has no {task} of {name} any more")
         try:
-            run = Run.parse(str(sidecar.get("run")))
+            run = Run.parse(name)
         except ValueError as error:
-            yield broken(sidecar.path, "run", str(error))
+            # Nor are those run ids any more whose attention was taken out of the code.
+            yield gone if name == sidecar.path.stem else broken(sidecar.path, "run", str(error))
             return
         runs = (*config.runs_of(task), *(config.references if parse_task(task) is None else ()))
         if run not in runs:
-            text = f"scale {config.scale} has no {task} of {run} any more"
-            yield Finding(Level.OUTDATED, sidecar.path, "", text)
+            yield gone
             return
         try:
             job = config.classifier(run) if parse_task(task) is None else config.fine_tuning(task, run)
