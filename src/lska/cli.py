@@ -705,7 +705,7 @@ def _list(given: Given) -> int:
     choices, names = Choices(given.scale), network_names(given.scale, given.names)
     found, width = {name: choices.of(name) for name in names}, max(map(len, names))
     for name, choice in found.items():
-        say(f"{choice.state:<5}  {name:<{width}}  {' '.join((choice.refused or choice.reason).split())}")
+        say(f"{choice.state:<6}  {name:<{width}}  {' '.join((choice.refused or choice.reason).split())}")
     return int(any(choice.refused for choice in found.values()))
 
 

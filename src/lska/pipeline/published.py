@@ -134,7 +134,8 @@ def not_obtainable(job: ClassifierJob) -> str | None:
     if known is None:
         return (
             f"{job.run}: nothing says where its weights are published; import them by `lska weights import {job.run} "
-            f"--from FILE` with the same configuration, or name them in the setting published.{name} (docs/weights.md)"
+            f"--from FILE` with the same configuration, name them in the setting published.{name} (docs/weights.md), "
+            "or take source: imported out of its runs to train it here"
         )
     return None if known.address or known.place.is_file() else _by_hand(job, known)
 
