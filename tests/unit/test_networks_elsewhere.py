@@ -190,7 +190,7 @@ def test_results_keep_the_version_of_an_attention(monkeypatch: pytest.MonkeyPatc
     for model, settings, version in (("van_tiny", small, 3), ("van_tiny", small | {"attention": "lka"}, None),
                                      ("resnet18", {}, None)):  # fmt: skip
         subject = OutsideNetwork("mine", model, settings).open(torch.device("cpu"))
-        assert subject.detail.get("attention_version") == version, (model, settings)
+        assert subject.version.get("attention_version") == version, (model, settings)
 
 
 def test_what_cannot_be_measured_is_told_before_anything_is(

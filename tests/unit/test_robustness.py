@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from lska.evaluate.scores import (
     corruption_values,
     plain_values,
 )
+from lska.models.designs import ATTENTIONS
 from lska.provenance.files import FileError
 from lska.provenance.metric_files import outcomes_path, project_root
 from lska.provenance.outcomes import mean_of, read_outcomes, resample_counts, standard_error
@@ -348,7 +350,9 @@ def test_a_run_added_later_is_the_only_one_that_is_predicted(
     assert {name.split("/")[2].partition("-")[0] for name in added} == {one.subjects[2].sidecar["md5"]}
 
 
-def test_what_decides_predictions_makes_them_again(robust: RobustProject, decoded: list[str]) -> None:
+def test_what_decides_predictions_makes_them_again(
+    robust: RobustProject, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     item = robust.item("r")
     done(scoring(item, RUNS[0]))
     before = shard_files(item)
@@ -357,13 +361,16 @@ def test_what_decides_predictions_makes_them_again(robust: RobustProject, decode
     # The same weights, used otherwise.
     done(scoring(item, foreign(robust.config(), seed=7)))
     done(scoring(item, foreign(robust.config(), seed=7, test_crop=0.9)))
+    with monkeypatch.context() as raised:
+        raised.setitem(ATTENTIONS, "lska", replace(ATTENTIONS["lska"], version=2))
+        done(scoring(item, foreign(robust.config(), seed=7, test_crop=0.9)))
     Path("sets/r/white/000.jpg").rename("sets/r/white/100.jpg")
     Path("results/test/data/colours_r.json").unlink()
     prepare_perturbed(item)
     decoded.clear()
     done(scoring(item, RUNS[0]))
     assert len(decoded) == 9 and before.items() <= shard_files(item).items()
-    assert len(shard_files(item)) == 5 * len(before)
+    assert len(shard_files(item)) == 6 * len(before)
 
 
 def test_damaged_predictions_are_named_and_outputs_of_no_use_are_not_kept(robust: RobustProject) -> None:

@@ -148,7 +148,8 @@ class ScoringPass:
         for subject in self.subjects:
             for stored in {part.stored and self.as_stored for part in self.parts}:
                 preprocessing = subject.preprocessing(stored).to_dict()
-                how = digest([preprocessing, subject.name, subject.architecture, self.classes])
+                version = [subject.version] if subject.version else []
+                how = digest([preprocessing, subject.name, subject.architecture, self.classes, *version])
                 found[subject, stored] = f"{subject.sidecar['md5']}-{how.removeprefix('sha256:')[:12]}"
         return found
 

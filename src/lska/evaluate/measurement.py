@@ -77,6 +77,12 @@ class Subject:
         """Preprocessing of images; `stored` ones of the input size are taken as they are."""
         return dataclasses.replace(self.own, test_crop=1.0) if stored else self.own
 
+    @property
+    def version(self) -> dict[str, int]:
+        """The version of its attention, where that is above 1."""
+        own = attention_version(getattr(self.network, "attention", None))
+        return own or attention_version(attention_of(self.name))
+
 
 @dataclass(frozen=True)
 class Values:
@@ -116,7 +122,7 @@ def measure(
             data=data,
             device=str(device),
             started=started,
-            extra={**attention_version(attention_of(subject.name)), **prepared, **subject.detail, **found.detail},
+            extra={**subject.version, **prepared, **subject.detail, **found.detail},
             outcomes=found.outcomes,
         )
 

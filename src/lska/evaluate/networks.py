@@ -29,7 +29,6 @@ from lska.evaluate.efficiency import measure_speed, network_counts
 from lska.evaluate.inspecting import measure_inspection
 from lska.evaluate.measurement import Subject, Values, measure, training_classes
 from lska.models import create
-from lska.models.designs import attention_version
 from lska.models.pretrained import open_network
 from lska.provenance.errors import InputError
 from lska.provenance.files import plain, quoted, read_json, vouched
@@ -133,8 +132,7 @@ class OutsideNetwork:
         known = self.settings | {"num_classes": network.num_classes}
         return Subject(
             self.name, network.to(device), sidecar, own, {"model": self.model, **plain(known)},
-            fresh=functools.partial(create, self.model, **known),
-            detail={"network": described, **attention_version(getattr(network, "attention", None))},
+            fresh=functools.partial(create, self.model, **known), detail={"network": described},
         )  # fmt: skip
 
 
