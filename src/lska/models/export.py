@@ -38,8 +38,8 @@ AXES = {"batch": 0, "height": 2, "width": 3}
 TOLERANCE = 1e-3
 """Difference of outputs, as a share of the largest, above which a file is refused. Rounding gives about 1e-6."""
 
-TRACING_SECONDS = 900
-"""Large networks take a minute or two. With dynamic sizes some, such as Swin's shifted windows, take torch hours."""
+TRACING_SECONDS = 600
+"""Large networks take a minute or two. With dynamic sizes some, such as Swin's shifted windows, take torch too long."""
 
 _ONNX_BYTES = 2**31 - 2**24  # of weights: a file of ONNX is one message of protobuf, which ends at 2 GiB
 _SHOWN = 3  # names in a message
@@ -95,7 +95,8 @@ def export_network(
     notes: Mapping[str, str] | None = None,
     name: str = "the network",
 ) -> Exported:
-    """Write ``network``, as it is in evaluation mode, and compare the file with it; complete or not at all.
+    """Write ``network``, which is on the CPU and is put into evaluation mode, and compare the file with it; complete or
+    not at all.
 
     Args:
         form: one of ``FORMATS``; ``path`` ends as that says.
@@ -214,7 +215,10 @@ def _answers(network: nn.Module, images: Mapping[Shape, Tensor], name: str) -> I
             if not number:
                 raise ExportError(f"{name} fails on images of {_sizes(shape)} pixels: {_first_line(error)}") from error
             continue
-        yield shape, [found] if isinstance(found, Tensor) else list(found)
+        outputs = [found] if isinstance(found, Tensor) else list(found)
+        if not all(one.isfinite().all() for one in outputs):
+            raise ExportError(f"{name}: outputs for random images are NaN or infinite; are these its weights?")
+        yield shape, outputs
 
 
 def _program(network: nn.Module, shape: Shape, dynamic: Collection[str], name: str) -> ExportedProgram:
