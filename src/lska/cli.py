@@ -667,11 +667,12 @@ def _explain(given: Given) -> None:
         say(json.dumps(found.to_json() | {"first_broken": None if broken is None else broken.to_json()}, indent=2))
         return
     say(found.to_text())
-    say("Every link holds." if broken is None else f"BROKEN: {broken.file.as_posix()}: {broken.place} {broken.text}")
+    place = "" if broken is None else f"{broken.file.as_posix()}: {broken.place} {broken.text}".replace(":  ", ": ")
+    say("Every link holds." if broken is None else f"{str(broken.level).upper()}: {place}")
 
 
 @command("verify", "check every chain of a scale, offline; exit code 1: one is broken",
-         argument("--strict", action="store_true", help="fail for outdated and unsealed files too"),
+         argument("--strict", action="store_true", help="fail for outdated, missing and unsealed files too"),
          argument("--drawings", action="store_true", help="draw the figures anew too and compare them; slow"),
          argument("--recount", action="store_true", help="count parameters and operations anew too; slow"),
          JSON)  # fmt: skip
@@ -682,7 +683,9 @@ def _verify(given: Given) -> int:
 
     bar = functools.partial(tqdm, unit="target", leave=False, disable=None)
     found = verify_scale(given.scale, progress=bar, drawings=given.drawings, recount=given.recount)
-    say(json.dumps(found.to_json(), indent=2) if given.json else found.to_text())
+    command = scales.as_command(given.config, given.set)
+    told = found.to_json() | {"command": command}
+    say(json.dumps(told, indent=2) if given.json else found.to_text(command))
     return 0 if found.sound(given.strict) else 1
 
 

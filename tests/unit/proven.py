@@ -83,7 +83,8 @@ class Proven:
         return verify_scale(self.project.config(*changes))
 
     def faults(self, *changes: dict[str, Any]) -> list[Finding]:
-        return [finding for finding in self.verified(*changes).findings if finding.level is not Level.NOTE]
+        """What is wrong; much of the scale was never made."""
+        return [one for one in self.verified(*changes).findings if one.level not in (Level.NOTE, Level.MISSING)]
 
     def broken(self) -> list[Finding]:
         return list(self.verified().of(Level.BROKEN))

@@ -29,6 +29,7 @@ from report_helpers import (
     put_notebook,
     put_sidecars,
 )
+from small_scale import copy_small
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import entry, put, put_required
 
@@ -291,8 +292,8 @@ def sums(jobs: list[costs.RecordedJob]) -> tuple[int, float, float]:
 def test_costs_are_summed_by_task_and_a_pass_of_many_runs_counts_once(bare: Config) -> None:
     config = load([Path("config/demo.yaml")], {"training": {"threads": 4}, "evaluation": {"workers": 3}})
     put_sidecars(config)
-    for number, run in enumerate(config.runs[:4]):
-        measured(config, "robustness/c", run, seconds=10.0 + number, started=number // 2)
+    for number, run in enumerate(config.runs_of("robustness/sketch")[:4]):
+        measured(config, "robustness/sketch", run, seconds=10.0 + number, started=number // 2)
     for run in config.runs[:3]:
         measured(config, "classification", run, seconds=600.0)
     measured(config, "detection/retinanet-untrained", RUN, seconds=7.0)
@@ -304,7 +305,7 @@ def test_costs_are_summed_by_task_and_a_pass_of_many_runs_counts_once(bare: Conf
         "classification": (3, 1800.0, 600.0),
         "detection/retinanet": (1, 7.0, 7.0),
         # Of the two runs of a pass, the time until the last is that of the pass.
-        "robustness/c": (4, 11.0 + 13.0, 13.0),
+        "robustness/sketch": (4, 11.0 + 13.0, 13.0),
         "notebook table": (2, 3.0, 1.5),
         "notebook figure": (1, 1.5, 1.5),
     }
@@ -400,3 +401,21 @@ def test_small_words() -> None:
     assert unbroken("top-1 (mean over many corruptions)") == "top-1 (mean over many corruptions)"
     assert minus("off by -0.27, -3 to 2 (by -1)") == "off by −0.27, −3 to 2 (by −1)"
     assert minus("van_tiny-lska-k23-s0 on 2026-01-02") == "van_tiny-lska-k23-s0 on 2026-01-02"
+
+
+def test_leftovers_of_former_configurations_are_no_results_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_small(tmp_path)
+    (tmp_path / "paper").symlink_to(project_root() / "paper")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lska.report.gather.verified", lambda config: None)
+    gone = "van_tiny-lska-k9-s0.json"
+    left = [Path("results/small", name, gone) for name in ("metrics/classification", "metrics/robustness/a", "data")]
+    left.append(Path("checkpoints/small", gone))
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{")
+    found = gather(load([Path("config/small.yaml")]))
+    assert not {*found.metrics, *found.sidecars, *found.records} & {*left}
+    assert len(found.metrics) > 100

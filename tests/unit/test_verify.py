@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from table_helpers import PAPER, demo, put_required
 
 from lska.audit.explain import choose_cell, filled_table
 from lska.audit.links import Finding, Level, ScaleFiles, broken, check_record
-from lska.audit.verify import Verification, first_broken, verify_scale, verify_summaries, verify_table
+from lska.audit.table_files import Apart, verify_table
+from lska.audit.verify import Verification, first_broken, verify_scale, verify_summaries
 from lska.claims.claims_page import write_claims
 from lska.claims.listing import claim_files
 from lska.claims.verdicts import judge_claims
@@ -39,11 +40,12 @@ TABLES = ("table_02", "table_08", "table_13", "table_17")
 """With counts, in panels and on pages, of heads, with intervals."""
 
 
-def told(findings: list[Finding] | tuple[Finding, ...]) -> list[str]:
-    """Findings without what differs from machine to machine: digests, measured numbers, commits of the checkout."""
+def told(findings: Iterable[Finding], but: Container[Finding] = ()) -> list[str]:
+    """Findings without what differs from machine to machine: digests, measured numbers, commits of the checkout; and
+    without those that there were before (`but`), such as what was never made."""
     lines = []
     for one in findings:
-        if not one.place.startswith("code."):
+        if not one.place.startswith("code.") and replace(one, chains=()) not in but:
             chains = f" <- {len(one.chains)} cells: {'; '.join(one.chains[:2])}" if one.chains else ""
             lines.append(f"{one.level} {one.file.as_posix()}: {one.place}: {one.text}{chains}")
     masks = {r"sha256:[0-9a-f]{64}": "sha256:...", r"\b[0-9a-f]{32}\b": "MD5", r"-?\d+\.\d+(e-?\d+)?": "#"}
@@ -216,9 +218,10 @@ PLANTED: dict[str, Edit] = {
 
 def test_every_planted_edit_is_named(scale: Proven, snapshot: SnapshotAssertion) -> None:
     before, found = files_below(Path()), []
+    sound = {replace(one, chains=()) for one in scale.verified().findings}
     for name, change in PLANTED.items():
         change(scale)
-        found += [f"{name} | {line}" for line in told(scale.verified().findings) or ["sound"]]
+        found += [f"{name} | {line}" for line in told(scale.verified().findings, sound) or ["sound"]]
         for path in files_below(Path()).keys() - before.keys():
             path.unlink()
         for path, content in before.items():
@@ -260,7 +263,8 @@ def test_a_configuration_that_asks_for_something_else_makes_results_outdated(
     report = scale.verified({"training": {"overrides": {"epochs": 4}}})
     fewer = scale.verified({"segmentation": {"heads": {"semantic_fpn": {"untrained": []}}}})
     assert report.sound() and not report.sound(strict=True)
-    assert [*told(report.findings), "a run less:", *told(fewer.findings)] == snapshot
+    kinds = [[one for one in found.findings if one.level is not Level.MISSING] for found in (report, fewer)]
+    assert [*told(kinds[0]), "a run less:", *told(kinds[1])] == snapshot
 
 
 def test_a_raised_version_makes_what_was_made_with_an_attention_outdated(
@@ -284,7 +288,105 @@ def test_what_is_left_of_an_attention_that_is_gone_is_outdated(scale: Proven) ->
     write_sealed(Path(weights).with_suffix(".json"), content | {"run": name, "spec": spec, "recipe": digest(spec)})
     (found,) = scale.faults()
     assert (found.level, found.file.stem) == (Level.OUTDATED, name)
-    assert found.text.endswith(f"has no classification of {name} any more")
+    assert found.text.startswith("left over")
+
+
+GONE = Path("checkpoints/test/van_tiny-lska-k9-s0.json")
+WITHOUT_CONTROL: dict[str, Any] = {"segmentation": {"heads": {"semantic_fpn": {"untrained": []}}}}
+
+
+def leftovers() -> None:
+    """Of runs that are gone: damaged, edited, alone, or of somebody else."""
+    GONE.write_text("{")
+    GONE.with_suffix(".safetensors").write_bytes(b"damaged")
+    GONE.with_name("van_tiny-lska-k11-s0.safetensors").write_bytes(b"alone")
+    GONE.with_name("notes.json").write_text("[]")
+    imported(None)  # type: ignore[arg-type]
+    for name in ("metrics/classification", "data"):
+        folder = Path("results/test", name)
+        folder.joinpath(GONE.name).write_text("{")
+
+
+def test_leftovers_are_named_and_stop_nothing(
+    scale: Proven, snapshot: SnapshotAssertion, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {replace(one, chains=()) for one in scale.verified().findings}
+    leftovers()
+    report = scale.verified()
+    assert told(report.findings, before) == snapshot
+    assert report.sound() and not report.sound(strict=True)
+    for words in (["claims"], ["summary"], ["weights", "list"], ["explain", FIGURE], ["prune"], ["verify"]):
+        assert scale.project.command(*words) == 0, (words, capsys.readouterr().err)
+
+
+def test_a_file_of_another_configuration_is_outdated_and_its_edits_are_found(
+    scale: Proven, snapshot: SnapshotAssertion
+) -> None:
+    """Without the control, its rows are of another configuration, the others are compared all the same."""
+
+    def found() -> list[str]:
+        report = scale.verified(WITHOUT_CONTROL)
+        return told(one for one in report.findings if one.level in (Level.BROKEN, Level.OUTDATED))
+
+    untouched = found()
+    for name in ("a digit in .csv", "a lost cell in .csv"):
+        PLANTED[name](scale)
+    assert {"untouched": untouched, "edited": found()} == snapshot
+    for path in Path("results/test/metrics", f"{SEGMENTATION}-untrained").iterdir():
+        path.unlink()
+    assert "broken" not in {line.partition(" ")[0] for line in found() if "control" in line}
+
+
+def test_cells_of_other_metric_files_are_no_edits_unless_they_are_of_another_cell(tmp_path: Path) -> None:
+    made = demo(tmp_path)
+    put_required("table_03", made)
+    table = collect(load_spec("table_03"), made, PAPER, made.results)
+    named = {path for cell in table.cells for path in cell.files}
+    path, text = tmp_path / "table_03.csv", WRITERS[".csv"](table)
+    first, second = [cell for cell in table.cells if cell.column == "top-1" and cell.files][:2]
+
+    def levels(*changes: tuple[str, str]) -> list[Level]:
+        edited = text
+        for old, new in changes:
+            edited = edited.replace(old, new)
+        assert edited != text
+        path.write_text(edited)
+        return [one.level for one in verify_table(table, path, Apart.of(table, [path], named))]
+
+    ours, other = str(first.files[0]), str(second.files[0])
+    gone = ours.replace("-s0.json", "-s7.json")
+    assert levels((ours, gone)) == [Level.OUTDATED]
+    assert levels((ours, f"{ours};{gone}")) == [Level.OUTDATED]
+    assert levels((ours, other)) == [Level.BROKEN]
+    assert levels((ours, "")) == [Level.BROKEN]
+    assert levels((f"table_03,{first.row},", "table_03,Invented,")) == [Level.BROKEN, Level.OUTDATED]
+
+
+def test_what_is_missing_is_counted_with_the_command_that_makes_it(
+    scale: Proven, capsys: pytest.CaptureFixture[str]
+) -> None:
+    never = set(scale.verified().of(Level.MISSING))
+    assert scale.outcomes not in {one.file for one in never}
+    scale.segmentor.unlink()
+    scale.outcomes.unlink()
+    scale.regions.unlink()
+    for path in (scale.sidecar, scale.sidecar.with_suffix(".safetensors")):
+        path.unlink()
+    report = scale.verified()
+    found = {one.file: one.chains for one in report.of(Level.MISSING) if replace(one, chains=()) not in never}
+    assert found.keys() == {scale.segmentor, scale.outcomes, scale.regions, scale.sidecar}
+    assert found[scale.segmentor] == (f"{TABLE}: {ROW} / {COLUMN}",) and report.broken_chains == 0
+    assert report.sound() and not report.sound(strict=True) and report.of(Level.BROKEN) == ()
+    assert [one.text for one in report.of(Level.NOTE) if one.file == scale.shown(".csv")] == [
+        "not compared in 1 cell(s), whose metric files are not there"
+    ]
+    assert scale.project.command("verify") == 0
+    printed = capsys.readouterr().out
+    assert f"  {scale.segmentor.as_posix()}\n" in printed and "make it: snakemake --cores 2 --configfile" in printed
+    # What is shown of other cells is compared all the same.
+    PLANTED["a digit in .csv"](scale)
+    replaced(scale.shown(".csv"), r"(Params \(exact\),)", r"\g<1>9")
+    assert {one.place.partition(",")[0] for one in scale.broken()} == {"row 'Semantic FPN / VAN-LKA-Tiny k=7'"}
 
 
 def test_what_differs_from_the_commit_is_an_edit_where_there_is_no_seal(
@@ -345,7 +447,9 @@ def test_the_command_says_it_with_its_exit_code(scale: Proven, capsys: pytest.Ca
     edit(scale.metrics, "metrics.top1.value", lambda value: value + 1)
     capsys.readouterr()
     assert scale.project.command("verify", "--json") == 1
-    assert json.loads(capsys.readouterr().out) == scale.verified().to_json()
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("command") == "snakemake --cores 2 --configfile config.yaml -- all"
+    assert found == scale.verified().to_json() and found["levels"]["broken"] == 1
     assert scale.project.command("verify") == 1
     assert f"{scale.metrics.as_posix()}: seal" in capsys.readouterr().out
 
@@ -430,7 +534,6 @@ DAMAGED: dict[Path, Damage] = {
     METRICS / "robustness/c/van_tiny-lska-k23-s0.json": foreign,
     METRICS / "speed/van_tiny-lska-k7-s0.json": text("[]"),
     METRICS / "speed/van_tiny-lska-k53-s0.json": folder,
-    METRICS / "speed/\x1b[31mred.json": text("{"),
     METRICS / "texture_knn/van_tiny-lska-k7-s0.npz": pipe,
     METRICS / "texture_knn/van_tiny-lska-k23-s0.npz": failing,
     METRICS / "texture_knn/van_tiny-lska-k53-s0.json": failing,
@@ -473,13 +576,15 @@ def test_every_damaged_file_is_named_and_all_others_are_checked(
         (place / ".folder.abcd1234.tmp.json" / "inner.json").write_text("{")
     for path, damage in DAMAGED.items():
         damage(path)
+    red = METRICS / "speed/\x1b[31mred.json"
+    red.write_text("{")
     report = verify_scale(load([Path("config/small.yaml")]))
     found = report.of(Level.BROKEN)
     told = [(path, sorted({one.text for one in found if one.file == path})) for path in DAMAGED]
     assert [path for path, texts in told if not texts] == []
     assert [f"{path}: {text}" for path, texts in told for text in texts] == snapshot
     assert [one.file for one in report.findings if any(part.startswith(".") for part in one.file.parts)] == []
-    assert report.checked["tables"] == 17
+    assert report.checked["tables"] == 17 and [one.file for one in report.of(Level.OUTDATED)] == [red]
     printed = report.to_text()
     assert "\x1b" not in printed and "\\u001b[31mred.json" in printed and max(map(len, printed.split("\n"))) < 300
 

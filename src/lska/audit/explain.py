@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lska.audit.links import CheckedFile, Finding, Link, ScaleFiles, fields_path
+from lska.audit.links import CheckedFile, Finding, Level, Link, ScaleFiles, fields_path
 from lska.provenance.errors import InputError
 from lska.provenance.files import plain, printable
 from lska.provenance.metric_files import commit_text, device_text, digest, lock_digest, outcomes_path, project_root
@@ -234,7 +234,7 @@ def _meanings(readme: Path) -> dict[str, str]:
 def _metric(files: ScaleFiles, path: Path, row: TableRow, column: ColumnSpec) -> Origin:
     file, name = files.metric(path), column.metric.format(**(row.source.values if row.source else {}))
     links = files.behind(file)
-    below, faults = tuple(_origin_of(files, link) for link in links), (*file.faults, *_of_missing(links))
+    below, faults = tuple(_origin_of(files, link) for link in links), (*_grave(file), *_of_missing(links))
     if not file.content:
         return Origin("metric", "metric file", {"metric": name} | _broken(faults), path, below)
     entry, environment = file.content["metrics"].get(name, {}), file.get("environment")
@@ -280,7 +280,7 @@ def _origin_of(files: ScaleFiles, link: Link) -> Origin:
         control = "random, as a control: the same training from scratch"
         origin = control if link.kind == "backbone" else ORIGINS.get(link.recorded, str(link.recorded))
         return Origin(link.kind, label, {"origin": origin})
-    faults = _broken((*link.faults, *file.faults, *_of_missing(link.links)))
+    faults = _broken((*link.faults, *_grave(file), *_of_missing(link.links)))
     if not file.content:
         return Origin(link.kind, label, {"md5": str(link.recorded)} | faults, file.path)
     facts = {
@@ -385,7 +385,7 @@ def _data(files: ScaleFiles, link: Link) -> Origin:
     label = "measured on" if link.source.path.is_relative_to(files.metrics_folder) else "trained on"
     if file is None:
         return Origin("data", label, {"data": "none needed"})
-    facts, faults = {"name": str(link.source.get("data.name"))}, _broken((*link.faults, *file.faults))
+    facts, faults = {"name": str(link.source.get("data.name"))}, _broken((*link.faults, *_grave(file)))
     if not file.content:
         return Origin("data", label, facts | {"digest": str(link.recorded)} | faults, file.path)
     splits, parts = file.get("splits") or {}, file.get("parts")
@@ -419,9 +419,17 @@ def _stated(facts: Mapping[str, str]) -> dict[str, str]:
 
 
 def _broken(faults: Iterable[Finding]) -> dict[str, str]:
-    """What is wrong, as a fact beside the others."""
-    told = [f"{one.file.as_posix()}: {one.place} {one.text}".replace(":  ", ": ") for one in faults]
-    return {"BROKEN": "; ".join(dict.fromkeys(told))} if told else {}
+    """What is wrong or missing, as facts beside the others."""
+    told: dict[str, dict[str, None]] = {}
+    for one in faults:
+        text = f"{one.file.as_posix()}: {one.place} {one.text}".replace(":  ", ": ")
+        told.setdefault(str(one.level).upper(), {})[text] = None
+    return {level: "; ".join(texts) for level, texts in told.items()}
+
+
+def _grave(file: CheckedFile) -> tuple[Finding, ...]:
+    """What is wrong with a file, or missing."""
+    return (*file.faults, *file.of(Level.MISSING))
 
 
 def _of_missing(links: Iterable[Link]) -> list[Finding]:

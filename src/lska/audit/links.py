@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from lska.audit.named import named_metrics, named_records, named_sidecars
+from lska.claims.listing import read_claims
 from lska.data.manifest import SERVING, load_manifest
 from lska.evaluate.derived import FIELDS, Derived, Kept, derive, fits
 from lska.models.designs import other_attention
@@ -45,6 +47,7 @@ from lska.provenance.sidecars import (
     check_sidecar,
     imported,
     measured_alike,
+    occupied,
     pointer_path,
     read_pointer,
     unusable,
@@ -57,6 +60,7 @@ WIDEST = 2000
 """Characters of a finding's text: what is wrong may be one very long word."""
 PRECISION = 1e-6
 """Relative; outcomes are kept in 32 bits, and their mean is taken in 64."""
+LEFT_OVER = "left over: the configuration of scale {} does not name it any more; `lska prune` lists all that is"
 COUNTED = ("complexity", "properties")
 """Start of the tasks whose numbers depend on the code alone."""
 
@@ -66,13 +70,15 @@ class Level(StrEnum):
 
     BROKEN = "broken"
     OUTDATED = "outdated"
+    MISSING = "missing"
     UNSEALED = "unsealed"
     NOTE = "note"
 
 
 MEANING = {
     Level.BROKEN: "a file was edited, or does not belong to the one that names it",
-    Level.OUTDATED: "sound, but not what today's configuration asks for; the pipeline would make it again",
+    Level.OUTDATED: "of another configuration than today's; the pipeline would make it again, or takes no notice of it",
+    Level.MISSING: "today's configuration asks for it, and it is not there",
     Level.UNSEALED: "written before such files were sealed; an edit shows where git or another file has the number",
     Level.NOTE: "worth knowing",
 }
@@ -130,10 +136,14 @@ class CheckedFile:
     """Numbers of a metric file: how far the evidence determines them (`recomputed`, `bounded` where only a range or a
     relation to others is known, `unknown`), and which they are (`speed: value`)."""
 
+    def of(self, level: Level) -> tuple[Finding, ...]:
+        """Its findings of a level."""
+        return tuple(finding for finding in self.findings if finding.level is level)
+
     @property
     def faults(self) -> tuple[Finding, ...]:
         """Why what it says cannot be trusted."""
-        return tuple(finding for finding in self.findings if finding.level is Level.BROKEN)
+        return self.of(Level.BROKEN)
 
     @property
     def broken(self) -> bool:
@@ -152,13 +162,18 @@ class CheckedFile:
         return replace(self, findings=(*more, *self.findings))
 
 
+def _lacking(path: Path, error: Exception) -> Finding:
+    """The finding of a file that cannot be read: nothing is wrong where there is none."""
+    absent = isinstance(error, FileNotFoundError) and not path.is_symlink()
+    return Finding(Level.MISSING, path, "", "is not there") if absent else faulty(path, error)
+
+
 def _checked(path: Path, kind: str, check: Callable[[Any, str], None]) -> CheckedFile:
     """A JSON file with its seal, whose fields and types `check` refuses by a ValueError; `kind` says what it is."""
     try:
         content = read_json(path)
     except FileError as error:
-        missing = isinstance(error, MissingFileError) and not path.is_symlink()
-        return CheckedFile(path, {}, (broken(path, "", "is missing") if missing else faulty(path, error),))
+        return CheckedFile(path, {}, (_lacking(path, error),))
     found = []
     if (problem := seal_problem(content)) is not None:
         found = [broken(path, "seal", problem.removeprefix("field 'seal': "))]
@@ -187,7 +202,7 @@ def check_metrics(
         recount: whether what depends on the code alone is counted again.
     """
     checked = _checked(path, "metric files", lambda content, where: validate(content, "metrics", where))
-    if checked.broken:
+    if checked.broken or not checked.content:
         return checked
     for name, place in {"task": task, "run": run, "scale": config.scale}.items():
         if found := compared(path, name, checked.get(name), "its place says", place):
@@ -222,7 +237,7 @@ def _outcomes(metrics: CheckedFile) -> tuple[list[Finding], Outcomes]:
     try:
         outcomes = read_outcomes(beside, stated)
     except FileError as error:
-        return [faulty(beside, error)], Outcomes()
+        return [_lacking(beside, error)], Outcomes()
     names = ((kind, name) for kind, arrays in vars(outcomes).items() for name in sorted(arrays))
     foreign = (f"{kind}/{name}" for kind, name in names if name not in metrics.content["metrics"])
     return [broken(beside, place, f"{path} has no metric of this name") for place in foreign], outcomes
@@ -238,7 +253,7 @@ def _maps(metrics: CheckedFile, path: Path) -> tuple[list[Finding], Mapping[str,
             return [], read_arrays(path)
         return [broken(path, "", f"expected MD5 {stated}, as {metrics.path} says, found {found}")], {}
     except FileError as error:
-        return [faulty(path, error)], {}
+        return [_lacking(path, error)], {}
 
 
 def _count_again(task: str, run: str) -> Mapping[str, Mapping[str, Any]]:
@@ -290,10 +305,14 @@ def check_weights(path: Path, log: Path) -> CheckedFile:
     """A sidecar, which vouches for weights: seal, recipe against its settings, counts, the training's record of losses
     (`log`), pointer, and the weights.
     """
-    checked = _checked(path, "sidecars of weights", check_sidecar)
+    checked, weights = _checked(path, "sidecars of weights", check_sidecar), path.with_suffix(".safetensors")
+    if not checked.content:
+        text = "is not there, so nothing tells whose weights are beside it"
+        alone = checked.of(Level.MISSING) and occupied(weights)
+        return CheckedFile(path, {}, (broken(path, "", text),)) if alone else checked
     if checked.broken:
         return checked
-    found, weights = [], path.with_suffix(".safetensors")
+    found = []
     if (problem := unusable(weights)) is not None:
         found.append(broken(weights, "", problem.removeprefix(f"{weights}: ")))
     elif weights.is_file():
@@ -352,13 +371,11 @@ def _last_loss(sidecar: CheckedFile, log: Path) -> Iterator[Finding]:
 def check_record(path: Path, config: Config) -> CheckedFile:
     """The record of a data set by itself, and as the configuration's source of that name should have it."""
     checked = _checked(path, "data records", lambda content, where: validate(content, "record", where))
-    if checked.broken:
+    if checked.broken or not checked.content:
         return checked
     found = compared(path, "name", checked.get("name"), "the file's name is", path.stem)
     kind, source = next(((kind, one) for kind, one in config.sources if one.name == path.stem), (None, None))
-    if source is None:
-        found.append(Finding(Level.NOTE, path, "", f"scale {config.scale} has no data set of this name any more"))
-    elif not found:
+    if source is not None and not found:
         found += _unlike_manifest(checked, kind, source)
         item = next((item for item in config.measured if item.name == kind), None)
         stated, now = checked.get("inputs"), None if item is None else item.inputs()
@@ -396,14 +413,17 @@ class Link:
     """The same, as the target says."""
     faults: tuple[Finding, ...] = ()
     links: tuple[Link, ...] = ()
+    named: bool = True
+    """Whether the configuration names the target; nothing is said of what is left over."""
 
-    def broken(self) -> Iterator[Finding]:
-        """What is broken from here to the origins, the first first; nothing is said of what a broken file names."""
-        yield from self.faults
-        if self.target is not None:
-            yield from self.target.faults
+    def found_at(self, level: Level) -> Iterator[Finding]:
+        """What is broken or missing from here to the origins, the first first; nothing is said of what a broken file
+        names."""
+        yield from (fault for fault in self.faults if fault.level is level)
+        if self.target is not None and self.named:
+            yield from self.target.of(level)
             for link in () if self.target.broken else self.links:
-                yield from link.broken()
+                yield from link.found_at(level)
 
 
 class ScaleFiles:
@@ -453,28 +473,47 @@ class ScaleFiles:
         return self._records[path]
 
     @cached_property
+    def named(self) -> frozenset[Path]:
+        """The metric files, sidecars and records that the configuration names; where the list of claims is damaged,
+        without those that only claims need."""
+        try:
+            claims = read_claims()
+        except ValueError:
+            claims = ()
+        config = self.config
+        return frozenset((*named_metrics(config, claims), *named_sidecars(config), *named_records(config)))
+
+    @cached_property
     def metrics(self) -> dict[Path, CheckedFile]:
-        """Every metric file that is there or was asked for, by path."""
-        for path in files_in(self.metrics_folder, "**/*.json"):
-            self.metric(path)
+        """Every metric file that the configuration names or was asked for, by path, also missing ones."""
+        for path in sorted(self.named):
+            if path.is_relative_to(self.metrics_folder):
+                self.metric(path)
         return self._metrics
 
     @cached_property
     def sidecars(self) -> dict[Path, CheckedFile]:
-        """Every sidecar that is there or is named by another file."""
-        for path in files_in(self.weights_folder, "**/*.json"):
-            self._sidecar(path)
-        for metric in self.metrics.values():
-            if metric.get("weights.md5"):
-                self._sidecar_of(metric)
-        return self._sidecars
+        """Every sidecar that the configuration names, also missing ones."""
+        return {path: self._sidecar(path) for path in sorted(named_sidecars(self.config))}
 
     @cached_property
     def records(self) -> dict[Path, CheckedFile]:
-        """Every data record that is there or is named by another file."""
-        for name in (*(path.stem for path in files_in(self.records_folder, "*.json")), *self._witnesses):
-            self.record(name)
-        return self._records
+        """Every data record that the configuration names, also missing ones."""
+        return {path: self.record(path.stem) for path in sorted(named_records(self.config))}
+
+    @cached_property
+    def leftovers(self) -> tuple[Finding, ...]:
+        """What lies beside all these and the configuration does not name; it is not looked into, but for whose weights
+        came from elsewhere."""
+        lying = [*files_in(self.metrics_folder, "**/*.json"), *files_in(self.records_folder, "*.json")]
+        for path in files_in(self.weights_folder, "**/*"):
+            alone = path.suffix == ".safetensors" and not occupied(path.with_suffix(".json"))
+            lying += [path] if path.suffix == ".json" or (alone and path.with_suffix(".json") not in self.named) else []
+        outdated = Finding(Level.OUTDATED, self.config.results, "", LEFT_OVER.format(self.config.scale))
+        foreign = Finding(Level.NOTE, self.config.results, "", "imported; the configuration does not name it")
+        return tuple(
+            replace(foreign if _imported(path) else outdated, file=path) for path in lying if path not in self.named
+        )
 
     def _sidecar_of(self, metric: CheckedFile) -> CheckedFile:
         return self.sidecar(metric.path.parent.relative_to(self.metrics_folder).as_posix(), metric.path.stem)
@@ -516,9 +555,16 @@ class ScaleFiles:
 
     def broken_behind(self, file: CheckedFile) -> Iterator[Finding]:
         """What is broken at a file and, where it can be trusted, behind it, the first first."""
-        yield from file.faults
+        return self._found_behind(file, Level.BROKEN)
+
+    def missing_behind(self, file: CheckedFile) -> Iterator[Finding]:
+        """As `broken_behind`, of what is missing."""
+        return self._found_behind(file, Level.MISSING)
+
+    def _found_behind(self, file: CheckedFile, level: Level) -> Iterator[Finding]:
+        yield from file.of(level)
         for link in () if file.broken else self.behind(file):
-            yield from link.broken()
+            yield from link.found_at(level)
 
     def _link(
         self, kind: Any, source: CheckedFile, target: CheckedFile, fields: Mapping[str, str], meaning: str,
@@ -533,8 +579,9 @@ class ScaleFiles:
             for name, ours, theirs in pairs
             if ours != theirs
         ][:1]
-        faults = () if source.broken or target.broken else tuple(faults or more)
-        return Link(kind, source, target, *pairs[0][1:], faults, self.behind(target, way))
+        named = target.path in self.named or target.path in (self.weights_folder, self.records_folder)
+        faults = () if source.broken or target.broken or not (named and target.content) else tuple(faults or more)
+        return Link(kind, source, target, *pairs[0][1:], faults, self.behind(target, way), named)
 
     def _weights(self, metric: CheckedFile, way: tuple[Path, ...]) -> Link:
         task, path = metric.get("task"), metric.path
@@ -549,8 +596,8 @@ class ScaleFiles:
         if parse_task(task):
             stated, source = metric.get("detail.backbone"), f"{sidecar.path} has"
             more += compared(path, "detail.backbone", stated, source, sidecar.get("backbone"))
-        same = {"weights.md5": "md5", "weights.origin": "origin", "recipe": "recipe"}
-        return self._link("weights", metric, sidecar, same, "measured on other weights", way, *more)
+        link = self._link("weights", metric, sidecar, {"weights.md5": "md5"}, "measured on other weights", way, *more)
+        return replace(link, faults=()) if _of_other_recipe(metric, sidecar) else link
 
     def _backbone(self, weights: CheckedFile, way: tuple[Path, ...]) -> tuple[Link, ...]:
         if not weights.get("backbone"):
@@ -580,12 +627,19 @@ class ScaleFiles:
 
     def outdated(self, file: CheckedFile) -> Iterator[Finding]:
         """What today's configuration would make again of a metric file or sidecar, and why."""
-        if file.broken:
+        if file.broken or not file.content:
             return
         if file.path.is_relative_to(self.weights_folder) and file.get("origin") == "trained":
             yield from self._other_recipe(file)
         elif file.path.is_relative_to(self.metrics_folder):
-            task, now = file.get("task"), self._protocols.get(file.get("task"))
+            task, now, data = file.get("task"), self._protocols.get(file.get("task")), file.get("data.name")
+            if data is not None and self.records_folder / f"{data}.json" not in self.named:
+                text = f"is {quoted(data)}; scale {self.config.scale} has no data set of this name any more"
+                yield Finding(Level.OUTDATED, file.path, "data.name", text)
+            sidecar = None if file.get("weights.md5") is None else self._sidecar_of(file)
+            if sidecar is not None and _of_other_recipe(file, sidecar):
+                text = f"was measured on weights of another recipe or origin than {sidecar.path} is of now"
+                yield Finding(Level.OUTDATED, file.path, "weights", text)
             if keeps_outcomes(task) and file.get("outcomes") is None:
                 yield Finding(Level.OUTDATED, file.path, "outcomes", "are not kept; today's evaluation keeps them")
             if (other := other_attention(file.get("detail") or {}, attention_of(file.path.stem))) is not None:
@@ -599,25 +653,28 @@ class ScaleFiles:
         return {item.task: item.protocol() for item in self.config.measured}
 
     def _other_recipe(self, sidecar: CheckedFile) -> Iterator[Finding]:
-        config, task, name = self.config, sidecar.get("task") or "classification", str(sidecar.get("run"))
-        gone = Finding(Level.OUTDATED, sidecar.path, "", f"scale {config.scale} has no {task} of {name} any more")
+        task, _, run = sidecar.path.relative_to(self.weights_folder).with_suffix("").as_posix().rpartition("/")
         try:
-            run = Run.parse(name)
-        except ValueError as error:
-            # Nor are those run ids any more whose attention was taken out of the code.
-            yield gone if name == sidecar.path.stem else broken(sidecar.path, "run", str(error))
-            return
-        runs = (*config.runs_of(task), *(config.references if parse_task(task) is None else ()))
-        if run not in runs:
-            yield gone
-            return
-        try:
-            job = config.classifier(run) if parse_task(task) is None else config.fine_tuning(task, run)
-            spec = job.spec()
+            known = Run.parse(run)
+            spec = (self.config.fine_tuning(task, known) if task else self.config.classifier(known)).spec()
         except UnreadableFileError:
             return  # the sidecar of its backbone, which is a finding of its own
         if plain(sidecar.get("spec")) != plain(spec):
             yield Finding(Level.OUTDATED, sidecar.path, "recipe", changes(sidecar.get("spec") or {}, spec))
+
+
+def _of_other_recipe(metric: CheckedFile, sidecar: CheckedFile) -> bool:
+    """Whether a metric file was measured on weights that others replaced, of another recipe or from elsewhere."""
+    then, now = (metric.get("weights.origin"), metric.get("recipe")), (sidecar.get("origin"), sidecar.get("recipe"))
+    return bool(sidecar.content) and not sidecar.broken and not metric.broken and then != now
+
+
+def _imported(path: Path) -> bool:
+    """Whether a file is a sidecar of weights that were brought here from elsewhere."""
+    try:
+        return path.suffix == ".json" and imported(read_json(path))
+    except FileError:
+        return False
 
 
 def _on_images(task: str) -> bool:

@@ -12,7 +12,6 @@ import functools
 import io
 import itertools
 import os
-import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,14 +29,14 @@ from lska.audit.links import (
     broken,
     faulty,
 )
+from lska.audit.table_files import Apart, drawing_faults, line_fault, verify_table
 from lska.claims.listing import CLAIMS, claim_files, read_claims
 from lska.claims.summaries import summary_files
 from lska.provenance.errors import InputError
-from lska.provenance.files import FileError, json_text, printable, read_bytes, read_text
+from lska.provenance.files import FileError, json_text, parse_json, printable, read_json, read_text
 from lska.provenance.metric_files import changed_files, commit_text
 from lska.settings.scale import Config
-from lska.tables.cell_text import cell_text
-from lska.tables.collect import Cell, State, Table, collect
+from lska.tables.collect import Cell, Table, collect
 from lska.tables.measurements import read_paper
 from lska.tables.specs import TARGETS, load_spec, outputs, requirements
 from lska.tables.table_formats import WRITERS
@@ -46,12 +45,6 @@ Progress = Callable[[Iterable[str]], Iterable[str]]
 
 SHOWN = 5
 """Findings of a kind that are told one by one where only their number matters, and chains of a broken link."""
-AROUND = 40
-"""Characters shown on each side of a difference within a long text."""
-
-CODE = "code and metric files give"
-"""Source of captions, legends and whatever else is outside of cells."""
-
 NUMBERS = ("recomputed", "bounded", "unknown")
 """How far the evidence determines numbers of metric files."""
 
@@ -86,9 +79,8 @@ class Verification:
         return len({chain for finding in self.of(Level.BROKEN) for chain in finding.chains})
 
     def sound(self, strict: bool = False) -> bool:
-        """Whether nothing is broken and, if `strict`, nothing is outdated or without a seal either."""
-        bad = (Level.BROKEN, Level.OUTDATED, Level.UNSEALED) if strict else (Level.BROKEN,)
-        return not any(finding.level in bad for finding in self.findings)
+        """Whether nothing is broken and, if `strict`, nothing is outdated, missing or without a seal either."""
+        return not any(one.level is Level.BROKEN or (strict and one.level is not Level.NOTE) for one in self.findings)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for scripts."""
@@ -97,14 +89,17 @@ class Verification:
             "scale": self.scale,
             "caption": self.caption,
             "sound": self.sound(),
+            "levels": {str(level): len(self.of(level)) for level in Level},
             "checked": dict(self.checked),
             "numbers": {kind: self.counted(kind) for kind in NUMBERS},
             "chains": {"followed": self.chains, "broken": self.broken_chains},
             "findings": [one.to_json() | {"first_broken_of": list(one.chains)} for one in self.findings],
         }
 
-    def to_text(self) -> str:
-        """Counts, then the findings by level; what is broken one by one, with the cells that it breaks."""
+    def to_text(self, command: str = "") -> str:
+        """Counts, then the findings by level; what is broken one by one, with the cells that it breaks, what is missing
+        by kind, with the `command` that makes it.
+        """
         counts = ", ".join(f"{number:,} {what}" for what, number in self.checked.items() if number)
         lines = textwrap.wrap(f"{self.scale} scale: checked {counts}", WIDTH, subsequent_indent="  ")
         state = f"{self.broken_chains:,} are broken" if self.broken_chains else "none is broken"
@@ -113,7 +108,7 @@ class Verification:
         for level in Level:
             if found := self.of(level):
                 lines += ["", *textwrap.wrap(f"{str(level).upper()} ({len(found):,}): {MEANING[level]}", WIDTH)]
-                lines += _finding_lines(level, found)
+                lines += _missing_lines(found, command) if level is Level.MISSING else _finding_lines(level, found)
         lines += [] if self.of(Level.BROKEN) else ["", "Nothing is broken."]
         return printable("\n".join(lines) + "\n")
 
@@ -153,7 +148,7 @@ def verify_scale(
     """
     files = ScaleFiles(config, recount)
     targets = [target for target in TARGETS if any(map(os.path.lexists, outputs(target, config.results)))]
-    if not files.metrics and not targets:
+    if not targets and not any(map(os.path.lexists, files.metrics)):
         raise InputError(f"{config.results} holds no metric files, tables or figures to verify; run snakemake first")
     shown = [_target(target, files, paper, drawings) for target in progress(targets)]
     every = [checked for group in (files.metrics, files.sidecars, files.records) for checked in list(group.values())]
@@ -161,10 +156,13 @@ def verify_scale(
     findings += [fault for checked in every for fault in files.broken_behind(checked)]
     findings += [finding for one in shown for finding in one.findings]
     findings += [finding for checked in every for finding in files.outdated(checked)]
+    findings += files.leftovers
+    made = (path for target in TARGETS for path in outputs(target, config.results))
+    findings += [_absent(path) for path in made if not os.path.lexists(path)]
     findings += [*verify_claims(config, [path for path, checked in files.metrics.items() if checked.broken])]
     findings += [*verify_summaries(config), *_history(files)]
     chains = {
-        f"{one.target}: {key[0]} / {key[1]}": next(_broken_cell(one.findings, key, paths, files), None)
+        f"{one.target}: {key[0]} / {key[1]}": next(_grave_cell(one.findings, key, paths, files), None)
         for one in shown
         for key, paths in one.cells.items()
     }
@@ -174,24 +172,30 @@ def verify_scale(
 
 
 def first_broken(table: Table, cell: Cell, files: ScaleFiles) -> Finding | None:
-    """The first broken link of one cell's chain, None where it is sound.
+    """The first broken link of one cell's chain, else the first that is missing; None where it is sound and whole.
 
     Args:
         table: filled from metric files as they are, also edited ones.
         cell: one of its cells.
     """
     texts = [] if any(files.metric(path).broken for path in cell.files) else _present(table.spec.target, files.config)
-    shown = (fault for path in texts for fault in verify_table(table, path))
-    return next(_broken_cell(shown, (cell.row, cell.column), cell.files, files), None)
+    apart = Apart.of(table, texts, files.named)
+    shown = (fault for path in texts for fault in verify_table(table, path, apart))
+    return next(_grave_cell(shown, (cell.row, cell.column), cell.files, files), None)
 
 
-def _broken_cell(
+def _absent(path: Path) -> Finding:
+    return Finding(Level.MISSING, path, "", "is not there")
+
+
+def _grave_cell(
     shown: Iterable[Finding], key: tuple[str, str], paths: Iterable[Path], files: ScaleFiles
 ) -> Iterator[Finding]:
-    """What is broken of a cell: what a table shows of it, then what is behind its metric files."""
+    """What is broken of a cell, first what a table shows of it, then behind its metric files; then what is missing."""
     yield from (finding for finding in shown if finding.cell == key)
-    for path in paths:
-        yield from files.broken_behind(files.metric(path))
+    checked = [files.metric(path) for path in paths]
+    yield from (finding for one in checked for finding in files.broken_behind(one))
+    yield from (finding for one in checked for finding in files.missing_behind(one))
 
 
 def _merged(findings: Iterable[Finding], chains: Mapping[str, Finding | None]) -> tuple[Finding, ...]:
@@ -257,7 +261,7 @@ def _target(target: str, files: ScaleFiles, paper: Path, drawings: bool) -> _Sho
     cells: Mapping[tuple[str, str], tuple[Path, ...]] = {WHOLE: tuple(distrusted)} if distrusted else {}
     table, found = None, []
     try:
-        table = collect(spec, config, paper, config.results, seals=False)
+        table = collect(spec, config, paper, config.results, seals=False, gaps=True)
         cells = {(cell.row, cell.column): cell.files for cell in table.cells}
     except (OSError, ValueError) as error:
         found = [] if distrusted else [broken(path, "", f"cannot be filled: {error}") for path in texts]
@@ -265,131 +269,10 @@ def _target(target: str, files: ScaleFiles, paper: Path, drawings: bool) -> _Sho
         text = f"not compared with its metric files, since {distrusted[0]} is broken"
         found = [Finding(Level.NOTE, path, "", text) for path in texts[:1]]
     elif table is not None:
-        found = [fault for path in texts for fault in verify_table(table, path)]
-        found += _drawing_faults(table, drawn) if drawn else ()
+        apart = Apart.of(table, texts, files.named)
+        found = [fault for path in texts for fault in verify_table(table, path, apart)]
+        found += drawing_faults(table, drawn) if drawn and not apart else ()
     return _Shown(target, len(texts) + len(drawn), cells, tuple(found))
-
-
-def verify_table(table: Table, path: Path) -> Iterator[Finding]:
-    """Where a file of a table differs from the table as its metric files fill it; each finding names the cell, the
-    file's text and the table's.
-    """
-    try:
-        found, expected = read_text(path), WRITERS[path.suffix](table)
-    except FileError as error:
-        yield faulty(path, error)
-        return
-    if found != expected:
-        yield from (_csv_faults if path.suffix == ".csv" else _line_faults)(table, path, found, expected)
-
-
-def _csv_faults(table: Table, path: Path, found: str, expected: str) -> Iterator[Finding]:
-    """The cells whose lines are others than expected, or the first line that differs where it is none of a cell."""
-    here, faults = {}, []
-    if found.partition("\n")[0] == expected.partition("\n")[0]:
-        with contextlib.suppress(csv.Error):
-            here = {(one["row"], one["column"]): one for one in csv.DictReader(io.StringIO(found))}
-    for line in csv.DictReader(io.StringIO(expected)) if here else ():
-        key = line["row"], line["column"]
-        ours, place = here.get(key), f"row {key[0]!r}, column {key[1]!r}"
-        if ours is None:
-            faults.append(broken(path, place, "the line of this cell is missing", key))
-            continue
-        for name, value in line.items():
-            if ours[name] != value:
-                text = _shows(ours[name] or "", value, f"{_sources(table, key, name)} give")
-                faults.append(broken(path, f"{place}, {name}", text, key))
-    yield from faults or [_line_fault(path, found, expected, CODE)]
-
-
-def _line_faults(table: Table, path: Path, found: str, expected: str) -> Iterator[Finding]:
-    """The lines that a rendered table shows otherwise, with the cell in which each differs where it is in one."""
-    ours, theirs = found.splitlines(), expected.splitlines()
-    if len(ours) != len(theirs) or ours == theirs:
-        yield _line_fault(path, found, expected, CODE)
-        return
-    layout = _Layout(table, WRITERS[path.suffix])
-    for number, (line, wanted) in enumerate(zip(ours, theirs, strict=True)):
-        if line == wanted:
-            continue
-        key = layout.cell(number, line, wanted)
-        place = f"line {number + 1}" if key is None else f"row {key[0]!r}, column {key[1]!r}"
-        source = CODE if key is None else f"{_sources(table, key)} give"
-        yield broken(path, place, _shows(line, wanted, source), key)
-
-
-def _sources(table: Table, key: tuple[str, str], field: str = "") -> str:
-    """The files that give a cell, or one of its fields: metric files, the paper's values, or both."""
-    measured = next((list(map(str, cell.files)) for cell in table.cells if (cell.row, cell.column) == key), [])
-    printed = [f"paper/{table.spec.paper}.csv"] if "paper" in field or not field else []
-    return " and ".join(([] if field.startswith("paper") else measured or ["the metric files"]) + printed)
-
-
-class _Layout:
-    """Where the cells of a rendered table stand: what changes in its text when a row or a column has other cells."""
-
-    def __init__(self, table: Table, write: Callable[[Table], str]) -> None:
-        self._table, self._write = table, write
-
-    @functools.cached_property
-    def _rows(self) -> dict[str, list[str]]:
-        return {row.label: self._other("row", row.label) for row in self._table.rows}
-
-    @functools.cached_property
-    def _columns(self) -> dict[str, list[str]]:
-        return {column.label: self._other("column", column.label) for column in self._table.spec.columns}
-
-    def cell(self, number: int, found: str, expected: str) -> tuple[str, str] | None:
-        """Row and column of the first cell in which a line differs; None where it is no row, or differs beside them."""
-        rows = [label for label, lines in self._rows.items() if lines[number : number + 1] != [expected]]
-        place = _differing_span(expected, found)[0]
-        for label, lines in self._columns.items():
-            start, end = _differing_span(expected, lines[number]) if number < len(lines) else (0, 0)
-            if len(rows) == 1 and lines[number] != expected and start <= place <= end:
-                return rows[0], label
-        return None
-
-    def _other(self, kind: str, label: str) -> list[str]:
-        """The lines of the table in which the cells of a row or column look otherwise, and are as wide as they are."""
-
-        def other(cell: Cell, reference: bool) -> Cell:
-            # A column applies to a reference row where it has a cell.
-            if getattr(cell, kind) != label or (reference and cell.state is State.NOT_APPLICABLE):
-                return cell
-            return replace(cell, state=State.CONTROL, value=str(cell_text(cell))[::-1].translate(_OTHERS))
-
-        rows = (
-            replace(row, cells=tuple(other(cell, row.source is None) for cell in row.cells)) for row in self._table.rows
-        )
-        return self._write(replace(self._table, rows=tuple(rows))).splitlines()
-
-
-_ALIKE = "0123456789", "abcdefghknopqrstuvxyz"
-_OTHERS = {ord(one): other for alike in _ALIKE for one, other in zip(alike, alike[1:] + alike[:1], strict=True)}
-"""For each character another one of its width."""
-
-
-def _differing_span(one: str, other: str) -> tuple[int, int]:
-    """Start and end of the part of a text that differs from another text."""
-    start = len(os.path.commonprefix([one, other]))
-    return start, max(start, len(one) - len(os.path.commonprefix([one[start:][::-1], other[start:][::-1]])))
-
-
-def _drawing_faults(table: Table, paths: Sequence[Path]) -> Iterator[Finding]:
-    """Draw a table anew and compare bytes, which are equal for equal numbers, code, matplotlib and fonts."""
-    from lska.tables.figures import draw_figure
-
-    with tempfile.TemporaryDirectory(prefix="lska-") as folder:
-        copies = [Path(folder) / path.name for path in paths]
-        draw_figure(table, copies)
-        for path, copy in zip(paths, copies, strict=True):
-            try:
-                same = read_bytes(path) == copy.read_bytes()
-            except FileError as error:
-                yield faulty(path, error)
-                continue
-            if not same:
-                yield broken(path, "", "is not what is drawn now from the metric files by this code and matplotlib")
 
 
 # --- Claims and summaries --------------------------------------------------------------------------------------------
@@ -405,14 +288,18 @@ def verify_claims(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[F
     from lska.claims.verdicts import judge_claims
 
     paths = claim_files(config.results)
-    there = [one for one in paths if os.path.lexists(one)]
-    if not there:
+    absent = [path for path in paths if not os.path.lexists(path)]
+    yield from map(_absent, absent)
+    if len(absent) == len(paths):
         return
     try:
         read_claims()
     except ValueError as error:
         yield faulty(CLAIMS, error)
         return
+    shown: dict[str, Any] = {}
+    with contextlib.suppress(FileError):
+        shown = read_json(paths[0])
 
     @functools.cache
     def judged() -> dict[str, Any]:
@@ -420,13 +307,45 @@ def verify_claims(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[F
             raise InputError(f"{distrusted[0]} is broken")
         return claims_content(judge_claims(config), config)
 
+    def outdated() -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            return _other_claims(shown, judged())
+        return False
+
     def made(suffix: str) -> str:
-        return json_text(judged()) if suffix == ".json" else render_claims(judged(), suffix)
+        if suffix == ".json":
+            return json_text(judged())
+        # Pages of outdated verdicts are compared with these.
+        counts = judged()["counts"]
+        content = shown | {"counts": {name: shown["counts"][name] for name in counts}} if outdated() else judged()
+        return render_claims(content, suffix)
 
     for path in paths:
-        missing = broken(path, "", f"is missing, but {there[0].name} beside it shows its verdicts")
-        source = "the metric files and the paper's statements give"
-        yield from _remade(path, functools.partial(made, path.suffix), source, missing)
+        if path.suffix == ".json" and outdated():
+            text = "was made by another configuration, of other metric files than today's"
+            yield Finding(Level.OUTDATED, path, "", text)
+        elif path not in absent:
+            source = "the metric files and the paper's statements give"
+            yield from _remade(path, functools.partial(made, path.suffix), source)
+
+
+def _other_claims(shown: Mapping[str, Any], judged: Mapping[str, Any]) -> bool:
+    """Whether verdicts differ from today's in claims only that were judged by other metric files."""
+
+    def by_id(content: Mapping[str, Any]) -> dict[str, Any]:
+        return {one["id"]: one for one in content["claims"]}
+
+    def files(claim: Mapping[str, Any]) -> list[list[str]]:
+        return [quantity["files"] for quantity in claim["quantities"]]
+
+    try:
+        ours, theirs = by_id(shown), by_id(judged)
+        other = {name for name in ours if files(ours[name]) != files(theirs[name])}
+        alike = all(ours[name] == theirs[name] for name in ours if name not in other)
+        same = all(shown[name] == judged[name] for name in judged if name not in ("claims", "counts"))
+        return bool(other) and alike and same and [*ours] == [*theirs] and [*sorted(judged)] == [*sorted(shown)]
+    except (KeyError, TypeError):
+        return False
 
 
 def verify_summaries(config: Config) -> Iterator[Finding]:
@@ -439,51 +358,75 @@ def verify_summaries(config: Config) -> Iterator[Finding]:
     for path, make in contents.items():
         trained = path.suffix == ".csv" and path.stem != "networks"
         source = "the record of the training gives" if trained else "the metric files give"
-        missing = Finding(Level.OUTDATED, path, "", "is missing, although others of its kind are there")
-        yield from _remade(path, make, source, missing)
+        yield from _remade(path, make, source, _other_runs)
     for path in leftovers(config, contents):
         yield Finding(Level.OUTDATED, path, "", f"scale {config.scale} has no such run or training any more")
 
 
 def _remade(
-    path: Path, make: Callable[[], Mapping[str, Any] | str], source: str, missing: Finding
-) -> Iterator[Finding]:
-    """Compare a file with what would be written now, as `source` (with its verb) gives it."""
+    path: Path, make: Callable[[], Mapping[str, Any] | str], source: str,
+    other: Callable[[str, str], bool] = lambda found, expected: False,
+) -> Iterator[Finding]:  # fmt: skip
+    """Compare a file with what would be written now, as `source` (with its verb) gives it.
+
+    Args:
+        other: whether a text is of another configuration than the expected one, rather than edited.
+    """
+    if not os.path.lexists(path):
+        yield _absent(path)
+        return
     try:
         made = make()
     except (OSError, ValueError) as error:
-        if os.path.lexists(path):
-            yield Finding(Level.NOTE, path, "", f"not compared: {error}")
+        yield Finding(Level.NOTE, path, "", f"not compared: {error}")
         return
     expected = made if isinstance(made, str) else json_text(made)
     try:
-        if not os.path.lexists(path):
-            yield missing
-        elif (found := read_text(path)) != expected:
-            yield _line_fault(path, found, expected, source)
+        if (found := read_text(path)) != expected:
+            text = "was made by another configuration, of other runs or tasks than today's"
+            outdated = Finding(Level.OUTDATED, path, "", text)
+            yield outdated if other(found, expected) else line_fault(path, found, expected, source)
     except FileError as error:
         yield faulty(path, error)
 
 
-# --- Comparing texts -------------------------------------------------------------------------------------------------
+def _other_runs(found: str, expected: str) -> bool:
+    """Whether two summaries, or two tables of a plot, differ only in runs and tasks that one of them lacks."""
+    try:
+        ours, theirs = _series(found), _series(expected)
+    except (FileError, csv.Error, AttributeError, KeyError, TypeError):
+        return False
+    return ours.keys() != theirs.keys() and all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys())
 
 
-def _line_fault(path: Path, found: str, expected: str, source: str) -> Finding:
-    """The first line in which a text differs from what it should be."""
-    ours, theirs = found.splitlines(), expected.splitlines()
-    if ours == theirs:
-        return broken(path, "", "line endings, or the end of the file, are others than those written")
-    pairs = enumerate(itertools.zip_longest(ours, theirs, fillvalue=""), start=1)
-    number, (line, wanted) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
-    counts = "" if len(ours) == len(theirs) else f" (the file has {len(ours)} lines, expected {len(theirs)})"
-    return broken(path, f"line {number}", _shows(line, wanted, source) + counts)
+def _series(text: str) -> dict[str, Any]:
+    """The parts of a summary that one task or run has: metrics by task, or lines by run; of the networks, values by run
+    and column."""
+    if text.startswith("{"):
+        return dict(_tasks(parse_json(text, "summary")))
+    found: dict[str, Any] = {}
+    for line in csv.DictReader(io.StringIO(text), strict=True):
+        if "run" in line:
+            run = line["run"]
+            tasks: dict[str, dict[str, str]] = {}
+            for name, value in line.items():
+                # Columns of tasks are called <task>.<metric>; a run without a task has nothing there.
+                if value or "." not in name:
+                    tasks.setdefault(name.rpartition(".")[0], {})[name] = value
+            found |= {f"{run} {task}": values for task, values in tasks.items()}
+        else:
+            found.setdefault(line["series"], []).append(line)
+    return found
 
 
-def _shows(ours: str, theirs: str, source: str) -> str:
-    """Both texts, of long ones what is around their difference."""
-    start = max(0, _differing_span(theirs, ours)[0] - AROUND) if max(len(ours), len(theirs)) > 3 * AROUND else 0
-    cut = slice(start, start + 3 * AROUND)
-    return f"shows {ours[cut]!r}, {source} {theirs[cut]!r}"
+def _tasks(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Metrics by task, of mappings in mappings."""
+    values = {name: value for name, value in content.items() if not isinstance(value, Mapping)}
+    if values:
+        yield above, values
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _tasks(value, f"{above}/{name}")
 
 
 # --- Words -----------------------------------------------------------------------------------------------------------
@@ -494,15 +437,28 @@ def _counts(files: ScaleFiles, shown: Sequence[_Shown]) -> dict[str, int]:
     return {
         "metric files": sum(path.is_file() for path in files.metrics),
         "files of outcomes": sum(checked.get("outcomes") is not None for checked in metrics),
-        "sidecars of weights": len(files.sidecars),
+        "sidecars of weights": sum(path.is_file() for path in files.sidecars),
         "weights by their MD5": sum(path.with_suffix(".safetensors").is_file() for path in files.sidecars),
-        "data records": len(files.records),
+        "data records": sum(path.is_file() for path in files.records),
         "tables": sum(one.target.startswith("table") for one in shown),
         "figures": sum(one.target.startswith("figure") for one in shown),
         "files of tables and figures": sum(one.files for one in shown),
         "pages of claims": sum(path.is_file() for path in claim_files(config.results)),
         "files that DVC compares": sum(Path(name).is_file() for name in summary_files(config)),
     }
+
+
+def _missing_lines(findings: Iterable[Finding], command: str) -> Iterator[str]:
+    """What is missing, by folder, and what makes it."""
+    folders: dict[str, list[str]] = {}
+    for one in findings:
+        folders.setdefault(one.file.parent.as_posix(), []).append(one.file.as_posix())
+    for folder, places in folders.items():
+        yield f"  {places[0]}" if len(places) == 1 else f"  {folder}: {len(places):,} files, such as {places[0]}"
+    if cells := sorted({chain for one in findings for chain in one.chains}):
+        yield from textwrap.wrap(f"first missing link of {len(cells):,} cell(s): {'; '.join(_few(cells))}", **_INDENTED)
+    if command:
+        yield f"      make it: {command}"
 
 
 def _finding_lines(level: Level, findings: Iterable[Finding]) -> Iterator[str]:

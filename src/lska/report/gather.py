@@ -10,6 +10,7 @@ from typing import Any
 
 from lska.audit.explain import Origin, explain_cell
 from lska.audit.links import MEANING, Level, ScaleFiles
+from lska.audit.named import named_metrics, named_records, named_sidecars
 from lska.audit.verify import verify_scale
 from lska.claims.listing import claim_files
 from lska.provenance.files import files_in, read_json
@@ -94,14 +95,15 @@ def gather(config: Config) -> Results:
             problem = str(missing)
         written = tuple(path for path in outputs(name, results) if path.is_file())
         targets.append(Target(spec, table, problem, written, page if page.is_file() else None))
-    metrics = _contents(files_in(results / "metrics", "**/*.json"), "metrics")
+    # What is left over of former configurations is no result of this one.
+    metrics = _contents([path for path in sorted(named_metrics(config)) if path.is_file()], "metrics")
     claims = _contents([path for path in claim_files(results)[:1] if path.exists()], "claims")
     return Results(
         config,
         tuple(targets),
         metrics=metrics,
-        sidecars={path: load_sidecar(path) for path in files_in(config.checkpoints, "**/*.json")},
-        records=_contents(files_in(results / "data", "*.json"), "record"),
+        sidecars={path: load_sidecar(path) for path in sorted(named_sidecars(config)) if path.is_file()},
+        records=_contents([path for path in sorted(named_records(config)) if path.is_file()], "record"),
         executed={path: read_json(path) for path in files_in(results / "notebooks", "*.ipynb")},
         claims=next(iter(claims.values()), None),
         verified=verified(config) if metrics else None,
@@ -132,7 +134,7 @@ def verified(config: Config) -> dict[str, Any]:
     with the file that it is about, or how many. Notes are about the checkout of the day, and left out.
     """
     found, findings = verify_scale(config), {}
-    for level in (Level.BROKEN, Level.OUTDATED, Level.UNSEALED):
+    for level in (Level.BROKEN, Level.OUTDATED, Level.MISSING, Level.UNSEALED):
         files: dict[str, list[str]] = {}
         for finding in found.of(level):
             files.setdefault(finding.text, []).append(f"{finding.file.as_posix()} {finding.place}".strip())

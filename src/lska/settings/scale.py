@@ -479,3 +479,11 @@ def as_options(files: Iterable[Path], overrides: Mapping[str, Any]) -> str:
     if overrides:
         words += ["--set", json.dumps(overrides, sort_keys=True, separators=(",", ":"))]
     return shlex.join(words)
+
+
+def as_command(files: Iterable[Path], overrides: Mapping[str, Any]) -> str:
+    """The call of Snakemake that makes everything of a configuration."""
+    words = ["snakemake", "--cores", "2", "--configfile", *map(str, files)]
+    if overrides:
+        words += ["--config", *(f"{name}={json.dumps(value)}" for name, value in overrides.items())]
+    return shlex.join([*words, "--", "all"])

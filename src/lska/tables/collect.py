@@ -135,21 +135,25 @@ class Table:
 Printed = dict[tuple[str, str], PaperValue]
 
 
-def collect(spec: TableSpec, config: Config, paper: Path, results: Path, seals: bool = True) -> Table:
+def collect(
+    spec: TableSpec, config: Config, paper: Path, results: Path, seals: bool = True, gaps: bool = False
+) -> Table:
     """Fill every cell of `spec`; no cell is left out and none is invented.
 
     Args:
         paper: folder with the paper's values.
         results: folder that holds `metrics/`.
         seals: whether metric files that were edited after they were written are refused.
+        gaps: whether cells of metric files that are not there are left without a value.
 
     Raises:
-        FileNotFoundError: a metric file that the configuration asks for is missing; names it and how to make it.
+        FileNotFoundError: without `gaps`, a metric file that the configuration asks for is missing; names it and how to
+            make it.
         ValueError: a metric file or a file of `paper` is faulty; names the file and the field.
     """
     printed, metrics = read_paper(paper / f"{spec.paper}.csv"), MetricFolder(config.scale, results, seals)
     rows = [
-        TableRow(row.label, tuple(_cell(row, column, printed, config, metrics) for column in spec.columns), row)
+        TableRow(row.label, tuple(_cell(row, column, printed, config, metrics, gaps) for column in spec.columns), row)
         for row in expand(spec, config)
     ]
     # Each reference row stands after the last row of the table that precedes it in the paper's file.
@@ -170,7 +174,7 @@ def layers(plan: KernelPlan) -> list[str]:
     return [*(f"DW {part.kernel[0]}x{part.kernel[1]}{dilation}" for part, dilation in dilations.items()), "1x1"]
 
 
-def _cell(row: Row, column: ColumnSpec, printed: Printed, config: Config, metrics: MetricFolder) -> Cell:
+def _cell(row: Row, column: ColumnSpec, printed: Printed, config: Config, metrics: MetricFolder, gaps: bool) -> Cell:
     """The paper's value, and what was measured for it."""
     cell = Cell(row.label, column.label, State.NOT_APPLICABLE, column.unit, column.digits)
     if not row.applies(column):
@@ -185,6 +189,9 @@ def _cell(row: Row, column: ColumnSpec, printed: Printed, config: Config, metric
     if not runs:
         reason = "" if row.model is None else f"scale {config.scale} has no {row.task(column)} of {row.network}"
         return replace(cell, state=State.NOT_RUN, note=reason or cell.note)
+    paths = tuple(metrics.path(*source) for source in runs)
+    if gaps and not all(path.exists() for path in paths):
+        return replace(cell, state=State.NOT_RUN, files=paths)
     contents = {metrics.path(*source): metrics.read(*source) for source in runs}
     found = [_measurement(content, path, row, column) for path, content in contents.items()]
     data = tuple(dict.fromkeys(item.data for item in found if item.data is not None))
