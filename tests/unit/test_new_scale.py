@@ -25,7 +25,7 @@ from lska.pipeline.products import Plan
 from lska.provenance.errors import LskaError
 from lska.provenance.files import read_yaml
 from lska.provenance.metric_files import project_root
-from lska.settings.scale import Config, load
+from lska.settings.scale import Config, _foreign_data, load
 from lska.settings.tasks import ScaleData
 
 CLASSES = ("ahorn", "büche", "linden tree")
@@ -283,6 +283,14 @@ def test_nothing_is_written_over(here: Path) -> None:
     assert not config.exists()
 
 
+@pytest.mark.parametrize("place", ["data", "data/own_c", "data/own_c/inner"])
+def test_corrupted_copies_are_never_made_among_the_images(here: Path, place: str) -> None:
+    folder = fill(Path(place), 3)
+    with pytest.raises(LskaError, match=f"{place}: corrupted copies .* in data/own_c,.* choose another name"):
+        make_scale("own", folder, 0.2)
+    assert not Path("config").exists()
+
+
 def test_what_is_in_git_stays_as_it_is(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, root = fill(here / "images", 3), Path.cwd()
     monkeypatch.setattr("lska.provenance.metric_files.project_root", lambda: root)
@@ -327,6 +335,16 @@ def test_other_data_are_refused_where_git_has_results(data: dict[str, object], m
         with pytest.raises(LskaError, match="lska new-scale NAME --data") as caught:
             refused()
         assert "config/small.yaml" in str(caught.value) and next(iter(data)) in str(caught.value)
+
+
+def test_a_configuration_without_data_refuses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = read_yaml(SMALL) | {"data": {"name": "flowers", "root": "/my images"}}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lska.settings.scale.committed_files", lambda _: ["results/small/x.json"])
+    SMALL.parent.mkdir()
+    for data, refused in (("", False), ("data: [1]", False), ("data: {name: cifar10}", True)):
+        SMALL.write_text(f"scale: small\n{data}\n", "utf-8")
+        assert bool(_foreign_data("small", values["data"])) is refused
 
 
 def test_another_place_another_name_and_other_scales_are_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ LEFT = (
     RESULTS / "tables/table_99.md", RESULTS / "notebooks/figure_99.ipynb", RESULTS / "data/colours_c/fog/1/red/0.jpg",
     WORK / f"train/{GONE}/0123456789ab/state-00000001.pt", WORK / f"train/{GONE}/0123456789ab/owner-00000001.json",
     WORK / f"train/{RUN}/0123456789ab-instead-of-01234567/train.jsonl", PREDICTED / f"{'0' * 32}-0123/0-4.npz",
-    WORK / f"logs/train/{SEGMENTATION}/{GONE}.log", WORK / "logs/data/colours_c.log",
+    WORK / f"logs/train/{SEGMENTATION}/{GONE}.log", WORK / f"logs/import/{GONE}.log", WORK / "logs/data/colours_c.log",
     WORK / "logs/passes/robustness_c_3.log", WORK / "decisions/0123456789ab.json",
 )  # fmt: skip
 """Of a variant that is gone, beside its weights with their sidecar and the record of its generated images."""
@@ -143,6 +143,7 @@ KEPT: dict[str, Callable[[str], object]] = {
     "an edited sidecar": edited,
     "other weights": lambda name: weights_of(name).write_text("damaged"),
     "published": published,
+    "in a published folder": lambda name: put(Path(f"{weights_of(f'detection/retinanet/{name}').parent}.dvc")),
     "in dvc.yaml": lambda name: put(Path("dvc.yaml"), f"artifacts: {{one: {{path: {weights_of(name).as_posix()}}}}}\n"),
 }
 

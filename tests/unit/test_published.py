@@ -294,10 +294,32 @@ def test_hashes_that_fit_are_recorded_with_who_states_them(project: Project) -> 
     # One that is given explicitly stands for the name's, which may be a date.
     dated = place.with_name("van-20230904.pth")
     place.rename(dated)
+    for who, options in (("--sha256", {"sha256": sha256[:10]}), ("the configuration", {})):
+        for path in list(weights_of(project).parent.iterdir()):
+            path.unlink()
+        imported(project, None, published(project, file=dated.name, sha256=None if options else sha256), **options)
+        assert sidecar_of(project)["source"]["compared"] == who
+        # As does that of the first import, where lost weights are made once more.
+        weights_of(project).unlink()
+        fetch(project.config(), str(project.run))
+        assert weights_of(project).is_file()
+
+
+def test_another_file_in_the_configuration_is_not_passed_over(project: Project) -> None:
+    PUBLISHED.mkdir(parents=True)
+    for seed, name in ((0, "w.pth"), (1, "v.pth")):
+        torch.save(state(project, seed), PUBLISHED / name)
+    asked, other = published(project), published(project, file="v.pth")
+    imported(project, None, asked)
+    assert choice(project, asked).state == "here"
+    refused = choice(project, other).refused
+    assert "for w.pth, when the configuration named w.pth" in refused and "names v.pth now; name w.pth" in refused
     for path in list(weights_of(project).parent.iterdir()):
         path.unlink()
-    imported(project, dated, sha256=sha256[:10])
-    assert sidecar_of(project)["source"]["compared"] == "--sha256"
+    # One that a person gave is meant, until the configuration says something new.
+    imported(project, PUBLISHED / "v.pth", asked, preprocessing=OWN)
+    assert choice(project, asked).state == choice(project, other).state == "here"
+    assert "named w.pth" in choice(project, published(project, file="u.pth")).refused
 
 
 def test_a_second_import_is_of_the_same_file_or_refused(project: Project, server: Server) -> None:

@@ -234,11 +234,18 @@ class Choices:
 
 def _otherwise(one: TrainingJob, source: WeightsSource, sidecar: Mapping[str, Any]) -> str | None:
     """What the configuration says otherwise of the file that weights were imported from than their sidecar does, with
-    what to do; None where it says nothing of this file, or the same.
+    what to do; None where it says nothing of this file, or the same. A file that a person gave stays the one that is
+    meant as long as the configuration names the same as then.
     """
     known, place = one.published, one.weights.with_suffix(".json")
-    if known is None or known.file != source.file:
+    if known is None or known.file != source.file and source.configured in (None, known.file):
         return None
+    if known.file != source.file:
+        return (
+            f"{place}: was written for {source.file}, when the configuration named {source.configured} for "
+            f"{one.place}, and it names {known.file} now; name {source.file} there, or move {one.weights} and "
+            f"{place.name} away to import the other file"
+        )
     if known.sha256 not in (None, source.sha256):
         return (
             f"{place}: was written for a file {source.file} of SHA-256 {source.sha256}, and the configuration expects "

@@ -91,7 +91,8 @@ def make_scale(name: str, folder: Path, share: float, size: int | None = None) -
 
     Raises:
         InputError: no name of a scale, or not called in the project's folder.
-        OccupiedError: git has something of the scale, other files are in the places, or results of other images.
+        OccupiedError: git has something of the scale, other files are in the places, results of other images, or these
+            images where corrupted copies of them would be made.
         DataError: as `describe_folder`.
     """
     if not Path("Snakefile").is_file():
@@ -103,6 +104,7 @@ def make_scale(name: str, folder: Path, share: float, size: int | None = None) -
     config, recipe, manifest = (Path("config", place, f"{name}.yaml") for place in ("", "recipes", "manifests"))
     _refuse_committed(name, config, recipe, manifest)
     root = _root(folder)
+    _refuse_shared(folder, Path("data", f"{name}_c"))
     own = describe_folder(folder, name, share)
     settings = _settings(name, root, own, size) | {"recipe": recipe.as_posix(), "manifest": manifest.as_posix()}
     texts = {
@@ -120,6 +122,15 @@ def _refuse_committed(name: str, *files: Path) -> None:
     if known := committed_files(*files, Path("results", name), Path("checkpoints", name)):
         more = f" and {len(known) - 1} more" if len(known) > 1 else ""
         raise OccupiedError(f"the scale {name} is in git ({known[0]}{more}), and stays as it is; choose another name")
+
+
+def _refuse_shared(folder: Path, copies: Path) -> None:
+    images, made = folder.resolve(), copies.resolve()
+    if images.is_relative_to(made) or made.is_relative_to(images):
+        raise OccupiedError(
+            f"{folder}: corrupted copies of the images would be made in {copies}, and nothing is written into a folder "
+            "of images; choose another name for the scale, or move the images into a folder of their own"
+        )
 
 
 def _refuse_occupied(name: str, own: OwnFolder, texts: Mapping[Path, str]) -> None:

@@ -248,7 +248,7 @@ class _Named:
     def logs(self) -> dict[str, set[str]]:
         """What logs are called, by their folder; of passes without their number."""
         items = [item for plan in self.plans for item in plan.config.measured]
-        by_network = dict.fromkeys(("train", "fetch", "classification", "dense"), self.networks)
+        by_network = dict.fromkeys(("train", "fetch", "import", "classification", "dense"), self.networks)
         return by_network | {
             "data": self.sets, "notebooks": set(TARGETS), "passes": {item.rule for item in items},
             "robustness": {f"examples_{item.name}" for item in items},
@@ -296,10 +296,10 @@ class _Kept:
         place = path.parent.resolve() / path.name
         if any(one == place or one.is_relative_to(place) for one in self.committed):
             return "in git; `git rm` removes it"
-        network = self._network(kind, path)
-        for one in (path, *([] if network is None else [network])):
-            if os.path.lexists(one.with_name(f"{one.name}{SUFFIX}")) or one.as_posix() in self.published:
-                return "published in DVC; its pointer and its entry in dvc.yaml go first"
+        places = (path, self._network(kind, path) or path)
+        pointed = any(os.path.lexists(f"{one}{SUFFIX}") for one in (*places, *path.parents[:-1]))
+        if pointed or any(one.as_posix() in self.published for one in places):
+            return "published in DVC; its pointer and its entry in dvc.yaml go first"
         if kind in ("weights", "sidecars"):
             return foreign_reason(path.with_suffix(".safetensors"))
         if kind == "training states" and (holder := holder_of(path)) is not None:

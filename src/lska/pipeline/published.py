@@ -121,7 +121,10 @@ def import_weights(
         found = file_hash(path)
         _compare(wanted, job, found)
         compared = ", ".join(who for _, who in wanted.stated if who != _FIRST) or (first and first.compared)
-        origin = WeightsSource(wanted.file, found, path.stat().st_size, wanted.address, wanted.key, compared)
+        origin = WeightsSource(
+            wanted.file, found, path.stat().st_size, wanted.address, wanted.key, compared,
+            configured=None if job.published is None else job.published.file,
+        )  # fmt: skip
         return _convert(job, wanted, path, former, architecture or {}, origin)
 
 
@@ -175,7 +178,9 @@ def _wanted(job: ClassifierJob, source: str | None, first: WeightsSource | None)
             wanted, address=wanted.address or job.published.address, key=job.published.key or wanted.key,
             preprocessing=job.published.preprocessing,
         )  # fmt: skip
-    if (by_name := _HASH_IN_NAME.search(wanted.file)) is not None:
+    by_name, whole = _HASH_IN_NAME.search(wanted.file), [one for one, _ in stated]
+    # What contradicts a hash that is known is a date.
+    if by_name is not None and all(one.startswith(by_name[1]) for one in whole):
         stated.append((by_name[1], _BY_NAME))
     return replace(wanted, stated=tuple(stated))
 
@@ -198,7 +203,7 @@ def _compare(wanted: _Wanted, job: ClassifierJob, found: str) -> None:
         if who == _FIRST:
             remedy = f"bring the former file back, or move {job.weights} and its sidecar away to import this one"
         elif who == _BY_NAME:
-            remedy = f"fetch it again or, where that is a date, give the whole hash: --sha256 {found}"
+            remedy = f"fetch it again or, where that is a date, give the whole hash (--sha256, published): {found}"
         start = "" if len(expected) == 64 else " that begins with"
         raise PublishedError(f"{wanted.named}: expected the SHA-256{start} {expected} ({who}), found {found}; {remedy}")
 

@@ -154,6 +154,8 @@ class WeightsSource:
     """What its SHA-256 was compared with; None where no publisher states one."""
     imported: str | None = None
     """The time, ISO 8601."""
+    configured: str | None = None
+    """The name of the file that the configuration had for the run then; another one where a person gave the file."""
 
     @property
     def place(self) -> Path:

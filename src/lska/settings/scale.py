@@ -452,13 +452,16 @@ def _foreign_data(scale: str, data: Mapping[str, Any]) -> list[str]:
     take its name and its results' places. Where a set lies does not matter.
     """
     file = Path("config", f"{scale}.yaml")
-    own = read_yaml(file) if file.is_file() else {}
-    parts = [part for part in ("name", "manifest", "generate") if data.get(part) != (own.get("data") or {}).get(part)]
-    if not parts or own.get("scale") != scale or not committed_files(Path("results", scale)):
+    values = read_yaml(file) if file.is_file() else {}
+    own = values.get("data")
+    if values.get("scale") != scale or not isinstance(own, Mapping):
         return []
-    folder = "FOLDER" if data["root"] == own["data"]["root"] else shlex.quote(str(data["root"]))
+    parts = [part for part in ("name", "manifest", "generate") if data.get(part) != own.get(part)]
+    if not parts or not committed_files(Path("results", scale)):
+        return []
+    folder = "FOLDER" if data["root"] == own.get("root") else shlex.quote(str(data["root"]))
     return [
-        f"data.{parts[0]}: expected {quoted(own['data'].get(parts[0]))}, as in {file}, of which git has results, found "
+        f"data.{parts[0]}: expected {quoted(own.get(parts[0]))}, as in {file}, of which git has results, found "
         f"{quoted(data.get(parts[0]))}; make a scale for other images, `lska new-scale NAME --data {folder}`, or set "
         "`scale` to another name too"
     ]
