@@ -284,8 +284,7 @@ def _evaluate_elsewhere(given: Given, protocol: str) -> None:
     chosen = {"all": PROTOCOLS, "robustness": [f"robustness/{name}" for name in sets]}.get(protocol, (protocol,))
     scale = scales.load(given.config, merge(given.set, located(given.scale, given.data, chosen)), unmakeable)
     budget = budget_seconds(getattr(given, "budget_hours", None), getattr(given, "job_minutes", None))
-    with stop_request(budget) as stop:
-        left = evaluate_networks(scale, networks, chosen, given.output, protocol != "all", stop)
+    left = evaluate_networks(scale, networks, chosen, given.output, protocol != "all", budget)
     say(write_evaluation(scale, given.output), *(["Left out:", *left_out_text(left)] if left else []))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,7 +50,7 @@ from lska.settings.tasks import (
     place,
 )
 from lska.train.gpus import take, visible
-from lska.train.interrupt import StopRequest
+from lska.train.interrupt import stop_request
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ def left_out_text(left: Iterable[LeftOut]) -> list[str]:
 
 def evaluate_networks(
     config: Config, networks: Sequence[OutsideNetwork], protocols: Sequence[str], folder: Path, strict: bool = True,
-    stop: StopRequest | None = None,
+    budget_seconds: float | None = None,
 ) -> list[LeftOut]:  # fmt: skip
     """Put networks through protocols of a scale, all in one pass over the images of each, and write a metric file for
     each network and protocol below `folder`. What is measured already, of the same weights on the same data, is not
@@ -202,13 +203,15 @@ def evaluate_networks(
         protocols: some of `PROTOCOLS`.
         folder: outside of the scales' own folders.
         strict: whether what cannot be measured is an error; otherwise it is returned, with the reason.
-        stop: ends a pass over a perturbed set in time; complete shards of predictions are kept.
+        budget_seconds: wall time before whose end a pass over a perturbed set stops itself; complete shards of
+            predictions are kept, as where a signal ends it.
 
     Raises:
         ValueError: weights do not fit their network, a name is given twice, `folder` is a scale's, or, if `strict`,
             a protocol cannot be measured: no weights, no data, other classes.
-        Interrupted: `stop` asked for it.
+        Interrupted: a pass over a perturbed set was stopped.
     """
+    begun = time.monotonic()
     _check_folder(folder, config.scale)
     if len({one.name for one in networks}) < len(networks):
         raise InputError(f"--name: expected different names, found {', '.join(one.name for one in networks)}")
@@ -227,7 +230,7 @@ def evaluate_networks(
                 todo = [one for one in fit if not _measured(job, opened[one])]
                 logger.info("%s: %d of %d networks to measure", protocol, len(todo), len(fit))
                 if todo:
-                    _MEASURE[protocol.partition("/")[0]](job, todo, stop)
+                    _measure(job, todo, budget_seconds, begun)
             except (_UnavailableError, DataError) as error:
                 left.append(LeftOut(protocol, None, str(error)))
         if strict and left:
@@ -359,19 +362,22 @@ def _measured(job: MeasurementJob, subject: Subject) -> bool:
     return stated == (subject.sidecar["md5"], subject.detail["network"], data, protocol)
 
 
-def _count(job: MeasurementJob, networks: Sequence[OutsideNetwork], stop: StopRequest | None) -> None:
-    def values(subjects: Sequence[Subject], device: torch.device) -> Iterator[Values]:
-        for subject in subjects:
-            metrics, detail = network_counts(subject.network, (3, subject.own.image_size, subject.own.image_size))
-            yield Values(metrics, detail=detail)
+def _measure(job: MeasurementJob, networks: Sequence[OutsideNetwork], budget: float | None, begun: float) -> None:
+    if job.task == "complexity":
+        measure(job, [one.open for one in networks], _counts)
+    elif job.task == "classification":
+        classify(job, networks)
+    elif job.task == "speed":
+        measure_speed(job, networks)
+    elif isinstance(job, InspectionJob):
+        measure_inspection(job, networks)
+    else:
+        # Signals are listened to here only: what else there is begins anew.
+        with stop_request(budget, begun) as stop:
+            measure_robustness(job, networks, stop)
 
-    measure(job, [one.open for one in networks], values)
 
-
-_MEASURE: Mapping[str, Callable[[Any, Sequence[OutsideNetwork], StopRequest | None], None]] = {
-    "complexity": _count,
-    "classification": lambda job, networks, stop: classify(job, networks),
-    "robustness": measure_robustness,
-    **{name: lambda job, networks, stop: measure_inspection(job, networks) for name in INSPECTIONS},
-    "speed": lambda job, networks, stop: measure_speed(job, networks),
-}
+def _counts(subjects: Sequence[Subject], device: torch.device) -> Iterator[Values]:
+    for subject in subjects:
+        metrics, detail = network_counts(subject.network, (3, subject.own.image_size, subject.own.image_size))
+        yield Values(metrics, detail=detail)
