@@ -155,6 +155,8 @@ class OfNetwork(argparse.Action):
             given.networks = [*given.networks, {"model": values}]
         elif not given.networks:
             parser.error(f"{option} belongs to a network: give --model NAME before it")
+        elif self.dest in given.networks[-1]:
+            parser.error(f"{option} is given twice for one network: each has a --model NAME of its own before it")
         else:
             given.networks[-1][self.dest] = dict(values) if isinstance(values, list) else values
 
@@ -279,6 +281,11 @@ def _evaluate_elsewhere(given: Given, protocol: str) -> None:
 
     if given.output is None:
         raise InputError("--output: expected the folder for results of the networks given with --model")
+    if scales_own := [name for name in ("runs", "checkpoints", "head") if getattr(given, name, None)]:
+        raise InputError(
+            f"{scales_own[0]}: belongs to runs of the scale, which are measured without --model, in a call of their "
+            "own; `lska table TARGET --beside FOLDER` shows both"
+        )
     networks = [outside_network(**one) for one in given.networks]
     sets = getattr(given, "sets", None) or [item.name for item in given.scale.perturbed]
     chosen = {"all": PROTOCOLS, "robustness": [f"robustness/{name}" for name in sets]}.get(protocol, (protocol,))

@@ -233,6 +233,15 @@ FEATURES: dict[str, tuple[dict[str, object], dict[str, object], str]] = {
         {"embed_dim": 24, "depth": 4, "num_heads": 2, "num_classes": 10}, {"out_indices": (0, 1)},
         r"head\.|norm\.|blocks\.[23]\.",
     ),
+    "slak_tiny": (
+        {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 2, 1), "num_classes": 10}, {"out_indices": (1,)},
+        r"head\.|norm\.|(downsample_layers|stages)\.[23]\.",
+    ),
+    "replknet_31t": (
+        {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 2, 1), "num_classes": 10}, {"out_indices": (0, 1)},
+        r"head\.|norm\.|transitions\.[12]\.|stages\.[23]\.",
+    ),
+    "mobilenetv3_small_050": ({"num_classes": 10}, {"out_indices": (0, 1)}, r"conv_head\.|classifier\."),
     "resnet10t": ({"num_classes": 10}, {"out_indices": (2, 3)}, r"fc\.|layer4\."),
 }  # fmt: skip
 

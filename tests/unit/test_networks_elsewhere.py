@@ -23,8 +23,9 @@ from lska.evaluate.networks import OutsideNetwork, preprocessing_of
 from lska.models import create
 from lska.models.designs import ATTENTIONS
 from lska.models.pretrained import read_weights, save_weights
+from lska.provenance.errors import InputError
 from lska.provenance.files import write_json
-from lska.provenance.metric_files import metric, project_root, validate, write_metrics
+from lska.provenance.metric_files import file_md5, metric, project_root, validate, write_metrics
 from lska.settings.scale import load
 from lska.tables.collect import State
 from lska.tables.evaluation import evaluation_table, table_beside
@@ -100,9 +101,17 @@ def test_a_file_gets_in_company_what_its_run_gets(
     )  # fmt: skip
     for suffix in (".md", ".csv", ".html", ".tex"):
         assert "mine" in Path(f"out/evaluation{suffix}").read_text(encoding="utf-8")
-    # What is there is not measured again, unless the weights are others.
+    # What is there is not measured again, unless the attention or the weights are others.
     kept = [path for path in Path("out/metrics").rglob("*.json") if path.parent.name != "speed"]
     files = {path: path.stat().st_mtime_ns for path in kept}
+    decoded.clear()
+    again = ("evaluate", "robustness", "a", *network_words(robust, mine, **OWN))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ATTENTIONS, "lska", replace(ATTENTIONS["lska"], version=2))
+        assert robust.command(*again, "--output", "out") == 0
+    assert len(decoded) == 6 and content_of(Path("out"), "robustness/a", "mine")["detail"]["attention_version"] == 2
+    assert robust.command(*again, "--output", "out") == 0
+    files[Path("out/metrics/robustness/a/mine.json")] = Path("out/metrics/robustness/a/mine.json").stat().st_mtime_ns
     decoded.clear()
     assert robust.command(*words, "--output", "out") == 0
     assert not decoded and all(path.stat().st_mtime_ns == time for path, time in files.items())
@@ -178,8 +187,16 @@ def test_preprocessing_is_what_file_network_and_options_say(tmp_path: Path) -> N
     write_json(tmp_path / "config.json", config)
     found, source = preprocessing_of(network, weights)
     assert (found.image_size, found.mean, source) == (96, (0.1, 0.2, 0.3), str(tmp_path / "config.json"))
+    write_json(tmp_path / "config.json", config | {"architecture": "resnet50"})
+    assert preprocessing_of(network, weights)[1] == "pretrained_cfg of the network"
+    write_json(weights.with_suffix(".json"), {"lr": 0.1})
+    assert preprocessing_of(network, weights)[1] == "pretrained_cfg of the network"
+    save_weights(network, weights)
     sidecar = {"md5": "0" * 32, "origin": "imported", "spec": {"recipe": OTHER}}
     write_json(weights.with_suffix(".json"), sidecar)
+    with pytest.raises(InputError, match="is the sidecar of other weights"):
+        preprocessing_of(network, weights)
+    write_json(weights.with_suffix(".json"), sidecar | {"md5": file_md5(weights)})
     found, source = preprocessing_of(network, weights, {"test_crop": 0.5})
     assert found.to_dict() == OTHER | {"test_crop": 0.5} and source == str(weights.with_suffix(".json"))
 
@@ -191,6 +208,8 @@ def test_results_keep_the_version_of_an_attention(monkeypatch: pytest.MonkeyPatc
                                      ("resnet18", {}, None)):  # fmt: skip
         subject = OutsideNetwork("mine", model, settings).open(torch.device("cpu"))
         assert subject.version.get("attention_version") == version, (model, settings)
+        # The control of receptive fields is the same network whenever it is measured.
+        assert all(map(torch.equal, subject.fresh().parameters(), subject.fresh().parameters()))
 
 
 def test_what_cannot_be_measured_is_told_before_anything_is(
@@ -212,16 +231,22 @@ def test_what_cannot_be_measured_is_told_before_anything_is(
         "no file": ("classification", "--model", "resnet18", "--weights", "none.pth", "--output", "out"),
         "no model": ("speed", "--model", "resnet19", "--output", "out"),
         "no setting": ("speed", "--model", "van_tiny", "--model-args", "kernel=7", "--output", "out"),
+        "no setting of timm's": ("speed", "--model", "resnet18", "--model-args", "x=1", "--output", "out"),
+        "other weights": ("speed", "--model", "resnet18", "--model-args", "pretrained=true", "--output", "out"),
+        "no classifier": ("speed", "--model", "resnet18", "--model-args", "features_only=true", "--output", "out"),
+        "no size of its": ("speed", "--model", "vit_tiny_patch16_224", "--preprocessing", "image_size=96", "--output",
+                           "out"),
+        "runs beside it": ("classification", str(RUNS[0]), *mine, "--output", "out"),
         "no name": ("speed", "--model", "resnet18", "--name", "a/b", "--output", "out"),
         "one name twice": ("classification", *mine, *mine, "--output", "out"),
         "other classes": ("classification", "--model", "resnet18", "--weights", "nine.safetensors", "--output", "out"),
-        "preprocessing": ("classification", *mine, "image_size=0", "mean=5", "--output", "out"),
+        "preprocessing": ("classification", *network_words(robust, Path("mine.pth"), image_size=0, mean=5), "--output",
+                          "out"),
         "no such data": ("classification", *mine, "--data", "c=sets/c", "x=y", "--output", "out"),
         "no section": ("texture_knn", *mine, "--output", "out"),
         "data that are not there": ("robustness", "r", *mine, "--data", "nowhere", "--output", "out"),
         "other data": ("robustness", "r", *mine, "--data", "sets/a", "--output", "out"),
     }  # fmt: skip
-    cases["preprocessing"] = ("classification", *mine, "--preprocessing", "image_size=0", "mean=5", "--output", "out")
     found = {}
     for name, words in cases.items():
         assert robust.command("evaluate", *words) == 1, name
@@ -231,6 +256,9 @@ def test_what_cannot_be_measured_is_told_before_anything_is(
     with pytest.raises(SystemExit):
         robust.command("evaluate", "classification", "--weights", "mine.pth", "--model", "resnet18")
     found["weights first"] = capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(SystemExit):
+        robust.command("evaluate", "classification", *mine, "--weights", "other.pth", "--output", "out")
+    found["two files"] = capsys.readouterr().err.splitlines()[-1]
     assert {name: re.sub(r"\d\d:\d\d:\d\d \w+ .*\n", "", text) for name, text in found.items()} == snapshot
     assert not list(Path("out").rglob("metrics/*"))
 
@@ -249,12 +277,14 @@ def test_networks_without_maps_of_that_size_are_left_out_of_receptive_fields() -
 
 def put(folder: Path, task: str, name: str, values: dict[str, float], data: str | None, **settings: Any) -> None:
     """A metric file of a network from elsewhere."""
+    size, second, md5 = (settings.pop(key, usual) for key, usual in (("size", 224), ("second", 0), ("md5", "0" * 32)))
     described = {
         "model": settings.pop("model", "van_tiny"), "settings": settings, "classes": 1000, "weights": "x.pth",
-        "preprocessing": {"image_size": 224}, "preprocessing_source": "x",
+        "preprocessing": {"image_size": size}, "preprocessing_source": "x",
     }  # fmt: skip
     write_metrics(
-        folder / "metrics" / task / f"{name}.json", task=task, run=name, scale="paper", started=datetime.now(UTC),
+        folder / "metrics" / task / f"{name}.json", task=task, run=name, scale="paper",
+        started=datetime(2026, 1, 1, second=second, tzinfo=UTC), weights={"md5": md5, "origin": "imported"},
         metrics={key: metric(value, "%" if key.startswith("top1") else "1", n=50000, standard_error=0.2)
                  for key, value in values.items()},
         data=None if data is None else {"name": data, "digest": f"sha256:{'0' * 64}"}, extra={"network": described},
@@ -270,6 +300,7 @@ def test_values_stand_beside_those_of_the_paper_where_it_has_the_network(
     put(tmp_path, "classification", "worse", {"top1": 60.0}, "imagenet1k", **lska)
     put(tmp_path, "classification", "narrow", {"top1": 60.0}, "imagenet1k", **lska, depths=[1, 1, 1, 1])
     put(tmp_path, "classification", "elsewhere", {"top1": 75.0}, "flowers", **lska)
+    put(tmp_path, "classification", "enlarged", {"top1": 75.0}, "imagenet1k", **lska, size=288)
     put(tmp_path, "classification", "convnext", {"top1": 82.1}, "imagenet1k", model="convnext_tiny.fb_in1k")
     put(tmp_path, "classification", "resnet", {"top1": 70.0}, "imagenet1k", model="resnet18")
     corrupted = {"top1_mean_19": 40.0, "mce_15": 80.0, "mce_19": 79.0}
@@ -278,12 +309,27 @@ def test_values_stand_beside_those_of_the_paper_where_it_has_the_network(
     table = evaluation_table(config, tmp_path, project_root() / "paper")
     assert {row.label: table.cell(row.label, "top-1").state for row in table.rows} == {
         "ours": State.REPRODUCED, "worse": State.DEVIATES, "narrow": State.OTHER_DATA, "elsewhere": State.OTHER_DATA,
-        "convnext": State.REPRODUCED, "resnet": State.FOREIGN,
+        "enlarged": State.OTHER_DATA, "convnext": State.REPRODUCED, "resnet": State.FOREIGN,
     }  # fmt: skip
     assert table.cell("ours", "top-1").paper == "75.0" and table.cell("resnet", "top-1").paper is None
     assert table.cell("ours", "Params").state is State.REPRODUCED
     assert table.cell("ours", "C, mean top-1 of 19").state is State.NOT_RUN
     assert to_markdown(table) == snapshot(name="evaluation")
+
+
+def test_a_row_is_of_one_network_with_one_file_of_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config, values = load([project_root() / "config/paper.yaml"]), {"top1": 75.0}
+    put(tmp_path, "classification", "mine", values, "imagenet1k", second=1)
+    put(tmp_path, "robustness/r", "mine", values, "imagenet_r", second=2, md5="1" * 32)
+    put(tmp_path, "robustness/sketch", "mine", values, "imagenet_sketch", second=2, md5="1" * 32)
+    put(tmp_path, "complexity", "mine", {"params": 4029000}, None, second=3)
+    table = evaluation_table(config, tmp_path, project_root() / "paper")
+    measured = {cell.column for row in table.rows for cell in row.cells if cell.files}
+    assert measured == {"Params", "R, top-1", "Sketch, top-1"}
+    assert "mine: left out" in caplog.text and "metrics/classification/mine.json, of another network" in caplog.text
+    put(tmp_path, "complexity", "mine", {"params": 11690000}, None, second=3, model="resnet18")
+    table = evaluation_table(config, tmp_path, project_root() / "paper")
+    assert {cell.column for row in table.rows for cell in row.cells if cell.files} == {"R, top-1", "Sketch, top-1"}
 
 
 def test_rows_of_a_folder_stand_below_those_of_a_table(

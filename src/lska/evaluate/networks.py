@@ -32,7 +32,7 @@ from lska.evaluate.measurement import Subject, Values, measure, training_classes
 from lska.models import create
 from lska.models.pretrained import open_network
 from lska.provenance.errors import InputError
-from lska.provenance.files import plain, quoted, read_json, vouched
+from lska.provenance.files import plain, quoted, vouched
 from lska.provenance.metric_files import file_md5, has_outcomes, keeps_outcomes
 from lska.provenance.sidecars import FIELDS, Preprocessing, load_sidecar, own_preprocessing
 from lska.provenance.strict import build, merge
@@ -43,6 +43,7 @@ from lska.settings.tasks import (
     INSPECTIONS,
     OWN_DATA,
     SETS,
+    WITHOUT_WEIGHTS,
     InspectionJob,
     MeasurementJob,
     PerturbedSet,
@@ -57,9 +58,6 @@ logger = logging.getLogger(__name__)
 PROTOCOLS = ("complexity", "classification", *(f"robustness/{name}" for name in SETS), *INSPECTIONS, "speed")
 """Everything that a network can be put through, in order."""
 
-WITHOUT_WEIGHTS = ("complexity", "speed")
-"""Protocols whose results depend on no weights."""
-
 KNOWN_CLASSES = ("classification", *(f"robustness/{name}" for name in SETS))
 """Protocols in which a network has to know the classes of the images."""
 
@@ -69,21 +67,20 @@ def preprocessing_of(
 ) -> tuple[Preprocessing, str]:
     """How images are prepared for a network with a file of weights, and in words where that is said.
 
-    It is the sidecar beside the file (the same name with `.json`), or timm's `config.json` in its folder, or the
-    `pretrained_cfg` of the network, at the size that timm tests it with; `changes` (fields of `Preprocessing`) go
-    over it. Raises ValueError, which names the place, where that says no square input of three channels that is cut
-    from the centre of an image.
+    It is the sidecar beside the file (the same name with `.json`), or timm's `config.json` in its folder, if that is
+    of the same architecture, or the `pretrained_cfg` of the network, at the size that timm tests it with; `changes`
+    (fields of `Preprocessing`) go over it. Raises ValueError, which names the place, where that says no square input of
+    three channels that is cut from the centre of an image, and for a sidecar that is of other weights.
     """
     if unknown := sorted(set(changes or {}) - set(FIELDS)):
         raise InputError(f"--preprocessing: expected some of {', '.join(FIELDS)}, found {', '.join(unknown)}")
-    beside = () if weights is None else (weights.with_suffix(".json"), weights.with_name("config.json"))
-    there = [path for path in beside if path.is_file()]
     stated, source = network.pretrained_cfg, "pretrained_cfg of the network"
-    if there and there[0].name != "config.json":
-        found, source = own_preprocessing(load_sidecar(there[0]), str(there[0])).to_dict(), str(there[0])
+    if weights is not None and (sidecar := _sidecar_beside(weights)) is not None:
+        source = str(weights.with_suffix(".json"))
+        found = own_preprocessing(sidecar, source).to_dict()
     else:
-        if there and isinstance(published := read_json(there[0]).get("pretrained_cfg"), dict):
-            stated, source = published, str(there[0])
+        if weights is not None and (published := _config_beside(weights, stated.get("architecture"))) is not None:
+            stated, source = published, str(weights.with_name("config.json"))
         data = resolve_data_config(pretrained_cfg=dict(stated), use_test_size=True)
         channels, height, width = data["input_size"]
         if channels != 3 or height != width or data["crop_mode"] != "center":
@@ -97,6 +94,27 @@ def preprocessing_of(
         }  # fmt: skip
     where = f"{source} with --preprocessing" if changes else source
     return Preprocessing.of(found | dict(changes or {}), where), source
+
+
+def _sidecar_beside(weights: Path) -> dict[str, Any] | None:
+    """The sidecar of a file of weights; None where there is none, or another JSON file of its name."""
+    path = weights.with_suffix(".json")
+    if not {"md5", "origin"} <= set(vouched(path)):
+        return None
+    content = load_sidecar(path)
+    if (found := file_md5(weights)) != content["md5"]:
+        raise InputError(
+            f"{path}: is the sidecar of other weights (md5 {content['md5']}) than {weights} (md5 {found}); bring those "
+            "back, or move the sidecar away"
+        )
+    return content
+
+
+def _config_beside(weights: Path, architecture: str | None) -> dict[str, Any] | None:
+    """What timm's `config.json` in the folder of a file of weights says of an architecture."""
+    content = vouched(weights.with_name("config.json"))
+    stated = content.get("pretrained_cfg")
+    return stated if isinstance(stated, dict) and content.get("architecture", architecture) == architecture else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +136,12 @@ class OutsideNetwork:
         """The network with its weights on a device.
 
         Raises:
-            CheckpointError, FileNotFoundError, ValueError: as `open_network` and `preprocessing_of`.
+            CheckpointError, FileNotFoundError, ValueError: as `open_network` and `preprocessing_of`, or it is no
+                classifier of images of the size that these have.
         """
         network = open_network(self.model, self.weights, **self.settings)
         own, source = preprocessing_of(network, self.weights, self.changes)
+        _check_classifier(network, own.image_size, self.model)
         sidecar = {"md5": None, "origin": "random"}
         if self.weights is not None:
             sidecar = {"md5": file_md5(self.weights), "origin": "imported"}
@@ -133,8 +153,28 @@ class OutsideNetwork:
         known = self.settings | {"num_classes": network.num_classes}
         return Subject(
             self.name, network.to(device), sidecar, own, {"model": self.model, **plain(known)},
-            fresh=functools.partial(create, self.model, **known), detail={"network": described},
+            fresh=functools.partial(_fresh, self.model, **known), detail={"network": described},
         )  # fmt: skip
+
+
+def _check_classifier(network: nn.Module, size: int, model: str) -> None:
+    try:
+        with torch.inference_mode():
+            found = network(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(
+            f"--model {model}: takes no images of 3 channels and {size} pixels ({quoted(str(error))}); give the size "
+            "that it takes, --preprocessing image_size=PIXELS, or other --model-args"
+        ) from error
+    classes = getattr(network, "num_classes", 0)
+    if not classes or not isinstance(found, torch.Tensor) or found.shape != (1, classes):
+        raise InputError(f"--model {model}: expected a classifier, with a number for each class; change --model-args")
+
+
+def _fresh(model: str, **settings: Any) -> nn.Module:
+    """The network with the same weights every time, so that a control can be measured again."""
+    torch.manual_seed(0)
+    return create(model, **settings)
 
 
 def outside_network(model: str, weights: Path | None = None, name: str | None = None, **more: Any) -> OutsideNetwork:
@@ -216,7 +256,7 @@ def evaluate_networks(
     if len({one.name for one in networks}) < len(networks):
         raise InputError(f"--name: expected different names, found {', '.join(one.name for one in networks)}")
     # Opened once before anything begins with a wrong file; what is kept of that is what stands in metric files.
-    opened = {one: replace(one.open(torch.device("cpu")), network=nn.Identity()) for one in networks}
+    opened = {one: one.open(torch.device("meta")) for one in networks}
     left: list[LeftOut] = []
     for protocol in protocols:
         fit = []
@@ -359,7 +399,8 @@ def _measured(job: MeasurementJob, subject: Subject) -> bool:
     protocol = job.protocol() if isinstance(job, PerturbedSet | InspectionJob) else None
     detail = content["detail"]
     stated = (content["weights"]["md5"], detail.get("network"), content["data"], detail.get("protocol"))
-    return stated == (subject.sidecar["md5"], subject.detail["network"], data, protocol)
+    version = {name: detail[name] for name in ("attention_version",) if name in detail}
+    return (*stated, version) == (subject.sidecar["md5"], subject.detail["network"], data, protocol, subject.version)
 
 
 def _measure(job: MeasurementJob, networks: Sequence[OutsideNetwork], budget: float | None, begun: float) -> None:

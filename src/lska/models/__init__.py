@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _OURS = ("van", "replknet", "slak", "pvt")
 """Modules that register our networks."""
 
+MISFITS = (TypeError, RuntimeError, ArithmeticError, LookupError, AssertionError, AttributeError)
+"""What a network, ours or timm's, makes of settings that it cannot have."""
+
 
 def register_networks() -> None:
     """Import the modules of our networks, which registers these in timm; imports torch and timm."""
@@ -32,7 +35,8 @@ def create(
 
     ``attention`` and ``kernel_size`` belong to VAN; further keyword arguments go to ``timm.create_model``
     (``num_classes``, ``drop_path_rate``, ``embed_dims``, ...). Raises ValueError for an unknown model, attention or
-    setting, and for an impossible kernel size; each message names the possible ones.
+    setting, and for an impossible kernel size; each message names the possible ones; and any of ``MISFITS`` for values
+    that the network cannot have.
     """
     import timm
 

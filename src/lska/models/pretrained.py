@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 
-from lska.models import create
+from lska.models import MISFITS, create
 from lska.provenance.errors import InputError, LskaError
-from lska.provenance.files import MissingFileError, atomic_path, printable
+from lska.provenance.files import MissingFileError, atomic_path, printable, quoted
 
 _LOG = logging.getLogger(__name__)
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".tar")
@@ -133,15 +133,15 @@ def open_network(model: str, weights: Path | str | None = None, **settings: obje
     Args:
         model: its name, such as `van_tiny` or `resnet50`.
         weights: as :func:`read_weights` takes them; None for random ones. Nothing is ever downloaded.
-        settings: as :func:`lska.models.create` takes them. Where they do not say ``num_classes``, the network gets as
-            many classes as the file's classifier has.
+        settings: as :func:`lska.models.create` takes them, but none by which timm loads other weights. Where they do
+            not say ``num_classes``, the network gets as many classes as the file's classifier has.
 
     Raises:
         CheckpointError, FileNotFoundError: as :func:`load_weights`.
-        ValueError: unknown model or setting.
+        ValueError: unknown model or setting, or a value that the network cannot have.
     """
     if weights is None:
-        return create(model, **settings).eval()
+        return _made(model, **settings).eval()
     return fitted_network(model, read_weights(weights), str(weights), **settings)
 
 
@@ -149,14 +149,25 @@ def fitted_network(model: str, tensors: Mapping[str, Tensor], where: str, **sett
     """As :func:`open_network`, with weights that were read already, which ``where`` names."""
     if "num_classes" not in settings:
         with torch.device("meta"):
-            create(model, num_classes=0, **settings)  # a wrong name or setting is told first
+            _made(model, num_classes=0, **settings)  # a wrong name or setting is told first
         own = timm.get_pretrained_cfg_value(model, "classifier") or ()
         names = (*((own,) if isinstance(own, str) else own), *_CLASSIFIERS)
         rows = [len(tensors[f"{name}.weight"]) for name in names if f"{name}.weight" in tensors]
         settings = settings | {"num_classes": rows[0]} if rows else settings
-    network = create(model, **settings)
+    network = _made(model, **settings)
     fit_weights(network, tensors, where)
     return network.eval()
+
+
+def _made(model: str, **settings: object) -> nn.Module:
+    """A network with fresh weights; raises ValueError for every setting that it cannot have."""
+    if loading := sorted({"pretrained", "checkpoint_path"} & set(settings)):
+        raise InputError(f"{model}: {', '.join(loading)}: would have timm load other weights; give the file as weights")
+    try:
+        return create(model, **settings)
+    except MISFITS as error:
+        told = printable(str(error), 200)
+        raise InputError(f"{model}: settings {quoted(settings)} do not fit the network: {told}") from error
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
@@ -224,17 +235,22 @@ def _of_features(
     if not isinstance(features, FeatureInfo):
         return tensors
     parts, last = {name.partition(".")[0] for name in expected}, max(features.out_indices)
-    # Where stages are numbered, as in `stages.2`, those after the last one that gives a map are cut off.
-    stages, _, number = features.info[last]["module"].rpartition(".")
+    # Where stages are numbered, as in `stages.2`, those after the last one that gives a map are cut off, and so is what
+    # leads to them in a list beside (`transitions.2`).
+    number = features.info[last]["module"].rpartition(".")[2]
     cut = number.isdecimal() and last + 1 < len(features.info)
-    after = re.compile(rf"{re.escape(stages)}\.(\d+)\.")
+    numbered = re.compile(r"(\w+)\.(\d+)\.")
+    ends: dict[str, int] = {}
+    for found in filter(None, map(numbered.match, expected)):
+        ends[found[1]] = max(int(found[2]), ends.get(found[1], 0))
+    beside = {name for name, end in ends.items() if cut and end in (int(number) - 1, int(number))}
     taken = {}
     for name, tensor in tensors.items():
         joined = name.replace(".", "_", 1)  # timm's list of modules takes them out of the container around them
         if joined in expected:
             taken[joined] = tensor
-        elif parts & {name.partition(".")[0], joined.partition(".")[0]} and not (
-            cut and (later := after.match(name)) and int(later[1]) > int(number)
+        elif name in expected or parts & {name.partition(".")[0], joined.partition(".")[0]} and not (
+            (later := numbered.match(name)) and later[1] in beside and int(later[2]) > ends[later[1]]
         ):
             taken[name] = tensor
     return taken

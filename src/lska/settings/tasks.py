@@ -55,6 +55,9 @@ INSPECTIONS = ("shape_texture", "texture_knn", "receptive_field")
 OWN_DATA = ("shape_texture", "texture_knn")
 """Inspections with a data set of their own; the others take the scale's validation images."""
 
+WITHOUT_WEIGHTS = ("complexity", "speed")
+"""Tasks whose results depend on no weights."""
+
 CUE_CONFLICT = "cue_conflict"
 """Name of the published cue-conflict set, which needs no manifest."""
 

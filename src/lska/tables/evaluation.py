@@ -5,6 +5,7 @@ They read a folder of metric files as `lska evaluate <protocol> --model ...` lea
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +15,13 @@ from lska.models.kernels import MODELS
 from lska.provenance.errors import InputError
 from lska.provenance.files import MissingFileError, read_json
 from lska.settings.scale import Config
+from lska.settings.tasks import WITHOUT_WEIGHTS
 from lska.tables.collect import Cell, State, Table, TableRow, collect, conditions, filled, lacking
 from lska.tables.measurements import MetricFolder, PaperValue, measurement_of, read_paper
 from lska.tables.specs import TARGETS, ColumnSpec, Row, RowSpec, TableSpec, expand, load_spec
 from lska.tables.table_formats import to_markdown, write_formats
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = {
     "table_14": ("Params", "FLOPs", "top-1"), "table_17": ("inference speed",),
@@ -31,6 +35,9 @@ COLUMNS = {
 
 HARMLESS = {"attention", "kernel_size", "num_classes", "drop_rate", "drop_path_rate"}
 """Settings with which a network still is the paper's."""
+
+PAPER_SIZE = 224
+"""Side in pixels of the images that the paper's classifiers get."""
 
 RANK = ("printed", "derived", "other-paper", "computed")
 """Sources of the paper's values, the best first."""
@@ -60,7 +67,8 @@ class Foreign:
 
 
 def foreign_networks(folder: Path, scale: str) -> list[Foreign]:
-    """The networks whose metric files lie in a folder, by name.
+    """The networks whose metric files lie in a folder, by name. Files that are of another network or other weights than
+    the last one that was measured under a name are left out, with a warning.
 
     Raises:
         ValueError: there are none, one is damaged or of a scale's run, or they are of another scale's protocols.
@@ -73,18 +81,35 @@ def foreign_networks(folder: Path, scale: str) -> list[Foreign]:
         raise MissingFileError(f"{folder}: expected results of `lska evaluate ... --model ... --output {folder}`")
     found = []
     for name, own in sorted(files.items()):
-        first = next(iter(own.values()))
-        content = read_json(first)
-        described = (content.get("detail") or {}).get("network")
-        if described is None:
-            raise InputError(f"{first}: expected a network from elsewhere (detail.network), found a run of a scale")
-        if content.get("scale") != scale:
-            raise InputError(
-                f"{first}: was measured by the protocols and on the data of scale {content.get('scale')}, and this is "
-                f"scale {scale}; take another folder, or the configuration of that scale"
-            )
-        found.append(Foreign(name, described, own))
+        contents = {task: _content(path, scale) for task, path in own.items()}
+        last = max(contents, key=lambda task: (task not in WITHOUT_WEIGHTS, contents[task]["started"]))
+        kept = {task for task, content in contents.items() if _same_network(task, content, contents[last])}
+        if others := [str(path) for task, path in own.items() if task not in kept]:
+            logger.warning(
+                "%s: left out %s, of another network or other weights than %s; measure it again, or give --name",
+                name, ", ".join(others), own[last],
+            )  # fmt: skip
+        found.append(Foreign(name, contents[last]["detail"]["network"], {task: own[task] for task in sorted(kept)}))
     return found
+
+
+def _content(path: Path, scale: str) -> dict[str, Any]:
+    content = read_json(path)
+    if (content.get("detail") or {}).get("network") is None:
+        raise InputError(f"{path}: expected a network from elsewhere (detail.network), found a run of a scale")
+    if content.get("scale") != scale:
+        raise InputError(
+            f"{path}: was measured by the protocols and on the data of scale {content.get('scale')}, and this is "
+            f"scale {scale}; take another folder, or the configuration of that scale"
+        )
+    return content
+
+
+def _same_network(task: str, content: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
+    """Whether a metric file is of the network and, where its task depends on them, of the weights of the `last` one."""
+    own, other = content["detail"]["network"], last["detail"]["network"]
+    alike = all(own[part] == other[part] for part in ("model", "settings", "classes", "preprocessing"))
+    return alike and (task in WITHOUT_WEIGHTS or content["weights"]["md5"] == last["weights"]["md5"])
 
 
 def write_evaluation(config: Config, folder: Path, paper: Path = Path("paper")) -> str:
@@ -202,6 +227,6 @@ def _cells(
 
 def _comparable(network: Foreign, column: ColumnSpec, data: tuple[str, ...]) -> bool:
     """Whether a value is of the paper's network and, by what it was measured on, the paper's quantity."""
-    counted = network.described["classes"] == 1000 and network.described["preprocessing"]["image_size"] == 224
-    same = counted if column.measured_on == "architecture" else column.data in (None, *data)
-    return network.as_in_the_paper and same
+    counted = network.described["classes"] == 1000 or column.measured_on != "architecture"
+    same_images = network.described["preprocessing"]["image_size"] == PAPER_SIZE and column.data in (None, *data)
+    return network.as_in_the_paper and counted and same_images

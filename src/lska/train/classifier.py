@@ -16,7 +16,7 @@ from torch import nn
 from lska.data.archives import open_classification
 from lska.data.folders import ImageDataset, check_same_classes
 from lska.data.preparing import verify
-from lska.models import create
+from lska.models import MISFITS, create
 from lska.models.runs import Run
 from lska.models.scoring import memory_format, score
 from lska.provenance.errors import InputError
@@ -43,8 +43,7 @@ def build_network(
     settings = {**architecture, "num_classes": classes, "drop_path_rate": drop_path}
     try:
         network = create(run.model, attention=run.attention, kernel_size=run.kernel, **settings)
-    except (TypeError, RuntimeError, ArithmeticError, LookupError, AssertionError, AttributeError) as error:
-        # What a network makes of sizes that it cannot have, ours or timm's.
+    except MISFITS as error:
         found = f"architecture.{run.model} {quoted(dict(architecture))}"
         raise InputError(f"{run}: {found} does not fit the model: {printable(str(error), 200)}") from error
     if run.attention is None and hasattr(network, "attention"):
