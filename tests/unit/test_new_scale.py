@@ -109,6 +109,7 @@ def test_the_smallest_folder_has_one_image_of_each_class_for_validation(here: Pa
     make_scale("few", fill(here / "few", 2), 0.01)
     config = load([Path("config/few.yaml")], more=unmakeable)
     assert len(images(config, "train")) == len(images(config, "val")) == 3
+    assert config.classifier(config.runs[0]).recipe.global_batch == 2
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,18 @@ def test_hashes_that_fit_are_recorded_with_who_states_them(project: Project) -> 
         assert weights_of(project).is_file()
 
 
+def test_the_hash_in_the_configuration_counts_for_a_file_of_any_name(project: Project) -> None:
+    for seed, name in ((0, "w (1).pth"), (1, "v.pth")):
+        torch.save(state(project, seed), name)
+    asked = published(project, sha256=file_hash(Path("w (1).pth")))
+    with pytest.raises(PublishedError, match=r"v\.pth: expected the SHA-256 .* \(the configuration\)"):
+        imported(project, "v.pth", asked)
+    imported(project, "w (1).pth", asked)
+    assert choice(project, asked).state == "here"
+    other = published(project, file="v.pth", sha256=file_hash(Path("v.pth")))
+    assert "of SHA-256" in choice(project, other).refused
+
+
 def test_another_file_in_the_configuration_is_not_passed_over(project: Project) -> None:
     PUBLISHED.mkdir(parents=True)
     for seed, name in ((0, "w.pth"), (1, "v.pth")):

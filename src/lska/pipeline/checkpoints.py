@@ -238,18 +238,20 @@ def _otherwise(one: TrainingJob, source: WeightsSource, sidecar: Mapping[str, An
     meant as long as the configuration names the same as then.
     """
     known, place = one.published, one.weights.with_suffix(".json")
-    if known is None or known.file != source.file and source.configured in (None, known.file):
+    if known is None:
         return None
-    if known.file != source.file:
-        return (
-            f"{place}: was written for {source.file}, when the configuration named {source.configured} for "
-            f"{one.place}, and it names {known.file} now; name {source.file} there, or move {one.weights} and "
-            f"{place.name} away to import the other file"
-        )
     if known.sha256 not in (None, source.sha256):
         return (
             f"{place}: was written for a file {source.file} of SHA-256 {source.sha256}, and the configuration expects "
             f"{known.sha256}; correct that, or move {one.weights} and {place.name} away to import the other file"
+        )
+    if known.file != source.file:
+        if known.sha256 is not None or source.configured in (None, known.file):
+            return None
+        return (
+            f"{place}: was written for {source.file}, when the configuration named {source.configured} for "
+            f"{one.place}, and it names {known.file} now; name {source.file} there, or move {one.weights} and "
+            f"{place.name} away to import the other file"
         )
     asked = plain(known.preprocessing) | ({} if known.key is None else {"key": known.key})
     stated = {name: value for name, value in {**sidecar["spec"]["recipe"], "key": source.key}.items() if name in asked}

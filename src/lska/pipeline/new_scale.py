@@ -49,7 +49,7 @@ class Fitted:
     @property
     def batch(self) -> int:
         """Images of an update."""
-        return _power_of_two(self.images / 40, 8, 128)
+        return min(_power_of_two(self.images / 40, 8, 128), _power_of_two(self.images, 1, 128))
 
     @property
     def micro_batch(self) -> int:

@@ -171,9 +171,10 @@ def _wanted(job: ClassifierJob, source: str | None, first: WeightsSource | None)
     else:
         wanted = _Wanted(Path(source).name, None, Path(source))
     stated = [] if first is None else [(first.sha256, _FIRST)]
-    # What is known of a publication counts for the file of its name.
+    if job.published is not None and job.published.sha256 is not None:
+        stated.append((job.published.sha256, "the configuration"))
+    # What else is known of a publication counts for the file of its name.
     if job.published is not None and job.published.file == wanted.file:
-        stated += [(job.published.sha256, "the configuration")] if job.published.sha256 else []
         wanted = replace(
             wanted, address=wanted.address or job.published.address, key=job.published.key or wanted.key,
             preprocessing=job.published.preprocessing,
