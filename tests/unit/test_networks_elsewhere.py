@@ -152,6 +152,16 @@ def test_without_weights_and_network_what_needs_none_is_measured(
     assert content_of(Path("out"), "speed", "resnet18.a1_in1k")["weights"] == {"md5": None, "origin": "random"}
 
 
+def test_other_images_at_the_same_place_are_measured_anew(robust: RobustProject) -> None:
+    words, digests = network_words(robust, wrapped(robust, Path("mine.pth")), **OWN), []
+    for seed in (0, 1):
+        made = {"classes": 4, "image_size": 32, "train_per_class": 4, "val_per_class": 2, "seed": seed}
+        changes = {"data": {"name": "shapes", "root": "made", "manifest": None, "generate": made}}
+        assert robust.command("evaluate", "classification", *words, "--output", "out", changes=changes) == 0
+        digests.append(content_of(Path("out"), "classification", "mine")["data"]["digest"])
+    assert digests[0] != digests[1]
+
+
 def test_an_interrupted_pass_goes_on(
     robust: RobustProject, child: Callable[[Callable[[], Any]], int], decoded: list[str]
 ) -> None:

@@ -349,12 +349,13 @@ def _job(config: Config, protocol: str, folder: Path) -> MeasurementJob:
 
 
 def _prepare(data: ScaleData, own: ScaleData, inputs: str | None, make: Callable[[], None]) -> None:
-    """See to the record of a data set: the one of an earlier call, the scale's own, or a new one by `make`."""
+    """See to the record of a data set: the one of an earlier call, the scale's own, or a new one by `make`, as always
+    for generated images whose record does not tell what made them."""
     generated = data.generate is not None
     if not generated and (reason := absence(data.kind, data)) is not None:
         told = f"data set {data.name} is missing: {reason}"
         raise _UnavailableError(f"{told}; say where it is with --data {data.kind}=FOLDER")
-    for record in (data.record, own.record):
+    for record in () if generated and inputs is None else (data.record, own.record):
         content = vouched(record)
         if content and content.get("inputs") == inputs and not (generated and images_gone(data)):
             if record != data.record:

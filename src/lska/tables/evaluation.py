@@ -36,6 +36,8 @@ COLUMNS = {
 HARMLESS = {"attention", "kernel_size", "num_classes", "drop_rate", "drop_path_rate"}
 """Settings with which a network still is the paper's."""
 
+COUNTED = "Params, FLOPs: of each network as it is, for images of its own size"
+
 PAPER_SIZE = 224
 """Side in pixels of the images that the paper's classifiers get."""
 
@@ -126,7 +128,7 @@ def evaluation_table(config: Config, folder: Path, paper: Path = Path("paper")) 
     """
     networks = foreign_networks(folder, config.scale)
     measured = {task for network in networks for task in network.files}
-    columns, notes = [], ["Params, FLOPs: of each network as it is, for images of its own size"]
+    columns, notes = [], [COUNTED]
     for target, labels in COLUMNS.items():
         shown = load_spec(target)
         own = [one for one in shown.columns if one.label in labels and one.task in measured]
@@ -154,7 +156,10 @@ def with_foreign_rows(table: Table, folders: Sequence[Path]) -> Table:
                 label = ", ".join([f"foreign: {network.name}", *map(str, values.values())])
                 row = _row(network, label, table.spec.columns, table.scale, folder, values, {})
                 added += [row] if any(cell.files for cell in row.cells) else []
-    return replace(table, rows=(*table.rows, *added))
+    counts = {column.label for column in table.spec.columns if column.measured_on == "architecture"}
+    counted = any(cell.files and cell.column in counts for row in added for cell in row.cells)
+    notes = (*table.spec.notes, *([f"foreign, {COUNTED}"] if counted else []))
+    return replace(table, spec=replace(table.spec, notes=notes), rows=(*table.rows, *added))
 
 
 def table_beside(target: str, config: Config, folders: Sequence[Path], paper: Path = Path("paper")) -> Table:
