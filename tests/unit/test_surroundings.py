@@ -241,7 +241,8 @@ def test_every_path_setting_is_expanded_and_no_digest_knows(monkeypatch: pytest.
     (tmp_path / "recipes").symlink_to(PROJECT / "config/recipes")
     plain = load([Path("config/small.yaml")])
     recipe = f"~/recipes/{Path(plain.training.recipe).name}"
-    moved = {"data": {"root": "~/data", "manifest": "$HOME/m.yaml"}, "training": {"recipe": recipe}}
+    data = {"root": "~/data", "manifest": "$HOME/m.yaml"}
+    moved = {"scale": "moved", "data": data, "training": {"recipe": recipe}}
     made = load([Path("config/small.yaml")], moved)
     assert made.data.root == f"{tmp_path}/data" and made.data.manifest == f"{tmp_path}/m.yaml"
     assert [made.classifier(run).digest() for run in made.runs] == [
