@@ -37,6 +37,7 @@ from lska.provenance.sidecars import PUBLISHED, Preprocessing
 from lska.settings.scale import load
 from lska.settings.schema import known_files
 from lska.settings.tasks import ClassifierJob
+from lska.train.engine import prepared
 
 ARCHITECTURE = {"embed_dims": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
 OWN = {"image_size": 32, "test_crop": 1.0, "test_interpolation": "bilinear", "mean": [0.5, 0.4, 0.3],
@@ -382,6 +383,8 @@ def test_the_configuration_says_which_runs_are_imported(project: Project, snapsh
     told["nothing known"] = choice(project, {"runs": asked["runs"]}).refused
     told["by hand"] = choice(project, published(project)).refused
     told["retrain"] = choice(project, {**asked, "retrain": [run]}).refused
+    with pytest.raises(LskaError, match="its runs say source: imported; take that out to train it"):
+        prepared(project.config(asked).classifier(project.run))
     weights.parent.mkdir(parents=True)
     weights.write_text("mine")
     told["no sidecar"] = choice(project, asked).refused

@@ -19,7 +19,7 @@ from torch import nn
 
 from lska.models.pretrained import save_weights
 from lska.models.scoring import use_threads
-from lska.provenance.errors import LskaError
+from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import atomic_path, vouched
 from lska.provenance.metric_files import code_version, environment, file_md5, write_sealed
 from lska.provenance.sidecars import check_replaceable
@@ -225,9 +225,15 @@ def fit(trainer: Trainable, batches: Iterator[Any], log: TrainingLog, stop: Stop
 def prepared(job: TrainingJob) -> float:
     """What comes before anything is read: returns the reading of `time.monotonic` at which the budget begins.
 
-    Raises ForeignWeightsError where weights that this program did not make lie in the place.
+    Raises InputError where the configuration says that these weights are imported, and ForeignWeightsError where such
+    that this program did not make lie in the place.
     """
     begun = time.monotonic()
+    if job.imported:
+        raise InputError(
+            f"{job.place}: its runs say source: imported; take that out to train it, or bring its weights by "
+            f"`lska weights import {job.place}` with the same configuration"
+        )
     check_replaceable(job.weights)
     use_threads(job.settings.threads)
     code_version()  # remembered as of now: the checkout may change while a long training runs
