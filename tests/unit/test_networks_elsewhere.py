@@ -102,7 +102,7 @@ def test_a_file_gets_in_company_what_its_run_gets(
     for suffix in (".md", ".csv", ".html", ".tex"):
         assert "mine" in Path(f"out/evaluation{suffix}").read_text(encoding="utf-8")
     # What is there is not measured again, unless the attention or the weights are others.
-    kept = [path for path in Path("out/metrics").rglob("*.json") if path.parent.name != "speed"]
+    kept = [path for path in Path("out/metrics").rglob("*.json") if path.parent.name not in ("complexity", "speed")]
     files = {path: path.stat().st_mtime_ns for path in kept}
     decoded.clear()
     again = ("evaluate", "robustness", "a", *network_words(robust, mine, **OWN))

@@ -237,7 +237,7 @@ def evaluate_networks(
 ) -> list[LeftOut]:  # fmt: skip
     """Put networks through protocols of a scale, all in one pass over the images of each, and write a metric file for
     each network and protocol below `folder`. What is measured already, of the same weights on the same data, is not
-    measured again, but for speeds, which are compared side by side.
+    measured again, but for counts, which take seconds, and speeds, which are compared side by side.
 
     Args:
         protocols: some of `PROTOCOLS`.
@@ -392,16 +392,16 @@ def _taken_gpu() -> bool:
 
 def _measured(job: MeasurementJob, subject: Subject) -> bool:
     """Whether a metric file is of the same weights, prepared in the same way, of the same data and protocol."""
-    content = vouched(job.metrics(subject.name)) if job.task != "speed" else {}
+    content = vouched(job.metrics(subject.name)) if job.task not in WITHOUT_WEIGHTS else {}
     there = has_outcomes(job.metrics(subject.name), content) or not keeps_outcomes(job.task)
     if not content or not there or not all(path.is_file() for path in job.outputs(subject.name)[2:]):
         return False
-    data = None if job.task == "complexity" else job.data.identity()
     protocol = job.protocol() if isinstance(job, PerturbedSet | InspectionJob) else None
     detail = content["detail"]
     stated = (content["weights"]["md5"], detail.get("network"), content["data"], detail.get("protocol"))
+    now = (subject.sidecar["md5"], subject.detail["network"], job.data.identity(), protocol)
     version = {name: detail[name] for name in ("attention_version",) if name in detail}
-    return (*stated, version) == (subject.sidecar["md5"], subject.detail["network"], data, protocol, subject.version)
+    return (stated, version) == (now, subject.version)
 
 
 def _measure(job: MeasurementJob, networks: Sequence[OutsideNetwork], budget: float | None, begun: float) -> None:
