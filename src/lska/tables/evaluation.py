@@ -83,7 +83,7 @@ def foreign_networks(folder: Path, scale: str) -> list[Foreign]:
         raise MissingFileError(f"{folder}: expected results of `lska evaluate ... --model ... --output {folder}`")
     found = []
     for name, own in sorted(files.items()):
-        contents = {task: _content(path, scale) for task, path in own.items()}
+        contents = {task: _content(path, MetricFolder(scale, folder), task) for task, path in own.items()}
         last = max(contents, key=lambda task: (task not in WITHOUT_WEIGHTS, contents[task]["started"]))
         kept = {task for task, content in contents.items() if _same_network(task, content, contents[last])}
         if others := [str(path) for task, path in own.items() if task not in kept]:
@@ -95,16 +95,16 @@ def foreign_networks(folder: Path, scale: str) -> list[Foreign]:
     return found
 
 
-def _content(path: Path, scale: str) -> dict[str, Any]:
+def _content(path: Path, metrics: MetricFolder, task: str) -> dict[str, Any]:
     content = read_json(path)
     if (content.get("detail") or {}).get("network") is None:
         raise InputError(f"{path}: expected a network from elsewhere (detail.network), found a run of a scale")
-    if content.get("scale") != scale:
+    if content.get("scale") != metrics.scale:
         raise InputError(
             f"{path}: was measured by the protocols and on the data of scale {content.get('scale')}, and this is "
-            f"scale {scale}; take another folder, or the configuration of that scale"
+            f"scale {metrics.scale}; take another folder, or the configuration of that scale"
         )
-    return content
+    return metrics.read(task, path.stem)
 
 
 def _same_network(task: str, content: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
