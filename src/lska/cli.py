@@ -490,13 +490,14 @@ def _robustness(given: Given) -> None:
     items = [scale.perturbed_set(name) for name in given.sets] if given.sets else scale.perturbed
     if not items:
         raise InputError(f"{' + '.join(map(str, given.config))}: scale {scale.scale} has no section robustness")
+    runs = [runs_of(given, given.checkpoints, item.task) for item in items]
     require_data(given, *(item.name for item in items))
     take(scale.robustness.evaluation.gpus)
     from lska.evaluate.accuracy import measure_robustness
 
     with stop_request(budget) as stop:
-        for item in items:
-            measure_robustness(item, list(map(scale.classifier, runs_of(given, given.checkpoints, item.task))), stop)
+        for item, own in zip(items, runs, strict=True):
+            measure_robustness(item, list(map(scale.classifier, own)), stop)
 
 
 def _inspect(given: Given, name: str) -> None:
@@ -551,6 +552,8 @@ def _properties(given: Given) -> None:
          argument("--output", type=as_path, required=True, metavar="FILE", help="ends in .onnx, or in .pt2"),
          argument("--size", nargs=2, type=COUNT, metavar=("HEIGHT", "WIDTH"),
                   help="of images, in pixels (default: what the network is evaluated on)"),
+         argument("--preprocessing", nargs="+", type=as_pair, default=[], metavar="FIELD=VALUE",
+                  help="how images are prepared, over what file or model say: test_crop, mean, deviation, ..."),
          argument("--dynamic", nargs="+", choices=("batch", "height", "width"), default=[],
                   help="what may differ from call to call (default: nothing, one image)"),
          argument("--fold-batch-norm", action="store_true", help="put BatchNorm into convolutions beside it"),
@@ -560,14 +563,20 @@ def _export(given: Given) -> None:
     from lska.models.export import export_network
     from lska.models.pretrained import open_network
 
-    settings = dict(given.model_args)
-    network, size, notes = open_network(given.name, given.weights, **settings), given.size, {}
+    settings, size, notes = dict(given.model_args), given.size, {}
+    network = open_network(given.name, given.weights, **settings)
+    square = {"image_size": size[0]} if size and size[0] == size[1] else {}
     try:
-        prepared, source = preprocessing_of(network, given.weights)
+        prepared, source = preprocessing_of(network, given.weights, square | dict(given.preprocessing))
     except InputError as error:
+        if given.preprocessing:
+            raise
         told = f"the file does not say how images are prepared: {error}"
     else:
-        size, notes = size or [prepared.image_size] * 2, {"preprocessing": json.dumps(prepared.to_dict())}
+        kept = prepared.to_dict()
+        if size and not square:
+            del kept["image_size"]
+        size, notes = size or [prepared.image_size] * 2, {"preprocessing": json.dumps(kept)}
         told = f"the file keeps how images are prepared, from {source}: {notes['preprocessing']}"
     found = export_network(
         network, given.output, given.format, size=size, channels=settings.get("in_chans", 3), dynamic=given.dynamic,

@@ -79,7 +79,8 @@ def test_the_command_writes_onnx_of_any_size_with_batch_norms_folded(
     save_weights(network, Path("w.safetensors"))
     stages = [f"{name}={list(values)}" for name, values in TINY_VAN.items()]
     settings = ["--model-args", "attention=lska", "kernel_size=53", *stages]
-    words = "--weights w.safetensors --format onnx --output out/van.onnx --size 64 64 --fold-batch-norm --dynamic"
+    words = "--weights w.safetensors --format onnx --output out/van.onnx --size 64 64 --fold-batch-norm"
+    words += " --preprocessing test_crop=1.0 deviation=[0.25,0.25,0.25] --dynamic"
     assert main(["export", "van_tiny", *settings, *words.split(), *ALL]) == 0
     told = capfd.readouterr()
     # No warning of a library reaches the user.
@@ -99,7 +100,12 @@ def test_the_command_writes_onnx_of_any_size_with_batch_norms_folded(
     axes = [one.dim_param or one.dim_value for one in written.graph.input[0].type.tensor_type.shape.dim]
     assert axes == ["batch", 3, "height", "width"]
     notes = {one.key: one.value for one in written.metadata_props}
-    assert json.loads(notes["preprocessing"])["mean"] == [0.5, 0.5, 0.5]
+    assert json.loads(notes["preprocessing"]) == {
+        "image_size": 64, "test_crop": 1.0, "test_interpolation": "bicubic",
+        "mean": [0.5, 0.5, 0.5], "deviation": [0.25, 0.25, 0.25],
+    }  # fmt: skip
+    assert main(["export", "van_tiny", *settings, *words.split(), *ALL, "--preprocessing", "crop=1"]) == 1
+    assert "--preprocessing: expected some of image_size" in capfd.readouterr().err
 
 
 def test_a_static_program_of_torch_export_takes_one_size(tmp_path: Path) -> None:

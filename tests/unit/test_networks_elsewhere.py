@@ -19,13 +19,14 @@ from tiny_inspection import make as make_inspected
 from tiny_project import RECIPE, Project
 from tiny_robustness import OTHER, RUNS, RobustProject, foreign
 
-from lska.evaluate.networks import OutsideNetwork, preprocessing_of
+from lska.evaluate.networks import OutsideNetwork, outside_network, preprocessing_of
 from lska.models import create
 from lska.models.designs import ATTENTIONS
 from lska.models.pretrained import read_weights, save_weights
 from lska.provenance.errors import InputError
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import file_md5, metric, project_root, validate, write_metrics
+from lska.provenance.strict import SettingsError
 from lska.settings.scale import load
 from lska.tables.collect import State
 from lska.tables.evaluation import evaluation_table, table_beside
@@ -79,7 +80,10 @@ def test_a_file_gets_in_company_what_its_run_gets(
     assert robust.command(*words, "--output", "out") == 0
     # 24 validation images, and of perturbed sets 12 clean and 3 x 12, 6, 9 and 12: once for both networks.
     assert len(decoded) == 24 + 48 + 6 + 9 + 12
-    told = capsys.readouterr().out
+    told, logged = capsys.readouterr()
+    as_option = "image_size=32 test_crop=1.0 test_interpolation=bilinear mean=[0.5,0.5,0.5] deviation=[0.5,0.5,0.5]"
+    assert f"mine: van_tiny, 4 classes; images: {as_option}" in logged
+    assert "Images for mine: image size 32, test crop 1.0, " in told
     assert "| mine |" in told and "| other |" in told
     assert "robustness/c_bar: data set colours_c_bar is missing" in told and "--data c_bar=FOLDER" in told
     assert "shape_texture: scale test has no section shape_texture" in told
@@ -211,6 +215,13 @@ def test_preprocessing_is_what_file_network_and_options_say(tmp_path: Path) -> N
     assert found.to_dict() == OTHER | {"test_crop": 0.5} and source == str(weights.with_suffix(".json"))
 
 
+def test_results_are_called_after_the_file() -> None:
+    for file, name in (("a.pth.tar", "a"), ("a.pth", "a"), ("a.b.safetensors", "a.b"), ("a.tar", "a")):
+        assert outside_network("resnet18", Path("folder") / file).name == name
+    with pytest.raises(SettingsError, match="--name 'my network'"):
+        outside_network("resnet18", Path("my network.pth"))
+
+
 def test_results_keep_the_version_of_an_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ATTENTIONS, "lska", replace(ATTENTIONS["lska"], version=3))
     small = {"embed_dims": [8], "depths": [1], "mlp_ratios": [1], "kernel_size": 7}
@@ -236,7 +247,7 @@ def test_what_cannot_be_measured_is_told_before_anything_is(
         "folder of a scale": ("classification", *mine, "--output", "results/test/own"),
         "folder of another scale": ("classification", *mine, "--output", "taken"),
         "folder without a network": ("classification", "--output", "out"),
-        "file in place of a run": ("robustness", "r", "--checkpoints", "mine.pth"),
+        "file in place of a run": ("robustness", "c_bar", "--checkpoints", "mine.pth"),
         "no weights": ("classification", "--model", "resnet18", "--output", "out"),
         "no file": ("classification", "--model", "resnet18", "--weights", "none.pth", "--output", "out"),
         "no model": ("speed", "--model", "resnet19", "--output", "out"),

@@ -34,7 +34,7 @@ from lska.models.pretrained import open_network
 from lska.provenance.errors import InputError
 from lska.provenance.files import plain, quoted, vouched
 from lska.provenance.metric_files import file_md5, has_outcomes, keeps_outcomes
-from lska.provenance.sidecars import FIELDS, Preprocessing, load_sidecar, own_preprocessing
+from lska.provenance.sidecars import FIELDS, Preprocessing, load_sidecar, own_preprocessing, preprocessing_text
 from lska.provenance.strict import build, merge
 from lska.provenance.surroundings import expanded
 from lska.settings.scale import Config
@@ -179,8 +179,9 @@ def _fresh(model: str, **settings: Any) -> nn.Module:
 
 def outside_network(model: str, weights: Path | None = None, name: str | None = None, **more: Any) -> OutsideNetwork:
     """A network as it is named on the command line, by default after its file; ValueError names what is wrong."""
-    name = name or (model if weights is None else weights.stem)
-    return build(OutsideNetwork, {"name": name, "model": model, "weights": weights, **more}, f"--model {model}")
+    name = name or (model if weights is None else weights.stem.removesuffix(".pth"))  # x.pth.tar is x
+    where = f"--model {model} --name {quoted(name)}"
+    return build(OutsideNetwork, {"name": name, "model": model, "weights": weights, **more}, where)
 
 
 def located(config: Config, places: Sequence[str], protocols: Sequence[str]) -> dict[str, Any]:
@@ -257,6 +258,13 @@ def evaluate_networks(
         raise InputError(f"--name: expected different names, found {', '.join(one.name for one in networks)}")
     # Opened once before anything begins with a wrong file; what is kept of that is what stands in metric files.
     opened = {one: one.open(torch.device("meta")) for one in networks}
+    for one, subject in opened.items():
+        known = subject.detail["network"]
+        logger.info(
+            "%s: %s, %d classes; images: %s (%s%s)", one.name, one.model, known["classes"],
+            preprocessing_text(known["preprocessing"]), known["preprocessing_source"],
+            " and --preprocessing" if one.changes else "; --preprocessing changes it",
+        )  # fmt: skip
     left: list[LeftOut] = []
     for protocol in protocols:
         fit = []

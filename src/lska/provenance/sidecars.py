@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -103,6 +104,13 @@ class Preprocessing(Normalization):
     def geometry(self) -> Geometry:
         """How an image becomes a square."""
         return Geometry(self.image_size, self.test_crop, self.test_interpolation)
+
+
+def preprocessing_text(fields: Mapping[str, Any]) -> str:
+    """Fields of a preprocessing as the option --preprocessing takes them."""
+    shown = {name: fields[name] for name in FIELDS if name in fields}
+    texts = [one if isinstance(one, str) else json.dumps(one, separators=(",", ":")) for one in shown.values()]
+    return " ".join(f"{name}={text}" for name, text in zip(shown, texts, strict=True))
 
 
 @dataclass(frozen=True)

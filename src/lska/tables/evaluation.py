@@ -14,6 +14,7 @@ from typing import Any
 from lska.models.kernels import MODELS
 from lska.provenance.errors import InputError
 from lska.provenance.files import MissingFileError, read_json
+from lska.provenance.sidecars import preprocessing_text
 from lska.settings.scale import Config
 from lska.settings.tasks import WITHOUT_WEIGHTS
 from lska.tables.collect import Cell, State, Table, TableRow, collect, conditions, filled, lacking
@@ -137,6 +138,11 @@ def evaluation_table(config: Config, folder: Path, paper: Path = Path("paper")) 
         columns += [replace(one, **(counted if one.measured_on == "architecture" else {})) for one in own]
         heads = {note: note.partition(":")[0].split(", ") for note in shown.notes}
         notes += [note for note, head in heads.items() if any(part in one.label for part in head for one in own)]
+    prepared: dict[str, list[str]] = {}
+    for network in networks:
+        text = preprocessing_text(network.described["preprocessing"])
+        prepared.setdefault(text.replace(" ", ", ").replace("=", " ").replace("_", " "), []).append(network.name)
+    notes += [f"Images for {', '.join(names)}: {text}" for text, names in prepared.items()]
     spec = TableSpec(
         "evaluation", "Networks from elsewhere by the paper's protocols", "network", (), tuple(columns), "", "none",
         notes=tuple(notes),
