@@ -182,6 +182,7 @@ ELSEWHERE = (
     argument("--model", action=OfNetwork, metavar="NAME", help="a network of yours: any model of timm, ours included"),
     argument("--model-args", action=OfNetwork, dest="settings", **MODEL_ARGS),
     argument("--weights", action=OfNetwork, type=as_path, metavar="FILE", help="its weights: .safetensors, .pth, ..."),
+    argument("--key", action=OfNetwork, help="which mapping of the file holds them, such as model_ema"),
     argument("--name", action=OfNetwork, help="what its results are called (default: the name of the file)"),
     argument("--preprocessing", action=OfNetwork, dest="changes", nargs="+", type=as_pair, metavar="FIELD=VALUE",
              help="over what file or model say: image_size, test_crop, test_interpolation, mean, deviation"),
@@ -287,6 +288,8 @@ def _evaluate_elsewhere(given: Given, protocol: str) -> None:
             "own; `lska table TARGET --beside FOLDER` shows both"
         )
     networks = [outside_network(**one) for one in given.networks]
+    if protocol == "robustness" and not (given.sets or given.scale.perturbed):
+        raise InputError(f"{' + '.join(map(str, given.config))}: scale {given.scale.scale} has no section robustness")
     sets = getattr(given, "sets", None) or [item.name for item in given.scale.perturbed]
     chosen = {"all": PROTOCOLS, "robustness": [f"robustness/{name}" for name in sets]}.get(protocol, (protocol,))
     scale = scales.load(given.config, merge(given.set, located(given.scale, given.data, chosen)), unmakeable)

@@ -143,6 +143,19 @@ def test_a_file_is_looked_into_as_its_run_is(project: Project) -> None:
     assert Path("out/fields/mine.npz").is_file() and not Path("results/test/fields/mine.npz").exists()
 
 
+def test_averaged_weights_of_a_file_are_another_network(robust: RobustProject) -> None:
+    averaged = read_weights(foreign(robust.config()).weights)
+    torch.save({"model": read_weights(robust.config().weights_path(RUNS[0])), "model_ema": averaged}, "both.pth")
+    words = network_words(robust, Path("both.pth"), **OWN)
+    found = {}
+    for key in ([], ["--key", "model_ema"]):
+        assert robust.command("evaluate", "robustness", "r", *words, *key, "--output", "out") == 0
+        content = content_of(Path("out"), "robustness/r", "both")
+        found[content["detail"]["network"]["key"]] = content["metrics"]["ece"]["value"]
+    assert found.keys() == {"model", "model_ema"} and found["model"] != found["model_ema"]
+    assert robust.command("evaluate", "robustness", "r", *words, "--key", "none", "--output", "out") == 1
+
+
 def test_without_weights_and_network_what_needs_none_is_measured(
     robust: RobustProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -370,6 +383,12 @@ def test_rows_of_a_folder_stand_below_those_of_a_table(
     assert robust.command("table", "table_10", "--beside", "out", "--output", "tables") == 0
     lines = [line for line in Path("tables/table_10.csv").read_text().splitlines() if "foreign: mine" in line]
     assert any(",foreign," in line for line in lines)
+    # A user without results of the scale sees hers in the same table.
+    Path("results").rename("gone")
+    capsys.readouterr()
+    assert robust.command("table", "table_10", "--beside", "out") == 0
+    assert "44.4" in capsys.readouterr().out
+    Path("gone").rename("results")
     assert robust.command("table", "table_10", "--beside", "nowhere") == 1
     assert robust.command("table", "table_10", "--beside", "results/test") == 1
     told = capsys.readouterr().err

@@ -30,7 +30,7 @@ from lska.evaluate.efficiency import measure_speed, network_counts
 from lska.evaluate.inspecting import measure_inspection
 from lska.evaluate.measurement import Subject, Values, measure, training_classes
 from lska.models import create
-from lska.models.pretrained import open_network
+from lska.models.pretrained import fitted_network, open_network, read_wrapped
 from lska.provenance.errors import InputError
 from lska.provenance.files import plain, quoted, vouched
 from lska.provenance.metric_files import file_md5, has_outcomes, keeps_outcomes
@@ -129,6 +129,8 @@ class OutsideNetwork:
     """Keyword arguments of the model, such as attention and kernel_size."""
     weights: Path | None = None
     """A file as `lska.models.pretrained.read_weights` takes it; None for random weights."""
+    key: str | None = None
+    """Which mapping of the file holds the weights, such as `model_ema`; None for the usual one."""
     changes: dict[str, Any] = field(default_factory=dict)
     """Fields of its preprocessing that stand over what file and model say."""
 
@@ -139,7 +141,11 @@ class OutsideNetwork:
             CheckpointError, FileNotFoundError, ValueError: as `open_network` and `preprocessing_of`, or it is no
                 classifier of images of the size that these have.
         """
-        network = open_network(self.model, self.weights, **self.settings)
+        if self.weights is None:
+            key, network = None, open_network(self.model, **self.settings)
+        else:
+            key, tensors = read_wrapped(self.weights, self.key)
+            network = fitted_network(self.model, tensors, str(self.weights), **self.settings)
         own, source = preprocessing_of(network, self.weights, self.changes)
         _check_classifier(network, own.image_size, self.model)
         sidecar = {"md5": None, "origin": "random"}
@@ -147,12 +153,12 @@ class OutsideNetwork:
             sidecar = {"md5": file_md5(self.weights), "origin": "imported"}
         described = {
             "model": self.model, "settings": plain(self.settings), "classes": network.num_classes,
-            "weights": None if self.weights is None else self.weights.name,
+            "weights": None if self.weights is None else self.weights.name, "key": key,
             "preprocessing": own.to_dict(), "preprocessing_source": Path(source).name,
         }  # fmt: skip
         known = self.settings | {"num_classes": network.num_classes}
         return Subject(
-            self.name, network.to(device), sidecar, own, {"model": self.model, **plain(known)},
+            self.name, network.to(device), sidecar, own, {"model": self.model, "key": key, **plain(known)},
             fresh=functools.partial(_fresh, self.model, **known), detail={"network": described},
         )  # fmt: skip
 

@@ -169,8 +169,9 @@ def with_foreign_rows(table: Table, folders: Sequence[Path]) -> Table:
 
 
 def table_beside(target: str, config: Config, folders: Sequence[Path], paper: Path = Path("paper")) -> Table:
-    """A table of a scale, from its metric files, with the networks of folders below its rows; raises as `collect`."""
-    return with_foreign_rows(collect(load_spec(target), config, paper, config.results), folders)
+    """A table of a scale, from the metric files that are there, with the networks of folders below its rows; raises as
+    `collect`."""
+    return with_foreign_rows(collect(load_spec(target), config, paper, config.results, gaps=True), folders)
 
 
 Printed = Mapping[tuple[Any, str, str], tuple[PaperValue, ColumnSpec]]
