@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from torch import nn
 
 from lska.data.perturbed.names import FAMILIES, SEVERITIES, severity_folder
 from lska.data.perturbed.parts import Part, open_parts, prepare_perturbed
+from lska.evaluate import measurement
 from lska.evaluate.accuracy import ScoringPass
 from lska.evaluate.measurement import Subject, openers, training_classes
 from lska.evaluate.networks import OutsideNetwork
@@ -204,6 +207,20 @@ class StopAfter(StopRequest):
         """Why to stop now, or None."""
         self.batches -= 1
         return "received SIGTERM" if self.batches < 0 else None
+
+
+def terminated(command: Callable[[], int], images: int) -> int:
+    """Exit code of a command that gets SIGTERM when it has decoded so many images; for a process of its own."""
+    original, places = measurement.decode, []
+
+    def signalled(data: bytes, place: str) -> Any:
+        places.append(place)
+        if len(places) == images:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(data, place)
+
+    measurement.decode = signalled
+    return command()
 
 
 def images_of(parts: list[Part]) -> list[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,7 +15,7 @@ import torch
 from syrupy.assertion import SnapshotAssertion
 from tiny_inspection import make as make_inspected
 from tiny_project import RECIPE, Project
-from tiny_robustness import OTHER, RUNS, RobustProject, foreign
+from tiny_robustness import OTHER, RUNS, RobustProject, foreign, terminated
 
 from lska.evaluate.networks import OutsideNetwork, outside_network, preprocessing_of
 from lska.models import create
@@ -184,21 +182,7 @@ def test_an_interrupted_pass_goes_on(
 ) -> None:
     words = ("evaluate", "robustness", "c", *network_words(robust, wrapped(robust, Path("mine.pth")), **OWN))
 
-    def body() -> int:
-        from lska.evaluate import measurement
-
-        original, places = measurement.decode, []
-
-        def signalled(data: bytes, place: str) -> Any:
-            places.append(place)
-            if len(places) == 26:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return original(data, place)
-
-        measurement.decode = signalled
-        return robust.command(*words, "--output", "out")
-
-    assert child(body) == 75
+    assert child(lambda: terminated(lambda: robust.command(*words, "--output", "out"), 26)) == 75
     assert not list(Path("out").glob("metrics/*/*/*.json"))
     assert robust.command(*words, "--output", "out") == 0
     assert 0 < len(decoded) < 48 and content_of(Path("out"), "robustness/c", "mine")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +34,7 @@ from tiny_robustness import (
     publish,
     scoring,
     shard_files,
+    terminated,
     without_times,
 )
 
@@ -465,20 +464,7 @@ def test_a_terminated_command_goes_on_where_it_stopped(
     robust: RobustProject, child: Callable[[Callable[[], Any]], int], decoded: list[str]
 ) -> None:
     item, words = robust.item("c"), ("evaluate", "robustness", "c", "--checkpoints", *map(str, RUNS))
-
-    def body() -> int:
-        original, places = measurement.decode, []
-
-        def signalled(data: bytes, place: str) -> Any:
-            places.append(place)
-            if len(places) == 26:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return original(data, place)
-
-        measurement.decode = signalled
-        return robust.command(*words)
-
-    assert child(body) == 75
+    assert child(lambda: terminated(lambda: robust.command(*words), 26)) == 75
     first = shard_files(item)
     assert len(first) == 3 * 4 and not any(item.metrics(run).exists() for run in RUNS)
     assert robust.command(*words) == 0

@@ -421,38 +421,51 @@ def foreign(weights: Path) -> str | None:
     """Why a training must not replace what lies in the place of `weights` and their sidecar, with what to do; None
     where nothing is there, or what a training of this program left. Reads the whole file of weights.
     """
-    sidecar = weights.with_suffix(".json")
-    aside = f"move {weights} and {sidecar.name} away to train these weights here"
-    try:
-        content = load_sidecar(sidecar)
-    except MissingFileError:
-        return unvouched(weights) if occupied(weights) or occupied(sidecar) else None
-    except ValueError:
-        return unvouched(weights)
-    if imported(content):
-        return f"{weights}: its sidecar says that it was imported, so nothing here makes it anew; {aside}"
-    if (problem := seal_problem(content)) is not None:
-        return f"{sidecar}: {problem}, so nothing tells whose weights these are; {_restore(weights)}{aside}"
-    return unusable(weights) or other(weights, content["md5"])
+    sidecar, aside = weights.with_suffix(".json"), _aside(weights, "train these weights here")
+
+    def problem(content: Mapping[str, Any]) -> str | None:
+        if imported(content):
+            return f"{weights}: its sidecar says that it was imported, so no training replaces it; {aside}"
+        if (fault := seal_problem(content)) is not None:
+            return f"{sidecar}: {fault}, so nothing tells whose weights these are; {_restore(weights)}{aside}"
+        return None
+
+    return _in_the_way(weights, problem)
 
 
 def not_importable(weights: Path) -> str | None:
     """Why weights must not be imported into the place of `weights`, with what to do; None where nothing is there, or
     what an import left.
     """
+    sidecar, aside = weights.with_suffix(".json"), _aside(weights, "import these weights")
+
+    def problem(content: Mapping[str, Any]) -> str | None:
+        if not imported(content):
+            return f"{sidecar}: says that the weights of this run were trained here; {aside}"
+        if source_of(content) is None:
+            known = "so nothing tells whether a file is the one that it describes"
+            return f"{sidecar}: was written by hand, {known}; {aside}"
+        return None
+
+    return _in_the_way(weights, problem)
+
+
+def _in_the_way(weights: Path, problem: Callable[[Mapping[str, Any]], str | None]) -> str | None:
+    """What is wrong in the place of weights: nothing vouches for what is there, or what `problem` finds in the sidecar,
+    or the file is another than the sidecar's. None where nothing is there.
+    """
     sidecar = weights.with_suffix(".json")
-    aside = f"move {weights} and {sidecar.name} away to import these weights"
     try:
         content = load_sidecar(sidecar)
     except MissingFileError:
         return unvouched(weights) if occupied(weights) or occupied(sidecar) else None
     except ValueError:
         return unvouched(weights)
-    if not imported(content):
-        return f"{sidecar}: says that the weights of this run were trained here; {aside}"
-    if source_of(content) is None:
-        return f"{sidecar}: was written by hand, so nothing tells whether a file is the one that it describes; {aside}"
-    return unusable(weights) or other(weights, content["md5"])
+    return problem(content) or unusable(weights) or other(weights, content["md5"])
+
+
+def _aside(weights: Path, purpose: str) -> str:
+    return f"move {weights} and {weights.with_suffix('.json').name} away to {purpose}"
 
 
 def check_replaceable(weights: Path) -> None:
