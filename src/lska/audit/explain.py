@@ -118,8 +118,9 @@ class Explanation:
 
 
 def filled_table(target: str, config: Config, paper: Path = Path("paper")) -> Table:
-    """A table from the metric files as they are, also edited ones, whose explanations say so; raises as `collect`."""
-    return collect(load_spec(target), config, paper, config.results, seals=False)
+    """A table from the metric files that are there, also edited ones, whose explanations say so; raises as `collect`.
+    """
+    return collect(load_spec(target), config, paper, config.results, seals=False, gaps=True)
 
 
 def explain_cell(table: Table, cell: Cell, files: ScaleFiles, paper: Path = Path("paper")) -> Explanation:

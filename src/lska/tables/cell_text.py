@@ -106,7 +106,9 @@ def _sentence(text: str) -> str:
 
 def legend(table: Table) -> list[str]:
     """One line for each mark, state and abbreviation that occurs in the table, and for the number of seeds."""
-    return ["Ours, with the paper's value in brackets.", *(f"{line}." for line in dict.fromkeys(_legend(table)))]
+    beside = any(cell_text(cell).paper for cell in table.cells)
+    first = "Ours, with the paper's value in brackets." if beside else "Ours."
+    return [first, *(f"{line}." for line in dict.fromkeys(_legend(table)))]
 
 
 def _legend(table: Table) -> Iterator[str]:
@@ -133,7 +135,8 @@ def _legend(table: Table) -> Iterator[str]:
         yield f"{CUT} equal to the printed value when ours is cut, not rounded, to its digits"
     if any(text.paper == UNKNOWN for text in texts):
         yield f"({UNKNOWN}) {State.UNKNOWN}"
-    words = WORDS | {State.REFERENCE: "reference rows", State.CONTROL: "control rows", State.FOREIGN: "foreign"}
+    words = WORDS | {State.REFERENCE: "reference rows", State.CONTROL: "control rows"}
+    words[State.FOREIGN] = "without brackets"
     order = (
         State.NOT_RUN, State.REFERENCE, State.CONTROL, State.FOREIGN, State.PARTIAL, State.NOT_APPLICABLE
     )  # fmt: skip
