@@ -244,4 +244,4 @@ def foreign(config: Config, name: str = "other", seed: int = 3, **changes: Any) 
     weights, run = Path(f"elsewhere/{name}.safetensors"), RUNS[0].with_seed(9)
     save_weights(network(config, run, seed), weights)
     settings = {**config.architecture[run.model], "attention": run.attention, "kernel_size": run.kernel}
-    return OutsideNetwork(name, run.model, settings, weights, {**OTHER, **changes})
+    return OutsideNetwork(name, run.model, settings, weights, changes={**OTHER, **changes})
