@@ -1,4 +1,4 @@
-"""The README's numbers are those of the committed metric files, and links between the documents lead somewhere."""
+"""The documents' numbers are those of the committed metric files, and links between them lead somewhere."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")), PR
 ATTENTIONS = {"LKA": "lka", "LSKA": "lska"}
 
 
+RESULTS = PROJECT / "docs" / "results.md"
+
+
 def table_rows(head: str) -> dict[str, list[str]]:
-    """The cells of README's table whose head starts with `head`, after the network, by run id."""
-    lines = iter((PROJECT / "README.md").read_text(encoding="utf-8").splitlines())
+    """The cells of the results' table whose head starts with `head`, after the network, by run id."""
+    lines = iter(RESULTS.read_text(encoding="utf-8").splitlines())
     next(line for line in lines if line.startswith(f"| network | {head}"))
     rows = {}
     for line in itertools.takewhile(lambda line: line.startswith("|"), lines):
@@ -28,7 +31,7 @@ def table_rows(head: str) -> dict[str, list[str]]:
 
 
 def shown(entry: dict) -> str:
-    """A value with its standard error as README writes it."""
+    """A value with its standard error as documents write it."""
     return f"{entry['value']:.1f} ± {entry['standard_error']:.1f}"
 
 
@@ -55,10 +58,10 @@ NAMES = {"box AP": "box_ap", "box AP50": "box_ap50", "mIoU": "miou"}
 
 
 def dense_rows() -> dict[tuple[str, str, str], str]:
-    """The values of README's table of detection and segmentation by task, run and metric."""
+    """The values of the results' table of detection and segmentation by task, run and metric."""
     pattern = r"\| (RetinaNet|Semantic FPN) / VAN-Tiny (LKA|LSKA) k=(\d+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|"
     rows = {}
-    for line in (PROJECT / "README.md").read_text(encoding="utf-8").splitlines():
+    for line in RESULTS.read_text(encoding="utf-8").splitlines():
         if match := re.match(pattern, line):
             run = f"van_tiny-{ATTENTIONS[match[2]]}-k{match[3]}-s0"
             rows[TASKS[match[1]], run, NAMES[match[4].strip()]] = match[5].strip()
@@ -73,6 +76,32 @@ def test_detection_and_segmentation_table_equals_the_metric_files():
         entry = json.loads((folder / task / f"{run}.json").read_text())["metrics"][name]
         error = f" ± {entry['standard_error']:.1f}" if "standard_error" in entry else ""
         assert shown == f"{entry['value']:.1f}{error}"
+
+
+def test_key_results_are_those_of_the_metric_files():
+    folder = METRICS.parent
+
+    def entries(task: str, metric: str, kernel: int) -> list[dict]:
+        files = [folder / task / f"van_tiny-{attention}-k{kernel}-s0.json" for attention in ATTENTIONS.values()]
+        return [json.loads(file.read_text())["metrics"][metric] for file in files]
+
+    least, most = ([f"{one['value'] / 1e9:.2f} G" for one in entries("complexity", "flops", k)] for k in (7, 65))
+    expected = {
+        "FLOPs, k = 7 and 65": [", ".join(both) for both in zip(least, most, strict=True)],
+        "images/s on a CPU, k = 53": [f"{one['value']:,.0f}" for one in entries("speed", "throughput", 53)],
+        **{f"top-1, k = {kernel}": map(shown, entries("classification", "top1", kernel)) for kernel in (7, 23, 53)},
+        "corrupted, top-1 of 19, k = 53": map(shown, entries("robustness/c", "top1_mean_19", 53)),
+        "box AP, RetinaNet, k = 23": map(shown, entries("detection/retinanet", "box_ap", 23)),
+        "mIoU, Semantic FPN, k = 23": map(shown, entries("segmentation/semantic_fpn", "miou", 23)),
+    }
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    table = itertools.takewhile(lambda line: line.startswith("|"), text[text.index("| VAN-Tiny |") :].splitlines()[2:])
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert {name: [lka, lska] for name, lka, lska, _ in rows} == {name: list(both) for name, both in expected.items()}
+
+
+def test_readme_is_short():
+    assert len(re.findall(r"[^\s|]*\w[^\s|]*", (PROJECT / "README.md").read_text(encoding="utf-8"))) <= 700
 
 
 def test_small_weights_in_the_store_belong_to_their_pointers_sidecars_and_metrics():
@@ -116,7 +145,7 @@ def test_small_results_leave_nothing_to_measure(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_claims_are_counted_as_the_committed_verdicts_are():
     found = json.loads((PROJECT / "results" / "small" / "claims" / "claims.json").read_text(encoding="utf-8"))
-    text = " ".join((PROJECT / "README.md").read_text(encoding="utf-8").split())
+    text = " ".join(RESULTS.read_text(encoding="utf-8").split())
     counts = found["counts"]
     said = re.search(
         r"judges (\d+) relative statements .* (\d+) hold, (\d+) fail, (\d+) are within noise, (\d+) were not run, "
