@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import functools
 import json
 import logging
@@ -26,6 +27,7 @@ from lska.pipeline.resources import budget_seconds
 from lska.pipeline.warm import delegate, run_beside_server
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import FileError, parse_json, parse_yaml, printable, quoted
+from lska.provenance.metric_files import version_text
 from lska.provenance.strict import merge
 from lska.provenance.surroundings import LONGEST, expanded, require_own_code, speak_plainly
 from lska.settings import scale as scales
@@ -88,6 +90,25 @@ def parser() -> argparse.ArgumentParser:
         for names, settings in arguments:
             one.add_argument(*names, **settings)
     return top
+
+
+def overview() -> str:
+    """Every command with what it does."""
+    width = max(len(words) for words, *_ in COMMANDS)
+    lines = [f"  lska {words:<{width}}  {about}" for words, about, *_ in sorted(COMMANDS, key=lambda one: one[0])]
+    return "\n".join([*lines, "", "lska COMMAND --help says what it takes; README.md where to begin"])
+
+
+def check_command(argv: Sequence[str]) -> None:
+    """Raise ValueError, with what may be meant, where the words name no command."""
+    group = f"{argv[0]} " if argv[0] in GROUPS and argv[1:] else ""
+    wanted = argv[1] if group else argv[0]
+    of = {words.removeprefix(group).split()[0] for words, *_ in COMMANDS if words.startswith(group)}
+    if wanted.startswith("-") or wanted in of:
+        return
+    close = difflib.get_close_matches(wanted, sorted(of), n=1) or (sorted(of) if group else [])
+    advice = f"did you mean {' or '.join(f'lska {group}{one}' for one in close)}? " if close else ""
+    raise InputError(f"lska {group}{wanted}: no such command; {advice}`lska` alone lists all")
 
 
 def as_path(text: str) -> Path:
@@ -204,9 +225,18 @@ def rest(metavar: str, about: str) -> Any:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0, 1 for an error that was explained, 75 for "call me again"."""
+    """Run one command; returns its exit code: 0, 1 for an error that was explained, 2 for a call that is no command or
+    lacks something, 75 for "call me again"."""
     speak_plainly()
     argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv == ["--version"]:
+        say(f"lska {version_text()}" if argv else overview())
+        return 0
+    try:
+        check_command(argv)
+    except InputError as error:
+        print(f"lska: error: {printable(str(error), LONGEST)}", file=sys.stderr)
+        return 2
     given = parser().parse_args(argv)
     log = logging.StreamHandler()
     log.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))

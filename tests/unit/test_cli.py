@@ -15,7 +15,7 @@ import yaml
 from syrupy.assertion import SnapshotAssertion
 from tiny_project import CLASSES, Project, write_images
 
-from lska.cli import main
+from lska.cli import COMMANDS, main
 
 Capture = pytest.CaptureFixture[str]
 
@@ -71,6 +71,24 @@ def test_what_is_refused_before_it_begins(
     assert told == snapshot
     assert not Path("checkpoints").exists() and not Path("results/new").exists()
     assert not Path("work/unprepared/train").exists()
+
+
+def test_the_command_alone_lists_all_and_misspelt_ones_are_told(capsys: Capture) -> None:
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    assert "lska evaluate robustness" in listed and "lska new-scale" in listed
+    assert len(listed.splitlines()) == len(COMMANDS) + 2
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("lska 0.1.0")
+    for words, meant in {
+        "tabel table_03": "did you mean lska table?", "evaluate robustnes c": "did you mean lska evaluate robustness?",
+        "weights lst": "did you mean lska weights list?", "xyz": "no such command; `lska` alone lists all",
+        "data xyz": "lska data check or lska data examples",
+    }.items():  # fmt: skip
+        assert main(words.split()) == 2
+        assert meant in error(capsys), words
+    assert main(["explain", "tabel_03"]) == 1
+    assert "'tabel_03' is no table or figure; did you mean table_03?" in error(capsys)
 
 
 def test_divergence_is_told_and_keeps_the_last_good_state(project: Project, capsys: Capture) -> None:

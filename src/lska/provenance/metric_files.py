@@ -311,6 +311,13 @@ def code_version() -> dict[str, Any]:
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
+def version_text() -> str:
+    """Version of the package and commit of the checkout, as far as they are known."""
+    code = code_version()
+    commit = "" if code["commit"] is None else f", commit {code['commit'][:12]}{' and changes' * bool(code['dirty'])}"
+    return f"{importlib.metadata.version('lska-reproduction')}{commit}"
+
+
 @functools.cache
 def commit_text(commit: str) -> str:
     """Whether the checkout has a commit, and how far behind the current one it is."""

@@ -6,6 +6,7 @@ imported while the Snakefile is parsed, so it imports nothing heavy.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import itertools
 import string
@@ -199,7 +200,9 @@ def load_spec(target: str, folder: Path = SPECS) -> TableSpec:
     path = folder / f"{target}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in folder.glob("*_*.yaml"))
-        raise InputError(f"{target!r} is no table or figure with a spec; expected one of {', '.join(known)}")
+        close = difflib.get_close_matches(target, known, n=1)
+        advice = f"did you mean {close[0]}? " if close else ""
+        raise InputError(f"{target!r} is no table or figure; {advice}There are {', '.join(known)}")
     return build(TableSpec, {"target": target, "paper": target, **read_yaml(path)}, str(path))
 
 
