@@ -92,10 +92,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def overview() -> str:
-    """Every command with what it does."""
-    width = max(len(words) for words, *_ in COMMANDS)
-    lines = [f"  lska {words:<{width}}  {about}" for words, about, *_ in sorted(COMMANDS, key=lambda one: one[0])]
+def overview(group: str = "") -> str:
+    """Every command, or those of a group, with what it does."""
+    chosen = sorted((words, about) for words, about, *_ in COMMANDS if words.startswith(group))
+    width = max(len(words) for words, _ in chosen)
+    lines = [f"  lska {words:<{width}}  {about}" for words, about in chosen]
     return "\n".join([*lines, "", "lska COMMAND --help says what it takes; README.md where to begin"])
 
 
@@ -229,8 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     lacks something, 75 for "call me again"."""
     speak_plainly()
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv == ["--version"]:
-        say(f"lska {version_text()}" if argv else overview())
+    if not argv or argv == ["--version"] or (len(argv) == 1 and argv[0] in GROUPS):
+        say(f"lska {version_text()}" if argv == ["--version"] else overview(*argv))
         return 0
     try:
         check_command(argv)

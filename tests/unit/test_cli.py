@@ -78,6 +78,8 @@ def test_the_command_alone_lists_all_and_misspelt_ones_are_told(capsys: Capture)
     listed = capsys.readouterr().out
     assert "lska evaluate robustness" in listed and "lska new-scale" in listed
     assert len(listed.splitlines()) == len(COMMANDS) + 2
+    assert main(["weights"]) == 0
+    assert capsys.readouterr().out.count("lska weights") == 4
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("lska 0.1.0")
     for words, meant in {
