@@ -17,6 +17,7 @@ from lska.data.archives import CHUNK
 from lska.data.entries import DataError, shown_names
 from lska.data.manifest import Archive, is_archive, load_manifest, stem
 from lska.provenance.files import FileError, WriteError, atomic_path, open_regular, read_yaml, writing
+from lska.provenance.progress_bar import Bar
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -129,11 +130,9 @@ def _chosen(manifest: Path, source: str) -> Archive:
 
 def _fetch(source: str, temporary: Path, path: Path) -> None:
     """Write the content of `source` to a temporary file for `path`, with a progress bar on a terminal."""
-    from tqdm import tqdm
-
     try:
         stream, size = _opened(source)
-        with stream, tqdm(total=size, unit="B", unit_scale=True, disable=None) as bar, temporary.open("wb") as target:
+        with stream, Bar(total=size, unit="B", unit_scale=True) as bar, temporary.open("wb") as target:
             while chunk := stream.read(CHUNK):
                 with writing(path):
                     target.write(chunk)

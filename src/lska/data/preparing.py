@@ -24,6 +24,7 @@ from lska.data.manifest import Manifest, make_manifest, manifest_for
 from lska.data.synthetic.generated import write_set
 from lska.provenance.files import one_line
 from lska.provenance.metric_files import read_record, write_sealed
+from lska.provenance.progress_bar import Bar
 from lska.settings.schema import DataSource
 from lska.settings.tasks import InspectionJob, ScaleData, place
 
@@ -104,9 +105,7 @@ def mapped(function: Callable[[int], T], count: int, description: str) -> Iterat
 
     Pillow works outside the interpreter lock.
     """
-    from tqdm import tqdm
-
-    bar = tqdm(total=count, desc=description, unit="img", disable=None)
+    bar = Bar(total=count, desc=description, unit="images")
     with bar, ThreadPoolExecutor(os.cpu_count()) as threads:
         for start in range(0, count, CHUNK):
             for value in threads.map(function, range(start, min(start + CHUNK, count))):

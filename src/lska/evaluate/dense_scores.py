@@ -14,7 +14,6 @@ from mmengine.registry import MODELS, init_default_scope
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from torch import nn
-from tqdm import tqdm
 
 from lska.data.decoding import IGNORED, read_image
 from lska.data.dense_sets import DetectionSplit, SegmentationSplit
@@ -25,6 +24,7 @@ from lska.models.openmmlab import use
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
 from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
+from lska.provenance.progress_bar import Bar
 from lska.provenance.sidecars import imported, own_normalization
 from lska.settings.tasks import FineTuningJob
 from lska.train.dense_loading import validation_loader
@@ -99,7 +99,7 @@ class Predictor:
         that the picture of sample predictions shows, spread evenly over the set."""
         shown = set(np.linspace(0, len(self) - 1, min(SAMPLES, len(self))).astype(int).tolist())
         done = 0
-        with tqdm(total=len(self), unit="image", disable=None) as bar:
+        with Bar(total=len(self), unit="images") as bar:
             for batch in self.loader:
                 # Entered for the network alone: around a yield it would be that of who takes the predictions too.
                 with torch.inference_mode():

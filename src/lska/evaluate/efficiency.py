@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lska.evaluate.measurement import Network, Subject, Values, measure, training_classes
 from lska.models import create
@@ -32,6 +31,7 @@ from lska.models.runs import Run
 from lska.models.scoring import memory_format
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric, project_root
+from lska.provenance.progress_bar import Bar
 from lska.provenance.sidecars import Normalization, imported_size
 from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN, load_recipe
 from lska.settings.schema import Evaluation, FineTuning, Speed
@@ -50,7 +50,7 @@ def measure_complexity(task: MeasurementJob, runs: Sequence[Run]) -> None:
         ValueError: unknown model, attention, kernel size or head, or a network that is no backbone for a head.
     """
     head = task.task.partition("/")[2]
-    for run in tqdm(runs, unit="network", disable=None):
+    for run in Bar(runs, unit="networks"):
         _write(task, str(run), functools.partial(dense_counts, head, run) if head else functools.partial(counts, run))
 
 

@@ -19,7 +19,6 @@ import torch
 from timm.data import create_transform
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from lska.data.decoding import decode
 from lska.data.generators import generator_settings
@@ -32,6 +31,7 @@ from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import quoted
 from lska.provenance.metric_files import digest, write_metrics
 from lska.provenance.outcomes import Outcomes, with_errors
+from lska.provenance.progress_bar import Bar
 from lska.provenance.sidecars import (
     Geometry,
     Normalization,
@@ -270,7 +270,7 @@ def shared_batches(
     sources = [(shard.images, shard.indices, shard.geometries) for shard in shards]
     # batch_size=None: the data set makes whole batches.
     loader = Loader(_CutBatches(sources, batch_size), workers, stopping, batch_size=None, sampler=plan)
-    with tqdm(total=sum(len(shard.indices) for shard in shards), unit="image", disable=None) as bar:
+    with Bar(total=sum(len(shard.indices) for shard in shards), unit="images") as bar:
         for (number, first), cuts in zip(plan, loader, strict=True):
             shard = shards[number]
             indices = shard.indices[first : first + batch_size]

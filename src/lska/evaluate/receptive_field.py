@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import csr_array
-from tqdm import tqdm
 
 from lska.data.decoding import decode
 from lska.data.folders import Split
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
 from lska.provenance.outcomes import ELEMENTS, RESAMPLES, resample_counts
+from lska.provenance.progress_bar import Bar
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ def mean_contribution(
         except AssertionError:  # what timm's networks raise that cannot
             logger.info("%s keeps all activations: it cannot recompute them", type(network).__name__)
     total, skipped, maps = np.zeros(()), 0, []
-    with tqdm(total=count, unit="image", disable=None, leave=False) as bar:
+    with Bar(total=count, unit="images", leave=False) as bar:
         for image in images:
             scores = contribution(network, image.to(device))
             if not np.isfinite(scores).all():

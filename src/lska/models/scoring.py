@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lska.provenance.errors import InputError
+from lska.provenance.progress_bar import Bar
 
 
 def use_threads(count: int) -> None:
@@ -72,7 +72,7 @@ def score(
     training, scores, layout = model.training, Scores(), memory_format(channels_last)
     try:
         model.eval()
-        for images, labels in tqdm(loader, unit="batch", disable=None, leave=False):
+        for images, labels in Bar(loader, unit="batches", leave=False):
             images = images.to(device, non_blocking=True, memory_format=layout)
             scores.add(model(images).float(), labels.to(device, non_blocking=True))
     finally:

@@ -24,6 +24,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from lska.provenance.errors import InputError, LskaError
 from lska.provenance.files import MissingFileError, file_hash, plain, quoted, temporary_file, writing
 from lska.provenance.metric_files import code_version, environment, file_md5, write_sealed
+from lska.provenance.progress_bar import Bar
 from lska.provenance.sidecars import (
     ForeignWeightsError,
     WeightsSource,
@@ -259,13 +260,11 @@ class _Redirects(HTTPRedirectHandler):
 
 def _download(address: str, path: Path) -> tuple[tuple[str, str], ...]:
     """Write what is at an address to a file, with a progress bar on a terminal; the SHA-256 that the server states."""
-    from tqdm import tqdm
-
     logger.info("downloading %s", address)
     redirects = _Redirects()
     with build_opener(redirects).open(Request(address, headers={"User-Agent": "lska"}), timeout=PATIENCE) as answer:
         size = answer.length
-        with tqdm(total=size, unit="B", unit_scale=True, disable=None) as bar, path.open("wb") as target:
+        with Bar(total=size, unit="B", unit_scale=True) as bar, path.open("wb") as target:
             while chunk := answer.read(CHUNK):
                 with writing(path):
                     target.write(chunk)

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from lska.provenance.errors import LskaError
 from lska.provenance.files import MissingFileError, WriteError, atomic_path, quoted, read_bytes, write_text
+from lska.provenance.progress_bar import BETWEEN_LINES
 
 if TYPE_CHECKING:
     from lska.train.lease import Lease
@@ -174,6 +176,7 @@ class TrainingLog:
         self._step, self._seconds = start.step, start.seconds
         if active:
             write_text(path, "".join(json.dumps(kept) + "\n" for kept in logged(path) if kept["step"] <= start.step))
+        self._told = time.monotonic()
         shown = None if active else True  # None: on a terminal only
         self._bar = tqdm(total=plan.steps, initial=start.step, unit="update", dynamic_ncols=True, disable=shown)
 
@@ -198,9 +201,11 @@ class TrainingLog:
         if not self._bar.disable:
             self._bar.update(step - self._bar.n)
             self._bar.set_postfix_str(f"epoch {epoch + 1}, loss {loss:.3f}{extra}")
-        elif more or step == self.plan.steps or step % (10 * self.interval) == 0:
-            line = "update %d of %d, epoch %d: loss %.4f, rate %.3g, %.0f images/s%s"
-            logger.info(line, step, self.plan.steps, epoch + 1, loss, rate, speed, extra)
+        elif more or step == self.plan.steps or time.monotonic() - self._told >= BETWEEN_LINES:
+            self._told = time.monotonic()
+            left = tqdm.format_interval((self.plan.steps - step) * images / max(speed, 1e-9))
+            line = "update %d of %d, epoch %d: loss %.4f, rate %.3g, %.0f images/s%s, %s left"
+            logger.info(line, step, self.plan.steps, epoch + 1, loss, rate, speed, extra, left)
 
     def close(self) -> None:
         """Leave the terminal clean."""

@@ -29,6 +29,7 @@ from lska.data.synthetic.seeds import seed_of
 from lska.provenance.errors import OccupiedError, WorkerError
 from lska.provenance.files import is_temporary, plain, read_json, temporary_name, write_json, writing
 from lska.provenance.metric_files import digest
+from lska.provenance.progress_bar import Bar
 from lska.provenance.strict import checked
 from lska.settings.versions import GENERATORS
 
@@ -92,8 +93,6 @@ def write_corrupted_set(
     give equal bytes, whatever the number of `workers` (processes) and interruptions. Returns the number of images
     written now. Raises DataError as `chosen_images` and `clean_image`, OccupiedError: `root` holds something else.
     """
-    from tqdm import tqdm
-
     indices = chosen_images(source, settings.images, settings.seed)
     _begin(root, settings.description(origin))
     missing: dict[str, dict[int, Path]] = {}
@@ -110,7 +109,7 @@ def write_corrupted_set(
     parts = [indices[start : start + size] for start in range(0, len(indices), size)]
     classes = {source.classes[source.samples[index].target] for index in indices}
     try:
-        with tqdm(total=written, desc=root.name, unit="img", disable=None) as bar, in_processes(workers) as mapper:
+        with Bar(total=written, desc=root.name, unit="images") as bar, in_processes(workers) as mapper:
             for corruption, cells in missing.items():
                 # All severities at a time, so that a clean image is decoded once for all of them.
                 folders = {level: cell.with_name(temporary_name(cell)) for level, cell in cells.items()}
