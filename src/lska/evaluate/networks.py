@@ -7,6 +7,7 @@ sets, `fields/` with contribution maps, and `work/`, which may be deleted.
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import shutil
@@ -135,12 +136,18 @@ class OutsideNetwork:
     """Fields of its preprocessing that stand over what file and model say."""
 
     def open(self, device: torch.device) -> Subject:
-        """The network with its weights on a device.
+        """A copy of the network with its weights on a device.
 
         Raises:
             CheckpointError, FileNotFoundError, ValueError: as `open_network` and `preprocessing_of`, or it is no
                 classifier of images of the size that these have.
         """
+        read = self._read
+        return replace(read, network=copy.deepcopy(read.network).to(device))
+
+    @functools.cached_property
+    def _read(self) -> Subject:
+        """The network as its file has it, read and tried once for all protocols."""
         if self.weights is None:
             key, network = None, open_network(self.model, **self.settings)
         else:
@@ -158,7 +165,7 @@ class OutsideNetwork:
         }  # fmt: skip
         known = self.settings | {"num_classes": network.num_classes}
         return Subject(
-            self.name, network.to(device), sidecar, own, {"model": self.model, "key": key, **plain(known)},
+            self.name, network, sidecar, own, {"model": self.model, "key": key, **plain(known)},
             fresh=functools.partial(_fresh, self.model, **known), detail={"network": described},
         )  # fmt: skip
 
