@@ -34,6 +34,7 @@ from syrupy.assertion import SnapshotAssertion
 from table_helpers import entry, put, put_required
 
 from lska.claims.listing import claim_files
+from lska.claims.verdicts import Verdict
 from lska.cli import main
 from lska.models.runs import Run
 from lska.provenance import files
@@ -218,8 +219,8 @@ def test_claims_that_are_only_counted_are_told_from_measured_ones(bare: Config) 
     kinds = [kind_of_claim({"predicate": text}) for text in (COUNT, both, "")]
     assert kinds == ["counted", "measured", "not testable"]
     put_claims(bare)
-    rounded = {"predicate": COUNT, "paper_numbers": "agree when rounded"}
-    made = [claim("R01", "fails", bare), claim("R02", "fails", bare) | rounded, claim("R03", "fails", bare) | rounded]
+    lost, rounded, counted = Verdict.CONTRADICTED, Verdict.ROUNDING, {"predicate": COUNT}
+    made = [claim("R01", lost, bare), claim("R02", lost, bare) | counted, claim("R03", rounded, bare) | counted]
     path = claim_files(bare.results)[0]
     path.write_text(json.dumps({**json.loads(path.read_text()), "claims": [*made, claim("R04", "holds", bare)]}))
     build_site(bare)
@@ -227,8 +228,7 @@ def test_claims_that_are_only_counted_are_told_from_measured_ones(bare: Config) 
     for name in ("index.html", "claims.html"):
         text = pages[name].text
         assert "Verdict counted measured" in text and "not testable" not in text
-        assert "fails 2 1 " in text and "holds – 1 " in text
-    assert "2 of the 3 that fail come of rounding" in pages["index.html"].text
+        assert "contradicted 1 1 " in text and "holds – 1 " in text and f"{rounded} 1 – " in text
     assert "R02, Table III counted" in pages["claims.html"].text
     path.write_text(path.read_text().replace('"holds"', '"maybe"'))
     with pytest.raises(ValueError, match=r"claims\.json"):

@@ -280,7 +280,7 @@ def test_measured_on_the_papers_data_is_compared(tmp_path: Path) -> None:
     assert [path.name for path in cell.files] == ["van_tiny-lka-k23-s0.json", "van_tiny-lka-k23-s1.json"]
     assert only_cell(one_cell(tmp_path, TOP1, "70.0"), scale, tmp_path).state is State.DEVIATES
     unknown = only_cell(one_cell(tmp_path, TOP1, ""), scale, tmp_path)
-    assert (unknown.state, unknown.paper, unknown.other_data) == (State.UNKNOWN, None, False)
+    assert (unknown.state, unknown.paper, unknown.other_data) == (State.MEASURED, None, False)
 
 
 def test_other_data_or_model_is_never_compared(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_other_data_or_model_is_never_compared(tmp_path: Path) -> None:
         assert (cell.state, cell.value, cell.paper, cell.data) == (State.OTHER_DATA, 74.7, "74.7", (data,))
         assert str(cell_text(cell)) == "74.7 ± 0.2 ○ (74.7)"
         unknown = only_cell(one_cell(tmp_path, TOP1, ""), scale, tmp_path)
-        assert (unknown.state, str(cell_text(unknown))) == (State.UNKNOWN, "74.7 ± 0.2 ○ (?)")
+        assert (unknown.state, str(cell_text(unknown))) == (State.MEASURED, "74.7 ± 0.2 ○ (?)")
 
 
 def test_all_devices_behind_a_value_are_named(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_cells_of_words(tmp_path: Path) -> None:
     assert deviating == {("VAN-LSKA-Base stage 3", "blocks L"), ("VAN-LSKA-Base stage 3", "output size")}
     table = filled("table_01", scale)
     states = [table.cell("Convolution", column.label).state for column in table.spec.columns]
-    assert states == [State.DEVIATES] * 3 + [State.UNKNOWN]
+    assert states == [State.DEVIATES] * 3 + [State.MEASURED]
     assert {cell.value for cell in table.cells} == {"yes"}
     names = ("long_range_dependence", "spatial_adaptability", "channel_adaptability", "scalability")
     put(scale, "properties", "lka", {name: entry(2, "1") for name in names})

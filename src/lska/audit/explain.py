@@ -196,7 +196,7 @@ def _comparison(cell: Cell, row: TableRow, column: ColumnSpec, config: Config) -
         others = [f"measured on {name}, the paper on {column.data}" for name in cell.data if name != column.data]
         shrunken = row.source is not None and row.source.model in config.architecture
         return "no: " + "; ".join(filter(None, [*others, "the network is shrunken" if shrunken else "", cell.note]))
-    if cell.state is State.UNKNOWN:
+    if cell.state in (State.MEASURED, State.UNKNOWN):
         return "no: the paper's value is not known"
     if cell.state is State.NOT_APPLICABLE and row.source is not None and not row.source.applies(column):
         return "no: the column does not apply to this row"

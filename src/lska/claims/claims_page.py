@@ -94,11 +94,7 @@ def numbers(comparison: dict[str, Any]) -> str:
 
 def verdict_of(claim: dict[str, Any]) -> str:
     """The verdict with its mark, and what a reader must know beside it."""
-    beside = ""
-    if claim["verdict"] != claim["measured"]:
-        beside = f" (ours: {claim['measured']})"
-    elif claim["verdict"] == Verdict.FAILS and claim["paper_numbers"] == "agree when rounded":
-        beside = " (the paper's rounded numbers agree)"
+    beside = f" (ours: {claim['measured']})" if claim["verdict"] != claim["measured"] else ""
     return f"{MARKS[Verdict(claim['verdict'])]} {claim['verdict']}{beside}"
 
 

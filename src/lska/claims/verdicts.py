@@ -14,6 +14,7 @@ each other at all, as whole numbers may over a few seeds, do not show that there
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,25 +42,32 @@ STEP = 1e-6
 """Relative step of the numerical derivatives."""
 LEAST = 1e-3
 """Values closer to zero than this have the step of this one: a smaller one would be lost in rounding."""
-ROUNDING = 1e-9
+ALIKE = 1e-9
 """Relative difference that counts as none: decimal fractions have no exact binary form."""
+PRINTED_STEPS = {"params": 1e5, "flops": 1e8}
+"""Counts are printed in steps of 0.1 M parameters and 0.1 GFLOPs."""
 
 
 class Verdict(StrEnum):
     """Every claim has exactly one."""
 
     HOLDS = "holds"
-    FAILS = "fails"
+    CONTRADICTED = "contradicted"
+    ROUNDING = "differs only by the paper's rounding"
     NOISE = "within noise"
     NOT_RUN = "not run"
     DISAGREE = "the paper's own numbers disagree"
 
 
-MARKS = {Verdict.HOLDS: "✓", Verdict.FAILS: "✗", Verdict.NOISE: "~", Verdict.NOT_RUN: "–", Verdict.DISAGREE: "!"}
+MARKS = {
+    Verdict.HOLDS: "✓", Verdict.CONTRADICTED: "✗", Verdict.ROUNDING: "≈", Verdict.NOISE: "~", Verdict.NOT_RUN: "–",
+    Verdict.DISAGREE: "!",
+}  # fmt: skip
 
 MEANING = {
     Verdict.HOLDS: "every comparison comes out as stated: counts exactly, measurements beyond chance (5 %)",
-    Verdict.FAILS: "a comparison comes out against the statement: counts exactly, measurements beyond chance (5 %)",
+    Verdict.CONTRADICTED: "a comparison comes out against it: counts exactly, measurements beyond chance (5 %)",
+    Verdict.ROUNDING: "the paper calculated with rounded or cut counts; with exact counts the number is another",
     Verdict.NOISE: "a measured difference is too close to the limit to tell, given its error, or no error is known",
     Verdict.NOT_RUN: "something that the statement needs was not measured at this scale, or cannot be compared",
     Verdict.DISAGREE: "the paper's numbers contradict the statement, or each other; what ours say stands beside it",
@@ -234,31 +242,33 @@ def judge_claim(claim: Claim, found: Mapping[Quantity, Evidence | str], shrunken
         except ZeroDivisionError:
             undefined.append(f"{one.text}: divides by zero")
     tests = sum(not gap.exact for _, _, gap in able)
-    outcomes = tuple(
-        Judgement(one, tolerance, gap, _unit(one, evidence), _verdict(one, gap, tolerance, tests))
-        for one, tolerance, gap in (() if claim.data and missing else able)
-    )
+    outcomes = []
+    for one, tolerance, gap in () if claim.data and missing else able:
+        verdict = _verdict(one, gap, tolerance, tests)
+        if verdict is Verdict.CONTRADICTED and claim.paper_numbers == "agree when rounded":
+            verdict = Verdict.ROUNDING if _within_rounding(one, evidence, tolerance) else verdict
+        outcomes.append(Judgement(one, tolerance, gap, _unit(one, evidence), verdict))
     missing += undefined
     verdict = combine([outcome.verdict for outcome in outcomes], complete=not missing)
-    return Result(claim, verdict, outcomes, tuple(evidence.values()), tuple(dict.fromkeys(missing)))
+    return Result(claim, verdict, tuple(outcomes), tuple(evidence.values()), tuple(dict.fromkeys(missing)))
 
 
 def combine(verdicts: Iterable[Verdict], complete: bool) -> Verdict:
-    """All comparisons have to hold: one that fails decides, and then what is missing."""
+    """All comparisons have to hold: a contradicted one decides, then what is missing, then the paper's rounding."""
     found = set(verdicts)
-    if Verdict.FAILS in found:
-        return Verdict.FAILS
+    if Verdict.CONTRADICTED in found:
+        return Verdict.CONTRADICTED
     if not complete or not found:
         return Verdict.NOT_RUN
-    return Verdict.NOISE if Verdict.NOISE in found else Verdict.HOLDS
+    return next((one for one in (Verdict.ROUNDING, Verdict.NOISE) if one in found), Verdict.HOLDS)
 
 
 def _verdict(comparison: Comparison, found: Difference, tolerance: float, tests: int) -> Verdict:
-    """One comparison. That one of several fails is asserted only beyond what chance gives all of them (Bonferroni)."""
+    """One comparison. One of several is contradicted only beyond what chance gives all of them (Bonferroni)."""
     if found.exact:
-        slack = ROUNDING * max(abs(found.left), abs(found.right), tolerance)
+        slack = ALIKE * max(abs(found.left), abs(found.right), tolerance)
         right = abs(found.value) <= tolerance + slack if comparison.sign == "=" else found.value > slack
-        return Verdict.HOLDS if right else Verdict.FAILS
+        return Verdict.HOLDS if right else Verdict.CONTRADICTED
     if found.standard_error is None:
         return Verdict.NOISE
     chance = 1 - CONFIDENCE
@@ -266,10 +276,25 @@ def _verdict(comparison: Comparison, found: Difference, tolerance: float, tests:
         if max(map(abs, found.interval())) <= tolerance:
             return Verdict.HOLDS
         low, high = found.interval(1 - chance / tests)
-        return Verdict.FAILS if low > tolerance or high < -tolerance else Verdict.NOISE
+        return Verdict.CONTRADICTED if low > tolerance or high < -tolerance else Verdict.NOISE
     if found.value > 0:
         return Verdict.HOLDS if found.p < chance else Verdict.NOISE
-    return Verdict.FAILS if found.p < chance / tests else Verdict.NOISE
+    return Verdict.CONTRADICTED if found.p < chance / tests else Verdict.NOISE
+
+
+def _within_rounding(comparison: Comparison, evidence: Mapping[Quantity, Evidence], tolerance: float) -> bool:
+    """Whether a comparison of counts would come out if each were at most one printed step larger or smaller."""
+    ranges = []
+    for quantity in comparison.quantities:
+        step = PRINTED_STEPS.get(quantity.metric.partition("_")[0])
+        if step is None or not quantity.counted:
+            return False
+        # Those of detectors and segmentors are printed in whole GFLOPs.
+        step *= 10 if "/" in quantity.task and step == PRINTED_STEPS["flops"] else 1
+        value = evidence[quantity].value
+        ranges.append([(quantity, value + move) for move in (-step, 0, step)])
+    found = [comparison.difference(dict(values)) for values in itertools.product(*ranges)]
+    return max(found) > 0 if comparison.sign != "=" else min(found) <= tolerance and max(found) >= -tolerance
 
 
 def _unit(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) -> str:

@@ -202,7 +202,10 @@ def claim_groups(content: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     claims = content["claims"] if content else []
     unknown = sorted({str(claim["verdict"]) for claim in claims} - set(Verdict))
     if unknown:
-        raise InputError(f"claims.json: unknown verdicts {', '.join(unknown)}; expected some of {', '.join(Verdict)}")
+        raise InputError(
+            f"claims.json: unknown verdicts {', '.join(unknown)}; expected some of {', '.join(Verdict)}; "
+            "make it anew with `lska claims --write`"
+        )
     groups = []
     for verdict in Verdict:
         members = [claim for claim in claims if claim["verdict"] == verdict]

@@ -136,9 +136,10 @@ def _legend(table: Table) -> Iterator[str]:
     if any(text.paper == UNKNOWN for text in texts):
         yield f"({UNKNOWN}) {State.UNKNOWN}"
     words = WORDS | {State.REFERENCE: "reference rows", State.CONTROL: "control rows"}
-    words[State.FOREIGN] = "without brackets"
+    words |= {State.FOREIGN: "without brackets", State.MEASURED: f"numbers with ({UNKNOWN})"}
     order = (
-        State.NOT_RUN, State.REFERENCE, State.CONTROL, State.FOREIGN, State.PARTIAL, State.NOT_APPLICABLE
+        State.MEASURED, State.NOT_RUN, State.REFERENCE, State.CONTROL, State.FOREIGN, State.PARTIAL,
+        State.NOT_APPLICABLE,
     )  # fmt: skip
     yield from (f"{words[state]}: {MEANING[state]}" for state in order if state in states)
     papers = sorted({cell.paper_source.split(":")[1] for cell in table.cells if ":" in (cell.paper_source or "")})

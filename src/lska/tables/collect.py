@@ -28,6 +28,7 @@ class State(StrEnum):
     REPRODUCED = "reproduced"
     DEVIATES = "deviates"
     OTHER_DATA = "other data"
+    MEASURED = "measured here only"
     UNKNOWN = "no printed value known"
     NOT_RUN = "not run"
     REFERENCE = "reference"
@@ -41,7 +42,8 @@ MEANING = {
     State.REPRODUCED: "equal at the printed digits, or within tolerance or noise",
     State.DEVIATES: "measured as the paper did, with another result",
     State.OTHER_DATA: "from other data, a shrunken model or another count; the paper's value is for reference only",
-    State.UNKNOWN: "the paper's value was not found",
+    State.MEASURED: "the paper's value was not found, so ours stands alone",
+    State.UNKNOWN: "a row of another publication whose value was not found",
     State.NOT_RUN: "nothing was trained or measured at this scale",
     State.REFERENCE: "published elsewhere; nothing is measured here",
     State.CONTROL: "fine-tuned in the same way from a random backbone; no entry of the paper",
@@ -267,14 +269,14 @@ def filled(cell: Cell, column: ColumnSpec, found: Sequence[Measurement]) -> Cell
     deviation, error, spread, low, high = (None if one is None else one * column.factor for one in spreads)
     cell = replace(cell, value=float(value), deviation=deviation, standard_error=error, low=low, high=high)
     if cell.paper is None or cell.other_data:
-        return replace(cell, state=State.UNKNOWN if cell.paper is None else State.OTHER_DATA)
+        return replace(cell, state=State.MEASURED if cell.paper is None else State.OTHER_DATA)
     state, note, cut = compare(column, value, cell.paper, error, spread)
     return replace(cell, state=state, note="; ".join(filter(None, (note, cell.note))), cut=cut)
 
 
 def _worded(cell: Cell, text: str) -> Cell:
     same = State.REPRODUCED if text == cell.paper else State.DEVIATES
-    return replace(cell, value=text, state=State.UNKNOWN if cell.paper is None else same)
+    return replace(cell, value=text, state=State.MEASURED if cell.paper is None else same)
 
 
 def _reference(label: str, spec: TableSpec, printed: Printed, before: Row | None) -> TableRow:
