@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,53 @@ def test_links_lead_to_files_and_headings_that_are_there() -> None:
                 path = (document.parent / name).resolve() if name else document
                 assert path.exists(), f"{document.name} links to {target}, which is not there"
                 assert not anchor or anchor in anchors(path), f"{document.name} links to {target}: no such heading"
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Every call of `lska` in the documents' blocks, with its document and the words after `lska`."""
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+        for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            for line in re.findall(r"^lska (.*)$", block, re.MULTILINE):
+                found.append((document.name, shlex.split(line.replace("...", ""), comments=True)))
+    return found
+
+
+def test_commands_of_the_documents_are_as_the_command_line_takes_them(capsys: pytest.CaptureFixture[str]) -> None:
+    from lska.cli import parser
+
+    top, wrong = parser(), []
+    assert len(commands()) > 50
+    for document, words in commands():
+        try:
+            top.parse_args(words)
+        except SystemExit:
+            wrong.append(f"{document}: lska {' '.join(words)}: {capsys.readouterr().err.splitlines()[-1]}")
+    assert wrong == []
+
+
+def test_commands_in_running_text_are_there() -> None:
+    from lska.cli import check_command
+
+    for document in DOCUMENTS:
+        for words in re.findall(r"`lska ([a-z][^`]*)`", document.read_text(encoding="utf-8")):
+            check_command(words.split())
+
+
+PATH = re.compile(
+    r"(?:^|[\s(`])((?:config|docs|envs|notebooks|paper|profiles|src|tests|workflow|bench)/[\w./*-]*\w)", re.MULTILINE
+)
+MADE = {
+    "config/flowers.yaml",
+    "config/recipes/flowers.yaml",
+    "config/manifests/flowers.yaml",
+    "src/lska/models/msca.py",
+}
+"""Files that the documents' commands write, or that they say to write."""
+
+
+def test_files_that_the_documents_name_are_there() -> None:
+    for document in DOCUMENTS:
+        named = set(PATH.findall(document.read_text(encoding="utf-8"))) - MADE
+        assert [path for path in sorted(named) if not any(PROJECT.glob(path))] == [], document.name
