@@ -71,12 +71,17 @@ def visit(request: pytest.FixtureRequest, built_site: tuple[Path, Config], chrom
 on_a_phone = pytest.mark.parametrize("visit", [{"viewport": PHONE, "has_touch": True}], ids=["phone"], indirect=True)
 
 
+BARS = """Array.from(document.querySelectorAll(".scroll"), frame => frame.scrollHeight - frame.clientHeight)
+    .filter(more => more > 0)"""
+
+
 @on_a_phone
 def test_every_page_loads_from_the_disk_alone_without_errors_and_fits_a_phone(visit: Visit) -> None:
     for name in visit.names:
         page = visit.open(name)
         assert page.evaluate("Array.from(document.images).every(i => !i.complete || i.naturalWidth)"), name
-        # What a reader could scroll sideways to; tables scroll inside their own frame.
+        # What a reader could scroll sideways to; tables scroll inside their own frame, and only sideways.
+        assert page.evaluate(BARS) == [], name
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
     assert visit.wrong == [] and len(visit.requested) > 3 * len(visit.names)
     assert all(url.startswith((visit.folder.as_uri(), "data:")) for url in visit.requested)
@@ -124,6 +129,79 @@ def test_details_are_reached_by_keyboard_alone(visit: Visit) -> None:
     assert visit.page.evaluate("document.activeElement.closest('tr').rowIndex") == 2
     visit.page.keyboard.press("Tab")
     assert visit.page.evaluate("document.activeElement.closest('table.data')") is None, "the table is one stop of Tab"
+
+
+COVERED = """() => {
+    const box = place => document.querySelector(place).getBoundingClientRect();
+    const [panel, cell] = [box("#details"), box("[aria-expanded=true]")];
+    const over = other => panel.left < other.right - 1 && other.left < panel.right - 1
+        && panel.top < other.bottom - 1 && other.top < panel.bottom - 1;
+    const inside = Math.min(panel.top, panel.left, innerHeight - panel.bottom, innerWidth - panel.right) >= -1;
+    return [inside, over(cell), over(box("h1")), over(box("table.data thead"))];
+}"""
+
+
+@pytest.mark.parametrize(
+    "visit",
+    [{"viewport": DESKTOP}, {"viewport": {"width": 800, "height": 600}}, {"viewport": PHONE, "has_touch": True}],
+    ids=["desktop", "window", "phone"],
+    indirect=True,
+)
+def test_details_cover_neither_title_nor_headings_nor_their_cell_and_scroll_below_their_own_title(visit: Visit) -> None:
+    for name in ("table_03", "table_12"):
+        page = visit.open(f"{name}.html")
+        cells, panel = page.locator("table.data .cell"), page.locator("#details")
+        for number in range(0, cells.count(), 5):
+            for block in ("start", "center", "end"):
+                cells.nth(number).evaluate("(cell, block) => cell.scrollIntoView({block, inline: 'center'})", block)
+                cells.nth(number).evaluate("cell => cell.click()")
+                page.wait_for_function("document.querySelector('#details').matches(':popover-open')")
+                assert page.evaluate(COVERED) == [True, False, False, False], (name, number, block)
+                page.keyboard.press("Escape")
+    cells.first.evaluate("cell => cell.click()")
+    page.set_viewport_size({**page.viewport_size, "height": 400})
+    assert panel.evaluate("panel => panel.scrollHeight > panel.clientHeight")
+    panel.evaluate("panel => panel.scrollBy(0, 80)")
+    assert panel.evaluate("panel => panel.scrollTop") > 50
+    assert 0 <= panel.locator("h2").bounding_box()["y"] - panel.bounding_box()["y"] < 5
+
+
+SHOWN = "document.querySelectorAll('[data-entry]:not([hidden])').length"
+
+
+@on_a_phone
+def test_claims_are_folded_and_filtered_and_an_address_unfolds_its_claim(visit: Visit) -> None:
+    page = visit.open("claims.html")
+    claims = page.locator("details.claim")
+    count, first = claims.count(), claims.first
+    assert first.locator(".statement").is_visible() and not first.locator(".beside").first.is_visible()
+    first.locator("summary").click()
+    assert first.locator(".beside").first.is_visible()
+    page.get_by_label("Verdict").select_option("not run")
+    assert page.evaluate(SHOWN) == 1 and page.locator("output").inner_text() == f"1 of {count} shown"
+    # The group of those that were not run is folded else; other groups have nothing to show.
+    assert [group.get_attribute("id") for group in page.locator("details.group:visible").all()] == ["not-run"]
+    assert page.locator("details.claim:visible").count() == 1
+    page.get_by_label("Text").fill("statement NOTHING-LIKE-THIS")
+    assert page.evaluate(SHOWN) == 0
+    page.get_by_role("button", name="Show all").click()
+    assert page.evaluate(SHOWN) == count
+    assert not page.locator("details.group#not-run").evaluate("group => group.open")
+    page.get_by_label("Text").fill("r02 statement")
+    page.keyboard.press("Enter")
+    assert page.evaluate(SHOWN) == 1 and page.locator("#R02").is_visible()
+    hidden = page.locator("#not-run details.claim").get_attribute("id")
+    page.goto(f"{(visit.folder / 'claims.html').as_uri()}#{hidden}")
+    assert page.locator(f"#{hidden} .beside").first.is_visible()
+
+
+@pytest.mark.parametrize("visit", [{"java_script_enabled": False}], ids=["no scripts"], indirect=True)
+def test_without_scripts_claims_are_all_there_and_nothing_is_offered_that_needs_them(visit: Visit) -> None:
+    page = visit.open("claims.html")
+    folded = page.locator("details:not([open]) > summary").count()
+    assert folded > 3 and not page.locator("form.filters").is_visible()
+    page.locator("details.claim summary").first.click()
+    assert page.locator("details.claim .beside").first.is_visible()
 
 
 def test_a_figure_enlarges_shrinks_and_moves_by_click_keys_wheel_and_pointer(visit: Visit) -> None:

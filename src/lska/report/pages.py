@@ -27,7 +27,7 @@ from lska.tables.specs import TARGETS, ColumnSpec, TableSpec, display_names, loa
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-LONG = 120
+LONG = 20
 """Rows of the longest table that a figure's page shows unfolded."""
 
 TITLE = "Large Separable Kernel Attention, reproduced"
@@ -178,10 +178,25 @@ KINDS = {
     "not testable": "about networks or numbers that this project does not have",
 }
 
+SUBJECTS = {
+    "classification": "accuracy",
+    "complexity": "parameters and FLOPs",
+    "speed": "speed",
+    "robustness": "robustness",
+    "shape_texture": "shape and texture",
+    "texture_knn": "texture, by neighbours",
+    "receptive_field": "receptive field",
+    "detection": "detection",
+    "segmentation": "segmentation",
+}
+"""What the first part of a task measures, in words."""
+
 
 def _claims(results: Results) -> Iterator[Page]:
     groups, known = claim_groups(results.claims), {p.as_posix(): site_copy(p, results.config) for p in results.metrics}
+    about = {subject for group in groups for claim in group["claims"] for subject in subjects_of_claim(claim)}
     content = {"claims": results.claims, "groups": groups, "kinds": _kinds(groups), "known": known}
+    content["subjects"] = [subject for subject in SUBJECTS.values() if subject in about]
     yield Page("claims.html", "What the paper claims, and what came out", "claims.html", content, menu="Claims")
 
 
@@ -191,6 +206,13 @@ def kind_of_claim(claim: Mapping[str, Any]) -> str:
         return "not testable"
     quantities = (quantity for one in parse(claim["predicate"]) for quantity in one.quantities)
     return "counted" if all(quantity.counted for quantity in quantities) else "measured"
+
+
+def subjects_of_claim(claim: Mapping[str, Any]) -> list[str]:
+    """What a claim compares, of `SUBJECTS`; nothing where it has no predicate."""
+    comparisons = parse(claim["predicate"]) if claim["predicate"] else ()
+    tasks = {quantity.task.partition("/")[0] for one in comparisons for quantity in one.quantities}
+    return [subject for task, subject in SUBJECTS.items() if task in tasks]
 
 
 def claim_groups(content: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -368,9 +390,8 @@ def _workflow(results: Results) -> Iterator[Page]:
         "claims": Counter(str(claim["verdict"]) for claim in (results.claims or {"claims": ()})["claims"]),
     }
     needs = [(target, _needs(target, results)) for target in results.targets if target.cells]
-    yield Page(
-        "workflow.html", "From images to tables", "workflow.html", {"made": made, "needs": needs}, menu="Workflow"
-    )
+    content = {"made": made, "needs": needs, "notebooks": len(results.executed), "scales": len(tabled_scales())}
+    yield Page("workflow.html", "From images to tables", "workflow.html", content, menu="Workflow")
 
 
 def _needs(target: Target, results: Results) -> Counter[str]:

@@ -12,7 +12,7 @@ from lska.provenance.files import parse_json, read_text, replaced_folder, write_
 from lska.provenance.metric_files import file_md5
 from lska.provenance.surroundings import ADDRESSES, absent
 from lska.report.gather import gather
-from lska.report.pages import all_pages, downloads, kind_of_claim
+from lska.report.pages import all_pages, downloads, kind_of_claim, subjects_of_claim
 from lska.report.site_paths import inventory_path, rendered_notebook, site_path
 from lska.settings.scale import Config
 from lska.tables.cell_text import cell_text, heading, shown
@@ -63,7 +63,10 @@ def _templates() -> Environment:
         loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    filters = (cell_text, duration, first_capital, heading, hours, kind_of_claim, minus, numbers, shown, unbroken)
+    filters = (
+        cell_text, duration, first_capital, heading, hours, kind_of_claim, minus, numbers, shown, subjects_of_claim,
+        unbroken,
+    )  # fmt: skip
     templates.filters |= {function.__name__: function for function in filters}
     templates.filters["meaning"] = MEANING.get
     # A state or verdict as a name for styles and links.

@@ -4,6 +4,7 @@
 document.documentElement.classList.add("js");
 
 const REST = 220; // milliseconds that the pointer may leave a cell on its way to the details
+const LEAST = 120; // pixels of height that the details have in the smallest window
 
 /** The panel with the details of a cell. Pointer or focus open it for a while; a click pins it until it is closed. */
 class Details {
@@ -31,6 +32,7 @@ class Details {
     cell.setAttribute("aria-expanded", "true");
     this.panel.togglePopover(true);
     this.place();
+    this.makeRoom();
   }
 
   fill(content) {
@@ -53,23 +55,38 @@ class Details {
     this.panel.scrollTop = 0;
   }
 
-  /** Beside the table where there is room, else below or above the cell; never over it, always in the window. */
+  /** Beside the table where there is room, else below or above the cell or above the table; on a phone at the foot of the
+   *  window. Always in the window; never over the cell, the table's headings or the page's title. */
   place() {
     if (!this.cell) return;
-    this.panel.style.maxHeight = "";
-    const [cell, panel] = [this.cell.getBoundingClientRect(), this.panel.getBoundingClientRect()];
-    const width = document.documentElement.clientWidth;
-    const beside = this.cell.closest(".scroll").getBoundingClientRect().left + this.cell.closest("table").offsetWidth + 16;
-    let [left, top] = [beside, cell.top];
-    if (beside + panel.width + 6 > width) {
-      const [above, below] = [cell.top - 12, innerHeight - cell.bottom - 12];
-      const height = Math.min(panel.height, Math.max(above, below));
-      left = cell.right - panel.width;
-      top = height <= below ? cell.bottom + 6 : cell.top - height - 6;
-      this.panel.style.maxHeight = `${height}px`;
-    }
-    const within = (start, size, whole) => Math.max(6, Math.min(start, whole - size - 6));
-    this.panel.style.inset = `${within(top, panel.height, innerHeight)}px auto auto ${within(left, panel.width, width)}px`;
+    const box = (place) => place.getBoundingClientRect();
+    const table = this.cell.closest("table");
+    const [cell, head] = [box(this.cell), box(table.tHead)];
+    const [width, floor] = [document.documentElement.clientWidth, innerHeight - 6];
+    const ceiling = Math.max(0, box(document.querySelector("h1")).bottom) + 6;
+    const setRoom = (room) => this.panel.style.setProperty("--room", `${Math.max(room, LEAST)}px`);
+    setRoom(floor);
+    const panel = box(this.panel);
+    const beside = box(table.closest(".scroll")).left + table.offsetWidth + 16;
+    const fits = beside + panel.width + 6 <= width;
+    const free = [[cell.bottom + 6, floor], [Math.max(ceiling, head.bottom + 6), cell.top - 6], [ceiling, head.top - 6]];
+    if (fits || this.onPhone()) free.splice(0, 3, [ceiling, floor]);
+    const size = ([start, end]) => end - start;
+    const [start, end] = free.find((span) => size(span) >= panel.height) ?? free.sort((a, b) => size(b) - size(a))[0];
+    setRoom(end - start);
+    const left = fits ? beside : Math.max(6, Math.min(cell.right, width - 6) - panel.width);
+    const top = Math.max(start, Math.min(cell.top, end - this.panel.offsetHeight));
+    this.panel.style.inset = `${top}px auto auto ${left}px`;
+  }
+
+  /** Where the panel lies at the foot of the window, scroll the page so that the cell is above it. */
+  makeRoom() {
+    const most = innerHeight - this.panel.offsetHeight - 12;
+    if (this.onPhone() && this.cell.getBoundingClientRect().bottom > most) scrollBy(0, this.cell.getBoundingClientRect().bottom - most);
+  }
+
+  onPhone() {
+    return matchMedia("(max-width: 46rem)").matches;
   }
 
   /** Close where the pointer or focus goes to something that is neither the panel nor its cell. */

@@ -3,6 +3,7 @@
 
 const STEP = 1.4;
 const LARGEST = 20;
+const READABLE = 736; // pixels of width at which a figure's small print can be read
 
 const dialog = document.querySelector("#zoom");
 const stage = dialog.querySelector(".stage");
@@ -45,4 +46,5 @@ document.querySelector("[data-zoom]").addEventListener("click", (event) => {
   event.preventDefault();
   dialog.showModal();
   enlarge(1);
+  enlarge(READABLE / innerWidth);
 });
