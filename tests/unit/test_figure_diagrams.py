@@ -161,6 +161,8 @@ def test_planted_neurons_follow_their_factor_and_their_estimate_is_drawn(figures
     assert {f"shape\nΣ cov / Σ var\n= {result.scores[0]:.3g}", "residual\nset to 1"} <= set(found)
     shown = [float(value.replace("\N{MINUS SIGN}", "-")) for text in found for value in re.findall("ρ = (.+)", text)]
     assert shown == pytest.approx([one for values in relations.values() for one in values], abs=0.0051)
+    drawn = [line.get_xydata() for line in figures["figure_07"].axes[0].lines if line.get_marker() == "o"]
+    assert [np.corrcoef(places.T)[0, 1] for places in drawn] == pytest.approx(shown, abs=0.3)  # of 40 pairs
     patches = {(to_hex(p.get_facecolor()), p.get_hatch() or ""): p for p in figures["figure_07"].axes[0].patches}
     heights = {name: patches[SHARES[name]].get_height() for name in counts}
     shares = {name: height / sum(heights.values()) for name, height in heights.items()}

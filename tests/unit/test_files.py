@@ -89,6 +89,7 @@ def test_sound_files_are_read_whatever_wrote_them(tmp_path: Path) -> None:
     assert read_table(path, ("file", "class"), key="file") == rows
     path.write_bytes(b"\xef\xbb\xbfone\r\n\r\n  two \n")
     assert read_lines(path) == [(1, "one"), (3, "two")]
+    assert read_text(path, keep_mark=True) == "\ufeff" + read_text(path)
 
 
 def test_only_regular_files_are_opened_and_never_waited_for(tmp_path: Path) -> None:

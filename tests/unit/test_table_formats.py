@@ -18,7 +18,7 @@ from table_helpers import DENSE, PAPER, TOP1, Scale, demo, entry, filled, one_ce
 from lska.models.runs import ATTENTIONS, Run
 from lska.settings.scale import load
 from lska.tables import table_summary
-from lska.tables.cell_text import caption, cell_text, headings, legend, shown
+from lska.tables.cell_text import caption, cell_text, facts, headings, legend, shown
 from lska.tables.collect import Table, collect
 from lska.tables.specs import TABLE_FORMATS, TARGETS, ColumnSpec, RowSpec, TableSpec, outputs
 from lska.tables.table_formats import (
@@ -26,6 +26,7 @@ from lska.tables.table_formats import (
     WRITERS,
     build_table,
     escape_latex,
+    escape_markdown,
     table_panels,
     to_csv,
     to_html,
@@ -35,7 +36,7 @@ from lska.tables.table_formats import (
 )
 
 PROJECT = PAPER.parent
-AWKWARD = "a_b_c *d* <e> |f| `g` ~~h~~ [i](j) &amp; $k$ \\l #m"
+AWKWARD = "[n]: a_b_c *d* <e> |f| `g` ~~h~~ [[i] o](j) ![p](q) [r][n] [n] &amp; $k$ \\l #m"
 TABLES = [target for target in TARGETS if target.startswith("table")]
 
 
@@ -133,6 +134,25 @@ def test_a_code_host_reads_the_table_that_was_written(tmp_path: Path, every: dic
         assert [[cell.text for cell in row(["th", "td"])] for row in page("tr")] == [headings(table), *expected]
         assert [item.text for item in page("li")] == legend(table)
     assert "\\$k\\$" in to_markdown(awkward(tmp_path))  # mathematics, on some hosts
+    assert escape_markdown("mean [0.5, 0.5] ± 0.1 [3] (4)") == "mean [0.5, 0.5] ± 0.1 [3] (4)"
+
+
+def test_a_caption_says_where_curves_are_highest_and_never_more_than_the_errors_do(tmp_path: Path) -> None:
+    measured = {"lka": {7: (70.0, 0.6), 23: (71.6, 0.6), 53: (71.9, 0.6)}, "lska": {7: (73.0, 0.3), 23: (72.1, 0.3)}}
+    runs = tuple(Run("van_tiny", attention, kernel, 0) for attention, sizes in measured.items() for kernel in sizes)
+    scale = Scale(tmp_path, (*runs, Run("van_tiny", "lska_trivial", 7, 0)))
+    for run in scale.runs:
+        value, error = measured.get(run.attention, {}).get(run.kernel, (99.0, 0.1))
+        put(scale, "classification", run, {"top1": entry(value, "%", standard_error=error)}, "shapes")
+    (tmp_path / "t.csv").write_text("table,row,column,value,unit,source,detail\n")
+    rows = (RowSpec("{attention} k={kernel}", models=("van_tiny",), attentions=tuple(ATTENTIONS), kernels=(7, 23, 53)),)
+    spec = TableSpec("table_17", "T", "model", rows, (TOP1,), "", "t", trend=("top-1",))
+    # 1.9 and 0.9 are more than twice the errors of the differences, 1.70 and 0.85; 0.3 is not.
+    expected = "Lower by more than two standard errors of the difference: only {}LSKA at k=23."
+    *_, highest, lower = facts(collect(spec, scale, tmp_path, tmp_path))
+    assert (highest, lower) == ("Highest top-1: LKA at k=53, LSKA at k=7.", expected.format("LKA at k=7; "))
+    put(scale, "classification", runs[0], {"top1": entry(70.3, "%", standard_error=0.6)}, "shapes")
+    assert facts(collect(spec, scale, tmp_path, tmp_path))[-1] == expected.format("")
 
 
 # HTML.

@@ -112,6 +112,7 @@ def test_faulty_specs_and_files_of_the_paper_are_refused(tmp_path: Path, snapsho
         "unknown variable": lambda: RowSpec("{size}", models=("a",)),
         "columns alike": lambda: TableSpec("table_03", "", "", (), (TOP1, TOP1), "", "table_03"),
         "unknown column": lambda: TableSpec("t", "", "", (RowSpec("x", columns=("y",)),), (), "", "t"),
+        "unknown trend": lambda: TableSpec("t", "", "", (), (), "", "t", trend=("y",)),
         "paper: missing": lambda: read_paper(tmp_path / "missing.csv"),
         "paper: no headings": lambda: read_paper(tmp_path / "heads.csv"),
         "paper: twice": lambda: read_paper(tmp_path / "twice.csv"),

@@ -207,9 +207,11 @@ PLANTED: dict[str, Edit] = {
     "a lost cell in .csv": shown_edit(".csv", r"^table_11,.*mIoU.*\n", ""),
     "a row label": shown_edit(".md", r"^\| Semantic", "| Pedantic"),
     "line ends": shown_edit(".md", r"(?s)\A.*\Z", lambda found: found[0].replace("\n", "\r\n")),  # type: ignore[arg-type]
+    **{f"a byte order mark in {suffix}": shown_edit(suffix, r"\A", "\ufeff") for suffix in (*FORMATS, ".csv")},
     # Claims.
     "a quantity of a claim": with_claims(lambda paths: replaced(paths[0], r'"value": \d+', '"value": 9')),
     "a page of claims": with_claims(lambda paths: replaced(paths[1], "param", "parrot")),
+    "a byte order mark in claims": with_claims(lambda paths: replaced(paths[0], r"\A", "\ufeff")),
     "pages without claims": with_claims(lambda paths: paths[0].unlink()),
     "claims of an edited metric file": both(with_claims(list), json_edit("counted", "metrics.params.value")),
 }  # fmt: skip

@@ -90,7 +90,7 @@ def verify_table(table: Table, path: Path, apart: Apart = _NOTHING) -> Iterator[
     file's text and the table's. Cells that are `apart` are not compared.
     """
     try:
-        found, expected = read_text(path), WRITERS[path.suffix](table)
+        found, expected = read_text(path, keep_mark=True), WRITERS[path.suffix](table)
     except FileError as error:
         yield faulty(path, error)
         return

@@ -382,7 +382,7 @@ def _remade(
         return
     expected = made if isinstance(made, str) else json_text(made)
     try:
-        if (found := read_text(path)) != expected:
+        if (found := read_text(path, keep_mark=True)) != expected:
             text = "was made by another configuration, of other runs or tasks than today's"
             outdated = Finding(Level.OUTDATED, path, "", text)
             yield outdated if other(found, expected) else line_fault(path, found, expected, source)

@@ -169,13 +169,13 @@ def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
     return content
 
 
-def read_text(path: Path, limit: int = LIMIT) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark, which is no part of the text; no NUL is in it."""
+def read_text(path: Path, limit: int = LIMIT, keep_mark: bool = False) -> str:
+    """The text of a file in UTF-8 without NUL; a byte order mark before it is a part of it with `keep_mark` only."""
     content = read_bytes(path, limit)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise FileError(f"{path}: is in UTF-16, expected UTF-8; save it as UTF-8")
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8" if keep_mark else "utf-8-sig")
     except UnicodeDecodeError as error:
         line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
         raise FileError(f"{path}: line {line}: the byte 0x{byte:02x} is no UTF-8; save the file as UTF-8") from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from lska.tables.collect import MEANING, Cell, State, Table
-from lska.tables.specs import ColumnSpec
+from lska.tables.specs import ColumnSpec, display_names
 
 MARKS = {State.REPRODUCED: "✓", State.DEVIATES: "✗", State.OTHER_DATA: "○"}
 CUT = "ᶜ"
@@ -87,17 +88,49 @@ def headings(table: Table) -> list[str]:
 
 
 def caption(table: Table) -> str:
-    """Number, title, scale, data and conditions of measurement."""
+    """Number, title, scale, data, conditions of measurement, and where the curves are highest."""
     return " ".join([_sentence(f"{table.spec.number}. {table.spec.title}"), *facts(table)])
 
 
 def facts(table: Table) -> list[str]:
-    """What a caption says after the title: scale, what counts are of, data, and conditions of measurement."""
+    """What a caption says after the title: scale, what counts are of, data, conditions, where curves are highest."""
     found = [table.caption]
     if any(column.measured_on == "architecture" for column in table.spec.columns):
         found.append(f"Counts are always those of the paper's own architectures, at {table.spec.counted_at} pixels")
     found.append(f"Measured on {', '.join(table.data)}" if table.data else "No data set enters it")
-    return [_sentence(text) for text in (*found, *table.conditions)]
+    return [_sentence(text) for text in (*found, *table.conditions, *trends(table))]
+
+
+def trends(table: Table) -> Iterator[str]:
+    """For each column of the spec's `trend`, at which kernel size each attention is highest, and which sizes are lower
+    by more than two standard errors of the difference; nothing of attentions with fewer than two measured sizes.
+
+    Errors are taken as independent, though networks see the same images: a size is called lower too rarely, not too
+    often.
+    """
+    for column in table.spec.trend:
+        curves: dict[str, dict[int, Cell]] = {}
+        for row in table.rows:
+            cell = next(cell for cell in row.cells if cell.column == column)
+            if row.source is None or cell.standard_error is None or cell.state in (State.CONTROL, State.FOREIGN):
+                continue
+            if row.source.attention is not None and row.source.kernel is not None:
+                curves.setdefault(row.source.attention, {})[row.source.kernel] = cell
+        highest, lower = [], []
+        for attention, cells in curves.items():
+            if len(cells) > 1:
+                name, best = display_names()["attentions"][attention], max(cells, key=lambda size: cells[size].value)
+                sizes = ", ".join(str(size) for size, cell in cells.items() if _beyond_error(cells[best], cell))
+                highest.append(f"{name} at k={best}")
+                lower += [f"{name} at k={sizes}"] if sizes else []
+        if highest:
+            yield f"Highest {column}: {', '.join(highest)}"
+            only = f"only {'; '.join(lower)}" if lower else "none"
+            yield f"Lower by more than two standard errors of the difference: {only}"
+
+
+def _beyond_error(higher: Cell, lower: Cell) -> bool:
+    return higher.value - lower.value > 2 * math.hypot(higher.standard_error, lower.standard_error)
 
 
 def _sentence(text: str) -> str:

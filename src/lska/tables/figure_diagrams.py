@@ -279,7 +279,7 @@ def _draw_map(axes: Axes, middle: Place, side: float, depth: float) -> None:
 SHARES = {"shape": ("#56b4e9", "///"), "texture": ("#e69f00", "..."), "residual": ("#d9d9d9", "")}
 """Colour and hatching of a factor: Okabe and Ito's colours, told apart without colour too."""
 DOTS = 40
-"""Pairs drawn of each neuron's activations; its correlation is that of all given ones."""
+"""Pairs drawn of each neuron's activations, chosen at random; its correlation is that of all given ones."""
 
 # Inches.
 HEIGHT = 3.72
@@ -359,7 +359,11 @@ def _draw_pairs(axes: Axes, factor: str, categories: Sequence[str]) -> None:
 
 def _draw_activations(axes: Axes, neurons: np.ndarray, factor: str) -> None:
     """One panel for each neuron: its activation for the one image of a pair against that for the other."""
-    middle = ROWS[factor]
+    middle, rng = ROWS[factor], np.random.default_rng(0)
+    # Pairs are listed by their images: every n-th would show few instances of the other factor, again and again.
+    drawn = rng.choice(neurons.shape[1], min(DOTS, neurons.shape[1]), replace=False)
+    # Either image is the one or the other, as in the correlation.
+    swapped = rng.random(len(drawn)) < 0.5
     _arrow(axes, (1.74, middle), (1.94, middle))
     _letter(axes, (2.02, middle), "other image", 5.5, rotation=90)
     for number, pairs in enumerate(neurons):
@@ -368,7 +372,7 @@ def _draw_activations(axes: Axes, neurons: np.ndarray, factor: str) -> None:
         if factor == "shape":
             _letter(axes, (centre, middle + SIDE / 2 + 0.07), f"neuron {'ijk'[number]}", 6, va="baseline")
         axes.add_patch(Rectangle((left, bottom), SIDE, SIDE, facecolor="white", edgecolor=FRAME, linewidth=0.6))
-        shown = pairs[:: max(1, len(pairs) // DOTS)][:DOTS]
+        shown = np.where(swapped[:, None], pairs[drawn, ::-1], pairs[drawn])
         # Both axes of a panel have one scale, or a diagonal would not mean equal activations.
         places = np.array((left, bottom)) + SIDE * (0.08 + 0.84 * (shown - shown.min()) / (shown.max() - shown.min()))
         looks = {"color": SHARES[factor][0], "markeredgecolor": INK, "markeredgewidth": 0.25}

@@ -143,6 +143,8 @@ class TableSpec:
     """Settings of the drawing."""
     notes: tuple[str, ...] = ()
     """What a reader without the notebook must know of rows and columns: abbreviations, and how a value was made."""
+    trend: tuple[str, ...] = ()
+    """Labels of the columns of which the caption says at which kernel size each attention is highest."""
     counted_at: str = "224x224"
     """Width and height of the images, in pixels, for which costs are counted, as the caption names them."""
 
@@ -159,9 +161,9 @@ class TableSpec:
     def __post_init__(self) -> None:
         labels = [column.label for column in self.columns]
         wrong = {label for label in labels if labels.count(label) > 1}
-        wrong |= {name for row in self.rows for name in row.columns} - set(labels)
+        wrong |= {name for names in (self.trend, *(row.columns for row in self.rows)) for name in names} - set(labels)
         if wrong:
-            raise InputError(f"columns listed twice, or named by rows and not listed: {', '.join(sorted(wrong))}")
+            raise InputError(f"columns listed twice, or named and not listed: {', '.join(sorted(wrong))}")
 
 
 @dataclass(frozen=True)

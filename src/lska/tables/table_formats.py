@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import html
 import itertools
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
     from lska.settings.scale import Config
 
-MARKDOWN = {character: f"\\{character}" for character in "\\|*_<>`~[&$"}
-"""What Markdown as code hosts read it gives a meaning within a line: emphasis, links, entities, mathematics."""
+MARKDOWN = re.compile(r"[\\|*_<>`~&$]|\](?=[(\[:])")
+"""What Markdown as code hosts read it gives a meaning within a line: emphasis, entities, mathematics, and the end of a
+link's text. Other brackets mean nothing, since no link is defined elsewhere."""
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -174,7 +176,7 @@ def relative_place(path: Path) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text as it is, whatever Markdown means by its characters."""
-    return "".join(MARKDOWN.get(character, character) for character in text)
+    return MARKDOWN.sub(r"\\\g<0>", text)
 
 
 def escape_latex(text: str) -> str:
