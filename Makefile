@@ -29,7 +29,7 @@ FOREIGN := $(shell test -d $(VENV) && here=$$(pwd -P) && { \
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/runtime
-	lska warm snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs --quiet rules -- all
+	lska warm snakemake --cores $(CORES) --rerun-incomplete -- all
 	@lska summary
 	@lska verify
 

@@ -71,3 +71,10 @@ TOPICS = "current data train evaluate passes tables claims summaries report depl
 for topic in TOPICS.split():
 
     include: f"workflow/rules/{topic}.smk"
+
+
+# Last, as it knows all rules then; jobs on other machines have nobody who reads.
+if workflow.is_main_process:
+    from lska.pipeline.run_messages import speak_of_runs
+
+    speak_of_runs(PLAN, workflow)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import functools
 import json
 import logging
@@ -25,15 +24,15 @@ from lska.data.roots import Settings, prepared_from, require, unmakeable
 from lska.models.runs import Run
 from lska.pipeline.resources import budget_seconds
 from lska.pipeline.warm import delegate, run_beside_server
-from lska.provenance.errors import InputError, LskaError
+from lska.provenance.errors import InputError, LskaError, alike
 from lska.provenance.files import FileError, parse_json, parse_yaml, printable, quoted
 from lska.provenance.metric_files import version_text
 from lska.provenance.strict import merge
-from lska.provenance.surroundings import LONGEST, expanded, require_own_code, speak_plainly
+from lska.provenance.surroundings import LONGEST, expanded, project_folder_named, require_own_code, speak_plainly
 from lska.settings import scale as scales
 from lska.settings.tasks import HEADS, KINDS, OWN_DATA, SETS
 from lska.train.gpus import take
-from lska.train.interrupt import CONTINUE_LATER, Interrupted, stop_request
+from lska.train.interrupt import CONTINUE_LATER, STOPPED, Interrupted, stop_request
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
@@ -107,7 +106,7 @@ def check_command(argv: Sequence[str]) -> None:
     of = {words.removeprefix(group).split()[0] for words, *_ in COMMANDS if words.startswith(group)}
     if wanted.startswith("-") or wanted in of:
         return
-    close = difflib.get_close_matches(wanted, sorted(of), n=1) or (sorted(of) if group else [])
+    close = alike(wanted, sorted(of)) or (sorted(of) if group else [])
     advice = f"did you mean {' or '.join(f'lska {group}{one}' for one in close)}? " if close else ""
     raise InputError(f"lska {group}{wanted}: no such command; {advice}`lska` alone lists all")
 
@@ -249,7 +248,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.heavy and (code := delegate(argv)) is not None:
             return code
         if given.configured:
-            given.scale = scales.load(given.config, given.set, unmakeable)
+            with project_folder_named(Path.cwd(), given.config):
+                given.scale = scales.load(given.config, given.set, unmakeable)
         return given.function(given) or 0
     except KeyboardInterrupt:
         print("lska: interrupted; start it again to go on", file=sys.stderr)
@@ -259,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Interrupted as error:
-        print(f"lska: stopped: {printable(str(error), LONGEST)}; start it again to go on", file=sys.stderr)
+        print(f"{STOPPED} {printable(str(error), LONGEST)}; start it again to go on", file=sys.stderr)
         return CONTINUE_LATER
     except LskaError as error:
         if os.environ.get("LSKA_TRACEBACK"):
@@ -335,7 +335,7 @@ def runs_of(given: Given, names: Sequence[str], task: str = "classification") ->
         raise InputError(
             f"{files[0]}: expected run ids; a network of yours goes --model NAME --weights {files[0]} --output FOLDER"
         )
-    return [Run.parse(text) for text in names] or list(given.scale.runs_of(task))
+    return [given.scale.run_named(text) for text in names] or list(given.scale.runs_of(task))
 
 
 # --- Data ------------------------------------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def _examples(given: Given) -> None:
          argument("--task", help="fine-tune the run for this task, for example detection/retinanet"),
          heavy=True)  # fmt: skip
 def _train(given: Given) -> None:
-    run, budget = Run.parse(given.run), budget_seconds(given.budget_hours, given.job_minutes)
+    run, budget = given.scale.run_named(given.run), budget_seconds(given.budget_hours, given.job_minutes)
     if given.task is None:
         require_data(given, "classification")
         take(given.scale.training.gpus)
@@ -475,7 +475,7 @@ def _launch(given: Given) -> int:
 @command("mmconfig", "print a fine-tuning as a configuration file of mmdet or mmseg, for any folder", RUN, TASK,
          heavy=True)  # fmt: skip
 def _mmconfig(given: Given) -> None:
-    job = given.scale.fine_tuning(given.task, Run.parse(given.run))
+    job = given.scale.fine_tuning(given.task, given.scale.run_named(given.run))
     from lska.train.mm_configs import configuration_file
 
     with contextlib.redirect_stdout(sys.stderr):
@@ -507,7 +507,7 @@ def _speed(given: Given) -> None:
 
 @command("evaluate dense", "COCO average precision or mIoU of a fine-tuned run", RUN, TASK, heavy=True)
 def _dense(given: Given) -> None:
-    job = given.scale.fine_tuning(given.task, Run.parse(given.run))
+    job = given.scale.fine_tuning(given.task, given.scale.run_named(given.run))
     require_data(given, job.kind)
     take(job.evaluation.gpus)
     from lska.evaluate.dense_scores import evaluate_dense

@@ -23,7 +23,7 @@ def plan(scale: str, changes: dict[str, Any] | None = None) -> Plan:
 def look_again(made: Plan) -> Plan:
     """Have a plan forget what it has read of the files."""
     made.choices = Choices(made.config)
-    for known in ("products", "decided", "passes"):
+    for known in ("products", "decided", "passes", "makers"):
         made.__dict__.pop(known, None)
     return made
 

@@ -67,7 +67,7 @@ def test_what_is_refused_before_it_begins(
         assert project.command(*words.split(), changes=changes) == 1, name
         told[name] = error(capsys).replace(str(project.folder), "<folder>")
     assert main(["train", str(project.run), "--config", "none.yaml"]) == 1
-    told["no such file"] = error(capsys)
+    told["no such file"] = error(capsys).replace(str(Path.cwd()), "<folder>")
     assert told == snapshot
     assert not Path("checkpoints").exists() and not Path("results/new").exists()
     assert not Path("work/unprepared/train").exists()
@@ -180,4 +180,5 @@ def test_the_module_form_gives_the_exit_code(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert answer.returncode == 1
-    assert answer.stderr == "lska: error: none.yaml: no such file; check the path\n"
+    assert answer.stderr.endswith(": call `lska` there. none.yaml: no such file; check the path\n")
+    assert answer.stderr.startswith(f"lska: error: {tmp_path} is not the project's folder, where config/ and Snakefile")

@@ -451,7 +451,7 @@ def test_the_command_takes_settings_and_names_what_is_wrong(
     assert (recipe["test_crop"], recipe["mean"]) == (0.5, [0.1, 0.2, 0.3])
     assert project.command("weights", "list") == 0 and "imported from w.pth" in capsys.readouterr().out
     assert project.command("weights", "import", "van_tiny-lska-k9-s0", "--from", "w.pth") == 1
-    assert "not trained at scale test; expected some of" in capsys.readouterr().err
+    assert "not trained at scale test; did you mean" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         project.command("weights", "import", run, "--sha256", "xyz")
     assert "argument --sha256: expected 8 to 64 hexadecimal digits, found 'xyz'" in capsys.readouterr().err

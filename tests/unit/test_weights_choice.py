@@ -156,7 +156,7 @@ def test_the_two_rules_have_disjoint_names(made: Plan) -> None:
     # A name that another one starts with is not mistaken for it.
     assert not re.fullmatch(made.weights("fetch", ".+") + r"\.safetensors", f"{RUN}1.safetensors")
     # Messages of rules say why.
-    assert f"{made:{RUN}}" == "published in DVC (0.0 MB)"
+    assert made.reasons([f"checkpoints/{made.config.scale}/{RUN}.safetensors"]) == "published in DVC (0.0 MB)"
 
 
 def test_retrain_has_to_name_a_network() -> None:

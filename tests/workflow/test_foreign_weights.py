@@ -73,7 +73,7 @@ def test_imported_weights_are_measured_as_they_are_whatever_is_forced(tiny: Proj
     for options in FORCED:
         said = started(tiny, *options)
         assert ("take" in said and "out of the setting retrain" in said) == ("--config" in options), said[-3000:]
-        assert "rule train:" not in said
+        assert "train van_tiny" not in said
         assert weights.read_bytes() == content and json.loads(sidecar.read_text()) == about
     measured = read_json(tiny.root / METRICS)
     assert (measured["weights"]["origin"], measured["detail"]["preprocessing"]) == ("imported", OWN)

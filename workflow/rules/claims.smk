@@ -10,6 +10,8 @@ rule claims:
     params:
         digest=source_digest("claims"),
         caption=lambda wildcards: PLAN.config.caption,  # a plain text would be searched for wildcards
+    message:
+        "judge the paper's statements"
     log:
         LOGS / "claims.log",
     localrule: True

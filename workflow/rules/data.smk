@@ -27,6 +27,8 @@ rule data:
         name=PLAN.made("data", "[^/]+"),
     params:
         kind=lambda wildcards: PLAN.kind_of(wildcards.name),
+    message:
+        "prepare images: {wildcards.name}"
     log:
         LOGS / "data" / "{name}.log",
     # Every image of a set may be decoded or made.

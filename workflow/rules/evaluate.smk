@@ -13,6 +13,8 @@ rule classification:
         outcomes=outcomes_path(PLAN.config.metric_path("classification", "{run}")),
     wildcard_constraints:
         run=PLAN.made("metrics/classification", RUN),
+    message:
+        "evaluate {wildcards.run}"
     log:
         LOGS / "classification" / "{run}.log",
     threads: PLAN.config.evaluation.cores
@@ -31,6 +33,8 @@ rule dense:
         samples=PLAN.config.results / "samples" / "{task}" / "{run}.png",
     wildcard_constraints:
         task=PLAN.made("metrics", FINE_TUNED),
+    message:
+        "evaluate {wildcards.run} for {wildcards.task}"
     log:
         LOGS / "dense" / "{task}" / "{run}.log",
     threads: lambda wildcards: PLAN.job(wildcards.task, wildcards.run).evaluation.cores
@@ -52,6 +56,8 @@ rule speed:
     params:
         runs=PLAN.names("speed"),
         digest=PLAN.speed_digest(),
+    message:
+        "measure the throughput of all networks"
     log:
         LOGS / "speed.log",
     threads: max(PLAN.config.speed.threads, workflow.is_main_process and workflow.resource_settings.cores or 1)
@@ -79,6 +85,8 @@ for apart, names in PLAN.counted("complexity").items():
         params:
             runs=names_of,
             version=MEASUREMENTS["complexity"].number,
+        message:
+            "count parameters and operations"
         log:
             LOGS / f"complexity{apart}.log",
         resources:
@@ -104,6 +112,8 @@ for head in sum(HEADS.values(), ()):
                 runs=names_of,
                 recipe=file_md5(PAPER_RECIPES[head]),
                 version=MEASUREMENTS["dense_complexity"].number,
+            message:
+                "count parameters and operations with {params.head}"
             log:
                 LOGS / f"complexity_{head}{apart}.log",
             resources:
@@ -124,6 +134,8 @@ for apart, names in PLAN.counted("properties").items():
         params:
             designs=names_of,
             version=MEASUREMENTS["properties"].number,
+        message:
+            "measure properties of attentions"
         log:
             LOGS / f"properties{apart}.log",
         resources:

@@ -13,6 +13,8 @@ for one in PLAN.passes:
             command=one.item.command,
             runs=[str(run) for run in one.runs],
             budget=one.budget,
+        message:
+            f"evaluate {one.item.task} of {len(one.runs)} network(s)"
         log:
             LOGS / "passes" / f"{one.name}.log",
         threads: one.item.means.cores
@@ -31,6 +33,8 @@ rule examples:
         PLAN.config.results / "samples" / "robustness" / "{set}" / "examples.png",
     wildcard_constraints:
         set=PLAN.made("pictures", "[^/]+", end="/"),
+    message:
+        "draw examples of {wildcards.set}"
     log:
         LOGS / "robustness" / "examples_{set}.log",
     resources:

@@ -15,6 +15,8 @@ rule notebook_pages:
         [rendered_notebook(RESULTS, target) for target in TABLES + FIGURES],
     params:
         digest=source_digest("report/site.py"),
+    message:
+        "render the notebooks for the report"
     log:
         LOGS / "report" / "notebooks.log",
     localrule: True
@@ -34,6 +36,8 @@ rule report:
         digest=source_digest("report"),
         caption=lambda wildcards: PLAN.config.caption,
         others=lambda wildcards: other_scales(PLAN.config.scale),
+    message:
+        "write the report"
     log:
         LOGS / "report" / "site.log",
     localrule: True

@@ -9,6 +9,8 @@ rule summaries:
         PLAN.summaries,
     params:
         digest=source_digest("claims/summaries.py"),
+    message:
+        "write what DVC compares"
     log:
         LOGS / "summaries.log",
     localrule: True

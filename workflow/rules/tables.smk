@@ -49,6 +49,8 @@ for target in TABLES + FIGURES:
             name=target,
             caption=lambda wildcards: PLAN.config.caption,
             digest=source_digest("tables", "evaluate/pictures.py"),
+        message:
+            "make {params.name}"
         log:
             notebook=LOGS / "notebooks" / f"{target}.ipynb",
             text=LOGS / "notebooks" / f"{target}.log",

@@ -23,7 +23,7 @@ rule fetch:
     wildcard_constraints:
         weights=PLAN.weights("fetch", ".+"),
     message:
-        "fetch {wildcards.weights}: {PLAN:{wildcards.weights}}"
+        "fetch weights of {wildcards.weights}"
     log:
         LOGS / "fetch" / "{weights}.log",
     localrule: True
@@ -41,7 +41,7 @@ rule import_weights:
     wildcard_constraints:
         run=PLAN.weights("import", RUN),
     message:
-        "import {wildcards.run}: {PLAN:{wildcards.run}}"
+        "import published weights of {wildcards.run}"
     log:
         LOGS / "import" / "{run}.log",
     localrule: True
@@ -60,7 +60,7 @@ rule train:
     wildcard_constraints:
         run=PLAN.weights("train", RUN),
     message:
-        "train {wildcards.run}: {PLAN:{wildcards.run}}"
+        "train {wildcards.run}"
     log:
         LOGS / "train" / "{run}.log",
     threads: PLAN.config.training.cores
@@ -84,7 +84,7 @@ rule fine_tune:
     wildcard_constraints:
         task=PLAN.weights("train", FINE_TUNED),
     message:
-        "train {wildcards.task}/{wildcards.run}: {PLAN:{wildcards.task}/{wildcards.run}}"
+        "fine-tune {wildcards.run} for {wildcards.task}"
     params:
         start=lambda wildcards: launcher(PLAN.job(wildcards.task, wildcards.run).settings),
     log:

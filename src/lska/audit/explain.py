@@ -5,7 +5,6 @@ Nothing is computed but what `lska verify` computes, and no data or weights are 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import re
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lska.audit.links import CheckedFile, Finding, Level, Link, ScaleFiles, fields_path
-from lska.provenance.errors import InputError
+from lska.provenance.errors import InputError, alike
 from lska.provenance.files import plain, printable
 from lska.provenance.metric_files import commit_text, device_text, digest, lock_digest, outcomes_path, project_root
 from lska.provenance.sidecars import imported, own_normalization, own_preprocessing, read_pointer, source_of
@@ -149,10 +148,10 @@ def choose_cell(table: Table, row: str, column: str) -> Cell:
 
 
 def _match(wanted: str, labels: list[str], target: str, kind: str) -> str:
-    alike = [label for label in labels if label.casefold() == wanted.casefold()]
-    if wanted in labels or len(alike) == 1:
-        return wanted if wanted in labels else alike[0]
-    close = difflib.get_close_matches(wanted, labels, n=3, cutoff=0.5)
+    same = [label for label in labels if label.casefold() == wanted.casefold()]
+    if wanted in labels or len(same) == 1:
+        return wanted if wanted in labels else same[0]
+    close = alike(wanted, labels, most=3, least=0.5)
     advice = f"did you mean {' or '.join(map(repr, close))}?" if close else f"it has {labels[0]!r} and others;"
     raise InputError(f"{target} has no {kind} {wanted!r}: {advice} `lska explain {target}` without --cell lists all")
 

@@ -3,14 +3,13 @@ neither torch nor timm."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from typing import TYPE_CHECKING
 
 from lska.models.designs import check_attention
 from lska.models.kernels import check_kernel_size
-from lska.provenance.errors import InputError
+from lska.provenance.errors import InputError, alike
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,7 +44,7 @@ def create(
     # A tag after the dot chooses among pretrained weights of one architecture.
     name, known = model.split(".")[0], timm.list_models()
     if name not in known:
-        similar = difflib.get_close_matches(name, known, n=5)
+        similar = alike(name, known, most=5)
         hint = f"did you mean {', '.join(similar)}?" if similar else "timm.list_models() lists all."
         raise InputError(f"model: unknown name {name!r}; ours are {', '.join(ours)}; {hint}")
     with_attention = timm.list_models(module="van")

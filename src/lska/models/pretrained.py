@@ -217,14 +217,24 @@ def fit_weights(target: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
             problems["of another kind of numbers"].append(f"{name} (model {_type(own)}, file {_type(tensor)})")
     if any(problems.values()):
         told = " ".join(f"{len(names)} {kind}: {_shorten(names)}." for kind, names in problems.items() if names)
-        raise CheckpointError(
-            f"{where}: the weights do not fit the model. {told} "
-            f"Create the model with the attention, kernel size and number of classes that the file was trained with."
-        )
+        raise CheckpointError(f"{where}: the weights do not fit the model. {told} {_advice(target, problems)}")
     target.load_state_dict(dict(tensors), strict=False)  # what is missing was told above
     if left := len(whole) - len(tensors):
         _LOG.info("%s: %d tensors taken, %d left out, which the network of feature maps has no part for", where,
                   len(tensors), left)  # fmt: skip
+
+
+def _advice(target: nn.Module, problems: Mapping[str, Sequence[str]]) -> str:
+    """What may be otherwise in the model than in that which a file was trained as."""
+    names = [name for some in problems.values() for name in some]
+    if names == problems["of another kind of numbers"]:
+        return "Save them as floating-point numbers, and counters as whole ones."
+    head = (getattr(target, "pretrained_cfg", None) or {}).get("classifier")
+    if isinstance(head, str) and all(name.startswith(f"{head}.") for name in names):
+        differing = "number of classes"
+    else:
+        differing = f"{'attention, kernel size' if hasattr(target, 'attention') else 'settings'} and number of classes"
+    return f"Create the model with the {differing} that the file was trained with."
 
 
 def _of_features(

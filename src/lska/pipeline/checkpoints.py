@@ -9,7 +9,7 @@ from typing import Any
 
 from lska.models.runs import Run
 from lska.pipeline.published import not_obtainable
-from lska.provenance.errors import InputError
+from lska.provenance.errors import InputError, did_you_mean
 from lska.provenance.files import plain
 from lska.provenance.sidecars import (
     ForeignWeightsError,
@@ -50,7 +50,8 @@ def training_of(config: Config, name: str) -> TrainingJob:
 def network_names(config: Config, asked: Sequence[str]) -> Sequence[str]:
     """The networks that a person asks for, or all of the scale; InputError for one that it has not."""
     if unknown := [name for name in asked if name not in config.network_names]:
-        expected = f"expected some of {', '.join(config.network_names)}"
+        advice = did_you_mean(unknown[0], config.network_names)
+        expected = f"{advice}Expected some of {', '.join(config.network_names)}"
         raise InputError(f"{', '.join(unknown)}: not trained at scale {config.scale}; {expected}")
     return asked or config.network_names
 

@@ -44,6 +44,11 @@ class SnakemakeJob:
     needs: Sequence[int] = ()
     """Jobs that have to be done before: those that make its inputs."""
 
+    @classmethod
+    def named(cls, rule: str, **wildcards: str) -> SnakemakeJob:
+        """A job of which no more is known."""
+        return cls(-1, rule, wildcards, (), (), threads=1, gpus=0, reason="")
+
 
 def planned_jobs(
     project: Path, config: Sequence[Path], overrides: Mapping[str, Any], targets: Sequence[str] = ()
@@ -80,7 +85,7 @@ def planned_jobs(
         absolute = os.pathsep.join(str(Path(path).absolute()) for path in paths if path)
         # Snakemake keeps a cache below a home folder, which may not be there or not be written to.
         environment = {**os.environ, "PYTHONPATH": absolute, "XDG_CACHE_HOME": str(own)}
-        done = ask(command, _SECONDS, cwd=folder, env=environment, stderr=subprocess.STDOUT)
+        done = ask(command, _SECONDS, "Snakemake's dry run", cwd=folder, env=environment, stderr=subprocess.STDOUT)
         if done.returncode != 0:
             said = [line for line in done.stdout.rpartition("Building DAG of jobs...")[2].splitlines() if line.strip()]
             raise PlanningError("\n  ".join(["Snakemake cannot plan this:", *said[-12:]]))

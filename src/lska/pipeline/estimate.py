@@ -11,10 +11,11 @@ import json
 import logging
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -46,6 +47,9 @@ ASPECT_RATIO = 4 / 3
 
 SCORING = ("classification", "speed")
 """Whose throughput scoring goes by: with reading of images, else the forward pass alone."""
+
+OF_NETWORKS = ("train", "fine_tune", "classification", "dense")
+"""Rules whose jobs pass images through one network; passes do so for several."""
 
 PUBLISHED_CUE_CONFLICT = 1280
 """Images of the cue-conflict set of Geirhos et al. (ICLR 2019): 16 categories x 80."""
@@ -142,6 +146,29 @@ def workloads(plan: Plan, job: SnakemakeJob) -> list[Workload]:
         # The first process scores, the others wait for it.
         works.append(replace(scoring, images=left * validation, devices=min(gpus, 1)))
     return works
+
+
+def expected_seconds(plan: Plan) -> dict[str, float]:
+    """Seconds that a job of a family (`Plan.family`) takes, the mean of those that are to be done, by what was recorded
+    and published; families of which nothing tells are not in it."""
+    known, found = known_throughputs(plan.config), defaultdict(list)
+    jobs = [*filter(None, (_job_of(plan, product) for product in plan.decided.pending))]
+    for job in [*jobs, *(SnakemakeJob.named(one.name) for one in plan.passes)]:
+        parts = [known.spent(work) for work in workloads(plan, job)]
+        if parts and None not in parts:
+            found[plan.family(job.rule)].append(sum(seconds for seconds, _ in parts))
+    return {family: mean(seconds) for family, seconds in found.items()}
+
+
+def _job_of(plan: Plan, product: str) -> SnakemakeJob | None:
+    """The job that trains or scores one network; None for other products."""
+    kind, _, name = product.partition("/")
+    task, _, run = name.rpartition("/")
+    if kind == "weights" and plan.decided.weights.get(name) == "train":
+        return SnakemakeJob.named("fine_tune", run=run, task=task) if task else SnakemakeJob.named("train", run=run)
+    if kind == "metrics" and task.partition("/")[0] in HEADS:
+        return SnakemakeJob.named("dense", run=run, task=task)
+    return SnakemakeJob.named("classification", run=run) if kind == "metrics" and task == "classification" else None
 
 
 def _measuring(config: Config, one: Pass) -> list[Workload]:

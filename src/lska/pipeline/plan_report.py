@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from lska.data.roots import PlannedJob, missing
 from lska.pipeline.dry_run import SnakemakeJob, planned_jobs
-from lska.pipeline.estimate import ASPECT_RATIO, Assumptions, Throughputs, known_throughputs, workloads
+from lska.pipeline.estimate import ASPECT_RATIO, OF_NETWORKS, Assumptions, Throughputs, known_throughputs, workloads
 from lska.pipeline.products import Plan
 from lska.settings.scale import read_settings
 from lska.settings.tasks import place
@@ -59,6 +58,8 @@ class PlanReport:
     """That jobs share: this machine's, where no job uses a GPU; else None for any number."""
     wall: dict[int, float | None]
     """Lower bound of the seconds by number of GPUs; None where a job asks for more."""
+    unmeasured: dict[str, int]
+    """Jobs that pass images through networks and of whose duration nothing tells, by kind; in none of the times."""
     critical_path: float
     """Seconds of the longest chain of jobs: no number of GPUs makes it faster."""
     sources: dict[str, int]
@@ -90,17 +91,14 @@ def make_report(
     found = planned_jobs(Path.cwd(), config, overrides, targets)
     largest = max((job.gpus for job in found), default=0)
     cores, gpus = None if largest else os.cpu_count(), gpus or largest
-    makers, families = plan.makers(), {one.name: one.item.rule for one in plan.passes}
     jobs, groups = [], defaultdict(list)
     for job in found:
-        products = dict.fromkeys(makers[file] for file in job.outputs if file in makers)
-        # Other jobs have Snakemake's reasons, without the files and parameters that follow a colon.
-        reason = "; ".join(dict.fromkeys(map(plan.reason, products))) or re.sub(r":.*?(?=; [A-Z]|$)", "", job.reason)
+        reason = plan.reasons(job.outputs, job.reason)
         # Snakemake scales threads down to the cores that there are.
         threads = min(job.threads, cores or job.threads)
         jobs.append(JobPlan(**{**vars(job), "reason": reason, "threads": threads, **_estimate(plan, job, known)}))
         if job.outputs:
-            groups[families.get(job.rule) or re.sub("^notebook_.*", "notebook", job.rule)].append(jobs[-1])
+            groups[plan.family(job.rule)].append(jobs[-1])
     absent = missing(plan.config.sources, [PlannedJob(job.inputs, job.outputs) for job in found])
     working = [job for job in jobs if job.outputs]
     return PlanReport(
@@ -108,6 +106,7 @@ def make_report(
         rules={name: _cost(group) for name, group in sorted(groups.items())},
         cores=cores,
         wall={number: wall_seconds(jobs, number, cores) for number in ((gpus, 2 * gpus, 4 * gpus) if gpus else (0,))},
+        unmeasured=dict(sorted(Counter(plan.family(job.rule) for job in working if _unmeasured(plan, job)).items())),
         critical_path=longest_chain(jobs),
         sources=dict(sorted(Counter(source for job in working for source in job.sources).items())),
         missing_data={data.name: f"{place(data.kind)}.root: {data.root}" for data in absent},
@@ -126,6 +125,11 @@ def _estimate(plan: Plan, job: SnakemakeJob, known: Throughputs) -> dict[str, An
         return {}
     seconds, sources = zip(*parts, strict=True)
     return {"seconds": sum(seconds), "sources": tuple(dict.fromkeys(sources))}
+
+
+def _unmeasured(plan: Plan, job: JobPlan) -> bool:
+    uses = job.rule in OF_NETWORKS or job.rule in {one.name for one in plan.passes}
+    return uses and job.seconds is None
 
 
 def _cost(group: Sequence[JobPlan]) -> GroupCost:
@@ -159,7 +163,15 @@ def wall_seconds(jobs: Sequence[JobPlan], gpus: int, cores: int | None) -> float
 def render_plan(report: PlanReport, jobs: bool = False) -> str:
     """The plan as text; with a line for every job where `jobs`."""
     asked = f"Target {', '.join(report.targets)}: {report.totals.jobs:,} job(s)"
-    lines = [report.caption, f"{asked}, by Snakemake's dry run. Nothing was started.", "", "wall time, lower bounds:"]
+    lines = [report.caption, f"{asked}, by Snakemake's dry run. Nothing was started.", ""]
+    if report.unmeasured:
+        jobs_of = ", ".join(f"{number:,} {name}" for name, number in report.unmeasured.items())
+        lines += [
+            f"Not known is how long these jobs take, as nothing like them was measured: {jobs_of}.",
+            "Run one of each and plan again.", "wall time of all others, lower bounds:",
+        ]  # fmt: skip
+    else:
+        lines.append("wall time, lower bounds:")
     for gpus, seconds in report.wall.items():
         said = "not possible: a job asks for more" if seconds is None else f"at least {time_text(seconds)}"
         lines.append(f"  {f'on {gpus} GPU(s)' if gpus else f'on {report.cores} core(s)':<24}{said}")
@@ -190,8 +202,8 @@ def render_plan(report: PlanReport, jobs: bool = False) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Seconds in the unit that suits them: days, hours, minutes."""
-    for unit, size in (("days", DAY), ("hours", HOUR)):
+    """Seconds in the unit that suits them: days, hours, minutes, seconds."""
+    for unit, size in (("days", DAY), ("hours", HOUR), ("minutes", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds / 60:.1f} minutes"
+    return f"{seconds:.0f} seconds"

@@ -227,13 +227,21 @@ class Plan:
         """Why a product is made; for weights that nothing needs, why they would be."""
         return self.decided.pending.get(name) or self.products[name].lost or "asked for"
 
+    @functools.cached_property
     def makers(self) -> dict[str, str]:
         """The product that each file belongs to."""
         return {str(file): name for name, one in self.products.items() for file in one.files}
 
-    def __format__(self, network: str) -> str:
-        """The reason why weights are made, for the messages of rules, which are no Python."""
-        return self.reason(f"weights/{network}")
+    def reasons(self, outputs: Iterable[str], otherwise: str = "") -> str:
+        """Why a job is done, by the files that it makes; or Snakemake's reason `otherwise`, without the files and
+        parameters that follow a colon."""
+        products = dict.fromkeys(self.makers[file] for file in outputs if file in self.makers)
+        return "; ".join(dict.fromkeys(map(self.reason, products))) or re.sub(r":.*?(?=; [A-Z]|$)", "", otherwise)
+
+    def family(self, rule: str) -> str:
+        """What a rule is counted with: the passes of one set are one family, and so are all notebooks."""
+        passes = {one.name: one.item.rule for one in self.passes}
+        return passes.get(rule) or re.sub("^notebook_(?=table|figure).*", "notebook", rule)
 
     def inputs(self, *names: str) -> list[Path]:
         """The files that the job which makes these products reads.

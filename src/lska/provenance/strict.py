@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +17,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
-from lska.provenance.errors import InputError, LskaError
+from lska.provenance.errors import InputError, LskaError, alike
 from lska.provenance.files import printable, quoted
 from lska.provenance.surroundings import expanded
 
@@ -218,5 +217,5 @@ def _suggestion(cls: type[Any], place: Place) -> str:
         inner = [one.get("properties", {}).get(step) or one.get("additionalProperties") for one in sections]
         sections = [found for one in (*inner, *(one.get("items") for one in sections)) for found in options(one)]
     known = [key for one in sections for key in one.get("properties", {})]
-    close = difflib.get_close_matches(str(place[-1])[:100], known, n=1)
+    close = alike(place[-1], known)
     return f" (did you mean {close[0]!r}?)" if close else f"; known keys: {', '.join(known)}"

@@ -66,6 +66,23 @@ def require_project_folder(snakefile: Path) -> None:
 
 
 @contextmanager
+def project_folder_named(folder: Path, files: Sequence[Path]) -> Iterator[None]:
+    """Have faults of configurations in `files` say that `folder` is not that of the project, where it holds none of
+    its parts and not these files.
+    """
+    try:
+        yield
+    except LskaError as error:
+        here = all((folder / file).is_file() and (folder / file).is_relative_to(folder) for file in files)
+        if here or (folder / "config").exists() or (folder / "Snakefile").exists():
+            raise
+        raise InputError(
+            f"{folder} is not the project's folder, where config/ and Snakefile are, and from which paths in "
+            f"configurations go: call `lska` there. {error}"
+        ) from error
+
+
+@contextmanager
 def explained() -> Iterator[None]:
     """End the process with the words of a fault alone: a traceback through the Snakefile says nothing more."""
     try:
@@ -155,11 +172,14 @@ class NoAnswerError(LskaError, RuntimeError):
     """A program gave no answer in time."""
 
 
-def ask(command: Sequence[str], seconds: float, **settings: Any) -> subprocess.CompletedProcess[str]:
+def ask(
+    command: Sequence[str], seconds: float, called: str = "", **settings: Any
+) -> subprocess.CompletedProcess[str]:
     """Run a program that is not asked to do much (with `settings` of `subprocess.Popen`), and return its exit code with
-    what it said; one that takes longer than so many `seconds` is ended and raises NoAnswerError.
+    what it said; one that takes longer than so many `seconds` is ended and raises NoAnswerError. People are told of it
+    by its words, or as it is `called`.
     """
-    words, patience = shlex.join(command)[:200], min(seconds, TELL_SECONDS)
+    words, patience = called or shlex.join(command)[:200], min(seconds, TELL_SECONDS)
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, encoding="utf-8", errors="replace", **streams | settings)
     try:
@@ -167,7 +187,7 @@ def ask(command: Sequence[str], seconds: float, **settings: Any) -> subprocess.C
             output, errors = process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
             if seconds > patience:
-                logging.getLogger(__name__).info("waiting for an answer of `%s`, for at most %.0f s", words, seconds)
+                logging.getLogger(__name__).info("waiting for an answer of %s, for at most %.0f s", words, seconds)
             output, errors = process.communicate(timeout=seconds - patience)
         return subprocess.CompletedProcess(command, process.returncode, output, errors)
     except subprocess.TimeoutExpired as error:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from lska.models.runs import Run
-from lska.provenance.errors import InputError
+from lska.provenance.errors import InputError, did_you_mean
 from lska.provenance.files import parse_yaml, quoted, read_yaml
 from lska.provenance.metric_files import committed_files
 from lska.provenance.strict import SettingsError, build_parts, merge, refuse
@@ -226,6 +226,13 @@ class Config(Folders):
 
     # --- Tasks ---
 
+    def run_named(self, text: str) -> Run:
+        """The run that a person names; InputError for what is none, with the one of the scale that may be meant."""
+        try:
+            return Run.parse(text)
+        except InputError as error:
+            raise InputError(f"{error}; {did_you_mean(text, map(str, self.runs))}".rstrip("; ")) from error
+
     def classifier(self, run: Run) -> ClassifierJob:
         """The training of a run on the scale's classification set."""
         return ClassifierJob(
@@ -243,8 +250,9 @@ class Config(Folders):
     def fine_tuning(self, task: str, run: Run) -> FineTuningJob:
         """The fine-tuning of a run for `task`; raises ValueError where the scale has none."""
         if parse_task(task) is None or run not in self.runs_of(task):
-            listed = [f"{job.task} of {job.run}" for job in self.fine_tunings] if parse_task(task) else []
-            known = f"fine-tunings of the configuration: {', '.join(listed) or 'none'}"
+            listed = [job.place for job in self.fine_tunings] if parse_task(task) else []
+            advice = "" if listed else did_you_mean(task, self.heads)
+            known = f"{advice}the scale has {', '.join(listed or self.heads) or 'no fine-tunings'}"
             raise InputError(f"{task} of {run} is not configured at scale {self.scale}; {known}")
         kind = task.partition("/")[0]
         return FineTuningJob(

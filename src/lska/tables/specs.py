@@ -6,7 +6,6 @@ imported while the Snakefile is parsed, so it imports nothing heavy.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import itertools
 import string
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lska.models.designs import ATTENTIONS
 from lska.models.runs import Run
-from lska.provenance.errors import InputError
+from lska.provenance.errors import InputError, did_you_mean
 from lska.provenance.files import read_yaml
 from lska.provenance.strict import build
 from lska.settings.tasks import CONTROL, parse_task
@@ -202,9 +201,7 @@ def load_spec(target: str, folder: Path = SPECS) -> TableSpec:
     path = folder / f"{target}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in folder.glob("*_*.yaml"))
-        close = difflib.get_close_matches(target, known, n=1)
-        advice = f"did you mean {close[0]}? " if close else ""
-        raise InputError(f"{target!r} is no table or figure; {advice}There are {', '.join(known)}")
+        raise InputError(f"{target!r} is no table or figure; {did_you_mean(target, known)}There are {', '.join(known)}")
     return build(TableSpec, {"target": target, "paper": target, **read_yaml(path)}, str(path))
 
 

@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 CONTINUE_LATER = os.EX_TEMPFAIL
 """Exit code 75 of a training that stopped in time and goes on when it is started again."""
 
+STOPPED = "lska: stopped:"
+"""How the last line of such a training begins, by which its log is told from that of one that failed."""
+
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGUSR1})
 """Those that ask a training to stop."""
 
