@@ -22,7 +22,7 @@ from lska.models.runs import ATTENTIONS, Run
 from lska.tables.collect import Table
 from lska.tables.figure_curves import cost_curves, kernel_size_panels, trade_off
 from lska.tables.figure_parts import FOOTER_LETTERS, LOOKS, NAMES, WIDTH, balanced
-from lska.tables.figures import DRAWINGS, draw_figure
+from lska.tables.figures import DARK_INK, DARK_PAGE, DRAWINGS, draw_figure, following_scheme
 from lska.tables.measurements import read_paper
 from lska.tables.specs import TARGETS
 
@@ -223,6 +223,18 @@ def test_files_are_equal_byte_for_byte_and_hold_text_in_outline_fonts(
     assert ">Demo scale: some caption" in svg
     fonts = {re.search("font-family: ([^;]*)", text.get("style"))[1] for text in root.iter(f"{SVG}text")}
     assert fonts and all(font.endswith("sans-serif") for font in fonts)
+
+
+def test_in_a_dark_scheme_greys_turn_and_colours_and_numbers_on_maps_stay() -> None:
+    drawn = "".join(f'<path style="fill: {fill}; stroke: #808080"/>' for fill in ("#ffffff", "#fffffe", "#009e73"))
+    found = following_scheme(f"<svg><defs></defs>{drawn}<image/></svg>")
+    assert found.replace(re.search("\n  <style>.*</style>", found)[0], "").count(drawn) == 1
+    rules = dict(re.findall(r'\[style\*="(.*?)"\] { (.*?) !important; }', found))
+    assert rules["fill: #ffffff"] == f"fill: #{DARK_PAGE.hex()}" and f"svg {{ fill: #{DARK_INK.hex()}; }}" in found
+    # In the middle between white and black, in the middle between page and ink.
+    middle = [round((page + ink) / 2) for page, ink in zip(DARK_PAGE, DARK_INK, strict=True)]
+    assert np.abs(np.array(middle) - list(bytes.fromhex(rules["stroke: #808080"][-6:]))).max() <= 1
+    assert not [rule for rule in rules if "#fffffe" in rule or "#009e73" in rule]
 
 
 def test_unknown_formats_and_drawings_are_refused_and_nothing_is_written(tmp_path: Path) -> None:

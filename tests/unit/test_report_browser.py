@@ -6,15 +6,20 @@ Playwright drives a Chromium that is installed (`apt-get install chromium`); wit
 
 from __future__ import annotations
 
+import io
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from report_helpers import folder_of
 
 from lska.settings.scale import Config
+from lska.tables.figure_parts import LOOKS
+from lska.tables.figures import DARK_COLOURS, DARK_PAGE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (make test installs it)")
 
@@ -234,6 +239,24 @@ def test_a_figure_enlarges_shrinks_and_moves_by_click_keys_wheel_and_pointer(vis
     assert image.bounding_box()["width"] == DESKTOP["width"]
     page.keyboard.press("Escape")
     assert not image.is_visible() and page.evaluate("document.activeElement.hasAttribute('data-zoom')")
+
+
+def seen(picture: bytes) -> Counter[tuple[int, ...]]:
+    """Pixels of a screenshot by colour."""
+    return Counter(Image.open(io.BytesIO(picture)).convert("RGB").get_flattened_data())
+
+
+@pytest.mark.parametrize("visit", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True)
+def test_a_figure_follows_the_colour_scheme_with_its_page(visit: Visit, request: pytest.FixtureRequest) -> None:
+    dark = request.node.callspec.params["visit"]["color_scheme"] == "dark"
+    page = visit.open("figure_01.html")
+    colours = seen(page.locator(".plate img").screenshot())
+    (ground, most), curve = colours.most_common(1)[0], LOOKS["lka"][0]
+    assert most > 0.8 * colours.total()
+    assert ground == (tuple(DARK_PAGE) if dark else (255, 255, 255))
+    # Curves can be seen on either; one is too dark for a dark page, and lighter there.
+    shown = [colours[tuple(bytes.fromhex(colour[1:]))] for colour in (curve, DARK_COLOURS[curve])]
+    assert shown[dark] > 20 and shown[not dark] == 0
 
 
 EDGES = """column => Array.from(document.querySelectorAll("table.data tbody tr"), row => row.cells[column])

@@ -36,8 +36,9 @@ NOTE = (
 )
 ABREAST = 3
 """Maps beside each other whose titles fit on a line."""
-DARK = 60
-"""Percentage below which numbers are written in white."""
+DARK, ON_DARK, ON_LIGHT = 60, "#fffffe", "#000001"
+"""Percentage below which numbers are written in white; on a map neither must follow the reader's colour scheme, as pure
+white and black do."""
 
 Network = tuple[str, int]
 """Attention and kernel size, which tell the maps apart."""
@@ -192,7 +193,7 @@ def _draw_accuracies(axes: Axes, values: np.ndarray, corruptions: Sequence[str])
     axes.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
-            colour = "white" if value < DARK else "black"
+            colour = ON_DARK if value < DARK else ON_LIGHT
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=5, color=colour)
     return image
 

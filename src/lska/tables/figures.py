@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,6 +30,10 @@ DRAWINGS: dict[str, Callable[[Table], Figure]] = {
 # Of each format, what would differ between equal figures.
 UNDATED = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Producer": None}, ".svg": {"Date": None}}
 DPI = 200
+DARK_PAGE, DARK_INK = bytes.fromhex("17181a"), bytes.fromhex("e8e4db")
+"""What white and black become where a reader's colour scheme is dark: the colours of the report, static/site.css."""
+DARK_COLOURS = {"#0072b2": "#4aa3df", "#d55e00": "#ee7c2b"}
+"""Of the colours of curves and letters, those that would be hard to see on a dark page, with what they become."""
 
 
 def draw_figure(table: Table, paths: Sequence[Path]) -> None:
@@ -51,3 +56,26 @@ def draw_figure(table: Table, paths: Sequence[Path]) -> None:
             with atomic_path(path) as temporary:
                 metadata = UNDATED[path.suffix] | {"Title": f"{table.spec.number}. {table.spec.title}"}
                 figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=metadata)
+                if path.suffix == ".svg":
+                    written = temporary.read_text(encoding="utf-8")
+                    temporary.write_text(following_scheme(written), encoding="utf-8")
+
+
+def following_scheme(svg: str) -> str:
+    """An SVG file of Matplotlib's that follows the reader's colour scheme: where it is dark, greys from white to black
+    become those from `DARK_PAGE` to `DARK_INK`. Images and other colours, also those of numbers on maps, stay.
+    """
+    greys = {f"#{part * 3}": _dark_grey(int(part, 16)) for part in re.findall(r": #([0-9a-f]{2})\1\1\b", svg)}
+    # What Matplotlib leaves without a colour is black.
+    rules = [f"svg {{ fill: {_dark_grey(0)}; }}"]
+    for light, dark in sorted({**greys, **DARK_COLOURS}.items()):
+        for name in ("fill", "stroke"):
+            rules.append(f'[style*="{name}: {light}"] {{ {name}: {dark} !important; }}')
+    style = f"<style>@media (prefers-color-scheme: dark) {{ {' '.join(rules)} }}</style>"
+    return svg.replace("<defs>", f"<defs>\n  {style}", 1)
+
+
+def _dark_grey(level: int) -> str:
+    """What a grey of 0 (black) to 255 (white) becomes."""
+    mixed = (round(ink + (page - ink) * level / 255) for page, ink in zip(DARK_PAGE, DARK_INK, strict=True))
+    return f"#{bytes(mixed).hex()}"
