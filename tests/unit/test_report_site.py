@@ -13,9 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from report_helpers import (
     DRAWN,
     broken,
@@ -28,12 +31,13 @@ from report_helpers import (
     put_claims,
     put_notebook,
     put_sidecars,
+    read,
 )
 from small_scale import copy_small
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import entry, put, put_required
 
-from lska.claims.listing import claim_files
+from lska.claims.listing import MAIN_CLAIMS, claim_files, read_claims
 from lska.claims.verdicts import Verdict
 from lska.cli import main
 from lska.models.runs import Run
@@ -42,6 +46,7 @@ from lska.provenance.files import is_temporary, write_json
 from lska.provenance.metric_files import lock_digest, project_root
 from lska.report import costs
 from lska.report import site as site_module
+from lska.report.front_page import citations, key_numbers, main_claims
 from lska.report.gather import gather
 from lska.report.pages import agreement, all_pages, compare_scales, kind_of_claim, measured_elsewhere
 from lska.report.site import build_site, duration, hours, minus, notebook_html, render_notebooks, unbroken
@@ -113,8 +118,8 @@ def test_every_number_is_followed_to_its_copied_files(site: Config) -> None:
         assert {f"{place}.{kind}" for kind in kinds} <= set(pages_of(site)[f"{target}.html"].links)
 
 
-def test_the_overview_counts_what_the_tables_hold(site: Config) -> None:
-    text = pages_of(site)["index.html"].text
+def test_the_accounting_counts_what_the_tables_hold(site: Config) -> None:
+    text, front = (read(folder_of(site) / f"{name}.html").text for name in ("reproduced", "index"))
     frames = [pd.read_csv(path) for path in sorted((site.results / "tables").glob("*.csv"))]
     states = pd.concat(frames)["state"].value_counts()
     assert all(f"{state} {number} " in text for state, number in states.items())
@@ -123,11 +128,35 @@ def test_the_overview_counts_what_the_tables_hold(site: Config) -> None:
     pipes = "".join(path.read_text() for path in sorted((site.results / "tables").glob("*.md")))
     rings = sum(line.count("○") for line in pipes.splitlines() if line.startswith("| "))
     assert rings > states["other data"]
-    assert f"{rings} were measured on other data or on shrunken networks" in text
-    assert f"known for {states['other data']} of them, stand beside them for reference only" in text
+    assert f"{rings} values were measured on other data or on shrunken networks" in text
+    assert f"For {states['other data']} of them the paper's value is known" in text
     assert "holds 1 " in text and "the paper's own numbers disagree 1 " in text
     content = json.loads(site.metric_path("classification", RUN).read_text())
-    assert f"VAN-Tiny LSKA k=23 {content['metrics']['top1']['value']:.1f} ± 1.5" in text
+    assert f"VAN-Tiny LSKA k=23 {content['metrics']['top1']['value']:.1f} ± 1.5" in front
+
+
+def test_a_network_has_a_page_of_all_that_was_measured_of_it(site: Config) -> None:
+    folder = folder_of(site)
+    networks = {f"network_{str(run.with_seed(0)).removesuffix('-s0')}.html" for run in site.runs}
+    front, page, table = (read(folder / f"{name}.html") for name in ("index", "network_van_tiny-lska-k23", "table_03"))
+    assert {path.name for path in folder.glob("network_*.html")} == networks <= set(front.links)
+    measured = [path for path in (site.results / "metrics").rglob(f"{RUN}.json") if path.stem == str(RUN)]
+    assert len(measured) > 10
+    for path in measured:
+        content = json.loads(path.read_text())
+        assert f"files/{path.relative_to(site.results).as_posix()}" in page.links
+        assert content["data"] is None or f"On {content['data']['name']}. Seed 0." in page.text
+    for title in ("Accuracy", "Cost, RetinaNet 1x", "Robustness, C-bar", "Detection, Mask R-CNN 1x", "Weights"):
+        assert f" {title} " in page.text, title
+    assert "Segmentation, Semantic FPN, from a random backbone, as a control" in page.text
+    # Rows lead to their network, and the network back to its rows, where its number stands.
+    assert "network_van_tiny-lska-k23.html" in table.links
+    soup = BeautifulSoup((folder / "table_03.html").read_text(), "html.parser")
+    places = [link for link in page.links if link.startswith("table_03.html#row-")]
+    rows = [soup.find(id=link.partition("#")[2]) for link in places]
+    assert {row.th.get_text() for row in rows} == {"VAN-LSKA-Tiny"}
+    top1 = json.loads(site.metric_path("classification", RUN).read_text())["metrics"]["top1"]["value"]
+    assert re.search(rf"top-1 \(%\) {top1:.1f} ± 1\.5 ○ 75\.0 other data Table III", page.text.replace("\xa0", " "))
 
 
 def test_what_the_other_pages_and_the_summary_say(site: Config, snapshot: SnapshotAssertion) -> None:
@@ -170,7 +199,7 @@ def test_hostile_texts_are_shown_as_texts_and_broken_chains_are_told(bare: Confi
         filtered = name in ("claims.html", "scales.html")
         assert page.scripts == 1 + data + filtered and page.handlers == [], name
     assert HOSTILE in pages["claims.html"].text
-    assert re.search(r"followed to the files behind them; \d+ are broken", pages["index.html"].text)
+    assert re.search(r"the files behind them\. \d+ do not agree with their files", pages["reproduced.html"].text)
 
 
 def test_an_empty_scale_says_on_each_page_what_is_missing(bare: Config, snapshot: SnapshotAssertion) -> None:
@@ -180,6 +209,7 @@ def test_an_empty_scale_says_on_each_page_what_is_missing(bare: Config, snapshot
     pages = pages_of(bare)
     assert list(broken(folder_of(bare), pages)) == []
     assert pages["notebooks.html"].text.count("not here") == len(TARGETS)
+    assert len(re.findall(r'class="value none"[^>]*>not run<', (folder_of(bare) / "index.html").read_text())) == 5
     missing = {
         name: re.findall(r'<p class="missing">(.*?)</p>', (folder_of(bare) / name).read_text())
         for name in pages
@@ -226,7 +256,7 @@ def test_claims_that_are_only_counted_are_told_from_measured_ones(bare: Config) 
     path.write_text(json.dumps({**json.loads(path.read_text()), "claims": [*made, claim("R04", "holds", bare)]}))
     build_site(bare)
     pages = pages_of(bare)
-    for name in ("index.html", "claims.html"):
+    for name in ("reproduced.html", "claims.html"):
         text = pages[name].text
         assert "Verdict counted measured" in text and "not testable" not in text
         assert "contradicted 1 1 " in text and "holds – 1 " in text and f"{rounded} 1 – " in text
@@ -234,6 +264,73 @@ def test_claims_that_are_only_counted_are_told_from_measured_ones(bare: Config) 
     path.write_text(path.read_text().replace('"holds"', '"maybe"'))
     with pytest.raises(ValueError, match=r"claims\.json"):
         build_site(bare)
+
+
+def test_the_five_numbers_are_those_of_the_metric_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project_root())
+    small = load([Path("config/small.yaml")])
+    counted = {"paper": {"reproduced": 39, "compared": 40}}
+    accuracy, cost, robustness, shape, counts = key_numbers(SimpleNamespace(config=small), counted)
+
+    def value(task: str, metric: str, network: str) -> float:
+        content = json.loads(small.metric_path(task, Run.parse(f"van_tiny-{network}-s0")).read_text())
+        return content["metrics"][metric]["value"]
+
+    ours, other = (value("classification", "top1", network) for network in ("lska-k23", "lka-k23"))
+    assert accuracy.value == f"+{ours - other:.1f} points" and f"{ours:.1f} against {other:.1f}" in accuracy.about
+    right = [
+        np.load(small.metric_path("classification", Run.parse(f"van_tiny-{name}-k23-s0")).with_suffix(".npz"))
+        for name in ("lska", "lka")
+    ]
+    (key,) = [key for key in right[0] if key.endswith("top1")]
+    gaps = right[0][key].astype(float) - right[1][key]
+    reach = 1.96 * gaps.std(ddof=1) / len(gaps) ** 0.5 * (100 if gaps.max() == 1 else 1)
+    low, high = ours - other - reach, ours - other + reach
+    assert accuracy.error == f"95 % interval {low:.1f} to {high:.1f}, paired over 10,000 images, one seed"
+    growth = {
+        name: value("complexity", "flops", f"{name}-k53") / value("complexity", "flops", f"{name}-k7")
+        for name in ("lska", "lka", "lka_trivial")
+    }
+    assert cost.value == f"× {growth['lska']:.2f}"
+    assert f"× {growth['lka']:.2f} with LKA and × {growth['lka_trivial']:.2f} with LKA-trivial" in cost.about
+    for number, task, metric in (
+        (robustness, "robustness/c", "top1_mean_19"), (shape, "shape_texture", "shape_share_reference"),
+    ):  # fmt: skip
+        large, little = (value(task, metric, f"lska-k{size}") for size in (53, 7))
+        assert number.value == f"{large - little:+.1f} points" and f"{large:.1f} against {little:.1f}" in number.about
+    assert counts.value == "39 of 40"
+    without = key_numbers(SimpleNamespace(config=replace(small, groups=())), counted)
+    assert [one.value for one in without[:2]] == ["not run", "not run"]
+
+
+def test_the_main_claims_come_out_as_their_claims_do(bare: Config) -> None:
+    ids = [name for names in MAIN_CLAIMS.values() for name in names]
+    assert len(MAIN_CLAIMS) == 5 and set(ids) <= {one.id for one in read_claims()}
+    assert main_claims(None) == []
+
+    def line(*verdicts: str) -> dict:
+        (names,) = (names for names in MAIN_CLAIMS.values() if len(names) == 2)
+        made = [claim(name, verdict, bare) for name, verdict in zip(("R17", "R18"), verdicts, strict=True)]
+        content = {"claims": [one | {"id": name} for one, name in zip(made, names, strict=True)]}
+        (found,) = main_claims(content)
+        return found
+
+    holds, lost, unknown = Verdict.HOLDS, Verdict.CONTRADICTED, Verdict.NOT_RUN
+    for verdicts, expected in (
+        ((holds, holds), holds), ((holds, lost), lost), ((unknown, lost), lost), ((unknown, holds), unknown),
+        ((holds, Verdict.NOISE), Verdict.NOISE), ((Verdict.ROUNDING, Verdict.NOISE), Verdict.ROUNDING),
+    ):  # fmt: skip
+        assert line(*verdicts)["verdict"] is expected, verdicts
+    assert line(holds, unknown)["about"] == "of 2 comparisons: 1 hold, 1 not run"
+    assert line(unknown, unknown)["about"] == "classification of some network; and 1 more"
+
+
+def test_the_citation_is_bibtex_of_the_citation_file() -> None:
+    paper, own = citations().split("\n\n")
+    for text in (paper, own):
+        assert text.count("{") == text.count("}") and re.fullmatch(r"@\w+\{\w+,\n(  \w+ +=  ?\{.*\},?\n)+\}", text)
+    assert paper.startswith("@article{lau2023,") and "Lau, Kin Wai and Po, Lai-Man and Rehman, Yasar Abbas Ur" in paper
+    assert "arXiv preprint arXiv:2309.01439" in paper and "{{The LSKA reproduction's contributors}}" in own
 
 
 # A site takes the place of the former one when it is complete, and never before

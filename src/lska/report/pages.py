@@ -12,12 +12,13 @@ from lska.claims.listing import parse
 from lska.claims.summaries import headlines
 from lska.claims.verdicts import MARKS, Verdict
 from lska.claims.verdicts import MEANING as VERDICT_MEANING
-from lska.models.runs import Run
 from lska.provenance.errors import InputError
 from lska.provenance.files import read_table
 from lska.provenance.metric_files import lock_digest, project_root
 from lska.report import costs
+from lska.report.front_page import citations, key_numbers, main_claims
 from lska.report.gather import Results, Target, cell_details, site_copy
+from lska.report.network_pages import network_id, network_name, network_pages, network_results
 from lska.report.site_paths import TabledScale, tabled_scales
 from lska.settings.tasks import CONTROL
 from lska.tables.cell_text import cell_text, facts, legend, shown
@@ -26,6 +27,9 @@ from lska.tables.specs import TARGETS, ColumnSpec, TableSpec, display_names, loa
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+
+KEY_FIGURE, DRAWING = "figure_06", "figure_02"
+"""What the first page shows: accuracy and cost against the kernel size, and the designs of the attention."""
 
 LONG = 20
 """Rows of the longest table that a figure's page shows unfolded."""
@@ -59,7 +63,9 @@ class Page:
 
 def all_pages(results: Results) -> Iterator[Page]:
     """All pages of a site, those in the menu in its order."""
-    for make in (_overview, _claims, _tables, _figures, _notebooks, _scales, _workflow, _costs, _environment):
+    what = (_overview, _accounting, _networks, _claims, _tables, _figures, _notebooks, _scales)
+    how = (_workflow, _costs, _environment)
+    for make in (*what, *how):
         yield from make(results)
 
 
@@ -76,11 +82,24 @@ def downloads(results: Results) -> dict[Path, str]:
 
 
 def _overview(results: Results) -> Iterator[Page]:
+    figures = {target.name: (target, _pictures(target, results)) for target in results.of("figure")}
+    content = {
+        "key_numbers": key_numbers(results, agreement(results)),
+        "key_figure": figures[KEY_FIGURE],
+        "drawing": figures[DRAWING],
+        "main_claims": main_claims(results.claims),
+        "networks": _network_table(results),
+        "citations": citations(),
+        "weights": results.config.checkpoints.as_posix(),
+    }
+    yield Page("index.html", TITLE, "overview.html", content, menu="Overview")
+
+
+def _accounting(results: Results) -> Iterator[Page]:
     verdicts = claim_groups(results.claims)
     content = {
         "agreement": agreement(results),
         "elsewhere": measured_elsewhere(results),
-        "networks": _networks(results),
         "seeds": max(Counter(run.with_seed(0) for run in results.config.runs).values(), default=0),
         "verified": results.verified,
         "states": _count_states(target for target in results.of("table")),
@@ -88,7 +107,14 @@ def _overview(results: Results) -> Iterator[Page]:
         "verdicts": verdicts,
         "kinds": _kinds(verdicts),
     }
-    yield Page("index.html", TITLE, "overview.html", content, menu="Overview")
+    yield Page("reproduced.html", "What was reproduced", "reproduced.html", content, menu="What was reproduced")
+
+
+def _networks(results: Results) -> Iterator[Page]:
+    names = network_pages(results)
+    for network in network_results(results):
+        title, name = f"{network.name}, by every protocol", names[network_id(network.run)]
+        yield Page(name, title, "network.html", {"network": network}, above="index.html")
 
 
 def agreement(results: Results) -> dict[str, dict[str, int]]:
@@ -129,45 +155,38 @@ def _tallies(targets: Iterable[Target]) -> dict[str, Any]:
     return {"states": states, "targets": counts}
 
 
-def _networks(results: Results) -> dict[str, Any]:
-    """Top-1 of every trained network, AP or mIoU of every fine-tuned one, in percent: a row per network, a column per
-    metric with its data; over seeds, with their deviation, where there are several, else with the standard error. No
-    rows where nothing was run."""
-    config, heads = results.config, display_names().get("heads", {})
+def _network_table(results: Results) -> dict[str, Any]:
+    """Top-1 of every network, AP or mIoU of every fine-tuned one, in percent: a row per network that has a page, a
+    column per metric with its data; over seeds, with their deviation, where there are several, else with the standard
+    error."""
+    config, heads, pages = results.config, display_names()["heads"], network_pages(results)
     measured = [("classification", run, {"top-1": "top1"}) for run in config.runs]
     measured += [(job.task, job.run, headlines(job.task)) for job in config.fine_tunings]
-    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    found: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {
+        (network_name(run), pages[network_id(run)]): {} for run in config.runs if network_id(run) in pages
+    }
     columns: dict[str, dict[str, None]] = {}
     for task, run, metrics in measured:
         content = results.metrics.get(config.metric_path(task, run), {})
         head = task.partition("/")[2].removesuffix(CONTROL)
+        name = network_name(run) + (", random backbone" if task.endswith(CONTROL) else "")
         for label, metric in metrics.items():
             entry = content.get("metrics", {}).get(metric) or {}
             if entry.get("value") is not None:
                 column = f"{heads.get(head, head)} {label}".strip()
-                found.setdefault(_network_name(task, run), {}).setdefault(column, []).append(entry)
+                found.setdefault((name, pages[network_id(run)]), {}).setdefault(column, []).append(entry)
                 columns.setdefault(column, {})[(content.get("data") or {}).get("name", "")] = None
 
     def pooled(entries: list[Mapping[str, Any]]) -> str:
         if not entries:
             return ""
         over = pool([entry["value"] for entry in entries], [entry.get("standard_error") for entry in entries])
-        spread = over.standard_error if over.deviation is None else over.deviation
-        return shown(over.mean, decimals=1, spread=spread)
+        return shown(over.mean, decimals=1, spread=over.error)
 
     return {
         "columns": {column: ", ".join(names) for column, names in columns.items()},
         "rows": {name: [pooled(cells.get(column, [])) for column in columns] for name, cells in found.items()},
     }
-
-
-def _network_name(task: str, run: Run) -> str:
-    """`VAN-Tiny LSKA k=23`, as the tables call it."""
-    names = display_names()
-    model = names["models"].get(run.model, run.model)
-    size = "" if run.kernel is None else f" {names['attentions'].get(run.attention, run.attention)} k={run.kernel}"
-    family = "VAN-" if run.attention else ""
-    return f"{family}{model}{size}" + (", random backbone" if task.endswith(CONTROL) else "")
 
 
 # ------------------------------------------------------------------------------------------------------------- claims
@@ -279,9 +298,10 @@ def _targets(results: Results, kind: str) -> Iterator[Page]:
 def _view(target: Target, results: Results) -> dict[str, Any] | None:
     """What stands around the cells of a table: sentences of its caption without number and title, which the page itself
     has; the widest mark and value of the paper in each column, whose room its cells keep, so that numbers stand below
-    each other; and the details of each cell."""
+    each other; the details of each cell; and the page of each row's network, if it has one."""
     if target.table is None:
         return None
+    networks = network_pages(results)
     columns = [list(map(cell_text, column)) for column in zip(*(row.cells for row in target.table.rows), strict=True)]
     return {
         "table": target.table,
@@ -290,6 +310,7 @@ def _view(target: Target, results: Results) -> dict[str, Any] | None:
         "marks": [max((text.mark for text in column), key=len) for column in columns],
         "papers": [max((text.paper for text in column), key=len) for column in columns],
         "details": cell_details(target.table, results),
+        "networks": [networks.get(network_id(row.source)) if row.source else None for row in target.table.rows],
     }
 
 

@@ -336,6 +336,11 @@ class Pooled(NamedTuple):
     spread: float | None
     """Standard deviation of a single run: sqrt(sampling error^2 + deviation^2)."""
 
+    @property
+    def error(self) -> float | None:
+        """What stands after ±: the deviation over seeds where there are several, else the standard error."""
+        return self.standard_error if self.deviation is None else self.deviation
+
 
 def pool(values: Sequence[float], errors: Sequence[float | None]) -> Pooled:
     """Combine the runs of all seeds, given their values and standard errors.
