@@ -22,6 +22,7 @@ from tiny_project import free_port
 from lska.cli import main
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import project_root
+from lska.report.site import notebook_html
 from lska.settings.scale import Config, load
 from lska.tables.notebooks import NotebookError, enter_project, execute, execute_target, lab_command
 from lska.tables.specs import TARGETS, load_spec, requirements
@@ -94,6 +95,18 @@ def test_a_table_from_metric_files_to_the_executed_notebook_and_again_by_hand(
     ):  # fmt: skip
         assert part in text
     assert str(tmp_path) not in OUTPUT.read_text(encoding="utf-8")
+    # The table stands first, and then how it was made, with the parameters of this run and no others.
+    first, *later = (cell for cell in nbformat.read(OUTPUT, 4).cells if cell.cell_type == "code")
+    heading, shown, explanation = (out.data for out in first.outputs)
+    assert heading["text/markdown"].startswith("# Table I.") and "<td" in shown["text/html"]
+    assert explanation["text/markdown"] == load_spec("table_01").explanation
+    (given,) = (cell.source for cell in later if "\ntarget = " in cell.source)
+    values: dict[str, Any] = {}
+    exec(given, values)
+    assert values["target"] == "table_01" and values["config"] == ["config/demo.yaml", f"{OUTPUT.with_suffix('.yaml')}"]
+    page = notebook_html(OUTPUT)
+    assert 0 < page.index("<td") < page.index("How it was made") < page.index(">target</span>")
+    assert "display_id" not in page
     assert nbformat.read(OUTPUT, 4).metadata.papermill.input_path == "table.ipynb"
     assert (tables / "table_01.md").read_text().count("✓") == 8 + 1  # cells and legend
     written = {path: path.read_bytes() for path in tables.iterdir()}
@@ -129,9 +142,11 @@ def test_failed_notebook_stays_with_its_traceback_and_gives_no_output(tmp_path: 
     log, output = folder / "logs" / "t.ipynb", folder / "out" / "t.ipynb"
     output.parent.mkdir()
     output.write_text("of an earlier run")
-    with pytest.raises(NotebookError, match=r"(?s)t\.ipynb: cell 4 failed with ZeroDivisionError.*logs/t\.ipynb"):
+    with pytest.raises(NotebookError, match=r"(?s)t\.ipynb: cell 3 failed with ZeroDivisionError.*logs/t\.ipynb"):
         execute(template, log, output, {"number": 5})
     assert not list(output.parent.iterdir())
+    with pytest.raises(ValueError, match=r"t\.ipynb: expected one line 'nmber = \.\.\.' in its cell .*, found 0"):
+        execute(template, log, output, {"nmber": 5})
     before, error = outputs_of(log)
     assert before.text == "before\n" and "ZeroDivisionError" in "".join(error.traceback)
 

@@ -92,7 +92,7 @@ def test_every_state_in_every_format(
         assert (tmp_path / f"t{suffix}").read_text(encoding="utf-8") == render(table) == snapshot(name=suffix)
     with pytest.raises(ValueError, match=r"t\.docx.*\.md, \.tex, \.csv, \.html"):
         write_table(table, tmp_path / "t.docx")
-    notebook = [table_summary.introduction(table.spec), table_summary.figure_numbers(table)]
+    notebook = [table_summary.figure_numbers(table)]
     functions = ("state_counts", "not_run", "printed", "provenance", "further")
     notebook += [getattr(table_summary, name)(table) for name in functions]
     assert "\n\n---\n\n".join(notebook) == snapshot(name="notebook")

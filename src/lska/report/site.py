@@ -123,6 +123,7 @@ def render_notebooks(config: Config) -> list[Path]:
 
 def notebook_html(notebook: Path) -> str:
     """The cells of a notebook with their outputs, as HTML without a head, scripts, styles or anything from elsewhere.
+    Of cells that are tagged `remove_input`, as nbconvert calls it, there are the outputs alone.
 
     Raises:
         NotebookError: the file is no notebook.
@@ -131,6 +132,7 @@ def notebook_html(notebook: Path) -> str:
         import nbformat
     from jupyter_core.paths import ENV_JUPYTER_PATH
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import TagRemovePreprocessor
 
     try:
         text = read_text(notebook)
@@ -141,4 +143,5 @@ def notebook_html(notebook: Path) -> str:
     # A user may have another one of this name, so that of this environment comes first.
     own = [str(Path(place) / "nbconvert" / "templates") for place in ENV_JUPYTER_PATH]
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, extra_template_basedirs=own)
+    exporter.register_preprocessor(TagRemovePreprocessor(remove_input_tags={"remove_input"}), enabled=True)
     return exporter.from_notebook_node(nbformat.reads(text, as_version=4))[0]

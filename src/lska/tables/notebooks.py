@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lska.provenance.errors import InputError, LskaError
-from lska.provenance.files import MissingFileError, write_text
+from lska.provenance.files import MissingFileError, read_json, write_text
 from lska.provenance.metric_files import project_root
 from lska.provenance.surroundings import ADDRESSES, absent, require_own_code
 from lska.tables.specs import TARGETS
@@ -76,13 +77,15 @@ def execute_target(
 
 
 def execute(template: Path, log: Path, output: Path, parameters: Mapping[str, Any]) -> None:
-    """Run `template` with `parameters` in the current folder and this Python; keep it in `log`, then copy to `output`.
+    """Run `template` with `parameters`, in place of its own, in the current folder and this Python; keep it in `log`,
+    then copy to `output`.
 
     The notebook is saved to `log` after each cell. `output` appears, atomically and without the paths of this machine,
     only when all cells have run; a former one is removed first, so that it cannot be taken for the new one.
 
     Raises:
         NotebookError: a cell failed; `log` holds the notebook with the traceback.
+        ValueError: the template has no such parameter.
     """
     # Clients of clouds, which papermill imports where they are installed.
     with absent(ADDRESSES, "boto3", "pyarrow"):
@@ -91,14 +94,14 @@ def execute(template: Path, log: Path, output: Path, parameters: Mapping[str, An
 
     output.unlink(missing_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
+    write_text(log, json.dumps(_with_parameters(template, parameters), ensure_ascii=False))
     # In braces papermill would look for variables to fill in.
-    source, executed = (str(path).replace("{", "{{").replace("}", "}}") for path in (template, log))
+    place = str(log).replace("{", "{{").replace("}", "}}")
     try:
         with tempfile.TemporaryDirectory(prefix="lska-") as folder:
             papermill.execute_notebook(
-                source,
-                executed,
-                parameters=dict(parameters),
+                place,
+                place,
                 kernel_name="python3",
                 progress_bar=False,
                 kernel_manager_class=_kernel_manager(Path(folder)),
@@ -110,8 +113,23 @@ def execute(template: Path, log: Path, output: Path, parameters: Mapping[str, An
         ) from error
     notebook = json.loads(log.read_text(encoding="utf-8"))
     about = notebook["metadata"].get("papermill", {})
-    about |= {key: Path(about[key]).name for key in ("input_path", "output_path") if about.get(key)}
+    about |= {"input_path": template.name, "output_path": output.name, "parameters": dict(parameters)}
     write_text(output, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+
+
+def _with_parameters(template: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The notebook of a template with other values in its cell of parameters, so that each parameter stands there once;
+    papermill would add a second cell below."""
+    notebook = read_json(template)
+    cell = next(cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", ()))
+    source = "".join(cell["source"])
+    for name, value in parameters.items():
+        line = f"{name} = {value!r}"
+        source, found = re.subn(rf"^{name} = .*?(?=  #|$)", lambda _, line=line: line, source, flags=re.MULTILINE)
+        if found != 1:
+            raise InputError(f"{template}: expected one line '{name} = ...' in its cell of parameters, found {found}")
+    cell["source"] = source
+    return notebook
 
 
 def _kernel_manager(folder: Path) -> type:

@@ -64,11 +64,6 @@ In a terminal, in the project's folder, this follows the same number back to wei
 """
 
 
-def introduction(spec: TableSpec) -> str:
-    """Heading and explanation, in Markdown."""
-    return f"# {spec.number}. {spec.title}\n\n{spec.explanation}"
-
-
 def figure_numbers(table: Table) -> str:
     """The table of a figure, in Markdown; where it is too long to be read, where its numbers are."""
     if len(table.rows) <= LONGEST:
@@ -85,7 +80,7 @@ def pictures(spec: TableSpec, config: Config, results: Path) -> list[object]:
 
     def shown(path: Path, name: object, command: str) -> list[object]:
         absent = Markdown(f"Not here: drawn by `{command}`, which needs the data.")
-        return [Markdown(f"### {name}"), Image(filename=str(path)) if path.is_file() else absent]
+        return [Markdown(f"### {name}"), Image(filename=str(path), alt=str(name)) if path.is_file() else absent]
 
     folder, found = results / "samples", []
     for path in samples(spec, config, results):
