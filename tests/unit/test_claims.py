@@ -121,6 +121,11 @@ def test_the_claims_are_the_relations_of_the_paper() -> None:
     assert "no comparison of two numbers" in without[0].note
 
 
+def test_the_schema_knows_every_verdict() -> None:
+    schema = json.loads((project_root() / "src" / "lska" / "schemas" / "claims.schema.json").read_text())
+    assert schema["$defs"]["verdict"]["enum"] == list(Verdict)
+
+
 def test_gaps_in_numbers_are_bound_to_the_data_that_they_were_published_for() -> None:
     """A predicate that asks for a gap of 2.3 points says nothing on other images than the paper's."""
     for one in read_claims(PAPER / "claims.csv"):

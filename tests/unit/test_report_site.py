@@ -321,7 +321,7 @@ def test_the_main_claims_come_out_as_their_claims_do(bare: Config) -> None:
         ((holds, Verdict.NOISE), Verdict.NOISE), ((Verdict.ROUNDING, Verdict.NOISE), Verdict.ROUNDING),
     ):  # fmt: skip
         assert line(*verdicts)["verdict"] is expected, verdicts
-    assert line(holds, unknown)["about"] == "of 2 comparisons: 1 hold, 1 not run"
+    assert line(holds, unknown)["about"] == "of 2 comparisons: 1 holds, 1 not run"
     assert line(unknown, unknown)["about"] == "classification of some network; and 1 more"
 
 

@@ -315,10 +315,11 @@ def verify_claims(config: Config, distrusted: Sequence[Path] = ()) -> Iterator[F
     def made(suffix: str) -> str:
         if suffix == ".json":
             return json_text(judged())
-        # Pages of outdated verdicts are compared with these.
-        counts = judged()["counts"]
-        content = shown | {"counts": {name: shown["counts"][name] for name in counts}} if outdated() else judged()
-        return render_claims(content, suffix)
+        if not outdated():
+            return render_claims(judged(), suffix)
+        # Pages of outdated verdicts are compared with these, which may have been called otherwise.
+        counts = {name: shown["counts"].get(name, 0) for name in judged()["counts"]}
+        return render_claims(shown | {"counts": counts}, suffix)
 
     for path in paths:
         if path.suffix == ".json" and outdated():

@@ -205,8 +205,9 @@ def _about(claims: Sequence[Mapping[str, Any]]) -> str:
         return numbers(found[0])
     verdicts = Counter(one["verdict"] for one in found)
     verdicts[str(Verdict.NOT_RUN)] += asserted - len(found)
-    words = {verdict: "hold" if verdict is Verdict.HOLDS else str(verdict) for verdict in Verdict if verdicts[verdict]}
-    return f"of {asserted} comparisons: " + ", ".join(f"{verdicts[verdict]} {word}" for verdict, word in words.items())
+    counts = [(verdicts[verdict], verdict) for verdict in Verdict if verdicts[verdict]]
+    told = (f"{n} {'hold' if verdict is Verdict.HOLDS and n > 1 else verdict}" for n, verdict in counts)
+    return f"of {asserted} comparisons: {', '.join(told)}"
 
 
 # Citing.

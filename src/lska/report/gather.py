@@ -13,6 +13,7 @@ from lska.audit.links import MEANING, Level, ScaleFiles
 from lska.audit.named import named_metrics, named_records, named_sidecars
 from lska.audit.verify import verify_scale
 from lska.claims.listing import claim_files
+from lska.provenance.errors import InputError
 from lska.provenance.files import files_in, read_json
 from lska.provenance.metric_files import validate
 from lska.provenance.sidecars import load_sidecar
@@ -97,7 +98,10 @@ def gather(config: Config) -> Results:
         targets.append(Target(spec, table, problem, written, page if page.is_file() else None))
     # What is left over of former configurations is no result of this one.
     metrics = _contents([path for path in sorted(named_metrics(config)) if path.is_file()], "metrics")
-    claims = _contents([path for path in claim_files(results)[:1] if path.exists()], "claims")
+    try:
+        claims = _contents([path for path in claim_files(results)[:1] if path.exists()], "claims")
+    except InputError as error:
+        raise InputError(f"{error}\n`lska claims --write` makes it anew") from error
     return Results(
         config,
         tuple(targets),

@@ -12,7 +12,6 @@ from lska.claims.listing import parse
 from lska.claims.summaries import headlines
 from lska.claims.verdicts import MARKS, Verdict
 from lska.claims.verdicts import MEANING as VERDICT_MEANING
-from lska.provenance.errors import InputError
 from lska.provenance.files import read_table
 from lska.provenance.metric_files import lock_digest, project_root
 from lska.report import costs
@@ -86,6 +85,7 @@ def _overview(results: Results) -> Iterator[Page]:
     content = {
         "key_numbers": key_numbers(results, agreement(results)),
         "key_figure": figures[KEY_FIGURE],
+        "key_facts": facts(figures[KEY_FIGURE][0].table) if figures[KEY_FIGURE][0].table else [results.config.caption],
         "drawing": figures[DRAWING],
         "main_claims": main_claims(results.claims),
         "networks": _network_table(results),
@@ -235,19 +235,8 @@ def subjects_of_claim(claim: Mapping[str, Any]) -> list[str]:
 
 
 def claim_groups(content: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Claims by verdict, with how many of each of `KINDS`; empty groups are left out.
-
-    Raises:
-        ValueError: a claim has a verdict that is none.
-    """
-    claims = content["claims"] if content else []
-    unknown = sorted({str(claim["verdict"]) for claim in claims} - set(Verdict))
-    if unknown:
-        raise InputError(
-            f"claims.json: unknown verdicts {', '.join(unknown)}; expected some of {', '.join(Verdict)}; "
-            "make it anew with `lska claims --write`"
-        )
-    groups = []
+    """Claims by verdict, with how many of each of `KINDS`; empty groups are left out."""
+    claims, groups = content["claims"] if content else [], []
     for verdict in Verdict:
         members = [claim for claim in claims if claim["verdict"] == verdict]
         about = {"verdict": verdict, "sign": MARKS[verdict], "meaning": VERDICT_MEANING[verdict]}
@@ -264,7 +253,8 @@ def _kinds(groups: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _tables(results: Results) -> Iterator[Page]:
-    content = {"tallies": _tallies(results.of("table"))}
+    tables = results.of("table")
+    content = {"tallies": _tallies(tables), "states": _count_states(tables)}
     yield Page("tables.html", "The tables", "tables.html", content, menu="Tables")
     yield from _targets(results, "table")
 
