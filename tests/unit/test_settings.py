@@ -194,7 +194,7 @@ def test_a_missing_or_damaged_data_record_is_named_with_its_remedy(content: str 
 
 def test_the_reference_of_all_settings_is_that_of_the_code() -> None:
     text = Path("docs/settings.md").read_text(encoding="utf-8")
-    assert text == reference_page(), "write it anew; its second paragraph says how"
+    assert text == reference_page(), "write it anew; its head says how"
 
 
 def test_settings_of_the_command_line_are_read_as_yaml_and_passed_on() -> None:

@@ -108,11 +108,10 @@ Interval = checked(_increases)
 
 @dataclass(frozen=True)
 class Recipe:
-    """A resolved classification training (paper, Section IV; paper/protocol.md, section 2).
+    """A classification training (paper, Section IV; paper/protocol.md, section 2).
 
-    Rates are per update, sizes in pixels, durations in epochs. `micro_batch` images pass through the network at once
-    on one device; `global_batch` of them make one update, whatever the number of processes, so that neither the
-    learning rate nor the batch statistics depend on the hardware.
+    Rates are per update, sizes in pixels, durations in epochs. An update takes `global_batch` images; `micro_batch` of
+    them pass through the network at once. So neither the learning rate nor the batch statistics depend on the hardware.
     """
 
     epochs: AtLeastOne
@@ -121,50 +120,69 @@ class Recipe:
     """Epochs at the minimum rate after the schedule."""
     warmup_epochs: Annotated[AtLeastZero, checked(_ends_in_time, "epochs")]
     learning_rate: Positive
+    """The highest one, after the warm-up."""
     warmup_learning_rate: NotNegative
+    """At the start of the warm-up."""
     minimum_learning_rate: NotNegative
+    """At the end of the schedule."""
     schedule_unit: Literal["epoch", "update"]
-    """When the rate changes; the released code changes it per epoch."""
+    """When the rate changes. The released code changes it per epoch."""
     optimizer: str
-    """A name that timm's optimizer factory knows."""
+    """A name of timm's optimizer factory."""
     weight_decay: NotNegative
     """Not applied to biases and one-dimensional weights (timm's rule)."""
     clip_gradient: Positive | None
-    """Largest global gradient norm; None for none."""
+    """Largest norm of all gradients; null for no limit."""
     global_batch: AtLeastOne
+    """Images per update."""
     micro_batch: MicroBatch
+    """Images that pass through the network at once."""
     ema_decay: Share | None
-    """Decay per update of the weight average that is exported and evaluated; None exports the last weights."""
+    """Decay per update of the exponential moving average of the weights, which is then exported and evaluated. null: no
+    average; the last weights are exported."""
     drop_path: BelowOne
-    """Largest share of dropped paths; at 1 the last block would always be dropped."""
+    """Drop probability of the last block's path; smaller in earlier blocks."""
     label_smoothing: Share
     mixup: NotNegative
+    """Alpha of mixup; 0 for none."""
     cutmix: NotNegative
+    """Alpha of CutMix; 0 for none."""
     mixup_probability: Annotated[Share, checked(_pairs, "micro_batch", "mixup", "cutmix")]
+    """How often a batch is mixed."""
     mixup_switch_probability: Share
+    """How often CutMix is chosen if both are on."""
     image_size: Side
+    """Side of the input."""
     crop_scale: Annotated[tuple[PositiveShare, PositiveShare], Interval]
+    """Smallest and largest area of the random crop, as a share of the image."""
     crop_ratio: Annotated[tuple[Positive, Positive], Interval]
+    """Smallest and largest width / height of the random crop."""
     horizontal_flip: Share
+    """Probability of a flip."""
     rand_augment: str | None
-    """timm's RandAugment string; None for none, then `color_jitter` applies."""
+    """timm's RandAugment string. null: none; `color_jitter` applies instead."""
     color_jitter: NotNegative
+    """Strength of the random brightness, contrast and saturation."""
     erase_probability: Share
+    """Probability of random erasing."""
     erase_mode: Literal["const", "rand", "pixel"]
     train_interpolation: Literal["random", "bilinear", "bicubic", "nearest"]
     test_crop: PositiveShare
-    """Share of the resized image that the centre crop keeps: 0.9 resizes to 248 and crops 224."""
+    """Share of the resized image that the centre crop keeps. 0.9: resized to 248, cropped to 224."""
     test_interpolation: Literal["bilinear", "bicubic", "nearest"]
     mean: Triple
+    """Per channel (RGB, 0 to 1), subtracted from the pixels."""
     deviation: Deviation
+    """Per channel; the pixels are divided by it."""
     precision: Literal["fp32", "bf16"]
     channels_last: bool
+    """Memory format."""
     compile: bool
-    """Whether torch.compile prepares the network."""
+    """Whether torch.compile is used."""
     validation_interval: AtLeastZero
-    """Epochs between top-1 measurements during training, for the log only; 0 for none."""
+    """Epochs between measurements of top-1 during training, for the log only; 0 for none."""
     augmentation_repeats: AtLeastOne = 1
-    """How often an epoch shows an image, each time changed otherwise; of all images it shows one in so many."""
+    """How often an epoch shows an image, each time augmented differently. With n, an epoch shows one in n images."""
 
     @property
     def mixes(self) -> bool:
@@ -186,23 +204,28 @@ class Recipe:
 
 @dataclass(frozen=True)
 class FineTuningRecipe:
-    """What both kinds share. Sizes are in pixels; an update takes `global_batch` images, `micro_batch` at once."""
+    """What recipes of detection and segmentation share. Sizes are in pixels. An update takes `global_batch` images;
+    `micro_batch` of them pass through the network at once."""
 
     learning_rate: Positive
-    """AdamW's rate, reached after the warm-up where there is one."""
+    """AdamW's rate after the warm-up, if there is one."""
     betas: tuple[BelowOne, BelowOne]
     weight_decay: NotNegative
     """Applied to every parameter, as published."""
     clip_gradient: Positive | None
-    """Largest global gradient norm; None for none."""
+    """Largest norm of all gradients; null for no limit."""
     global_batch: AtLeastOne
+    """Images per update."""
     micro_batch: MicroBatch
+    """Images that pass through the network at once."""
     drop_path: BelowOne
+    """Drop probability of the last block's path; smaller in earlier blocks."""
     mean: Triple | None
-    """Per channel (RGB, 0 to 1), subtracted from the pixels; None for the statistics of the pretraining recipe."""
+    """Per channel (RGB, 0 to 1), subtracted from the pixels. null: the statistics of the pretraining recipe."""
     deviation: Annotated[Deviation | None, checked(_has_mean, "mean")]
+    """Per channel; the pixels are divided by it."""
     layer_norm_eps: Positive
-    """Of the LayerNorm that ends each stage of the backbone."""
+    """eps of the LayerNorm at the end of each backbone stage."""
     horizontal_flip: Share
     fpn_channels: AtLeastOne
     precision: Literal["fp32", "bf16"]
@@ -215,56 +238,58 @@ class FineTuningRecipe:
 
 @dataclass(frozen=True)
 class DetectionRecipe(FineTuningRecipe):
-    """RetinaNet with FPN on COCO-style data, and what Mask R-CNN shares with it (paper/protocol.md, section 3)."""
+    """RetinaNet with FPN; Mask R-CNN adds to it (paper/protocol.md, section 3)."""
 
     epochs: AtLeastOne
     milestones: Annotated[tuple[int, ...], checked(_follow, "epochs")]
     """Epochs after which the rate falls to a tenth."""
     warmup_updates: AtLeastZero
     warmup_factor: PositiveShare
-    """Share of the rate at which the linear warm-up starts."""
+    """The linear warm-up starts at this share of the rate."""
     image_scale: ImageScale
-    """Longest side and shortest side that an image is scaled to, keeping its ratio."""
+    """Longest and shortest side of a scaled image; its ratio is kept."""
     smallest_image: AtLeastZero
-    """Training images with a shorter side below this, and those without objects, are left out (mmdet's filter)."""
+    """Training images with a shorter side below this are left out, and those without objects (mmdet's filter)."""
     head_channels: AtLeastOne
-    """Of the convolutions in RetinaNet's head, or in the region proposals' and the mask head."""
+    """Channels of RetinaNet's head, or of the region proposal and mask heads."""
     head_convs: AtLeastOne
     """Convolutions in each branch of RetinaNet's head, or in the mask head."""
     score_threshold: Share
+    """Detections below this score are dropped."""
     suppression_iou: Share
+    """Of two detections with a larger IoU, the one with the lower score is dropped."""
     detections: AtLeastOne
     """Most detections per image."""
 
 
 @dataclass(frozen=True)
 class MaskRCNNRecipe(DetectionRecipe):
-    """Mask R-CNN with FPN: detection with proposals of regions."""
+    """Mask R-CNN with FPN."""
 
     fc_channels: AtLeastOne
     """Width of the two fully connected layers of the box head."""
     proposals_kept: AtLeastOne
-    """Proposals per pyramid level before suppression, in training; half as many at test time."""
+    """Proposals per pyramid level before suppression in training; half as many at test time."""
     proposals: AtLeastOne
     """Proposals per image after suppression."""
     proposal_samples: AtLeastOne
-    """Anchors sampled per image for the loss of the region proposals."""
+    """Anchors per image in the loss of the region proposals."""
     region_samples: AtLeastOne
-    """Regions sampled per image for the loss of the box and mask heads."""
+    """Regions per image in the loss of the box and mask heads."""
 
 
 @dataclass(frozen=True)
 class SegmentationRecipe(FineTuningRecipe):
-    """Semantic FPN on ADE20K-style data (paper/protocol.md, section 4)."""
+    """Semantic FPN (paper/protocol.md, section 4)."""
 
     updates: AtLeastOne
     power: Positive
-    """Of the polynomial decay of the rate."""
+    """Power of the polynomial decay of the rate."""
     minimum_learning_rate: NotNegative
     image_scale: ImageScale
-    """Longest side and shortest side that an image is scaled to, keeping its ratio."""
+    """Longest and shortest side of a scaled image; its ratio is kept."""
     scale_range: Annotated[tuple[Positive, Positive], Interval]
-    """Random factor on `image_scale` in training."""
+    """Range of the random factor on `image_scale` in training."""
     crop: Side
     """Side of the square training crop."""
     largest_class: Share

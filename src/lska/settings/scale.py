@@ -75,20 +75,22 @@ def visible_line(caption: str) -> str:
 
 @dataclass(frozen=True)
 class Config(Folders):
-    """A scale, complete and checked."""
+    """All settings of a scale."""
 
     scale: FileStem
-    """What folders of results, checkpoints and work are called."""
+    """Name of the folders in results/, checkpoints/ and work/."""
     caption: Annotated[str, AfterValidator(visible_line)]
-    """What stands in every caption: the scale and the data. Kept as one line."""
+    """Scale and data in words, for every caption. Kept as one line."""
     groups: Annotated[tuple[RunGroup, ...], Field(alias="runs")]
-    """What is trained on `data`."""
+    """The networks of the scale."""
     data: DataSource
+    """The classification data set."""
     training: Pretraining
     evaluation: Evaluation
+    """Of classification."""
     speed: Speed
     architecture: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Keyword arguments by model name that shrink networks; empty for the paper's own."""
+    """Changes of networks by model name, such as smaller widths; empty for the paper's own networks."""
     detection: DetectionTask | None = None
     segmentation: SegmentationTask | None = None
     robustness: Robustness | None = None
@@ -96,12 +98,12 @@ class Config(Folders):
     texture_knn: TextureNeighbours | None = None
     receptive_field: ReceptiveField | None = None
     stored_images: Literal["as_stored", "enlarged"] = "as_stored"
-    """How images that come at the size of the networks' input are read, those of ImageNet-C, of ImageNet-C-bar and of
-    cue-conflict sets: `as_stored` takes them as they are, `enlarged` enlarges and crops them as any other image."""
+    """How images of ImageNet-C, -C-bar and cue-conflict sets are read, which have the networks' input size already.
+    `as_stored`: as they are. `enlarged`: enlarged and cropped like any other image."""
     retrain: tuple[str, ...] = ()
-    """Networks, by name or pattern, that are trained here although their weights are published."""
+    """Names or patterns of networks to train here although their weights are published."""
     published: dict[str, PublishedFile] = field(default_factory=dict)
-    """Where imported weights come from, by run id with or without its seed; goes over config/weights/published.yaml."""
+    """Where imported weights come from, by run id with or without seed; overrides config/weights/published.yaml."""
 
     # --- What it has ---
 

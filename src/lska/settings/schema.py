@@ -1,6 +1,6 @@
-"""What a scale's configuration may say: runs, data sets, and the means of training and measuring.
+"""The settings of a scale: runs, data sets, and how trainings and measurements are run.
 
-Ranges are annotations, and the texts below the fields are the reference in docs/settings.md.
+Ranges are annotations. The texts below the fields are the reference in docs/settings.md.
 """
 
 from __future__ import annotations
@@ -51,15 +51,18 @@ SetName = Literal["c", "c_bar", "a", "r", "sketch"]
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs as a product: every model with every attention, kernel size and seed listed."""
+    """Runs: every combination of the models, attentions, kernel sizes and seeds listed."""
 
     model: str | tuple[str, ...]
+    """Such as `van_tiny` or `convnext_tiny`."""
     seed: int | tuple[int, ...]
     attention: str | tuple[str, ...] | None = None
+    """Such as `lka` or `lska`; only for VAN."""
     kernel: int | tuple[int, ...] | None = None
+    """Kernel size, odd and at least 3; only for VAN."""
     source: Literal["trained", "imported"] = "trained"
-    """Whether the weights are trained here or imported, from where `published` says (docs/weights.md). The scale's
-    `runs` say it; in other lists it may be repeated."""
+    """`trained`: the weights are trained here. `imported`: they come from where `published` says (docs/weights.md). Set
+    it in the scale's `runs`; other lists may repeat it."""
 
     def __post_init__(self) -> None:
         self.expand()
@@ -100,20 +103,20 @@ def _sha256_problem(sha256: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file of weights that somebody published, or that you have, and how images are prepared for them."""
+    """A file of weights from elsewhere, and how images are prepared for it."""
 
     file: Annotated[str, checked(file_problem)]
-    """Its name. Where `weights/published` has a file of this name, that is taken, and nothing is downloaded."""
+    """Its name. If `weights/published` has a file of this name, it is used and nothing is downloaded."""
     address: Annotated[str | None, checked(_address_problem)] = None
-    """Of the file itself, http or https; or `timm:<model>.<tag>` for what timm's hub has under this name."""
+    """Address of the file (http, https), or `timm:<model>.<tag>` on timm's hub."""
     page: str | None = None
-    """Where people find it, if it cannot be downloaded by a program."""
+    """Web page of the file, if only a browser can download it."""
     sha256: Annotated[str | None, checked(_sha256_problem)] = None
-    """Its SHA-256, where it is known."""
+    """Its SHA-256, if it is known."""
     key: str | None = None
-    """Which mapping of the file holds the weights, such as `model_ema`, where it is another than the usual."""
+    """Entry of the file that holds the weights, such as `model_ema`; null to find the usual one."""
     preprocessing: dict[PreprocessingField, Any] = field(default_factory=dict)
-    """How images are prepared, where it is otherwise than file or network say."""
+    """How images are prepared, where it differs from what the file or the network says."""
 
     @property
     def place(self) -> Path:
@@ -141,11 +144,11 @@ class DataSource:
     name: FileStem
     """Name of its manifest (src/lska/data/manifests), or of the generated set."""
     root: LocalPath
-    """Folder of the data set in its public layout, or one that holds it as archives (docs/data.md)."""
+    """Folder with the data set in its published layout, or with its archives (docs/data.md)."""
     manifest: LocalPath | None = None
-    """YAML file of the manifest, for a data set whose manifest does not come with the project."""
+    """YAML file of your own manifest; null for those of the project."""
     generate: dict[str, Any] | None = None
-    """Settings of the generator for data that is made, not downloaded."""
+    """Settings of the generator; null for data that are not generated."""
 
     @property
     def manifest_file(self) -> Path:
@@ -155,29 +158,30 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Training:
-    """Means of a training; on one kind of hardware nothing here changes its numbers, but for segmentation on several
-    GPUs, where BatchNorm takes its statistics over all of them."""
+    """How a training is run. On one kind of hardware these settings do not change its numbers. One exception:
+    segmentation on several GPUs, where BatchNorm uses the statistics of all GPUs."""
 
     recipe: LocalPath
+    """YAML file of the recipe."""
     threads: PerMachine = 1
-    """Processor threads of a training without GPU."""
+    """CPU threads of a training without GPU."""
     gpus: PerMachineOrNone = 0
-    """GPUs of a training, on all its nodes together."""
+    """GPUs of a training, all nodes together."""
     nodes: PerMachine = 1
-    """Machines among which they are divided evenly; more than one needs Slurm (docs/cluster-training.md)."""
+    """Machines that share these GPUs evenly; more than one needs Slurm (docs/cluster-training.md)."""
     workers: PerMachineOrNone = 0
-    """Data loading processes per GPU (or per training without GPU)."""
+    """Processes that load images, per GPU (or per training without GPU)."""
     hours: Positive = 12.0
-    """Wall time of one attempt; a training that needs more goes on in the next attempt."""
+    """Wall time of one attempt. A training that needs longer continues in the next attempt."""
     attempts: AtLeastOne = 1
-    """How often Snakemake starts a training that stopped itself or failed before it gives up."""
+    """How often Snakemake starts a training before it gives up."""
     state_minutes: NotNegative = 10.0
-    """Time between two saved states."""
+    """Minutes between two saved states."""
     heartbeat_seconds: Annotated[float, Field(gt=0, le=LONGEST_HEARTBEAT)] = 10.0
-    """Time between two signs of life of the process that owns a training's states. Another one that wants them waits,
-    and takes over after twelve times as long without any."""
+    """How often a training renews the lock on its states. A second training of the same run waits, and takes over after
+    twelve periods without renewal."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Recipe fields set by the scale or on the command line, without another recipe file."""
+    """Changes of single recipe fields, such as `{epochs: 2}`."""
 
     def __post_init__(self) -> None:
         if self.gpus % self.nodes:
@@ -196,20 +200,22 @@ class Training:
 
 @dataclass(frozen=True)
 class Pretraining(Training):
-    """Means of the classification trainings, and which networks have a recipe of their own."""
+    """How classification trainings are run."""
 
     recipes: dict[str, LocalPath] = field(default_factory=dict)
-    """Recipe by model name, of networks whose publication trained them otherwise; `overrides` do not apply to it."""
+    """Recipe by model name, for networks with a recipe of their own. `overrides` do not apply to it."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means of scoring checkpoints."""
+    """How checkpoints are scored."""
 
     batch_size: AtLeastOne = 256
     threads: PerMachine = 1
+    """CPU threads."""
     gpus: PerMachineOrNone = 0
     workers: PerMachineOrNone = 0
+    """Processes that load images."""
 
     @property
     def cores(self) -> int:
@@ -219,15 +225,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Speed:
-    """Protocol of the throughput measurement (Figure 6d, Table XVII); the paper's batch and GPU are not known."""
+    """How throughput is measured (Figure 6d, Table XVII). The paper's batch size and GPU are not known."""
 
     batch_size: AtLeastOne
+    """Images per batch."""
     warmup: AtLeastZero
     """Batches before the first timed one."""
     repeats: AtLeastOne
-    """Timed measurements per network, interleaved over the networks; the median is reported."""
+    """Timed measurements per network, networks in turns; the median is reported."""
     seconds: NotNegative
-    """Least duration of one timed measurement."""
+    """Shortest duration of one timed measurement, in seconds."""
     threads: PerMachine = 1
     gpus: PerMachineOrNone = 0
 
@@ -239,56 +246,57 @@ class Speed:
 
 @dataclass(frozen=True)
 class FineTuning(Training):
-    """Means of fine-tuning one detector or segmentor, and the backbones that it is fine-tuned from."""
+    """How one detector or segmentor is fine-tuned, and from which backbones."""
 
     runs: tuple[RunGroup, ...] = ()
-    """Pretrained backbones; each must be a run of the scale."""
+    """The pretrained backbones; each must be a run of the scale."""
     untrained: tuple[RunGroup, ...] = ()
-    """Networks that are trained in the same way from randomly initialised backbones, as a control."""
+    """Controls: the same training from randomly initialised backbones."""
 
 
 @dataclass(frozen=True)
 class DenseTask:
-    """Detection or segmentation at a scale: the data, and the heads that are fine-tuned on them."""
+    """Detection or segmentation: data and heads."""
 
     data: DataSource
     heads: dict[str, FineTuning]
-    """By name of the detector or segmentor."""
+    """Settings by name of the detector or segmentor."""
     evaluation: Evaluation = field(default_factory=lambda: Evaluation(batch_size=1))
-    """With more than one image per batch, detectors see images of different sizes padded to a common one; segmentation
-    always takes one image at a time."""
+    """With more than one image per batch, detectors see images padded to a common size. Segmentation always takes one
+    image at a time."""
 
 
 @dataclass(frozen=True)
 class DetectionTask(DenseTask):
-    """Detection: a `DenseTask` with detectors."""
+    """A `DenseTask` with detectors."""
 
     heads: dict[Detector, FineTuning]
 
 
 @dataclass(frozen=True)
 class SegmentationTask(DenseTask):
-    """Segmentation: a `DenseTask` with segmentors."""
+    """A `DenseTask` with segmentors."""
 
     heads: dict[Segmentor, FineTuning]
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """The perturbed sets of a scale and the runs that are measured on them (paper/protocol.md, section 5)."""
+    """Perturbed sets, and the runs that are measured on them (paper/protocol.md, section 5)."""
 
     sets: dict[SetName, DataSource]
+    """ImageNet-C, -C-bar, -A, -R, -Sketch, or sets made like them."""
     runs: tuple[RunGroup, ...]
     """Each must be a run of the scale."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     passes: AtLeastOne = 1
-    """Jobs per set among which the runs that the same tables show are divided; each decodes every image once."""
+    """Jobs per set that share the runs of a table. Each job decodes every image once."""
     shard: AtLeastOne = 10_000
-    """Images after which the predictions are saved: what an interruption can lose."""
+    """Predictions are saved after so many images. An interruption loses at most these."""
     hours: Positive = 12.0
-    """Wall time of one attempt of a pass; one that needs more goes on in the next attempt."""
+    """Wall time of one attempt. A job that needs longer continues in the next attempt."""
     attempts: AtLeastOne = 1
-    """How often Snakemake starts a pass that stopped itself or failed before it gives up."""
+    """How often Snakemake starts a job before it gives up."""
 
     def __post_init__(self) -> None:
         try:
@@ -305,15 +313,15 @@ class Robustness:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What looking inside networks takes, whatever is looked for (paper/protocol.md, sections 6 to 8)."""
+    """Settings that all measurements inside networks share (paper/protocol.md, sections 6 to 8)."""
 
     runs: tuple[RunGroup, ...]
     """Each must be a run of the scale."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     passes: AtLeastOne = 1
-    """Jobs among which the runs that the same tables show are divided; each decodes every image once."""
+    """Jobs that share the runs of a table. Each job decodes every image once."""
     attempts: AtLeastOne = 1
-    """How often Snakemake starts a job that failed before it gives up."""
+    """How often Snakemake starts a job before it gives up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,26 +330,26 @@ class ShapeTexture(Inspection):
 
     data: DataSource
     stage: AtLeastOne | None = None
-    """Stage whose features are taken; None for the end of the network."""
+    """Stage whose features are used; null for the end of the network."""
     pooled: bool = True
-    """Whether features are the mean over positions; otherwise the whole map."""
+    """true: features are the mean over positions. false: the whole map."""
     pairs: Annotated[int, Field(ge=2)] | None = None
-    """Pairs drawn that share a factor; None for all."""
+    """How many pairs of images that share a factor are drawn; null for all."""
     resamples: AtLeastOne = 1000
-    """Bootstrap samples of the pairs, for the intervals."""
+    """Bootstrap samples for the intervals."""
     seed: AtLeastZero = 0
-    """Of the draw of pairs and of the bootstrap."""
+    """Seed of the pairs and the bootstrap."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextureNeighbours(Inspection):
-    """Texture classification by the nearest neighbour among pooled features (Table XIII)."""
+    """Classification of textures by the nearest neighbour (Table XIII)."""
 
     data: DataSource
     gallery: Annotated[tuple[DataPart, ...], Field(min_length=1)] = ("train",)
-    """Parts of each split that neighbours are taken from."""
+    """Parts of each split in which neighbours are searched."""
     query: DataPart = "val"
-    """Part that is classified; the paper says validation set."""
+    """Part that is classified. The paper says validation set."""
 
     def __post_init__(self) -> None:
         if self.query in self.gallery:
@@ -354,7 +362,8 @@ class ReceptiveField(Inspection):
     """Effective receptive field on the scale's validation images (Table VII, Figures 4 and 8)."""
 
     images: AtLeastOne = 50
+    """Validation images."""
     size: Annotated[int, Field(ge=32, le=LARGEST_SIDE)] = 1024
-    """Pixels that images are squashed to."""
+    """Side in pixels to which images are resized, without keeping their ratio."""
     normalization: Literal["imagenet", "recipe"] = "imagenet"
-    """Mean and deviation of the pixels: ImageNet's, as RepLKNet's procedure has them, or those of the pretraining."""
+    """Mean and deviation of the pixels: ImageNet's, as in RepLKNet's procedure, or those of the pretraining recipe."""

@@ -29,10 +29,12 @@ RECIPES = (
 
 HEAD = """# Settings
 
-What the files in `config/` and `config/recipes/` may say; made from the fields of the code by
+All settings of the files in `config/` and `config/recipes/`. Other settings are refused, and all problems of a file are
+named at once. Later files override earlier ones key by key (`--configfile a.yaml b.yaml`), and the command line
+overrides files.
+
+This page is written by
 `python -c "from lska.settings.settings_reference import reference_page as page; print(page(), end='')"`.
-Everything else is refused, and everything that is wrong is named at once. A file that is given after another one
-(`--configfile a.yaml b.yaml`), and settings on the command line, override it key by key.
 """
 
 
@@ -60,7 +62,8 @@ def _section(cls: type[Any]) -> str:
 
 def _switches(name: str, known: Switches) -> str:
     rows = "".join(f"- `{switch}`: {', '.join(f'`{one}`' for one in choices)}\n" for switch, choices in known.items())
-    return f"A {_link(name)} may set some of its fields by `switches: {{name: choice}}` (docs/methods.md):\n\n{rows}"
+    more = "[methods.md](methods.md#where-the-sources-leave-a-choice)"
+    return f"A {_link(name)} may set some fields by `switches: {{name: choice}}` ({more}):\n\n{rows}"
 
 
 def _row(key: str, schema: Mapping[str, Any], required: list[str]) -> str:
