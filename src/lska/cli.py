@@ -96,7 +96,7 @@ def overview(group: str = "") -> str:
     chosen = sorted((words, about) for words, about, *_ in COMMANDS if words.startswith(group))
     width = max(len(words) for words, _ in chosen)
     lines = [f"  lska {words:<{width}}  {about}" for words, about in chosen]
-    return "\n".join([*lines, "", "lska COMMAND --help says what it takes; README.md where to begin"])
+    return "\n".join([*lines, "", "`lska COMMAND --help` lists its options; README.md says where to begin"])
 
 
 def check_command(argv: Sequence[str]) -> None:
@@ -186,8 +186,8 @@ COUNT, COUNT_OR_NONE = number(1, 10**6, whole=True), number(0, 10**6, whole=True
 MINUTES = number(1e-9, 60 * 24 * 366)
 CONFIGURATION = (
     argument("--config", "--configfile", nargs="+", type=as_path, default=[Path("config/demo.yaml")], metavar="FILE",
-             help="configuration files, later over earlier ones (default: config/demo.yaml)"),
-    argument("--set", type=as_settings, default={}, metavar="JSON", help="settings over those of the files"),
+             help="configuration files; later ones override earlier ones (default: config/demo.yaml)"),
+    argument("--set", type=as_settings, default={}, metavar="JSON", help="settings that override those of the files"),
 )  # fmt: skip
 RUN = argument("run", help="run id, for example van_tiny-lska-k23-s0")
 RUNS = argument("runs", nargs="*", help="run ids (default: all of the configuration)")
@@ -195,20 +195,20 @@ TASK = argument("--task", required=True, help="for example detection/retinanet")
 CHECKPOINTS = argument("--checkpoints", nargs="+", default=[], metavar="RUN",
                        help="run ids (default: those of the scale's section)")  # fmt: skip
 BUDGET = (
-    argument("--budget-hours", type=number(1e-9, 24 * 366), help="stop in time before this wall time is over"),
-    argument("--job-minutes", type=MINUTES, help="the same for the wall time of a whole job, with room for its start"),
+    argument("--budget-hours", type=number(1e-9, 24 * 366), help="wall time: save the state and stop in time"),
+    argument("--job-minutes", type=MINUTES, help="the same in minutes, for a job together with its start"),
 )
 MODEL_ARGS = {"nargs": "+", "type": as_pair, "metavar": "NAME=VALUE", "help": "such as kernel_size=23 attention=lska"}
 ELSEWHERE = (
     argument("--model", action=OfNetwork, metavar="NAME", help="a network of yours: any model of timm, ours included"),
     argument("--model-args", action=OfNetwork, dest="settings", **MODEL_ARGS),
-    argument("--weights", action=OfNetwork, type=as_path, metavar="FILE", help="its weights: .safetensors, .pth, ..."),
-    argument("--key", action=OfNetwork, help="which mapping of the file holds them, such as model_ema"),
+    argument("--weights", action=OfNetwork, type=as_path, metavar="FILE", help="its weights (.safetensors, .pth, ...)"),
+    argument("--key", action=OfNetwork, help="entry of the file that holds them, such as model_ema"),
     argument("--name", action=OfNetwork, help="what its results are called (default: the name of the file)"),
     argument("--preprocessing", action=OfNetwork, dest="changes", nargs="+", type=as_pair, metavar="FIELD=VALUE",
-             help="over what file or model say: image_size, test_crop, test_interpolation, mean, deviation"),
+             help="how images are prepared: image_size, test_crop, test_interpolation, mean, deviation"),
     argument("--data", nargs="+", action="extend", default=[], metavar="[SET=]FOLDER",
-             help="where data of the scale lie, such as classification=/data/imagenet c=/data/imagenet-c"),
+             help="where the data are, such as classification=/data/imagenet c=/data/imagenet-c"),
     argument("--output", type=as_path, metavar="FOLDER", help="where results of your networks go"),
 )  # fmt: skip
 TARGET = argument("target", help="for example table_03 or figure_01")
@@ -315,8 +315,8 @@ def _evaluate_elsewhere(given: Given, protocol: str) -> None:
         raise InputError("--output: expected the folder for results of the networks given with --model")
     if scales_own := [name for name in ("runs", "checkpoints", "head") if getattr(given, name, None)]:
         raise InputError(
-            f"{scales_own[0]}: belongs to runs of the scale, which are measured without --model, in a call of their "
-            "own; `lska table TARGET --beside FOLDER` shows both"
+            f"{scales_own[0]}: is for runs of the scale, not for networks given with --model; measure them in two "
+            "calls. `lska table TARGET --beside FOLDER` shows both"
         )
     networks = [outside_network(**one) for one in given.networks]
     if protocol == "robustness" and not (given.sets or given.scale.perturbed):
@@ -356,7 +356,7 @@ def _new_scale(given: Given) -> None:
     say(make_scale(given.name, given.data, given.validation_share, given.image_size))
 
 
-@command("data prepare", "generate or check the data of a scale and record their manifest",
+@command("data prepare", "generate or check a data set of the scale, and write its record",
          argument("--kind", choices=(*KINDS, *SETS, *OWN_DATA), default="classification",
                   help="which of the scale's data sets (default: %(default)s)"),
          heavy=True)  # fmt: skip
@@ -386,12 +386,12 @@ def _prepare(given: Given) -> None:
         raise InputError(f"{' + '.join(map(str, given.config))}: scale {scale.scale} has no section {kind!r}")
 
 
-@command("data check", "say what is missing or too much in a data set",
+@command("data check", "say what is missing or surplus in a data set",
          argument("name", help="name of a bundled manifest, or the path of one; or cue_conflict"),
          argument("--root", type=as_path, required=True, help="folder or archive with the data"),
          argument("--contents", action="store_true", help="decode every image too"),
          argument("--archives", action="store_true",
-                  help="compare the archives that lie there with what is known of them, nothing else"),
+                  help="only compare the archives in the folder with their known sizes and hashes"),
          configured=False)  # fmt: skip
 def _check(given: Given) -> int:
     from lska.data.checking import check_set
@@ -417,7 +417,7 @@ def _import(given: Given) -> None:
     found = import_archive(manifest, given.source, root)
     say(f"{found.path}: {'imported' if found.fetched else 'there already'}; {found.pointer} says what it is")
     if not found.known:
-        say("no source states a hash of it, so what it holds is checked before it is used; to do so now:")
+        say("its hash is not known, so its contents are checked before they are used; to check them now:")
         say(f"  {shlex.join(['lska', 'data', 'check', given.name, '--root', str(root)])}")
 
 
@@ -434,7 +434,7 @@ def _examples(given: Given) -> None:
 # --- Training --------------------------------------------------------------------------------------------------------
 
 
-@command("train", "train one run, or go on with it; exit code 75: call again", RUN, *BUDGET,
+@command("train", "train one run, or continue its training; exit code 75: call again", RUN, *BUDGET,
          argument("--task", help="fine-tune the run for this task, for example detection/retinanet"),
          heavy=True)  # fmt: skip
 def _train(given: Given) -> None:
@@ -460,7 +460,7 @@ def _train(given: Given) -> None:
 
 @command("launch", "start a training in several processes, as torchrun does",
          argument("--processes", type=number(1, 1024, whole=True), required=True, help="on each node, one per GPU"),
-         argument("--nodes", type=COUNT, default=1, help="nodes of the Slurm step in which this runs on each"),
+         argument("--nodes", type=COUNT, default=1, help="nodes of the Slurm step; call it once on each"),
          rest("-- train RUN ...", "the command of lska"), configured=False)  # fmt: skip
 def _launch(given: Given) -> int:
     from lska.train.launcher import launch
@@ -472,7 +472,7 @@ def _launch(given: Given) -> int:
     return launch(words, given.processes, given.nodes)
 
 
-@command("mmconfig", "print a fine-tuning as a configuration file of mmdet or mmseg, for any folder", RUN, TASK,
+@command("mmconfig", "print a fine-tuning as a configuration file for mmdet's or mmseg's tools", RUN, TASK,
          heavy=True)  # fmt: skip
 def _mmconfig(given: Given) -> None:
     job = given.scale.fine_tuning(given.task, given.scale.run_named(given.run))
@@ -486,7 +486,7 @@ def _mmconfig(given: Given) -> None:
 # --- Measurements ----------------------------------------------------------------------------------------------------
 
 
-@evaluation("evaluate classification", "top-1 and top-5, one pass for all runs given", RUNS)
+@evaluation("evaluate classification", "top-1 and top-5", RUNS)
 def _classification(given: Given) -> None:
     runs = runs_of(given, given.runs)
     require_data(given, "classification")
@@ -516,7 +516,7 @@ def _dense(given: Given) -> None:
         evaluate_dense(job)
 
 
-@evaluation("evaluate robustness", "perturbed sets, one pass for all runs given",
+@evaluation("evaluate robustness", "top-1, mCE and calibration on perturbed sets",
             argument("sets", nargs="*", metavar="SET", help=f"some of {', '.join(SETS)} (default: all of the scale)"),
             CHECKPOINTS, *BUDGET)  # fmt: skip
 def _robustness(given: Given) -> None:
@@ -546,11 +546,10 @@ def _inspect(given: Given, name: str) -> None:
 
 for _name, _about in {
     "shape_texture": "shape and texture dimensions, and shape bias",
-    "texture_knn": "nearest textures",
+    "texture_knn": "texture of the nearest neighbour",
     "receptive_field": "effective receptive field",
 }.items():
-    _one_pass = f"{_about}, one pass for all runs given"
-    evaluation(f"evaluate {_name}", _one_pass, CHECKPOINTS)(functools.partial(_inspect, name=_name))
+    evaluation(f"evaluate {_name}", _about, CHECKPOINTS)(functools.partial(_inspect, name=_name))
 
 
 @evaluation("evaluate complexity", "parameters and FLOPs of the paper's networks",
@@ -564,20 +563,20 @@ def _complexity(given: Given) -> None:
     measure_complexity(given.scale.measurement(task), runs_of(given, given.runs))
 
 
-@evaluation("evaluate all", "a network of yours (--model) through every protocol whose data are there")
+@evaluation("evaluate all", "measure a network of yours (--model) by every protocol whose data are there")
 def _everything(given: Given) -> None:
-    raise InputError("lska evaluate all: expected --model NAME; runs of the scale are measured by Snakemake")
+    raise InputError("lska evaluate all: expected --model NAME; Snakemake measures the runs of the scale")
 
 
 @command("evaluate properties", "what attention designs can do (Table I), measured on the modules",
-         argument("designs", nargs="*", help="some of those of Table I, all by default"), heavy=True)  # fmt: skip
+         argument("designs", nargs="*", help="designs of Table I (default: all)"), heavy=True)  # fmt: skip
 def _properties(given: Given) -> None:
     from lska.evaluate.efficiency import MODULES, measure_properties
 
     measure_properties(given.scale.measurement("properties"), given.designs or MODULES)
 
 
-@command("export", "write a network as ONNX or as a program of torch.export, compared with what it comes from",
+@command("export", "write a network as ONNX or torch.export program, and compare it with the original",
          argument("name", help="any network of timm, ours included, for example van_tiny or resnet50"),
          argument("--model-args", nargs="+", type=as_pair, default=[], metavar="NAME=VALUE",
                   help="settings of the network, for example attention=lska kernel_size=23"),
@@ -585,12 +584,12 @@ def _properties(given: Given) -> None:
          argument("--format", choices=("onnx", "torch.export"), required=True, help="what to write"),
          argument("--output", type=as_path, required=True, metavar="FILE", help="ends in .onnx, or in .pt2"),
          argument("--size", nargs=2, type=COUNT, metavar=("HEIGHT", "WIDTH"),
-                  help="of images, in pixels (default: what the network is evaluated on)"),
+                  help="image size in pixels (default: that of evaluation)"),
          argument("--preprocessing", nargs="+", type=as_pair, default=[], metavar="FIELD=VALUE",
-                  help="how images are prepared, over what file or model say: test_crop, mean, deviation, ..."),
+                  help="how images are prepared: image_size, test_crop, test_interpolation, mean, deviation"),
          argument("--dynamic", nargs="+", choices=("batch", "height", "width"), default=[],
-                  help="what may differ from call to call (default: nothing, one image)"),
-         argument("--fold-batch-norm", action="store_true", help="put BatchNorm into convolutions beside it"),
+                  help="what may change from call to call (default: nothing, one image)"),
+         argument("--fold-batch-norm", action="store_true", help="merge BatchNorm into neighbouring convolutions"),
          configured=False, heavy=True)  # fmt: skip
 def _export(given: Given) -> None:
     from lska.evaluate.networks import preprocessing_of
@@ -631,7 +630,7 @@ def _notebook(given: Given) -> None:
     execute_target(given.target, given.config, given.set, log=given.log, output=given.output)
 
 
-@command("table", "print a table, or write it in every format, with networks of yours beside", TARGET,
+@command("table", "print a table or write it in every format, also with networks of yours", TARGET,
          argument("--beside", nargs="+", type=as_path, default=[], metavar="FOLDER",
                   help="results of `lska evaluate ... --model ... --output FOLDER`"),
          argument("--output", type=as_path, metavar="FOLDER", help="where to write it"))  # fmt: skip
@@ -650,7 +649,7 @@ def _lab(given: Given) -> None:
     open_notebooks(given.scale, given.config, [word for word in given.rest if word != "--"])
 
 
-@command("claims", "the paper's statements with a verdict each",
+@command("claims", "print the paper's statements with a verdict for each",
          argument("--only", nargs="+", metavar="ID", help="show these claims, for example R07"),
          argument("--json", action="store_true", help="print everything behind the verdicts, for scripts"),
          argument("--write", action="store_true", help="write them to results/<scale>/claims instead"))  # fmt: skip
@@ -659,7 +658,7 @@ def _claims(given: Given) -> None:
     from lska.claims.verdicts import judge_claims
 
     if given.write and (given.only or given.json):
-        raise InputError("lska claims --write writes all claims as page and JSON: call it without --only and --json")
+        raise InputError("lska claims --write writes all claims; call it without --only and --json")
     results = judge_claims(given.scale)
     if given.write:
         write_claims(results, given.scale, given.scale.results)
@@ -674,7 +673,7 @@ def _claims(given: Given) -> None:
 
 @command("report", "build the site of a scale, results/<scale>/report/index.html",
          argument("part", nargs="?", choices=("site", "notebooks"), default="site",
-                  help="`notebooks` renders the executed ones for the site (default: site)"))  # fmt: skip
+                  help="`notebooks` renders executed notebooks for the site (default: site)"))  # fmt: skip
 def _report(given: Given) -> None:
     from lska.report.site import build_site, render_notebooks
 
@@ -682,7 +681,8 @@ def _report(given: Given) -> None:
 
 
 @command("summary", "say where the tables and figures of a scale are",
-         argument("--write", action="store_true", help="write what DVC compares between commits instead"))  # fmt: skip
+         argument("--write", action="store_true",
+                  help="write the numbers that DVC compares between commits instead"))  # fmt: skip
 def _summary(given: Given) -> None:
     if given.write:
         from lska.claims.summaries import write_summaries
@@ -697,8 +697,8 @@ def _summary(given: Given) -> None:
 # --- Where numbers come from -----------------------------------------------------------------------------------------
 
 
-@command("explain", "print the chain of files behind a cell of a table or figure", TARGET,
-         argument("--cell", nargs=2, metavar=("ROW", "COLUMN"), help="labels of the cell; without, all are listed"),
+@command("explain", "print where a number comes from: metric file, weights, recipe, data", TARGET,
+         argument("--cell", nargs=2, metavar=("ROW", "COLUMN"), help="labels of the cell (default: list all cells)"),
          JSON)  # fmt: skip
 def _explain(given: Given) -> None:
     from lska.audit.explain import choose_cell, explain_cell, filled_table, list_cells
@@ -720,10 +720,10 @@ def _explain(given: Given) -> None:
     say("Every link holds." if broken is None else f"{str(broken.level).upper()}: {place}")
 
 
-@command("verify", "check every chain of a scale, offline; exit code 1: one is broken",
-         argument("--strict", action="store_true", help="fail for outdated, missing and unsealed files too"),
-         argument("--drawings", action="store_true", help="draw the figures anew too and compare them; slow"),
-         argument("--recount", action="store_true", help="count parameters and operations anew too; slow"),
+@command("verify", "check where all numbers come from, offline; exit code 1: a file is broken",
+         argument("--strict", action="store_true", help="also fail for outdated, missing and unsealed files"),
+         argument("--drawings", action="store_true", help="also draw the figures again and compare them; slow"),
+         argument("--recount", action="store_true", help="also count parameters and FLOPs again; slow"),
          JSON)  # fmt: skip
 def _verify(given: Given) -> int:
     from tqdm import tqdm
@@ -738,7 +738,7 @@ def _verify(given: Given) -> int:
     return 0 if found.sound(given.strict) else 1
 
 
-@command("prune", "list what no configuration of a scale names any more, with its size",
+@command("prune", "list files of runs, data and recipes that no configuration names any more",
          argument("--yes", action="store_true", help="remove it"), JSON)  # fmt: skip
 def _prune(given: Given) -> None:
     from lska.pipeline.prune import find_leftovers, remove_leftovers
@@ -749,7 +749,7 @@ def _prune(given: Given) -> None:
 
 
 @command("weights list",
-         "say for each network of a scale whether its weights are here, fetched, imported or trained, or stop it",
+         "say for each network whether its weights are here, or to be fetched, imported or trained",
          argument("names", nargs="*", **NETWORKS))  # fmt: skip
 def _list(given: Given) -> int:
     from lska.pipeline.checkpoints import Choices, network_names
@@ -761,14 +761,15 @@ def _list(given: Given) -> int:
     return int(any(choice.refused for choice in found.values()))
 
 
-@command("weights import", "bring published weights into the place of a run, with a sidecar that says where from", RUN,
+@command("weights import", "import published weights for a run", RUN,
          argument("--from", dest="source", type=as_source, metavar="SOURCE",
                   help="file, address (http, https) or timm:MODEL.TAG (default: as the configuration says)"),
-         argument("--sha256", type=as_hash, metavar="HEX", help="of the file; its first digits are enough"),
-         argument("--key", help="which mapping of the file holds the weights, such as model_ema"),
-         argument("--model-args", default=[], **MODEL_ARGS | {"help": "over the architecture of the configuration"}),
+         argument("--sha256", type=as_hash, metavar="HEX", help="of the file; the first eight digits are enough"),
+         argument("--key", help="entry of the file that holds the weights, such as model_ema"),
+         argument("--model-args", default=[],
+                  **MODEL_ARGS | {"help": "settings of the network, instead of the configuration's"}),
          argument("--preprocessing", nargs="+", type=as_pair, default=[], metavar="FIELD=VALUE",
-                  help="over what file or model say: image_size, test_crop, test_interpolation, mean, deviation"),
+                  help="how images are prepared: image_size, test_crop, test_interpolation, mean, deviation"),
          heavy=True)  # fmt: skip
 def _bring(given: Given) -> None:
     from lska.pipeline.checkpoints import network_names
@@ -781,7 +782,7 @@ def _bring(given: Given) -> None:
     ))  # fmt: skip
 
 
-@command("weights fetch", "bring published weights from where they are, as Snakemake does where it needs them",
+@command("weights fetch", "download published weights, as Snakemake does when it needs them",
          argument("names", nargs="*", **NETWORKS))  # fmt: skip
 def _fetch(given: Given) -> None:
     from lska.pipeline.checkpoints import network_names
@@ -808,11 +809,11 @@ def _publish(given: Given) -> None:
 
 @command("plan", "say what Snakemake would run, why, and what it would cost",
          argument("targets", nargs="*", metavar="TARGET",
-                  help="what Snakemake would be asked for, for example table_03 (default: all)"),
-         argument("--gpus", type=COUNT, help="GPUs for the wall time (default: as the largest job asks)"),
+                  help="as for Snakemake, for example table_03 (default: all)"),
+         argument("--gpus", type=COUNT, help="number of GPUs for the wall time (default: that of the largest job)"),
          argument("--throughput", nargs="+", type=as_path, default=[], metavar="FILE",
                   help="tables of your own measurements, such as config/throughput/published.yaml"),
-         argument("--jobs", action="store_true", help="also one line per job, with its reason"), JSON)  # fmt: skip
+         argument("--jobs", action="store_true", help="also print one line per job with its reason"), JSON)  # fmt: skip
 def _plan(given: Given) -> None:
     from lska.pipeline.plan_report import make_report, render_plan
 
@@ -820,7 +821,7 @@ def _plan(given: Given) -> None:
     say(json.dumps(asdict(report), indent=2, sort_keys=True) if given.json else render_plan(report, given.jobs))
 
 
-@command("warm", "run a command whose many `lska` jobs share one start-up",
+@command("warm", "run a command whose `lska` jobs share one start of Python",
          rest("COMMAND", "for example snakemake --cores 2"), configured=False)  # fmt: skip
 def _warm(given: Given) -> int:
     if not given.rest:
@@ -838,11 +839,12 @@ def _gpus(given: Given) -> None:
     os.execvp(given.rest[0], given.rest)
 
 
-@command("supervise", "run Snakemake on a cluster and start it again where it has to be",
-         argument("--restarts", type=COUNT_OR_NONE, default=10, help="how often it is started again (default: 10)"),
-         argument("--poll-seconds", type=number(1e-3, 24 * 3600), default=60.0, help="between two looks at the queue"),
+@command("supervise", "run Snakemake on a cluster, and restart it if it dies or hangs",
+         argument("--restarts", type=COUNT_OR_NONE, default=10, help="how often Snakemake is restarted (default: 10)"),
+         argument("--poll-seconds", type=number(1e-3, 24 * 3600), default=60.0,
+                  help="seconds between two looks at the queue (default: 60)"),
          argument("--quiet-minutes", type=MINUTES, default=15.0,
-                  help="how long Snakemake may wait without any job in the queue (default: 15)"),
+                  help="how long Snakemake may wait without a job in the queue (default: 15)"),
          rest("snakemake ...", "the call of Snakemake"), configured=False)  # fmt: skip
 def _supervise(given: Given) -> int:
     from lska.pipeline.supervise import Patience, supervise

@@ -32,7 +32,7 @@ NETWORK = {
 }
 """A network, a detector that starts from it, and what is measured on both."""
 
-OF_WEIGHTS, OF_DATA = "its weights are to be made anew", "its data are to be made anew"
+OF_WEIGHTS, OF_DATA = "its weights are to be made again", "its data are to be made again"
 
 CASES: list[tuple[str, dict[str, dict], dict[str, str]]] = [
     ("all is current", {}, {}),
@@ -154,9 +154,9 @@ def test_fine_tuned_weights_and_their_backbone(made: Plan) -> None:
     assert put() is None
     assert made.inputs(name) == [made.config.record_of(job.data), job.backbone, job.backbone.with_suffix(".json")]
     put_weights(made, RUN, "b")
-    assert put() == "its backbone is another now"
+    assert put() == "its backbone has changed"
     leave(job.backbone, "a", recipe="sha256:of another day")
-    assert put() == "its backbone is to be trained anew"
+    assert put() == "its backbone is to be trained again"
     control = made.job(f"{TASK}-untrained", str(RUN))
     leave(control.weights, "control", recipe=control.digest(), backbone=None)
     assert reasons(made, f"weights/{control.place}") == [None]
@@ -171,7 +171,7 @@ CHANGES: dict[str, tuple[Callable[[Plan, Path], Any], str]] = {
         lambda made, path: made.config.weights_path(RUN).with_suffix(".json").unlink(), "measured on other weights"
     ),
     "another recipe": (
-        lambda made, path: leave(made.config.weights_path(RUN), "a", recipe="other"), "its weights are to be made anew"
+        lambda made, path: leave(made.config.weights_path(RUN), "a", recipe="other"), "its weights are to be made again"
     ),
     "no outcomes": (lambda made, path: outcomes_path(path).unlink(), "the outcomes beside its metric file are missing"),
     "other outcomes": (lambda made, path: outcomes_path(path).write_bytes(b"x"), "the outcomes beside its metric file"),
@@ -199,7 +199,7 @@ def test_a_pass_by_other_settings_is_measured_again(made: Plan) -> None:
     name, path = f"metrics/texture_knn/{RUN}", made.config.metric_path("texture_knn", RUN)
     assert found(made, name) == (None, None)
     put_metrics(path, {**read_json(path), "detail": {"protocol": "sha256:of another day"}})
-    assert found(made, name)[0] == "measured in another way than today's settings"
+    assert found(made, name)[0] == "measured with other settings than today's"
 
 
 def test_images_that_only_a_record_is_left_of(made: Plan) -> None:
@@ -207,12 +207,12 @@ def test_images_that_only_a_record_is_left_of(made: Plan) -> None:
     name = f"data/{item.data.name}"
     assert found(made, name) == ("not generated yet", None)
     write_json(item.record, {"inputs": item.inputs()})
-    assert found(made, name) == (None, "its record is there, the generated images are not")
+    assert found(made, name) == (None, "its generated images are missing")
     Path(item.data.root).mkdir(parents=True)
     (Path(item.data.root) / "image.jpg").touch()
     assert found(made, name) == (None, None)
     write_json(item.record, {"inputs": "sha256:of another day"})
-    assert found(made, name) == ("what the set is made of has changed", None)
+    assert found(made, name) == ("what the set is made from has changed", None)
     item.record.write_text("{")
     assert found(made, name) == ("its record is damaged", None)
 
@@ -222,7 +222,7 @@ def test_corruptions_are_made_again_of_clean_images_that_are_made_again(made: Pl
     sets = f"data/{item.data.name}", f"data/{config.data.name}"
     write_json(item.record, {"inputs": item.inputs()})
     write_json(config.images.record, {"digest": "sha256:clean"})
-    gone = "its record is there, the generated images are not"
+    gone = "its generated images are missing"
     assert made.passes and reasons(made, *sets) == [gone, gone]
     image = Path(config.data.root) / "val/cat/1.png"
     image.parent.mkdir(parents=True)
@@ -251,7 +251,7 @@ def test_a_clone_of_results_without_their_weights_has_nothing_to_train(made: Pla
     tuned.metrics.unlink()
     missing = "the sidecar is there, its weights are missing"
     assert reasons(made, name, f"weights/{tuned.place}") == [missing, missing]
-    assert reasons(made, f"metrics/classification/{RUN}") == ["its weights are to be made anew"]
+    assert reasons(made, f"metrics/classification/{RUN}") == ["its weights are to be made again"]
     tuned.weights.write_text("tuned")
     assert reasons(made, name, f"weights/{tuned.place}") == [None, None]
 

@@ -96,7 +96,7 @@ def test_16_bits_become_the_nearest_of_8() -> None:
 def test_what_cannot_be_converted_rightly_is_refused_with_the_reason() -> None:
     whole = Image.fromarray(DEEP.astype(np.int32))
     for data, reason in (
-        (saved(whole, "TIFF"), "mode I, stored as I;32S, of which it is not known what is white; save"),
+        (saved(whole, "TIFF"), "mode I, stored as I;32S: which value is white is not known; save"),
         (saved(whole.convert("F"), "TIFF"), "Pillow's mode F, stored as"),
         (saved(Image.new("LAB", (4, 4)), "TIFF"), "Pillow's mode LAB"),
         (saved(Image.fromarray(DEEP), "TIFF", tiffinfo={262: 0}), "Pillow's mode I;16"),

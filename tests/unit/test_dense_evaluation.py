@@ -274,5 +274,5 @@ def test_precision_equals_that_of_mmdet(evaluated: dict[str, Any]) -> None:
 
 def test_weights_of_another_recipe_are_refused(dense_project: DenseProject, evaluated: dict[str, Any]) -> None:
     changed = {"detection": {"heads": {"retinanet": {"overrides": {"epochs": 4}}}}}
-    with pytest.raises(StaleWeightsError, match="trained otherwise than today .epochs 3 -> 4."):
+    with pytest.raises(StaleWeightsError, match="trained with other settings than today's .epochs 3 -> 4."):
         Predictor.open(dense_project.job("retinanet", changed))

@@ -203,7 +203,7 @@ def test_a_process_that_stands_still_is_told_of_and_not_waited_for(
     started = [in_child(body, **common, RANK=str(rank), LOCAL_RANK="0") for rank in range(2)]
     waiting, still = started[1 - stopped], started[stopped]
     try:
-        until(lambda: told.exists() and f"hears nothing of process {stopped} of this training" in told.read_text())
+        until(lambda: told.exists() and f"has heard nothing from process {stopped} of this" in told.read_text())
         if end is not None:
             os.kill(waiting.pid, end)
         waiting.join(30)

@@ -114,7 +114,7 @@ def test_only_regular_files_are_opened_and_never_waited_for(tmp_path: Path) -> N
             read_bytes(tmp_path / name)
     (tmp_path / "large").write_bytes(b"12345")
     assert read_bytes(tmp_path / "large", limit=5) == b"12345"
-    with pytest.raises(FileError, match="larger than the 4 bytes"):
+    with pytest.raises(FileError, match="larger than 4 bytes"):
         read_text(tmp_path / "large", limit=4)
 
 

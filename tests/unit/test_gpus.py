@@ -68,7 +68,7 @@ def test_too_few_gpus_are_an_error_and_whoever_got_some_from_a_launcher_keeps_th
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["gpus", "8", "true"]) == 1
-    assert "8 GPUs are wanted and this machine offers 4 (CUDA_VISIBLE_DEVICES: 0, 1, 2, 3)" in capsys.readouterr().err
+    assert "8 GPUs are wanted and this machine has 4 (CUDA_VISIBLE_DEVICES: 0, 1, 2, 3)" in capsys.readouterr().err
     for name, value in {MEETING: "file:/a", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     assert take(1) == [] and os.environ[VARIABLE] == "0,1,2,3"

@@ -142,7 +142,7 @@ def test_an_archive_is_fetched_and_recorded_and_then_left_alone(
     assert imported(served.address) == 0
     assert PLACE.read_bytes() == archive.read_bytes()
     said = capsys.readouterr()
-    assert f"{PLACE}: imported" in said.out and ("no source states a hash" in said.out) == (known == ())
+    assert f"{PLACE}: imported" in said.out and ("its hash is not known" in said.out) == (known == ())
     recorded = yaml.safe_load(POINTER.read_text())
     assert recorded["deps"][0]["path"] == served.address
     assert recorded["outs"][0]["md5"] == hashlib.md5(archive.read_bytes()).hexdigest()
@@ -270,9 +270,9 @@ def test_a_root_without_place_for_a_pointer_is_refused(
 ) -> None:
     manifest(archive, "md5")
     for root, message in {
-        "../elsewhere": "../elsewhere/things.tar.gz.dvc is no place for a pointer",
-        "data/a/b": "data/a/b/things.tar.gz.dvc is no place for a pointer that git keeps: choose a folder",
-        "src": "src/things.tar.gz.dvc is no place for a pointer that git keeps: choose a folder directly below data/",
+        "../elsewhere": "../elsewhere/things.tar.gz.dvc: git would not keep this pointer",
+        "data/a/b": "data/a/b/things.tar.gz.dvc: git would not keep this pointer; choose a folder",
+        "src": "src/things.tar.gz.dvc: git would not keep this pointer; choose a folder directly below data/",
     }.items():
         assert imported(archive, "--root", root) == 1
         assert message in error(capsys)

@@ -259,7 +259,7 @@ def test_batches_and_pools_with_a_long_tmpdir(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_process_of_a_pool_that_ends_is_told() -> None:
-    message = "one of 2 processes ended before its work was done"
+    message = "one of 2 processes ended early, perhaps because memory ran out"
     with pytest.raises(WorkerError, match=message), in_processes(2) as mapper:
         list(mapper(os._exit, [3]))
 

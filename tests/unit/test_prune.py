@@ -88,7 +88,7 @@ def test_what_a_scale_names_is_never_left_over(scale: Proven) -> None:
     for path in STRANGE:
         put(path)
     assert left().found == ()
-    assert left().to_text() == "test scale, named by config.yaml\n\nnothing is left over\n"
+    assert left().to_text() == "test scale; compared with config.yaml\n\nnothing is left over\n"
 
 
 def test_all_of_a_removed_variant_is_listed_and_removed(
@@ -174,7 +174,7 @@ def test_what_git_has_is_kept(scale: Proven, tmp_path: Path, monkeypatch: pytest
     assert {one.path for one in found.of(kept=True)} == {committed, staged, inside.parents[3]}
     assert all(path.is_file() for path in (committed, staged, inside))
     (tmp_path / ".git" / "HEAD").write_text("damaged")
-    with pytest.raises(InputError, match="nothing tells which files are committed"):
+    with pytest.raises(InputError, match="it is not known which files are committed"):
         left()
 
 
@@ -224,7 +224,7 @@ def test_every_configuration_of_the_scale_counts(scale: Proven) -> None:
     other.write_text("heads: of nobody\n")
     assert left().configurations == ("config.yaml",)
     other.write_text("scale: test\nheads: of nobody\n")
-    with pytest.raises(InputError, match=r"other\.yaml is of this scale and cannot be read alone nor after"):
+    with pytest.raises(InputError, match=r"other\.yaml is of this scale and cannot be read, neither alone nor after"):
         left()
 
 

@@ -368,7 +368,7 @@ def test_another_mapping_of_the_same_file_is_imported_anew(project: Project) -> 
     imported(project, None, published(project))
     averaged = published(project, key="model_ema")
     assert choice(project, published(project)).state == "here"
-    assert "w.pth otherwise than the configuration (key model -> model_ema)" in choice(project, averaged).refused
+    assert "differs from the configuration about w.pth (key model -> model_ema)" in choice(project, averaged).refused
     imported(project, None, averaged)
     assert torch.equal(read_weights(weights_of(project))["head.weight"], state(project, 1)["head.weight"])
     assert choice(project, averaged).state == "here" and sidecar_of(project)["source"]["key"] == "model_ema"

@@ -194,7 +194,7 @@ def test_images_without_finite_scores_are_skipped_and_replaced(caplog: pytest.Lo
     single = [contribution(network.eval(), image) for image in good[:3]]
     np.testing.assert_allclose(result.scores, np.mean(single, axis=0), rtol=1e-5, atol=1e-9)
     assert result.scores.dtype == np.float64 and result.maps.dtype == np.float32
-    with pytest.raises(ValueError, match="of 2 images none gave finite"):
+    with pytest.raises(ValueError, match="at least one image with finite contribution scores, found none in 2"):
         mean_contribution(network, [broken, broken], CPU)
 
 

@@ -75,7 +75,7 @@ def test_a_checkout_is_worked_on_by_its_own_code_alone(copy: Path, tmp_path: Pat
     for own in (PROJECT, PROJECT / "src" / "lska", tmp_path / "link", tmp_path):
         require_own_code(own)
     for other in (copy, copy / "config"):
-        with pytest.raises(ValueError, match="the code that runs is that of another folder") as caught:
+        with pytest.raises(ValueError, match="the running code is from another folder") as caught:
             require_own_code(other)
         assert str(PROJECT / "src" / "lska") in str(caught.value) and str(copy / "src" / "lska") in str(caught.value)
         assert "make -C" in str(caught.value)
@@ -90,7 +90,7 @@ def test_commands_say_whose_code_they_are(copy: Path) -> None:
     snakemake = ("snakemake", "--dry-run", "--cores", "1", "--", "table_01")
     for command in (("lska", "summary"), snakemake):
         refused = run(*command, folder=copy)
-        assert refused.returncode == 1 and "the code that runs is that of another folder" in refused.stderr
+        assert refused.returncode == 1 and "the running code is from another folder" in refused.stderr
         assert "Traceback" not in refused.stderr and 'File "' not in refused.stderr
     assert run("lska", "summary", folder=copy, code=copy).returncode == 0
 
@@ -128,7 +128,7 @@ def test_make_gives_a_copied_project_an_environment_of_its_own(
 def test_snakemake_says_in_a_line_that_it_works_in_its_own_folder(tmp_path: Path) -> None:
     words = ("--directory", tmp_path, "--configfile", PROJECT / "config/demo.yaml", "--dry-run", "--cores", "1")
     done = run("snakemake", *words, "--", "table_01", folder=PROJECT)
-    assert done.returncode == 1 and "this workflow is not meant for --directory" in done.stderr
+    assert done.returncode == 1 and "call it there, without --directory" in done.stderr
     assert 'File "' not in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 

@@ -69,7 +69,7 @@ CASES: dict[str, tuple[Callable[[Plan], Any], str, bool, str]] = {
     "trained after publishing": (trained_after_publishing, "here", True, "not published"),
     "trained after publishing, and lost": (
         trained_after_publishing_and_lost, "train", True,
-        "weights trained here are missing; those published are others than the sidecar's",
+        "weights trained here are missing; the published ones are not the sidecar's",
     ),
     "published without sidecar": (
         lambda made: publish(made).with_suffix(".json").unlink(), "stop", False,
@@ -116,10 +116,10 @@ def test_a_fine_tuning_is_fetched_with_the_backbone_that_it_was_done_from(made: 
     publish_tuned(made)
     assert choice(made, TUNED).fetched
     publish_tuned(made, backbone="other")
-    assert choice(made, TUNED).state == "train" and choice(made, TUNED).reason == "its backbone is another now"
+    assert choice(made, TUNED).state == "train" and choice(made, TUNED).reason == "its backbone has changed"
     publish_tuned(made)
     retraining(made, str(RUN))
-    assert choice(made, TUNED).state == "train" and choice(made, TUNED).reason == "its backbone is to be trained anew"
+    assert choice(made, TUNED).state == "train" and choice(made, TUNED).reason == "its backbone is to be trained again"
 
 
 @pytest.mark.parametrize("text", ["[" * 100000, f"outs:\n- {{md5: {MD5}, size: 7, path: another}}"])

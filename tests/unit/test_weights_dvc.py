@@ -157,7 +157,7 @@ def test_a_push_that_fails_leaves_the_former_pointers(published: Repository, sai
 
 def test_what_is_published_is_retrained_only_on_demand(published: Repository, said: Callable[..., str]) -> None:
     assert said("list", retrain=[FIRST]).split()[0] == "train"
-    assert "no published weights for this configuration: to be trained anew" in said("fetch", FIRST, retrain=[FIRST])
+    assert "no published weights for this configuration: to be trained again" in said("fetch", FIRST, retrain=[FIRST])
     publishing.trained(FIRST, b"trained anew")
     assert said("list", retrain=[FIRST]).split()[0] == "here"
     published.weights(NAMES[1]).write_bytes(b"something of mine")

@@ -115,7 +115,7 @@ def test_what_has_run_is_not_planned_and_what_changed_is_with_its_reason(demo) -
     trained = [job for job in document["jobs"] if job["rule"] == "train"]
     assert trained and all(job["reason"] == "trained otherwise: label_smoothing 0.1 -> 0.15" for job in trained)
     scored = {job["reason"] for job in document["jobs"] if job["rule"] == "classification"}
-    assert scored == {"its weights are to be made anew"}
+    assert scored == {"its weights are to be made again"}
     # All of it was done here before, so that the estimate rests on that alone.
     assert all("this scale" in source for job in trained for source in job["sources"])
     assert {job["rule"] for job in document["jobs"] if job["rule"] in ("train", "classification")

@@ -72,12 +72,12 @@ def test_an_edited_recipe_trains_what_follows_it_and_nothing_else(clone: Project
 def test_retrain_trains_a_published_network_and_all_that_follows_it(clone: Project) -> None:
     pull(clone)
     said = clone.snakemake("--dry-run", *SMALL, "--config", f'retrain=["{RUN}"]', "--", "all")
-    assert f"train {RUN}: to be trained anew (setting retrain)" in said
+    assert f"train {RUN}: to be trained again (setting retrain)" in said
     planned = work(clone.planned(*SMALL, "--config", f'retrain=["{RUN}"]', "--", "all"))
     # All images but CIFAR-10 are generated, and a clone has none.
     assert planned == {"train": 1, "classification": 1, "data": 4} | dict.fromkeys(PASSES, 1)
     plan = clone.run("lska", "plan", "--config", "config/small.yaml", "--set", f'{{"retrain": ["{RUN}"]}}')
-    assert "to be trained anew (setting retrain)" in plan.stdout, plan.stderr
+    assert "to be trained again (setting retrain)" in plan.stdout, plan.stderr
 
 
 def test_snakemake_fetches_and_a_damaged_store_is_said_on_the_terminal(clone: Project) -> None:

@@ -41,7 +41,7 @@ HIDDEN = ("protocol", "backbone", "field")
 ORIGINS = {
     "trained": "trained here",
     "imported": "imported",
-    "random": "random, fresh from the seed; what is measured does not depend on them",
+    "random": "random, from the seed; what is measured does not depend on them",
     "none": "none; counted on the architecture, or measured on a module",
 }
 WITNESSES = {
@@ -166,7 +166,7 @@ def list_cells(table: Table) -> Iterator[str]:
             yield f"  {cell.column:<{width}}  {str(cell_text(cell)) or '-':<28} {cell.state}"
     if table.rows:
         cell = table.rows[0].cells[-1]
-        yield f'\nThe chain behind one: lska explain {table.spec.target} --cell "{cell.row}" "{cell.column}"'
+        yield f'\nThe files behind one: lska explain {table.spec.target} --cell "{cell.row}" "{cell.column}"'
 
 
 # --- The cell and the paper ------------------------------------------------------------------------------------------

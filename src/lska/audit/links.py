@@ -60,7 +60,7 @@ WIDEST = 2000
 """Characters of a finding's text: what is wrong may be one very long word."""
 PRECISION = 1e-6
 """Relative; outcomes are kept in 32 bits, and their mean is taken in 64."""
-LEFT_OVER = "left over: the configuration of scale {} does not name it any more; `lska prune` lists all that is"
+LEFT_OVER = "left over: the configuration of scale {} no longer names it; `lska prune` lists all such files"
 COUNTED = ("complexity", "properties")
 """Start of the tasks whose numbers depend on the code alone."""
 
@@ -77,9 +77,9 @@ class Level(StrEnum):
 
 MEANING = {
     Level.BROKEN: "a file was edited, or does not belong to the one that names it",
-    Level.OUTDATED: "of another configuration than today's; the pipeline would make it again, or takes no notice of it",
+    Level.OUTDATED: "of another configuration than today's; Snakemake would make it again, or ignores it",
     Level.MISSING: "today's configuration asks for it, and it is not there",
-    Level.UNSEALED: "written before such files were sealed; an edit shows where git or another file has the number",
+    Level.UNSEALED: "from before such files were sealed; only git or another file would show an edit",
     Level.NOTE: "worth knowing",
 }
 
@@ -307,7 +307,7 @@ def check_weights(path: Path, log: Path) -> CheckedFile:
     """
     checked, weights = _checked(path, "sidecars of weights", check_sidecar), path.with_suffix(".safetensors")
     if not checked.content:
-        text = "is not there, so nothing tells whose weights are beside it"
+        text = "is not there, so the origin of the weights beside it is not known"
         alone = checked.of(Level.MISSING) and occupied(weights)
         return CheckedFile(path, {}, (broken(path, "", text),)) if alone else checked
     if checked.broken:
@@ -337,7 +337,7 @@ def check_weights(path: Path, log: Path) -> CheckedFile:
         return replace(checked, findings=tuple(one for one in checked.findings if one.level is not Level.UNSEALED))
     if pointer.edited(checked.content):
         return checked.having(broken(path, "", f"was edited: {place} keeps another digest of it"))
-    return checked.having(Finding(Level.NOTE, path, "", "is of a later training to the published weights"))
+    return checked.having(Finding(Level.NOTE, path, "", "is of a later training than the published weights"))
 
 
 def _settings(sidecar: CheckedFile) -> Iterator[Finding]:
@@ -345,7 +345,7 @@ def _settings(sidecar: CheckedFile) -> Iterator[Finding]:
     path, spec = sidecar.path, sidecar.get("spec")
     yield from compared(path, "run", sidecar.get("run"), "the file's name is", path.stem)
     if not isinstance(spec, Mapping):
-        yield broken(path, "spec", "is missing; nothing says how the weights were trained")
+        yield broken(path, "spec", "is missing, so it is not known how the weights were trained")
         return
     yield from compared(path, "recipe", sidecar.get("recipe"), "the settings in its field 'spec' give", digest(spec))
 

@@ -115,9 +115,8 @@ class Verification:
     def _number_lines(self) -> Iterator[str]:
         recomputed, bounded, unknown = (sum(self.counted(kind).values()) for kind in NUMBERS)
         text = (
-            f"Of {recomputed + bounded + unknown:,} numbers in metric files, {recomputed:,} were recomputed; of "
-            f"{bounded:,} only a range or a relation to others is known; {unknown:,} are not determined by the "
-            "evidence that is kept"
+            f"{recomputed + bounded + unknown:,} numbers in metric files: {recomputed:,} recomputed; {bounded:,} "
+            f"compared with a range or with other numbers; {unknown:,} that no kept file determines"
         )
         yield from textwrap.wrap(f"{text}{':' if unknown else '.'}", WIDTH)
         counts = self.counted("unknown")

@@ -180,8 +180,8 @@ def _opened(data: bytes, formats: tuple[str, ...] = FORMATS) -> Image.Image:
         raise InputError(f"{frames} pictures in one {kind} file; save the one that is meant")
     if formats is FORMATS and image.mode not in MODES and not _is_deep(image):
         raise InputError(
-            f"Pillow's mode {image.mode}, stored as {_raw_mode(image)}, of which it is not known what is white; save "
-            "it with 8 bits per channel, or 16 in a PNG file"
+            f"Pillow's mode {image.mode}, stored as {_raw_mode(image)}: which value is white is not known; save it "
+            "with 8 bits per channel, or 16 in a PNG file"
         )
     return image
 

@@ -67,9 +67,9 @@ def import_archive(manifest: Path, source: str, root: Path) -> Import:
         inside = root.resolve().is_relative_to(top / "data")
         if not inside or repository.scm.is_ignored(str(pointer.absolute())):
             raise DataError(
-                f"{pointer} is no place for a pointer that git keeps: choose a folder directly below data/, such as "
-                "--root data/mine; elsewhere put the archive by hand, check it with `lska data check NAME --root ... "
-                "--archives`, and point the setting root to it (docs/data.md)"
+                f"{pointer}: git would not keep this pointer; choose a folder directly below data/, such as --root "
+                "data/mine. For another folder, put the archive there by hand, check it with `lska data check NAME "
+                "--root ... --archives`, and set root to it (docs/data.md)"
             )
         recorded = _recorded(pointer)
         expected = replace(archive, md5=archive.md5 or recorded)

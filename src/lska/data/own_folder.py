@@ -203,13 +203,14 @@ def _divided(whole: Split, hashes: Sequence[str], name: str, share: float) -> tu
     val, train = whole.only(chosen.__contains__), whole.only(lambda one: one not in chosen)
     if missing := [label for label, count in val.counts().items() if not count]:
         raise DataError(
-            f"{whole.source}: no image of these classes can be set apart for validation, because those of a class are "
-            f"copies of each other, or differ in the endings of their names alone: {shown_names(missing)}; add images"
+            f"{whole.source}: no validation image can be drawn from these classes: {shown_names(missing)}. Their "
+            "images are copies of each other, or their names differ in the ending only; add images"
         )
     if len(val) > MOST_LISTED:
         raise DataError(
-            f"{whole.source}: a share of {share:g} is {len(val):,} images, and a manifest lists {MOST_LISTED:,}; give "
-            f"a validation share of at most {MOST_LISTED / len(whole):.3f}, or a folder with `train` and `val`"
+            f"{whole.source}: a share of {share:g} is {len(val):,} images, and a manifest lists at most "
+            f"{MOST_LISTED:,}; give a validation share of at most {MOST_LISTED / len(whole):.3f}, or a folder with "
+            "`train` and `val`"
         )
     values = dict(zip(whole.samples.names, hashes, strict=True))
     found = {"train": train, "val": replace(val, split="val")}

@@ -229,7 +229,9 @@ def check_origin(sidecar: Mapping[str, Any], weights: Path, spec: Mapping[str, A
     where, remedy = weights.with_suffix(".json"), "train the run again or restore the configuration"
     if sidecar.get("recipe") != digest(spec):
         differences = changes(sidecar.get("spec") or {}, spec)
-        raise StaleWeightsError(f"{where}: the weights were trained otherwise than today ({differences}); {remedy}")
+        raise StaleWeightsError(
+            f"{where}: the weights were trained with other settings than today's ({differences}); {remedy}"
+        )
     if sidecar.get("data") != data:
         raise StaleWeightsError(
             f"{where}: the weights were trained with data {quoted(sidecar.get('data'))}, the configuration now has "

@@ -108,8 +108,8 @@ def mean_contribution(
                 break
     if not maps:
         raise InputError(
-            f"{type(network).__name__}: of {skipped} images none gave finite contribution scores; "
-            "expected at least one: check the weights, or give images"
+            f"{type(network).__name__}: expected at least one image with finite contribution scores, found none in "
+            f"{skipped}; check the weights, or give more images"
         )
     if skipped:
         logger.warning("%d images left out, their contribution scores are not finite", skipped)

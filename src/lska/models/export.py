@@ -120,8 +120,8 @@ def export_network(
     answers = dict(_answers(network, images, name))
     if len({shape[2:] for shape in answers}) == 1 and {"height", "width"} & {*dynamic}:
         raise ExportError(
-            f"{name} takes images of {_sizes(size)} pixels only: leave height and width out of --dynamic, or have "
-            "it take others by --model-args, where it can (timm: dynamic_img_size=true, or strict_img_size=false)"
+            f"{name} takes images of {_sizes(size)} pixels only: leave height and width out of --dynamic. Some "
+            "networks of timm take other sizes with --model-args dynamic_img_size=true, or strict_img_size=false"
         )
     if fold_batch_norm:
         norms = sum(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in network.modules())

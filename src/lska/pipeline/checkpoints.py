@@ -33,7 +33,7 @@ from lska.provenance.sidecars import (
 from lska.settings.scale import Config
 from lska.settings.tasks import FineTuningJob, TrainingJob
 
-RETRAINED = "to be trained anew (setting retrain)"
+RETRAINED = "to be trained again (setting retrain)"
 
 
 def training_of(config: Config, name: str) -> TrainingJob:
@@ -117,7 +117,7 @@ class Choices:
             except ValueError as error:
                 found.append(str(error))
             fault = damage(weights.with_suffix(".json"))
-            found += [] if fault is None else [f"{fault}; it vouches for nothing"]
+            found += [] if fault is None else [f"{fault}; it is not used"]
         return found
 
     def files(self, name: str) -> list[Path]:
@@ -152,7 +152,7 @@ class Choices:
         if not weights.is_file() and cached(weights, pointer):
             problem = (
                 f"{weights}: is a link to {weights.readlink()} in DVC's cache, which was moved or removed; `lska "
-                f"weights fetch {one.place}` with the same configuration fetches it anew, or bring the cache back"
+                f"weights fetch {one.place}` with the same configuration fetches it again, or bring the cache back"
             )
         elif (blocked := unusable(weights)) is not None:
             problem = blocked
@@ -186,7 +186,7 @@ class Choices:
             refused = refused or not_obtainable(one)
         elif not one.retrained and not occupied(weights) and not fetched:
             refused = (
-                f"{weights} is missing; its sidecar says that it was imported, so nothing here makes it: bring it "
+                f"{weights} is missing; its sidecar says that it was imported, so nothing here can make it: bring it "
                 f"back, or move {place} away to train it here"
             )
         reason = f"imported; {_published(pointer)}" if fetched and published else "imported"
@@ -206,7 +206,7 @@ class Choices:
             return Choice(True, published, there, _published(pointer) if published else "not published")
         reason = "the sidecar is there, its weights are missing"
         if pointer is not None:
-            reason = "weights trained here are missing; those published are others than the sidecar's"
+            reason = "weights trained here are missing; the published ones are not the sidecar's"
         return Choice(True, False, False, reason)
 
     def _changed(self, one: TrainingJob, sidecar: Mapping[str, Any], pointer: Pointer | None) -> str | None:
@@ -227,10 +227,10 @@ class Choices:
         if not isinstance(one, FineTuningJob) or one.backbone is None:
             return None
         if not self.of(str(one.run)).vouched:
-            return "its backbone is to be trained anew"
+            return "its backbone is to be trained again"
         backbone = read_sidecar(one.backbone.with_suffix(".json"))
         same = (sidecar.get("backbone") or {}).get("md5", "none") == backbone.get("md5")
-        return None if same else "its backbone is another now"
+        return None if same else "its backbone has changed"
 
 
 def _otherwise(one: TrainingJob, source: WeightsSource, sidecar: Mapping[str, Any]) -> str | None:
@@ -259,8 +259,8 @@ def _otherwise(one: TrainingJob, source: WeightsSource, sidecar: Mapping[str, An
     if stated == asked:
         return None
     return (
-        f"{place}: says of {source.file} otherwise than the configuration ({changes(stated, asked)}); `lska weights "
-        f"import {one.place}` with the same configuration writes it anew"
+        f"{place}: differs from the configuration about {source.file} ({changes(stated, asked)}); `lska weights import "
+        f"{one.place}` with the same configuration writes it again"
     )
 
 

@@ -58,7 +58,7 @@ def pending(products: Mapping[str, Product]) -> dict[str, str]:
         for name, one in products.items():
             source = next((source for source in one.follows if source in changing), None)
             if source is not None:
-                reasons.setdefault(name, f"its {source.partition('/')[0]} are to be made anew")
+                reasons.setdefault(name, f"its {source.partition('/')[0]} are to be made again")
                 changing.add(name)
             elif one.lost is not None and name in wanted:
                 reasons.setdefault(name, one.lost)
@@ -103,11 +103,11 @@ def _data(config: Config, kind: str, data: DataSource, item: Measured | None) ->
     elif not record:
         stale = "its record is damaged"
     elif item is not None and record.get("inputs") != item.inputs():
-        stale = "what the set is made of has changed"
+        stale = "what the set is made from has changed"
     elif reference is not None and _md5(record, "reference") != _sidecar_md5(config, str(reference)):
-        stale = "the classifier that chooses its images is another now"
+        stale = "the classifier that chooses its images has changed"
     elif images_gone(data) or (corrupted and not _whole(data, record)):
-        lost = "its record is there, the generated images are not"
+        lost = "its generated images are missing"
     made_of = (f"data/{config.data.name}",) if corrupted else ()
     chosen_by = () if reference is None else (f"weights/{reference}",)
     return Product((path,), stale, lost, reads=made_of + chosen_by, follows=chosen_by)
@@ -141,7 +141,7 @@ def _scored(
 def _passed(item: Measured, run: Run) -> Product:
     stale = _difference(item.metrics(run), item, str(run), item.record)
     if stale is None and (vouched(item.metrics(run)).get("detail") or {}).get("protocol") != item.protocol():
-        stale = "measured in another way than today's settings"
+        stale = "measured with other settings than today's"
     if stale is None and not all(path.exists() for path in item.outputs(run)):
         stale = "a file of its results is missing"
     sources = (f"weights/{run}", f"data/{item.data.name}")

@@ -96,11 +96,11 @@ def make_scale(name: str, folder: Path, share: float, size: int | None = None) -
         DataError: as `describe_folder`.
     """
     if not Path("Snakefile").is_file():
-        raise InputError(f"{Path.cwd()} is not the folder of the project, which has the Snakefile; call this there")
+        raise InputError(f"{Path.cwd()} has no Snakefile; call this in the project's folder")
     if problem := stem_problem(name):
         raise InputError(f"the name of a scale {problem}")
     if published := [one for one in (name, f"{name}_c") if (MANIFESTS / f"{one}.yaml").is_file()]:
-        raise InputError(f"{published[0]!r} is the name of a published data set, expected another for the scale")
+        raise InputError(f"{published[0]!r} is the name of a published data set; choose another name for the scale")
     config, recipe, manifest = (Path("config", place, f"{name}.yaml") for place in ("", "recipes", "manifests"))
     _refuse_committed(name, config, recipe, manifest)
     root = _root(folder)
@@ -128,7 +128,7 @@ def _refuse_shared(folder: Path, copies: Path) -> None:
     images, made = folder.resolve(), copies.resolve()
     if images.is_relative_to(made) or made.is_relative_to(images):
         raise OccupiedError(
-            f"{folder}: corrupted copies of the images would be made in {copies}, and nothing is written into a folder "
+            f"{folder}: the corrupted copies of the images would go to {copies}, and nothing is written into a folder "
             "of images; choose another name for the scale, or move the images into a folder of their own"
         )
 
@@ -138,15 +138,15 @@ def _refuse_occupied(name: str, own: OwnFolder, texts: Mapping[Path, str]) -> No
     the name of the set."""
     if taken := [path for path, text in texts.items() if path.exists() and read_text(path) != text]:
         raise OccupiedError(
-            f"{', '.join(map(str, taken))}: there already, and not as it would be written; nothing was written. Choose "
-            "another name, also for a folder to which images came, or move these away"
+            f"{', '.join(map(str, taken))}: there already, with other contents; nothing was written. Choose another "
+            "name, or move these away. A folder to which images were added needs another name, too"
         )
     record = Path("results", name, "data", f"{name}.json")
     if record.exists() and vouched(record).get("digest") != own.manifest.digest:
         raise OccupiedError(
-            f"{record} records other images than {own.count('train'):,} and {own.count('val'):,} of these, by the same "
-            f"name; nothing was written. Choose another name, or remove what was made of the others: results/{name}, "
-            f"checkpoints/{name}, work/{name} and data/{name}_c"
+            f"{record} has the same name and is of other images than these {own.count('train'):,} and "
+            f"{own.count('val'):,}; nothing was written. Choose another name, or remove what was made from the others: "
+            f"results/{name}, checkpoints/{name}, work/{name} and data/{name}_c"
         )
 
 
@@ -158,7 +158,7 @@ def _root(folder: Path) -> str:
     inside = place.relative_to(here).as_posix()
     if inside.partition("/")[0] in ("work", "results", "checkpoints", "config", "."):
         raise InputError(
-            f"{folder}: a folder of images should not lie in this folder of the project; move it, to data/"
+            f"{folder}: a folder of images should not lie in this folder of the project; move it to data/"
         )
     return ("./" * inside.startswith("~") + inside).replace("$", "$$")
 

@@ -100,7 +100,7 @@ class Leftovers:
 
     def to_text(self) -> str:
         """By kind with sizes, then what is kept and why."""
-        lines = [f"{self.scale} scale, named by {', '.join(self.configurations)}"]
+        lines = [f"{self.scale} scale; compared with {', '.join(self.configurations)}"]
         going, kept = self.of(kept=False), self.of(kept=True)
         for kind, group in _groups(going, "kind").items():
             lines += ["", f"{kind}: {_sum(group)}", *_few(f"  {one.path.as_posix()}" for one in group)]
@@ -111,7 +111,7 @@ class Leftovers:
         elif self.removed:
             state = f"removed {_sum(going)}"
         else:
-            state = f"left over are {_sum(going)}; nothing was removed: the same call with --yes removes them"
+            state = f"left over: {_sum(going)}. Nothing was removed; the same call with --yes removes them"
         return printable("\n".join([*lines, "", state]) + "\n")
 
 
@@ -143,8 +143,8 @@ def remove_leftovers(found: Leftovers) -> Leftovers:
     folders = _ScaleFolders(found.scale)
     if (lock := _locked(folders)) is not None:
         raise OccupiedError(
-            f"{lock[0]}: Snakemake is at work on {lock[1]}, so nothing of this scale is removed: wait for its end, or, "
-            "where it was killed, give the folder free with `snakemake --unlock` and the same configuration"
+            f"{lock[0]}: Snakemake is at work on {lock[1]}, so nothing of this scale is removed. Wait for its end; if "
+            "it was killed, unlock the folder with `snakemake --unlock` and the same configuration"
         )
     done = []
     for one in found.found:
@@ -184,8 +184,8 @@ def _plans(config: Sequence[Path], overrides: Mapping[str, Any]) -> dict[str, Pl
             except SettingsError as error:
                 if name == over and scale is not None:
                     raise InputError(
-                        f"{path} is of this scale and cannot be read alone nor after {plain}, so nothing tells what it "
-                        f"names; mend it, or move it out of {CONFIGURATIONS}\n{error}"
+                        f"{path} is of this scale and cannot be read, neither alone nor after {plain}, so it is not "
+                        f"known which files it needs; correct it, or move it out of {CONFIGURATIONS}\n{error}"
                     ) from error
             else:
                 break
@@ -281,7 +281,7 @@ class _Kept:
         root = project_root()
         checkout = any((folder / ".git").exists() for folder in (root, *root.parents))
         if checkout and git("rev-parse", "--git-dir") is None:
-            text = "so nothing tells which files are committed; mend that first"
+            text = "so it is not known which files are committed; repair that first"
             raise InputError(f"git does not answer in {root}, {text}")
         places = (self.folders.results, self.folders.checkpoints, self.folders.work)
         return {root / name for name in committed_files(*places)}
@@ -299,7 +299,7 @@ class _Kept:
         places = (path, self._network(kind, path) or path)
         pointed = any(os.path.lexists(f"{one}{SUFFIX}") for one in (*places, *path.parents[:-1]))
         if pointed or any(one.as_posix() in self.published for one in places):
-            return "published in DVC; its pointer and its entry in dvc.yaml go first"
+            return "published in DVC; to remove it, remove its pointer and its entry in dvc.yaml first"
         if kind in ("weights", "sidecars"):
             return foreign_reason(path.with_suffix(".safetensors"))
         if kind == "training states" and (holder := holder_of(path)) is not None:
@@ -319,14 +319,14 @@ def foreign_reason(weights: Path) -> str:
     sidecar = weights.with_suffix(".json")
     content = read_sidecar(sidecar)
     if imported(content):
-        return "imported; nothing here makes these weights anew"
+        return "imported; nothing here can make these weights again"
     if not content:
         problem = "no sidecar beside them" if damage(sidecar) is None else "the sidecar is damaged"
     elif seal_problem(content) is not None:
         problem = "the sidecar was edited"
     else:
         problem = None if other(weights, content["md5"]) is None else "the sidecar is of others"
-    return "" if problem is None else f"nothing tells whose weights these are: {problem}"
+    return "" if problem is None else f"the origin of these weights is not known: {problem}"
 
 
 def _generated(images: Path) -> bool:

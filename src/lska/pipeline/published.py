@@ -288,7 +288,7 @@ def _convert(
 
     run, sidecar, before = job.run, job.weights.with_suffix(".json"), former.get("spec") or {}
     if chosen := {"attention", "kernel_size", "num_classes"} & set(architecture):
-        raise InputError(f"--model-args: {', '.join(sorted(chosen))}: the run {run} and its data say it; leave it out")
+        raise InputError(f"--model-args: {', '.join(sorted(chosen))}: given by run {run} and its data; leave it out")
     architecture = {**before.get("architecture", job.architecture), **architecture}
     try:
         key, tensors = read_wrapped(path, wanted.key)
@@ -301,7 +301,7 @@ def _convert(
     if network.num_classes != classes:
         raise CheckpointError(
             f"{wanted.named}: expected a network of {classes} classes, as {job.data.name} has, found "
-            f"{network.num_classes}; weights are measured on the data whose classes they tell apart"
+            f"{network.num_classes}; choose the scale whose data have these classes"
         )
     prepared = {**before.get("recipe", {}), **wanted.preprocessing}
     recipe = preprocessing_of(network, wanted.here, prepared)[0].to_dict()
@@ -315,8 +315,8 @@ def _convert(
         md5 = file_md5(weights)
         if same and md5 != former["md5"]:
             raise CheckpointError(
-                f"{wanted.named}: gives weights of MD5 {md5}, where {sidecar} has {former['md5']} of the same file, "
-                f"which was converted otherwise; move {sidecar} away to import it anew"
+                f"{wanted.named}: gives weights of MD5 {md5}, but {sidecar} has {former['md5']} for the same file, "
+                f"from another conversion; move {sidecar} away to import it again"
             )
         if not same:
             moment = datetime.now(UTC).isoformat(timespec="seconds")

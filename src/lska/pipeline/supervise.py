@@ -122,16 +122,16 @@ class Ownership:
             OwnershipError: a Snakemake without a supervisor runs here, or its lock is there, so that nobody knows
                 whether it still runs; or a supervised one was started on another machine and has not ended by itself.
         """
-        freeing = f"when nothing of it runs on any machine any more, remove {self.lock} and start again"
+        freeing = f"if none of its processes runs on any machine any more, remove {self.lock} and start again"
         try:
             owner = _owner(self.lock)
         except ValueError as error:
-            raise OwnershipError(f"{error}; so nobody knows where Snakemake was started last: {freeing}") from error
+            raise OwnershipError(f"{error}; so it is not known where Snakemake was started last: {freeing}") from error
         elsewhere = owner is not None and owner.host != socket.gethostname()
         if elsewhere and not (owner.job and (owner.job == os.environ.get(_JOB) or job_ended(owner.job))):
             raise OwnershipError(
                 f"{self.folder}: `lska supervise` was started on {quoted(owner.host)} and its Snakemake has not ended "
-                f"by itself; go on there or, {freeing}"
+                f"by itself; continue there, or {freeing}"
             )
         if others := snakemakes(self.folder):
             raise OwnershipError(
@@ -142,8 +142,8 @@ class Ownership:
         found = locks.is_dir() and any(path.stat().st_size for path in locks.iterdir())
         if found and owner is None:
             raise OwnershipError(
-                f"{locks} holds the lock of a Snakemake that `lska supervise` did not start, so it cannot be told "
-                "whether that still runs; end it or, where it was killed, call `snakemake --unlock`, and start again"
+                f"{locks} holds the lock of a Snakemake that `lska supervise` did not start, and that may still run; "
+                "end it, or call `snakemake --unlock` if it was killed; then start again"
             )
         return found
 
@@ -167,13 +167,13 @@ def owned(folder: Path) -> Iterator[Ownership]:
         except ValueError:
             holder = None
         raise OwnershipError(
-            f"{folder}: Snakemake is already run here, by {holder or 'another process'} or what it started; wait for "
-            "it, or end both"
+            f"{folder}: Snakemake is already run here, by {holder or 'another process'}; wait for it, or end it and "
+            "its Snakemake"
         ) from None
     except OSError as error:
         raise OwnershipError(
-            f"{path}: this file cannot be locked ({error.strerror}), so that nobody can tell whether a watchdog runs "
-            "here; call snakemake without it, or from a folder on another file system"
+            f"{path}: this file cannot be locked ({error.strerror}), so it is not known whether `lska supervise` "
+            "runs here; call snakemake without it, or use a folder on another file system"
         ) from error
     try:
         yield Ownership(folder, path, descriptors[0])

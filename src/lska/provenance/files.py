@@ -165,7 +165,7 @@ def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
         except OSError as error:
             raise UnreadableFileError(f"{path}: cannot be read ({error.strerror})") from error
     if len(content) > limit:
-        raise FileError(f"{path}: is larger than the {limit:,} bytes that are read of such a file")
+        raise FileError(f"{path}: is larger than {limit:,} bytes, the most that is read of such a file")
     return content
 
 
@@ -376,7 +376,7 @@ def _sound(content: Any, where: str, kind: type = dict, nodes: float = math.inf)
                 said = f"a whole number of more than {DIGITS} digits, {quoted(value)}"
                 raise FileError(f"{where}: {_place(value, holders)}: {said}")
             if number + len(inner) > nodes:
-                raise FileError(f"{where}: with its aliases it has more than {nodes:,} values; write less, or without")
+                raise FileError(f"{where}: more than {nodes:,} values, aliases included; write fewer")
         holders.append(level)
         depth, number = depth + bool(inner), number + len(inner)
         if depth > DEPTH + 1:

@@ -427,7 +427,7 @@ def foreign(weights: Path) -> str | None:
         if imported(content):
             return f"{weights}: its sidecar says that it was imported, so no training replaces it; {aside}"
         if (fault := seal_problem(content)) is not None:
-            return f"{sidecar}: {fault}, so nothing tells whose weights these are; {_restore(weights)}{aside}"
+            return f"{sidecar}: {fault}, so the origin of these weights is not known; {_restore(weights)}{aside}"
         return None
 
     return _in_the_way(weights, problem)
@@ -443,7 +443,7 @@ def not_importable(weights: Path) -> str | None:
         if not imported(content):
             return f"{sidecar}: says that the weights of this run were trained here; {aside}"
         if source_of(content) is None:
-            known = "so nothing tells whether a file is the one that it describes"
+            known = "so it is not known whether a file is the one that it describes"
             return f"{sidecar}: was written by hand, {known}; {aside}"
         return None
 
@@ -484,8 +484,8 @@ def unvouched(weights: Path) -> str:
     missing = f"its sidecar {sidecar} is missing" if there else f"{sidecar} is missing"
     what = f"{there}{missing}" if fault is None else f"{there}its sidecar cannot be used ({fault})"
     return (
-        f"{what}, and nothing else says where these weights come from; {_restore(weights)}write a sidecar for weights "
-        f"from elsewhere ({IMPORTING}), or move {'both' if fault and there else 'it'} away to train them here"
+        f"{what}, so the origin of these weights is not known; {_restore(weights)}write a sidecar for weights from "
+        f"elsewhere ({IMPORTING}), or move {'both' if fault and there else 'it'} away to train them here"
     )
 
 
@@ -495,7 +495,7 @@ def unusable(weights: Path) -> str | None:
         return None
     if weights.is_symlink():
         return (
-            f"{weights}: is a link to {quoted(str(weights.readlink()))}, which is not there; bring that back (a disk, "
+            f"{weights}: is a link to {quoted(str(weights.readlink()))}, which does not exist; bring it back (a disk, "
             "DVC's cache), or remove the link"
         )
     return f"{weights}: expected a file of weights, found a folder or a special file; move it away"
@@ -506,8 +506,8 @@ def other(weights: Path, md5: str) -> str | None:
     if not weights.is_file() or (found := file_md5(weights)) == md5:
         return None
     return (
-        f"{weights} has MD5 {found} but {weights.with_suffix('.json')} vouches for {md5}; bring back the file that "
-        f"belongs to it, describe this one in a sidecar of its own ({IMPORTING}), or move it away"
+        f"{weights} has MD5 {found}, but its sidecar {weights.with_suffix('.json').name} is of {md5}; bring back the "
+        f"file of this MD5, write a sidecar for this one ({IMPORTING}), or move it away"
     )
 
 

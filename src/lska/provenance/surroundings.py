@@ -46,10 +46,10 @@ def require_own_code(folder: Path) -> None:
     if checkout is None or (checkout / PACKAGE).resolve() == running or "LSKA_COMMIT" in os.environ:
         return
     raise InputError(
-        f"the code that runs is that of another folder, {running}, but {folder.absolute()} belongs to the checkout "
-        f"{checkout}, which has its own: expected {checkout / PACKAGE}. Was the folder copied, moved or renamed with "
-        f"its environment (.venv)? Make its own, `make -C {shlex.quote(str(checkout))} .venv/runtime`, and use the "
-        "commands in its .venv/bin; or set PYTHONPATH to its src"
+        f"the running code is from another folder: expected {checkout / PACKAGE}, as {folder.absolute()} belongs to "
+        f"the checkout {checkout}, found {running}. Was the folder copied, moved or renamed with its environment "
+        f"(.venv)? Create its own, `make -C {shlex.quote(str(checkout))} .venv/runtime`, and use the commands in its "
+        ".venv/bin; or set PYTHONPATH to its src"
     )
 
 
@@ -58,9 +58,9 @@ def require_project_folder(snakefile: Path) -> None:
     here = Path(snakefile.name)
     if not here.is_file() or not here.samefile(snakefile):
         raise InputError(
-            f"Snakemake works in {Path.cwd()}, which is not the folder of {snakefile}; this workflow is not meant for "
-            "--directory, as its paths start there: call it in that folder, and keep results apart by another `scale` "
-            "in a copy of the configuration (results/<scale>, checkpoints/<scale>, work/<scale>)"
+            f"Snakemake works in {Path.cwd()}, which is not the folder of {snakefile}; call it there, without "
+            "--directory. To keep results apart, set another `scale` in a copy of the configuration (results/<scale>, "
+            "checkpoints/<scale>, work/<scale>)"
         )
     require_own_code(snakefile.parent)
 

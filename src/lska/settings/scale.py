@@ -69,7 +69,7 @@ def visible_line(caption: str) -> str:
     """A caption as one line; raises ValueError where it has a character that no page could show."""
     caption = " ".join(caption.split())
     if unseen := _UNSEEN.search(caption):
-        raise InputError(f"has the control character {ascii(unseen[0])}, with which no page could show it; remove it")
+        raise InputError(f"has the control character {ascii(unseen[0])}, which no page can show; remove it")
     return caption
 
 

@@ -189,8 +189,8 @@ def open_notebooks(config: Config, files: Sequence[Path], options: Sequence[str]
     if not any(folder.glob("*.ipynb")):
         command = f"snakemake --cores 2 --configfile {' '.join(map(str, files))} -- all_notebooks"
         raise InputError(
-            f"{folder}: no notebooks of the {config.scale} scale here; {command} makes them, and whatever metric files "
-            "they lack, which may take long (--dry-run shows it)"
+            f"{folder}: no notebooks of the {config.scale} scale here; make them with `{command}`. It also makes "
+            "missing metric files, which may take long (--dry-run shows the jobs)"
         )
     words = lab_command(folder, options)
     sys.stdout.flush()

@@ -193,8 +193,8 @@ def _meet(place: Rank) -> dist.Store:
             waited = time.monotonic() - begun
             if waited > MEETING_SECONDS:
                 raise MeetingError(
-                    f"{who} waited {waited:.0f} s {at} for {others}, in vain; look at what the others wrote, and "
-                    "whether that place can be reached from every node"
+                    f"{who} waited {waited:.0f} s {at} for {others}, in vain; read the messages of the others, "
+                    "and check that every node can reach that place"
                 )
             if others != told:
                 told = others
@@ -297,8 +297,8 @@ def _listening(store: dist.Store, rank: int, world: int) -> Iterator[None]:
                 os._exit(CONTINUE_LATER)
             if (longest - TOLD_AFTER) % TOLD_AGAIN == 0:
                 logger.info(
-                    "process %d hears nothing of %s for %.0f s (stopped, or its machine is cut off), and waits for "
-                    "%.0f s", rank, who, longest * BEAT_SECONDS, ENDED_AFTER * BEAT_SECONDS,
+                    "process %d has heard nothing from %s for %.0f s (it stopped, or its machine is cut off); it waits "
+                    "for at most %.0f s", rank, who, longest * BEAT_SECONDS, ENDED_AFTER * BEAT_SECONDS,
                 )  # fmt: skip
 
     former = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)

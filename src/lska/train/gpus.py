@@ -62,8 +62,8 @@ def take(count: int, wait_seconds: float = WAIT_SECONDS) -> list[str]:
         return []
     if len(names) < count:
         raise InputError(
-            f"{count} GPUs are wanted and this machine offers {len(names)} ({VARIABLE}: {', '.join(names)}); "
-            "set `gpus` in the section of the configuration that the job is of to no more than that"
+            f"{count} GPUs are wanted and this machine has {len(names)} ({VARIABLE}: {', '.join(names)}); set `gpus` "
+            f"in the job's section of the configuration to at most {len(names)}"
         )
     # Slurm may number the GPUs of each of its jobs from 0, so locks are those of one job.
     folder, prefix = own_folder("lska-gpus"), "" if job is None else f"slurm-{job}-"

@@ -278,23 +278,22 @@ def _look(
         code = ended[0]
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         raise WorkerError(
-            f"a process that loads images {how}; where memory ran out, that of /dev/shm included, set `workers` lower; "
-            "then start again"
+            f"a process that loads images {how}; if memory ran out (or /dev/shm), lower `workers`; then start again"
         ) from error
     if waited is None:
         if (refused := _ROOM.search(str(error))) is None:
             raise error
         raise WorkerError(
-            f"no room in shared memory (/dev/shm), through which processes hand over images: {refused[0]}; give the "
-            "machine or container more of it (docker run --shm-size), raise `ulimit -f`, or set `workers` lower; "
-            "`workers: 0` does without"
+            f"no room in shared memory (/dev/shm), through which processes pass images: {refused[0]}; give the machine "
+            "or container more of it (docker run --shm-size), raise `ulimit -f`, or lower `workers`; `workers: 0` "
+            "needs none"
         ) from error
     if reason is not None and waited > _STOP_SECONDS:
         raise Interrupted(f"{reason}, while no batch came from the processes that load images") from error
     if waited > BATCH_SECONDS:
         raise WorkerError(
-            f"the processes that load images gave no batch for {waited:.0f} s; see what they said above, and whether "
-            "the file system with the images answers; `workers: 0` loads without them"
+            f"the processes that load images gave no batch for {waited:.0f} s; read their messages above, and check "
+            "the file system with the images; `workers: 0` loads without them"
         ) from error
     if waited < 2 * LOOK_SECONDS or waited % 60 < LOOK_SECONDS:
         logger.info("waiting for a batch from %d process(es) that load images, for %.0f s", len(workers), waited)

@@ -221,8 +221,8 @@ def in_processes(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
         yield pool.map
     except BrokenProcessPool as error:
         raise WorkerError(
-            f"one of {workers} processes ended before its work was done; the system may have ended it for want of "
-            "memory: start again, with fewer of them"
+            f"one of {workers} processes ended early, perhaps because memory ran out; start again with fewer "
+            "processes"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

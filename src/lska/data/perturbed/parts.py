@@ -116,7 +116,8 @@ def clean_part(item: PerturbedSet, corrupted: Split) -> Part | None:
     indices = [places.get(sample.name.rpartition(".")[0]) for sample in corrupted.samples]
     if None in indices:
         lacking = indices.count(None)
-        logger.warning("%s: %d images of %s are not among them; no relative errors", clean.source, lacking, item.name)
+        logger.warning("%s lacks the clean image of %d images of %s; relative errors are left out",
+                       clean.source, lacking, item.name)  # fmt: skip
         return None
     identity = digest([item.clean.identity(), indices])
     return Part(CLEAN, clean, identity, tuple(indices))

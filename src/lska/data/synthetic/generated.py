@@ -151,8 +151,8 @@ def generate(root: Path, description: Mapping[str, Any], write: Callable[[Path],
     complete = (root / SETTINGS_FILE).stat().st_ctime_ns if files else 0
     if later := [str(path.relative_to(root)) for path in files if path.lstat().st_ctime_ns > complete]:
         raise OccupiedError(
-            f"{root} holds a generated set of other settings and files that came to it or were changed later: "
-            f"{shown_names(later)}; move them elsewhere, or remove the folder yourself"
+            f"{root} holds a generated set of other settings, and files that were added or changed later: "
+            f"{shown_names(later)}; move these elsewhere, or remove the folder yourself"
         )
     with replaced_folder(root.resolve()) as folder:
         write(folder)
