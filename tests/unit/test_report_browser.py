@@ -134,6 +134,12 @@ def test_details_are_reached_by_keyboard_alone(visit: Visit) -> None:
     assert visit.page.evaluate("document.activeElement.closest('tr').rowIndex") == 2
     visit.page.keyboard.press("Tab")
     assert visit.page.evaluate("document.activeElement.closest('table.data')") is None, "the table is one stop of Tab"
+    visit.page.keyboard.press("Shift+Tab")
+    for key in ("Home", "ArrowLeft"):
+        visit.page.keyboard.press(key)
+    assert not panel.is_visible()
+    visit.page.keyboard.press("Enter")
+    assert visit.page.locator("h1").inner_text() == "VAN-Tiny LSKA k=23"
 
 
 COVERED = """() => {

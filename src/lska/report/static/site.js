@@ -4,6 +4,7 @@
 document.documentElement.classList.add("js");
 
 const REST = 220; // milliseconds that the pointer may leave a cell on its way to the details
+const STOP = ".cell, tbody th a"; // what arrow keys go to in a table
 const LEAST = 120; // pixels of height that the details have in the smallest window
 
 /** The panel with the details of a cell. Pointer or focus open it for a while; a click pins it until it is closed. */
@@ -120,16 +121,20 @@ function makeDetailed(figure, details) {
   const data = JSON.parse(figure.querySelector("script.details").textContent);
   const table = figure.querySelector("table.data");
   const cells = Array.from(table.querySelectorAll(".cell"));
-  cells.forEach((cell, number) => {
+  // One stop of the Tab key for the whole table; arrow keys go from cell to cell, and to the link of a row.
+  const stops = Array.from(table.querySelectorAll(STOP));
+  for (const stop of stops) {
+    stop.tabIndex = stop === cells[0] ? 0 : -1;
+    stop.addEventListener("focus", () => stops.forEach((other) => (other.tabIndex = other === stop ? 0 : -1)));
+    stop.addEventListener("keydown", (event) => step(event, table, stop));
+  }
+  cells.forEach((cell) => {
     const show = (pinned) => details.show(cell, { ...data.cells[Number(cell.dataset.cell)], all: data.links }, pinned);
-    // One stop of the Tab key for the whole table; arrow keys go from cell to cell.
-    cell.tabIndex = number === 0 ? 0 : -1;
     cell.setAttribute("aria-haspopup", "dialog");
     cell.setAttribute("aria-expanded", "false");
     cell.addEventListener("mouseenter", () => details.pinned || show(false));
     cell.addEventListener("mouseleave", () => details.closeSoon());
     cell.addEventListener("focus", () => {
-      cells.forEach((other) => (other.tabIndex = other === cell ? 0 : -1));
       if (!details.quiet && cell.matches(":focus-visible")) show(false);
     });
     cell.addEventListener("blur", (event) => {
@@ -140,13 +145,12 @@ function makeDetailed(figure, details) {
       show(true);
       details.panel.focus({ preventScroll: true });
     });
-    cell.addEventListener("keydown", (event) => step(event, table, cell));
   });
 }
 
-/** Go to the neighbouring cell that an arrow key, Home or End points at. */
-function step(event, table, cell) {
-  const place = cell.closest("td");
+/** Go to the neighbour that an arrow key, Home or End points at. */
+function step(event, table, stop) {
+  const place = stop.closest("td, th");
   const row = place.parentElement;
   const beside = { ArrowLeft: place.cellIndex - 1, ArrowRight: place.cellIndex + 1, Home: 1, End: row.cells.length - 1 };
   const above = { ArrowUp: row.previousElementSibling, ArrowDown: row.nextElementSibling };
@@ -155,7 +159,7 @@ function step(event, table, cell) {
   // The first column stays in place while a table scrolls; a cell must not come to lie below it.
   table.closest(".scroll").style.scrollPaddingLeft = `${row.cells[0].offsetWidth}px`;
   const nextRow = event.key in above ? above[event.key] : row;
-  const next = nextRow?.cells[beside[event.key] ?? place.cellIndex]?.querySelector(".cell");
+  const next = nextRow?.cells[beside[event.key] ?? place.cellIndex]?.querySelector(STOP);
   next?.scrollIntoView({ block: "nearest", inline: "nearest" });
   next?.focus({ preventScroll: true });
 }
