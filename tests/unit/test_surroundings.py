@@ -294,9 +294,10 @@ def test_a_caption_is_no_markup_and_no_pattern(tmp_path: Path) -> None:
     assert f"<strong>{escape(HOSTILE)}.</strong>" in page.replace("&quot;", "&#34;").replace("'", "&#39;")
     assert str(escape(HOSTILE)) in render_claims(content, ".html")
     template = jinja2.Template((PROJECT / "workflow/report/target.rst").read_text(encoding="utf-8"))
-    given = {"params": {"name": "table_03", "caption": HOSTILE}}
+    given = {"params": {"name": "table_03", "about": f"A *line* of {HOSTILE}.", "caption": HOSTILE}}
     body = publish_parts(template.render(snakemake=given), writer_name="html")["body"]
-    assert str(escape(HOSTILE)).replace("&#39;", "'").replace("&#34;", "&quot;") in body
+    shown = str(escape(HOSTILE)).replace("&#39;", "'").replace("&#34;", "&quot;")
+    assert f"A *line* of {shown}. Scale and data: {shown}." in body
     (tmp_path / "hostile.yaml").write_text(yaml.safe_dump({"caption": HOSTILE}), encoding="utf-8")
     words = ("--cores", "1", "--dry-run", "--configfile", "config/small.yaml", tmp_path / "hostile.yaml")
     done = run("snakemake", *words, "--forceall", "--quiet", "rules", "--", "all", folder=PROJECT)

@@ -47,6 +47,7 @@ for target in TABLES + FIGURES:
         priority: int(kind == "figure")
         params:
             name=target,
+            about=spec.lead,
             caption=lambda wildcards: PLAN.config.caption,
             digest=source_digest("tables", "evaluate/pictures.py"),
         message:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lska.tables.collect import MEANING, Cell, State, Table
@@ -119,14 +119,19 @@ def trends(table: Table) -> Iterator[str]:
         highest, lower = [], []
         for attention, cells in curves.items():
             if len(cells) > 1:
-                name, best = display_names()["attentions"][attention], max(cells, key=lambda size: cells[size].value)
-                sizes = ", ".join(str(size) for size, cell in cells.items() if _beyond_error(cells[best], cell))
-                highest.append(f"{name} at k={best}")
-                lower += [f"{name} at k={sizes}"] if sizes else []
+                best = max(cells.values(), key=lambda cell: cell.value)
+                name = f"{display_names()['attentions'][attention]} at k="
+                highest.append(name + _listed(size for size, cell in cells.items() if cell.value == best.value))
+                beyond = _listed(size for size, cell in cells.items() if _beyond_error(best, cell))
+                lower += [name + beyond] if beyond else []
         if highest:
-            yield f"Highest {column}: {', '.join(highest)}"
+            yield f"Highest {column}: {'; '.join(highest)}"
             only = f"only {'; '.join(lower)}" if lower else "none"
             yield f"Lower by more than two standard errors of the difference: {only}"
+
+
+def _listed(sizes: Iterable[int]) -> str:
+    return ", ".join(map(str, sizes))
 
 
 def _beyond_error(higher: Cell, lower: Cell) -> bool:

@@ -132,7 +132,8 @@ class TableSpec:
     rows: tuple[RowSpec, ...]
     columns: tuple[ColumnSpec, ...]
     explanation: str
-    """Prose for a reader of the notebook (Markdown)."""
+    """What is shown, and how it is read and compared, true at every scale, in Markdown; the paper's findings are called
+    so ("The paper finds: ...")."""
     paper: str
     """Stem of the file in paper/ with the paper's values."""
     references: bool = True
@@ -156,6 +157,11 @@ class TableSpec:
             return kind.capitalize()
         shown = count.upper() if count.startswith(SUPPLEMENT) else int(count)
         return f"{kind.capitalize()} {ROMAN[int(count) - 1] if kind == 'table' else shown}"
+
+    @property
+    def lead(self) -> str:
+        """The first paragraph of the explanation, on one line."""
+        return " ".join(self.explanation.strip().partition("\n\n")[0].split())
 
     def __post_init__(self) -> None:
         labels = [column.label for column in self.columns]
