@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
 from lska.models import create
-from lska.models.openmmlab import EXTENSION, LSKABackbone, install, stages, use
+from lska.models.openmmlab import EXTENSION, LSKABackbone, build_dense_network, install, stages, use
 from lska.models.pretrained import CheckpointError, save_weights
 from lska.models.runs import Run
 from lska.provenance.errors import InputError
@@ -407,3 +408,22 @@ def test_safe_loading_takes_mmengines_records_and_nothing_else(tmp_path: Path) -
         torch.save(Sneaking(*asked), tmp_path / "a.pth")
         with pytest.raises(pickle.UnpicklingError, match="expected a statistic of mmengine's HistoryBuffer"):
             torch.load(tmp_path / "a.pth")
+
+
+def test_building_is_silent_about_what_nobody_can_heed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [
+        ("``build_loss`` would be deprecated soon, please use another", "mmseg.models.builder"),
+        ("Default ``avg_non_ignore`` is False, if you would", "mmseg.models.losses.cross_entropy_loss"),
+        ("``build_loss`` would be deprecated soon, please use another", "lska.models.staged"),
+        ("weights are odd", "mmseg.models.builder"),
+    ]
+
+    def build(settings: dict[str, Any]) -> nn.Module:
+        for text, module in told:
+            warnings.warn_explicit(text, UserWarning, "file.py", 1, module=module)
+        return nn.Identity()
+
+    monkeypatch.setattr("mmengine.registry.MODELS.build", build)
+    with pytest.warns(UserWarning) as heard:
+        build_dense_network({})
+    assert [str(one.message) for one in heard] == [text for text, _ in told[2:]]

@@ -23,6 +23,7 @@ from lska.pipeline.estimate import (
     Throughput,
     Throughputs,
     Workload,
+    expected_seconds,
     images_in,
     known_throughputs,
     updates_of,
@@ -268,6 +269,27 @@ def test_jobs_are_counted_with_costs_and_reasons(report) -> None:
     assert made.missing_data == {"imagenet1k": "data.root: data/imagenet1k"}
     alone = report([replace(JOBS[1], threads=8)])
     assert (list(alone.wall), alone.cores, alone.jobs[0].threads) == ([0], 3, 3)
+
+
+def test_what_nothing_tells_of_is_said_first(report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_report, "known_throughputs", lambda *asked: Throughputs([], Assumptions()))
+    made = report()
+    assert made.unmeasured == {"classification": 1, "fine_tune": 1, "train": 1}
+    lines = render_plan(made).splitlines()
+    first = lines.index("Not known is how long these jobs take, as nothing like them was measured: 1 classification, "
+                        "1 fine_tune, 1 train.")  # fmt: skip
+    assert lines[first + 2] == "wall time of all others, lower bounds:"
+    assert "Not known" not in render_plan(report([]))
+
+
+def test_seconds_are_expected_by_family_of_what_is_to_be_done() -> None:
+    made = plan("paper")
+    known, found = known_throughputs(made.config), expected_seconds(made)
+    # Of each network that has to be scored, the mean.
+    scored = [job("classification", run=str(run)) for run in made.config.runs]
+    each = [sum(known.spent(work)[0] for work in workloads(made, one)) for one in scored]
+    assert found["classification"] == pytest.approx(sum(each) / len(each))
+    assert {"train", "fine_tune", "dense", "robustness_c"} <= found.keys() and "data" not in found
 
 
 def test_the_text(report, snapshot: SnapshotAssertion) -> None:

@@ -474,6 +474,13 @@ def test_a_cell_stands_beside_itself_at_the_other_scale_with_its_data(bare: Conf
         compare_scales(found)
 
 
+def test_rendering_a_notebook_says_nothing_of_its_pictures(bare: Config, caplog: pytest.LogCaptureFixture) -> None:
+    path = put_notebook(bare, "table_03")
+    path.write_text(path.read_text().replace("# Notebook", "<img src='data:,'> Notebook"))
+    assert "No description has been provided" in notebook_html(path)
+    assert caplog.messages == []
+
+
 def test_the_command_makes_each_part_and_notebooks_load_nothing(
     bare: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:

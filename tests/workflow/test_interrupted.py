@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.timeout(900)
 
 RUN = "van_tiny-lska-k7-s0"
 WEIGHTS = f"checkpoints/demo/{RUN}.safetensors"
+SAID = "said.txt"
 ARGUMENTS = ("--cores", "1", "--rerun-incomplete", WEIGHTS, "--config", "training={state_minutes: 0.01}")
 
 
@@ -39,10 +41,11 @@ def running(project: Any, arguments: Sequence[str] = ARGUMENTS) -> Iterator[subp
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(project.root / "src"),
     }
-    process = subprocess.Popen(
-        ["snakemake", *arguments], cwd=project.root, env=environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    with (project.root / SAID).open("w") as said:
+        process = subprocess.Popen(
+            ["snakemake", *arguments], cwd=project.root, env=environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=said,
+        )  # fmt: skip
     try:
         yield process
     finally:
@@ -78,6 +81,31 @@ def log(project: Any) -> str:
 
 def sidecar(project: Any) -> dict[str, Any]:
     return json.loads((project.root / WEIGHTS).with_suffix(".json").read_text())
+
+
+def test_ctrl_c_ends_in_two_lines_and_the_same_call_goes_on(project: Any, started: subprocess.Popen) -> None:
+    os.killpg(started.pid, signal.SIGINT)  # as a terminal sends it
+    assert started.wait(120) != 0
+    said = (project.root / SAID).read_text()
+    assert said.rstrip().splitlines()[-3:] == [
+        "Ctrl-C: waiting for what runs to save its state; once more ends it at once.", "Stopped by Ctrl-C.",
+        "What is done is kept, and trainings have saved their states: call the same again to go on.",
+    ]  # fmt: skip
+    assert "train van_tiny lska k=7" in said and not re.search("Error|Traceback|Warning", said), said
+    project.snakemake(*(word for word in ARGUMENTS[2:] if word != "--rerun-incomplete"))
+    assert "going on after update" in log(project)
+    assert len(sidecar(project)["attempts"]) == 2
+
+
+def test_a_failed_training_shows_the_end_of_its_log(project: Any) -> None:
+    (project.root / "work/demo").mkdir(parents=True)
+    (project.root / "work/demo/train").write_text("in the way")
+    with running(project) as process:
+        assert process.wait(300) == 1
+    said = (project.root / SAID).read_text()
+    assert f"last lines of work/demo/logs/train/{RUN}.log:\n" in said and said.count("NotADirectoryError") == 1
+    assert said.rstrip().endswith("What is done is kept: mend the cause and call the same again.")
+    assert "CalledProcessError" not in said and "Error in rule" not in said
 
 
 def test_sigterm_to_the_whole_job_leaves_the_training_time_to_save(project: Any, started: subprocess.Popen) -> None:

@@ -14,7 +14,7 @@ for one in PLAN.passes:
             runs=[str(run) for run in one.runs],
             budget=one.budget,
         message:
-            f"evaluate {one.item.task} of {len(one.runs)} network(s)"
+            f"evaluate {one.item.task} of {len(one.runs)} network{'s' * (len(one.runs) > 1)}"
         log:
             LOGS / "passes" / f"{one.name}.log",
         threads: one.item.means.cores

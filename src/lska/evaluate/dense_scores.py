@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from torch import nn
@@ -20,7 +20,7 @@ from lska.data.dense_sets import DetectionSplit, SegmentationSplit
 from lska.evaluate.box_ap import average_precision, precisions, read_truth, resampled_precisions, scored
 from lska.evaluate.measurement import Subject, Values, check_origin, measure, open_weights, vouched_sidecar
 from lska.evaluate.pictures import Instances, detection_sheet, segmentation_sheet
-from lska.models.openmmlab import use
+from lska.models.openmmlab import build_dense_network, use
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric
 from lska.provenance.outcomes import RESAMPLES, Outcomes, resample_columns
@@ -52,7 +52,7 @@ def evaluate_dense(job: FineTuningJob) -> None:
 def build_dense(job: FineTuningJob, settings: dict[str, Any]) -> nn.Module:
     """The network of a model configuration, without pretrained weights."""
     init_default_scope(use(job.kind))
-    return revert_sync_batchnorm(MODELS.build(settings))
+    return revert_sync_batchnorm(build_dense_network(settings))
 
 
 @dataclass(frozen=True)

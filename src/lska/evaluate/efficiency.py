@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import logging
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,9 +132,7 @@ def paper_network(job: FineTuningJob) -> nn.Module:
     from lska.evaluate.dense_scores import build_dense
     from lska.train import mm_configs
 
-    with torch.device("meta"), warnings.catch_warnings():
-        # About losses, which are not counted.
-        warnings.simplefilter("ignore", category=UserWarning)
+    with torch.device("meta"):
         return build_dense(job, ConfigDict(mm_configs.model(job, mm_configs.PAPER_CLASSES[job.kind])))
 
 

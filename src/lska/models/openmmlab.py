@@ -18,6 +18,7 @@ import importlib.util
 import json
 import logging
 import pickle
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -58,6 +59,19 @@ def use(kind: str) -> str:
         for module in ("models", "datasets"):
             importlib.import_module(f"{library}.{module}")
     return library
+
+
+_SPOKEN_WHILE_BUILDING = ("``build_loss`` would be deprecated soon", "Default ``avg_non_ignore`` is False")
+"""Warnings of mmseg about its own code, and about a default that is as published."""
+
+
+def build_dense_network(settings: dict[str, Any]) -> nn.Module:
+    """The detector or segmentor of a model configuration, by the registry of the default scope, without the warnings
+    that nobody can heed."""
+    with warnings.catch_warnings():
+        for message in _SPOKEN_WHILE_BUILDING:
+            warnings.filterwarnings("ignore", re.escape(message), UserWarning, r"mmseg\.models\.")
+        return registry.MODELS.build(settings)
 
 
 def base_config(kind: str, *names: str) -> dict[str, Any]:
@@ -260,7 +274,7 @@ def install() -> bool:
     """
     if EXTENSION not in sys.modules and importlib.util.find_spec(EXTENSION) is None:
         sys.modules[EXTENSION] = _StandIn()
-        logger.info("mmcv has no compiled operators; torchvision's take their place")
+        logger.debug("mmcv has no compiled operators; torchvision's take their place")
     return isinstance(sys.modules.get(EXTENSION), _StandIn)
 
 

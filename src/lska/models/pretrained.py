@@ -7,6 +7,7 @@ import logging
 import pickle
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -195,7 +196,10 @@ def fit_weights(target: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
     tensors = _of_features(features, whole, expected)
     if convert is not None and shapes != {name: tensor.shape for name, tensor in tensors.items()}:
         try:
-            whole = convert(dict(whole), target)
+            with warnings.catch_warnings():
+                # How timm's resampling of position biases calls torch.
+                warnings.filterwarnings("ignore", category=UserWarning, module=r"timm\.layers\.interpolate")
+                whole = convert(dict(whole), target)
         except (KeyError, IndexError, AttributeError, RuntimeError, TypeError, ValueError) as error:
             # timm's own take every file for one of their network; what does not fit is told below.
             _LOG.debug("%s: not renamed (%s)", where, error)

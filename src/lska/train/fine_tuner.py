@@ -17,10 +17,11 @@ from mmengine.dist import broadcast
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_scope
+from mmengine.registry import DATASETS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import set_random_seed
 
 from lska.data import dense_sets
+from lska.models.openmmlab import build_dense_network
 from lska.models.scoring import memory_format
 from lska.settings.tasks import FineTuningJob
 from lska.train.dense_loading import DensePlan
@@ -80,7 +81,7 @@ class FineTuner(Trainable):
         init_default_scope(settings["default_scope"])
         cv2.setNumThreads(0)  # in processes that load images its own threads would stand still
         set_random_seed(job.run.seed)
-        network = MODELS.build(copy.deepcopy(settings["model"]))
+        network = build_dense_network(copy.deepcopy(settings["model"]))
         network = network.to(memory_format=memory_format(job.recipe.channels_last)).to(place.group.device)
         if place.group.world == 1:
             network = revert_sync_batchnorm(network)
