@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from markupsafe import Markup
 from report_helpers import (
     DRAWN,
     broken,
@@ -49,7 +50,7 @@ from lska.report import site as site_module
 from lska.report.front_page import citations, key_numbers, main_claims
 from lska.report.gather import gather
 from lska.report.pages import agreement, all_pages, compare_scales, kind_of_claim, measured_elsewhere
-from lska.report.site import build_site, duration, hours, minus, notebook_html, render_notebooks, unbroken
+from lska.report.site import breakable, build_site, duration, hours, minus, notebook_html, render_notebooks, unbroken
 from lska.report.site_paths import (
     inventory_path,
     other_scales,
@@ -504,6 +505,7 @@ def test_small_words() -> None:
     assert [hours(number) for number in (0, 0.0042, 0.028, 1.26, 1234.56)] == ["0", "< 0.01", "0.03", "1.26", "1,234.6"]
     assert unbroken("Params (exact, M)") == "Params (exact,\xa0M)" and unbroken("model") == "model"
     assert unbroken("top-1 (mean over many corruptions)") == "top-1 (mean over many corruptions)"
+    assert breakable("a<b/c_d") == Markup("a&lt;b/<wbr>c_<wbr>d")
     assert minus("off by -0.27, -3 to 2 (by -1)") == "off by −0.27, −3 to 2 (by −1)"
     assert minus("van_tiny-lska-k23-s0 on 2026-01-02") == "van_tiny-lska-k23-s0 on 2026-01-02"
 

@@ -23,6 +23,7 @@ from lska.tables.specs import TARGETS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 HERE = Path(__file__).parent
 SCHEMA = 1
@@ -65,8 +66,8 @@ def _templates() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     filters = (
-        cell_text, duration, first_capital, heading, hours, kind_of_claim, minus, numbers, shown, subjects_of_claim,
-        unbroken,
+        breakable, cell_text, duration, first_capital, heading, hours, kind_of_claim, minus, numbers, shown,
+        subjects_of_claim, unbroken,
     )  # fmt: skip
     templates.filters |= {function.__name__: function for function in filters}
     templates.filters["meaning"] = MEANING.get
@@ -94,6 +95,13 @@ def unbroken(text: str) -> str:
     """A heading whose unit of up to 18 letters, in brackets at its end, is not broken over lines."""
     name, opened, unit = text.partition(" (")
     return f"{name} ({unit.replace(' ', NO_BREAK)}" if opened and len(unit) <= 18 else text
+
+
+def breakable(name: str) -> Markup:
+    """A name of a task, a file or a data set, which may be broken behind its slashes and underscores."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("([/_])", r"\1<wbr>", str(escape(name))))
 
 
 def minus(text: str) -> str:
