@@ -158,7 +158,8 @@ def _legend(table: Table) -> Iterator[str]:
     trained = [cell for cell in table.cells if cell.seeds and isinstance(cell.value, float)]
     counts = {len(cell.seeds) for cell in trained}
     with_error = any(cell.standard_error is not None and len(cell.seeds) < 2 for cell in table.cells)
-    one = "±: standard error over the images" if with_error else ""
+    pairs = " or their pairs" if any(column.task == "shape_texture" for column in table.spec.columns) else ""
+    one = f"±: standard error over the images{pairs}" if with_error else ""
     if counts == {1}:
         yield f"One seed per network. {one}" if one else "One seed per network"
     elif counts:
@@ -172,12 +173,11 @@ def _legend(table: Table) -> Iterator[str]:
     if CUT in occurring:
         yield f"{CUT} equal to the printed value when ours is cut, not rounded, to its digits"
     if any(text.paper == UNKNOWN for text in texts):
-        yield f"({UNKNOWN}) {State.UNKNOWN}"
+        yield f"({UNKNOWN}) {State.UNKNOWN}; a number beside it stands alone"
     words = WORDS | {State.REFERENCE: "reference rows", State.CONTROL: "control rows"}
-    words |= {State.FOREIGN: "without brackets", State.MEASURED: f"numbers with ({UNKNOWN})"}
+    words[State.FOREIGN] = "without brackets"
     order = (
-        State.MEASURED, State.NOT_RUN, State.REFERENCE, State.CONTROL, State.FOREIGN, State.PARTIAL,
-        State.NOT_APPLICABLE,
+        State.NOT_RUN, State.REFERENCE, State.CONTROL, State.FOREIGN, State.PARTIAL, State.NOT_APPLICABLE
     )  # fmt: skip
     yield from (f"{words[state]}: {MEANING[state]}" for state in order if state in states)
     papers = sorted({cell.paper_source.split(":")[1] for cell in table.cells if ":" in (cell.paper_source or "")})
