@@ -1,10 +1,10 @@
-# make demo    everything at demo scale, on generated data, minutes on 2 cores
+# make demo    everything at demo scale, on generated data; 10 minutes on 2 cores
 # make notebooks    the demo's executed notebooks in JupyterLab; SCALE=small for another scale's
-# make test    the unit tests, and every rule once on a few images
-# make test-all    also the whole demo, a Slurm with faults, the report in a browser, and all else that takes long
-# make check-golden    whether the demo's numbers are those of the record; after make demo
-# All of them make the environment .venv first, of the newest Python that serves; PYTHON=python3.12 takes another one.
+# make test    unit tests, and every rule once on a few images; 7 minutes
+# make test-all    also the slow tests: the whole demo, a Slurm with faults, the report in a browser
+# make check-golden    compare the demo's numbers with the recorded ones; after make demo
 # make lock    compile the lock files after a change of envs/*.in
+# All of them first create the environment .venv, with the newest Python from 3.11 to 3.13; PYTHON=python3.12 takes another.
 
 VERSIONS := 3.13 3.12 3.11
 PYTHON ?= $(firstword $(foreach one,$(VERSIONS),$(shell python$(one) -c 'import ensurepip' 2> /dev/null && echo python$(one))))
@@ -12,15 +12,15 @@ VENV ?= .venv
 CORES ?= 2
 SCALE ?= demo
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-# Where it is set, as in some images, each of many hundred processes compiles all that it imports: starting Snakemake takes
+# If it is set, as in some containers, each of many hundred processes compiles its imports again: starting Snakemake then takes
 # 5 s instead of 2 s, torch and timm 16 s instead of 5 s.
 unexport PYTHONDONTWRITEBYTECODE
-# A file's tests share what they make, so one process runs them all, those of the rules first, as they take longest.
+# The tests of a file share files, so one process runs them all. Tests of rules take longest, so they start first.
 PYTEST := OMP_NUM_THREADS=1 pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 INSTALL := $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python
 
-# An environment remembers the folder that it was made for, and its editable install names the code. Where either is of
-# another folder, as after copying or renaming the project, it would run that folder's code, or nothing: it is made anew.
+# An environment belongs to the folder in which it was made. After copying or renaming the project it would run the other
+# folder's code, or nothing. So it is made again.
 FOREIGN := $(shell test -d $(VENV) && here=$$(pwd -P) && { \
   sed -n 's/^command = .* -m venv //p' $(VENV)/pyvenv.cfg | grep -vxF "$$here/$(VENV)"; \
   cat $(VENV)/lib/python3*/site-packages/__editable__.lska_reproduction-*.pth 2> /dev/null | grep -vxF "$$here/src"; })
@@ -33,7 +33,7 @@ demo: $(VENV)/runtime
 	@lska summary
 	@lska verify
 
-# The demo is made first where it has no notebooks; another scale may take days, so its command is named instead.
+# Makes the demo first if it has no notebooks. Another scale may take days, so `lska lab` only names the command.
 notebooks: $(VENV)/runtime
 	@test $(SCALE) != demo || ls results/demo/notebooks/*.ipynb > /dev/null 2>&1 || $(MAKE) demo
 	lska lab --config config/$(SCALE).yaml -- $(LAB)
@@ -41,15 +41,14 @@ notebooks: $(VENV)/runtime
 test: $(VENV)/test lint
 	$(PYTEST) -m "not slow" tests/rules tests/unit tests/notebooks
 
-# Tests on a Slurm mostly wait, so they run beside the others; their words come at the end. A failure in one part does not
-# keep the others from being seen.
+# Tests on a Slurm mostly wait, so they run beside the others; their output comes at the end. All parts run, even if one fails.
 test-all: test
 	@log=$$(mktemp); pytest -m "not slow" tests/cluster > $$log 2>&1 & cluster=$$!; trap "kill $$cluster" INT TERM; \
 	  $(PYTEST) -m slow tests/unit tests/notebooks tests/gpu; slow=$$?; \
 	  pytest tests/workflow; workflow=$$?; \
 	  wait $$cluster; cluster=$$?; cat $$log; rm -f $$log; exit $$((slow | workflow | cluster))
 
-# What a change of the code must leave as it is.
+# Numbers that a change of the code must not change.
 check-golden: $(VENV)/runtime
 	python tests/golden.py check
 
@@ -71,7 +70,7 @@ $(VENV)/uv: envs/bootstrap.txt $(if $(FOREIGN),foreign)
 
 .PHONY: foreign
 foreign:
-	@echo "The environment $(VENV) is of another folder: it is made anew"
+	@echo "The environment $(VENV) belongs to another folder; it is made again"
 	rm -rf $(VENV)
 
 # The lock is complete, so dependencies are not resolved again (and envs/overrides.txt holds).

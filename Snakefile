@@ -1,5 +1,5 @@
-# The LSKA paper from images to tables. `snakemake --cores 2` makes everything at demo scale; another scale is chosen by
-# `--configfile config/small.yaml`. Tables name what they need, so a target trains and evaluates only that.
+# The LSKA paper from images to tables. `snakemake --cores 2` makes everything at demo scale; `--configfile config/small.yaml`
+# chooses another scale. Tables name what they need, so a target trains and evaluates only that.
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -19,11 +19,11 @@ from lska.pipeline.products import FIGURES, TABLES, Plan, source_digest
 
 min_version("9.0")
 
-# Snakemake merges a given file over this default key by key, which would mix two scales; so it is read only alone.
+# Only if no other file is given: Snakemake would merge the two key by key, which would mix two scales.
 if not workflow.overwrite_configfiles:
     configfile: "config/demo.yaml"
 
-# Read again by the project's own reader: Snakemake's takes the last of a key that is given twice.
+# Read again by the project's own reader, which refuses a key that is given twice.
 FILES = workflow.overwrite_configfiles or ["config/demo.yaml"]
 with explained():
     PLAN = Plan(

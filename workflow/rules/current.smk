@@ -1,4 +1,4 @@
-# What is current has no rule; this tells Snakemake the rest: inputs of what is to be made, and which files are stale.
+# Files that are up to date have no rule. This file tells Snakemake the inputs of all others, and which files are outdated.
 
 from lska.data.roots import PlannedJob
 from lska.provenance.sidecars import ForeignWeightsError

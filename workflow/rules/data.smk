@@ -1,4 +1,4 @@
-# Data sets: generated or checked, with their manifest recorded beside the results.
+# Data sets: generated or checked; their records are kept with the results.
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
@@ -7,7 +7,7 @@ from lska.data import roots
 from lska.pipeline.resources import labelled
 
 
-# Before anything runs, and where a person sees it: a job could only write it into its log.
+# Said before anything runs, where a person sees it; a job could only write it into its log.
 onstart:
     if workflow.is_main_process and not workflow.touch:
         PLAN.keep()

@@ -1,6 +1,6 @@
-# Where jobs find the software: the environment that Snakemake was started in or, by `--software-deployment-method`, a
-# conda environment (envs/conda.yaml) or a container (envs/Dockerfile) for every job. Both are made by hand before; conda
-# would not find the lock beside the copy of envs/conda.yaml that Snakemake makes.
+# Where jobs find the software: in the environment in which Snakemake was started. With `--software-deployment-method`, in a
+# conda environment (envs/conda.yaml) or a container (envs/Dockerfile). Create these by hand: Snakemake copies
+# envs/conda.yaml, and conda would not find the lock file beside the copy.
 import os
 
 from snakemake.settings.types import DeploymentMethod

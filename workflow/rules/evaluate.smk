@@ -1,5 +1,5 @@
-# Measurements: each writes metric files, results/<scale>/metrics/<task>/<run>.json, and beside those of images an .npz
-# with what their errors come from.
+# Measurements: each writes metric files, results/<scale>/metrics/<task>/<run>.json. If it is measured on images, an .npz file
+# with the results per image lies beside it.
 
 from lska.pipeline.resources import labelled
 from lska.provenance.metric_files import file_md5, outcomes_path
@@ -44,10 +44,10 @@ rule dense:
         "lska evaluate dense {wildcards.run} --task {wildcards.task} {SETTINGS} 2> {log:q}"
 
 
-# What follows is measured on architectures alone. A raised version of an attention (lska.models.designs) makes it anew.
+# The following are measured on architectures alone. They run again when the version of an attention is raised.
 
 
-# All networks in one process and in turns, and nothing beside it: throughputs are comparable only when measured so.
+# All networks in one process, in turns, and nothing else at the same time: otherwise throughputs could not be compared.
 rule speed:
     input:
         lambda wildcards: made_from(*PLAN.superseded("speed", PLAN.names("speed"))),
@@ -72,7 +72,7 @@ def names_of(wildcards, output):
     return [Path(file).stem for file in output]
 
 
-# Counting takes a tenth of a second per network, starting the process several seconds: hence all at once.
+# All at once: counting takes 0.1 s per network, starting a process several seconds.
 for apart, names in PLAN.counted("complexity").items():
 
     rule:
@@ -103,7 +103,7 @@ for head in sum(HEADS.values(), ()):
                 f"complexity_{head}{apart}"
             input:
                 lambda wildcards, head=head, names=names: made_from(*PLAN.superseded(f"complexity/{head}", names)),
-                # A clone gives files arbitrary times; that its content is another, the digest tells.
+                # In a clone, times of files mean nothing; the digest tells whether the content changed.
                 recipe=ancient(PAPER_RECIPES[head]),
             output:
                 PLAN.files(f"complexity/{head}", names),

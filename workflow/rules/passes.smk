@@ -1,5 +1,5 @@
-# Robustness, and looking inside: passes over images for many checkpoints. Only runs that still have to be measured are in
-# a pass, together with those that the same tables show; the files of the others are plain inputs of the tables.
+# Robustness, and looking inside. One job (a pass) reads the images once for several checkpoints: for those runs of a table that
+# still have to be measured. Files of the other runs are plain inputs of the tables.
 
 for one in PLAN.passes:
     rule:

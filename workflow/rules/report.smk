@@ -1,5 +1,5 @@
-# The site of a scale: results/<scale>/report/index.html. Snakemake's own report, `snakemake --report`, shows the tables and
-# figures that are marked for it, with the captions of workflow/report.
+# The report of a scale: results/<scale>/report/index.html. Snakemake's own report, `snakemake --report`, shows the tables and
+# figures with the captions in workflow/report.
 from lska.report.site_paths import other_scales, rendered_notebook, site_outputs
 
 RESULTS = PLAN.config.results

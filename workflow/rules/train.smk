@@ -1,7 +1,6 @@
-# Weights: those that are in DVC are fetched, those of `source: imported` are made of published files, the others are
-# trained, one rule for every network. Which it is, is decided for each network while this is read
-# (lska.pipeline.checkpoints); what this program did not make is made by none, and what is here and current has no rule.
-# State lives in work/, outside the outputs, so that a killed training goes on.
+# Weights. Those in DVC are fetched, those with `source: imported` are made from published files, all others are trained.
+# lska.pipeline.checkpoints decides this for each network when Snakemake reads this file. Weights that are here and up to
+# date have no rule. Training states lie in work/, outside the outputs, so that a killed training can continue.
 
 from snakemake.logging import logger
 
@@ -31,7 +30,7 @@ rule fetch:
         "lska weights fetch {wildcards.weights} {SETTINGS} 2>&1 | tee {log:q} >&2"
 
 
-# As a fetch, where Snakemake itself runs: nodes of a cluster may have no network.
+# Runs where Snakemake itself runs, as `fetch` does: nodes of a cluster may have no network.
 rule import_weights:
     input:
         lambda wildcards: made_from(f"weights/{wildcards.run}"),
@@ -68,7 +67,7 @@ rule train:
         **labelled("gpu_train", PLAN.config.training),
         **node_resources(lambda wildcards: PLAN.config.training, [PLAN.config.training]),
     retries: PLAN.config.training.attempts - 1
-    # A shell in between would end at a signal, and with it the job, before the training has saved its state.
+    # `exec`: a shell in between would end at a signal, and the job with it, before the training has saved its state.
     shell:
         "exec {START} train {wildcards.run} --job-minutes {resources.runtime} {SETTINGS} 2>> {log:q}"
 
@@ -96,7 +95,7 @@ rule fine_tune:
             lambda wildcards: PLAN.job(wildcards.task, wildcards.run).settings,
             [job.settings for job in PLAN.config.fine_tunings],
         ),
-    # A number of the rule, not of a job, in Snakemake: the largest of all heads.
+    # Snakemake has one number per rule, not per job: the largest of all heads.
     retries: max((job.settings.attempts for job in PLAN.config.fine_tunings), default=1) - 1
     shell:
         "exec {params.start} train {wildcards.run} --task {wildcards.task} --job-minutes {resources.runtime} {SETTINGS} "
