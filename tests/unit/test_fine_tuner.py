@@ -127,5 +127,5 @@ def test_a_missing_or_damaged_backbone_stops_before_training(
     job.backbone.unlink()
     assert child(lambda: train(dense, "retinanet", changes)) == 1
     told = capfd.readouterr().err
-    assert "vouches for" in told and "lska train van_tiny-lska-k7-s0" in told
+    assert "but its sidecar" in told and "lska train van_tiny-lska-k7-s0" in told
     assert not job.states.exists()

@@ -362,11 +362,11 @@ def test_rows_of_a_folder_stand_below_those_of_a_table(
     settings = robust.settings | {"robustness": section | {"sets": {"r": section["sets"]["r"]}}}
     Path("config.yaml").write_text(json.dumps(settings))
     assert robust.command("table", "table_10", "--beside", "out") == 0
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| foreign: mine |")]
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| yours: mine |")]
     assert row.count("not run") == 9
     assert robust.command("table", "table_10", "--beside", "out", "--output", "tables") == 0
-    lines = [line for line in Path("tables/table_10.csv").read_text().splitlines() if "foreign: mine" in line]
-    assert any(",foreign," in line for line in lines)
+    lines = [line for line in Path("tables/table_10.csv").read_text().splitlines() if "yours: mine" in line]
+    assert any(",your network," in line for line in lines)
     # A user without results of the scale sees hers in the same table.
     Path("results").rename("gone")
     capsys.readouterr()
@@ -377,4 +377,4 @@ def test_rows_of_a_folder_stand_below_those_of_a_table(
     assert robust.command("table", "table_10", "--beside", "results/test") == 1
     told = capsys.readouterr().err
     assert "nowhere: expected results of `lska evaluate" in told and "found a run of a scale" in told
-    assert not table_beside("table_13", robust.config(), [Path("out")]).rows[-1].label.startswith("foreign")
+    assert not table_beside("table_13", robust.config(), [Path("out")]).rows[-1].label.startswith("yours")

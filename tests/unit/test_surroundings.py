@@ -121,7 +121,7 @@ def test_make_gives_a_copied_project_an_environment_of_its_own(
     # Not with what a make was given that runs the tests.
     monkeypatch.delenv("MAKEFLAGS", raising=False)
     said = run("make", "-C", folder, "-n", "VENV=.venv", ".venv/runtime", folder=tmp_path).stdout
-    assert ("made anew" in said and "rm -rf .venv" in said) == anew
+    assert ("made again" in said and "rm -rf .venv" in said) == anew
     assert ("is up to date" in said) == (not anew)
 
 

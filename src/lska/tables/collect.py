@@ -33,7 +33,7 @@ class State(StrEnum):
     NOT_RUN = "not run"
     REFERENCE = "reference"
     CONTROL = "control"
-    FOREIGN = "foreign"
+    FOREIGN = "your network"
     PARTIAL = "partial"
     NOT_APPLICABLE = "does not apply"
 

@@ -159,12 +159,12 @@ def with_foreign_rows(table: Table, folders: Sequence[Path]) -> Table:
     for folder in folders:
         for network in foreign_networks(folder, table.scale):
             for values in map(dict, options):
-                label = ", ".join([f"foreign: {network.name}", *map(str, values.values())])
+                label = ", ".join([f"yours: {network.name}", *map(str, values.values())])
                 row = _row(network, label, table.spec.columns, table.scale, folder, values, {})
                 added += [row] if any(cell.files for cell in row.cells) else []
     counts = {column.label for column in table.spec.columns if column.measured_on == "architecture"}
     counted = any(cell.files and cell.column in counts for row in added for cell in row.cells)
-    notes = (*table.spec.notes, *([f"foreign, {COUNTED}"] if counted else []))
+    notes = (*table.spec.notes, *([f"yours, {COUNTED}"] if counted else []))
     return replace(table, spec=replace(table.spec, notes=notes), rows=(*table.rows, *added))
 
 
