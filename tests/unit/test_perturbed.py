@@ -281,4 +281,4 @@ def test_clean_images_are_matched_by_name_where_they_are_at_hand(
     with caplog.at_level(logging.WARNING):
         assert open_parts(item)[0].name == f"{FAMILIES['c'][0]}/1"
     assert "relative errors need the clean validation images" in caplog.text
-    assert "4 images of c are not among them" in caplog.text
+    assert "lacks the clean image of 4 images of c" in caplog.text
