@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[Put, str]] = {
     "no digest": (lambda made, at: leave(at, "mine", **IMPORTED | {"recipe": "mine"}), "expected null or a digest"),
     "other MD5": (lambda made, at: (leave(at, "a", recipe="old"), at.write_text("mine")), "has MD5 .* but its sidecar"),
     "edited": (lambda made, at: sealed(at, origin="trained", seal="sha256:0"), "edited after writing"),
-    "a link to nowhere": (lambda made, at: link(at, "/nowhere/w.safetensors"), "is a link to '/nowhere.*does not exist"),
+    "a link to nowhere": (lambda made, at: link(at, "/nowhere/w.safetensors"), "link to '/nowhere.*does not exist"),
     "a moved cache": (
         lambda made, at: (
             write_pointer(at, Pointer(md5_of("mine"), 4, "store")),
