@@ -247,6 +247,17 @@ def test_a_figure_enlarges_shrinks_and_moves_by_click_keys_wheel_and_pointer(vis
     assert not image.is_visible() and page.evaluate("document.activeElement.hasAttribute('data-zoom')")
 
 
+@on_a_phone
+def test_on_a_phone_figures_are_wide_enough_to_read_and_scroll_in_their_frame(visit: Visit) -> None:
+    page = visit.open("figure_01.html")
+    plate = page.locator(".plate")
+    assert plate.locator("img").bounding_box()["width"] > 700
+    assert plate.evaluate("plate => plate.scrollWidth > 1.8 * plate.clientWidth")
+    plate.click()
+    box = page.locator("#zoom img").bounding_box()
+    assert box["width"] > 700 and box["x"] == 0
+
+
 def seen(picture: bytes) -> Counter[tuple[int, ...]]:
     """Pixels of a screenshot by colour."""
     return Counter(Image.open(io.BytesIO(picture)).convert("RGB").get_flattened_data())

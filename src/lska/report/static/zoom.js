@@ -46,5 +46,5 @@ document.querySelector("[data-zoom]").addEventListener("click", (event) => {
   event.preventDefault();
   dialog.showModal();
   enlarge(1);
-  enlarge(READABLE / innerWidth);
+  enlarge(READABLE / innerWidth, 0);
 });
