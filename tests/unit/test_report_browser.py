@@ -87,7 +87,10 @@ def test_every_page_loads_from_the_disk_alone_without_errors_and_fits_a_phone(vi
         assert page.evaluate("Array.from(document.images).every(i => !i.complete || i.naturalWidth)"), name
         # What a reader could scroll sideways to; tables scroll inside their own frame, and only sideways.
         assert page.evaluate(BARS) == [], name
-        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
+        for width in (PHONE["width"], 800):
+            page.set_viewport_size({**PHONE, "width": width})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
+        page.set_viewport_size(PHONE)
     assert visit.wrong == [] and len(visit.requested) > 3 * len(visit.names)
     assert all(url.startswith((visit.folder.as_uri(), "data:")) for url in visit.requested)
     # An error would be noticed.

@@ -173,7 +173,7 @@ def _legend(table: Table) -> Iterator[str]:
     if CUT in occurring:
         yield f"{CUT} equal to the printed value when ours is cut, not rounded, to its digits"
     if any(text.paper == UNKNOWN for text in texts):
-        yield f"({UNKNOWN}) {State.UNKNOWN}; a number beside it stands alone"
+        yield f"({UNKNOWN}) {State.UNKNOWN}; a number beside it is {State.MEASURED}"
     words = WORDS | {State.REFERENCE: "reference rows", State.CONTROL: "control rows"}
     words[State.FOREIGN] = "without brackets"
     order = (
