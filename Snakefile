@@ -4,11 +4,13 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from lska.provenance.surroundings import explained, require_project_folder
+from lska.provenance.surroundings import end_plainly_at_interrupts, explained, require_project_folder
 
 # First of all: another folder's code may lack what is imported next.
 with explained():
     require_project_folder(Path(workflow.main_snakefile))
+if workflow.is_main_process:
+    end_plainly_at_interrupts()
 
 from lska.settings.scale import read_settings
 from lska.settings.tasks import HEADS, PAPER_RECIPES, FINE_TUNED

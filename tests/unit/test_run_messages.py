@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -175,9 +177,22 @@ def test_ctrl_c_ends_in_two_lines(messages: RunMessages, tell: Callable[..., str
     with pytest.raises(SystemExit) as error:
         messages.interrupt(2, None)
     assert error.value.code == 130
+    messages.interrupt(2, None)  # once more: the jobs have got it too
     assert fail(tell, 0, log) == tell(None, "Complete log(s): x") == tell(None, "Shutting down, ...") == ""
     assert tell(None, "something is wrong", logging.WARNING) == "something is wrong"
     assert end(tell).splitlines()[0] == "Stopped by Ctrl-C." and len(end(tell).splitlines()) == 2
+
+
+def test_ctrl_c_amid_a_message_comes_after_it(messages: RunMessages, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = []
+    monkeypatch.setattr(run_messages.threading, "Timer", lambda seconds, function, given: SimpleNamespace(
+        start=lambda: again.append((function, given))))  # fmt: skip
+
+    def emit() -> None:
+        messages.interrupt(2, inspect.currentframe())
+
+    emit()
+    assert again == [(os.kill, (os.getpid(), 2))] and not messages.interrupted
 
 
 def test_other_errors_of_snakemake_are_shown_whole(tell: Callable[..., str]) -> None:

@@ -330,3 +330,12 @@ def test_sockets_have_a_short_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *place: False)
     with pytest.raises(PrivateFolderError, match="^TMPDIR: .* is too long a path for Unix sockets"):
         folder_for_sockets()
+
+
+def test_ctrl_c_while_nothing_is_started_ends_in_one_line() -> None:
+    code = (
+        "import os, signal; from lska.provenance.surroundings import end_plainly_at_interrupts as plainly; plainly(); "
+        "os.kill(os.getpid(), signal.SIGINT); signal.pause()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "Stopped by Ctrl-C; nothing was started.\n")

@@ -6,9 +6,11 @@ Snakemake's own words are kept whole in `.snakemake/log`. Imports nothing heavy.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
+import traceback
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -123,11 +125,18 @@ class RunMessages(logging.Formatter):
         return text
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Handler of Ctrl-C: Snakemake waits for its jobs, which have got the signal too."""
-        if not self.interrupted:
-            self.interrupted = True
-            if self.progress.running:
-                logger.info("Ctrl-C: waiting for what runs to save its state; once more ends it at once.")
+        """Handler of Ctrl-C: Snakemake waits for its jobs, which have got the signal too, and end at once at a second
+        one, which would have Snakemake itself leave them."""
+        if self.interrupted:
+            return
+        # Amid a message Snakemake would pass over the end, and another message would wait for this one for ever.
+        if any(one.f_code.co_name == "emit" for one, _ in traceback.walk_stack(frame)):
+            threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+            return
+        self.interrupted = True
+        waiting = b"Ctrl-C: waiting for what runs to save its state; once more ends it at once.\n"
+        # As written here, it waits for no lock.
+        os.write(2, waiting if self.progress.running else b"Stopped by Ctrl-C; nothing was started.\n")
         # Unlike KeyboardInterrupt, it ends without a traceback where Snakemake does not wait for it.
         raise SystemExit(128 + number)
 
@@ -226,7 +235,7 @@ class RunMessages(logging.Formatter):
 
     def _other(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
-        ending = self.interrupted and record.levelno < logging.WARNING and not text.startswith("Ctrl-C")
+        ending = self.interrupted and record.levelno < logging.WARNING
         return "" if text in _LEFT_OUT or ending else text
 
     # --- Words -------------------------------------------------------------------------------------------------------

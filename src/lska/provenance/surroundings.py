@@ -9,13 +9,16 @@ import logging
 import os
 import re
 import shlex
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from lska.provenance.errors import InputError, LskaError
@@ -90,6 +93,17 @@ def explained() -> Iterator[None]:
     except LskaError as error:
         print(f"lska: error: {printable(str(error), LONGEST)}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def end_plainly_at_interrupts() -> None:
+    """Have Ctrl-C end this process with a line in place of a traceback, as long as it starts nothing."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"Stopped by Ctrl-C; nothing was started.\n")
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, end)
 
 
 def _checkout(folder: Path) -> Path | None:
