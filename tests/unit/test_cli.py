@@ -180,5 +180,5 @@ def test_the_module_form_gives_the_exit_code(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert answer.returncode == 1
-    assert answer.stderr.endswith(": call `lska` there. none.yaml: no such file; check the path\n")
-    assert answer.stderr.startswith(f"lska: error: {tmp_path} is not the project's folder, where config/ and Snakefile")
+    assert answer.stderr.endswith("; call `lska` there. none.yaml: no such file; check the path\n")
+    assert answer.stderr.startswith(f"lska: error: {tmp_path} is not the project's folder, which has config/ ")

@@ -80,8 +80,7 @@ def project_folder_named(folder: Path, files: Sequence[Path]) -> Iterator[None]:
         if here or (folder / "config").exists() or (folder / "Snakefile").exists():
             raise
         raise InputError(
-            f"{folder} is not the project's folder, where config/ and Snakefile are, and from which paths in "
-            f"configurations go: call `lska` there. {error}"
+            f"{folder} is not the project's folder, which has config/ and the Snakefile; call `lska` there. {error}"
         ) from error
 
 
@@ -201,7 +200,7 @@ def ask(
             output, errors = process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
             if seconds > patience:
-                logging.getLogger(__name__).info("waiting for an answer of %s, for at most %.0f s", words, seconds)
+                logging.getLogger(__name__).info("waiting for %s, at most %.0f s", words, seconds)
             output, errors = process.communicate(timeout=seconds - patience)
         return subprocess.CompletedProcess(command, process.returncode, output, errors)
     except subprocess.TimeoutExpired as error:

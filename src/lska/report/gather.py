@@ -101,7 +101,7 @@ def gather(config: Config) -> Results:
     try:
         claims = _contents([path for path in claim_files(results)[:1] if path.exists()], "claims")
     except InputError as error:
-        raise InputError(f"{error}\n`lska claims --write` makes it anew") from error
+        raise InputError(f"{error}\n`lska claims --write` makes it again") from error
     return Results(
         config,
         tuple(targets),
