@@ -680,7 +680,7 @@ def _report(given: Given) -> None:
     say(*([build_site(given.scale)] if given.part == "site" else render_notebooks(given.scale)))
 
 
-@command("summary", "say where the tables and figures of a scale are",
+@command("summary", "say what was measured, and where tables, figures and the report are",
          argument("--write", action="store_true",
                   help="write the numbers that DVC compares between commits instead"))  # fmt: skip
 def _summary(given: Given) -> None:

@@ -205,7 +205,7 @@ def test_hostile_texts_are_shown_as_texts_and_broken_chains_are_told(bare: Confi
 
 def test_an_empty_scale_says_on_each_page_what_is_missing(bare: Config, snapshot: SnapshotAssertion) -> None:
     assert site_outputs(bare.results) == [Path("results/demo/report.json"), Path("results/demo/report/index.html")]
-    assert "Report: results/demo/report/index.html  (not made yet: snakemake report)" in summary(bare)
+    assert "results/demo/report/index.html (not made yet: snakemake report)" in summary(bare)
     build_site(bare)
     pages = pages_of(bare)
     assert list(broken(folder_of(bare), pages)) == []
@@ -218,7 +218,7 @@ def test_an_empty_scale_says_on_each_page_what_is_missing(bare: Config, snapshot
     }
     assert missing == snapshot
     assert site_outputs(bare.results) == [Path("results/demo/report.json")]
-    assert summary(bare).endswith("Report: results/demo/report/index.html\n")
+    assert summary(bare).endswith(" results/demo/report/index.html\n")
 
 
 # What the first page and that of claims count

@@ -4,15 +4,17 @@ products of a scale. Imports nothing heavy."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lska.claims.summaries import headlines
+from lska.models.runs import Run
 from lska.provenance.files import files_in, read_bytes, read_yaml
 from lska.settings.scale import Config
 from lska.tables.cell_text import shown
 from lska.tables.measurements import MetricFolder
-from lska.tables.specs import TARGETS, load_spec, outputs
+from lska.tables.specs import TARGETS, outputs
 
 ORDER = ("demo", "small", "small_gpu", "paper")
 """Scales from the smallest on; others follow by name."""
@@ -72,28 +74,38 @@ def other_scales(scale: str) -> str:
 
 
 def summary(config: Config) -> str:
-    """For people: the trained networks with their top-1, AP or mIoU, then where tables, figures and notebooks are."""
-    folder, lines = MetricFolder(config.scale, config.results), [f"\n{config.caption}", ""]
-    for run in config.runs:
-        said = "not evaluated yet"
-        if folder.path("classification", run).exists():
-            top1 = folder.measurement("classification", run, "top1")
-            said = f"top-1 {shown(top1.value, decimals=1, spread=top1.standard_error)} %"
-            said += "" if top1.n is None else f" of {top1.n:,} images"
-        lines.append(f"  {run!s:<32} {said}")
-    lines.append("")
-    for job in config.fine_tunings:
-        values = []
-        for label, metric in headlines(job.task).items() if job.metrics.exists() else ():
-            value = folder.measurement(job.task, job.run, metric, nullable=True).value
-            values.append(f"{label} {'n/a' if value is None else shown(value, decimals=1)}")
-        said = ", ".join(values) or "not evaluated yet"
-        lines.append(f"  {job.task.partition('/')[2]:<24} {job.run!s:<24} {said}")
-    lines.append("")
-    for spec in map(load_spec, TARGETS):
-        files = outputs(spec.target, config.results)
-        state = "" if all(map(Path.exists, files)) else "  (not made yet)"
-        lines.append(f"  {spec.number:<11} {files[0]}{state}  {spec.title}")
+    """For people, on one screen: by task how many networks were measured, with the lowest and the highest value of its
+    main metric; and where tables, figures, notebooks and the report are. The report has each network's numbers.
+
+    Raises:
+        ValueError: a metric file is faulty; names it.
+    """
+    folder = MetricFolder(config.scale, config.results)
+    needed = [("classification", run) for run in config.runs]
+    needed += [(job.task, job.run) for job in config.fine_tunings]
+    needed += [(item.task, run) for item in config.measured for run in config.runs_of(item.task)]
+    tasks: dict[str, list[Run]] = {}
+    for task, run in dict.fromkeys(needed):
+        tasks.setdefault(task, []).append(run)
+    lines = [_measured(folder, task, runs) for task, runs in tasks.items()]
+    for kind in ("table", "figure"):
+        files = [outputs(target, config.results) for target in TARGETS if target.startswith(kind)]
+        made = sum(all(map(Path.exists, one)) for one in files)
+        lines.append((f"{kind}s", f"{made} of {len(files)}", str(config.results / f"{kind}s")))
+    notebooks = config.results / "notebooks"
+    lines.append(("notebooks", f"{len(files_in(notebooks, '*.ipynb'))} of {len(TARGETS)}", str(notebooks)))
     site = site_path(config.results)
-    state = "" if site.exists() else "  (not made yet: snakemake report)"
-    return "\n".join([*lines, "", f"Executed notebooks: {config.results / 'notebooks'}", f"Report: {site}{state}", ""])
+    lines.append(("report", "", f"{site}{'' if site.exists() else ' (not made yet: snakemake report)'}"))
+    width = max(len(name) for name, *_ in lines)
+    told = (f"  {name:<{width}} {count:>9}   {said}".rstrip() for name, count, said in lines)
+    return "\n".join(["", config.caption, "", *told, ""])
+
+
+def _measured(folder: MetricFolder, task: str, runs: Sequence[Run]) -> tuple[str, str, str]:
+    """A task, how many of its networks were measured, and between which values of its first headline."""
+    there = [run for run in runs if folder.path(task, run).exists()]
+    label, metric = next(iter(headlines(task).items()))
+    found = ((folder.measurement(task, run, metric, nullable=True).value, str(run)) for run in there)
+    values = sorted(one for one in found if one[0] is not None)
+    ends = [f"{shown(value, 3)} ({run})" for value, run in dict.fromkeys((*values[:1], *values[-1:]))]
+    return task, f"{len(there)} of {len(runs)}", f"{label} {' to '.join(ends)}" if ends else ""
