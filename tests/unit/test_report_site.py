@@ -38,7 +38,7 @@ from small_scale import copy_small
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import entry, put, put_required
 
-from lska.claims.listing import MAIN_CLAIMS, claim_files, read_claims
+from lska.claims.listing import MAIN_CLAIMS, claim_files, parse, read_claims
 from lska.claims.verdicts import Verdict
 from lska.cli import main
 from lska.models.runs import Run
@@ -47,8 +47,9 @@ from lska.provenance.files import is_temporary, write_json
 from lska.provenance.metric_files import lock_digest, project_root
 from lska.report import costs
 from lska.report import site as site_module
-from lska.report.front_page import citations, key_numbers, main_claims
+from lska.report.front_page import SIDES, citations, key_numbers, main_claims
 from lska.report.gather import gather
+from lska.report.network_pages import network_name
 from lska.report.pages import agreement, all_pages, compare_scales, kind_of_claim, measured_elsewhere
 from lska.report.site import breakable, build_site, duration, hours, minus, notebook_html, render_notebooks, unbroken
 from lska.report.site_paths import (
@@ -217,6 +218,7 @@ def test_an_empty_scale_says_on_each_page_what_is_missing(bare: Config, snapshot
         if name.partition("_")[0] not in ("table", "figure") or name in ("table_03.html", "figure_01.html")
     }
     assert missing == snapshot
+    assert "No network has been measured yet." in pages["reproduced.html"].text
     assert site_outputs(bare.results) == [Path("results/demo/report.json")]
     assert summary(bare).endswith(" results/demo/report/index.html\n")
 
@@ -278,7 +280,8 @@ def test_the_five_numbers_are_those_of_the_metric_files(monkeypatch: pytest.Monk
         return content["metrics"][metric]["value"]
 
     ours, other = (value("classification", "top1", network) for network in ("lska-k23", "lka-k23"))
-    assert accuracy.value == f"+{ours - other:.1f} points" and f"{ours:.1f} against {other:.1f}" in accuracy.about
+    assert accuracy.value == f"+{ours - other:.1f} points" and accuracy.about.endswith("on CIFAR-10")
+    assert f"{ours:.2f} against {other:.2f} % top-1" in accuracy.about
     right = [
         np.load(small.metric_path("classification", Run.parse(f"van_tiny-{name}-k23-s0")).with_suffix(".npz"))
         for name in ("lska", "lka")
@@ -298,10 +301,18 @@ def test_the_five_numbers_are_those_of_the_metric_files(monkeypatch: pytest.Monk
         (robustness, "robustness/c", "top1_mean_19"), (shape, "shape_texture", "shape_share_reference"),
     ):  # fmt: skip
         large, little = (value(task, metric, f"lska-k{size}") for size in (53, 7))
-        assert number.value == f"{large - little:+.1f} points" and f"{large:.1f} against {little:.1f}" in number.about
+        assert number.value == f"{large - little:+.1f} points" and f"{large:.2f} against {little:.2f}" in number.about
     assert counts.value == "39 of 40"
     without = key_numbers(SimpleNamespace(config=replace(small, groups=())), counted)
     assert [one.value for one in without[:2]] == ["not run", "not run"]
+    # A scale that has measured nothing yet says what would be measured, in words.
+    fresh = key_numbers(SimpleNamespace(config=replace(small, scale="fresh")), {"paper": Counter()})
+    assert {one.value for one in fresh} == {"not run"}
+    assert [one.about for one in fresh] == [
+        "top-1, VAN-Tiny, k = 23", "FLOPs of the paper's VAN-Tiny with LSKA from k = 7 to 53",
+        "mean top-1 of 19, VAN-Tiny LSKA, k = 7 to 53", "shape share of dimensions, VAN-Tiny LSKA, k = 7 to 53",
+        "parameters and FLOPs that the paper prints, counted on its own networks",
+    ]  # fmt: skip
 
 
 def test_the_main_claims_come_out_as_their_claims_do(bare: Config) -> None:
@@ -311,7 +322,7 @@ def test_the_main_claims_come_out_as_their_claims_do(bare: Config) -> None:
 
     def line(*verdicts: str) -> dict:
         (names,) = (names for names in MAIN_CLAIMS.values() if len(names) == 2)
-        made = [claim(name, verdict, bare) for name, verdict in zip(("R17", "R18"), verdicts, strict=True)]
+        made = [claim(name, verdict, bare) for name, verdict in zip(("R17", "R19"), verdicts, strict=True)]
         content = {"claims": [one | {"id": name} for one, name in zip(made, names, strict=True)]}
         (found,) = main_claims(content)
         return found
@@ -323,7 +334,23 @@ def test_the_main_claims_come_out_as_their_claims_do(bare: Config) -> None:
     ):  # fmt: skip
         assert line(*verdicts)["verdict"] is expected, verdicts
     assert line(holds, unknown)["about"] == "of 2 comparisons: 1 holds, 1 not run"
-    assert line(unknown, unknown)["about"] == "classification of some network; and 1 more"
+    assert line(unknown, unknown)["about"] == "not measured: VAN-Tiny LSKA k=17; VAN-Tiny LSKA k=19"
+
+
+def test_a_main_claim_of_one_comparison_says_what_was_compared(bare: Config) -> None:
+    for name, said in SIDES.items():
+        (one,) = parse(next(known.predicate for known in read_claims() if known.id == name))
+        networks = dict.fromkeys(Run.parse(f"{quantity.network}-s0") for quantity in one.quantities)
+        assert [f"k = {run.kernel}" for run in networks] == re.findall(r"k = \d+", said)
+        assert all(network_name(run).rpartition(" ")[0] in said for run in networks)
+    (found,) = main_claims({"claims": [claim("R09", "holds", bare) | {"id": "A3"}]})
+    assert found["about"] == (
+        "dimensions of shape less those of texture, VAN-Tiny LSKA: 81 at k = 7, 82.5 at k = 53; "
+        "change: 95 % interval −3.0 to 0.2"
+    )
+    unsure = claim("R09", "within noise", bare)
+    unsure["comparisons"][0]["interval"] = None
+    assert main_claims({"claims": [unsure | {"id": "A3"}]})[0]["about"].endswith("; change: no error is known")
 
 
 def test_the_citation_is_bibtex_of_the_citation_file() -> None:
@@ -457,7 +484,7 @@ def test_a_cell_stands_beside_itself_at_the_other_scale_with_its_data(bare: Conf
     lines = {(line["row"], line["column"]): line for line in comparison["lines"]}
     line = lines["VAN-LSKA-Tiny", "top-1, %"]
     (demo, data), small = line["cells"]
-    assert (data, small, line["paper"]) == ("shapes", ("73.0 ± 1.5", "cifar10"), "75.0") and demo != small[0]
+    assert (data, small, line["paper"]) == ("shapes", ("73.0 ± 1.5", "CIFAR-10"), "75.0") and demo != small[0]
     # Counts that agree are told once.
     assert comparison["equal"] == 24 and all("top-1" in line["column"] for line in comparison["lines"])
     before = other_scales("demo"), other_scales("small")

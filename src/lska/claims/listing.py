@@ -36,7 +36,7 @@ MAIN_CLAIMS = {
     "The same accuracy at lower cost": ("A2",),
     "A cost that hardly grows with the kernel": ("F1",),
     "LSKA-Base goes on improving where LKA-Base saturates": ("R17", "R17b"),
-    "More shape and less texture with larger kernels": ("A3",),
+    "Leaning more to shape than to texture with larger kernels": ("A3",),
     "More robust with larger kernels": ("R18b",),
 }
 """What the paper is about, in a reader's words, with the claims that say so; those of a line have to hold together."""

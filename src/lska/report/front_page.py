@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lska.claims.claims_page import few, numbers
+from lska.claims.claims_page import few
 from lska.claims.listing import MAIN_CLAIMS, parse
 from lska.claims.summaries import headlines
 from lska.claims.verdicts import MARKS, Difference, Evidence, Unavailable, Verdict, combine, difference, evidence_of
@@ -15,15 +15,19 @@ from lska.models.runs import Run
 from lska.provenance.files import read_yaml
 from lska.provenance.metric_files import project_root
 from lska.report.gather import Results
+from lska.report.network_pages import network_name
 from lska.settings.scale import Config
 from lska.tables.cell_text import shown
 from lska.tables.measurements import MetricFolder
-from lska.tables.specs import display_names
+from lska.tables.specs import data_names, display_names
 
 CITATION = project_root() / "CITATION.cff"
 
 USUAL = 23
 """The kernel size at which the paper compares LSKA with LKA in all sizes."""
+
+SIDES = {"A3": "dimensions of shape less those of texture, VAN-Tiny LSKA: {left} at k = 7, {right} at k = 53"}
+"""What a main claim of a single comparison compares, in a reader's words."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class KeyNumber:
     title: str
     value: str
     about: str
-    """What it is of, or why there is none."""
+    """What it is of, or why a scale cannot have it."""
     page: str
     error: str = ""
     """Its interval, and what that rests on."""
@@ -54,7 +58,7 @@ def key_numbers(results: Results, agreement: Mapping[str, Mapping[str, int]]) ->
     """
     counted = agreement["paper"]
     counts = f"{counted['reproduced']} of {counted['compared']}" if counted["compared"] else NOT_RUN
-    about = "counts that the paper prints (parameters, FLOPs) come out, on its own networks"
+    about = "parameters and FLOPs that the paper prints, counted on its own networks"
     return [
         _accuracy(results.config),
         _cost(results.config),
@@ -88,14 +92,12 @@ def _cost(config: Config) -> KeyNumber:
             growth[attention] = f"× {shown(_compare(f'{sides[0]} / {sides[1]} > 0', config)[0].left, decimals=2)}"
         except Unavailable:
             continue
-    if "lska" not in growth:
-        return KeyNumber(title, NOT_RUN, f"FLOPs of {small} and {large} are not counted", page)
     names = display_names()["attentions"]
     others = " and ".join(f"{growth[name]} with {names[name]}" for name in ("lka", "lka_trivial") if name in growth)
-    about = f"FLOPs of {_model(small)} with LSKA from k = {small.kernel} to {large.kernel}" + (
+    about = f"FLOPs of the paper's {_model(small)} with LSKA from k = {small.kernel} to {large.kernel}" + (
         f"; {others}" if others else ""
     )
-    return KeyNumber(title, growth["lska"], about, page)
+    return KeyNumber(title, growth.get("lska", NOT_RUN), about, page)
 
 
 def _robustness(config: Config) -> KeyNumber:
@@ -108,7 +110,7 @@ def _robustness(config: Config) -> KeyNumber:
 
 
 def _shape(config: Config) -> KeyNumber:
-    metric, about = "shape_share_reference", "of dimensions encode shape"
+    metric, about = "shape_share_reference", "shape share of dimensions"
     return _grown(config, "Shape, as the kernel grows", "shape_texture", metric, about, "table_12.html")
 
 
@@ -122,25 +124,26 @@ def _grown(config: Config, title: str, task: str, metric: str, what: str, page: 
     return _gap(config, title, task, metric, large, small, about, page)
 
 
-def _gap(
-    config: Config, title: str, task: str, metric: str, run: Run, other: Run, about: str, page: str
-) -> KeyNumber:
+def _gap(config: Config, title: str, task: str, metric: str, run: Run, other: Run, about: str, page: str) -> KeyNumber:
     """How much larger a metric in percent is for one network than for another, in points, with its interval."""
     try:
         found, evidence = _compare(f"{_quantity(task, metric, run)} - {_quantity(task, metric, other)} > 0", config)
-    except Unavailable as reason:
-        return KeyNumber(title, NOT_RUN, str(reason), page)
-    ours, others = (shown(part.value, decimals=1) for part in evidence)
-    data = ", ".join(dict.fromkeys(name for part in evidence for name in part.data))
+    except Unavailable:
+        return KeyNumber(title, NOT_RUN, about, page)
+    # With a digit more than their difference has, so that a reader who subtracts them gets it.
+    ours, others = (shown(part.value, decimals=2) for part in evidence)
+    data = data_names(name for part in evidence for name in part.data)
     interval = found.interval()
-    limits = (
-        "no error is known"
-        if interval is None
-        else f"95 % interval {shown(interval[0], decimals=1)} to {shown(interval[1], decimals=1)}, {found.basis}"
-    )
+    limits = f"{_limits(interval)}, {found.basis}" if interval else _limits(interval)
     said = f"{ours} against {others} % {about}{f', on {data}' if data else ''}"
     value = ("+" if round(found.value, 1) > 0 else "") + shown(found.value, decimals=1)
     return KeyNumber(title, f"{value} points", said, page, limits)
+
+
+def _limits(interval: Sequence[float] | None) -> str:
+    if interval is None:
+        return "no error is known"
+    return "95 % interval " + " to ".join(shown(end, decimals=1) for end in interval)
 
 
 def _compare(predicate: str, config: Config) -> tuple[Difference, list[Evidence]]:
@@ -196,18 +199,24 @@ def main_claims(content: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _about(claims: Sequence[Mapping[str, Any]]) -> str:
-    """How the comparisons of claims come out, the numbers of a single one, or why there are none."""
+    """How the comparisons of claims come out, the numbers of a single one, or what there would have to be."""
     found = [one for claim in claims for one in claim["comparisons"]]
+    asserted = [one for claim in claims for one in parse(claim["predicate"])]
     if not found:
-        return few([reason for claim in claims for reason in claim["missing"]], 1)
-    asserted = sum(len(parse(claim["predicate"])) for claim in claims)
-    if asserted == 1:
-        return numbers(found[0])
+        measured = {quantity["name"] for claim in claims for quantity in claim["quantities"]}
+        needed = dict.fromkeys(part for one in asserted for part in one.quantities if str(part) not in measured)
+        networks = dict.fromkeys(network_name(Run.parse(f"{part.network}-s0")) for part in needed)
+        reasons = [reason for claim in claims for reason in claim["missing"]]
+        return f"not measured: {few(list(networks))}" if networks else few(reasons)
+    if claims[0]["id"] in SIDES:
+        (one,) = found
+        sides = SIDES[claims[0]["id"]].format(left=shown(one["left"]), right=shown(one["right"]))
+        return f"{sides}; change: {_limits(one['interval'])}"
     verdicts = Counter(one["verdict"] for one in found)
-    verdicts[str(Verdict.NOT_RUN)] += asserted - len(found)
+    verdicts[str(Verdict.NOT_RUN)] += len(asserted) - len(found)
     counts = [(verdicts[verdict], verdict) for verdict in Verdict if verdicts[verdict]]
     told = (f"{n} {'hold' if verdict is Verdict.HOLDS and n > 1 else verdict}" for n, verdict in counts)
-    return f"of {asserted} comparisons: {', '.join(told)}"
+    return f"of {len(asserted)} comparisons: {', '.join(told)}"
 
 
 # Citing.

@@ -12,7 +12,7 @@ from lska.report.gather import Results, Target, site_copy
 from lska.settings.tasks import CONTROL
 from lska.tables.cell_text import heading, shown
 from lska.tables.collect import Cell, State, pool
-from lska.tables.specs import DESIGN, Row, display_names
+from lska.tables.specs import DESIGN, Row, data_names, display_names
 
 PROTOCOLS = {
     "classification": "Accuracy",
@@ -125,14 +125,14 @@ def _cells(results: Results, networks: Mapping[str, str]) -> dict[tuple[str, str
 def _protocol(
     task: str, contents: Mapping[Path, Mapping[str, Any]], numbers: Mapping[str, CellNumber], results: Results
 ) -> ProtocolResults:
-    data = dict.fromkeys(content["data"]["name"] for content in contents.values() if content["data"])
+    data = data_names(content["data"]["name"] for content in contents.values() if content["data"])
     counted = task.partition("/")[0] == "complexity"
     seeds = () if counted else tuple(str(content["run"]).rpartition("-s")[2] for content in contents.values())
     files = {path.as_posix(): site_copy(path, results.config) for path in contents}
     metrics = dict.fromkeys(name for content in contents.values() for name in content["metrics"])
     others = [_other(name, list(contents.values())) for name in metrics if name not in numbers]
     ordered = sorted(numbers.items(), key=lambda item: list(metrics).index(item[0]) if item[0] in metrics else -1)
-    return ProtocolResults(_title(task), ", ".join(data), seeds, files, [one for _, one in ordered], others)
+    return ProtocolResults(_title(task), data, seeds, files, [one for _, one in ordered], others)
 
 
 def _other(name: str, contents: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:

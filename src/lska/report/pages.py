@@ -17,12 +17,12 @@ from lska.provenance.metric_files import lock_digest, project_root
 from lska.report import costs
 from lska.report.front_page import citations, key_numbers, main_claims
 from lska.report.gather import Results, Target, cell_details, site_copy
-from lska.report.network_pages import network_id, network_name, network_pages, network_results
+from lska.report.network_pages import PROTOCOLS, network_id, network_name, network_pages, network_results
 from lska.report.site_paths import TabledScale, tabled_scales
 from lska.settings.tasks import CONTROL
 from lska.tables.cell_text import cell_text, facts, legend, shown
 from lska.tables.collect import State, pool
-from lska.tables.specs import TARGETS, ColumnSpec, TableSpec, display_names, load_spec
+from lska.tables.specs import TARGETS, ColumnSpec, TableSpec, data_names, display_names, load_spec
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -85,7 +85,7 @@ def _overview(results: Results) -> Iterator[Page]:
     content = {
         "key_numbers": key_numbers(results, agreement(results)),
         "key_figure": figures[KEY_FIGURE],
-        "key_facts": facts(figures[KEY_FIGURE][0].table) if figures[KEY_FIGURE][0].table else [results.config.caption],
+        "key_facts": facts(figures[KEY_FIGURE][0].table) if figures[KEY_FIGURE][0].table else (),
         "drawing": figures[DRAWING],
         "main_claims": main_claims(results.claims),
         "networks": _network_table(results),
@@ -97,10 +97,12 @@ def _overview(results: Results) -> Iterator[Page]:
 
 def _accounting(results: Results) -> Iterator[Page]:
     verdicts = claim_groups(results.claims)
+    # Counts need no data, and have one file whatever the seeds.
+    measured = {content["run"] for content in results.metrics.values() if content["data"]}
     content = {
         "agreement": agreement(results),
         "elsewhere": measured_elsewhere(results),
-        "seeds": max(Counter(run.with_seed(0) for run in results.config.runs).values(), default=0),
+        "seeds": max(Counter(run.rpartition("-s")[0] for run in measured).values(), default=0),
         "verified": results.verified,
         "states": _count_states(target for target in results.of("table")),
         "tallies": _tallies(results.targets),
@@ -184,7 +186,7 @@ def _network_table(results: Results) -> dict[str, Any]:
         return shown(over.mean, decimals=1, spread=over.error)
 
     return {
-        "columns": {column: ", ".join(names) for column, names in columns.items()},
+        "columns": {column: data_names(names) for column, names in columns.items()},
         "rows": {name: [pooled(cells.get(column, [])) for column in columns] for name, cells in found.items()},
     }
 
@@ -197,25 +199,12 @@ KINDS = {
     "not testable": "about networks or numbers that this project does not have",
 }
 
-SUBJECTS = {
-    "classification": "accuracy",
-    "complexity": "parameters and FLOPs",
-    "speed": "speed",
-    "robustness": "robustness",
-    "shape_texture": "shape and texture",
-    "texture_knn": "texture, by neighbours",
-    "receptive_field": "receptive field",
-    "detection": "detection",
-    "segmentation": "segmentation",
-}
-"""What the first part of a task measures, in words."""
-
 
 def _claims(results: Results) -> Iterator[Page]:
     groups, known = claim_groups(results.claims), {p.as_posix(): site_copy(p, results.config) for p in results.metrics}
     about = {subject for group in groups for claim in group["claims"] for subject in subjects_of_claim(claim)}
     content = {"claims": results.claims, "groups": groups, "kinds": _kinds(groups), "known": known}
-    content["subjects"] = [subject for subject in SUBJECTS.values() if subject in about]
+    content["subjects"] = [subject for subject in PROTOCOLS.values() if subject in about]
     yield Page("claims.html", "What the paper claims, and what came out", "claims.html", content, menu="Claims")
 
 
@@ -228,10 +217,10 @@ def kind_of_claim(claim: Mapping[str, Any]) -> str:
 
 
 def subjects_of_claim(claim: Mapping[str, Any]) -> list[str]:
-    """What a claim compares, of `SUBJECTS`; nothing where it has no predicate."""
+    """What a claim compares, of `PROTOCOLS`; nothing where it has no predicate."""
     comparisons = parse(claim["predicate"]) if claim["predicate"] else ()
     tasks = {quantity.task.partition("/")[0] for one in comparisons for quantity in one.quantities}
-    return [subject for task, subject in SUBJECTS.items() if task in tasks]
+    return [subject for task, subject in PROTOCOLS.items() if task in tasks]
 
 
 def claim_groups(content: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -385,7 +374,7 @@ def _shown_record(record: Mapping[str, str] | None, column: ColumnSpec) -> tuple
         value = shown(float(record["value"]), decimals=column.digits, spread=float(spread) if spread else None)
     except ValueError:
         value = record["value"]
-    return value, record["data"].replace(";", ", ")
+    return value, data_names(record["data"].split(";"))
 
 
 def _workflow(results: Results) -> Iterator[Page]:

@@ -19,7 +19,7 @@ from lska.settings.scale import Config
 from lska.tables.cell_text import cell_text, heading, shown
 from lska.tables.collect import MEANING
 from lska.tables.notebooks import NotebookError
-from lska.tables.specs import TARGETS
+from lska.tables.specs import TARGETS, data_names
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -66,7 +66,7 @@ def _templates() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     filters = (
-        breakable, cell_text, duration, first_capital, heading, hours, kind_of_claim, minus, numbers, shown,
+        breakable, cell_text, data_names, duration, first_capital, heading, hours, kind_of_claim, minus, numbers, shown,
         subjects_of_claim, unbroken,
     )  # fmt: skip
     templates.filters |= {function.__name__: function for function in filters}

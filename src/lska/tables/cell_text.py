@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lska.tables.collect import MEANING, Cell, State, Table
-from lska.tables.specs import ColumnSpec, display_names
+from lska.tables.specs import ColumnSpec, data_names, display_names
 
 MARKS = {State.REPRODUCED: "✓", State.DEVIATES: "✗", State.OTHER_DATA: "○"}
 CUT = "ᶜ"
@@ -97,7 +97,7 @@ def facts(table: Table) -> list[str]:
     found = [table.caption]
     if any(column.measured_on == "architecture" for column in table.spec.columns):
         found.append(f"Counts are always those of the paper's own architectures, at {table.spec.counted_at} pixels")
-    found.append(f"Measured on {', '.join(table.data)}" if table.data else "No data set enters it")
+    found.append(f"Measured on {data_names(table.data)}" if table.data else "No data set enters it")
     return [_sentence(text) for text in (*found, *table.conditions, *trends(table))]
 
 

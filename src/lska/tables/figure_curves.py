@@ -16,7 +16,7 @@ from lska.evaluate.pictures import INK
 from lska.tables.cell_text import heading
 from lska.tables.collect import Cell, Table
 from lska.tables.figure_parts import LOOKS, NAMES, SMALL, WIDTH, error_bar, footer
-from lska.tables.specs import ColumnSpec
+from lska.tables.specs import ColumnSpec, data_names
 
 TICKS = (0.83, 0.84, 0.86, 0.9, 1.0, 1.2, 1.6, 2.6, 5.0, 10.0)
 NOTE = "Numbers are kernel sizes. Horizontal places are exact counts, also of the paper's points (printed to 0.01 G)."
@@ -93,7 +93,7 @@ def trade_off(table: Table) -> Figure:
         _draw_paper(panels[0], name, points, x, y)
         _draw_ours(panels[-1], name, points, x, y)
     _draw_not_run(panels[-1], series, x, y)
-    for axes, title in zip(panels, ("paper, ImageNet-1K", f"ours, {', '.join(table.data)}"), strict=False):
+    for axes, title in zip(panels, ("paper, ImageNet-1K", f"ours, {data_names(table.data)}"), strict=False):
         axes.set_title(title if apart else "", loc="left")
         axes.set(xlabel="FLOPs (G), stretched at the low end", ylabel="top-1 (%)")
         _stretch(axes, [place for p in series.points if (place := p.place(x)) is not None])
@@ -146,7 +146,7 @@ def kernel_size_panels(table: Table) -> Figure:
             _draw_panel(upper, series, column, ours=False)
             _draw_panel(lower, series, column, paper=False, spacing=0.08)
             upper.set_title(f"{title}: paper, ImageNet-1K", loc="left")
-            lower.set_title(f"ours, {', '.join(table.data)}", loc="left")
+            lower.set_title(f"ours, {data_names(table.data)}", loc="left")
             upper.set_xlabel("")
             upper.tick_params(labelbottom=False)
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -213,9 +213,15 @@ def load_spec(target: str, folder: Path = SPECS) -> TableSpec:
 
 @functools.cache
 def display_names() -> dict[str, dict[str, str]]:
-    """What tables call models, attentions, heads and modules, by the plural of what they are (names.yaml)."""
+    """What readers know models, attentions, heads, modules and `data` sets by (names.yaml)."""
     attentions = {name: design.label for name, design in ATTENTIONS.items()}
     return {**read_yaml(SPECS / "names.yaml"), "attentions": attentions}
+
+
+def data_names(names: Iterable[str]) -> str:
+    """Data sets as a reader knows them, each once: `CIFAR-10, CIFAR-10-C`."""
+    known = display_names()["data"]
+    return ", ".join(known.get(name, name) for name in dict.fromkeys(names))
 
 
 def expand(spec: TableSpec, config: Config) -> list[Row]:
