@@ -66,7 +66,7 @@ def tell(messages: RunMessages) -> Callable[..., str]:
         return messages.format(logging.makeLogRecord({"event": event, "msg": text, "levelno": level, **fields}))
 
     stats = {"train": 3, "notebook_table_03": 1, "table_03": 1, "all": 1, "total": 6}
-    assert tell(LogEvent.RUN_INFO, "Job stats", stats=stats) == "Job stats"
+    assert tell(LogEvent.RUN_INFO, "Job stats", stats=stats) == "To do: 3 train, 1 notebook"
     return tell
 
 
@@ -135,7 +135,7 @@ def test_what_runs_is_told_by_the_last_line_of_its_log(
     clock.now = 30
     assert messages.under_way().splitlines() == [
         f"30s train van_tiny lska k=7: {LINES}",
-        "30s train van_tiny lska k=23: since 30 seconds; at least 2.0 minutes left in all",
+        "30s train van_tiny lska k=23: for 30 seconds; at least 2.0 minutes left in all",
     ]
 
 
@@ -153,6 +153,18 @@ def test_a_failed_job_shows_the_end_of_its_log(tell: Callable[..., str], tmp_pat
     assert end(tell).splitlines()[:2] == ["Failed:", f"  train van_tiny lska k=7 ({log})"]
 
 
+def test_a_job_that_is_done_at_a_second_attempt_is_not_among_the_failed(
+    tell: Callable[..., str], tmp_path: Path
+) -> None:
+    for number in (0, 1, 1):
+        start(tell, number)
+        fail(tell, number, tmp_path / "none.log")
+    assert tell(None, "Trying to restart job 0.") == "It is tried again."
+    start(tell, 0)
+    finish(tell, 0, 1)
+    assert end(tell).splitlines()[1:-1] == [f"  train van_tiny lska k=23 ({tmp_path / 'none.log'})"]
+
+
 def test_a_job_that_logs_nothing_shows_what_snakemake_says(tell: Callable[..., str], tmp_path: Path) -> None:
     start(tell, 0)
     told = fail(tell, 0, tmp_path / "none.log")
@@ -161,8 +173,12 @@ def test_a_job_that_logs_nothing_shows_what_snakemake_says(tell: Callable[..., s
 
 def test_a_training_that_stops_in_time_ends_in_two_lines(tell: Callable[..., str], tmp_path: Path) -> None:
     log = tmp_path / "train.log"
-    log.write_text(f"Traceback of an earlier attempt\n{STOPPED} budget used up; state saved after update 9\nended\n")
-    start(tell, 0)
+    log.write_text(f"Traceback of an earlier attempt\n{STOPPED} budget used up; state saved after update 4\n")
+    start(tell, 0, [str(log)])
+    assert "FAILED" in fail(tell, 0, log)  # killed: the log of its former attempt says nothing of this one
+    start(tell, 0, ["executed.ipynb", str(log)])
+    with log.open("a") as more:
+        more.write(f"going on\n{STOPPED} budget used up; state saved after update 9\nended\n")
     assert fail(tell, 0, log) == "0s train van_tiny lska k=7: budget used up; state saved after update 9"
     assert end(tell).splitlines() == [
         "Stopped in time: train van_tiny lska k=7.",

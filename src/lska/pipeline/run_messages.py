@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+import textwrap
 import threading
 import time
 import traceback
@@ -43,6 +45,7 @@ _LEFT_OUT = frozenset({
     "Select jobs to execute...", "Shutting down, this might take some time.",
     "Terminating processes on user request, this might take some time.",
     "Exiting because a job execution failed. Look above for error messages",
+    "Assuming unrestricted shared filesystem usage.", "Rules claiming more threads will be scaled down.",
 })  # fmt: skip
 """Lines of Snakemake that say nothing beside what is said here."""
 
@@ -59,6 +62,8 @@ class RunningJob:
     log: Sequence[str]
     begun: float
     """Reading of `time.monotonic`."""
+    written: int = 0
+    """Bytes that its log had then: a training goes on in the log of its former attempts."""
 
 
 @dataclass
@@ -80,10 +85,11 @@ class RunProgress:
 
     def left(self, now: float) -> str:
         """The time left in words, from the jobs that are done and from earlier records; nothing where neither tells."""
-        known = {**self.expected, **{family: mean(seconds) for family, seconds in self.seconds.items()}}
+        # Copies, as another thread than that which asks puts jobs in and out.
+        known = {**self.expected, **{family: mean(seconds) for family, seconds in list(self.seconds.items())}}
         remaining = {family: count - len(self.seconds.get(family, ())) for family, count in self.counts.items()}
         whole = sum(count * known[family] for family, count in remaining.items() if family in known)
-        under_way = [(one.family, now - one.begun) for one in self.running.values() if one.family in known]
+        under_way = [(one.family, now - one.begun) for one in list(self.running.values()) if one.family in known]
         whole -= sum(min(spent, known[family]) for family, spent in under_way)
         if whole < 1:
             return ""
@@ -103,9 +109,10 @@ class RunMessages(logging.Formatter):
         super().__init__()
         self.plan, self.workflow = plan, workflow
         self.progress = RunProgress({}, {})
-        self.failed: list[str] = []
-        self.stopped: list[str] = []
-        """Jobs that failed; those that saved their state and ended before they were done."""
+        self.failed: dict[int, str] = {}
+        self.stopped: dict[int, str] = {}
+        """Jobs that failed, by Snakemake's number; those that saved their state and ended before they were done. A job
+        that is tried again is in one of them at most, and in none if it is done then."""
         self.interrupted = False
         """Whether Ctrl-C was pressed."""
         self._done: tuple[RunningJob, float] | None = None
@@ -155,7 +162,7 @@ class RunMessages(logging.Formatter):
         for one in running[:4]:
             told = [line for line in _tail(one.log)[1] if " INFO " in line][-1:]
             said = told[0].partition(" INFO ")[2] if told else ""
-            lines.append(f"{_clock()} {one.words}: {said or f'since {time_text(now - one.begun)}'}")
+            lines.append(f"{_clock()} {one.words}: {said or f'for {time_text(now - one.begun)}'}")
         if len(running) > 4:
             lines.append(f"{_clock()} {len(running)} jobs run, these among them")
         if lines and (left := self.progress.left(now)):
@@ -165,15 +172,17 @@ class RunMessages(logging.Formatter):
     # --- Events ------------------------------------------------------------------------------------------------------
 
     def _run_info(self, record: logging.LogRecord) -> str:
+        counts: Counter[str] = Counter()
+        # The others only ask for their files.
+        making = {rule.name for rule in self.workflow.rules if rule.output}
+        for rule, count in record.stats.items():
+            if rule in making:
+                counts[self.plan.family(rule)] += count
         if not self.workflow.dryrun:
-            counts: Counter[str] = Counter()
-            # The others only ask for their files.
-            making = {rule.name for rule in self.workflow.rules if rule.output}
-            for rule, count in getattr(record, "stats", {}).items():
-                counts[self.plan.family(rule)] += count if rule in making else 0
             self.progress = RunProgress(counts, expected_seconds(self.plan))
             threading.Thread(target=self.watch, daemon=True).start()
-        return record.getMessage()
+        each = ", ".join(f"{count} {family}" for family, count in counts.most_common())
+        return textwrap.fill(f"To do: {each}" if each else "", 110)
 
     def _job_info(self, record: logging.LogRecord) -> str:
         words, family = self._words(record), self.plan.family(record.rule_name)
@@ -181,13 +190,17 @@ class RunMessages(logging.Formatter):
         if self.workflow.dryrun:
             return f"{words or record.rule_name}: {reason}"
         progress, number = self.progress, record.jobid
-        progress.running[number] = RunningJob(words, family, list(record.log), time.monotonic())
+        logs, begun = _texts(record.log), time.monotonic()
+        written = sum(Path(path).stat().st_size for path in logs[:1] if Path(path).exists())
+        progress.running[number] = RunningJob(words, family, logs, begun, written)
         progress.started[family] += 1
         progress.beside = max(progress.beside, len(progress.running))
         of = f", {progress.started[family]} of {total}" if (total := progress.counts.get(family, 1)) > 1 else ""
         return f"{_clock()} {words}{of}{f' ({reason})' if reason else ''}" if words else ""
 
     def _job_finished(self, record: logging.LogRecord) -> str:
+        self.failed.pop(record.job_id, None)
+        self.stopped.pop(record.job_id, None)
         if (one := self.progress.running.pop(record.job_id, None)) is not None:
             seconds = time.monotonic() - one.begun
             self.progress.seconds[one.family].append(seconds)
@@ -209,11 +222,13 @@ class RunMessages(logging.Formatter):
         raised, (log, lines) = self._raised.pop(threading.get_ident(), ""), _tail(record.log)
         if self.interrupted:
             return ""
-        if any(line.startswith(STOPPED) for line in lines[-5:]):
-            self.stopped.append(name)
-            said = next(line for line in lines[-5:] if line.startswith(STOPPED))
-            return f"{_clock()} {name}: {said.removeprefix(STOPPED).strip()}"
-        self.failed.append(f"{name} ({log})" if log else name)
+        for jobs in (self.failed, self.stopped):
+            jobs.pop(record.jobid, None)
+        _, now = _tail(record.log, one.written if one else 0)
+        if said := [line for line in now[-5:] if line.startswith(STOPPED)]:
+            self.stopped[record.jobid] = name
+            return f"{_clock()} {name}: {said[-1].removeprefix(STOPPED).strip()}"
+        self.failed[record.jobid] = f"{name} ({log})" if log else name
         shown = [f"  {line}" for line in lines[-LAST_LINES:]] or [f"  {line}" for line in raised.splitlines()]
         told = [str(told) for told in (record.rule_msg, *record.aux.values()) if told]
         where = [f"last lines of {log}:"] if lines else [f"its log {log} is empty"] if log else []
@@ -228,13 +243,13 @@ class RunMessages(logging.Formatter):
         if record.exception != "WorkflowError" or not (self.interrupted or self.failed or self.stopped):
             return record.getMessage()
         if self.interrupted or not self.failed:
-            first = "Stopped by Ctrl-C." if self.interrupted else f"Stopped in time: {', '.join(self.stopped)}."
-            return f"{first}\n{_CALL_AGAIN}"
-        failed = [f"  {name}" for name in dict.fromkeys(self.failed)]
+            in_time = f"Stopped in time: {', '.join(self.stopped.values())}."
+            return f"{'Stopped by Ctrl-C.' if self.interrupted else in_time}\n{_CALL_AGAIN}"
+        failed = [f"  {name}" for name in self.failed.values()]
         return "\n".join(["Failed:", *failed, "What is done is kept: mend the cause and call the same again."])
 
     def _other(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
+        text = re.sub(r"^Trying to restart job \d+\.$", "It is tried again.", record.getMessage())
         ending = self.interrupted and record.levelno < logging.WARNING
         return "" if text in _LEFT_OUT or ending else text
 
@@ -278,14 +293,19 @@ def _clock() -> str:
     return time.strftime("%H:%M:%S")
 
 
-def _tail(logs: Sequence[str]) -> tuple[str, list[str]]:
-    """The first log that says something, or the first one, and its last lines; a notebook tells nothing here."""
-    texts = [path for path in logs if not path.endswith(".ipynb")]
+def _texts(logs: Sequence[str]) -> list[str]:
+    """Those logs that are read here; a notebook tells nothing."""
+    return [path for path in logs if not path.endswith(".ipynb")]
+
+
+def _tail(logs: Sequence[str], after: int = 0) -> tuple[str, list[str]]:
+    """The first log that says something, or the first one, and its last lines, of those after so many bytes."""
+    texts = _texts(logs)
     for path in texts:
         try:
             with Path(path).open("rb") as stream:
                 size = stream.seek(0, 2)
-                stream.seek(max(0, size - _TAIL_BYTES))
+                stream.seek(max(after if after <= size else 0, size - _TAIL_BYTES))
                 said = stream.read().decode("utf-8", "replace")
         except OSError:
             continue
