@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from lska.data.roots import PlannedJob, missing
@@ -166,10 +167,8 @@ def render_plan(report: PlanReport, jobs: bool = False) -> str:
     lines = [report.caption, f"{asked}, by Snakemake's dry run. Nothing was started.", ""]
     if report.unmeasured:
         jobs_of = ", ".join(f"{number:,} {name}" for name, number in report.unmeasured.items())
-        lines += [
-            f"Not known is how long these jobs take, as nothing like them was measured: {jobs_of}.",
-            "Run one of each and plan again.", "wall time of all others, lower bounds:",
-        ]  # fmt: skip
+        unknown = f"Not known is how long these jobs take, as nothing like them was measured: {jobs_of}."
+        lines += [fill(unknown, 110), "Run one of each and plan again.", "wall time of all others, lower bounds:"]
     else:
         lines.append("wall time, lower bounds:")
     for gpus, seconds in report.wall.items():
@@ -177,11 +176,13 @@ def render_plan(report: PlanReport, jobs: bool = False) -> str:
         lines.append(f"  {f'on {gpus} GPU(s)' if gpus else f'on {report.cores} core(s)':<24}{said}")
     lines.append(f"  {'longest chain of jobs':<24}at least {time_text(report.critical_path)}")
     lines += [f"not on this machine: {name} ({place})" for name, place in report.missing_data.items()]
-    lines += ["", f"{'rule':<24}{'jobs':>6}{'GPU-hours':>12}{'core-hours':>12}{'unknown':>9}"]
+    lines += ["", f"{'rule':<24}{'jobs':>6}{'GPU-hours':>12}{'core-hours':>12}{'unknown':>9}  reason"]
     for name, cost in [*report.rules.items(), ("total", report.totals)]:
         hours = "".join(f"{f'{value:,.2f}' if value else '':>12}" for value in (cost.gpu_hours, cost.core_hours))
-        lines.append(f"{name:<24}{cost.jobs:>6,}{hours}{cost.unknown or '':>9}".rstrip())
-        lines += [f"    {number}: {reason}" for reason, number in cost.reasons.items() if name != "total"]
+        reasons = [] if name == "total" else [f"{number}: {reason}" for reason, number in cost.reasons.items()]
+        only = next(iter(cost.reasons)) if len(reasons) == 1 else ""
+        lines.append(f"{name:<24}{cost.jobs:>6,}{hours}{cost.unknown or '':>9}  {only}".rstrip())
+        lines += [f"    {reason}" for reason in reasons if not only]
     if report.totals.unknown:
         lines.append("unknown: nothing like it was measured, or no images pass through networks (tables, checks)")
     if report.sources:
