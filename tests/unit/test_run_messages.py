@@ -141,12 +141,16 @@ def test_what_runs_is_told_by_the_last_line_of_its_log(
 
 def test_a_failed_job_shows_the_end_of_its_log(tell: Callable[..., str], tmp_path: Path) -> None:
     log = tmp_path / "train.log"
-    log.write_text("".join(f"line {number}\n" for number in range(100)) + "lska: error: the disk is \x1b[31mfull\n")
+    log.write_text("".join(f"line {number}\n" for number in range(100)) + "OSError: the disk is \x1b[31mfull\n")
     start(tell, 0)
     told = fail(tell, 0, log, slurm="status is FAILED").splitlines()
     assert told[:3] == ["0s train van_tiny lska k=7: FAILED", "status is FAILED", f"last lines of {log}:"]
     assert told[3:5] == ["  line 86", "  line 87"] and len(told) == 3 + run_messages.LAST_LINES
     assert "the disk is" in told[-1] and "\x1b" not in told[-1]
+    with log.open("a") as more:  # a fault that explains itself needs no lines before it
+        more.write("WARNING skipped\nlska: error: trials.yaml: 1 problem(s):\n  unknown key\n")
+    start(tell, 0)
+    assert fail(tell, 0, log).endswith(f"{log}:\n  lska: error: trials.yaml: 1 problem(s):\n    unknown key")
     # Started again it is no further one.
     assert start(tell, 0) == "0s train van_tiny lska k=7, 1 of 3 (never trained)"
     fail(tell, 0, log)

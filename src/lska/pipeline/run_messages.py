@@ -37,7 +37,7 @@ QUIET_SECONDS, QUIET_SECONDS_ELSEWHERE = 15.0, 300.0
 """After which it is said what runs, if nothing else is; where jobs run on other machines, for days."""
 
 LAST_LINES = 15
-"""Of a failed job's log that are shown."""
+"""Of a failed job's log that are shown, at most."""
 
 _TAIL_BYTES = 20_000
 
@@ -229,7 +229,7 @@ class RunMessages(logging.Formatter):
             self.stopped[record.jobid] = name
             return f"{_clock()} {name}: {said[-1].removeprefix(STOPPED).strip()}"
         self.failed[record.jobid] = f"{name} ({log})" if log else name
-        shown = [f"  {line}" for line in lines[-LAST_LINES:]] or [f"  {line}" for line in raised.splitlines()]
+        shown = [f"  {line}" for line in _cause(now or lines) or raised.splitlines()]
         told = [str(told) for told in (record.rule_msg, *record.aux.values()) if told]
         where = [f"last lines of {log}:"] if lines else [f"its log {log} is empty"] if log else []
         return "\n".join([f"{_clock()} {name}: FAILED", *told, *where, *shown])
@@ -296,6 +296,13 @@ def _clock() -> str:
 def _texts(logs: Sequence[str]) -> list[str]:
     """Those logs that are read here; a notebook tells nothing."""
     return [path for path in logs if not path.endswith(".ipynb")]
+
+
+def _cause(lines: list[str]) -> list[str]:
+    """Why a job failed, of the lines of its log: the fault that explains itself and what follows, or all last lines."""
+    last = lines[-LAST_LINES:]
+    faults = [number for number, line in enumerate(last) if line.startswith("lska: error:")]
+    return last[faults[-1] :] if faults else last
 
 
 def _tail(logs: Sequence[str], after: int = 0) -> tuple[str, list[str]]:
