@@ -151,6 +151,11 @@ def test_a_failed_job_shows_the_end_of_its_log(tell: Callable[..., str], tmp_pat
         more.write("WARNING skipped\nlska: error: trials.yaml: 1 problem(s):\n  unknown key\n")
     start(tell, 0)
     assert fail(tell, 0, log).endswith(f"{log}:\n  lska: error: trials.yaml: 1 problem(s):\n    unknown key")
+    with log.open("a") as more:  # its beginning says what it is about
+        more.write("lska: error: trials.yaml: 99 problem(s):\n" + "  unknown key\n" * 99)
+    start(tell, 0)
+    told = fail(tell, 0, log).splitlines()[2:]
+    assert told[0].endswith("99 problem(s):") and len(told) == run_messages.LAST_LINES
     # Started again it is no further one.
     assert start(tell, 0) == "0s train van_tiny lska k=7, 1 of 3 (never trained)"
     fail(tell, 0, log)

@@ -299,10 +299,9 @@ def _texts(logs: Sequence[str]) -> list[str]:
 
 
 def _cause(lines: list[str]) -> list[str]:
-    """Why a job failed, of the lines of its log: the fault that explains itself and what follows, or all last lines."""
-    last = lines[-LAST_LINES:]
-    faults = [number for number, line in enumerate(last) if line.startswith("lska: error:")]
-    return last[faults[-1] :] if faults else last
+    """Why a job failed, of the lines of its log: the last fault that explains itself, else the last lines."""
+    faults = [number for number, line in enumerate(lines) if line.startswith("lska: error:")]
+    return lines[faults[-1] :][:LAST_LINES] if faults else lines[-LAST_LINES:]
 
 
 def _tail(logs: Sequence[str], after: int = 0) -> tuple[str, list[str]]:
