@@ -30,8 +30,8 @@ FOREIGN := $(shell test -d $(VENV) && here=$$(pwd -P) && { \
 
 demo: $(VENV)/runtime
 	lska warm snakemake --cores $(CORES) --rerun-incomplete -- all
-	@lska summary
 	@lska verify
+	@lska summary
 
 # Makes the demo first if it has no notebooks. Another scale may take days, so `lska lab` only names the command.
 notebooks: $(VENV)/runtime
