@@ -61,7 +61,7 @@ from lska.report.site_paths import (
     tabled_scales,
 )
 from lska.settings.scale import Config, load
-from lska.tables.specs import TARGETS
+from lska.tables.specs import TARGETS, data_names
 from lska.tables.table_formats import build_table
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -147,7 +147,7 @@ def test_a_network_has_a_page_of_all_that_was_measured_of_it(site: Config) -> No
     for path in measured:
         content = json.loads(path.read_text())
         assert f"files/{path.relative_to(site.results).as_posix()}" in page.links
-        assert content["data"] is None or f"On {content['data']['name']}. Seed 0." in page.text
+        assert content["data"] is None or f"On {data_names([content['data']['name']])}. Seed 0." in page.text
     for title in ("Accuracy", "Cost, RetinaNet 1x", "Robustness, C-bar", "Detection, Mask R-CNN 1x", "Weights"):
         assert f" {title} " in page.text, title
     assert "Segmentation, Semantic FPN, from a random backbone, as a control" in page.text
@@ -484,7 +484,7 @@ def test_a_cell_stands_beside_itself_at_the_other_scale_with_its_data(bare: Conf
     lines = {(line["row"], line["column"]): line for line in comparison["lines"]}
     line = lines["VAN-LSKA-Tiny", "top-1, %"]
     (demo, data), small = line["cells"]
-    assert (data, small, line["paper"]) == ("shapes", ("73.0 ± 1.5", "CIFAR-10"), "75.0") and demo != small[0]
+    assert (data, small, line["paper"]) == ("generated shapes", ("73.0 ± 1.5", "CIFAR-10"), "75.0") and demo != small[0]
     # Counts that agree are told once.
     assert comparison["equal"] == 24 and all("top-1" in line["column"] for line in comparison["lines"])
     before = other_scales("demo"), other_scales("small")
