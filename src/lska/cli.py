@@ -78,13 +78,13 @@ def argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, A
 
 def parser() -> argparse.ArgumentParser:
     """All commands with their arguments."""
-    top = argparse.ArgumentParser(prog="lska", description=__doc__)
+    top = argparse.ArgumentParser(prog="lska", description=__doc__, allow_abbrev=False)
     actions = {"": top.add_subparsers(required=True, metavar="command")}
     for words, about, arguments, defaults in COMMANDS:
         group, _, name = words.rpartition(" ")
         if group not in actions:
             actions[group] = actions[""].add_parser(group, help=GROUPS[group]).add_subparsers(required=True)
-        one = actions[group].add_parser(name, help=about)
+        one = actions[group].add_parser(name, help=about, allow_abbrev=False)
         one.set_defaults(**defaults)
         for names, settings in arguments:
             one.add_argument(*names, **settings)

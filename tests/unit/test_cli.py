@@ -89,6 +89,9 @@ def test_the_command_alone_lists_all_and_misspelt_ones_are_told(capsys: Capture)
     }.items():  # fmt: skip
         assert main(words.split()) == 2
         assert meant in error(capsys), words
+    with pytest.raises(SystemExit, match="2"):  # half an option is none, and starts nothing
+        main(["train", "van_tiny-lska-k7-s0", "--budget-hour", "1"])
+    assert "unrecognized arguments: --budget-hour 1" in capsys.readouterr().err
     assert main(["explain", "tabel_03"]) == 1
     assert "'tabel_03' is no table or figure; did you mean table_03?" in error(capsys)
 

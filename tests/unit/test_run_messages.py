@@ -250,6 +250,7 @@ def test_misspelt_targets_get_a_suggestion(
 def test_a_dry_run_names_each_job_once(messages: RunMessages, tell: Callable[..., str]) -> None:
     messages.workflow.dryrun = True
     assert start(tell, 0) == "train van_tiny lska k=7: never trained"
+    assert tell(None, "Reasons:\n    output files have to be generated:\n        train") == ""
 
 
 def test_nothing_is_said_of_the_time_left_where_nothing_tells() -> None:

@@ -141,7 +141,8 @@ class RunMessages(logging.Formatter):
             threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
             return
         self.interrupted = True
-        waiting = b"Ctrl-C: waiting for what runs to save its state; once more ends it at once.\n"
+        again = b"; once more ends it at once" if self.workflow.local_exec else b""
+        waiting = b"Ctrl-C: waiting for what runs to save its state" + again + b".\n"
         # As written here, it waits for no lock.
         os.write(2, waiting if self.progress.running else b"Stopped by Ctrl-C; nothing was started.\n")
         # Unlike KeyboardInterrupt, it ends without a traceback where Snakemake does not wait for it.
@@ -251,7 +252,7 @@ class RunMessages(logging.Formatter):
     def _other(self, record: logging.LogRecord) -> str:
         text = re.sub(r"^Trying to restart job \d+\.$", "It is tried again.", record.getMessage())
         ending = self.interrupted and record.levelno < logging.WARNING
-        return "" if text in _LEFT_OUT or ending else text
+        return "" if text in _LEFT_OUT or text.startswith("Reasons:") or ending else text
 
     # --- Words -------------------------------------------------------------------------------------------------------
 
