@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 COPIED = ("Snakefile", "workflow", "config", "notebooks", "paper", "profiles", "src", "envs", "pyproject.toml")
 LINKS = ("slurm", "workstation")
+PLUGIN = Path("src/lska/pipeline/snakemake_plugin")
 SCALE = Path(__file__).with_name("scale.yaml")
 """The configuration of the scale that runs every rule once."""
 
@@ -32,7 +37,7 @@ class Project:
         environment = {
             **os.environ,
             "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(self.root / "src"),
+            "PYTHONPATH": os.pathsep.join(map(str, (self.root / "src", self.root / PLUGIN))),
         }
         environment.pop("OMP_NUM_THREADS", None)
         return subprocess.run(
@@ -40,7 +45,7 @@ class Project:
         )
 
     def snakemake(self, *arguments: str, timeout: float = 1700) -> str:
-        """Run Snakemake on two cores and return all it said; fails the test when it fails."""
+        """Run Snakemake on two cores and return all it said to people; fails the test when it fails."""
         start = () if "--dry-run" in arguments else ("lska", "warm")
         done = self.run(*start, "snakemake", "--cores", "2", *arguments, timeout=timeout)
         said = done.stdout + done.stderr
@@ -49,24 +54,19 @@ class Project:
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Rules that a dry run would execute, with the number of jobs of each."""
-        said = self.snakemake("--dry-run", *arguments)
-        return job_counts(said)
+        with tempfile.TemporaryDirectory() as folder:
+            record = Path(folder) / "jobs.jsonl"
+            self.snakemake("--dry-run", "--logger", "lska", "--logger-lska-jobs", str(record), *arguments)
+            lines = record.read_text("utf-8").splitlines() if record.exists() else []
+        return dict(Counter(json.loads(line)["rule"] for line in lines))
 
-
-def job_counts(said: str) -> dict[str, int]:
-    """Read Snakemake's table of jobs; empty where there is nothing to do."""
-    lines = said.splitlines()
-    starts = [index for index, line in enumerate(lines) if line.split() == ["job", "count"]]
-    if not starts:
-        assert "Nothing to be done" in said, said[-3000:]
-        return {}
-    rows = (line.split() for line in lines[starts[0] + 2 :])
-    counts = {}
-    for row in rows:
-        if len(row) != 2 or row[0] == "total":
-            break
-        counts[row[0]] = int(row[1])
-    return counts
+    def ran(self) -> dict[str, int]:
+        """Rules of the last run with the number of jobs of each, from Snakemake's own words in its log."""
+        log = max((self.root / ".snakemake/log").iterdir(), key=lambda path: path.stat().st_mtime)
+        lines = log.read_text("utf-8").splitlines()
+        start = next(index for index, line in enumerate(lines) if line.split() == ["job", "count"])
+        rows = itertools.takewhile(lambda row: len(row) == 2, map(str.split, lines[start + 2 :]))
+        return {rule: int(count) for rule, count in rows if rule != "total"}
 
 
 def work(counts: dict[str, int]) -> dict[str, int]:

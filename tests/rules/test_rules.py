@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from whole_project import Project, job_counts, work
+from whole_project import Project, work
 
 from lska.pipeline.products import FIGURES, TABLES
 from lska.provenance.outcomes import read_outcomes
@@ -45,7 +45,7 @@ def test_every_rule_ran(made: Project) -> None:
     # targets do; and nothing is published in DVC or imported at this scale.
     aside = {"all_tables", "all_figures", "all_notebooks", "fetch", "import_weights", *TARGETS}
     families = {re.sub(r"_\d+$", "", rule) for rule in {*listed} - aside if "/" not in rule}
-    counts = job_counts((made.root / "said.log").read_text("utf-8"))
+    counts = read(made.root / "ran.json")
     ran = {re.sub(r"_\d+$", "", rule) for rule in counts}
     assert families - ran == set()
     assert {f"notebook_{target}" for target in TARGETS} < counts.keys()
@@ -171,7 +171,7 @@ def test_the_site_is_complete_and_needs_nothing_from_elsewhere(made: Project) ->
         assert not re.search(r"""(src|href)=["'](https?:)?//(?!arxiv\.org/)""", text), name
         assert str(made.root) not in text, name
     said = made.run("lska", "summary", "--config", "scale.yaml").stdout
-    assert said.endswith(f"Report: {RESULTS}/report/index.html\n")
+    assert said.endswith(f" {RESULTS}/report/index.html\n")
 
 
 def test_measuring_again_gives_the_same_metric_file(made: Project, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_files_that_somebody_put_into_a_generated_set_are_never_replaced(tmp_pat
     if mine == "old copy":
         os.utime(path, (0, 0))
     former = {path: path.lstat().st_mtime_ns for path in root.rglob("*")}
-    with pytest.raises(FileExistsError, match=f"later: '{path.relative_to(root)}'; move them elsewhere"):
+    with pytest.raises(FileExistsError, match=f"later: '{path.relative_to(root)}'; move these elsewhere"):
         write_set(root, replace(TINY, seed=5))
     assert {path: path.lstat().st_mtime_ns for path in root.rglob("*")} == former
     path.unlink()

@@ -189,7 +189,7 @@ def test_sets_are_made_of_what_they_name_and_again_when_that_changes(plan: Plann
         ("textures", {"texture_knn": {"passes": 2, "data": {"generate": {"crops": 3}}}}, True),
     ):
         reasons = plan(**change).decided.pending
-        found = [one for one, why in reasons.items() if why == "what the set is made of has changed"]
+        found = [one for one, why in reasons.items() if why == "what the set is made from has changed"]
         assert found == [f"data/{name}"] * made, change
 
 

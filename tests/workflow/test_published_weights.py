@@ -12,7 +12,7 @@ import torch
 import yaml
 from served_files import Server
 from tiny_project import free_port, fresh
-from whole_project import SCALE, Project, job_counts, work
+from whole_project import SCALE, Project, work
 
 from lska.models.runs import Run
 from lska.provenance.files import file_hash, read_json
@@ -51,7 +51,7 @@ def test_a_table_is_filled_from_published_weights_without_training(project: Proj
         done = project.run(*call, f"results/brought/metrics/classification/{run}.json")
         said = done.stdout + done.stderr
         assert done.returncode != 0 and told in said and "Traceback" not in said, said[-3000:]
-        assert "rule train" not in said and "put the file there under this name" in said
+        assert "train van_tiny" not in said and "put the file there under this name" in said
     assert not [path for path in (root / "checkpoints").rglob("*") if path.is_file()]
 
     configuration.write_text(yaml.safe_dump(settings(f"{server.address}/lka.pth")), "utf-8")
@@ -60,7 +60,8 @@ def test_a_table_is_filled_from_published_weights_without_training(project: Proj
     torch.save({"state_dict": wrapped, "args": argparse.Namespace(k_size=23)}, root / "weights/published/lska.pth.tar")
     torch.save({"model": networks[LKA].state_dict()}, root / "lka.pth")
     server.files["/lka.pth"] = (root / "lka.pth").read_bytes()
-    counts = job_counts(project.snakemake("--configfile", "brought.yaml", "--", "table_03", "summaries"))
+    project.snakemake("--configfile", "brought.yaml", "--", "table_03", "summaries")
+    counts = project.ran()
     assert {"import_weights": 2, "classification": 2}.items() <= counts.items() and "train" not in counts
     table = pd.read_csv(root / "results/brought/tables/table_03.csv")
     for run, label in ((LKA, "VAN-LKA-Tiny"), (LSKA, "VAN-LSKA-Tiny")):
