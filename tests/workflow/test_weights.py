@@ -47,8 +47,8 @@ def test_missing_metrics_are_measured_on_fetched_weights(clone: Project) -> None
     for name in (f"classification/{RUN}", f"robustness/c/{RUN}", tuned):
         (clone.root / METRICS / f"{name}.json").unlink()
     said = clone.snakemake("--dry-run", *SMALL, "--", "all")
-    assert f"fetch {RUN}: published in DVC (2.2 MB)" in said
-    assert f"fetch {tuned}: published in DVC (3.9 MB)" in said
+    assert f"fetch weights of {RUN}: published in DVC (2.2 MB)" in said
+    assert f"fetch weights of {tuned}: published in DVC (3.9 MB)" in said
     planned = work(clone.planned(*SMALL, "--", "all"))
     # The clone has no corrupted images, which are made anew of the clean ones.
     assert planned == {"fetch": 2, "data": 1, "classification": 1, "robustness_c": 1, "dense": 1}
@@ -63,8 +63,8 @@ def test_an_edited_recipe_trains_what_follows_it_and_nothing_else(clone: Project
     assert "learning_rate: 1.0e-3" in text
     recipe.write_text(text.replace("learning_rate: 1.0e-3", "learning_rate: 2.0e-3"))
     said = clone.snakemake("--dry-run", *SMALL, "--", "all")
-    name = "detection/retinanet/van_tiny-lka-k23-s0"
-    assert f"train {name}: trained otherwise: learning_rate 0.001 -> 0.002" in said
+    name = "fine-tune van_tiny lka k=23 for detection/retinanet"
+    assert f"{name}: trained otherwise: learning_rate 0.001 -> 0.002" in said
     # The backbones are fetched, as the detectors start from them.
     assert work(clone.planned(*SMALL, "--", "all")) == {"fetch": 2, "fine_tune": 2, "dense": 2}
 
@@ -72,7 +72,7 @@ def test_an_edited_recipe_trains_what_follows_it_and_nothing_else(clone: Project
 def test_retrain_trains_a_published_network_and_all_that_follows_it(clone: Project) -> None:
     pull(clone)
     said = clone.snakemake("--dry-run", *SMALL, "--config", f'retrain=["{RUN}"]', "--", "all")
-    assert f"train {RUN}: to be trained again (setting retrain)" in said
+    assert "train van_tiny lska k=53: to be trained again (setting retrain)" in said
     planned = work(clone.planned(*SMALL, "--config", f'retrain=["{RUN}"]', "--", "all"))
     # All images but CIFAR-10 are generated, and a clone has none.
     assert planned == {"train": 1, "classification": 1, "data": 4} | dict.fromkeys(PASSES, 1)
@@ -92,7 +92,7 @@ def test_snakemake_fetches_and_a_damaged_store_is_said_on_the_terminal(clone: Pr
     assert f"""--config 'retrain=["{RUN}"]'""" in done.stderr and not weights.exists()
     stored.write_bytes(whole)
     said = clone.snakemake(*SMALL, "--", str(WEIGHTS))
-    assert f"fetch {RUN}: published in DVC" in said and file_md5(weights) == md5
+    assert f"fetch weights of {RUN} (published in DVC" in said and file_md5(weights) == md5
     assert "Nothing to be done" in clone.snakemake("--dry-run", *SMALL, "--", str(WEIGHTS))
     # Somebody's own file in the place of published weights survives what makes it anew or deletes it, and stops what
     # would be made of it.
