@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 COPIED = ("Snakefile", "workflow", "config", "notebooks", "paper", "profiles", "src", "envs", "pyproject.toml")
@@ -54,11 +55,15 @@ class Project:
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Rules that a dry run would execute, with the number of jobs of each."""
+        return dict(Counter(job["rule"] for job in self.planned_jobs(*arguments)))
+
+    def planned_jobs(self, *arguments: str) -> list[dict[str, Any]]:
+        """The jobs that a dry run would execute, as the project's logger of Snakemake writes them."""
         with tempfile.TemporaryDirectory() as folder:
             record = Path(folder) / "jobs.jsonl"
             self.snakemake("--dry-run", "--logger", "lska", "--logger-lska-jobs", str(record), *arguments)
             lines = record.read_text("utf-8").splitlines() if record.exists() else []
-        return dict(Counter(json.loads(line)["rule"] for line in lines))
+        return list(map(json.loads, lines))
 
     def ran(self) -> dict[str, int]:
         """Rules of the last run with the number of jobs of each, from Snakemake's own words in its log."""

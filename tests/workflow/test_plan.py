@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,31 +24,9 @@ def plan(project: Any, *arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def jobs_of(said: str) -> Counter[tuple[str, frozenset[str]]]:
-    """Rule and outputs of every job that a dry run prints; of those with a message, the network in place of outputs."""
-    blocks = re.split(r"\n(?=(?:local)?rule |Job \d+: )", said)[1:]
-    found = []
-    for block in blocks:
-        if message := re.match(r"Job \d+: (fetch|train) (\S+): ", block):
-            found.append((message[1], frozenset([message[2]])))
-            continue
-        rule = re.match(r"(?:local)?rule (\S+):", block)[1]
-        outputs = re.search(r"^    output: (.*)$", block, re.MULTILINE)
-        found.append((rule, frozenset(outputs[1].split(", ") if outputs else ())))
-    return Counter(found)
-
-
-def planned_of(document: dict[str, Any]) -> Counter[tuple[str, frozenset[str]]]:
-    return Counter(_named(job["rule"], job["outputs"]) for job in document["jobs"])
-
-
-def _named(rule: str, outputs: list[str]) -> tuple[str, frozenset[str]]:
-    """A job as `jobs_of` has it."""
-    if rule not in ("fetch", "train", "fine_tune"):
-        return rule, frozenset(outputs)
-    (weights,) = [path for path in outputs if path.endswith(".safetensors")]
-    name = weights.removesuffix(".safetensors").split("/", 2)[2]
-    return "fetch" if rule == "fetch" else "train", frozenset([name])
+def named(jobs: list[dict[str, Any]]) -> Counter[tuple[str, frozenset[str]]]:
+    """Rule and outputs of every job."""
+    return Counter((job["rule"], frozenset(job["outputs"])) for job in jobs)
 
 
 def state(root: Path) -> dict[str, tuple[int, int]]:
@@ -72,8 +49,7 @@ def test_the_plan_is_the_dry_run(project, arguments: list[str]) -> None:
     document = plan(project, *arguments)
     options = ["--configfile" if argument == "--config" else argument for argument in arguments]
     place = options.index("--configfile")
-    said = project.snakemake("--dry-run", *options[place:], "--", *options[:place])
-    assert planned_of(document) == jobs_of(said)
+    assert named(document["jobs"]) == named(project.planned_jobs(*options[place:], "--", *options[:place]))
     ids = {job["id"] for job in document["jobs"]}
     assert all(set(job["needs"]) <= ids for job in document["jobs"])
 
@@ -83,9 +59,9 @@ def test_settings_change_the_plan_as_they_change_the_dry_run(project) -> None:
                "shape_texture": None, "texture_knn": None, "receptive_field": None, "detection": None,
                "segmentation": None, "architecture": {}}  # fmt: skip
     (project.root / "changes.yaml").write_text(json.dumps(changes))
-    said = project.snakemake("--dry-run", "--configfile", "config/small.yaml", "changes.yaml", "--", "all")
+    dry_run = project.planned_jobs("--configfile", "config/small.yaml", "changes.yaml", "--", "all")
     document = plan(project, "--config", "config/small.yaml", "--set", json.dumps(changes))
-    assert planned_of(document) == jobs_of(said)
+    assert named(document["jobs"]) == named(dry_run)
     assert document["rules"]["train"]["jobs"] == 1
 
 
@@ -101,11 +77,11 @@ def test_planning_leaves_the_folder_as_it_was_also_where_a_pass_is_outdated(proj
     document = plan(project)
     assert state(root) == before
     # A dry run itself makes Snakemake's own folder, and nothing else.
-    assert planned_of(document) == jobs_of(project.snakemake("--dry-run", "--", "all"))
+    assert named(document["jobs"]) == named(project.planned_jobs("--", "all"))
     assert {path for path in state(root).keys() - before.keys() if not path.startswith(".snakemake")} == set()
     # And what Snakemake has written there changes no plan.
     before = state(root)
-    assert planned_of(plan(project)) == planned_of(document) and state(root) == before
+    assert named(plan(project)["jobs"]) == named(document["jobs"]) and state(root) == before
 
 
 def test_what_has_run_is_not_planned_and_what_changed_is_with_its_reason(demo) -> None:
