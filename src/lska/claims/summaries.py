@@ -7,7 +7,7 @@ is imported while the Snakefile is parsed, so it imports nothing heavy.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,13 @@ def headlines(task: str) -> Mapping[str, str]:
     return HEADLINES[task.removesuffix(CONTROL)]
 
 
+def measured_networks(config: Config) -> Iterator[tuple[str, Run]]:
+    """Every task that a scale measures a network by, with the run: classification, fine-tunings, all others."""
+    yield from (("classification", run) for run in config.runs)
+    yield from ((job.task, job.run) for job in config.fine_tunings)
+    yield from ((item.task, run) for item in config.measured for run in config.runs_of(item.task))
+
+
 def summary_needs(config: Config, counted: Collection[str] | None = None) -> dict[Run, list[tuple[str, Run]]]:
     """The metric files, as (task, run), with the headline numbers of every run that a scale trains or measures, runs as
     listed.
@@ -69,10 +76,8 @@ def summary_needs(config: Config, counted: Collection[str] | None = None) -> dic
     Args:
         counted: runs whose operations are counted, because a table or figure shows them; found out where None.
     """
-    found = {run: [("classification", run)] for run in config.runs}
-    tuned = [(job.task, job.run) for job in config.fine_tunings]
-    measured = [(item.task, run) for item in config.measured for run in config.runs_of(item.task)]
-    for task, run in (*tuned, *measured):
+    found: dict[Run, list[tuple[str, Run]]] = {}
+    for task, run in measured_networks(config):
         found.setdefault(run, []).append((task, run))
     if counted is None:
         shown = (need for target in TARGETS for need in requirements(load_spec(target), config))

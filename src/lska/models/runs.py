@@ -70,6 +70,11 @@ class Run:
         kernel = match["kernel"]
         return cls(match["model"], match["attention"], int(kernel) if kernel else None, int(match["seed"]))
 
+    @property
+    def network(self) -> str:
+        """What is trained, whatever the seed: the id without it."""
+        return str(self).rpartition("-s")[0]
+
     def with_seed(self, seed: int) -> Run:
         """The same network trained from another seed."""
         return replace(self, seed=seed)

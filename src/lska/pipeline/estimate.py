@@ -113,7 +113,7 @@ def network_of(job: TrainingJob, training: bool, spec: Mapping[str, Any] | None 
         longest, shortest = max(recipe["image_scale"]), min(recipe["image_scale"])
         ratio = ASPECT_RATIO if job.data.generate is None else 1.0
         pixels = min(longest, round(shortest * ratio)) * shortest
-    name, shrunken = str(job.run).rpartition("-s")[0], json.dumps(spec.get("architecture") or {}, sort_keys=True)
+    name, shrunken = job.run.network, json.dumps(spec.get("architecture") or {}, sort_keys=True)
     return PlannedNetwork(name, shrunken, pixels, head)
 
 

@@ -134,7 +134,7 @@ def not_obtainable(job: ClassifierJob) -> str | None:
     do; None where they are here or have an address.
     """
     known = source_of(read_sidecar(job.weights.with_suffix(".json"))) or job.published
-    name = str(job.run).rpartition("-s")[0]
+    name = job.run.network
     if known is None:
         return (
             f"{job.run}: nothing says where its weights are published; import them by `lska weights import {job.run} "

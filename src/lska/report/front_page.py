@@ -173,7 +173,7 @@ def _like(run: Run, attention: str | None = None) -> Run:
 
 
 def _quantity(task: str, metric: str, run: Run) -> str:
-    return f"{task}.{metric}({str(run.with_seed(0)).removesuffix('-s0')})"
+    return f"{task}.{metric}({run.network})"
 
 
 def _model(run: Run) -> str:

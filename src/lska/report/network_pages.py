@@ -12,7 +12,7 @@ from lska.report.gather import Results, Target, site_copy
 from lska.settings.tasks import CONTROL
 from lska.tables.cell_text import heading, shown
 from lska.tables.collect import Cell, State, pool
-from lska.tables.specs import DESIGN, Row, data_names, display_names
+from lska.tables.specs import DESIGN, data_names, display_names
 
 PROTOCOLS = {
     "classification": "Accuracy",
@@ -62,11 +62,6 @@ class NetworkResults:
     """Of each training and fine-tuning: its place under the checkpoints, the copy of its sidecar, and its content."""
 
 
-def network_id(run: Run | Row) -> str:
-    """A network as run ids name it, without a seed: `van_tiny-lska-k23`."""
-    return run.network if isinstance(run, Row) else str(run.with_seed(0)).removesuffix("-s0")
-
-
 def network_name(run: Run) -> str:
     """`VAN-Tiny LSKA k=23`, as the tables call it."""
     names = display_names()
@@ -78,7 +73,7 @@ def network_name(run: Run) -> str:
 def network_pages(results: Results) -> dict[str, str]:
     """The pages of the networks of a scale that have a metric file, by network."""
     measured = {str(content["run"]).rpartition("-s")[0] for content in results.metrics.values()}
-    networks = dict.fromkeys(map(network_id, results.config.runs))
+    networks = dict.fromkeys(run.network for run in results.config.runs)
     return {network: f"network_{network}.html" for network in networks if network in measured}
 
 
@@ -91,7 +86,7 @@ def network_results(results: Results) -> Iterator[NetworkResults]:
         if network in known:
             contents.setdefault((network, content["task"]), {})[path] = content
     cells = _cells(results, known)
-    runs = {network_id(run): run for run in reversed(results.config.runs)}
+    runs = {run.network: run for run in reversed(results.config.runs)}
     for network in known:
         tasks = sorted((task for name, task in contents if name == network), key=_order)
         measured = [(task, contents[network, task], cells.get((network, task), {})) for task in tasks]
@@ -105,7 +100,7 @@ def _cells(results: Results, networks: Mapping[str, str]) -> dict[tuple[str, str
     found: dict[tuple[str, str], dict[str, CellNumber]] = {}
     for target in results.targets:
         for number, row in enumerate(target.table.rows if target.table else (), start=1):
-            if row.source is None or network_id(row.source) not in networks:
+            if row.source is None or row.source.network not in networks:
                 continue
             for column, cell in zip(target.spec.columns, row.cells, strict=True):
                 # A label alone does not name a metric that varies with the row, such as that of a stage.
@@ -113,7 +108,7 @@ def _cells(results: Results, networks: Mapping[str, str]) -> dict[tuple[str, str
                     continue
                 if cell.value is None and cell.state is not State.PARTIAL:
                     continue
-                metrics = found.setdefault((network_id(row.source), row.source.task(column)), {})
+                metrics = found.setdefault((row.source.network, row.source.task(column)), {})
                 shown_by = metrics.setdefault(column.metric, CellNumber(heading(column), cell))
                 if shown_by.cell.paper is None and cell.paper is not None:
                     shown_by.cell = cell

@@ -17,7 +17,7 @@ from lska.provenance.metric_files import lock_digest, project_root
 from lska.report import costs
 from lska.report.front_page import citations, key_numbers, main_claims
 from lska.report.gather import Results, Target, cell_details, site_copy
-from lska.report.network_pages import PROTOCOLS, network_id, network_name, network_pages, network_results
+from lska.report.network_pages import PROTOCOLS, network_name, network_pages, network_results
 from lska.report.site_paths import TabledScale, tabled_scales
 from lska.settings.tasks import CONTROL
 from lska.tables.cell_text import cell_text, facts, legend, shown
@@ -115,7 +115,7 @@ def _accounting(results: Results) -> Iterator[Page]:
 def _networks(results: Results) -> Iterator[Page]:
     names = network_pages(results)
     for network in network_results(results):
-        title, name = f"{network.name}, by every protocol", names[network_id(network.run)]
+        title, name = f"{network.name}, by every protocol", names[network.run.network]
         yield Page(name, title, "network.html", {"network": network}, above="index.html")
 
 
@@ -165,7 +165,7 @@ def _network_table(results: Results) -> dict[str, Any]:
     measured = [("classification", run, {"top-1": "top1"}) for run in config.runs]
     measured += [(job.task, job.run, headlines(job.task)) for job in config.fine_tunings]
     found: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {
-        (network_name(run), pages[network_id(run)]): {} for run in config.runs if network_id(run) in pages
+        (network_name(run), pages[run.network]): {} for run in config.runs if run.network in pages
     }
     columns: dict[str, dict[str, None]] = {}
     for task, run, metrics in measured:
@@ -176,7 +176,7 @@ def _network_table(results: Results) -> dict[str, Any]:
             entry = content.get("metrics", {}).get(metric) or {}
             if entry.get("value") is not None:
                 column = f"{heads.get(head, head)} {label}".strip()
-                found.setdefault((name, pages[network_id(run)]), {}).setdefault(column, []).append(entry)
+                found.setdefault((name, pages[run.network]), {}).setdefault(column, []).append(entry)
                 columns.setdefault(column, {})[(content.get("data") or {}).get("name", "")] = None
 
     def pooled(entries: list[Mapping[str, Any]]) -> str:
@@ -289,7 +289,7 @@ def _view(target: Target, results: Results) -> dict[str, Any] | None:
         "marks": [max((text.mark for text in column), key=len) for column in columns],
         "papers": [max((text.paper for text in column), key=len) for column in columns],
         "details": cell_details(target.table, results),
-        "networks": [networks.get(network_id(row.source)) if row.source else None for row in target.table.rows],
+        "networks": [networks.get(row.source.network) if row.source else None for row in target.table.rows],
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lska.claims.summaries import headlines
+from lska.claims.summaries import headlines, measured_networks
 from lska.models.runs import Run
 from lska.provenance.files import files_in, read_bytes, read_yaml
 from lska.settings.scale import Config
@@ -81,11 +81,8 @@ def summary(config: Config) -> str:
         ValueError: a metric file is faulty; names it.
     """
     folder = MetricFolder(config.scale, config.results)
-    needed = [("classification", run) for run in config.runs]
-    needed += [(job.task, job.run) for job in config.fine_tunings]
-    needed += [(item.task, run) for item in config.measured for run in config.runs_of(item.task)]
     tasks: dict[str, list[Run]] = {}
-    for task, run in dict.fromkeys(needed):
+    for task, run in measured_networks(config):
         tasks.setdefault(task, []).append(run)
     lines = [_measured(folder, task, runs) for task, runs in tasks.items()]
     for kind in ("table", "figure"):

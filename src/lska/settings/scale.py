@@ -119,7 +119,7 @@ class Config(Folders):
 
     def published_of(self, run: Run) -> PublishedFile | None:
         """Where published weights of `run` are to be had, as far as that is known."""
-        names = (str(run), str(run).rpartition("-s")[0])
+        names = (str(run), run.network)
         found = (known[name] for known in (self.published, known_files()) for name in names if name in known)
         return next(found, None)
 
@@ -336,7 +336,7 @@ def _contradictions(config: Config, wrong: set[str]) -> Problems:
 def _runs(config: Config) -> Problems:
     """Runs that are listed twice, or that have no weights because the scale does not train them."""
     yield from _twice("runs", config.runs)
-    networks = {name for run in config.runs for name in (str(run), str(run).rpartition("-s")[0])}
+    networks = {name for run in config.runs for name in (str(run), run.network)}
     if unknown := sorted(set(config.published) - networks):
         yield "published", f"names no run of this scale: {', '.join(unknown)}; expected run ids, with or without seed"
     listed = {f"{name}.runs": section.runs for name, section in config.inspections.items()}
