@@ -166,7 +166,11 @@ class Config(Folders):
 
     def runs_of(self, task: str) -> tuple[Run, ...]:
         """The runs that have `task`: those that a head is fine-tuned from, that are measured on a perturbed set or
-        looked into; all runs for every other task."""
+        looked into; the first seed of each network for `speed`, which depends on no weights; all runs for every
+        other task."""
+        if task == "speed":
+            first = {run.with_seed(0): run for run in sorted(self.runs, key=lambda run: -run.seed)}
+            return tuple(run for run in self.runs if run in first.values())
         if task in INSPECTIONS:
             return expand_all(self.inspections[task].runs) if task in self.inspections else ()
         if (perturbed := set_of(task)) is not None:
