@@ -337,6 +337,20 @@ def test_one_seed_is_compared_image_by_image() -> None:
     assert found.p == pytest.approx(stats.binomtest(int((one > other).sum()), int((one != other).sum())).pvalue)
 
 
+def test_a_difference_that_a_test_sees_is_found_four_times_of_five() -> None:
+    generator, truth = np.random.default_rng(9), 2.0
+    seeds = generator.normal(70, 1, (4000, 2, 3))
+    seeds[:, 0] += truth
+    found = [compare(f"{ONE} > {OTHER}", evidence(ONE, *one), evidence(OTHER, *other)) for one, other in seeds[:600]]
+    seen = np.mean([one.p < 0.05 for one in found])
+    error = np.sqrt(2 / 3)
+    planned = dataclasses.replace(found[0], standard_error=error, freedom=4)
+    scale = planned.detectable(seen) / truth
+    assert 0.85 < scale < 1.15
+    assert planned.detectable(0.5) == pytest.approx(stats.t.ppf(0.975, 4) * error)
+    assert compare(f"{ONE} = {OTHER}", evidence(ONE, 1, 2), evidence(OTHER, 2, 4)).detectable() is None
+
+
 def test_mcnemar_counts_the_images_that_one_network_alone_gets_right() -> None:
     # 8 of 10 discordant images for the first: 2 (1 + 10 + 45) / 2^10.
     one, other = np.array([1] * 8 + [0] * 2 + [1, 0]), np.array([0] * 8 + [1] * 2 + [1, 0])

@@ -38,6 +38,8 @@ PAIRED = ("images", "samples")
 MEDIAN_ERROR = 1.2533 / 1.349
 """Standard error of a median times sqrt(n), in units of the distance of the quartiles, for normal observations."""
 CONFIDENCE = 0.95
+POWER = 0.8
+"""Probability with which a difference has to be found that a test is said to see."""
 STEP = 1e-6
 """Relative step of the numerical derivatives."""
 LEAST = 1e-3
@@ -156,6 +158,14 @@ class Difference:
             return None
         reach = float(t.ppf((1 + confidence) / 2, self.freedom)) * self.standard_error
         return self.value - reach, self.value + reach
+
+    def detectable(self, power: float = POWER) -> float | None:
+        """The smallest difference that such a test finds with the probability `power`; None where there is no test."""
+        from scipy.stats import t
+
+        if self.p is None:
+            return None
+        return float(t.ppf((1 + CONFIDENCE) / 2, self.freedom) + t.ppf(power, self.freedom)) * self.standard_error
 
 
 @dataclass(frozen=True)
