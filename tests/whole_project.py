@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 COPIED = ("Snakefile", "workflow", "config", "notebooks", "paper", "profiles", "src", "envs", "pyproject.toml")
@@ -33,7 +36,8 @@ class Project:
     root: Path
 
     def run(self, *command: str, timeout: float = 1700) -> subprocess.CompletedProcess[str]:
-        """Run a command in the copy with the copy's own sources; output is captured."""
+        """Run a command in the copy with the copy's own sources; output is captured. Where one takes longer
+        than `timeout` seconds, the test fails and shows its last words."""
         scripts = Path(sys.executable).parent
         environment = {
             **os.environ,
@@ -41,9 +45,16 @@ class Project:
             "PYTHONPATH": os.pathsep.join(map(str, (self.root / "src", self.root / PLUGIN))),
         }
         environment.pop("OMP_NUM_THREADS", None)
-        return subprocess.run(
-            command, cwd=self.root, env=environment, text=True, capture_output=True, timeout=timeout, check=False
+        process = subprocess.Popen(
+            command, cwd=self.root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
+        try:
+            said = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as late:
+            process.terminate()  # `lska warm` passes it on
+            words = b"".join(filter(None, (late.stdout, late.stderr))).decode()
+            pytest.fail(f"{shlex.join(command)}: not done after {timeout:.0f} s. Its last words:\n{words[-6000:]}")
+        return subprocess.CompletedProcess(command, process.returncode, *said)
 
     def snakemake(self, *arguments: str, timeout: float = 1700) -> str:
         """Run Snakemake on two cores and return all it said to people; fails the test when it fails."""

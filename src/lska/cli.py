@@ -498,7 +498,7 @@ def _classification(given: Given) -> None:
 
 @evaluation("evaluate speed", "inference throughput, side by side", RUNS)
 def _speed(given: Given) -> None:
-    runs = runs_of(given, given.runs)
+    runs = runs_of(given, given.runs, "speed")
     take(given.scale.speed.gpus)
     from lska.evaluate.efficiency import measure_speed
 

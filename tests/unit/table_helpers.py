@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lska.data.perturbed.names import FAMILIES, GROUPS, SEVERITIES
-from lska.models.runs import ATTENTIONS, Run
+from lska.models.runs import ATTENTIONS, Run, first_seeds
 from lska.provenance.files import write_json
 from lska.provenance.metric_files import project_root
 from lska.tables.collect import Table, collect
@@ -34,6 +34,8 @@ class Scale:
     """Runs by task of detection or segmentation."""
 
     def runs_of(self, task: str) -> tuple[Run, ...]:
+        if task == "speed":
+            return first_seeds(self.runs)
         return self.fine_tuned.get(task, ()) if task.startswith(("detection/", "segmentation/")) else self.runs
 
 

@@ -284,6 +284,25 @@ def test_several_seeds_on_both_sides_are_compared_by_welchs_test() -> None:
     assert found.basis == "Welch's test over seeds (3, 4 each)"
 
 
+def test_the_spread_over_images_adds_to_that_over_seeds() -> None:
+    """Networks of random seeds, scored on random images: the error of the difference is that of drawing both anew."""
+    generator, found, errors = np.random.default_rng(5), [], []
+    for _ in range(400):
+        # Rows are seeds: each is better or worse by 1 on all images; both networks find the same images hard.
+        hard = generator.normal(0, 20, 500)
+        drawn = [hard + generator.normal(0, 10, (3, 500)) + generator.normal(0, 1, (3, 1)) for _ in range(2)]
+        parts = [
+            dataclasses.replace(on_images(text, one.mean(axis=0)), values=tuple(one.mean(axis=1)))
+            for text, one in zip((ONE, OTHER), drawn, strict=True)
+        ]
+        found.append(compare(f"{ONE} > {OTHER}", *parts))
+        errors.append(found[-1].value)
+    assert found[0].basis == "Welch's test over seeds (3 each), and paired over 500 images"
+    assert np.std(errors) == pytest.approx(np.mean([one.standard_error**2 for one in found]) ** 0.5, rel=0.12)
+    wrong = np.mean([one.p < 0.05 for one in found])
+    assert 0 < wrong < 0.05 + 4 * (0.05 * 0.95 / 400) ** 0.5
+
+
 def test_seeds_that_are_alike_are_no_proof() -> None:
     """Whole numbers, such as dimensions, may be the same for two seeds; the spread over images decides then."""
     found = compare(f"{ONE} > {OTHER}", evidence(ONE, 5.1, 5.1, 5.1), evidence(OTHER, 6.3, 6.3, 6.3))
@@ -302,7 +321,7 @@ def test_images_without_any_spread_are_no_proof() -> None:
     for text in (f"{ONE} - {OTHER} > -0.5", f"{ONE} - {OTHER} = 0", f"{ONE} > {OTHER}", f"3 * {ONE} / {OTHER} > 1"):
         found = compare(text, on_images(ONE, same), on_images(OTHER, same))
         assert (found.standard_error, found.interval(), found.p) == (None, None, None), text
-        assert found.basis == "paired over 40 images, one seed: without any spread, so no error is known"
+        assert found.basis == "paired over 40 images: without any spread, so no error is known"
 
 
 def test_one_seed_is_compared_image_by_image() -> None:
@@ -316,6 +335,20 @@ def test_one_seed_is_compared_image_by_image() -> None:
     assert found.standard_error < 0.5 * np.hypot(*(np.std(part) / 2000**0.5 for part in (one, other)))
     assert found.basis == "paired over 2,000 images, one seed; exact McNemar test"
     assert found.p == pytest.approx(stats.binomtest(int((one > other).sum()), int((one != other).sum())).pvalue)
+
+
+def test_a_difference_that_a_test_sees_is_found_four_times_of_five() -> None:
+    generator, truth = np.random.default_rng(9), 2.0
+    seeds = generator.normal(70, 1, (4000, 2, 3))
+    seeds[:, 0] += truth
+    found = [compare(f"{ONE} > {OTHER}", evidence(ONE, *one), evidence(OTHER, *other)) for one, other in seeds[:600]]
+    seen = np.mean([one.p < 0.05 for one in found])
+    error = np.sqrt(2 / 3)
+    planned = dataclasses.replace(found[0], standard_error=error, freedom=4)
+    scale = planned.detectable(seen) / truth
+    assert 0.85 < scale < 1.15
+    assert planned.detectable(0.5) == pytest.approx(stats.t.ppf(0.975, 4) * error)
+    assert compare(f"{ONE} = {OTHER}", evidence(ONE, 1, 2), evidence(OTHER, 2, 4)).detectable() is None
 
 
 def test_mcnemar_counts_the_images_that_one_network_alone_gets_right() -> None:

@@ -10,7 +10,7 @@ import pytest
 from plan_helpers import md5_of, pending, put_metrics, put_weights
 
 from lska.models.runs import Run
-from lska.pipeline.products import Plan
+from lska.pipeline.products import COUNTED, Plan
 from lska.provenance.files import read_yaml, write_json
 from lska.provenance.metric_files import project_root
 from lska.provenance.strict import merge
@@ -97,6 +97,17 @@ def test_no_table_waits_for_networks_that_it_does_not_show(plan: Planner) -> Non
     assert set(made.fields("figure_08")) <= set.union(*written) and len(made.fields("figure_08")) == 12
     # The table's numbers are in the metric files.
     assert made.fields("table_07") == made.fields("figure_05") == made.fields("figure_07") == []
+
+
+def test_whatever_claims_read_is_made_and_speed_once_for_all_seeds(plan: Planner) -> None:
+    """What claims ask for without a rule that makes it would leave them as they were for ever."""
+    others = {"model": "van_tiny", "attention": ["lka", "lska"], "kernel": [7, 65], "seed": [2, 1]}
+    made = plan(runs=[*read_yaml(project_root() / "config/demo.yaml")["runs"], others])
+    assert made.names("speed") == plan().names("speed")
+    Path("paper").symlink_to(project_root() / "paper")
+    asked = {file for file in made.claimed if file.endswith(".json")}
+    assert {f"results/demo/metrics/classification/van_tiny-lka-k7-s{seed}.json" for seed in range(3)} <= asked
+    assert asked <= {*made.makers, *(file for task in COUNTED for file in made.files(task))}
 
 
 NEUTRAL: dict[str, Any] = {

@@ -153,9 +153,16 @@ def test_which_measurement_counts_and_how_it_is_scaled() -> None:
     assert spent(work, measured(999.0), trained)[0] == pytest.approx(1000 / 999 * 3 / 4)
     assert spent(replace(work, precision="bf16"), measured(999.0), trained)[1] == "someone"
     assert "precision not known" in spent(same, measured(1.0, precision="unknown"))[1]
-    # Training tells nothing of scoring, a processor nothing of a GPU, a shrunken network nothing of a whole one.
+    # Scoring is no slower than training. That of another network tells nothing; any measurement of scoring counts more.
+    trained = replace(trained, precision="fp32")
+    assert spent(same, trained) == (25.0, "someone; scoring taken as slow as training")
+    both = (replace(trained, rank=OWN), measured(100.0, network=LARGE))
+    assert spent(same, *both)[1] == "someone; scaled by multiply-adds"
+    # A processor tells nothing of a GPU, a shrunken network nothing of a whole one.
     other = SMALL._replace(architecture='{"depths": [1]}')
-    for useless in (trained, measured(1.0, device="cpu"), measured(1.0, network=other, macs=None)):
+    for useless in (
+        replace(trained, network=LARGE), measured(1.0, device="cpu"), measured(1.0, network=other, macs=None)
+    ):  # fmt: skip
         assert spent(same, useless) is None
     for better, worse in (
         ({"rank": OWN}, {"rank": PUBLISHED}), ({"task": "classification"}, {"task": "speed"}),

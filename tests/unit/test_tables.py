@@ -297,9 +297,9 @@ def test_other_data_or_model_is_never_compared(tmp_path: Path) -> None:
 
 def test_all_devices_behind_a_value_are_named(tmp_path: Path) -> None:
     scale = Scale(tmp_path, tuple(Run("van_tiny", "lka", 23, seed) for seed in (0, 1, 2)))
-    column = ColumnSpec("speed", "speed", "throughput", unit="images/s", conditions=("batch_size",))
+    column = ColumnSpec("speed", "classification", "throughput", unit="images/s", conditions=("batch_size",))
     for run, device in zip(scale.runs, ("Some CPU", "Another CPU", "Some CPU"), strict=True):
-        path = put(scale, "speed", run, {"throughput": entry(9.0, "images/s"), "batch_size": entry(32, "1")})
+        path = put(scale, "classification", run, {"throughput": entry(9.0, "images/s"), "batch_size": entry(32, "1")})
         edit(path, lambda content, name=device: content["environment"].update(hardware=name))
     cell = only_cell(one_cell(tmp_path, column, ""), scale, tmp_path)
     assert cell.conditions == "cpu (Some CPU), batch size 32; cpu (Another CPU), batch size 32"

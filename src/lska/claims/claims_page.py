@@ -41,7 +41,7 @@ def claims_content(results: Sequence[Result], config: Config) -> dict[str, Any]:
                 "left": found.left, "right": found.right, "difference": found.value, "unit": outcome.unit,
                 "standard_error": None if found.exact else found.standard_error,
                 "interval": None if interval is None else list(interval),
-                "p": found.p, "verdict": str(outcome.verdict), "basis": found.basis,
+                "p": found.p, "detectable": found.detectable(), "verdict": str(outcome.verdict), "basis": found.basis,
             })  # fmt: skip
         for part in result.evidence:
             counted = part.quantity.counted

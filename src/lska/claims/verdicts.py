@@ -4,12 +4,12 @@ from lska.settings.scale import load
 from lska.claims.verdicts import judge_claims
 results = judge_claims(load([Path("config/demo.yaml")]))
 
-Where every measured quantity has several seeds, the spread between trainings tells a difference from noise (Welch).
-Where one has a single seed, the spread over images does: networks are scored on the same images, so the values of an
-image are compared with each other, which removes what makes an image easy or hard for all. The error of a compound
-quantity, such as a quotient of two metrics, follows from its derivatives (the delta method). One seed says nothing
-about the spread between trainings; the basis of each test says on what it rests. Observations that do not differ from
-each other at all, as whole numbers may over a few seeds, do not show that there is no error: it is not known then.
+Two spreads tell a difference from noise. That over images: networks are scored on the same images, so the values of an
+image are compared with each other, which removes what makes an image easy or hard for all. That between trainings,
+where every measured quantity has several seeds (Welch); both count then. One seed says nothing about it; the basis of
+each test says on what it rests. The error of a compound quantity, such as a quotient of two metrics, follows from its
+derivatives (the delta method). Observations that do not differ from each other at all, as whole numbers may over a few
+seeds, do not show that there is no error: it is not known then.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ PAIRED = ("images", "samples")
 MEDIAN_ERROR = 1.2533 / 1.349
 """Standard error of a median times sqrt(n), in units of the distance of the quartiles, for normal observations."""
 CONFIDENCE = 0.95
+POWER = 0.8
+"""Probability with which a difference has to be found that a test is said to see."""
 STEP = 1e-6
 """Relative step of the numerical derivatives."""
 LEAST = 1e-3
@@ -156,6 +158,14 @@ class Difference:
             return None
         reach = float(t.ppf((1 + confidence) / 2, self.freedom)) * self.standard_error
         return self.value - reach, self.value + reach
+
+    def detectable(self, power: float = POWER) -> float | None:
+        """The smallest difference that such a test finds with the probability `power`; None where there is no test."""
+        from scipy.stats import t
+
+        if self.p is None:
+            return None
+        return float(t.ppf((1 + CONFIDENCE) / 2, self.freedom) + t.ppf(power, self.freedom)) * self.standard_error
 
 
 @dataclass(frozen=True)
@@ -394,7 +404,14 @@ def difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) ->
         step = STEP * max(abs(values[quantity]), LEAST)
         above, below = (comparison.difference({**values, quantity: values[quantity] + move}) for move in (step, -step))
         slopes[quantity] = (above - below) / (2 * step)
-    error, freedom, basis = _over_seeds(measured, slopes) or _over_images(measured, slopes)
+    error, freedom, basis = _over_images(measured, slopes)
+    if between := _over_seeds(measured, slopes):
+        seeds, own, trained = between
+        basis = trained if error is None else f"{trained}, and {basis}"
+        # What differs between seeds on single images is in both, so the sum is rather too large.
+        error, freedom = math.hypot(seeds, error or 0.0), own * (1 + ((error or 0.0) / seeds) ** 2) ** 2
+    elif error is not None and any(part.quantity.task != "speed" for part in measured):
+        basis = f"{basis}, {_left_out(measured)}"
     p = None
     if error is not None and comparison.sign != "=":
         from scipy.stats import t
@@ -419,12 +436,8 @@ def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
-_Test = tuple[float | None, float | None, str]
-"""Standard error, degrees of freedom and basis of a `Difference`."""
-
-
-def _over_seeds(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test | None:
-    """Welch's t-test, with the degrees of freedom of Welch and Satterthwaite; None where seeds are too few or alike."""
+def _over_seeds(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> tuple[float, float, str] | None:
+    """Standard error, degrees of freedom (Welch and Satterthwaite) and words; None where seeds are too few or alike."""
     counts = [len(part.values) for part in measured]
     if min(counts) < 2:
         return None
@@ -436,24 +449,30 @@ def _over_seeds(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) 
     return math.sqrt(variance), freedom, f"Welch's test over seeds ({', '.join(map(str, sorted(set(counts))))} each)"
 
 
-def _over_images(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> _Test:
-    """Paired over images within each group of a pairing; groups, and quantities without outcomes, are taken as
-    independent."""
+def _left_out(measured: Sequence[Evidence]) -> str:
+    """What is said of the trainings where their spread does not count."""
+    counts = sorted({len(part.values) for part in measured})
+    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return "one seed" if counts[-1] == 1 else f"means over {seeds} seeds, whose spread is left out"
+
+
+def _over_images(
+    measured: Sequence[Evidence], slopes: Mapping[Quantity, float]
+) -> tuple[float | None, float | None, str]:
+    """Standard error, degrees of freedom and words: paired over images within each group of a pairing; groups, and
+    quantities without outcomes, are taken as independent."""
     groups: dict[Pairing | Quantity, list[Evidence]] = {}
     for part in measured:
         groups.setdefault(part.pairing or part.quantity, []).append(part)
     variance, bases = 0.0, []
     for parts in groups.values():
         first, pairing = parts[0], parts[0].pairing
-        counts = sorted({len(part.values) for part in parts})
-        seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-        trained = "one seed" if counts[-1] == 1 else f"means over {seeds} seeds, whose spread is left out"
         if pairing is None:
             if first.standard_error is None:
                 return None, None, "no error is known"
             variance += (slopes[first.quantity] * first.standard_error) ** 2
             timed = first.quantity.task == "speed"
-            bases.append("error of repeated timing" if timed else f"unpaired errors of the metric files, {trained}")
+            bases.append("error of repeated timing" if timed else "unpaired errors of the metric files")
             continue
         influence = sum(slopes[part.quantity] * part.outcomes for part in parts)
         defined = influence[np.isfinite(influence)]
@@ -463,11 +482,11 @@ def _over_images(measured: Sequence[Evidence], slopes: Mapping[Quantity, float])
         spread = float(np.var(defined, ddof=1))
         if pairing.kind == "images":
             variance += spread / len(defined)
-            bases.append(f"paired over {pairing.length:,} images, {trained}")
+            bases.append(f"paired over {pairing.length:,} images")
         else:
             variance += spread
             images = f" of {pairing.images:,} images" if pairing.images else ""
-            bases.append(f"paired over {pairing.length:,} bootstrap samples{images}, {trained}")
+            bases.append(f"paired over {pairing.length:,} bootstrap samples{images}")
     basis = "; ".join(dict.fromkeys(bases))
     if _negligible(variance, measured, slopes):
         return None, None, f"{basis}: without any spread, so no error is known"

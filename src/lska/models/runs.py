@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from lska.models.designs import ATTENTIONS, check_attention
@@ -84,3 +85,9 @@ class Run:
         """Order of tables: model, attention as the paper lists them, kernel size, seed."""
         attention = -1 if self.attention is None else list(ATTENTIONS).index(self.attention)
         return self.model, attention, self.kernel or 0, self.seed
+
+
+def first_seeds(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """Of the runs of each network the one with the lowest seed."""
+    first = {run.network: run for run in sorted(runs, key=lambda run: -run.seed)}
+    return tuple(first.values())

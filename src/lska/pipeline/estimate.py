@@ -336,15 +336,16 @@ class Throughputs:
         Of the measurements on the same kind of device, those of the best kind count: by rank, then by the task, whether
         they are of the same precision, and whether they are of the same mode (else a training costs `training_factor`
         forward passes). Among these, one of the same network is taken as it is; without one, that with the closest
-        multiply-adds is scaled by them.
+        multiply-adds is scaled by them. Of a network that was only trained yet, scoring is taken to be as slow.
         """
         ranked = []
         for one in self.measured:
-            # How fast a network trains tells nothing safe of how fast it scores: reading images may set the pace.
-            usable = one.task in work.tasks and one.mode in (work.mode, "inference")
+            # Reading images may set the pace of scoring: how fast a network trains tells only that it is no slower.
+            slower = one.mode == "training" and work.mode == "inference"
+            usable = one.task in work.tasks and (not slower or one.network == work.network)
             usable = usable and one.device == ("cuda" if work.devices else "cpu")
             if usable and (ratio := one.ratio(work.network)) is not None:
-                kind = one.rank, work.tasks.index(one.task), one.mismatch(work.precision), one.mode != work.mode
+                kind = slower, one.rank, work.tasks.index(one.task), one.mismatch(work.precision), one.mode != work.mode
                 ranked.append((*kind, one.network != work.network, abs(math.log(ratio)), one, ratio))
         if not ranked:
             return None
@@ -352,9 +353,11 @@ class Throughputs:
         rate, notes = chosen.rate * ratio, [chosen.source]
         if chosen.network != work.network:
             notes.append("scaled by multiply-adds")
-        if chosen.mode != work.mode:
+        if chosen.mode != work.mode and work.mode == "training":
             rate /= self.assumed.training_factor
             notes.append(f"training taken as {self.assumed.training_factor:g} forward passes")
+        elif chosen.mode != work.mode:
+            notes.append("scoring taken as slow as training")
         if chosen.mismatch(work.precision):
             unknown = chosen.precision == "unknown"
             notes.append("precision not known" if unknown else f"{chosen.precision} in place of {work.precision}")

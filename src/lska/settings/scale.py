@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from lska.models.runs import Run
+from lska.models.runs import Run, first_seeds
 from lska.provenance.errors import InputError, did_you_mean
 from lska.provenance.files import parse_yaml, quoted, read_yaml
 from lska.provenance.metric_files import committed_files
@@ -166,7 +166,10 @@ class Config(Folders):
 
     def runs_of(self, task: str) -> tuple[Run, ...]:
         """The runs that have `task`: those that a head is fine-tuned from, that are measured on a perturbed set or
-        looked into; all runs for every other task."""
+        looked into; the first seed of each network for `speed`, which depends on no weights; all runs for every
+        other task."""
+        if task == "speed":
+            return first_seeds(self.runs)
         if task in INSPECTIONS:
             return expand_all(self.inspections[task].runs) if task in self.inspections else ()
         if (perturbed := set_of(task)) is not None:

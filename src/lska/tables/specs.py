@@ -99,7 +99,7 @@ class ColumnSpec:
     """What the metric is multiplied with to be in `unit`, such as 1.0e-6 for M."""
     digits: int = 2
     """Decimals shown of our value; the comparison uses the decimals that the paper printed."""
-    measured_on: Literal["every seed", "one seed", "architecture"] = "every seed"
+    measured_on: Literal["every seed", "architecture"] = "every seed"
     """`architecture`: seed 0, known for every row without training; otherwise the configuration's runs of the row."""
     tolerance: Literal["printed", "printed or cut", "noise", "absolute"] = "printed"
     """`printed`: equal after rounding to the printed decimals; `printed or cut`: or after cutting (protocol.md,
@@ -261,8 +261,7 @@ def sources(row: Row, column: ColumnSpec, config: Config) -> list[tuple[str, Run
         return [(task, Run(row.model, row.attention, row.kernel, 0))]
     wanted = (row.model, row.attention, row.kernel)
     found = [run for run in config.runs_of(task) if (run.model, run.attention, run.kernel) == wanted]
-    runs = sorted(found, key=lambda run: run.seed)
-    return [(task, run) for run in (runs[:1] if column.measured_on == "one seed" else runs)]
+    return [(task, run) for run in sorted(found, key=lambda run: run.seed)]
 
 
 def requirements(spec: TableSpec, config: Config) -> list[tuple[str, Run | str]]:
