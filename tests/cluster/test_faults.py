@@ -49,7 +49,8 @@ def trainers(project: ClusterProject) -> list[int]:
         command = " ".join(words)
         if f"train {RUN}" in command and "python" in words[0] and "snakemake" not in command:
             with contextlib.suppress(FileNotFoundError):  # it has ended
-                found += [number] if Path(f"/proc/{number}/cwd").samefile(project.root) else []
+                if Path(f"/proc/{number}/cwd").samefile(project.root):
+                    found.append(number)
     return found
 
 

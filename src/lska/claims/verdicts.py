@@ -404,13 +404,15 @@ def difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) ->
         step = STEP * max(abs(values[quantity]), LEAST)
         above, below = (comparison.difference({**values, quantity: values[quantity] + move}) for move in (step, -step))
         slopes[quantity] = (above - below) / (2 * step)
-    error, freedom, basis = _over_images(measured, slopes)
+    images, basis = _over_images(measured, slopes)
+    error, freedom = images, None if images is None else math.inf
     if between := _over_seeds(measured, slopes):
-        seeds, own, trained = between
-        basis = trained if error is None else f"{trained}, and {basis}"
+        seeds, freedom, trained = between
+        basis = trained if images is None else f"{trained}, and {basis}"
         # What differs between seeds on single images is in both, so the sum is rather too large.
-        error, freedom = math.hypot(seeds, error or 0.0), own * (1 + ((error or 0.0) / seeds) ** 2) ** 2
-    elif error is not None and any(part.quantity.task != "speed" for part in measured):
+        error = math.hypot(seeds, images or 0.0)
+        freedom *= (error / seeds) ** 4
+    elif images is not None and any(part.quantity.task != "speed" for part in measured):
         basis = f"{basis}, {_left_out(measured)}"
     p = None
     if error is not None and comparison.sign != "=":
@@ -456,11 +458,9 @@ def _left_out(measured: Sequence[Evidence]) -> str:
     return "one seed" if counts[-1] == 1 else f"means over {seeds} seeds, whose spread is left out"
 
 
-def _over_images(
-    measured: Sequence[Evidence], slopes: Mapping[Quantity, float]
-) -> tuple[float | None, float | None, str]:
-    """Standard error, degrees of freedom and words: paired over images within each group of a pairing; groups, and
-    quantities without outcomes, are taken as independent."""
+def _over_images(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> tuple[float | None, str]:
+    """Standard error and words: paired over images within each group of a pairing; groups, and quantities without
+    outcomes, are taken as independent."""
     groups: dict[Pairing | Quantity, list[Evidence]] = {}
     for part in measured:
         groups.setdefault(part.pairing or part.quantity, []).append(part)
@@ -469,7 +469,7 @@ def _over_images(
         first, pairing = parts[0], parts[0].pairing
         if pairing is None:
             if first.standard_error is None:
-                return None, None, "no error is known"
+                return None, "no error is known"
             variance += (slopes[first.quantity] * first.standard_error) ** 2
             timed = first.quantity.task == "speed"
             bases.append("error of repeated timing" if timed else "unpaired errors of the metric files")
@@ -478,7 +478,7 @@ def _over_images(
         defined = influence[np.isfinite(influence)]
         # Where a metric is not defined on most samples, the others are no picture of all.
         if len(defined) < max(2, len(influence) / 2):
-            return None, None, "no error is known"
+            return None, "no error is known"
         spread = float(np.var(defined, ddof=1))
         if pairing.kind == "images":
             variance += spread / len(defined)
@@ -489,8 +489,8 @@ def _over_images(
             bases.append(f"paired over {pairing.length:,} bootstrap samples{images}")
     basis = "; ".join(dict.fromkeys(bases))
     if _negligible(variance, measured, slopes):
-        return None, None, f"{basis}: without any spread, so no error is known"
-    return math.sqrt(variance), math.inf, basis
+        return None, f"{basis}: without any spread, so no error is known"
+    return math.sqrt(variance), basis
 
 
 def _negligible(variance: float, measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> bool:
