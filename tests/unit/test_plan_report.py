@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 import yaml
@@ -30,7 +32,7 @@ from lska.pipeline.estimate import (
     workloads,
 )
 from lska.pipeline.plan_report import JobPlan, PlanReport, longest_chain, make_report, render_plan, wall_seconds
-from lska.provenance.metric_files import project_root
+from lska.provenance.metric_files import outcomes_path, project_root
 
 RUN = "van_tiny-lka-k23-s42"
 KNOWN = Run.parse(RUN)
@@ -113,15 +115,34 @@ def test_sets_have_as_many_images_as_records_and_manifests_say(project) -> None:
 def test_own_records_come_first_and_need_no_scaling() -> None:
     made, run = plan("small"), "van_tiny-lska-k23-s0"
     known = known_throughputs(made.config)
-    sidecar = json.loads(Path(f"checkpoints/small/{run}.json").read_text())
+
+    def logged_seconds(name: str) -> tuple[float, str]:
+        """Of its images at the median of the speeds that it logged, and where it ran."""
+        lines = Path(f"results/small/training/{name}.jsonl").read_text().splitlines()
+        sidecar = json.loads(Path(f"checkpoints/small/{name}.json").read_text())
+        speed = median(json.loads(line)["images_per_second"] for line in lines)
+        return sidecar["images_seen"] / speed, sidecar["environment"]["hardware"]
+
     scored = json.loads(Path(f"results/small/metrics/classification/{run}.json").read_text())
     training, scoring = (known.spent(work) for work in workloads(made, job("train", run=run)))
-    assert (training[0], scoring[0]) == pytest.approx((sidecar["seconds"], 4 * scored["seconds"]))
-    assert training[1] == f"trainings of this scale, {sidecar['environment']['hardware']}"
+    seconds, hardware = logged_seconds(run)
+    assert (training[0], scoring[0]) == pytest.approx((seconds, 4 * scored["seconds"]))
+    assert training[1] == f"trainings of this scale, {hardware}"
     tuned = job("fine_tune", task="detection/retinanet", run=run)
-    sidecar = json.loads(Path(f"checkpoints/small/detection/retinanet/{run}.json").read_text())
     (fine,) = (known.spent(work)[0] for work in workloads(made, tuned))
-    assert fine == pytest.approx(sidecar["seconds"], rel=0.02)
+    assert fine == pytest.approx(logged_seconds(f"detection/retinanet/{run}")[0], rel=0.02)
+
+
+def test_scores_of_other_weights_tell_nothing_of_todays_network(elsewhere: Path) -> None:
+    config, run = plan("small").config, Run("van_tiny", "lska", 23, 0)
+    sidecar, path = config.weights_path(run).with_suffix(".json"), config.metric_path("classification", run)
+    for place in (sidecar, path, outcomes_path(path), config.images.record):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(project_root() / place, place)
+    (one,) = known_throughputs(config).measured[:1]
+    assert (one.rank, one.mode) == (OWN, "inference")
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"md5": "0" * 32}))
+    assert {one.rank for one in known_throughputs(config).measured} == {PUBLISHED}
 
 
 SMALL, LARGE = (PlannedNetwork(f"van_{size}-lka-k23", "{}", 224 * 224) for size in ("tiny", "base"))
@@ -194,6 +215,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_damaged_records_and_configurations_of_other_scales_tell_nothing(elsewhere: Path) -> None:
     config, run = plan("small").config, Run("van_tiny", "lska", 7, 0)
     places = {"training": config.weights_path(run).with_suffix(".json"), "inference": config.metric_path("speed", run)}
+    losses = config.training_log(run)
+    losses.parent.mkdir(parents=True)
+    losses.write_bytes((project_root() / losses).read_bytes())
     whole = {mode: json.loads((project_root() / path).read_text()) for mode, path in places.items()}
     log = config.classifier(run).states / "train.jsonl"
     log.mkdir(parents=True)

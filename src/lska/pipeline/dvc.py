@@ -50,7 +50,7 @@ DVC_YAML, LOCAL_CONFIG = Path("dvc.yaml"), Path(".dvc/config.local")
 LONGEST = 24 * 3600.0
 """Seconds that a call of DVC may take, to wait for others and to move data."""
 
-STORE_LIMIT = 40_000_000
+STORE_LIMIT = 60_000_000
 """Bytes that a remote inside the project may hold: everybody who clones the project gets them all."""
 
 

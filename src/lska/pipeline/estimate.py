@@ -399,30 +399,44 @@ def published_throughputs(files: Iterable[Path] = ()) -> Throughputs:
 def _recorded(config: Config, rank: int, whose: str) -> Iterator[Throughput]:
     """Every measurement among the results of a scale, called `whose` in their sources; damaged files tell nothing.
 
-    A training gives the images that it saw, `speed` the forward pass alone, other evaluations the images of the set by
-    their whole duration.
+    A training gives the median of what it logged, so that other work beside it for a while does not count; `speed` the
+    forward pass alone, other evaluations the images of the set by their whole duration.
     """
 
     def seen(kind: str, task: str, content: Mapping[str, Any], rate: float, network: PlannedNetwork) -> Throughput:
-        mode, recipe = ("training" if kind == "trainings" else "inference"), (content.get("spec") or {}).get("recipe")
+        mode, recipe = ("training" if "trainings" in kind else "inference"), (content.get("spec") or {}).get("recipe")
         environment, precision = content.get("environment") or {}, (recipe or {}).get("precision", "fp32")
         device = "cuda" if str(environment.get("device", "cpu")).startswith("cuda") else "cpu"
-        source = f"{kind} of {whose}, {environment.get('hardware') or 'unknown hardware'}"
+        hardware = environment.get("hardware")
+        source = f"{kind} of {whose}{f', {hardware}' if hardware else ''}"
         return Throughput(mode, task, device, precision, rate, source, rank, network)
 
     for job in (*map(config.classifier, config.runs), *config.fine_tunings):
         tuned = isinstance(job, FineTuningJob)
         task = f"{job.kind}/{job.head}" if tuned else "classification"
         sidecar = read_sidecar(job.weights.with_suffix(".json"))
-        images, seconds, spec = sidecar.get("images_seen"), sidecar.get("seconds"), sidecar.get("spec")
-        # Weights from elsewhere name the preparation of their images alone.
-        if images and seconds and {"image_size", "image_scale"} & set((spec or {}).get("recipe") or ()):
-            rate = images / seconds / max(1, sidecar.get("processes") or 1)
-            yield seen("trainings", task, sidecar, rate, network_of(job, True, spec))
+        # Weights from elsewhere name the preparation of their images alone, and have no log.
+        spec = sidecar.get("spec") if sidecar.get("images_seen") else None
+        trainings = [("trainings", job.log, sidecar, spec)] if spec else []
+        if not job.weights.is_file():
+            gpus, recipe = job.settings.gpus, {"precision": job.recipe.precision}
+            device = {"device": "cuda" if gpus else "cpu"}
+            now = {"environment": device, "processes": gpus, "spec": {"recipe": recipe}}
+            trainings.append(("trainings in progress", job.states / "train.jsonl", now, None))
+        for kind, log, content, trained in trainings:
+            try:
+                lines = logged(log)
+            except FileError as error:
+                logger.warning("%s; nothing is learnt from it", error)
+                continue
+            if speeds := [line["images_per_second"] for line in lines if line.get("images_per_second", 0) > 0]:
+                rate = median(speeds) / max(1, content.get("processes") or 1)
+                yield seen(kind, task, content, rate, network_of(job, True, trained))
         scored = vouched_for(config.metric_path(job.task if tuned else task, job.run), "metrics")
         images, seconds = images_in(job.data, "val"), scored.get("seconds")
-        if images and seconds:
-            yield seen("evaluations", task, scored, images / seconds, network_of(job, False))
+        # Of other weights, such as those before a change of settings, it is not known which network they were of.
+        if images and seconds and scored.get("weights", {}).get("md5") == sidecar.get("md5"):
+            yield seen("evaluations", task, scored, images / seconds, network_of(job, False, spec))
         if tuned:
             continue
         speed = vouched_for(config.metric_path("speed", job.run), "metrics")
@@ -430,14 +444,3 @@ def _recorded(config: Config, rank: int, whose: str) -> Iterator[Throughput]:
         if {"throughput", "image_size"} <= values.keys():
             network = network_of(job, False)._replace(pixels=values["image_size"] ** 2)
             yield seen("speed", "speed", speed, values["throughput"], network)
-        # Trainings that have not ended yet tell their speed in their logs.
-        try:
-            lines = logged(job.states / "train.jsonl")
-        except FileError as error:
-            logger.warning("%s; nothing is learnt from it", error)
-            continue
-        speeds = [line["images_per_second"] for line in lines if line.get("images_per_second", 0) > 0]
-        if speeds and not job.weights.is_file():
-            device, rate = "cuda" if job.settings.gpus else "cpu", median(speeds) / max(1, job.settings.gpus)
-            source, network = f"trainings in progress of {whose}", network_of(job, True)
-            yield Throughput("training", task, device, job.recipe.precision, rate, source, rank, network)
