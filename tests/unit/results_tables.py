@@ -39,7 +39,7 @@ DENSE = {
 INSIDE = {
     "nearest texture": ("texture_knn", "top1_cosine", 1), "shape score": ("shape_texture", "shape_score_reference", 2),
     "texture score": ("shape_texture", "texture_score_reference", 2),
-    "receptive field, 99 %": ("receptive_field", "area_ratio_99", 1),
+    "receptive field, 50 %": ("receptive_field", "area_ratio_50", 1),
 }  # fmt: skip
 MARK = re.compile(r"(<!-- (\w+) -->\n\n)((?:\|.*\n)*)")
 
