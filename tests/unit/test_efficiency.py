@@ -358,6 +358,7 @@ def test_the_file_states_the_median_and_the_conditions(project: Project, monkeyp
     }
     assert content["weights"] == {"md5": None, "origin": "random"}
     assert content["environment"]["device"] == "cpu"
+    assert content["detail"].pop("protocol").startswith("sha256:")
     assert content["detail"] == {"threads": 1, "warmup_batches": 1, "least_seconds": 0.0}
     assert (content["recipe"], content["data"]) == (None, None)
 

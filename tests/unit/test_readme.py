@@ -2,105 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import results_tables
 
 from lska.claims.verdicts import Verdict
 
 PROJECT = Path(__file__).resolve().parents[2]
 METRICS = PROJECT / "results" / "small" / "metrics" / "classification"
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")), PROJECT / "bench" / "README.md"]
-ATTENTIONS = {"LKA": "lka", "LSKA": "lska"}
-
-
 RESULTS = PROJECT / "docs" / "results.md"
 
 
-def table_rows(head: str) -> dict[str, list[str]]:
-    """The cells of the results' table whose head starts with `head`, after the network, by run id."""
-    lines = iter(RESULTS.read_text(encoding="utf-8").splitlines())
-    next(line for line in lines if line.startswith(f"| network | {head}"))
-    rows = {}
-    for line in itertools.takewhile(lambda line: line.startswith("|"), lines):
-        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        if match := re.fullmatch(r"VAN-Tiny (LKA|LSKA) k=(\d+)", name):
-            rows[f"van_tiny-{ATTENTIONS[match[1]]}-k{match[2]}-s0"] = cells
-    return rows
+TASKS = ("detection/retinanet", "segmentation/semantic_fpn")
 
 
-def shown(entry: dict) -> str:
-    """A value with its standard error as documents write it."""
-    return f"{entry['value']:.1f} ± {entry['standard_error']:.1f}"
-
-
-def test_accuracy_table_equals_the_metric_files():
-    top1 = {path.stem: json.loads(path.read_text())["metrics"]["top1"] for path in METRICS.glob("*.json")}
-    assert len(top1) >= 6
-    assert {run: cells[1] for run, cells in table_rows("generated shapes").items()} == {
-        run: shown(entry) for run, entry in top1.items()
-    }
-
-
-def test_robustness_table_equals_the_metric_files():
-    rows, folder = table_rows("clean top-1"), METRICS.parent / "robustness"
-    files = {path.stem: json.loads(path.read_text())["metrics"] for path in (folder / "c").glob("*.json")}
-    assert rows.keys() == files.keys() and len(rows) >= 6
-    for run, cells in rows.items():
-        bar = json.loads((folder / "c_bar" / f"{run}.json").read_text())["metrics"]
-        expected = [files[run][name] for name in ("top1_clean", "top1_mean_19", "mce_15")] + [bar["top1_mean_10"]]
-        assert cells == [shown(entry) for entry in expected]
-
-
-TASKS = {"RetinaNet": "detection/retinanet", "Semantic FPN": "segmentation/semantic_fpn"}
-NAMES = {"box AP": "box_ap", "box AP50": "box_ap50", "mIoU": "miou"}
-
-
-def dense_rows() -> dict[tuple[str, str, str], str]:
-    """The values of the results' table of detection and segmentation by task, run and metric."""
-    pattern = r"\| (RetinaNet|Semantic FPN) / VAN-Tiny (LKA|LSKA) k=(\d+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|"
-    rows = {}
-    for line in RESULTS.read_text(encoding="utf-8").splitlines():
-        if match := re.match(pattern, line):
-            run = f"van_tiny-{ATTENTIONS[match[2]]}-k{match[3]}-s0"
-            rows[TASKS[match[1]], run, NAMES[match[4].strip()]] = match[5].strip()
-    return rows
-
-
-def test_detection_and_segmentation_table_equals_the_metric_files():
-    rows, folder = dense_rows(), METRICS.parent
-    found = {(task, path.stem) for task in TASKS.values() for path in (folder / task).glob("*.json")}
-    assert found == {(task, run) for task, run, _ in rows} and len(rows) >= 3
-    for (task, run, name), shown in rows.items():
-        entry = json.loads((folder / task / f"{run}.json").read_text())["metrics"][name]
-        error = f" ± {entry['standard_error']:.1f}" if "standard_error" in entry else ""
-        assert shown == f"{entry['value']:.1f}{error}"
-
-
-def test_key_results_are_those_of_the_metric_files():
-    folder = METRICS.parent
-
-    def entries(task: str, metric: str, kernel: int) -> list[dict]:
-        files = [folder / task / f"van_tiny-{attention}-k{kernel}-s0.json" for attention in ATTENTIONS.values()]
-        return [json.loads(file.read_text())["metrics"][metric] for file in files]
-
-    least, most = ([f"{one['value'] / 1e9:.2f} G" for one in entries("complexity", "flops", k)] for k in (7, 65))
-    expected = {
-        "FLOPs, k = 7 and 65": [", ".join(both) for both in zip(least, most, strict=True)],
-        "images/s on a CPU, k = 53": [f"{one['value']:,.0f}" for one in entries("speed", "throughput", 53)],
-        **{f"top-1, k = {kernel}": map(shown, entries("classification", "top1", kernel)) for kernel in (7, 23, 53)},
-        "corrupted, top-1 of 19, k = 53": map(shown, entries("robustness/c", "top1_mean_19", 53)),
-        "box AP, RetinaNet, k = 23": map(shown, entries("detection/retinanet", "box_ap", 23)),
-        "mIoU, Semantic FPN, k = 23": map(shown, entries("segmentation/semantic_fpn", "miou", 23)),
-    }
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    table = itertools.takewhile(lambda line: line.startswith("|"), text[text.index("| VAN-Tiny |") :].splitlines()[2:])
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    assert {name: [lka, lska] for name, lka, lska, _ in rows} == {name: list(both) for name, both in expected.items()}
+@pytest.mark.parametrize("document", [DOCUMENTS[0], RESULTS], ids=lambda path: path.stem)
+def test_tables_are_those_of_the_committed_results(document: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(PROJECT)
+    text = document.read_text(encoding="utf-8")
+    assert results_tables.MARK.search(text)
+    assert results_tables.filled(text) == text, "python tests/unit/results_tables.py"
 
 
 def test_readme_is_short():
@@ -111,7 +37,7 @@ def test_small_weights_in_the_store_belong_to_their_pointers_sidecars_and_metric
     from lska.provenance.metric_files import file_md5
     from lska.provenance.sidecars import read_pointer
 
-    tasks = {"": METRICS} | {task: METRICS.parent / task for task in TASKS.values()}
+    tasks = {"": METRICS} | {task: METRICS.parent / task for task in TASKS}
     for task, path in [(task, path) for task, folder in tasks.items() for path in folder.glob("*.json")]:
         weights = PROJECT / "checkpoints" / "small" / task / f"{path.stem}.safetensors"
         pointer, sidecar = read_pointer(weights), json.loads(weights.with_suffix(".json").read_text())

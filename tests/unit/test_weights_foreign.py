@@ -164,10 +164,10 @@ def test_imported_weights_with_another_preprocessing_are_measured_again(made: Pl
 
     assert measured(preprocessing=OWN) and not measured()
     assert not measured(preprocessing=OWN | {"image_size": 32})
-    before = made.speed_digest()
+    before = one.speed_protocol(made.config.speed)
     about = IMPORTED | {"spec": {"recipe": OWN | {"image_size": 64}}}
     write_json(one.weights.with_suffix(".json"), {"md5": md5_of("mine"), **about})
-    assert not measured(preprocessing=OWN) and made.speed_digest() != before
+    assert not measured(preprocessing=OWN) and one.speed_protocol(made.config.speed) != before
 
 
 def test_an_import_leaves_the_throughputs_of_its_table_current(made: Plan) -> None:
@@ -177,9 +177,9 @@ def test_an_import_leaves_the_throughputs_of_its_table_current(made: Plan) -> No
         stated = PublishedFile("w.pth", preprocessing={"image_size": size})
         object.__setattr__(made.config, "published", {str(RUN): stated})
         made.config.__dict__["imported_runs"] = frozenset([RUN])
-        before = made.speed_digest()
+        before = made.config.classifier(RUN).speed_protocol(made.config.speed)
         leave(one.weights, "mine", **IMPORTED | {"spec": {"recipe": OWN | {"image_size": size}}})
-        assert made.speed_digest() == before, size
+        assert made.config.classifier(RUN).speed_protocol(made.config.speed) == before, size
         one.weights.with_suffix(".json").unlink()
 
 

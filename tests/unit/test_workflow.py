@@ -39,15 +39,6 @@ def test_every_configured_run_is_evaluated(demo: dict[str, Any]) -> None:
     assert "results/demo/metrics/classification/van_small-lska-k41-s0.json" in made.accuracies()
 
 
-def test_throughput_is_measured_again_after_a_change(demo: dict[str, Any]) -> None:
-    for change in (
-        {"architecture": {"van_tiny": {"depths": [1, 2, 1, 1]}}},
-        {"speed": {"batch_size": 8}},
-        {"training": {"overrides": {"image_size": 64}}},
-    ):
-        assert plan(demo).speed_digest() != plan(merge(demo, change)).speed_digest(), change
-
-
 def test_every_fine_tuning_of_a_scale_is_evaluated(demo: dict[str, Any]) -> None:
     files = plan(demo).accuracies()
     assert "results/demo/metrics/detection/retinanet-untrained/van_tiny-lska-k23-s0.json" in files

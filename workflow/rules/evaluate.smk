@@ -44,7 +44,13 @@ rule dense:
         "lska evaluate dense {wildcards.run} --task {wildcards.task} {SETTINGS} 2> {log:q}"
 
 
-# The following are measured on architectures alone. They run again when the version of an attention is raised.
+# The following are measured on architectures alone. They run again when the version of an attention is raised, `speed` also
+# when the networks or its settings change.
+
+
+def names_of(wildcards, output):
+    """What is measured into the files of a rule; as it follows from these, it is no reason to measure again."""
+    return [Path(file).stem for file in output]
 
 
 # All networks in one process, in turns, and nothing else at the same time: otherwise throughputs could not be compared.
@@ -54,8 +60,7 @@ rule speed:
     output:
         PLAN.files("speed"),
     params:
-        runs=PLAN.names("speed"),
-        digest=PLAN.speed_digest(),
+        runs=names_of,
     message:
         "measure the throughput of all networks"
     log:
@@ -65,11 +70,6 @@ rule speed:
         **labelled("gpu_eval", PLAN.config.speed),
     shell:
         "lska evaluate speed {params.runs} {SETTINGS} 2> {log:q}"
-
-
-def names_of(wildcards, output):
-    """What is measured into the files of a rule; as it follows from these, it is no reason to measure again."""
-    return [Path(file).stem for file in output]
 
 
 # All at once: counting takes 0.1 s per network, starting a process several seconds.

@@ -31,7 +31,7 @@ from lska.models.scoring import memory_format
 from lska.provenance.errors import InputError
 from lska.provenance.metric_files import metric, project_root
 from lska.provenance.progress_bar import Bar
-from lska.provenance.sidecars import Normalization, imported_size
+from lska.provenance.sidecars import Normalization
 from lska.settings.recipes import IMAGENET_DEVIATION, IMAGENET_MEAN, load_recipe
 from lska.settings.schema import Evaluation, FineTuning, Speed
 from lska.settings.tasks import CONTROL, HEADS, PAPER_RECIPES, ClassifierJob, FineTuningJob, MeasurementJob, ScaleData
@@ -200,8 +200,9 @@ def measure_speed(task: MeasurementJob, networks: Sequence[Network]) -> None:
     def opened(one: Network, device: torch.device) -> Subject:
         if isinstance(one, ClassifierJob):
             network = build_network(one.run, one.architecture, classes).eval()
-            subject = Subject(str(one.run), network, {"md5": None, "origin": "random"})
-            sizes.append(imported_size(one.weights.with_suffix(".json")) or one.recipe.image_size)
+            kept = {"protocol": one.speed_protocol(protocol)}
+            subject = Subject(str(one.run), network, {"md5": None, "origin": "random"}, detail=kept)
+            sizes.append(one.image_size)
         else:
             subject = one.open(device)
             sizes.append(subject.own.image_size)

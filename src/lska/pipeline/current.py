@@ -24,6 +24,8 @@ from lska.settings.scale import Config
 from lska.settings.schema import DataSource
 from lska.settings.tasks import CORRUPTED, FineTuningJob, Folders, Measured
 
+OTHER_SETTINGS = "measured with other settings than today's"
+
 
 @dataclass(frozen=True)
 class Product:
@@ -141,7 +143,7 @@ def _scored(
 def _passed(item: Measured, run: Run) -> Product:
     stale = _difference(item.metrics(run), item, str(run), item.record)
     if stale is None and (vouched(item.metrics(run)).get("detail") or {}).get("protocol") != item.protocol():
-        stale = "measured with other settings than today's"
+        stale = OTHER_SETTINGS
     if stale is None and not all(path.exists() for path in item.outputs(run)):
         stale = "a file of its results is missing"
     sources = (f"weights/{run}", f"data/{item.data.name}")
@@ -166,16 +168,25 @@ def _difference(metrics: Path, folders: Folders, network: str, record: Path) -> 
     return None
 
 
-def superseded(measured: Mapping[str, Path]) -> dict[str, Product]:
-    """Those of measurements of architectures alone that were made with another version of their attention.
+def superseded(config: Config, measured: Mapping[str, Path]) -> dict[str, Product]:
+    """Those of measurements of architectures alone that were made with another version of their attention, or are
+    throughputs of another network, image size or protocol than today's.
 
     Whether the others are there is for Snakemake to see.
 
     Args:
         measured: metric files by name, `metrics/<task>/<run>`.
     """
-    reasons = {name: _superseded(vouched(path), path.stem) for name, path in measured.items()}
-    return {name: Product((measured[name],), reason) for name, reason in reasons.items() if reason is not None}
+    found = {}
+    for name, path in measured.items():
+        content = vouched(path)
+        reason = _superseded(content, path.stem)
+        if reason is None and content and name.startswith("metrics/speed/"):
+            today = config.classifier(Run.parse(path.stem)).speed_protocol(config.speed)
+            reason = OTHER_SETTINGS if (content.get("detail") or {}).get("protocol") != today else None
+        if reason is not None:
+            found[name] = Product((path,), reason)
+    return found
 
 
 def _superseded(measured: Mapping[str, Any], name: str) -> str | None:

@@ -441,6 +441,6 @@ def _recorded(config: Config, rank: int, whose: str) -> Iterator[Throughput]:
             continue
         speed = vouched_for(config.metric_path("speed", job.run), "metrics")
         values = {name: entry["value"] for name, entry in speed.get("metrics", {}).items()}
-        if {"throughput", "image_size"} <= values.keys():
+        if (speed.get("detail") or {}).get("protocol") == job.speed_protocol(config.speed):
             network = network_of(job, False)._replace(pixels=values["image_size"] ** 2)
             yield seen("speed", "speed", speed, values["throughput"], network)

@@ -20,11 +20,10 @@ from lska.pipeline.checkpoints import Choices
 from lska.pipeline.current import Product, pending, recorded, superseded
 from lska.provenance.files import read_json, write_json
 from lska.provenance.metric_files import digest, keeps_outcomes, outcomes_path
-from lska.provenance.sidecars import ForeignWeightsError, imported_size
+from lska.provenance.sidecars import ForeignWeightsError
 from lska.provenance.strict import build, merge
 from lska.settings.scale import Config, as_options, from_dict, typed
 from lska.settings.tasks import HEADS, FineTuningJob, Measured, Pass
-from lska.settings.versions import MEASUREMENTS
 from lska.tables.specs import TARGETS, load_spec, outputs, requirements, samples
 
 TABLES = tuple(target for target in TARGETS if target.startswith("table"))
@@ -118,7 +117,7 @@ class Plan:
         return found
 
     def superseded(self, task: str, names: Iterable[str]) -> list[str]:
-        """Those products among `metrics/<task>/<name>` that were measured with another version of their attention."""
+        """Those products among `metrics/<task>/<name>` that were measured otherwise than today."""
         return [product for name in names if (product := f"metrics/{task}/{name}") in self.decided.pending]
 
     def accuracies(self) -> list[str]:
@@ -157,33 +156,12 @@ class Plan:
         """What the scale's data set `name` serves (see `Config.sources`)."""
         return next(kind for kind, data in self.config.sources if data.name == name)
 
-    def speed_digest(self) -> str:
-        """Identity of the throughput measurement: protocol, networks and image size."""
-        architecture, runs = self.config.architecture, [Run.parse(name) for name in self.names("speed")]
-        recipes, models = [self.config.recipe_of(run) for run in runs], {run.model for run in runs}
-        networks = {model: architecture.get(model, {}) for model in sorted(models)}
-        own = {str(run): self._own_size(run) for run in runs}
-        sizes: list[Any] = [*dict.fromkeys(value for one in recipes for value in (one.image_size, one.channels_last))]
-        sizes += [{name: size} for name, size in own.items() if size is not None]
-        raised = {run.attention: attention_version(run.attention) for run in runs if attention_version(run.attention)}
-        versions = [MEASUREMENTS["speed"].number, *([raised] if raised else [])]
-        return digest([str(self.config.speed), networks, sizes, *versions])
-
-    def _own_size(self, run: Run) -> int | None:
-        """Pixels of the input of imported weights, as far as they are not the recipe's; the same before and after they
-        are brought where the configuration says it.
-        """
-        stated = self.config.published_of(run) if run in self.config.imported_runs else None
-        planned = None if stated is None else stated.preprocessing.get("image_size")
-        size = imported_size(self.config.weights_path(run).with_suffix(".json")) or planned
-        return None if size == self.config.recipe_of(run).image_size else size
-
     @functools.cached_property
     def products(self) -> dict[str, Product]:
         """Everything that is trained, measured or drawn from images, as its files say (`lska.pipeline.current`)."""
         counted = {f"metrics/{task}/{name}": task for task in COUNTED for name in self.names(task)}
         files = {name: self.config.results / f"{name}.json" for name in counted}
-        return recorded(self.config, self.choices) | superseded(files)
+        return recorded(self.config, self.choices) | superseded(self.config, files)
 
     @functools.cached_property
     def decided(self) -> Decisions:

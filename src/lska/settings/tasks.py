@@ -7,14 +7,14 @@ heavy: the Snakefile asks here which files a task makes and what its result depe
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from lska.models.designs import attention_version
 from lska.models.runs import Run
 from lska.provenance.metric_files import digest, metric_path, outcomes_path, read_record
-from lska.provenance.sidecars import Normalization, imported_normalization, read_pointer
+from lska.provenance.sidecars import Normalization, imported_normalization, imported_size, read_pointer
 from lska.settings.recipes import DETECTORS, SEGMENTORS, DetectionRecipe, Recipe, SegmentationRecipe
 from lska.settings.schema import DataSource, Evaluation, FineTuning, PublishedFile, SetName, Speed, Training
 from lska.settings.versions import GENERATORS, MEASUREMENTS, generator_versions
@@ -227,6 +227,20 @@ class ClassifierJob(TrainingJob):
     """The training of a run on the scale's classification set."""
 
     recipe: Recipe
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of its input: the recipe's; of imported weights what their sidecar says or, before they are here, the
+        configuration.
+        """
+        stated = self.published.preprocessing.get("image_size") if self.imported and self.published else None
+        return imported_size(self.weights.with_suffix(".json")) or stated or self.recipe.image_size
+
+    def speed_protocol(self, means: Speed) -> str:
+        """Identity of what is timed and how; kept in the metric file of its throughput."""
+        network = {"architecture": self.architecture, "image_size": self.image_size}
+        layout = {"channels_last": self.recipe.channels_last}
+        return digest({"version": MEASUREMENTS["speed"].number, "means": asdict(means), **network, **layout})
 
 
 @dataclass(frozen=True, kw_only=True)
