@@ -110,7 +110,7 @@ def test_the_projects_own_scales_load(names: tuple[str, ...]) -> None:
     assert all((data.generate is not None) == (names[0] != "paper") for data in scale.robustness.sets.values())
     assert all(len(data.generate.get("severities", range(5))) == 5 for data in scale.robustness.sets.values()
                if data.generate is not None), "means need all of them"  # fmt: skip
-    counts = {"demo": (23, 10, 12), "small": (6, 6, 6), "paper": (20, 10, 12)}[names[0]]
+    counts = {"demo": (23, 10, 12), "small": (50, 50, 50), "paper": (20, 10, 12)}[names[0]]
     assert tuple(len(scale.runs_of(task)) for task in INSPECTIONS) == counts
     tasks = (*INSPECTIONS, *map("robustness/{}".format, SETS))
     assert all(set(scale.runs_of(task)) <= set(scale.runs) for task in tasks)

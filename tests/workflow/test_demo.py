@@ -78,13 +78,14 @@ def test_a_pretrained_backbone_is_clearly_better_than_an_untrained_one(demo: Pro
 def test_networks_find_textures_and_shapes_better_than_chance_and_corruptions_harder_than_clean_images(
     demo: Project,
 ) -> None:
-    # 11 families, 198 images: one network's accuracy is known to 2.5 points only, so all together.
+    # One network's accuracy is known to 2.5 points for textures (198 images) and to 10 points for corruptions (20 images)
+    # only, so all together.
     chance = 100 / json.loads((demo.root / RESULTS / "data" / "textures.json").read_text("utf-8"))["classes"]
     for kind in ("cosine", "euclidean"):
         assert np.mean(list(values(demo, "texture_knn", f"top1_{kind}").values())) > 1.2 * chance
     assert min(values(demo, "shape_texture", "shape_bias").values()) > 50
-    corrupted, clean = (values(demo, "robustness/c", name) for name in ("top1_mean_19", "top1_clean"))
-    assert min(corrupted.values()) > 10 and all(corrupted[run] < clean[run] for run in clean)
+    corrupted, clean = (list(values(demo, "robustness/c", name).values()) for name in ("top1_mean_19", "top1_clean"))
+    assert min(corrupted) > 10 and np.mean(corrupted) < np.mean(clean) - 5
 
 
 def test_every_number_is_that_of_the_record_and_follows_from_sealed_files(demo: Project) -> None:
