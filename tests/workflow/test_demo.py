@@ -78,8 +78,8 @@ def test_a_pretrained_backbone_is_clearly_better_than_an_untrained_one(demo: Pro
 def test_networks_find_textures_and_shapes_better_than_chance_and_corruptions_harder_than_clean_images(
     demo: Project,
 ) -> None:
-    # One network's accuracy is known to 2.5 points for textures (198 images) and to 10 points for corruptions (20 images)
-    # only, so all together.
+    # One network alone is known to 2.5 points for textures (198 images), to 10 points for corruptions (20 images), so
+    # all together.
     chance = 100 / json.loads((demo.root / RESULTS / "data" / "textures.json").read_text("utf-8"))["classes"]
     for kind in ("cosine", "euclidean"):
         assert np.mean(list(values(demo, "texture_knn", f"top1_{kind}").values())) > 1.2 * chance
