@@ -34,7 +34,7 @@ from report_helpers import (
     put_sidecars,
     read,
 )
-from small_scale import copy_small
+from small_scale import copy_small, small_once
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import entry, put, put_required
 
@@ -271,7 +271,7 @@ def test_claims_that_are_only_counted_are_told_from_measured_ones(bare: Config) 
 
 def test_the_five_numbers_are_those_of_the_metric_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project_root())
-    small = load([Path("config/small.yaml")])
+    small = small_once()
     counted = {"paper": {"reproduced": 39, "compared": 40}}
     accuracy, cost, robustness, shape, counts = key_numbers(SimpleNamespace(config=small), counted)
 
@@ -280,7 +280,7 @@ def test_the_five_numbers_are_those_of_the_metric_files(monkeypatch: pytest.Monk
         return content["metrics"][metric]["value"]
 
     ours, other = (value("classification", "top1", network) for network in ("lska-k23", "lka-k23"))
-    assert accuracy.value == f"+{ours - other:.1f} points" and accuracy.about.endswith("on CIFAR-10")
+    assert accuracy.value == minus(f"{ours - other:+.1f} points") and accuracy.about.endswith("on CIFAR-10")
     assert f"{ours:.2f} against {other:.2f} % top-1" in accuracy.about
     right = [
         np.load(small.metric_path("classification", Run.parse(f"van_tiny-{name}-k23-s0")).with_suffix(".npz"))
@@ -290,7 +290,7 @@ def test_the_five_numbers_are_those_of_the_metric_files(monkeypatch: pytest.Monk
     gaps = right[0][key].astype(float) - right[1][key]
     reach = 1.96 * gaps.std(ddof=1) / len(gaps) ** 0.5 * (100 if gaps.max() == 1 else 1)
     low, high = ours - other - reach, ours - other + reach
-    assert accuracy.error == f"95 % interval {low:.1f} to {high:.1f}, paired over 10,000 images, one seed"
+    assert accuracy.error == minus(f"95 % interval {low:.1f} to {high:.1f}, paired over 10,000 images, one seed")
     growth = {
         name: value("complexity", "flops", f"{name}-k53") / value("complexity", "flops", f"{name}-k7")
         for name in ("lska", "lka", "lka_trivial")
@@ -301,7 +301,8 @@ def test_the_five_numbers_are_those_of_the_metric_files(monkeypatch: pytest.Monk
         (robustness, "robustness/c", "top1_mean_19"), (shape, "shape_texture", "shape_share_reference"),
     ):  # fmt: skip
         large, little = (value(task, metric, f"lska-k{size}") for size in (53, 7))
-        assert number.value == f"{large - little:+.1f} points" and f"{large:.2f} against {little:.2f}" in number.about
+        assert number.value == minus(f"{large - little:+.1f} points")
+        assert f"{large:.2f} against {little:.2f}" in number.about
     assert counts.value == "39 of 40"
     without = key_numbers(SimpleNamespace(config=replace(small, groups=())), counted)
     assert [one.value for one in without[:2]] == ["not run", "not run"]
@@ -467,7 +468,7 @@ def test_a_table_needs_networks_the_backbones_of_heads_and_metric_files(bare: Co
 
 
 def test_a_cell_stands_beside_itself_at_the_other_scale_with_its_data(bare: Config) -> None:
-    small = load([Path("config/small.yaml")])
+    small = small_once()
     put_required("table_03", bare)
     build_table("table_03", bare)
     assert compare_scales(tabled_scales()) == []
