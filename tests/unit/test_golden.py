@@ -37,7 +37,7 @@ def test_differences_are_named_and_another_processor_compares_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    count, trained = f"{golden.WITHOUT_WEIGHTS[0]}a.json", "results/demo/metrics/classification/a.json"
+    count, trained = f"{golden.COUNTED}a.json", "results/demo/metrics/classification/a.json"
     write_json(golden.RECORD, {"machine": MACHINE, "files": {count: "1", trained: "2", "gone": "3"}})
     assert golden.check(MACHINE, {count: "1", trained: "2", "gone": "3"}) == 0
     assert golden.check(MACHINE, {count: "1", trained: "4", "more": "5"}) == 1
