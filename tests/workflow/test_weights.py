@@ -48,7 +48,7 @@ def test_missing_metrics_are_measured_on_fetched_weights(clone: Project) -> None
         (clone.root / METRICS / f"{name}.json").unlink()
     said = clone.snakemake("--dry-run", *SMALL, "--", "all")
     assert f"fetch weights of {RUN}: published in DVC (2.2 MB)" in said
-    assert f"fetch weights of {tuned}: published in DVC (3.9 MB)" in said
+    assert f"fetch weights of {tuned}: published in DVC (4.0 MB)" in said
     planned = work(clone.planned(*SMALL, "--", "all"))
     # The clone has no corrupted images, which are made anew of the clean ones.
     assert planned == {"fetch": 2, "data": 1, "classification": 1, "robustness_c": 1, "dense": 1}
@@ -63,7 +63,7 @@ def test_an_edited_recipe_trains_what_follows_it_and_nothing_else(clone: Project
     assert "learning_rate: 1.0e-3" in text
     recipe.write_text(text.replace("learning_rate: 1.0e-3", "learning_rate: 2.0e-3"))
     said = clone.snakemake("--dry-run", *SMALL, "--", "all")
-    name = "fine-tune van_tiny lka k=23 for detection/retinanet"
+    name = "fine-tune van_tiny lka k=23 seed 0 for detection/retinanet"
     assert f"{name}: trained otherwise: learning_rate 0.001 -> 0.002" in said
     # The backbones are fetched, as the detectors start from them.
     assert work(clone.planned(*SMALL, "--", "all")) == {"fetch": 2, "fine_tune": 2, "dense": 2}
@@ -72,7 +72,7 @@ def test_an_edited_recipe_trains_what_follows_it_and_nothing_else(clone: Project
 def test_retrain_trains_a_published_network_and_all_that_follows_it(clone: Project) -> None:
     pull(clone)
     said = clone.snakemake("--dry-run", *SMALL, "--config", f'retrain=["{RUN}"]', "--", "all")
-    assert "train van_tiny lska k=53: to be trained again (setting retrain)" in said
+    assert "train van_tiny lska k=53 seed 0: to be trained again (setting retrain)" in said
     planned = work(clone.planned(*SMALL, "--config", f'retrain=["{RUN}"]', "--", "all"))
     # All images but CIFAR-10 are generated, and a clone has none.
     assert planned == {"train": 1, "classification": 1, "data": 4} | dict.fromkeys(PASSES, 1)
@@ -113,6 +113,6 @@ def test_the_store_holds_what_pointers_name_and_is_small(committed: Path) -> Non
     stored = [path for path in (committed / "store/files/md5").rglob("*") if path.is_file()]
     objects = {path.parent.name + path.name: path for path in stored}
     named = {line.split()[-1] for text in pointers for line in text.splitlines() if "md5: " in line}
-    assert set(objects) == named and len(pointers) == 10
+    assert set(objects) == named and len(pointers) == 11
     assert all(file_md5(path) == md5 for md5, path in objects.items())
     assert sum(path.stat().st_size for path in objects.values()) <= 60_000_000
