@@ -15,8 +15,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lska.claims.listing import Quantity, parse
-from lska.claims.verdicts import Difference, Evidence, Unavailable, difference, evidence_of
+from lska.claims.listing import Quantity
+from lska.claims.verdicts import Difference, Evidence, Unavailable, difference_of, evidence_of
 from lska.models.runs import Run
 from lska.provenance.files import write_text
 from lska.provenance.metric_files import project_root
@@ -72,9 +72,10 @@ class Results:
 
     def gap(self, task: str, metric: str, one: str, other: str) -> Difference | None:
         """The second network less the first."""
-        (comparison,) = parse(f"{task}.{metric}({one}) < {task}.{metric}({other})")
-        found = {quantity: self.evidence(quantity) for quantity in comparison.quantities}
-        return None if None in found.values() else difference(comparison, found)
+        try:
+            return difference_of(f"{task}.{metric}({one}) < {task}.{metric}({other})", self.config)[0]
+        except Unavailable:
+            return None
 
     def kernels(self, task: str, model: str = "van_tiny") -> list[int]:
         """Kernel sizes for which a model has a task with LKA or LSKA."""

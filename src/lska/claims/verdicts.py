@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lska.claims.listing import CLAIMS, Claim, Comparison, Quantity, claim_runs, read_claims
+from lska.claims.listing import CLAIMS, Claim, Comparison, Quantity, claim_runs, parse, read_claims
 from lska.models.runs import Run
 from lska.provenance.metric_files import outcomes_path
 from lska.provenance.outcomes import Outcomes, read_outcomes
@@ -385,6 +385,18 @@ def _sampling_error(quantity: Quantity, found: Sequence[Measurement]) -> float |
 
 
 # A difference and its error.
+
+
+def difference_of(predicate: str, config: Config) -> tuple[Difference, list[Evidence]]:
+    """What a predicate of one comparison comes to at a scale, and its quantities in the order in which they stand.
+
+    Raises:
+        Unavailable: a quantity was not measured (yet).
+        ValueError: the predicate or a metric file is faulty.
+    """
+    (comparison,), folder = parse(predicate), MetricFolder(config.scale, config.results)
+    evidence = {quantity: evidence_of(quantity, config, folder) for quantity in comparison.quantities}
+    return difference(comparison, evidence), list(evidence.values())
 
 
 def difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) -> Difference:

@@ -10,7 +10,7 @@ from typing import Any
 from lska.claims.claims_page import few
 from lska.claims.listing import MAIN_CLAIMS, parse
 from lska.claims.summaries import headlines
-from lska.claims.verdicts import MARKS, Difference, Evidence, Unavailable, Verdict, combine, difference, evidence_of
+from lska.claims.verdicts import MARKS, Unavailable, Verdict, combine, difference_of
 from lska.models.runs import Run
 from lska.provenance.files import read_yaml
 from lska.provenance.metric_files import project_root
@@ -18,7 +18,6 @@ from lska.report.gather import Results
 from lska.report.network_pages import network_name
 from lska.settings.scale import Config
 from lska.tables.cell_text import shown
-from lska.tables.measurements import MetricFolder
 from lska.tables.specs import data_names, display_names
 
 CITATION = project_root() / "CITATION.cff"
@@ -89,7 +88,7 @@ def _cost(config: Config) -> KeyNumber:
     for attention in ("lska", "lka", "lka_trivial"):
         sides = [_quantity("complexity", "flops", _like(run, attention=attention)) for run in (large, small)]
         try:
-            growth[attention] = f"× {shown(_compare(f'{sides[0]} / {sides[1]} > 0', config)[0].left, decimals=2)}"
+            growth[attention] = f"× {shown(difference_of(f'{sides[0]} / {sides[1]} > 0', config)[0].left, decimals=2)}"
         except Unavailable:
             continue
     names = display_names()["attentions"]
@@ -127,7 +126,8 @@ def _grown(config: Config, title: str, task: str, metric: str, what: str, page: 
 def _gap(config: Config, title: str, task: str, metric: str, run: Run, other: Run, about: str, page: str) -> KeyNumber:
     """How much larger a metric in percent is for one network than for another, in points, with its interval."""
     try:
-        found, evidence = _compare(f"{_quantity(task, metric, run)} - {_quantity(task, metric, other)} > 0", config)
+        ours, others = (_quantity(task, metric, one) for one in (run, other))
+        found, evidence = difference_of(f"{ours} - {others} > 0", config)
     except Unavailable:
         return KeyNumber(title, NOT_RUN, about, page)
     # With a digit more than their difference has, so that a reader who subtracts them gets it.
@@ -144,13 +144,6 @@ def _limits(interval: Sequence[float] | None) -> str:
     if interval is None:
         return "no error is known"
     return "95 % interval " + " to ".join(shown(end, decimals=1) for end in interval)
-
-
-def _compare(predicate: str, config: Config) -> tuple[Difference, list[Evidence]]:
-    """What a predicate of one comparison comes to, and its quantities; raises Unavailable."""
-    (comparison,), folder = parse(predicate), MetricFolder(config.scale, config.results)
-    evidence = {quantity: evidence_of(quantity, config, folder) for quantity in comparison.quantities}
-    return difference(comparison, evidence), list(evidence.values())
 
 
 def _ends(config: Config, task: str) -> tuple[Run, Run] | None:
