@@ -2,27 +2,23 @@
 
     python tests/unit/results_tables.py     # writes them anew
 
-Each stands below a comment with its name. "±" is one standard error, over images and trainings, where
-there are several of these. Intervals are of 95 %, by the tests that judge the claims.
+Each stands below a comment with its name. "±" is one standard error, over images and trainings. Intervals are of
+95 %, by the tests that judge the claims.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lska.claims.listing import Quantity
-from lska.claims.verdicts import Difference, Evidence, Unavailable, difference_of, evidence_of
+from lska.claims.verdicts import Difference, Numbers, Unavailable
 from lska.models.runs import Run
 from lska.provenance.files import write_text
 from lska.provenance.metric_files import project_root
 from lska.settings.scale import Config, load
-from lska.tables.collect import pool
-from lska.tables.measurements import MetricFolder
 
 ATTENTIONS = {"LKA": "lka", "LSKA": "lska"}
 MODELS = {"van_tiny": "VAN-Tiny", "van_base": "VAN-Base"}
@@ -51,31 +47,26 @@ class Results:
     """What a scale's metric files say, as text."""
 
     def __init__(self, config: Config) -> None:
-        self.config, self.folder = config, MetricFolder(config.scale, config.results)
-        self.evidence = functools.cache(self._evidence)
+        self.config, self.numbers = config, Numbers(config)
 
-    def _evidence(self, quantity: Quantity) -> Evidence | None:
-        """A quantity over all its seeds; None where not every one was measured."""
+    def found(self, predicate: str) -> Difference | None:
+        """What a comparison comes to; None where something was not measured."""
         try:
-            return evidence_of(quantity, self.config, self.folder)
+            return self.numbers.difference(predicate)[0]
         except Unavailable:
             return None
 
     def value(self, task: str, metric: str, network: str, digits: int = 1) -> str:
         """A metric with its standard error, or a dash."""
-        one = self.evidence(Quantity(task, metric, network))
+        one = self.found(f"{task}.{metric}({network}) > 0")
         if one is None:
             return "–"
-        pooled = pool(one.values, [one.standard_error])
-        error = "" if pooled.standard_error is None else f" ± {pooled.standard_error:.{digits}f}"
-        return f"{pooled.mean:,.{digits}f}{error}"
+        error = "" if one.standard_error is None else f" ± {one.standard_error:.{digits}f}"
+        return f"{one.value:,.{digits}f}{error}"
 
     def gap(self, task: str, metric: str, one: str, other: str) -> Difference | None:
         """The second network less the first."""
-        try:
-            return difference_of(f"{task}.{metric}({one}) < {task}.{metric}({other})", self.config)[0]
-        except Unavailable:
-            return None
+        return self.found(f"{task}.{metric}({one}) < {task}.{metric}({other})")
 
     def kernels(self, task: str, model: str = "van_tiny") -> list[int]:
         """Kernel sizes for which a model has a task with LKA or LSKA."""
@@ -178,7 +169,7 @@ def key(results: Results) -> Table:
         return [shown, *(results.value(task, metric, named(one, kernel)) for one in ATTENTIONS.values()), data]
 
     def plain(task: str, metric: str, kernel: int) -> Iterable[float]:
-        return (results.evidence(Quantity(task, metric, named(one, kernel))).value for one in ATTENTIONS.values())
+        return (results.found(f"{task}.{metric}({named(one, kernel)}) > 0").value for one in ATTENTIONS.values())
 
     flops = zip(*(plain("complexity", "flops", k) for k in (7, 65)), strict=True)
     counted = [f"{low / 1e9:.2f} G, {high / 1e9:.2f} G" for low, high in flops]

@@ -17,6 +17,7 @@ import functools
 import itertools
 import operator
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -237,7 +238,16 @@ def claim_runs(quantity: Quantity, config: Config) -> tuple[Run, ...]:
     return tuple(sorted(same, key=lambda run: run.seed))
 
 
+def repeated_runs(task: str, config: Config) -> list[Run]:
+    """The runs of a task whose networks were trained with several seeds at a scale: they tell how trainings differ."""
+    runs = config.runs_of(task)
+    seeds = Counter(run.with_seed(0) for run in runs)
+    return [run for run in runs if seeds[run.with_seed(0)] > 1]
+
+
 def claim_needs(config: Config, claims: tuple[Claim, ...] | None = None) -> list[tuple[str, Run]]:
     """The metric files, as (task, run), that the claims can use at a scale, each once."""
-    quantities = (one for claim in (read_claims() if claims is None else claims) for one in claim.quantities)
-    return list(dict.fromkeys((one.task, run) for one in quantities for run in claim_runs(one, config)))
+    quantities = [one for claim in (read_claims() if claims is None else claims) for one in claim.quantities]
+    needs = [(one.task, run) for one in quantities for run in claim_runs(one, config)]
+    tasks = dict.fromkeys(one.task for one in quantities if not one.counted)
+    return list(dict.fromkeys([*needs, *((task, run) for task in tasks for run in repeated_runs(task, config))]))

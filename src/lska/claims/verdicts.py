@@ -5,15 +5,18 @@ from lska.claims.verdicts import judge_claims
 results = judge_claims(load([Path("config/demo.yaml")]))
 
 Two spreads tell a difference from noise. That over images: networks are scored on the same images, so the values of an
-image are compared with each other, which removes what makes an image easy or hard for all. That between trainings,
-where every measured quantity has several seeds (Welch); both count then. One seed says nothing about it; the basis of
-each test says on what it rests. The error of a compound quantity, such as a quotient of two metrics, follows from its
-derivatives (the delta method). Observations that do not differ from each other at all, as whole numbers may over a few
-seeds, do not show that there is no error: it is not known then.
+image are compared with each other, which removes what makes an image easy or hard for all. That between trainings: two
+or three seeds of one network say little about it, so it is taken as the same for all networks of a scale and pooled
+over those that have several seeds. Both count, for networks with one seed too; where none has several, that over images
+alone. The basis of each test says on what it rests. The error of a compound quantity, such as a quotient of two
+metrics, follows from its derivatives (the delta method). Observations that do not differ from each other at all, as
+whole numbers may over a few seeds, do not show that there is no error: it is not known then.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lska.claims.listing import CLAIMS, Claim, Comparison, Quantity, claim_runs, parse, read_claims
+from lska.claims.listing import CLAIMS, Claim, Comparison, Quantity, claim_runs, parse, read_claims, repeated_runs
 from lska.models.runs import Run
 from lska.provenance.metric_files import outcomes_path
 from lska.provenance.outcomes import Outcomes, read_outcomes
@@ -95,12 +98,31 @@ class Pairing(NamedTuple):
     samples are others."""
 
 
+class Spread(NamedTuple):
+    """How a metric differs between trainings that differ in the seed alone."""
+
+    variance: float
+    """In the metric's unit, squared."""
+    freedom: int
+    """Degrees of freedom: the number of trainings less that of networks."""
+    networks: int
+
+
+def pooled(networks: Iterable[Sequence[float]]) -> Spread | None:
+    """The spread within networks, each given by a metric of its seeds; None where none has two."""
+    several = [values for values in networks if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    squares = math.fsum((len(values) - 1) * float(np.var(values, ddof=1)) for values in several)
+    return Spread(squares / freedom, freedom, len(several)) if several else None
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """A quantity as measured at a scale, in the unit of its metric files.
 
     `value` is the mean over seeds and `values` has one entry per seed. `outcomes` (length of the pairing,) are means
     over seeds too. Where there are none, `standard_error` may be known from the metric files alone; both None: unknown.
+    `spread` is that of the metric between trainings at this scale, None where no network has several seeds.
     """
 
     quantity: Quantity
@@ -109,6 +131,7 @@ class Evidence:
     unit: str
     n: int | None
     standard_error: float | None
+    spread: Spread | None
     pairing: Pairing | None
     outcomes: np.ndarray | None
     data: tuple[str, ...]
@@ -208,11 +231,11 @@ def judge_claims(config: Config, path: Path = CLAIMS) -> tuple[Result, ...]:
     Raises:
         ValueError: the list or a metric file is faulty; names file and field.
     """
-    folder, claims = MetricFolder(config.scale, config.results), read_claims(path)
+    claims, measured = read_claims(path), Numbers(config)
     found: dict[Quantity, Evidence | str] = {}
     for quantity in dict.fromkeys(quantity for claim in claims for quantity in claim.quantities):
         try:
-            found[quantity] = evidence_of(quantity, config, folder)
+            found[quantity] = measured.evidence(quantity)
         except Unavailable as reason:
             found[quantity] = str(reason)
     shrunken = set(config.architecture)
@@ -317,43 +340,72 @@ def _unit(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) -> str:
 # The numbers behind a claim.
 
 
-def evidence_of(quantity: Quantity, config: Config, folder: MetricFolder) -> Evidence:
-    """Read the metric files and outcomes of a quantity.
+class Numbers:
+    """A scale's metric files as evidence."""
 
-    Raises:
-        Unavailable: the scale has no such run, or it was not measured (yet), or the metric has no value.
-        ValueError: a file is faulty; names it.
-    """
-    runs = claim_runs(quantity, config)
-    if not runs:
-        raise Unavailable(f"scale {config.scale} has no {quantity.task} of {quantity.network}")
-    found, contents, paired = [], {}, []
-    for run in runs:
-        path = folder.path(quantity.task, run)
-        try:
-            contents[path] = content = folder.read(quantity.task, run)
-        except FileNotFoundError as error:
-            raise Unavailable(f"{quantity.task} of {run}: not measured yet") from error
-        found.append(measurement_of(content, quantity.metric, path, nullable=True))
-        if found[-1].value is None:
-            raise Unavailable(f"{quantity}: without a value in {path.as_posix()}")
-        paired.append(_outcomes(quantity, content, path))
-    pairings = {pairing for pairing, _ in paired}
-    pairing = pairings.pop() if len(pairings) == 1 else None
-    hardware = (str(content["environment"].get("hardware", "unknown")) for content in contents.values())
-    return Evidence(
-        quantity=quantity,
-        runs=runs,
-        values=tuple(float(one.value) for one in found),
-        unit=found[0].unit,
-        n=next((one.n for one in found if one.n is not None), None),
-        standard_error=_sampling_error(quantity, found),
-        pairing=pairing,
-        outcomes=None if pairing is None else np.mean([values for _, values in paired], axis=0),
-        data=tuple(dict.fromkeys(one.data for one in found if one.data is not None)),
-        devices=tuple(dict.fromkeys(hardware)),
-        files=tuple(contents),
-    )
+    def __init__(self, config: Config) -> None:
+        self.config, self.folder = config, MetricFolder(config.scale, config.results)
+        self.spread = functools.cache(self._spread)
+
+    def evidence(self, quantity: Quantity) -> Evidence:
+        """Read the metric files and outcomes of a quantity.
+
+        Raises:
+            Unavailable: the scale has no such run, or it was not measured (yet), or the metric has no value.
+            ValueError: a file is faulty; names it.
+        """
+        runs = claim_runs(quantity, self.config)
+        if not runs:
+            raise Unavailable(f"scale {self.config.scale} has no {quantity.task} of {quantity.network}")
+        found, contents, paired = [], {}, []
+        for run in runs:
+            path = self.folder.path(quantity.task, run)
+            try:
+                contents[path] = content = self.folder.read(quantity.task, run)
+            except FileNotFoundError as error:
+                raise Unavailable(f"{quantity.task} of {run}: not measured yet") from error
+            found.append(measurement_of(content, quantity.metric, path, nullable=True))
+            if found[-1].value is None:
+                raise Unavailable(f"{quantity}: without a value in {path.as_posix()}")
+            paired.append(_outcomes(quantity, content, path))
+        pairings = {pairing for pairing, _ in paired}
+        pairing = pairings.pop() if len(pairings) == 1 else None
+        hardware = (str(content["environment"].get("hardware", "unknown")) for content in contents.values())
+        return Evidence(
+            quantity=quantity,
+            runs=runs,
+            values=tuple(float(one.value) for one in found),
+            unit=found[0].unit,
+            n=next((one.n for one in found if one.n is not None), None),
+            standard_error=_sampling_error(quantity, found),
+            spread=None if quantity.counted else self.spread(quantity.task, quantity.metric),
+            pairing=pairing,
+            outcomes=None if pairing is None else np.mean([values for _, values in paired], axis=0),
+            data=tuple(dict.fromkeys(one.data for one in found if one.data is not None)),
+            devices=tuple(dict.fromkeys(hardware)),
+            files=tuple(contents),
+        )
+
+    def difference(self, predicate: str) -> tuple[Difference, list[Evidence]]:
+        """What a predicate of one comparison comes to, and its quantities in the order in which they stand.
+
+        Raises:
+            Unavailable: a quantity was not measured (yet).
+            ValueError: the predicate or a metric file is faulty.
+        """
+        (comparison,) = parse(predicate)
+        evidence = {quantity: self.evidence(quantity) for quantity in comparison.quantities}
+        return difference(comparison, evidence), list(evidence.values())
+
+    def _spread(self, task: str, metric: str) -> Spread | None:
+        """Pooled over the networks of a task, as far as they are measured."""
+        networks: dict[Run, list[float]] = {}
+        for run in repeated_runs(task, self.config):
+            with contextlib.suppress(FileNotFoundError):
+                one = measurement_of(self.folder.read(task, run), metric, self.folder.path(task, run), nullable=True)
+                if one.value is not None:
+                    networks.setdefault(run.with_seed(0), []).append(float(one.value))
+        return pooled(networks.values())
 
 
 def _outcomes(quantity: Quantity, content: Mapping[str, Any], path: Path) -> tuple[Pairing | None, np.ndarray]:
@@ -387,18 +439,6 @@ def _sampling_error(quantity: Quantity, found: Sequence[Measurement]) -> float |
 # A difference and its error.
 
 
-def difference_of(predicate: str, config: Config) -> tuple[Difference, list[Evidence]]:
-    """What a predicate of one comparison comes to at a scale, and its quantities in the order in which they stand.
-
-    Raises:
-        Unavailable: a quantity was not measured (yet).
-        ValueError: the predicate or a metric file is faulty.
-    """
-    (comparison,), folder = parse(predicate), MetricFolder(config.scale, config.results)
-    evidence = {quantity: evidence_of(quantity, config, folder) for quantity in comparison.quantities}
-    return difference(comparison, evidence), list(evidence.values())
-
-
 def difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) -> Difference:
     """Evaluate a comparison and its error from the evidence of all its quantities.
 
@@ -418,7 +458,8 @@ def difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) ->
         slopes[quantity] = (above - below) / (2 * step)
     images, basis = _over_images(measured, slopes)
     error, freedom = images, None if images is None else math.inf
-    if between := _over_seeds(measured, slopes):
+    between = _over_seeds(measured, slopes)
+    if between:
         seeds, freedom, trained = between
         basis = trained if images is None else f"{trained}, and {basis}"
         # What differs between seeds on single images is in both, so the sum is rather too large.
@@ -433,7 +474,7 @@ def difference(comparison: Comparison, evidence: Mapping[Quantity, Evidence]) ->
         p = float(2 * t.sf(abs(found[-1]) / error, freedom))
         # Two networks' shares of right images, and nothing else.
         alike = len(measured) == 2 and measured[0].pairing == measured[1].pairing
-        if comparison.bare and alike and all(one.binary for one in measured):
+        if not between and comparison.bare and alike and all(one.binary for one in measured):
             p, basis = mcnemar(measured[0].outcomes, measured[1].outcomes), f"{basis}; exact McNemar test"
     return Difference(*found, error, freedom, p, basis)
 
@@ -451,16 +492,20 @@ def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _over_seeds(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> tuple[float, float, str] | None:
-    """Standard error, degrees of freedom (Welch and Satterthwaite) and words; None where seeds are too few or alike."""
-    counts = [len(part.values) for part in measured]
-    if min(counts) < 2:
+    """Standard error, degrees of freedom (Satterthwaite) and words; None where seeds are too few or alike."""
+    spreads = {(part.quantity.task, part.quantity.metric): part.spread for part in measured}
+    if None in spreads.values():
         return None
-    shares = [slopes[part.quantity] ** 2 * float(np.var(part.values, ddof=1)) / len(part.values) for part in measured]
-    variance = sum(shares)
+    shares = dict.fromkeys(spreads, 0.0)
+    for part in measured:
+        metric = part.quantity.task, part.quantity.metric
+        shares[metric] += slopes[part.quantity] ** 2 * spreads[metric].variance / len(part.values)
+    variance = sum(shares.values())
     if _negligible(variance, measured, slopes):
         return None
-    freedom = variance**2 / sum(share**2 / (count - 1) for share, count in zip(shares, counts, strict=True))
-    return math.sqrt(variance), freedom, f"Welch's test over seeds ({', '.join(map(str, sorted(set(counts))))} each)"
+    freedom = variance**2 / sum(share**2 / spreads[metric].freedom for metric, share in shares.items())
+    networks = " and ".join(map(str, sorted({one.networks for one in spreads.values()})))
+    return math.sqrt(variance), freedom, f"spread over the seeds of {networks} networks"
 
 
 def _left_out(measured: Sequence[Evidence]) -> str:

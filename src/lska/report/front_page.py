@@ -10,7 +10,7 @@ from typing import Any
 from lska.claims.claims_page import few
 from lska.claims.listing import MAIN_CLAIMS, parse
 from lska.claims.summaries import headlines
-from lska.claims.verdicts import MARKS, Unavailable, Verdict, combine, difference_of
+from lska.claims.verdicts import MARKS, Numbers, Unavailable, Verdict, combine
 from lska.models.runs import Run
 from lska.provenance.files import read_yaml
 from lska.provenance.metric_files import project_root
@@ -84,11 +84,11 @@ def _cost(config: Config) -> KeyNumber:
     if ends is None:
         return _without_ends(config, title, page)
     small, large = ends
-    growth = {}
+    growth, numbers = {}, Numbers(config)
     for attention in ("lska", "lka", "lka_trivial"):
         sides = [_quantity("complexity", "flops", _like(run, attention=attention)) for run in (large, small)]
         try:
-            growth[attention] = f"× {shown(difference_of(f'{sides[0]} / {sides[1]} > 0', config)[0].left, decimals=2)}"
+            growth[attention] = f"× {shown(numbers.difference(f'{sides[0]} / {sides[1]} > 0')[0].left, decimals=2)}"
         except Unavailable:
             continue
     names = display_names()["attentions"]
@@ -127,7 +127,7 @@ def _gap(config: Config, title: str, task: str, metric: str, run: Run, other: Ru
     """How much larger a metric in percent is for one network than for another, in points, with its interval."""
     try:
         ours, others = (_quantity(task, metric, one) for one in (run, other))
-        found, evidence = difference_of(f"{ours} - {others} > 0", config)
+        found, evidence = Numbers(config).difference(f"{ours} - {others} > 0")
     except Unavailable:
         return KeyNumber(title, NOT_RUN, about, page)
     # With a digit more than their difference has, so that a reader who subtracts them gets it.
