@@ -106,7 +106,7 @@ def trends(table: Table) -> Iterator[str]:
     by more than two standard errors of the difference; nothing of attentions with fewer than two measured sizes.
 
     Errors are taken as independent, though networks see the same images: a size is called lower too rarely, not too
-    often.
+    often. The spread between trainings is pooled over the cells with several seeds and counts for all.
     """
     for column in table.spec.trend:
         curves: dict[str, dict[int, Cell]] = {}
@@ -116,13 +116,14 @@ def trends(table: Table) -> Iterator[str]:
                 continue
             if row.source.attention is not None and row.source.kernel is not None:
                 curves.setdefault(row.source.attention, {})[row.source.kernel] = cell
+        between = _between_trainings([cell for cells in curves.values() for cell in cells.values()])
         highest, lower = [], []
         for attention, cells in curves.items():
             if len(cells) > 1:
                 best = max(cells.values(), key=lambda cell: cell.value)
                 name = f"{display_names()['attentions'][attention]} at k="
                 highest.append(name + _listed(size for size, cell in cells.items() if cell.value == best.value))
-                beyond = _listed(size for size, cell in cells.items() if _beyond_error(best, cell))
+                beyond = _listed(size for size, cell in cells.items() if _beyond_error(best, cell, between))
                 lower += [name + beyond] if beyond else []
         if highest:
             yield f"Highest {column}: {'; '.join(highest)}"
@@ -134,8 +135,17 @@ def _listed(sizes: Iterable[int]) -> str:
     return ", ".join(map(str, sizes))
 
 
-def _beyond_error(higher: Cell, lower: Cell) -> bool:
-    return higher.value - lower.value > 2 * math.hypot(higher.standard_error, lower.standard_error)
+def _between_trainings(cells: Iterable[Cell]) -> float:
+    """Variance of one training, pooled over the cells with several seeds; 0 where there are none."""
+    several = [(len(cell.seeds) - 1, cell.deviation**2) for cell in cells if cell.deviation is not None]
+    return sum(freedom * variance for freedom, variance in several) / max(1, sum(freedom for freedom, _ in several))
+
+
+def _beyond_error(higher: Cell, lower: Cell, between: float) -> bool:
+    variances = (
+        cell.standard_error**2 + (between - (cell.deviation or 0.0) ** 2) / len(cell.seeds) for cell in (higher, lower)
+    )
+    return higher.value - lower.value > 2 * math.sqrt(sum(variances))
 
 
 def _sentence(text: str) -> str:

@@ -142,7 +142,7 @@ def kernel_size_panels(table: Table) -> Figure:
         place, label = grid[divmod(number, 2)], column.label
         if any(p.cells[label].other_data for p in series.points) and series.knows_paper(label):
             # Ours come from other data than the paper's, so that the two must not be compared in one panel.
-            upper, lower = (figure.add_subplot(part) for part in place.subgridspec(2, 1))
+            upper, lower = (figure.add_subplot(part) for part in place.subgridspec(2, 1, height_ratios=[2, 3]))
             _draw_panel(upper, series, column, ours=False)
             _draw_panel(lower, series, column, paper=False, spacing=0.08)
             upper.set_title(f"{title}: paper, ImageNet-1K", loc="left")
