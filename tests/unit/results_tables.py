@@ -14,6 +14,9 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
+
+from lska.claims.listing import Quantity
 from lska.claims.verdicts import Difference, Numbers, Unavailable
 from lska.models.runs import Run
 from lska.provenance.files import write_text
@@ -56,13 +59,17 @@ class Results:
         except Unavailable:
             return None
 
-    def value(self, task: str, metric: str, network: str, digits: int = 1) -> str:
-        """A metric with its standard error, or a dash."""
-        one = self.found(f"{task}.{metric}({network}) > 0")
+    def shown(self, quantity: str, digits: int = 1) -> str:
+        """A quantity with its standard error, or a dash."""
+        one = self.found(f"{quantity} > 0")
         if one is None:
             return "–"
         error = "" if one.standard_error is None else f" ± {one.standard_error:.{digits}f}"
         return f"{one.value:,.{digits}f}{error}"
+
+    def value(self, task: str, metric: str, network: str, digits: int = 1) -> str:
+        """A metric of a network with its standard error, or a dash."""
+        return self.shown(f"{task}.{metric}({network})", digits)
 
     def gap(self, task: str, metric: str, one: str, other: str) -> Difference | None:
         """The second network less the first."""
@@ -97,11 +104,17 @@ def accuracy(results: Results) -> Table:
     """Top-1 against the kernel size, with the difference of the two attentions and their speed."""
     rows = [["model", "k", *ATTENTIONS, "LSKA − LKA", "would see", *(f"{name}, images/s" for name in ATTENTIONS)]]
     for model, shown in MODELS.items():
-        for k in results.kernels("classification", model):
+        kernels = results.kernels("classification", model)
+        for k in kernels:
             both = [named(attention, k, model) for attention in ATTENTIONS.values()]
             gap = results.gap(*TOP1, *both)
             speeds = [results.value("speed", "throughput", one, 0).partition(" ")[0] for one in both]
             rows.append([shown, str(k), *(results.value(*TOP1, one) for one in both), signed(gap), seen(gap), *speeds])
+        if len(kernels) > 1:
+            top1 = ([f"{'.'.join(TOP1)}({named(one, k, model)})" for k in kernels] for one in ATTENTIONS.values())
+            both = [f"({' + '.join(quantities)}) / {len(kernels)}" for quantities in top1]
+            gap = results.found(" < ".join(both))
+            rows.append([shown, "mean", *map(results.shown, both), signed(gap), seen(gap), "–", "–"])
     return rows
 
 
@@ -117,6 +130,25 @@ def growth(results: Results) -> Table:
                 gaps = [results.gap(*metric, *(named(one, k, model) for k in step)) for one in ATTENTIONS.values()]
                 sizes = " and ".join(map(seen, gaps))
                 rows.append([f"{shown}, {step[0]} to {step[1]}", name, *map(signed, gaps), sizes])
+    return rows
+
+
+def trainings(results: Results) -> Table:
+    """How trainings with other seeds differ, and whether LKA and LSKA with equal seeds do so together."""
+    rows = [["metric", "deviation", "trainings", "networks", "r of LKA and LSKA"]]
+    inside = {name: (task, metric) for name, (task, metric, _) in INSIDE.items()}
+    for shown, (task, metric) in ({"top-1": TOP1} | CORRUPTED | DENSE | inside).items():
+        spread, pairs = results.numbers.spread(task, metric), []
+        if spread is None:
+            continue
+        for k in results.kernels(task):
+            both = (results.numbers.evidence(Quantity(task, metric, named(one, k))) for one in ATTENTIONS.values())
+            # Without their mean, n seeds have n - 1 values that are independent: one less for the correlation.
+            pairs += zip(*(np.subtract(one.values, one.value) for one in both), strict=True)
+        r = np.sum(np.prod(pairs, axis=1)) / np.sqrt(np.prod(np.sum(np.square(pairs), axis=0)))
+        digits = 3 if spread.variance < 0.01 else 1
+        counts = (f"{spread.freedom + spread.networks}", f"{spread.networks}", f"{r:.2f}".replace("-", "−"))
+        rows.append([shown, f"{math.sqrt(spread.variance):.{digits}f}", *counts])
     return rows
 
 
@@ -186,7 +218,7 @@ def key(results: Results) -> Table:
     ]
 
 
-TABLES: tuple[Callable[[Results], Table], ...] = (key, accuracy, growth, others, robustness, dense, inside)
+TABLES: tuple[Callable[[Results], Table], ...] = (key, accuracy, growth, trainings, others, robustness, dense, inside)
 
 
 def filled(text: str) -> str:
