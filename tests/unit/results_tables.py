@@ -14,9 +14,6 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
-
-from lska.claims.listing import Quantity
 from lska.claims.verdicts import Difference, Numbers, Unavailable
 from lska.models.runs import Run
 from lska.provenance.files import write_text
@@ -134,21 +131,14 @@ def growth(results: Results) -> Table:
 
 
 def trainings(results: Results) -> Table:
-    """How trainings with other seeds differ, and whether LKA and LSKA with equal seeds do so together."""
-    rows = [["metric", "deviation", "trainings", "networks", "r of LKA and LSKA"]]
-    inside = {name: (task, metric) for name, (task, metric, _) in INSIDE.items()}
-    for shown, (task, metric) in ({"top-1": TOP1} | CORRUPTED | DENSE | inside).items():
-        spread, pairs = results.numbers.spread(task, metric), []
-        if spread is None:
-            continue
-        for k in results.kernels(task):
-            both = (results.numbers.evidence(Quantity(task, metric, named(one, k))) for one in ATTENTIONS.values())
-            # Without their mean, n seeds have n - 1 values that are independent: one less for the correlation.
-            pairs += zip(*(np.subtract(one.values, one.value) for one in both), strict=True)
-        r = np.sum(np.prod(pairs, axis=1)) / np.sqrt(np.prod(np.sum(np.square(pairs), axis=0)))
-        digits = 3 if spread.variance < 0.01 else 1
-        counts = (f"{spread.freedom + spread.networks}", f"{spread.networks}", f"{r:.2f}".replace("-", "−"))
-        rows.append([shown, f"{math.sqrt(spread.variance):.{digits}f}", *counts])
+    """How trainings with other seeds differ."""
+    rows = [["metric", "standard deviation", "trainings", "networks"]]
+    corrupted, inside = dict(list(CORRUPTED.items())[1:]), {name: one[:2] for name, one in INSIDE.items()}
+    for shown, metric in ({"top-1": TOP1} | corrupted | DENSE | inside).items():
+        if spread := results.numbers.spread(*metric):
+            digits = 3 if spread.variance < 0.01 else 1
+            counts = map(str, (spread.freedom + spread.networks, spread.networks))
+            rows.append([shown, f"{math.sqrt(spread.variance):.{digits}f}", *counts])
     return rows
 
 

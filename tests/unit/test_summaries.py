@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from proven import edit
-from small_scale import copy_small
+from small_scale import copy_small, small_changes
 from syrupy.assertion import SnapshotAssertion
 
 from lska.audit.verify import verify_summaries
@@ -21,7 +21,6 @@ from lska.provenance.strict import merge
 from lska.settings.scale import Config, load
 
 RUN = "van_tiny-lska-k23-s0"
-KERNELS = (7, 11, 23, 35, 53)
 METRICS = Path("results/small/metrics")
 SUMMARY = Path(f"results/small/summary/{RUN}.json")
 PLOTS = Path("results/small/plots")
@@ -70,8 +69,8 @@ def test_each_number_is_that_of_its_metric_file_and_only_of_what_was_measured(sm
     (row,) = (line for line in rows if line["run"] == RUN.replace("k23", "k53"))
     assert row["detection.retinanet.box_ap"] == "" and row["classification.top1"] == "75.86"
     series = [(line["series"], int(line["kernel"])) for line in rows]
-    seeds = {k: (0, 1) if k == 23 else (0,) for k in KERNELS}
-    assert series == [(f"van_tiny-{name}-s{s}", k) for name in ("lka", "lska") for k in KERNELS for s in seeds[k]]
+    runs = sorted(small.runs, key=lambda run: run.sort_key)
+    assert series == [(f"{run.model}-{run.attention}-s{run.seed}", run.kernel) for run in runs]
 
 
 def test_records_of_trainings_are_told_line_by_line_with_their_validations(small: Config) -> None:
@@ -83,16 +82,13 @@ def test_records_of_trainings_are_told_line_by_line_with_their_validations(small
 
 
 def test_files_of_runs_that_a_scale_no_longer_has_go(small: Config) -> None:
-    every = {"model": "van_tiny", "attention": ["lka", "lska"]}
-    runs = [every | {"kernel": list(KERNELS[:-1]), "seed": 0}, every | {"kernel": 23, "seed": 1}]
-    sections = ("robustness", "shape_texture", "texture_knn", "receptive_field")
-    values = merge(read_yaml(Path("config/small.yaml")), {"runs": runs} | {name: {"runs": runs} for name in sections})
+    values = merge(read_yaml(Path("config/small.yaml")), small_changes(lambda run: run.kernel != 53))
     values.pop("segmentation")
     Path("fewer.yaml").write_text(json.dumps(values))
     fewer = load([Path("fewer.yaml")])
     assert [finding.file for finding in verify_summaries(fewer) if "has no such run or training" in finding.text] == [
         PLOTS / "segmentation" / "semantic_fpn.csv",
-        *(SUMMARY.parent / f"van_tiny-{name}-k53-s0.json" for name in ("lka", "lska")),
+        *(SUMMARY.parent / f"{run}.json" for run in sorted(small.runs, key=str) if run.kernel == 53),
     ]
     write_summaries(fewer)
     assert sorted(map(str, written())) == sorted(summary_files(fewer))
