@@ -111,7 +111,7 @@ def accuracy(results: Results) -> Table:
             top1 = ([f"{'.'.join(TOP1)}({named(one, k, model)})" for k in kernels] for one in ATTENTIONS.values())
             both = [f"({' + '.join(quantities)}) / {len(kernels)}" for quantities in top1]
             gap = results.found(" < ".join(both))
-            rows.append([shown, "mean", *map(results.shown, both), signed(gap), seen(gap), "–", "–"])
+            rows.append([f"{shown}, mean", "–", *map(results.shown, both), signed(gap), seen(gap), "–", "–"])
     return rows
 
 
