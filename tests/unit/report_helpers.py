@@ -58,7 +58,7 @@ def put_claims(config: Config) -> None:
     made = [claim(f"R{number:02}", str(verdict), config) for number, verdict in enumerate(Verdict, start=1)]
     counts = {str(verdict): 1 for verdict in Verdict}
     about = {"schema": 1, "scale": config.scale, "caption": config.caption}
-    content = {**about, "counts": counts, "claims": made}
+    content = {**about, "counts": counts, "trainings": {}, "claims": made}
     write_json(claim_files(config.results)[0], content)
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lska.claims.verdicts import Difference, Numbers, Unavailable
+from lska.claims.verdicts import Difference, Numbers, Unavailable, networks_and_freedom
 from lska.models.runs import Run
 from lska.provenance.files import write_text
 from lska.provenance.metric_files import project_root
@@ -135,10 +135,11 @@ def trainings(results: Results) -> Table:
     rows = [["metric", "standard deviation", "trainings", "networks"]]
     corrupted, inside = dict(list(CORRUPTED.items())[1:]), {name: one[:2] for name, one in INSIDE.items()}
     for shown, metric in ({"top-1": TOP1} | corrupted | DENSE | inside).items():
-        if spread := results.numbers.spread(*metric):
-            digits = 3 if spread.variance < 0.01 else 1
-            counts = map(str, (spread.freedom + spread.networks, spread.networks))
-            rows.append([shown, f"{math.sqrt(spread.variance):.{digits}f}", *counts])
+        if found := results.numbers.deviations(*metric):
+            networks, freedom = networks_and_freedom(found)
+            variance = math.fsum(value**2 for value in found.values()) / freedom
+            digits = 3 if variance < 0.01 else 1
+            rows.append([shown, f"{math.sqrt(variance):.{digits}f}", f"{len(found)}", f"{networks}"])
     return rows
 
 

@@ -28,11 +28,11 @@ from lska.claims.verdicts import (
     Pairing,
     Unavailable,
     Verdict,
+    deviations,
     difference,
     judge_claim,
     judge_claims,
     mcnemar,
-    pooled,
 )
 from lska.cli import main
 from lska.models.runs import Run
@@ -59,7 +59,7 @@ def quantity(text: str) -> Quantity:
 def evidence(text: str, *values: float, **more: Any) -> Evidence:
     """A quantity measured with one seed per value."""
     runs = tuple(Run.parse(f"{quantity(text).network}-s{seed}") for seed in range(len(values)))
-    fields = {"unit": "%", "n": None, "standard_error": None, "spread": None, "pairing": None, "outcomes": None,
+    fields = {"unit": "%", "n": None, "standard_error": None, "deviations": {}, "pairing": None, "outcomes": None,
               "data": ("shapes",), "devices": ("Some CPU",), "files": ()}  # fmt: skip
     return Evidence(quantity(text), runs, values, **{**fields, **more})
 
@@ -265,8 +265,18 @@ def test_the_error_of_a_median_throughput_follows_from_its_quartiles(tmp_path: P
 
 def compare(text: str, *parts: Evidence) -> Difference:
     """Of networks that are all that a scale has."""
-    (comparison,), spread = parse(text), pooled(part.values for part in parts)
-    return difference(comparison, {part.quantity: dataclasses.replace(part, spread=spread) for part in parts})
+    return difference(parse(text)[0], {part.quantity: part for part in among(*parts)})
+
+
+def among(*parts: Evidence) -> list[Evidence]:
+    """The same with the deviations of the trainings that they are of, metric by metric."""
+    def metric(part: Evidence) -> tuple[str, str]:
+        return part.quantity.task, part.quantity.metric
+
+    values: dict[tuple[str, str], dict[Run, float]] = {}
+    for part in parts:
+        values.setdefault(metric(part), {}).update(zip(part.runs, part.values, strict=True))
+    return [dataclasses.replace(part, deviations=deviations(values[metric(part)])) for part in parts]
 
 
 def right(generator: np.random.Generator, n: int, share: float) -> np.ndarray:
@@ -282,15 +292,34 @@ def test_the_spread_between_trainings_is_pooled_over_networks() -> None:
     assert (found.p, found.value) == (pytest.approx(expected.pvalue), pytest.approx(np.mean(one) - np.mean(other)))
     assert found.interval() == (pytest.approx(interval.low), pytest.approx(interval.high))
     assert found.basis == "spread over the seeds of 2 networks"
-    spread = pooled([one, other, third, (50.0,)])
-    squares = sum(np.var(values, ddof=1) * (len(values) - 1) for values in (one, other, third))
-    assert spread == (pytest.approx(squares / 6), 6, 3)
-    parts = (evidence(ONE, 72.0, spread=spread), evidence(OTHER, *other, spread=spread))
-    found = difference(parse(f"{ONE} > {OTHER}")[0], {part.quantity: part for part in parts})
-    assert found.freedom == pytest.approx(6)
-    assert found.standard_error == pytest.approx(np.sqrt(squares / 6 * (1 + 1 / 3)))
-    assert found.p == pytest.approx(2 * stats.t.sf(found.value / found.standard_error, 6))
-    assert pooled([(1.0,), ()]) is None
+    more = "classification.top1(van_tiny-lska-k7)"
+    alone, *parts = among(evidence(ONE, 72.0), evidence(OTHER, *other), evidence(more, *third))
+    assert list(alone.deviations) == [run for part in parts for run in part.runs]
+    found = difference(parse(f"{ONE} > {OTHER}")[0], {part.quantity: part for part in (alone, parts[0])})
+    variance = sum(np.var(values, ddof=1) * (len(values) - 1) for values in (other, third)) / 3
+    assert found.freedom == pytest.approx(3) and found.basis == "spread over the seeds of 2 networks"
+    assert found.standard_error == pytest.approx(np.sqrt(variance * (1 + 1 / 3)))
+    assert found.p == pytest.approx(2 * stats.t.sf(found.value / found.standard_error, 3))
+
+
+def test_metrics_of_the_same_trainings_are_added_before_their_spread_is_taken() -> None:
+    """Where shape rises as texture falls, their difference varies more than each; other tasks are independent."""
+    generator, found, values = np.random.default_rng(11), [], []
+    names = [f"shape_texture.{what}({net})" for what in ("shape", "texture") for net in ("resnet18", "convnext_tiny")]
+    for _ in range(600):
+        leaning = generator.normal(0, 1, (2, 4))
+        shape, texture = 40 + leaning, 35 - leaning + generator.normal(0, 0.3, (2, 4))
+        parts = [evidence(name, *seeds) for name, seeds in zip(names, (*shape, *texture), strict=True)]
+        found.append(compare(f"({names[0]} - {names[2]}) - ({names[1]} - {names[3]}) > 0", *parts))
+        values.append(found[-1].value)
+    assert {round(one.freedom, 6) for one in found} == {6}
+    assert np.mean([one.standard_error**2 for one in found]) == pytest.approx(np.var(values), rel=0.2)
+    wrong = np.mean([one.p < 0.05 for one in found])
+    assert abs(wrong - 0.05) < 4 * (0.05 * 0.95 / 600) ** 0.5
+    # Of two tasks with as many seeds, the degrees of freedom add up where their shares are equal.
+    one, other = (f"{task}.top1(van_tiny-lska-k23)" for task in ("classification", "robustness/a"))
+    both = compare(f"{one} > {other}", evidence(one, 1.0, 2.0, 3.0), evidence(other, 5.0, 3.0, 4.0))
+    assert both.freedom == pytest.approx(4) and both.standard_error == pytest.approx(np.sqrt(2 / 3))
 
 
 def test_networks_of_one_seed_that_are_equally_good_differ_in_one_of_twenty_tests() -> None:
@@ -298,9 +327,9 @@ def test_networks_of_one_seed_that_are_equally_good_differ_in_one_of_twenty_test
     generator, wrong = np.random.default_rng(7), []
     for _ in range(500):
         one, other, *several = (generator.normal(70, 1, count) for count in (1, 1, 3, 3, 2))
-        spread = pooled(several)
-        parts = [evidence(text, *values, spread=spread) for text, values in ((ONE, one), (OTHER, other))]
-        wrong.append(difference(parse(f"{ONE} > {OTHER}")[0], {part.quantity: part for part in parts}).p < 0.05)
+        names = [ONE, OTHER, *(f"classification.top1(van_tiny-lska-k{kernel})" for kernel in (7, 35, 53))]
+        parts = among(*(evidence(name, *seeds) for name, seeds in zip(names, (one, other, *several), strict=True)))
+        wrong.append(difference(parse(f"{ONE} > {OTHER}")[0], {part.quantity: part for part in parts[:2]}).p < 0.05)
     assert 0.05 - 4 * (0.05 * 0.95 / 500) ** 0.5 < np.mean(wrong) < 0.05 + 4 * (0.05 * 0.95 / 500) ** 0.5
 
 
@@ -313,7 +342,16 @@ def test_a_scale_pools_the_seeds_of_all_its_networks(tmp_path: Path) -> None:
             measured(tmp_path, "classification", run, "top1", value=value)
     scale = Scale(tmp_path, runs)
     found = Numbers(scale).evidence(quantity("classification.top1(van_tiny-lska-k7)"))
-    assert found.spread == (pytest.approx((2 + 0.5 + 4.5) / 3), 3, 3)
+    assert {str(run): value for run, value in found.deviations.items()} == {
+        "van_tiny-lka-k23-s0": -1, "van_tiny-lka-k23-s1": 1, "van_tiny-lska-k23-s0": -0.5, "van_tiny-lska-k23-s1": 0.5,
+        "resnet18-s0": -1.5, "resnet18-s1": 1.5,
+    }  # fmt: skip
+    line = {"id": "C1", "source": "Text", "statement": "It is good", "predicate": f"{found.quantity} > 1",
+            "tolerance": "", "data": "", "paper_numbers": "not known", "note": ""}  # fmt: skip
+    (judged,) = judge_claims(scale, put_claims(tmp_path, line))
+    assert judged.basis == "spread over the seeds of 3 networks"
+    files = claims_content([judged], scale)["trainings"]["classification"]
+    assert [Path(file).stem for file in files] == [str(run) for run in found.deviations]
     assert claim_needs(scale, (claim("classification.top1(van_tiny-lska-k7) > 1"),)) == [
         ("classification", run) for run in (runs[-1], *runs[:-1])
     ]  # fmt: skip
@@ -327,8 +365,9 @@ def test_the_spread_over_images_adds_to_that_over_seeds() -> None:
         hard = generator.normal(0, 20, 500)
         drawn = [hard + generator.normal(0, 10, (3, 500)) + generator.normal(0, 1, (3, 1)) for _ in range(2)]
         parts = [
-            dataclasses.replace(on_images(text, one.mean(axis=0)), values=tuple(one.mean(axis=1)))
+            evidence(text, *one.mean(axis=1), pairing=images.pairing, outcomes=images.outcomes)
             for text, one in zip((ONE, OTHER), drawn, strict=True)
+            for images in [on_images(text, one.mean(axis=0))]
         ]
         found.append(compare(f"{ONE} > {OTHER}", *parts))
         errors.append(found[-1].value)

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 from proven import COLUMN, FIGURE, ROW, RUN, SEGMENTATION, TABLE, Proven, edit
-from small_scale import copy_small
+from small_scale import copy_small, small_changes
 from syrupy.assertion import SnapshotAssertion
 from table_helpers import PAPER, demo, put_required
 
 from lska.audit.explain import choose_cell, filled_table
 from lska.audit.links import Finding, Level, ScaleFiles, broken, check_record
 from lska.audit.table_files import Apart, verify_table
-from lska.audit.verify import Verification, first_broken, verify_scale, verify_summaries
+from lska.audit.verify import Verification, first_broken, verify_claims, verify_scale, verify_summaries
 from lska.claims.claims_page import write_claims
 from lska.claims.listing import claim_files
 from lska.claims.verdicts import judge_claims
@@ -596,6 +596,23 @@ def test_no_committed_result_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     report = verify_scale(load([Path("config/small.yaml")]))
     assert [(found.file.as_posix(), found.place, found.text) for found in report.of(Level.BROKEN)] == []
     assert report.chains > 2000 and report.checked["tables"] == 17
+
+
+def test_verdicts_are_outdated_once_more_seeds_tell_how_trainings_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of claims whose own networks have the same seeds as before."""
+    for name in ("config", "paper", "results/small/metrics"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(project_root() / name)
+    monkeypatch.chdir(tmp_path)
+    fewer = load([Path("config/small.yaml")], small_changes(lambda run: run.seed == 0 or run.kernel == 23))
+    write_claims(judge_claims(fewer), fewer, fewer.results)
+    assert list(verify_claims(fewer)) == []
+    (found,) = verify_claims(load([Path("config/small.yaml")]))
+    assert (found.level, found.file) == (Level.OUTDATED, RESULTS / "claims/claims.json")
+    replaced(RESULTS / "claims/claims.json", r'"p": 0\.\d+', '"p": 0.04')
+    assert [one.level for one in verify_claims(fewer)] == [Level.BROKEN]
 
 
 def test_every_edit_of_what_dvc_compares_is_named(

@@ -335,14 +335,16 @@ def _other_claims(shown: Mapping[str, Any], judged: Mapping[str, Any]) -> bool:
     def by_id(content: Mapping[str, Any]) -> dict[str, Any]:
         return {one["id"]: one for one in content["claims"]}
 
-    def files(claim: Mapping[str, Any]) -> list[list[str]]:
-        return [quantity["files"] for quantity in claim["quantities"]]
+    def files(content: Mapping[str, Any], claim: Mapping[str, Any]) -> list[list[str]]:
+        tasks = (quantity["name"].partition(".")[0] for quantity in claim["quantities"])
+        own = [quantity["files"] for quantity in claim["quantities"]]
+        return own + [content["trainings"].get(task, []) for task in tasks]
 
     try:
         ours, theirs = by_id(shown), by_id(judged)
-        other = {name for name in ours if files(ours[name]) != files(theirs[name])}
+        other = {name for name in ours if files(shown, ours[name]) != files(judged, theirs[name])}
         alike = all(ours[name] == theirs[name] for name in ours if name not in other)
-        same = all(shown[name] == judged[name] for name in judged if name not in ("claims", "counts"))
+        same = all(shown[name] == judged[name] for name in judged if name not in ("claims", "counts", "trainings"))
         return bool(other) and alike and same and [*ours] == [*theirs] and [*sorted(judged)] == [*sorted(shown)]
     except (KeyError, TypeError):
         return False

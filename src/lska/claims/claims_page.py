@@ -31,6 +31,7 @@ def write_claims(results: Sequence[Result], config: Config, folder: Path) -> Non
 def claims_content(results: Sequence[Result], config: Config) -> dict[str, Any]:
     """Everything behind the verdicts, in plain values; numbers are not rounded."""
     verdicts, claims = [result.verdict for result in results], []
+    trainings: dict[str, dict[str, None]] = {}
     for result in results:
         comparisons, quantities = [], []
         for outcome in result.outcomes:
@@ -45,6 +46,9 @@ def claims_content(results: Sequence[Result], config: Config) -> dict[str, Any]:
             })  # fmt: skip
         for part in result.evidence:
             counted = part.quantity.counted
+            for run in part.deviations:
+                path = part.files[0].with_name(f"{run}.json")
+                trainings.setdefault(part.quantity.task, {})[relative_place(path)] = None
             quantities.append({
                 "name": str(part.quantity), "value": part.value, "unit": part.unit, "n": part.n,
                 "standard_error": None if counted else part.standard_error,
@@ -60,6 +64,8 @@ def claims_content(results: Sequence[Result], config: Config) -> dict[str, Any]:
         })  # fmt: skip
     return {
         "schema": 1, "scale": config.scale, "caption": config.caption, "claims": claims,
+        # The files that tell how trainings of a task differ.
+        "trainings": {task: list(files) for task, files in trainings.items()},
         "counts": {str(verdict): verdicts.count(verdict) for verdict in Verdict},
     }  # fmt: skip
 

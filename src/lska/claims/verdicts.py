@@ -6,10 +6,10 @@ results = judge_claims(load([Path("config/demo.yaml")]))
 
 Two spreads tell a difference from noise. That over images: networks are scored on the same images, so the values of an
 image are compared with each other, which removes what makes an image easy or hard for all. That between trainings: two
-or three seeds of one network say little about it, so it is taken as the same for all networks of a scale and pooled
-over those that have several seeds. Both count, for networks with one seed too; where none has several, that over images
-alone. The basis of each test says on what it rests. The error of a compound quantity, such as a quotient of two
-metrics, follows from its derivatives (the delta method). Observations that do not differ from each other at all, as
+or three seeds of one network say little about it, so it is taken as the same for all networks that a scale has of a
+task, and pooled over those with several seeds. Both count, for networks with one seed too; where none has several, that
+over images alone. The basis of each test says on what it rests. The error of a compound quantity, such as a quotient of
+two metrics, follows from its derivatives (the delta method). Observations that do not differ from each other at all, as
 whole numbers may over a few seeds, do not show that there is no error: it is not known then.
 """
 
@@ -19,7 +19,7 @@ import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -98,22 +98,19 @@ class Pairing(NamedTuple):
     samples are others."""
 
 
-class Spread(NamedTuple):
-    """How a metric differs between trainings that differ in the seed alone."""
+def deviations(values: Mapping[Run, float]) -> dict[Run, float]:
+    """How far the runs of networks with several seeds are from the mean over their network's seeds."""
+    seeds: dict[Run, list[float]] = {}
+    for run, value in values.items():
+        seeds.setdefault(run.with_seed(0), []).append(value)
+    means = {network: math.fsum(found) / len(found) for network, found in seeds.items() if len(found) > 1}
+    return {run: value - means[run.with_seed(0)] for run, value in values.items() if run.with_seed(0) in means}
 
-    variance: float
-    """In the metric's unit, squared."""
-    freedom: int
-    """Degrees of freedom: the number of trainings less that of networks."""
-    networks: int
 
-
-def pooled(networks: Iterable[Sequence[float]]) -> Spread | None:
-    """The spread within networks, each given by a metric of its seeds; None where none has two."""
-    several = [values for values in networks if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in several)
-    squares = math.fsum((len(values) - 1) * float(np.var(values, ddof=1)) for values in several)
-    return Spread(squares / freedom, freedom, len(several)) if several else None
+def networks_and_freedom(runs: Collection[Run]) -> tuple[int, int]:
+    """The number of their networks, and that of the degrees of freedom of deviations from these networks' means."""
+    networks = len({run.with_seed(0) for run in runs})
+    return networks, len(runs) - networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +119,7 @@ class Evidence:
 
     `value` is the mean over seeds and `values` has one entry per seed. `outcomes` (length of the pairing,) are means
     over seeds too. Where there are none, `standard_error` may be known from the metric files alone; both None: unknown.
-    `spread` is that of the metric between trainings at this scale, None where no network has several seeds.
+    `deviations` are those of the metric at all trainings of the scale's networks with several seeds.
     """
 
     quantity: Quantity
@@ -131,7 +128,7 @@ class Evidence:
     unit: str
     n: int | None
     standard_error: float | None
-    spread: Spread | None
+    deviations: Mapping[Run, float]
     pairing: Pairing | None
     outcomes: np.ndarray | None
     data: tuple[str, ...]
@@ -345,7 +342,7 @@ class Numbers:
 
     def __init__(self, config: Config) -> None:
         self.config, self.folder = config, MetricFolder(config.scale, config.results)
-        self.spread = functools.cache(self._spread)
+        self.deviations = functools.cache(self._deviations)
 
     def evidence(self, quantity: Quantity) -> Evidence:
         """Read the metric files and outcomes of a quantity.
@@ -378,7 +375,7 @@ class Numbers:
             unit=found[0].unit,
             n=next((one.n for one in found if one.n is not None), None),
             standard_error=_sampling_error(quantity, found),
-            spread=None if quantity.counted else self.spread(quantity.task, quantity.metric),
+            deviations={} if quantity.counted else self.deviations(quantity.task, quantity.metric),
             pairing=pairing,
             outcomes=None if pairing is None else np.mean([values for _, values in paired], axis=0),
             data=tuple(dict.fromkeys(one.data for one in found if one.data is not None)),
@@ -397,15 +394,14 @@ class Numbers:
         evidence = {quantity: self.evidence(quantity) for quantity in comparison.quantities}
         return difference(comparison, evidence), list(evidence.values())
 
-    def _spread(self, task: str, metric: str) -> Spread | None:
-        """Pooled over the networks of a task, as far as they are measured."""
-        networks: dict[Run, list[float]] = {}
+    def _deviations(self, task: str, metric: str) -> dict[Run, float]:
+        """Those of all networks of a task, as far as they are measured."""
+        values = {}
         for run in repeated_runs(task, self.config):
             with contextlib.suppress(FileNotFoundError):
-                one = measurement_of(self.folder.read(task, run), metric, self.folder.path(task, run), nullable=True)
-                if one.value is not None:
-                    networks.setdefault(run.with_seed(0), []).append(float(one.value))
-        return pooled(networks.values())
+                one = self.folder.measurement(task, run, metric, nullable=True)
+                values |= {} if one.value is None else {run: float(one.value)}
+        return deviations(values)
 
 
 def _outcomes(quantity: Quantity, content: Mapping[str, Any], path: Path) -> tuple[Pairing | None, np.ndarray]:
@@ -492,20 +488,34 @@ def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _over_seeds(measured: Sequence[Evidence], slopes: Mapping[Quantity, float]) -> tuple[float, float, str] | None:
-    """Standard error, degrees of freedom (Satterthwaite) and words; None where seeds are too few or alike."""
-    spreads = {(part.quantity.task, part.quantity.metric): part.spread for part in measured}
-    if None in spreads.values():
-        return None
-    shares = dict.fromkeys(spreads, 0.0)
+    """Standard error, degrees of freedom (Satterthwaite) and words; None where seeds are too few or alike.
+
+    Metrics of one network and task are of the same trainings, and are added up before their spread is taken; tasks are
+    taken as independent.
+    """
+    tasks: dict[str, dict[str, list[Evidence]]] = {}
     for part in measured:
-        metric = part.quantity.task, part.quantity.metric
-        shares[metric] += slopes[part.quantity] ** 2 * spreads[metric].variance / len(part.values)
-    variance = sum(shares.values())
-    if _negligible(variance, measured, slopes):
+        tasks.setdefault(part.quantity.task, {}).setdefault(part.quantity.network, []).append(part)
+    variances, freedoms, counts = [], [], set()
+    for networks in tasks.values():
+        every = [part for parts in networks.values() for part in parts]
+        runs = [run for run in every[0].deviations if all(run in part.deviations for part in every)]
+        count, freedom = networks_and_freedom(runs)
+        if not freedom:
+            return None
+        variance = 0.0
+        for parts in networks.values():
+            added = [math.fsum(slopes[part.quantity] * part.deviations[run] for part in parts) for run in runs]
+            variance += math.fsum(value**2 for value in added) / freedom / len(parts[0].values)
+        variances.append(variance)
+        freedoms.append(freedom)
+        counts.add(count)
+    total = sum(variances)
+    if _negligible(total, measured, slopes):
         return None
-    freedom = variance**2 / sum(share**2 / spreads[metric].freedom for metric, share in shares.items())
-    networks = " and ".join(map(str, sorted({one.networks for one in spreads.values()})))
-    return math.sqrt(variance), freedom, f"spread over the seeds of {networks} networks"
+    freedom = total**2 / sum(one**2 / degrees for one, degrees in zip(variances, freedoms, strict=True))
+    said = " and ".join(f"{count} network{'s' if count > 1 else ''}" for count in sorted(counts))
+    return math.sqrt(total), freedom, f"spread over the seeds of {said}"
 
 
 def _left_out(measured: Sequence[Evidence]) -> str:

@@ -105,8 +105,8 @@ def trends(table: Table) -> Iterator[str]:
     """For each column of the spec's `trend`, at which kernel size each attention is highest, and which sizes are lower
     by more than two standard errors of the difference; nothing of attentions with fewer than two measured sizes.
 
-    Errors are taken as independent, though networks see the same images: a size is called lower too rarely, not too
-    often. The spread between trainings is pooled over the cells with several seeds and counts for all.
+    A description, not a test as the claims have it: errors are taken as independent, though networks see the same
+    images. The spread between trainings is pooled over the cells with several seeds and counts for all.
     """
     for column in table.spec.trend:
         curves: dict[str, dict[int, Cell]] = {}
