@@ -11,6 +11,7 @@ from whole_project import Project, work
 
 from lska.provenance.files import read_json
 from lska.provenance.metric_files import file_md5
+from lska.settings.scale import load
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -66,7 +67,8 @@ def test_an_edited_recipe_trains_what_follows_it_and_nothing_else(clone: Project
     name = "fine-tune van_tiny lka k=23 seed 0 for detection/retinanet"
     assert f"{name}: trained otherwise: learning_rate 0.001 -> 0.002" in said
     # The backbones are fetched, as the detectors start from them.
-    assert work(clone.planned(*SMALL, "--", "all")) == {"fetch": 2, "fine_tune": 2, "dense": 2}
+    detectors = len(load([clone.root / SMALL[-1]]).runs_of("detection/retinanet"))
+    assert work(clone.planned(*SMALL, "--", "all")) == dict.fromkeys(("fetch", "fine_tune", "dense"), detectors)
 
 
 def test_retrain_trains_a_published_network_and_all_that_follows_it(clone: Project) -> None:
