@@ -115,6 +115,6 @@ def test_the_store_holds_what_pointers_name_and_is_small(committed: Path) -> Non
     stored = [path for path in (committed / "store/files/md5").rglob("*") if path.is_file()]
     objects = {path.parent.name + path.name: path for path in stored}
     named = {line.split()[-1] for text in pointers for line in text.splitlines() if "md5: " in line}
-    assert pointers and set(objects) == named
+    assert set(objects) == named and len(pointers) == 15
     assert all(file_md5(path) == md5 for md5, path in objects.items())
     assert sum(path.stat().st_size for path in objects.values()) <= 60_000_000

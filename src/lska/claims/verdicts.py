@@ -399,8 +399,9 @@ class Numbers:
         values = {}
         for run in repeated_runs(task, self.config):
             with contextlib.suppress(FileNotFoundError):
-                one = self.folder.measurement(task, run, metric, nullable=True)
-                values |= {} if one.value is None else {run: float(one.value)}
+                value = self.folder.measurement(task, run, metric, nullable=True).value
+                if value is not None:
+                    values[run] = float(value)
         return deviations(values)
 
 

@@ -126,8 +126,8 @@ def _grown(config: Config, title: str, task: str, metric: str, what: str, page: 
 def _gap(config: Config, title: str, task: str, metric: str, run: Run, other: Run, about: str, page: str) -> KeyNumber:
     """How much larger a metric in percent is for one network than for another, in points, with its interval."""
     try:
-        ours, others = (_quantity(task, metric, one) for one in (run, other))
-        found, evidence = Numbers(config).difference(f"{ours} - {others} > 0")
+        sides = [_quantity(task, metric, one) for one in (run, other)]
+        found, evidence = Numbers(config).difference(f"{sides[0]} - {sides[1]} > 0")
     except Unavailable:
         return KeyNumber(title, NOT_RUN, about, page)
     # With a digit more than their difference has, so that a reader who subtracts them gets it.
