@@ -45,7 +45,7 @@ test: $(VENV)/test lint
 test-all: test
 	@log=$$(mktemp); pytest -m "not slow" tests/cluster > $$log 2>&1 & cluster=$$!; trap "kill $$cluster" INT TERM; \
 	  $(PYTEST) -m slow tests/unit tests/notebooks tests/gpu; slow=$$?; \
-	  pytest tests/workflow; workflow=$$?; \
+	  $(PYTEST) tests/workflow; workflow=$$?; \
 	  wait $$cluster; cluster=$$?; cat $$log; rm -f $$log; exit $$((slow | workflow | cluster))
 
 # Numbers that a change of the code must not change.

@@ -76,6 +76,12 @@ class Project:
             lines = record.read_text("utf-8").splitlines() if record.exists() else []
         return list(map(json.loads, lines))
 
+    def plan(self, *arguments: str) -> dict[str, Any]:
+        """What `lska plan --json` prints."""
+        done = self.run("lska", "plan", "--json", *arguments)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads(done.stdout)
+
     def ran(self) -> dict[str, int]:
         """Rules of the last run with the number of jobs of each, from Snakemake's own words in its log."""
         log = max((self.root / ".snakemake/log").iterdir(), key=lambda path: path.stat().st_mtime)

@@ -1,4 +1,4 @@
-"""One run of the whole demo in a copy of the project, in a folder with an awkward name, shared by the tests here."""
+"""A copy of the project, and a clone of a repository that has all of it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,6 @@ COMMITS = 5
 def project(tmp_path: Path) -> Project:
     """A fresh copy without results."""
     return copy_project(tmp_path / "project")
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy in which the whole demo has run."""
-    copied = copy_project(tmp_path_factory.mktemp("work") / 'it\'s a "demo" of mine')
-    copied.snakemake("--", "all")
-    return copied
 
 
 def git(folder: Path, *arguments: str) -> str:

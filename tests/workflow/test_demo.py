@@ -1,11 +1,13 @@
 """The whole demo: networks learn, numbers are those of the record, targets ask for no more than they need.
 
-What all scales have in common is tested in `tests/rules`.
+What all scales have in common is tested in `tests/rules`. All tests that look at the demo stand in this file: one
+process runs a file, so the demo is made once.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import zipfile
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from whole_project import PROJECT, Project, work
+from whole_project import PROJECT, Project, copy_project, work
 
 from lska.pipeline.products import FIGURES, TABLES
 from lska.settings.tasks import SETS
@@ -38,6 +40,14 @@ NETWORKS = {
     "receptive_field": 12,
     **{f"robustness/{name}": 21 for name in SETS},
 }
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy in which the whole demo has run."""
+    copied = copy_project(tmp_path_factory.mktemp("work") / 'it\'s a "demo" of mine')
+    copied.snakemake("--", "all")
+    return copied
 
 
 def values(demo: Project, task: str, metric: str) -> dict[str, float]:
@@ -114,6 +124,45 @@ def test_snakemakes_own_report_shows_tables_and_figures_with_captions(demo: Proj
     assert {f"{name}.html" if name.startswith("table") else f"{name}.svg" for name in TARGETS} <= names
     assert "every cell has a state" in page and "Scale and data: demo scale" in page
     assert "Table III" in page and "rebuilt from images to tables" in page
+
+
+def test_corrupted_images_and_the_clean_ones_that_they_are_made_of_make_themselves_again(
+    demo: Project, tmp_path: Path
+) -> None:
+    clone = Project(tmp_path / "clone")
+    shutil.copytree(demo.root, clone.root, ignore=shutil.ignore_patterns(".snakemake", "work"))
+    data = clone.root / "results/demo/data"
+    for folder in (path for path in data.iterdir() if path.is_dir()):
+        shutil.rmtree(folder)
+    for path in clone.root.rglob("*"):
+        os.utime(path, (1.7e9, 1.7e9))
+    assert clone.planned("--", "all") == {}
+    target = clone.root / "results/demo/metrics/robustness/c/van_tiny-lska-k23-s0.json"
+    former = json.loads(target.read_text())
+    records = {path: path.read_bytes() for path in data.glob("*.json")}
+    target.unlink()
+    clone.snakemake("--", str(target.relative_to(clone.root)))
+    counts = clone.ran()
+    assert counts.pop("data") == 2 and sum(counts.values()) == 1 and next(iter(counts)).startswith("robustness_c_")
+    assert json.loads(target.read_text())["metrics"] == former["metrics"]
+    assert {path: path.read_bytes() for path in data.glob("*.json")} == records
+    assert sorted(path.name for path in data.iterdir() if path.is_dir()) == ["shapes", "shapes_c"]
+    # Tables are made of metric files, which say the same as before.
+    assert not {"train", "classification", "data"} & set(clone.planned("--", "all"))
+
+
+def test_what_has_run_is_not_planned_and_what_changed_is_with_its_reason(demo: Project) -> None:
+    assert demo.plan()["totals"]["jobs"] == 0
+    changes = {"training": {"overrides": {"label_smoothing": 0.15}}}
+    document = demo.plan("table_03", "--set", json.dumps(changes))
+    trained = [job for job in document["jobs"] if job["rule"] == "train"]
+    assert trained and all(job["reason"] == "trained otherwise: label_smoothing 0.1 -> 0.15" for job in trained)
+    scored = {job["reason"] for job in document["jobs"] if job["rule"] == "classification"}
+    assert scored == {"its weights are to be made again"}
+    # All of it was done here before, so that the estimate rests on that alone.
+    assert all("this scale" in source for job in trained for source in job["sources"])
+    assert {job["rule"] for job in document["jobs"] if job["rule"] in ("train", "classification")
+            and job["seconds"] is None} == set()  # fmt: skip
 
 
 NEEDED = {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -80,26 +78,3 @@ def test_a_generated_set_that_is_gone_makes_itself_again_and_nothing_is_trained(
     assert "data" not in clone.planned(*SMALL, "--", "table_13")
     without(clone, "texture_knn")
     assert clone.planned(*SMALL, "--", target) == {"texture_knn_0": 1}
-
-
-def test_corrupted_images_and_the_clean_ones_that_they_are_made_of_make_themselves_again(demo, tmp_path: Path) -> None:
-    clone = type(demo)(tmp_path / "clone")
-    shutil.copytree(demo.root, clone.root, ignore=shutil.ignore_patterns(".snakemake", "work"))
-    data = clone.root / "results/demo/data"
-    for folder in (path for path in data.iterdir() if path.is_dir()):
-        shutil.rmtree(folder)
-    for path in clone.root.rglob("*"):
-        os.utime(path, (1.7e9, 1.7e9))
-    assert clone.planned("--", "all") == {}
-    target = clone.root / "results/demo/metrics/robustness/c/van_tiny-lska-k23-s0.json"
-    former = json.loads(target.read_text())
-    records = {path: path.read_bytes() for path in data.glob("*.json")}
-    target.unlink()
-    clone.snakemake("--", str(target.relative_to(clone.root)))
-    counts = clone.ran()
-    assert counts.pop("data") == 2 and sum(counts.values()) == 1 and next(iter(counts)).startswith("robustness_c_")
-    assert json.loads(target.read_text())["metrics"] == former["metrics"]
-    assert {path: path.read_bytes() for path in data.glob("*.json")} == records
-    assert sorted(path.name for path in data.iterdir() if path.is_dir()) == ["shapes", "shapes_c"]
-    # Tables are made of metric files, which say the same as before.
-    assert not {"train", "classification", "data"} & set(clone.planned("--", "all"))

@@ -17,13 +17,6 @@ pytestmark = pytest.mark.timeout(900)
 RUN = "van_tiny-lska-k23-s0"
 
 
-def plan(project: Any, *arguments: str) -> dict[str, Any]:
-    """What `lska plan --json` prints in a copy of the project."""
-    done = project.run("lska", "plan", "--json", *arguments)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout)
-
-
 def named(jobs: list[dict[str, Any]]) -> Counter[tuple[str, frozenset[str]]]:
     """Rule and outputs of every job."""
     return Counter((job["rule"], frozenset(job["outputs"])) for job in jobs)
@@ -46,7 +39,7 @@ def state(root: Path) -> dict[str, tuple[int, int]]:
     ],
 )
 def test_the_plan_is_the_dry_run(project, arguments: list[str]) -> None:
-    document = plan(project, *arguments)
+    document = project.plan(*arguments)
     options = ["--configfile" if argument == "--config" else argument for argument in arguments]
     place = options.index("--configfile")
     assert named(document["jobs"]) == named(project.planned_jobs(*options[place:], "--", *options[:place]))
@@ -60,7 +53,7 @@ def test_settings_change_the_plan_as_they_change_the_dry_run(project) -> None:
                "segmentation": None, "architecture": {}}  # fmt: skip
     (project.root / "changes.yaml").write_text(json.dumps(changes))
     dry_run = project.planned_jobs("--configfile", "config/small.yaml", "changes.yaml", "--", "all")
-    document = plan(project, "--config", "config/small.yaml", "--set", json.dumps(changes))
+    document = project.plan("--config", "config/small.yaml", "--set", json.dumps(changes))
     assert named(document["jobs"]) == named(dry_run)
     assert document["rules"]["train"]["jobs"] == 1
 
@@ -74,25 +67,11 @@ def test_planning_leaves_the_folder_as_it_was_also_where_a_pass_is_outdated(proj
     for task in ("shape_texture", "robustness/c", "classification"):
         write_json(root / "results" / "demo" / "metrics" / task / f"{RUN}.json", {"weights": {"md5": "y"}})
     before = state(root)
-    document = plan(project)
+    document = project.plan()
     assert state(root) == before
     # A dry run itself makes Snakemake's own folder, and nothing else.
     assert named(document["jobs"]) == named(project.planned_jobs("--", "all"))
     assert {path for path in state(root).keys() - before.keys() if not path.startswith(".snakemake")} == set()
     # And what Snakemake has written there changes no plan.
     before = state(root)
-    assert named(plan(project)["jobs"]) == named(document["jobs"]) and state(root) == before
-
-
-def test_what_has_run_is_not_planned_and_what_changed_is_with_its_reason(demo) -> None:
-    assert plan(demo)["totals"]["jobs"] == 0
-    changes = {"training": {"overrides": {"label_smoothing": 0.15}}}
-    document = plan(demo, "table_03", "--set", json.dumps(changes))
-    trained = [job for job in document["jobs"] if job["rule"] == "train"]
-    assert trained and all(job["reason"] == "trained otherwise: label_smoothing 0.1 -> 0.15" for job in trained)
-    scored = {job["reason"] for job in document["jobs"] if job["rule"] == "classification"}
-    assert scored == {"its weights are to be made again"}
-    # All of it was done here before, so that the estimate rests on that alone.
-    assert all("this scale" in source for job in trained for source in job["sources"])
-    assert {job["rule"] for job in document["jobs"] if job["rule"] in ("train", "classification")
-            and job["seconds"] is None} == set()  # fmt: skip
+    assert named(project.plan()["jobs"]) == named(document["jobs"]) and state(root) == before
